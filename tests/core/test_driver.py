@@ -13,7 +13,7 @@ import pytest
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.driver import Driver, Finished, answer_all
 from stepreward.core.errors import BudgetExhausted, SteprewardError, StoreError
-from stepreward.core.flows import Budget, Continuation, Extract, Flow, Grade, Propose, Score, Scored
+from stepreward.core.flows import Budget, Compare, Continuation, Extract, Flow, Grade, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 
@@ -217,3 +217,39 @@ def test_an_unwritable_log_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_answer_all_runs_one_flow() -> None:
     assert answer_all(evens(PROBLEMS[3], 2), policy=Dice(), grader=Even()) == truth(PROBLEMS[3], 2)
+
+
+class Alphabetical:
+    """A judge for whom the earlier text is better; remembers the sizes of its batches."""
+
+    name, batch_size = "alphabetical", 2
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+        self.batches.append(len(questions))
+        return [float(q.first[0].text < q.second[0].text) for q in questions]
+
+
+def test_a_judge_answers_comparisons_in_batches_billed_and_logged(tmp_path: Path) -> None:
+    def flow() -> Flow[list[float]]:
+        steps = [(Step(text),) for text in "abc"]
+        pairs = [(0, 1), (2, 1), (0, 2)]
+        return (yield [Compare(Problem("p", "?"), steps[a], steps[b]) for a, b in pairs])
+
+    for paid in (True, False):
+        judge = Alphabetical()
+        with AnswerLog(tmp_path / "log.jsonl") as log:
+            (done,) = Driver(judge=judge, log=log).run([flow()])
+        assert done.result == [1.0, 0.0, 1.0]
+        assert judge.batches == ([2, 1] if paid else [])
+        assert (done.bill.comparisons, done.bill.cached) == ((3, 0) if paid else (0, 3))
+
+
+def test_a_comparison_without_a_judge_names_who_is_missing() -> None:
+    def flow() -> Flow[list[float]]:
+        return (yield [Compare(Problem("p", "?"), (), ())])
+
+    with pytest.raises(SteprewardError, match="pass judge="):
+        answer_all(flow())

@@ -49,7 +49,7 @@ def find(flow: object) -> Found:
 
 
 def test_a_wide_beam_with_the_exact_scorer_finds_the_best_leaf() -> None:
-    found = find(beam_search(PROBLEM, KEY, beams=8, width=60))
+    found = find(beam_search(PROBLEM, KEY, beams=8, width=300))
     assert found.answer == "999"
     assert len(found.answers) == 8
     assert found.totals[found.chosen] == 1.0
@@ -60,8 +60,9 @@ def test_a_beam_of_one_is_greedy_over_its_own_samples() -> None:
     found = find(beam_search(PROBLEM, KEY, beams=1, width=3))
     policy = TabularPolicy(next_steps)
     prefix: tuple[Step, ...] = ()
-    for depth in range(3):
-        (drawn,) = policy.propose([Propose(PROBLEM, prefix, KEY.fold("beam", depth, 0), n=3, until="step")])
+    for _ in range(3):
+        at = KEY.fold("grow", *(part for step in prefix for part in ("", step.text)))
+        (drawn,) = policy.propose([Propose(PROBLEM, prefix, at, n=3, until="step")])
         prefix = (*prefix, max((c.steps[0] for c in drawn), key=lambda s: min(int(x.text) for x in (*prefix, s))))
     assert found.trajectory is not None
     assert [s.text for s in found.trajectory.steps] == [s.text for s in prefix]

@@ -18,26 +18,28 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.errors import StoreError
-from stepreward.core.flows import Continuation, Propose, Score, Scored
+from stepreward.core.flows import Compare, Continuation, Propose, Score, Scored
 from stepreward.core.types import Step
 
 _STEP_DEFAULTS = asdict(Step(""))
 
 
-def digest(question: Propose | Score, answerer: str) -> str:
+def digest(question: Propose | Score | Compare, answerer: str) -> str:
     """Name of a question in the log: equal iff the same answerer would have to give the same answer."""
     problem = question.problem
     parts: list[object] = [type(question).__name__, answerer, problem.id, problem.text]
     if isinstance(question, Propose):
         parts += [question.key.bits, question.n, question.first, question.until, question.max_tokens]
         parts += [step.identity for step in question.prefix]
+    elif isinstance(question, Compare):
+        parts += [[step.identity for step in side] for side in (question.first, question.second)]
     else:
         parts += [step.identity for step in question.steps]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 class AnswerLog:
-    """Append-only file of answers to `Propose` and `Score` questions; also a context manager.
+    """Append-only file of answers to `Propose`, `Score` and `Compare` questions; also a context manager.
 
     Only file offsets are held in memory.
 
@@ -70,7 +72,7 @@ class AnswerLog:
         """Closes the file."""
         self._file.close()
 
-    def get(self, name: str) -> list[Continuation] | Scored | None:
+    def get(self, name: str) -> list[Continuation] | Scored | float | None:
         """The answer logged under a digest, or None."""
         offset = self._offsets.get(name)
         if offset is None:
@@ -78,7 +80,7 @@ class AnswerLog:
         self._file.seek(offset)
         return _decode(json.loads(self._file.readline()))
 
-    def put(self, answers: Iterable[tuple[str, Sequence[Continuation] | Scored]]) -> None:
+    def put(self, answers: Iterable[tuple[str, Sequence[Continuation] | Scored | float]]) -> None:
         """Appends answers and forces them to disk."""
         try:
             offset = self._file.seek(0, os.SEEK_END)
@@ -111,7 +113,9 @@ class AnswerLog:
         return offsets
 
 
-def _encode(answer: Sequence[Continuation] | Scored) -> dict[str, Any]:
+def _encode(answer: Sequence[Continuation] | Scored | float) -> dict[str, Any]:
+    if isinstance(answer, float):
+        return {"preference": answer}
     if isinstance(answer, Scored):
         scores = [None if np.isnan(s) else float(s) for s in answer.scores]
         return {"scores": scores, "tokens": answer.tokens, "unshared": answer.tokens_unshared}
@@ -137,7 +141,9 @@ def _decode_step(row: dict[str, Any]) -> Step:
     return Step(**{**row, **lists})
 
 
-def _decode(row: dict[str, Any]) -> list[Continuation] | Scored:
+def _decode(row: dict[str, Any]) -> list[Continuation] | Scored | float:
+    if "preference" in row:
+        return float(row["preference"])
     if "scores" in row:
         scores = np.array([np.nan if s is None else s for s in row["scores"]], dtype=np.float64)
         return Scored(scores, row["tokens"], row["unshared"])

@@ -18,10 +18,12 @@ from stepreward.core.errors import BudgetExhausted, SteprewardError
 from stepreward.core.flows import (
     Bill,
     Budget,
+    Compare,
     Extract,
     Flow,
     Grade,
     Grader,
+    Judge,
     Policy,
     Propose,
     Question,
@@ -113,10 +115,10 @@ class _Lane:
 
 
 class Driver:
-    """Answers the questions of flows with a policy, a scorer and a grader.
+    """Answers the questions of flows with a policy, a scorer, a judge and a grader.
 
     Args:
-        policy, scorer, grader: who answers `Propose`, `Score`, and `Grade` with `Extract`.
+        policy, scorer, judge, grader: who answers `Propose`, `Score`, `Compare`, and `Grade` with `Extract`.
         budget: the most that each flow may spend; past it, `BudgetExhausted` is thrown into the flow. What a log
             answers counts as spent, so that a resumed run ends as an uninterrupted one.
         log: where paid answers are kept and looked up.
@@ -129,11 +131,12 @@ class Driver:
         policy: Policy | None = None,
         scorer: Scorer | None = None,
         grader: Grader | None = None,
+        judge: Judge | None = None,
         budget: Budget | None = None,
         log: AnswerLog | None = None,
         window: int = 1024,
     ) -> None:
-        self.policy, self.scorer, self.grader = policy, scorer, grader
+        self.policy, self.scorer, self.grader, self.judge = policy, scorer, grader, judge
         self.budget, self.log, self.window = budget or Budget(), log, window
         self.bill = Bill()
         """What all flows so far have spent."""
@@ -172,6 +175,8 @@ class Driver:
             lanes[Propose] = _Lane(self.policy.batch_size, self.policy.concurrency, self.policy.propose)
         if self.scorer is not None:
             lanes[Score] = _Lane(self.scorer.batch_size, 1, self.scorer.score_many)
+        if self.judge is not None:
+            lanes[Compare] = _Lane(self.judge.batch_size, 1, self.judge.compare_many)
         return lanes
 
     def _advance(self, running: _Running[T], lanes: dict[type, _Lane], ready: deque[_Running[T]]) -> Finished[T] | None:
@@ -203,7 +208,7 @@ class Driver:
         if isinstance(question, Grade | Extract):
             self._answer_now(running, slot, question)
             return
-        answerer = self.policy if isinstance(question, Propose) else self.scorer
+        role, answerer = self._answerer(question)
         name = digest(question, answerer.name if answerer is not None else "")
         known = self.log.get(name) if self.log is not None else None
         if known is not None:
@@ -213,8 +218,12 @@ class Driver:
         elif type(question) in lanes:
             lanes[type(question)].push(name, question, (running, slot))
         else:
-            missing = "policy" if isinstance(question, Propose) else "scorer"
-            raise SteprewardError(f"a flow asked {type(question).__name__} but there is no {missing}: pass {missing}=")
+            raise SteprewardError(f"a flow asked {type(question).__name__} but there is no {role}: pass {role}=")
+
+    def _answerer(self, question: Propose | Score | Compare) -> tuple[str, Policy | Scorer | Judge | None]:
+        if isinstance(question, Propose):
+            return "policy", self.policy
+        return ("scorer", self.scorer) if isinstance(question, Score) else ("judge", self.judge)
 
     def _answer_now(self, running: _Running[Any], slot: int, question: Grade | Extract) -> None:
         if self.grader is None:
@@ -264,7 +273,7 @@ class Driver:
                     ready.append(running)
 
     @staticmethod
-    def _receive(running: _Running[Any], slot: int, question: Propose | Score, answer: Any) -> None:
+    def _receive(running: _Running[Any], slot: int, question: Propose | Score | Compare, answer: Any) -> None:
         assert running.answers is not None
         if isinstance(question, Propose):
             running.rollouts += question.n
@@ -274,20 +283,27 @@ class Driver:
 
 
 def answer_all(
-    flow: Flow[T], *, policy: Policy | None = None, scorer: Scorer | None = None, grader: Grader | None = None
+    flow: Flow[T],
+    *,
+    policy: Policy | None = None,
+    scorer: Scorer | None = None,
+    grader: Grader | None = None,
+    judge: Judge | None = None,
 ) -> T:
     """Runs one flow to its end and returns its result."""
-    return next(Driver(policy=policy, scorer=scorer, grader=grader).run([flow])).result
+    return next(Driver(policy=policy, scorer=scorer, grader=grader, judge=judge).run([flow])).result
 
 
 def _rows(question: Any) -> int:
     return question.n if isinstance(question, Propose) else 1
 
 
-def _charge(bill: Bill, question: Propose | Score, answer: Any) -> None:
+def _charge(bill: Bill, question: Propose | Score | Compare, answer: Any) -> None:
     if isinstance(question, Propose):
         bill.proposals += question.n
         bill.generated_tokens += sum(continuation.n_tokens for continuation in answer)
+    elif isinstance(question, Compare):
+        bill.comparisons += 1
     else:
         bill.scored_steps += len(question.steps)
         bill.scored_tokens += answer.tokens

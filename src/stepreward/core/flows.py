@@ -86,7 +86,19 @@ class Extract:
     steps: tuple[Step, ...]
 
 
-Question = Propose | Score | Grade | Extract
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Asks a judge which of two solutions is better; the answer is the chance, in [0, 1], that it is the first.
+
+    1/2 is a tie. The order in which the two are shown is part of the question: a flow that mistrusts it asks both.
+    """
+
+    problem: Problem
+    first: tuple[Step, ...]
+    second: tuple[Step, ...]
+
+
+Question = Propose | Score | Compare | Grade | Extract
 Answer = list[Continuation] | NDArray[np.float64] | float | str | None
 Flow = Generator[Sequence[Question], list[Any], T]
 """Yields questions, is sent their answers in order, returns a T."""
@@ -114,6 +126,8 @@ class Bill:
     """Tokens encoded by the scorer with each shared prefix encoded once."""
     scored_tokens_unshared: int = 0
     """Tokens that scoring each trajectory by itself would have encoded."""
+    comparisons: int = 0
+    """Pairs judged."""
     grades: int = 0
     cached: int = 0
     """Questions answered from the log."""
@@ -168,6 +182,21 @@ class Scorer(Protocol):
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, in order; shared prefixes within the batch are encoded once."""
+
+
+class Judge(Protocol):
+    """Who compares solutions."""
+
+    @property
+    def name(self) -> str:
+        """Identity for caches and provenance."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many pairs make a full batch."""
+
+    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+        """The chance that the first solution of each question is the better one, in order."""
 
 
 class Grader(Protocol):

@@ -78,3 +78,106 @@ def first(group: Groups) -> Chosen:
 def oracle(outcome: Totals, group: Groups) -> Chosen:
     """Chooses a right trajectory wherever there is one (pass@N)."""
     return _best_row(outcome, group)
+
+
+@select.method(
+    "hybrid-vote",
+    paper="arXiv:2508.01773",
+    note="hybrid majority reward vote (HMR); the paper's body gives no formula that could be checked and its code has "
+    "none: the definition is a secondary source's, the threshold a parameter",
+)
+def hybrid_vote(totals: Totals, answers: Answers, group: Groups, *, threshold: float = 0.5) -> Chosen:
+    """Chooses the majority's answer where its share of the trajectories exceeds `threshold`, else the best rewarded.
+
+    The best rewarded answer has the largest mean total. Trajectories without an answer count in the share's
+    denominator. At threshold 0 it is the majority vote, at 1 the vote by mean total.
+    """
+    count, mean = _support(totals, answers, group)
+    _, index, rows = np.unique(group, return_inverse=True, return_counts=True)
+    share = np.zeros(len(rows))
+    np.maximum.at(share, index, np.where(answers >= 0, count, 0.0) / rows[index])
+    return _best_row(np.where(answers >= 0, np.where(share[index] > threshold, count, mean), -np.inf), group)
+
+
+@select.method(
+    "reward-frequency-vote",
+    paper="arXiv:2508.01773",
+    note="weighted reward frequency vote (WRF); the formula is that of public code by others, with alpha .75 to .85",
+)
+def reward_frequency_vote(totals: Totals, answers: Answers, group: Groups, *, alpha: float = 0.8) -> Chosen:
+    """Chooses the answer with the best blend of mean total and number of votes, each scaled to [0, 1] over the answers.
+
+        alpha minmax(mean total of a) + (1 - alpha) minmax(votes for a),    1 where all answers are equal
+
+    Args:
+        totals: (B,) one score a trajectory; NaN does not count in a mean.
+        answers: (B,) ids.
+        group: (B,) problem of each row.
+        alpha: weight of the reward, in [0, 1]; 0 is the majority vote.
+    """
+    count, mean = _support(totals, answers, group)
+    real = answers >= 0
+    blend = alpha * _scaled(mean, real, group) + (1 - alpha) * _scaled(count, real, group)
+    return _best_row(np.where(real, blend, -np.inf), group)
+
+
+@select.method("borda", paper="arXiv:2502.18581", equation="section 4.3")
+def borda_vote(totals: Totals, answers: Answers, group: Groups, *, power: float = 0.5) -> Chosen:
+    """Chooses by votes that fall with the rank of a trajectory's total: only the order of totals matters.
+
+        v(r) = (N - r + 1)^power,    r = 1 for the highest total of the problem's N; the earliest of equals first
+
+    Args:
+        totals: (B,) one score a trajectory, any scale; NaN ranks last.
+        answers: (B,) ids.
+        group: (B,) problem of each row.
+        power: p of the paper; 0 is the majority vote, infinity best-of-n.
+    """
+    filled = np.where(np.isnan(totals), -np.inf, totals)
+    order = np.lexsort((np.arange(len(group)), -filled, group))
+    _, first, size = np.unique(group[order], return_index=True, return_counts=True)
+    place = np.arange(len(group)) - np.repeat(first, size)
+    weight = np.empty(len(group))
+    # Relative to the winner's vote, so that a large power cannot overflow.
+    weight[order] = (1 - place / np.repeat(size, size)) ** power
+    return _vote(weight, answers, group)
+
+
+def self_certainty(logits: NDArray[np.floating[Any]], start: int = 0) -> NDArray[np.float64]:
+    """How far the distribution of each written token was from uniform: KL(uniform || p), 0 for uniform.
+
+        -1/V sum_j log(V p_j)    (Eq. 7 of arXiv:2502.18581)
+
+    Args:
+        logits: (T, V) a causal model's outputs at each position of prompt and solution: row t predicts token t + 1.
+        start: position of the solution's first token. The rows that predicted it and those after it are read, so not
+            the last row, which predicts what was never written; 0 reads all rows, where the caller has cut them out.
+
+    Returns:
+        (T - start,) certainties in nats, at least 0, one a token of the solution; (T,) if `start` is 0.
+    """
+    rows = np.asarray(logits, np.float64)
+    rows = rows[start - 1 : -1] if start else rows
+    top = rows.max(axis=1, keepdims=True)
+    normal = top[:, 0] + np.log(np.exp(rows - top).sum(axis=1))
+    certainty: NDArray[np.float64] = normal - rows.mean(axis=1) - np.log(rows.shape[1])
+    return certainty
+
+
+def _support(totals: Totals, answers: Answers, group: Groups) -> tuple[Totals, Totals]:
+    """(B,) votes for each row's answer, and the mean total of those votes; 0 where no total is known."""
+    _, index = np.unique(np.stack([group, answers]), axis=1, return_inverse=True)
+    index = index.ravel()
+    known = ~np.isnan(totals)
+    mass = np.bincount(index, weights=np.where(known, totals, 0.0))[index]
+    return np.bincount(index)[index].astype(np.float64), mass / np.maximum(np.bincount(index, weights=known)[index], 1)
+
+
+def _scaled(values: Totals, real: NDArray[np.bool_], group: Groups) -> Totals:
+    """Values scaled to [0, 1] over the real rows of their group; 1 where those are equal."""
+    _, index = np.unique(group, return_inverse=True)
+    low, high = np.full(int(index.max(initial=-1)) + 1, np.inf), np.full(int(index.max(initial=-1)) + 1, -np.inf)
+    np.minimum.at(low, index[real], values[real])
+    np.maximum.at(high, index[real], values[real])
+    span = np.where(high > low, high - low, 1.0)
+    return np.where((high > low)[index], (values - np.where(real, low[index], values)) / span[index], 1.0)

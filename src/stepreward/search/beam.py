@@ -1,14 +1,15 @@
-"""Step-level beam search and diverse verifier tree search (DVTS)."""
+"""Searches that keep a few candidates a step: greedy, beam, AlphaMath's step beam, and diverse trees (DVTS)."""
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import chain
 
 from stepreward.core.catalog import search
-from stepreward.core.flows import Continuation, Extract, Flow, Propose, Score
+from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
-from stepreward.search.found import Candidate, Found, conclude, total_of
+from stepreward.search.found import ROOT, Candidate, Found, best, ends
+from stepreward.search.growth import Growth
 
 
 @search.method(
@@ -41,8 +42,75 @@ def beam_search(
     Returns:
         The finished candidates of the last beams, all of them if none finished.
     """
-    kept = yield from _grow(problem, key, beams, width, max_steps, aggregate)
-    return (yield from _end(problem, kept, aggregate, vote))
+    growth = Growth(problem, key, aggregate)
+    kept = [ROOT]
+    for step in range(max_steps):
+        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
+        if not any(grown):
+            break
+        kept = best([*(c for c in kept if c.finished), *chain.from_iterable(grown)], beams)
+    return (yield from growth.conclude(ends(kept), select=_choice(vote)))
+
+
+search.preset(
+    "greedy",
+    of="beam",
+    note="the best of `width` sampled steps, one step after another: a beam of one",
+    beams=1,
+)
+search.preset(
+    "masprm",
+    of="beam",
+    paper="arXiv:2510.24803",
+    note="step-level beam search over agents' turns: a step is a turn, `Step.agent` its speaker, the last turn's value "
+    "ranks; B1 = 3, B2 = 5 as in the released code. A finished candidate is ranked with the open ones",
+    beams=3,
+    width=5,
+    aggregate="last",
+)
+
+
+@search.method(
+    "step-beam",
+    paper="arXiv:2405.03553",
+    equation="section 3.4 and Algorithm 2",
+    note="a finished candidate leaves the beam and its place is not refilled, as in the released code; candidates that "
+    "finish together all leave (the code skips every second one)",
+)
+def step_beam(
+    problem: Problem,
+    key: Key,
+    *,
+    beams: int = 3,
+    width: int = 5,
+    max_steps: int = 40,
+    aggregate: str = "last",
+    vote: bool = False,
+) -> Flow[Found]:
+    """Keeps the `beams` continuations of highest value; each solution that ends is set aside and narrows the beam.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        beams: B1, candidates kept after the first step.
+        width: B2, continuations of each; the first step draws `beams * width`.
+        max_steps: most steps of a solution.
+        aggregate: total of a candidate's step scores; with a value model the last.
+        vote: choose by the weighted vote over the ends instead of the best one.
+
+    Returns:
+        At most `beams` finished candidates, in order of their ends; the open ones if none finished.
+    """
+    growth = Growth(problem, key, aggregate)
+    kept, ended = [ROOT], list[Candidate]()
+    for step in range(max_steps):
+        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
+        if not any(grown):
+            break
+        top = best([*chain.from_iterable(grown)], beams - len(ended))
+        ended += [c for c in top if c.finished]
+        kept = [c for c in top if not c.finished]
+    return (yield from growth.conclude(ends([*ended, *kept]), select=_choice(vote)))
 
 
 @search.method(
@@ -72,70 +140,33 @@ def diverse_tree_search(
         aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote over the subtrees' ends instead of the best one.
     """
-    ends = [Candidate() for _ in range(trees)]
+    growth = Growth(problem, key, aggregate)
+    tips = [ROOT] * trees
     stuck: set[int] = set()
     for step in range(max_steps):
-        open_trees = [i for i, end in enumerate(ends) if not end.finished and i not in stuck]
-        if not open_trees:
+        growing = [i for i, tip in enumerate(tips) if growth.open([tip]) and i not in stuck]
+        if not growing:
             break
-        asked = [Propose(problem, ends[i].steps, key.fold("dvts", step, i), n=width, until="step") for i in open_trees]
-        made = yield asked
-        grown = [_grown(ends[i], continuations) for i, continuations in zip(open_trees, made, strict=True)]
-        flat = yield from _scored(problem, [c for group in grown for c in group], aggregate)
-        at = 0
-        for i, group in zip(open_trees, grown, strict=True):
-            mine = flat[at : at + len(group)]
-            at += len(group)
-            if mine:
-                ends[i] = max(mine, key=lambda pair: pair[1])[0]
-            else:
-                stuck.add(i)
-    return (yield from _end(problem, [end for end in ends if end.steps], aggregate, vote))
+        keys = [key.fold("tree", i, step) for i in growing]
+        grown = yield from growth.grow([tips[i] for i in growing], width, keys=keys)
+        for i, children in zip(growing, grown, strict=True):
+            tips[i] = best(children, 1)[0] if children else tips[i]
+        stuck.update(i for i, children in zip(growing, grown, strict=True) if not children)
+    return (yield from growth.conclude(ends(tips), select=_choice(vote)))
 
 
-def _grow(problem: Problem, key: Key, beams: int, width: int, max_steps: int, aggregate: str) -> Flow[list[Candidate]]:
-    kept, done = [Candidate()], False
-    for step in range(max_steps):
-        alive = [c for c in kept if not c.finished]
-        if done or not alive:
-            break
-        n = width * beams if step == 0 else width
-        made = yield [
-            Propose(problem, c.steps, key.fold("beam", step, i), n=n, until="step") for i, c in enumerate(alive)
-        ]
-        grown = [new for c, continuations in zip(alive, made, strict=True) for new in _grown(c, continuations)]
-        done = not grown
-        scored = yield from _scored(problem, [c for c in kept if c.finished] + grown, aggregate)
-        ranked = sorted(range(len(scored)), key=lambda i: (-scored[i][1], i))
-        kept = [scored[i][0] for i in ranked[:beams]] if scored else [c for c in kept if c.steps]
-    return kept
+search.preset(
+    "qlass",
+    of="dvts",
+    paper="arXiv:2502.02584",
+    note="Q-guided generation of an agent: at each turn the action of highest Q among those sampled, the scorer being "
+    "the Q network; a finished action competes by its score. Without the paper's paraphrased prompts",
+    trees=1,
+    width=3,
+    aggregate="last",
+    vote=False,
+)
 
 
-def _grown(candidate: Candidate, continuations: list[Continuation]) -> list[Candidate]:
-    """A candidate's continuations, equal ones once; one that adds no step and does not finish is dropped."""
-    made: dict[tuple[object, ...], Candidate] = {}
-    for c in continuations:
-        if (not c.steps and not c.finished) or c.truncated:
-            continue
-        steps = candidate.steps + c.steps
-        scores = candidate.scores if not c.steps else ()
-        made.setdefault((*(s.identity for s in c.steps), c.finished), Candidate(steps, c.finished, scores))
-    return [c for c in made.values() if c.steps]
-
-
-def _scored(problem: Problem, candidates: list[Candidate], aggregate: str) -> Flow[list[tuple[Candidate, float]]]:
-    """Candidates with their totals; only those without scores are asked about."""
-    new = [c for c in candidates if not c.scores]
-    answers = yield [Score(problem, c.steps) for c in new]
-    fresh = iter(answers)
-    full = [c if c.scores else Candidate(c.steps, c.finished, tuple(next(fresh).tolist())) for c in candidates]
-    totals = np.nan_to_num(total_of([c.scores for c in full], aggregate), nan=-np.inf) if full else np.empty(0)
-    return list(zip(full, totals.tolist(), strict=True))
-
-
-def _end(problem: Problem, kept: list[Candidate], aggregate: str, vote: bool) -> Flow[Found]:
-    finished = [c for c in kept if c.finished]
-    candidates = finished or [c for c in kept if c.steps]
-    said = yield [Extract(problem, c.steps) for c in candidates]
-    answers = [answer if c.finished else None for c, answer in zip(candidates, said, strict=True)]
-    return conclude(problem, candidates, answers, aggregate, vote)
+def _choice(vote: bool) -> str:
+    return "weighted-vote" if vote else "best-of-n"

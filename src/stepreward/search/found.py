@@ -1,4 +1,4 @@
-"""What every search returns: the tree it grew and what it chose."""
+"""What searches handle and return: candidates, their totals, and the tree with what was chosen."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import aggregate
-from stepreward.core.selection import answer_ids, best_of_n, weighted_vote
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
+
+Path = tuple[tuple[object, ...], ...]
+"""The identities of a candidate's steps: equal iff the candidates stand at the same node."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Found:
     """(B,) final answer of each candidate."""
     chosen: int
     """Index of the candidate chosen, -1 if there is none."""
+    searched: StepTree | None = None
+    """Every path that was grown, those given up included; columns say what the search knew of each node."""
 
     @property
     def answer(self) -> str | None:
@@ -45,11 +49,39 @@ class Candidate:
     steps: tuple[Step, ...] = ()
     finished: bool = False
     scores: tuple[float, ...] = ()
-    """Step scores; NaN at observations."""
+    """Step scores; NaN at observations; empty before they were asked for."""
+    total: float = float("nan")
+    """Aggregate of `scores`; NaN where not scored."""
+    count: int = 1
+    """Samples that came out equal and were merged into this one."""
+
+    @property
+    def path(self) -> Path:
+        """Where it stands in the tree."""
+        return tuple(step.identity for step in self.steps)
+
+    @property
+    def rank(self) -> float:
+        """Its total, or -infinity where that is not known: the highest is the best."""
+        return -np.inf if np.isnan(self.total) else self.total
+
+
+ROOT = Candidate()
+"""The bare problem."""
+
+
+def best(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
+    """The `n` candidates of highest total, best first; the earliest of equals."""
+    return sorted(candidates, key=lambda c: -c.rank)[:n]
+
+
+def ends(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The finished ones, or all where none is finished."""
+    return [c for c in candidates if c.finished] or list(candidates)
 
 
 def total_of(scores: Sequence[Sequence[float]], method: str) -> NDArray[np.float64]:
-    """(B,) totals of ragged step scores by an aggregate of the family."""
+    """(B,) totals of ragged step scores by an aggregate of the family; NaN scores (observations) do not count."""
     width = max(map(len, scores), default=0)
     array = np.array([[*row, *[np.nan] * (width - len(row))] for row in scores], dtype=np.float64)
     array = array.reshape(len(scores), width)
@@ -57,23 +89,12 @@ def total_of(scores: Sequence[Sequence[float]], method: str) -> NDArray[np.float
     return totals
 
 
-def conclude(
-    problem: Problem, candidates: Sequence[Candidate], answers: Sequence[str | None], method: str, vote: bool
-) -> Found:
-    """Chooses by the weighted vote or the best total: among finished candidates, among all if none finished."""
-    trajectories = [Trajectory(problem, c.steps, terminal=c.finished) for c in candidates]
-    tree = StepTree.from_trajectories(trajectories, problem)
-    scored = all(len(c.scores) == len(c.steps) for c in candidates)
-    if not candidates:
-        return Found(tree, np.empty(0), (), -1)
-    totals = total_of([c.scores for c in candidates], method) if scored else np.full(len(candidates), np.nan)
-    if scored and tree.paths.size:
+def tree_of(problem: Problem, candidates: Sequence[Candidate]) -> StepTree:
+    """The candidates as one tree, with the column `score` where steps were scored."""
+    tree = StepTree.from_trajectories([Trajectory(problem, c.steps, terminal=c.finished) for c in candidates], problem)
+    if tree.paths.size and any(c.scores for c in candidates):
         padded = np.full(tree.paths.shape, np.nan)
         for row, candidate in enumerate(candidates):
             padded[row, : len(candidate.scores)] = candidate.scores
         tree = tree.with_column("score", tree.scatter_mean(padded))
-    rows = [row for row, c in enumerate(candidates) if c.finished] or [*range(len(candidates))]
-    group = np.zeros(len(rows), np.int64)
-    ids = answer_ids([answers[row] for row in rows], group.tolist())
-    best = weighted_vote(np.nan_to_num(totals[rows]), ids, group) if vote else best_of_n(totals[rows], group)
-    return Found(tree, totals, tuple(answers), rows[int(best[0])])
+    return tree

@@ -1,58 +1,130 @@
-"""Search by independent samples: majority vote, best-of-N, weighted vote."""
+"""Search by independent samples: votes, best-of-N, and the policy as its own verifier."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from stepreward.core.catalog import search
-from stepreward.core.flows import Extract, Flow, Propose, Score
+from stepreward.core.errors import MissingDataError
+from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
-from stepreward.core.selection import answer_ids, majority
-from stepreward.core.tree import StepTree
-from stepreward.core.types import Problem, Trajectory
-from stepreward.search.found import Candidate, Found, conclude
-
-
-def _samples(problem: Problem, key: Key, n: int) -> Flow[list[Candidate]]:
-    (made,) = yield [Propose(problem, (), key.fold("samples", problem.id), n=n)]
-    return [Candidate(c.steps, c.finished) for c in made if c.steps]
-
-
-def _scored(problem: Problem, candidates: list[Candidate]) -> Flow[list[Candidate]]:
-    scores = yield [Score(problem, c.steps) for c in candidates]
-    return [Candidate(c.steps, c.finished, tuple(s.tolist())) for c, s in zip(candidates, scores, strict=True)]
-
-
-def _answers(problem: Problem, candidates: list[Candidate]) -> Flow[list[str | None]]:
-    """Answers of candidates; one cut before its end has none."""
-    said = yield [Extract(problem, c.steps) for c in candidates]
-    return [answer if c.finished else None for c, answer in zip(candidates, said, strict=True)]
+from stepreward.core.types import Problem, Step
+from stepreward.search.found import ROOT, Candidate, Found, total_of
+from stepreward.search.growth import Growth
 
 
 @search.method("majority", paper="arXiv:2203.11171", equation="section 2")
 def majority_vote(problem: Problem, key: Key, *, n: int = 16) -> Flow[Found]:
     """Samples `n` solutions and takes the answer given most often; asks for no score."""
-    candidates = yield from _samples(problem, key, n)
-    answers = yield from _answers(problem, candidates)
-    tree = StepTree.from_trajectories([Trajectory(problem, c.steps, terminal=c.finished) for c in candidates], problem)
-    group = np.zeros(len(candidates), np.int64)
-    chosen = int(majority(answer_ids(answers, group.tolist()), group)[0]) if candidates else -1
-    return Found(tree, np.full(len(candidates), np.nan), tuple(answers), chosen)
+    growth = Growth(problem, key)
+    (candidates,) = yield from growth.complete([ROOT], n)
+    return (yield from growth.conclude(candidates, select="majority"))
 
 
 @search.method("best-of-n", paper="arXiv:2110.14168", equation="section 4.2")
 def best_of_n(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the one with the best total."""
-    candidates = yield from _samples(problem, key, n)
-    candidates = yield from _scored(problem, candidates)
-    answers = yield from _answers(problem, candidates)
-    return conclude(problem, candidates, answers, aggregate, vote=False)
+    return (yield from _chosen(problem, key, n, aggregate, "best-of-n"))
 
 
 @search.method("weighted-vote", paper="arXiv:2206.02336", equation="section 2.2, Eq. 2")
 def weighted_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the answer with the largest sum of totals."""
-    candidates = yield from _samples(problem, key, n)
-    candidates = yield from _scored(problem, candidates)
-    answers = yield from _answers(problem, candidates)
-    return conclude(problem, candidates, answers, aggregate, vote=True)
+    return (yield from _chosen(problem, key, n, aggregate, "weighted-vote"))
+
+
+@search.method(
+    "hybrid-vote",
+    paper="arXiv:2508.01773",
+    note="hybrid majority reward vote (HMR); the definition is a secondary source's, see the select method",
+)
+def hybrid_vote(
+    problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", threshold: float = 0.5
+) -> Flow[Found]:
+    """Samples `n` solutions and takes the majority's answer if its share exceeds `threshold`, else the best."""
+    return (yield from _chosen(problem, key, n, aggregate, "hybrid-vote", threshold=threshold))
+
+
+@search.method(
+    "reward-frequency-vote",
+    paper="arXiv:2508.01773",
+    note="weighted reward frequency vote (WRF); the formula is a third party's, see the select method",
+)
+def reward_frequency_vote(
+    problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", alpha: float = 0.8
+) -> Flow[Found]:
+    """Samples `n` solutions and weighs how well an answer is rewarded against how often it is given."""
+    return (yield from _chosen(problem, key, n, aggregate, "reward-frequency-vote", alpha=alpha))
+
+
+@search.method("borda", paper="arXiv:2502.18581", equation="section 4.3", note="ranked by step scores")
+def borda_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", power: float = 0.5) -> Flow[Found]:
+    """Samples `n` solutions and lets each vote for its answer with a weight that falls with its rank, not its score."""
+    return (yield from _chosen(problem, key, n, aggregate, "borda", power=power))
+
+
+@search.method(
+    "self-certainty",
+    paper="arXiv:2502.18581",
+    equation="section 4, Eqs. 7 and 8",
+    note="the policy measures the certainty of each step and leaves it in `Step.meta['self_certainty']`, a mean over "
+    "the step's tokens (`core.selection.self_certainty`)",
+)
+def self_certainty_vote(problem: Problem, key: Key, *, n: int = 16, power: float = 0.5) -> Flow[Found]:
+    """Samples `n` solutions and lets them vote by the rank of the policy's own certainty; asks for no score.
+
+    A solution's certainty is the mean over its tokens; a step without token ids counts as one token.
+
+    Raises:
+        MissingDataError: the policy does not measure its certainty.
+    """
+    growth = Growth(problem, key)
+    (candidates,) = yield from growth.complete([ROOT], n)
+    certainty = np.array([_certainty(c.steps) for c in candidates], np.float64)
+    return (yield from growth.conclude(candidates, select="borda", totals=certainty, power=power))
+
+
+@search.method(
+    "self-prm",
+    note="the policy as its own process reward model: a step's score is the geometric mean of its tokens' "
+    "probabilities, exp(mean log p), as several papers use it for a baseline",
+)
+def self_prm(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "mean", vote: bool = False) -> Flow[Found]:
+    """Samples `n` solutions and scores their steps by the probabilities that the policy itself gave them.
+
+    Raises:
+        MissingDataError: the policy does not report the log-probabilities of its tokens.
+    """
+    growth = Growth(problem, key)
+    (candidates,) = yield from growth.complete([ROOT], n)
+    scored = [Candidate(c.steps, c.finished, _confidences(c.steps)) for c in candidates]
+    totals = total_of([c.scores for c in scored], aggregate)
+    own = [Candidate(c.steps, c.finished, c.scores, float(t)) for c, t in zip(scored, totals, strict=True)]
+    return (yield from growth.conclude(own, select="weighted-vote" if vote else "best-of-n"))
+
+
+def _chosen(problem: Problem, key: Key, n: int, aggregate: str, select: str, **settings: Any) -> Flow[Found]:
+    growth = Growth(problem, key, aggregate)
+    (candidates,) = yield from growth.complete([ROOT], n)
+    scored = yield from growth.score(candidates)
+    return (yield from growth.conclude(scored, select=select, **settings))
+
+
+def _confidences(steps: Sequence[Step]) -> tuple[float, ...]:
+    if any(step.kind == "action" and step.logprobs is None for step in steps):
+        raise MissingDataError("self-prm", ["logprobs"], ["steps"])
+    return tuple(
+        float(np.exp(np.mean(step.logprobs))) if step.kind == "action" and step.logprobs else float("nan")
+        for step in steps
+    )
+
+
+def _certainty(steps: Sequence[Step]) -> float:
+    actions = [step for step in steps if step.kind == "action"]
+    if any("self_certainty" not in step.meta for step in actions):
+        raise MissingDataError("self-certainty", ["self_certainty"], ["steps"])
+    tokens = [len(step.tokens or (0,)) for step in actions]
+    return float(np.average([step.meta["self_certainty"] for step in actions], weights=tokens)) if actions else np.nan

@@ -1,0 +1,219 @@
+"""What all searches share: asking for continuations, scoring what is new, and concluding.
+
+A search holds candidates and decides which of them to grow. `Growth` asks the questions, remembers everything that was
+grown, and keeps the rules that no search may break: equal continuations of a candidate count once, a cut is not an end,
+nothing is asked after a finished candidate, nothing is scored twice, and every step has exactly one score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.catalog import select as selectors
+from stepreward.core.errors import BudgetExhausted, ModelError
+from stepreward.core.flows import Continuation, Extract, Flow, Propose, Question, Score
+from stepreward.core.keys import Key
+from stepreward.core.selection import answer_ids
+from stepreward.core.tree import StepTree
+from stepreward.core.types import Problem, Step
+from stepreward.search.found import Candidate, Found, Path, total_of, tree_of
+
+Columns = Callable[[Sequence[Path]], Mapping[str, NDArray[np.float64]]]
+"""From the paths of a tree's nodes, the root's first, to columns of it."""
+
+
+class Growth:
+    """One problem's search as it grows.
+
+    Samples after a prefix are drawn from a key that its steps alone decide: searches under one key draw the same
+    continuations at the same node, whatever else they grow, so that they can be compared pair by pair.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        aggregate: total of a candidate's step scores.
+    """
+
+    def __init__(self, problem: Problem, key: Key, aggregate: str = "min") -> None:
+        self.problem, self.key, self.aggregate = problem, key, aggregate
+        self.spent = False
+        """True once the flow's budget refused a question: from then on nothing grows."""
+        self._seen: dict[tuple[Path, bool], Candidate] = {}
+
+    def open(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that can be grown: not finished; none once the budget is spent."""
+        return [] if self.spent else [c for c in candidates if not c.finished]
+
+    def grow(
+        self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None
+    ) -> Flow[list[list[Candidate]]]:
+        """Asks for next steps and scores them: the children of each parent, in order, equal ones once.
+
+        Args:
+            parents: candidates that are not finished.
+            n: samples of each parent.
+            keys: randomness of each parent; None takes the one that its steps decide.
+        """
+        children = yield from self.sprout(parents, n, keys=keys)
+        scored = yield from self.score([c for group in children for c in group])
+        return _split(scored, [len(group) for group in children])
+
+    def sprout(
+        self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None
+    ) -> Flow[list[list[Candidate]]]:
+        """Like `grow`, without scores: a child has its parent's, if it ends the solution without a further step."""
+        made = yield from self._propose(parents, n, keys, {"until": "step"})
+        return [self._merged(parent, some) for parent, some in zip(parents, made, strict=True)]
+
+    def complete(
+        self, parents: Sequence[Candidate], n: int | Sequence[int] = 1, *, first: int = 0
+    ) -> Flow[list[list[Candidate]]]:
+        """Asks for whole solutions from each parent, without scores; equal ones stay apart, as votes count them.
+
+        One that a limit cut comes back unfinished. `first` is the number of the first sample.
+        """
+        made = yield from self._propose(parents, n, None, {"until": "end", "first": first})
+        grown = [
+            [Candidate(parent.steps + new, c.finished) for c in some for new in [_real(c)] if parent.steps or new]
+            for parent, some in zip(parents, made, strict=True)
+        ]
+        self._remember(chain.from_iterable(grown))
+        return grown
+
+    def score(self, candidates: Sequence[Candidate]) -> Flow[list[Candidate]]:
+        """The candidates with scores and totals; only those without scores are asked about, equal ones once.
+
+        Raises:
+            ModelError: the scorer does not answer one number a step.
+        """
+        new = {c.path: c for c in candidates if not c.scores and c.steps}
+        if not new:
+            return list(candidates)
+        answers = yield [Score(self.problem, c.steps) for c in new.values()]
+        known = self._totals(dict(zip(new, answers, strict=True)))
+        full = [replace(c, **known[c.path]) if not c.scores and c.steps else c for c in candidates]
+        self._remember(full)
+        return full
+
+    def conclude(
+        self,
+        candidates: Sequence[Candidate],
+        *,
+        select: str = "best-of-n",
+        totals: NDArray[np.float64] | None = None,
+        columns: Columns | None = None,
+        **settings: Any,
+    ) -> Flow[Found]:
+        """Chooses by a method of the family select: among the finished candidates, among all if none finished.
+
+        Args:
+            candidates: those to return; one without steps is left out.
+            select: name of the method.
+            totals: (B,) what it reads as the candidates' totals; None takes their own.
+            columns: what the search knows of the nodes of everything searched.
+            settings: of the method.
+        """
+        shown = [row for row, c in enumerate(candidates) if c.steps]
+        listed = [candidates[row] for row in shown]
+        ended = [row for row, c in enumerate(listed) if c.finished]
+        answers: list[str | None] = [None] * len(listed)
+        if ended:
+            said = yield [Extract(self.problem, listed[row].steps) for row in ended]
+            for row, answer in zip(ended, said, strict=True):
+                answers[row] = answer
+        worth = np.array([c.total for c in listed], np.float64) if totals is None else totals[shown]
+        rivals = np.array(ended or [*range(len(listed))], np.int64)
+        group = np.zeros(len(rivals), np.int64)
+        ids = answer_ids([answers[row] for row in rivals], group.tolist())
+        data = {"totals": worth[rivals], "answers": ids, "group": group}
+        chosen = int(rivals[selectors[select].take(data, **settings)[0]]) if listed else -1
+        return Found(tree_of(self.problem, listed), worth, tuple(answers), chosen, self._searched(columns))
+
+    def _propose(
+        self,
+        parents: Sequence[Candidate],
+        n: int | Sequence[int],
+        keys: Sequence[Key] | None,
+        how: Mapping[str, Any],
+    ) -> Flow[list[list[Continuation]]]:
+        assert not any(parent.finished for parent in parents), "nothing is asked after a finished candidate"
+        counts = [n] * len(parents) if isinstance(n, int) else list(n)
+        drawn = [self._key(parent) for parent in parents] if keys is None else keys
+        asked: list[Question] = [
+            Propose(self.problem, parent.steps, key, n=count, **how)
+            for parent, count, key in zip(parents, counts, drawn, strict=True)
+            if count
+        ]
+        if not asked or self.spent:
+            return [[] for _ in parents]
+        try:
+            answers = iter((yield asked))
+        except BudgetExhausted:
+            self.spent = True
+            return [[] for _ in parents]
+        return [next(answers) if count else [] for count in counts]
+
+    def _key(self, parent: Candidate) -> Key:
+        return self.key.fold("grow", *(part for step in parent.steps for part in (step.agent or "", step.text)))
+
+    def _merged(self, parent: Candidate, continuations: Sequence[Continuation]) -> list[Candidate]:
+        """A candidate's children, equal ones once; what was cut, or says nothing and goes on, is none."""
+        made: dict[tuple[object, ...], Candidate] = {}
+        for c in continuations:
+            new = _real(c)
+            if c.truncated or not (new or (c.finished and parent.steps)):
+                continue
+            name = (*(step.identity for step in new), c.finished)
+            known = () if new else parent.scores
+            fresh = Candidate(parent.steps + new, c.finished, known, np.nan if new else parent.total, 0)
+            made[name] = replace(made.get(name, fresh), count=made.get(name, fresh).count + 1)
+        self._remember(made.values())
+        return list(made.values())
+
+    def _totals(self, answers: Mapping[Path, NDArray[np.float64]]) -> dict[Path, dict[str, Any]]:
+        for path, scores in answers.items():
+            if np.shape(scores) != (len(path),):
+                raise ModelError(
+                    f"expected {len(path)} scores for a solution of {len(path)} steps of problem {self.problem.id!r}, "
+                    f"got {np.size(scores)}: a scorer must answer one number a step"
+                )
+        rows = [tuple(scores.tolist()) for scores in answers.values()]
+        totals = total_of(rows, self.aggregate).tolist()
+        return {path: {"scores": row, "total": t} for path, row, t in zip(answers, rows, totals, strict=True)}
+
+    def _remember(self, candidates: Iterable[Candidate]) -> None:
+        for c in candidates:
+            if c.scores or (c.path, c.finished) not in self._seen:
+                self._seen[c.path, c.finished] = c
+
+    def _searched(self, columns: Columns | None) -> StepTree:
+        """Everything grown as one tree: a trajectory for each path that nothing extends."""
+        inner = {path for path, finished in self._seen if finished}
+        for path, _ in self._seen:
+            inner.update(path[:length] for length in range(len(path)))
+        leaves = [c for (path, finished), c in self._seen.items() if finished or path not in inner]
+        tree = tree_of(self.problem, leaves)
+        if columns is None:
+            return tree
+        paths: list[Path] = [()] * tree.n
+        for node in range(1, tree.n):
+            paths[node] = (*paths[tree.parent[node]], tree.step(node).identity)
+        for name, values in columns(paths).items():
+            tree = tree.with_column(name, values)
+        return tree
+
+
+def _real(continuation: Continuation) -> tuple[Step, ...]:
+    """The steps of a continuation that say something: an empty one has no score to get."""
+    return tuple(step for step in continuation.steps if step.text or step.images)
+
+
+def _split(flat: Sequence[Candidate], sizes: Sequence[int]) -> list[list[Candidate]]:
+    bounds = np.cumsum([0, *sizes]).tolist()
+    return [list(flat[a:b]) for a, b in pairwise(bounds)]
