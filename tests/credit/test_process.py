@@ -29,7 +29,10 @@ def data(batch: Batch) -> dict[str, np.ndarray]:
         "group": np.array([g for g, _, _ in batch]), "outcome": np.array([o for _, o, _ in batch]),
         "offsets": np.cumsum([0, *(len(steps) for _, _, steps in batch)]), "rewards": np.array([s[0] for s in flat]),
         "lengths": np.array([s[1] for s in flat]), "values": np.array([s[2] for s in flat]),
-        "state": np.array([s[1] % 3 for s in flat]),
+        "state": np.array([s[1] % 3 for s in flat]), "node": np.array([s[1] for s in flat]),
+        "edge": np.array([s[1] % 2 for s in flat]), "root": np.array([len(steps) % 2 for _, _, steps in batch]),
+        "turn": np.array([k // 2 for _, _, steps in batch for k in range(len(steps))]),
+        "action_values": np.array([s[2] / 2 for s in flat]), "grounding": np.array([s[0] > 0 for s in flat], float),
     }  # fmt: skip
 
 

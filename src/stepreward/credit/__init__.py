@@ -3,4 +3,6 @@
 from stepreward.credit import outcome as outcome
 from stepreward.credit import process as process
 from stepreward.credit import shaping as shaping
+from stepreward.credit import states as states
+from stepreward.credit import trees as trees
 from stepreward.credit import turns as turns

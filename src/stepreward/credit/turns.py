@@ -1,4 +1,4 @@
-"""Credit by turns and states: each step held against the steps of its group that were in its place.
+"""Credit by turns: each step held against the turns of its group.
 
 B trajectories, N steps of all of them. NumPy or torch in, the same out. A group of one has nothing to be held against:
 its step gets 0, and never its raw reward.
@@ -6,61 +6,13 @@ its step gets 0, and never its raw reward.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit
+from stepreward.credit.outcome import generalised_advantage
 from stepreward.credit.segments import Array, Groups, Trajectories
 
-Scale = Literal["none", "std"]
-"""Subtract the group's mean only, or divide by its standard deviation too."""
 EPSILON = 1e-6
-
-
-def _against(groups: Groups, values: Array, scale: Scale) -> Array:
-    return groups.centred(values) if scale == "none" else groups.standardised(values, epsilon=EPSILON)
-
-
-@credit.method(
-    "gigpo",
-    paper="arXiv:2505.10978",
-    equation="Eqs. 3 to 8",
-    note="statistics over trajectories as in the paper; the code takes them over the rows of steps",
-    objective="return",
-    invariant=("neutral",),
-)
-def group_in_group(
-    rewards: Array,
-    outcome: Array,
-    group: Array,
-    offsets: Array,
-    state: Array,
-    *,
-    weight: float = 1.0,
-    discount: float = 1.0,
-    scale: Scale = "none",
-) -> Array:
-    """Adds to the trajectory's advantage that of the step among all steps of the group taken in the same state.
-
-        A_k = (R - mean_group R) + weight (G_k - mean_state G),    R = sum r + o,  G_k = r_k + discount G_{k+1}
-
-    Args:
-        rewards: (N,).
-        outcome: (B,), paid at the last step.
-        group: (B,) problem of each trajectory.
-        offsets: (B + 1,).
-        state: (N,) identity of the state before each step; states of different groups are never pooled.
-        weight: omega, of the state's term.
-        discount: of later rewards within a trajectory; the paper's agents use 0.95.
-        scale: subtract means only, or divide by deviations too.
-    """
-    trajectories = Trajectories(offsets, rewards.shape[0])
-    paid = rewards + trajectories.at_end(outcome)
-    whole = _against(Groups(group), trajectories.total(paid), scale)
-    places = Groups.of_pairs(trajectories.spread(group), state)
-    step = _against(places, trajectories.to_go(paid, discount=discount), scale)
-    return trajectories.spread(whole) + weight * step
 
 
 @credit.method(
@@ -188,51 +140,88 @@ def trajectory_and_turn_level(
 
 
 @credit.method(
-    "vineppo",
-    paper="arXiv:2410.01679",
-    equation="Eq. 7: the value after the step less that before",
-    note="SPO (arXiv:2505.23564) does the same by segments; values by rollouts come from the estimators of `label`",
-    objective="outcome",
-    invariant=("shift", "neutral"),
+    "bi-level-gae",
+    paper="arXiv:2504.20073",
+    equation="section 4: estimation over turns, then within each",
+    note="turns come as data, so that one without a reward keeps its place; the code finds turns by their rewards",
+    objective="return",
+    invariant=("neutral",),
 )
-def value_differences(outcome: Array, values: Array, offsets: Array) -> Array:
-    """Credits a step with what it changed in the chance of success.
+def turns_then_steps(
+    rewards: Array,
+    outcome: Array,
+    values: Array,
+    turn: Array,
+    offsets: Array,
+    *,
+    turn_discount: float = 1.0,
+    discount: float = 1.0,
+    decay: float = 1.0,
+) -> Array:
+    """Estimates advantages of whole turns first, and hands each to the steps, or tokens, of its turn.
 
-        A_k = V(after k) - V(before k),    V(after the end) = o
+        A_k = R_k + turn_discount (V_{k+1} + decay A_{k+1}) - V_k,    V_k at the last step of turn k, which gets A_k
+        A_t = discount (V_{t+1} + decay A_{t+1}) - V_t                before the last step of a turn
 
     Args:
-        outcome: (B,).
-        values: (N,) value of the state before each step.
+        rewards: (N,); those of a turn are summed and paid at its end.
+        outcome: (B,), paid at the end of the last turn.
+        values: (N,) value before each step.
+        turn: (N,) turn of each step; a new turn begins where it changes.
         offsets: (B + 1,).
+        turn_discount: from turn to turn, in [0, 1].
+        discount: within a turn.
+        decay: lambda of both levels, in [0, 1].
     """
-    return _after(outcome, values, offsets) - values
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    paid = rewards + trajectories.at_end(outcome)
+    ends = (trajectories.remaining == 1) | (trajectories.next(turn) != turn)
+    seen = xp.cumulative_sum(xp.astype(ends, offsets.dtype), include_initial=True)
+    last = xp.nonzero(ends)[0]
+    turns = Trajectories(seen[offsets], last.shape[0])
+    steps = Trajectories(xp.concat([xp.zeros_like(offsets[:1]), xp.astype(last, offsets.dtype) + 1]), rewards.shape[0])
+    end = values[last]
+    whole = turns.to_go(steps.total(paid) + turn_discount * turns.next(end) - end, discount=turn_discount * decay)
+    within = xp.where(steps.remaining == 1, steps.spread(whole), discount * steps.next(values) - values)
+    return steps.to_go(within, discount=discount * decay)
 
 
 @credit.method(
-    "treerl",
-    paper="arXiv:2506.11902",
-    equation="Eq. 6: global and local advantage",
-    note="without the weight by the number of leaves below a node",
-    objective="outcome",
-    invariant=("shift", "neutral"),
+    "spa",
+    paper="arXiv:2505.20732",
+    equation="section 3.2: predicted progress and grounding, then PPO",
+    note="the equation; the published script replaces predictions by outcomes and drops the last step",
+    objective="attributed",
+    invariant=("split", "neutral"),
 )
-def global_and_local(outcome: Array, values: Array, offsets: Array) -> Array:
-    """Adds what a step changed in the chance of success to how it stands against the problem's own chance.
+def attributed_progress(
+    rewards: Array,
+    grounding: Array,
+    values: Array,
+    offsets: Array,
+    *,
+    weight: float = 1.0,
+    grounded: float = 0.5,
+    discount: float = 1.0,
+    decay: float = 1.0,
+) -> Array:
+    """Pays a step what a model attributes to it of the outcome, and something for an action that could be executed.
 
-        A_k = (V(after k) - V(root)) + (V(after k) - V(before k))
+    The attributed parts of a trajectory sum to about its outcome, which is therefore not paid again.
+
+        r_k = weight c_k + grounded g_k,    then generalised advantages of r
 
     Args:
-        outcome: (B,).
-        values: (N,) value of the state before each step, that of the root first.
+        rewards: (N,) attributed parts c.
+        grounding: (N,) g: 1 where the action could be executed, else 0.
+        values: (N,) value before each step.
         offsets: (B + 1,).
+        weight: of attributed parts.
+        grounded: of executable actions.
+        discount: of later rewards, in [0, 1].
+        decay: lambda, in [0, 1].
     """
-    trajectories = Trajectories(offsets, values.shape[0])
-    root = values[trajectories.offsets[trajectories.of]]
-    after = _after(outcome, values, offsets)
-    return (after - root) + (after - values)
-
-
-def _after(outcome: Array, values: Array, offsets: Array) -> Array:
-    trajectories = Trajectories(offsets, values.shape[0])
-    ending = trajectories.spread(outcome)
-    return array_namespace(values).where(trajectories.remaining == 1, ending, trajectories.next(values))
+    paid = weight * rewards + grounded * grounding
+    unpaid = 0 * Trajectories(offsets, paid.shape[0]).total(paid)
+    return generalised_advantage(paid, unpaid, values, offsets, discount=discount, decay=decay)

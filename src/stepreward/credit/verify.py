@@ -56,6 +56,16 @@ class Population:
     """(N,) exact value of the state before each step: expected outcome from there."""
     lengths: NDArray[np.int64]
     """(N,) tokens."""
+    node: NDArray[np.int64]
+    """(N,) state after each step. States are whole histories here, so it is also the identity of state and action."""
+    root: NDArray[np.int64]
+    """(B,) tree: the first trajectory of a group is one, the others are another."""
+    turn: NDArray[np.int64]
+    """(N,) turn, of two steps each."""
+    action_values: Floats
+    """(N,) exact value of the state after each step."""
+    grounding: Floats
+    """(N,) 1 at the good and the poor step, 0 at the one that ends."""
     score: Floats
     """(N, D) gradient of each step's log-probability; 0 at steps that are no choice."""
 
@@ -75,6 +85,12 @@ class Population:
             "state": self.state,
             "values": self.values,
             "lengths": self.lengths,
+            "node": self.node,
+            "edge": self.node,
+            "root": self.root,
+            "turn": self.turn,
+            "action_values": self.action_values,
+            "grounding": self.grounding,
             "components": np.stack([self.outcome, self.total(self.rewards)], axis=1),
         }
 
@@ -97,6 +113,7 @@ def population(n: int = GROUP) -> Population:
     worth = {prefix: _value(prefix) for prefix in states}
     gradients = {(prefix, step): _score(prefix, step, states) for prefix in states for step in "abz"}
     steps = [(path[:k], path[k]) for path in chosen for k in range(len(path))]
+    nodes = {name: i for i, name in enumerate(dict.fromkeys(prefix + step for prefix, step in gradients))}
     return Population(
         rewards=np.array([_REWARD[step] for _, step in steps]),
         outcome=np.array([_OUTCOME[path] for path in chosen]),
@@ -105,6 +122,11 @@ def population(n: int = GROUP) -> Population:
         state=np.array([states[prefix] for prefix, _ in steps]),
         values=np.array([worth[prefix] for prefix, _ in steps]),
         lengths=np.full(len(steps), TOKENS),
+        node=np.array([nodes[prefix + step] for prefix, step in steps]),
+        root=np.tile(np.minimum(np.arange(n), 1), len(chosen) // n),
+        turn=np.array([len(prefix) // 2 for prefix, _ in steps]),
+        action_values=np.array([_value(prefix + step) for prefix, step in steps]),
+        grounding=np.array([float(step != "z") for _, step in steps]),
         score=np.stack([gradients[step] for step in steps]),
     )
 
@@ -147,6 +169,10 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
         ),
     ),
     "return": ("the expected sum of step scores and outcome", lambda p: p.total(p.rewards) + p.outcome),
+    "attributed": (
+        "the expected sum of what is attributed to steps and of one half for each that could be executed",
+        lambda p: p.total(p.rewards + 0.5 * p.grounding),
+    ),
     "components": (
         "the expected sum of the reward's parts, each over its own standard deviation",
         lambda p: sum(part / part.std() for part in (p.outcome, p.total(p.rewards))),
@@ -179,6 +205,10 @@ def _split(p: Population) -> Population:
         state=np.where(first, p.state[twice], p.state.max() + 1 + p.state[twice]),
         values=p.values[twice],
         lengths=p.lengths[twice] // 2,
+        node=np.where(first, p.node.max() + 1 + p.node[twice], p.node[twice]),
+        turn=p.turn[twice],
+        action_values=p.action_values[twice],
+        grounding=p.grounding[twice],
         score=p.score[twice] * first[:, None],
     )
 
@@ -191,6 +221,9 @@ def _neutral(p: Population) -> Population:
     source = np.where(added, 0, index)
     ends = np.flatnonzero(added) + 1
     state, values = p.state[source], p.values[source]
+    # Where it leads is told by where it began: the step has but one way to go.
+    node, turn, action_values = p.node[source], p.turn[source], p.action_values[source]
+    node[added], turn[added], action_values[added] = p.node.max() + 1 + state[ends], turn[ends], values[ends]
     state[added], values[added] = p.state.max() + 1, values[ends]
     return replace(
         p,
@@ -199,6 +232,10 @@ def _neutral(p: Population) -> Population:
         state=state,
         values=values,
         lengths=np.where(added, TOKENS, p.lengths[source]),
+        node=node,
+        turn=turn,
+        action_values=action_values,
+        grounding=np.where(added, 0.0, p.grounding[source]),
         score=p.score[source] * ~added[:, None],
     )
 

@@ -1,0 +1,180 @@
+"""Credit by states: a step held against the steps of its group that began where it began.
+
+B trajectories, N steps of all of them. NumPy or torch in, the same out. States of different groups are never pooled.
+A step that no other shares its state with has nothing to be held against: it gets 0 from its state.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from stepreward.core.catalog import credit
+from stepreward.credit.segments import Alone, Array, Groups, Trajectories
+
+Scale = Literal["none", "std"]
+"""Subtract the group's mean only, or divide by its standard deviation too."""
+Over = Literal["trajectories", "steps"]
+"""What a mean over whole trajectories counts: each once, or each as often as it has steps."""
+EPSILON = 1e-6
+
+
+def _against(groups: Groups, values: Array, scale: Scale, alone: Alone = "zero") -> Array:
+    if scale == "none":
+        return groups.centred(values, alone=alone)
+    return groups.standardised(values, epsilon=EPSILON, alone=alone)
+
+
+@credit.method(
+    "gigpo",
+    paper="arXiv:2505.10978",
+    equation="Eqs. 3 to 8",
+    note="statistics over trajectories as in the paper; the code takes them over the rows of steps: over='steps'",
+    objective="return",
+    invariant=("neutral",),
+)
+def group_in_group(
+    rewards: Array,
+    outcome: Array,
+    group: Array,
+    offsets: Array,
+    state: Array,
+    *,
+    weight: float = 1.0,
+    discount: float = 1.0,
+    scale: Scale = "none",
+    over: Over = "trajectories",
+    alone: Alone = "zero",
+) -> Array:
+    """Adds to the trajectory's advantage that of the step among all steps of the group taken in the same state.
+
+        A_k = (R - mean_group R) + weight (G_k - mean_state G),    R = sum r + o,  G_k = r_k + discount G_{k+1}
+
+    Args:
+        rewards: (N,).
+        outcome: (B,), paid at the last step.
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        state: (N,) identity of the state before each step; states of different groups are never pooled.
+        weight: omega, of the state's term.
+        discount: of later rewards within a trajectory; the paper's agents use 0.95.
+        scale: subtract means only, or divide by deviations too.
+        over: what the first term's mean and deviation count.
+        alone: what the only member of a group gets from the first term.
+    """
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    paid = rewards + trajectories.at_end(outcome)
+    total, problem = trajectories.total(paid), trajectories.spread(group)
+    if over == "steps":
+        whole = _against(Groups(problem), trajectories.spread(total), scale, alone)
+    else:
+        whole = trajectories.spread(_against(Groups(group), total, scale, alone))
+    places = Groups.of_pairs(problem, state)
+    return whole + weight * _against(places, trajectories.to_go(paid, discount=discount), scale)
+
+
+credit.preset(
+    "gigpo-verl-agent",
+    of="gigpo",
+    note="verl-agent's code: means over the rows of steps, so long trajectories count more; a group of one step is raw",
+    over="steps",
+    alone="raw",
+    discount=0.95,
+    invariant=(),
+)
+
+
+@credit.method(
+    "hgpo",
+    note="HGPO, Hierarchy-of-Groups Policy Optimization: its weights by length of shared history, means only",
+    objective="return",
+    invariant=(),
+)
+def groups_by_history(
+    rewards: Array,
+    outcome: Array,
+    group: Array,
+    offsets: Array,
+    state: Array,
+    *,
+    history: int = 2,
+    power: float = 1.0,
+    discount: float = 1.0,
+    scale: Scale = "none",
+) -> Array:
+    """Averages advantages among steps in the same state, in the same last two states, and so on, longer ones more.
+
+        A_k = sum_h w_h (G_k - mean_{same last h + 1 states} G),    w_h = (h + 1)^power / sum_h' (h' + 1)^power
+
+    With no history it is the state's term of `gigpo`.
+
+    Args:
+        rewards: (N,).
+        outcome: (B,), paid at the last step.
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        state: (N,) identity of the state before each step.
+        history: states before the present one that the longest history holds; what lies before the start is shared.
+        power: alpha: 0 weighs all lengths alike.
+        discount: of later rewards within a trajectory.
+        scale: subtract means only, or divide by deviations too.
+
+    Raises:
+        ValueError: `history` is negative.
+    """
+    if history < 0:
+        raise ValueError(f"history must not be negative, got {history}")
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    returns = trajectories.to_go(rewards + trajectories.at_end(outcome), discount=discount)
+    present = Groups.of_pairs(trajectories.spread(group), state)
+    places, made = present, 0 * returns
+    weights = [(h + 1) ** power for h in range(history + 1)]
+    for weight in weights:
+        made = made + weight / sum(weights) * _against(places, returns, scale)
+        # The same states up to here: the same state now, and before it the same states up to there.
+        places = Groups.of_pairs(present.of, trajectories.previous(places.of, first=-1))
+    return made
+
+
+@credit.method(
+    "salt",
+    paper="arXiv:2510.20022",
+    equation="the mean over merged edges",
+    note="from the abstract: there is no public code. Edges come as data, so any notion of a state will do",
+    objective="outcome",
+    invariant=("shift", "split", "neutral"),
+)
+def shared_edges(outcome: Array, group: Array, offsets: Array, edge: Array, *, epsilon: float = 1e-4) -> Array:
+    """Gives steps that trajectories share the mean of those trajectories' advantages; others keep their own.
+
+        A_k = mean of (o_j - mean_group) / (std_group + epsilon) over the group's steps with the same edge
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        edge: (N,) identity of state and action of each step.
+        epsilon: added to the deviation.
+    """
+    trajectories = Trajectories(offsets, edge.shape[0])
+    whole = trajectories.spread(Groups(group).standardised(outcome, epsilon=epsilon))
+    return Groups.of_pairs(trajectories.spread(group), edge).mean(whole)
+
+
+@credit.method(
+    "archer",
+    paper="arXiv:2402.19446",
+    equation="section 3.3: the actor's advantage of an utterance",
+    note="both critics come as data; training them is not part of this",
+    objective="outcome",
+    invariant=("shift", "split", "neutral"),
+)
+def action_less_state(action_values: Array, values: Array) -> Array:
+    """Takes what a critic says of the action in its state, less what it says of the state.
+
+        A_k = Q(s_k, a_k) - V(s_k)
+
+    Args:
+        action_values: (N,) Q of each step.
+        values: (N,) V before each step.
+    """
+    return action_values - values

@@ -1,0 +1,185 @@
+"""Credit by trees: what a step changed in the value of where one stands.
+
+B trajectories, N steps of all of them. NumPy or torch in, the same out. A node is the place that a step leads to, given
+by an id of its own in each group: trajectories through the same node share all steps up to it. The value of a node is
+the mean outcome of the trajectories through it, unless values are given.
+"""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace
+
+from stepreward.core.catalog import credit
+from stepreward.credit.segments import Array, Groups, Trajectories
+
+BY_NODES = ("shift", "split")
+"""Outcomes below nodes do not move with scores; a step that only some trajectories hold makes a node of its own."""
+
+
+@credit.method(
+    "vineppo",
+    paper="arXiv:2410.01679",
+    equation="Eq. 7: the value after the step less that before",
+    note="values by rollouts come from the estimators of `label`",
+    objective="outcome",
+    invariant=("shift", "neutral"),
+)
+def value_differences(outcome: Array, values: Array, offsets: Array) -> Array:
+    """Credits a step with what it changed in the chance of success.
+
+        A_k = V(after k) - V(before k),    V(after the end) = o
+
+    Args:
+        outcome: (B,).
+        values: (N,) value of the state before each step.
+        offsets: (B + 1,).
+    """
+    trajectories = Trajectories(offsets, values.shape[0])
+    ending = trajectories.spread(outcome)
+    after = array_namespace(values).where(trajectories.remaining == 1, ending, trajectories.next(values))
+    return after - values
+
+
+credit.preset("spo", of="vineppo", paper="arXiv:2505.23564", note="the same by segments: pass segments as steps")
+
+
+class _Forest:
+    """Values of nodes, (N,) at the steps that lead to them, by the outcomes of the trajectories through them."""
+
+    def __init__(self, outcome: Array, group: Array, offsets: Array, node: Array) -> None:
+        self.trajectories = Trajectories(offsets, node.shape[0])
+        self.problem = self.trajectories.spread(group)
+        self.nodes = Groups.of_pairs(self.problem, node)
+        self.value = self.nodes.mean(self.trajectories.spread(outcome))
+        root = Groups(group).mean(outcome)
+        self.root = self.trajectories.spread(root)
+        self.before = self.trajectories.previous(self.value, starts=root)
+        """The value of the node before each step."""
+
+
+@credit.method(
+    "treeps",
+    paper="arXiv:2601.06922",
+    note="read from the abstract: values by the leaves below, and their differences; merging like siblings is not here",
+    objective="outcome",
+    invariant=BY_NODES,
+)
+def node_differences(outcome: Array, group: Array, offsets: Array, node: Array) -> Array:
+    """Credits a step with the mean outcome below its node less that below the node before.
+
+        A_k = V(n_k) - V(n_{k-1}),    V(root) = mean of the group
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        node: (N,) place that each step leads to.
+    """
+    forest = _Forest(outcome, group, offsets, node)
+    return forest.value - forest.before
+
+
+@credit.method(
+    "treerl",
+    paper="arXiv:2506.11902",
+    equation="Eq. 6: global and local advantage, over the root of the number of leaves",
+    note="outcomes are not centred leave-one-out first, which only changes the scale",
+    objective="none",
+    invariant=BY_NODES,
+)
+def global_and_local(outcome: Array, group: Array, offsets: Array, node: Array, *, power: float = 0.5) -> Array:
+    """Adds what a step changed to how its node stands against the root, less where many trajectories share the node.
+
+        A_k = ((V(n_k) - V(root)) + (V(n_k) - V(n_{k-1}))) / L(n_k)^power
+
+    L counts the trajectories through a node: a shared step is trained on once for each of them.
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        node: (N,) place that each step leads to.
+        power: 1/2 as in the paper; 0 leaves shared steps their full weight.
+    """
+    forest = _Forest(outcome, group, offsets, node)
+    gained = (forest.value - forest.root) + (forest.value - forest.before)
+    return gained / forest.nodes.count(forest.value) ** power
+
+
+@credit.method(
+    "tree-grpo",
+    paper="arXiv:2509.21240",
+    equation="section 3.3: the sum of intra-tree and inter-tree advantages",
+    note="credit within a tree comes from prefixes that its trajectories share",
+    objective="outcome",
+    invariant=("shift", "split", "neutral"),
+)
+def inter_and_intra(outcome: Array, group: Array, offsets: Array, root: Array, *, epsilon: float = 1e-6) -> Array:
+    """Adds the outcome standardised among the trajectories of one tree to that among all of the problem.
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        root: (B,) tree of each, where a problem has several.
+        epsilon: added to each deviation.
+    """
+    inter = Groups(group).standardised(outcome, epsilon=epsilon)
+    intra = Groups.of_pairs(group, root).standardised(outcome, epsilon=epsilon)
+    return Trajectories(offsets, int(offsets[-1])).spread(inter + intra)
+
+
+@credit.method(
+    "portool",
+    paper="arXiv:2510.26020",
+    note="read from the abstract: its weights of both terms are not known, and are 1 here",
+    objective="outcome",
+    invariant=BY_NODES,
+)
+def fork_and_trajectory(
+    outcome: Array, group: Array, offsets: Array, node: Array, *, fork: float = 1.0, trajectory: float = 1.0
+) -> Array:
+    """Holds a step against the other ways taken at its fork, and its trajectory against the group's.
+
+        A_k = fork (V(n_k) - mean of V over the children of n_{k-1}) + trajectory (o - mean of the group)
+
+    Each child counts once, however many trajectories pass through it. An only child gets 0 from its fork.
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        node: (N,) place that each step leads to.
+        fork: weight of the first term.
+        trajectory: weight of the second.
+    """
+    forest = _Forest(outcome, group, offsets, node)
+    forks = Groups.of_pairs(forest.problem, forest.trajectories.previous(forest.nodes.of, first=-1))
+    siblings = forks.mean(forest.value, 1 / forest.nodes.count(forest.value))
+    whole = forest.trajectories.spread(outcome) - forest.root
+    return fork * (forest.value - siblings) + trajectory * whole
+
+
+@credit.method(
+    "lambda-grpo",
+    paper="arXiv:2509.21154",
+    equation="section 4: each token's loss over the number of completions that share its prefix",
+    note="by step: the prefix is all that the step's node holds",
+    objective="none",
+    invariant=("shift", "split", "neutral"),
+)
+def shared_prefixes_once(outcome: Array, group: Array, offsets: Array, node: Array, *, epsilon: float = 1e-4) -> Array:
+    """Divides the standardised outcome by the number of trajectories that share the step, so that a node counts once.
+
+        A_k = (o - mean_group) / (std_group + epsilon) / L(n_k)
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        node: (N,) place that each step leads to.
+        epsilon: added to the deviation.
+    """
+    trajectories = Trajectories(offsets, node.shape[0])
+    whole = trajectories.spread(Groups(group).standardised(outcome, epsilon=epsilon))
+    return whole / Groups.of_pairs(trajectories.spread(group), node).count(whole)
