@@ -6,7 +6,6 @@ left out.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,12 +17,11 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
 from stepreward.core.metrics import best_threshold, predicted_first_error
-from stepreward.core.statistics import Estimate, mean_of, proportion, resamples
+from stepreward.core.statistics import Estimate, mean_of, proportion
+from stepreward.evaluate.counts import cells, drawn, interval, matthews, ratio
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, step_scores
+from stepreward.evaluate.scoring import rows_by, step_scores
 from stepreward.evaluate.steps import FirstErrorResult, first_error
-
-DRAWS = 1000
 
 
 def _located(data: Sequence[Annotated]) -> tuple[list[Annotated], NDArray[np.int64]]:
@@ -89,19 +87,6 @@ def _metrics(made: FirstErrorResult) -> dict[str, Estimate]:
     return {"f1": made.f1, "erroneous": made.erroneous, "correct": made.correct}
 
 
-def matthews(true_positive: Floats, false_positive: Floats, false_negative: Floats, true_negative: Floats) -> Floats:
-    """Matthews' correlation of counts; 0 where a margin is empty, as MR-Ben has it."""
-    product = (
-        (true_positive + false_positive)
-        * (true_positive + false_negative)
-        * (true_negative + false_positive)
-        * (true_negative + false_negative)
-    )
-    above = true_positive * true_negative - false_positive * false_negative
-    made: Floats = np.where(product > 0, above / np.sqrt(np.where(product > 0, product, 1.0)), 0.0)
-    return made
-
-
 @bench.method(
     "mr-score",
     paper="arXiv:2312.17080",
@@ -124,10 +109,7 @@ def mr_score(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
     kept, gold = _located(data)
     found = predicted_first_error(step_scores(scorer, kept), threshold)
     key = Key.seed(seed).fold("mr-score")
-    by: dict[str, list[int]] = defaultdict(list)
-    for row, item in enumerate(kept):
-        by[_subset(item)].append(row)
-    groups = {name: _mr(found[rows], gold[rows], key.fold(name)) for name, rows in by.items()}
+    groups = {name: _mr(found[rows], gold[rows], key.fold(name)) for name, rows in rows_by(kept, "subset").items()}
     return BenchResult(
         "mr-score",
         "mr_score",
@@ -141,23 +123,13 @@ def mr_score(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
 
 
 def _mr(found: NDArray[np.int64], gold: NDArray[np.int64], key: Key) -> dict[str, Estimate]:
-    said, right = found < 0, gold < 0
-    cells = [said & right, said & ~right, ~said & right, ~said & ~right, (found == gold) & ~right]
-    drawn = resamples(len(gold), DRAWS, key)
-    # The first row is the data itself.
-    counts = [np.concatenate([[cell.sum()], cell[drawn].sum(axis=1)]).astype(np.float64) for cell in cells]
-    mcc = matthews(counts[0], counts[1], counts[2], counts[3])
-    wrong = counts[1] + counts[3]
-    step = np.where(wrong > 0, counts[4] / np.where(wrong > 0, wrong, 1), np.nan)
+    right = gold < 0
+    named = ((found == gold) & ~right).astype(np.float64)
+    pooled = drawn(np.c_[cells(found < 0, right), named], key)
+    mcc = matthews(pooled[:, :4])
+    step = ratio(pooled[:, 4], pooled[:, 1] + pooled[:, 3], empty=np.nan)
     made = {"mr_score": 0.2 * np.maximum(mcc, 0) + 0.3 * step, "mcc": mcc, "step_accuracy": step}
-    return {name: _interval(values, len(gold)) for name, values in made.items()}
-
-
-def _interval(values: Floats, n: int) -> Estimate:
-    """The first value with the percentile interval of the others."""
-    real = values[1:][~np.isnan(values[1:])]
-    low, high = np.quantile(real, [0.025, 0.975]) if real.size else (np.nan, np.nan)
-    return Estimate(float(values[0]), float(low), float(high), n)
+    return {name: interval(values, len(gold)) for name, values in made.items()}
 
 
 @bench.method(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+import stepreward.core.aggregation  # noqa: F401 - fills the family aggregate
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.errors import InputError
@@ -72,6 +74,14 @@ def candidate_scores(scorer: Scorer, data: Sequence[Comparison], aggregation: st
     rows = ragged([answer.scores for part in _parts(questions) for answer in scorer.score_many(part)])
     totals = aggregates[aggregation].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
     return np.split(totals, np.cumsum([len(item.candidates) for item in data])[:-1])
+
+
+def rows_by(data: Sequence[Annotated], name: str) -> dict[str, list[int]]:
+    """Places of the solutions of each category, which `meta` names; "" where it does not."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, item in enumerate(data):
+        rows[str(item.meta.get(name, ""))].append(row)
+    return dict(rows)
 
 
 def _parts(questions: Sequence[Score]) -> list[Sequence[Score]]:

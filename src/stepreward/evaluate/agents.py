@@ -1,0 +1,157 @@
+"""Benchmarks of agents' steps: whom and what to blame for a failed trace, and judging each action of a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.annotations import Annotated, Comparison
+from stepreward.core.catalog import bench
+from stepreward.core.errors import InputError
+from stepreward.core.flows import Scorer
+from stepreward.core.keys import Key
+from stepreward.core.metrics import ragged
+from stepreward.core.statistics import Estimate, proportion
+from stepreward.evaluate.comparisons import pairs
+from stepreward.evaluate.counts import drawn, interval, ratio
+from stepreward.evaluate.result import BenchResult
+from stepreward.evaluate.scoring import rows_by, step_scores
+
+NEAR = 5
+"""Steps by which a blamed step may miss in the tolerant accuracy."""
+
+
+@bench.method(
+    "who-and-when",
+    paper="arXiv:2505.00212",
+    equation="section 4: agent-level and step-level accuracy; evaluate.py of the authors",
+    note="exact names and numbers; step_accuracy_upstream is the authors' test, which takes 10 for 1",
+)
+def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
+    """Blames the step with the lowest score, and the agent that speaks there: how often are they the decisive ones?
+
+    Every trace failed, so there is always somebody to blame and no threshold; of equals the earliest step is blamed.
+
+    Args:
+        scorer: whose scores are measured; observations, which it does not score, are never blamed.
+        data: failed traces; `first_error` is the decisive step, `meta["mistake_agent"]` the agent that people blame.
+
+    Raises:
+        InputError: no trace has a decisive step.
+    """
+    kept = [item for item in data if item.first_error is not None and item.first_error >= 0]
+    if not kept:
+        raise InputError("no trace has a decisive step", remedy="pass failed traces of agents")
+    scores = step_scores(scorer, kept)
+    silent = np.isnan(scores).all(axis=1)
+    blamed = np.where(silent, -1, np.where(np.isnan(scores), np.inf, scores).argmin(axis=1))
+    gold = np.array([item.first_error for item in kept], np.int64)
+    agent = [
+        at >= 0 and item.trajectory.steps[at].agent == str(item.meta.get("mistake_agent", ""))
+        for item, at in zip(kept, blamed.tolist(), strict=True)
+    ]
+    hits = {
+        "agent_accuracy": np.array(agent, bool),
+        "step_accuracy": blamed == gold,
+        f"step_within_{NEAR}": (np.abs(blamed - gold) <= NEAR) & ~silent,
+        "step_accuracy_upstream": np.array([str(g) in str(b) for g, b in zip(gold, blamed, strict=True)]) & ~silent,
+    }
+
+    def shares(rows: Sequence[int]) -> dict[str, Estimate]:
+        return {name: proportion(int(hit[rows].sum()), len(rows)) for name, hit in hits.items()}
+
+    return BenchResult(
+        "who-and-when",
+        "step_accuracy",
+        shares(range(len(kept))),
+        "The step with the lowest score is blamed, of equals the earliest, and the agent that speaks there; names and "
+        "steps must match exactly. Wilson intervals.",
+        {name: shares(rows) for name, rows in rows_by(kept, "subset").items()},
+    )
+
+
+@bench.method(
+    "agent-process-bench",
+    paper="arXiv:2603.14465",
+    equation="section 4.1; compare.py of the authors",
+    note="a score becomes one of three labels by two thresholds; a step without a score is never right",
+)
+def agent_process_bench(
+    scorer: Scorer, data: Sequence[Annotated], *, wrong_below: float = 0.5, right_above: float = 0.5, seed: int = 0
+) -> BenchResult:
+    """Labels every action right, neutral or wrong, and finds the first wrong one.
+
+    Scores between the thresholds, and equal to one, are neutral.
+
+    Args:
+        scorer: whose scores are measured.
+        data: chats; labels are 1, 1/2 for neutral, and 0, and NaN where a message was not rated.
+        wrong_below: scores below it say "wrong".
+        right_above: scores above it say "right"; at least `wrong_below`.
+        seed: of the bootstrap over chats.
+
+    Raises:
+        ValueError: the thresholds are the wrong way round.
+        InputError: no message is rated.
+    """
+    if right_above < wrong_below:
+        raise ValueError(f"right_above must be at least wrong_below, got {right_above} and {wrong_below}")
+    labels = ragged([item.labels for item in data])
+    rated = ~np.isnan(labels)
+    if not rated.any():
+        raise InputError("no message is rated", remedy="pass chats rated step by step")
+    scores = step_scores(scorer, data)
+    said = np.where(scores < wrong_below, 0.0, np.where(scores > right_above, 1.0, 0.5))
+    said = np.where(np.isnan(scores) | ~rated, np.nan, said)
+    match = (said == labels) & rated
+    counts = np.stack([match.sum(axis=1), rated.sum(axis=1)], axis=1).astype(np.float64)
+    first = _first(said == 0) == _first(labels == 0)
+    exact = (match == rated).all(axis=1)
+    key = Key.seed(seed).fold("agent-process-bench")
+
+    def measured(rows: Sequence[int], fold: Key) -> dict[str, Estimate]:
+        pooled = drawn(counts[rows], fold)
+        return {
+            "step_accuracy": interval(ratio(pooled[:, 0], pooled[:, 1], empty=np.nan), len(rows)),
+            "first_error_accuracy": proportion(int(first[rows].sum()), len(rows)),
+            "exact": proportion(int(exact[rows].sum()), len(rows)),
+        }
+
+    return BenchResult(
+        "agent-process-bench",
+        "step_accuracy",
+        measured(range(len(data)), key),
+        "Step accuracy is over all rated steps, pooled, in three classes; first_error_accuracy asks for the first "
+        "wrong step exactly, or for none. Who scores nothing is right where there is no error. Bootstrap over chats.",
+        {name: measured(rows, key.fold(name)) for name, rows in rows_by(data, "subset").items()},
+        wrong_below,
+        f"given; right above {right_above:g}",
+    )
+
+
+def _first(marked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.where(marked.any(axis=1), marked.argmax(axis=1), -1)
+
+
+@bench.method(
+    "tool-comp",
+    paper="arXiv:2501.01290",
+    equation="step-wise accuracy",
+    note="a reward model scores both steps; the paper's judges see the two in both orders. ToolPRMBench alike",
+)
+def tool_comp(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "last", seed: int = 0) -> BenchResult:
+    """How often the better of two next steps after the same history has the higher score.
+
+    Args:
+        scorer: whose scores are measured.
+        data: comparisons whose candidates share all steps but the last.
+        aggregate: how a candidate's step scores become one; the last step's alone by default.
+        seed: of the bootstrap over comparisons.
+
+    Raises:
+        InputError: there is no comparison, or one prefers all candidates alike.
+    """
+    return replace(pairs(scorer, data, aggregate=aggregate, seed=seed), benchmark="tool-comp")

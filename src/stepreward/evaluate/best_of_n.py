@@ -1,0 +1,115 @@
+"""Best-of-N: which of a problem's sampled solutions do step scores choose, and is it right?
+
+The same protocol measures a search: its final beams are the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.catalog import aggregate as aggregates
+from stepreward.core.catalog import bench
+from stepreward.core.errors import InputError
+from stepreward.core.flows import Scorer
+from stepreward.core.keys import Key
+from stepreward.core.selection import answer_ids, majority, oracle, weighted_vote
+from stepreward.core.selection import best_of_n as highest
+from stepreward.core.statistics import Estimate, bootstrap
+from stepreward.evaluate.result import BenchResult
+from stepreward.evaluate.scoring import Floats, step_scores
+
+
+@bench.method(
+    "best-of-n",
+    paper="arXiv:2409.12122",
+    equation="rm@N and maj@N; rm_maj_eval.py of the authors",
+    note="weighted_vote is search-and-learn's weighted prediction; answers are equal as the data states them",
+)
+def best_of_n(
+    scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "last", n: int | None = None, seed: int = 0
+) -> BenchResult:
+    """Accuracy of the highest-scored of N samples, beside majority, weighted vote, one sample and the best there is.
+
+    Ties go to the earliest sample, in votes to the answer given first. A vote weighted by negative totals means
+    nothing and is left out.
+
+    Args:
+        scorer: whose scores are measured.
+        data: graded solutions, several of each problem; `answer` is what votes count.
+        aggregate: how the scores of a solution's steps become one; a reward of the whole solution is its last step's.
+        n: samples of each problem, the first in the data; all of them where None or where there are fewer.
+        seed: of the bootstrap over problems.
+
+    Raises:
+        InputError: there is no problem with two samples, or a solution is not graded.
+        UnknownNameError: no such aggregation.
+    """
+    kept, group = _first_of_each(data, n)
+    outcome = np.array([item.trajectory.outcome for item in kept], np.float64)
+    if np.isnan(outcome).any():
+        raise InputError("a solution has no outcome", remedy="pass graded samples, or label them first")
+    rows = step_scores(scorer, kept)
+    totals = aggregates[aggregate].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
+    answers = answer_ids([item.answer for item in kept], group.tolist())
+    key = Key.seed(seed).fold("best-of-n")
+    place = _places(group)
+    sizes = [2**k for k in range(30) if 2**k < place.max() + 1]
+    groups: dict[str, Mapping[str, Estimate]] = {}
+    for size in sizes:
+        part = place < size
+        rates = _rates(totals[part], answers[part], outcome[part], group[part])
+        groups[f"first {size}"] = {name: bootstrap(rate, key.fold(name, size)) for name, rate in rates.items()}
+    rates = _rates(totals, answers, outcome, group)
+    metrics = {name: bootstrap(rate, key.fold(name)) for name, rate in rates.items()}
+    gap = rates["best_of_n"] - rates["majority" if "majority" in rates else "one_sample"]
+    return BenchResult(
+        "best-of-n",
+        "best_of_n",
+        {**metrics, "best_of_n_gain": bootstrap(gap, key.fold("gain"))},
+        f"The sample with the highest total ({aggregate}) of the first N of each problem; ties to the earliest. "
+        "best_of_n_gain is over majority on the same problems. Intervals: bootstrap over problems.",
+        groups,
+    )
+
+
+def _first_of_each(data: Sequence[Annotated], n: int | None) -> tuple[list[Annotated], NDArray[np.int64]]:
+    """The first `n` solutions of each problem, and (B,) the number of their problem."""
+    number: dict[str, int] = {}
+    taken: dict[str, int] = {}
+    kept, group = [], []
+    for item in data:
+        problem = item.trajectory.problem.id
+        taken[problem] = taken.get(problem, 0) + 1
+        if n is None or taken[problem] <= n:
+            kept.append(item)
+            group.append(number.setdefault(problem, len(number)))
+    if len(kept) < 2 or max(taken.values()) < 2:
+        raise InputError("no problem has two solutions to choose from", remedy="pass several samples of each problem")
+    return kept, np.array(group, np.int64)
+
+
+def _places(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(B,) how many samples of the same problem stand before each."""
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], group[order])
+    place = np.empty(len(group), np.int64)
+    place[order] = np.arange(len(group)) - starts
+    return place
+
+
+def _rates(totals: Floats, answers: NDArray[np.int64], outcome: Floats, group: NDArray[np.int64]) -> dict[str, Floats]:
+    """(G,) whether each way of choosing is right."""
+    made = {
+        "best_of_n": outcome[highest(totals, group)],
+        "one_sample": np.bincount(group, outcome) / np.bincount(group),
+        "pass_at_n": outcome[oracle(outcome, group)],
+    }
+    if (answers >= 0).any():
+        made["majority"] = outcome[majority(answers, group)]
+        if (totals >= 0).all():
+            made["weighted_vote"] = outcome[weighted_vote(totals, answers, group)]
+    return made

@@ -1,0 +1,71 @@
+"""ReasonEval's meta-evaluation: are solutions, and their steps up to the first error, told valid from invalid?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.catalog import bench
+from stepreward.core.errors import InputError
+from stepreward.core.flows import Scorer
+from stepreward.core.keys import Key
+from stepreward.core.metrics import auroc, ragged
+from stepreward.core.statistics import resamples
+from stepreward.evaluate.counts import cells, drawn, interval, macro_f1, step_counts
+from stepreward.evaluate.result import BenchResult
+from stepreward.evaluate.scoring import Floats, step_scores
+
+AUC_DRAWS = 200
+
+
+@bench.method(
+    "reason-eval",
+    paper="arXiv:2404.05692",
+    equation="section 4; mr-math_eval.py of the authors",
+    note="validity: labels up to the first error. Redundancy: label redundant steps 0, all others 1, score minus the "
+    "chance of redundancy, threshold -0.15",
+)
+def reason_eval(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+    """Macro F1 and area under the curve, of whole solutions by their lowest score and of labelled steps.
+
+    A solution whose lowest score equals the threshold is called neither right nor wrong, and counts as missed.
+
+    Args:
+        scorer: whose scores are measured.
+        data: solutions with labels, NaN at steps that do not count (after the first error).
+        threshold: solutions and steps scored above it are held valid.
+        seed: of the bootstrap over solutions.
+
+    Raises:
+        InputError: no step is labelled, or a labelled step has no score.
+    """
+    labels = ragged([item.labels for item in data])
+    if not data or np.isnan(labels).all():
+        raise InputError("no step is labelled", remedy="pass solutions with step labels")
+    known = np.logical_not(np.isnan(labels).all(axis=1))
+    labels, scores = labels[known], step_scores(scorer, [item for item, keep in zip(data, known, strict=True) if keep])
+    steps = step_counts(scores, labels, threshold)
+    right = np.logical_not((labels <= 0.5).any(axis=1))
+    lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=1)
+    whole = cells(np.where(right, lowest > threshold, lowest >= threshold), right)
+    key, n = Key.seed(seed).fold("reason-eval"), len(labels)
+    both = drawn(np.stack([whole, steps], axis=1), key)
+    rows = np.concatenate([np.arange(n)[None], resamples(n, AUC_DRAWS, key.fold("auc"))])
+    metrics = {
+        "solution_f1": interval(macro_f1(both[:, 0]), n),
+        "step_f1": interval(macro_f1(both[:, 1]), n),
+        "solution_auc": interval(_aucs(lowest[:, None], right[:, None].astype(np.float64), rows), n),
+        "step_auc": interval(_aucs(np.where(np.isnan(labels), np.nan, scores), labels, rows), n),
+    }
+    protocol = (
+        "A solution's score is its lowest step's. F1 is the mean over valid and invalid; the area under the curve "
+        "needs no threshold. Steps that are not labelled, as after the first error, do not count."
+    )
+    return BenchResult("reason-eval", "step_f1", metrics, protocol, {}, threshold, "given")
+
+
+def _aucs(scores: Floats, labels: Floats, rows: NDArray[np.int64]) -> Floats:
+    return np.array([auroc(scores[mine], labels[mine]) for mine in rows])
