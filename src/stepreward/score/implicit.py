@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +29,14 @@ class LanguageModel(nn.Module):
 
     Args:
         backbone: a transformers model whose first output is (R, T, hidden) hidden states.
-        unembedding: (V, hidden).
+        unembedding: (V, hidden); a parameter stays the one it is, so that a model in training is read as it learns.
     """
 
     def __init__(self, backbone: nn.Module, unembedding: torch.Tensor) -> None:
         super().__init__()
-        self.backbone, self.unembedding = backbone, nn.Parameter(unembedding, requires_grad=False)
+        frozen = not isinstance(unembedding, nn.Parameter)
+        self.backbone = backbone
+        self.unembedding = nn.Parameter(unembedding, requires_grad=False) if frozen else unembedding
 
     @classmethod
     def load(cls, name: str | Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -46,23 +49,34 @@ class LanguageModel(nn.Module):
         state = read_weights(folder)
         return cls(load_backbone(folder, state, dtype), unembedding(state).to(dtype)).eval()
 
-    @torch.inference_mode()
-    def logprobs(self, merged: Trie, tokens: NDArray[np.int64], parents: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(K,) log-probability of some tokens of a trie, each after its parent."""
+    @classmethod
+    def of(cls, causal: Any) -> LanguageModel:
+        """The same weights as a causal model of transformers, which may go on learning."""
+        return cls(causal.base_model, causal.get_output_embeddings().weight)
+
+    def logprobs(self, merged: Trie, tokens: NDArray[np.int64], parents: NDArray[np.int64]) -> torch.Tensor:
+        """(K,) log-probability of some tokens of a trie, each after its parent; differentiable."""
+        ids = torch.from_numpy(merged.encoded.ids[tokens]).to(self.unembedding.device)
+        said = [
+            rows.gather(1, some[:, None])[:, 0]
+            for rows, some in zip(self.distributions(merged, parents), torch.split(ids, _ROWS), strict=True)
+        ]
+        return torch.cat(said) if said else torch.zeros(0, device=ids.device)
+
+    def distributions(self, merged: Trie, parents: NDArray[np.int64]) -> Iterator[torch.Tensor]:
+        """(rows, V) log-probabilities of what may follow some tokens of a trie, in order, a few rows at a time."""
         one = merged.encoded
         wanted = np.unique(parents)
+        if not wanted.size:
+            return
         tree = EncodedTree(one.ids, one.position, one.enter, one.leave, one.first, wanted, one.length, one.nodes)
         batch = pack([tree]).to(self.unembedding.device)
         hidden = self.backbone(
             input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
         )[0][batch.read_row, batch.read_column]
         rows = torch.from_numpy(np.searchsorted(wanted, parents)).to(hidden.device)
-        ids = torch.from_numpy(one.ids[tokens]).to(hidden.device)
-        said = [
-            (hidden[r] @ self.unembedding.T).float().log_softmax(-1).gather(1, i[:, None])[:, 0]
-            for r, i in zip(torch.split(rows, _ROWS), torch.split(ids, _ROWS), strict=True)
-        ]
-        return torch.cat(said).double().cpu().numpy() if said else np.zeros(0)
+        for some in torch.split(rows, _ROWS):
+            yield (hidden[some] @ self.unembedding.T).float().log_softmax(-1)
 
 
 class ImplicitScorer:
@@ -125,31 +139,41 @@ class ImplicitScorer:
         """
         return score_texts(self, question, steps)
 
+    @torch.inference_mode()
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations."""
-        passes = [self.encoder.passes(question.problem, question.steps)[0] for question in questions]
         answers: list[Scored | None] = [None] * len(questions)
-        for group in grouped(passes, self.row_tokens):
-            merged = trie([passes[i] for i in group])
-            ratio = self._log_ratio(merged, [passes[i] for i in group])
+        for group, merged, passes, ratio in self.log_ratios(questions):
+            flat = ratio.double().cpu().numpy()
             for at, i in enumerate(group):
-                path, one = merged.paths[at], passes[i]
-                total = np.cumsum(np.where(np.arange(len(path)) >= one.answer, ratio[path], 0.0))
+                path, one = merged.paths[at], passes[at]
+                total = np.cumsum(np.where(np.arange(len(path)) >= one.answer, flat[path], 0.0))
                 scores = np.full(len(questions[i].steps), np.nan)
                 for step, token in one.reads.items():
                     scores[step] = self.record.beta * total[token]
                 answers[i] = Scored(scores, merged.new[at], len(path))
         return [answer for answer in answers if answer is not None]
 
-    def _log_ratio(self, merged: Trie, passes: Sequence[Pass]) -> NDArray[np.float64]:
-        """(T,) log-ratio of each token of the trie that counts in some answer, 0 elsewhere."""
-        ratio = np.zeros(len(merged.encoded))
-        parent = np.full(len(ratio), -1, np.int64)
+    def log_ratios(self, questions: Sequence[Score]) -> Iterator[tuple[list[int], Trie, list[Pass], torch.Tensor]]:
+        """Groups of questions with shared prefixes merged, and the log-ratio of each token of the trie.
+
+        Yields the numbers of the questions, their trie, their sequences, and (T,) log-ratios: 0 at tokens that count in
+        no answer. Differentiable in the model's weights, not in the reference's.
+        """
+        passes = [self.encoder.passes(question.problem, question.steps)[0] for question in questions]
+        for group in grouped(passes, self.row_tokens):
+            mine = [passes[i] for i in group]
+            merged = trie(mine)
+            yield group, merged, mine, self._log_ratio(merged, mine)
+
+    def _log_ratio(self, merged: Trie, passes: Sequence[Pass]) -> torch.Tensor:
+        parent = np.full(len(merged.encoded), -1, np.int64)
         for path, one in zip(merged.paths, passes, strict=True):
             start, end = max(one.answer, 1), max(one.reads.values(), default=0) + 1
             parent[path[start:end]] = path[start - 1 : max(end - 1, start - 1)]
         tokens = np.flatnonzero(parent >= 0)
-        if tokens.size:
-            said = [model.logprobs(merged, tokens, parent[tokens]) for model in (self.model, self.reference)]
-            ratio[tokens] = said[0] - said[1]
-        return ratio
+        said = self.model.logprobs(merged, tokens, parent[tokens])
+        with torch.no_grad():
+            expected = self.reference.logprobs(merged, tokens, parent[tokens])
+        ratio = torch.zeros(len(parent), device=said.device)
+        return ratio.index_put((torch.from_numpy(tokens).to(said.device),), said - expected)

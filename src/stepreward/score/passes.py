@@ -60,6 +60,7 @@ class PassEncoder:
 
     def _joined(self, problem: Problem, steps: Sequence[Step]) -> Pass:
         text, ends = self.text.head(problem), []
+        opened = len(text)
         for n, step in enumerate(steps, 1):
             text += (self.record.between if n > 1 else "") + self.text.body(step, n) + self.record.separator
             ends.append(len(text))
@@ -69,7 +70,7 @@ class PassEncoder:
         # Some tokenizers report a token of white space as the empty span at its end: only ends can be trusted.
         last = {int(end): int(t) for t, end in enumerate(spans[:, 1]) if wanted[t] and end > 0}
         reads = {i: last.get(end, -1) - self.encoder.back for i, end in enumerate(ends) if steps[i].kind == "action"}
-        return self._kept(problem, Pass(ids, reads))
+        return self._kept(problem, Pass(ids, reads, int(np.argmax(spans[:, 1] > opened))))
 
     def _kept(self, problem: Problem, made: Pass) -> Pass:
         """Without the reads that are lost."""
