@@ -73,23 +73,25 @@ class StepFinder:
         )
         for found, kind, role in kinds:
             for row, start, end in zip(found.row, found.start, found.end, strict=True):
-                text = self._tokenizer.decode(ids[row, start:end].tolist(), skip_special_tokens=True)
-                rows[row].append((int(start), Step(text, kind, role)))
+                own_ids = ids[row, start:end].tolist()
+                text = self._tokenizer.decode(own_ids, skip_special_tokens=True)
+                rows[row].append((int(start), Step(text, kind, role, tokens=tuple(own_ids))))
         return [
             Trajectory(problem, tuple(step for _, step in sorted(steps, key=lambda pair: pair[0])))
             for problem, steps in zip(problems, rows, strict=True)
         ]
 
 
-def problem_of(prompt: str | Sequence[Message], row: Any) -> Problem:
+def problem_of(prompt: str | Sequence[Message], row: Any, tokens: Sequence[int] = ()) -> Problem:
     """The problem of a data set's row: equal prompts are one problem, so that a scorer encodes them once.
 
     Args:
         prompt: text or messages.
         row: the other columns; `reference`, `answer` or `solution` becomes the reference.
+        tokens: ids of the prompt as the policy saw it, kept in `meta["tokens"]`.
     """
     messages = prompt if isinstance(prompt, str) else tuple(dict(m) for m in prompt)
     reference = next(
         (str(row[name]) for name in ("reference", "answer", "solution") if row.get(name) is not None), None
     )
-    return Problem(repr(messages), messages, reference)
+    return Problem(repr(messages), messages, reference, {"tokens": tuple(tokens)} if len(tokens) else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,15 +15,22 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from stepreward.connect.alarms import HackingAlarms
 from stepreward.connect.completions import Ids, Mask, StepFinder, problem_of
+from stepreward.connect.online import OnlineReward
+from stepreward.connect.step_data import DERIVED
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scorer
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Problem, Trajectory
 from stepreward.credit.tokens import to_tokens
+from stepreward.score.implicit import LanguageModel
 
 Floats = NDArray[np.float64]
-StepRewards = Callable[[Sequence[Trajectory]], Sequence[Floats]]
-"""Rewards of the steps of each trajectory, (S,) with NaN at observations; (S,) may leave observations out."""
+StepNumbers = Callable[[Sequence[Trajectory]], Sequence[Floats]]
+"""Numbers of the steps of each trajectory, (S,) with NaN at observations; (S,) may leave observations out."""
+Source = StepNumbers | str
+"""A function of trajectories, or the name of a list that a `rollout_func` returns beside the completions."""
+OF_TRAJECTORIES = frozenset(("outcome", "group", "offsets", "lengths", "components"))
+"""Data of the credit vocabulary that TRL itself gives."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +38,13 @@ _log = logging.getLogger(__name__)
 class _Row(NamedTuple):
     """What the other processes need to know of a completion."""
 
-    rewards: Floats
+    data: Mapping[str, NDArray[Any]]
+    """(A,) numbers of its actions, by name in the credit vocabulary."""
     lengths: NDArray[np.int64]
     repeated: int
 
 
-def from_scorer(scorer: Scorer) -> StepRewards:
+def from_scorer(scorer: Scorer) -> StepNumbers:
     """Step rewards by any scorer: a reward model with its own tokenizer, a tool, a rule."""
 
     def rewards(trajectories: Sequence[Trajectory]) -> list[Floats]:
@@ -45,17 +54,53 @@ def from_scorer(scorer: Scorer) -> StepRewards:
     return rewards
 
 
+class OfPolicy:
+    """Step numbers that the policy in training gives about its own solutions; a `Source`.
+
+        StepGRPOTrainer(..., step_rewards=OfPolicy(partial(LikelihoodScorer, gain=True)))
+
+    Args:
+        make: from the policy and its tokenizer to a scorer, such as those of `score.language`.
+    """
+
+    def __init__(self, make: Callable[[LanguageModel, Any], Scorer]) -> None:
+        self.make = make
+        self._trainer: GRPOTrainer | None = None
+
+    def attach(self, trainer: GRPOTrainer) -> None:
+        """Tells whose policy is meant; the trainer calls it once."""
+        self._trainer = trainer
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> Sequence[Floats]:
+        """(S,) numbers of each trajectory's steps, under the weights of now.
+
+        Raises:
+            InputError: no trainer has been attached.
+        """
+        if self._trainer is None:
+            raise InputError("no policy to ask", remedy="pass it to StepGRPOTrainer, which attaches itself")
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        was_training = model.training
+        model.eval()
+        try:
+            return from_scorer(self.make(LanguageModel.of(model), self._trainer.processing_class))(trajectories)
+        finally:
+            model.train(was_training)
+
+
 class StepGRPOTrainer(GRPOTrainer):
     """GRPO whose advantages come from steps: TRL's trainer, with `credit` in place of its group normalisation.
 
-    The reward functions give the outcome, as always; `step_rewards` scores the steps in between. Statistics of groups
-    are over all processes. Metrics under `process/` tell the mean step reward, steps a completion, the share of
-    repeated steps, and the size of advantages; `process/alarm/...` is 1 where training looks hacked.
+    The reward functions give the outcome, as always; `step_rewards` scores the steps in between. Places and turns
+    (`state`, `edge`, `node`, `turn`) are read off the solutions. Statistics of groups are over all processes. Metrics
+    under `process/` tell the mean step reward, steps a completion, the share of repeated steps, and the size of
+    advantages; `process/alarm/...` is 1 where training looks hacked.
 
     Args:
         credit: name in the family `credit`.
         credit_settings: its hyper-parameters.
         step_rewards: rewards of steps; None where the method asks for none.
+        step_data: further data of steps that the method asks for, by name in the credit vocabulary, such as `values`.
         step_end: text that ends a step of reasoning; empty makes each turn of an agent one step.
         alarms: what watches for hacking.
         arguments: of `GRPOTrainer`.
@@ -70,34 +115,40 @@ class StepGRPOTrainer(GRPOTrainer):
         *arguments: Any,
         credit: str = "grpo",
         credit_settings: Mapping[str, Any] | None = None,
-        step_rewards: StepRewards | None = None,
+        step_rewards: Source | None = None,
+        step_data: Mapping[str, Source] | None = None,
         step_end: str = "\n",
         alarms: HackingAlarms | None = None,
         **named: Any,
     ) -> None:
         self.credit = credit_family[credit]
         self.credit_settings = dict(credit_settings or {})
-        self.step_rewards = step_rewards
+        self.sources: dict[str, Source] = dict(step_data or {})
+        if step_rewards is not None:
+            self.sources["rewards"] = step_rewards
         self.alarms = alarms or HackingAlarms()
         self.alarmed: set[str] = set()
         """Alarms raised so far."""
-        given = {"outcome", "group", "offsets", "lengths"} | ({"rewards"} if step_rewards is not None else set())
-        missing = sorted(set(self.credit.data) - given)
+        missing = sorted(set(self.credit.data) - OF_TRAJECTORIES - self.sources.keys() - DERIVED.keys())
         if missing:
             raise InputError(
                 f"credit {credit!r} needs {', '.join(missing)}, which nothing here gives",
-                remedy="pass step_rewards=" if missing == ["rewards"] else "choose another credit",
+                remedy="pass step_rewards=" if missing == ["rewards"] else "pass step_data={name: source}",
             )
         super().__init__(*arguments, **named)
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         self._finder = StepFinder(self._tokenizer, vocabulary, step_end, ends)
         self._rewarded: torch.Tensor | None = None
+        self._prompts: Sequence[Any] = ()
+        for source in self.sources.values():
+            if isinstance(source, OfPolicy | OnlineReward):
+                source.attach(self)
 
-    def _calculate_rewards(self, *arguments: Any) -> torch.Tensor:
-        """The rewards of all processes, kept for the outcome."""
-        made: torch.Tensor = super()._calculate_rewards(*arguments)
-        self._rewarded = made
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], prompts: list[Any], *others: Any) -> torch.Tensor:
+        """The rewards of all processes, kept for the outcome; the prompts as environments completed them."""
+        made: torch.Tensor = super()._calculate_rewards(inputs, prompts, *others)
+        self._rewarded, self._prompts = made, prompts
         return made
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,59 +156,88 @@ class StepGRPOTrainer(GRPOTrainer):
         ids = out["completion_ids"]
         present = out["completion_mask"].bool()
         own = present & out["tool_mask"].bool() if "tool_mask" in out else present
-        advantages = self._step_advantages(inputs, ids.cpu().numpy(), present.cpu().numpy(), own.cpu().numpy())
+        problems = [
+            problem_of(prompt, row, tokens[real].tolist())
+            for prompt, row, tokens, real in zip(
+                self._prompts, inputs, out["prompt_ids"].cpu(), out["prompt_mask"].cpu().bool(), strict=True
+            )
+        ]
+        arrays = (ids.cpu().numpy(), present.cpu().numpy(), own.cpu().numpy())
+        advantages = self._step_advantages(inputs, problems, *arrays)
         out["advantages"] = torch.as_tensor(advantages, dtype=torch.float32, device=ids.device)
         return out
 
     def _step_advantages(
-        self,
-        inputs: Sequence[Mapping[str, Any]],
-        ids: Ids,
-        present: Mask,
-        own: Mask,
+        self, inputs: Sequence[Mapping[str, Any]], problems: Sequence[Problem], ids: Ids, present: Mask, own: Mask
     ) -> Floats:
         """(B, T) advantages of this process's rows."""
         spans = self._finder.spans(ids, own)
-        problems = [problem_of(row.get("prompt", ""), row) for row in inputs]
         trajectories = self._finder.trajectories(problems, ids, present, own, spans)
-        rewards = self._rewards_of(trajectories)
-        lengths = np.split(spans.lengths, spans.offsets[1:-1])
-        repeated = [len(t.steps) - len({step.text for step in t.steps}) for t in trajectories]
-        everyone: list[_Row] = gather_object([_Row(*row) for row in zip(rewards, lengths, repeated, strict=True)])
-        flat, made = self._credit_all(everyone)
-        self._tell(everyone, flat, made)
         first = self.accelerator.process_index * len(inputs)
-        before = sum(len(row.rewards) for row in everyone[:first])
-        mine: Floats = to_tokens(made[before : before + len(spans)], spans)
-        return mine
+        outcome = self._outcomes()
+        mine = [replace(t, outcome=float(o)) for t, o in zip(trajectories, outcome[first:], strict=False)]
+        data = {name: self._numbers(name, source, inputs, mine) for name, source in self.sources.items()}
+        for name in set(self.credit.data) & DERIVED.keys() - self.sources.keys():
+            data[name] = [DERIVED[name](trajectory) for trajectory in mine]
+        rows = [
+            _Row({name: of[i] for name, of in data.items()}, lengths, _repeated(trajectory))
+            for i, (trajectory, lengths) in enumerate(
+                zip(mine, np.split(spans.lengths, spans.offsets[1:-1]), strict=True)
+            )
+        ]
+        everyone: list[_Row] = gather_object(rows)
+        flat, made = self._credit_all(everyone, outcome)
+        self._tell(everyone, flat, made)
+        before = sum(len(row.lengths) for row in everyone[:first])
+        spread: Floats = to_tokens(made[before : before + len(spans)], spans)
+        return spread
 
-    def _rewards_of(self, trajectories: Sequence[Trajectory]) -> list[Floats]:
-        """Rewards of the actions of each trajectory, 0 where the method asks for none."""
-        actions = [[i for i, step in enumerate(t.steps) if step.kind == "action"] for t in trajectories]
-        if self.step_rewards is None:
-            return [np.zeros(len(mine)) for mine in actions]
+    def _numbers(
+        self, name: str, source: Source, inputs: Sequence[Mapping[str, Any]], trajectories: Sequence[Trajectory]
+    ) -> list[NDArray[Any]]:
+        """Numbers of the actions of each trajectory."""
+        if isinstance(source, str):
+            if any(source not in row for row in inputs):
+                raise InputError(
+                    f"{name!r} is to be read from {source!r}, which no rollout gave",
+                    remedy="let rollout_func return a list of that name, one entry a completion",
+                )
+            given: Sequence[Any] = [row[source] for row in inputs]
+        else:
+            given = source(trajectories)
         made = []
-        for trajectory, mine, given in zip(trajectories, actions, self.step_rewards(trajectories), strict=True):
-            row = np.asarray(given, np.float64)
+        for trajectory, numbers in zip(trajectories, given, strict=True):
+            mine = [i for i, step in enumerate(trajectory.steps) if step.kind == "action"]
+            row = np.asarray(numbers)
             if len(row) == len(trajectory.steps):
                 row = row[mine]
             if len(row) != len(mine) or not np.isfinite(row).all():
-                what = f"step_rewards gave {row!r} for a trajectory of {len(mine)} actions"
-                raise InputError(what, remedy="give one finite number an action")
+                what = f"{'step_rewards' if name == 'rewards' else name} gave {row!r} for a trajectory of"
+                raise InputError(f"{what} {len(mine)} actions", remedy="give one finite number an action")
             made.append(row)
         return made
 
-    def _credit_all(self, everyone: Sequence[_Row]) -> tuple[dict[str, Any], Floats]:
-        """What credit is given, for the completions of all processes, and the advantages it returns."""
+    def _outcomes(self) -> Floats:
+        """(B,) weighted sums of the reward functions, for the completions of all processes."""
+        outcome: Floats = np.nansum(self._components(), axis=1)
+        return outcome
+
+    def _components(self) -> Floats:
+        """(B, C) weighted rewards, NaN where a function had nothing to say."""
         assert self._rewarded is not None
-        weights = self.reward_weights.to(self._rewarded.device)
-        outcome = (self._rewarded * weights).nansum(dim=1).double().cpu().numpy()
+        weighted = self._rewarded * self.reward_weights.to(self._rewarded.device)
+        made: Floats = weighted.double().cpu().numpy()
+        return made
+
+    def _credit_all(self, everyone: Sequence[_Row], outcome: Floats) -> tuple[dict[str, Any], Floats]:
+        """What credit is given, for the completions of all processes, and the advantages it returns."""
         size = int((self.num_generations if self.model.training else self.num_generations_eval) or 1)
-        data = {
-            "rewards": np.concatenate([row.rewards for row in everyone]),
+        data: dict[str, Any] = {name: np.concatenate([row.data[name] for row in everyone]) for name in everyone[0].data}
+        data |= {
             "lengths": np.concatenate([row.lengths for row in everyone]),
-            "offsets": np.cumsum([0, *(len(row.rewards) for row in everyone)]),
+            "offsets": np.cumsum([0, *(len(row.lengths) for row in everyone)]),
             "outcome": outcome,
+            "components": np.nan_to_num(self._components()),
             "group": np.arange(len(everyone)) // size,
         }
         return data, np.asarray(self.credit.take(data, **self.credit_settings), np.float64)
@@ -166,13 +246,13 @@ class StepGRPOTrainer(GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         steps = np.diff(data["offsets"])
         numbers = {
-            "process": float(np.mean([row.rewards.mean() for row in everyone if len(row.rewards)] or [0.0])),
             "outcome": float(data["outcome"].mean()),
             "steps": float(steps.mean()),
             "repeated": float(sum(row.repeated for row in everyone) / max(steps.sum(), 1)),
         }
-        if self.step_rewards is None:
-            del numbers["process"]
+        if "rewards" in self.sources:
+            means = [row.data["rewards"].mean() for row in everyone if len(row.lengths)]
+            numbers["process"] = float(np.mean(means or [0.0]))
         size = {"advantage_mean": float(made.mean()), "advantage_std": float(made.std())} if made.size else {}
         for name, value in (numbers | size).items():
             self._metrics[mode][f"process/{name}"].append(value)
@@ -183,3 +263,8 @@ class StepGRPOTrainer(GRPOTrainer):
             for name in found.keys() - self.alarmed:
                 self.alarmed.add(name)
                 _log.warning("step %d: %s", self.state.global_step, found[name])
+
+
+def _repeated(trajectory: Trajectory) -> int:
+    """Steps that say what an earlier one said."""
+    return len(trajectory.steps) - len({step.text for step in trajectory.steps})

@@ -1,0 +1,56 @@
+"""What credit may ask of steps that trajectories themselves tell: where each began and led to, and in which turn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.types import Step, Trajectory
+
+Ids = NDArray[np.int64]
+_NAMES = ("state", "edge", "node", "turn")
+
+
+def places(trajectory: Trajectory) -> dict[str, Ids]:
+    """Identities of each action's `state`, `edge`, `node` and `turn`, (A,) each; equal ids are the same place.
+
+    The state before an action is the last observation and what was said since, whatever led there: the anchor of GiGPO
+    (arXiv:2505.10978) where a turn is one action. Before any observation it is the prompt and all that was said. The
+    edge is that state and the action. The node is everything up to the action, which only trajectories with the same
+    steps share. A turn ends at an observation. Ids are hashes of texts, the same in every process.
+    """
+    said = state = _hash(0, repr(trajectory.problem.prompt))
+    turn, acted = 0, False
+    rows: list[tuple[int, int, int, int]] = []
+    for step in trajectory.steps:
+        said = _hash(said, _text(step))
+        if step.kind == "observation":
+            state = _hash(0, _text(step))
+            turn, acted = turn + acted, False
+            continue
+        edge = _hash(state, _text(step))
+        rows.append((state, edge, said, turn))
+        state, acted = edge, True
+    table = np.array(rows, np.int64).reshape(-1, 4)
+    return {name: table[:, column] for column, name in enumerate(_NAMES)}
+
+
+def _of(name: str) -> Callable[[Trajectory], Ids]:
+    return lambda trajectory: places(trajectory)[name]
+
+
+DERIVED: Mapping[str, Callable[[Trajectory], Ids]] = {name: _of(name) for name in _NAMES}
+"""Data of the credit vocabulary that any trajectory tells."""
+
+
+def _text(step: Step) -> str:
+    return repr((step.kind, step.agent, step.text))
+
+
+def _hash(before: int, text: str) -> int:
+    """63 bits of a text behind another one's."""
+    digest = hashlib.blake2b(before.to_bytes(8, "little") + text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,128 @@
+"""What a reward model learns from while a policy is trained: outcomes of the rollouts that it scored, no step labels.
+
+An objective yields losses whose sum is the whole, a group of trajectories at a time, so that the graph of no more than
+one group is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stepreward.core.flows import Score
+from stepreward.core.tree import StepTree
+from stepreward.core.types import Trajectory
+from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.implicit import ImplicitScorer
+from stepreward.score.model import StepRewardModel
+from stepreward.score.packing import narrow, pack
+
+Objective = Callable[[Any, Sequence[Trajectory]], Iterator[Tensor]]
+"""From a scorer and graded trajectories to losses that sum to the whole."""
+
+
+def implicit_cross_entropy(scorer: ImplicitScorer, trajectories: Sequence[Trajectory]) -> Iterator[Tensor]:
+    """Fits the whole solution's log-ratio to its outcome, whatever lies between: the update of PRIME's implicit PRM.
+
+        mean_i -[ o_i log sigmoid(R_i) + (1 - o_i) log(1 - sigmoid(R_i)) ],    R_i = beta sum_t log pi / pi_ref (y_t)
+
+    arXiv:2502.01456. Trajectories without an outcome or without a step teach nothing.
+
+    Args:
+        scorer: its model learns, its reference does not.
+        trajectories: with outcomes in [0, 1].
+    """
+    graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
+    questions = [Score(t.problem, t.steps) for t in graded]
+    for group, merged, passes, ratio in scorer.log_ratios(questions):
+        totals = [
+            ratio[torch.from_numpy(path[one.answer : max(one.reads.values(), default=-1) + 1]).to(ratio.device)].sum()
+            for path, one in zip(merged.paths, passes, strict=True)
+        ]
+        outcome = torch.tensor([graded[i].outcome for i in group], dtype=ratio.dtype, device=ratio.device)
+        logits = scorer.record.beta * torch.stack(totals)
+        yield functional.binary_cross_entropy_with_logits(logits, outcome, reduction="sum") / len(graded)
+
+
+def outcome_cross_entropy(scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]) -> Iterator[Tensor]:
+    """Fits the last step's score to the outcome: an outcome reward model that is read at every step.
+
+        mean_i -[ o_i log p_i + (1 - o_i) log(1 - p_i) ],    p_i the score of the last action
+
+    Args:
+        scorer: its model learns; its readout must be a probability or a bare logit.
+        trajectories: with outcomes in [0, 1].
+    """
+    graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
+    for group, logits in _ends(scorer, graded):
+        outcome = torch.tensor([graded[i].outcome for i in group], dtype=logits.dtype, device=logits.device)
+        yield functional.binary_cross_entropy_with_logits(logits, outcome, reduction="sum") / len(graded)
+
+
+def right_over_wrong(
+    scorer: DiscriminativeScorer,
+    trajectories: Sequence[Trajectory],
+    *,
+    corrupt: Callable[[Trajectory], Trajectory] | None = None,
+) -> Iterator[Tensor]:
+    """Ranks a right solution above a wrong one of its problem, as a reward model that is trained beside its policy.
+
+        mean over pairs (i, j) of -log sigmoid(z_i - z_j),    o_i > 1/2 >= o_j
+
+    Cooper (arXiv:2508.05613) takes as positives rollouts that a rule found right and has an assistant model write the
+    negatives; pass that model as `corrupt`. Without it, negatives are the wrong rollouts of the same problem. The
+    paper's exact loss could not be checked; this is the logistic loss of pairs.
+
+    Args:
+        scorer: its model learns.
+        trajectories: with outcomes.
+        corrupt: from a right solution to a wrong one of the same problem.
+    """
+    graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
+    if corrupt is not None:
+        graded = [pair for t in graded if t.outcome > 0.5 for pair in (t, _as_wrong(corrupt(t)))]
+    problems: dict[str, list[Trajectory]] = {}
+    for trajectory in graded:
+        problems.setdefault(trajectory.problem.id, []).append(trajectory)
+    mixed = [rows for rows in problems.values() if len({t.outcome > 0.5 for t in rows}) == 2]
+    for rows in mixed:
+        found = {i: z for group, logits in _ends(scorer, rows) for i, z in zip(group, logits, strict=True)}
+        z = torch.stack([found[i] for i in range(len(rows))])
+        right = torch.tensor([t.outcome > 0.5 for t in rows], device=z.device)
+        yield functional.softplus(z[~right][None] - z[right][:, None]).mean() / len(mixed)
+
+
+def _as_wrong(trajectory: Trajectory) -> Trajectory:
+    return Trajectory(trajectory.problem, trajectory.steps, 0.0, trajectory.terminal)
+
+
+def _ends(scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers of some trajectories, and the logits that their last actions are right."""
+    problems: dict[tuple[str, str], list[int]] = {}
+    for i, trajectory in enumerate(trajectories):
+        problems.setdefault((trajectory.problem.id, trajectory.problem.text), []).append(i)
+    model = scorer.model
+    for rows in problems.values():
+        tree = StepTree.from_trajectories([trajectories[i] for i in rows])
+        for keep, part, tokens in narrow(tree, model.encoder, scorer.row_tokens):
+            batch = pack([tokens]).to(scorer.device)
+            logits = _logit(model, model(batch))
+            at = {int(node): k for k, node in enumerate(batch.node)}
+            ends = [[at[int(node)] for node in path if int(node) in at][-1:] for path in part.paths]
+            kept = [k for k, end in enumerate(ends) if end]
+            yield [rows[keep[k]] for k in kept], logits[[ends[k][0] for k in kept]]
+
+
+def _logit(model: StepRewardModel, logits: Tensor) -> Tensor:
+    """(Q,) the log-odds of a right step."""
+    record, z = model.record, logits.float()
+    if record.readout in ("softmax", "difference"):
+        right = torch.zeros(z.shape[1], dtype=torch.bool, device=z.device)
+        right[[record.positive, *record.also]] = True
+        return z[:, right].logsumexp(-1) - z[:, ~right].logsumexp(-1)
+    return z[:, record.positive]
