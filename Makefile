@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench mutants clean
+.PHONY: demo test check docs bench mutants verl clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ docs: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
+
+verl: .venv/installed
+	test -d .venv/verl || $(BIN)/pip install --quiet --no-deps --target .venv/verl --requirement tests/connect/verl.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=.venv/verl:src $(BIN)/python -m pytest -W ignore tests/connect/test_verl_release.py
 
 mutants: .venv/installed
 	$(BIN)/python -m tests.mutants

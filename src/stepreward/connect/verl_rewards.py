@@ -1,0 +1,127 @@
+"""Step rewards in verl's rollouts: a reward manager that scores steps, and agent loops that keep one number a step.
+
+verl (0.9) hands a trajectory's reward on as one float. `StepRewardManager` scores the steps too and leaves their
+rewards in `reward_extra_info`; the agent loops of this module then write them where verl reads rewards of tokens, and
+the estimators of `connect.verl` find them there. Needs verl; imported by its configuration alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from verl import DataProto
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
+from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
+from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
+
+from stepreward.connect.completions import StepFinder, problem_of
+from stepreward.core.errors import InputError
+from stepreward.core.flows import Score, Scorer
+from stepreward.score.load import load
+
+OWN = "stepreward_own"
+"""Key of `extra_fields`: 1 at tokens of the response that the policy wrote."""
+STEPS = "stepreward_steps"
+"""Key of `reward_extra_info`: JSON pairs of the last token of a step and its reward, text so that rows may differ."""
+
+
+class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is untyped
+    """verl's own reward for the outcome, and a reward for each step by any scorer.
+
+        reward.reward_manager.source=importlib
+        reward.reward_manager.module.path=pkg://stepreward.connect.verl_rewards
+        reward.reward_manager.name=StepRewardManager
+        +reward.stepreward.scorer=runs/demo/model
+
+    Further settings in the same table: `step_end`, text that ends a step ("\\n"; empty makes each turn one step).
+
+    Raises:
+        InputError: the table names no scorer.
+    """
+
+    def __init__(self, config: Any, tokenizer: Any, compute_score: Any, *others: Any, **named: Any) -> None:
+        super().__init__(config, tokenizer, compute_score, *others, **named)
+        table = dict(config.reward.get("stepreward") or {})
+        if "scorer" not in table:
+            raise InputError("no scorer is configured", remedy="pass +reward.stepreward.scorer=NAME_OR_FOLDER")
+        self.scorer: Scorer = load(table["scorer"])
+        ends = [i for i in (tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None]
+        self._finder = StepFinder(tokenizer, len(tokenizer), table.get("step_end", "\n"), ends)
+
+    async def run_single(self, data: DataProto) -> dict[str, Any]:
+        """The outcome as `reward_score`, step rewards in `reward_extra_info`; of several outputs the last counts."""
+        made: dict[str, Any] = await super().run_single(data)
+        row = data[-1:][0]
+        width = row.batch["responses"].shape[-1]
+        real = row.batch["attention_mask"][-width:].bool().numpy()
+        ids = row.batch["responses"].numpy()[real][None]
+        own = (row.non_tensor_batch.get("tool_extra_fields") or {}).get(OWN)
+        mask = np.ones(ids.shape, bool) if own is None else np.array([own[: ids.shape[1]]], bool)
+        made["reward_extra_info"][STEPS] = await self.loop.run_in_executor(None, self._steps, row, ids, mask)
+        return made
+
+    def _steps(self, row: Any, ids: Any, own: Any) -> str:
+        spans = self._finder.spans(ids, own)
+        prompt = row.non_tensor_batch.get("raw_prompt", "")
+        problem = problem_of(prompt if isinstance(prompt, str) else list(prompt), {})
+        (trajectory,) = self._finder.trajectories([problem], ids, np.ones_like(own), own, spans)
+        (answer,) = self.scorer.score_many([Score(problem, trajectory.steps)])
+        scores = answer.scores[[step.kind == "action" for step in trajectory.steps]]
+        return json.dumps([[int(end) - 1, float(score)] for end, score in zip(spans.end, scores, strict=True)])
+
+
+def dense_scores(length: int, steps: Sequence[tuple[int, float]], outcome: float) -> torch.Tensor:
+    """(T,) rewards of tokens: a step's at its last token, the outcome at the last one.
+
+    The reward of a step that ends the response stands one token earlier, for verl's estimators read the last token as
+    the outcome: only if that token is another step's, or there is none, do the two add up.
+    """
+    scores = torch.zeros(length, dtype=torch.float32)
+    taken = {end for end, _ in steps}
+    for end, reward in steps:
+        last = end == length - 1
+        scores[end - 1 if last and end and end - 1 not in taken else end] += reward
+    if length:
+        scores[-1] += outcome
+    return scores
+
+
+class StepOutput(AgentLoopOutput):  # type: ignore[misc]
+    """An agent loop's output whose reward is one number a step."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """verl's fields, with `rm_scores` by steps where the reward manager gave them."""
+        made: dict[str, Any] = super().as_dict()
+        told = self.extra_fields.get("reward_extra_info", {}).get(STEPS)
+        if told is not None and "rm_scores" in made:
+            made["rm_scores"] = dense_scores(len(made["response_mask"]), json.loads(told), float(self.reward_score))
+        return made
+
+
+def _with_steps(output: Any) -> Any:
+    if isinstance(output, list):
+        return [_with_steps(one) for one in output]
+    given = {name: getattr(output, name) for name in output.model_fields_set}
+    given["extra_fields"] = {**output.extra_fields, OWN: list(output.response_mask)}
+    return StepOutput(**given)
+
+
+class StepSingleTurn(SingleTurnAgentLoop):  # type: ignore[misc]
+    """verl's single-turn loop with step rewards."""
+
+    async def run(self, *arguments: Any, **named: Any) -> Any:
+        """What the loop returns, ready for step rewards."""
+        return _with_steps(await super().run(*arguments, **named))
+
+
+class StepToolAgent(ToolAgentLoop):  # type: ignore[misc]
+    """verl's tool-calling loop with step rewards: each turn of the policy is a step, or is cut into some."""
+
+    async def run(self, *arguments: Any, **named: Any) -> Any:
+        """What the loop returns, ready for step rewards."""
+        return _with_steps(await super().run(*arguments, **named))

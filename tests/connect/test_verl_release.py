@@ -1,0 +1,179 @@
+"""The adapters on verl itself, where it is installed (`make verl` does that beside the environment): no GPU is used."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+pytest.importorskip("verl")
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from verl import DataProto
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo import core_algos
+from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.trainer.ppo.reward import load_reward_manager
+
+from stepreward.connect import verl_rewards
+from stepreward.connect.verl import estimators
+from stepreward.core.catalog import credit
+from stepreward.core.errors import InputError
+from stepreward.policies.loading import resolve
+from stepreward.score.encoder import EncoderRecord
+from stepreward.score.model import StepRewardModel
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TOKENIZER = AutoTokenizer.from_pretrained(resolve("builtin:arithmetic"))
+PROMPT = [{"role": "user", "content": "Mia has 12 apples. Mia buys 5 more."}]
+TEXTS = [
+    "12 + 5 = 17\nAnswer: 17\n",
+    "12 + 5 = 16\nAnswer: 16\n",
+    "12 - 5 = 7\n12 + 5 = 17\nAnswer: 17\n",
+    "Answer: 3\n",
+]
+
+
+def test_verl_loads_the_plug_in_by_itself() -> None:
+    assert version("verl")
+    for name, _ in estimators():
+        assert name in core_algos.ADV_ESTIMATOR_REGISTRY
+
+
+def batch(rewards: torch.Tensor, mask: torch.Tensor, uid: list[str]) -> DataProto:
+    tensors = {"token_level_rewards": rewards, "response_mask": mask}
+    return DataProto(
+        batch=TensorDict(tensors, batch_size=len(uid)), non_tensor_batch={"uid": np.array(uid, dtype=object)}
+    )
+
+
+def advantages(name: str, rewards: torch.Tensor, mask: torch.Tensor, uid: list[str]) -> torch.Tensor:
+    """As the trainer of verl calls it."""
+    config = OmegaConf.create({"stepreward": {}})
+    return compute_advantage(batch(rewards, mask, uid), adv_estimator=name, config=config).batch["advantages"]
+
+
+OUTCOMES = torch.zeros(8, 6)
+MASK = torch.tensor([[1] * (3 + i % 4) + [0] * (3 - i % 4) for i in range(8)])
+for _row in range(8):
+    OUTCOMES[_row, int(MASK[_row].sum()) - 1] = [1.0, 0.0, 0.5, 1.0, 0.0, 0.0, 1.0, 0.25][_row]
+UID = ["a"] * 4 + ["b"] * 4
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("stepreward_grpo_verl", "grpo_vectorized"), ("stepreward_rloo", "rloo"), ("stepreward_opo", "opo")],
+)
+def test_outcome_estimators_give_what_verl_s_own_give(ours: str, theirs: str) -> None:
+    own = advantages(ours, OUTCOMES, MASK, UID)
+    given = advantages(theirs, OUTCOMES, MASK, UID)
+    torch.testing.assert_close(own * MASK, given * MASK, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in estimators()])
+def test_every_estimator_runs_in_verl_s_call(name: str) -> None:
+    made = advantages(name, OUTCOMES, MASK, UID)
+    assert made.shape == OUTCOMES.shape
+    assert torch.isfinite(made).all()
+    assert not made[MASK == 0].any()
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("scorer")
+    StepRewardModel.from_backbone(resolve("builtin:arithmetic"), EncoderRecord(), seed=5).save_pretrained(folder)
+    config = OmegaConf.create(
+        {
+            "reward": {
+                "custom_reward_function": {"path": None},
+                "reward_manager": {
+                    "source": "importlib",
+                    "name": "StepRewardManager",
+                    "module": {"path": "pkg://stepreward.connect.verl_rewards"},
+                },
+                "stepreward": {"scorer": str(folder)},
+            }
+        }
+    )
+    made = load_reward_manager(config, TOKENIZER)
+    made.compute_score = lambda solution_str, **_: float("17" in solution_str.splitlines()[-1])
+    return made
+
+
+def episode(text: str) -> AgentLoopOutput:
+    ids = [*TOKENIZER(text, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id]
+    metrics = AgentLoopMetrics()
+    return AgentLoopOutput(prompt_ids=[1, 2], response_ids=ids, response_mask=[1] * len(ids), metrics=metrics)
+
+
+def rewarded(manager: Any, output: Any) -> dict[str, Any]:
+    """What verl's agent-loop worker does between a loop's return and the queue."""
+    width = len(output.response_ids)
+    tensors = {
+        "responses": torch.tensor([output.response_ids]),
+        "attention_mask": torch.ones(1, 2 + width, dtype=torch.long),
+    }
+    extra = {
+        "data_source": np.array(["x"], dtype=object), "reward_model": np.array([{"ground_truth": "17"}], dtype=object),
+        "raw_prompt": np.array([PROMPT, None], dtype=object)[:1], "extra_info": np.array([{}], dtype=object),
+        "tool_extra_fields": np.array([output.extra_fields], dtype=object),
+    }  # fmt: skip
+    data = DataProto(batch=TensorDict(tensors, batch_size=1), non_tensor_batch=extra)
+    result = manager.loop.run_until_complete(manager.run_single(data))
+    output.reward_score, output.extra_fields["reward_extra_info"] = result["reward_score"], result["reward_extra_info"]
+    return output.as_dict()
+
+
+def test_step_rewards_travel_from_the_manager_to_the_advantages(manager: Any) -> None:
+    rows = [rewarded(manager, verl_rewards._with_steps(episode(text))) for text in TEXTS]
+    rewards, mask = (
+        torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True)
+        for name in ("rm_scores", "response_mask")
+    )
+    scores = [manager.scorer.score(PROMPT[0]["content"], text.splitlines(keepends=True)) for text in TEXTS]
+    for row, own, text in zip(rewards, scores, TEXTS, strict=True):
+        stand = row[row != 0]
+        right = float("17" in text.splitlines()[-1])
+        np.testing.assert_allclose(stand[: len(own)], own, rtol=1e-5)
+        assert stand[len(own) :].tolist() == ([1.0] if right else [])
+    made = advantages("stepreward_step_rloo", rewards, mask, ["p"] * len(TEXTS))
+    flat = {
+        # The token that ends the response is a step of its own, and is paid the outcome alone.
+        "rewards": np.concatenate([np.append(own, 0.0) for own in scores]),
+        "offsets": np.cumsum([0, *(len(own) + 1 for own in scores)]),
+        "outcome": np.array([float("17" in text.splitlines()[-1]) for text in TEXTS]),
+        "group": np.zeros(len(TEXTS), int), "lengths": np.ones(sum(len(own) + 1 for own in scores)),
+    }  # fmt: skip
+    expected = credit["step-rloo"].take(flat)
+    for row, (a, b) in enumerate(zip(flat["offsets"][:-1], flat["offsets"][1:], strict=True)):
+        own = made[row][mask[row] == 1]
+        np.testing.assert_allclose(own.unique_consecutive().numpy(), expected[a:b], rtol=1e-4, atol=1e-6)
+
+
+def test_loops_return_outputs_that_keep_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(self: Any, *_: Any, **__: Any) -> AgentLoopOutput:
+        return episode(TEXTS[0])
+
+    for loop in (verl_rewards.StepSingleTurn, verl_rewards.StepToolAgent):
+        monkeypatch.setattr(loop.__mro__[1], "run", run)
+        made = asyncio.run(loop.run(loop.__new__(loop)))
+        assert isinstance(made, verl_rewards.StepOutput)
+        assert made.extra_fields[verl_rewards.OWN] == made.response_mask
+
+
+def test_the_last_step_s_reward_stands_before_the_outcome_s_place() -> None:
+    assert verl_rewards.dense_scores(5, [(1, 0.5), (4, 0.25)], 1.0).tolist() == [0, 0.5, 0, 0.25, 1.0]
+    assert verl_rewards.dense_scores(3, [(1, 0.5), (2, 0.25)], 1.0).tolist() == [0, 0.5, 1.25]
+    assert verl_rewards.dense_scores(1, [(0, 0.25)], 1.0).tolist() == [1.25]
+
+
+def test_a_manager_without_a_scorer_is_a_clear_error() -> None:
+    config = OmegaConf.create({"reward": {}})
+    with pytest.raises(InputError, match=r"reward\.stepreward\.scorer"):
+        verl_rewards.StepRewardManager(config, TOKENIZER, SimpleNamespace())
