@@ -85,6 +85,12 @@ def test_every_default_of_the_catalog_can_be_passed_as_it_stands() -> None:
             assert made == method.settings
 
 
+def test_what_only_python_can_say_is_refused_as_text() -> None:
+    assert read_settings(["embed=none"], search["ets"]) == ({"embed": None},)
+    with pytest.raises(InputError, match="'embed' of ets is no text; pass it in Python"):
+        read_settings(["embed=minilm"], search["ets"])
+
+
 def test_a_flag_stands_for_the_first_setting_that_the_method_has() -> None:
     assert shortcut(FIRST, "--rollouts", None, "n") == []
     assert shortcut(FIRST, "--beams", 4, "beams", "n") == ["first.n=4"]

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import credit
-from stepreward.credit import turns as _turns  # noqa: F401  registers
 
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 NUMBERS = st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.8, 1.0])
@@ -71,8 +71,6 @@ def by_hand(name: str, batch: Batch) -> list[float]:
                 made.append((z(o, outcomes) + level) / 2)
             elif name == "vineppo":
                 made.append(after - value)
-            elif name == "treerl":
-                made.append(after - steps[0][2] + after - value)
     return made
 
 
@@ -84,7 +82,7 @@ def paid_of(row: tuple[int, float, list[tuple[float, int, float]]]) -> list[floa
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "gigpo": {"discount": 0.9, "weight": 0.5}, "mt-grpo": {}, "igpo": {"discount": 0.9}, "step-grpo": {},
-    "kevin": {"discount": 0.4}, "matchtir": {"discount": 0.9}, "vineppo": {}, "treerl": {},
+    "kevin": {"discount": 0.4}, "matchtir": {"discount": 0.9}, "vineppo": {},
 }  # fmt: skip
 
 

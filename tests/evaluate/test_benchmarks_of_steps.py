@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,13 @@ def solution(i: int, steps: Sequence[tuple[float, bool]], meta: dict[str, str]) 
         trajectory, labels, Provenance("people"), int(wrong[0]) if wrong.size else -1,
         scores={"v": np.array([score for score, _ in steps])}, meta=meta,
     )  # fmt: skip
+
+
+def sampled(i: int, steps: Sequence[tuple[float, bool]], outcome: float, answer: str) -> Annotated:
+    """One of two graded samples of a problem."""
+    made = solution(i, steps, {})
+    problem = Problem(f"p{i // 2}", "?")
+    return replace(made, trajectory=replace(made.trajectory, problem=problem, outcome=outcome), answer=answer)
 
 
 STEPS = st.lists(st.tuples(SCORE, st.booleans()), min_size=1, max_size=5)
@@ -225,8 +233,11 @@ def test_results_are_json_with_an_interval_and_a_protocol(name: str) -> None:
     take = {"scorer": RecordedScorer(solutions, "v"), "data": solutions}
     if name == "web-reward-bench":
         take = {"scorer": Named(), "data": [compared(i, [0.9], [0.1, 0.95]) for i in range(3)]}
-    if name in ("pairs", "reward-bench", "rm-bench", "rewardmath", "reward-bench-2"):
+    if name in ("pairs", "reward-bench", "rm-bench", "rewardmath", "reward-bench-2", "tool-comp"):
         take = {"scorer": Named(), "data": six}
+    if name in ("best-of-n", "outcome-calibration"):
+        graded = [sampled(i, steps, float(i % 2), f"{i % 2}") for i, steps in enumerate(BOTH_KINDS * 2)]
+        take = {"scorer": RecordedScorer(graded, "v"), "data": graded}
     if name == "robustness":
         take["scorer"] = constant()
     made = bench[name].take(take)

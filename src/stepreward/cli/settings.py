@@ -100,8 +100,13 @@ def _value(method: Method[..., Any], name: str, text: str) -> Any:
     default = method.settings[name]
     hint = get_type_hints(method.function).get(name)
     options = get_args(hint) if get_origin(hint) is Literal else ()
+    if default is None and text.lower() == "none":
+        return None
     # A default of None stands for "worked out": the annotation's other type is what may be given.
     kind = type(default) if default is not None else next(t for t in get_args(hint) if t is not type(None))
+    if kind not in (bool, int, float, str):
+        raise InputError(f"setting {name!r} of {method.name} is no text", remedy="pass it in Python")
+    value: Any
     try:
         value = _BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
