@@ -1,0 +1,223 @@
+"""Rule rewards on numbers worked out by hand, and on texts that no honest policy writes."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stepreward.credit  # noqa: F401  registers
+from stepreward.core.catalog import reward
+from stepreward.core.errors import InputError, MissingDataError
+from stepreward.core.types import Problem, Step
+from stepreward.credit.rules import difficulty_weights, overlap
+from stepreward.credit.rules_calls import calls, matched, well_tagged
+
+HOSTILE = [
+    "", "\x00", "\ud800", "[" * 200_000, "<tool_call>" * 50_000, "<tool_call>" + "[" * 100_000 + "</tool_call>",
+    "<tool_call>" + '{"name": "f", "arguments": ' + '{"a":' * 20_000, "[a] " * 100_000, "x " * 200_000,
+    "<tool_call>" + '{"name": "f", "arguments": {"x": ' + "9" * 100_000 + "}}</tool_call>",
+    "<tool_call>" + '"\\"' * 100_000 + "</tool_call>", "<tool_call>[NaN, Infinity]</tool_call>" * 1000,
+]  # fmt: skip
+
+
+def problem(**meta: Any) -> Problem:
+    return Problem("p", "?", meta=meta)
+
+
+def said(*texts: str) -> list[Step]:
+    return [Step(text) for text in texts]
+
+
+def call(name: str, **arguments: Any) -> str:
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+META = {
+    "calls": [[{"name": "f", "arguments": {"a": 1}}]], "tools": [{"name": "f", "parameters": {"type": "object"}}],
+    "rubrics": [["a", "b"]], "answer": "a", "pass_rates": [0.5], "database": ["CREATE TABLE t (a)"],
+}  # fmt: skip
+CHEAP = [method.name for method in reward if method.name not in ("reasoning-sql",)]
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_whatever_a_step_holds_it_gets_a_finite_number_soon(name: str) -> None:
+    for text in HOSTILE:
+        start = time.monotonic()
+        made = reward[name](problem(**META), [Step("seen", kind="observation"), Step(text), Step(text)])
+        assert time.monotonic() - start < 5, text[:20]
+        assert made.shape == (3,)
+        assert np.isnan(made[0])
+        assert np.isfinite(made[1:]).all()
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_a_solution_without_steps_has_no_rewards(name: str) -> None:
+    assert reward[name](problem(**META), []).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["carr", "verpo", "tool-calls", "toolrl"])
+def test_what_the_problem_lacks_is_named(name: str) -> None:
+    with pytest.raises(MissingDataError, match=r"meta\['"):
+        reward[name](problem(other=1), said("x"))
+
+
+def test_repeated_words_are_charged_by_their_share() -> None:
+    # Pairs: ab, bc | ab (seen), bd | none | da, ad, da (seen).
+    made = reward["repetition"](problem(), said("a b c", "a b d", "a", "d a d a"), n=2, weight=2.0)
+    np.testing.assert_allclose(made, [0, -1, 0, -2 / 3])
+    with pytest.raises(ValueError, match="n=0"):
+        reward["repetition"](problem(), said("a"), n=0)
+
+
+def test_a_quoted_observation_counts_as_said() -> None:
+    steps = [Step("a b", kind="observation"), Step("a b")]
+    np.testing.assert_array_equal(reward["repetition"](problem(), steps, n=2), [np.nan, -1])
+
+
+def test_overlong_steps_pay_what_they_add() -> None:
+    steps = [
+        Step("", tokens=(1,) * 6),
+        Step("five words in this one", kind="observation"),
+        Step("a b c"),
+        Step("d " * 9),
+    ]
+    # Lengths 6, 9, 18 of at most 10 with a cushion of 4: penalties 0, -3/4, -1.
+    made = reward["soft-overlong"](problem(), steps, longest=10, cushion=4)
+    np.testing.assert_allclose(made, [0, np.nan, -0.75, -0.25])
+    with pytest.raises(ValueError, match="cushion"):
+        reward["soft-overlong"](problem(), steps, longest=10, cushion=11)
+
+
+def test_citations_must_have_been_shown() -> None:
+    steps = [
+        Step("as in [1] and [2]"),
+        Step("found", kind="observation", meta={"sources": [2, "doc-3"]}),
+        Step("[2] [doc-3] [4] [0]"),
+        Step("nothing"),
+    ]
+    # One of two was known, then three of four.
+    np.testing.assert_allclose(reward["citations"](problem(sources=["0", 1]), steps), [0, np.nan, 0.5, 0])
+
+
+def test_evidence_counts_once_it_hangs_on_the_answer() -> None:
+    given = problem(rubrics=[["x", "y"], ["y", "answer"], ["z", "w"], ["answer", "v"]], answer="answer")
+    steps = [
+        Step("", meta={"supported": [0]}),  # hangs on nothing yet
+        Step("", meta={"supported": [1]}),  # ties itself and the first: 2 of 4
+        Step("", meta={"supported": [2, 7]}),  # an island, and one that is not there
+        Step("", meta={"supported": [3, 1]}),  # 3 of 4
+    ]
+    np.testing.assert_allclose(reward["carr"](given, steps), [0, 0.5, 0, 0.25])
+
+
+def test_hard_and_rare_tests_weigh_more() -> None:
+    # Kernel counts: the first two see each other fully, the third (10 bandwidths away) only itself.
+    made = difficulty_weights([0.0, 0.0, 1.0], power=1.0, bandwidth=0.1, floor=1.0)
+    raw = np.array([1 / 3, 1 / 3, np.exp(-1) / 2])
+    np.testing.assert_allclose(made, raw / raw.sum(), rtol=1e-9)
+    np.testing.assert_allclose(difficulty_weights([0.3, 0.3], power=5.0), [0.5, 0.5])
+    assert difficulty_weights([]).shape == (0,)
+    with pytest.raises(ValueError, match="pass rates"):
+        difficulty_weights([1.5])
+    with pytest.raises(ValueError, match="bandwidth"):
+        difficulty_weights([0.5], bandwidth=0.0)
+    steps = [Step("", meta={"passed": [1, 0, 1]}), Step(""), Step("run", kind="observation")]
+    found = reward["verpo"](problem(pass_rates=[0.0, 0.0, 1.0]), steps)
+    np.testing.assert_allclose(found, [made[0] + made[2], 0, np.nan])
+    with pytest.raises(ValueError, match="2 results of tests for 1 pass rates"):
+        reward["verpo"](problem(pass_rates=[0.5]), [Step("", meta={"passed": [1, 1]})])
+
+
+def test_calls_are_read_one_a_block_or_one_a_line() -> None:
+    line = '{"name": "f", "parameters": {"a": 1}}'
+    assert calls(f"x <tool_call>\n{line}\n{line}\n</tool_call> y {call('g')}") == [("f", {"a": 1})] * 2 + [("g", {})]
+    assert calls('<tool_call>{\n"name": "f",\n"arguments": {}\n}') == [("f", {})]
+    assert calls("<tool_call>\n</tool_call>") == [None]
+    assert calls('<tool_call>["f"]</tool_call> <tool_call>{"name": 1, "arguments": {}}</tool_call>') == [None, None]
+    assert calls("none") == []
+    assert calls(call("f", a=json.loads("[" * 40 + "]" * 40))) == [None]
+
+
+def test_a_tool_would_accept_it() -> None:
+    schema = {
+        "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    given = problem(
+        tools=[{"type": "function", "function": {"name": "weather", "parameters": schema}}, {"name": "stop"}]
+    )
+    steps = said(
+        call("weather", city="Bern"),
+        call("weather", city=3) + call("stop"),
+        call("weather") + call("weather", city="x", day=1) + call("fly") + "<tool_call>{",
+        "no call",
+        call("stop", anything=1) * 3 + call("fly"),
+    )
+    np.testing.assert_allclose(reward["tool-calls"](given, steps), [1, 0, -1, 0, 0.5])
+    for bad in ({"parameters": {}}, {"name": "f", "parameters": {"type": "nonsense"}}):
+        with pytest.raises(InputError, match="tool 0"):
+            reward["tool-calls"](problem(tools=[bad]), said("x"))
+
+
+GOLD = [("f", {"a": 1, "b": 2}), ("g", {})]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        # S_max = 1 + (1 + 2) + (1 + 0) = 5.
+        ([("g", {}), ("f", {"b": 2, "a": 1})], 5 / 5),
+        ([("f", {"a": 1, "b": 3})], (1 / 2 + 1 + 1) / 5),
+        ([("f", {"a": 1, "c": 3}), ("f", {"a": 1, "b": 2})], (1 / 3 + 1 + 2) / 5),
+        ([("h", {"a": 1, "b": 2})], 0),
+        ([("f", {"a": 1, "b": 2}), None], 0),
+        ([], 0),
+    ],
+)
+def test_calls_match_gold_ones_by_name_arguments_and_values(found: list[Any], expected: float) -> None:
+    assert matched(found, GOLD) == pytest.approx(expected)
+
+
+def test_the_best_pairs_of_calls_and_not_the_first_best() -> None:
+    gold = [("f", {"a": 1, "b": 1}), ("f", {"a": 1, "c": 2})]
+    found = [("f", {"a": 1, "b": 1, "c": 2}), ("f", {"a": 1, "b": 1})]
+    # (0, 0) 2/3 + 2 and (1, 1) 1/3 + 1, or (0, 1) 2/3 + 2 and (1, 0) 1 + 2: the second. S_max = 1 + 3 + 3.
+    assert matched(found, gold) == pytest.approx((1 + 2 / 3 + 2 + 3) / 7)
+
+
+def test_turns_are_rewarded_for_format_and_calls() -> None:
+    given = problem(calls=[[{"name": "f", "arguments": {"a": 1}}], []])
+    right = f"<think>t</think>\n{call('f', a=1)}"
+    answer = "<think>t</think>\n<response>r</response>"
+    steps = [Step(right), Step("saw", kind="observation"), Step(answer), Step(right)]
+    np.testing.assert_allclose(reward["toolrl"](given, steps), [4, np.nan, 1, 0])
+    # No format but a call with the right names: S = 1 + 1 of S_max = 3, so 3 (4/3 - 1).
+    np.testing.assert_allclose(reward["toolrl"](given, said(call("f", a=2))), [1])
+    np.testing.assert_allclose(reward["toolrl"](given, said("<think>t</think>")), [-3])
+    with pytest.raises(InputError, match="gold call"):
+        reward["toolrl"](problem(calls=[[{"name": "f"}]]), said("x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("<think>a</think>\n<response>b</response>\n", True),
+        ("<think>a</think><response>b</response> c", False),
+        ("c <think>a</think><response>b</response>", False),
+        ("<response>b</response><think>a</think>", False),
+        ("<think>a</think><think>a</think><response>b</response>", False),
+        ("<think>a</think>", False),
+    ],
+)
+def test_tags_stand_in_order_once(text: str, fits: bool) -> None:
+    assert well_tagged(text, ("think", "response")) is fits
+
+
+def test_overlap_counts_what_is_repeated() -> None:
+    assert overlap("aab", "abb") == 2 / 4
+    assert overlap("", "") == 1
+    assert overlap("a", "") == 0
