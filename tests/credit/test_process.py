@@ -32,6 +32,8 @@ def data(batch: Batch) -> dict[str, np.ndarray]:
         "state": np.array([s[1] % 3 for s in flat]), "node": np.array([s[1] for s in flat]),
         "edge": np.array([s[1] % 2 for s in flat]), "root": np.array([len(steps) % 2 for _, _, steps in batch]),
         "turn": np.array([k // 2 for _, _, steps in batch for k in range(len(steps))]),
+        "entropy": np.array([abs(s[2]) for s in flat]), "duration": np.array([float(s[1]) for s in flat]),
+        "agent": np.array([s[1] % 2 for s in flat]), "said": np.array([s[1] for s in flat]),
         "action_values": np.array([s[2] / 2 for s in flat]), "grounding": np.array([s[0] > 0 for s in flat], float),
     }  # fmt: skip
 

@@ -1,5 +1,8 @@
 """From step rewards to advantages; importing the package registers every method."""
 
+from stepreward.credit import gating as gating
+from stepreward.credit import increments as increments
+from stepreward.credit import modulation as modulation
 from stepreward.credit import outcome as outcome
 from stepreward.credit import process as process
 from stepreward.credit import rules as rules

@@ -18,13 +18,19 @@ from stepreward.credit.segments import Array, Groups, Trajectories
 Unit = Literal["step", "token"]
 
 
-def shaped(rewards: Array, offsets: Array, name: str, settings: Mapping[str, Any] | None = None) -> Array:
+def shaped(available: Mapping[str, Array], name: str, settings: Mapping[str, Any] | None = None) -> Array:
     """Rewards under a method of the family shape; unchanged where the name is empty.
+
+    Args:
+        available: data by name, `rewards` among them.
+        name: of the shape.
+        settings: its hyper-parameters.
 
     Raises:
         UnknownNameError: no such shape or setting.
+        MissingDataError: the shape needs more than there is.
     """
-    return shape[name].take({"rewards": rewards, "offsets": offsets}, **(settings or {})) if name else rewards
+    return shape[name].take(available, **(settings or {})) if name else available["rewards"]
 
 
 @credit.method(
@@ -61,10 +67,48 @@ def return_to_go(
         shape_settings: its hyper-parameters.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
-    paid = weight * shaped(rewards, offsets, shape, shape_settings)
+    available = {"rewards": rewards, "outcome": outcome, "group": group, "offsets": offsets}
+    paid = weight * shaped(available, shape, shape_settings)
     total = trajectories.total(paid) + outcome
     baseline = Groups(group).mean_of_others(total)
     return trajectories.to_go(paid, discount=discount) + trajectories.spread(outcome - baseline)
+
+
+@credit.method(
+    "total-rloo",
+    note="folklore: RLOO on the sum of step rewards and outcome, as engines do that add up the rewards of tokens",
+    objective="return",
+    invariant=("neutral",),
+)
+def whole_return(
+    rewards: Array,
+    outcome: Array,
+    group: Array,
+    offsets: Array,
+    *,
+    weight: float = 1.0,
+    shape: str = "",
+    shape_settings: Mapping[str, Any] | None = None,
+) -> Array:
+    """Credits every step with the whole trajectory's rewards, less what the group's others got.
+
+        A_k = weight sum r + o - mean of others (weight sum r + o)
+
+    More variance than `step-rloo`, but right also where a step's reward hangs on what comes later, as a gated one does.
+
+    Args:
+        rewards: (N,).
+        outcome: (B,).
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        weight: of step rewards beside the outcome.
+        shape: method of the family shape, applied to the rewards first; empty for none.
+        shape_settings: its hyper-parameters.
+    """
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    available = {"rewards": rewards, "outcome": outcome, "group": group, "offsets": offsets}
+    total = weight * trajectories.total(shaped(available, shape, shape_settings)) + outcome
+    return trajectories.spread(total - Groups(group).mean_of_others(total))
 
 
 credit.preset(

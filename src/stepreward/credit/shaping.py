@@ -5,10 +5,11 @@ N steps of all trajectories, one after another, with `offsets` (B + 1,). NumPy o
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
+import numpy as np
+from array_api_compat import array_namespace, device
 
 from stepreward.core.catalog import shape
-from stepreward.credit.segments import Array, Trajectories
+from stepreward.credit.segments import Array, Groups, Trajectories, whitened
 
 
 @shape.method("clip", paper="arXiv:2410.15115", equation="section 4.2: r' = min(r - eta, 0)")
@@ -105,3 +106,154 @@ def soft_minimum(rewards: Array, offsets: Array, *, temperature: float = 0.1) ->
     least = trajectories.least_to_go(rewards)[trajectories.offsets[trajectories.of]]
     weights = xp.exp((least - rewards) / temperature)
     return rewards * weights / trajectories.spread(trajectories.total(weights))
+
+
+@shape.method(
+    "par",
+    paper="arXiv:2502.18770",
+    equation="preference as reward: the sigmoid of the reward over a reference's",
+    note="one reference reward in place of the mean over several; variants of the code are `tanh` and `bounded`",
+)
+def sigmoid_centred(rewards: Array, *, reference: float = 0.0, slope: float = 1.0) -> Array:
+    """Bounds rewards by a sigmoid around a reference's: gains saturate, so that a hack of the model pays little.
+
+        r' = 1 / (1 + e^(-slope (r - reference)))
+
+    Args:
+        rewards: (N,).
+        reference: reward that becomes one half.
+        slope: of the sigmoid, times 4 at its middle.
+    """
+    xp = array_namespace(rewards)
+    half = xp.tanh(slope * (rewards - reference) / 2)
+    return (1 + half) / 2
+
+
+@shape.method("tanh", paper="arXiv:2502.18770", note="a variant of the paper's code, centred")
+def tanh_centred(rewards: Array, *, reference: float = 0.0, slope: float = 1.0) -> Array:
+    """Bounds rewards to (-1, 1) around a reference's.
+
+    Args:
+        rewards: (N,).
+        reference: reward that becomes 0.
+        slope: at the reference.
+    """
+    return array_namespace(rewards).tanh(slope * (rewards - reference))
+
+
+@shape.method("bounded", note="folklore: clipping")
+def bounded(rewards: Array, *, low: float = -1.0, high: float = 1.0) -> Array:
+    """Cuts rewards off at both ends.
+
+    Args:
+        rewards: (N,).
+        low: least reward.
+        high: greatest reward.
+
+    Raises:
+        ValueError: `low` is above `high`.
+    """
+    if low > high:
+        raise ValueError(f"low must be at most high, got {low} and {high}")
+    return array_namespace(rewards).clip(rewards, low, high)
+
+
+@shape.method("group-normal", paper="arXiv:2402.03300", equation="section 4.1.3, the normalised step rewards")
+def group_standardised(rewards: Array, group: Array, offsets: Array, *, epsilon: float = 1e-6) -> Array:
+    """Standardises rewards over all steps of the group.
+
+    Args:
+        rewards: (N,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        epsilon: added to the deviation.
+    """
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    return Groups(trajectories.spread(group)).standardised(rewards, epsilon=epsilon)
+
+
+@shape.method("batch-normal", note="folklore: whitening over the batch, as engines do with advantages")
+def batch_standardised(rewards: Array, *, epsilon: float = 1e-8, centre: bool = True) -> Array:
+    """Standardises rewards over all steps there are.
+
+    Args:
+        rewards: (N,).
+        epsilon: added to the variance.
+        centre: subtract the mean; if not, only the scale is changed.
+    """
+    return whitened(rewards, epsilon=epsilon, centre=centre) if rewards.shape[0] else rewards
+
+
+@shape.method("length-penalty", note="folklore: a fine for each token above what is free")
+def fined_by_length(rewards: Array, lengths: Array, *, weight: float = 0.01, free: int = 0) -> Array:
+    """Takes a fine off the rewards of long steps, growing with the tokens that are not free.
+
+        r'_k = r_k - weight max(0, length_k - free)
+
+    Args:
+        rewards: (N,).
+        lengths: (N,) tokens of each step.
+        weight: of a token.
+        free: tokens of a step that cost nothing.
+    """
+    xp = array_namespace(rewards)
+    over = lengths + 0 * rewards - free
+    return rewards - weight * xp.maximum(over, xp.zeros_like(over))
+
+
+@shape.method("repetition-penalty", note="folklore: a step that says what was said before earns nothing and is fined")
+def fined_by_repetition(rewards: Array, said: Array, offsets: Array, *, fine: float = 0.5) -> Array:
+    """Pays a step's words once a trajectory: those said before are fined instead.
+
+    Args:
+        rewards: (N,).
+        said: (N,) identity of each step's words.
+        offsets: (B + 1,).
+        fine: what a repetition costs.
+    """
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    words = Groups.of_pairs(trajectories.of, said)
+    first = xp.full(words.n, rewards.shape[0], dtype=trajectories.offsets.dtype, device=device(rewards))
+    steps = xp.arange(rewards.shape[0], dtype=first.dtype, device=device(rewards))
+    # Written from the last step to the first, so that the first one stays.
+    backwards = xp.flip(steps)
+    first[words.of[backwards]] = backwards
+    return xp.where(first[words.of] == steps, rewards, xp.full_like(rewards, -fine))
+
+
+@shape.method(
+    "pspo",
+    paper="arXiv:2411.11681",
+    equation="PSPO-WRS as its authors' code has it: a factor of accuracy and of the number of steps",
+    note="the paper speaks of an adjusted Weibull distribution, whose form could not be checked; this is the published "
+    "code's piecewise form, blended by a sigmoid at four steps",
+)
+def accuracy_by_length(rewards: Array, offsets: Array) -> Array:
+    """Pays, at the end, the geometric mean of the step scores times a factor that grows with steps while they are good.
+
+        m = (prod r)^(1/K),    m e^(K/2) up to K = 4, beyond it from b = m e^2 to
+        b e^(0.1 (K - 4)) if m > 0.884,  b e^(-0.1 (K - 4)) if m < 0.2,  b e^(0.1 (K - 4) (m - 0.2116) / 0.884) between
+
+    A trajectory of one step gets 0.
+
+    Args:
+        rewards: (N,) step scores, at least 0.
+        offsets: (B + 1,).
+    """
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    if not rewards.shape[0]:
+        return rewards
+    positive = rewards > 0
+    logs = xp.where(positive, xp.log(xp.where(positive, rewards, xp.ones_like(rewards))), xp.zeros_like(rewards))
+    whole = trajectories.total(xp.astype(positive, rewards.dtype)) == trajectories.total(xp.ones_like(rewards))
+    m = xp.where(whole, xp.exp(trajectories.mean(logs)), xp.zeros_like(trajectories.mean(logs)))
+    steps = xp.astype(trajectories.sizes, rewards.dtype)
+    past = xp.maximum(steps - 4, xp.zeros_like(steps))
+    lean = xp.where(m > 0.884, xp.ones_like(m), xp.where(m < 0.2, -xp.ones_like(m), (m - 0.2116) / 0.884))
+    base = m * float(np.exp(2.0))
+    blend = (1 + xp.tanh(5 * past)) / 2
+    beyond = (1 - blend) * base + blend * base * xp.exp(0.1 * past * lean)
+    paid = xp.where(steps > 4, beyond, m * xp.exp(xp.minimum(steps, xp.full_like(steps, 4.0)) / 2))
+    return trajectories.at_end(xp.where(steps > 1, paid, xp.zeros_like(paid)))

@@ -30,9 +30,11 @@ TOKENS = 4
 """Tokens of a step."""
 _REWARD = {"a": 0.9, "b": 0.4, "z": 0.7, "n": 0.0}
 _OUTCOME = {"z": 0.0, "az": 1.0, "bz": 0.0, "aaz": 1.0, "abz": 0.0, "baz": 1.0, "bbz": 0.0}
+_DURATION = {"a": 1.0, "b": 2.0, "z": 3.0}
 _CHANCE = {"a": 0.25, "b": 0.25, "z": 0.5}
 """At every state but the last the policy takes a good step, a poor one, or the one that ends; after two steps it must
 end. All scores are positive, as those of reward models are, so longer trajectories collect more."""
+_ENTROPY = float(-sum(chance * np.log(chance) for chance in _CHANCE.values()))
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class Population:
     """(N,) exact value of the state after each step."""
     grounding: Floats
     """(N,) 1 at the good and the poor step, 0 at the one that ends."""
+    entropy: Floats
+    """(N,) entropy of the policy at the state before each step."""
+    duration: Floats
+    """(N,) a good step takes 1, a poor one 2, the one that ends 3."""
+    agent: NDArray[np.int64]
+    """(N,) who acts: two take turns."""
     score: Floats
     """(N, D) gradient of each step's log-probability; 0 at steps that are no choice."""
 
@@ -91,6 +99,10 @@ class Population:
             "turn": self.turn,
             "action_values": self.action_values,
             "grounding": self.grounding,
+            "entropy": self.entropy,
+            "duration": self.duration,
+            "agent": self.agent,
+            "said": self.node,
             "components": np.stack([self.outcome, self.total(self.rewards)], axis=1),
         }
 
@@ -127,6 +139,9 @@ def population(n: int = GROUP) -> Population:
         turn=np.array([len(prefix) // 2 for prefix, _ in steps]),
         action_values=np.array([_value(prefix + step) for prefix, step in steps]),
         grounding=np.array([float(step != "z") for _, step in steps]),
+        entropy=np.array([_ENTROPY if len(prefix) < 2 else 0.0 for prefix, _ in steps]),
+        duration=np.array([_DURATION[step] for _, step in steps]),
+        agent=np.array([len(prefix) % 2 for prefix, _ in steps]),
         score=np.stack([gradients[step] for step in steps]),
     )
 
@@ -173,6 +188,19 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
         "the expected sum of what is attributed to steps and of one half for each that could be executed",
         lambda p: p.total(p.rewards + 0.5 * p.grounding),
     ),
+    "posterior": (
+        "the expected outcome and, where it is right, sum of step scores",
+        lambda p: p.outcome * (1 + p.total(p.rewards)),
+    ),
+    "centred-by-half": (
+        "the expected sum of step scores, each less one half, and outcome",
+        lambda p: p.total(p.rewards - 0.5) + p.outcome,
+    ),
+    "last-score": ("the expected last step score and outcome", lambda p: p.rewards[p.offsets[1:] - 1] + p.outcome),
+    "thoughts": (
+        "the expected sum over runs of steps of one verdict of their mean score, and outcome",
+        lambda p: p.total(_thoughts(p)) + p.outcome,
+    ),
     "components": (
         "the expected sum of the reward's parts, each over its own standard deviation",
         lambda p: sum(part / part.std() for part in (p.outcome, p.total(p.rewards))),
@@ -180,6 +208,17 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
     "minimum": ("the expected least step score", lambda p: np.minimum.reduceat(p.rewards, p.offsets[:-1])),
 }
 """By name: what it is, and its value for each trajectory, (B,)."""
+
+
+def _thoughts(p: Population) -> Floats:
+    """(N,) the mean score of each run of steps on one side of one half, at its last step."""
+    made = np.zeros(len(p.rewards))
+    for a, b in itertools.pairwise(p.offsets.tolist()):
+        scores = p.rewards[a:b].tolist()
+        for _, run in itertools.groupby(range(b - a), key=lambda k: scores[k] > 0.5):
+            places = list(run)
+            made[a + places[-1]] = np.mean([scores[k] for k in places])
+    return made
 
 
 def _mean_paid(p: Population) -> float:
@@ -209,6 +248,9 @@ def _split(p: Population) -> Population:
         turn=p.turn[twice],
         action_values=p.action_values[twice],
         grounding=p.grounding[twice],
+        entropy=p.entropy[twice],
+        duration=p.duration[twice] / 2,
+        agent=p.agent[twice],
         score=p.score[twice] * first[:, None],
     )
 
@@ -236,6 +278,9 @@ def _neutral(p: Population) -> Population:
         turn=turn,
         action_values=action_values,
         grounding=np.where(added, 0.0, p.grounding[source]),
+        entropy=np.where(added, 0.0, p.entropy[source]),
+        duration=np.where(added, 1.0, p.duration[source]),
+        agent=p.agent[source],
         score=p.score[source] * ~added[:, None],
     )
 

@@ -1,0 +1,218 @@
+"""Shapes that read rewards as how good things stand after each step, and pay what changed.
+
+N steps of all trajectories, one after another, with `offsets` (B + 1,). NumPy or torch in, the same out.
+"""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace
+
+from stepreward.core.catalog import credit, shape
+from stepreward.credit import process as _process  # noqa: F401  registers what the presets are of
+from stepreward.credit.segments import Array, Groups, Trajectories
+from stepreward.credit.shaping import progress
+
+
+@shape.method(
+    "red",
+    paper="arXiv:2411.08302",
+    equation="the redistributed reward and its blend with the sequence's",
+    note="by step; the KL penalty is the trainer's",
+)
+def redistributed(rewards: Array, offsets: Array, *, start: float = 0.0, share: float = 1.0) -> Array:
+    """Redistributes a sequence's reward over its steps by the change of a reward model's score, in part or whole.
+
+        r'_k = share (r_k - r_{k-1}) + (1 - share) r_S [k = S]
+
+    Sums to the last score, less `share * start`, whatever the share.
+
+    Args:
+        rewards: (N,) the model's score of everything up to each step.
+        offsets: (B + 1,).
+        start: score of the bare problem.
+        share: beta_c in [0, 1].
+    """
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    last = trajectories.offsets[1:] - 1
+    whole = trajectories.at_end(rewards[last]) if rewards.shape[0] else rewards
+    return share * progress(rewards, offsets, start=start) + (1 - share) * whole
+
+
+@shape.method(
+    "vsrm",
+    paper="arXiv:2508.10293",
+    equation="the step reward with look-ahead; rollout_postprocess.py of the authors",
+    note="placed at the step itself",
+)
+def first_change(
+    rewards: Array, offsets: Array, *, start: float = 0.0, decay: float = 0.7, ahead: int = 4, least: float = 1e-5
+) -> Array:
+    """Pays the change in accuracy at a step, or, where there is none, the next one within a few steps, discounted.
+
+        d_k = r_k - r_{k-1},    r'_k = decay^j d_{k+j} for the first j <= ahead with |d_{k+j}| >= least, else 0
+
+    Args:
+        rewards: (N,) accuracy of rollouts from each step.
+        offsets: (B + 1,).
+        start: accuracy from the bare problem.
+        decay: for each step of looking ahead.
+        ahead: most steps to look ahead.
+        least: smaller changes are none.
+
+    Raises:
+        ValueError: `ahead` is negative.
+    """
+    if ahead < 0:
+        raise ValueError(f"ahead must not be negative, got {ahead}")
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    change = progress(rewards, offsets, start=start)
+    made, later = xp.zeros_like(change), change
+    for j in range(ahead + 1):
+        made = xp.where((made == 0) & (xp.abs(later) >= least), decay**j * later, made)
+        later = trajectories.next(later)
+    return made
+
+
+@shape.method(
+    "turning-point",
+    paper="arXiv:2602.06422",
+    equation="incremental rewards, and the aggregate at turning points",
+    note="from a review of the paper, which is on diffusion; at a turning point the increments' sign changes to that "
+    "of the whole",
+)
+def turning_points(rewards: Array, offsets: Array, *, start: float = 0.0) -> Array:
+    """Pays each step its increment, and a step that turns the trend to where it ends all that is gained from there on.
+
+        d_k = r_k - r_{k-1},    r'_k = r_S - r_{k-1} if sign d_k != sign d_{k-1} and sign d_k = sign(r_S - start)
+
+    Args:
+        rewards: (N,) how good things stand after each step.
+        offsets: (B + 1,).
+        start: how good they stand at first.
+    """
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    if not rewards.shape[0]:
+        return rewards
+    change = progress(rewards, offsets, start=start)
+    last = trajectories.spread(rewards[trajectories.offsets[1:] - 1])
+    sign = xp.sign(change)
+    turned = (trajectories.position > 0) & (sign != trajectories.previous(sign)) & (sign == xp.sign(last - start))
+    return xp.where(turned, last - trajectories.previous(rewards, first=start), change)
+
+
+@shape.method(
+    "thoughts",
+    note="thought-level process reward (TP-GRPO), from its abstract: contiguous steps of one verdict are one thought. "
+    "The exact reward could not be checked: a thought gets the mean of its steps, once",
+)
+def thoughts(rewards: Array, offsets: Array, *, threshold: float = 0.5) -> Array:
+    """Merges neighbouring steps of one verdict into a thought and pays it once, at its end.
+
+    Cutting a step in two, or adding more of what is already there, earns nothing.
+
+    Args:
+        rewards: (N,).
+        offsets: (B + 1,).
+        threshold: rewards above it are a good verdict.
+    """
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    good = xp.astype(rewards > threshold, rewards.dtype)
+    begins = (trajectories.position == 0) | (trajectories.previous(good) != good)
+    runs = Groups(xp.cumulative_sum(xp.astype(begins, offsets.dtype)))
+    ends = (trajectories.remaining == 1) | (trajectories.next(good) != good)
+    return xp.where(ends, runs.mean(rewards), xp.zeros_like(rewards))
+
+
+@shape.method(
+    "td-target",
+    paper="arXiv:2509.15110",
+    equation="the n-step target; tdrm_2_step_train.py of the authors",
+    note="what a value model is fitted to, not what a policy is paid",
+)
+def temporal_difference_target(
+    rewards: Array, values: Array, outcome: Array, offsets: Array, *, n: int = 3, discount: float = 0.8
+) -> Array:
+    """Targets of a value model before each step: rewards of the next n steps, then what the model itself says.
+
+        y_k = clip(sum_{j < n} discount^j r_{k+j} + discount^n V_{k+n}, 0, 1)
+
+    A trajectory that ends first closes with its outcome: discount^(S - k) o in place of the model's word.
+
+    Args:
+        rewards: (N,) reward of each step.
+        values: (N,) the model's value before each step.
+        outcome: (B,).
+        offsets: (B + 1,).
+        n: steps, at least 1.
+        discount: gamma.
+
+    Raises:
+        ValueError: `n` is less than 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    made, reward, value = xp.zeros_like(rewards), rewards, values
+    for j in range(n):
+        made = made + discount**j * reward
+        reward, value = trajectories.next(reward), trajectories.next(value)
+    left = xp.astype(trajectories.remaining, rewards.dtype)
+    closed = discount**left * trajectories.spread(outcome)
+    made = made + xp.where(trajectories.remaining > n, discount**n * value, closed)
+    return xp.clip(made, 0.0, 1.0)
+
+
+@credit.method(
+    "dense-grpo",
+    note="DenseGRPO: increments between the rewards of denoising steps, standardised in each place over the group, "
+    "from a summary of the paper; the same arithmetic on any steps",
+    objective="none",
+    invariant=("shift", "split"),
+)
+def increments_by_place(rewards: Array, group: Array, offsets: Array, *, start: float = 0.0) -> Array:
+    """Standardises what each step changed among the steps in the same place of the group's other trajectories.
+
+        A_k = z over the group's k-th steps of (r_k - r_{k-1})
+
+    Args:
+        rewards: (N,) how good things stand after each step.
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        start: how good they stand at first.
+    """
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    places = Groups.of_pairs(trajectories.spread(group), trajectories.position)
+    return places.standardised(progress(rewards, offsets, start=start))
+
+
+credit.preset(
+    "red",
+    of="step-rloo",
+    paper="arXiv:2411.08302",
+    note="see the shape red; RLOO's baseline. Sums to the last score, which ends every trajectory alike here",
+    objective="last-score",
+    invariant=("shift", "split"),
+    shape="red",
+)
+credit.preset("vsrm", of="step-rloo", paper="arXiv:2508.10293", objective="none", invariant=("shift",), shape="vsrm")
+credit.preset(
+    "turning-point",
+    of="step-rloo",
+    paper="arXiv:2602.06422",
+    note="see the shape of that name",
+    objective="last-score",
+    invariant=("shift",),
+    shape="turning-point",
+)
+credit.preset(
+    "tp-grpo",
+    of="total-rloo",
+    note="see the shape thoughts",
+    objective="thoughts",
+    invariant=("split",),
+    shape="thoughts",
+)

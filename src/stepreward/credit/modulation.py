@@ -1,0 +1,253 @@
+"""Credit that starts from the outcome's advantage and weighs steps by what else is known of them.
+
+B trajectories, N steps of all of them. NumPy or torch in, the same out.
+"""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace
+
+from stepreward.core.catalog import credit
+from stepreward.credit.segments import Array, Groups, Trajectories
+
+EPSILON = 1e-6
+
+
+@credit.method(
+    "empg",
+    paper="arXiv:2509.09265",
+    equation="the modulated advantage: self-calibrating scale, future clarity, then the batch's mean removed",
+    note="formula as restated by a re-implementation, with its defaults 1, 1, 0.05; entropies are scaled to [0, 1] "
+    "over the batch",
+    objective="none",
+    invariant=("shift",),
+)
+def entropy_modulated(
+    outcome: Array,
+    group: Array,
+    offsets: Array,
+    entropy: Array,
+    *,
+    sharpness: float = 1.0,
+    clarity: float = 1.0,
+    bonus: float = 0.05,
+) -> Array:
+    """Strengthens credit where the policy was sure, weakens it where it was not, and pays steps that lead to clarity.
+
+        A_k = o_i g(H_k) + bonus e^(-clarity H_{k+1}) - batch mean,    g = e^(-sharpness H) / mean e^(-sharpness H)
+
+    o is standardised in the group; a last step leads nowhere and has no bonus.
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        entropy: (N,) mean entropy of the policy over each step's tokens.
+        sharpness: kappa, at least 0.
+        clarity: kappa', at least 0.
+        bonus: zeta.
+    """
+    xp = array_namespace(entropy)
+    trajectories = Trajectories(offsets, entropy.shape[0])
+    if not entropy.shape[0]:
+        return entropy
+    low, high = xp.min(entropy), xp.max(entropy)
+    scaled = (entropy - low) / xp.where(high > low, high - low, xp.ones_like(high))
+    scale = xp.exp(-sharpness * scaled)
+    whole = trajectories.spread(Groups(group).standardised(outcome, epsilon=EPSILON))
+    onward = xp.where(trajectories.remaining > 1, xp.exp(-clarity * trajectories.next(scaled)), xp.zeros_like(scaled))
+    made = whole * scale / xp.mean(scale) + bonus * onward
+    return made - xp.mean(made)
+
+
+@credit.method(
+    "duration-aware",
+    note="duration-aware policy gradients: a step's term is weighed by the time it took over the batch's mean, as in "
+    "semi-Markov decision processes; from a summary, whose source could not be checked",
+    objective="none",
+    invariant=("shift", "split", "neutral"),
+)
+def weighed_by_duration(outcome: Array, group: Array, offsets: Array, duration: Array) -> Array:
+    """Weighs each step's share of the outcome's advantage by the time that it took.
+
+        A_k = (o - mean of others) duration_k / mean duration
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        duration: (N,) time or work of each step, at least 0; with tokens it is the weight of a loss by tokens.
+    """
+    xp = array_namespace(duration)
+    trajectories = Trajectories(offsets, duration.shape[0])
+    weight = duration / xp.mean(duration) if duration.shape[0] else duration
+    return trajectories.spread(outcome - Groups(group).mean_of_others(outcome)) * weight
+
+
+@credit.method(
+    "istar",
+    paper="arXiv:2509.19199",
+    equation="episode-level and step-level advantages, A = A_E + omega A_S",
+    note="steps are standardised over all steps of the group; the released code sees the first step of each trajectory "
+    "alone. Step rewards are beta log pi_model / pi_old: a `score.implicit` model's gains",
+    objective="none",
+    invariant=("shift",),
+)
+def episode_and_step(rewards: Array, outcome: Array, group: Array, offsets: Array, *, weight: float = 1.0) -> Array:
+    """Adds to the standardised outcome each step's own standardised reward, and nothing of what follows it.
+
+        A_k = z over the group of o + weight z over the group's steps of r_k
+
+    Args:
+        rewards: (N,).
+        outcome: (B,).
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        weight: omega.
+    """
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    whole = trajectories.spread(Groups(group).standardised(outcome, epsilon=EPSILON))
+    return whole + weight * Groups(trajectories.spread(group)).standardised(rewards, epsilon=EPSILON)
+
+
+@credit.method(
+    "capo",
+    paper="arXiv:2508.02298",
+    equation="the token reward r_v W_whole - 1[wrong] W_process, standardised over the group's tokens",
+    note="wrong steps are those scored below a threshold, where the paper takes votes of a critic",
+    objective="none",
+    invariant=("split",),
+)
+def wrong_steps_pay(
+    rewards: Array,
+    outcome: Array,
+    group: Array,
+    offsets: Array,
+    lengths: Array,
+    *,
+    whole: float = 2.0,
+    process: float = 1.0,
+    threshold: float = 0.5,
+) -> Array:
+    """Pays every token the outcome, takes a fine off those of wrong steps, and standardises over the group's tokens.
+
+    Args:
+        rewards: (N,) step scores.
+        outcome: (B,).
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        lengths: (N,) tokens of each step.
+        whole: W_whole, more than `process`, so that no right solution is worth less than a wrong one.
+        process: W_process, the fine.
+        threshold: steps scored below it are wrong.
+
+    Raises:
+        ValueError: the fine is not less than the outcome's weight.
+    """
+    if process >= whole:
+        raise ValueError(f"process must be less than whole, got {process} and {whole}")
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    fine = xp.astype(rewards < threshold, rewards.dtype) * process
+    paid = whole * trajectories.spread(outcome) - fine
+    groups, tokens = Groups(trajectories.spread(group)), lengths + 0 * rewards
+    mean, size = groups.mean(paid, tokens), groups.total(tokens)
+    free = size - 1
+    square = groups.total(tokens * (paid - mean) ** 2) / xp.where(free > 0, free, xp.ones_like(free))
+    return (paid - mean) / (xp.sqrt(square) + EPSILON)
+
+
+@credit.method(
+    "prof",
+    paper="arXiv:2509.03403",
+    note="process-consistency filter, from its description: of the right the worst scored are dropped, of the wrong "
+    "the best, so many of each that right and wrong are as even as they can be; GRPO on the rest",
+    objective="none",
+    invariant=("shift", "split"),
+)
+def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array, *, keep: float = 0.5) -> Array:
+    """Drops the trajectories whose step scores contradict their outcome most, and standardises outcomes over the rest.
+
+    Args:
+        rewards: (N,) step scores; a trajectory is ranked by their mean.
+        outcome: (B,) 1 where right; above 1/2 counts as right.
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        keep: share of a group that is kept, rounded up; those dropped get 0.
+
+    Raises:
+        ValueError: `keep` is not in (0, 1].
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep must be above 0 and at most 1, got {keep}")
+    xp = array_namespace(rewards)
+    trajectories, groups = Trajectories(offsets, rewards.shape[0]), Groups(group)
+    mean = trajectories.mean(rewards)
+    right = xp.astype(outcome > 0.5, mean.dtype)
+    n, good = groups.count(mean), groups.total(right)
+    wanted = xp.ceil(keep * n - 1e-9)
+    # As even as possible: half of what is kept, unless one side has fewer.
+    kept_good = xp.minimum(good, xp.maximum(wanted - (n - good), xp.floor((wanted + 1) / 2)))
+    share = xp.where(right > 0, kept_good, wanted - kept_good)
+    sides = Groups(2 * groups.of + xp.astype(right, groups.of.dtype))
+    place = _place(sides.of, xp.where(right > 0, -mean, mean))
+    kept = xp.astype(place < share, mean.dtype)
+    size = groups.total(kept)
+    centre = groups.total(kept * outcome) / size
+    free = xp.where(size > 1, size - 1, xp.ones_like(size))
+    deviation = xp.sqrt(groups.total(kept * (outcome - centre) ** 2) / free)
+    return trajectories.spread(kept * (outcome - centre) / (deviation + EPSILON))
+
+
+def _place(of: Array, values: Array) -> Array:
+    """(B,) members of each one's group before it in ascending order of values, the earlier of equals first."""
+    xp = array_namespace(values)
+    order = xp.argsort(values, stable=True)
+    order = order[xp.argsort(of[order], stable=True)]
+    ordered = of[order]
+    first = xp.searchsorted(ordered, ordered)
+    place = xp.zeros_like(values)
+    place[order] = xp.astype(xp.arange(values.shape[0], device=order.device) - first, values.dtype)
+    return place
+
+
+@credit.method(
+    "multi-agent",
+    note="the leave-one-out outcome shared out among agents; no one formula is agreed on: here a softmax of their mean "
+    "step scores",
+    objective="none",
+    invariant=("shift", "split"),
+)
+def shared_by_agents(
+    rewards: Array, outcome: Array, group: Array, offsets: Array, agent: Array, *, temperature: float = 1.0
+) -> Array:
+    """Re-assigns a trajectory's advantage to its agents by their mean step scores, so that the sum over agents stays.
+
+        A_k = (o - mean of others) n w_agent,    w = softmax over the n agents of +-(mean score) / temperature
+
+    A good advantage goes to the agents with better scores, a bad one to those with worse.
+
+    Args:
+        rewards: (N,) step scores.
+        outcome: (B,).
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        agent: (N,) who acts.
+        temperature: large shares alike.
+
+    Raises:
+        ValueError: `temperature` is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    whole = trajectories.spread(outcome - Groups(group).mean_of_others(outcome))
+    agents = Groups.of_pairs(trajectories.of, agent)
+    favour = xp.where(whole < 0, -agents.mean(rewards), agents.mean(rewards)) / temperature
+    # Less the trajectory's largest, so that nothing overflows; each agent counts once, however often it acts.
+    top = -trajectories.least_to_go(-favour)[trajectories.offsets[trajectories.of]]
+    mass = xp.exp(favour - top)
+    once = 1 / agents.count(rewards)
+    number = trajectories.spread(trajectories.total(once))
+    return whole * number * mass / trajectories.spread(trajectories.total(mass * once))

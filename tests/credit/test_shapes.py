@@ -1,0 +1,317 @@
+"""Shapes, gated and modulated credit against loops that know trajectories as lists, and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from difflib import SequenceMatcher
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stepreward.credit  # noqa: F401  registers
+from stepreward.core.catalog import credit, shape
+from stepreward.core.errors import InputError
+from stepreward.credit.hidden import hidden_rewards, negative_token_weights
+from stepreward.credit.similar import alike
+
+LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+NUMBERS = st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.8, 1.0])
+STEPS = st.lists(st.tuples(NUMBERS, st.integers(1, 5), NUMBERS), min_size=1, max_size=6)
+BATCH = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 1.0]), STEPS), min_size=2, max_size=7)
+Row = tuple[int, float, list[tuple[float, int, float]]]
+Batch = list[Row]
+
+
+def data(batch: Batch) -> dict[str, np.ndarray]:
+    flat = [step for _, _, steps in batch for step in steps]
+    return {
+        "group": np.array([g for g, _, _ in batch]), "outcome": np.array([o for _, o, _ in batch]),
+        "offsets": np.cumsum([0, *(len(steps) for _, _, steps in batch)]), "rewards": np.array([s[0] for s in flat]),
+        "lengths": np.array([s[1] for s in flat]), "values": np.array([s[2] for s in flat]),
+        "entropy": np.array([s[2] for s in flat]), "duration": np.array([float(s[1]) for s in flat]),
+        "agent": np.array([s[1] % 2 for s in flat]), "said": np.array([s[1] for s in flat]),
+    }  # fmt: skip
+
+
+def z(value: float, others: list[float]) -> float:
+    return 0.0 if len(others) < 2 else (value - float(np.mean(others))) / (float(np.std(others, ddof=1)) + 1e-6)
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def shaped_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
+    r = [step[0] for step in row[2]]
+    d = [b - a for a, b in zip([0.3, *r], r, strict=False)]
+    group = [other for other in batch if other[0] == row[0]]
+    if name == "posterior":
+        return 0.5 * row[1] * r[k]
+    if name == "gated":
+        return r[k] if row[1] >= 0.5 else 0.0
+    if name == "trust":
+        means = {True: [], False: []}  # type: dict[bool, list[float]]
+        for _, o, steps in group:
+            means[o >= 0.2].append(float(np.mean([s[0] for s in steps])))
+        if row[1] < 0.2 or not means[True] or not means[False]:
+            return 0.0
+        gap = float(np.mean(means[True]) - np.mean(means[False]))
+        return 0.3 * math.exp(-250 / 500) * (1.0 if gap >= 0 else math.exp(gap)) * r[k]
+    if name == "red":
+        return 0.75 * d[k] + (0.25 * r[-1] if k + 1 == len(r) else 0.0)
+    if name == "vsrm":
+        return next((0.7**j * d[k + j] for j in range(3) if k + j < len(d) and abs(d[k + j]) >= 1e-5), 0.0)
+    if name == "turning-point":
+        turned = k > 0 and np.sign(d[k]) != np.sign(d[k - 1]) and np.sign(d[k]) == np.sign(r[-1] - 0.3)
+        return r[-1] - r[k - 1] if turned else d[k]
+    if name == "thoughts":
+        for _, run in groupby(range(len(r)), key=lambda j: r[j] > 0.5):
+            places = list(run)
+            if k in places:
+                return float(np.mean([r[j] for j in places])) if k == places[-1] else 0.0
+        raise AssertionError("every step is of a run")
+    if name == "td-target":
+        v = [step[2] for step in row[2]]
+        last = k + 2 >= len(r)
+        total = sum(0.9 ** (j - k) * r[j] for j in range(k, min(k + 2, len(r))))
+        rest = 0.9 ** (len(r) - k) * row[1] if last else 0.9**2 * v[k + 2]
+        return min(max(total + rest, 0.0), 1.0)
+    if name == "group-normal":
+        return z(r[k], [s[0] for other in group for s in other[2]])
+    if name == "length-penalty":
+        return r[k] - 0.1 * max(0, row[2][k][1] - 2)
+    if name == "repetition-penalty":
+        return -0.5 if row[2][k][1] in [s[1] for s in row[2][:k]] else r[k]
+    if name == "par":
+        return logistic(3 * (r[k] - 0.4))
+    if name == "tanh":
+        return math.tanh(3 * (r[k] - 0.4))
+    if name == "bounded":
+        return min(max(r[k], 0.2), 0.6)
+    if name == "centre":
+        return r[k] - 0.5
+    if name == "batch-normal":
+        every = [s[0] for other in batch for s in other[2]]
+        return (r[k] - float(np.mean(every))) / math.sqrt(
+            (float(np.var(every, ddof=1)) if len(every) > 1 else 0.0) + 1e-8
+        )
+    assert name == "pspo"
+    return pspo(r) if k + 1 == len(r) else 0.0
+
+
+def pspo(r: list[float]) -> float:
+    steps, m = len(r), float(np.prod(r)) ** (1 / len(r))
+    if steps <= 1:
+        return 0.0
+    if steps <= 4:
+        return m * math.exp(0.5 * steps)
+    base = m * math.exp(2)
+    if m > 0.884:
+        end = base * math.exp(0.1 * (steps - 4))
+    elif m < 0.2:
+        end = base * math.exp(-0.1 * (steps - 4))
+    else:
+        end = base * math.exp(0.1 * (steps - 4) * (m - 0.2116) / 0.884)
+    blend = logistic(10 * (steps - 4))
+    return (1 - blend) * base + blend * end
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "posterior": {"weight": 0.5}, "gated": {}, "trust": {"step": 250}, "red": {"start": 0.3, "share": 0.75},
+    "vsrm": {"start": 0.3, "ahead": 2}, "turning-point": {"start": 0.3}, "thoughts": {}, "centre": {},
+    "td-target": {"n": 2, "discount": 0.9}, "group-normal": {}, "batch-normal": {}, "pspo": {},
+    "length-penalty": {"weight": 0.1, "free": 2}, "repetition-penalty": {}, "par": {"reference": 0.4, "slope": 3.0},
+    "tanh": {"reference": 0.4, "slope": 3.0}, "bounded": {"low": 0.2, "high": 0.6},
+}  # fmt: skip
+
+
+@LIBRARIES
+@pytest.mark.parametrize("name", SHAPES)
+@given(batch=BATCH)
+@settings(max_examples=30, deadline=None)
+def test_shapes_are_those_of_the_formula(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
+    expected = [shaped_by_hand(name, batch, row, k) for row in batch for k in range(len(row[2]))]
+    found = shape[name].take({k: give(v) for k, v in data(batch).items()}, **SHAPES[name])
+    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_every_shape_has_a_test() -> None:
+    assert {m.name for m in shape} == {
+        *SHAPES, "clip", "delta", "clip-delta", "potential", "progress", "soft-minimum",
+    }  # fmt: skip
+
+
+def credit_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
+    group = [other for other in batch if other[0] == row[0]]
+    others = [other for i, other in enumerate(batch) if other[0] == row[0] and other is not row]
+    outcomes = [o for _, o, _ in group]
+    steps = row[2]
+    ahead = row[1] - (float(np.mean([o for _, o, _ in others])) if others else 0.0)
+    if name == "total-rloo":
+        totals = [sum(s[0] for s in other[2]) + other[1] for other in others]
+        return sum(s[0] for s in steps) + row[1] - (float(np.mean(totals)) if totals else 0.0)
+    if name == "istar":
+        return z(row[1], outcomes) + 0.5 * z(steps[k][0], [s[0] for other in group for s in other[2]])
+    if name == "dense-grpo":
+        change = [(other[2][k][0] - (other[2][k - 1][0] if k else 0.0)) for other in group if len(other[2]) > k]
+        return z(steps[k][0] - (steps[k - 1][0] if k else 0.0), change)
+    if name == "duration-aware":
+        every = [s[1] for other in batch for s in other[2]]
+        return ahead * steps[k][1] / float(np.mean(every))
+    if name == "empg":
+        every = [s[2] for other in batch for s in other[2]]
+        low, span = min(every), (max(every) - min(every)) or 1.0
+        scale = float(np.mean([math.exp(-2 * (h - low) / span) for h in every]))
+
+        def one(other: Row, j: int) -> float:
+            mine = [o for g, o, _ in batch if g == other[0]]
+            h = [(s[2] - low) / span for s in other[2]]
+            onward = 0.1 * math.exp(-h[j + 1]) if j + 1 < len(h) else 0.0
+            return z(other[1], mine) * math.exp(-2 * h[j]) / scale + onward
+
+        return one(row, k) - float(np.mean([one(other, j) for other in batch for j in range(len(other[2]))]))
+    if name == "capo":
+        tokens = [x for other in group for s in other[2] for x in [2 * other[1] - (s[0] < 0.5)] * s[1]]
+        mine = 2 * row[1] - (steps[k][0] < 0.5)
+        return (mine - float(np.mean(tokens))) / ((float(np.std(tokens, ddof=1)) if len(tokens) > 1 else 0.0) + 1e-6)
+    assert name == "multi-agent"
+    sign = -1 if ahead < 0 else 1
+    names = {s[1] % 2 for s in steps}
+    mass = {a: math.exp(sign * float(np.mean([s[0] for s in steps if s[1] % 2 == a])) / 0.5) for a in names}
+    return ahead * len(names) * mass[steps[k][1] % 2] / sum(mass.values())
+
+
+CREDITS: dict[str, dict[str, Any]] = {
+    "total-rloo": {}, "istar": {"weight": 0.5}, "dense-grpo": {}, "duration-aware": {}, "capo": {},
+    "empg": {"sharpness": 2.0, "bonus": 0.1}, "multi-agent": {"temperature": 0.5},
+}  # fmt: skip
+
+
+@LIBRARIES
+@pytest.mark.parametrize("name", CREDITS)
+@given(batch=BATCH)
+@settings(max_examples=30, deadline=None)
+def test_credit_is_that_of_the_formula(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
+    # Rows are told apart by identity in the loop, so each is one of its own.
+    batch = [(g, o, list(steps)) for g, o, steps in batch]
+    expected = [credit_by_hand(name, batch, row, k) for row in batch for k in range(len(row[2]))]
+    found = credit[name].take({k: give(v) for k, v in data(batch).items()}, **CREDITS[name])
+    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-5)
+
+
+@LIBRARIES
+def test_the_filter_drops_what_contradicts_its_outcome(give: Callable[[Any], Any]) -> None:
+    d = {
+        "rewards": np.array([0.9, 0.2, 0.6, 0.8, 0.1, 0.5]), "outcome": np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]),
+        "group": np.zeros(6, int), "offsets": np.arange(7),
+    }  # fmt: skip
+    # Four of six are kept: the two best scored right ones, and the two worst scored wrong ones.
+    made = np.asarray(credit["prof"].take({k: give(v) for k, v in d.items()}, keep=0.6))
+    deviation = math.sqrt(4 * 0.25 / 3) + 1e-6
+    np.testing.assert_allclose(made, np.array([0.5, 0, 0.5, 0, -0.5, -0.5]) / deviation)
+
+
+@given(batch=BATCH, keep=st.sampled_from([0.3, 0.5, 1.0]))
+@settings(max_examples=40, deadline=None)
+def test_the_filter_keeps_as_many_as_told_and_both_sides_as_even_as_it_can(batch: Batch, keep: float) -> None:
+    d = data(batch)
+    made = credit["prof"].take(d, keep=keep)
+    for problem in {row[0] for row in batch}:
+        rows = [i for i, row in enumerate(batch) if row[0] == problem]
+        right = [i for i in rows if batch[i][1] > 0.5]
+        wrong = [i for i in rows if batch[i][1] <= 0.5]
+        wanted = math.ceil(keep * len(rows) - 1e-9)
+        good = min(len(right), max(wanted - len(wrong), (wanted + 1) // 2))
+        score = {i: float(np.mean([s[0] for s in batch[i][2]])) for i in rows}
+        kept = sorted(right, key=lambda i: -score[i])[:good] + sorted(wrong, key=lambda i: score[i])[: wanted - good]
+        outcomes = [batch[i][1] for i in kept]
+        for i in rows:
+            at = d["offsets"][i]
+            expected = z(batch[i][1], outcomes) if i in kept else 0.0
+            assert made[at] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: shape["trust"].take(d, horizon=0.0), "horizon"),
+        (lambda d: shape["vsrm"].take(d, ahead=-1), "ahead"),
+        (lambda d: shape["td-target"].take(d, n=0), "n must"),
+        (lambda d: shape["bounded"].take(d, low=1.0, high=0.0), "low"),
+        (lambda d: credit["capo"].take(d, process=2.0), "process"),
+        (lambda d: credit["prof"].take(d, keep=0.0), "keep"),
+        (lambda d: credit["multi-agent"].take(d, temperature=0.0), "temperature"),
+    ],
+)
+def test_settings_outside_their_range_are_named(make: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(data([(0, 1.0, [(0.5, 1, 0.5)]), (0, 0.0, [(0.5, 1, 0.5)])]))
+
+
+OBSERVATIONS = st.lists(st.tuples(st.integers(0, 1), st.text("ab ", max_size=12)), max_size=14)
+
+
+@given(rows=OBSERVATIONS, threshold=st.sampled_from([0.5, 0.8, 0.95]))
+@settings(max_examples=80, deadline=None)
+def test_similar_states_are_those_of_the_plain_loop(rows: list[tuple[int, str]], threshold: float) -> None:
+    found = alike([text for _, text in rows], [g for g, _ in rows], threshold=threshold)
+    firsts: list[tuple[int, str]] = []
+    for (problem, text), state in zip(rows, found, strict=True):
+        same = [
+            number
+            for number, (of, first) in enumerate(firsts)
+            if of == problem and (first == text or SequenceMatcher(None, first, text).ratio() >= threshold)
+        ]
+        assert state == (same[0] if same else len(firsts))
+        if not same:
+            firsts.append((problem, text))
+    with pytest.raises(ValueError, match="threshold"):
+        alike([], [], threshold=0.0)
+
+
+def test_a_clock_does_not_make_another_state() -> None:
+    hall = "You are in a hall. There is a door to the north and a lamp on the table. Time: "
+    assert alike([hall + "10:01", hall + "10:02", "A cellar. It is dark."], "ppp").tolist() == [0, 0, 1]
+    assert alike([hall + "10:01", hall + "10:02"], "pq").tolist() == [0, 1]
+
+
+def test_hidden_rewards_are_the_change_of_log_likelihood_by_a_gradient_step() -> None:
+    rng = np.random.default_rng(0)
+    unembedding = torch.tensor(rng.normal(size=(7, 4)), requires_grad=True)
+    hidden, tokens = torch.tensor(rng.normal(size=(5, 4))), torch.tensor(rng.integers(0, 7, 5))
+    others, right = torch.tensor(rng.normal(size=(6, 4))), torch.tensor(rng.integers(0, 7, 6))
+
+    def loglik(weights: torch.Tensor) -> torch.Tensor:
+        return (others @ weights.T).log_softmax(-1).gather(1, right[:, None]).sum()
+
+    (slope,) = torch.autograd.grad(loglik(unembedding), unembedding)
+    expected = []
+    for h, y in zip(hidden, tokens, strict=True):
+        (step,) = torch.autograd.grad((unembedding @ h).log_softmax(-1)[y], unembedding)
+        expected.append(float((slope * step).sum()))
+
+    def gradients(h: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+        return (torch.eye(7)[y] - (h @ unembedding.T).softmax(-1)).detach().numpy()
+
+    found = hidden_rewards(
+        gradients(hidden, tokens), hidden.numpy(), gradients(others, right), others.numpy(), at_once=2
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(InputError, match="one of each"):
+        hidden_rewards(np.zeros((2, 7)), np.zeros((3, 4)), np.zeros((1, 7)), np.zeros((1, 4)))
+
+
+def test_tokens_that_right_solutions_need_are_spared() -> None:
+    of_right, rows = np.array([1.0, 3.0, 1.0, 2.0]), np.array([7, 7, 9, 9])
+    # Means 2 and 1.5: the threshold is 1.5 times the scale.
+    weights = negative_token_weights(np.array([1.4, 1.6, -2.0]), of_right, rows, 0.75)
+    np.testing.assert_allclose(weights, [1.0, 0.5, 1.0])
+    assert negative_token_weights(np.array([9.0]), np.zeros(0), np.zeros(0, int), 0.0).tolist() == [1.0]
+    with pytest.raises(ValueError, match="success"):
+        negative_token_weights(np.zeros(1), of_right, rows, 1.5)
