@@ -7,6 +7,7 @@ from stepreward.credit import outcome as outcome
 from stepreward.credit import process as process
 from stepreward.credit import rules as rules
 from stepreward.credit import rules_calls as rules_calls
+from stepreward.credit import rules_sql as rules_sql
 from stepreward.credit import shaping as shaping
 from stepreward.credit import states as states
 from stepreward.credit import trees as trees

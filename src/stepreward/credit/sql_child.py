@@ -1,0 +1,121 @@
+"""Runs SQL that a model wrote, in a process of its own that may do nothing else.
+
+    python -I sql_child.py < job.json
+
+The job holds an engine, statements that set the database up, queries, and limits; the answer is one JSON line a query,
+as soon as it is there. Only setting up is trusted. Queries see a database in memory that they may read and not write;
+no file, extension, setting or other database is within their reach, and the process's own limits end what is too big
+or takes too long. This file imports nothing of the package, so that it starts in no time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+Run = Callable[[str], Iterable[tuple[Any, ...]]]
+READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+LONGEST_VALUE = 1_000_000
+"""Bytes of one value of SQLite."""
+INSTRUCTIONS = 10_000
+"""Of SQLite's machine between looks at the clock."""
+
+
+def sqlite(setup: list[str], seconds: float) -> Run:
+    """A reader of an SQLite database in memory."""
+    base = sqlite3.connect(":memory:", isolation_level=None)
+    for statement in setup:
+        base.executescript(statement)
+    base.execute("PRAGMA temp_store = MEMORY")
+    base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+    base.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    base.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in READS else sqlite3.SQLITE_DENY)
+
+    def run(query: str) -> Iterable[tuple[Any, ...]]:
+        end = time.monotonic() + seconds
+        base.set_progress_handler(lambda: time.monotonic() > end, INSTRUCTIONS)
+        return base.execute(query)
+
+    return run
+
+
+def duckdb(setup: list[str], memory: int) -> Run:
+    """A reader of a DuckDB database in memory."""
+    library = importlib.import_module("duckdb")
+    settings = {"threads": 1, "memory_limit": f"{memory // 1_000_000}MB", "temp_directory": ""}
+    base = library.connect(":memory:", config=settings)
+    for name in ("enable_external_access", "autoload_known_extensions", "enable_progress_bar"):
+        base.execute(f"SET {name} = false")
+    for statement in setup:
+        base.execute(statement)
+    base.execute("SET lock_configuration = true")
+
+    def run(query: str) -> Iterable[tuple[Any, ...]]:
+        parsed = base.extract_statements(query)
+        if len(parsed) != 1 or parsed[0].type != library.StatementType.SELECT:
+            raise ValueError("one SELECT is all that may be asked")
+        asked = base.execute(parsed[0])
+        return iter(asked.fetchone, None)
+
+    return run
+
+
+def plain(value: Any) -> str:
+    """One text for equal values: 1 and 1.0 are equal, floats are to nine digits."""
+    if isinstance(value, float | Decimal):
+        return format(float(value), ".9g")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return format(value, ".9g") if abs(value) < 10**9 else str(value)
+    return repr(value)
+
+
+def answer(rows: Iterable[tuple[Any, ...]], most: int) -> dict[str, Any]:
+    """A digest of the rows in any order, and one in theirs.
+
+    Raises:
+        ValueError: there are more than `most`.
+    """
+    seen: list[bytes] = []
+    for row in rows:
+        if len(seen) >= most:
+            raise ValueError(f"more than {most} rows")
+        seen.append(hashlib.sha256("\x1f".join(map(plain, row)).encode("utf-8", "surrogatepass")).digest())
+    ordered, any_order = (hashlib.sha256(b"".join(one)).hexdigest() for one in (seen, sorted(seen)))
+    return {"rows": len(seen), "ordered": ordered, "any_order": any_order}
+
+
+def main() -> None:
+    """Reads a job, sets limits, and answers."""
+    resource = importlib.import_module("resource")  # of POSIX systems alone
+    job = json.load(sys.stdin)
+    memory, seconds = int(job["memory"]), float(job["seconds"])
+    run = sqlite(job["setup"], seconds) if job["engine"] == "sqlite" else duckdb(job["setup"], memory)
+    # DuckDB's code and what it keeps for itself come on top of the data.
+    room = memory + (1 << 29 if job["engine"] == "duckdb" else 1 << 26)
+    processor = math.ceil(seconds) * (len(job["queries"]) + 1)
+    for limit, value in (
+        (resource.RLIMIT_AS, room),
+        (resource.RLIMIT_CPU, processor),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, 3),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    for query in job["queries"]:
+        try:
+            made = answer(run(query), int(job["rows"]))
+        except Exception as error:  # the boundary: whatever an engine says of a query is its answer
+            made = {"error": f"{type(error).__name__}: {error}"[:500]}
+        print(json.dumps(made), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Partial rewards of SQL on numbers worked out by hand, and SQL that wants out of its database."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import stepreward.credit  # noqa: F401  registers
+from stepreward.core.catalog import reward
+from stepreward.core.errors import InputError, MissingDataError
+from stepreward.core.types import Problem, Step
+from stepreward.credit.rules_sql import Answer, Limits, fenced, named, run_queries
+
+DATABASE = [
+    "CREATE TABLE pets (name TEXT, age INTEGER, weight REAL);",
+    "INSERT INTO pets VALUES ('Mia', 3, 4.5), ('Tom', 7, 5.0), ('Ada', 3, NULL);",
+]
+GOLD = "SELECT name FROM pets WHERE age = 3"
+Engine = Literal["sqlite", "duckdb"]
+ENGINES = pytest.mark.parametrize("engine", ["sqlite", "duckdb"])
+FAST = Limits(seconds=1.0, memory=64_000_000, rows=1000)
+
+
+def problem(reference: str | None = GOLD) -> Problem:
+    return Problem("p", "?", reference=reference, meta={"database": DATABASE})
+
+
+def sql(query: str) -> Step:
+    return Step(f"First I look.\n```sql\n{query}\n```\n")
+
+
+def parts(query: str, part: str, **settings: Any) -> float:
+    weights = dict.fromkeys(("execution", "syntax", "schema", "ngram"), 0.0) | {part: 1.0}
+    return float(reward["reasoning-sql"](problem(), [sql(query)], **weights, **settings)[0])
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("query", "right"),
+    [
+        (GOLD, True),
+        ("select name from pets where age < 5 order by name", True),  # another order: the gold query has none
+        ("SELECT name FROM pets WHERE age = 3.0", True),
+        ("SELECT name FROM pets", False),
+        ("SELECT name, age FROM pets WHERE age = 3", False),
+        ("SELECT name FROM pets WHERE age = 3 UNION ALL SELECT 'Mia'", False),
+        ("SELECT nam FROM pets", False),
+        ("SELECT name FROM", False),
+        ("", False),
+    ],
+)
+def test_execution_compares_rows(engine: Engine, query: str, right: bool) -> None:
+    assert parts(query, "execution", engine=engine) == float(right)
+
+
+def test_order_counts_where_the_gold_query_asks_for_one() -> None:
+    given = problem("SELECT name FROM pets ORDER BY name")
+    steps = [sql("SELECT name FROM pets ORDER BY 1"), sql("SELECT name FROM pets ORDER BY name DESC")]
+    made = reward["reasoning-sql"](given, steps, execution=1, syntax=0, schema=0, ngram=0)
+    assert made.tolist() == [1, 0]
+
+
+def test_parts_on_numbers_worked_out() -> None:
+    assert parts("SELEC name", "syntax") == 0
+    assert parts("DROP TABLE pets", "syntax") == 0
+    assert parts("SELECT 1; SELECT 2", "syntax") == 0
+    assert parts("SELECT owner FROM people", "syntax") == 1
+    # Gold names table pets, columns name, age; shared with this one: pets, age, of pets, name, age, weight.
+    assert parts("SELECT weight FROM Pets WHERE AGE = 3", "schema") == pytest.approx(2 / 4)
+    assert parts("WITH old AS (SELECT age, name FROM pets) SELECT age, name FROM old", "schema") == 1
+    # Gold's pairs: select name, name from, from pets, pets where, where age, age =, = 3. Shared: the first three.
+    assert parts("SELECT name FROM pets", "ngram") == pytest.approx(3 / 7)
+    assert parts("select NAME\nfrom pets", "ngram") == pytest.approx(3 / 7)
+    made = reward["reasoning-sql"](problem(), [sql(GOLD), Step("none"), Step("x", kind="observation"), sql("SELECT 1")])
+    # Nothing of SELECT 1 is shared: it parses.
+    np.testing.assert_array_equal(made, [6, 0, np.nan, 1])
+
+
+def test_a_step_s_query_is_in_its_last_fence() -> None:
+    assert fenced("```sql\na\n``` then ```SQL b") == "b"
+    assert fenced("```python\na\n```") is None
+
+
+def test_what_is_missing_or_broken_is_named() -> None:
+    with pytest.raises(MissingDataError, match="reference"):
+        reward["reasoning-sql"](problem(None), [sql("SELECT 1")])
+    with pytest.raises(MissingDataError, match=r"meta\['database'\]"):
+        reward["reasoning-sql"](Problem("p", "?", reference=GOLD), [sql("SELECT 1")])
+    with pytest.raises(InputError, match="gold query of problem p"):
+        reward["reasoning-sql"](problem("SELECT FROM WHERE"), [])
+    with pytest.raises(InputError, match=r"gold query fails: .*no such column"):
+        reward["reasoning-sql"](problem("SELECT colour FROM pets"), [])
+    with pytest.raises(InputError, match=r"database cannot be made: .*near"):
+        run_queries(["CREATE TABEL x"], ["SELECT 1"])
+
+
+WANTS_OUT = [
+    "ATTACH DATABASE '{file}' AS other",
+    "ATTACH '{file}'",
+    "COPY pets TO '{file}'",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT readfile('/etc/passwd')",
+    "SELECT writefile('{file}', 'x')",
+    "SELECT load_extension('/tmp/x.so')",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "PRAGMA writable_schema = 1",
+    "PRAGMA temp_store_directory = '/tmp'",
+    "VACUUM INTO '{file}'",
+    "EXPORT DATABASE '{file}'",
+    "SET threads = 64",
+    "DROP TABLE pets",
+    "DELETE FROM pets",
+    "INSERT INTO pets VALUES ('x', 1, 1)",
+    "CREATE TABLE more (a INTEGER)",
+    "SELECT 1; DROP TABLE pets",
+    "BEGIN",
+]
+
+
+@ENGINES
+def test_nothing_but_reading_is_allowed(engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "made.db"
+    asked = [query.format(file=file) for query in WANTS_OUT]
+    made = run_queries(DATABASE, [*asked, GOLD], engine=engine)
+    assert [query for query, one in zip(asked, made, strict=False) if isinstance(one, Answer)] == []
+    # The database is as it was, and no file was made.
+    assert made[-1] == run_queries(DATABASE, [GOLD], engine=engine)[0]
+    assert not list(tmp_path.iterdir())
+
+
+ENDLESS = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT {what} FROM r"
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    "query",
+    [
+        ENDLESS.format(what="count(*)"),
+        ENDLESS.format(what="i"),
+        "SELECT count(*) FROM " + ", ".join(f"pets p{i}" for i in range(30)),
+        ENDLESS.format(what="group_concat(i || 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx')"),
+        "SELECT length(replace(hex(zeroblob(900000)), '00', hex(zeroblob(100000))))",
+        "SELECT repeat('x', 2000000000)",
+        "SELECT " + "(" * 5000 + "1" + ")" * 5000,
+        "SELECT '" + "x" * 3_000_000 + "'",
+        "\ud800",
+        "SELECT '\x00",
+    ],
+)
+def test_what_is_too_much_ends_soon(engine: Engine, query: str) -> None:
+    start = time.monotonic()
+    (made,) = run_queries(DATABASE, [query], engine=engine, limits=FAST)
+    assert isinstance(made, str) or made.rows <= 1
+    assert time.monotonic() - start < 20
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0  # ours are as they were
+
+
+def test_deep_and_long_queries_are_not_parsed() -> None:
+    for query in ("(" * 100_000, "SELECT " + "NOT " * 4000 + "1", "SELECT " + "-" * 100_000, "SELECT " + "f(" * 31):
+        start = time.monotonic()
+        assert named(query, "sqlite") is None
+        assert time.monotonic() - start < 5
+    made = reward["reasoning-sql"](problem(), [sql("(" * 100_000), sql("x" * 100_000)])
+    assert made.tolist() == [0, 0]
