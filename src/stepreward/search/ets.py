@@ -142,7 +142,8 @@ def ets(
         key: randomness.
         width: samples of a step, as in `rebase`.
         temperature: of the shares, as in `rebase`.
-        cost: lambda_c, the price of a node that must stay in memory; 0 with `coverage` 0 is `rebase`.
+        cost: lambda_c, the price of a node that must stay in memory; 0 with `coverage` 0 is `rebase` on the candidates
+            that would get a sample.
         coverage: lambda_s, the gain of a cluster of last steps that is kept; 1.5 at width 16 in the paper's code.
         distance: cosine distance at which two last steps mean different things, in [0, 2].
         embed: from texts to vectors; None counts character n-grams.
