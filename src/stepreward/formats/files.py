@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stepreward.core.errors import InputError, StoreError
+from stepreward.formats.archives import archived
 
 Numbered = tuple[int, Mapping[str, Any] | InputError]
 """A 1-based line or row and what stands there; an unreadable one is its error."""
@@ -42,7 +43,7 @@ def open_bytes(path: Path) -> Bytes:
 
 
 def read_rows(path: str | Path) -> Iterator[Numbered]:
-    """Rows of a file: Parquet by its name, else a JSON array if it starts with `[`, else JSON lines or JSON objects.
+    """Rows of a file: Parquet and Inspect archives by name, a JSON array if it starts with `[`, else lines or objects.
 
     All stream: no more than a row and a block is in memory. Objects may be written over several lines. A line that
     cannot be read is given as its error and costs no other; in an array or among objects it ends the file, as nothing
@@ -52,8 +53,8 @@ def read_rows(path: str | Path) -> Iterator[Numbered]:
         InputError: the file cannot be opened or unpacked at all.
     """
     path = Path(path)
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
+    if path.suffix in (".parquet", ".eval"):
+        yield from _parquet(path) if path.suffix == ".parquet" else archived(path)
         return
     number = 0
     try:
@@ -255,7 +256,9 @@ def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     try:
         with spool.open("w", encoding="utf-8") as file:
             for batch in _batches(rows):
-                made = pa.Table.from_pylist(batch).schema
+                # The columns of a table are those of its first row, and a later row may have others.
+                names = dict.fromkeys(name for row in batch for name in row)
+                made = pa.Table.from_pylist([dict.fromkeys(names) | dict(row) for row in batch]).schema
                 schema = pa.unify_schemas([schema, made], promote_options="permissive")
                 file.writelines(json.dumps(row) + "\n" for row in batch)
                 count += len(batch)

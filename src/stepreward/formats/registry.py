@@ -14,16 +14,22 @@ from stepreward.formats import (
     actprm,
     agent_prm,
     agent_process_bench,
+    anthropic_messages,
+    episodes,
     first_errors,
     fover,
     genprm,
     gsm8k,
     implicit_prm,
+    inspect_logs,
     masprm,
     math_shepherd,
     mr_ben,
     omega_prm,
+    open_telemetry,
+    openai_chat,
     openr,
+    preferences,
     prm800k,
     prm_bench,
     process_bench,
@@ -49,16 +55,22 @@ MODULES: tuple[ModuleType, ...] = (
     actprm,
     agent_prm,
     agent_process_bench,
+    anthropic_messages,
+    episodes,
     first_errors,
     fover,
     genprm,
     gsm8k,
     implicit_prm,
+    inspect_logs,
     masprm,
     math_shepherd,
     mr_ben,
     omega_prm,
+    open_telemetry,
+    openai_chat,
     openr,
+    preferences,
     prm800k,
     prm_bench,
     process_bench,
@@ -216,7 +228,7 @@ def read(path: str | Path, form: str | None = None, *, strict: bool = False, **o
     """Reads a file of any known format of solutions.
 
     Args:
-        path: .json, .jsonl or .parquet, plain or .gz.
+        path: .json, .jsonl, .eval or .parquet, plain or .gz.
         form: name of the format; detected where None.
         strict: raise at the first bad row; otherwise good rows are kept and bad ones are listed in `.bad`.
         options: of the format's reader.

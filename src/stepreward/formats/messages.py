@@ -1,0 +1,283 @@
+"""Chat messages of any provider as turns, and turns as the steps of an episode: actions of the model, observations."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem, Step
+from stepreward.formats.rows import Row, shown
+
+Reasoning = Literal["keep", "drop"]
+"""What becomes of thinking that a log records apart from the answer: it opens the action's text, or is left out."""
+MODEL = "assistant"
+Asked = Literal["lead", "request"]
+"""What is the problem: what stands before the first action, or all before the last one, as a request has it."""
+_ROLES = {"developer": "system", "function": "tool", "human": "user", "ai": MODEL, "model": MODEL}
+_NO_TURN = "write messages with a 'role' and a 'content'"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message: what one speaker said at once."""
+
+    role: str
+    """`assistant` is the model; `tool`, `user` and `system` are not."""
+    text: str
+    calls: tuple[Mapping[str, Any], ...] = ()
+    """Tool calls: `name`, `arguments`, and `id` where there is one."""
+    reasoning: str = ""
+    """Thinking that the log records apart from the text."""
+    agent: str | None = None
+    """Who speaks: a tool's name, or an agent's in a log of several."""
+    answers: str | None = None
+    """Id of the call that a tool's turn answers."""
+    images: tuple[str, ...] = ()
+    """Paths or URIs, as they stand in the log."""
+    place: int = -1
+    """0-based place of the message in the log."""
+
+    @property
+    def said(self) -> str:
+        """Text and calls, a line each."""
+        return "\n".join([part for part in (self.text, *map(spelled, self.calls)) if part])
+
+
+def spelled(call: Mapping[str, Any]) -> str:
+    """A tool call as one line of JSON, its id left out, since the same call is the same step in another run."""
+    return json.dumps({"name": call.get("name"), "arguments": call.get("arguments")}, ensure_ascii=False)
+
+
+def parsed(arguments: object) -> Any:
+    """Arguments of a call; providers write them as an object or as JSON in a string."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def list_of_messages(value: object, name: str = "messages") -> list[Mapping[str, Any]]:
+    """A list of objects.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(value, list | tuple) or not value:
+        raise InputError(f"'{name}' must be a list of messages, got {shown(value)}", remedy=_NO_TURN)
+    for i, message in enumerate(value):
+        if not isinstance(message, Mapping):
+            raise InputError(f"message {i} of '{name}' must be an object, got {shown(message)}", remedy=_NO_TURN)
+    return list(value)
+
+
+def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
+    """The turns of a message of OpenAI's, Anthropic's or Inspect's: one, and one more for each tool result in it.
+
+    Raises:
+        InputError: there is no role, or content or calls are of no known shape.
+    """
+    role = message.get("role")
+    if not isinstance(role, str) or not role:
+        raise InputError(f"message {place} needs a 'role', got {shown(role)}", remedy=_NO_TURN)
+    content = message.get("content")
+    blocks = [content] if isinstance(content, str | Mapping) else ([] if content is None else content)
+    if not isinstance(blocks, list | tuple):
+        raise InputError(f"'content' of message {place} is neither text nor a list: {shown(content)}", remedy=_NO_TURN)
+    parts = _Parts(blocks, place)
+    thinking = next((v for k in ("reasoning_content", "reasoning") if isinstance(v := message.get(k), str)), "")
+    name = message.get("name") or (message.get("function") if role == "tool" else None) or message.get("agent")
+    answers = message.get("tool_call_id")
+    whole = Turn(
+        _ROLES.get(role, role), "\n".join(parts.texts), (*parts.calls, *_calls(message, place)),
+        "\n".join([*([thinking] if thinking else []), *parts.reasoning]), name if isinstance(name, str) else None,
+        answers if isinstance(answers, str) else None, tuple(parts.images), place,
+    )  # fmt: skip
+    is_empty = not (whole.text or whole.calls or whole.reasoning or whole.images)
+    return [replace(one, place=place) for one in parts.results] + ([] if parts.results and is_empty else [whole])
+
+
+class _Parts:
+    """Content blocks sorted by what they are."""
+
+    def __init__(self, blocks: Iterable[object], place: int) -> None:
+        self.texts: list[str] = []
+        self.reasoning: list[str] = []
+        self.images: list[str] = []
+        self.calls: list[Mapping[str, Any]] = []
+        self.results: list[Turn] = []
+        for block in blocks:
+            self._add(block, place)
+
+    def _add(self, block: object, place: int) -> None:
+        if isinstance(block, str):
+            self.texts.append(block)
+            return
+        if not isinstance(block, Mapping):
+            raise InputError(f"a part of message {place} is neither text nor an object: {shown(block)}")
+        kind = block.get("type")
+        said = next((v for k in ("text", "thinking", "reasoning") if isinstance(v := block.get(k), str)), "")
+        if kind in ("thinking", "reasoning"):
+            self.reasoning.append(said)
+        elif kind == "tool_use":
+            self.calls.append(_call(block.get("name"), block.get("input"), block.get("id"), place))
+        elif kind == "tool_result":
+            inner = block.get("content")
+            nested = _Parts([inner] if isinstance(inner, str) else inner or [], place)
+            answers = block.get("tool_use_id")
+            self.results.append(
+                Turn("tool", "\n".join(nested.texts), answers=answers if isinstance(answers, str) else None,
+                     images=tuple(nested.images))
+            )  # fmt: skip
+        elif (image := _image(block)) is not None:
+            self.images.append(image)
+        elif said:
+            self.texts.append(said)
+
+
+def _image(block: Mapping[str, Any]) -> str | None:
+    """The path or URI of an image part; it is kept and never opened."""
+    value = block.get("image_url", block.get("image", block.get("source")))
+    if isinstance(value, Mapping):
+        if isinstance(data := value.get("data"), str):
+            return f"data:{value.get('media_type', 'image/png')};base64,{data}"
+        value = value.get("url", value.get("file_id"))
+    return value if isinstance(value, str) else None
+
+
+def _calls(message: Mapping[str, Any], place: int) -> list[Mapping[str, Any]]:
+    given = message.get("tool_calls")
+    if given is None:
+        given = [message["function_call"]] if isinstance(message.get("function_call"), Mapping) else []
+    if not isinstance(given, list | tuple):
+        raise InputError(f"'tool_calls' of message {place} must be a list, got {shown(given)}")
+    calls = []
+    for call in given:
+        if not isinstance(call, Mapping):
+            raise InputError(f"a tool call of message {place} must be an object, got {shown(call)}")
+        inner = call.get("function", call)
+        # Inspect names the function by a string beside the arguments; OpenAI nests both.
+        named = inner if isinstance(inner, Mapping) else {"name": inner, "arguments": call.get("arguments")}
+        calls.append(_call(named.get("name"), named.get("arguments"), call.get("id"), place))
+    return calls
+
+
+def _call(name: object, arguments: object, number: object, place: int) -> Mapping[str, Any]:
+    if not isinstance(name, str) or not name:
+        raise InputError(f"a tool call of message {place} has no name: {shown(name)}", remedy="drop the row")
+    return {"name": name, "arguments": parsed(arguments), **({"id": number} if isinstance(number, str) else {})}
+
+
+def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """All turns of a log; a tool's turn is given the name of the tool that was called, where its message has none."""
+    return named([turn for place, message in enumerate(messages) for turn in read_message(message, place)])
+
+
+def named(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with tools named by the calls that they answer."""
+    tools = {call["id"]: call["name"] for turn in turns for call in turn.calls if "id" in call}
+    return [
+        replace(turn, agent=tools.get(turn.answers)) if turn.role == "tool" and turn.agent is None else turn
+        for turn in turns
+    ]
+
+
+def is_action(turn: Turn, agent: str = "") -> bool:
+    """Whether the model, or the one agent of interest, made the turn."""
+    return turn.role == MODEL and agent in ("", turn.agent)
+
+
+def step_of(turn: Turn, *, agent: str = "", reasoning: Reasoning = "keep") -> Step:
+    """The turn as a step, its message's place and calls in the step's meta.
+
+    Other agents' messages are observations under the role `user`: to the agent of interest they are input.
+
+    Raises:
+        InputError: an unknown option.
+    """
+    if reasoning not in ("keep", "drop"):
+        raise InputError(f"reasoning must be keep or drop, got {reasoning!r}")
+    acts = is_action(turn, agent)
+    thought = turn.reasoning if reasoning == "keep" else ""
+    meta: dict[str, Any] = {"message": turn.place}
+    meta |= {"tool_calls": [dict(call) for call in turn.calls]} if turn.calls else {}
+    meta |= {"tool_call_id": turn.answers} if turn.answers else {}
+    meta |= {"reasoning": thought} if thought else {}
+    return Step(
+        "\n".join([part for part in (thought, turn.said) if part]) + "\n", kind="action" if acts else "observation",
+        role=turn.role if acts or turn.role != MODEL else "user", agent=turn.agent, images=turn.images, meta=meta,
+    )  # fmt: skip
+
+
+def episode(
+    turns: Sequence[Turn],
+    name: str,
+    *,
+    reference: str | None = None,
+    meta: Mapping[str, Any] | None = None,
+    agent: str = "",
+    reasoning: Reasoning = "keep",
+    problem: Asked = "lead",
+) -> tuple[Problem, tuple[Step, ...]]:
+    """A log as a problem and its steps.
+
+    Args:
+        turns: the log.
+        name: the problem's id.
+        reference: gold answer.
+        meta: of the problem.
+        agent: whose turns alone are actions; every agent's where empty.
+        reasoning: whether thinking opens an action's text.
+        problem: where it ends, before the first action or before the last.
+
+    Raises:
+        InputError: the model, or that agent, says nothing, or an unknown option.
+    """
+    if problem not in ("lead", "request"):
+        raise InputError(f"problem must be lead or request, got {problem!r}")
+    acts = [i for i, turn in enumerate(turns) if is_action(turn, agent)]
+    if not acts:
+        who = f"agent {agent!r}" if agent else "the model"
+        speakers = ", ".join(sorted({turn.agent or turn.role for turn in turns})) or "nobody"
+        raise InputError(f"no message is of {who}; there are messages of {speakers}", remedy="drop the row")
+    start = acts[0] if problem == "lead" else acts[-1]
+    asked = tuple({"role": turn.role, "content": turn.said} for turn in turns[:start])
+    seen = tuple(image for turn in turns[:start] for image in turn.images)
+    more = {**(meta or {}), **({"images": list(seen)} if seen else {})}
+    made = Problem(name, asked or "", reference=reference, meta=more)
+    return made, tuple(step_of(turn, agent=agent, reasoning=reasoning) for turn in turns[start:])
+
+
+def outcome_of(value: object, name: str, scale: float = 1.0) -> float:
+    """A reward as an outcome in [0, 1]: `value / scale`; None is NaN.
+
+    Raises:
+        InputError: it is no number, or not in [0, scale].
+    """
+    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+        raise InputError(f"scale must be a positive number, got {scale!r}", remedy="pass the largest reward")
+    if value is None:
+        return math.nan
+    if not isinstance(value, bool | int | float) or (math.isfinite(value) and not 0 <= value / scale <= 1):
+        what = f"'{name}' must be a number in [0, {scale:g}], got {shown(value)}"
+        raise InputError(what, remedy="pass the largest reward as --read scale=NUMBER, or repair the row")
+    if math.isinf(value):
+        raise InputError(f"'{name}' must be a number in [0, {scale:g}], got {shown(value)}", remedy="repair the row")
+    return float(value) / scale
+
+
+def chosen_outcome(row: Row, field: str, scale: float) -> float:
+    """The outcome that a row records: in the field named, or else in `reward`, `outcome` or `success`; NaN if none.
+
+    Raises:
+        InputError: the field named is missing, or its value is no outcome.
+    """
+    if field and field not in row:
+        raise InputError(f"field '{field}' of the outcome is missing", remedy=f"the row has {', '.join(map(str, row))}")
+    name = field or next((name for name in ("reward", "outcome", "success") if row.get(name) is not None), "")
+    return outcome_of(row.get(name), name, scale) if name else math.nan

@@ -1,0 +1,226 @@
+"""OpenAI chat-completions logs: rows of messages, and requests with their responses, tool calls included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.types import Step
+from stepreward.formats.format import Format
+from stepreward.formats.messages import (
+    Asked,
+    Reasoning,
+    chosen_outcome,
+    episode,
+    list_of_messages,
+    spelled,
+    turns_of,
+)
+from stepreward.formats.rows import Floats, Row, annotated, label_array, null_for_nan, rest_of, shown, text_or_none
+
+LABELS, FIRST = "message_labels", "first_error_message"
+_OWN = ("messages", "request", "response", "body", "choices", "reward", "reference", LABELS, FIRST)
+_BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking"})
+_ELSEWHERE = frozenset({"step_labels", "samples", "simulations", "trajectory_format", "chosen", "rejected", "history"})
+"""Fields of other formats that have messages too."""
+
+
+def request_of(row: Row) -> Mapping[str, Any]:
+    """The request in a log of requests and responses: under `request` or `body`, or the row itself."""
+    for name in ("request", "body"):
+        inner = row.get(name)
+        if isinstance(inner, Mapping):
+            return request_of(inner) if isinstance(inner.get("body"), Mapping) else inner
+    return row
+
+
+def response_of(row: Row) -> Mapping[str, Any]:
+    """The response in such a log, or nothing."""
+    inner = row.get("response")
+    if not isinstance(inner, Mapping):
+        return {}
+    return inner["body"] if isinstance(inner.get("body"), Mapping) else inner
+
+
+def anthropic_style(row: Row) -> bool:
+    """Whether a row of messages is Anthropic's: a system prompt beside the messages, or its kinds of blocks."""
+    request, response = request_of(row), response_of(row)
+    messages = request.get("messages")
+    if "choices" in response or not isinstance(messages, list):
+        return False
+    if response.get("type") == "message" or isinstance(request.get("system"), str | list):
+        return True
+    return any(
+        isinstance(block, Mapping) and isinstance(block.get("type"), str) and block["type"] in _BLOCKS
+        for message in messages if isinstance(message, Mapping) and isinstance(message.get("content"), list)
+        for block in message["content"]
+    )  # fmt: skip
+
+
+def has_messages(row: Row) -> bool:
+    """Whether a row is a chat log of some provider's and of no other format with messages."""
+    messages = request_of(row).get("messages")
+    first = messages[0] if isinstance(messages, list) and messages else None
+    return isinstance(first, Mapping) and "role" in first and not _ELSEWHERE & row.keys()
+
+
+def matches(row: Row) -> bool:
+    """Whether a row looks like an OpenAI chat log."""
+    return has_messages(row) and not anthropic_style(row)
+
+
+def identity(row: Row, form: str, number: int) -> str:
+    """The id that a row states, its own or its response's, or else one made of the format and the row's number."""
+    for name in ("id", "custom_id", "request_id", "conversation_id", "uuid"):
+        value = row.get(name, response_of(row).get(name))
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return f"{form}-{value}"
+    return f"{form}-{number}"
+
+
+def read(
+    row: Row,
+    number: int,
+    *,
+    agent: str = "",
+    problem: Asked = "lead",
+    outcome: str = "",
+    scale: float = 1.0,
+    reasoning: Reasoning = "keep",
+) -> Iterator[Annotated]:
+    """Reads `messages`, or `request` with the `choices` of its `response`; a trajectory for each choice.
+
+    Messages of the assistant, with their tool
+    calls as JSON, are actions; messages of tools, users and others are observations. `message_labels`, one label a
+    message and null where there is none, are read if they are there.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `id`.
+        agent: `name` of the agent whose messages alone are actions; those of all where empty.
+        problem: all before the first action, or before the last, as if earlier ones were examples or someone else's.
+        outcome: field of the outcome; `reward`, `outcome` or `success` where empty.
+        scale: the largest reward; outcomes are rewards divided by it.
+        reasoning: whether `reasoning_content` opens an action's text.
+
+    Raises:
+        InputError: the messages have another shape, none is of the assistant, or a label or reward is none.
+    """
+    request, response = request_of(row), response_of(row)
+    messages = list_of_messages(request.get("messages"))
+    choices = response.get("choices", row.get("choices"))
+    if choices is not None and not isinstance(choices, list):
+        raise InputError(f"'choices' must be a list, got {shown(choices)}", remedy="drop the row")
+    ends: list[list[Mapping[str, Any]]] = [list_of_messages([_answer(one)], "choices") for one in choices or []] or [[]]
+    won = chosen_outcome(row, outcome, scale)
+    model = response.get("model") or request.get("model") or ""
+    for place, end in enumerate(ends):
+        turns = turns_of([*messages, *end])
+        task, steps = episode(
+            turns, identity(row, "openai-chat", number), reference=text_or_none(row.get("reference")), agent=agent,
+            reasoning=reasoning, problem=problem,
+        )  # fmt: skip
+        labels, first = _labels(row, steps, len(messages) + len(end))
+        meta = {**rest_of(row, *_OWN), **rest_of(request, *_OWN), **({"choice": place} if len(ends) > 1 else {})}
+        meta |= {"response_id": response["id"]} if isinstance(response.get("id"), str) else {}
+        yield annotated(task, steps, labels, "openai-chat annotators", policy=str(model), outcome=won,
+                        first_error=first, meta=meta)  # fmt: skip
+
+
+def _answer(choice: object) -> object:
+    return choice.get("message", choice) if isinstance(choice, Mapping) else choice
+
+
+def _labels(row: Row, steps: tuple[Step, ...], count: int) -> tuple[Floats, int | None]:
+    """The labels of steps by their messages' places, and the first error among them."""
+    labels = np.full(len(steps), np.nan)
+    if row.get(LABELS) is not None:
+        of = label_array(row[LABELS], count, name=LABELS)
+        labels = np.array([of[step.meta["message"]] if step.kind == "action" else np.nan for step in steps])
+    marked = row.get(FIRST)
+    if marked is None:
+        return labels, None
+    places = [step.meta["message"] for step in steps]
+    if isinstance(marked, int) and 0 <= marked < places[0]:
+        # What was wrong is part of the problem now; the steps after it stand on it.
+        return labels, None
+    first = -1 if marked == -1 else places.index(marked) if marked in places else None
+    if first is None or (first >= 0 and labels[first] != 0) or (labels[: first if first >= 0 else None] == 0).any():
+        what = f"'{FIRST}' must be the first message labelled 0, or -1, got {shown(marked)}"
+        raise InputError(what, remedy="count messages from 0")
+    return labels, first
+
+
+def write(item: Annotated) -> dict[str, Any]:
+    """One row of `messages`, with `reward`, `message_labels` and `first_error_message` where they are known.
+
+    Steps that were read from messages are the same messages again; other steps that follow each other under one role
+    are one message, which has a label only if it is one step.
+    """
+    trajectory = item.trajectory
+    messages: list[dict[str, Any]] = [dict(message) for message in trajectory.problem.messages if message["content"]]
+    if trajectory.problem.meta.get("images") and messages:
+        messages[-1]["content"] = _with_images(messages[-1]["content"], trajectory.problem.meta["images"])
+    labels: list[float | None] = [None] * len(messages)
+    places: list[int] = []
+    known = null_for_nan(item.labels)
+    for i, step in enumerate(trajectory.steps):
+        before = trajectory.steps[i - 1] if i else None
+        if before is not None and _continues(before, step):
+            messages[-1]["content"] += step.text
+            labels[-1] = None
+        else:
+            messages.append(_message(step))
+            labels.append(known[i])
+        places.append(len(messages) - 1)
+    row: dict[str, Any] = {**item.meta, "messages": messages}
+    row |= {} if trajectory.problem.reference is None else {"reference": trajectory.problem.reference}
+    row |= {} if np.isnan(trajectory.outcome) else {"reward": trajectory.outcome}
+    row |= {LABELS: labels} if any(label is not None for label in labels) else {}
+    alone = item.first_error is not None and (item.first_error < 0 or labels[places[item.first_error]] == 0)
+    if item.first_error is not None and alone and LABELS in row:
+        row[FIRST] = places[item.first_error] if item.first_error >= 0 else -1
+    return row
+
+
+def _continues(before: Step, step: Step) -> bool:
+    """Whether two steps are parts of one message."""
+    return "message" not in step.meta and (before.role, before.agent, before.kind) == (step.role, step.agent, step.kind)
+
+
+def _message(step: Step) -> dict[str, Any]:
+    calls = step.meta.get("tool_calls") or []
+    text = step.text.removesuffix("\n") if "message" in step.meta else step.text
+    reasoning = step.meta.get("reasoning") or ""
+    if reasoning:
+        text = text.removeprefix(reasoning).removeprefix("\n")
+    text = text.removesuffix("\n".join(map(spelled, calls))).removesuffix("\n") if calls else text
+    content: Any = _with_images(text, step.images) if step.images else text
+    made: dict[str, Any] = {"role": step.role, "content": content or (None if calls else "")}
+    made |= {"reasoning_content": reasoning} if reasoning else {}
+    made |= {"tool_calls": [_written(call) for call in calls]} if calls else {}
+    made |= {"name": step.agent} if step.agent else {}
+    return made | ({"tool_call_id": step.meta["tool_call_id"]} if "tool_call_id" in step.meta else {})
+
+
+def _with_images(text: str, images: Any) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    return [*parts, *({"type": "image_url", "image_url": {"url": image}} for image in images)]
+
+
+def _written(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The call as the provider writes it: arguments as JSON in a string."""
+    arguments = call.get("arguments")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    named = {"type": "function", "function": {"name": call.get("name"), "arguments": text}}
+    return {"id": call["id"], **named} if "id" in call else named
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("openai-chat", "OpenAI chat-completions logs with tool calls", matches, read, write),
+)
