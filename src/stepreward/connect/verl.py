@@ -27,6 +27,8 @@ from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 
 GIVEN = frozenset(("rewards", "outcome", "group", "offsets", "lengths"))
 """Data that verl's batches hold."""
+WHOLE = GIVEN - {"rewards"}
+"""What methods ask for that give a trajectory's steps all the same, so that rows need no cutting."""
 PREFIX = "stepreward_"
 Estimator = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 _log = logging.getLogger(__name__)
@@ -66,9 +68,10 @@ def estimator(method: Method[..., Any]) -> Estimator:
         if index is None:
             raise InputError("verl gave no index of prompts", remedy="use a release that passes index to estimators")
         with torch.no_grad():
-            spans = spans_of(token_level_rewards, response_mask)
-            data = _data(token_level_rewards, spans, index, non_tensor_batch or {})
-            made = to_tokens(method.take(data, **_settings(config)), spans)
+            group = torch.as_tensor(np.unique(np.asarray(index).astype(str), return_inverse=True)[1])
+            group = group.to(token_level_rewards.device)
+            parts = (method, token_level_rewards, response_mask, group, non_tensor_batch or {}, _settings(config))
+            made = _by_row(*parts) if set(method.data) <= WHOLE else _by_step(*parts)
             advantages = made.to(token_level_rewards.dtype)
         return advantages, advantages
 
@@ -83,7 +86,46 @@ def spans_of(token_level_rewards: torch.Tensor, response_mask: torch.Tensor) -> 
     return from_mask(response_mask, token_level_rewards != 0)
 
 
-def _data(rewards: torch.Tensor, spans: TokenSpans, index: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _by_row(
+    method: Method[..., Any],
+    rewards: torch.Tensor,
+    mask: torch.Tensor,
+    group: torch.Tensor,
+    extra: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> torch.Tensor:
+    """(B, T) advantages by a method for which a trajectory is as good as one long step."""
+    own, lengths = mask.bool(), mask.sum(dim=1)
+    if "outcome" in extra:
+        outcome = torch.as_tensor(np.asarray(extra["outcome"], np.float64), device=rewards.device)
+    else:
+        last = _last(own, lengths)
+        outcome = rewards.gather(1, last[:, None])[:, 0].double() * (lengths > 0)
+    offsets = torch.arange(mask.shape[0] + 1, device=rewards.device)
+    data = {"outcome": outcome, "group": group, "offsets": offsets, "lengths": lengths}
+    made: torch.Tensor = method.take(data, **settings)
+    nothing = torch.zeros((), dtype=rewards.dtype, device=rewards.device)
+    return torch.where(own, made.to(rewards.dtype)[:, None], nothing)
+
+
+def _last(own: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """(B,) the policy's last token of each row, the first where it has none. Without gaps the lengths tell."""
+    begins = own[:, 1:] > own[:, :-1]
+    if not begins.any() and bool((own[:, 0] | (lengths == 0)).all()):
+        return (lengths - 1).clamp(min=0)
+    return own.shape[1] - 1 - own.flip(1).to(torch.uint8).argmax(dim=1)
+
+
+def _by_step(
+    method: Method[..., Any],
+    rewards: torch.Tensor,
+    mask: torch.Tensor,
+    group: torch.Tensor,
+    extra: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> torch.Tensor:
+    """(B, T) advantages by a method that looks at steps."""
+    spans = spans_of(rewards, mask)
     row, last = spans.row, spans.end - 1
     steps = rewards.double()[row, last]
     offsets = spans.offsets
@@ -97,14 +139,9 @@ def _data(rewards: torch.Tensor, spans: TokenSpans, index: Any, extra: Mapping[s
     else:
         outcome[real] = steps[ends[real]]
         steps[ends[real]] = 0.0
-    _, group = np.unique(np.asarray(index).astype(str), return_inverse=True)
-    return {
-        "rewards": steps,
-        "outcome": outcome,
-        "group": torch.as_tensor(group, device=rewards.device),
-        "offsets": offsets,
-        "lengths": spans.lengths,
-    }
+    data = {"rewards": steps, "outcome": outcome, "group": group, "offsets": offsets, "lengths": spans.lengths}
+    made: torch.Tensor = to_tokens(method.take(data, **settings), spans)
+    return made
 
 
 def _settings(config: Any) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def whitened_outcome(outcome: Array, offsets: Array, lengths: Array, *, epsilon:
     "reinforce++-baseline",
     paper="arXiv:2501.03262",
     equation="section 3.3",
-    note="the group's mean first, then whitening over the tokens of the batch",
+    note="the group's mean first, then whitening over the tokens of the batch. A group of one counts as 0, in verl as "
+    "its raw score",
     objective="outcome",
     invariant=SHIFT_SPLIT_NEUTRAL,
 )
@@ -141,7 +142,7 @@ def whitened_group_centred(
     "opo",
     paper="arXiv:2505.23585",
     equation="the optimal baseline under equal token gradients",
-    note="as in verl: the baseline holds the trajectory's own outcome",
+    note="as in verl: the baseline holds the trajectory's own outcome. A group of one gets 0, in verl its raw score",
     objective="outcome",
     invariant=("shift", "split"),
 )
@@ -165,7 +166,8 @@ def length_weighted_baseline(outcome: Array, group: Array, offsets: Array, lengt
     "gdpo",
     paper="arXiv:2601.05242",
     equation="section 3",
-    note="each component standardised in its group, weighted, summed, then whitened over the batch",
+    note="each component standardised in its group, weighted, summed, then whitened over the batch's trajectories; "
+    "verl whitens over tokens, so that long ones count more",
     objective="components",
     invariant=("split", "neutral"),
 )
@@ -220,6 +222,44 @@ def generalised_advantage(
     paid = rewards + trajectories.at_end(outcome)
     difference = paid + discount * trajectories.next(values) - values
     return trajectories.to_go(difference, discount=discount * decay)
+
+
+@credit.method(
+    "ppo",
+    paper="arXiv:1707.06347",
+    equation="Eq. 11, whitened",
+    note="generalised advantages whitened over the tokens of the batch, as verl and OpenRLHF do; the clipped loss is "
+    "the trainer's",
+    objective="return",
+    invariant=("neutral",),
+)
+def whitened_generalised_advantage(
+    rewards: Array,
+    outcome: Array,
+    values: Array,
+    offsets: Array,
+    lengths: Array,
+    *,
+    discount: float = 1.0,
+    decay: float = 1.0,
+    epsilon: float = 1e-8,
+) -> Array:
+    """Standardises generalised advantages over all tokens of the batch, so that their scale stays the same.
+
+    Where each token is a step, it is the estimator of token-level PPO.
+
+    Args:
+        rewards: (N,).
+        outcome: (B,).
+        values: (N,) value before each step.
+        offsets: (B + 1,).
+        lengths: (N,) tokens of each step.
+        discount: of later rewards, in [0, 1].
+        decay: lambda in [0, 1].
+        epsilon: added to the variance.
+    """
+    made = generalised_advantage(rewards, outcome, values, offsets, discount=discount, decay=decay)
+    return whitened(made, lengths, epsilon=epsilon) if made.shape[0] else made
 
 
 def _spread(values: Array, offsets: Array) -> Array:

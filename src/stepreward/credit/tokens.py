@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace, device, size
+from array_api_compat import array_namespace, device
 
 from stepreward.core.errors import InputError
 from stepreward.credit.segments import Array
@@ -52,18 +52,26 @@ def from_mask(mask: Array, ends: Array | None = None) -> TokenSpans:
             leaves runs whole, as turns of an agent are. A separator belongs to the step that it ends.
     """
     xp = array_namespace(mask)
-    own = mask != 0
-    no = xp.zeros_like(own[:, :1])
-    before = xp.concat([no, own[:, :-1]], axis=1)
-    starts = own & ~before
+    rows, width = int(mask.shape[0]), int(mask.shape[1])
+    # One row after another: a step begins where the mask does, where a row does, and where the token before ended one.
+    own = xp.reshape(xp.astype(mask, xp.bool), (-1,))
+    breaks = own ^ _after(own)
+    breaks[:: max(width, 1)] |= own[:: max(width, 1)]
     if ends is not None:
-        # A step may only begin where the token before is the policy's and ends one; a run's first token always does.
-        starts = starts | (own & xp.concat([no, (ends != 0)[:, :-1]], axis=1) & before)
-    row, start = xp.nonzero(starts)
-    stops = own & ~xp.concat([own[:, 1:], no], axis=1)
-    stops = stops | (own & xp.concat([starts[:, 1:], no], axis=1))
-    _, last = xp.nonzero(stops)
-    return TokenSpans(row, start, last + 1, (int(mask.shape[0]), int(mask.shape[1])))
+        breaks |= own & _after(xp.reshape(xp.astype(ends, xp.bool), (-1,)) & own)
+    edge = xp.full(1, rows * width, dtype=xp.int64, device=device(mask))
+    place = xp.concat([xp.nonzero(breaks)[0], edge])
+    # A break at one of the policy's tokens begins a step, and whatever break is next ends it.
+    begins = own[place[:-1]]
+    start, end = place[:-1][begins], place[1:][begins]
+    first = start // max(width, 1) * width
+    return TokenSpans(start // max(width, 1), start - first, end - first, (rows, width))
+
+
+def _after(flat: Array) -> Array:
+    """(M,) what stands before each entry, False before the first."""
+    xp = array_namespace(flat)
+    return xp.concat([xp.zeros_like(flat[:1]), flat[:-1]])
 
 
 def to_tokens(advantages: Array, spans: TokenSpans) -> Array:
@@ -74,21 +82,25 @@ def to_tokens(advantages: Array, spans: TokenSpans) -> Array:
         spans: of the same N steps.
 
     Raises:
-        InputError: another number of advantages than steps, or a span outside its row.
+        InputError: another number of advantages than steps, a span outside its row, or spans that overlap or are not in
+            order of row and place.
     """
     if advantages.shape[0] != len(spans):
         raise InputError(f"{advantages.shape[0]} advantages for {len(spans)} steps", remedy="pass one a step")
     xp = array_namespace(advantages)
-    made = xp.zeros(spans.shape, dtype=advantages.dtype, device=device(advantages))
+    rows, width = spans.shape
     lengths = spans.lengths
-    if not size(lengths):
-        return made
-    if bool(xp.any((lengths < 0) | (spans.start < 0) | (spans.end > spans.shape[1]))):
-        raise InputError(
-            f"a span lies outside its row of {spans.shape[1]} tokens", remedy="pass 0 <= start <= end <= T"
-        )
-    step = xp.repeat(xp.arange(len(spans), device=device(lengths)), lengths)
-    begins = xp.cumulative_sum(lengths) - lengths
-    token = xp.arange(step.shape[0], device=device(lengths)) - begins[step] + spans.start[step]
-    made[spans.row[step], token] = advantages[step]
-    return made
+    if bool(xp.any((lengths < 0) | (spans.start < 0) | (spans.end > width))):
+        raise InputError(f"a span lies outside its row of {width} tokens", remedy="pass 0 <= start <= end <= T")
+    # All tokens are gaps and steps by turns: before each step a gap, which may be empty, and one at the end.
+    place = device(lengths)
+    begins, stops = spans.row * width + spans.start, spans.row * width + spans.end
+    edge = xp.asarray([rows * width], dtype=stops.dtype, device=place)
+    gaps = xp.concat([begins, edge]) - xp.concat([xp.zeros_like(edge), stops])
+    if bool(xp.any(gaps < 0)):
+        raise InputError("spans overlap or are not in order", remedy="sort steps by row and place")
+    repeats = xp.zeros(2 * len(spans) + 1, dtype=stops.dtype, device=place)
+    repeats[0::2], repeats[1::2] = gaps, lengths
+    values = xp.zeros(2 * len(spans) + 1, dtype=advantages.dtype, device=device(advantages))
+    values[1::2] = advantages
+    return xp.reshape(xp.repeat(values, repeats), spans.shape)
