@@ -229,12 +229,24 @@ def test_the_filter_keeps_as_many_as_told_and_both_sides_as_even_as_it_can(batch
         wanted = math.ceil(keep * len(rows) - 1e-9)
         good = min(len(right), max(wanted - len(wrong), (wanted + 1) // 2))
         score = {i: float(np.mean([s[0] for s in batch[i][2]])) for i in rows}
-        kept = sorted(right, key=lambda i: -score[i])[:good] + sorted(wrong, key=lambda i: score[i])[: wanted - good]
-        outcomes = [batch[i][1] for i in kept]
+        weight = {**least({i: -score[i] for i in right}, good), **least({i: score[i] for i in wrong}, wanted - good)}
+        size = sum(weight.values())
+        centre = sum(weight[i] * batch[i][1] for i in rows) / size
+        square = sum(weight[i] * (batch[i][1] - centre) ** 2 for i in rows)
+        deviation = math.sqrt(square / (size - 1 if size > 1 else 1.0)) + 1e-6
         for i in rows:
-            at = d["offsets"][i]
-            expected = z(batch[i][1], outcomes) if i in kept else 0.0
-            assert made[at] == pytest.approx(expected, abs=1e-5)
+            expected = weight[i] * (batch[i][1] - centre) / deviation
+            assert made[d["offsets"][i]] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def least(values: dict[int, float], n: int) -> dict[int, float]:
+    """1 for the n least, 0 for the others; those that are equal at the border share what is left."""
+    made = {}
+    for i, value in values.items():
+        below = sum(other < value - 1e-12 for other in values.values())
+        ties = sum(abs(other - value) <= 1e-12 for other in values.values())
+        made[i] = min(max((n - below) / ties, 0.0), 1.0)
+    return made
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ B trajectories, N steps of all of them. NumPy or torch in, the same out.
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from stepreward.core.catalog import credit
 from stepreward.credit.segments import Array, Groups, Trajectories
@@ -190,8 +190,7 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
     kept_good = xp.minimum(good, xp.maximum(wanted - (n - good), xp.floor((wanted + 1) / 2)))
     share = xp.where(right > 0, kept_good, wanted - kept_good)
     sides = Groups(2 * groups.of + xp.astype(right, groups.of.dtype))
-    place = _place(sides.of, xp.where(right > 0, -mean, mean))
-    kept = xp.astype(place < share, mean.dtype)
+    kept = _kept(sides, xp.where(right > 0, -mean, mean), share)
     size = groups.total(kept)
     centre = groups.total(kept * outcome) / size
     free = xp.where(size > 1, size - 1, xp.ones_like(size))
@@ -199,16 +198,19 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
     return trajectories.spread(kept * (outcome - centre) / (deviation + EPSILON))
 
 
-def _place(of: Array, values: Array) -> Array:
-    """(B,) members of each one's group before it in ascending order of values, the earlier of equals first."""
+def _kept(groups: Groups, values: Array, share: Array) -> Array:
+    """(B,) 1 for the `share` members of each group with the least values, else 0; equal ones share the last place."""
     xp = array_namespace(values)
     order = xp.argsort(values, stable=True)
-    order = order[xp.argsort(of[order], stable=True)]
-    ordered = of[order]
-    first = xp.searchsorted(ordered, ordered)
+    order = order[xp.argsort(groups.of[order], stable=True)]
+    ordered = groups.of[order]
     place = xp.zeros_like(values)
-    place[order] = xp.astype(xp.arange(values.shape[0], device=order.device) - first, values.dtype)
-    return place
+    first = xp.searchsorted(ordered, ordered)
+    place[order] = xp.astype(xp.arange(values.shape[0], device=device(values)) - first, values.dtype)
+    equal = Groups.of_pairs(groups.of, xp.unique_inverse(values).inverse_indices)
+    ties = equal.count(values)
+    before = equal.mean(place) - (ties - 1) / 2
+    return xp.clip((share - before) / ties, 0.0, 1.0)
 
 
 @credit.method(
