@@ -8,7 +8,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace, device
 
 from stepreward.core.catalog import credit
-from stepreward.credit.segments import Array, Groups, Trajectories
+from stepreward.credit.segments import Array, Groups, Trajectories, typed
 
 EPSILON = 1e-6
 
@@ -150,7 +150,7 @@ def wrong_steps_pay(
     trajectories = Trajectories(offsets, rewards.shape[0])
     fine = xp.astype(rewards < threshold, rewards.dtype) * process
     paid = whole * trajectories.spread(outcome) - fine
-    groups, tokens = Groups(trajectories.spread(group)), lengths + 0 * rewards
+    groups, tokens = Groups(trajectories.spread(group)), typed(lengths, rewards)
     mean, size = groups.mean(paid, tokens), groups.total(tokens)
     free = size - 1
     square = groups.total(tokens * (paid - mean) ** 2) / xp.where(free > 0, free, xp.ones_like(free))

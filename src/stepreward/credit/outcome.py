@@ -6,7 +6,7 @@ B trajectories, N steps of all of them. NumPy or torch in, the same out.
 from __future__ import annotations
 
 from stepreward.core.catalog import credit
-from stepreward.credit.segments import Alone, Array, Groups, Trajectories, whitened
+from stepreward.credit.segments import Alone, Array, Groups, Trajectories, typed, whitened
 
 SHIFT_SPLIT_NEUTRAL = ("shift", "split", "neutral")
 """What never looks at step scores cannot be moved by them."""
@@ -158,7 +158,7 @@ def length_weighted_baseline(outcome: Array, group: Array, offsets: Array, lengt
         lengths: (N,) tokens of each step.
     """
     trajectories = Trajectories(offsets, lengths.shape[0])
-    tokens = trajectories.total(lengths + 0 * trajectories.spread(outcome))
+    tokens = trajectories.total(typed(lengths, outcome))
     return trajectories.spread(outcome - Groups(group).mean(outcome, tokens))
 
 
@@ -259,7 +259,7 @@ def whitened_generalised_advantage(
         epsilon: added to the variance.
     """
     made = generalised_advantage(rewards, outcome, values, offsets, discount=discount, decay=decay)
-    return whitened(made, lengths, epsilon=epsilon) if made.shape[0] else made
+    return whitened(made, lengths, epsilon=epsilon)
 
 
 def _spread(values: Array, offsets: Array) -> Array:

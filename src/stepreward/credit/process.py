@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit, shape
 from stepreward.credit import shaping
-from stepreward.credit.segments import Array, Groups, Trajectories
+from stepreward.credit.segments import Array, Groups, Trajectories, typed
 
 Unit = Literal["step", "token"]
 
@@ -184,7 +184,7 @@ def centred_process_and_outcome(
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
     groups = Groups(group)
-    tokens = lengths + 0 * rewards
+    tokens = typed(lengths, rewards)
     per_token = trajectories.mean(rewards, tokens)
     baseline = tokens * trajectories.spread(groups.mean_of_others(per_token))
     centred = trajectories.to_go(rewards - baseline)
@@ -225,7 +225,7 @@ def soft_minimum_to_go(
     trajectories = Trajectories(offsets, rewards.shape[0])
     groups = Groups(group)
     moved = shaping.soft_minimum(rewards, offsets, temperature=temperature)
-    size = (lengths if baseline == "token" else 0 * lengths + 1) + 0 * rewards
+    size = typed(lengths, rewards) if baseline == "token" else array_namespace(rewards).ones_like(rewards)
     given, sizes = trajectories.total(moved), trajectories.total(size)
     rest = groups.total(sizes) - sizes
     xp = array_namespace(rewards)

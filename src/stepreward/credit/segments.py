@@ -32,6 +32,11 @@ def sum_by(values: Array, index: Array, n: int) -> Array:
     return xp.zeros(n, dtype=values.dtype, device=values.device).index_add_(0, index, values)
 
 
+def typed(values: Array, like: Array) -> Array:
+    """The values in the type of `like`: NumPy would make float64 of integers and float32."""
+    return array_namespace(values).astype(values, like.dtype)
+
+
 class Trajectories:
     """Where the steps of each trajectory lie in a flat array.
 
@@ -161,10 +166,11 @@ class Groups:
         return sum_by(values, self.of, self.n)[self.of]
 
     def mean(self, values: Array, weights: Array | None = None) -> Array:
-        """(M,) mean of each one's group, weighted if weights (M,) are given."""
+        """(M,) mean of each one's group, weighted if weights (M,) are given; 0 where all of them are 0."""
         if weights is None:
             return self.total(values) / self.count(values)
-        return self.total(values * weights) / self.total(weights)
+        xp, size = array_namespace(values), self.total(weights)
+        return self.total(values * weights) / xp.where(size > 0, size, xp.ones_like(size))
 
     def mean_of_others(self, values: Array, *, alone: float = 0.0) -> Array:
         """(M,) mean of the other members; `alone` where there is none."""
@@ -212,6 +218,8 @@ def whitened(values: Array, weights: Array | None = None, *, epsilon: float = 1e
         centre: subtract the mean; if not, only the scale is changed.
     """
     xp = array_namespace(values)
+    if not values.shape[0]:
+        return values
     counts = xp.ones_like(values) if weights is None else xp.astype(weights, values.dtype)
     size = xp.sum(counts)
     mean = xp.sum(values * counts) / size

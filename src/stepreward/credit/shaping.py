@@ -6,10 +6,10 @@ N steps of all trajectories, one after another, with `offsets` (B + 1,). NumPy o
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from stepreward.core.catalog import shape
-from stepreward.credit.segments import Array, Groups, Trajectories, whitened
+from stepreward.credit.segments import Array, Groups, Trajectories, typed, whitened
 
 
 @shape.method("clip", paper="arXiv:2410.15115", equation="section 4.2: r' = min(r - eta, 0)")
@@ -181,7 +181,7 @@ def batch_standardised(rewards: Array, *, epsilon: float = 1e-8, centre: bool = 
         epsilon: added to the variance.
         centre: subtract the mean; if not, only the scale is changed.
     """
-    return whitened(rewards, epsilon=epsilon, centre=centre) if rewards.shape[0] else rewards
+    return whitened(rewards, epsilon=epsilon, centre=centre)
 
 
 @shape.method("length-penalty", note="folklore: a fine for each token above what is free")
@@ -197,7 +197,7 @@ def fined_by_length(rewards: Array, lengths: Array, *, weight: float = 0.01, fre
         free: tokens of a step that cost nothing.
     """
     xp = array_namespace(rewards)
-    over = lengths + 0 * rewards - free
+    over = typed(lengths, rewards) - free
     return rewards - weight * xp.maximum(over, xp.zeros_like(over))
 
 
@@ -213,13 +213,13 @@ def fined_by_repetition(rewards: Array, said: Array, offsets: Array, *, fine: fl
     """
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
-    words = Groups.of_pairs(trajectories.of, said)
-    first = xp.full(words.n, rewards.shape[0], dtype=trajectories.offsets.dtype, device=device(rewards))
-    steps = xp.arange(rewards.shape[0], dtype=first.dtype, device=device(rewards))
-    # Written from the last step to the first, so that the first one stays.
-    backwards = xp.flip(steps)
-    first[words.of[backwards]] = backwards
-    return xp.where(first[words.of] == steps, rewards, xp.full_like(rewards, -fine))
+    words = Groups.of_pairs(trajectories.of, said).of
+    order = xp.argsort(words, stable=True)
+    sorted_words = words[order]
+    # The first of each run of equal words, which a stable sort leaves in order, is where they were said first.
+    again = xp.zeros_like(words, dtype=xp.bool)
+    again[order[1:]] = sorted_words[1:] == sorted_words[:-1]
+    return xp.where(again, xp.full_like(rewards, -fine), rewards)
 
 
 @shape.method(

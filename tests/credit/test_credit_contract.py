@@ -1,0 +1,115 @@
+"""What every method of the families credit and shape owes, by the registry, so that a new one is held to it too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import stepreward.credit  # noqa: F401  registers
+from stepreward.core.catalog import Method, credit, shape
+
+METHODS = [*credit, *shape]
+EACH = pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.family}:{m.name}")
+BATCH_WIDE = {
+    "reinforce++", "reinforce++-baseline", "gdpo", "ppo", "empg", "duration-aware", "batch-normal",
+}  # fmt: skip
+"""Methods that take statistics over the batch, and say so."""
+ROWS = {"outcome", "group", "root", "components"}
+Data = dict[str, Any]
+
+
+def batch(sizes: list[int], group: list[int], seed: int = 0) -> Data:
+    """Every kind of data for trajectories of these sizes."""
+    rng = np.random.default_rng(seed)
+    n, b = sum(sizes), len(sizes)
+    outcome = rng.random(b)
+    return {
+        "rewards": rng.random(n), "values": rng.random(n), "action_values": rng.random(n), "entropy": rng.random(n),
+        "duration": rng.random(n) + 0.5, "grounding": rng.integers(0, 2, n).astype(float), "outcome": outcome,
+        "components": np.stack([outcome, rng.random(b)], axis=1), "group": np.array(group, np.int64),
+        "offsets": np.cumsum([0, *sizes]), "lengths": rng.integers(1, 6, n), "state": rng.integers(0, 3, n),
+        "node": rng.integers(0, 4, n), "edge": rng.integers(0, 4, n), "said": rng.integers(0, 4, n),
+        "agent": rng.integers(0, 2, n), "root": rng.integers(0, 2, b),
+        "turn": np.concatenate([[], *(np.arange(size) // 2 for size in sizes)]).astype(np.int64),
+    }  # fmt: skip
+
+
+def chosen(data: Data, rows: list[int]) -> Data:
+    """The data of some trajectories alone."""
+    offsets = data["offsets"]
+    steps = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in rows])
+    made = {name: value[rows] if name in ROWS else value[steps] for name, value in data.items() if name != "offsets"}
+    return made | {"offsets": np.cumsum([0, *(offsets[i + 1] - offsets[i] for i in rows)])}
+
+
+SIZES, GROUP = [3, 1, 4, 2, 2, 5], [7, 7, 7, 2, 2, 2]
+
+
+def split(data: Data, values: Any) -> list[Any]:
+    return np.split(np.asarray(values), data["offsets"][1:-1])
+
+
+@EACH
+def test_other_groups_do_not_matter_unless_it_says_so(method: Method) -> None:
+    data = batch(SIZES, GROUP)
+    alone = split(chosen(data, [0, 1, 2]), method.take(chosen(data, [0, 1, 2])))
+    together = split(data, method.take(data))[:3]
+    same = all(np.allclose(one, other, atol=1e-9) for one, other in zip(alone, together, strict=True))
+    assert same == (method.name not in BATCH_WIDE)
+
+
+@EACH
+def test_trajectories_may_come_in_any_order(method: Method) -> None:
+    data, order = batch(SIZES, GROUP), [4, 0, 5, 2, 3, 1]
+    here, there = split(data, method.take(data)), split(chosen(data, order), method.take(chosen(data, order)))
+    for place, i in enumerate(order):
+        np.testing.assert_allclose(there[place], here[i], atol=1e-6)
+
+
+@EACH
+def test_numpy_and_torch_give_the_same_in_the_input_s_precision(method: Method) -> None:
+    data = batch(SIZES, GROUP)
+    exact = np.asarray(method.take(data))
+    assert exact.shape == (sum(SIZES),)
+    assert exact.dtype == np.float64
+    small = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in data.items()}
+    for given in (small, {k: torch.as_tensor(v) for k, v in small.items()}):
+        made = method.take(given)
+        assert str(made.dtype).removeprefix("torch.") == "float32"
+        np.testing.assert_allclose(np.asarray(made), exact, rtol=2e-3, atol=2e-4)
+    again = method.take({k: torch.as_tensor(v) for k, v in data.items()})
+    np.testing.assert_allclose(np.asarray(again), exact, atol=1e-9)
+
+
+@EACH
+def test_it_leaves_what_it_is_given_alone(method: Method) -> None:
+    data = batch(SIZES, GROUP)
+    before = {name: value.copy() for name, value in data.items()}
+    for given in (data, {k: torch.as_tensor(v) for k, v in data.items()}):
+        method.take(given)
+    for name, value in before.items():
+        np.testing.assert_array_equal(data[name], value)
+
+
+@EACH
+@pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
+def test_a_trajectory_without_steps_and_a_batch_without_trajectories(method: Method, torches: bool) -> None:
+    def take(data: Data) -> Any:
+        return np.asarray(method.take({k: torch.as_tensor(v) for k, v in data.items()} if torches else data))
+
+    for sizes in ([3, 0, 2], [0, 2, 2], [2, 2, 0]):
+        data = batch(sizes, [1, 1, 1])
+        made = take(data)
+        assert made.shape == (sum(sizes),)
+        assert np.isfinite(made).all()
+    assert take(batch([0, 0], [1, 1])).shape == (0,)
+    assert take(batch([], [])).shape == (0,)
+
+
+@EACH
+def test_one_trajectory_alone_is_finite(method: Method) -> None:
+    for sizes in ([1], [4]):
+        assert np.isfinite(np.asarray(method.take(batch(sizes, [3])))).all()
