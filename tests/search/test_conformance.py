@@ -23,7 +23,8 @@ from stepreward.search.found import Found
 KEY = Key.seed(3)
 DEPTH = 3
 METHODS = list(search)
-SCORED = [m for m in METHODS if "aggregate" in m.settings and m.name != "self-prm"]
+SCORED = [m for m in METHODS if "aggregate" in m.settings and m.name not in ("self-prm", "reward-weighted")]
+"""Those whose totals are aggregated scores: not the policy's own confidence, not weights of samples."""
 EVERY = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 
 

@@ -5,6 +5,7 @@ from stepreward.core import selection as selection
 from stepreward.search import beam as beam
 from stepreward.search import ets as ets
 from stepreward.search import mcts as mcts
+from stepreward.search import particles as particles
 from stepreward.search import rebase as rebase
 from stepreward.search import sampling as sampling
 from stepreward.search import tournaments as tournaments

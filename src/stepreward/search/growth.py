@@ -45,6 +45,8 @@ class Growth:
         self.spent = False
         """True once the flow's budget refused a question: from then on nothing grows."""
         self._seen: dict[tuple[Path, bool], Candidate] = {}
+        self._scores: dict[Path, dict[str, Any]] = {}
+        """Scores and totals of every path that was asked about."""
 
     def open(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those that can be grown: not finished; none once the budget is spent."""
@@ -92,12 +94,11 @@ class Growth:
         Raises:
             ModelError: the scorer does not answer one number a step.
         """
-        new = {c.path: c for c in candidates if not c.scores and c.steps}
-        if not new:
-            return list(candidates)
-        answers = yield [Score(self.problem, c.steps) for c in new.values()]
-        known = self._totals(dict(zip(new, answers, strict=True)))
-        full = [replace(c, **known[c.path]) if not c.scores and c.steps else c for c in candidates]
+        new = {c.path: c for c in candidates if not c.scores and c.steps and c.path not in self._scores}
+        if new:
+            answers = yield [Score(self.problem, c.steps) for c in new.values()]
+            self._scores |= self._totals(dict(zip(new, answers, strict=True)))
+        full = [replace(c, **self._scores[c.path]) if not c.scores and c.steps else c for c in candidates]
         self._remember(full)
         return full
 
