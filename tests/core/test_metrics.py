@@ -86,3 +86,12 @@ def test_one_kind_of_solution_has_no_f1_and_mismatches_are_named() -> None:
         best_threshold(SCORES[:1], [1])
     with pytest.raises(ValueError, match="got 2 and 1"):
         brier([0.1, 0.2], [1])
+
+
+@given(seed=st.integers(0, 1000))
+def test_the_order_of_rows_does_not_move_adaptive_calibration_error(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.choice([0.2, 0.5, 0.9], 20), rng.integers(0, 2, 20).astype(float)
+    order = rng.permutation(20)
+    here = expected_calibration_error(scores, labels, bins=4, adaptive=True)
+    assert expected_calibration_error(scores[order], labels[order], bins=4, adaptive=True) == pytest.approx(here)

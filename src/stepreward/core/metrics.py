@@ -44,12 +44,15 @@ def reliability(scores: ArrayLike, labels: ArrayLike, *, bins: int = 15, adaptiv
         scores: in [0, 1].
         labels: in [0, 1].
         bins: number of bins.
-        adaptive: bins of equal counts instead of equal widths; equal scores may be parted.
+        adaptive: bins of equal counts instead of equal widths. Equal scores may be parted, and share their mean label,
+            so that the order of rows does not matter.
     """
     p, y = _measured(scores, labels)
-    if adaptive:
+    if adaptive and p.size:
+        _, same = np.unique(p, return_inverse=True)
+        y = (np.bincount(same, weights=y) / np.bincount(same))[same]
         at = np.empty(p.size, np.int64)
-        at[np.argsort(p, kind="stable")] = np.arange(p.size) * bins // max(p.size, 1)
+        at[np.argsort(p, kind="stable")] = np.arange(p.size) * bins // p.size
     else:
         at = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(at, minlength=bins)

@@ -18,6 +18,7 @@ from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate, bootstrap, mean_of, resamples
 from stepreward.evaluate.result import BenchResult
 from stepreward.evaluate.scoring import Floats, candidate_scores
+from stepreward.evaluate.ties import TIES, ties_score
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "chat": ("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med"),
@@ -201,32 +202,41 @@ def one_to_many(
 @bench.method(
     "reward-bench-2",
     paper="arXiv:2506.01937",
-    equation="section 3.2; run_v2.py of the authors",
-    note="best of four; the subset Ties, whose score needs groups of prompts, is left to its accuracy",
+    equation="section 3.2; run_v2.py and utils.py of the authors",
 )
 def best_of_four(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
-    """Whether the one right answer of four scores highest, a tie for the top sharing the point.
+    """Whether the one right answer of four scores highest, a tie for the top sharing the point; Ties by its own score.
 
     Args:
         scorer: whose scores are measured.
-        data: comparisons; `subset` is RewardBench 2's.
+        data: comparisons; `subset` is RewardBench 2's, and rows of Ties have their id in `meta["row_id"]`.
         aggregate: how the scores of a candidate's steps become one.
         seed: of the bootstrap over prompts.
+
+    Raises:
+        InputError: there is no comparison, all candidates of one are alike, or the subset Ties is not whole.
     """
     scores = _scores(scorer, data, aggregate)
-    won = []
-    for item, row in zip(data, scores, strict=True):
-        good, _ = _best_and_worst(item, row)
-        top = row == row.max()
-        won.append(1.0 / top.sum() if good.max() == row.max() else 0.0)
-    hit, key = np.array(won), Key.seed(seed).fold("reward-bench-2")
-    groups = {name: {"accuracy": bootstrap(hit[rows], key.fold(name))} for name, rows in _groups(data).items()}
-    metrics = {
-        "score": mean_of([made["accuracy"] for made in groups.values()]),
-        "accuracy": bootstrap(hit, key),
-    }
+    rows, key = _groups(data), Key.seed(seed).fold("reward-bench-2")
+    tied = rows.pop(TIES, [])
+    hit = np.array([_best_of(item, row) for item, row in zip(data, scores, strict=True)])
+    groups = {name: {"accuracy": bootstrap(hit[mine], key.fold(name))} for name, mine in rows.items()}
+    subsets = [made["accuracy"] for made in groups.values()]
+    metrics = {}
+    if subsets:
+        plain = np.concatenate([hit[mine] for mine in rows.values()])
+        metrics["accuracy"] = bootstrap(plain, key)
+    if tied:
+        groups[TIES] = ties_score([data[at] for at in tied], [scores[at] for at in tied], key.fold(TIES))
+        subsets.append(groups[TIES]["score"])
     protocol = (
-        "1 if the right answer alone scores highest, 1/k if k answers share the top with it, else 0; the score is the "
-        "plain mean over subsets."
+        "1 if the right answer alone scores highest, 1/k if k answers share the top with it, else 0. Ties has the "
+        "authors' score of its own, of accuracies and margins. The score is the plain mean over subsets; accuracy "
+        "leaves Ties out."
     )
-    return BenchResult("reward-bench-2", "score", metrics, protocol, groups)
+    return BenchResult("reward-bench-2", "score", {"score": mean_of(subsets), **metrics}, protocol, groups)
+
+
+def _best_of(item: Comparison, scores: Floats) -> float:
+    good, _ = _best_and_worst(item, scores)
+    return 1.0 / float((scores == scores.max()).sum()) if good.max() == scores.max() else 0.0
