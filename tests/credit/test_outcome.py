@@ -106,6 +106,20 @@ def test_gae_is_the_recursion(give: Callable[[Any], Any], batch: list[Any], disc
     np.testing.assert_allclose(np.asarray(found), expected, atol=1e-12)
 
 
+@LIBRARIES
+def test_reasoning_is_paid_for_what_it_adds_to_the_reference_s_probability(give: Callable[[Any], Any]) -> None:
+    d = {
+        "outcome": give(np.array([0.9, 0.2, 0.5, 0.5, 0.6])), "prior": give(np.array([0.3, 0.3, 0.3, 0.5, 0.5])),
+        "group": give(np.array([0, 0, 0, 1, 1])), "offsets": give(np.array([0, 1, 3, 4, 5, 6])),
+    }  # fmt: skip
+    # Gains 0.6, 0, 0.2 of mean 4/15; the second group's deviation is 0.1 / sqrt(2), below the threshold.
+    gains = np.array([0.6, 0.0, 0.2])
+    z = (gains - 4 / 15) / (gains.std(ddof=1) + 1e-6)
+    found = np.asarray(credit["rlpr"].take(d, least=0.08))
+    np.testing.assert_allclose(found, [z[0], z[1], z[1], z[2], 0, 0], atol=1e-9)
+    assert np.asarray(credit["rlpr"].take(d, least=0.07))[4:].any()
+
+
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(MissingDataError, match="lengths"):
         credit["opo"].take({"outcome": np.ones(1), "group": np.zeros(1, int), "offsets": np.array([0, 1])})

@@ -103,6 +103,7 @@ def test_the_order_of_trajectories_does_not_matter(name: str, batch: Batch, seed
 
     def advantages(rows: Batch) -> list[np.ndarray]:
         d = data(rows)
+        d["prior"] = d["outcome"] / 2
         d["components"] = np.stack([d["outcome"], [len(row[2]) for row in rows]], axis=1)
         return np.split(np.asarray(credit[name].take(d)), d["offsets"][1:-1])
 

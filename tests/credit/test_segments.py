@@ -123,3 +123,12 @@ def test_float32_stays_float32_and_devices_are_kept() -> None:
 def test_offsets_that_cannot_be_are_errors(offsets: list[int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Trajectories(np.array(offsets), 3)
+
+
+@LIBRARIES
+@given(ids=st.lists(st.one_of(st.integers(-3, 9), st.integers(-(2**40), 2**40)), max_size=8))
+def test_groups_are_numbered_in_order_of_their_ids(give: Callable[[Any], Any], ids: list[int]) -> None:
+    names, inverse = np.unique(np.array(ids, np.int64), return_inverse=True)
+    groups = Groups(give(np.array(ids, np.int64)))
+    assert groups.n == len(names)
+    np.testing.assert_array_equal(np.asarray(groups.of), inverse)

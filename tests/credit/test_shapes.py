@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import credit, shape
 from stepreward.core.errors import InputError
-from stepreward.credit.hidden import hidden_rewards, negative_token_weights
+from stepreward.credit.hidden import hidden_rewards, negative_token_weights, steered_token_weights
 from stepreward.credit.similar import alike
 
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
@@ -327,3 +327,13 @@ def test_tokens_that_right_solutions_need_are_spared() -> None:
     assert negative_token_weights(np.array([9.0]), np.zeros(0), np.zeros(0, int), 0.0).tolist() == [1.0]
     with pytest.raises(ValueError, match="success"):
         negative_token_weights(np.zeros(1), of_right, rows, 1.5)
+
+
+def test_tokens_lean_towards_what_is_known_or_away_from_it() -> None:
+    rewards, advantages = np.array([2.0, -1.0, 1.0, 0.0, 3.0]), np.array([1.0, 1.0, -1.0, 1.0, -0.1])
+    # Influences 2, -1, -1, 0, -0.3.
+    made = steered_token_weights(rewards, advantages, lean=0.2, least=0.5)
+    np.testing.assert_allclose(made, [1.2, 0.8, 0.8, 0, 0])
+    np.testing.assert_allclose(steered_token_weights(rewards, advantages, lean=-0.2)[[0, 1]], [0.8, 1.2])
+    with pytest.raises(ValueError, match="lean"):
+        steered_token_weights(rewards, advantages, lean=2.0)

@@ -42,6 +42,7 @@ DATA: Mapping[str, str] = {
     "rewards": "(N,) step rewards, one trajectory after another",
     "offsets": "(B + 1,) where each trajectory's steps begin and end in flat arrays",
     "lengths": "(N,) tokens of each step",
+    "prior": "(B,) mean probability of the reference answer without any reasoning",
     "components": "(B, C) parts of the outcome reward",
     "node": "(N,) identity of the place that each step leads to: equal in a group iff all steps up to it are",
     "edge": "(N,) identity of state and action of each step",

@@ -74,3 +74,29 @@ def negative_token_weights(
     means = np.bincount(index, of_right) / np.bincount(index)
     spared: NDArray[np.float64] = np.where(rewards > scale * means.min(), 2 * abs(0.5 - success), 1.0)
     return spared
+
+
+def steered_token_weights(
+    rewards: Floats, advantages: Floats, *, lean: float = 0.1, least: float = 0.0
+) -> NDArray[np.float64]:
+    """Weights of tokens that lean training towards exploiting what is known to be right, or away from it.
+
+        w_t = (1 + lean sign(A_t s_t)) [|A_t s_t| > least]
+
+    Token hidden rewards (THR, arXiv:2510.03669): A_t s_t says whether the update on a token, up or down, raises the
+    likelihood of right solutions. From public summaries of the paper; its exact weights are not verified.
+
+    Args:
+        rewards: (T,) hidden rewards s of tokens, as `hidden_rewards` gives them.
+        advantages: (T,) A of the same tokens.
+        lean: in [-1, 1]: above 0 for exploitation, below for exploration.
+        least: tokens of less influence are left out.
+
+    Raises:
+        ValueError: `lean` is not in [-1, 1].
+    """
+    if not -1 <= lean <= 1:
+        raise ValueError(f"lean must be in [-1, 1], got {lean}")
+    influence = np.asarray(advantages, np.float64) * rewards
+    made: NDArray[np.float64] = np.where(np.abs(influence) > least, 1 + lean * np.sign(influence), 0.0)
+    return made

@@ -5,6 +5,8 @@ B trajectories, N steps of all of them. NumPy or torch in, the same out.
 
 from __future__ import annotations
 
+from array_api_compat import array_namespace
+
 from stepreward.core.catalog import credit
 from stepreward.credit.segments import Alone, Array, Groups, Trajectories, typed, whitened
 
@@ -193,6 +195,36 @@ def components_standardised(
     scaled = [groups.standardised(components[:, c], epsilon=epsilon) for c in range(parts)]
     total = sum(weight * one for weight, one in zip(weights or (1.0,) * parts, scaled, strict=True))
     return _spread(whitened(total), offsets)
+
+
+@credit.method(
+    "rlpr",
+    paper="arXiv:2506.18254",
+    equation="the debiased probability reward and the filter by standard deviation",
+    note="the threshold is given, where the paper keeps a moving average of deviations; probabilities are means over "
+    "the reference's tokens, as `score.language` measures them",
+    objective="outcome",
+    invariant=SHIFT_SPLIT_NEUTRAL,
+)
+def debiased_probability(
+    outcome: Array, prior: Array, group: Array, offsets: Array, *, least: float = 0.0, epsilon: float = 1e-6
+) -> Array:
+    """Rewards what reasoning adds to the probability of the reference answer, in groups where it makes a difference.
+
+        r = min(1, max(0, o - prior)),    A = (r - mean_g) / (std_g + epsilon) where std_g > least, else 0
+
+    Args:
+        outcome: (B,) mean probability of the reference's tokens after the reasoning.
+        prior: (B,) the same without any.
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        least: groups whose deviation is not above it are left out: too easy or too hard to learn from.
+        epsilon: added to the deviation.
+    """
+    xp, groups = array_namespace(outcome), Groups(group)
+    gained = xp.clip(outcome - prior, 0.0, 1.0)
+    made = groups.standardised(gained, epsilon=epsilon)
+    return _spread(xp.where(groups.deviation(gained) > least, made, xp.zeros_like(made)), offsets)
 
 
 @credit.method(

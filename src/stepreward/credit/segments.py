@@ -144,11 +144,8 @@ class Groups:
     """
 
     def __init__(self, ids: Array) -> None:
-        xp = array_namespace(ids)
-        names = xp.unique_inverse(ids)
-        self.of = xp.reshape(names.inverse_indices, (-1,))
-        """(M,) number of each member's group, from 0."""
-        self.n = int(names.values.shape[0])
+        self.of, self.n = _numbered(ids)
+        """(M,) number of each member's group, from 0 in order of the ids; how many groups there are."""
 
     @classmethod
     def of_pairs(cls, first: Array, second: Array) -> Groups:
@@ -206,6 +203,19 @@ class Groups:
         if alone == "zero":
             return made
         return array_namespace(values).where(self.count(values) == 1, values, made)
+
+
+def _numbered(ids: Array) -> tuple[Array, int]:
+    """(M,) rank of each id among those that occur, and their number; without sorting where ids are small."""
+    xp = array_namespace(ids)
+    size = int(ids.shape[0])
+    if size and xp.isdtype(ids.dtype, "integral") and int(xp.min(ids)) >= 0 and int(xp.max(ids)) < 4 * size + 1024:
+        occurs = xp.zeros(int(xp.max(ids)) + 1, dtype=xp.bool, device=device(ids))
+        occurs[ids] = True
+        rank = xp.cumulative_sum(xp.astype(occurs, xp.int64)) - 1
+        return rank[ids], int(rank[-1]) + 1
+    names = xp.unique_inverse(ids)
+    return xp.reshape(names.inverse_indices, (-1,)), int(names.values.shape[0])
 
 
 def whitened(values: Array, weights: Array | None = None, *, epsilon: float = 1e-8, centre: bool = True) -> Array:

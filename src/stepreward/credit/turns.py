@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit
 from stepreward.credit.outcome import generalised_advantage
-from stepreward.credit.segments import Array, Groups, Trajectories
+from stepreward.credit.segments import Array, Groups, Trajectories, typed
 
 EPSILON = 1e-6
 
@@ -225,3 +225,30 @@ def attributed_progress(
     paid = weight * rewards + grounded * grounding
     unpaid = 0 * Trajectories(offsets, paid.shape[0]).total(paid)
     return generalised_advantage(paid, unpaid, values, offsets, discount=discount, decay=decay)
+
+
+@credit.method(
+    "verpo",
+    note="VeRPO, Verifiable Dense Reward Policy Optimization: its advantages; step rewards are the rule `verpo`'s. The "
+    "trajectory's reward shrinks with every turn; means only, no deviations. From a summary of the paper",
+    objective="none",
+    invariant=("shift",),
+)
+def trajectory_and_turn_centred(
+    rewards: Array, outcome: Array, group: Array, offsets: Array, *, weight: float = 1.0, discount: float = 0.9
+) -> Array:
+    """Adds each turn's own centred reward to the centred outcome, which is worth less the more turns it took.
+
+        A_k = (o discount^S - mean of the group) + weight (r_k - mean over the group's turns)
+
+    Args:
+        rewards: (N,) such as weighted unit tests passed after each turn.
+        outcome: (B,).
+        group: (B,) problem of each trajectory.
+        offsets: (B + 1,).
+        weight: beta, of the turn's term.
+        discount: for each turn S of a trajectory, in (0, 1].
+    """
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    whole = Groups(group).centred(outcome * discount ** typed(trajectories.sizes, outcome))
+    return trajectories.spread(whole) + weight * Groups(trajectories.spread(group)).centred(rewards)

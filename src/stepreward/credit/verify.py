@@ -103,6 +103,7 @@ class Population:
             "duration": self.duration,
             "agent": self.agent,
             "said": self.node,
+            "prior": np.full(len(self.outcome), 0.25),
             "components": np.stack([self.outcome, self.total(self.rewards)], axis=1),
         }
 
