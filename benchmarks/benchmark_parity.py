@@ -26,7 +26,7 @@ from stepreward.core.catalog import bench
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.evaluate.attempts import all_at_k, pass_at_k
-from stepreward.evaluate.comparisons import SECTIONS
+from stepreward.evaluate.comparisons import COUNTS, SECTIONS
 from stepreward.evaluate.distances import epic, starc
 from stepreward.evaluate.overoptimisation import overoptimisation
 from stepreward.evaluate.prm_bench import GROUPS, PATTERNS
@@ -125,6 +125,7 @@ def split(items: Sequence[Comparison], name: str = "v") -> list[Row]:
                 "subset": item.subset,
                 "task": item.meta.get("task_id"),
                 "row_id": item.meta.get("row_id"),
+                "language": item.meta.get("language"),
             }
         )
     return rows
@@ -190,6 +191,13 @@ def of_comparisons(rng: np.random.Generator, n: int) -> Iterator[Found]:
     yield "pairs", RANDOM, measured("pairs", one), literal.pairs(split(one))
     yield "tool-comp", RANDOM, measured("tool-comp", one), literal.pairs(split(one))
     yield "reward-bench", RANDOM, measured("reward-bench", one), literal.reward_bench(split(one), SECTIONS)
+    tongues = [
+        replace(row, meta={"language": tongue})
+        for tongue in ("deu", "ces")
+        for row in comparisons(rng, n, 1, 1, subsets)
+    ]
+    reading = literal.m_reward_bench(split(tongues), SECTIONS, COUNTS)
+    yield "m-reward-bench", RANDOM, measured("m-reward-bench", tongues), reading
     six = comparisons(rng, n, 3, 3, ["chat", "math", "code", "safety"])
     yield "rm-bench", RANDOM, measured("rm-bench", six), literal.rm_bench(split(six))
     ten = comparisons(rng, n, 1, 9, ["math"])
@@ -198,6 +206,7 @@ def of_comparisons(rng: np.random.Generator, n: int) -> Iterator[Found]:
     yield "reward-bench-2", RANDOM, measured("reward-bench-2", four), literal.reward_bench_2(split(four))
     web = comparisons(rng, n, 1, 4, ["mind2web", "webarena"])
     yield "web-reward-bench", RANDOM, measured("web-reward-bench", web), literal.web_reward_bench(split(web))
+    yield "web-prm-bench", RANDOM, measured("web-prm-bench", web), literal.web_prm_bench(split(web))
 
 
 def of_samples(rng: np.random.Generator, n: int) -> Iterator[Found]:

@@ -201,6 +201,20 @@ def reward_bench(rows: Sequence[Row], sections: Mapping[str, Sequence[str]]) -> 
     return {**made, "score": mean(made.values())}
 
 
+def m_reward_bench(rows: Sequence[Row], sections: Mapping[str, Sequence[str]], counts: Mapping[str, int]) -> Numbers:
+    """M-RewardBench: each language by RewardBench's sizes, then the plain mean."""
+    made = {}
+    for language, part in by(rows, "language").items():
+        right = {name: pairs(mine)["accuracy"] for name, mine in by(part, "subset").items()}
+        found = []
+        for subsets in sections.values():
+            there = [name for name in subsets if name in right]
+            if there:
+                found.append(sum(counts[n] * right[n] for n in there) / sum(counts[n] for n in there))
+        made[f"{language}/score"] = mean(found)
+    return {**made, "score": mean(made.values()), "lowest": min(made.values())}
+
+
 def rm_bench(rows: Sequence[Row]) -> Numbers:
     """RM-Bench: three by three styles of each domain."""
     domains: dict[str, list[float]] = {}
@@ -272,6 +286,15 @@ def web_reward_bench(rows: Sequence[Row]) -> Numbers:
         "mrr": mean(1 / rank for rank in ranks),
         "step_accuracy": mean(rank == 1 for rank in ranks),
         "trajectory_accuracy": mean(all(steps) for steps in tasks.values()),
+    }
+
+
+def web_prm_bench(rows: Sequence[Row]) -> Numbers:
+    """WebPRMBench: the right action against each wrong one, and against all."""
+    good = [row["good"][0] for row in rows]
+    return {
+        "pairwise_accuracy": mean(mean(g > bad for bad in row["bad"]) for g, row in zip(good, rows, strict=True)),
+        "best_of_n_accuracy": mean(all(g > bad for bad in row["bad"]) for g, row in zip(good, rows, strict=True)),
     }
 
 

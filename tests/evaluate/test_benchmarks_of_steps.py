@@ -231,13 +231,16 @@ def test_results_are_json_with_an_interval_and_a_protocol(name: str) -> None:
     solutions = [solution(i, steps, {"subset": "gsm8k"}) for i, steps in enumerate(BOTH_KINDS * 2)]
     six = [compared(i, [0.9, 0.8, 0.7], [0.1, 0.2, 0.3], "chat") for i in range(3)]
     take = {"scorer": RecordedScorer(solutions, "v"), "data": solutions}
-    if name == "web-reward-bench":
+    if name in ("web-reward-bench", "web-prm-bench"):
         take = {"scorer": Named(), "data": [compared(i, [0.9], [0.1, 0.95]) for i in range(3)]}
     if name in ("pairs", "reward-bench", "rm-bench", "rewardmath", "reward-bench-2", "tool-comp"):
         take = {"scorer": Named(), "data": six}
     if name in ("best-of-n", "outcome-calibration"):
         graded = [sampled(i, steps, float(i % 2), f"{i % 2}") for i, steps in enumerate(BOTH_KINDS * 2)]
         take = {"scorer": RecordedScorer(graded, "v"), "data": graded}
+    if name == "m-reward-bench":
+        tongues = [replace(compared(i, [0.9], [0.1], "hep-go"), meta={"language": f"l{i % 2}"}) for i in range(4)]
+        take = {"scorer": Named(), "data": tongues}
     if name == "robustness":
         take["scorer"] = constant()
     made = bench[name].take(take)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -60,6 +61,11 @@ def measure(
     """
     method = bench[benchmark]
     items = _read(data, form, strict=strict)
+    wanted = Comparison if "Comparison" in str(inspect.signature(method.function).parameters["data"]) else Annotated
+    if not isinstance(items[0], wanted):
+        kinds = {Comparison: "comparisons of candidates", Annotated: "solutions"}
+        what = f"{benchmark} needs {kinds[wanted]}, and these rows are {kinds[type(items[0])]}"
+        raise InputError(what, source=data, remedy="choose another benchmark or --format")
     recorded = list(dict.fromkeys(name for item in items for name in item.scores))
     names = list(scorers) or recorded
     if not names:

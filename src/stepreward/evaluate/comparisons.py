@@ -34,6 +34,14 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 """RewardBench's sections."""
 WEIGHTS: Mapping[str, int] = {"math-prm": 984}
 """Subsets that count in their section as if they had this many rows: mathematics as much as all code."""
+COUNTS: Mapping[str, int] = {
+    "alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40,
+    "mt-bench-hard": 37, "refusals-dangerous": 100, "refusals-offensive": 100, "llmbar-natural": 100,
+    "llmbar-adver-neighbor": 134, "llmbar-adver-GPTInst": 92, "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46,
+    "xstest-should-refuse": 154, "xstest-should-respond": 250, "donotanswer": 136,
+    **dict.fromkeys(("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"), 164), **WEIGHTS,
+}  # fmt: skip
+"""Rows of each subset of RewardBench; mathematics as its weight."""
 DRAWS = 1000
 
 
@@ -100,16 +108,8 @@ def reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
     """
     hit, rows = _strict(data, _scores(scorer, data, aggregate)), _groups(data)
     key = Key.seed(seed).fold("reward-bench")
-    drawn = {
-        name: np.concatenate([[hit[mine].mean()], hit[mine][resamples(len(mine), DRAWS, key.fold(name))].mean(axis=1)])
-        for name, mine in rows.items()
-    }
-    sections = {}
-    for section, subsets in SECTIONS.items():
-        there = [name for name in subsets if name in rows]
-        if there:
-            weights = np.array([WEIGHTS.get(name, len(rows[name])) for name in there], float)
-            sections[section] = np.average([drawn[name] for name in there], axis=0, weights=weights)
+    drawn = _drawn(hit, rows, key)
+    sections = _sections(drawn, {**{name: len(mine) for name, mine in rows.items()}, **WEIGHTS})
     metrics = {name: _from_draws(values, len(data)) for name, values in sections.items()}
     metrics |= {"accuracy": bootstrap(hit, key)}
     if sections:
@@ -121,6 +121,73 @@ def reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
     main = "score" if sections else "accuracy"
     groups = {name: {"accuracy": _from_draws(values, len(rows[name]))} for name, values in drawn.items()}
     return BenchResult("reward-bench", main, metrics, protocol, groups)
+
+
+def _drawn(hit: Floats, rows: Mapping[str, Sequence[int]], key: Key) -> dict[str, Floats]:
+    """(1 + draws,) accuracy of each subset: as it is, then of bootstrap samples."""
+    made = {}
+    for name, mine in rows.items():
+        sampled = hit[mine][resamples(len(mine), DRAWS, key.fold(name))].mean(axis=1)
+        made[name] = np.concatenate([[hit[mine].mean()], sampled])
+    return made
+
+
+def _sections(drawn: Mapping[str, Floats], weights: Mapping[str, int]) -> dict[str, Floats]:
+    """(1 + draws,) weighted mean of each section that has a subset."""
+    made = {}
+    for section, subsets in SECTIONS.items():
+        there = [name for name in subsets if name in drawn]
+        if there:
+            values = [drawn[name] for name in there]
+            made[section] = np.average(values, axis=0, weights=[float(weights[name]) for name in there])
+    return made
+
+
+@bench.method(
+    "m-reward-bench",
+    paper="arXiv:2410.15522",
+    equation="RewardBench in each language; analysis/plot_utils.py of the authors",
+    note="subsets count as many rows as RewardBench has of them, whatever a language has; a plain mean over languages",
+)
+def m_reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
+    """RewardBench's score in each language, and the mean over languages.
+
+    Args:
+        scorer: whose scores are measured.
+        data: pairs; `subset` is RewardBench's, `meta["language"]` names the language.
+        aggregate: how the scores of a candidate's steps become one.
+        seed: of the bootstrap over pairs, of each language on its own.
+
+    Raises:
+        InputError: there is no comparison, or none of a language is in a subset of RewardBench.
+    """
+    hit = _strict(data, _scores(scorer, data, aggregate))
+    key = Key.seed(seed).fold("m-reward-bench")
+    languages: dict[str, list[int]] = defaultdict(list)
+    for row, item in enumerate(data):
+        languages[str(item.meta.get("language", ""))].append(row)
+    groups: dict[str, Mapping[str, Estimate]] = {}
+    scores = []
+    for language, mine in languages.items():
+        rows = _groups([data[at] for at in mine])
+        made = _sections(_drawn(hit[mine], rows, key.fold(language)), COUNTS)
+        if not made:
+            what = f"no row of language {language!r} is in a subset of RewardBench"
+            raise InputError(what, remedy="rows need its `subset`")
+        scores.append(np.mean(list(made.values()), axis=0))
+        parts = {"score": scores[-1], **made}
+        groups[language] = {name: _from_draws(values, len(mine)) for name, values in parts.items()}
+    metrics = {
+        "score": _from_draws(np.mean(scores, axis=0), len(data)),
+        "lowest": _from_draws(np.min(scores, axis=0), len(data)),
+        "accuracy": bootstrap(hit, key),
+    }
+    protocol = (
+        "A pair is right if the chosen answer outscores the rejected one; a tie is wrong. A language's sections are "
+        "means of subsets weighted by RewardBench's sizes, math-prm as 984, and its score is the mean of its sections. "
+        "The score is the plain mean over languages; lowest is the worst language's."
+    )
+    return BenchResult("m-reward-bench", "score", metrics, protocol, groups)
 
 
 def _from_draws(values: Floats, n: int) -> Estimate:

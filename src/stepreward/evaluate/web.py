@@ -38,16 +38,9 @@ def web_reward_bench(
     Raises:
         InputError: there is no comparison, or one has not exactly one preferred candidate.
     """
-    if not data:
-        raise InputError("there is no comparison to measure on", remedy="check the format and its options")
-    rank = np.empty(len(data))
-    for row, (item, scores) in enumerate(zip(data, candidate_scores(scorer, data, aggregate), strict=True)):
-        right = np.array(item.preferred) > 0
-        if right.sum() != 1:
-            what = f"problem {item.problem.id!r} prefers {int(right.sum())} candidates, not one"
-            raise InputError(what, remedy="drop the row")
-        # A wrong action that scores as high ranks above the right one.
-        rank[row] = 1 + (scores[~right] >= scores[right]).sum()
+    parts = _against(data, candidate_scores(scorer, data, aggregate) if data else [])
+    # A wrong action that scores as high ranks above the right one.
+    rank = np.array([1.0 + float((bad >= good).sum()) for good, bad in parts])
     key = Key.seed(seed).fold("web-reward-bench")
     tasks = np.unique([str(item.meta.get("task_id", item.problem.id)) for item in data], return_inverse=True)[1]
     by: dict[str, list[int]] = defaultdict(list)
@@ -82,3 +75,57 @@ def _measured(rank: Floats, tasks: NDArray[np.int64], key: Key) -> dict[str, Est
         "step_accuracy": over_steps(hit, "step"),
         "trajectory_accuracy": bootstrap((hit == steps).astype(float), key.fold("trajectory")),
     }
+
+
+@bench.method(
+    "web-prm-bench",
+    paper="arXiv:2601.21872",
+    equation="pairwise and best-of-N accuracy",
+    note="one right action against four; the paper's judges see pairs, a reward model scores all five. Averages are "
+    "over steps, environments are groups",
+)
+def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "last", seed: int = 0) -> BenchResult:
+    """Whether the right next action of a web agent outscores each wrong one, and whether it outscores them all.
+
+    Args:
+        scorer: whose scores are measured.
+        data: one comparison a step, with one preferred candidate; `subset` names the environment.
+        aggregate: how the scores of a candidate's steps become one; the last is the action in question.
+        seed: of the bootstrap, over steps.
+
+    Raises:
+        InputError: there is no comparison, or one has not exactly one preferred candidate.
+    """
+    parts = _against(data, candidate_scores(scorer, data, aggregate) if data else [])
+    shares = np.array([[float((good > bad).mean()), float((good > bad).all())] for good, bad in parts])
+    key = Key.seed(seed).fold("web-prm-bench")
+
+    def measured(rows: Sequence[int], fold: Key) -> dict[str, Estimate]:
+        names = ("pairwise_accuracy", "best_of_n_accuracy")
+        return {name: bootstrap(shares[rows, at], fold.fold(name)) for at, name in enumerate(names)}
+
+    by: dict[str, list[int]] = defaultdict(list)
+    for row, item in enumerate(data):
+        by[item.subset].append(row)
+    return BenchResult(
+        "web-prm-bench",
+        "best_of_n_accuracy",
+        measured(range(len(data)), key),
+        "pairwise_accuracy is the share of wrong actions that score below the right one, best_of_n_accuracy the share "
+        "of steps where all do; ties are wrong. Intervals: bootstrap over steps.",
+        {name: measured(rows, key.fold(name)) for name, rows in by.items()},
+    )
+
+
+def _against(data: Sequence[Comparison], scores: Sequence[Floats]) -> list[tuple[float, Floats]]:
+    """The right action's score and the wrong ones' of each step."""
+    if not data:
+        raise InputError("there is no comparison to measure on", remedy="check the format and its options")
+    parts = []
+    for item, row in zip(data, scores, strict=True):
+        right = np.array(item.preferred) > 0
+        if right.sum() != 1:
+            what = f"problem {item.problem.id!r} prefers {int(right.sum())} candidates, not one"
+            raise InputError(what, remedy="drop the row")
+        parts.append((float(row[right][0]), row[~right]))
+    return parts
