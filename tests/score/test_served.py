@@ -18,10 +18,11 @@ from tests.score.tiny_checkpoints import Built, build
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.flows import Score
+from stepreward.core.servers import Server
 from stepreward.core.types import Problem, Step
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.load import load, load_served
-from stepreward.score.served import ServedScorer, Server
+from stepreward.score.served import ServedScorer
 
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "inner <extra_0> tag", "So 17."]
 
@@ -218,7 +219,9 @@ def test_faults_that_pass_are_waited_out_with_growing_pauses(qwen_prm) -> None:
         Server(url, "m", backoff=0.5), StepEncoder(state.scorer.model.record, state.built.tokenizer), sleep=slept.append
     )
     np.testing.assert_allclose(scorer.score(QUESTION, STEPS), state.scorer.score(QUESTION, STEPS), atol=1e-6)
-    assert slept == [0.5, 1.0, 2.0]
+    # Drawn at random below what doubles, so that many clients do not return together.
+    assert len(slept) == 3
+    assert all(0 <= pause <= longest for pause, longest in zip(slept, [0.5, 1.0, 2.0], strict=True))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +14,16 @@ import torch
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Grader
+from stepreward.core.flows import Grader, Policy
+from stepreward.core.servers import Server
 from stepreward.core.store import SCHEMA
 from stepreward.core.types import Labels, Problem, first_error
 from stepreward.formats.files import read_rows
 from stepreward.formats.registry import Evidence, by_name, evidence, formats, read
 from stepreward.label.run import load_labels
 from stepreward.pipeline.world import read_problems
+from stepreward.policies.http import HttpPolicy
+from stepreward.policies.local import LocalPolicy
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
@@ -171,3 +175,21 @@ def _own_labels(path: Path) -> Iterator[Labels]:
 def _annotated(one: Labels) -> Annotated:
     known = one.label[~np.isnan(one.label)]
     return Annotated(one.trajectory, one.label, one.provenance, first_error(one.label) if known.size else None)
+
+
+def policy_at(source: str) -> Policy:
+    """A policy by name: a model folder, a hub name, a built-in one, or `URL#MODEL` for a server.
+
+    The server's API key is read from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
+
+    Raises:
+        InputError: an address without a model.
+        ModelError: the model cannot be loaded.
+    """
+    if not source.startswith(("http://", "https://")):
+        return LocalPolicy.load(source)
+    url, _, model = source.partition("#")
+    if not model:
+        raise InputError(f"{source} names no model", remedy=f"pass {source.rstrip('/')}#MODEL")
+    key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+    return HttpPolicy(Server(url, model, key))

@@ -11,7 +11,15 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stepreward.cli.inputs import GRADERS, LABELS, grader_by_name, hold_problems, problems_of, read_solutions
+from stepreward.cli.inputs import (
+    GRADERS,
+    LABELS,
+    grader_by_name,
+    hold_problems,
+    policy_at,
+    problems_of,
+    read_solutions,
+)
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, read_settings, shortcut
 from stepreward.core.answer_log import AnswerLog
@@ -24,7 +32,6 @@ from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.pipeline.stages import sample
-from stepreward.policies.local import LocalPolicy
 
 _PROBE = Labels(
     Trajectory(Problem("probe", "1 + 1?"), (Step("2"),), 1.0),
@@ -59,7 +66,7 @@ def label(
     samples: Annotated[int, typer.Option(min=1, help="Solutions to sample of each problem.")] = 8,
     form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
     policy: Annotated[
-        str, typer.Option(help="Who rolls out: builtin:arithmetic, a model folder, or a hub name.")
+        str, typer.Option(help="Who rolls out: builtin:arithmetic, a model folder, a hub name, or URL#MODEL.")
     ] = "builtin:arithmetic",
     grader: Annotated[str, typer.Option(help=f"Who decides: {', '.join(GRADERS)}.")] = "mathematics",
     estimator: Annotated[str, typer.Option(help=f"How steps are measured: {choices(estimate)}.")] = "bisection",
@@ -90,7 +97,7 @@ def label(
         rewrite.take({"labels": _PROBE}, **rewriting)
     folder, path = (out.with_suffix(".run"), out) if out.suffix == ".parquet" else (out, out / LABELS)
     plan = LabelPlan(estimator, own, seed, Budget(max_rollouts, max_tokens))
-    roller = LocalPolicy.load(policy)
+    roller = policy_at(policy)
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
         items: list[Problem] | list[Trajectory]
         if data is not None:

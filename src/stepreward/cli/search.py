@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of, scorer_at
+from stepreward.cli.inputs import GRADERS, grader_by_name, policy_at, problems_of, scorer_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, read_settings, shortcut
 from stepreward.core.answer_log import AnswerLog
@@ -22,7 +22,6 @@ from stepreward.core.flows import Grader
 from stepreward.core.keys import Key
 from stepreward.core.statistics import bootstrap
 from stepreward.core.types import Problem
-from stepreward.policies.local import LocalPolicy
 from stepreward.search.found import Found
 
 _CACHE_TOKENS = 1 << 18
@@ -34,7 +33,7 @@ def search(
     out: Annotated[Path, typer.Option(help="JSONL to write, one row a problem.")],
     model: Annotated[Path | None, typer.Option(help="Checkpoint of a reward model; majority needs none.")] = None,
     policy: Annotated[
-        str, typer.Option(help="Who writes: builtin:arithmetic, a model folder, or a hub name.")
+        str, typer.Option(help="Who writes: builtin:arithmetic, a model folder, a hub name, or URL#MODEL.")
     ] = "builtin:arithmetic",
     method: Annotated[str, typer.Option(help=f"How to search: {choices(searches)}.")] = "beam",
     samples: Annotated[
@@ -80,7 +79,7 @@ def search(
         StageProgress(quiet=json_output) as progress,
         blamed_on_settings(chosen),
     ):
-        driver = Driver(policy=LocalPolicy.load(policy), scorer=scorer, grader=judge, log=log)
+        driver = Driver(policy=policy_at(policy), scorer=scorer, grader=judge, log=log)
         flows = (chosen.take({"problem": problem, "key": key.fold(problem.id)}, **own) for problem in rows)
         for done, one in enumerate(driver.run(flows), 1):
             finished.append(one)

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from stepreward.core.errors import ModelError
+from stepreward.core.servers import Server
 from stepreward.score.checkpoints.row import Checkpoint, Head
 from stepreward.score.checkpoints.table import by_name, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import RECORD_FILE, EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.public import load_public, load_tokenizer
-from stepreward.score.served import Endpoint, ServedScorer, Server
+from stepreward.score.served import Endpoint, ServedScorer
 from stepreward.score.weights import find, read_json
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
@@ -14,37 +13,12 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import ModelError
 from stepreward.core.flows import Score, Scored
+from stepreward.core.servers import Patience, Server
 from stepreward.score.asking import score_texts
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.passes import Pass, PassEncoder
 
 Endpoint = Literal["pooling", "classify", "score"]
-
-_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""Answers after which the same request may succeed."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where a vLLM server is and how patiently it is asked."""
-
-    url: str
-    """Such as http://localhost:8000; a path behind it is kept."""
-    model: str
-    """Name under which the server serves the model."""
-    api_key: str = ""
-    concurrency: int = 16
-    """Most requests under way at once."""
-    timeout: float = 120.0
-    """Seconds that one request may take."""
-    retries: int = 4
-    """Further tries after a fault that may pass."""
-    backoff: float = 0.5
-    """Seconds before the first further try; each one waits twice as long."""
-
-    def __post_init__(self) -> None:
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.backoff < 0:
-            raise ValueError("concurrency and timeout must be positive, retries and backoff not negative")
 
 
 class ServedScorer:
@@ -81,7 +55,8 @@ class ServedScorer:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.server, self.encoder, self.record, self.endpoint = server, encoder, encoder.record, endpoint
-        self.probabilities, self.batch_size, self._sleep = probabilities, batch_size, sleep
+        self.probabilities, self.batch_size = probabilities, batch_size
+        self._patience = Patience(server, ModelError, sleep=sleep)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
         record = self.record
         if record.readout == "implicit" or record.second or record.surprise:
@@ -109,12 +84,7 @@ class ServedScorer:
         Raises:
             ModelError: the server fails after its retries, or answers with other shapes.
         """
-        key = {"Authorization": f"Bearer {self.server.api_key}"} if self.server.api_key else {}
-        limits = httpx.Limits(max_connections=self.server.concurrency)
-        with (
-            httpx.Client(timeout=self.server.timeout, headers=key, limits=limits) as client,
-            ThreadPoolExecutor(self.server.concurrency) as pool,
-        ):
+        with self.server.client() as client, ThreadPoolExecutor(self.server.concurrency) as pool:
             return list(pool.map(lambda question: self._one(client, question), questions))
 
     def _one(self, client: httpx.Client, question: Score) -> Scored:
@@ -209,25 +179,7 @@ class ServedScorer:
         return value if record.readout == "value" or done else _sigmoid(value)
 
     def _ask(self, client: httpx.Client, body: Mapping[str, Any]) -> Any:
-        """The server's JSON, tried again with growing pauses after faults that may pass."""
-        url = f"{self.server.url.rstrip('/')}/{self.endpoint}"
-        for tried in range(self.server.retries + 1):
-            try:
-                answer = client.post(url, json=body)
-                if answer.status_code not in _AGAIN:
-                    break
-                fault = f"status {answer.status_code}: {answer.text[:200]}"
-            except httpx.TransportError as error:
-                fault = f"{type(error).__name__}: {error}"
-            if tried == self.server.retries:
-                raise ModelError(f"{url} failed {tried + 1} times, last with {fault}")
-            self._sleep(self.server.backoff * 2**tried)
-        if answer.status_code != 200:
-            raise ModelError(f"{url} refused with status {answer.status_code}: {answer.text[:300]}")
-        try:
-            return answer.json()
-        except ValueError as error:
-            raise ModelError(f"{url} answered with no JSON: {answer.text[:200]}") from error
+        return self._patience.json(client, self.server.at(self.endpoint), body)
 
 
 def _data(answer: Any, count: int) -> list[Mapping[str, Any]]:

@@ -1,0 +1,290 @@
+"""A policy behind any OpenAI-compatible server: chat or completions, sampled step by step or to the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Literal
+
+import httpx
+
+from stepreward.core.errors import PolicyError
+from stepreward.core.flows import Continuation, Propose
+from stepreward.core.keys import Key
+from stepreward.core.servers import AGAIN, Patience, Server, retry_after, streamed
+from stepreward.core.types import Problem, Step
+
+Endpoint = Literal["chat", "completions"]
+Prefill = Literal["continue", "plain"]
+"""How a chat goes on with a started answer: by `continue_final_message`, as vLLM, SGLang and others have it, or by
+a last message of the assistant alone, which some providers take for the answer's start."""
+SEEDS = 2**31 - 1
+"""Seeds are below it: servers keep them in 32 bits."""
+
+
+@dataclass
+class Usage:
+    """What a server was asked and said that it did."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    unreported: int = 0
+    """Answers without usage, or cut before it came: their tokens are counted by pieces of text as they arrived."""
+
+
+@dataclass
+class _Written:
+    """What came of one sample so far."""
+
+    text: str = ""
+    reason: str | None = None
+    pieces: int = 0
+    """Deltas with text; a server streams a token in each."""
+    tokens: int | None = None
+    """Completion tokens by the server's own count."""
+    prompt: int = 0
+    logprobs: list[tuple[str, float]] = field(default_factory=list)
+
+
+class HttpPolicy:
+    """Samples from a model in a server; a `core.flows.Policy`.
+
+    Each sample is a request of its own with a seed from its key, so that where the server keeps its promise on seeds a
+    run repeats, and asking for 8 or for 2 and 6 draws the same. A step is read as a stream and the connection closed at
+    its end, so that no server needs to know what a step is; what it wrote past the end is dropped.
+
+    Args:
+        server: where it is; `url` up to and with `/v1`.
+        separator: text that ends a step.
+        endpoint: `chat` sends messages, `completions` one text.
+        template: text of a completions prompt; `{prompt}` stands for the problem's text.
+        prefill: how a started chat answer goes on.
+        temperature, top_p: of sampling.
+        max_tokens: of one continuation, where the question sets no limit.
+        logprobs: asks for the log-probability of each token, and keeps them in `Step.logprobs`.
+        body: further fields of every request.
+        batch_size: samples that one call of `propose` sends together.
+        name: identity for caches; made of the server, the model and the settings by default.
+        sleep: waits between tries.
+
+    Raises:
+        ValueError: the separator is empty, or the template has no place for the prompt.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        separator: str = "\n",
+        endpoint: Endpoint = "chat",
+        template: str = "{prompt}\n",
+        prefill: Prefill = "continue",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 1024,
+        logprobs: bool = False,
+        body: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+        name: str = "",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not separator:
+            raise ValueError("separator must not be empty: it is what ends a step")
+        if "{prompt}" not in template:
+            raise ValueError(f"template must hold {{prompt}}, got {template!r}")
+        self.server, self.separator, self.endpoint, self.template = server, separator, endpoint, template
+        self.prefill, self.temperature, self.top_p, self.max_tokens = prefill, temperature, top_p, max_tokens
+        self.logprobs, self.body = logprobs, dict(body or {})
+        settings = (separator, endpoint, template, prefill, temperature, top_p, max_tokens, sorted(self.body.items()))
+        self._name = name or f"{server.model} at {server.url} {settings!r}"
+        self._batch_size = batch_size or server.concurrency
+        self._patience = Patience(server, PolicyError, sleep=sleep)
+        self._lock = Lock()
+        self.usage = Usage()
+        """All that was spent so far."""
+
+    @property
+    def name(self) -> str:
+        """Identity for caches and provenance."""
+        return self._name
+
+    @property
+    def batch_size(self) -> int:
+        """Samples sent together."""
+        return self._batch_size
+
+    @property
+    def concurrency(self) -> int:
+        """One batch at a time: its requests already run side by side."""
+        return 1
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Answers the questions, in order; their samples are requested at the same time.
+
+        Raises:
+            PolicyError: the server fails after its retries, refuses, or answers with another shape.
+        """
+        asked = [(question, key) for question in questions for key in question.sample_keys()]
+        with self.server.client() as client, ThreadPoolExecutor(self.server.concurrency) as pool:
+            made = iter(list(pool.map(lambda one: self._sample(client, *one), asked)))
+        return [[next(made) for _ in range(question.n)] for question in questions]
+
+    def _sample(self, client: httpx.Client, question: Propose, key: Key) -> Continuation:
+        body = self._request(question, key)
+        url = self.server.at("chat/completions" if self.endpoint == "chat" else "completions")
+        for tried in range(self.server.retries + 1):
+            wanted: float | None = None
+            try:
+                with streamed(client, url, body) as response:
+                    if response.status_code not in AGAIN:
+                        self._patience.tries(lambda: response, url)
+                        return self._read(question, response)
+                    fault = f"status {response.status_code}: {' '.join(response.text.split())[:200]}"
+                    wanted = retry_after(response.headers)
+            except (httpx.TransportError, _CutError) as error:
+                fault = f"{type(error).__name__}: {error}"
+            self._patience.again(tried, fault, url, wanted)
+        raise AssertionError("the last try raises")
+
+    def _request(self, question: Propose, key: Key) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.server.model, "temperature": self.temperature, "top_p": self.top_p, "stream": True,
+            "stream_options": {"include_usage": True}, "seed": key.bits % SEEDS,
+            "max_tokens": question.max_tokens or self.max_tokens,
+        }  # fmt: skip
+        if self.endpoint == "completions":
+            said = "".join(step.text for step in question.prefix)
+            body["prompt"] = self.template.replace("{prompt}", question.problem.text) + said
+            body |= {"logprobs": 1} if self.logprobs else {}
+        else:
+            body["messages"] = messages_of(question.problem, question.prefix)
+            body |= {"logprobs": True} if self.logprobs else {}
+            if body["messages"][-1]["role"] == "assistant" and self.prefill == "continue":
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return body | self.body
+
+    def _read(self, question: Propose, response: httpx.Response) -> Continuation:
+        """Reads a stream to its end, or to the end of a step."""
+        step = question.until == "step"
+        written, cut = _Written(), -1
+        for event in _events(response):
+            self._take(written, event)
+            cut = written.text.find(self.separator) if step else -1
+            if cut >= 0:
+                break
+        if cut < 0 and written.reason is None:
+            raise _CutError("the stream broke off before the answer ended")
+        self._count(written, cut >= 0)
+        text = written.text[: cut + len(self.separator)] if cut >= 0 else written.text
+        tokens = written.pieces if written.tokens is None else written.tokens
+        truncated = cut < 0 and written.reason == "length"
+        steps = self._steps(text, written.logprobs)
+        return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated)
+
+    def _take(self, written: _Written, event: Mapping[str, Any]) -> None:
+        usage = event.get("usage")
+        if isinstance(usage, Mapping):
+            written.tokens = int(usage.get("completion_tokens") or 0)
+            written.prompt = int(usage.get("prompt_tokens") or 0)
+        choices = event.get("choices")
+        if not choices:
+            return
+        choice = choices[0]
+        part = choice.get("text") if self.endpoint == "completions" else (choice.get("delta") or {}).get("content")
+        if part:
+            written.text += part
+            written.pieces += 1
+        written.reason = choice.get("finish_reason") or written.reason
+        written.logprobs += _token_logprobs(choice.get("logprobs"))
+
+    def _count(self, written: _Written, cut: bool) -> None:
+        with self._lock:
+            self.usage.requests += 1
+            self.usage.prompt_tokens += written.prompt
+            self.usage.completion_tokens += written.pieces if written.tokens is None else written.tokens
+            self.usage.unreported += cut or written.tokens is None
+
+    def _steps(self, text: str, logprobs: Sequence[tuple[str, float]]) -> Iterator[Step]:
+        """The text in steps, each with its separator; a token belongs to the step in which it begins."""
+        parts = text.split(self.separator)
+        texts = [part + self.separator for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+        at, end, begins = 0, 0, 0
+        for part in texts:
+            end += len(part)
+            mine = []
+            while at < len(logprobs) and begins < end:
+                mine.append(logprobs[at][1])
+                begins += len(logprobs[at][0])
+                at += 1
+            yield Step(part, logprobs=tuple(mine) if self.logprobs and logprobs else None)
+
+
+class _CutError(Exception):
+    """A stream that ended before the answer did, or is no stream: a fault that may pass."""
+
+
+def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, str]]:
+    """The chat that a prefix is: the prompt, then steps, those that follow each other under one role as one message."""
+    messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in problem.messages]
+    first = len(messages)
+    for step in prefix:
+        if len(messages) > first and messages[-1]["role"] == step.role:
+            messages[-1]["content"] += step.text
+        else:
+            messages.append({"role": step.role, "content": step.text})
+    return messages
+
+
+def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
+    """The JSON of server-sent events; one JSON object is taken for one event, as servers send that do not stream."""
+    if "text/event-stream" not in response.headers.get("content-type", ""):
+        response.read()
+        yield _whole(response)
+        return
+    for line in response.iter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        event = _parsed(data)
+        if "error" in event:
+            raise _CutError(f"the server reported {str(event['error'])[:200]}")
+        yield event
+
+
+def _parsed(data: str) -> Mapping[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError as error:
+        raise _CutError(f"no JSON in the stream: {data[:100]!r}") from error
+    if not isinstance(event, Mapping):
+        raise _CutError(f"no object in the stream: {data[:100]!r}")
+    return event
+
+
+def _whole(response: httpx.Response) -> Mapping[str, Any]:
+    """An answer that was not streamed, in the form of an event."""
+    event = dict(_parsed(response.text))
+    choices = event.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise PolicyError(f"{response.url} answered without choices: {response.text[:200]}; is it OpenAI-compatible?")
+    choice = dict(choices[0])
+    choice.setdefault("delta", choice.get("message") or {})
+    choice["finish_reason"] = choice.get("finish_reason") or "stop"
+    return event | {"choices": [choice]}
+
+
+def _token_logprobs(given: Any) -> list[tuple[str, float]]:
+    """Texts and log-probabilities of tokens, in either endpoint's form."""
+    if not isinstance(given, Mapping):
+        return []
+    if isinstance(given.get("content"), list):
+        return [(str(one["token"]), float(one["logprob"])) for one in given["content"]]
+    tokens, values = given.get("tokens") or [], given.get("token_logprobs") or []
+    return [(str(token), float(value)) for token, value in zip(tokens, values, strict=True) if value is not None]

@@ -1,0 +1,326 @@
+"""The policy over HTTP: against a server that fails in every way, and against one that no one here wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stepreward.core.driver import Driver
+from stepreward.core.errors import PolicyError
+from stepreward.core.flows import Propose
+from stepreward.core.keys import Key
+from stepreward.core.servers import Server, retry_after
+from stepreward.core.types import Problem, Step
+from stepreward.policies.http import SEEDS, HttpPolicy, messages_of
+from stepreward.policies.loading import resolve
+from stepreward.search.sampling import majority_vote
+from stepreward.tasks.arithmetic import generate
+from stepreward.tasks.arithmetic_truth import ArithmeticGrader
+
+KEY = Key.seed(0)
+PROBLEM = Problem("p", "What is 12 + 5?")
+
+
+class Script:
+    """What the server does with each request, in order; then it answers by the seed."""
+
+    def __init__(self) -> None:
+        self.faults: list[Any] = []
+        self.seen: list[dict[str, Any]] = []
+        self.headers: list[str] = []
+        self.hung_up = threading.Event()
+        self.lines = ["12 + 5 = 17\n", "so it is 17\n", "Answer: 17"]
+        self.reason = "stop"
+        self.usage = True
+        self.lock = threading.Lock()
+
+
+def chunk(text: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
+    delta = {"index": 0, "delta": {"content": text}, "text": text, "finish_reason": reason, **more}
+    return {"choices": [delta]}
+
+
+class Handler(BaseHTTPRequestHandler):
+    script: Script
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.script.lock:
+            self.script.seen.append({**body, "path": self.path})
+            self.script.headers.append(self.headers.get("authorization", ""))
+            fault = self.script.faults.pop(0) if self.script.faults else None
+        if isinstance(fault, tuple):
+            self._plain(*fault)
+        elif fault == "hang up":
+            self.close_connection = True
+        elif fault == "half":
+            self._stream([chunk("12 + ")], whole=False)
+        elif fault == "garbage":
+            self._raw(b"data: {not json\n\n")
+        elif fault == "error":
+            self._stream([{"error": {"message": "out of memory"}}])
+        elif fault == "one":
+            message = {"message": {"role": "assistant", "content": "Answer: 17"}, "finish_reason": "stop"}
+            self._plain(200, json.dumps({"choices": [message], "usage": {"completion_tokens": 4}}))
+        else:
+            self._answer(body)
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        mark = body["messages"][0]["content"] if "messages" in body else body["prompt"]
+        words = [f"{mark}|" if i == 0 else "" for i in range(1)] + [
+            piece for line in self.script.lines for piece in (line[:3], line[3:])
+        ]
+        events = [chunk(word) for word in words if word] + [chunk("", self.script.reason)]
+        if self.script.usage:
+            events.append({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(words)}})
+        self._stream(events)
+
+    def _plain(self, status: int, text: str, wait: str | None = None) -> None:
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        if wait is not None:
+            self.send_header("retry-after", wait)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _raw(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        try:
+            self.wfile.write(data)
+            self.wfile.flush()
+        except OSError:
+            self.script.hung_up.set()
+
+    def _stream(self, events: list[dict[str, Any]], *, whole: bool = True) -> None:
+        lines = [f"data: {json.dumps(event)}\n\n" for event in events] + (["data: [DONE]\n\n"] if whole else [])
+        self._raw("".join(lines).encode())
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[Script, str]]:
+    script = Script()
+    handler = type("Bound", (Handler,), {"script": script})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield script, f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def policy(url: str, **settings: Any) -> HttpPolicy:
+    patience = settings.pop("server", {})
+    slept = settings.pop("slept", [])
+    return HttpPolicy(Server(url, "m", **patience), sleep=slept.append, **settings)
+
+
+def ask(n: int = 1, prefix: tuple[Step, ...] = (), problem: Problem = PROBLEM, **how: Any) -> Propose:
+    return Propose(problem, prefix, KEY, n, **how)
+
+
+def test_a_whole_answer_comes_in_steps_with_the_server_s_count(served: tuple[Script, str]) -> None:
+    script, url = served
+    made = policy(url, server={"api_key": "secret"})
+    ((one,),) = made.propose([ask()])
+    assert [s.text for s in one.steps] == ["What is 12 + 5?|12 + 5 = 17\n", "so it is 17\n", "Answer: 17"]
+    assert (one.finished, one.truncated, one.n_tokens) == (True, False, 7)
+    assert (made.usage.requests, made.usage.prompt_tokens, made.usage.completion_tokens) == (1, 9, 7)
+    assert script.headers == ["Bearer secret"]
+    assert "secret" not in repr(made.server)
+    body = script.seen[0]
+    assert (body["path"], body["model"], body["temperature"]) == ("/v1/chat/completions", "m", 1.0)
+    assert body["seed"] == KEY.fold(0).bits % SEEDS
+
+
+def test_a_step_is_cut_where_it_ends_whatever_the_server_goes_on_to_say(served: tuple[Script, str]) -> None:
+    script, url = served
+    ((one,),) = policy(url).propose([ask(until="step")])
+    assert [s.text for s in one.steps] == ["What is 12 + 5?|12 + 5 = 17\n"]
+    assert (one.finished, one.truncated, one.n_tokens) == (False, False, 3)
+    script.lines = ["Answer: 17"]
+    ((last,),) = policy(url).propose([ask(until="step")])
+    assert last.finished
+
+
+def test_a_limit_is_no_end(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.reason = "length"
+    ((one,),) = policy(url).propose([ask(max_tokens=7)])
+    assert (one.finished, one.truncated) == (False, True)
+    assert script.seen[0]["max_tokens"] == 7
+
+
+def test_samples_are_requests_of_their_own_and_none_are_crossed(served: tuple[Script, str]) -> None:
+    script, url = served
+    problems = [Problem(f"p{i}", f"question {i}") for i in range(9)]
+    answers = policy(url, server={"concurrency": 4}).propose([ask(3, problem=p) for p in problems])
+    for problem, some in zip(problems, answers, strict=True):
+        assert [c.steps[0].text.split("|")[0] for c in some] == [problem.text] * 3
+    assert len(script.seen) == 27
+    assert {body["seed"] for body in script.seen} == {KEY.fold(i).bits % SEEDS for i in range(3)}
+
+
+def test_a_prefix_is_a_started_answer(served: tuple[Script, str]) -> None:
+    script, url = served
+    prefix = (Step("look\n"), Step("a hall\n", "observation", "user"), Step("go\n"), Step("on\n"))
+    policy(url).propose([ask(prefix=prefix)])
+    body = script.seen[0]
+    assert [(m["role"], m["content"]) for m in body["messages"]] == [
+        ("user", PROBLEM.text), ("assistant", "look\n"), ("user", "a hall\n"), ("assistant", "go\non\n"),
+    ]  # fmt: skip
+    assert body["continue_final_message"] is True
+    assert body["add_generation_prompt"] is False
+    policy(url, prefill="plain").propose([ask(prefix=prefix)])
+    assert "continue_final_message" not in script.seen[1]
+    policy(url, endpoint="completions", template="Q: {prompt}\nA: ").propose([ask(prefix=prefix[:1])])
+    assert script.seen[2]["prompt"] == f"Q: {PROBLEM.text}\nA: look\n"
+    assert messages_of(Problem("q", ({"role": "system", "content": "s"},)), ()) == [{"role": "system", "content": "s"}]
+
+
+def test_log_probabilities_reach_the_steps_in_which_their_tokens_begin() -> None:
+    made = HttpPolicy(Server("http://x", "m"), logprobs=True)
+    tokens = [("ab", -1.0), ("c\nd", -2.0), ("e\n", -3.0), ("f", -4.0)]
+    steps = list(made._steps("abc\nde\nf", tokens))
+    assert [(s.text, s.logprobs) for s in steps] == [("abc\n", (-1.0, -2.0)), ("de\n", (-3.0,)), ("f", (-4.0,))]
+
+
+@pytest.mark.parametrize("fault", ["hang up", "half", "garbage", "error", (500, "oops"), (503, "busy")])
+def test_faults_that_pass_are_tried_again_and_billed_once(served: tuple[Script, str], fault: Any) -> None:
+    script, url = served
+    script.faults, slept = [fault, fault], []
+    made = policy(url, slept=slept)
+    ((one,),) = made.propose([ask()])
+    assert one.finished
+    assert len(script.seen) == 3
+    assert len(slept) == 2
+    assert (made.usage.requests, made.usage.completion_tokens) == (1, 7)
+    assert script.seen[0] == script.seen[2], "a try again is the same request"
+
+
+def test_the_server_s_wish_to_wait_is_honoured(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.faults, slept = [(429, "slow down", "7")], []
+    policy(url, slept=slept, server={"backoff": 0.0}).propose([ask()])
+    assert slept == [7.0]
+    assert retry_after({"retry-after": "7"}) == 7
+    now = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+    assert retry_after({"retry-after": "Thu, 01 Jan 2026 12:00:30 GMT"}, now) == 30
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ([(500, "oops")] * 5, r"failed 5 times, last with status 500: oops"),
+        ([(401, "who are you")], r"refused with status 401: who are you; pass the API key"),
+        ([(404, "no such model")], r"status 404.*check the address and the model's name"),
+        ([(200, '{"object": "list"}')], r"without choices.*OpenAI-compatible"),
+        (["half"] * 5, r"broke off before the answer ended"),
+    ],
+)
+def test_what_does_not_pass_is_one_clear_error(served: tuple[Script, str], faults: list[Any], message: str) -> None:
+    script, url = served
+    script.faults = list(faults)
+    with pytest.raises(PolicyError, match=message):
+        policy(url).propose([ask()])
+
+
+def test_a_server_that_does_not_stream_is_understood(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.faults = ["one"]
+    ((one,),) = policy(url).propose([ask()])
+    assert ([s.text for s in one.steps], one.finished, one.n_tokens) == (["Answer: 17"], True, 4)
+
+
+def test_without_usage_pieces_are_counted_and_said_to_be(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.usage = False
+    made = policy(url)
+    ((one,),) = made.propose([ask()])
+    assert one.n_tokens == 7
+    assert made.usage.unreported == 1
+
+
+def test_nobody_is_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(PolicyError, match="failed 2 times, last with ConnectError"):
+        policy(url, server={"retries": 1}).propose([ask()])
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"separator": ""}, "separator"), ({"template": "x"}, "template")])
+def test_impossible_settings(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HttpPolicy(Server("http://x", "m"), **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`transformers serve` on the built-in policy."""
+    pytest.importorskip("fastapi")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    program = str(Path(sys.executable).with_name("transformers"))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    command = [program, "serve", resolve("builtin:arithmetic"), "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(1200):
+            try:
+                if httpx.get(f"{url}/health", timeout=1).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, log.read_text()[-2000:]
+            time.sleep(0.1)
+        yield f"{url}/v1"
+        process.terminate()
+
+
+def test_a_server_that_no_one_here_wrote_answers(transformers_server: str) -> None:
+    problems = list(generate("held_out", 6))
+    model = resolve("builtin:arithmetic")
+    made = HttpPolicy(
+        Server(transformers_server, model, concurrency=2), endpoint="completions", max_tokens=64,
+    )  # fmt: skip
+    asked = [Propose(p, (), KEY.fold(p.id), 2) for p in problems]
+    answers = made.propose(asked)
+    assert all(len(some) == 2 for some in answers)
+    ended = [c for some in answers for c in some if c.finished]
+    assert len(ended) > 6
+    assert any(c.steps[-1].text.startswith("Answer") for c in ended)
+    assert made.usage.completion_tokens > 0
+    first = answers[0][0].steps[:1]
+    ((onward,),) = made.propose([Propose(problems[0], first, KEY, 1, until="step")])
+    assert len(onward.steps) <= 1
+    driver = Driver(policy=made, grader=ArithmeticGrader())
+    found = [one.result for one in driver.run([majority_vote(p, KEY.fold(p.id), n=4) for p in problems[:3]])]
+    assert all(f.answers for f in found)
+    assert driver.bill.generated_tokens > 0
