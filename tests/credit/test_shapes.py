@@ -18,7 +18,7 @@ import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import credit, shape
 from stepreward.core.errors import InputError
 from stepreward.credit.hidden import hidden_rewards, negative_token_weights, steered_token_weights
-from stepreward.credit.similar import alike
+from stepreward.credit.similar import _in_order, _places, alike
 
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 NUMBERS = st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.8, 1.0])
@@ -337,3 +337,13 @@ def test_tokens_lean_towards_what_is_known_or_away_from_it() -> None:
     np.testing.assert_allclose(steered_token_weights(rewards, advantages, lean=-0.2)[[0, 1]], [0.8, 1.2])
     with pytest.raises(ValueError, match="lean"):
         steered_token_weights(rewards, advantages, lean=2.0)
+
+
+@given(one=st.text("abc", max_size=9), other=st.text("abc", max_size=9))
+@settings(max_examples=200, deadline=None)
+def test_characters_in_order_are_counted_as_by_the_table(one: str, other: str) -> None:
+    table = np.zeros((len(one) + 1, len(other) + 1), int)
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+    assert _in_order(one, _places(other), len(other)) == table[-1, -1]

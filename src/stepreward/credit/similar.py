@@ -15,7 +15,7 @@ def alike(texts: Sequence[str], group: Sequence[Hashable], *, threshold: float =
 
     In order, each text joins the first state of its group whose first text it resembles, or opens a state of its own:
     similarity-based GiGPO (arXiv:2505.10978) as verl-agent has it, with the same ratio of `difflib`. Pairs that cannot
-    reach the threshold, by lengths and by counts of characters, are never compared, and equal texts once.
+    reach the threshold, by lengths, shared characters and those in order, are never compared, and equal texts once.
 
     Args:
         texts: (N,) the observation before each step.
@@ -50,22 +50,49 @@ class _States:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self.firsts: list[tuple[int, str, Counter[str]]] = []
+        self.firsts: list[tuple[int, str, Counter[str], dict[str, int]]] = []
 
     def open(self, text: str, number: int) -> None:
-        self.firsts.append((number, text, Counter(text)))
+        self.firsts.append((number, text, Counter(text), _places(text)))
 
     def find(self, text: str) -> int | None:
         """The first state that the text resembles."""
         counts = Counter(text)
         matcher = SequenceMatcher(None, b=text)
-        for number, first, other in self.firsts:
+        for number, first, other, places in self.firsts:
             size = len(text) + len(first)
-            bound = 2 * min(len(text), len(first)) / size if size else 1.0
-            # At most the characters that both have can match.
-            if bound < self.threshold or (size and 2 * (counts & other).total() / size < self.threshold):
+            if not size:
+                return number
+            # Each bound costs more than the one before and is closer: lengths, shared characters, those in order.
+            if 2 * min(len(text), len(first)) / size < self.threshold:
+                continue
+            if 2 * (counts & other).total() / size < self.threshold:
+                continue
+            if 2 * _in_order(text, places, len(first)) / size < self.threshold:
                 continue
             matcher.set_seq1(first)
             if matcher.ratio() >= self.threshold:
                 return number
         return None
+
+
+def _places(text: str) -> dict[str, int]:
+    """Where each character stands, as the bits of a number."""
+    made: dict[str, int] = {}
+    for place, character in enumerate(text):
+        made[character] = made.get(character, 0) | 1 << place
+    return made
+
+
+def _in_order(text: str, places: dict[str, int], length: int) -> int:
+    """Length of the longest common subsequence, with all characters of the other text at once in a number's bits.
+
+    No blocks that match in order hold more characters. A bit is 0 once its character is used; the sum carries each use to
+    the first free place.
+    """
+    every = (1 << length) - 1
+    free = every
+    for character in text:
+        used = free & places.get(character, 0)
+        free = (free + used | free - used) & every
+    return length - free.bit_count()
