@@ -59,7 +59,10 @@ def test_recorded_scores_are_measured_where_no_scorer_is_named(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--benchmark rm-bench --scorer tool", "rm-bench needs comparisons of candidates, and these rows are solutions"),
+        (
+            "--benchmark rm-bench --scorer tool",
+            "rm-bench needs comparisons of candidates, and these rows are solutions",
+        ),
         ("--benchmark process-bnch", "process-bench"),
         ("--benchmark mr-score", "hold no scores; pass --scorer"),
         ("--benchmark mr-score --scorer tool --set threshold=x", "finite number, got 'x'"),

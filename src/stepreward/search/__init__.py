@@ -8,4 +8,5 @@ from stepreward.search import mcts as mcts
 from stepreward.search import particles as particles
 from stepreward.search import rebase as rebase
 from stepreward.search import sampling as sampling
+from stepreward.search import stopping as stopping
 from stepreward.search import tournaments as tournaments

@@ -1,0 +1,218 @@
+"""Votes and choices that stop sampling when more would hardly change them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta
+
+from stepreward.core.catalog import search
+from stepreward.core.flows import Extract, Flow
+from stepreward.core.keys import Key
+from stepreward.core.types import Problem
+from stepreward.search.found import ROOT, Candidate, Found
+from stepreward.search.growth import Growth
+
+
+def lead_is_sure(first: int, second: int) -> float:
+    """The chance that the leading answer is likelier than the second, given their votes and an even prior.
+
+        P(p > 1/2),    p ~ Beta(first + 1, second + 1)
+
+    arXiv:2305.11860, section 3, the Beta criterion.
+
+    Args:
+        first: votes of the leading answer.
+        second: votes of the one behind it.
+    """
+    return float(beta.sf(0.5, first + 1, second + 1))
+
+
+def samples_for(success: float, *, confidence: float = 0.99) -> int:
+    """Samples after which one is right with a given confidence, if each is with chance `success`.
+
+        N = ceil( ln(1 - confidence) / ln(1 - success) )
+
+    arXiv:2506.09338, Eq. 3. The chance is kept in [1e-4, 1 - 1e-4].
+
+    Args:
+        success: chance of one sample, such as a calibrated score.
+        confidence: C in (0, 1).
+
+    Raises:
+        ValueError: `confidence` is not in (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    p = min(max(success, 1e-4), 1 - 1e-4)
+    return max(1, math.ceil(math.log(1 - confidence) / math.log(1 - p) - 1e-9))
+
+
+def samples_to_reach(below: float, *, quantile: float = 0.1) -> int:
+    """Samples of which the best exceeds a score that one exceeds with chance 1 - `below`, but for a chance of `quantile`.
+
+        N = ceil( ln quantile / ln F(s) ),    for F(s)^N is the chance that none of N exceeds s
+
+    The closed form of OptScale's search over N (arXiv:2506.22376).
+
+    Args:
+        below: F(s), the chance that one sample's score is at most s, in [0, 1].
+        quantile: in (0, 1).
+
+    Raises:
+        ValueError: `quantile` is not in (0, 1).
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile must be in (0, 1), got {quantile}")
+    f = min(max(below, 1e-12), 1 - 1e-9)
+    return max(1, math.ceil(math.log(quantile) / math.log(f) - 1e-9))
+
+
+def _votes(answers: Sequence[str | None]) -> list[int]:
+    """Votes of the answers, most first; missing ones do not vote."""
+    counted = Counter(answer for answer in answers if answer is not None)
+    return [*sorted(counted.values(), reverse=True), 0, 0]
+
+
+def _until(
+    growth: Growth, problem: Problem, n: int, rounds: Callable[[int], int], stop: Callable[[Sequence[str | None]], bool]
+) -> Flow[list[Candidate]]:
+    """Samples in rounds until their answers say that it is enough, or there are `n`."""
+    made: list[Candidate] = []
+    answers: list[str | None] = []
+    drawn = 0
+    while drawn < n and not growth.spent:
+        more = min(rounds(drawn), n - drawn)
+        (fresh,) = yield from growth.complete([ROOT], more, first=drawn)
+        drawn += more
+        ended = [c for c in fresh if c.finished and c.steps]
+        said: list[Any] = (yield [Extract(problem, c.steps) for c in ended]) if ended else []
+        made += fresh
+        answers += said
+        if stop(answers):
+            break
+    return made
+
+
+@search.method(
+    "adaptive-consistency",
+    paper="arXiv:2305.11860",
+    equation="section 3: the Beta criterion",
+    note="stops after a round of `at_once` samples, so that batches fill; the paper's rounds are of one",
+)
+def adaptive_consistency(
+    problem: Problem, key: Key, *, n: int = 40, least: int = 2, at_once: int = 2, confidence: float = 0.95
+) -> Flow[Found]:
+    """Samples until the majority's lead is sure: few samples for problems on which the policy agrees with itself.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        n: most samples.
+        least: samples before it may stop.
+        at_once: samples of a round.
+        confidence: chance that the leader is the likelier one at which it stops.
+    """
+    growth = Growth(problem, key)
+
+    def stop(answers: Sequence[str | None]) -> bool:
+        first, second, *_ = _votes(answers)
+        return len(answers) >= least and first > 0 and lead_is_sure(first, second) >= confidence
+
+    made = yield from _until(growth, problem, n, lambda drawn: max(at_once, least - drawn), stop)
+    return (yield from growth.conclude(made, select="majority"))
+
+
+@search.method(
+    "early-stopping-consistency",
+    paper="arXiv:2401.10480",
+    equation="section 3: a window of one answer",
+)
+def unanimous_window(problem: Problem, key: Key, *, n: int = 40, window: int = 5) -> Flow[Found]:
+    """Samples window by window and stops when one is unanimous.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        n: most samples.
+        window: samples of a round.
+    """
+    growth = Growth(problem, key)
+
+    def stop(answers: Sequence[str | None]) -> bool:
+        last = answers[-window:]
+        return len(last) == window and last[0] is not None and len(set(last)) == 1
+
+    made = yield from _until(growth, problem, n, lambda drawn: window, stop)
+    return (yield from growth.conclude(made, select="majority"))
+
+
+@search.method(
+    "doubling-consistency",
+    note="as in the package its_hub: two samples, then as many again, until an answer has three quarters",
+)
+def doubling(problem: Problem, key: Key, *, n: int = 32, start: int = 2, share: float = 0.75) -> Flow[Found]:
+    """Doubles the number of samples until one answer has a given share of the votes.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        n: most samples.
+        start: samples of the first round.
+        share: of the votes at which it stops.
+    """
+    growth = Growth(problem, key)
+
+    def stop(answers: Sequence[str | None]) -> bool:
+        return bool(answers) and _votes(answers)[0] >= share * len(answers)
+
+    made = yield from _until(growth, problem, n, lambda drawn: drawn or start, stop)
+    return (yield from growth.conclude(made, select="majority"))
+
+
+@search.method(
+    "instance-adaptive",
+    paper="arXiv:2506.09338",
+    equation="Eq. 3 on samples of whole solutions",
+    note="success is estimated by the mean total of the samples so far, whose scores must be calibrated; the paper "
+    "reads a lower quantile at the question, and applies the rule to beams too",
+)
+def instance_adaptive(
+    problem: Problem,
+    key: Key,
+    *,
+    n: int = 32,
+    least: int = 2,
+    at_once: int = 2,
+    confidence: float = 0.99,
+    aggregate: str = "last",
+    vote: bool = True,
+) -> Flow[Found]:
+    """Samples as many solutions as the problem seems to need: until one of them is right with a given confidence.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        n: most samples.
+        least: samples before it may stop.
+        at_once: samples of a round.
+        confidence: C of the budget.
+        aggregate: total of a candidate's step scores, read as the chance that it is right.
+        vote: choose by the weighted vote instead of the best one.
+    """
+    growth = Growth(problem, key, aggregate)
+    made: list[Candidate] = []
+    drawn = 0
+    while drawn < n and not growth.spent:
+        more = min(max(at_once, least - drawn), n - drawn)
+        (fresh,) = yield from growth.complete([ROOT], more, first=drawn)
+        drawn += more
+        made += yield from growth.score(fresh)
+        known = [c.total for c in made if c.total == c.total]
+        if known and drawn >= samples_for(float(np.mean(known)), confidence=confidence):
+            break
+    return (yield from growth.conclude(made, select="weighted-vote" if vote else "best-of-n"))
