@@ -86,7 +86,8 @@ What comes close to published numbers, and why it differs where it does:
 - PRMBench: a scorer that only prefers short steps reaches the PRMScore of published models: quote it beside any
   PRMScore. The 5 repeated solutions of the file count once, as with the authors.
 
-[Parity](benchmark-parity.md) holds every metric against an independent reading of its definition.
+[Parity](benchmark-parity.md) holds every metric against an independent reading of its definition. A reward model that
+was trained here on one of these verifiers' scores is measured in [Real data](real-data.md), on problems it never saw.
 """
 
 
