@@ -53,7 +53,7 @@ def samples_for(success: float, *, confidence: float = 0.99) -> int:
 
 
 def samples_to_reach(below: float, *, quantile: float = 0.1) -> int:
-    """Samples of which the best exceeds a score that one exceeds with chance 1 - `below`, but for a chance of `quantile`.
+    """Samples whose best exceeds a score that one exceeds with chance 1 - `below`, but for a chance of `quantile`.
 
         N = ceil( ln quantile / ln F(s) ),    for F(s)^N is the chance that none of N exceeds s
 
