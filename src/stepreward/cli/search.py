@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from stepreward.cli.inputs import GRADERS, grader_by_name, policy_at, problems_of, scorer_at
 from stepreward.cli.progress import StageProgress
@@ -22,6 +24,9 @@ from stepreward.core.flows import Grader
 from stepreward.core.keys import Key
 from stepreward.core.statistics import bootstrap
 from stepreward.core.types import Problem
+from stepreward.pipeline.compare import PLAN, REFERENCE, verdict
+from stepreward.pipeline.compare import compare as comparison
+from stepreward.pipeline.report import percent, points
 from stepreward.search.found import Found
 
 _CACHE_TOKENS = 1 << 18
@@ -50,6 +55,15 @@ def search(
     grader: Annotated[str, typer.Option(help=f"Who reads answers: {', '.join(GRADERS)}.")] = "mathematics",
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare searches at several budgets; OUT is then a folder.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Search to compare; may be repeated. One of {', '.join(PLAN)}.")
+    ] = None,
+    budgets: Annotated[
+        list[int] | None, typer.Option("--budget", min=1, help="Samples a step or solution to compare at; repeatable.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
 ) -> None:
     """Search for solutions; each row holds the answer, the solution, all candidates and the exact bill.
@@ -59,6 +73,9 @@ def search(
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
     chosen, judge = searches[method], grader_by_name(grader)
+    if compare:
+        _compare(problems, out, model, policy, judge, device, seed, only or [], budgets or [4, 8, 16], json_output)
+        return
     if model is None and method not in _WITHOUT_SCORES:
         raise InputError(f"{method} needs a reward model", remedy="pass --model, or --method majority")
     given = [
@@ -94,6 +111,39 @@ def search(
         return
     told = "no references" if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     typer.echo(f"{len(made)} problems in {out}: {told}; {driver.bill.generated_tokens:,} tokens generated")
+
+
+def _compare(
+    problems: Path, out: Path, model: Path | None, policy: str, judge: Grader, device: str, seed: int,
+    only: list[str], budgets: list[int], json_output: bool,
+) -> None:  # fmt: skip
+    """Runs and shows the comparison."""
+    if model is None:
+        raise InputError("a comparison needs a reward model", remedy="pass --model")
+    scorer = scorer_at(model, device, cache_tokens=_CACHE_TOKENS)
+    with StageProgress(quiet=json_output) as progress:
+        summary = comparison(
+            problems_of(problems), out, policy=policy_at(policy), scorer=scorer, grader=judge, methods=only,
+            budgets=budgets, seed=seed, on_progress=progress,
+        )  # fmt: skip
+    if json_output:
+        typer.echo(json.dumps(summary))
+        return
+    table = Table(
+        title=f"{summary['problems']} problems; points over {REFERENCE} at equal tokens", title_justify="left"
+    )
+    for head in ("search", "budget", "tokens", "accuracy", "points", "verdict"):
+        table.add_column(head, overflow="fold")
+    for point in summary["points"]:
+        gain = point["gain"]
+        beside = "" if gain is None or gain["value"] is None else points(gain)
+        cost = f"{point['cost']['value']:,.0f}"
+        table.add_row(point["algorithm"], str(point["budget"]), cost, percent(point["accuracy"]), beside, verdict(gain))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(table)
+    console.print(f"report: {out / 'compare.html'}", soft_wrap=True)
 
 
 def _row(problem: Problem, one: Finished[Found], grader: Grader) -> dict[str, Any]:

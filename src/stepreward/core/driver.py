@@ -214,7 +214,7 @@ class Driver:
         if known is not None:
             self._receive(running, slot, question, known)
             for bill in (running.bill, self.bill):
-                bill.cached += 1
+                _charge_cached(bill, question, known)
         elif type(question) in lanes:
             lanes[type(question)].push(name, question, (running, slot))
         else:
@@ -296,6 +296,14 @@ def answer_all(
 
 def _rows(question: Any) -> int:
     return question.n if isinstance(question, Propose) else 1
+
+
+def _charge_cached(bill: Bill, question: Propose | Score | Compare, answer: Any) -> None:
+    bill.cached += 1
+    if isinstance(question, Propose):
+        bill.cached_generated_tokens += sum(continuation.n_tokens for continuation in answer)
+    elif isinstance(question, Score):
+        bill.cached_scored_tokens += answer.tokens
 
 
 def _charge(bill: Bill, question: Propose | Score | Compare, answer: Any) -> None:

@@ -131,6 +131,10 @@ class Bill:
     grades: int = 0
     cached: int = 0
     """Questions answered from the log."""
+    cached_generated_tokens: int = 0
+    """Tokens that those answers hold, which were paid before."""
+    cached_scored_tokens: int = 0
+    """Tokens that had been encoded for those answers."""
 
     def add(self, other: Bill) -> None:
         """Adds another bill to this one in place."""

@@ -294,4 +294,5 @@ search.preset(
     of="uct",
     paper="arXiv:2510.24803",
     note="over agents' turns: a step is a turn, `Step.agent` its speaker; the constant is not the paper's",
+    exploration=1.0,
 )

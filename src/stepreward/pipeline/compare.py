@@ -1,0 +1,233 @@
+"""Searches side by side on the same problems: accuracy against what each spends, at several budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stepreward.search as _search  # registers the searches
+from stepreward.core.answer_log import AnswerLog
+from stepreward.core.catalog import search as searches
+from stepreward.core.driver import Driver
+from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.flows import Grader, Policy, Scorer
+from stepreward.core.keys import Key
+from stepreward.core.statistics import Estimate
+from stepreward.core.types import Problem
+from stepreward.evaluate.attempts import pass_at_k
+from stepreward.evaluate.costs import CostCurves, Spending, accuracy_against_cost
+from stepreward.pipeline.folder import write_json
+from stepreward.pipeline.report import percent, points
+from stepreward.report.costs import cost_plot
+from stepreward.report.page import MISSING, Page, Section, Table, write
+from stepreward.report.svg import Series
+
+assert _search
+REFERENCE = "weighted-vote"
+"""What every other search is held against, at equal generated tokens."""
+SCHEMA = "stepreward/compare/1"
+OnProgress = Callable[[str, int, int, str], None]
+Settings = Callable[[int], Mapping[str, Any]]
+
+
+def _samples(budget: int) -> dict[str, Any]:
+    return {"n": budget}
+
+
+def _width(budget: int) -> dict[str, Any]:
+    return {"width": budget}
+
+
+def _beams(budget: int) -> dict[str, Any]:
+    width = 4 if budget >= 4 else budget
+    return {"beams": max(1, budget // width), "width": width}
+
+
+def _trees(budget: int) -> dict[str, Any]:
+    width = 4 if budget >= 4 else budget
+    return {"trees": max(1, budget // width), "width": width}
+
+
+def _walks(budget: int) -> dict[str, Any]:
+    width = 4 if budget >= 4 else budget
+    return {"n": max(1, budget // width), "width": width}
+
+
+def _simulations(budget: int) -> dict[str, Any]:
+    return {"simulations": 2 * budget, "width": 4}
+
+
+def _sweeps(budget: int) -> dict[str, Any]:
+    return {"n": max(2, budget // 2), "sweeps": 2}
+
+
+PLAN: Mapping[str, Settings] = {
+    "majority": _samples, "weighted-vote": _samples, "best-of-n": _samples, "borda": _samples, "hybrid-vote": _samples,
+    "reward-frequency-vote": _samples, "beam": _beams, "step-beam": _beams, "dvts": _trees, "rebase": _width,
+    "ets": _width, "mcts": _simulations, "uct": _simulations, "particle-filter": _samples, "particle-gibbs": _sweeps,
+    "fk-difference": _samples, "fk-max": _samples, "fk-sum": _samples, "reward-weighted": _samples,
+    "transfer-q": _walks, "gflownet": _walks, "adaptive-consistency": _samples, "instance-adaptive": _samples,
+    "early-stopping-consistency": _samples, "doubling-consistency": _samples,
+}  # fmt: skip
+"""Searches that can be compared with a policy and a scorer alone, and their settings at a budget of so many samples a
+step or solution. What each really spends is measured."""
+
+
+def compare(
+    problems: Sequence[Problem],
+    out: Path,
+    *,
+    policy: Policy,
+    scorer: Scorer,
+    grader: Grader,
+    methods: Sequence[str] = (),
+    budgets: Sequence[int] = (4, 8, 16),
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Runs every search at every budget on the same problems and writes the comparison as JSON and a page.
+
+    Questions that searches share are asked once, and so are those of an interrupted run; each search is charged for
+    all that it asked.
+
+    Args:
+        problems: with references.
+        out: folder.
+        policy, scorer, grader: of all searches.
+        methods: names in `PLAN`; all of them where empty. The reference is always among them.
+        budgets: samples a step or solution.
+        seed: of all samples.
+        on_progress: called as work is done.
+
+    Raises:
+        InputError: there is no problem, or one has no reference.
+        UnknownNameError: a search that is not in the plan.
+    """
+    bare = [problem.id for problem in problems if problem.reference is None]
+    if not problems or bare:
+        raise InputError(
+            f"problem {bare[0]!r} has no reference" if bare else "there is no problem", remedy="give all a reference"
+        )
+    for name in methods:
+        if name not in PLAN:
+            raise UnknownNameError("search to compare", name, PLAN)
+    chosen = list(dict.fromkeys([REFERENCE, *(methods or PLAN)]))
+    out.mkdir(parents=True, exist_ok=True)
+    key = Key.seed(seed).fold("search")
+
+    def driver(log: AnswerLog) -> Driver:
+        return Driver(policy=policy, scorer=scorer, grader=grader, log=log)
+
+    spendings: list[Spending] = []
+    scored: list[float] = []
+    total, done = len(chosen) * len(budgets), 0
+    with AnswerLog(out / "answers.jsonl") as log:
+        for name in chosen:
+            for budget in budgets:
+                if on_progress is not None:
+                    on_progress("compare", done, total, f"{name}, {budget}")
+                one, tokens = _spent(name, budget, problems, key, driver(log), grader)
+                spendings.append(one)
+                scored.append(tokens)
+                done += 1
+        oracle = _oracle(problems, key, max(budgets), driver(log), grader)
+    curves = accuracy_against_cost(spendings, key.fold("costs"), reference=REFERENCE)
+    summary = _summary(curves, spendings, scored, oracle, len(problems), policy.name, scorer.name, seed)
+    write_json(out / "compare.json", summary)
+    write(build_page(curves, summary), out / "compare.html")
+    return summary
+
+
+def _spent(
+    name: str, budget: int, problems: Sequence[Problem], key: Key, driver: Driver, grader: Grader
+) -> tuple[Spending, float]:
+    """Results and generated tokens of each problem, and scored tokens a problem."""
+    settings = PLAN[name](budget)
+    flows = (searches[name].take({"problem": p, "key": key.fold(p.id)}, **settings) for p in problems)
+    correct, cost = np.zeros(len(problems)), np.zeros(len(problems))
+    for one in driver.run(flows):
+        trajectory = one.result.trajectory
+        if trajectory is not None:
+            correct[one.index] = float(grader.grade(problems[one.index], trajectory.steps) > 0.5)
+        cost[one.index] = one.bill.generated_tokens + one.bill.cached_generated_tokens
+    bill = driver.bill
+    return Spending(name, budget, correct, cost), (bill.scored_tokens + bill.cached_scored_tokens) / len(problems)
+
+
+def _oracle(
+    problems: Sequence[Problem], key: Key, n: int, driver: Driver, grader: Grader
+) -> list[tuple[int, float, float]]:
+    """(k, tokens, pass@k) of a perfect choice among k samples, for powers of two."""
+    flows = (searches["majority"].take({"problem": p, "key": key.fold(p.id)}, n=n) for p in problems)
+    right, drawn, tokens = np.zeros(len(problems)), np.zeros(len(problems)), 0.0
+    for one in driver.run(flows):
+        made = one.result.tree.trajectories()
+        right[one.index] = sum(grader.grade(problems[one.index], t.steps) > 0.5 for t in made)
+        drawn[one.index] = n
+        tokens += one.bill.generated_tokens + one.bill.cached_generated_tokens
+    each = tokens / len(problems) / n
+    sizes = [2**i for i in range(n.bit_length()) if 2**i <= n]
+    return [(k, k * each, float(pass_at_k(right, drawn, k).mean())) for k in sizes]
+
+
+def _summary(
+    curves: CostCurves, spendings: Sequence[Spending], scored: Sequence[float], oracle: list[tuple[int, float, float]],
+    problems: int, policy: str, scorer: str, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    tokens = {(one.algorithm, one.budget): value for one, value in zip(spendings, scored, strict=True)}
+    made = curves.to_json()
+    for point in made["points"]:
+        point["scored_tokens"] = tokens[point["algorithm"], point["budget"]]
+    return {
+        "schema": SCHEMA, "policy": policy, "scorer": scorer, "seed": seed, "problems": problems, **made,
+        "oracle": [{"k": k, "tokens": cost, "pass_at_k": value} for k, cost, value in oracle],
+    }  # fmt: skip
+
+
+def verdict(gain: Mapping[str, Any] | Estimate | None) -> str:
+    """Whether a gain over the reference is sure: its interval lies on one side of 0."""
+    if gain is None:
+        return ""
+    low, high = (gain.low, gain.high) if isinstance(gain, Estimate) else (gain["low"], gain["high"])
+    if low is None or high is None or low != low:
+        return "cheaper than any run of the reference"
+    return "beats" if low > 0 else "loses to" if high < 0 else "no difference seen"
+
+
+def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
+    """The report: all points in a plane, and a row each."""
+    oracle = summary["oracle"]
+    bound = Series("pass@k", [row["tokens"] for row in oracle], [row["pass_at_k"] for row in oracle])
+    plot = cost_plot(curves, cost_label="generated tokens a problem", oracle=bound)
+    rows = [
+        (
+            point["algorithm"],
+            f"{point['budget']:g}",
+            f"{point['cost']['value']:,.0f}",
+            f"{point['scored_tokens']:,.0f}",
+            percent(point["accuracy"]),
+            MISSING if point["gain"] is None or point["gain"]["value"] is None else points(point["gain"]),
+            verdict(point["gain"]) or MISSING,
+            "yes" if point["on_front"] else "",
+        )
+        for point in summary["points"]
+    ]
+    heads = ("search", "budget", "generated", "scored", "accuracy", f"points over {REFERENCE}", "verdict", "front")
+    told = (
+        f"{summary['problems']} problems, seed {summary['seed']}; tokens a problem. Points over {REFERENCE} are at "
+        "equal generated tokens, on the line between its runs; 95 % paired bootstrap intervals over problems, not "
+        "corrected for the number of searches. Scored tokens: each shared prefix once, answers of the log included."
+    )
+    best = max(summary["points"], key=lambda point: point["accuracy"]["value"])
+    return Page(
+        "Searches compared",
+        f"{summary['policy']} with {summary['scorer']}",
+        [
+            (percent(best["accuracy"]).split(" [")[0], f"best: {best['algorithm']}", f"budget {best['budget']:g}"),
+            (f"{100 * oracle[-1]['pass_at_k']:.1f} %", f"perfect choice of {oracle[-1]['k']}", "pass@k"),
+        ],
+        [Section("Accuracy against cost", told, [plot], [Table(heads, rows, "")])],
+    )

@@ -1,0 +1,92 @@
+"""The comparison of searches in a world whose policy, scorer and truth are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepreward.core.catalog import search
+from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.flows import Propose, Score, Scored
+from stepreward.pipeline.compare import PLAN, REFERENCE, compare, verdict
+from stepreward.policies.tabular import TabularPolicy
+from stepreward.tasks.enumerable import EnumerableWorld
+
+WORLD = EnumerableWorld(4, 3, seed=1)
+PROBLEMS = WORLD.problems(12)
+
+
+class Exact:
+    name, batch_size = "exact", 64
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        rows = [[WORLD.value(q.problem, q.steps[: t + 1]) for t in range(len(q.steps))] for q in questions]
+        return [Scored(np.array(row), len(row), len(row)) for row in rows]
+
+
+class Counting(TabularPolicy):
+    asked = 0
+
+    def propose(self, questions: Sequence[Propose]) -> list:  # type: ignore[type-arg]
+        Counting.asked += len(questions)
+        return super().propose(questions)
+
+
+def run(out: Path, **settings: object) -> dict:  # type: ignore[type-arg]
+    policy = Counting(WORLD.next_steps, WORLD.name)
+    return compare(PROBLEMS, out, policy=policy, scorer=Exact(), grader=WORLD, **settings)  # type: ignore[arg-type]
+
+
+def test_every_search_of_the_plan_runs_at_every_budget_and_beside_its_bound(tmp_path: Path) -> None:
+    made = run(tmp_path, budgets=(2, 4))
+    assert {(p["algorithm"], p["budget"]) for p in made["points"]} == {(name, b) for name in PLAN for b in (2, 4)}
+    assert all(0 <= p["accuracy"]["value"] <= 1 and p["cost"]["value"] > 0 for p in made["points"])
+    assert [row["k"] for row in made["oracle"]] == [1, 2, 4]
+    chances = [row["pass_at_k"] for row in made["oracle"]]
+    assert chances == sorted(chances)
+    at = {(p["algorithm"], p["budget"]): p for p in made["points"]}
+    # Exact values: the best of the samples is right wherever one is, so it is the bound itself.
+    assert at["best-of-n", 4]["accuracy"]["value"] == pytest.approx(chances[-1])
+    assert at["majority", 4]["cost"]["value"] == at["best-of-n", 4]["cost"]["value"] == made["oracle"][-1]["tokens"]
+    assert at["majority", 4]["scored_tokens"] == 0 < at["best-of-n", 4]["scored_tokens"]
+    assert json.loads((tmp_path / "compare.json").read_text())["schema"] == made["schema"]
+    page = (tmp_path / "compare.html").read_text()
+    assert "particle-filter" in page
+    assert "<svg" in page
+
+
+def test_a_second_run_asks_nothing_and_says_the_same(tmp_path: Path) -> None:
+    first = run(tmp_path, budgets=(2,), methods=("beam", "mcts"))
+    before = Counting.asked
+    again = run(tmp_path, budgets=(2,), methods=("beam", "mcts"))
+    assert Counting.asked == before
+    assert first == again
+    assert {p["algorithm"] for p in again["points"]} == {REFERENCE, "beam", "mcts"}
+
+
+def test_verdicts_are_of_intervals_alone() -> None:
+    assert verdict(None) == ""
+    assert verdict({"value": 0.1, "low": 0.02, "high": 0.2}) == "beats"
+    assert verdict({"value": -0.1, "low": -0.2, "high": -0.02}) == "loses to"
+    assert verdict({"value": 0.1, "low": -0.02, "high": 0.2}) == "no difference seen"
+    assert verdict({"value": None, "low": None, "high": None}) == "cheaper than any run of the reference"
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean beam"):
+        run(tmp_path, methods=("beem",))
+    policy = TabularPolicy(WORLD.next_steps)
+    for problems, message in (([], "no problem"), ([replace(PROBLEMS[0], reference=None)], "has no reference")):
+        with pytest.raises(InputError, match=message):
+            compare(problems, tmp_path, policy=policy, scorer=Exact(), grader=WORLD)
+
+
+def test_every_search_is_in_the_plan_or_needs_more_than_a_policy_and_a_scorer() -> None:
+    judged = {"knockout", "elo", "self-certainty", "self-prm"}
+    presets = {m.name for m in search if m.fixed}
+    assert set(PLAN) | judged | presets >= {m.name for m in search}
