@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import weibull_min
 
 import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import credit, shape
@@ -101,6 +102,10 @@ def shaped_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
         return (r[k] - float(np.mean(every))) / math.sqrt(
             (float(np.var(every, ddof=1)) if len(every) > 1 else 0.0) + 1e-8
         )
+    if name == "pspo-weibull":
+        density = weibull_min(2.0, scale=8.0).pdf
+        steps, m = len(r), float(np.prod(r)) ** (1 / len(r))
+        return m * density(steps) / density(8 * 0.5**0.5) if k + 1 == steps else 0.0
     assert name == "pspo"
     return pspo(r) if k + 1 == len(r) else 0.0
 
@@ -125,7 +130,7 @@ def pspo(r: list[float]) -> float:
 SHAPES: dict[str, dict[str, Any]] = {
     "posterior": {"weight": 0.5}, "gated": {}, "trust": {"step": 250}, "red": {"start": 0.3, "share": 0.75},
     "vsrm": {"start": 0.3, "ahead": 2}, "turning-point": {"start": 0.3}, "thoughts": {}, "centre": {},
-    "td-target": {"n": 2, "discount": 0.9}, "group-normal": {}, "batch-normal": {}, "pspo": {},
+    "td-target": {"n": 2, "discount": 0.9}, "group-normal": {}, "batch-normal": {}, "pspo": {}, "pspo-weibull": {},
     "length-penalty": {"weight": 0.1, "free": 2}, "repetition-penalty": {}, "par": {"reference": 0.4, "slope": 3.0},
     "tanh": {"reference": 0.4, "slope": 3.0}, "bounded": {"low": 0.2, "high": 0.6},
 }  # fmt: skip
@@ -255,6 +260,7 @@ def least(values: dict[int, float], n: int) -> dict[int, float]:
         (lambda d: shape["trust"].take(d, horizon=0.0), "horizon"),
         (lambda d: shape["vsrm"].take(d, ahead=-1), "ahead"),
         (lambda d: shape["td-target"].take(d, n=0), "n must"),
+        (lambda d: shape["pspo-weibull"].take(d, form=1.0), "form"),
         (lambda d: shape["bounded"].take(d, low=1.0, high=0.0), "low"),
         (lambda d: credit["capo"].take(d, process=2.0), "process"),
         (lambda d: credit["prof"].take(d, keep=0.0), "keep"),

@@ -74,6 +74,15 @@ def return_to_go(
     return trajectories.to_go(paid, discount=discount) + trajectories.spread(outcome - baseline)
 
 
+credit.preset(
+    "step-agent",
+    of="step-rloo",
+    paper="arXiv:2411.03817",
+    note="StepAgent's implicit reward: rewards are beta log pi_expert / pi_old of each step, as `score.implicit` and "
+    "`connect.online` make them; from its description, as the formula could not be checked. RLOO in place of PPO",
+)
+
+
 @credit.method(
     "total-rloo",
     note="folklore: RLOO on the sum of step rewards and outcome, as engines do that add up the rewards of tokens",

@@ -245,10 +245,7 @@ def accuracy_by_length(rewards: Array, offsets: Array) -> Array:
     trajectories = Trajectories(offsets, rewards.shape[0])
     if not rewards.shape[0]:
         return rewards
-    positive = rewards > 0
-    logs = xp.where(positive, xp.log(xp.where(positive, rewards, xp.ones_like(rewards))), xp.zeros_like(rewards))
-    whole = trajectories.total(xp.astype(positive, rewards.dtype)) == trajectories.total(xp.ones_like(rewards))
-    m = xp.where(whole, xp.exp(trajectories.mean(logs)), xp.zeros_like(trajectories.mean(logs)))
+    m = _geometric(rewards, trajectories)
     steps = xp.astype(trajectories.sizes, rewards.dtype)
     past = xp.maximum(steps - 4, xp.zeros_like(steps))
     lean = xp.where(m > 0.884, xp.ones_like(m), xp.where(m < 0.2, -xp.ones_like(m), (m - 0.2116) / 0.884))
@@ -257,3 +254,47 @@ def accuracy_by_length(rewards: Array, offsets: Array) -> Array:
     beyond = (1 - blend) * base + blend * base * xp.exp(0.1 * past * lean)
     paid = xp.where(steps > 4, beyond, m * xp.exp(xp.minimum(steps, xp.full_like(steps, 4.0)) / 2))
     return trajectories.at_end(xp.where(steps > 1, paid, xp.zeros_like(paid)))
+
+
+@shape.method(
+    "pspo-weibull",
+    paper="arXiv:2411.11681",
+    note="the paper's adjusted Weibull distribution over the number of steps, read as its density over its greatest "
+    "value: the adjustment itself could not be checked, and shape and scale are parameters. The code has `pspo`",
+)
+def accuracy_by_weibull(rewards: Array, offsets: Array, *, form: float = 2.0, scale: float = 8.0) -> Array:
+    """Pays, at the end, the geometric mean of the step scores times how usual the number of steps is.
+
+        m = (prod r)^(1/K),    r'_K = m f(K) / max f,    f(K) = (K / scale)^(form - 1) e^(-(K / scale)^form)
+
+    Full pay is at K = scale ((form - 1) / form)^(1 / form) steps; fewer and more are paid less.
+
+    Args:
+        rewards: (N,) step scores, at least 0.
+        offsets: (B + 1,).
+        form: k of the distribution, above 1 so that it has a greatest value inside.
+        scale: lambda, in steps.
+
+    Raises:
+        ValueError: `form` is not above 1, or `scale` not positive.
+    """
+    if form <= 1 or scale <= 0:
+        raise ValueError(f"form must be above 1 and scale positive, got {form} and {scale}")
+    xp = array_namespace(rewards)
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    if not rewards.shape[0]:
+        return rewards
+    x = xp.astype(trajectories.sizes, rewards.dtype) / scale
+    top = ((form - 1) / form) ** (1 / form)
+    usual = (x / top) ** (form - 1) * xp.exp(top**form - x**form)
+    return trajectories.at_end(_geometric(rewards, trajectories) * usual)
+
+
+def _geometric(rewards: Array, trajectories: Trajectories) -> Array:
+    """(B,) geometric mean of each trajectory's rewards; 0 where one is 0 or less."""
+    xp = array_namespace(rewards)
+    positive = rewards > 0
+    logs = xp.where(positive, xp.log(xp.where(positive, rewards, xp.ones_like(rewards))), xp.zeros_like(rewards))
+    whole = trajectories.total(xp.astype(positive, rewards.dtype)) == trajectories.total(xp.ones_like(rewards))
+    mean = trajectories.mean(logs)
+    return xp.where(whole, xp.exp(mean), xp.zeros_like(mean))
