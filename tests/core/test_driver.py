@@ -13,7 +13,18 @@ import pytest
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.driver import Driver, Finished, answer_all
 from stepreward.core.errors import BudgetExhausted, SteprewardError, StoreError
-from stepreward.core.flows import Budget, Compare, Continuation, Extract, Flow, Grade, Propose, Score, Scored
+from stepreward.core.flows import (
+    Budget,
+    Compare,
+    Continuation,
+    Extract,
+    Flow,
+    Grade,
+    Prices,
+    Propose,
+    Score,
+    Scored,
+)
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 
@@ -253,3 +264,57 @@ def test_a_comparison_without_a_judge_names_who_is_missing() -> None:
 
     with pytest.raises(SteprewardError, match="pass judge="):
         answer_all(flow())
+
+
+class Steady:
+    """Scores every step 1, ten tokens a question."""
+
+    name, batch_size = "steady", 4
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        return [Scored(np.ones(len(q.steps)), 10, 30) for q in questions]
+
+
+def scored_samples(problem: Problem, rounds: int) -> Flow[int]:
+    """Samples and scores one after another; returns how many it got."""
+    done = 0
+    for i in range(rounds):
+        try:
+            ((one,),) = yield [Propose(problem, (), Key.seed(0).fold(problem.id, i))]
+        except BudgetExhausted:
+            break
+        yield [Score(problem, one.steps)]
+        done += 1
+    return done
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [
+        (Budget(scored_tokens=25), 3),
+        (Budget(scored_tokens=10), 1),
+        # A round costs 2 tokens of the policy at 2 and 10 of the scorer at 3: 34.
+        (Budget(money=68.0), 2),
+        (Budget(money=69.0), 3),
+        # The clock moves by one each time it is read: at the start, then before each sample.
+        (Budget(seconds=2.5), 2),
+        (Budget(seconds=1e9), 5),
+    ],
+)
+def test_budgets_of_scoring_time_and_money_end_a_flow_with_what_it_has(budget: Budget, kept: int) -> None:
+    ticks = iter(range(1000))
+    driver = Driver(
+        policy=Dice(),
+        scorer=Steady(),
+        budget=budget,
+        prices=Prices(generated=2e6, scored=3e6),
+        clock=lambda: float(next(ticks)),
+    )
+    (one,) = driver.run([scored_samples(PROBLEMS[0], 5)])
+    assert one.result == kept
+    assert one.seconds > 0
+    assert one.bill.scored_tokens == 10 * kept
+
+
+def test_prices() -> None:
+    assert Prices(generated=10.0, scored=1.0).of(500_000, 2_000_000) == 7.0

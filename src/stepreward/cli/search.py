@@ -20,7 +20,7 @@ from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
 from stepreward.core.driver import Driver, Finished
 from stepreward.core.errors import InputError, StoreError
-from stepreward.core.flows import Grader
+from stepreward.core.flows import Budget, Grader
 from stepreward.core.keys import Key
 from stepreward.core.statistics import bootstrap
 from stepreward.core.types import Problem
@@ -55,6 +55,12 @@ def search(
     grader: Annotated[str, typer.Option(help=f"Who reads answers: {', '.join(GRADERS)}.")] = "mathematics",
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens generated for a problem; the best so far is its answer.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Most seconds for a problem; the best so far is its answer.")
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare searches at several budgets; OUT is then a folder.")
     ] = False,
@@ -96,7 +102,8 @@ def search(
         StageProgress(quiet=json_output) as progress,
         blamed_on_settings(chosen),
     ):
-        driver = Driver(policy=policy_at(policy), scorer=scorer, grader=judge, log=log)
+        budget = Budget(tokens=max_tokens, seconds=max_seconds)
+        driver = Driver(policy=policy_at(policy), scorer=scorer, grader=judge, log=log, budget=budget)
         flows = (chosen.take({"problem": problem, "key": key.fold(problem.id)}, **own) for problem in rows)
         for done, one in enumerate(driver.run(flows), 1):
             finished.append(one)

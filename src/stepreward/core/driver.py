@@ -7,6 +7,7 @@ killed run resumes by running its flows again: what was answered is read, not pa
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ from stepreward.core.flows import (
     Grader,
     Judge,
     Policy,
+    Prices,
     Propose,
     Question,
     Score,
@@ -44,6 +46,8 @@ class Finished(Generic[T]):
     result: T
     bill: Bill
     """What this flow spent; an answer shared by several flows is billed to the first that asked."""
+    seconds: float = 0.0
+    """From its first question to its end; flows run side by side, so these overlap."""
 
 
 @dataclass(slots=True)
@@ -58,6 +62,8 @@ class _Running(Generic[T]):
     bill: Bill = field(default_factory=Bill)
     rollouts: int = 0
     tokens: int = 0
+    scored: int = 0
+    started: float = 0.0
 
 
 class _Lane:
@@ -120,8 +126,10 @@ class Driver:
     Args:
         policy, scorer, judge, grader: who answers `Propose`, `Score`, `Compare`, and `Grade` with `Extract`.
         budget: the most that each flow may spend; past it, `BudgetExhausted` is thrown into the flow. What a log
-            answers counts as spent, so that a resumed run ends as an uninterrupted one.
+            answers counts as spent, so that a resumed run ends as an uninterrupted one; but for `seconds`.
         log: where paid answers are kept and looked up.
+        prices: of tokens, for a budget in money.
+        clock: seconds, for a budget in time.
         window: flows open at the same time; bounds memory, results come back in order of completion.
     """
 
@@ -135,8 +143,11 @@ class Driver:
         budget: Budget | None = None,
         log: AnswerLog | None = None,
         window: int = 1024,
+        prices: Prices | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.policy, self.scorer, self.grader, self.judge = policy, scorer, grader, judge
+        self.prices, self.clock = prices or Prices(), clock
         self.budget, self.log, self.window = budget or Budget(), log, window
         self.bill = Bill()
         """What all flows so far have spent."""
@@ -162,7 +173,7 @@ class Driver:
                     active < self.window and all(lane.hungry for lane in lanes.values()) and (new := next(source, None))
                 ):
                     active += 1
-                    ready.append(_Running(*new))
+                    ready.append(_Running(*new, started=self.clock()))
                 elif not self._answer_some(lanes, ready):
                     return
         finally:
@@ -186,7 +197,7 @@ class Driver:
             while self._over_budget(running, questions):
                 questions = running.flow.throw(BudgetExhausted(f"the flow's budget {self.budget} does not hold this"))
         except StopIteration as stop:
-            return Finished(running.index, stop.value, running.bill)
+            return Finished(running.index, stop.value, running.bill, self.clock() - running.started)
         running.answers = [None] * len(questions)
         running.missing = len(questions)
         for slot, question in enumerate(questions):
@@ -200,9 +211,14 @@ class Driver:
         if not asked:
             return False
         limit = self.budget
-        return (limit.rollouts is not None and running.rollouts + asked > limit.rollouts) or (
-            limit.tokens is not None and running.tokens >= limit.tokens
+        spent = (
+            (limit.tokens, running.tokens),
+            (limit.scored_tokens, running.scored),
+            (limit.seconds, self.clock() - running.started),
+            (limit.money, self.prices.of(running.tokens, running.scored)),
         )
+        too_many = limit.rollouts is not None and running.rollouts + asked > limit.rollouts
+        return too_many or any(most is not None and used >= most for most, used in spent)
 
     def _route(self, running: _Running[Any], slot: int, question: Question, lanes: dict[type, _Lane]) -> None:
         if isinstance(question, Grade | Extract):
@@ -278,6 +294,8 @@ class Driver:
         if isinstance(question, Propose):
             running.rollouts += question.n
             running.tokens += sum(continuation.n_tokens for continuation in answer)
+        elif isinstance(question, Score):
+            running.scored += answer.tokens
         running.answers[slot] = answer.scores if isinstance(answer, Scored) else answer
         running.missing -= 1
 

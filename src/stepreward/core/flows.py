@@ -106,12 +106,36 @@ Flow = Generator[Sequence[Question], list[Any], T]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that one flow may spend; None is no limit."""
+    """The most that one flow may spend; None is no limit.
+
+    A flow is refused further continuations once it has spent what it may, so the last answer may overshoot all but
+    `rollouts`. What it has by then can still be scored and compared: a search ends with the best so far.
+    """
 
     rollouts: int | None = None
     """Continuations asked for."""
     tokens: int | None = None
-    """Tokens generated. A question is refused once this many are spent, so the last answer may overshoot."""
+    """Tokens generated."""
+    scored_tokens: int | None = None
+    """Tokens encoded by the scorer, each shared prefix once."""
+    seconds: float | None = None
+    """Time since the flow's first question."""
+    money: float | None = None
+    """By the driver's prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What tokens cost, in any one currency."""
+
+    generated: float = 0.0
+    """Of a million tokens generated."""
+    scored: float = 0.0
+    """Of a million tokens encoded by the scorer."""
+
+    def of(self, generated: int, scored: int) -> float:
+        """What so many tokens cost."""
+        return (self.generated * generated + self.scored * scored) / 1e6
 
 
 @dataclass(slots=True)
