@@ -74,6 +74,12 @@ class Handler(BaseHTTPRequestHandler):
             self._stream([chunk("12 + ")], whole=False)
         elif fault == "garbage":
             self._raw(b"data: {not json\n\n")
+        elif fault == "null choice":
+            self._stream([{"choices": [None]}])
+        elif fault == "bad usage":
+            self._stream([{"choices": [], "usage": {"completion_tokens": "many"}}])
+        elif fault == "tool":
+            self._stream([chunk("", "tool_calls")])
         elif fault == "error":
             self._stream([{"error": {"message": "out of memory"}}])
         elif fault == "one":
@@ -115,7 +121,9 @@ class Handler(BaseHTTPRequestHandler):
             self.script.hung_up.set()
 
     def _stream(self, events: list[dict[str, Any]], *, whole: bool = True) -> None:
-        lines = [f"data: {json.dumps(event)}\n\n" for event in events] + (["data: [DONE]\n\n"] if whole else [])
+        lines = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events] + (
+            ["data: [DONE]\n\n"] if whole else []
+        )
         self._raw("".join(lines).encode())
 
 
@@ -207,7 +215,9 @@ def test_log_probabilities_reach_the_steps_in_which_their_tokens_begin() -> None
     assert [(s.text, s.logprobs) for s in steps] == [("abc\n", (-1.0, -2.0)), ("de\n", (-3.0,)), ("f", (-4.0,))]
 
 
-@pytest.mark.parametrize("fault", ["hang up", "half", "garbage", "error", (500, "oops"), (503, "busy")])
+@pytest.mark.parametrize(
+    "fault", ["hang up", "half", "garbage", "error", "null choice", "bad usage", (500, "oops"), (503, "busy")]
+)
 def test_faults_that_pass_are_tried_again_and_billed_once(served: tuple[Script, str], fault: Any) -> None:
     script, url = served
     script.faults, slept = [fault, fault], []
@@ -218,6 +228,32 @@ def test_faults_that_pass_are_tried_again_and_billed_once(served: tuple[Script, 
     assert len(slept) == 2
     assert (made.usage.requests, made.usage.completion_tokens) == (1, 7)
     assert script.seen[0] == script.seen[2], "a try again is the same request"
+    assert made.usage.lost_tokens == (2 if fault == "half" else 0)
+
+
+def test_line_breaks_inside_the_text_do_not_part_events(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.lines = ["a\u2028b\u0085c\n", "d"]
+    ((one,),) = policy(url).propose([ask()])
+    assert "".join(s.text for s in one.steps).endswith("a\u2028b\u0085c\nd")
+
+
+def test_a_filter_is_no_end(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.reason = "content_filter"
+    ((one,),) = policy(url).propose([ask()])
+    assert (one.finished, one.truncated) == (False, True)
+
+
+def test_an_answer_that_drips_for_ever_is_given_up(served: tuple[Script, str]) -> None:
+    _, url = served
+    with pytest.raises(PolicyError, match="longer than 1e-09 seconds"):
+        policy(url, server={"longest": 1e-9, "retries": 0}).propose([ask()])
+
+
+def test_names_tell_apart_what_answers_differently() -> None:
+    names = {HttpPolicy(Server("http://x", "m"), **one).name for one in ({}, {"logprobs": True}, {"top_p": 0.5})}  # type: ignore[arg-type]
+    assert len(names) == 3
 
 
 def test_the_server_s_wish_to_wait_is_honoured(served: tuple[Script, str]) -> None:
@@ -237,8 +273,9 @@ def test_the_server_s_wish_to_wait_is_honoured(served: tuple[Script, str]) -> No
     [
         ([(500, "oops")] * 5, r"failed 5 times, last with status 500: oops"),
         ([(401, "who are you")], r"refused with status 401: who are you; pass the API key"),
-        ([(404, "no such model")], r"status 404.*check the address and the model's name"),
+        ([(404, "no such model")], r"status 404.*check the address, with its /v1, and the model"),
         ([(200, '{"object": "list"}')], r"without choices.*OpenAI-compatible"),
+        (["tool"], r"answered with a tool call"),
         (["half"] * 5, r"broke off before the answer ended"),
     ],
 )

@@ -26,7 +26,7 @@ class Server:
     """Where a server is and how patiently it is asked."""
 
     url: str
-    """Such as http://localhost:8000; a path behind it is kept."""
+    """Such as http://localhost:8000; a path behind it is kept, such as the /v1 of OpenAI's interface."""
     model: str
     """Name under which the server serves the model."""
     api_key: str = field(default="", repr=False)
@@ -34,14 +34,16 @@ class Server:
     """Most requests under way at once."""
     timeout: float = 120.0
     """Seconds without a byte after which a request has failed."""
+    longest: float = 900.0
+    """Seconds after which an answer that is still coming has failed."""
     retries: int = 4
     """Further tries after a fault that may pass."""
     backoff: float = 0.5
     """Seconds before the first further try, at most; each one may wait twice as long."""
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.backoff < 0:
-            raise ValueError("concurrency and timeout must be positive, retries and backoff not negative")
+        if self.concurrency < 1 or self.retries < 0 or min(self.timeout, self.longest) <= 0 or self.backoff < 0:
+            raise ValueError("concurrency and timeouts must be positive, retries and backoff not negative")
 
     def at(self, path: str) -> str:
         """The address of one of its interfaces."""
@@ -164,6 +166,6 @@ def _hint(answer: httpx.Response) -> str:
     hints = {
         401: "; pass the API key",
         403: "; pass an API key with access",
-        404: "; check the address and the model's name",
+        404: "; check the address, with its /v1, and the model's name",
     }
     return hints.get(answer.status_code, "")

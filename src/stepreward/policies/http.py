@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any, Literal
 
 import httpx
@@ -35,6 +35,8 @@ class Usage:
     completion_tokens: int = 0
     unreported: int = 0
     """Answers without usage, or cut before it came: their tokens are counted by pieces of text as they arrived."""
+    lost_tokens: int = 0
+    """Pieces of streams that broke off and were asked for again; a server may charge for them."""
 
 
 @dataclass
@@ -68,7 +70,6 @@ class HttpPolicy:
         max_tokens: of one continuation, where the question sets no limit.
         logprobs: asks for the log-probability of each token, and keeps them in `Step.logprobs`.
         body: further fields of every request.
-        batch_size: samples that one call of `propose` sends together.
         name: identity for caches; made of the server, the model and the settings by default.
         sleep: waits between tries.
 
@@ -89,7 +90,6 @@ class HttpPolicy:
         max_tokens: int = 1024,
         logprobs: bool = False,
         body: Mapping[str, Any] | None = None,
-        batch_size: int | None = None,
         name: str = "",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -100,11 +100,12 @@ class HttpPolicy:
         self.server, self.separator, self.endpoint, self.template = server, separator, endpoint, template
         self.prefill, self.temperature, self.top_p, self.max_tokens = prefill, temperature, top_p, max_tokens
         self.logprobs, self.body = logprobs, dict(body or {})
-        settings = (separator, endpoint, template, prefill, temperature, top_p, max_tokens, sorted(self.body.items()))
+        settings = (
+            separator, endpoint, template, prefill, temperature, top_p, max_tokens, logprobs, sorted(self.body.items()),
+        )  # fmt: skip
         self._name = name or f"{server.model} at {server.url} {settings!r}"
-        self._batch_size = batch_size or server.concurrency
         self._patience = Patience(server, PolicyError, sleep=sleep)
-        self._lock = Lock()
+        self._lock, self._gate = Lock(), BoundedSemaphore(server.concurrency)
         self.usage = Usage()
         """All that was spent so far."""
 
@@ -115,13 +116,13 @@ class HttpPolicy:
 
     @property
     def batch_size(self) -> int:
-        """Samples sent together."""
-        return self._batch_size
+        """Each question is a batch of its own: what is answered is kept, whatever becomes of the others."""
+        return 1
 
     @property
     def concurrency(self) -> int:
-        """One batch at a time: its requests already run side by side."""
-        return 1
+        """Questions under way at once."""
+        return self.server.concurrency
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order; their samples are requested at the same time.
@@ -140,7 +141,7 @@ class HttpPolicy:
         for tried in range(self.server.retries + 1):
             wanted: float | None = None
             try:
-                with streamed(client, url, body) as response:
+                with self._gate, streamed(client, url, body) as response:
                     if response.status_code not in AGAIN:
                         self._patience.tries(lambda: response, url)
                         return self._read(question, response)
@@ -171,22 +172,40 @@ class HttpPolicy:
     def _read(self, question: Propose, response: httpx.Response) -> Continuation:
         """Reads a stream to its end, or to the end of a step."""
         step = question.until == "step"
-        written, cut = _Written(), -1
-        for event in _events(response):
-            self._take(written, event)
-            cut = written.text.find(self.separator) if step else -1
-            if cut >= 0:
-                break
-        if cut < 0 and written.reason is None:
-            raise _CutError("the stream broke off before the answer ended")
+        written, cut, started = _Written(), -1, time.monotonic()
+        try:
+            for event in _events(response):
+                self._take(written, event)
+                cut = written.text.find(self.separator) if step else -1
+                if cut >= 0:
+                    break
+                if time.monotonic() - started > self.server.longest:
+                    raise _CutError(f"the answer took longer than {self.server.longest:g} seconds")
+            if cut < 0 and written.reason is None:
+                raise _CutError("the stream broke off before the answer ended")
+        except (_CutError, httpx.TransportError):
+            with self._lock:
+                self.usage.lost_tokens += written.pieces
+            raise
+        if cut < 0 and written.reason in ("tool_calls", "function_call"):
+            raise PolicyError(
+                f"{response.url} answered with a tool call: send no tools, or read them with an agent loop"
+            )
         self._count(written, cut >= 0)
         text = written.text[: cut + len(self.separator)] if cut >= 0 else written.text
         tokens = written.pieces if written.tokens is None else written.tokens
-        truncated = cut < 0 and written.reason == "length"
+        # A filter cuts as a limit does: neither is the model's own end.
+        truncated = cut < 0 and written.reason in ("length", "content_filter")
         steps = self._steps(text, written.logprobs)
         return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated)
 
     def _take(self, written: _Written, event: Mapping[str, Any]) -> None:
+        try:
+            self._add(written, event)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _CutError(f"an event of another shape: {str(event)[:200]}") from error
+
+    def _add(self, written: _Written, event: Mapping[str, Any]) -> None:
         usage = event.get("usage")
         if isinstance(usage, Mapping):
             written.tokens = int(usage.get("completion_tokens") or 0)
@@ -228,9 +247,9 @@ class _CutError(Exception):
     """A stream that ended before the answer did, or is no stream: a fault that may pass."""
 
 
-def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, str]]:
+def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:
     """The chat that a prefix is: the prompt, then steps, those that follow each other under one role as one message."""
-    messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in problem.messages]
+    messages: list[dict[str, Any]] = [{"role": m["role"], "content": m["content"]} for m in problem.messages]
     first = len(messages)
     for step in prefix:
         if len(messages) > first and messages[-1]["role"] == step.role:
@@ -246,16 +265,25 @@ def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
         response.read()
         yield _whole(response)
         return
-    for line in response.iter_lines():
-        if not line.startswith("data:"):
+    for line in _lines(response):
+        if not line.startswith(b"data:"):
             continue
-        data = line.removeprefix("data:").strip()
+        data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
         if data == "[DONE]":
             return
         event = _parsed(data)
         if "error" in event:
             raise _CutError(f"the server reported {str(event['error'])[:200]}")
         yield event
+
+
+def _lines(response: httpx.Response) -> Iterator[bytes]:
+    """Lines of a stream: only line feeds part them, as text in JSON may hold every other line break."""
+    rest = b""
+    for block in response.iter_bytes():
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    yield rest
 
 
 def _parsed(data: str) -> Mapping[str, Any]:
