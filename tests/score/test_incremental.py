@@ -151,3 +151,31 @@ def test_reading_before_a_step_of_one_token_reads_its_parent() -> None:
     for trajectory, scored in zip(pair, together, strict=True):
         (alone,) = scorer.score_many([Score(problem, trajectory.steps)])
         np.testing.assert_allclose(scored.scores, alone.scores, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("max_tokens", [1, 120, 10_000])
+def test_a_step_s_score_once_told_is_told_again_to_the_last_bit(name: str, max_tokens: int) -> None:
+    rng = np.random.default_rng(0)
+    asked = [q for level in levels([random_trajectories(seed, 8) for seed in range(5)]) for q in level]
+    growing = IncrementalScorer(MODELS[name], max_tokens=max_tokens)
+    told: dict[tuple[object, ...], float] = {}
+    for _ in range(40):
+        # Batches of any size and mix, so that trees come, go, and are encoded again beside others.
+        questions = [asked[int(i)] for i in rng.integers(0, len(asked), int(rng.integers(1, 12)))]
+        for question, scored in zip(questions, growing.score_many(questions), strict=True):
+            for depth, score in enumerate(scored.scores.tolist(), 1):
+                place = (question.problem.id, *(step.identity for step in question.steps[:depth]))
+                first = told.setdefault(place, score)
+                assert first == score or (np.isnan(first) and np.isnan(score))
+
+
+def test_remembered_scores_are_bounded_and_forgotten_when_weights_change() -> None:
+    asked = [q for level in levels([random_trajectories(1, 8)]) for q in level]
+    growing = IncrementalScorer(MODELS["qwen2"], max_tokens=1, max_scores=3)
+    growing.score_many(asked)
+    assert len(growing._told) == 3
+    growing.clear()
+    assert not growing._told
+    with pytest.raises(ValueError, match="max_scores"):
+        IncrementalScorer(MODELS["qwen2"], max_tokens=1, max_scores=0)

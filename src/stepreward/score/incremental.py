@@ -7,6 +7,7 @@ is its own or above it: the same rule as in a packed tree, hence the same scores
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -44,6 +45,8 @@ class GrowingTree:
             raise InputError(f"problem {problem.id!r} has an empty prompt", remedy="give it some text")
         self.parent, self.start, self.length, self.first = [-1], [0], [len(prompt)], [0]
         self.scored = [False]
+        self.names = [_named(b"", (problem.id, problem.text))]
+        """What each node is, by everything above it: equal in every tree of the problem."""
         self.ids = list(prompt)
         self.states: list[tuple[torch.Tensor, torch.Tensor]] = []
         """Keys and values of each layer, (heads, T, width)."""
@@ -51,6 +54,8 @@ class GrowingTree:
         """(T, n_labels) head outputs at each encoded token."""
         self.encoded, self.billed = 0, 0
         """Tokens encoded, and tokens that a question has paid for."""
+        self.fixed = np.zeros(0)
+        """Scores of the first nodes, as they were first computed."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,6 +84,7 @@ class GrowingTree:
         self.length.append(len(ids))
         self.first.append(len(self.ids))
         self.scored.append(step.kind == "action" and fits)
+        self.names.append(_named(self.names[parent], step.identity))
         self.ids.extend(ids)
         return len(self.parent) - 1
 
@@ -116,6 +122,10 @@ class GrowingTree:
         read = self.encoder.read_index(np.array(self.parent), np.array(self.first), np.array(self.length))
         made = model.scores(self.logits[torch.from_numpy(read).to(self.logits.device)]).double().cpu().numpy()
         return np.where(self.scored, made, np.nan)
+
+
+def _named(above: bytes, what: object) -> bytes:
+    return hashlib.blake2b(above + repr(what).encode(), digest_size=16).digest()
 
 
 def ancestors(parent: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -173,13 +183,19 @@ class IncrementalScorer:
     Args:
         model: the model, in evaluation mode, on its device; call `clear` when its weights change.
         max_tokens: most tokens kept between calls, over all problems.
+        max_scores: most scores remembered beyond their trees: a step's score, once told, is told again to the last bit,
+            whatever it is encoded with after its tree has gone.
         batch_tokens: most tokens (encoded and new, padding included) of a forward pass; at least one tree.
     """
 
-    def __init__(self, model: StepRewardModel, *, max_tokens: int, batch_tokens: int = 16_384) -> None:
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    def __init__(
+        self, model: StepRewardModel, *, max_tokens: int, batch_tokens: int = 16_384, max_scores: int = 1 << 20
+    ) -> None:
+        if max_tokens < 1 or max_scores < 1:
+            raise ValueError(f"max_tokens and max_scores must be at least 1, got {max_tokens} and {max_scores}")
         self.model, self.max_tokens, self.batch_tokens = model, max_tokens, batch_tokens
+        self.max_scores = max_scores
+        self._told: OrderedDict[bytes, float] = OrderedDict()
         self._trees: OrderedDict[tuple[str, str], GrowingTree] = OrderedDict()
 
     @property
@@ -188,8 +204,9 @@ class IncrementalScorer:
         return sum(map(len, self._trees.values()))
 
     def clear(self) -> None:
-        """Forgets every tree."""
+        """Forgets every tree and every score."""
         self._trees.clear()
+        self._told.clear()
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps; `tokens` counts what no earlier question, of any call, had encoded.
@@ -211,7 +228,7 @@ class IncrementalScorer:
             tree.billed = len(tree)
         for batch in self._batches([tree for tree in trees.values() if len(tree) > tree.encoded]):
             self._encode(batch)
-        scores = {id(tree): tree.scores(self.model) for tree in trees.values()}
+        scores = {id(tree): self._locked(tree) for tree in trees.values()}
         self._trees.update(trees)
         while self.tokens > self.max_tokens:
             self._trees.popitem(last=False)
@@ -219,6 +236,19 @@ class IncrementalScorer:
             Scored(scores[id(tree)][path], paid, tree.length[0] + sum(tree.length[node] for node in path))
             for tree, path, paid in asked
         ]
+
+    def _locked(self, tree: GrowingTree) -> NDArray[np.float64]:
+        """(n,) scores of a tree's nodes, each as it was first told."""
+        known = len(tree.fixed)
+        if known < len(tree.parent):
+            fresh = tree.scores(self.model)[known:]
+            for place, name in enumerate(tree.names[known:]):
+                fresh[place] = self._told.setdefault(name, float(fresh[place]))
+                self._told.move_to_end(name)
+            tree.fixed = np.concatenate([tree.fixed, fresh])
+            while len(self._told) > self.max_scores:
+                self._told.popitem(last=False)
+        return tree.fixed
 
     def _batches(self, trees: Sequence[GrowingTree]) -> Iterator[list[GrowingTree]]:
         """Trees with a similar number of new tokens together."""
