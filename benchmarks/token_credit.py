@@ -37,8 +37,8 @@ PAIRS = (
 Advantages = torch.Tensor
 
 
-def best(run: Callable[[], Advantages], rounds: int = 7) -> tuple[float, Advantages]:
-    """Best time of a few rounds, and the result."""
+def best(run: Callable[[], Advantages], rounds: int = 31) -> tuple[float, Advantages]:
+    """Best time of the rounds, and the result."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()

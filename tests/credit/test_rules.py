@@ -13,7 +13,8 @@ import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.types import Problem, Step
-from stepreward.credit.rules import difficulty_weights, overlap
+from stepreward.credit.matching import overlap
+from stepreward.credit.rules import difficulty_weights
 from stepreward.credit.rules_calls import calls, matched, well_tagged
 
 HOSTILE = [

@@ -18,17 +18,10 @@ from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.search.found import Found
-from stepreward.search.particles import (
-    difference_steering,
-    flow_steps,
-    greatest_steering,
-    particle_filter,
-    particle_gibbs,
-    reward_weighted,
-    summed_steering,
-    tilted_steps,
-)
+from stepreward.search.particles import particle_filter, particle_gibbs
 from stepreward.search.resampling import RESAMPLERS, effective_size, normalised
+from stepreward.search.steering import steered
+from stepreward.search.tilting import flow_steps, reward_weighted, tilted_steps
 
 PROBLEM = Problem("p", "three bits")
 DEPTH = 3
@@ -130,9 +123,9 @@ METHODS: list[tuple[str, Callable[..., Any], dict[str, Any], Callable[[tuple[int
     ("particle-filter", particle_filter, {}, odds),
     ("particle-filter-cold", particle_filter, {"gate": 0.5, "resample": "residual"}, odds),
     ("particle-gibbs", particle_gibbs, {"sweeps": 4}, odds),
-    ("fk-difference", difference_steering, {"strength": 3.0}, tilted(3.0)),
-    ("fk-max", greatest_steering, {"strength": 3.0, "gate": 1.0}, tilted(3.0)),
-    ("fk-sum", summed_steering, {"strength": 3.0, "resample": "multinomial"}, tilted(3.0)),
+    ("fk-difference", steered, {"strength": 3.0}, tilted(3.0)),
+    ("fk-max", steered, {"potential": "max", "strength": 3.0, "gate": 1.0}, tilted(3.0)),
+    ("fk-sum", steered, {"potential": "sum", "strength": 3.0, "resample": "multinomial"}, tilted(3.0)),
     ("reward-weighted", reward_weighted, {"strength": 3.0}, tilted(3.0)),
 ]
 
@@ -169,8 +162,8 @@ def test_walks_converge_to_the_stated_distribution(
 def test_limits() -> None:
     # Without a say of the scores all of them sample from the policy.
     for method, calm in (
-        (particle_filter, {"temperature": 1e9}), (difference_steering, {"strength": 0.0}),
-        (greatest_steering, {"strength": 0.0}), (reward_weighted, {"strength": 0.0}),
+        (particle_filter, {"temperature": 1e9}), (steered, {"strength": 0.0}),
+        (steered, {"potential": "max", "strength": 0.0}), (reward_weighted, {"strength": 0.0}),
     ):  # fmt: skip
         share = sampled(lambda key, m=method, c=calm: m(PROBLEM, key, n=64, **c), 40, by_weight=True)
         assert 0.5 * float(np.abs(share - target(chance)).sum()) < 0.04

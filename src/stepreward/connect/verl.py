@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ GIVEN = frozenset(("rewards", "outcome", "group", "offsets", "lengths"))
 WHOLE = GIVEN - {"rewards"}
 """What methods ask for that give a trajectory's steps all the same, so that rows need no cutting."""
 PREFIX = "stepreward_"
+BLOCK = 64
+"""Most tokens that are counted together to find the last of a row."""
 Estimator = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 _log = logging.getLogger(__name__)
 
@@ -95,25 +98,32 @@ def _by_row(
     settings: Mapping[str, Any],
 ) -> torch.Tensor:
     """(B, T) advantages by a method for which a trajectory is as good as one long step."""
-    own, lengths = mask.bool(), mask.sum(dim=1)
+    # The one copy of the mask is where the advantages come to stand: passes over (B, T) are all that this costs.
+    own = mask.to(torch.promote_types(rewards.dtype, torch.float32), copy=True)
+    blocks = own.view(len(own), -1, math.gcd(own.shape[1], BLOCK))
+    counts = blocks.sum(dim=2)
+    lengths = counts.sum(dim=1)
     if "outcome" in extra:
         outcome = torch.as_tensor(np.asarray(extra["outcome"], np.float64), device=rewards.device)
     else:
-        last = _last(own, lengths)
-        outcome = rewards.gather(1, last[:, None])[:, 0].double() * (lengths > 0)
+        outcome = rewards.gather(1, _last(blocks, counts)[:, None])[:, 0].double() * (lengths > 0)
     offsets = torch.arange(mask.shape[0] + 1, device=rewards.device)
-    data = {"outcome": outcome, "group": group, "offsets": offsets, "lengths": lengths}
+    data = {"outcome": outcome, "group": group, "offsets": offsets, "lengths": lengths.long()}
     made: torch.Tensor = method.take(data, **settings)
-    nothing = torch.zeros((), dtype=rewards.dtype, device=rewards.device)
-    return torch.where(own, made.to(rewards.dtype)[:, None], nothing)
+    return own.mul_(made.to(own.dtype)[:, None])
 
 
-def _last(own: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """(B,) the policy's last token of each row, the first where it has none. Without gaps the lengths tell."""
-    begins = own[:, 1:] > own[:, :-1]
-    if not begins.any() and bool((own[:, 0] | (lengths == 0)).all()):
-        return (lengths - 1).clamp(min=0)
-    return own.shape[1] - 1 - own.flip(1).to(torch.uint8).argmax(dim=1)
+def _last(blocks: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """(B,) place of the policy's last token of each row, the first where it has none.
+
+    Args:
+        blocks: (B, T / size, size) the mask.
+        counts: (B, T / size) its sums.
+    """
+    size = blocks.shape[2]
+    block = ((counts > 0) * torch.arange(counts.shape[1], device=counts.device)).amax(dim=1)
+    inside = blocks[torch.arange(len(blocks), device=counts.device), block]
+    return block * size + (inside * torch.arange(size, device=counts.device)).amax(dim=1).long()
 
 
 def _by_step(

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from stepreward.core.errors import SteprewardError
 
+T = TypeVar("T")
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 LONGEST_WAIT = 60.0
@@ -56,6 +57,19 @@ class Server:
         return httpx.Client(timeout=self.timeout, headers=key, limits=limits)
 
 
+class PassingError(Exception):
+    """A fault that may pass: the same request may succeed.
+
+    Args:
+        fault: what went wrong.
+        wanted: seconds that the server asks to wait.
+    """
+
+    def __init__(self, fault: str, wanted: float | None = None) -> None:
+        super().__init__(fault)
+        self.wanted = wanted
+
+
 class Patience:
     """Tries requests again: pauses grow, are drawn at random so that clients do not return together, and give way to
     what the server asks for in `Retry-After`.
@@ -85,44 +99,47 @@ class Patience:
         Raises:
             SteprewardError: of the class given, where the server fails after all tries, refuses, or sends no JSON.
         """
-        answer = self.tries(lambda: client.post(url, json=body), url)
+        answer = self.tries(lambda: self.accept(client.post(url, json=body), url), url)
         try:
             return answer.json()
         except ValueError as error:
             raise self.error(f"{url} answered with no JSON: {answer.text[:200]}") from error
 
-    def tries(self, ask: Callable[[], httpx.Response], url: str) -> httpx.Response:
-        """The first answer that is none of a passing fault.
+    def tries(self, ask: Callable[[], T], url: str) -> T:
+        """What `ask` returns the first time that it meets no passing fault.
+
+        Args:
+            ask: one try; a fault that may pass is a `PassingError` or one of httpx's transport.
+            url: where, for the error's text.
 
         Raises:
-            SteprewardError: of the class given.
+            SteprewardError: of the class given, after the last try.
         """
         for tried in range(self.server.retries + 1):
             wanted: float | None = None
             try:
-                answer = ask()
-                if answer.status_code not in AGAIN:
-                    break
-                fault, wanted = f"status {answer.status_code}: {_head(answer)}", retry_after(answer.headers)
+                return ask()
+            except PassingError as error:
+                fault, wanted = str(error), error.wanted
             except httpx.TransportError as error:
                 fault = f"{type(error).__name__}: {error}"
-            self.again(tried, fault, url, wanted)
+            self._again(tried, fault, url, wanted)
+        raise AssertionError("the last try raises")
+
+    def accept(self, answer: httpx.Response, url: str) -> httpx.Response:
+        """The answer, if the server did what it was asked.
+
+        Raises:
+            PassingError: the same request may succeed later.
+            SteprewardError: of the class given, where the server refuses.
+        """
+        if answer.status_code in AGAIN:
+            raise PassingError(f"status {answer.status_code}: {_head(answer)}", retry_after(answer.headers))
         if answer.status_code != 200:
             raise self.error(f"{url} refused with status {answer.status_code}: {_head(answer)}{_hint(answer)}")
         return answer
 
-    def again(self, tried: int, fault: str, url: str, wanted: float | None = None) -> None:
-        """Waits before the next try.
-
-        Args:
-            tried: tries that failed before this one.
-            fault: what went wrong.
-            url: where.
-            wanted: seconds that the server asks for.
-
-        Raises:
-            SteprewardError: of the class given, if that was the last try.
-        """
+    def _again(self, tried: int, fault: str, url: str, wanted: float | None) -> None:
         if tried >= self.server.retries:
             raise self.error(
                 f"{url} failed {tried + 1} times, last with {fault}; is the server up and its model loaded?"

@@ -6,7 +6,8 @@ call pays twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,14 @@ from scipy.special import logsumexp
 Floats = NDArray[np.float64]
 Call = tuple[str, Mapping[str, Any]]
 """A tool's name and its arguments."""
+
+
+def overlap(one: Iterable[Any], other: Iterable[Any]) -> float:
+    """Jaccard similarity of two collections in which things may be repeated; 1 for two empty ones."""
+    # A counter takes a mapping for counts; here it stands for its keys.
+    mine, theirs = Counter(iter(one)), Counter(iter(other))
+    union = (mine | theirs).total()
+    return (mine & theirs).total() / union if union else 1.0
 
 
 def similarity(made: Call, gold: Call) -> float:
@@ -31,9 +40,8 @@ def similarity(made: Call, gold: Call) -> float:
         gold: a call of the gold solution.
     """
     names, wanted = set(made[1]), set(gold[1])
-    overlap = len(names & wanted) / len(names | wanted) if names | wanted else 1.0
     equal = sum(made[1][name] == gold[1][name] for name in names & wanted)
-    return float((made[0] == gold[0]) + overlap + equal) / (2 + len(wanted))
+    return float((made[0] == gold[0]) + overlap(names, wanted) + equal) / (2 + len(wanted))
 
 
 def similarities(made: list[Call], gold: list[Call]) -> Floats:

@@ -8,7 +8,6 @@ the time is linear in their length and no rule fails.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -261,10 +260,3 @@ def weighted_tests(
         if step.kind == "action":
             made.append(float(weights @ passed))
     return at_actions(steps, made)
-
-
-def overlap(one: Sequence[Any], other: Sequence[Any]) -> float:
-    """Jaccard similarity of two collections in which things may be repeated; 1 for two empty ones."""
-    mine, theirs = Counter(one), Counter(other)
-    union = (mine | theirs).total()
-    return (mine & theirs).total() / union if union else 1.0

@@ -17,8 +17,8 @@ import numpy as np
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
-from stepreward.credit.matching import Call, assigned
-from stepreward.credit.rules import Floats, at_actions, needed, overlap
+from stepreward.credit.matching import Call, assigned, overlap
+from stepreward.credit.rules import Floats, at_actions, needed
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 DEEPEST = 32
@@ -181,7 +181,7 @@ def matched(found: Sequence[Call | None], gold: Sequence[Call]) -> float:
         return 0.0
     table = np.array([[_pair(one, other) for other in gold] for one in made])
     most = 1 + sum(1 + len(arguments) for _, arguments in gold)
-    names = overlap([name for name, _ in made], [name for name, _ in gold])
+    names = overlap((name for name, _ in made), (name for name, _ in gold))
     return (names + float(assigned(table).sum())) / most
 
 
@@ -189,7 +189,7 @@ def _pair(made: Call, gold: Call) -> float:
     if made[0] != gold[0]:
         return 0.0
     equal = sum(name in made[1] and bool(made[1][name] == value) for name, value in gold[1].items())
-    return overlap([*made[1]], [*gold[1]]) + equal
+    return overlap(made[1], gold[1]) + equal
 
 
 def well_tagged(text: str, tags: Sequence[str]) -> bool:

@@ -24,6 +24,7 @@ from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.credit import sql_child
+from stepreward.credit.matching import overlap
 from stepreward.credit.rules import Floats, at_actions, needed
 
 Engine = Literal["sqlite", "duckdb"]
@@ -159,8 +160,8 @@ def partial_sql(
         found = None if query is None else named(query, dialect)
         total = execution * right + syntax * (found is not None)
         if query is not None and len(query) <= LONGEST:
-            total += ngram * _jaccard(_grams(query, n), _grams(gold, n))
-        made.append(total + (schema * _jaccard(found, wanted) if found is not None else 0.0))
+            total += ngram * overlap(_grams(query, n), _grams(gold, n))
+        made.append(total + (schema * overlap(found, wanted) if found is not None else 0.0))
     return at_actions(steps, made)
 
 
@@ -222,7 +223,3 @@ def ordered_outside(query: str, dialect: str) -> bool:
 def _grams(query: str, n: int) -> frozenset[tuple[str, ...]]:
     words = WORD.findall(query.lower())
     return frozenset(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-
-
-def _jaccard(one: frozenset[Any], other: frozenset[Any]) -> float:
-    return len(one & other) / len(one | other) if one | other else 1.0

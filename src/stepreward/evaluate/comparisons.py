@@ -5,7 +5,6 @@ Each benchmark has its own rule for ties, stated in its protocol.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,9 +14,10 @@ from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate, bootstrap, mean_of, resamples
+from stepreward.core.statistics import Estimate, bootstrap, mean_of
+from stepreward.evaluate.counts import drawn, interval
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, candidate_scores
+from stepreward.evaluate.scoring import Floats, candidate_scores, rows_by, rows_of_subsets
 from stepreward.evaluate.ties import TIES, ties_score
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +42,6 @@ COUNTS: Mapping[str, int] = {
     **dict.fromkeys(("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"), 164), **WEIGHTS,
 }  # fmt: skip
 """Rows of each subset of RewardBench; mathematics as its weight."""
-DRAWS = 1000
 
 
 def _best_and_worst(item: Comparison, scores: Floats) -> tuple[Floats, Floats]:
@@ -51,13 +50,6 @@ def _best_and_worst(item: Comparison, scores: Floats) -> tuple[Floats, Floats]:
     if good.all():
         raise InputError(f"problem {item.problem.id!r} prefers all candidates alike", remedy="drop the row")
     return scores[good], scores[~good]
-
-
-def _groups(data: Sequence[Comparison]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, item in enumerate(data):
-        rows[item.subset].append(row)
-    return rows
 
 
 def _scores(scorer: Scorer, data: Sequence[Comparison], aggregate: str) -> list[Floats]:
@@ -87,7 +79,7 @@ def pairs(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "min",
     """
     hit = _strict(data, _scores(scorer, data, aggregate))
     key = Key.seed(seed).fold("pairs")
-    groups = {name: {"accuracy": bootstrap(hit[rows], key.fold(name))} for name, rows in _groups(data).items()}
+    groups = {name: {"accuracy": bootstrap(hit[rows], key.fold(name))} for name, rows in rows_of_subsets(data).items()}
     metrics = {
         "accuracy": bootstrap(hit, key),
         "macro_accuracy": mean_of([made["accuracy"] for made in groups.values()]),
@@ -106,39 +98,35 @@ def reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
         aggregate: how the scores of a candidate's steps become one.
         seed: of the bootstrap over pairs.
     """
-    hit, rows = _strict(data, _scores(scorer, data, aggregate)), _groups(data)
+    hit, rows = _strict(data, _scores(scorer, data, aggregate)), rows_of_subsets(data)
     key = Key.seed(seed).fold("reward-bench")
-    drawn = _drawn(hit, rows, key)
-    sections = _sections(drawn, {**{name: len(mine) for name, mine in rows.items()}, **WEIGHTS})
-    metrics = {name: _from_draws(values, len(data)) for name, values in sections.items()}
+    subsets = _subsets(hit, rows, key)
+    sections = _sections(subsets, {**{name: len(mine) for name, mine in rows.items()}, **WEIGHTS})
+    metrics = {name: interval(values, len(data)) for name, values in sections.items()}
     metrics |= {"accuracy": bootstrap(hit, key)}
     if sections:
-        metrics["score"] = _from_draws(np.mean(list(sections.values()), axis=0), len(data))
+        metrics["score"] = interval(np.mean(list(sections.values()), axis=0), len(data))
     protocol = (
         "A pair is right if the chosen answer outscores the rejected one; a tie is wrong. Sections are means of "
         "subsets weighted by size, math-prm as 984; the score is the mean of the sections that the data has."
     )
     main = "score" if sections else "accuracy"
-    groups = {name: {"accuracy": _from_draws(values, len(rows[name]))} for name, values in drawn.items()}
+    groups = {name: {"accuracy": interval(values, len(rows[name]))} for name, values in subsets.items()}
     return BenchResult("reward-bench", main, metrics, protocol, groups)
 
 
-def _drawn(hit: Floats, rows: Mapping[str, Sequence[int]], key: Key) -> dict[str, Floats]:
+def _subsets(hit: Floats, rows: Mapping[str, Sequence[int]], key: Key) -> dict[str, Floats]:
     """(1 + draws,) accuracy of each subset: as it is, then of bootstrap samples."""
-    made = {}
-    for name, mine in rows.items():
-        sampled = hit[mine][resamples(len(mine), DRAWS, key.fold(name))].mean(axis=1)
-        made[name] = np.concatenate([[hit[mine].mean()], sampled])
-    return made
+    return {name: drawn(hit[mine], key.fold(name)) / len(mine) for name, mine in rows.items()}
 
 
-def _sections(drawn: Mapping[str, Floats], weights: Mapping[str, int]) -> dict[str, Floats]:
+def _sections(accuracies: Mapping[str, Floats], weights: Mapping[str, int]) -> dict[str, Floats]:
     """(1 + draws,) weighted mean of each section that has a subset."""
     made = {}
     for section, subsets in SECTIONS.items():
-        there = [name for name in subsets if name in drawn]
+        there = [name for name in subsets if name in accuracies]
         if there:
-            values = [drawn[name] for name in there]
+            values = [accuracies[name] for name in there]
             made[section] = np.average(values, axis=0, weights=[float(weights[name]) for name in there])
     return made
 
@@ -163,23 +151,20 @@ def m_reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str
     """
     hit = _strict(data, _scores(scorer, data, aggregate))
     key = Key.seed(seed).fold("m-reward-bench")
-    languages: dict[str, list[int]] = defaultdict(list)
-    for row, item in enumerate(data):
-        languages[str(item.meta.get("language", ""))].append(row)
     groups: dict[str, Mapping[str, Estimate]] = {}
     scores = []
-    for language, mine in languages.items():
-        rows = _groups([data[at] for at in mine])
-        made = _sections(_drawn(hit[mine], rows, key.fold(language)), COUNTS)
+    for language, mine in rows_by(data, "language").items():
+        rows = rows_of_subsets([data[at] for at in mine])
+        made = _sections(_subsets(hit[mine], rows, key.fold(language)), COUNTS)
         if not made:
             what = f"no row of language {language!r} is in a subset of RewardBench"
             raise InputError(what, remedy="rows need its `subset`")
         scores.append(np.mean(list(made.values()), axis=0))
         parts = {"score": scores[-1], **made}
-        groups[language] = {name: _from_draws(values, len(mine)) for name, values in parts.items()}
+        groups[language] = {name: interval(values, len(mine)) for name, values in parts.items()}
     metrics = {
-        "score": _from_draws(np.mean(scores, axis=0), len(data)),
-        "lowest": _from_draws(np.min(scores, axis=0), len(data)),
+        "score": interval(np.mean(scores, axis=0), len(data)),
+        "lowest": interval(np.min(scores, axis=0), len(data)),
         "accuracy": bootstrap(hit, key),
     }
     protocol = (
@@ -188,11 +173,6 @@ def m_reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str
         "The score is the plain mean over languages; lowest is the worst language's."
     )
     return BenchResult("m-reward-bench", "score", metrics, protocol, groups)
-
-
-def _from_draws(values: Floats, n: int) -> Estimate:
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Estimate(float(values[0]), float(low), float(high), n)
 
 
 @bench.method("rm-bench", paper="arXiv:2410.16184", equation="section 4.2; scripts/utils.py of the authors")
@@ -228,7 +208,7 @@ def rm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "mi
     key = Key.seed(seed).fold("rm-bench")
     groups = {
         domain: {name: bootstrap(values[rows], key.fold(domain, name)) for name, values in parts.items()}
-        for domain, rows in _groups(data).items()
+        for domain, rows in rows_of_subsets(data).items()
     }
     metrics = {name: mean_of([made[name] for made in groups.values()]) for name in parts}
     protocol = (
@@ -259,7 +239,7 @@ def one_to_many(
     measured = {"accuracy": (rank == 1).astype(float), "mrr": 1 / rank, "accuracy_with_ties": tied}
     groups = {
         name: {what: bootstrap(values[rows], key.fold(name, what)) for what, values in measured.items()}
-        for name, rows in _groups(data).items()
+        for name, rows in rows_of_subsets(data).items()
     }
     protocol = "Wrong solutions that score as high rank above the right one; accuracy_with_ties forgives a tie."
     metrics = {what: bootstrap(values, key.fold(what)) for what, values in measured.items()}
@@ -284,7 +264,7 @@ def best_of_four(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
         InputError: there is no comparison, all candidates of one are alike, or the subset Ties is not whole.
     """
     scores = _scores(scorer, data, aggregate)
-    rows, key = _groups(data), Key.seed(seed).fold("reward-bench-2")
+    rows, key = rows_of_subsets(data), Key.seed(seed).fold("reward-bench-2")
     tied = rows.pop(TIES, [])
     hit = np.array([_best_of(item, row) for item, row in zip(data, scores, strict=True)])
     groups = {name: {"accuracy": bootstrap(hit[mine], key.fold(name))} for name, mine in rows.items()}

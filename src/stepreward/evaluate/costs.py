@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate, resamples
+from stepreward.core.statistics import Estimate
+from stepreward.evaluate.counts import drawn, interval
 
 Floats = NDArray[np.float64]
 
@@ -112,11 +113,8 @@ def accuracy_against_cost(
         there = ", ".join(dict.fromkeys(one.algorithm for one in spendings))
         raise ValueError(f"no spending is of the reference {reference!r}; there are {there}")
     problems = correct.shape[1]
-    index = resamples(problems, draws, key) + problems * np.arange(draws)[:, None]
-    times = np.bincount(index.ravel(), minlength=draws * problems).reshape(draws, problems) / problems
-    # (R, 1 + draws): the means as they are, then of each sample of problems.
-    accuracy = np.c_[correct.mean(axis=1), correct @ times.T]
-    spent = np.c_[cost.mean(axis=1), cost @ times.T]
+    # (R, 1 + draws) each: the means as they are, then of each sample of problems.
+    accuracy, spent = drawn(np.stack([correct.T, cost.T], axis=1), key, draws=draws).transpose(1, 2, 0) / problems
     front = pareto(spent, accuracy)
     gains = _gains(spendings, spent, accuracy, reference)
     order = {name: at for at, name in enumerate(dict.fromkeys(one.algorithm for one in spendings))}
@@ -125,11 +123,11 @@ def accuracy_against_cost(
         CostPoint(
             spendings[at].algorithm,
             spendings[at].budget,
-            _estimate(spent[at], problems),
-            _estimate(accuracy[at], problems),
+            interval(spent[at], problems),
+            interval(accuracy[at], problems),
             bool(front[at, 0]),
             float(front[at, 1:].mean()),
-            None if (gain := gains[at]) is None else _estimate(gain, problems),
+            None if (gain := gains[at]) is None else interval(gain, problems),
         )
         for at in ranked
     )
@@ -173,10 +171,3 @@ def _between(at: Floats, cost: Floats, accuracy: Floats) -> Floats:
     order = np.argsort(cost, axis=0, kind="stable")
     xs, ys = np.take_along_axis(cost, order, axis=0), np.take_along_axis(accuracy, order, axis=0)
     return np.array([np.interp(x, xs[:, d], ys[:, d]) for d, x in enumerate(at)])
-
-
-def _estimate(values: Floats, n: int) -> Estimate:
-    if np.isnan(values[0]):
-        return Estimate(float("nan"), float("nan"), float("nan"), n)
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return Estimate(float(values[0]), float(low), float(high), n)

@@ -76,11 +76,20 @@ def candidate_scores(scorer: Scorer, data: Sequence[Comparison], aggregation: st
     return np.split(totals, np.cumsum([len(item.candidates) for item in data])[:-1])
 
 
-def rows_by(data: Sequence[Annotated], name: str) -> dict[str, list[int]]:
-    """Places of the solutions of each category, which `meta` names; "" where it does not."""
+def rows_by(data: Sequence[Annotated | Comparison], name: str) -> dict[str, list[int]]:
+    """Places of the rows of each category, which `meta` names; "" where it does not."""
+    return _places([str(item.meta.get(name, "")) for item in data])
+
+
+def rows_of_subsets(data: Sequence[Comparison]) -> dict[str, list[int]]:
+    """Places of the comparisons of each subset."""
+    return _places([item.subset for item in data])
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
     rows: dict[str, list[int]] = defaultdict(list)
-    for row, item in enumerate(data):
-        rows[str(item.meta.get(name, ""))].append(row)
+    for row, name in enumerate(names):
+        rows[name].append(row)
     return dict(rows)
 
 

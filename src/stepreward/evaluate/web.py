@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate, bootstrap
+from stepreward.evaluate.counts import drawn, interval
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, candidate_scores
+from stepreward.evaluate.scoring import Floats, candidate_scores, rows_of_subsets
 
 
 @bench.method(
@@ -43,16 +43,13 @@ def web_reward_bench(
     rank = np.array([1.0 + float((bad >= good).sum()) for good, bad in parts])
     key = Key.seed(seed).fold("web-reward-bench")
     tasks = np.unique([str(item.meta.get("task_id", item.problem.id)) for item in data], return_inverse=True)[1]
-    by: dict[str, list[int]] = defaultdict(list)
-    for row, item in enumerate(data):
-        by[item.subset].append(row)
     return BenchResult(
         "web-reward-bench",
         "mrr",
         _measured(rank, tasks, key),
         "Wrong actions that score as high rank above the right one. A step is right if its rank is 1, a task if all "
         "its steps are. Intervals: percentile bootstrap over tasks.",
-        {name: _measured(rank[rows], tasks[rows], key.fold(name)) for name, rows in by.items()},
+        {name: _measured(rank[rows], tasks[rows], key.fold(name)) for name, rows in rows_of_subsets(data).items()},
     )
 
 
@@ -63,12 +60,8 @@ def _measured(rank: Floats, tasks: NDArray[np.int64], key: Key) -> dict[str, Est
     hit, reciprocal = np.bincount(task, weights=first), np.bincount(task, weights=1 / rank)
 
     def over_steps(values: NDArray[Any], name: str) -> Estimate:
-        def share(rows: NDArray[np.int64]) -> float:
-            return float(values[rows].sum() / steps[rows].sum())
-
-        drawn = key.fold(name).rng().integers(len(steps), size=(1000, len(steps)))
-        low, high = np.quantile([share(rows) for rows in drawn], [0.025, 0.975])
-        return Estimate(share(np.arange(len(steps))), float(low), float(high), len(steps))
+        pooled = drawn(np.stack([values, steps], axis=1), key.fold(name))
+        return interval(pooled[:, 0] / pooled[:, 1], len(steps))
 
     return {
         "mrr": over_steps(reciprocal, "mrr"),
@@ -104,16 +97,13 @@ def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str 
         names = ("pairwise_accuracy", "best_of_n_accuracy")
         return {name: bootstrap(shares[rows, at], fold.fold(name)) for at, name in enumerate(names)}
 
-    by: dict[str, list[int]] = defaultdict(list)
-    for row, item in enumerate(data):
-        by[item.subset].append(row)
     return BenchResult(
         "web-prm-bench",
         "best_of_n_accuracy",
         measured(range(len(data)), key),
         "pairwise_accuracy is the share of wrong actions that score below the right one, best_of_n_accuracy the share "
         "of steps where all do; ties are wrong. Intervals: bootstrap over steps.",
-        {name: measured(rows, key.fold(name)) for name, rows in by.items()},
+        {name: measured(rows, key.fold(name)) for name, rows in rows_of_subsets(data).items()},
     )
 
 

@@ -41,19 +41,14 @@ def _width(budget: int) -> dict[str, Any]:
     return {"width": budget}
 
 
-def _beams(budget: int) -> dict[str, Any]:
-    width = 4 if budget >= 4 else budget
-    return {"beams": max(1, budget // width), "width": width}
+def _by_four(kept: str) -> Settings:
+    """Four samples each of as many as fit into the budget."""
 
+    def settings(budget: int) -> dict[str, Any]:
+        width = min(budget, 4)
+        return {kept: budget // width, "width": width}
 
-def _trees(budget: int) -> dict[str, Any]:
-    width = 4 if budget >= 4 else budget
-    return {"trees": max(1, budget // width), "width": width}
-
-
-def _walks(budget: int) -> dict[str, Any]:
-    width = 4 if budget >= 4 else budget
-    return {"n": max(1, budget // width), "width": width}
+    return settings
 
 
 def _simulations(budget: int) -> dict[str, Any]:
@@ -66,11 +61,12 @@ def _sweeps(budget: int) -> dict[str, Any]:
 
 PLAN: Mapping[str, Settings] = {
     "majority": _samples, "weighted-vote": _samples, "best-of-n": _samples, "borda": _samples, "hybrid-vote": _samples,
-    "reward-frequency-vote": _samples, "beam": _beams, "step-beam": _beams, "dvts": _trees, "rebase": _width,
-    "ets": _width, "mcts": _simulations, "uct": _simulations, "particle-filter": _samples, "particle-gibbs": _sweeps,
+    "reward-frequency-vote": _samples, "beam": _by_four("beams"), "step-beam": _by_four("beams"),
+    "dvts": _by_four("trees"), "rebase": _width, "ets": _width, "mcts": _simulations, "uct": _simulations,
+    "particle-filter": _samples, "particle-gibbs": _sweeps,
     "fk-difference": _samples, "fk-max": _samples, "fk-sum": _samples, "reward-weighted": _samples,
-    "transfer-q": _walks, "gflownet": _walks, "adaptive-consistency": _samples, "instance-adaptive": _samples,
-    "early-stopping-consistency": _samples, "doubling-consistency": _samples,
+    "transfer-q": _by_four("n"), "gflownet": _by_four("n"), "adaptive-consistency": _samples,
+    "instance-adaptive": _samples, "early-stopping-consistency": _samples, "doubling-consistency": _samples,
 }  # fmt: skip
 """Searches that can be compared with a policy and a scorer alone, and their settings at a budget of so many samples a
 step or solution. What each really spends is measured."""

@@ -15,7 +15,7 @@ import httpx
 from stepreward.core.errors import PolicyError
 from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
-from stepreward.core.servers import AGAIN, Patience, Server, retry_after, streamed
+from stepreward.core.servers import PassingError, Patience, Server, streamed
 from stepreward.core.types import Problem, Step
 
 Endpoint = Literal["chat", "completions"]
@@ -138,19 +138,12 @@ class HttpPolicy:
     def _sample(self, client: httpx.Client, question: Propose, key: Key) -> Continuation:
         body = self._request(question, key)
         url = self.server.at("chat/completions" if self.endpoint == "chat" else "completions")
-        for tried in range(self.server.retries + 1):
-            wanted: float | None = None
-            try:
-                with self._gate, streamed(client, url, body) as response:
-                    if response.status_code not in AGAIN:
-                        self._patience.tries(lambda: response, url)
-                        return self._read(question, response)
-                    fault = f"status {response.status_code}: {' '.join(response.text.split())[:200]}"
-                    wanted = retry_after(response.headers)
-            except (httpx.TransportError, _CutError) as error:
-                fault = f"{type(error).__name__}: {error}"
-            self._patience.again(tried, fault, url, wanted)
-        raise AssertionError("the last try raises")
+
+        def ask() -> Continuation:
+            with self._gate, streamed(client, url, body) as response:
+                return self._read(question, self._patience.accept(response, url))
+
+        return self._patience.tries(ask, url)
 
     def _request(self, question: Propose, key: Key) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -180,10 +173,10 @@ class HttpPolicy:
                 if cut >= 0:
                     break
                 if time.monotonic() - started > self.server.longest:
-                    raise _CutError(f"the answer took longer than {self.server.longest:g} seconds")
+                    raise PassingError(f"the answer took longer than {self.server.longest:g} seconds")
             if cut < 0 and written.reason is None:
-                raise _CutError("the stream broke off before the answer ended")
-        except (_CutError, httpx.TransportError):
+                raise PassingError("the stream broke off before the answer ended")
+        except (PassingError, httpx.TransportError):
             with self._lock:
                 self.usage.lost_tokens += written.pieces
             raise
@@ -203,7 +196,7 @@ class HttpPolicy:
         try:
             self._add(written, event)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _CutError(f"an event of another shape: {str(event)[:200]}") from error
+            raise PassingError(f"an event of another shape: {str(event)[:200]}") from error
 
     def _add(self, written: _Written, event: Mapping[str, Any]) -> None:
         usage = event.get("usage")
@@ -243,10 +236,6 @@ class HttpPolicy:
             yield Step(part, logprobs=tuple(mine) if self.logprobs and logprobs else None)
 
 
-class _CutError(Exception):
-    """A stream that ended before the answer did, or is no stream: a fault that may pass."""
-
-
 def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:
     """The chat that a prefix is: the prompt, then steps, those that follow each other under one role as one message."""
     messages: list[dict[str, Any]] = [{"role": m["role"], "content": m["content"]} for m in problem.messages]
@@ -273,7 +262,7 @@ def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
             return
         event = _parsed(data)
         if "error" in event:
-            raise _CutError(f"the server reported {str(event['error'])[:200]}")
+            raise PassingError(f"the server reported {str(event['error'])[:200]}")
         yield event
 
 
@@ -290,9 +279,9 @@ def _parsed(data: str) -> Mapping[str, Any]:
     try:
         event = json.loads(data)
     except ValueError as error:
-        raise _CutError(f"no JSON in the stream: {data[:100]!r}") from error
+        raise PassingError(f"no JSON in the stream: {data[:100]!r}") from error
     if not isinstance(event, Mapping):
-        raise _CutError(f"no object in the stream: {data[:100]!r}")
+        raise PassingError(f"no object in the stream: {data[:100]!r}")
     return event
 
 

@@ -8,5 +8,7 @@ from stepreward.search import mcts as mcts
 from stepreward.search import particles as particles
 from stepreward.search import rebase as rebase
 from stepreward.search import sampling as sampling
+from stepreward.search import steering as steering
 from stepreward.search import stopping as stopping
+from stepreward.search import tilting as tilting
 from stepreward.search import tournaments as tournaments

@@ -8,7 +8,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
-from stepreward.search.found import ROOT, Candidate, Found, best, ends
+from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
 
 
@@ -49,7 +49,7 @@ def beam_search(
         if not any(grown):
             break
         kept = best([*(c for c in kept if c.finished), *chain.from_iterable(grown)], beams)
-    return (yield from growth.conclude(ends(kept), select=_choice(vote)))
+    return (yield from growth.conclude(ends(kept), select=choice(vote)))
 
 
 search.preset(
@@ -110,7 +110,7 @@ def step_beam(
         top = best([*chain.from_iterable(grown)], beams - len(ended))
         ended += [c for c in top if c.finished]
         kept = [c for c in top if not c.finished]
-    return (yield from growth.conclude(ends([*ended, *kept]), select=_choice(vote)))
+    return (yield from growth.conclude(ends([*ended, *kept]), select=choice(vote)))
 
 
 @search.method(
@@ -152,7 +152,7 @@ def diverse_tree_search(
         for i, children in zip(growing, grown, strict=True):
             tips[i] = best(children, 1)[0] if children else tips[i]
         stuck.update(i for i, children in zip(growing, grown, strict=True) if not children)
-    return (yield from growth.conclude(ends(tips), select=_choice(vote)))
+    return (yield from growth.conclude(ends(tips), select=choice(vote)))
 
 
 search.preset(
@@ -166,7 +166,3 @@ search.preset(
     aggregate="last",
     vote=False,
 )
-
-
-def _choice(vote: bool) -> str:
-    return "weighted-vote" if vote else "best-of-n"

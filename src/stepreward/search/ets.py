@@ -16,7 +16,7 @@ from stepreward.core.errors import SteprewardError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
-from stepreward.search.found import ROOT, Candidate, Found, Path, ends
+from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
 from stepreward.search.rebase import balanced, settle
 
@@ -164,7 +164,7 @@ def ets(
         if not any(grown):
             break
         kept, left = settle(grown, ended)
-    return (yield from growth.conclude(ends([*ended, *kept]), select="weighted-vote" if vote else "best-of-n"))
+    return (yield from growth.conclude(ends([*ended, *kept]), select=choice(vote)))
 
 
 def _above(candidates: Sequence[Candidate]) -> list[list[int]]:

@@ -80,6 +80,11 @@ def ends(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.finished] or list(candidates)
 
 
+def choice(vote: bool) -> str:
+    """Name of the method of the family select that takes the best answer of a weighted vote, or the best candidate."""
+    return "weighted-vote" if vote else "best-of-n"
+
+
 def total_of(scores: Sequence[Sequence[float]], method: str) -> NDArray[np.float64]:
     """(B,) totals of ragged step scores by an aggregate of the family; NaN scores (observations) do not count."""
     width = max(map(len, scores), default=0)

@@ -16,7 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
-from stepreward.search.found import ROOT, Candidate, Found, Path, ends
+from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
 
 Floats = NDArray[np.float64]
@@ -164,8 +164,7 @@ def _simulated(
         done += len(paths)
         if growth.spent:
             break
-    select = "weighted-vote" if vote else "best-of-n"
-    return (yield from growth.conclude(ends(tree.candidates[1:]), select=select, columns=tree.columns))
+    return (yield from growth.conclude(ends(tree.candidates[1:]), select=choice(vote), columns=tree.columns))
 
 
 def _expand(tree: SearchTree, growth: Growth, leaves: set[int], width: int, max_steps: int) -> Flow[None]:

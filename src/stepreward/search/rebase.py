@@ -12,7 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
-from stepreward.search.found import ROOT, Candidate, Found, ends
+from stepreward.search.found import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
 
 
@@ -93,7 +93,7 @@ def rebase(
         if not any(grown):
             break
         kept, left = settle(grown, ended)
-    return (yield from growth.conclude(ends([*ended, *kept]), select="weighted-vote" if vote else "best-of-n"))
+    return (yield from growth.conclude(ends([*ended, *kept]), select=choice(vote)))
 
 
 def settle(grown: Sequence[Sequence[Candidate]], ended: list[Candidate]) -> tuple[list[Candidate], int]:

@@ -12,7 +12,7 @@ from stepreward.core.errors import MissingDataError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
-from stepreward.search.found import ROOT, Candidate, Found, total_of
+from stepreward.search.found import ROOT, Candidate, Found, choice, total_of
 from stepreward.search.growth import Growth
 
 
@@ -103,7 +103,7 @@ def self_prm(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "mean"
     scored = [Candidate(c.steps, c.finished, _confidences(c.steps)) for c in candidates]
     totals = total_of([c.scores for c in scored], aggregate)
     own = [Candidate(c.steps, c.finished, c.scores, float(t)) for c, t in zip(scored, totals, strict=True)]
-    return (yield from growth.conclude(own, select="weighted-vote" if vote else "best-of-n"))
+    return (yield from growth.conclude(own, select=choice(vote)))
 
 
 def _chosen(problem: Problem, key: Key, n: int, aggregate: str, select: str, **settings: Any) -> Flow[Found]:

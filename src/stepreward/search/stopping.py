@@ -14,7 +14,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Extract, Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
-from stepreward.search.found import ROOT, Candidate, Found
+from stepreward.search.found import ROOT, Candidate, Found, choice
 from stepreward.search.growth import Growth
 
 
@@ -215,4 +215,4 @@ def instance_adaptive(
         known = [c.total for c in made if c.total == c.total]
         if known and drawn >= samples_for(float(np.mean(known)), confidence=confidence):
             break
-    return (yield from growth.conclude(made, select="weighted-vote" if vote else "best-of-n"))
+    return (yield from growth.conclude(made, select=choice(vote)))

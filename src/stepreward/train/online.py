@@ -19,8 +19,8 @@ from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.implicit import ImplicitScorer
-from stepreward.score.model import StepRewardModel
 from stepreward.score.packing import narrow, pack
+from stepreward.train.evaluation import step_logits
 
 Objective = Callable[[Any, Sequence[Trajectory]], Iterator[Tensor]]
 """From a scorer and graded trajectories to losses that sum to the whole."""
@@ -55,7 +55,7 @@ def outcome_cross_entropy(scorer: DiscriminativeScorer, trajectories: Sequence[T
         mean_i -[ o_i log p_i + (1 - o_i) log(1 - p_i) ],    p_i the score of the last action
 
     Args:
-        scorer: its model learns; its readout must be a probability or a bare logit.
+        scorer: its model learns; its readout must be a function of one logit.
         trajectories: with outcomes in [0, 1].
     """
     graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
@@ -111,18 +111,8 @@ def _ends(scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]) -> I
         tree = StepTree.from_trajectories([trajectories[i] for i in rows])
         for keep, part, tokens in narrow(tree, model.encoder, scorer.row_tokens):
             batch = pack([tokens]).to(scorer.device)
-            logits = _logit(model, model(batch))
+            logits = step_logits(model, model(batch))
             at = {int(node): k for k, node in enumerate(batch.node)}
             ends = [[at[int(node)] for node in path if int(node) in at][-1:] for path in part.paths]
             kept = [k for k, end in enumerate(ends) if end]
             yield [rows[keep[k]] for k in kept], logits[[ends[k][0] for k in kept]]
-
-
-def _logit(model: StepRewardModel, logits: Tensor) -> Tensor:
-    """(Q,) the log-odds of a right step."""
-    record, z = model.record, logits.float()
-    if record.readout in ("softmax", "difference"):
-        right = torch.zeros(z.shape[1], dtype=torch.bool, device=z.device)
-        right[[record.positive, *record.also]] = True
-        return z[:, right].logsumexp(-1) - z[:, ~right].logsumexp(-1)
-    return z[:, record.positive]
