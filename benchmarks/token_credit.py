@@ -24,7 +24,7 @@ from benchmarks.verl_functions import verl_functions
 from stepreward.connect.verl import estimator
 from stepreward.core.catalog import credit
 
-ROWS, TOKENS, GROUP = 1024, 2048, 8
+ROWS, TOKENS, GROUP = 1024, (2048, 8192), 8
 PAIRS = (
     ("grpo-verl", "grpo"),
     ("grpo-verl", "grpo_vectorized"),
@@ -66,12 +66,12 @@ def token_steps(core: Any, rewards: torch.Tensor, mask: torch.Tensor) -> dict[st
     return {"seconds": seconds, "verl_seconds": given, "faster": given / seconds}
 
 
-def main(core: Any) -> dict[str, Any]:
-    """Seconds and ratios, each pair on the same inputs."""
+def main(core: Any, tokens: int) -> dict[str, Any]:
+    """Seconds and ratios, each pair on the same inputs: responses of at most so many tokens."""
     make = torch.Generator().manual_seed(0)
-    lengths = torch.randint(TOKENS // 2, TOKENS + 1, (ROWS,), generator=make)
-    mask = (torch.arange(TOKENS) < lengths[:, None]).long()
-    rewards = torch.zeros(ROWS, TOKENS)
+    lengths = torch.randint(tokens // 2, tokens + 1, (ROWS,), generator=make)
+    mask = (torch.arange(tokens) < lengths[:, None]).long()
+    rewards = torch.zeros(ROWS, tokens)
     rewards[torch.arange(ROWS), lengths - 1] = torch.randint(0, 2, (ROWS,), generator=make).float()
     prompts = np.repeat(np.array([f"prompt-{i}" for i in range(ROWS // GROUP)], dtype=object), GROUP)
     config = SimpleNamespace(gamma=1.0, get=lambda key, default=None: default)
@@ -83,15 +83,15 @@ def main(core: Any) -> dict[str, Any]:
         theirs, expected = best(lambda: verl(token_level_rewards=rewards.clone(), **given)[0])  # noqa: B023
         torch.testing.assert_close(made, expected * mask, atol=1e-5, rtol=1e-5)
         found[name] = {"ours": ours, "seconds": seconds, "verl_seconds": theirs, "faster": theirs / seconds}
-    return {"tokens": ROWS * TOKENS, **found, "gae": token_steps(core, rewards, mask)}
+    return {"tokens": ROWS * tokens, **found, "gae": token_steps(core, rewards, mask)}
 
 
 if __name__ == "__main__":
     if "--quick" in sys.argv:
-        ROWS, TOKENS = 64, 128
+        ROWS, TOKENS = 64, (128,)
     functions = verl_functions()
     if functions is None:
         print("verl is not installed", file=sys.stderr)
         sys.exit(SKIPPED)
     torch.set_num_threads(1)
-    print(json.dumps(main(functions), indent=2))
+    print(json.dumps([main(functions, tokens) for tokens in TOKENS], indent=2))
