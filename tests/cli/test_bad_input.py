@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("commands")
             "label --problems problems.jsonl --out labels --grader arithmetic --seed 9 --json",
             "the folder was begun",
         ),
-        ("label --problems problems.jsonl --out x --set n", "expected name=value, got 'n'; pass --set with any of n=8"),
+        ("label --problems problems.jsonl --out x --set n", "expected name=value, got 'n'; give any of n=8"),
         ("label --problems problems.jsonl --out x --policy builtin:nothing", "known: builtin:arithmetic"),
         ("label --problems problems.jsonl --out x --grader nobody", "no grader is called 'nobody'"),
         ("label --problems problems.jsonl --out problems.jsonl/x", "problems.jsonl/x"),

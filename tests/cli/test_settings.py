@@ -6,9 +6,10 @@ from typing import Literal
 
 import pytest
 
-from stepreward.cli.settings import blamed_on_settings, choices, read_settings, shortcut
+from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.catalog import Family, Method, estimate, loss, search, transform
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.settings import read_settings
 
 
 def first(*, n: int = 8, rate: float = 0.5, root: bool = False, how: Literal["wrong", "drop"] = "wrong") -> None:
@@ -60,7 +61,7 @@ def test_values_take_the_type_of_the_default(text: str, value: object) -> None:
     ],
 )
 def test_a_value_that_does_not_fit_names_what_would(text: str, says: str) -> None:
-    with pytest.raises(InputError, match="--set") as error:
+    with pytest.raises(InputError, match="for example n=8") as error:
         read_settings([text], FIRST)
     assert says in str(error.value)
 

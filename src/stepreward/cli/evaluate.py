@@ -17,7 +17,7 @@ from rich.table import Table
 
 from stepreward.cli.benchmark import measure, show
 from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions, scorer_at
-from stepreward.cli.settings import blamed_on_settings, choices, read_settings, shortcut
+from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
@@ -25,6 +25,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Grader, Score, Scorer
 from stepreward.core.keys import Key
 from stepreward.core.metrics import ragged
+from stepreward.core.settings import read_settings
 from stepreward.core.statistics import paired_difference
 from stepreward.evaluate.selection import Pool, curves, hits
 from stepreward.evaluate.steps import first_error, step_metrics

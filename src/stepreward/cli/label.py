@@ -21,13 +21,14 @@ from stepreward.cli.inputs import (
     read_solutions,
 )
 from stepreward.cli.progress import StageProgress
-from stepreward.cli.settings import blamed_on_settings, choices, read_settings, shortcut
+from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import estimate, transform
 from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Budget, Grader, Policy
 from stepreward.core.keys import Key
+from stepreward.core.settings import read_settings
 from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 from stepreward.label.run import LabelPlan, label_many, load_labels

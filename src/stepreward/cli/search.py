@@ -14,7 +14,7 @@ from rich.table import Table
 
 from stepreward.cli.inputs import GRADERS, grader_by_name, policy_at, problems_of, scorer_at
 from stepreward.cli.progress import StageProgress
-from stepreward.cli.settings import blamed_on_settings, choices, read_settings, shortcut
+from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
@@ -22,6 +22,7 @@ from stepreward.core.driver import Driver, Finished
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.flows import Budget, Grader
 from stepreward.core.keys import Key
+from stepreward.core.settings import read_settings
 from stepreward.core.statistics import bootstrap
 from stepreward.core.types import Problem
 from stepreward.pipeline.compare import PLAN, REFERENCE, verdict

@@ -1,50 +1,18 @@
-"""Flags that follow from the catalog: choices of a family for `--help`, and hyper-parameters as `name=value`."""
+"""Flags that follow from the catalog: choices of a family for `--help`, and flags that stand for a hyper-parameter."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from stepreward.core.catalog import Family, Method
-from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
-
-_AT_LEAST_ONE = frozenset({"n", "beams", "trees", "width", "max_steps", "searches", "bins"})
-"""Whole-number settings of which 0 would ask for nothing at all."""
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+from stepreward.core.errors import InputError, SteprewardError
 
 
 def choices(family: Family) -> str:
     """The methods of a family, for a flag's help."""
     return ", ".join(method.name for method in family)
-
-
-def read_settings(given: Sequence[str], *methods: Method[..., Any]) -> tuple[dict[str, Any], ...]:
-    """Hyper-parameters given as `name=value`, or `method.name=value`, sorted by the method that has them.
-
-    Args:
-        given: what the user wrote, in any order.
-        methods: who may have them; a name that two of them have must name its method.
-
-    Returns:
-        Settings of each method, in the order of `methods`, in the type of their defaults.
-
-    Raises:
-        InputError: one is not of this form, given twice, of the wrong type, out of range, or of either method.
-        UnknownNameError: no method has such a setting.
-    """
-    made: tuple[dict[str, Any], ...] = tuple({} for _ in methods)
-    for text in given:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not name:
-            known = ", ".join(f"{k}={v}" for method in methods for k, v in method.settings.items()) or "nothing"
-            raise InputError(f"expected name=value, got {text!r}", remedy=f"pass --set with any of {known}")
-        owner, bare = _owner(name, methods)
-        if bare in made[owner]:
-            raise InputError(f"setting {bare!r} of {methods[owner].name} is given twice", remedy="pass it once")
-        made[owner][bare] = _value(methods[owner], bare, value)
-    return made
 
 
 def shortcut(method: Method[..., Any], flag: str, value: object, *names: str) -> list[str]:
@@ -78,56 +46,3 @@ def blamed_on_settings(*methods: Method[..., Any]) -> Iterator[None]:
             if method.function.__module__ in files:
                 raise InputError(f"{method.name}: {error}", remedy="see `stepreward methods`") from error
         raise
-
-
-def _owner(name: str, methods: Sequence[Method[..., Any]]) -> tuple[int, str]:
-    """Index of the method that a setting is of, and its bare name."""
-    for index, method in enumerate(methods):
-        if name.startswith(method.name + ".") and name.removeprefix(method.name + ".") in method.settings:
-            return index, name.removeprefix(method.name + ".")
-    owners = [index for index, method in enumerate(methods) if name in method.settings]
-    if not owners:
-        known = {setting for method in methods for setting in method.settings}
-        raise UnknownNameError(f"setting of {' or '.join(method.name for method in methods)}", name, known)
-    if len(owners) > 1:
-        either = " or ".join(f"{methods[index].name}.{name}" for index in owners)
-        raise InputError(f"setting {name!r} could be either method's", remedy=f"write {either}")
-    return owners[0], name
-
-
-def _value(method: Method[..., Any], name: str, text: str) -> Any:
-    """The value in the type of the setting's default, checked against the choices that its annotation states."""
-    default = method.settings[name]
-    hint = get_type_hints(method.function).get(name)
-    options = get_args(hint) if get_origin(hint) is Literal else ()
-    if default is None and text.lower() == "none":
-        return None
-    # A default of None stands for "worked out": the annotation's other type is what may be given.
-    kind = type(default) if default is not None else next(t for t in get_args(hint) if t is not type(None))
-    if kind not in (bool, int, float, str):
-        raise InputError(f"setting {name!r} of {method.name} is no text", remedy="pass it in Python")
-    value: Any
-    try:
-        value = _BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        value = None
-    valid = value is not None and not (options and value not in options)
-    if isinstance(value, float):
-        valid = math.isfinite(value)
-    if kind is int and value is not None:
-        valid = value >= (1 if name in _AT_LEAST_ONE else 0)
-    if not valid:
-        raise InputError(
-            f"setting {name!r} of {method.name} must be {_wanted(name, kind, options)}, got {text!r}",
-            remedy=f"pass for example --set {name}={default}",
-        )
-    return value
-
-
-def _wanted(name: str, kind: type, options: Sequence[object]) -> str:
-    kinds: Mapping[type, str] = {bool: "true or false", float: "a finite number", str: "a text"}
-    if options:
-        return f"one of {', '.join(map(str, options))}"
-    if kind is int:
-        return f"a whole number of at least {1 if name in _AT_LEAST_ONE else 0}"
-    return kinds[kind]

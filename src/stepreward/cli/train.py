@@ -11,10 +11,11 @@ import typer
 
 from stepreward.cli.inputs import read_labels_of
 from stepreward.cli.progress import StageProgress
-from stepreward.cli.settings import choices, read_settings
+from stepreward.cli.settings import choices
 from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.settings import read_settings
 from stepreward.core.types import Labels
 from stepreward.policies.loading import resolve
 from stepreward.score.encoder import EncoderRecord

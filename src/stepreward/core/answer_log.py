@@ -31,6 +31,8 @@ def digest(question: Propose | Score | Compare, answerer: str) -> str:
     if isinstance(question, Propose):
         parts += [question.key.bits, question.n, question.first, question.until, question.max_tokens]
         parts += [step.identity for step in question.prefix]
+        if question.temperature is not None or question.top_p is not None:
+            parts += [("sampled at", question.temperature, question.top_p)]
     elif isinstance(question, Compare):
         parts += [[step.identity for step in side] for side in (question.first, question.second)]
     else:
@@ -126,6 +128,7 @@ def _encode(answer: Sequence[Continuation] | Scored | float) -> dict[str, Any]:
                 "finished": c.finished,
                 "n_tokens": c.n_tokens,
                 "truncated": c.truncated,
+                "n_prompt_tokens": c.n_prompt_tokens,
             }
             for c in answer
         ]
@@ -147,7 +150,4 @@ def _decode(row: dict[str, Any]) -> list[Continuation] | Scored | float:
     if "scores" in row:
         scores = np.array([np.nan if s is None else s for s in row["scores"]], dtype=np.float64)
         return Scored(scores, row["tokens"], row["unshared"])
-    return [
-        Continuation(tuple(map(_decode_step, c["steps"])), c["finished"], c["n_tokens"], c["truncated"])
-        for c in row["continuations"]
-    ]
+    return [Continuation(**{**c, "steps": tuple(map(_decode_step, c["steps"]))}) for c in row["continuations"]]

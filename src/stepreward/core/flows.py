@@ -6,9 +6,9 @@ The driver (`core.driver`) runs thousands of them together; a test answers them 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ class Propose:
     """Limit on the tokens of one continuation; None leaves it to the policy."""
     first: int = 0
     """Number of the first sample."""
+    temperature: float | None = None
+    """Of sampling; None leaves it to the policy."""
+    top_p: float | None = None
+    """Share of the probability that is sampled from; None leaves it to the policy."""
 
     def sample_keys(self) -> list[Key]:
         """The randomness of each of the `n` samples."""
@@ -54,6 +58,8 @@ class Continuation:
     """Tokens generated, the end token included."""
     truncated: bool = False
     """True if a length limit cut it: not an end."""
+    n_prompt_tokens: int = 0
+    """Tokens read before it, as far as the policy knows; a server's prefix cache may have spared some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,8 @@ class Bill:
     proposals: int = 0
     """Continuations asked for and generated (cache hits are free and are counted in `cached`)."""
     generated_tokens: int = 0
+    prompt_tokens: int = 0
+    """Tokens read before each continuation, as far as the policy knows."""
     scored_steps: int = 0
     scored_tokens: int = 0
     """Tokens encoded by the scorer with each shared prefix encoded once."""
@@ -183,6 +191,18 @@ class Policy(Protocol):
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A policy that can leave off when nobody waits for its answers any more."""
+
+    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Answers the questions, in order, as long as `wanted()`, which may be called from any thread.
+
+        Raises:
+            SteprewardError: they are not wanted any more.
+        """
 
 
 @dataclass(frozen=True, slots=True)

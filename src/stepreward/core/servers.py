@@ -18,6 +18,8 @@ from stepreward.core.errors import SteprewardError
 T = TypeVar("T")
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
+GLANCE = 0.25
+"""Seconds of a pause between two looks at whether anybody still waits."""
 LONGEST_WAIT = 60.0
 """Most seconds waited between two tries, whatever a server asks for."""
 
@@ -105,25 +107,28 @@ class Patience:
         except ValueError as error:
             raise self.error(f"{url} answered with no JSON: {answer.text[:200]}") from error
 
-    def tries(self, ask: Callable[[], T], url: str) -> T:
+    def tries(self, ask: Callable[[], T], url: str, wanted: Callable[[], bool] | None = None) -> T:
         """What `ask` returns the first time that it meets no passing fault.
 
         Args:
             ask: one try; a fault that may pass is a `PassingError` or one of httpx's transport.
             url: where, for the error's text.
+            wanted: whether anybody still waits for the answer.
 
         Raises:
-            SteprewardError: of the class given, after the last try.
+            SteprewardError: of the class given, after the last try, or where the answer is not wanted any more.
         """
         for tried in range(self.server.retries + 1):
-            wanted: float | None = None
+            if wanted is not None and not wanted():
+                raise self.error(f"nobody waits for the answer of {url} any more")
+            asked: float | None = None
             try:
                 return ask()
             except PassingError as error:
-                fault, wanted = str(error), error.wanted
+                fault, asked = str(error), error.wanted
             except httpx.TransportError as error:
                 fault = f"{type(error).__name__}: {error}"
-            self._again(tried, fault, url, wanted)
+            self._again(tried, fault, url, asked, wanted)
         raise AssertionError("the last try raises")
 
     def accept(self, answer: httpx.Response, url: str) -> httpx.Response:
@@ -139,15 +144,21 @@ class Patience:
             raise self.error(f"{url} refused with status {answer.status_code}: {_head(answer)}{_hint(answer)}")
         return answer
 
-    def _again(self, tried: int, fault: str, url: str, wanted: float | None) -> None:
+    def _again(self, tried: int, fault: str, url: str, asked: float | None, wanted: Callable[[], bool] | None) -> None:
         if tried >= self.server.retries:
             raise self.error(
                 f"{url} failed {tried + 1} times, last with {fault}; is the server up and its model loaded?"
             )
         self.tried_again += 1
         longest = self.server.backoff * 2**tried
-        pause = self._draw() * longest if wanted is None else wanted + self._draw() * self.server.backoff
-        self._sleep(min(pause, LONGEST_WAIT))
+        pause = self._draw() * longest if asked is None else asked + self._draw() * self.server.backoff
+        left = min(pause, LONGEST_WAIT)
+        # Where somebody may leave, the pause is cut into pieces, for it may be a minute.
+        while wanted is not None and left > GLANCE and wanted():
+            self._sleep(GLANCE)
+            left -= GLANCE
+        if wanted is None or wanted():
+            self._sleep(left)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -116,7 +116,7 @@ class Decoder:
         self, model: Any, distribution: Distribution, pieces: Pieces, eos: NDArray[np.int64], rows: int
     ) -> None:
         self._model = model
-        self._draw = distribution.draw
+        self._distribution = distribution
         self._pieces = pieces
         self._eos = np.zeros(len(pieces.certain), dtype=np.bool_)
         self._eos[eos] = True
@@ -129,8 +129,12 @@ class Decoder:
         self._last_only: dict[str, int] = {"logits_to_keep": 1} if keeps else {}
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Request]) -> list[Sampled]:
+    def run(self, requests: Sequence[Request], distribution: Distribution | None = None) -> list[Sampled]:
         """Samples every request; the order of the answers is theirs.
+
+        Args:
+            requests: what to sample.
+            distribution: how these tokens are drawn; None draws them as all others.
 
         Raises:
             ModelError: the model's logits are not finite.
@@ -145,7 +149,7 @@ class Decoder:
                 taken = [waiting.pop() for _ in range(min(free, len(waiting)))]
                 self._prefill(len(rows), [requests[i] for i in taken])
                 rows.append(taken, requests)
-            self._advance(rows, log)
+            self._advance(rows, log, distribution or self._distribution)
             dead = len(rows) - int(rows.alive.sum())
             if dead and (dead == len(rows) or dead >= max(_COMPACT, len(rows) // _COMPACT)):
                 self._compact(rows)
@@ -181,9 +185,9 @@ class Decoder:
         last: Tensor = out.logits[:, -1]
         return last
 
-    def _advance(self, rows: _Rows, log: _Log) -> None:
+    def _advance(self, rows: _Rows, log: _Log, drawn: Distribution) -> None:
         """One token for every row."""
-        tokens, logprobs = self._sample(rows)
+        tokens, logprobs = self._sample(rows, drawn)
         if not np.isfinite(logprobs[rows.alive]).all():
             raise ModelError("the model's logits are not finite: its weights are damaged, or its dtype overflows")
         ended = self._eos[tokens]
@@ -194,7 +198,7 @@ class Decoder:
         rows.position += rows.alive
         rows.token = tokens
 
-    def _sample(self, rows: _Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _sample(self, rows: _Rows, drawn: Distribution) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         device, n = self._model.device, len(rows)
         # Rows are padded too: repeats of the first write their garbage into places that nobody owns yet.
         width = aligned(n)
@@ -209,10 +213,10 @@ class Decoder:
         visible = torch.arange(seen, device=device) <= positions[:, None]
         mask = torch.zeros(visible.shape, dtype=self._model.dtype, device=device).masked_fill_(~visible, self._hidden)
         logits = self._forward(ids[:, None], positions[:, None], mask[:, None, None], self._cache)
-        tokens, logprobs = self._draw(logits[:n], torch.from_numpy(u[:n]).to(device))
+        tokens, logprobs = drawn.draw(logits[:n], torch.from_numpy(u[:n]).to(device))
         # One transfer a token: float64 holds every id exactly.
-        drawn = torch.stack((tokens.double(), logprobs.double())).cpu().numpy()
-        return drawn[0].astype(np.int64), drawn[1]
+        made = torch.stack((tokens.double(), logprobs.double())).cpu().numpy()
+        return made[0].astype(np.int64), made[1]
 
     def _step_ends(self, rows: _Rows, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
         window = rows.recent.shape[1]

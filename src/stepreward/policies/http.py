@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -106,6 +107,8 @@ class HttpPolicy:
         self._name = name or f"{server.model} at {server.url} {settings!r}"
         self._patience = Patience(server, PolicyError, sleep=sleep)
         self._lock, self._gate = Lock(), BoundedSemaphore(server.concurrency)
+        self._client = server.client()
+        weakref.finalize(self, self._client.close)
         self.usage = Usage()
         """All that was spent so far."""
 
@@ -130,24 +133,40 @@ class HttpPolicy:
         Raises:
             PolicyError: the server fails after its retries, refuses, or answers with another shape.
         """
+        return self._answers(None, questions)
+
+    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Like `propose`; connections are closed at the next piece of text once the answers are not wanted.
+
+        Raises:
+            PolicyError: as there, or the answers are not wanted any more.
+        """
+        return self._answers(wanted, questions)
+
+    def _answers(self, wanted: Callable[[], bool] | None, questions: Sequence[Propose]) -> list[list[Continuation]]:
         asked = [(question, key) for question in questions for key in question.sample_keys()]
-        with self.server.client() as client, ThreadPoolExecutor(self.server.concurrency) as pool:
-            made = iter(list(pool.map(lambda one: self._sample(client, *one), asked)))
+        if len(asked) == 1:
+            ((question, key),) = asked
+            return [[self._sample(question, key, wanted)]]
+        with ThreadPoolExecutor(min(self.server.concurrency, len(asked) or 1)) as pool:
+            made = iter(list(pool.map(lambda one: self._sample(one[0], one[1], wanted), asked)))
         return [[next(made) for _ in range(question.n)] for question in questions]
 
-    def _sample(self, client: httpx.Client, question: Propose, key: Key) -> Continuation:
+    def _sample(self, question: Propose, key: Key, wanted: Callable[[], bool] | None) -> Continuation:
         body = self._request(question, key)
         url = self.server.at("chat/completions" if self.endpoint == "chat" else "completions")
 
         def ask() -> Continuation:
-            with self._gate, streamed(client, url, body) as response:
-                return self._read(question, self._patience.accept(response, url))
+            with self._gate, streamed(self._client, url, body) as response:
+                return self._read(question, self._patience.accept(response, url), wanted)
 
-        return self._patience.tries(ask, url)
+        return self._patience.tries(ask, url, wanted)
 
     def _request(self, question: Propose, key: Key) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": self.server.model, "temperature": self.temperature, "top_p": self.top_p, "stream": True,
+            "model": self.server.model, "stream": True,
+            "temperature": self.temperature if question.temperature is None else question.temperature,
+            "top_p": self.top_p if question.top_p is None else question.top_p,
             "stream_options": {"include_usage": True}, "seed": key.bits % SEEDS,
             "max_tokens": question.max_tokens or self.max_tokens,
         }  # fmt: skip
@@ -162,7 +181,7 @@ class HttpPolicy:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body | self.body
 
-    def _read(self, question: Propose, response: httpx.Response) -> Continuation:
+    def _read(self, question: Propose, response: httpx.Response, wanted: Callable[[], bool] | None) -> Continuation:
         """Reads a stream to its end, or to the end of a step."""
         step = question.until == "step"
         written, cut, started = _Written(), -1, time.monotonic()
@@ -172,6 +191,8 @@ class HttpPolicy:
                 cut = written.text.find(self.separator) if step else -1
                 if cut >= 0:
                     break
+                if wanted is not None and not wanted():
+                    raise PassingError("nobody waits for the answer any more")
                 if time.monotonic() - started > self.server.longest:
                     raise PassingError(f"the answer took longer than {self.server.longest:g} seconds")
             if cut < 0 and written.reason is None:
@@ -190,7 +211,7 @@ class HttpPolicy:
         # A filter cuts as a limit does: neither is the model's own end.
         truncated = cut < 0 and written.reason in ("length", "content_filter")
         steps = self._steps(text, written.logprobs)
-        return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated)
+        return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated, written.prompt)
 
     def _take(self, written: _Written, event: Mapping[str, Any]) -> None:
         try:

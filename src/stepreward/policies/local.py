@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class LocalPolicy:
         self._max_tokens = max_tokens
         self._batch_size = batch_size
         self._context = int(getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT)
-        distribution = Distribution(temperature, top_k, top_p)
+        self._distribution = distribution = Distribution(temperature, top_k, top_p)
         self._pieces = Pieces(tokenizer, model.config.vocab_size, separator)
         eos = loading.end_tokens(model, tokenizer)
         self._decoder = Decoder(model.eval(), distribution, self._pieces, eos, batch_size)
@@ -129,20 +130,32 @@ class LocalPolicy:
         prompts = {question.problem.id: question.problem for question in questions}
         prompt_ids = {name: self.prompt_ids(problem) for name, problem in prompts.items()}
         requests: list[Request] = []
+        drawn: list[Distribution] = []
         for question in questions:
             ids = prompt_ids[question.problem.id] + self._prefix(question.prefix)
             wanted = self._max_tokens if question.max_tokens is None else question.max_tokens
             limit = min(wanted, self._context - len(ids))
             one_step = question.until == "step"
             requests += [Request(ids, key.bits, limit, one_step) for key in question.sample_keys()]
-        answers = iter(self._sample(requests))
+            drawn += [self._drawn(question)] * question.n
+        answers = iter(self._sample(requests, drawn))
         return [[next(answers) for _ in range(question.n)] for question in questions]
 
-    def _sample(self, requests: Sequence[Request]) -> list[Continuation]:
-        open_ = [i for i, request in enumerate(requests) if request.limit > 0]
+    def _drawn(self, question: Propose) -> Distribution:
+        """How a question's tokens are drawn."""
+        own = self._distribution
+        temperature = own.temperature if question.temperature is None else question.temperature
+        return replace(own, temperature=temperature, top_p=own.top_p if question.top_p is None else question.top_p)
+
+    def _sample(self, requests: Sequence[Request], drawn: Sequence[Distribution]) -> list[Continuation]:
+        open_: dict[Distribution, list[int]] = {}
+        for i, (request, distribution) in enumerate(zip(requests, drawn, strict=True)):
+            if request.limit > 0:
+                open_.setdefault(distribution, []).append(i)
         answers = [Continuation((), finished=False, n_tokens=0, truncated=True)] * len(requests)
-        for i, sampled in zip(open_, self._decoder.run([requests[i] for i in open_]), strict=True):
-            answers[i] = self._continuation(requests[i], sampled)
+        for distribution, own in open_.items():
+            for i, sampled in zip(own, self._decoder.run([requests[i] for i in own], distribution), strict=True):
+                answers[i] = self._continuation(requests[i], sampled)
         return answers
 
     def _continuation(self, request: Request, sampled: Sampled) -> Continuation:
@@ -153,7 +166,8 @@ class LocalPolicy:
             steps.append(Step(self._pieces.text(tokens), tokens=tokens, logprobs=logprobs))
         stopped = request.one_step and bool(sampled.ends.any())
         count = len(sampled.tokens) + int(sampled.finished)
-        return Continuation(tuple(steps), sampled.finished, count, truncated=not (sampled.finished or stopped))
+        cut = not (sampled.finished or stopped)
+        return Continuation(tuple(steps), sampled.finished, count, truncated=cut, n_prompt_tokens=len(request.ids))
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The tokens that stand before a problem's first step."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,6 +57,8 @@ class ServedScorer:
         self.server, self.encoder, self.record, self.endpoint = server, encoder, encoder.record, endpoint
         self.probabilities, self.batch_size = probabilities, batch_size
         self._patience = Patience(server, ModelError, sleep=sleep)
+        self._client = server.client()
+        weakref.finalize(self, self._client.close)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
         record = self.record
         if record.readout == "implicit" or record.second or record.surprise:
@@ -84,16 +86,16 @@ class ServedScorer:
         Raises:
             ModelError: the server fails after its retries, or answers with other shapes.
         """
-        with self.server.client() as client, ThreadPoolExecutor(self.server.concurrency) as pool:
-            return list(pool.map(lambda question: self._one(client, question), questions))
+        with ThreadPoolExecutor(self.server.concurrency) as pool:
+            return list(pool.map(self._one, questions))
 
-    def _one(self, client: httpx.Client, question: Score) -> Scored:
+    def _one(self, question: Score) -> Scored:
         scores = np.full(len(question.steps), np.nan)
         tokens = 0
         for one in self._passes(question):
             tokens += len(one.ids)
             if one.reads:
-                rows = self._rows(client, question, one)
+                rows = self._rows(question, one)
                 scores[list(one.reads)] = self._read_out(rows)
         return Scored(scores, tokens, tokens)
 
@@ -109,7 +111,7 @@ class ServedScorer:
                 reads[i] = len(ids) - 1 - back
         return [Pass(np.asarray(ids, np.int64), reads)]
 
-    def _rows(self, client: httpx.Client, question: Score, one: Pass) -> NDArray[np.float64]:
+    def _rows(self, question: Score, one: Pass) -> NDArray[np.float64]:
         """(Q, n_labels) outputs at the reads of a sequence, in their order."""
         places = list(one.reads.values())
         body: dict[str, Any] = {"model": self.server.model}
@@ -118,11 +120,11 @@ class ServedScorer:
             body |= {"use_activation": False, "activation": False}
         if self.endpoint == "pooling":
             ids = one.ids[: max(places) + 1]
-            answer = self._ask(client, body | {"input": ids.tolist(), "encoding_format": "float"})
+            answer = self._ask(body | {"input": ids.tolist(), "encoding_format": "float"})
             return self._at(_table(_data(answer, 1)[0].get("data")), places, ids)
         if self.endpoint == "classify":
             prefixes = [one.ids[: at + 1].tolist() for at in places]
-            data = _data(self._ask(client, body | {"input": prefixes}), len(places))
+            data = _data(self._ask(body | {"input": prefixes}), len(places))
             return self._checked(np.concatenate([_table([row.get("probs")]) for row in data]), len(places))
         text = self.encoder.text
         head, so_far, bodies = text.head(question.problem), "", []
@@ -130,7 +132,7 @@ class ServedScorer:
             so_far += (self.record.between if i else "") + text.body(step, i + 1) + self.record.separator
             bodies.append(so_far)
         asked = {"text_1": head, "text_2": [bodies[i] for i in one.reads]}
-        data = _data(self._ask(client, body | asked), len(places))
+        data = _data(self._ask(body | asked), len(places))
         return self._checked(_table([[row.get("score")] for row in data]), len(places))
 
     def _at(self, rows: NDArray[np.float64], places: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -178,8 +180,8 @@ class ServedScorer:
             return np.asarray(np.tanh(value), np.float64)
         return value if record.readout == "value" or done else _sigmoid(value)
 
-    def _ask(self, client: httpx.Client, body: Mapping[str, Any]) -> Any:
-        return self._patience.json(client, self.server.at(self.endpoint), body)
+    def _ask(self, body: Mapping[str, Any]) -> Any:
+        return self._patience.json(self._client, self.server.at(self.endpoint), body)
 
 
 def _data(answer: Any, count: int) -> list[Mapping[str, Any]]:
