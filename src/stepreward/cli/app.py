@@ -21,6 +21,7 @@ from stepreward.cli.rl import rl
 from stepreward.cli.run import run
 from stepreward.cli.score import score
 from stepreward.cli.search import search
+from stepreward.cli.serve import serve
 from stepreward.cli.train import train
 from stepreward.cli.view import view
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
@@ -30,9 +31,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Process rewards: label, train, score, search, evaluate.",
+    help="Process rewards: label, train, score, search, evaluate, serve.",
 )
-for command in (run, label, train, score, search, evaluate, rl, convert, view, methods, doctor):
+for command in (run, label, train, score, search, evaluate, rl, serve, convert, view, methods, doctor):
     app.command()(command)
 
 
@@ -43,7 +44,7 @@ def configure(
         Path | None, typer.Option(help="TOML or YAML file with a table of flags for each command.")
     ] = None,
 ) -> None:
-    """Process rewards: label, train, score, search, evaluate."""
+    """Process rewards: label, train, score, search, evaluate, serve."""
     disable_progress_bar()
     if config is not None:
         context.default_map = by_parameter(read_config(config), context.command, config)

@@ -167,19 +167,11 @@ def _row(problem: Problem, one: Finished[Found], grader: Grader) -> dict[str, An
         "answer": found.answer,
         "correct": right,
         "steps": [step.text for step in steps],
-        "scores": _scores_of_chosen(found),
+        "scores": found.scores(found.chosen) if found.chosen >= 0 else [],
         "chosen": found.chosen,
         "candidates": candidates,
         "bill": asdict(one.bill),
     }
-
-
-def _scores_of_chosen(found: Found) -> list[float | None]:
-    """Step scores of the candidate chosen; empty where steps were not scored."""
-    if found.chosen < 0 or "score" not in found.tree.columns:
-        return []
-    row = found.tree.gather(found.tree.column("score"))[found.chosen][found.tree.mask[found.chosen]]
-    return [None if np.isnan(score) else float(score) for score in row]
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:

@@ -41,6 +41,13 @@ class Found:
         """The candidate chosen."""
         return self.tree.trajectories()[self.chosen] if self.chosen >= 0 else None
 
+    def scores(self, row: int) -> list[float | None]:
+        """Step scores of a candidate, None at observations; empty where steps were not scored."""
+        if "score" not in self.tree.columns:
+            return []
+        found = self.tree.gather(self.tree.column("score"))[row][self.tree.mask[row]]
+        return [None if np.isnan(score) else float(score) for score in found]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -98,8 +105,8 @@ def tree_of(problem: Problem, candidates: Sequence[Candidate]) -> StepTree:
     """The candidates as one tree, with the column `score` where steps were scored."""
     tree = StepTree.from_trajectories([Trajectory(problem, c.steps, terminal=c.finished) for c in candidates], problem)
     if tree.paths.size and any(c.scores for c in candidates):
-        padded = np.full(tree.paths.shape, np.nan)
-        for row, candidate in enumerate(candidates):
-            padded[row, : len(candidate.scores)] = candidate.scores
-        tree = tree.with_column("score", tree.scatter_mean(padded))
+        score = np.full(tree.n, np.nan)
+        for path, candidate in zip(tree.paths, candidates, strict=True):
+            score[path[: len(candidate.scores)]] = candidate.scores
+        tree = tree.with_column("score", score)
     return tree

@@ -16,6 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
 
@@ -146,6 +147,7 @@ def _simulated(
     problem: Problem, key: Key, rule: Rule, *, simulations: int, width: int, at_once: int, max_steps: int,
     aggregate: str, vote: bool,
 ) -> Flow[Found]:  # fmt: skip
+    positive(width=width, at_once=at_once)
     growth, tree = Growth(problem, key, aggregate), SearchTree(rule)
     children = yield from growth.grow([ROOT], width)
     tree.expand(0, children[0])
@@ -217,6 +219,8 @@ def puct_search(
         aggregate: total of a candidate's step scores, the value of its node; the last score in public code.
         vote: choose by the weighted vote over the ends instead of the best one.
     """
+
+    positive(base=base)
 
     def rule(parent: float, visits: Floats, values: Floats, priors: Floats) -> Floats:
         return puct(parent, visits, values, priors, base=base, start=start)

@@ -16,9 +16,11 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice
 from stepreward.search.growth import Growth
-from stepreward.search.resampling import RESAMPLERS, effective_size, normalised
+from stepreward.search.resampling import Name as Resampling
+from stepreward.search.resampling import effective_size, multinomial, normalised, resampler
 
 Potential = Callable[[Sequence[float]], float]
 """From a particle's step scores so far to the logarithm of what its newest step multiplies its weight by."""
@@ -66,12 +68,11 @@ class Filter:
 
     def __init__(
         self, growth: Growth, n: int, potential: Potential, *, ending: Potential = lambda scores: 0.0,
-        resample: str = "systematic", gate: float = 1.0,
+        resample: Resampling = "systematic", gate: float = 1.0,
     ) -> None:  # fmt: skip
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+        positive(n=n)
         self.growth, self.n, self.potential, self.ending = growth, n, potential, ending
-        self.resample, self.gate = RESAMPLERS[resample], gate
+        self.resample, self.gate = resampler(resample), gate
 
     def sweep(self, key: Key, max_steps: int, kept: Sequence[Candidate] = ()) -> Flow[list[Particle]]:
         """Grows the particles to their ends; `kept` are solutions that stay among them whatever is drawn."""
@@ -164,7 +165,7 @@ def particle_filter(
     *,
     n: int = 16,
     temperature: float = 1.0,
-    resample: str = "systematic",
+    resample: Resampling = "systematic",
     gate: float = 1.0,
     max_steps: int = 40,
     vote: bool = True,
@@ -183,6 +184,7 @@ def particle_filter(
         max_steps: most steps of a solution.
         vote: choose the answer with the most weight instead of the heaviest particle.
     """
+    positive(temperature=temperature)
     growth = Growth(problem, key, "last")
     sweep = Filter(growth, n, lambda scores: log_odds(scores, temperature), resample=resample, gate=gate)
     return (yield from concluded(growth, (yield from sweep.sweep(key, max_steps)), vote))
@@ -222,6 +224,7 @@ def particle_gibbs(
     """
     if n < 2:
         raise ValueError(f"n must be at least 2: one particle is kept, got {n}")
+    positive(temperature=temperature)
     growth = Growth(problem, key, "last")
     sweep = Filter(growth, n, lambda scores: log_odds(scores, temperature), resample="multinomial")
     everything: list[Particle] = []
@@ -230,7 +233,7 @@ def particle_gibbs(
         made = yield from sweep.sweep(key.fold("sweep", number), max_steps, kept)
         weights = normalised([p.weight for p in made])
         everything += [Particle(p.candidate, float(np.log(max(w, 1e-300)))) for p, w in zip(made, weights, strict=True)]
-        (drawn,) = RESAMPLERS["multinomial"](weights, 1, key.fold("kept", number))
+        (drawn,) = multinomial(weights, 1, key.fold("kept", number))
         kept = [made[drawn].candidate]
         if growth.spent:
             break

@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
 
@@ -35,8 +36,7 @@ def balanced(rewards: Sequence[float], width: int, temperature: float = 0.2) -> 
     Raises:
         ValueError: `temperature` is not positive.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    positive(temperature=temperature)
     worth = np.array([-np.inf if math.isnan(r) else r for r in rewards], np.float64)
     if not np.isfinite(worth).any():
         worth = np.zeros(len(worth))

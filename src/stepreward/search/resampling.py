@@ -6,10 +6,12 @@ Every resampler draws `n` indices so that index i comes up n w_i times on averag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key, uniforms
 
 Floats = NDArray[np.float64]
@@ -71,10 +73,22 @@ def residual(weights: Floats, n: int, key: Key) -> list[int]:
     return [*indices, *(multinomial(left / left.sum(), rest, key) if rest else [])]
 
 
-RESAMPLERS: Mapping[str, Resampler] = {
+Name = Literal["multinomial", "systematic", "stratified", "residual"]
+RESAMPLERS: Mapping[Name, Resampler] = {
     "multinomial": multinomial,
     "systematic": systematic,
     "stratified": stratified,
     "residual": residual,
 }
 """By name."""
+
+
+def resampler(name: Name) -> Resampler:
+    """A resampler by name.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    if name not in RESAMPLERS:
+        raise UnknownNameError("resampler", name, RESAMPLERS)
+    return RESAMPLERS[name]

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from stepreward.core.catalog import search
+from stepreward.core.errors import UnknownNameError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
 from stepreward.search.found import Found
 from stepreward.search.growth import Growth
 from stepreward.search.particles import Filter, concluded, known
+from stepreward.search.resampling import Name as Resampling
 
 Name = Literal["difference", "max", "sum"]
 
@@ -51,7 +53,7 @@ def steered(
     n: int = 16,
     potential: Name = "difference",
     strength: float = 4.0,
-    resample: str = "systematic",
+    resample: Resampling = "systematic",
     gate: float = 0.5,
     max_steps: int = 40,
     vote: bool = True,
@@ -72,6 +74,8 @@ def steered(
         max_steps: most steps of a solution.
         vote: choose the answer with the most weight instead of the heaviest particle.
     """
+    if potential not in POTENTIALS:
+        raise UnknownNameError("potential", potential, POTENTIALS)
     of = POTENTIALS[potential]
 
     def weigh(scores: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Extract, Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice
 from stepreward.search.growth import Growth
 
@@ -123,6 +124,7 @@ def adaptive_consistency(
         first, second, *_ = _votes(answers)
         return len(answers) >= least and first > 0 and lead_is_sure(first, second) >= confidence
 
+    positive(at_once=at_once)
     made = yield from _until(growth, problem, n, lambda drawn: max(at_once, least - drawn), stop)
     return (yield from growth.conclude(made, select="majority"))
 
@@ -147,6 +149,7 @@ def unanimous_window(problem: Problem, key: Key, *, n: int = 40, window: int = 5
         last = answers[-window:]
         return len(last) == window and last[0] is not None and len(set(last)) == 1
 
+    positive(window=window)
     made = yield from _until(growth, problem, n, lambda drawn: window, stop)
     return (yield from growth.conclude(made, select="majority"))
 
@@ -170,6 +173,7 @@ def doubling(problem: Problem, key: Key, *, n: int = 32, start: int = 2, share: 
     def stop(answers: Sequence[str | None]) -> bool:
         return bool(answers) and _votes(answers)[0] >= share * len(answers)
 
+    positive(start=start)
     made = yield from _until(growth, problem, n, lambda drawn: drawn or start, stop)
     return (yield from growth.conclude(made, select="majority"))
 
@@ -204,6 +208,7 @@ def instance_adaptive(
         aggregate: total of a candidate's step scores, read as the chance that it is right.
         vote: choose by the weighted vote instead of the best one.
     """
+    positive(at_once=at_once)
     growth = Growth(problem, key, aggregate)
     made: list[Candidate] = []
     drawn = 0

@@ -1,0 +1,1 @@
+"""HTTP: a scoring server and a search gateway, for clients that others wrote."""

@@ -1,0 +1,126 @@
+"""`stepreward serve`: a scoring server and a search gateway."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from stepreward.cli.inputs import GRADERS, grader_by_name, policy_at, scorer_at
+from stepreward.cli.settings import choices
+from stepreward.core.catalog import search as searches
+from stepreward.core.errors import InputError
+from stepreward.core.settings import read_settings
+from stepreward.serve.app import build
+from stepreward.serve.limits import Limits
+from stepreward.serve.service import Served
+
+_CACHE_TOKENS = 1 << 20
+KEYS = "STEPREWARD_SERVE_KEYS"
+"""The environment's variable that holds API keys, parted by commas."""
+
+
+def serve(
+    model: Annotated[Path | None, typer.Option(help="Checkpoint of a reward model: folder or hub name.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Who writes: builtin:arithmetic, a model folder, a hub name, or URL#MODEL of a server."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; not on this machine alone, keys are a must.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8300,
+    method: Annotated[str, typer.Option(help=f"Search of requests that name none: {choices(searches)}.")] = "beam",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of that search as name=value; may be repeated.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name under which clients ask for the searched policy.")] = "policy",
+    scorer_name: Annotated[str, typer.Option(help="Name under which clients ask for the reward model.")] = "scorer",
+    grader: Annotated[str, typer.Option(help=f"Who reads answers, for votes: {', '.join(GRADERS)}.")] = "mathematics",
+    keys: Annotated[
+        Path | None, typer.Option(help=f"File of API keys, one a line; {KEYS} holds more, parted by commas.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
+    running: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = Limits.running,
+    waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get status 429.")] = Limits.waiting,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Most seconds for a request.")] = Limits.seconds,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens generated for a request.")
+    ] = Limits.generated_tokens,
+    max_samples: Annotated[int, typer.Option(min=1, help="Most continuations asked for a request.")] = Limits.samples,
+    max_body: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = Limits.body_bytes,
+) -> None:
+    """Serve step scores and guided answers over HTTP, for the clients of OpenAI, vLLM and SGLang.
+
+    With --model: /v1/steps, /pooling, /classify, /score. With --policy: /v1/chat/completions and /v1/models, each
+    answer found by a search that the reward model guides. Always: /health, /metrics, /openapi.json.
+
+    Example: stepreward serve --model runs/demo/model --policy builtin:arithmetic --grader arithmetic
+    """
+    if model is None and policy is None:
+        raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
+    (own,) = read_settings(settings or [], searches[method])
+    known = _keys(keys)
+    if not _is_loopback(host) and not known:
+        raise InputError(
+            f"{host} can be reached by others and there is no API key", remedy=f"pass --keys, or set {KEYS}"
+        )
+    limits = Limits(
+        running=running, waiting=waiting, seconds=max_seconds, generated_tokens=max_tokens, samples=max_samples,
+        body_bytes=max_body,
+    )  # fmt: skip
+    served = Served(
+        policy=None if policy is None else policy_at(policy),
+        scorer=None if model is None else scorer_at(model, device, cache_tokens=_CACHE_TOKENS),
+        grader=grader_by_name(grader),
+        name=name,
+        scorer_name=scorer_name,
+        method=method,
+        settings=own,
+        keys=known,
+        limits=limits,
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for quiet in ("httpx", "httpcore"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        build(served), host=host, port=port, log_level="warning", access_log=False, server_header=False,
+        limit_concurrency=4 * (running + waiting) + 64, timeout_graceful_shutdown=30,
+    )  # fmt: skip
+    _Announced(config).run()
+
+
+class _Announced(uvicorn.Server):
+    """A server that says where it listens once it does."""
+
+    async def startup(self, sockets: object = None) -> None:
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                typer.echo(f"stepreward serves at http://{host}:{port}")
+
+
+def _keys(path: Path | None) -> list[str]:
+    """The API keys of a file and of the environment."""
+    told = os.environ.get(KEYS, "").split(",")
+    if path is not None:
+        try:
+            told += path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read API keys: {error}", source=path, remedy="write one a line") from error
+    return [key.strip() for key in told if key.strip()]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

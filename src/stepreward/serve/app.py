@@ -1,0 +1,90 @@
+"""The server's application: routes, handlers of errors, and the guard around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from stepreward.core.errors import ModelError, SteprewardError
+from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.token_outputs import TokenOutputs
+from stepreward.serve.chat import chat_routes, model_routes
+from stepreward.serve.errors import ANSWERS, ApiError, answer_http, answer_invalid, answer_known
+from stepreward.serve.guard import Guard
+from stepreward.serve.service import Served, Service
+from stepreward.serve.steps import step_routes
+from stepreward.serve.tokens import token_routes
+
+
+def build(served: Served) -> Guard:
+    """An ASGI application: the search gateway where there is a policy, the scoring server where there is a scorer.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if served.policy is None and served.scorer is None:
+        raise ValueError("pass a policy, a scorer, or both: there is nothing to serve")
+    service = Service(served)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with service.driver:
+            yield
+
+    app = FastAPI(
+        title="stepreward",
+        version=version("stepreward"),
+        summary="Process rewards over HTTP: step scores, and answers found by search.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for error, handler in (
+        (RequestValidationError, answer_invalid),
+        (HTTPException, answer_http),
+        (ApiError, answer_known),
+        (SteprewardError, answer_known),
+        (Exception, answer_known),
+    ):
+        app.add_exception_handler(error, handler)
+    app.include_router(model_routes(service))
+    if served.policy is not None:
+        app.include_router(chat_routes(service))
+    if served.scorer is not None:
+        app.include_router(step_routes(service))
+        outputs = _outputs(served)
+        if outputs is not None:
+            app.include_router(token_routes(service, outputs))
+    _add_watching(app, service)
+    return Guard(app, keys=served.keys, limits=served.limits, metrics=service.metrics)
+
+
+def _add_watching(app: FastAPI, service: Service) -> None:
+    """GET /health and /metrics."""
+
+    @app.get("/health", responses=ANSWERS, summary="Whether requests are answered")
+    async def health() -> Response:
+        told = {"running": service.admission.running, "waiting": service.admission.waiting}
+        well = service.driver.alive
+        return JSONResponse({"status": "ok" if well else "failed", **told}, 200 if well else 503)
+
+    @app.get("/metrics", responses=ANSWERS, summary="Counters for Prometheus")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _outputs(served: Served) -> TokenOutputs | None:
+    """Head outputs at tokens, where the scorer is a model in this process whose tokens show all that it reads."""
+    scorer = served.scorer
+    if not isinstance(scorer, DiscriminativeScorer):
+        return None
+    try:
+        return TokenOutputs(scorer.model, device=scorer.device)
+    except ModelError:
+        return None

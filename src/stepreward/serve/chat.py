@@ -1,0 +1,229 @@
+"""The search gateway: OpenAI's chat completions, answered by a search."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from stepreward.core.driver import Finished
+from stepreward.core.errors import SteprewardError, UnknownNameError
+from stepreward.core.keys import Key
+from stepreward.core.types import Problem
+from stepreward.search.found import Found
+from stepreward.serve.errors import ANSWERS, ApiError, as_answer
+from stepreward.serve.planning import Plan, names, plan, refuse_unsupported, shaped
+from stepreward.serve.service import Service, left, tell, unless_left
+from stepreward.serve.shapes import ChatRequest, Message
+
+ALIVE = 5.0
+"""Seconds between two signs of life in a stream whose search is still under way."""
+
+
+def chat_routes(service: Service) -> APIRouter:
+    """POST /v1/chat/completions."""
+    router = APIRouter()
+
+    @router.post("/v1/chat/completions", responses=ANSWERS, summary="Search for an answer, guided by step scores")
+    async def complete(body: ChatRequest, request: Request) -> Response:
+        refuse_unsupported(body)
+        made = plan(body, service.served.name, service.served.method, service.served.settings)
+        job = Job(service, body, made)
+        tell(request, search=made.method.name, stream=bool(body.stream))
+        async with AsyncExitStack() as stack:
+            await unless_left(request, stack.enter_async_context(service.admission.place(job.deadline)))
+            if body.stream:
+                return _Stream(_events(request, job), stack.pop_all())
+            finished = await unless_left(request, job.run())
+        told = job.answer(finished)
+        tell(request, **told["usage"], stopped=finished.stopped)
+        return JSONResponse(told)
+
+    return router
+
+
+class Job:
+    """A request under way.
+
+    Args:
+        service: who does it.
+        body: the request.
+        made: the search.
+    """
+
+    def __init__(self, service: Service, body: ChatRequest, made: Plan) -> None:
+        self.service, self.body, self.plan = service, body, made
+        self.deadline = service.deadline(body.stepreward.deadline)
+        self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
+
+    async def run(self) -> Finished[Found]:
+        """Searches.
+
+        Raises:
+            ApiError: nothing was found.
+            SteprewardError: what ended the search.
+        """
+        body, problem = self.body, problem_of(self.body.messages)
+        key = Key.seed(secrets.randbits(63) if body.seed is None else body.seed).fold("chat")
+        flow = self.plan.method.take({"problem": problem, "key": key}, **self.plan.settings)
+        limit = body.max_completion_tokens or body.max_tokens
+        flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
+        finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
+        if finished.result.chosen < 0:
+            limit = finished.stopped
+            if not limit:
+                raise ApiError(502, "the model wrote nothing", code="empty")
+            if limit == "seconds":
+                raise ApiError(504, "no answer came in time", code=limit)
+            raise ApiError(400, f"the limit of {limit} holds no answer: ask for less, or for more of it", code=limit)
+        return finished
+
+    def answer(self, finished: Finished[Found]) -> dict[str, Any]:
+        """The whole answer."""
+        choices = [
+            {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": reason, "logprobs": None}
+            | ({"stepreward": details} if self.body.stepreward.scores else {})
+            for i, (text, reason, details) in enumerate(self._shown(finished.result))
+        ]
+        return self._frame("chat.completion", choices) | {
+            "usage": usage(finished), "stepreward": self._summary(finished)
+        }  # fmt: skip
+
+    def chunks(self, finished: Finished[Found]) -> list[dict[str, Any]]:
+        """The answer as it is streamed, a step at a time, behind the first chunk."""
+        made = []
+        for i, (text, reason, details) in enumerate(self._shown(finished.result)):
+            texts = [step["text"] for step in details["steps"]] or [text]
+            for n, piece in enumerate(texts):
+                choice = self._choice(i, {"content": piece})
+                if self.body.stepreward.scores and details["steps"]:
+                    choice["stepreward"] = {"score": details["steps"][n]["score"]}
+                made.append(self._frame("chat.completion.chunk", [choice]))
+            made.append(self._frame("chat.completion.chunk", [self._choice(i, {}, reason)]))
+        made[-1]["stepreward"] = self._summary(finished)
+        if self.body.stream_options is not None and self.body.stream_options.include_usage:
+            made.append(self._frame("chat.completion.chunk", []) | {"usage": usage(finished)})
+        return made
+
+    def opening(self) -> dict[str, Any]:
+        """The first chunk of a stream: it says who speaks."""
+        return self._frame("chat.completion.chunk", [self._choice(0, {"role": "assistant", "content": ""})])
+
+    def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.body.model, "choices": choices}
+
+    @staticmethod
+    def _choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
+
+    def _shown(self, found: Found) -> list[tuple[str, str, dict[str, Any]]]:
+        """Text, reason of its end and details of the candidates to show: the one chosen, then the best of the rest."""
+        trajectories = found.tree.trajectories()
+        worth = [float("-inf") if total != total else float(total) for total in found.totals]
+        rest = sorted((i for i in range(len(trajectories)) if i != found.chosen), key=lambda i: -worth[i])
+        made = []
+        for i in [found.chosen, *rest][: self.body.n]:
+            steps, scores = trajectories[i].steps, found.scores(i)
+            told = [{"text": s.text, "score": scores[n] if scores else None} for n, s in enumerate(steps)]
+            total = None if worth[i] == float("-inf") else worth[i]
+            details = {"steps": told, "total": total, "answer": found.answers[i]}
+            made.append((trajectories[i].text, "stop" if trajectories[i].terminal else "length", details))
+        return made
+
+    def _summary(self, finished: Finished[Found]) -> dict[str, Any]:
+        return {
+            "method": self.plan.method.name,
+            "settings": {**self.plan.method.settings, **self.plan.settings},
+            "candidates": len(finished.result.answers),
+            "stopped": finished.stopped or None,
+            "seconds": round(finished.seconds, 4),
+            "bill": asdict(finished.bill),
+        }
+
+
+def problem_of(messages: list[Message]) -> Problem:
+    """The problem that a conversation is; equal conversations are equal problems, whose prefixes are kept once."""
+    told = tuple({"role": message.role, "content": message.text} for message in messages)
+    digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+    return Problem(digest, told)
+
+
+def usage(finished: Finished[Found]) -> dict[str, int]:
+    """All that was generated and read for an answer, losers included."""
+    read, written = finished.bill.prompt_tokens, finished.bill.generated_tokens
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def model_routes(service: Service) -> APIRouter:
+    """GET /v1/models: the policy under every search, and the reward model."""
+    router = APIRouter()
+    served = service.served
+    known = names(served.name) if served.policy is not None else []
+    known += [served.scorer_name] if served.scorer is not None else []
+
+    def card(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "stepreward"}
+
+    @router.get("/v1/models", responses=ANSWERS, summary="What can be asked for")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [card(name) for name in known]}
+
+    @router.get("/v1/models/{model:path}", responses=ANSWERS, summary="One of them")
+    async def model(model: str) -> dict[str, Any]:
+        if model not in known:
+            raise ApiError(404, str(UnknownNameError("model", model, known)), param="model", code="model_not_found")
+        return card(model)
+
+    return router
+
+
+async def _events(request: Request, job: Job) -> AsyncIterator[bytes]:
+    """Server-sent events: signs of life while the search goes on, then the answer."""
+    task, gone = asyncio.ensure_future(job.run()), asyncio.ensure_future(left(request))
+    try:
+        yield _event(job.opening())
+        while not (await asyncio.wait({task, gone}, timeout=ALIVE, return_when=asyncio.FIRST_COMPLETED))[0]:
+            yield b": searching\n\n"
+        if not task.done():
+            return
+        try:
+            finished = task.result()
+        except (ApiError, SteprewardError) as error:
+            # The stream has begun: the fault can only be told inside it.
+            yield _event(as_answer(error).body)
+            tell(request, failed=type(error).__name__)
+        else:
+            for chunk in job.chunks(finished):
+                yield _event(chunk)
+            tell(request, **usage(finished), stopped=finished.stopped)
+        yield b"data: [DONE]\n\n"
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+class _Stream(StreamingResponse):
+    """A stream that gives its place back at its end, whether it was read or not."""
+
+    def __init__(self, content: AsyncIterator[bytes], place: AsyncExitStack) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._place:
+            await super().__call__(scope, receive, send)

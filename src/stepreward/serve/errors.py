@@ -1,0 +1,120 @@
+"""Errors as clients of OpenAI's interface read them, and which error gets which status."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from stepreward.core.errors import (
+    BudgetExhausted,
+    InputError,
+    MissingDataError,
+    ModelError,
+    PolicyError,
+    SteprewardError,
+    UnknownNameError,
+)
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    """`invalid_request_error`, `authentication_error`, `rate_limit_error`, `backend_error` or `server_error`."""
+    param: str | None = None
+    """The field at fault."""
+    code: str | None = None
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that is no success."""
+
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """An answer that is no success.
+
+    Args:
+        status: of HTTP.
+        message: what came, what was expected, what to do.
+        param: the field at fault.
+        code: a word for programs.
+        retry_after: seconds after which the same request may succeed.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, param: str = "", code: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON."""
+        kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        body = ErrorBody(message=self.message, type=kind, param=self.param or None, code=self.code or None)
+        return ErrorAnswer(error=body).model_dump()
+
+    def response(self) -> JSONResponse:
+        """The whole answer."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body, self.status, headers)
+
+
+_KINDS = {401: "authentication_error", 429: "rate_limit_error", 502: "backend_error", 504: "backend_error"}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "The request cannot be answered as it is."},
+    "5XX": {"model": ErrorAnswer, "description": "The server or what is behind it failed."},
+}
+"""Of every route, for the OpenAPI document."""
+
+
+def as_answer(error: Exception) -> ApiError:
+    """The answer that an error on purpose gets."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UnknownNameError | InputError | MissingDataError):
+        return ApiError(400, str(error))
+    if isinstance(error, BudgetExhausted):
+        return ApiError(400, "the budget does not hold a single sample: raise it", code="budget")
+    if isinstance(error, PolicyError | ModelError):
+        return ApiError(502, f"the model behind this server failed: {error}", code="backend")
+    if isinstance(error, SteprewardError | ValueError):
+        return ApiError(400, str(error))
+    return ApiError(500, "an error that nobody foresaw; the server's log has it under this request's id")
+
+
+def invalid(error: RequestValidationError) -> ApiError:
+    """The answer to a body of another shape: every field at fault, none of its text."""
+    told = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
+    first = error.errors()[0]["loc"][1:] if error.errors() else ()
+    return ApiError(400, "; ".join(told[:8]), param=".".join(map(str, first)))
+
+
+async def answer_invalid(_: Request, error: Exception) -> JSONResponse:
+    """Handler of bodies of another shape."""
+    assert isinstance(error, RequestValidationError)
+    return invalid(error).response()
+
+
+async def answer_known(_: Request, error: Exception) -> JSONResponse:
+    """Handler of errors on purpose."""
+    return as_answer(error).response()
+
+
+async def answer_http(_: Request, error: Exception) -> JSONResponse:
+    """Handler of the framework's own errors: no such route, no such method, a body that is no JSON."""
+    assert isinstance(error, HTTPException)
+    answer = ApiError(error.status_code, str(error.detail)).response()
+    answer.headers.update(error.headers or {})
+    return answer

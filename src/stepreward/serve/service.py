@@ -1,0 +1,159 @@
+"""What a server is made of, and how its routes put work to it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from stepreward.core.driver import Finished
+from stepreward.core.engine import Answerers
+from stepreward.core.errors import SteprewardError
+from stepreward.core.flows import Budget, Flow, Grader, Judge, Policy, Score, Scored, Scorer
+from stepreward.core.resident import ResidentDriver
+from stepreward.serve.errors import ApiError
+from stepreward.serve.limits import Admission, Limits
+from stepreward.serve.metrics import Metrics
+
+T = TypeVar("T")
+GRACE = 10.0
+"""Seconds past a request's deadline for scoring what there is; then it is given up."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served, and to whom."""
+
+    policy: Policy | None = None
+    """Who writes; None leaves out the search gateway."""
+    scorer: Scorer | None = None
+    """Who scores; None leaves out the scoring server, and searches that need scores fail."""
+    judge: Judge | None = None
+    grader: Grader | None = None
+    """Who reads answers, for votes."""
+    name: str = "policy"
+    """Name under which clients ask for the searched policy."""
+    scorer_name: str = "scorer"
+    """Name under which clients ask for the reward model."""
+    method: str = "beam"
+    """The search of a request that names none."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of that search."""
+    keys: Sequence[str] = field(default=(), repr=False)
+    """API keys; empty asks for none."""
+    limits: Limits = field(default_factory=Limits)
+
+
+class Exclusive:
+    """A scorer that is used by one thread at a time, also by those that reach past it to its model.
+
+    Args:
+        scorer: the scorer.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer, self.lock = scorer, threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The scorer's."""
+        return self.scorer.name
+
+    @property
+    def batch_size(self) -> int:
+        """The scorer's."""
+        return self.scorer.batch_size
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        """Scores of each question's steps, in order."""
+        with self.lock:
+            return self.scorer.score_many(questions)
+
+
+class Service:
+    """The parts that all routes share.
+
+    Args:
+        served: what is served.
+    """
+
+    def __init__(self, served: Served) -> None:
+        self.served, self.limits = served, served.limits
+        self.metrics, self.admission = Metrics(), Admission(served.limits)
+        self.scorer = None if served.scorer is None else Exclusive(served.scorer)
+        self.driver = ResidentDriver(Answerers(served.policy, self.scorer, served.judge, served.grader))
+        self.metrics.watch("requests_running", "Requests worked on", lambda: self.admission.running)
+        self.metrics.watch("requests_waiting", "Requests that wait for a place", lambda: self.admission.waiting)
+        self.metrics.watch("flows_active", "Searches and scorings under way", lambda: self.driver.active)
+
+    def deadline(self, wanted: float | None = None) -> float:
+        """When a request that came now must be answered, on the monotonic clock."""
+        return time.monotonic() + min(wanted or self.limits.seconds, self.limits.seconds)
+
+    async def run(self, flow: Flow[T], deadline: float, tokens: int | None = None) -> Finished[T]:
+        """Runs a flow to its end; cancelling this drops it.
+
+        Args:
+            flow: not started.
+            deadline: when it is told that its time is over.
+            tokens: most tokens generated, within the server's own limit.
+
+        Raises:
+            ApiError: it did not end in time.
+            SteprewardError: what ended it.
+        """
+        most = self.limits.generated_tokens
+        budget = Budget(
+            rollouts=self.limits.samples,
+            tokens=most if tokens is None else min(tokens, most),
+            seconds=max(0.0, deadline - time.monotonic()),
+        )
+        future = asyncio.wrap_future(self.driver.submit(flow, budget))
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + GRACE):
+                finished = await future
+        except TimeoutError as error:
+            raise ApiError(504, "the model behind this server did not answer in time", code="timeout") from error
+        except SteprewardError:
+            raise
+        except ValueError as error:
+            # What a method says of its own settings.
+            raise ApiError(400, str(error)) from error
+        self.metrics.spend(finished.bill)
+        if finished.stopped:
+            self.metrics.stopped.labels(finished.stopped).inc()
+        return finished
+
+
+async def unless_left(request: Request, work: Awaitable[T]) -> T:
+    """The result of some work, which is cancelled if the client leaves first.
+
+    Raises:
+        ApiError: the client left; nobody reads it.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(left(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError(499, "the client left", code="left")
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def left(request: Request) -> None:
+    """Returns once a request's client has left; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def tell(request: Request, **facts: Any) -> None:
+    """Adds facts, and no texts, to the request's line in the log."""
+    request.scope["state"].setdefault("told", {}).update(facts)

@@ -1,0 +1,165 @@
+"""Shapes of requests: OpenAI's chat, our own steps, and the token interfaces of vLLM and SGLang."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(max_length=1_000_000)]
+Name = Annotated[str, Field(max_length=512)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=1_000_000)]
+Setting = bool | int | float | str
+
+
+class Shape(BaseModel):
+    """A request; fields that it does not know are passed over, as clients send many."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class TextPart(Shape):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Shape):
+    """A message of a conversation."""
+
+    role: Annotated[str, Field(min_length=1, max_length=64)]
+    content: Text | Annotated[list[TextPart], Field(max_length=1000)]
+
+    @property
+    def text(self) -> str:
+        """Its content as one string."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=1000)]
+
+
+class SearchOptions(Shape):
+    """How to search; the field `stepreward` of a request, `extra_body` of OpenAI's client."""
+
+    method: Name | None = None
+    """Name of a search; see GET /v1/models."""
+    settings: dict[Name, Setting] = Field(default={}, max_length=64)
+    """Settings of the search by name."""
+    deadline: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which the best answer so far is given."""
+    generated_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens generated, losers included."""
+    scores: bool = False
+    """Return the score of each step."""
+
+
+class StreamOptions(Shape):
+    """Of a streamed answer."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(Shape):
+    """OpenAI's POST /v1/chat/completions, as far as a search can honour it."""
+
+    model: Name
+    """The name of the model, or NAME:METHOD, or NAME:METHOD?setting=value&setting=value."""
+    messages: Messages
+    n: Annotated[int, Field(ge=1, le=128)] = 1
+    """Choices: the answer chosen, then the other candidates from the best; fewer where there are fewer."""
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Of the answer."""
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """Equal seeds draw equal samples where the model's server keeps its promise on seeds."""
+    budget: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Candidates, for clients of its-hub; `stepreward.settings` says it more exactly."""
+    stepreward: SearchOptions = SearchOptions()
+    tools: Any = None
+    functions: Any = None
+    response_format: Any = None
+    stop: Any = None
+    logprobs: Any = None
+    audio: Any = None
+
+
+class StepText(Shape):
+    """A step with more than its text."""
+
+    text: Text
+    kind: Literal["action", "observation"] = "action"
+    """An observation is context and gets no score."""
+    role: Annotated[str, Field(min_length=1, max_length=64)] = "assistant"
+    agent: Name | None = None
+
+
+class StepsRequest(Shape):
+    """Steps to score: of a problem, or after steps that were scored before."""
+
+    model: Name | None = None
+    problem: Text | Messages | None = None
+    """The problem, as one text or as messages; left out with `prefix`."""
+    prefix: Name | None = None
+    """The handle of an earlier answer: only what follows it is sent, and scored."""
+    steps: Annotated[list[Text | StepText], Field(min_length=1, max_length=2000)]
+    aggregate: Name | None = None
+    """How `total` is made of the scores; the model's own way by default."""
+
+
+class StepsBatch(Shape):
+    """Several of them at once; each is answered or refused by itself."""
+
+    items: Annotated[list[StepsRequest], Field(min_length=1, max_length=256)]
+
+
+class TokenInput(Shape):
+    """What vLLM's /pooling and /classify take."""
+
+    model: Name | None = None
+    input: Text | Tokens | Annotated[list[Text | Tokens], Field(min_length=1, max_length=1024)] | None = None
+    messages: Messages | None = None
+    add_special_tokens: bool = True
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    """Keeps the last so many tokens; -1 keeps what the model holds."""
+    use_activation: bool | None = None
+    activation: bool | None = None
+    """The older name of `use_activation`."""
+
+    @property
+    def activated(self) -> bool:
+        """Whether softmax or sigmoid is applied."""
+        told = self.activation if self.use_activation is None else self.use_activation
+        return True if told is None else told
+
+
+class PoolingRequest(TokenInput):
+    """vLLM's POST /pooling: outputs at every token, or at the tokens that end steps where the model has such."""
+
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class ClassifyRequest(TokenInput):
+    """vLLM's POST /classify with `input`, SGLang's with `text`: outputs at the last token."""
+
+    text: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+
+
+class ScoreRequest(Shape):
+    """vLLM's POST /score, in any of its names; SGLang's `query` and `items`."""
+
+    model: Name | None = None
+    text_1: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+    text_2: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+    queries: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+    documents: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+    query: Text | None = None
+    items: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+    item_first: bool = False
+    """SGLang's: the item stands before the query."""
+    label_token_ids: Any = None
