@@ -9,9 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from stepreward.core.catalog import Method
 from stepreward.core.errors import InputError, UnknownNameError
 
-_AT_LEAST_ONE = frozenset(
-    {"n", "beams", "trees", "width", "max_steps", "searches", "bins", "at_once", "window", "start", "sweeps"}
-)
+_AT_LEAST_ONE = frozenset({"n", "beams", "trees", "width", "max_steps", "searches", "bins"})
 """Whole-number settings of which 0 would ask for nothing at all."""
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

@@ -80,12 +80,12 @@ class Job:
         flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
         finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
         if finished.result.chosen < 0:
-            limit = finished.stopped
-            if not limit:
+            over = finished.stopped
+            if not over:
                 raise ApiError(502, "the model wrote nothing", code="empty")
-            if limit == "seconds":
-                raise ApiError(504, "no answer came in time", code=limit)
-            raise ApiError(400, f"the limit of {limit} holds no answer: ask for less, or for more of it", code=limit)
+            if over == "seconds":
+                raise ApiError(504, "no answer came in time", code=over)
+            raise ApiError(400, f"the limit of {over} holds no answer: ask for less, or for more of it", code=over)
         return finished
 
     def answer(self, finished: Finished[Found]) -> dict[str, Any]:
