@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from stepreward.core.errors import ModelError, SteprewardError
@@ -74,7 +74,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         well = service.driver.alive
         return JSONResponse({"status": "ok" if well else "failed", **told}, 200 if well else 503)
 
-    @app.get("/metrics", responses=ANSWERS, summary="Counters for Prometheus")
+    @app.get("/metrics", responses=ANSWERS, response_class=PlainTextResponse, summary="Counters for Prometheus")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 

@@ -22,7 +22,7 @@ from stepreward.core.keys import Key
 from stepreward.core.types import Problem
 from stepreward.search.found import Found
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer
-from stepreward.serve.planning import Plan, names, plan, refuse_unsupported, shaped
+from stepreward.serve.planning import Plan, names, plan, shaped
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest, Message
 
@@ -36,7 +36,6 @@ def chat_routes(service: Service) -> APIRouter:
 
     @router.post("/v1/chat/completions", responses=ANSWERS, summary="Search for an answer, guided by step scores")
     async def complete(body: ChatRequest, request: Request) -> Response:
-        refuse_unsupported(body)
         made = plan(body, service.served.name, service.served.method, service.served.settings)
         job = Job(service, body, made)
         tell(request, search=made.method.name, stream=bool(body.stream))

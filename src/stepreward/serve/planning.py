@@ -66,19 +66,6 @@ def plan(request: ChatRequest, name: str, method: str, settings: Mapping[str, An
     return Plan(chosen, own)
 
 
-def refuse_unsupported(request: ChatRequest) -> None:
-    """Refuses fields that a search would have to ignore.
-
-    Raises:
-        ApiError: 400, one is there.
-    """
-    for field in ("tools", "functions", "response_format", "stop", "logprobs", "audio"):
-        value = getattr(request, field)
-        plain = field == "response_format" and isinstance(value, Mapping) and value.get("type") == "text"
-        if value and not plain:
-            raise ApiError(400, f"a search cannot honour {field!r}: leave it out", param=field, code="unsupported")
-
-
 def shaped(
     flow: Flow[T], *, temperature: float | None = None, top_p: float | None = None, max_tokens: int | None = None
 ) -> Flow[T]:

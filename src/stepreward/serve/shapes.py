@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(max_length=512)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=1_000_000)]
 Setting = bool | int | float | str
+
+
+NOT_HONOURED = ("tools", "functions", "response_format", "stop", "logprobs", "audio")
+"""Fields of a chat that change what an answer is."""
 
 
 class Shape(BaseModel):
@@ -81,12 +85,17 @@ class ChatRequest(Shape):
     budget: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Candidates, for clients of its-hub; `stepreward.settings` says it more exactly."""
     stepreward: SearchOptions = SearchOptions()
-    tools: Any = None
-    functions: Any = None
-    response_format: Any = None
-    stop: Any = None
-    logprobs: Any = None
-    audio: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _honoured(cls, given: Any) -> Any:
+        """Refuses fields that a search would have to ignore."""
+        if isinstance(given, dict):
+            plain = isinstance(given.get("response_format"), dict) and given["response_format"].get("type") == "text"
+            asked = [name for name in NOT_HONOURED if given.get(name) and not (name == "response_format" and plain)]
+            if asked:
+                raise ValueError(f"a search cannot honour {', '.join(asked)}: leave it out")
+        return given
 
 
 class StepText(Shape):
@@ -162,4 +171,4 @@ class ScoreRequest(Shape):
     items: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
     item_first: bool = False
     """SGLang's: the item stands before the query."""
-    label_token_ids: Any = None
+    label_token_ids: list[int] | None = None

@@ -68,7 +68,8 @@ def token_routes(service: Service, outputs: TokenOutputs) -> APIRouter:
     async def score(body: ScoreRequest, request: Request) -> dict[str, Any]:
         inputs = [desk.fitted(outputs.ids(a) + outputs.ids(b, special=False)) for a, b in _pairs(body)]
         rows = await desk.rows(request, body.model, inputs)
-        scores = outputs.scores(np.concatenate([own[-1:] for own in rows])).tolist()
+        last = np.concatenate([own[-1:] for own in rows])
+        scores = (outputs.activated(last)[:, 0] if outputs.n_labels == 1 else outputs.scores(last)).tolist()
         data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
         made = desk.frame("score", body.model, data, inputs)
         # SGLang's clients read a bare list under another name.

@@ -1,0 +1,255 @@
+"""The scoring server: our own steps with handles, and the shapes of vLLM and SGLang, held against the local model."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from stepreward.core.flows import Score
+from stepreward.core.servers import Server
+from stepreward.core.types import Problem, Step
+from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.encoder import EncoderRecord
+from stepreward.score.load import load
+from stepreward.score.served import ServedScorer
+from stepreward.score.token_outputs import TokenOutputs
+from stepreward.serve.service import Served
+from stepreward.serve.steps import Prefix, Prefixes
+from tests.score.models import model
+from tests.score.tiny_checkpoints import build
+from tests.serve.running import serving
+
+QUESTION = "What is 12 + 5?"
+STEPS = ["12 + 5 = 17\n", "naïve café 漢字\n", "Answer: 17\n"]
+Pair = tuple[Any, str]
+
+
+@pytest.fixture(scope="module")
+def grown() -> Iterator[Pair]:
+    """A checkpoint of our own whose steps are scored on kept prefixes."""
+    scorer = DiscriminativeScorer(model(record=EncoderRecord(surprise=False)), cache_tokens=4096)
+    with serving(Served(scorer=scorer, scorer_name="prm")) as url:
+        yield scorer, url
+
+
+def public(folder: Path, layout: str, like: str) -> Iterator[Pair]:
+    build(folder, "qwen", layout)
+    scorer = load(folder, like=like)
+    with serving(Served(scorer=load(folder, like=like), scorer_name="prm")) as url:
+        yield scorer, url
+
+
+@pytest.fixture(scope="module")
+def two_labels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    yield from public(tmp_path_factory.mktemp("qwen"), "score-mlp", "Qwen/Qwen2.5-Math-PRM-7B")
+
+
+@pytest.fixture(scope="module")
+def one_label(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    yield from public(tmp_path_factory.mktemp("scan"), "token-classification-1", "SCAN-PRM")
+
+
+def post(url: str, path: str, status: int = 200, **body: Any) -> Any:
+    answer = httpx.post(f"{url}{path}", json=body, timeout=60)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_steps_are_scored_as_by_the_local_model(grown: Pair) -> None:
+    scorer, url = grown
+    made = post(url, "/v1/steps", problem=QUESTION, steps=STEPS)
+    local = scorer.score(QUESTION, STEPS)
+    np.testing.assert_allclose(made["scores"], local, atol=1e-6)
+    assert made["total"] == pytest.approx(min(local), abs=1e-6)
+    assert made["model"] == "prm"
+    assert made["usage"]["prompt_tokens"] > 0
+    mean = post(url, "/v1/steps", problem=QUESTION, steps=STEPS, aggregate="mean")
+    assert mean["total"] == pytest.approx(np.mean(local), abs=1e-6)
+
+
+def test_behind_a_handle_only_new_steps_are_sent_and_encoded(grown: Pair) -> None:
+    _, url = grown
+    question = "What is 40 + 2?"
+    whole = post(url, "/v1/steps", problem=question + " ", steps=STEPS)["scores"]
+    first = post(url, "/v1/steps", problem=question, steps=STEPS[:1])
+    second = post(url, "/v1/steps", prefix=first["prefix"], steps=STEPS[1:2])
+    third = post(url, "/v1/steps", prefix=second["prefix"], steps=STEPS[2:])
+    assert len(second["scores"]) == len(third["scores"]) == 1
+    other = post(url, "/v1/steps", prefix=first["prefix"], steps=STEPS[2:])
+    local = grown[0].score(question, STEPS)
+    np.testing.assert_allclose([*first["scores"], *second["scores"], *third["scores"]], local, atol=1e-6)
+    np.testing.assert_allclose(other["scores"], grown[0].score(question, [STEPS[0], STEPS[2]])[1:], atol=1e-6)
+    assert third["total"] == pytest.approx(min(local), abs=1e-6)
+    encoded = [one["usage"]["encoded_tokens"] for one in (first, second, third)]
+    assert 0 < encoded[1] < encoded[0]
+    assert sum(encoded) == third["usage"]["prompt_tokens"], "every token is encoded once"
+    assert len(whole) == 3
+
+
+def test_messages_observations_and_speakers_are_steps_too(grown: Pair) -> None:
+    scorer, url = grown
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    steps = [STEPS[0], {"text": "seen\n", "kind": "observation", "role": "tool"}, {"text": STEPS[2], "agent": "solver"}]
+    made = post(url, "/v1/steps", problem=messages, steps=steps)
+    problem = Problem("p", tuple(messages))
+    local = (Step(STEPS[0]), Step("seen\n", "observation", "tool"), Step(STEPS[2], agent="solver"))
+    (expected,) = scorer.score_many([Score(problem, local)])
+    assert made["scores"][1] is None
+    np.testing.assert_allclose(np.array(made["scores"], float), expected.scores, atol=1e-6)
+
+
+def test_a_batch_answers_or_refuses_each_item_by_itself(grown: Pair) -> None:
+    scorer, url = grown
+    items = [
+        {"problem": QUESTION, "steps": STEPS[:2]},
+        {"problem": QUESTION, "steps": ["  "]},
+        {"prefix": "prefix-unknown", "steps": STEPS[:1]},
+        {"problem": QUESTION, "steps": STEPS[2:]},
+    ]
+    made = post(url, "/v1/steps/batch", items=items)["data"]
+    np.testing.assert_allclose(made[0]["scores"], scorer.score(QUESTION, STEPS[:2]), atol=1e-6)
+    np.testing.assert_allclose(made[3]["scores"], scorer.score(QUESTION, STEPS[2:]), atol=1e-6)
+    assert "step 0 has no text" in made[1]["error"]["message"]
+    assert made[2]["error"]["code"] == "gone"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"steps": ["x"]}, 400, "one of problem and prefix"),
+        ({"problem": "p", "prefix": "q", "steps": ["x"]}, 400, "one of problem and prefix"),
+        ({"problem": " ", "steps": ["x"]}, 400, "no text"),
+        ({"problem": "p", "steps": []}, 400, "steps"),
+        ({"problem": "p", "steps": [" "]}, 400, "step 0 has no text"),
+        ({"prefix": "prefix-x", "steps": ["x"]}, 404, "send the problem"),
+        ({"problem": "p", "steps": ["x"], "model": "prn"}, 404, "did you mean prm"),
+        ({"problem": "p", "steps": ["x"], "aggregate": "mim"}, 400, "did you mean"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_clear_error(grown: Pair, body: dict[str, Any], status: int, says: str) -> None:
+    assert says in post(grown[1], "/v1/steps", status, **body)["error"]["message"]
+
+
+def test_requests_of_many_clients_at_once_share_batches_and_are_not_crossed(grown: Pair) -> None:
+    scorer, url = grown
+
+    async def ask() -> list[list[float]]:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            bodies = [{"problem": f"What is {i} + 5?", "steps": STEPS[: 1 + i % 3]} for i in range(60)]
+            answers = await asyncio.gather(*(client.post("/v1/steps", json=body) for body in bodies))
+        return [answer.json()["scores"] for answer in answers]
+
+    for i, scores in enumerate(asyncio.run(ask())):
+        np.testing.assert_allclose(scores, scorer.score(f"What is {i} + 5?", STEPS[: 1 + i % 3]), atol=1e-5)
+
+
+def test_handles_are_bounded_and_those_used_longest_ago_go_first() -> None:
+    kept = Prefixes(most=30)
+    first, second = (kept.put(Prefix(Problem("p", "x" * 10), (), ())) for _ in range(2))
+    kept.get(first)
+    third, fourth = (kept.put(Prefix(Problem("p", "x" * 10), (), ())) for _ in range(2))
+    assert kept.size == 30
+    for handle in (first, third, fourth):
+        kept.get(handle)
+    with pytest.raises(Exception, match="not kept"):
+        kept.get(second)
+
+
+@pytest.mark.parametrize("endpoint", ["pooling", "classify"])
+def test_a_client_of_vllm_reads_the_scores_of_the_local_model(two_labels: Pair, endpoint: Any) -> None:
+    scorer, url = two_labels
+    steps = ["12 + 5 = 17.", "inner <extra_0> tag", "So 17."]
+    client = ServedScorer(Server(url, "prm", backoff=0.0), scorer.model.encoder, endpoint=endpoint)
+    np.testing.assert_allclose(client.score(QUESTION, steps), scorer.score(QUESTION, steps), atol=1e-6)
+
+
+@pytest.mark.parametrize("endpoint", ["pooling", "classify"])
+def test_with_one_label_too(one_label: Pair, endpoint: Any) -> None:
+    scorer, url = one_label
+    server = Server(url, "prm", backoff=0.0)
+    client = ServedScorer(server, scorer.model.encoder, endpoint=endpoint, probabilities=True)
+    steps = ["12 + 5 = 17.", "So 17."]
+    np.testing.assert_allclose(client.score(QUESTION, steps), scorer.score(QUESTION, steps), atol=1e-6)
+
+
+def test_pairs_are_scored_at_their_last_token(one_label: Pair) -> None:
+    scorer, url = one_label
+    outputs = TokenOutputs(scorer.model)
+    made = post(url, "/score", model="prm", text_1=QUESTION, text_2=STEPS)
+    ids = [outputs.ids(QUESTION) + outputs.ids(step, special=False) for step in STEPS]
+    expected = [float(1 / (1 + np.exp(-rows[-1, 0]))) for rows in outputs.rows(ids)]
+    np.testing.assert_allclose([one["score"] for one in made["data"]], expected, atol=1e-6)
+    assert made["usage"]["prompt_tokens"] == sum(map(len, ids))
+
+
+def test_pooling_gives_step_ends_as_distributions_or_bare_and_in_base64(two_labels: Pair) -> None:
+    scorer, url = two_labels
+    tag = scorer.model.encoder.separator_ids[0]
+    text = "12 + 5 = 17.<extra_0>So 17.<extra_0>"
+    made = post(url, "/pooling", model="prm", input=text)
+    ids = scorer.model.tokenizer(text)["input_ids"]
+    rows = np.array(made["data"][0]["data"])
+    assert rows.shape == (ids.count(tag), 2)
+    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
+    assert made["usage"] == {"prompt_tokens": len(ids), "total_tokens": len(ids), "completion_tokens": 0}
+    bare = np.array(post(url, "/v1/pooling", input=ids, use_activation=False)["data"][0]["data"])
+    np.testing.assert_allclose(np.exp(bare) / np.exp(bare).sum(axis=1, keepdims=True), rows, atol=1e-6)
+    packed = post(url, "/pooling", input=[text, ids], encoding_format="base64")["data"]
+    for one in packed:
+        unpacked = np.frombuffer(base64.b64decode(one["data"]), "<f4").reshape(-1, 2)
+        np.testing.assert_allclose(unpacked, rows, atol=1e-6)
+    chat = post(
+        url, "/pooling", messages=[{"role": "user", "content": QUESTION}, {"role": "assistant", "content": text}]
+    )
+    assert len(chat["data"][0]["data"]) == ids.count(tag)
+
+
+def test_the_last_tokens_are_kept_where_a_client_asks_for_it(two_labels: Pair) -> None:
+    scorer, url = two_labels
+    ids = scorer.model.tokenizer("one two three four<extra_0>")["input_ids"]
+    short = post(url, "/classify", input=[ids], truncate_prompt_tokens=3)
+    assert short["usage"]["prompt_tokens"] == 3
+    assert short["data"][0]["probs"] == post(url, "/classify", input=[ids[-3:]])["data"][0]["probs"]
+    assert short["data"][0]["num_classes"] == 2
+    assert short["data"][0]["label"] == f"LABEL_{int(np.argmax(short['data'][0]['probs']))}"
+
+
+def test_clients_of_sglang_get_its_shapes(one_label: Pair) -> None:
+    _, url = one_label
+    texts = ["12 + 5 = 17.", "So 17."]
+    native = post(url, "/classify", model="prm", text=texts)
+    plain = post(url, "/v1/classify", input=texts)
+    assert [one["embedding"] for one in native] == [one["probs"] for one in plain["data"]]
+    assert all(one["meta_info"]["prompt_tokens"] > 0 for one in native)
+    assert isinstance(post(url, "/classify", text=texts[0]), list)
+    made = post(url, "/v1/score", query="Q: ", items=texts)
+    same = post(url, "/score", queries="Q: ", documents=texts)
+    assert made["scores"] == [one["score"] for one in same["data"]]
+    turned = post(url, "/v1/score", query=texts[0], items=["Q: "], item_first=True)
+    assert turned["scores"] == pytest.approx(made["scores"][:1])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/pooling", {}, "one of input and messages"),
+        ("/pooling", {"input": "x", "messages": [{"role": "user", "content": "x"}]}, "one of input and messages"),
+        ("/pooling", {"input": [[0, 10**9]]}, "token ids must be in"),
+        ("/pooling", {"input": []}, "input"),
+        ("/pooling", {"input": "x", "truncate_prompt_tokens": 0}, "no tokens"),
+        ("/classify", {"input": "ab " * 20_000}, "more than"),
+        ("/score", {"text_1": "a"}, "text_1 and text_2"),
+        ("/score", {"text_1": ["a", "b"], "text_2": ["c"]}, "as many texts"),
+        ("/score", {"text_1": "a", "text_2": "b", "queries": "c"}, "text_1 and text_2"),
+        ("/v1/score", {"query": "a", "items": ["b"], "label_token_ids": [1]}, "label_token_ids"),
+    ],
+)
+def test_token_requests_that_cannot_be_answered(two_labels: Pair, path: str, body: dict[str, Any], says: str) -> None:
+    assert says in post(two_labels[1], path, 400, **body)["error"]["message"]
