@@ -1,0 +1,119 @@
+"""A backend in OpenAI's shape that answers at once and fails on command; a process of its own where memory counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LINES = 3
+
+
+class Backend:
+    """Three lines an answer, each with the prompt's mark; the next requests meet the faults that are listed."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.asked = 0
+        self.left = 0
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.left += 1
+        finally:
+            self.tasks.discard(task)
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
+        body = json.loads(await reader.readexactly(length))
+        self.asked += 1
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "hang up":
+            return False
+        if fault == "silence":
+            await asyncio.wait_for(reader.read(1), 30)
+            return False
+        if fault.isdigit():
+            said = b'{"error": "busy"}'
+            writer.write(b"HTTP/1.1 %s x\r\ncontent-length: %d\r\n\r\n%s" % (fault.encode(), len(said), said))
+            await writer.drain()
+            return True
+        await self._stream(writer, body, fault)
+        return not fault
+
+    async def _stream(self, writer: asyncio.StreamWriter, body: dict[str, Any], fault: str) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        mark = body["messages"][0]["content"][-8:]
+        said = body["messages"][-1]["content"] if body["messages"][-1]["role"] == "assistant" else ""
+        for line in range(said.count("\n"), LINES):
+            if fault == "garbage":
+                _chunk(writer, b"data: {not json\n\n")
+            _event(writer, {"choices": [{"delta": {"content": f"{mark} "}, "finish_reason": None}]})
+            if fault == "half":
+                await writer.drain()
+                return
+            digit = body["seed"] // 7 % 10
+            _event(writer, {"choices": [{"delta": {"content": f"{digit}{line}\n"}, "finish_reason": None}]})
+        _event(writer, {"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        _event(writer, {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2 * LINES}})
+        _chunk(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:
+    _chunk(writer, b"data: " + json.dumps(event).encode() + b"\n\n")
+
+
+def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+@contextmanager
+def backing(port: int = 0) -> Iterator[tuple[Backend, str]]:
+    """A backend in a thread, and its address up to /v1."""
+    loop, backend, started = asyncio.new_event_loop(), Backend(), threading.Event()
+    address: list[int] = []
+
+    async def run() -> None:
+        server = await asyncio.start_server(backend.connected, "127.0.0.1", port)
+        address.append(server.sockets[0].getsockname()[1])
+        started.set()
+        async with server:
+            await stopped.wait()
+            for task in backend.tasks:
+                task.cancel()
+            await asyncio.gather(*backend.tasks, return_exceptions=True)
+
+    stopped = asyncio.Event()
+    thread = threading.Thread(target=lambda: (loop.run_until_complete(run()), loop.close()), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield backend, f"http://127.0.0.1:{address[0]}/v1"
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(10)
+
+
+if __name__ == "__main__":
+
+    async def alone() -> None:
+        server = await asyncio.start_server(Backend().connected, "127.0.0.1", int(sys.argv[1]))
+        print("ready", flush=True)
+        await server.serve_forever()
+
+    asyncio.run(alone())
