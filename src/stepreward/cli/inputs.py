@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -35,6 +37,12 @@ OWN = "stepreward"
 """Name of the format that `stepreward label` writes."""
 LABELS = "labels.parquet"
 """The file of labels in the folder of a label run."""
+_HTTP_SETTINGS: dict[str, type] = {
+    "endpoint": str, "prefill": str, "separator": str, "template": str, "temperature": float, "top_p": float,
+    "max_tokens": int, "logprobs": bool,
+}  # fmt: skip
+"""Settings of a policy in a server that its address may name, with their types."""
+_HTTP_CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
 _SOLUTION_FIELDS = ("steps", "completions", "completion", "solution")
 _TOLD = 10
 
@@ -180,10 +188,12 @@ def _annotated(one: Labels) -> Annotated:
 def policy_at(source: str) -> Policy:
     """A policy by name: a model folder, a hub name, a built-in one, or `URL#MODEL` for a server.
 
-    The server's API key is read from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
+    Settings of the server's policy may follow: `URL#MODEL?endpoint=completions&temperature=0.7`. Its API key is read
+    from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
 
     Raises:
-        InputError: an address without a model.
+        InputError: an address without a model, or a setting that does not fit.
+        UnknownNameError: there is no such setting.
         ModelError: the model cannot be loaded.
     """
     if not source.startswith(("http://", "https://")):
@@ -191,5 +201,24 @@ def policy_at(source: str) -> Policy:
     url, _, model = source.partition("#")
     if not model:
         raise InputError(f"{source} names no model", remedy=f"pass {source.rstrip('/')}#MODEL")
+    model, _, query = model.partition("?")
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
-    return HttpPolicy(Server(url, model, key))
+    settings = dict(_http_setting(name, value) for name, value in parse_qsl(query, keep_blank_values=True))
+    try:
+        return HttpPolicy(Server(url, model, key), **settings)
+    except ValueError as error:
+        raise InputError(str(error), source=source) from error
+
+
+def _http_setting(name: str, text: str) -> tuple[str, Any]:
+    """A setting of `HttpPolicy` in the type that it takes."""
+    if name not in _HTTP_SETTINGS:
+        raise UnknownNameError("setting of a policy in a server", name, _HTTP_SETTINGS)
+    kind = _HTTP_SETTINGS[name]
+    try:
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise InputError(f"{name} must be a {kind.__name__}, got {text!r}") from None
+    if text not in _HTTP_CHOICES.get(name, (text,)):
+        raise InputError(f"{name} must be one of {', '.join(_HTTP_CHOICES[name])}, got {text!r}")
+    return name, value

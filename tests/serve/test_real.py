@@ -1,0 +1,151 @@
+"""The whole chain of real programs: OpenAI's client, `stepreward serve`, and a model server that no one here wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from typer.testing import CliRunner
+
+from stepreward.cli.app import app
+from stepreward.core.errors import SteprewardError
+from stepreward.policies.loading import resolve
+from stepreward.score.encoder import EncoderRecord
+from stepreward.score.model import StepRewardModel
+from stepreward.tasks.arithmetic import generate
+
+HERE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+def program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    StepRewardModel.from_backbone(resolve("builtin:arithmetic"), EncoderRecord()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`transformers serve` on the built-in policy."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("backend") / "log.txt"
+    command = [program("transformers"), "serve", resolve("builtin:arithmetic"), "--host", "127.0.0.1"]
+    with (
+        log.open("w") as out,
+        subprocess.Popen([*command, "--port", str(port)], env=HERE, stdout=out, stderr=out) as run,
+    ):
+        url = f"http://127.0.0.1:{port}"
+        end = time.monotonic() + 120
+        while not _answers(url):
+            assert run.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < end, "the backend did not start"
+            time.sleep(0.1)
+        yield f"{url}/v1#{resolve('builtin:arithmetic')}?endpoint=completions&max_tokens=64"
+        run.terminate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=1).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def gateway(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`stepreward serve` with the flags that the test names, and the address that it tells."""
+    command = [program("stepreward"), "serve", "--port", "0", "--model", str(model), "--grader", "arithmetic"]
+    flags = [request.getfixturevalue("backend") if flag == "BACKEND" else flag for flag in request.param]
+    log = (tmp_path / "log.jsonl").open("w")
+    run = subprocess.Popen([*command, *flags], env=HERE, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert run.stdout is not None
+    told = re.search(r"http://\S+", run.stdout.readline())
+    assert told, (tmp_path / "log.jsonl").read_text()
+    yield run, told.group()
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    log.close()
+
+
+BEHIND_A_SERVER = ["--policy", "BACKEND", "--method", "best-of-n", "--set", "n=2", "--name", "solver"]
+
+
+@pytest.mark.parametrize("gateway", [BEHIND_A_SERVER], indirect=True)
+def test_an_application_changes_its_base_url_and_gets_guided_answers(
+    gateway: tuple[subprocess.Popen[str], str], tmp_path: Path
+) -> None:
+    run, url = gateway
+    problem = next(iter(generate("held_out", 1)))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        assert "solver:beam" in [model.id for model in client.models.list()]
+        messages = [{"role": "user", "content": problem.text}]
+        made = client.chat.completions.create(model="solver", messages=messages, seed=1)  # type: ignore[call-overload]
+        assert made.choices[0].message.content
+        assert made.usage.completion_tokens > 0
+        stream = client.chat.completions.create(
+            model="solver:beam?beams=1&width=2&max_steps=3", messages=messages, stream=True, seed=1
+        )  # type: ignore[call-overload]
+        text = "".join(c.choices[0].delta.content or "" for c in stream if c.choices)
+        assert "\n" in text
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) in (0, -signal.SIGTERM)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines() if line.startswith("{")]
+    assert [line["route"] for line in lines] == ["/v1/models", "/v1/chat/completions", "/v1/chat/completions"]
+    assert problem.text not in (tmp_path / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("gateway", [["--policy", "builtin:arithmetic", "--set", "beams=2"]], indirect=True)
+def test_a_model_in_the_server_itself_and_step_scores_with_curl_s_shapes(
+    gateway: tuple[subprocess.Popen[str], str],
+) -> None:
+    _, url = gateway
+    problem = next(iter(generate("held_out", 1)))
+    body = {"model": "policy", "messages": [{"role": "user", "content": problem.text}], "seed": 3}
+    body |= {"stepreward": {"scores": True}}
+    made = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
+    steps = made["choices"][0]["stepreward"]["steps"]
+    again = httpx.post(
+        f"{url}/v1/steps", json={"problem": problem.text, "steps": [s["text"] for s in steps]}, timeout=60
+    ).json()
+    assert again["scores"] == pytest.approx([s["score"] for s in steps], abs=1e-5)
+    assert made["usage"]["prompt_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "nothing to serve"),
+        (["--policy", "builtin:arithmetic", "--host", "0.0.0.0"], "can be reached by others"),
+        (["--policy", "builtin:arithmetic", "--method", "baem"], "did you mean beam"),
+        (["--policy", "builtin:arithmetic", "--set", "beans=2"], "did you mean beams"),
+        (["--policy", "http://localhost:1/v1"], "names no model"),
+        (["--policy", "http://localhost:1/v1#m?endpoint=chatty"], "one of chat, completions"),
+        (["--policy", "http://localhost:1/v1#m?temperatur=1"], "did you mean temperature"),
+        (["--policy", "builtin:arithmetic", "--keys", "nowhere.txt"], "cannot read API keys"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_it_listens(
+    flags: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["serve", *flags])
+    assert isinstance(done.exception, SteprewardError)
+    assert says in str(done.exception)
