@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+import uvicorn
 
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import FAST, example, invoke
@@ -24,6 +27,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / f"{command}.json").write_text(invoke(f"{example(command)} {FAST[command]} --json"))
     os.chdir(before)
     return made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_servers() -> Iterator[None]:
+    """A server that a command starts ends once it has said that it is well."""
+
+    async def well(server: uvicorn.Server) -> None:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/health")).json()["status"] == "ok"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uvicorn.Server, "main_loop", well)
+        yield
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ def _annotated(one: Labels) -> Annotated:
     return Annotated(one.trajectory, one.label, one.provenance, first_error(one.label) if known.size else None)
 
 
-def policy_at(source: str) -> Policy:
+def policy_at(source: str, *, concurrency: int = 16) -> Policy:
     """A policy by name: a model folder, a hub name, a built-in one, or `URL#MODEL` for a server.
 
     Settings of the server's policy may follow: `URL#MODEL?endpoint=completions&temperature=0.7`. Its API key is read
@@ -205,7 +205,7 @@ def policy_at(source: str) -> Policy:
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
     settings = dict(_http_setting(name, value) for name, value in parse_qsl(query, keep_blank_values=True))
     try:
-        return HttpPolicy(Server(url, model, key), **settings)
+        return HttpPolicy(Server(url, model, key, concurrency=concurrency), **settings)
     except ValueError as error:
         raise InputError(str(error), source=source) from error
 

@@ -47,6 +47,9 @@ def serve(
     ] = None,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
     running: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = Limits.running,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Most requests under way at once to the policy's server.")
+    ] = 64,
     waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get status 429.")] = Limits.waiting,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Most seconds for a request.")] = Limits.seconds,
     max_tokens: Annotated[
@@ -75,7 +78,7 @@ def serve(
         body_bytes=max_body,
     )  # fmt: skip
     served = Served(
-        policy=None if policy is None else policy_at(policy),
+        policy=None if policy is None else policy_at(policy, concurrency=concurrency),
         scorer=None if model is None else scorer_at(model, device, cache_tokens=_CACHE_TOKENS),
         grader=grader_by_name(grader),
         name=name,

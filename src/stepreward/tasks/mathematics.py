@@ -15,6 +15,9 @@ from stepreward.core.types import Problem, Step
 _GSM8K = re.compile(r"####\s*(.+?)\s*$", re.MULTILINE)
 _LONGEST = 20_000
 """Characters of a solution that are read, from its end: answers stand there, and parsing time is bounded."""
+_BRACKETS = re.compile(r"[()\[\]{}]")
+_DEEPEST = 100
+"""Brackets in brackets: beyond, no answer is meant, and a parser's time explodes."""
 
 
 class MathGrader:
@@ -47,11 +50,22 @@ class MathGrader:
         return str(said[0]) if said else None
 
     def _parse_text(self, text: str) -> tuple[Any, ...]:
+        if _nesting(text) > _DEEPEST:
+            return ()
         marked = _GSM8K.findall(text)
         source = f"\\boxed{{{marked[-1]}}}" if marked else text
         found = self._library.parse(source, parsing_timeout=None)
         # A bare "x = 3" or "12" in a reference is LaTeX without its delimiters.
         return tuple(found or self._library.parse(f"${source}$", parsing_timeout=None))
+
+
+def _nesting(text: str) -> int:
+    """How deep brackets of any kind stand in each other."""
+    depth = most = 0
+    for mark in _BRACKETS.findall(text):
+        depth = depth + 1 if mark in "([{" else max(0, depth - 1)
+        most = max(most, depth)
+    return most
 
 
 def _tail(steps: Sequence[Step]) -> str:
