@@ -87,6 +87,6 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
 
 
 def test_every_search_is_in_the_plan_or_needs_more_than_a_policy_and_a_scorer() -> None:
-    judged = {"knockout", "elo", "self-certainty", "self-prm"}
+    judged = {"knockout", "elo", "self-certainty", "self-prm"} | {"glore", "reflexion", "intervention"}
     shown = {search[name].function for name in PLAN}
     assert {m.name for m in search if m.function not in shown and not m.fixed} <= judged

@@ -33,6 +33,7 @@ def digest(question: Propose | Score | Compare, answerer: str) -> str:
         parts += [step.identity for step in question.prefix]
         if question.temperature is not None or question.top_p is not None:
             parts += [("sampled at", question.temperature, question.top_p)]
+        parts += ["expert"] if question.expert else []
     elif isinstance(question, Compare):
         parts += [[step.identity for step in side] for side in (question.first, question.second)]
     else:

@@ -40,6 +40,8 @@ class Propose:
     """Of sampling; None leaves it to the policy."""
     top_p: float | None = None
     """Share of the probability that is sampled from; None leaves it to the policy."""
+    expert: bool = False
+    """Asks the stronger policy, where there is one (`policies.expert`)."""
 
     def sample_keys(self) -> list[Key]:
         """The randomness of each of the `n` samples."""

@@ -61,9 +61,10 @@ def _sweeps(budget: int) -> dict[str, Any]:
 
 PLAN: Mapping[str, Settings] = {
     "majority": _samples, "weighted-vote": _samples, "best-of-n": _samples, "borda": _samples, "hybrid-vote": _samples,
-    "reward-frequency-vote": _samples, "beam": _by_four("beams"), "step-beam": _by_four("beams"),
+    "reward-frequency-vote": _samples, "beam": _by_four("beams"), "lookahead": _by_four("beams"),
+    "early-rejection": _by_four("beams"), "step-beam": _by_four("beams"),
     "dvts": _by_four("trees"), "rebase": _width, "ets": _width, "mcts": _simulations, "uct": _simulations,
-    "particle-filter": _samples, "particle-gibbs": _sweeps,
+    "search-r2": _samples, "particle-filter": _samples, "particle-gibbs": _sweeps,
     "fk-difference": _samples, "fk-max": _samples, "fk-sum": _samples, "reward-weighted": _samples,
     "transfer-q": _by_four("n"), "gflownet": _by_four("n"), "adaptive-consistency": _samples,
     "instance-adaptive": _samples, "early-stopping-consistency": _samples, "doubling-consistency": _samples,

@@ -3,10 +3,12 @@
 from stepreward.core import aggregation as aggregation
 from stepreward.core import selection as selection
 from stepreward.search import beam as beam
+from stepreward.search import early as early
 from stepreward.search import ets as ets
 from stepreward.search import mcts as mcts
 from stepreward.search import particles as particles
 from stepreward.search import rebase as rebase
+from stepreward.search import repair as repair
 from stepreward.search import sampling as sampling
 from stepreward.search import steering as steering
 from stepreward.search import stopping as stopping

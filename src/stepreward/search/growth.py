@@ -8,7 +8,7 @@ nothing is asked after a finished candidate, nothing is scored twice, and every 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
 
@@ -26,6 +26,16 @@ from stepreward.search.found import Candidate, Found, Path, total_of, tree_of
 
 Columns = Callable[[Sequence[Path]], Mapping[str, NDArray[np.float64]]]
 """From the paths of a tree's nodes, the root's first, to columns of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The start of a next step."""
+
+    candidate: Candidate
+    """The path with what was said of the step so far."""
+    cut: bool
+    """Whether more of the step is to come."""
 
 
 class Growth:
@@ -53,7 +63,7 @@ class Growth:
         return [] if self.spent else [c for c in candidates if not c.finished]
 
     def grow(
-        self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None
+        self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None, **how: Any
     ) -> Flow[list[list[Candidate]]]:
         """Asks for next steps and scores them: the children of each parent, in order, equal ones once.
 
@@ -61,16 +71,17 @@ class Growth:
             parents: candidates that are not finished.
             n: samples of each parent.
             keys: randomness of each parent; None takes the one that its steps decide.
+            how: further fields of the questions, such as `temperature` or `expert`.
         """
-        children = yield from self.sprout(parents, n, keys=keys)
+        children = yield from self.sprout(parents, n, keys=keys, **how)
         scored = yield from self.score([c for group in children for c in group])
         return _split(scored, [len(group) for group in children])
 
     def sprout(
-        self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None
+        self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None, **how: Any
     ) -> Flow[list[list[Candidate]]]:
         """Like `grow`, without scores: a child has its parent's, if it ends the solution without a further step."""
-        made = yield from self._propose(parents, n, keys, {"until": "step"})
+        made = yield from self._propose(parents, n, keys, {"until": "step", **how})
         return [self._merged(parent, some) for parent, some in zip(parents, made, strict=True)]
 
     def complete(
@@ -87,6 +98,46 @@ class Growth:
         ]
         self._remember(chain.from_iterable(grown))
         return grown
+
+    def begin(self, parents: Sequence[Candidate], n: int | Sequence[int], tokens: int) -> Flow[list[list[Begun]]]:
+        """Asks for the first `tokens` tokens of next steps: what each parent has begun, equal ones once."""
+        made = yield from self._propose(parents, n, None, {"until": "step", "max_tokens": tokens})
+        return [_begun(parent, some) for parent, some in zip(parents, made, strict=True)]
+
+    def end(self, begun: Sequence[Begun]) -> Flow[list[Candidate]]:
+        """Asks for the rest of steps that were cut: the candidates with whole steps; one cut again is left out."""
+        cut = [one for one in begun if one.cut]
+        made = yield from self._propose([one.candidate for one in cut], 1, None, {"until": "step"})
+        whole = {id(one): _ended(one, rest) for one, some in zip(cut, made, strict=True) for rest in some}
+        kept = [whole.get(id(one)) if one.cut else one.candidate for one in begun]
+        found = [candidate for candidate in kept if candidate is not None]
+        self._remember(found)
+        return found
+
+    def reworded(self, problems: Sequence[Problem]) -> Flow[list[Candidate]]:
+        """Asks for a whole solution of each other wording of the problem, without scores."""
+        if self.spent or not problems:
+            return []
+        asked: list[Question] = [Propose(p, (), self.key.fold("reworded", p.id)) for p in problems]
+        try:
+            answers = yield asked
+        except BudgetExhausted:
+            self.spent = True
+            return []
+        made = [Candidate(new, c.finished) for (c,) in answers for new in [_real(c)] if new]
+        self._remember(made)
+        return made
+
+    def said(self, problem: Problem) -> Flow[str]:
+        """What the policy says to another wording, as text that is no solution; empty once the budget is spent."""
+        if self.spent:
+            return ""
+        try:
+            ((answer,),) = yield [Propose(problem, (), self.key.fold("said", problem.id))]
+        except BudgetExhausted:
+            self.spent = True
+            return ""
+        return "".join(step.text for step in answer.steps)
 
     def score(self, candidates: Sequence[Candidate]) -> Flow[list[Candidate]]:
         """The candidates with scores and totals; only those without scores are asked about, equal ones once.
@@ -213,6 +264,34 @@ class Growth:
 def _real(continuation: Continuation) -> tuple[Step, ...]:
     """The steps of a continuation that say something: an empty one has no score to get."""
     return tuple(step for step in continuation.steps if step.text or step.images)
+
+
+def _begun(parent: Candidate, continuations: Sequence[Continuation]) -> list[Begun]:
+    """Starts of steps, equal ones once; one that says nothing is none, unless it ends the solution."""
+    made: dict[tuple[object, ...], Begun] = {}
+    for c in continuations:
+        new = _real(c)
+        if new or (c.finished and parent.steps):
+            known = () if new else parent.scores
+            total = np.nan if new else parent.total
+            name = (*(step.identity for step in new), c.finished, c.truncated)
+            made.setdefault(name, Begun(Candidate(parent.steps + new, c.finished, known, total), c.truncated))
+    return list(made.values())
+
+
+def _ended(begun: Begun, rest: Continuation) -> Candidate | None:
+    """The candidate with its last step whole; None if it was cut again."""
+    if rest.truncated:
+        return None
+    *before, last = begun.candidate.steps
+    return Candidate((*before, joined((last, *_real(rest)))), rest.finished)
+
+
+def joined(parts: Sequence[Step]) -> Step:
+    """One step of several parts; what one part lacks (tokens, log-probabilities), the whole lacks."""
+    tokens = None if any(p.tokens is None for p in parts) else tuple(t for p in parts for t in p.tokens or ())
+    said = None if any(p.logprobs is None for p in parts) else tuple(t for p in parts for t in p.logprobs or ())
+    return replace(parts[0], text="".join(p.text for p in parts), tokens=tokens, logprobs=said)
 
 
 def _split(flat: Sequence[Candidate], sizes: Sequence[int]) -> list[list[Candidate]]:

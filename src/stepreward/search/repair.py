@@ -1,0 +1,233 @@
+"""Searches that mend a solution instead of throwing it away: cut and write anew, ask again with a critique, reflect,
+ask a stronger policy for one step.
+
+Where a step is bad is what its score says: the first one below a threshold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from stepreward.core.catalog import search
+from stepreward.core.flows import Flow
+from stepreward.core.keys import Key
+from stepreward.core.types import Problem
+from stepreward.search.found import ROOT, Candidate, Found, best, choice
+from stepreward.search.growth import Growth
+
+GLOBAL = "The solution above may be wrong. Write a correct solution of the problem from the start."
+LOCAL = "The solution above is right up to here:\n{before}\nIts next step is wrong:\n{step}\nWrite a correct solution."
+REFLECT = "The solution above is wrong; its first doubtful step is:\n{step}\nSay briefly what to do otherwise."
+RETRY = "Notes from earlier attempts at this problem:\n{notes}\nNow solve the problem."
+"""Requests that follow a draft, or the problem; `{before}`, `{step}` and `{notes}` are filled in."""
+
+
+def first_below(scores: Sequence[float], threshold: float) -> int | None:
+    """Index of the first score below a threshold, NaN left out; None if there is none."""
+    low = np.flatnonzero(np.asarray(scores, np.float64) < threshold)
+    return int(low[0]) if low.size else None
+
+
+@search.method(
+    "search-r2",
+    paper="arXiv:2602.03647",
+    equation="section 3: cut and regenerate",
+    note="the discriminator and the trimmer are the step scores, not trained models of their own; a rewritten solution "
+    "takes its draft's place only where its total is higher",
+)
+def cut_and_regenerate(
+    problem: Problem,
+    key: Key,
+    *,
+    n: int = 8,
+    rounds: int = 1,
+    threshold: float = 0.5,
+    aggregate: str = "min",
+    vote: bool = True,
+) -> Flow[Found]:
+    """Samples drafts, cuts each before its first bad step and writes the rest anew.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        n: drafts.
+        rounds: how often each may be mended; 0 is `best-of-n` or `weighted-vote`.
+        threshold: a step with a score below it is bad.
+        aggregate: total of a candidate's step scores.
+        vote: choose by the weighted vote instead of the best one.
+    """
+    growth = Growth(problem, key, aggregate)
+    (drafts,) = yield from growth.complete([ROOT], n)
+    kept = yield from growth.score(drafts)
+    for number in range(1, rounds + 1):
+        bad = {i: at for i, c in enumerate(kept) if (at := first_below(c.scores, threshold)) is not None}
+        if not bad or growth.spent:
+            break
+        # Drafts that share what is kept of them share a question, so that their samples differ.
+        prefixes = {i: Candidate(kept[i].steps[:at]) for i, at in bad.items()}
+        counts = Counter(prefix.path for prefix in prefixes.values())
+        parents = list({prefix.path: prefix for prefix in prefixes.values()}.values())
+        made = yield from growth.complete(parents, [counts[p.path] for p in parents], first=number * n)
+        fresh = {p.path: list(some) for p, some in zip(parents, made, strict=True)}
+        pairs = [(i, fresh[p.path].pop()) for i, p in prefixes.items() if fresh[p.path]]
+        mended = yield from growth.score([new for _, new in pairs])
+        for (i, _), new in zip(pairs, mended, strict=True):
+            kept[i] = best([kept[i], new], 1)[0]
+    return (yield from growth.conclude(kept, select=choice(vote)))
+
+
+@search.method(
+    "glore",
+    paper="arXiv:2402.10963",
+    equation="sections 3 and 4: global and local refinement, and the reranker over draft and both",
+    note="one policy asked in words instead of two trained refinement models; the critique names the first bad step",
+)
+def refined(
+    problem: Problem,
+    key: Key,
+    *,
+    n: int = 4,
+    threshold: float = 0.5,
+    global_request: str = GLOBAL,
+    local_request: str = LOCAL,
+    aggregate: str = "min",
+    vote: bool = False,
+) -> Flow[Found]:
+    """Samples drafts, asks for a better one of each that is doubtful, with and without naming the step, and reranks.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        n: drafts.
+        threshold: a step with a score below it is bad.
+        global_request: what is said behind a draft; empty asks for no global refinement.
+        local_request: what is said behind a draft with the steps before the bad one and itself; empty asks for none.
+        aggregate: total of a candidate's step scores.
+        vote: choose by the weighted vote instead of the best one.
+    """
+    growth = Growth(problem, key, aggregate)
+    (drafts,) = yield from growth.complete([ROOT], n)
+    scored = yield from growth.score(drafts)
+    wordings: dict[str, Problem] = {}
+    for draft in scored:
+        at = first_below(draft.scores, threshold)
+        if at is None:
+            continue
+        for request in filter(None, (global_request, local_request)):
+            again = reworded(problem, _text(draft), _filled(request, draft, at))
+            wordings[again.id] = again
+    better = yield from growth.reworded(list(wordings.values()))
+    return (yield from growth.conclude([*scored, *(yield from growth.score(better))], select=choice(vote)))
+
+
+search.preset("glore-global", of="glore", paper="arXiv:2402.10963", note="global refinement alone", local_request="")
+search.preset("glore-local", of="glore", paper="arXiv:2402.10963", note="local refinement alone", global_request="")
+
+
+@search.method(
+    "reflexion",
+    paper="arXiv:2303.11366",
+    equation="Algorithm 1",
+    note="the evaluator is the total of the step scores; all reflections are kept",
+)
+def reflect_and_retry(
+    problem: Problem,
+    key: Key,
+    *,
+    attempts: int = 3,
+    threshold: float = 0.5,
+    reflect_request: str = REFLECT,
+    retry_request: str = RETRY,
+    aggregate: str = "min",
+) -> Flow[Found]:
+    """Tries until an attempt's total passes, each time with what the policy said of its earlier failures.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        attempts: most attempts.
+        threshold: total with which an attempt passes.
+        reflect_request: what is said behind a failed attempt; `{step}` is its first bad step.
+        retry_request: what is said behind the problem; `{notes}` are all reflections.
+        aggregate: total of an attempt's step scores.
+    """
+    growth = Growth(problem, key, aggregate)
+    made, notes = list[Candidate](), list[str]()
+    asked = problem
+    for number in range(attempts):
+        if number:
+            fresh = yield from growth.reworded([asked])
+        else:
+            (fresh,) = yield from growth.complete([ROOT], 1)
+        made += yield from growth.score(fresh)
+        if not fresh or growth.spent or made[-1].rank >= threshold or number + 1 == attempts:
+            break
+        at = first_below(made[-1].scores, threshold)
+        request = _filled(reflect_request, made[-1], len(made[-1].steps) - 1 if at is None else at)
+        said = yield from growth.said(reworded(problem, _text(made[-1]), request))
+        notes += [said] if said else []
+        asked = reworded(problem, "", retry_request.replace("{notes}", "\n".join(notes)))
+    return (yield from growth.conclude(made))
+
+
+@search.method(
+    "intervention",
+    note="greedy search that asks a stronger policy (`policies.expert`) for steps at which the scores doubt the own "
+    "one, under a budget of such questions; without a stronger one the policy is asked again, as InT does in training "
+    "(arXiv:2601.14209)",
+)
+def intervene(
+    problem: Problem,
+    key: Key,
+    *,
+    width: int = 1,
+    most: int = 2,
+    threshold: float = 0.5,
+    max_steps: int = 40,
+    aggregate: str = "last",
+) -> Flow[Found]:
+    """Writes step by step and asks the stronger policy only where a step's score is below a threshold.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        width: steps sampled of the own policy at each place, of which the best is taken.
+        most: questions to the stronger policy at most.
+        threshold: a step with a score below it is asked for again.
+        max_steps: most steps of the solution.
+        aggregate: total of the step scores, by which steps are compared.
+    """
+    growth = Growth(problem, key, aggregate)
+    tip, asked = ROOT, 0
+    for _ in range(max_steps):
+        (children,) = (yield from growth.grow([tip], width)) if growth.open([tip]) else ([],)
+        doubtful = bool(children) and first_below(best(children, 1)[0].scores[-1:], threshold) is not None
+        if doubtful and asked < most and growth.open([tip]):
+            asked += 1
+            (stronger,) = yield from growth.grow([tip], 1, first=width, expert=True)
+            children = [*stronger, *children]
+        if not children:
+            break
+        tip = best(children, 1)[0]
+    return (yield from growth.conclude([tip]))
+
+
+def reworded(problem: Problem, draft: str, request: str) -> Problem:
+    """The problem with a draft and a request behind it, as a problem of its own."""
+    said = ({"role": "assistant", "content": draft},) if draft else ()
+    messages = (*problem.messages, *said, {"role": "user", "content": request})
+    digest = hashlib.blake2b(repr((draft, request)).encode(), digest_size=8).hexdigest()
+    return Problem(f"{problem.id}/{digest}", messages, problem.reference, problem.meta)
+
+
+def _text(candidate: Candidate) -> str:
+    return "".join(step.text for step in candidate.steps)
+
+
+def _filled(request: str, draft: Candidate, at: int) -> str:
+    before = "".join(step.text for step in draft.steps[:at])
+    return request.replace("{before}", before).replace("{step}", draft.steps[at].text)
