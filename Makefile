@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench mutants verl clean
+.PHONY: demo test check docs bench mutants verl evals clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,10 @@ bench: .venv/installed
 verl: .venv/installed
 	test -d .venv/verl || $(BIN)/pip install --quiet --no-deps --target .venv/verl --requirement tests/connect/verl.txt
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/verl:src $(BIN)/python -m pytest -W ignore tests/connect/test_verl_release.py
+
+evals: .venv/installed
+	test -d .venv/evals || $(BIN)/pip install --quiet --no-deps --target .venv/evals --requirement tests/connect/evals.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/evals:$(CURDIR)/src $(BIN)/python -m pytest -n 2 tests/connect/test_evaluation_guide.py tests/connect/test_inspect_ai.py tests/connect/test_lm_eval.py
 
 mutants: .venv/installed
 	$(BIN)/python -m tests.mutants

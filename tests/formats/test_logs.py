@@ -47,6 +47,13 @@ def test_thinking_opens_the_action_or_is_left_out() -> None:
         one("anthropic", reasoning="lose")
 
 
+def test_sealed_thinking_is_its_summary_or_nothing() -> None:
+    block = {"type": "reasoning", "reasoning": "c2VhbGVk", "redacted": True}
+    for more, thought in (({}, ""), ({"summary": "I add."}, "I add."), ({"redacted": False}, "c2VhbGVk")):
+        (turn,) = read_message({"role": "assistant", "content": [{**block, **more}, {"type": "text", "text": "17"}]}, 0)
+        assert (turn.reasoning, turn.text) == (thought, "17")
+
+
 def test_the_last_request_alone_may_be_asked_for() -> None:
     item = one("openai-chat", 1, problem="request")
     assert texts(item) == ["Right.\n"]

@@ -121,7 +121,9 @@ class _Parts:
         if not isinstance(block, Mapping):
             raise InputError(f"a part of message {place} is neither text nor an object: {shown(block)}")
         kind = block.get("type")
-        said = next((v for k in ("text", "thinking", "reasoning") if isinstance(v := block.get(k), str)), "")
+        # What a provider has sealed is a cipher, not what the model thought.
+        names = ("summary",) if block.get("redacted") is True else ("text", "thinking", "reasoning")
+        said = next((v for k in names if isinstance(v := block.get(k), str)), "")
         if kind in ("thinking", "reasoning"):
             self.reasoning.append(said)
         elif kind == "tool_use":

@@ -1,0 +1,129 @@
+"""Solutions rated for the evaluation harnesses of others: steps, their scores, and one number of each solution."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+import stepreward.core.aggregation
+import stepreward.core.segment
+from stepreward.core.catalog import aggregate as aggregates
+from stepreward.core.catalog import segment as segments
+from stepreward.core.errors import InputError
+from stepreward.core.flows import Score, Scored, Scorer
+from stepreward.core.types import Message, Problem, Step
+
+AT_ONCE = 256
+"""Solutions given to a scorer in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What the steps of a solution are worth."""
+
+    steps: tuple[str, ...] = ()
+    """(S,) texts of the steps that can be scored: what the model wrote."""
+    scores: tuple[float | None, ...] = ()
+    """(S,) one score each; None where the scorer left a step out."""
+    total: float = math.nan
+    """One number for the solution; NaN where no step has a score."""
+    fault: str = ""
+    """Why there is none; "" where there is one."""
+
+    @property
+    def table(self) -> str:
+        """The steps with their scores as a list in Markdown."""
+        told = ("none" if score is None else f"{score:.3f}" for score in self.scores)
+        return "\n".join(f"- {score}: {step.strip()}" for score, step in zip(told, self.steps, strict=True))
+
+
+class Rater:
+    """Rates solutions with any scorer; one that cannot be scored is told as such and costs no other its rating.
+
+    Args:
+        scorer: a scorer, a checkpoint's folder or hub name, or `URL#NAME` for one in a vLLM server.
+        aggregate: how the scores of steps become one, by its registered name.
+        segment: how what the model wrote is cut into steps, by its registered name; empty leaves messages whole.
+        device: torch device of a checkpoint.
+
+    Raises:
+        UnknownNameError: no such aggregate or segmentation.
+        ModelError: there is no such checkpoint.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | str | Path,
+        *,
+        aggregate: str = "min",
+        segment: str = "blank-lines",
+        device: str = "cpu",
+    ) -> None:
+        self._aggregate = aggregates[aggregate]
+        self._segment = segments[segment].name if segment else ""
+        self.scorer: Scorer = _loaded(str(scorer), device) if isinstance(scorer, str | Path) else scorer
+        self._lock = threading.Lock()
+
+    def question(self, problem: Sequence[Message], said: Sequence[Message], reference: str = "") -> Score:
+        """The question that a conversation is: equal problems share their encoding.
+
+        Args:
+            problem: messages that are given.
+            said: messages that follow; those of the assistant are cut into the steps to score, others are context.
+            reference: gold answer.
+        """
+        given = tuple({"role": message["role"], "content": message["content"]} for message in problem)
+        asked = Problem(repr(given), given, reference or None)
+        return Score(asked, tuple(stepreward.core.segment.from_messages(said, inside=self._segment)))
+
+    def rate(self, questions: Sequence[Score]) -> list[Rating]:
+        """Ratings in the order of the questions; calls from several threads wait for each other."""
+        found = [Rating(fault="the model wrote nothing")] * len(questions)
+        real = [i for i, question in enumerate(questions) if any(step.text.strip() for step in _own(question))]
+        with self._lock:
+            for at in range(0, len(real), AT_ONCE):
+                rows = real[at : at + AT_ONCE]
+                for row, answer in zip(rows, self._ask([questions[i] for i in rows]), strict=True):
+                    found[row] = self._rating(questions[row], answer)
+        return found
+
+    def _ask(self, questions: Sequence[Score]) -> list[Scored | InputError]:
+        """Answers, and in place of an answer the reason why there is none."""
+        try:
+            return [*self.scorer.score_many(questions)]
+        except InputError as error:
+            if len(questions) == 1:
+                return [error]
+        half = len(questions) // 2
+        return [*self._ask(questions[:half]), *self._ask(questions[half:])]
+
+    def _rating(self, question: Score, answer: Scored | InputError) -> Rating:
+        steps = tuple(step.text for step in _own(question))
+        if isinstance(answer, InputError):
+            return Rating(steps, (None,) * len(steps), fault=str(answer))
+        row = answer.scores[[step.kind == "action" for step in question.steps]]
+        known = ~np.isnan(row)
+        totals = self._aggregate.take({"scores": np.nan_to_num(row)[None], "mask": known[None]})
+        scores = tuple(float(score) if there else None for score, there in zip(row, known, strict=True))
+        return Rating(steps, scores, float(totals[0]), "" if known.any() else "the scorer left every step out")
+
+
+def _own(question: Score) -> list[Step]:
+    return [step for step in question.steps if step.kind == "action"]
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str, device: str) -> Scorer:
+    """A scorer by name; harnesses make their parts anew for each task, and a model is read once."""
+    # Harnesses import their plug-ins at every start: torch is loaded only when a model is.
+    source = importlib.import_module("stepreward.score.load")
+    url, mark, served = name.rpartition("#")
+    made: Scorer = source.load_served(served, url) if mark and "://" in url else source.load(name, device=device)
+    return made
