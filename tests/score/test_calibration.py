@@ -18,6 +18,7 @@ from stepreward.core.catalog import Method, calibrate
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.metrics import brier, expected_calibration_error
+from stepreward.score import conformal  # noqa: F401  registers
 from stepreward.score.calibration import Beta, Calibrator, Histogram, Identity, Isotonic, Platt, Temperature
 
 each = pytest.mark.parametrize("method", calibrate, ids=lambda m: m.name)
@@ -38,7 +39,8 @@ def world(n: int, key: Key, *, temperature: float = 1.0, shift: float = 0.0) -> 
 
 
 def test_the_family_has_its_members() -> None:
-    assert [m.name for m in calibrate] == ["identity", "temperature", "platt", "beta", "isotonic", "histogram"]
+    names = ["identity", "temperature", "platt", "beta", "isotonic", "histogram", "venn-abers"]
+    assert [m.name for m in calibrate] == names
 
 
 # Oracles
@@ -159,6 +161,8 @@ def test_all_outcomes_equal_and_one_score(method: Some) -> None:
     one = method().fit([0.3, 0.3, 0.3, 0.3], [1, 1, 1, 0]).predict([0.3])
     # T and the identity cannot move 0.3 across 1/2; three of four, with smoothed targets (3 * 4/5 + 1/3) / 4.
     expected = {"identity": 0.3, "temperature": expit(logit(0.3) / 100), "isotonic": 0.75, "histogram": 0.75}
+    # p_0 = 3/5 and p_1 = 4/5 with the pair added
+    expected["venn-abers"] = 0.8 / (1 - 0.6 + 0.8)
     assert one[0] == pytest.approx(expected.get(method.name, (3 * 0.8 + 1 / 3) / 4), abs=1e-6)
 
 

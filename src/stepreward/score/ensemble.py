@@ -1,0 +1,66 @@
+"""Several scorers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.errors import InputError, ModelError
+from stepreward.core.flows import Score, Scored, Scorer
+
+Floats = NDArray[np.float64]
+Combine = Literal["mean", "median", "min", "lower"]
+
+
+class EnsembleScorer:
+    """Scores each step by what several scorers say of it; a `core.flows.Scorer`.
+
+    A search that maximises a score finds where it errs. Scorers that err elsewhere hold each other back, the more so
+    when the doubt counts: `min` believes the worst of them, `lower` the mean less `doubt` standard deviations.
+
+    Args:
+        scorers: at least one; their scores must be of one scale.
+        combine: mean, median, min or lower.
+        doubt: of `lower`, in standard deviations between the scorers.
+
+    Raises:
+        InputError: there is no scorer, or no such way to combine.
+    """
+
+    def __init__(self, scorers: Sequence[Scorer], *, combine: Combine = "mean", doubt: float = 1.0) -> None:
+        if not scorers:
+            raise InputError("an ensemble needs a scorer at least")
+        if combine not in ("mean", "median", "min", "lower"):
+            raise InputError(f"combine must be mean, median, min or lower, got {combine!r}")
+        self.scorers, self.combine, self.doubt = tuple(scorers), combine, doubt
+        how = f"{combine}({doubt:g})" if combine == "lower" else combine
+        self.name = f"{how} of {', '.join(scorer.name for scorer in scorers)}"
+        self.batch_size = min(scorer.batch_size for scorer in scorers)
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        """Combined scores of each question's steps, NaN where any scorer says NaN; the cost is the sum.
+
+        Raises:
+            ModelError: a scorer does not answer one number a step.
+        """
+        said = [scorer.score_many(questions) for scorer in self.scorers]
+        made = []
+        for question, answers in zip(questions, zip(*said, strict=True), strict=True):
+            if any(one.scores.shape != (len(question.steps),) for one in answers):
+                raise ModelError(f"a scorer of {self.name} does not answer {len(question.steps)} numbers")
+            stacked = np.stack([one.scores for one in answers])
+            tokens, unshared = sum(one.tokens for one in answers), sum(one.tokens_unshared for one in answers)
+            made.append(Scored(self._combined(stacked), tokens, unshared))
+        return made
+
+    def _combined(self, scores: Floats) -> Floats:
+        """(S,) out of (scorers, S)."""
+        if self.combine == "median":
+            return np.asarray(np.median(scores, axis=0))
+        if self.combine == "min":
+            return np.asarray(scores.min(axis=0))
+        mean = scores.mean(axis=0)
+        return np.asarray(mean - self.doubt * scores.std(axis=0) if self.combine == "lower" else mean)
