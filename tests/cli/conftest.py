@@ -11,6 +11,7 @@ import httpx
 import pytest
 import uvicorn
 
+from stepreward.cli.serve import Announced
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import FAST, example, invoke
 
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def brief_servers() -> Iterator[None]:
     """A server that a command starts ends once it has said that it is well."""
 
@@ -39,7 +40,7 @@ def brief_servers() -> Iterator[None]:
             assert (await client.get(f"http://127.0.0.1:{port}/health")).json()["status"] == "ok"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uvicorn.Server, "main_loop", well)
+        patch.setattr(Announced, "main_loop", well)
         yield
 
 

@@ -95,10 +95,10 @@ def serve(
         build(served), host=host, port=port, log_level="warning", access_log=False, server_header=False,
         limit_concurrency=4 * (running + waiting) + 64, timeout_graceful_shutdown=30,
     )  # fmt: skip
-    _Announced(config).run()
+    Announced(config).run()
 
 
-class _Announced(uvicorn.Server):
+class Announced(uvicorn.Server):
     """A server that says where it listens once it does."""
 
     async def startup(self, sockets: object = None) -> None:
