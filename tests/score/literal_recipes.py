@@ -438,6 +438,70 @@ def eurus(built: Built, question: str, steps: list[str]) -> Pairs:
     return [(float(reward[n]), n + 1) for n in lasts[1:]]
 
 
+VISUAL = """
+You are an advanced AI assistant, designed to serve as a process supervision model. In this task, I will provide a \
+problem statement followed by the first step of the solution process. For each subsequent turn, I will give you a new \
+step in the solution. Your role is to assess whether the solution process is correct up to the current step.
+
+- In the **first round**, I will input the problem and the first step of the solution process.
+- In **each subsequent round**, I will provide the next step in the solution.
+
+For each step, you should:
+
+- Respond with **"+"** if you believe the solution process is correct up to this step.
+- Respond with **"-"** if you detect any issues or errors in the process up to this step.
+
+Please note:
+- Only respond with **"+"** or **"-"**. Do not provide any additional explanations, comments, or justifications.
+
+Your task is to verify the accuracy and correctness of each step in the given solution process.
+""".strip()
+
+
+def visual_prm(built: Built, question: str, steps: list[str]) -> Pairs:
+    """One forward pass for each step up to where its answer would begin; a step ends behind the dummy answer."""
+    tok, pairs = built.tokenizer, []
+    candidates = [tok.convert_tokens_to_ids(label) for label in ("+", "-")]
+    so_far = f"<|im_start|>system\n{VISUAL}<|im_end|>\n"
+    for i, step in enumerate(steps):
+        text = step if i else f"### Question:\n{question}\n\n### Solution Process:\n{step}"
+        so_far += f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+        score = float(built.logits(tok(so_far)["input_ids"])[-1, candidates].softmax(-1)[0])
+        so_far += "+<|im_end|>\n"
+        pairs.append((score, len(tok(so_far)["input_ids"]) - 1))
+    return pairs
+
+
+def ursa(built: Built, question: str, steps: list[str]) -> Pairs:
+    """The steps stand in the question's own message, each with the tag behind its last visible character."""
+    tok = built.tokenizer
+    cleaned = [re.sub(r"^\s*Step \d+:", "", step).strip() for step in steps]
+    asked = "You are given a problem and a step-by-step solution. You need to check the correctness of each step.\n"
+    asked += f"Question:{question}\n" + "\n".join(f"Step {i}: {step} и" for i, step in enumerate(cleaned, 1))
+    chat = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": asked + "\n†Answer: 17"},
+    ]
+    ids = tok.encode(tok.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    tag = tok.encode(" и", add_special_tokens=False)
+    scores = (built.hidden(ids) @ built.head["score.weight"].T + built.head["score.bias"])[:, 0].sigmoid()
+    return tag_scores(built, ids, tag, cleaned, scores, " и")
+
+
+def agent_prm(built: Built, question: str, steps: list[str]) -> Pairs:
+    return [(float(torch.tensor(logit).sigmoid()), end) for logit, end in agent_rm(built, question, steps)]
+
+
+def reason_flux(built: Built, question: str, steps: list[str]) -> Pairs:
+    """The whole solution so far, truncated on the right, read at its last token."""
+    pairs = []
+    for i in range(1, len(steps) + 1):
+        ids = built.tokenizer(question + "\n\n".join(steps[:i]), truncation=True, max_length=_LIMIT[0])["input_ids"]
+        reward = built.hidden(ids)[-1] @ built.head["reward_head.weight"][0] + built.head["reward_head.bias"][0]
+        pairs.append((float(reward.sigmoid()), -1))
+    return pairs
+
+
 def probability(z: torch.Tensor) -> torch.Tensor:
     return z.softmax(-1)[:, 1]
 
@@ -480,4 +544,10 @@ RECIPES = {
     "MATH-Minos": Recipe(("metaspace",), "token-classification-1", minos),
     "PRIME-RL/EurusPRM-Stage2": Recipe(("qwen",), "two-models", eurus),
     "ryokamoi/Qwen-2.5-7B-FoVer-PRM": Recipe(("qwen", "llama3"), "tokens", fover),
+    "OpenGVLab/VisualPRM-8B": Recipe(("intern",), "intern-vl", visual_prm),
+    "URSA-MATH/URSA-RM-8B": Recipe(("qwen",), "ursa", ursa),
+    "rl-llm-agent/Llama-3.2-3B-Instruct-reward-alfworld-iter0": Recipe(
+        ("llama3",), "sequence-classification-1", agent_prm, clean=str
+    ),
+    "Gen-Verse/ReasonFlux-PRM-1.5B": Recipe(("qwen",), "reward-head-file", reason_flux),
 }

@@ -18,6 +18,8 @@ from tests.score.tiny_checkpoints import build, qwen
 from transformers import AutoModelForCausalLM
 
 from stepreward.core.errors import ModelError, UnknownNameError
+from stepreward.core.flows import Score
+from stepreward.core.types import Problem, Step
 from stepreward.score import weights
 from stepreward.score.checkpoints.describe import checkpoints_page
 from stepreward.score.checkpoints.table import CHECKPOINTS, by_name, recognised
@@ -276,3 +278,56 @@ def test_the_page_of_checkpoints_tells_every_row() -> None:
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     made = [eval(block, {"EncoderRecord": EncoderRecord}) for block in blocks]
     assert made == [row.record for row in CHECKPOINTS]
+
+
+VISUAL, URSA = "OpenGVLab/VisualPRM-8B", "URSA-MATH/URSA-RM-8B"
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "layout"), [(VISUAL, "intern", "intern-vl"), (URSA, "qwen", "ursa")], ids=["visual", "ursa"]
+)
+def test_the_language_model_of_a_vision_language_checkpoint_refuses_images(
+    tmp_path: Path, name: str, family: str, layout: str
+) -> None:
+    build(tmp_path, family, layout, by_name(name).architectures[0])
+    scorer = load(tmp_path)
+    assert isinstance(scorer, DiscriminativeScorer)
+    assert scorer.model.record == by_name(name).record, "found by its architecture"
+    steps = tuple(Step(text) for text in STEPS)
+    assert np.isfinite(scorer.score(QUESTION, STEPS)).all()
+    seen = (steps[0], replace(steps[1], images=("a.png",)))
+    for problem, path in ((Problem("p", QUESTION, meta={"images": ["a.png"]}), steps), (Problem("p", QUESTION), seen)):
+        with pytest.raises(ModelError, match="not its image tower: drop the images"):
+            scorer.score_many([Score(problem, path)])
+    blind = load(tmp_path, record=replace(by_name(name).record, images="ignored"), head=by_name(name).head)
+    np.testing.assert_array_equal(blind.score_many([Score(problem, path)])[0].scores, scorer.score(QUESTION, STEPS))
+
+
+def test_a_tokenizer_that_is_code_is_read_from_its_json_or_told(tmp_path: Path) -> None:
+    build(tmp_path, "intern", "intern-vl", "InternVLRewardModel")
+    expected = load(tmp_path).score(QUESTION, STEPS)
+    path = tmp_path / "tokenizer_config.json"
+    code = {"tokenizer_class": "InternLM2Tokenizer", "auto_map": {"AutoTokenizer": ["tokenization_of_others.T", None]}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **code}))
+    np.testing.assert_array_equal(load(tmp_path).score(QUESTION, STEPS), expected)
+    (tmp_path / "tokenizer.json").rename(tmp_path / "tokenizer.model")
+    with pytest.raises(ModelError, match=r"Python code, which is not run: save it as tokenizer\.json"):
+        load(tmp_path)
+
+
+def test_a_language_model_of_no_known_family_is_told(tmp_path: Path) -> None:
+    build(tmp_path, "qwen", "ursa")
+    path = tmp_path / "config.json"
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({**row, "text_config": {"model_type": "nobody"}}))
+    with pytest.raises(ModelError, match=r"cannot load the configuration .* nobody"):
+        load(tmp_path, like=URSA)
+
+
+def test_a_head_in_a_file_of_its_own_is_read_and_must_be_there(tmp_path: Path) -> None:
+    build(tmp_path, "qwen", "reward-head-file")
+    name = "Gen-Verse/ReasonFlux-PRM-1.5B"
+    assert np.isfinite(load(tmp_path, like=name).score(QUESTION, STEPS)).all()
+    (tmp_path / "reward_head.pt").unlink()
+    with pytest.raises(ModelError, match=r"expected one head among the weights .* found none"):
+        load(tmp_path, like=name)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tests.score.literal_internlm2 import InternLM2, random_weights
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -45,6 +46,11 @@ LLAMA_CHAT = (
     "{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'"
     " + message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+)
+INTERN_CHAT = (
+    "{{- bos_token }}{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -148,9 +154,18 @@ def metaspace_first() -> Any:
     return _metaspace("<pad>", first=True)
 
 
+@cache
+def intern() -> Any:
+    """Metaspace with the added tokens and the chat of InternLM2."""
+    made = _metaspace("</s>", first=True)
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<img>", "<IMG_CONTEXT>"]})
+    made.chat_template = INTERN_CHAT
+    return made
+
+
 TOKENIZERS: dict[str, Callable[[], Any]] = {
     "qwen": qwen, "llama3": llama3, "metaspace": metaspace, "metaspace-bos-pad": metaspace_bos_pad,
-    "metaspace-first": metaspace_first,
+    "metaspace-first": metaspace_first, "intern": intern,
 }  # fmt: skip
 _KINDS = {"qwen": "qwen2", "llama3": "llama"}
 
@@ -202,6 +217,8 @@ def build(folder: Path, family: str, layout: str, names: str = "", seed: int = 0
     if layout == "two-models":
         one, other = (build(folder / part, family, "tokens", seed=seed + i) for i, part in enumerate(("", "reference")))
         return Built(folder, tokenizer, one.model, {}, other.model)
+    if layout == "intern-vl":
+        return intern_vl(folder, tokenizer, names, seed)
     if layout in whole:
         kind, more = whole[layout]
         model = kind.from_config(config_of(family, **more)).eval()
@@ -216,11 +233,42 @@ def build(folder: Path, family: str, layout: str, names: str = "", seed: int = 0
     state = {f"model.{name}": value for name, value in backbone.state_dict().items()}
     if layout != "score-mlp":
         state["lm_head.weight"] = torch.randn(config.vocab_size, config.hidden_size)
-    save_file({k: v.clone().contiguous() for k, v in (state | head).items()}, folder / "model.safetensors")
-    row = {**config.to_dict(), "architectures": [names] if names else None}
+    row: dict[str, Any] = config.to_dict()
+    if layout == "reward-head-file":
+        torch.save(
+            {name.removeprefix("reward_head."): value for name, value in head.items()}, folder / "reward_head.pt"
+        )
+    elif layout == "ursa":
+        state = {f"language_model.{name}": value for name, value in state.items()} | tower("vision_model.", "aligner.")
+        row = {"model_type": "ursa", "text_config": {"model_type": "qwen2", **row}, "vision_config": {"params": {}}}
+    stored = state if layout == "reward-head-file" else state | head
+    save_file({k: v.clone().contiguous() for k, v in stored.items()}, folder / "model.safetensors")
+    row["architectures"] = [names] if names else None
     row["auto_map"] = {"AutoModel": "modeling_of_others.Anything", "AutoConfig": "modeling_of_others.Anything"}
     (folder / "config.json").write_text(json.dumps(row))
     return Built(folder, tokenizer, backbone, head)
+
+
+def tower(*prefixes: str) -> dict[str, torch.Tensor]:
+    """Weights of an image tower, which nothing may read."""
+    return {f"{prefix}layers.0.weight": torch.full((4, 4), float("nan")) for prefix in prefixes}
+
+
+def intern_vl(folder: Path, tokenizer: Any, names: str, seed: int) -> Built:
+    """A vision-language checkpoint around InternLM2."""
+    config = {
+        "model_type": "internlm2", "vocab_size": len(tokenizer) + 8, "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "rope_theta": 50_000.0, "rope_scaling": {"type": "dynamic", "factor": 2.0}, "bias": False,
+        "auto_map": {"AutoConfig": "configuration_of_others.Any"}, "architectures": ["InternLM2ForCausalLM"],
+    }  # fmt: skip
+    state = random_weights(config, seed)
+    inner = {f"language_model.{name}": value for name, value in state.items()}
+    save_file(inner | tower("vision_model.", "mlp1."), folder / "model.safetensors")
+    row = {"model_type": "internvl_chat", "architectures": [names], "llm_config": config, "vision_config": {},
+           "auto_map": {"AutoModel": "modeling_of_others.Anything"}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(row))
+    return Built(folder, tokenizer, InternLM2(state, config), {})
 
 
 def heads(layout: str, hidden: int) -> dict[str, torch.Tensor]:
@@ -235,6 +283,8 @@ def heads(layout: str, hidden: int) -> dict[str, torch.Tensor]:
             "score.0.weight": (hidden, hidden), "score.0.bias": (hidden,), "score.2.weight": (1, hidden),
             "score.2.bias": (1,),
         },
+        "reward-head-file": {"reward_head.weight": (1, hidden), "reward_head.bias": (1,)},
+        "ursa": {"score.weight": (1, hidden), "score.bias": (1,)},
         "value-head": {"v_head.summary.weight": (1, hidden), "v_head.summary.bias": (1,)},
         "three-classes": {"score_head.weight": (3, hidden), "score_head.bias": (3,)},
         "ensemble": {

@@ -166,6 +166,7 @@ class StepEncoder:
         if not step.text and step.kind == "action":
             raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
         record = self.record
+        self.text.look(step.images)
         if record.tokenise != "segment":
             return list(self._text_ids("", "", step.text, step.kind, self.place(n)))
         if n > 1:

@@ -50,6 +50,7 @@ class PassEncoder:
             InputError: a scored step is empty, or lost where the record says to refuse.
         """
         for step in steps:
+            self.text.look(step.images)
             if not step.text and step.kind == "action":
                 raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
         if self.record.tokenise == "prefix":

@@ -14,6 +14,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from stepreward.core.errors import ModelError
 from stepreward.score.checkpoints.row import Head
 from stepreward.score.heads import build_head, mean_head, split_head, token_head
+from stepreward.score.language_part import language_config, language_weights
 from stepreward.score.model import StepRewardModel
 from stepreward.score.record import EncoderRecord
 from stepreward.score.weights import State, find, read_json, read_weights
@@ -35,7 +36,7 @@ def load_public(folder: Path, record: EncoderRecord, head: Head, dtype: torch.dt
     Raises:
         ModelError: it cannot be read, or is not laid out as said.
     """
-    state, tokenizer = read_weights(folder), load_tokenizer(folder)
+    state, tokenizer = language_weights(read_weights(folder), load_config(folder)), load_tokenizer(folder)
     rest, own = split_head(state) if head == "weights" else (state, {})
     if head == "weights":
         module = build_head(own, record)
@@ -76,17 +77,23 @@ def label_ids(record: EncoderRecord, tokenizer: Any) -> list[int]:
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer as it was saved: one of a generic class is not rebuilt by the rules of the model's family.
 
+    One whose class is Python code beside it is read from its `tokenizer.json`; that code is not run.
+
     Raises:
         ModelError: there is none.
     """
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         folder = _adapter_base(folder)
     try:
-        generic = get_tokenizer_config(str(folder)).get("tokenizer_class") in _GENERIC
-        kind = PreTrainedTokenizerFast if generic else AutoTokenizer
+        saved = get_tokenizer_config(str(folder))
+        coded = "auto_map" in saved and (folder / "tokenizer.json").is_file()
+        kind = PreTrainedTokenizerFast if coded or saved.get("tokenizer_class") in _GENERIC else AutoTokenizer
         return kind.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot load the tokenizer of {folder}: {str(error).strip().splitlines()[0]}") from error
+        reason = str(error).strip().splitlines()[0]
+        if "custom code" in reason:
+            reason = "it is Python code, which is not run: save it as tokenizer.json in that folder where you trust it"
+        raise ModelError(f"cannot load the tokenizer of {folder}: {reason}") from error
 
 
 def _adapter_base(folder: Path) -> Path:
@@ -104,7 +111,9 @@ def load_config(folder: Path) -> Any:
     """
     folder = folder if (folder / "config.json").is_file() else _adapter_base(folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        config = language_config(read_json(folder / "config.json")) or AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot load the configuration of {folder}: {str(error).strip().splitlines()[0]}") from error
     if type(config) not in MODEL_MAPPING:

@@ -33,6 +33,18 @@ class RecipeText:
         if record.template in ("turns", "messages"):
             self._check_messages()
 
+    def look(self, images: object) -> None:
+        """Checks that nothing is to be seen, where the record says so.
+
+        Raises:
+            ModelError: there are images.
+        """
+        if images and self.record.images == "refused":
+            raise ModelError(
+                "there are images, and only the language model of this checkpoint is loaded here, not its image tower: "
+                "drop the images, or score them with the checkpoint's own code"
+            )
+
     def cleaned(self, text: str) -> str:
         """A step's text as the recipe wants it."""
         for how in self.record.clean:
@@ -68,6 +80,7 @@ class RecipeText:
 
     def prompt(self, problem: Problem) -> str:
         """`prompt_format` filled in; a tokenizer without a first token has none to put there."""
+        self.look(problem.meta.get("images"))
         return _filled(self.record.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
 
     def messages(self, problem: Problem, body: str = "") -> list[dict[str, str]]:
@@ -77,6 +90,7 @@ class RecipeText:
         the first step, which stands in that message.
         """
         record = self.record
+        self.look(problem.meta.get("images"))
         made = [dict(m) for m in problem.messages]
         if isinstance(problem.prompt, str) or record.prompt_format not in ("{prompt}", "{prompt}\n"):
             # The line break of the plain default is no part of a message.

@@ -18,6 +18,8 @@ State = dict[str, torch.Tensor]
 
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 _ADAPTER = "base_model.model."
+_HEAD_FILE = "reward_head.pt"
+"""A linear head beside the weights of its backbone."""
 
 
 def find(name: str | Path, *, weights: bool = True) -> Path:
@@ -40,9 +42,9 @@ def find(name: str | Path, *, weights: bool = True) -> Path:
             "a folder in transformers format, or a hub name such as Qwen/Qwen2.5-Math-PRM-7B"
         )
     try:
-        found = Path(snapshot_download(text, allow_patterns=[*_SMALL, *["*.safetensors"] * weights]))
+        found = Path(snapshot_download(text, allow_patterns=[*_SMALL, *["*.safetensors", _HEAD_FILE] * weights]))
         if weights and not list(found.glob("*.safetensors")):
-            found = Path(snapshot_download(text, allow_patterns=[*_SMALL, "pytorch_model*.bin"]))
+            found = Path(snapshot_download(text, allow_patterns=[*_SMALL, "pytorch_model*.bin", _HEAD_FILE]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"cannot fetch {text!r} from the hub: {reason}; download it and pass its folder") from error
@@ -70,7 +72,10 @@ def read_weights(folder: Path) -> State:
     """
     if (folder / "adapter_config.json").is_file():
         return _merged(folder)
-    return {key.removeprefix("pretrained_model."): value for key, value in _files(folder).items()}
+    state = {key.removeprefix("pretrained_model."): value for key, value in _files(folder).items()}
+    if (folder / _HEAD_FILE).is_file():
+        state |= {f"reward_head.{key}": value for key, value in _file(folder / _HEAD_FILE).items()}
+    return state
 
 
 def _files(folder: Path) -> State:

@@ -36,6 +36,23 @@ flawed logic.
 ** Sotluion **
 {step}"""
 
+_VISUAL = """You are an advanced AI assistant, designed to serve as a process supervision model. In this task, I will \
+provide a problem statement followed by the first step of the solution process. For each subsequent turn, I will give \
+you a new step in the solution. Your role is to assess whether the solution process is correct up to the current step.
+
+- In the **first round**, I will input the problem and the first step of the solution process.
+- In **each subsequent round**, I will provide the next step in the solution.
+
+For each step, you should:
+
+- Respond with **"+"** if you believe the solution process is correct up to this step.
+- Respond with **"-"** if you detect any issues or errors in the process up to this step.
+
+Please note:
+- Only respond with **"+"** or **"-"**. Do not provide any additional explanations, comments, or justifications.
+
+Your task is to verify the accuracy and correctness of each step in the given solution process."""
+
 ROWS = (
     Checkpoint(
         ("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", "RLHFlow/Llama3.1-8B-PRM-Mistral-Data"),
@@ -61,5 +78,24 @@ ROWS = (
         head="tokens",
         golden=(0.9099470376968384, 0.9997847676277161, 0.012338237836956978),
         notes="'Sotluion' is how it was trained.",
+    ),
+    Checkpoint(
+        ("OpenGVLab/VisualPRM-8B", "OpenGVLab/VisualPRM-8B-v1_1"),
+        replace(
+            _TURNS,
+            system=_VISUAL,
+            prompt_format="### Question:\n{prompt}\n\n### Solution Process:\n{step}",
+            clean=("chomp",),
+            label_tokens=("\n+", "\n-"),
+            images="refused",
+            threshold=0.85,
+        ),
+        "its modeling_internvl_chat.py; repository InternVL tools/reasoning_data_pipeline; arXiv:2503.10291",
+        head="tokens",
+        architectures=("InternVLRewardModel",),
+        notes="Its language model alone, for problems without images; its image tower is not loaded. Not checked on "
+        "its own weights: that its tokenizer, which is Python code, equals a tokenizer.json made of it, and that its "
+        "configuration holds the system message of its training code, which stands here. Labels are the tokens '+' and "
+        "'-' without a space before them.",
     ),
 )

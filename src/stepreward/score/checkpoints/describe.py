@@ -32,8 +32,9 @@ stepreward.load(folder, record=replace(by_name("trl-prm").record, separator="\\n
 Steps may come with the line breaks between them: `chomp` and `strip` take them off where the recipe has none. A step
 whose position is lost, past the longest input or in a separator that melts into its text, has no score (NaN).
 
-Not here: models that write a judgement (ThinkPRM, GenPRM, R-PRM, Web-Shepherd), models that see images (VisualPRM,
-URSA-RM), and ReasonFlux-PRM-1.5B, which scores whole solutions.
+Of models that see images (VisualPRM, URSA-RM) the language model alone is loaded: problems without images are scored,
+those with images are refused. Not here: models that write a judgement (ThinkPRM, GenPRM, R-PRM, Web-Shepherd,
+GroundedPRM).
 
 ## In a vLLM server
 

@@ -88,4 +88,22 @@ ROWS = (
         "repository TDRM prm_evaluation/src/rewarding/get_reward_math_prm_filter.py; arXiv:2509.15110",
         notes="The chat is tokenised as text, so a tokenizer that adds a first token adds a second one, as there.",
     ),
+    Checkpoint(
+        ("Gen-Verse/ReasonFlux-PRM-1.5B",),
+        EncoderRecord(
+            prompt_format="{prompt}",
+            tokenise="prefix",
+            special_tokens=True,
+            clean=("chomp",),
+            later_format="{previous}\n\n{step}",
+            between="\n\n",
+            separator="",
+            separator_token=False,
+            max_length=2048,
+            too_long="cut",
+        ),
+        "repository ReasonFlux ReasonFlux_PRM/README.md and utils/rm_utils.py; arXiv:2506.18896",
+        notes="It scores whole solutions: a step's score is that of the solution that ends there, which it was not "
+        "trained on. Nothing stands between question and solution. Its head is a file of its own, reward_head.pt.",
+    ),
 )

@@ -5,6 +5,13 @@ from __future__ import annotations
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.record import EncoderRecord
 
+_URSA = """<|im_start|>system
+You are a helpful assistant.<|im_end|>
+<|im_start|>user
+You are given a problem and a step-by-step solution. You need to check the correctness of each step.
+Question:{prompt}
+"""
+
 ROWS = (
     Checkpoint(
         ("Windy0822/PQM",),
@@ -70,5 +77,45 @@ ROWS = (
         "arXiv:2502.18407",
         notes="Not checked against its code, which could not be read: the chat up to an action, read at the end of "
         "its message. Scores are bare numbers.",
+    ),
+    Checkpoint(
+        (
+            "rl-llm-agent/Llama-3.2-3B-Instruct-reward-alfworld-iter0",
+            "rl-llm-agent/Llama-3.2-3B-Instruct-reward-alfworld-iter1",
+            "rl-llm-agent/Llama-3.2-1B-Instruct-reward-alfworld-iter0-iter1",
+        ),
+        EncoderRecord(
+            template="messages",
+            tokenise="segment",
+            prompt_format="{prompt}",
+            separator="",
+            separator_token=False,
+            max_length=2048,
+            too_long="drop",
+        ),
+        "repository agent_prm src/agent_prm/critics/open_instruct_critic.py and scripts/train/rm.py; arXiv:2502.10325",
+        notes="There each decision is a problem of its own: the prompt is its template filled with task, history, "
+        "observation and candidate actions, the one step is 'REASON:\\n...\\nACTION:\\n...'. Later messages, "
+        "which are scored here too, are beyond what it was trained on. Its critics return the logit; it is trained "
+        "with a logistic loss, whose probability is given here.",
+    ),
+    Checkpoint(
+        ("URSA-MATH/URSA-RM-8B",),
+        EncoderRecord(
+            prompt_format=_URSA,
+            tokenise="joined",
+            clean=("unnumber", "strip"),
+            step_format="Step {n}: {step}",
+            between="\n",
+            separator=" и",
+            images="refused",
+            too_long="drop",
+        ),
+        "repository URSA-MATH inference/prm_infer_score.py and models/ursa_model/modeling_ursa.py; arXiv:2501.04686",
+        architectures=("UrsaForTokenClassification",),
+        notes="Its language model alone, for problems without images; its image tower is not loaded, and its published "
+        "use has an image before every question. The tag goes behind each step, where its script looks for 'Step 1', "
+        "'Step 2' in the text and also cuts steps that mention another one. Not checked on its own weights: that its "
+        "configuration's chat template is that of Qwen2.5.",
     ),
 )
