@@ -6,12 +6,16 @@ import inspect
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app, main
+from stepreward.policies.loading import resolve
 
 FAST = {
     "label": "--samples 4 --set n=4",
@@ -27,6 +31,15 @@ def example(command: str) -> str:
     found = re.search(r"^Example: stepreward (.*)$", documented, re.MULTILINE)
     assert found, f"{command} has no example"
     return found[1]
+
+
+def trl_model(folder: Path) -> None:
+    """Writes a small random model in the layout of TRL's PRMTrainer."""
+    torch.manual_seed(0)
+    small = resolve("builtin:arithmetic")
+    model = AutoModelForTokenClassification.from_config(AutoConfig.from_pretrained(small, num_labels=2))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(small).save_pretrained(folder)
 
 
 def invoke(line: str) -> str:

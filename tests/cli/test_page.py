@@ -13,6 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app
+from tests.cli.running import trl_model
 
 pytestmark = pytest.mark.xdist_group("commands")
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, text in FILES:
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text(text)
+    trl_model(place / "trl-model")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for line, _ in examples():

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.inputs import scorer_at
+from stepreward.cli.recipes import Recipe
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
@@ -43,6 +44,7 @@ def measure(
     settings: dict[str, Any],
     *,
     strict: bool,
+    recipe: Recipe | None = None,
 ) -> dict[str, Any]:
     """Runs a benchmark for each scorer.
 
@@ -54,6 +56,7 @@ def measure(
         device: of a checkpoint.
         settings: of the benchmark.
         strict: raise at the first bad row.
+        recipe: how checkpoints are scored, where they do not tell.
 
     Raises:
         InputError: nothing can be read, or there is nothing to score with.
@@ -73,7 +76,7 @@ def measure(
     made = {}
     for name in names:
         mine = [item for item in items if name in item.scores] if name in recorded else items
-        scorer = _scorer(name, mine, device, recorded=name in recorded)
+        scorer = _scorer(name, mine, device, recipe, recorded=name in recorded)
         result: BenchResult = method.take({"scorer": scorer, "data": mine}, **settings)
         made[name] = result.to_json() | {"rows": len(mine)}
     printed = [
@@ -96,13 +99,15 @@ class _Recorded:
         raise InputError(f"some comparisons have no score of {self.name}", remedy="leave them out")
 
 
-def _scorer(name: str, items: Sequence[Annotated | Comparison], device: str, *, recorded: bool) -> Scorer:
+def _scorer(
+    name: str, items: Sequence[Annotated | Comparison], device: str, recipe: Recipe | None, *, recorded: bool
+) -> Scorer:
     if recorded:
         solutions = [item for item in items if isinstance(item, Annotated)]
         return RecordedScorer(solutions, name) if solutions else _Recorded(name)
     if name in BASELINES:
         return BASELINES[name]()
-    return scorer_at(Path(name), device)
+    return scorer_at(Path(name), device, recipe)
 
 
 def _read(data: Path, form: str, *, strict: bool) -> list[Any]:

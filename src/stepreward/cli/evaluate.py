@@ -17,6 +17,7 @@ from rich.table import Table
 
 from stepreward.cli.benchmark import measure, show
 from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions, scorer_at
+from stepreward.cli.recipes import LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.catalog import aggregate as aggregates
@@ -69,6 +70,8 @@ def evaluate(
         typer.Option(help=f"Who reads answers and outcomes that the rows do not state: {', '.join(GRADERS)}."),
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of splits and bootstraps.")] = 0,
+    like: LikeFlag = "",
+    record: RecordFlag = None,
     device: Annotated[str, typer.Option(help="Torch device of the model.")] = "cpu",
     strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
@@ -80,13 +83,14 @@ def evaluate(
 
     Example: stepreward evaluate --data labels/labels.parquet --model model
     """
+    recipe = recipe_of(like, record, needed=model is not None or bool(scorer))
     if benchmark:
         protocol = bench[benchmark]
         given = [*shortcut(protocol, "--threshold", threshold, "threshold"), *(settings or ())]
         (own,) = read_settings(given, protocol)
         names = [*(scorer or ()), *([str(model)] if model is not None else ())]
         with blamed_on_settings(protocol):
-            measured = measure(benchmark, data, form, names, device, own, strict=strict)
+            measured = measure(benchmark, data, form, names, device, own, strict=strict, recipe=recipe)
         typer.echo(json.dumps(measured)) if json_output else show(measured, _FILE_WIDTH)
         return
     if scorer or settings:
@@ -97,7 +101,7 @@ def evaluate(
     if judge is not None:
         items = [_judged(item, judge) for item in items]
     if model is not None:
-        items = _scored(items, scorer_at(model, device))
+        items = _scored(items, scorer_at(model, device, recipe))
     names = list(dict.fromkeys(name for item in items for name in item.scores))
     if not names:
         raise InputError("the rows hold no step scores", source=data, remedy="pass --model, or recorded scores")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from stepreward.cli.recipes import Recipe, mark
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Grader, Policy
@@ -73,8 +74,10 @@ def problems_of(path: Path) -> list[Problem]:
     return made
 
 
-def scorer_at(model: Path, device: str, *, cache_tokens: int = 0) -> DiscriminativeScorer | ImplicitScorer:
-    """A checkpoint of stepreward or a public one, a folder or a hub name, on a device.
+def scorer_at(
+    model: Path, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0
+) -> DiscriminativeScorer | ImplicitScorer:
+    """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, scored as a recipe says.
 
     Raises:
         InputError: there is no such device.
@@ -86,7 +89,10 @@ def scorer_at(model: Path, device: str, *, cache_tokens: int = 0) -> Discriminat
         raise InputError(f"torch knows no device {device!r}", remedy="pass cpu, cuda or cuda:0") from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} is not here", remedy="pass --device cpu; see `stepreward doctor`")
-    return load(model, device=device, cache_tokens=cache_tokens)
+    like, record = (recipe or Recipe()).read(model)
+    scorer = load(model, like=like, record=record, device=device, cache_tokens=cache_tokens)
+    scorer.name += mark(like, record)
+    return scorer
 
 
 def hold_problems(path: Path) -> bool:

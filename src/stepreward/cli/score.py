@@ -11,14 +11,17 @@ from typing import Annotated
 import typer
 
 from stepreward.cli.inputs import scorer_at
+from stepreward.cli.recipes import LikeFlag, RecordFlag, recipe_of
 from stepreward.core.errors import InputError
 
 
 def score(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder, such as runs/demo/model.")],
+    model: Annotated[Path, typer.Option(help="Checkpoint folder, such as runs/demo/model, or a hub name.")],
     data: Annotated[
         Path | None, typer.Option(help='JSONL rows {"question": ..., "steps": [...]}; standard input if left out.')
     ] = None,
+    like: LikeFlag = "",
+    record: RecordFlag = None,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     strict: Annotated[
         bool, typer.Option(help="Stop at the first bad row instead of reporting it and going on.")
@@ -28,7 +31,7 @@ def score(
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
-    scorer = scorer_at(model, device)
+    scorer = scorer_at(model, device, recipe_of(like, record))
     source = data if data is not None else Path("standard input")
     bad = 0
     for number, line in _lines(data):

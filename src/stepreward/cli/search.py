@@ -14,13 +14,14 @@ from rich.table import Table
 
 from stepreward.cli.inputs import GRADERS, grader_by_name, policy_at, problems_of, scorer_at
 from stepreward.cli.progress import StageProgress
+from stepreward.cli.recipes import LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
 from stepreward.core.driver import Driver, Finished
 from stepreward.core.errors import InputError, StoreError
-from stepreward.core.flows import Budget, Grader
+from stepreward.core.flows import Budget, Grader, Scorer
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.statistics import bootstrap
@@ -55,6 +56,8 @@ def search(
     ] = None,
     grader: Annotated[str, typer.Option(help=f"Who reads answers: {', '.join(GRADERS)}.")] = "mathematics",
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
+    like: LikeFlag = "",
+    record: RecordFlag = None,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens generated for a problem; the best so far is its answer.")
@@ -80,8 +83,12 @@ def search(
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
     chosen, judge = searches[method], grader_by_name(grader)
+    recipe = recipe_of(like, record, needed=model is not None)
     if compare:
-        _compare(problems, out, model, policy, judge, device, seed, only or [], budgets or [4, 8, 16], json_output)
+        if model is None:
+            raise InputError("a comparison needs a reward model", remedy="pass --model")
+        rated = scorer_at(model, device, recipe, cache_tokens=_CACHE_TOKENS)
+        _compare(problems, out, rated, policy, judge, seed, only or [], budgets or [4, 8, 16], json_output)
         return
     if model is None and method not in _WITHOUT_SCORES:
         raise InputError(f"{method} needs a reward model", remedy="pass --model, or --method majority")
@@ -95,7 +102,7 @@ def search(
     (own,) = read_settings(given, chosen)
     aggregates[own.get("aggregate", "min")]
     rows = problems_of(problems)
-    scorer = None if model is None else scorer_at(model, device, cache_tokens=_CACHE_TOKENS)
+    scorer = None if model is None else scorer_at(model, device, recipe, cache_tokens=_CACHE_TOKENS)
     key = Key.seed(seed).fold("search")
     finished: list[Finished[Found]] = []
     with (
@@ -122,13 +129,10 @@ def search(
 
 
 def _compare(
-    problems: Path, out: Path, model: Path | None, policy: str, judge: Grader, device: str, seed: int,
+    problems: Path, out: Path, scorer: Scorer, policy: str, judge: Grader, seed: int,
     only: list[str], budgets: list[int], json_output: bool,
 ) -> None:  # fmt: skip
     """Runs and shows the comparison."""
-    if model is None:
-        raise InputError("a comparison needs a reward model", remedy="pass --model")
-    scorer = scorer_at(model, device, cache_tokens=_CACHE_TOKENS)
     with StageProgress(quiet=json_output) as progress:
         summary = comparison(
             problems_of(problems), out, policy=policy_at(policy), scorer=scorer, grader=judge, methods=only,

@@ -18,6 +18,7 @@ from stepreward.score.incremental import IncrementalScorer
 from stepreward.score.model import StepRewardModel
 from stepreward.score.packing import narrow, pack, plan
 from stepreward.score.passes import Pass, PassEncoder, grouped, trie
+from stepreward.score.record import EncoderRecord
 
 
 class DiscriminativeScorer:
@@ -57,10 +58,16 @@ class DiscriminativeScorer:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, cache_tokens: int = 0
+        cls,
+        folder: str | Path,
+        *,
+        record: EncoderRecord | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        cache_tokens: int = 0,
     ) -> DiscriminativeScorer:
-        """Loads a checkpoint folder."""
-        model = StepRewardModel.from_pretrained(folder).to(dtype=dtype)
+        """Loads a checkpoint folder, with a record in place of its own where one is given."""
+        model = StepRewardModel.from_pretrained(folder, record).to(dtype=dtype)
         return cls(model, name=str(folder), device=device, cache_tokens=cache_tokens)
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:

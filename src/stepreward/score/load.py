@@ -38,7 +38,7 @@ def load(
     Args:
         name: folder written by `train` or `stepreward run`, folder in transformers format, or hub name.
         like: name of the row to follow where the name does not tell, such as `trl-prm`.
-        record: encoder record, in place of the row's.
+        record: encoder record, in place of the row's or the checkpoint's own.
         head: where labels come from, in place of the row's.
         reference: the reference model of an implicit score, in place of the row's.
         device: torch device.
@@ -50,8 +50,8 @@ def load(
         UnknownNameError: no row is called `like`.
     """
     folder = find(name)
-    if (folder / RECORD_FILE).is_file() and not like and record is None:
-        return DiscriminativeScorer.load(folder, device=device, dtype=dtype, cache_tokens=cache_tokens)
+    if (folder / RECORD_FILE).is_file() and not like:
+        return DiscriminativeScorer.load(folder, record=record, device=device, dtype=dtype, cache_tokens=cache_tokens)
     row = _row(str(name), folder, like, record, head)
     if row.record.readout == "implicit":
         other = reference or row.reference
@@ -100,6 +100,30 @@ def load_served(
     return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities)
 
 
+def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
+    """The record that a checkpoint is scored by where nobody says otherwise, and the name of its row, "" for none.
+
+    Args:
+        name: folder or hub name.
+        like: name of the row to follow.
+
+    Raises:
+        ModelError: there is no such checkpoint.
+        UnknownNameError: no row is called `like`.
+    """
+    folder = find(name, weights=False)
+    if (folder / RECORD_FILE).is_file() and not like:
+        return EncoderRecord.load(folder)[0], ""
+    rows = [by_name(like)] if like else _recognised(str(name), folder)
+    known = len({(row.record, row.head) for row in rows}) == 1
+    return (rows[0].record, rows[0].name) if known else (EncoderRecord(), "")
+
+
+def _recognised(name: str, folder: Path) -> list[Checkpoint]:
+    config = read_json(folder / "config.json")
+    return recognised(name, str(config.get("_name_or_path", "")), config.get("architectures") or [])
+
+
 def _row(name: str, folder: Path, like: str, record: EncoderRecord | None, head: Head | None) -> Checkpoint:
     """The row that a checkpoint is scored by."""
     if like:
@@ -108,11 +132,9 @@ def _row(name: str, folder: Path, like: str, record: EncoderRecord | None, head:
         default: Head = "none" if record.readout == "implicit" else "tokens" if record.label_tokens else "weights"
         return Checkpoint((name,), record, "as told", head or default)
     else:
-        config = read_json(folder / "config.json")
-        architectures = config.get("architectures") or []
-        rows = recognised(name, str(config.get("_name_or_path", "")), architectures)
+        rows = _recognised(name, folder)
         if len({(row.record, row.head) for row in rows}) != 1:
-            raise ModelError(_unsure(folder, architectures, rows))
+            raise ModelError(_unsure(folder, read_json(folder / "config.json").get("architectures") or [], rows))
         row = rows[0]
     return replace(row, record=record or row.record, head=head or row.head)
 
@@ -120,8 +142,10 @@ def _row(name: str, folder: Path, like: str, record: EncoderRecord | None, head:
 def _unsure(folder: Path, architectures: list[str], rows: list[Checkpoint]) -> str:
     what = f"{folder} is a {' or '.join(architectures) or 'model without architectures'}"
     if rows:
-        return f"{what}, as are {', '.join(row.name for row in rows)}: pass like= the one whose recipe it follows"
+        return (
+            f"{what}, as are {', '.join(row.name for row in rows)}: pass like= (--like) the one whose recipe it follows"
+        )
     return (
-        f"{what}, which the table of checkpoints does not know: pass like= a name of the table "
-        "(like='trl-prm' for TRL's PRMTrainer), or record=EncoderRecord(...) that says how it is scored"
+        f"{what}, which the table of checkpoints does not know: pass like= (--like) a name of the table "
+        "('trl-prm' for TRL's PRMTrainer), or record= (--record) an encoder record that says how it is scored"
     )

@@ -151,14 +151,19 @@ class StepRewardModel(nn.Module):
             raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> StepRewardModel:
+    def from_pretrained(cls, folder: str | Path, record: EncoderRecord | None = None) -> StepRewardModel:
         """Reads a checkpoint written by `save_pretrained`; no code and no pickle in it is run.
+
+        Args:
+            folder: the checkpoint.
+            record: in place of its own.
 
         Raises:
             ModelError: the folder is not such a checkpoint.
         """
         folder = Path(folder)
-        record, probe = EncoderRecord.load(folder)
+        own, probe = EncoderRecord.load(folder)
+        record = record or own
         model = cls.from_backbone(folder, record)
         found = model.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         if found != probe:

@@ -99,8 +99,8 @@ class EncoderRecord:
     """What to do with steps that end past `max_length`, or whose separator melts into their text: refuse, leave them
     without a score, or (`prefix` alone) read the last token that fits."""
     images: Literal["ignored", "refused"] = "ignored"
-    """What to do with a problem or step that has images: `refused` where the model was trained to see them, since only
-    its language model is here."""
+    """What to do with images of a problem or step: `refused` where the model was trained to see them, since only its
+    language model is here."""
     aggregation: str = "min"
     """Name of the aggregate that makes one number of a trajectory's scores, where the caller names none."""
     threshold: float = 0.5

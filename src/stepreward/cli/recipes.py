@@ -1,0 +1,71 @@
+"""Flags that say how a model is scored where its name and configuration do not tell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepreward.core.errors import InputError
+from stepreward.score.load import own_record
+from stepreward.score.record import EncoderRecord
+from stepreward.score.record_file import read_record
+
+LikeFlag = Annotated[
+    str, typer.Option("--like", help="Row of the table of checkpoints that the model follows, such as trl-prm.")
+]
+RecordFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--record", help="JSON of the fields of the encoder record that differ from the model's or row's own."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is scored: as a row of the table of checkpoints, by a record in a file, or as it says itself."""
+
+    like: str = ""
+    file: Path | None = None
+
+    def read(self, model: Path) -> tuple[str, EncoderRecord | None]:
+        """The row that a model follows and the record in place of the row's, "" and None where it says itself.
+
+        Raises:
+            InputError: the file is no record.
+            ModelError: there is no such model.
+            UnknownNameError: there is no such row, or no such field.
+        """
+        if self.file is None:
+            return self.like, None
+        record, row = own_record(model, self.like)
+        return row, read_record(self.file, record)
+
+
+def recipe_of(like: str, record: Path | None, *, needed: bool = True) -> Recipe:
+    """What the two flags say.
+
+    Args:
+        like: name of a row, or nothing.
+        record: a file, or nothing.
+        needed: whether there is a model that they can be about.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if (like or record) and not needed:
+        raise InputError("--like and --record say how a model is scored", remedy="pass --model, or drop them")
+    return Recipe(like, record)
+
+
+def mark(like: str, record: EncoderRecord | None) -> str:
+    """What a scorer's name takes on, so that scores by another recipe are not taken for its own."""
+    if record is None:
+        return f" like {like}" if like else ""
+    digest = sha256(json.dumps(asdict(record), sort_keys=True).encode()).hexdigest()[:8]
+    return f" by record {digest}"

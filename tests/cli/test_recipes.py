@@ -1,0 +1,98 @@
+"""--like and --record: a model is scored as a row or a file says, wherever a command loads one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stepreward.score.checkpoints.table import by_name
+from stepreward.score.load import load, own_record
+from stepreward.score.record import EncoderRecord
+from tests.cli.running import invoke, refused, trl_model
+
+ROW = {"question": "Kai has 10 nuts. Kai finds 1 more nuts. How many?", "steps": ["10 + 1 = 11", "Answer: 11"]}
+LIKE = "--model trl --like trl-prm"
+
+
+@pytest.fixture
+def models(inside: Path) -> Path:
+    """The user's folder, with a model in TRL's layout."""
+    if not (inside / "trl").is_dir():
+        trl_model(inside / "trl")
+        (inside / "ask.jsonl").write_text(json.dumps(ROW) + "\n")
+        (inside / "same.json").write_text("{}")
+        (inside / "wrong.json").write_text('{"positive": 0}')
+    return inside
+
+
+def scores(line: str) -> list[float]:
+    made: list[float] = json.loads(invoke(f"score --data ask.jsonl {line}"))["scores"]
+    return made
+
+
+def test_score_follows_a_row_and_a_file_changes_it(models: Path) -> None:
+    like = scores(LIKE)
+    assert like == load(models / "trl", like="trl-prm").score(ROW["question"], ROW["steps"]).tolist()
+    assert scores(f"{LIKE} --record same.json") == like
+    assert scores(f"{LIKE} --record wrong.json") == pytest.approx([1 - score for score in like], abs=1e-6)
+
+
+def test_a_record_changes_what_a_checkpoint_says_of_itself(models: Path) -> None:
+    (models / "value.json").write_text('{"readout": "value"}')
+    own = scores("--model model")
+    assert scores("--model model --record same.json") == own
+    changed = load(models / "model", record=replace(own_record(models / "model")[0], readout="value"))
+    raw = scores("--model model --record value.json")
+    assert raw == changed.score(ROW["question"], ROW["steps"]).tolist() != own
+
+
+def test_the_record_to_begin_with(models: Path) -> None:
+    assert own_record(models / "trl", "trl-prm") == (by_name("trl-prm").record, "trl-prm")
+    assert own_record(models / "trl") == (EncoderRecord(), ""), "its architecture says too little"
+    config = json.loads((models / "trl" / "config.json").read_text())
+    (models / "named").mkdir(exist_ok=True)
+    (models / "named" / "config.json").write_text(json.dumps({**config, "_name_or_path": "Windy0822/PQM"}))
+    assert own_record(models / "named") == (by_name("Windy0822/PQM").record, "Windy0822/PQM")
+
+
+def test_evaluate_and_search_take_them_too(models: Path) -> None:
+    found = "evaluate --data labels/labels.parquet --threshold 0.5 --json"
+    plain, other = (
+        json.loads(invoke(f"{found} {LIKE} {more}"))["scorers"]["model"]["steps"]
+        for more in ("", "--record wrong.json")
+    )
+    assert plain["auroc"] == pytest.approx(1 - other["auroc"])
+    bench = "evaluate --data bench.json --benchmark process-bench --threshold 0.5 --scorer trl --like trl-prm --json"
+    row = {"id": "g-0", "generator": "m", "problem": "2 + 3?", "steps": ["5", "6"], "final_answer_correct": False}
+    (models / "bench.json").write_text(json.dumps([{**row, "label": 1}, {**row, "id": "g-1", "label": -1}]))
+    assert json.loads(invoke(bench))["scorers"].keys() == {"trl"}
+    line = (
+        "search --problems problems.jsonl --grader arithmetic --method best-of-n --samples 2 --out liked.jsonl --json"
+    )
+    invoke(f"{line} {LIKE}")
+    first = [json.loads(one)["scores"] for one in (models / "liked.jsonl").read_text().splitlines()]
+    invoke(f"{line} {LIKE} --record wrong.json")
+    second = [json.loads(one)["scores"] for one in (models / "liked.jsonl").read_text().splitlines()]
+    assert first != second, "what was kept of another recipe is not taken for this one's"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("score --model trl --data ask.jsonl", "pass like= (--like) a name of the table"),
+        ("score --model trl --data ask.jsonl --like trl-prn", "did you mean trl-prm?"),
+        (f"score {LIKE} --data ask.jsonl --record none.json", "none.json: no readable JSON"),
+        ("evaluate --data labels/labels.parquet --like trl-prm", "pass --model, or drop them"),
+        (
+            "search --problems problems.jsonl --out x.jsonl --method majority --record same.json",
+            "pass --model, or drop",
+        ),
+    ],
+)
+def test_mistakes_are_told(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    assert said in refused(line, capsys, monkeypatch)
