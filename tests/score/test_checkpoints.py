@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.score.awkward_texts import CASES, cases
 from tests.score.literal_recipes import RECIPES, cut_at
 from tests.score.tiny_checkpoints import Built, build
 
@@ -23,19 +24,6 @@ from stepreward.score.load import load
 from stepreward.score.model import StepRewardModel
 
 TOLERANCE = 1e-5
-QUESTION = "What is 12 + 5? "
-CASES = {
-    "plain": (QUESTION, ["12 + 5 = 17.", "So the answer is 17."]),
-    "one step": ("What is 2 + 2?", ["4"]),
-    "unicode": (
-        "Naïve café: 漢字 🙂?",
-        ["ünïcode 漢字.", "  leading spaces", "🙂🙂 emoji\nsecond line", "e\u0301 combined"],
-    ),
-    "blank lines": ("What\n\nis it?\n", ["first\n\nsecond. ", "a\n \nb\n\n\nc", "tail:", "x"]),
-    "numbered": ("How many?", ["Step 1: one. ", "step 2: two", "Step 3: {braces} \\boxed{17}"]),
-    "line break first": ("q", ["\nstarts with a line break", "   ", "then"]),
-    "many": ("the quick brown fox", [f"the sum is {i}." for i in range(12)]),
-}
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +62,7 @@ def compare(got: np.ndarray, expected: list[float]) -> None:
 def test_a_row_scores_as_its_published_recipe(row: Checkpoint, built: Callable) -> None:
     recipe, spread = RECIPES[row.name], []
     for one, scorer in built(row):
-        inside = f"before{row.record.separator or row.record.answer or '+'}after"
-        cases = {**CASES, "separator inside": ("q", ["one", inside, "two."])}
-        for name, (question, steps) in cases.items():
+        for name, (question, steps) in cases(row.record).items():
             (answer,) = scorer.score_many([Score(Problem(name, question), tuple(Step(s) for s in steps))])
             expected = recipe.score(one, question, recipe.cleaned(steps))
             assert len(expected) == len(steps)

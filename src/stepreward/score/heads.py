@@ -16,6 +16,11 @@ _NAMES = ("score", "score_head", "v_head.summary", "value_head", "reward_head", 
 """Modules that are a head, with all below them. `score` is what transformers calls it."""
 
 
+def is_head(key: str) -> bool:
+    """Whether a weight of this name belongs to a head."""
+    return any(key.startswith(name + ".") for name in _NAMES)
+
+
 class Ensemble(nn.Module):
     """Many small networks side by side, each with two hidden layers and one output.
 

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from stepreward.score.heads import is_head
 from stepreward.score.weights import State
 
 _INSIDE = "language_model."
@@ -54,8 +55,8 @@ def language_weights(state: State, config: Any) -> State:
     """
     if not any(name.startswith(_INSIDE) for name in state):
         return state
-    # What is left of an image tower has names that no backbone has.
-    inner = {name.removeprefix(_INSIDE): value for name, value in state.items()}
+    kept = (name for name in state if name.startswith(_INSIDE) or is_head(name))
+    inner = {name.removeprefix(_INSIDE): state[name] for name in kept}
     return _as_llama(inner, config) if any(name.endswith(_FUSED) for name in inner) else inner
 
 

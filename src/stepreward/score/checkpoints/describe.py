@@ -13,7 +13,8 @@ _HEAD = """# Checkpoints
 Public reward models are rows of one table: which text they see, what the tokenizer sees at once, where they are
 read and how the logits become a score. Each row is tested against its published recipe, written out by hand in plain
 `transformers` calls, on a tiny random checkpoint of the same architecture, file layout and tokenizer behaviour: scores
-differ by less than 1e-5 in float32. No code of a checkpoint is run, and pickled weights are read as tensors or refused.
+differ by less than 1e-5 in float32 ([row by row](results/checkpoint-parity.md)). No code of a checkpoint is run, and
+pickled weights are read as tensors or refused.
 
 ```text
 import stepreward
@@ -28,6 +29,8 @@ from dataclasses import replace
 from stepreward.score.checkpoints.table import by_name
 stepreward.load(folder, record=replace(by_name("trl-prm").record, separator="\\n\\n"))
 ```
+
+On the command line these are `--like trl-prm` and `--record FILE.json`, a file with the fields that differ.
 
 Steps may come with the line breaks between them: `chomp` and `strip` take them off where the recipe has none. A step
 whose position is lost, past the longest input or in a separator that melts into its text, has no score (NaN).
