@@ -22,6 +22,7 @@ from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score import weights
 from stepreward.score.checkpoints.describe import checkpoints_page
+from stepreward.score.checkpoints.judges import JUDGES
 from stepreward.score.checkpoints.table import CHECKPOINTS, by_name, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord, StepEncoder
@@ -275,6 +276,10 @@ def test_the_page_of_checkpoints_tells_every_row() -> None:
         anchor = re.search(rf"\[{re.escape(row.name)}\]\(#([a-z0-9_-]+)\)", page)
         assert anchor
         assert anchor[1] == slugify(row.name, "-")
+    for judge in JUDGES:
+        assert f"### {judge.name}\n" in page
+        assert judge.notes in page
+    assert "(#verifiers-that-write)" in page
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     made = [eval(block, {"EncoderRecord": EncoderRecord}) for block in blocks]
     assert made == [row.record for row in CHECKPOINTS]

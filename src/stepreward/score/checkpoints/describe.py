@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
+from stepreward.score.checkpoints.judges import JUDGES
 from stepreward.score.checkpoints.table import CHECKPOINTS
 from stepreward.score.record import EncoderRecord
 
@@ -36,8 +37,8 @@ Steps may come with the line breaks between them: `chomp` and `strip` take them 
 whose position is lost, past the longest input or in a separator that melts into its text, has no score (NaN).
 
 Of models that see images (VisualPRM, URSA-RM) the language model alone is loaded: problems without images are scored,
-those with images are refused. Not here: models that write a judgement (ThinkPRM, GenPRM, R-PRM, Web-Shepherd,
-GroundedPRM).
+those with images are refused. Not here: R-PRM, Web-Shepherd and GroundedPRM, which write a judgement; two that do
+[are](#verifiers-that-write).
 
 ## In a vLLM server
 
@@ -51,6 +52,23 @@ scorer.score("1 + 1 = ?", ["1 + 1 = 2"])
 ```
 
 """
+_JUDGES = """
+## Verifiers that write
+
+Some verifiers are asked in a chat and write what they think of each step. Any policy may be the one that writes, a
+local model or one in a server; its answers are sampled, and a step's score is the mean of its verdicts. The prompts are
+those of the authors, tested against scripts, not on their weights.
+
+```text
+from stepreward.policies.local import LocalPolicy
+from stepreward.score.checkpoints.judges import judge_by_name
+from stepreward.score.generative import GenerativeScorer
+policy = LocalPolicy.load("launch/ThinkPRM-1.5B")
+GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 1 = ?", ["1 + 1 = 2"])
+```
+
+With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.score.choosing`, GenPRM's verdict is the
+probability of Yes beside that of No, instead of a sampled word."""
 _SEEN = {
     "step": "each step by itself",
     "segment": "text between added tokens",
@@ -85,4 +103,20 @@ def checkpoints_page() -> str:
         changed = {f.name: getattr(row.record, f.name) for f in fields(row.record)}
         shown = [f"{name}={value!r}" for name, value in changed.items() if value != getattr(blank, name)]
         lines += ["", "```python", "EncoderRecord(", *(f"    {one}," for one in shown), ")", "```"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_judges()])
+
+
+def _judges() -> list[str]:
+    """The part on verifiers that write."""
+    lines = [_JUDGES]
+    for judge in JUDGES:
+        others = ", ".join(f"`{name}`" for name in judge.names[1:])
+        said = {
+            "Also": others,
+            "Source": judge.source,
+            "Asked": "one message a step" if judge.dialogue else "once about all steps",
+            "Labels": " and ".join(f"`{label}`" for label in judge.labels),
+            "Notes": judge.notes,
+        }
+        lines += ["", f"### {judge.name}", "", *(f"- {what}: {value}" for what, value in said.items())]
+    return lines
