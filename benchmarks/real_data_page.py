@@ -203,7 +203,7 @@ best-of-32 {points(results["gaps"]["tool minus control"]["best-of-n:product"])}.
 ## Calibration on the pool
 
 The last step's score as the chance that the answer is right, before and after each calibrator of
-`stepreward.score.calibration`: fitted on a random half of the problems, measured on the other half (250 x 32 samples).
+`stepreward methods calibrate`: fitted on a random half of the problems, measured on the other half (250 x 32 samples).
 "base rate" always predicts the fit half's share of right samples: its ECE is small and it ranks nothing. "minus before"
 is paired, negative where the calibrator helps; the bootstrap resamples problems.
 
