@@ -192,7 +192,7 @@ def calibration(items: Sequence[Annotated], samples: Sampled, key: Key) -> dict[
 
 def _calibrated(scores: Floats, outcome: Floats, fit: np.ndarray[Any, Any], key: Key) -> dict[str, Any]:
     held, truth = scores[~fit], outcome[~fit]
-    made = {m.name: m().fit(scores[fit], outcome[fit]).predict(held) for m in calibrate}
+    made = {m.name: m().fit(scores[fit], outcome[fit]).predict(held) for m in calibrate if m().unbiased}
     made["base rate"] = np.full(held.shape, outcome[fit].mean())
     before = ((made["identity"] - truth) ** 2).mean(axis=1)
     rows = {}

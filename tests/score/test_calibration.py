@@ -23,6 +23,9 @@ from stepreward.score.calibration import Beta, Calibrator, Histogram, Identity, 
 
 each = pytest.mark.parametrize("method", calibrate, ids=lambda m: m.name)
 fitted_shape = pytest.mark.parametrize("method", [m for m in calibrate if m.name != "identity"], ids=lambda m: m.name)
+unbiased = pytest.mark.parametrize(
+    "method", [m for m in calibrate if m.name != "identity" and m().unbiased], ids=lambda m: m.name
+)
 Some = Method[..., Calibrator]
 
 
@@ -39,7 +42,7 @@ def world(n: int, key: Key, *, temperature: float = 1.0, shift: float = 0.0) -> 
 
 
 def test_the_family_has_its_members() -> None:
-    names = ["identity", "temperature", "platt", "beta", "isotonic", "histogram", "venn-abers"]
+    names = ["identity", "temperature", "platt", "beta", "isotonic", "histogram", "venn-abers", "quantile"]
     assert [m.name for m in calibrate] == names
 
 
@@ -163,6 +166,8 @@ def test_all_outcomes_equal_and_one_score(method: Some) -> None:
     expected = {"identity": 0.3, "temperature": expit(logit(0.3) / 100), "isotonic": 0.75, "histogram": 0.75}
     # p_0 = 3/5 and p_1 = 4/5 with the pair added
     expected["venn-abers"] = 0.8 / (1 - 0.6 + 0.8)
+    # The lower decile of 0, 1, 1, 1.
+    expected["quantile"] = 0.0
     assert one[0] == pytest.approx(expected.get(method.name, (3 * 0.8 + 1 / 3) / 4), abs=1e-6)
 
 
@@ -340,7 +345,7 @@ def test_the_scikit_learn_contract(method: Some) -> None:
 # What they are for
 
 
-@fitted_shape
+@unbiased
 def test_held_out_scores_are_better_calibrated(method: Some) -> None:
     # Over-confident by T = 3: logits are three times too large. 4000 pairs to fit, 4000 to measure.
     scores, outcome = world(8000, Key.seed(13), temperature=3.0)

@@ -39,6 +39,8 @@ class Calibrator(BaseEstimator):  # type: ignore[misc]
     """Names of the attributes that `fit` sets."""
     monotone: ClassVar[bool] = True
     """A higher score never gets a lower probability."""
+    unbiased: ClassVar[bool] = True
+    """It aims at the chance of success itself; a cautious one aims below it."""
 
     def fit(self, scores: ArrayLike, outcome: ArrayLike, weights: ArrayLike | None = None) -> Self:
         """Learns the map from scores to the chance of success.

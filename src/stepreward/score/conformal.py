@@ -75,6 +75,7 @@ class VennAbers(Calibrator):
         return float(isotonic_regression(won / mass, sample_weight=mass, y_min=0, y_max=1)[place])
 
 
+@calibrate.method("quantile", note="a lower bound of success rates, for budgets; no chance of success")
 class Quantile(Calibrator):
     """Says what a success rate is at least with a given chance, as a rising line in the score.
 
@@ -89,6 +90,7 @@ class Quantile(Calibrator):
     """
 
     learned = ("slope_", "shift_")
+    unbiased = False
 
     def __init__(self, *, level: float = 0.1) -> None:
         self.level = level
