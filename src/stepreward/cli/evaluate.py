@@ -22,16 +22,19 @@ from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
+from stepreward.core.catalog import calibrate as calibrators
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Grader, Score, Scorer
 from stepreward.core.keys import Key
 from stepreward.core.metrics import ragged
 from stepreward.core.settings import read_settings
 from stepreward.core.statistics import paired_difference
+from stepreward.evaluate.fitting import fit_calibrator
 from stepreward.evaluate.selection import Pool, curves, hits
 from stepreward.evaluate.steps import first_error, step_metrics
 from stepreward.formats.arrays import first_errors, sampled, score_rows
 from stepreward.pipeline.report import percent, points
+from stepreward.score.calibrated import CALIBRATOR_FILE, save_calibrator
 
 _MODEL = "model"
 _AT_ONCE = 256
@@ -69,6 +72,13 @@ def evaluate(
         str,
         typer.Option(help=f"Who reads answers and outcomes that the rows do not state: {', '.join(GRADERS)}."),
     ] = "",
+    calibrate: Annotated[
+        str, typer.Option(help=f"Fit a calibrator of --model's step scores to the labels: {choices(calibrators)}.")
+    ] = "",
+    calibrator: Annotated[
+        Path | None,
+        typer.Option(help="File that --calibrate writes, else one to score with; by default in the model's folder."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of splits and bootstraps.")] = 0,
     like: LikeFlag = "",
     record: RecordFlag = None,
@@ -83,7 +93,15 @@ def evaluate(
 
     Example: stepreward evaluate --data labels/labels.parquet --model model
     """
-    recipe = recipe_of(like, record, needed=model is not None or bool(scorer))
+    recipe = recipe_of(like, record, calibrator, needed=model is not None or bool(scorer))
+    if calibrate:
+        if model is None or benchmark:
+            raise InputError("--calibrate is about --model and labels", remedy="pass --model, and no --benchmark")
+        items = list(read_solutions(data, form, strict=strict))
+        _calibrate(
+            model, scorer_at(model, device, recipe, calibrated=False), items, calibrate, calibrator, seed, json_output
+        )
+        return
     if benchmark:
         protocol = bench[benchmark]
         given = [*shortcut(protocol, "--threshold", threshold, "threshold"), *(settings or ())]
@@ -114,6 +132,28 @@ def evaluate(
     if all(set(made) == {"solutions"} for made in outcome["scorers"].values()):
         raise InputError("the rows hold no labels, first errors or groups", source=data, remedy="label them first")
     typer.echo(json.dumps(outcome, allow_nan=False)) if json_output else _print(outcome)
+
+
+def _calibrate(
+    model: Path, scorer: Scorer, items: Sequence[Solution], method: str, out: Path | None, seed: int, json_output: bool
+) -> None:
+    """Fits a calibrator, says what it is worth, and keeps it."""
+    scored = _scored(items, scorer)
+    path = out or model / CALIBRATOR_FILE
+    if out is None and not model.is_dir():
+        raise InputError(f"{model} is no folder that could keep a calibrator", remedy="pass --calibrator FILE")
+    labels, problems = ragged([item.labels for item in items]), [item.trajectory.problem.id for item in items]
+    key = Key.seed(seed).fold("calibrate")
+    fitted = fit_calibrator(calibrators[method], score_rows(scored, _MODEL), labels, problems, key)
+    save_calibrator(fitted.calibrator, path)
+    if json_output:
+        typer.echo(json.dumps({"calibrator": str(path), "method": method, **fitted.to_json()}, allow_nan=False))
+        return
+    before, after, change = (
+        f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in (fitted.before, fitted.after, fitted.change)
+    )
+    typer.echo(f"{path}: {method} on {fitted.pairs:,} steps of {fitted.problems:,} problems")
+    typer.echo(f"Brier score on problems not fitted on: {before} before, {after} after, change {change}")
 
 
 def _scored(items: Sequence[Solution], scorer: Scorer) -> list[Solution]:

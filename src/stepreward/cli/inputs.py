@@ -27,6 +27,7 @@ from stepreward.label.run import load_labels
 from stepreward.pipeline.world import read_problems
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.local import LocalPolicy
+from stepreward.score.calibrated import CalibratedScorer, read_calibrator
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
@@ -75,9 +76,11 @@ def problems_of(path: Path) -> list[Problem]:
 
 
 def scorer_at(
-    model: Path, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0
-) -> DiscriminativeScorer | ImplicitScorer:
+    model: Path, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0, calibrated: bool = True
+) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer:
     """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, scored as a recipe says.
+
+    Scores are mapped by the recipe's calibrator, or else by the one in its folder, unless not `calibrated`.
 
     Raises:
         InputError: there is no such device.
@@ -89,9 +92,13 @@ def scorer_at(
         raise InputError(f"torch knows no device {device!r}", remedy="pass cpu, cuda or cuda:0") from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} is not here", remedy="pass --device cpu; see `stepreward doctor`")
-    like, record = (recipe or Recipe()).read(model)
-    scorer = load(model, like=like, record=record, device=device, cache_tokens=cache_tokens)
+    recipe = recipe or Recipe()
+    like, record = recipe.read(model)
+    own = calibrated and recipe.calibrator is None
+    scorer = load(model, like=like, record=record, device=device, cache_tokens=cache_tokens, calibrated=own)
     scorer.name += mark(like, record)
+    if calibrated and recipe.calibrator is not None:
+        return CalibratedScorer(scorer, read_calibrator(recipe.calibrator))
     return scorer
 
 

@@ -25,6 +25,13 @@ RecordFlag = Annotated[
     ),
 ]
 
+CalibratorFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibrator", help="Calibrator of the scores, of `evaluate --calibrate`; one in the model's folder else."
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -32,6 +39,8 @@ class Recipe:
 
     like: str = ""
     file: Path | None = None
+    calibrator: Path | None = None
+    """Of the scores, in place of the model's own."""
 
     def read(self, model: Path) -> tuple[str, EncoderRecord | None]:
         """The row that a model follows and the record in place of the row's, "" and None where it says itself.
@@ -47,20 +56,21 @@ class Recipe:
         return row, read_record(self.file, record)
 
 
-def recipe_of(like: str, record: Path | None, *, needed: bool = True) -> Recipe:
-    """What the two flags say.
+def recipe_of(like: str, record: Path | None, calibrator: Path | None = None, *, needed: bool = True) -> Recipe:
+    """What the flags say.
 
     Args:
         like: name of a row, or nothing.
-        record: a file, or nothing.
+        record, calibrator: files, or nothing.
         needed: whether there is a model that they can be about.
 
     Raises:
         InputError: there is no such model.
     """
-    if (like or record) and not needed:
-        raise InputError("--like and --record say how a model is scored", remedy="pass --model, or drop them")
-    return Recipe(like, record)
+    if (like or record or calibrator) and not needed:
+        what = "--like, --record and --calibrator say how a model is scored"
+        raise InputError(what, remedy="pass --model, or drop them")
+    return Recipe(like, record, calibrator)
 
 
 def mark(like: str, record: EncoderRecord | None) -> str:

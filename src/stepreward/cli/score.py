@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stepreward.cli.inputs import scorer_at
-from stepreward.cli.recipes import LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.core.errors import InputError
 
 
@@ -22,6 +22,7 @@ def score(
     ] = None,
     like: LikeFlag = "",
     record: RecordFlag = None,
+    calibrator: CalibratorFlag = None,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     strict: Annotated[
         bool, typer.Option(help="Stop at the first bad row instead of reporting it and going on.")
@@ -31,7 +32,7 @@ def score(
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
-    scorer = scorer_at(model, device, recipe_of(like, record))
+    scorer = scorer_at(model, device, recipe_of(like, record, calibrator))
     source = data if data is not None else Path("standard input")
     bad = 0
     for number, line in _lines(data):

@@ -14,12 +14,12 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Grader, Policy, Scorer
+from stepreward.core.json_file import write_json
 from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate
 from stepreward.core.types import Problem
 from stepreward.evaluate.attempts import pass_at_k
 from stepreward.evaluate.costs import CostCurves, Spending, accuracy_against_cost
-from stepreward.pipeline.folder import write_json
 from stepreward.pipeline.report import percent, points
 from stepreward.report.costs import cost_plot
 from stepreward.report.page import MISSING, Page, Section, Table, write

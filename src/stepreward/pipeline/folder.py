@@ -9,40 +9,13 @@ stages/NAME.json  the numbers of a finished stage, with its seconds
 from __future__ import annotations
 
 import json
-import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.errors import InputError, StoreError
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes JSON in one move: a reader, or a kill, never sees half of it. NaN, not measured, becomes null.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
-    unfinished = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(_plain(content), file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}; choose a writable folder with free space") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+from stepreward.core.errors import InputError
+from stepreward.core.json_file import plain, write_json
 
 
 class RunFolder:
@@ -88,7 +61,7 @@ class RunFolder:
         numbers: dict[str, Any] = dict(compute())
         numbers.setdefault("seconds", round(time.perf_counter() - start, 3))
         # A stage that was just run returns what a resumed run would read.
-        numbers = _plain(numbers)
+        numbers = plain(numbers)
         write_json(path, numbers)
         return numbers
 

@@ -20,9 +20,9 @@ from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.flows import Propose
+from stepreward.core.json_file import write_json
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.pipeline.folder import write_json
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise
 from stepreward.policies import loading
 from stepreward.policies.local import LocalPolicy

@@ -16,6 +16,7 @@ from stepreward.core.answer_log import AnswerLog
 from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Bill, Grader
+from stepreward.core.json_file import write_json
 from stepreward.core.keys import Key
 from stepreward.core.metrics import ragged
 from stepreward.core.statistics import bootstrap, paired_difference
@@ -24,7 +25,7 @@ from stepreward.core.types import Labels, Trajectory
 from stepreward.evaluate.selection import curves, hits
 from stepreward.evaluate.steps import first_error, label_error, step_metrics
 from stepreward.pipeline import stages
-from stepreward.pipeline.folder import RunFolder, write_json
+from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.report import build_page
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World, open_world

@@ -9,6 +9,7 @@ import torch
 
 from stepreward.core.errors import ModelError
 from stepreward.core.servers import Server
+from stepreward.score.calibrated import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.row import Checkpoint, Head
 from stepreward.score.checkpoints.table import by_name, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
@@ -29,7 +30,8 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     cache_tokens: int = 0,
-) -> DiscriminativeScorer | ImplicitScorer:
+    calibrated: bool = True,
+) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer:
     """Loads a scorer from a checkpoint folder or a hub name.
 
     A checkpoint of stepreward says itself how it is scored. A public one is looked up in the table of checkpoints by
@@ -44,12 +46,23 @@ def load(
         device: torch device.
         dtype: of the weights.
         cache_tokens: tokens of growing trees that are kept between calls.
+        calibrated: map scores by the calibrator in the checkpoint's folder, where there is one.
 
     Raises:
         ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
         UnknownNameError: no row is called `like`.
     """
     folder = find(name)
+    scorer = _bare(name, folder, like, record, head, reference, device, dtype, cache_tokens)
+    kept = folder / CALIBRATOR_FILE
+    return CalibratedScorer(scorer, read_calibrator(kept)) if calibrated and kept.is_file() else scorer
+
+
+def _bare(
+    name: str | Path, folder: Path, like: str, record: EncoderRecord | None, head: Head | None, reference: str | Path,
+    device: str, dtype: torch.dtype, cache_tokens: int,
+) -> DiscriminativeScorer | ImplicitScorer:  # fmt: skip
+    """The scorer without a calibrator."""
     if (folder / RECORD_FILE).is_file() and not like:
         return DiscriminativeScorer.load(folder, record=record, device=device, dtype=dtype, cache_tokens=cache_tokens)
     row = _row(str(name), folder, like, record, head)

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.cache_utils import Cache
 
 from stepreward.core.errors import ModelError, StoreError
+from stepreward.score.calibrated import CALIBRATOR_FILE
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.heads import build_head, head_state
 from stepreward.score.packing import PackedBatch
@@ -135,7 +136,7 @@ class StepRewardModel(nn.Module):
         return read_out(self.record, logits)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a checkpoint: standard transformers files, the head, the record.
+        """Writes a checkpoint: standard transformers files, the head, the record. A calibrator of other weights goes.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -143,6 +144,7 @@ class StepRewardModel(nn.Module):
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
             self.backbone.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             save_file(head_state(self.head), folder / HEAD_FILE)

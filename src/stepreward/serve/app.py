@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from stepreward.core.errors import ModelError, SteprewardError
+from stepreward.score.calibrated import CalibratedScorer
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.token_outputs import TokenOutputs
 from stepreward.serve.chat import chat_routes, model_routes
@@ -81,7 +82,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
 def _outputs(served: Served) -> TokenOutputs | None:
     """Head outputs at tokens, where the scorer is a model in this process whose tokens show all that it reads."""
-    scorer = served.scorer
+    scorer = served.scorer.scorer if isinstance(served.scorer, CalibratedScorer) else served.scorer
     if not isinstance(scorer, DiscriminativeScorer):
         return None
     try:
