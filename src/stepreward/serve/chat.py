@@ -19,10 +19,11 @@ from starlette.types import Receive, Scope, Send
 from stepreward.core.driver import Finished
 from stepreward.core.errors import SteprewardError, UnknownNameError
 from stepreward.core.keys import Key
+from stepreward.core.sampling import shaped
 from stepreward.core.types import Problem
 from stepreward.search.found import Found
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer
-from stepreward.serve.planning import Plan, names, plan, shaped
+from stepreward.serve.planning import Plan, names, plan
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest, Message
 

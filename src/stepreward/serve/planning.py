@@ -1,25 +1,21 @@
-"""From a request to a search: which method, with which settings, and how its questions are shaped."""
+"""From a request to a search: which method, with which settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl
 
 import stepreward.search as _search  # registers the searches
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
-from stepreward.core.errors import BudgetExhausted, InputError, UnknownNameError
-from stepreward.core.flows import Continuation, Flow, Propose, Question
+from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.settings import read_settings
-from stepreward.core.types import Step
 from stepreward.serve.errors import ApiError
 from stepreward.serve.shapes import ChatRequest
 
 assert _search
-T = TypeVar("T")
 MOST = 100_000
 """Of any whole-number setting: what a request spends is limited elsewhere, this keeps loops short."""
 
@@ -66,48 +62,6 @@ def plan(request: ChatRequest, name: str, method: str, settings: Mapping[str, An
     return Plan(chosen, own)
 
 
-def shaped(
-    flow: Flow[T], *, temperature: float | None = None, top_p: float | None = None, max_tokens: int | None = None
-) -> Flow[T]:
-    """The same flow, its continuations sampled as told and its answers at most `max_tokens` long.
-
-    A prefix that has reached the limit is not asked about: its continuations are cut before they begin. Tokens of the
-    steps of one continuation are told apart by their ids, or by their share of its text.
-    """
-    length: dict[tuple[object, ...], float] = {}
-    move: Callable[[], Sequence[Question]] = partial(next, flow)
-    try:
-        while True:
-            try:
-                questions = move()
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            asked = [
-                replace(q, temperature=temperature, top_p=top_p) if isinstance(q, Propose) else q for q in questions
-            ]
-            limits = [_left(q, length, max_tokens) for q in asked]
-            open_ = [
-                replace(q, max_tokens=_least(q.max_tokens, left)) if isinstance(q, Propose) else q
-                for q, left in zip(asked, limits, strict=True)
-                if left is None or left > 0
-            ]
-            try:
-                answered = iter((yield open_) if open_ else ())
-            except BudgetExhausted as error:
-                move = partial(flow.throw, error)
-                continue
-            answers = [
-                next(answered) if left is None or left > 0 else [Continuation((), False, 0, truncated=True)] * q.n  # type: ignore[union-attr]
-                for q, left in zip(asked, limits, strict=True)
-            ]
-            if max_tokens is not None:
-                _measure(length, asked, answers)
-            move = partial(flow.send, answers)
-    finally:
-        flow.close()
-
-
 def _suffix(model: str, name: str) -> tuple[str, list[tuple[str, str]]]:
     """The method and settings behind a served name."""
     if model == name:
@@ -132,31 +86,3 @@ def _of_budget(budget: int, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _least(one: int | None, other: int | None) -> int | None:
-    return min((limit for limit in (one, other) if limit is not None), default=None)
-
-
-def _path(steps: Sequence[Step]) -> tuple[object, ...]:
-    return tuple(step.identity for step in steps)
-
-
-def _left(question: Question, length: Mapping[tuple[object, ...], float], limit: int | None) -> int | None:
-    """Tokens left to a continuation; None where there is no limit."""
-    if limit is None or not isinstance(question, Propose):
-        return None
-    return max(0, limit - round(length.get(_path(question.prefix), 0.0)))
-
-
-def _measure(length: dict[tuple[object, ...], float], asked: Sequence[Question], answers: Sequence[Any]) -> None:
-    """Notes how long each path is that came about."""
-    for question, made in zip(asked, answers, strict=True):
-        if not isinstance(question, Propose):
-            continue
-        for continuation in made:
-            steps, tokens = continuation.steps, continuation.n_tokens
-            at, whole = length.get(_path(question.prefix), 0.0), sum(len(step.text) for step in steps) or 1
-            for i, step in enumerate(steps, 1):
-                at += tokens * len(step.text) / whole if step.tokens is None else len(step.tokens)
-                length[_path((*question.prefix, *steps[:i]))] = at

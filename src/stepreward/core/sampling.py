@@ -1,0 +1,99 @@
+"""Flows whose continuations are sampled and limited as somebody else says: a server's client, a user's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from stepreward.core.errors import BudgetExhausted
+from stepreward.core.flows import Continuation, Flow, Propose, Question
+from stepreward.core.types import Step
+
+T = TypeVar("T")
+
+
+def shaped(
+    flow: Flow[T], *, temperature: float | None = None, top_p: float | None = None, max_tokens: int | None = None
+) -> Flow[T]:
+    """The same flow, its continuations sampled as told and its answers at most `max_tokens` long.
+
+    A question that says itself how it is sampled, such as a roll-out at temperature 0, stays as it is. A prefix that
+    has reached the limit is not asked about: its continuations are cut before they begin. Tokens of the steps of one
+    continuation are told apart by their ids, or by their share of its text.
+
+    Args:
+        flow: not started.
+        temperature, top_p: of sampling; None leaves them to the policy.
+        max_tokens: of a whole answer; None is no limit.
+    """
+    length: dict[tuple[object, ...], float] = {}
+    move: Callable[[], Sequence[Question]] = partial(next, flow)
+    try:
+        while True:
+            try:
+                questions = move()
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            asked = [_sampled(q, temperature, top_p) for q in questions]
+            limits = [_left(q, length, max_tokens) for q in asked]
+            open_ = [
+                replace(q, max_tokens=_least(q.max_tokens, left)) if isinstance(q, Propose) else q
+                for q, left in zip(asked, limits, strict=True)
+                if left is None or left > 0
+            ]
+            try:
+                answered = iter((yield open_) if open_ else ())
+            except BudgetExhausted as error:
+                move = partial(flow.throw, error)
+                continue
+            answers = [
+                next(answered) if left is None or left > 0 else [Continuation((), False, 0, truncated=True)] * q.n  # type: ignore[union-attr]
+                for q, left in zip(asked, limits, strict=True)
+            ]
+            if max_tokens is not None:
+                _measure(length, asked, answers)
+            move = partial(flow.send, answers)
+    finally:
+        flow.close()
+
+
+def _sampled(question: Question, temperature: float | None, top_p: float | None) -> Question:
+    """The question with what it does not say of its sampling."""
+    if not isinstance(question, Propose):
+        return question
+    return replace(
+        question,
+        temperature=temperature if question.temperature is None else question.temperature,
+        top_p=top_p if question.top_p is None else question.top_p,
+    )
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
+def _path(steps: Sequence[Step]) -> tuple[object, ...]:
+    return tuple(step.identity for step in steps)
+
+
+def _left(question: Question, length: Mapping[tuple[object, ...], float], limit: int | None) -> int | None:
+    """Tokens left to a continuation; None where there is no limit."""
+    if limit is None or not isinstance(question, Propose):
+        return None
+    return max(0, limit - round(length.get(_path(question.prefix), 0.0)))
+
+
+def _measure(length: dict[tuple[object, ...], float], asked: Sequence[Question], answers: Sequence[Any]) -> None:
+    """Notes how long each path is that came about."""
+    for question, made in zip(asked, answers, strict=True):
+        if not isinstance(question, Propose):
+            continue
+        for continuation in made:
+            steps, tokens = continuation.steps, continuation.n_tokens
+            at, whole = length.get(_path(question.prefix), 0.0), sum(len(step.text) for step in steps) or 1
+            for i, step in enumerate(steps, 1):
+                at += tokens * len(step.text) / whole if step.tokens is None else len(step.tokens)
+                length[_path((*question.prefix, *steps[:i]))] = at
