@@ -14,14 +14,17 @@ from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Step, Trajectory
 
 if TYPE_CHECKING:
+    from stepreward.pipeline.compose import compose
     from stepreward.score.load import load
 
-__all__ = ["Key", "Labels", "Problem", "Step", "StepTree", "Trajectory", "load"]
+__all__ = ["Key", "Labels", "Problem", "Step", "StepTree", "Trajectory", "compose", "load"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Loads `load`, and with it torch, only when it is asked for."""
+    """Loads `load` and `compose`, and with them torch or scipy, only when they are asked for."""
     if name == "load":
         return importlib.import_module("stepreward.score.load").load
+    if name == "compose":
+        return importlib.import_module("stepreward.pipeline.compose").compose
     raise AttributeError(f"module 'stepreward' has no attribute {name!r}")

@@ -66,7 +66,7 @@ def test_json_examples_print_json(ran: dict[str, str]) -> None:
 
 
 def test_flags_on_the_command_line_win_over_the_file(ran: dict[str, str]) -> None:
-    (line,) = (line for line in ran if line.startswith("--config"))
+    (line,) = (line for line in ran if line.startswith("--config flags"))
     assert "--samples 4" in line
     asked = [line for line in ran if "--method majority --samples 4" in line]
     assert ran[line].split(":")[1] == ran[asked[0]].split(":")[1]

@@ -12,24 +12,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stepreward.cli.inputs import GRADERS, grader_by_name, policy_at, problems_of, scorer_at
+from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
+from stepreward.cli.parts import CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
 from stepreward.cli.progress import StageProgress
-from stepreward.cli.recipes import LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
-from stepreward.core.driver import Driver, Finished
 from stepreward.core.errors import InputError, StoreError
-from stepreward.core.flows import Budget, Grader, Scorer
+from stepreward.core.flows import Bill, Budget, Grader, Prices
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.statistics import bootstrap
 from stepreward.core.types import Problem
 from stepreward.pipeline.compare import PLAN, REFERENCE, verdict
 from stepreward.pipeline.compare import compare as comparison
+from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
-from stepreward.search.found import Found
 
 _CACHE_TOKENS = 1 << 18
 _WITHOUT_SCORES = ("majority",)
@@ -38,10 +38,19 @@ _WITHOUT_SCORES = ("majority",)
 def search(
     problems: Annotated[Path, typer.Option(help="JSONL of problems with prompt and, to grade, reference.")],
     out: Annotated[Path, typer.Option(help="JSONL to write, one row a problem.")],
-    model: Annotated[Path | None, typer.Option(help="Checkpoint of a reward model; majority needs none.")] = None,
+    model: ModelsFlag = None,
+    combine: CombineFlag = "mean",
+    doubt: DoubtFlag = 1.0,
     policy: Annotated[
         str, typer.Option(help="Who writes: builtin:arithmetic, a model folder, a hub name, or URL#MODEL.")
     ] = "builtin:arithmetic",
+    expert: ExpertFlag = "",
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="Of sampling; left to the policy if not given.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="Share of the probability to sample from.")
+    ] = None,
     method: Annotated[str, typer.Option(help=f"How to search: {choices(searches)}.")] = "beam",
     samples: Annotated[
         int | None, typer.Option(min=1, help="Solutions of each problem, for majority, best-of-n and weighted-vote.")
@@ -58,13 +67,21 @@ def search(
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     like: LikeFlag = "",
     record: RecordFlag = None,
+    calibrator: CalibratorFlag = None,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens generated for a problem; the best so far is its answer.")
     ] = None,
+    max_scored_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens that the reward model encodes for a problem.")
+    ] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Most continuations asked for a problem.")] = None,
     max_seconds: Annotated[
         float | None, typer.Option(min=0.0, help="Most seconds for a problem; the best so far is its answer.")
     ] = None,
+    max_money: Annotated[float | None, typer.Option(min=0.0, help="Most money for a problem, by the prices.")] = None,
+    price_generated: Annotated[float, typer.Option(min=0.0, help="Price of a million generated tokens.")] = 0.0,
+    price_scored: Annotated[float, typer.Option(min=0.0, help="Price of a million scored tokens.")] = 0.0,
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare searches at several budgets; OUT is then a folder.")
     ] = False,
@@ -83,15 +100,12 @@ def search(
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
     chosen, judge = searches[method], grader_by_name(grader)
-    recipe = recipe_of(like, record, needed=model is not None)
-    if compare:
-        if model is None:
-            raise InputError("a comparison needs a reward model", remedy="pass --model")
-        rated = scorer_at(model, device, recipe, cache_tokens=_CACHE_TOKENS)
-        _compare(problems, out, rated, policy, judge, seed, only or [], budgets or [4, 8, 16], json_output)
-        return
-    if model is None and method not in _WITHOUT_SCORES:
-        raise InputError(f"{method} needs a reward model", remedy="pass --model, or --method majority")
+    recipe = recipe_of(like, record, calibrator, needed=bool(model))
+    if not model and (compare or method not in _WITHOUT_SCORES):
+        what = "a comparison" if compare else method
+        raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
+    if max_money is not None and not price_generated + price_scored:
+        raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
     given = [
         *shortcut(chosen, "--samples", samples, "n"),
         *shortcut(chosen, "--beams", beams, "beams", "trees"),
@@ -102,41 +116,50 @@ def search(
     (own,) = read_settings(given, chosen)
     aggregates[own.get("aggregate", "min")]
     rows = problems_of(problems)
-    scorer = None if model is None else scorer_at(model, device, recipe, cache_tokens=_CACHE_TOKENS)
-    key = Key.seed(seed).fold("search")
-    finished: list[Finished[Found]] = []
+    scorer = scorers_at(model or [], device, recipe, combine, doubt, cache_tokens=_CACHE_TOKENS)
+    solver = compose(
+        policies_at(policy, expert), () if scorer is None else scorer, search=method, grader=judge,
+        stop=Budget(max_samples, max_tokens, max_scored_tokens, max_seconds, max_money),
+        prices=Prices(price_generated, price_scored), temperature=temperature, top_p=top_p, **own,
+    )  # fmt: skip
+    if compare:
+        _compare(rows, out, solver, judge, seed, only or [], budgets or [4, 8, 16], json_output)
+        return
     with (
         AnswerLog(out.with_name(out.name + ".answers.jsonl")) as log,
         StageProgress(quiet=json_output) as progress,
         blamed_on_settings(chosen),
     ):
-        budget = Budget(tokens=max_tokens, seconds=max_seconds)
-        driver = Driver(policy=policy_at(policy), scorer=scorer, grader=judge, log=log, budget=budget)
-        flows = (chosen.take({"problem": problem, "key": key.fold(problem.id)}, **own) for problem in rows)
-        for done, one in enumerate(driver.run(flows), 1):
-            finished.append(one)
-            progress("search", done, len(rows), f"{driver.bill.generated_tokens:,} tokens")
-    made = [_row(rows[one.index], one, judge) for one in sorted(finished, key=lambda one: one.index)]
+
+        def tell(done: int, total: int, bill: Bill) -> None:
+            progress("search", done, total, f"{bill.generated_tokens:,} tokens")
+
+        solutions = solver.solve(rows, seed=seed, log=log, on_progress=tell)
+    bill = Bill()
+    for one in solutions:
+        bill.add(one.bill)
+    made = [_row(one, judge) for one in solutions]
     _write(out, made)
-    graded = [row["correct"] for row in made if row["correct"] is not None]
-    accuracy = bootstrap([float(right) for right in graded], key.fold("accuracy")).to_json() if graded else None
-    outcome = {"out": str(out), "problems": len(made), "accuracy": accuracy, "bill": asdict(driver.bill)}
+    graded = [float(row["correct"]) for row in made if row["correct"] is not None]
+    accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
+    outcome = {"out": str(out), "problems": len(made), "accuracy": accuracy, "bill": asdict(bill)}
     if json_output:
         typer.echo(json.dumps(outcome))
         return
     told = "no references" if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
-    typer.echo(f"{len(made)} problems in {out}: {told}; {driver.bill.generated_tokens:,} tokens generated")
+    typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
 
 
 def _compare(
-    problems: Path, out: Path, scorer: Scorer, policy: str, judge: Grader, seed: int,
-    only: list[str], budgets: list[int], json_output: bool,
+    problems: list[Problem], out: Path, solver: Solver, judge: Grader, seed: int, only: list[str], budgets: list[int],
+    json_output: bool,
 ) -> None:  # fmt: skip
     """Runs and shows the comparison."""
+    assert solver.scorer is not None
     with StageProgress(quiet=json_output) as progress:
         summary = comparison(
-            problems_of(problems), out, policy=policy_at(policy), scorer=scorer, grader=judge, methods=only,
-            budgets=budgets, seed=seed, on_progress=progress,
+            problems, out, policy=solver.policy, scorer=solver.scorer, grader=judge, methods=only, budgets=budgets,
+            seed=seed, on_progress=progress,
         )  # fmt: skip
     if json_output:
         typer.echo(json.dumps(summary))
@@ -158,8 +181,8 @@ def _compare(
     console.print(f"report: {out / 'compare.html'}", soft_wrap=True)
 
 
-def _row(problem: Problem, one: Finished[Found], grader: Grader) -> dict[str, Any]:
-    found = one.result
+def _row(one: Solution, grader: Grader) -> dict[str, Any]:
+    problem, found = one.problem, one.found
     steps = found.trajectory.steps if found.trajectory is not None else ()
     right = None if problem.reference is None else bool(steps) and grader.grade(problem, steps) > 0.5
     candidates = [
@@ -173,6 +196,7 @@ def _row(problem: Problem, one: Finished[Found], grader: Grader) -> dict[str, An
         "steps": [step.text for step in steps],
         "scores": found.scores(found.chosen) if found.chosen >= 0 else [],
         "chosen": found.chosen,
+        "stopped": one.stopped,
         "candidates": candidates,
         "bill": asdict(one.bill),
     }

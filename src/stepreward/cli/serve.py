@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from stepreward.cli.inputs import GRADERS, grader_by_name, policy_at, scorer_at
+from stepreward.cli.inputs import GRADERS, grader_by_name
+from stepreward.cli.parts import CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
+from stepreward.cli.recipes import CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
@@ -26,11 +28,14 @@ KEYS = "STEPREWARD_SERVE_KEYS"
 
 
 def serve(
-    model: Annotated[Path | None, typer.Option(help="Checkpoint of a reward model: folder or hub name.")] = None,
+    model: ModelsFlag = None,
+    combine: CombineFlag = "mean",
+    doubt: DoubtFlag = 1.0,
     policy: Annotated[
         str | None,
         typer.Option(help="Who writes: builtin:arithmetic, a model folder, a hub name, or URL#MODEL of a server."),
     ] = None,
+    expert: ExpertFlag = "",
     host: Annotated[
         str, typer.Option(help="Where to listen; not on this machine alone, keys are a must.")
     ] = "127.0.0.1",
@@ -45,6 +50,9 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(help=f"File of API keys, one a line; {KEYS} holds more, parted by commas.")
     ] = None,
+    like: LikeFlag = "",
+    record: RecordFlag = None,
+    calibrator: CalibratorFlag = None,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
     running: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = Limits.running,
     concurrency: Annotated[
@@ -65,8 +73,9 @@ def serve(
 
     Example: stepreward serve --model runs/demo/model --policy builtin:arithmetic --grader arithmetic
     """
-    if model is None and policy is None:
+    if not model and policy is None:
         raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
+    recipe = recipe_of(like, record, calibrator, needed=bool(model))
     (own,) = read_settings(settings or [], searches[method])
     known = _keys(keys)
     if not _is_loopback(host) and not known:
@@ -78,8 +87,8 @@ def serve(
         body_bytes=max_body,
     )  # fmt: skip
     served = Served(
-        policy=None if policy is None else policy_at(policy, concurrency=concurrency),
-        scorer=None if model is None else scorer_at(model, device, cache_tokens=_CACHE_TOKENS),
+        policy=None if policy is None else policies_at(policy, expert, concurrency=concurrency),
+        scorer=scorers_at(model or [], device, recipe, combine, doubt, cache_tokens=_CACHE_TOKENS),
         grader=grader_by_name(grader),
         name=name,
         scorer_name=scorer_name,

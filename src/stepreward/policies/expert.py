@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from stepreward.core.flows import Continuation, Policy, Propose
+from stepreward.core.flows import Continuation, Interruptible, Policy, Propose
 
 
 class WithExpert:
@@ -37,10 +38,24 @@ class WithExpert:
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order."""
+        return self.propose_while(_always, questions)
+
+    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Like `propose`; either leaves off, if it can, once the answers are not wanted.
+
+        Raises:
+            SteprewardError: they are not wanted any more.
+        """
         answers: list[list[Continuation]] = [[] for _ in questions]
         for who, expert in ((self.policy, False), (self.expert, True)):
             own = [i for i, question in enumerate(questions) if question.expert is expert]
-            for i, answer in zip(own, who.propose([questions[i] for i in own]) if own else [], strict=True):
+            asked = [questions[i] for i in own]
+            ask = partial(who.propose_while, wanted) if isinstance(who, Interruptible) else who.propose
+            for i, answer in zip(own, ask(asked) if own else [], strict=True):
                 answers[i] = answer
                 self.expert_tokens += sum(c.n_tokens for c in answer) if expert else 0
         return answers
+
+
+def _always() -> bool:
+    return True

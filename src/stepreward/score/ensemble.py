@@ -64,3 +64,14 @@ class EnsembleScorer:
             return np.asarray(scores.min(axis=0))
         mean = scores.mean(axis=0)
         return np.asarray(mean - self.doubt * scores.std(axis=0) if self.combine == "lower" else mean)
+
+
+def combined(scorers: Sequence[Scorer], *, combine: Combine = "mean", doubt: float = 1.0) -> Scorer | None:
+    """Any number of scorers as one: None of none, a single one as it is, an ensemble of several.
+
+    Raises:
+        InputError: there is no such way to combine.
+    """
+    if len(scorers) < 2:
+        return scorers[0] if scorers else None
+    return EnsembleScorer(scorers, combine=combine, doubt=doubt)

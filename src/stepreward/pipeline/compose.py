@@ -1,0 +1,157 @@
+"""A whole way of solving problems as one value: who proposes, who scores, how it is searched, when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import stepreward.search as _search  # registers the searches
+from stepreward.core.answer_log import AnswerLog
+from stepreward.core.catalog import Method
+from stepreward.core.catalog import aggregate as aggregates
+from stepreward.core.catalog import search as searches
+from stepreward.core.driver import Driver
+from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
+from stepreward.core.keys import Key
+from stepreward.core.sampling import shaped
+from stepreward.core.types import Problem
+from stepreward.policies.expert import WithExpert
+from stepreward.score.ensemble import Combine, combined
+from stepreward.search.found import Found
+
+assert _search
+OnProgress = Callable[[int, int, Bill], None]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Solves problems together, under one driver; `compose` makes one."""
+
+    search: Method[..., Any]
+    settings: Mapping[str, Any]
+    """Of the search."""
+    policy: Policy
+    scorer: Scorer | None = None
+    grader: Grader | None = None
+    """Who reads answers, for votes."""
+    judge: Judge | None = None
+    """Who compares solutions, for tournaments."""
+    budget: Budget = field(default_factory=Budget)
+    """Of each problem."""
+    prices: Prices = field(default_factory=Prices)
+    temperature: float | None = None
+    """Of sampling, where the search does not say; None leaves it to the policy."""
+    top_p: float | None = None
+
+    def flow(self, problem: Problem, key: Key) -> Flow[Found]:
+        """The search of one problem."""
+        flow: Flow[Found] = self.search.take({"problem": problem, "key": key.fold(problem.id)}, **self.settings)
+        return shaped(flow, temperature=self.temperature, top_p=self.top_p)
+
+    def solve(
+        self,
+        problems: Sequence[Problem],
+        *,
+        seed: int = 0,
+        log: AnswerLog | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> list[Solution]:
+        """The problems' solutions, in order.
+
+        Args:
+            problems: with ids that differ.
+            seed: of all samples.
+            log: where paid answers are kept and looked up.
+            on_progress: called with the problems solved, their number in all, and the bill so far.
+
+        Raises:
+            SteprewardError: the search asked for scores, votes or comparisons, and nobody here gives them.
+        """
+        key = Key.seed(seed).fold("search")
+        driver = Driver(
+            policy=self.policy, scorer=self.scorer, grader=self.grader, judge=self.judge, budget=self.budget, log=log,
+            prices=self.prices,
+        )  # fmt: skip
+        made: dict[int, Solution] = {}
+        for one in driver.run(self.flow(problem, key) for problem in problems):
+            made[one.index] = Solution(problems[one.index], one.result, one.bill, one.seconds, one.stopped)
+            if on_progress is not None:
+                on_progress(len(made), len(problems), driver.bill)
+        return [made[index] for index in range(len(problems))]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What became of a problem."""
+
+    problem: Problem
+    found: Found
+    """The tree, the candidates, the answer."""
+    bill: Bill
+    seconds: float
+    """From its first question to its end; problems are solved side by side, so these overlap."""
+    stopped: str = ""
+    """The limit of the budget that ended it, such as `tokens`; "" where none did."""
+
+    @property
+    def answer(self) -> str | None:
+        """The answer of the chosen solution; None where there is none, or nobody read it."""
+        return self.found.answer
+
+
+def compose(
+    propose: Policy,
+    score: Scorer | Sequence[Scorer] = (),
+    *,
+    expert: Policy | None = None,
+    combine: Combine = "mean",
+    doubt: float = 1.0,
+    aggregate: str = "",
+    search: str = "beam",
+    stop: Budget | None = None,
+    grader: Grader | None = None,
+    judge: Judge | None = None,
+    prices: Prices | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    **settings: Any,
+) -> Solver:
+    """Says in one place: propose with A, score with B, aggregate by C, search by D, stop by E.
+
+    Args:
+        propose: who writes.
+        score: who scores steps; several are an ensemble, none is for searches without scores.
+        expert: a stronger policy, for searches that ask one at chosen steps.
+        combine, doubt: how an ensemble's scores become one, see `EnsembleScorer`: `min` and `lower` are conservative.
+        aggregate: total of a solution's step scores, by name; the search's own where empty.
+        search: by name.
+        stop: the most that a problem may cost; the best so far is its answer.
+        grader: who reads answers, for votes.
+        judge: who compares solutions, for tournaments.
+        prices: of tokens, for a budget in money.
+        temperature, top_p: of sampling, where the search does not say; None leaves them to the policy.
+        settings: of the search, in the types of its defaults.
+
+    Raises:
+        InputError: the search has no total that could be aggregated.
+        UnknownNameError: there is no such search, aggregation or setting.
+    """
+    chosen = searches[search]
+    own = dict(settings)
+    if aggregate:
+        if "aggregate" not in chosen.settings:
+            raise InputError(f"{search} does not aggregate", remedy="leave aggregate out, or take another search")
+        own["aggregate"] = aggregate
+    for name in own:
+        if name not in chosen.settings:
+            raise UnknownNameError(f"setting of {search}", name, chosen.settings)
+    if "aggregate" in own:
+        aggregates[own["aggregate"]]
+    scorers = list(score) if isinstance(score, Sequence) else [score]
+    scorer = combined(scorers, combine=combine, doubt=doubt)
+    return Solver(
+        chosen, own, propose if expert is None else WithExpert(propose, expert), scorer, grader, judge,
+        stop or Budget(), prices or Prices(), temperature, top_p,
+    )  # fmt: skip

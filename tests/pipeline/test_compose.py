@@ -1,0 +1,129 @@
+"""A way of solving problems as one value: it does what its parts do when they are put together by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+import stepreward
+from stepreward.core.answer_log import AnswerLog
+from stepreward.core.catalog import search
+from stepreward.core.driver import Driver
+from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.flows import Bill, Budget, Continuation, Prices, Propose, Score, Scored
+from stepreward.core.keys import Key
+from stepreward.policies.tabular import TabularPolicy
+from stepreward.tasks.enumerable import EnumerableWorld
+
+WORLD = EnumerableWorld(4, 3, seed=1)
+PROBLEMS = list(WORLD.problems(5))
+POLICY = TabularPolicy(WORLD.next_steps)
+
+
+class Constant:
+    """The same score for every step, but for those of a text."""
+
+    batch_size = 8
+
+    def __init__(self, value: float, other: dict[str, float] | None = None) -> None:
+        self.name, self.value, self.other = f"constant {value} {other}", value, other or {}
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        made = []
+        for q in questions:
+            scores = np.array([self.other.get(step.text, self.value) for step in q.steps])
+            made.append(Scored(scores, len(scores), len(scores)))
+        return made
+
+
+class Watched:
+    """A policy that remembers what it was asked."""
+
+    name, batch_size, concurrency = "watched", 64, 1
+
+    def __init__(self) -> None:
+        self.asked: list[Propose] = []
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        self.asked += questions
+        return POLICY.propose(questions)
+
+
+def test_it_finds_what_its_parts_find() -> None:
+    first, second = Constant(0.9), Constant(0.4, {PROBLEMS[0].text: 0.1})
+    solver = stepreward.compose(
+        POLICY, [first, second], combine="min", aggregate="mean", search="beam", grader=WORLD, beams=2, width=2
+    )
+    found = solver.solve(PROBLEMS, seed=3)
+    driver = Driver(policy=POLICY, scorer=solver.scorer, grader=WORLD)
+    key = Key.seed(3).fold("search")
+    flows = (
+        search["beam"].take({"problem": p, "key": key.fold(p.id)}, beams=2, width=2, aggregate="mean") for p in PROBLEMS
+    )
+    by_hand = sorted(driver.run(flows), key=lambda one: one.index)
+    assert [one.answer for one in found] == [one.result.answer for one in by_hand]
+    assert [one.problem for one in found] == PROBLEMS
+    total = Bill()
+    for one in found:
+        total.add(one.bill)
+    assert total == driver.bill
+    for one in found:
+        np.testing.assert_allclose(one.found.totals, 0.4)
+
+
+def test_sampling_is_what_it_says_where_the_search_says_nothing() -> None:
+    policy = Watched()
+    how = {"temperature": 0.6, "top_p": 0.8, "beams": 1, "width": 2}
+    stepreward.compose(policy, Constant(0.5), search="lookahead", grader=WORLD, **how).solve(PROBLEMS[:1])  # type: ignore[arg-type]
+    assert {(q.temperature, q.top_p) for q in policy.asked} == {(0.6, 0.8), (0.0, 0.8)}
+
+
+def test_an_expert_is_asked_by_searches_that_ask_one() -> None:
+    expert = Watched()
+    solver = stepreward.compose(POLICY, Constant(0.0), expert=expert, search="intervention", grader=WORLD)
+    solver.solve(PROBLEMS)
+    assert expert.asked
+    assert all(question.expert for question in expert.asked)
+
+
+@pytest.mark.parametrize(
+    ("stop", "prices", "reason"),
+    [
+        (Budget(rollouts=5), None, "rollouts"),
+        (Budget(money=1e-6), Prices(generated=1.0), "money"),
+        (Budget(scored_tokens=1), None, "scored_tokens"),
+    ],
+)
+def test_a_budget_stops_each_problem_by_itself(stop: Budget, prices: Prices | None, reason: str) -> None:
+    solver = stepreward.compose(POLICY, Constant(0.5), search="beam", stop=stop, prices=prices, grader=WORLD)
+    assert {one.stopped for one in solver.solve(PROBLEMS)} == {reason}
+
+
+def test_progress_and_a_log(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("log") / "answers.jsonl"
+    solver = stepreward.compose(POLICY, Constant(0.5), search="best-of-n", grader=WORLD, n=2)
+    told: list[tuple[int, int]] = []
+    with AnswerLog(path) as log:
+        first = solver.solve(PROBLEMS, log=log, on_progress=lambda done, total, bill: told.append((done, total)))
+    assert told == [(done, 5) for done in range(1, 6)]
+    with AnswerLog(path) as log:
+        again = solver.solve(PROBLEMS, log=log)
+    assert [one.answer for one in again] == [one.answer for one in first]
+    assert sum(one.bill.generated_tokens for one in again) == 0
+
+
+def test_what_cannot_be_composed() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean beams"):
+        stepreward.compose(POLICY, Constant(0.5), search="beam", beems=2)
+    with pytest.raises(UnknownNameError, match="no search"):
+        stepreward.compose(POLICY, search="beem")
+    with pytest.raises(InputError, match="majority does not aggregate"):
+        stepreward.compose(POLICY, search="majority", aggregate="min")
+    with pytest.raises(UnknownNameError, match="no aggregate method is called 'least'"):
+        stepreward.compose(POLICY, Constant(0.5), search="beam", aggregate="least")
+    with pytest.raises(InputError, match="combine must be"):
+        stepreward.compose(POLICY, [Constant(0.5), Constant(0.6)], combine="worst")  # type: ignore[arg-type]
+    with pytest.raises(SteprewardError, match="scorer"):
+        stepreward.compose(POLICY, search="beam").solve(PROBLEMS)
