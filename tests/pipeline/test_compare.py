@@ -69,6 +69,15 @@ def test_a_second_run_asks_nothing_and_says_the_same(tmp_path: Path) -> None:
     assert {p["algorithm"] for p in again["points"]} == {REFERENCE, "beam", "mcts"}
 
 
+def test_settings_of_one_search_change_that_search_alone(tmp_path: Path) -> None:
+    plain = run(tmp_path / "a", budgets=(2,), methods=("beam", "dvts"))
+    short = run(tmp_path / "b", budgets=(2,), methods=("beam", "dvts"), settings={"beam": {"max_steps": 1}, "dvts": {}})
+    before, after = ({p["algorithm"]: p for p in made["points"]} for made in (plain, short))
+    assert after["beam"]["cost"]["value"] < before["beam"]["cost"]["value"]
+    assert after["dvts"] == before["dvts"]
+    assert (plain["settings"], short["settings"]) == ({}, {"beam": {"max_steps": 1}})
+
+
 def test_verdicts_are_of_intervals_alone() -> None:
     assert verdict(None) == ""
     assert verdict({"value": 0.1, "low": 0.02, "high": 0.2}) == "beats"

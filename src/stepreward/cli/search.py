@@ -111,9 +111,11 @@ def search(
         *shortcut(chosen, "--beams", beams, "beams", "trees"),
         *shortcut(chosen, "--width", width, "width"),
         *shortcut(chosen, "--aggregate", aggregate, "aggregate"),
-        *(settings or []),
     ]
-    (own,) = read_settings(given, chosen)
+    if compare and given:
+        raise InputError(f"{given[0]} is of one search", remedy="with --compare write --set SEARCH.NAME=VALUE")
+    own = {} if compare else read_settings([*given, *(settings or [])], chosen)[0]
+    each = _of_each(settings or [], only or [*PLAN]) if compare else {}
     aggregates[own.get("aggregate", "min")]
     rows = problems_of(problems)
     scorer = scorers_at(model or [], device, recipe, combine, doubt, cache_tokens=_CACHE_TOKENS)
@@ -123,7 +125,7 @@ def search(
         prices=Prices(price_generated, price_scored), temperature=temperature, top_p=top_p, **own,
     )  # fmt: skip
     if compare:
-        _compare(rows, out, solver, judge, seed, only or [], budgets or [4, 8, 16], json_output)
+        _compare(rows, out, solver, judge, seed, only or [], budgets or [4, 8, 16], each, json_output)
         return
     with (
         AnswerLog(out.with_name(out.name + ".answers.jsonl")) as log,
@@ -150,16 +152,22 @@ def search(
     typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
 
 
+def _of_each(given: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
+    """Settings of the searches to compare, by name: `beam.max_steps=9`, or a bare name that one alone has."""
+    known = [name for name in dict.fromkeys([REFERENCE, *names]) if name in PLAN]
+    return dict(zip(known, read_settings(given, *(searches[name] for name in known)), strict=True))
+
+
 def _compare(
     problems: list[Problem], out: Path, solver: Solver, judge: Grader, seed: int, only: list[str], budgets: list[int],
-    json_output: bool,
+    settings: dict[str, dict[str, Any]], json_output: bool,
 ) -> None:  # fmt: skip
     """Runs and shows the comparison."""
     assert solver.scorer is not None
     with StageProgress(quiet=json_output) as progress:
         summary = comparison(
             problems, out, policy=solver.policy, scorer=solver.scorer, grader=judge, methods=only, budgets=budgets,
-            seed=seed, on_progress=progress,
+            settings=settings, seed=seed, on_progress=progress,
         )  # fmt: skip
     if json_output:
         typer.echo(json.dumps(summary))

@@ -52,7 +52,7 @@ def _by_four(kept: str) -> Settings:
 
 
 def _simulations(budget: int) -> dict[str, Any]:
-    return {"simulations": 2 * budget, "width": 4}
+    return {"simulations": 4 * budget, "width": 4}
 
 
 def _sweeps(budget: int) -> dict[str, Any]:
@@ -82,6 +82,7 @@ def compare(
     grader: Grader,
     methods: Sequence[str] = (),
     budgets: Sequence[int] = (4, 8, 16),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
@@ -96,6 +97,7 @@ def compare(
         policy, scorer, grader: of all searches.
         methods: names in `PLAN`; all of them where empty. The reference is always among them.
         budgets: samples a step or solution.
+        settings: of searches by name, beside or in place of those in the plan.
         seed: of all samples.
         on_progress: called as work is done.
 
@@ -126,24 +128,31 @@ def compare(
             for budget in budgets:
                 if on_progress is not None:
                     on_progress("compare", done, total, f"{name}, {budget}")
-                one, tokens = _spent(name, budget, problems, key, driver(log), grader)
+                how = {**PLAN[name](budget), **(settings or {}).get(name, {})}
+                one, tokens = _spent(name, budget, how, problems, key, driver(log), grader)
                 spendings.append(one)
                 scored.append(tokens)
                 done += 1
         oracle = _oracle(problems, key, max(budgets), driver(log), grader)
     curves = accuracy_against_cost(spendings, key.fold("costs"), reference=REFERENCE)
     summary = _summary(curves, spendings, scored, oracle, len(problems), policy.name, scorer.name, seed)
+    summary["settings"] = {name: dict(own) for name, own in (settings or {}).items() if own}
     write_json(out / "compare.json", summary)
     write(build_page(curves, summary), out / "compare.html")
     return summary
 
 
 def _spent(
-    name: str, budget: int, problems: Sequence[Problem], key: Key, driver: Driver, grader: Grader
+    name: str,
+    budget: int,
+    how: Mapping[str, Any],
+    problems: Sequence[Problem],
+    key: Key,
+    driver: Driver,
+    grader: Grader,
 ) -> tuple[Spending, float]:
     """Results and generated tokens of each problem, and scored tokens a problem."""
-    settings = PLAN[name](budget)
-    flows = (searches[name].take({"problem": p, "key": key.fold(p.id)}, **settings) for p in problems)
+    flows = (searches[name].take({"problem": p, "key": key.fold(p.id)}, **how) for p in problems)
     correct, cost = np.zeros(len(problems)), np.zeros(len(problems))
     for one in driver.run(flows):
         trajectory = one.result.trajectory
