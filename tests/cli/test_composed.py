@@ -86,7 +86,7 @@ def test_what_a_problem_may_cost(models: Path, flags: str, reason: str) -> None:
     [
         (f"{SEARCH} --model model --max-money 1 --out x.jsonl", "--max-money needs prices"),
         (f"{SEARCH} --compare --out x", "a comparison needs a reward model"),
-        (f"{SEARCH} --compare --model model --samples 3 --out x", "--set SEARCH.NAME=VALUE"),
+        (f"{SEARCH} --compare --model model --beams 3 --out x", "--set SEARCH.NAME=VALUE"),
         (
             f"{SEARCH} --compare --model model --only beam --only dvts --set width=2 --out x",
             "write beam.width or dvts.width",

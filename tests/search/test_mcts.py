@@ -42,8 +42,12 @@ class Choices:
         return [[self._one(q, i) for i in range(q.n)] for q in questions]
 
     def _one(self, question: Propose, i: int) -> Continuation:
-        step, _, finished = WORLD.next_steps(question.problem, question.prefix)[i % 3]
-        return Continuation((step,), finished, 1)
+        made: tuple[Step, ...] = ()
+        finished = False
+        while not finished and (not made or question.until == "end"):
+            step, _, finished = WORLD.next_steps(question.problem, (*question.prefix, *made))[i % 3]
+            made += (step,)
+        return Continuation(made, finished, len(made))
 
 
 class Noisy:
@@ -129,10 +133,11 @@ def test_one_at_a_time_it_is_the_recursive_search(search: Any, rule: str, simula
         paths: list[tuple[str, ...]] = [()]
         for node in range(1, tree.n):
             paths.append((*paths[int(tree.parent[node])], tree.step(node).text))
-        assert set(paths) == set(slow)
+        # What completes an answer that no simulation reached is not of the tree: NaN.
+        assert {path for path, n in zip(paths, visits, strict=True) if n == n} == set(slow)
         for path, n, mean in zip(paths, visits, values, strict=True):
-            assert n == slow[path][0]
-            if n:
+            assert n != n or n == slow[path][0]
+            if n == n and n:
                 assert mean == pytest.approx(slow[path][1] / n)
 
 
@@ -145,8 +150,8 @@ def test_visits_add_up_and_no_simulation_is_lost(search: Any, at_once: int) -> N
         assert tree is not None
         visits = tree.column("visits")
         assert visits[0] == 32
-        below = np.bincount(tree.parent[1:], weights=visits[1:], minlength=tree.n)
-        inner = np.unique(tree.parent[1:])
+        below = np.bincount(tree.parent[1:], weights=np.nan_to_num(visits[1:]), minlength=tree.n)
+        inner = np.unique(tree.parent[1:][~np.isnan(visits[1:])])
         # Simulations that ended at a node itself: one for its first visit, more only at an end.
         ended = visits[inner] - below[inner]
         assert ((ended >= 0) & (ended <= at_once)).all()
@@ -203,3 +208,22 @@ def test_a_simulation_in_flight_counts_as_a_loss_until_it_lands() -> None:
     np.testing.assert_array_equal(tree.visits, [1, 1, 0])
     assert tree.total[1] == 0.6
     assert not tree.flying.any()
+
+
+@pytest.mark.parametrize("search", [puct_search, uct_search])
+def test_too_few_simulations_still_give_an_answer(search: Any) -> None:
+    found = find(search(PROBLEMS[0], KEY, simulations=4, width=3, at_once=1))
+    # Four simulations expand the root and one child at most; the rest of the five steps is one sample.
+    whole = found.trajectory
+    assert whole is not None
+    assert (len(whole), found.answer is not None) == (5, True)
+    assert found.tree.trajectories()[found.chosen].terminal
+    assert len(found.answers) == 1
+    tree = found.searched
+    assert tree is not None
+    visits, node = tree.column("visits"), 0
+    for step in whole.steps:
+        below = np.flatnonzero(tree.parent == node)
+        (node,) = (n for n in below if tree.step(n).text == step.text)
+        assert np.isnan(visits[node]) or visits[node] == np.nanmax(visits[below]), "it follows the most visits"
+    assert np.isnan(visits[node])

@@ -2,7 +2,8 @@
 
 A node is a prefix. Its value is the total of its own step scores, asked for once, when its parent is expanded. A
 simulation goes down from the root by the rule of selection to a node that no simulation has ended at, or to the end of
-a solution, and adds that node's value to all above it. A node is expanded when a simulation would pass through it.
+a solution, and adds that node's value to all above it. A node is expanded when a simulation would pass through it. If
+the simulations are over before any reached the end of a solution, one sample completes the path that they agree on.
 """
 
 from __future__ import annotations
@@ -133,6 +134,16 @@ class SearchTree:
         self.visits[nodes] += 1
         self.total[nodes] += value
 
+    def favourite(self) -> int:
+        """The leaf below the most visited children, of equals the best valued: what the simulations agree on."""
+        node = 0
+        while (below := self.children[node]) is not None and len(below):
+            mean = self.total[below] / np.maximum(self.visits[below], 1.0)
+            node = int(
+                below[np.lexsort((-np.where(self.visits[below] > 0, mean, self.own[below]), -self.visits[below]))[0]]
+            )
+        return node
+
     def columns(self, paths: Sequence[Path]) -> dict[str, Floats]:
         """Visits and values by the paths of another tree's nodes; NaN where a node is not of this one."""
         at = {candidate.path: node for node, candidate in enumerate(self.candidates)}
@@ -166,7 +177,11 @@ def _simulated(
         done += len(paths)
         if growth.spent:
             break
-    return (yield from growth.conclude(ends(tree.candidates[1:]), select=choice(vote), columns=tree.columns))
+    found = tree.candidates[1:]
+    if growth.open(found) and not any(candidate.finished for candidate in found):
+        (whole,) = yield from growth.complete([tree.candidates[tree.favourite()]])
+        found += yield from growth.score(whole)
+    return (yield from growth.conclude(ends(found), select=choice(vote), columns=tree.columns))
 
 
 def _expand(tree: SearchTree, growth: Growth, leaves: set[int], width: int, max_steps: int) -> Flow[None]:
