@@ -76,6 +76,9 @@ def test_settings_of_one_search_change_that_search_alone(tmp_path: Path) -> None
     assert after["beam"]["cost"]["value"] < before["beam"]["cost"]["value"]
     for what in ("cost", "accuracy"):
         assert after["dvts"][what]["value"] == before["dvts"][what]["value"]
+    total = run(tmp_path / "c", budgets=(2,), methods=("rebase", "majority"), aggregate="min")
+    same = run(tmp_path / "d", budgets=(2,), methods=("rebase", "majority"), settings={"rebase": {"aggregate": "min"}})
+    assert total["points"] == same["points"]
     assert (plain["settings"], short["settings"]) == ({}, {"beam": {"max_steps": 1}})
 
 

@@ -110,8 +110,10 @@ def search(
         *shortcut(chosen, "--samples", samples, "n"),
         *shortcut(chosen, "--beams", beams, "beams", "trees"),
         *shortcut(chosen, "--width", width, "width"),
-        *shortcut(chosen, "--aggregate", aggregate, "aggregate"),
     ]
+    if aggregate is not None:
+        aggregates[aggregate]
+        given += [] if compare else shortcut(chosen, "--aggregate", aggregate, "aggregate")
     if compare and given:
         raise InputError(f"{given[0]} is of one search", remedy="with --compare write --set SEARCH.NAME=VALUE")
     own = {} if compare else read_settings([*given, *(settings or [])], chosen)[0]
@@ -125,7 +127,7 @@ def search(
         prices=Prices(price_generated, price_scored), temperature=temperature, top_p=top_p, **own,
     )  # fmt: skip
     if compare:
-        _compare(rows, out, solver, judge, seed, only or [], budgets or [4, 8, 16], each, json_output)
+        _compare(rows, out, solver, judge, seed, only or [], budgets or [4, 8, 16], aggregate or "", each, json_output)
         return
     with (
         AnswerLog(out.with_name(out.name + ".answers.jsonl")) as log,
@@ -160,14 +162,14 @@ def _of_each(given: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
 
 def _compare(
     problems: list[Problem], out: Path, solver: Solver, judge: Grader, seed: int, only: list[str], budgets: list[int],
-    settings: dict[str, dict[str, Any]], json_output: bool,
+    aggregate: str, settings: dict[str, dict[str, Any]], json_output: bool,
 ) -> None:  # fmt: skip
     """Runs and shows the comparison."""
     assert solver.scorer is not None
     with StageProgress(quiet=json_output) as progress:
         summary = comparison(
             problems, out, policy=solver.policy, scorer=solver.scorer, grader=judge, methods=only, budgets=budgets,
-            settings=settings, seed=seed, on_progress=progress,
+            aggregate=aggregate, settings=settings, seed=seed, on_progress=progress,
         )  # fmt: skip
     if json_output:
         typer.echo(json.dumps(summary))

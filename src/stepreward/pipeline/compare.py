@@ -82,6 +82,7 @@ def compare(
     grader: Grader,
     methods: Sequence[str] = (),
     budgets: Sequence[int] = (4, 8, 16),
+    aggregate: str = "",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
@@ -97,6 +98,7 @@ def compare(
         policy, scorer, grader: of all searches.
         methods: names in `PLAN`; all of them where empty. The reference is always among them.
         budgets: samples a step or solution.
+        aggregate: total of step scores, of every search that has one; each search's own where empty.
         settings: of searches by name, beside or in place of those in the plan.
         seed: of all samples.
         on_progress: called as work is done.
@@ -128,7 +130,7 @@ def compare(
             for budget in budgets:
                 if on_progress is not None:
                     on_progress("compare", done, total, f"{name}, {budget}")
-                how = {**PLAN[name](budget), **(settings or {}).get(name, {})}
+                how = {**PLAN[name](budget), **_total(name, aggregate), **(settings or {}).get(name, {})}
                 one, tokens = _spent(name, budget, how, problems, key, driver(log), grader)
                 spendings.append(one)
                 scored.append(tokens)
@@ -136,10 +138,16 @@ def compare(
         oracle = _oracle(problems, key, max(budgets), driver(log), grader)
     curves = accuracy_against_cost(spendings, key.fold("costs"), reference=REFERENCE)
     summary = _summary(curves, spendings, scored, oracle, len(problems), policy.name, scorer.name, seed)
+    summary["aggregate"] = aggregate
     summary["settings"] = {name: dict(own) for name, own in (settings or {}).items() if own}
     write_json(out / "compare.json", summary)
     write(build_page(curves, summary), out / "compare.html")
     return summary
+
+
+def _total(name: str, aggregate: str) -> dict[str, str]:
+    """The setting that gives a search a total, if it has one."""
+    return {"aggregate": aggregate} if aggregate and "aggregate" in searches[name].settings else {}
 
 
 def _spent(
