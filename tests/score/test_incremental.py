@@ -44,13 +44,21 @@ def test_a_search_by_levels_equals_scoring_each_trajectory(name: str) -> None:
     assert np.nanstd(spread) > 0.01
 
 
-@settings(max_examples=12, deadline=None)
-@given(SEEDS, st.integers(1, 6), st.sampled_from(["qwen2", "before", "surprise"]), st.sampled_from([1, 150, 10_000]))
-def test_any_order_of_questions_equals_scoring_each(seed: int, rows: int, name: str, batch_tokens: int) -> None:
+@settings(max_examples=20, deadline=None)
+@given(
+    SEEDS,
+    st.integers(1, 6),
+    st.sampled_from(["qwen2", "before", "surprise"]),
+    st.sampled_from([1, 150, 10_000]),
+    st.sampled_from([60, 200, 10_000]),
+)
+def test_any_order_of_questions_equals_scoring_each(
+    seed: int, rows: int, name: str, batch_tokens: int, room: int
+) -> None:
     """Deep before shallow, repeated, several problems in passes of any size."""
     rng = np.random.default_rng(seed)
     asked = [q for level in levels([random_trajectories(seed + i, rows) for i in range(3)]) for q in level]
-    growing = IncrementalScorer(MODELS[name], max_tokens=10_000, batch_tokens=batch_tokens)
+    growing = IncrementalScorer(MODELS[name], max_tokens=room, batch_tokens=batch_tokens)
     whole = DiscriminativeScorer(MODELS[name])
     for part in np.array_split(rng.integers(0, len(asked), 12), 4):
         questions = [asked[i] for i in part]
@@ -92,6 +100,40 @@ def test_memory_is_bounded_and_what_was_forgotten_is_paid_again() -> None:
     assert growing.tokens == 0
     with pytest.raises(ValueError, match="at least 1"):
         IncrementalScorer(MODELS["qwen2"], max_tokens=0)
+
+
+def narrowing(steps: int, width: int) -> list[list[Score]]:
+    """What a beam search of one beam asks: `width` rivals at each step, of which the first goes on."""
+    problem, path, asked = Problem("p", "What is 12 + 5?"), (), []
+    for depth in range(steps):
+        rivals = [(*path, Step(f"{depth} + {i} = {depth + i}\n")) for i in range(width)]
+        asked.append([Score(problem, rival) for rival in rivals])
+        path = rivals[0]
+    return asked
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_branches_that_nobody_asks_about_go_before_the_rest_of_their_tree(name: str) -> None:
+    rounds, whole = narrowing(6, 4), DiscriminativeScorer(MODELS[name])
+    free = IncrementalScorer(MODELS[name], max_tokens=10_000)
+    paid = [sum(one.tokens for one in free.score_many(questions)) for questions in rounds]
+    longest = whole.score_many(rounds[-1][:1])[0].tokens
+    # Room for the path and its newest rivals, not for those given up on the way.
+    room = longest + paid[-1]
+    assert room < free.tokens
+    tight = IncrementalScorer(MODELS[name], max_tokens=room)
+    for questions, tokens in zip(rounds, paid, strict=True):
+        made = tight.score_many(questions)
+        assert sum(one.tokens for one in made) == tokens, "nothing on the way is encoded twice"
+        assert tight.tokens <= room
+        for question, one in zip(questions, made, strict=True):
+            expected = whole.score_many([question])[0]
+            np.testing.assert_allclose(one.scores, expected.scores, rtol=1e-4, atol=1e-5)
+            assert one.tokens_unshared == expected.tokens_unshared
+    # A rival of the first round comes back: it alone is paid again, and told as before.
+    (again,) = tight.score_many([rounds[0][-1]])
+    assert again.tokens == len(MODELS[name].encoder.step_ids(rounds[0][-1].steps[0], rounds[0][-1].problem, 1))
+    np.testing.assert_array_equal(again.scores, free.score_many([rounds[0][-1]])[0].scores)
 
 
 def test_a_failed_call_leaves_nothing_half_encoded() -> None:

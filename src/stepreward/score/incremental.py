@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,8 @@ class GrowingTree:
         """(T, n_labels) head outputs at each encoded token."""
         self.encoded, self.billed = 0, 0
         """Tokens encoded, and tokens that a question has paid for."""
+        self.asked = {0}
+        """Nodes that the latest call asked about, with all above them."""
         self.fixed = np.zeros(0)
         """Scores of the first nodes, as they were first computed."""
 
@@ -73,6 +75,7 @@ class GrowingTree:
                 self.known[name] = self._grow(node, step, n)
             node = self.known[name]
             path.append(node)
+        self.asked.update(path)
         return path
 
     def _grow(self, parent: int, step: Step, n: int) -> int:
@@ -116,6 +119,24 @@ class GrowingTree:
             ]
             self.logits = torch.cat([self.logits, logits])
         self.encoded = len(self.ids)
+
+    def prune(self) -> None:
+        """Forgets, with their tokens, all nodes that the latest call did not ask about."""
+        nodes = np.array(sorted(self.asked))
+        place = {node: i for i, node in enumerate(nodes.tolist())}
+        tokens = np.isin(np.repeat(np.arange(len(self.length)), self.length), nodes)
+        chosen = torch.from_numpy(np.flatnonzero(tokens)).to(self.logits.device)
+        self.states = [(keys[:, chosen], values[:, chosen]) for keys, values in self.states]
+        self.logits, self.ids = self.logits[chosen], np.array(self.ids)[tokens].tolist()
+        self.known = {
+            (place[parent], step): place[node] for (parent, step), node in self.known.items() if node in place
+        }
+        self.parent = [place.get(self.parent[node], -1) for node in place]
+        self.start, self.length = [self.start[node] for node in place], [self.length[node] for node in place]
+        self.scored, self.names = [self.scored[node] for node in place], [self.names[node] for node in place]
+        self.first = np.concatenate([[0], np.cumsum(self.length[:-1])]).astype(np.int64).tolist()
+        self.fixed, self.asked = self.fixed[nodes], set(range(len(nodes)))
+        self.encoded = self.billed = len(self.ids)
 
     def scores(self, model: StepRewardModel) -> NDArray[np.float64]:
         """(n,) scores of the nodes, NaN at the prompt, at observations and at steps too long."""
@@ -178,7 +199,10 @@ class _Joined(Cache):  # type: ignore[misc]  # transformers is untyped
 
 
 class IncrementalScorer:
-    """Scores growing trees, keeping at most `max_tokens` tokens of them; the trees used longest ago go first.
+    """Scores growing trees, keeping at most `max_tokens` tokens of them.
+
+    What was used longest ago goes first: trees that the latest call did not ask about, then branches of the others that
+    it did not ask about, then those trees.
 
     Args:
         model: the model, in evaluation mode, on its device; call `clear` when its weights change.
@@ -222,6 +246,7 @@ class IncrementalScorer:
             if name not in trees:
                 kept = name in self._trees
                 trees[name] = self._trees.pop(name) if kept else GrowingTree(question.problem, self.model.encoder)
+                trees[name].asked = {0}
             tree = trees[name]
             path = tree.add(question.steps)
             asked.append((tree, path, len(tree) - tree.billed))
@@ -229,13 +254,24 @@ class IncrementalScorer:
         for batch in self._batches([tree for tree in trees.values() if len(tree) > tree.encoded]):
             self._encode(batch)
         scores = {id(tree): self._locked(tree) for tree in trees.values()}
-        self._trees.update(trees)
-        while self.tokens > self.max_tokens:
-            self._trees.popitem(last=False)
-        return [
+        made = [
             Scored(scores[id(tree)][path], paid, tree.length[0] + sum(tree.length[node] for node in path))
             for tree, path, paid in asked
         ]
+        self._trees.update(trees)
+        self._shrink(trees.keys())
+        return made
+
+    def _shrink(self, latest: Collection[tuple[str, str]]) -> None:
+        """Forgets until what is kept fits."""
+        others = [name for name in self._trees if name not in latest]
+        while self.tokens > self.max_tokens and others:
+            del self._trees[others.pop(0)]
+        for name in [*self._trees]:
+            if self.tokens > self.max_tokens:
+                self._trees[name].prune()
+        while self.tokens > self.max_tokens:
+            self._trees.popitem(last=False)
 
     def _locked(self, tree: GrowingTree) -> NDArray[np.float64]:
         """(n,) scores of a tree's nodes, each as it was first told."""
