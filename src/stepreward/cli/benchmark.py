@@ -107,7 +107,7 @@ def _scorer(
         return RecordedScorer(solutions, name) if solutions else _Recorded(name)
     if name in BASELINES:
         return BASELINES[name]()
-    return scorer_at(Path(name), device, recipe)
+    return scorer_at(name, device, recipe)
 
 
 def _read(data: Path, form: str, *, strict: bool) -> list[Any]:

@@ -58,7 +58,8 @@ def evaluate(
         list[str] | None, typer.Option("--set", help="Setting of the benchmark, name=value; may be repeated.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Checkpoint to score with; recorded scores are evaluated as well.")
+        str | None,
+        typer.Option(help="Folder, hub name or URL#NAME to score with; recorded scores are evaluated as well."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -106,7 +107,7 @@ def evaluate(
         protocol = bench[benchmark]
         given = [*shortcut(protocol, "--threshold", threshold, "threshold"), *(settings or ())]
         (own,) = read_settings(given, protocol)
-        names = [*(scorer or ()), *([str(model)] if model is not None else ())]
+        names = [*(scorer or ()), *([model] if model is not None else ())]
         with blamed_on_settings(protocol):
             measured = measure(benchmark, data, form, names, device, own, strict=strict, recipe=recipe)
         typer.echo(json.dumps(measured)) if json_output else show(measured, _FILE_WIDTH)
@@ -135,12 +136,12 @@ def evaluate(
 
 
 def _calibrate(
-    model: Path, scorer: Scorer, items: Sequence[Solution], method: str, out: Path | None, seed: int, json_output: bool
+    model: str, scorer: Scorer, items: Sequence[Solution], method: str, out: Path | None, seed: int, json_output: bool
 ) -> None:
     """Fits a calibrator, says what it is worth, and keeps it."""
     scored = _scored(items, scorer)
-    path = out or model / CALIBRATOR_FILE
-    if out is None and not model.is_dir():
+    path = out or Path(model) / CALIBRATOR_FILE
+    if out is None and not Path(model).is_dir():
         raise InputError(f"{model} is no folder that could keep a calibrator", remedy="pass --calibrator FILE")
     labels, problems = ragged([item.labels for item in items]), [item.trajectory.problem.id for item in items]
     key = Key.seed(seed).fold("calibrate")

@@ -31,6 +31,7 @@ from stepreward.score.calibrated import CalibratedScorer, read_calibrator
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
+from stepreward.score.served import ServedScorer
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
 
@@ -76,9 +77,9 @@ def problems_of(path: Path) -> list[Problem]:
 
 
 def scorer_at(
-    model: Path, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0, calibrated: bool = True
-) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer:
-    """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, scored as a recipe says.
+    model: str, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0, calibrated: bool = True
+) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer:
+    """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, or one in a server.
 
     Scores are mapped by the recipe's calibrator, or else by the one in its folder, unless not `calibrated`.
 

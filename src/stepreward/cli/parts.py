@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,8 +15,8 @@ from stepreward.policies.expert import WithExpert
 from stepreward.score.ensemble import Combine, combined
 
 ModelsFlag = Annotated[
-    list[Path] | None,
-    typer.Option("--model", help="Checkpoint of a reward model, folder or hub name; several are an ensemble."),
+    list[str] | None,
+    typer.Option("--model", help="Reward model: a folder, a hub name, or URL#NAME in a server; several: an ensemble."),
 ]
 CombineFlag = Annotated[
     Combine,
@@ -30,7 +29,7 @@ ExpertFlag = Annotated[
 
 
 def scorers_at(
-    models: Sequence[Path], device: str, recipe: Recipe, combine: Combine, doubt: float, *, cache_tokens: int
+    models: Sequence[str], device: str, recipe: Recipe, combine: Combine, doubt: float, *, cache_tokens: int
 ) -> Scorer | None:
     """A reward model, an ensemble of several, or None without any.
 

@@ -42,7 +42,7 @@ class Recipe:
     calibrator: Path | None = None
     """Of the scores, in place of the model's own."""
 
-    def read(self, model: Path) -> tuple[str, EncoderRecord | None]:
+    def read(self, model: str) -> tuple[str, EncoderRecord | None]:
         """The row that a model follows and the record in place of the row's, "" and None where it says itself.
 
         Raises:

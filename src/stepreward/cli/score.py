@@ -16,7 +16,9 @@ from stepreward.core.errors import InputError
 
 
 def score(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder, such as runs/demo/model, or a hub name.")],
+    model: Annotated[
+        str, typer.Option(help="Folder, such as runs/demo/model, hub name, or URL#NAME of a model in a server.")
+    ],
     data: Annotated[
         Path | None, typer.Option(help='JSONL rows {"question": ..., "steps": [...]}; standard input if left out.')
     ] = None,

@@ -123,7 +123,5 @@ def _own(question: Score) -> list[Step]:
 def _loaded(name: str, device: str) -> Scorer:
     """A scorer by name; harnesses make their parts anew for each task, and a model is read once."""
     # Harnesses import their plug-ins at every start: torch is loaded only when a model is.
-    source = importlib.import_module("stepreward.score.load")
-    url, mark, served = name.rpartition("#")
-    made: Scorer = source.load_served(served, url) if mark and "://" in url else source.load(name, device=device)
+    made: Scorer = importlib.import_module("stepreward.score.load").load(name, device=device)
     return made

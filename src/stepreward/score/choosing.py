@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from stepreward.core.errors import ModelError
 from stepreward.core.flows import Propose
+from stepreward.score.next_tokens import chat_ids, plain_ids
 from stepreward.score.public import load_tokenizer
 from stepreward.score.weights import find
 
@@ -49,22 +50,15 @@ class LanguageModelChooser:
 
     def choose(self, questions: Sequence[Propose], options: Sequence[str]) -> NDArray[np.float64]:
         """(Q, O) log-probabilities of the options behind each question's prompt and prefix."""
-        rows = [[self._log_probability(self._ids(question), option) for option in options] for question in questions]
+        rows = [
+            [self._log_probability(chat_ids(self.tokenizer, question), option) for option in options]
+            for question in questions
+        ]
         return np.array(rows, np.float64).reshape(len(questions), len(options))
-
-    def _ids(self, question: Propose) -> list[int]:
-        text = self.tokenizer.apply_chat_template(
-            list(question.problem.messages), add_generation_prompt=True, tokenize=False
-        )
-        parts = [text, *(step.text for step in question.prefix)]
-        return [i for part in parts for i in self._plain(part)]
-
-    def _plain(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     @torch.inference_mode()
     def _log_probability(self, before: list[int], option: str) -> float:
-        own = torch.tensor(self._plain(option))
+        own = torch.tensor(plain_ids(self.tokenizer, option))
         ids = torch.tensor([before + own.tolist()], device=self.model.device)
         logits = self.model(input_ids=ids, logits_to_keep=len(own) + 1).logits[0, :-1].float().cpu()
         return float(logits.log_softmax(-1).gather(1, own[:, None]).sum())

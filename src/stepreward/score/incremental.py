@@ -7,7 +7,6 @@ is its own or above it: the same rule as in a packed tree, hence the same scores
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from stepreward.core.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.model import StepRewardModel
+from stepreward.score.told import Told, below, root_name
 
 _Node = tuple[int, tuple[object, ...]]
 """Parent and identity of a step: what makes two nodes the same."""
@@ -45,7 +45,7 @@ class GrowingTree:
             raise InputError(f"problem {problem.id!r} has an empty prompt", remedy="give it some text")
         self.parent, self.start, self.length, self.first = [-1], [0], [len(prompt)], [0]
         self.scored = [False]
-        self.names = [_named(b"", (problem.id, problem.text))]
+        self.names = [root_name(problem)]
         """What each node is, by everything above it: equal in every tree of the problem."""
         self.ids = list(prompt)
         self.states: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -87,7 +87,7 @@ class GrowingTree:
         self.length.append(len(ids))
         self.first.append(len(self.ids))
         self.scored.append(step.kind == "action" and fits)
-        self.names.append(_named(self.names[parent], step.identity))
+        self.names.append(below(self.names[parent], step))
         self.ids.extend(ids)
         return len(self.parent) - 1
 
@@ -143,10 +143,6 @@ class GrowingTree:
         read = self.encoder.read_index(np.array(self.parent), np.array(self.first), np.array(self.length))
         made = model.scores(self.logits[torch.from_numpy(read).to(self.logits.device)]).double().cpu().numpy()
         return np.where(self.scored, made, np.nan)
-
-
-def _named(above: bytes, what: object) -> bytes:
-    return hashlib.blake2b(above + repr(what).encode(), digest_size=16).digest()
 
 
 def ancestors(parent: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -215,11 +211,10 @@ class IncrementalScorer:
     def __init__(
         self, model: StepRewardModel, *, max_tokens: int, batch_tokens: int = 16_384, max_scores: int = 1 << 20
     ) -> None:
-        if max_tokens < 1 or max_scores < 1:
-            raise ValueError(f"max_tokens and max_scores must be at least 1, got {max_tokens} and {max_scores}")
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
         self.model, self.max_tokens, self.batch_tokens = model, max_tokens, batch_tokens
-        self.max_scores = max_scores
-        self._told: OrderedDict[bytes, float] = OrderedDict()
+        self._told = Told(max_scores)
         self._trees: OrderedDict[tuple[str, str], GrowingTree] = OrderedDict()
 
     @property
@@ -277,13 +272,8 @@ class IncrementalScorer:
         """(n,) scores of a tree's nodes, each as it was first told."""
         known = len(tree.fixed)
         if known < len(tree.parent):
-            fresh = tree.scores(self.model)[known:]
-            for place, name in enumerate(tree.names[known:]):
-                fresh[place] = self._told.setdefault(name, float(fresh[place]))
-                self._told.move_to_end(name)
+            fresh = self._told.keep(tree.names[known:], tree.scores(self.model)[known:].tolist())
             tree.fixed = np.concatenate([tree.fixed, fresh])
-            while len(self._told) > self.max_scores:
-                self._told.popitem(last=False)
         return tree.fixed
 
     def _batches(self, trees: Sequence[GrowingTree]) -> Iterator[list[GrowingTree]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import parse_qsl
 
 import torch
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.servers import Server
 from stepreward.score.calibrated import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.row import Checkpoint, Head
@@ -18,6 +22,12 @@ from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.public import load_public, load_tokenizer
 from stepreward.score.served import Endpoint, ServedScorer
 from stepreward.score.weights import find, read_json
+
+_SERVED: Mapping[str, Callable[[str], Any]] = {
+    "endpoint": str, "served_as": str, "probabilities": {"true": True, "false": False}.__getitem__, "top": int,
+    "concurrency": int,
+}  # fmt: skip
+"""Settings of a reward model in a server that its address may name, and how they are read."""
 
 
 def load(
@@ -31,14 +41,15 @@ def load(
     dtype: torch.dtype = torch.float32,
     cache_tokens: int = 0,
     calibrated: bool = True,
-) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer:
-    """Loads a scorer from a checkpoint folder or a hub name.
+) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer:
+    """Loads a scorer from a checkpoint folder or a hub name, or reaches one in a server.
 
     A checkpoint of stepreward says itself how it is scored. A public one is looked up in the table of checkpoints by
     its name, by the name in its configuration or by its architecture; any other is scored as `like` or `record` say.
 
     Args:
-        name: folder written by `train` or `stepreward run`, folder in transformers format, or hub name.
+        name: folder written by `train` or `stepreward run`, folder in transformers format, hub name, or address of a
+            model in a server, see `served_at`.
         like: name of the row to follow where the name does not tell, such as `trl-prm`.
         record: encoder record, in place of the row's or the checkpoint's own.
         head: where labels come from, in place of the row's.
@@ -52,6 +63,8 @@ def load(
         ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
         UnknownNameError: no row is called `like`.
     """
+    if is_address(name):
+        return served_at(str(name), like=like, record=record)
     folder = find(name)
     scorer = _bare(name, folder, like, record, head, reference, device, dtype, cache_tokens)
     kept = folder / CALIBRATOR_FILE
@@ -83,19 +96,22 @@ def load_served(
     api_key: str = "",
     endpoint: Endpoint = "pooling",
     probabilities: bool | None = None,
+    top: int = 20,
     like: str = "",
     record: EncoderRecord | None = None,
     concurrency: int = 16,
 ) -> ServedScorer:
-    """A scorer for a reward model that runs in a vLLM server; only its tokenizer is loaded here.
+    """A scorer for a reward model that runs in a server; only its tokenizer is loaded here.
 
     Args:
         name: folder or hub name, which tells the recipe and the tokenizer as in `load`.
         url: of the server, such as http://localhost:8000.
         served_as: the name under which it serves the model; `name` where empty.
         api_key: of the server, if it asks for one.
-        endpoint: `pooling`, `classify` or `score`.
+        endpoint: vLLM's `pooling`, `classify` or `score`, or any server's `completions` for models that answer with a
+            label token.
         probabilities: whether the server applies softmax or sigmoid; None finds out, where that can be seen.
+        top: tokens that `completions` asks for beside the next one.
         like: name of the row to follow where the name does not tell.
         record: encoder record, in place of the row's.
         concurrency: most requests under way at once.
@@ -110,7 +126,51 @@ def load_served(
     row = _row(str(name), folder, like, record, None)
     server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
     encoder = StepEncoder(row.record, load_tokenizer(folder))
-    return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities)
+    return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top)
+
+
+def is_address(name: str | Path) -> bool:
+    """Whether a name is the address of a model in a server."""
+    return isinstance(name, str) and name.startswith(("http://", "https://"))
+
+
+def served_at(address: str, *, like: str = "", record: EncoderRecord | None = None) -> ServedScorer:
+    """A reward model in a server, by its address: `URL#NAME`, where NAME tells the recipe and the tokenizer.
+
+    Settings of `load_served` may follow, `URL#NAME?endpoint=completions&served_as=prm`: `endpoint`, `served_as`,
+    `probabilities`, `top` and `concurrency`. The API key is read from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
+
+    Args:
+        address: of the model.
+        like, record: as for `load_served`.
+
+    Raises:
+        InputError: it names no model, or a setting does not fit.
+        ModelError: as for `load_served`.
+        UnknownNameError: there is no such setting.
+    """
+    url, name, given = _split(address)
+    settings: dict[str, Any] = {}
+    for setting, text in given:
+        if setting not in _SERVED:
+            raise UnknownNameError("setting of a reward model in a server", setting, _SERVED)
+        try:
+            settings[setting] = _SERVED[setting](text)
+        except (KeyError, ValueError):
+            raise InputError(f"{setting} cannot be {text!r}", source=address) from None
+    if settings.get("endpoint", "pooling") not in get_args(Endpoint):
+        raise InputError(f"endpoint must be one of {', '.join(get_args(Endpoint))}", source=address)
+    key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+    return load_served(name, url, api_key=key, like=like, record=record, **settings)
+
+
+def _split(address: str) -> tuple[str, str, list[tuple[str, str]]]:
+    """Server, name and settings of an address."""
+    url, _, rest = address.partition("#")
+    name, _, query = rest.partition("?")
+    if not name:
+        raise InputError(f"{address} names no model", remedy=f"write {url}#NAME, its hub name or folder")
+    return url, name, parse_qsl(query, keep_blank_values=True)
 
 
 def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
@@ -124,6 +184,7 @@ def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
         ModelError: there is no such checkpoint.
         UnknownNameError: no row is called `like`.
     """
+    name = _split(str(name))[1] if is_address(name) else name
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like:
         return EncoderRecord.load(folder)[0], ""

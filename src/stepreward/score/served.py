@@ -1,4 +1,4 @@
-"""Reward models that run in a vLLM server: its tokens are ours, its scores are read as the record says."""
+"""Reward models that run in a server: its tokens are ours, its scores are read as the record says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,25 +17,38 @@ from stepreward.core.flows import Score, Scored
 from stepreward.core.servers import Patience, Server
 from stepreward.score.asking import score_texts
 from stepreward.score.encoder import StepEncoder
+from stepreward.score.next_tokens import NextTokens
 from stepreward.score.passes import Pass, PassEncoder
+from stepreward.score.public import label_ids
+from stepreward.score.record import EncoderRecord
+from stepreward.score.told import Told, named
 
-Endpoint = Literal["pooling", "classify", "score"]
+Endpoint = Literal["pooling", "classify", "score", "completions"]
+_REMEMBERED = 1 << 20
+"""Scores that are told again without a request."""
 
 
 class ServedScorer:
-    """Scores steps with a reward model in a vLLM server; a `core.flows.Scorer`.
+    """Scores steps with a reward model in a server; a `core.flows.Scorer`.
 
-    Tokens are built here, by the record, and sent as ids, so that the server's own tokenisation cannot change them:
-    `pooling` sends whole trajectories and takes the outputs at the read positions, whether the server returns every
-    token or its step tags alone; `classify` sends each prefix up to its read position. `score` takes texts only, the
-    prompt and the text so far, and the server joins them: right for models that were trained with its template.
+    Three of the endpoints are vLLM's, for reward models; `completions` is everybody's, for language models that answer
+    with a label token. Tokens are built here, by the record, and sent as ids, so that the server's own tokenisation
+    cannot change them: `pooling` sends whole trajectories and takes the outputs at the read positions, whether the
+    server returns every token or its step tags alone; `classify` sends each prefix up to its read position. `score`
+    takes texts only, the prompt and the text so far, and the server joins them: right for models that were trained with
+    its template. `completions` asks for the next token behind each read position and compares the labels'
+    log-probabilities.
+
+    A step's score, once told, is told again without a request wherever the same tokens stand before it.
 
     Args:
         server: where it is.
         encoder: the record, and the tokenizer of the served model.
         endpoint: which of the server's interfaces.
         probabilities: whether the server has applied softmax or sigmoid already. None asks it not to, and tells for two
-            or more labels by whether every row is a distribution; for one label it must be said.
+            or more labels by whether every row is a distribution; for one label it must be said. `completions` needs
+            none.
+        top: tokens asked for beside the next one by `completions`.
         batch_size: trajectories that make a full batch.
         name: identity for caches and provenance; the server's model by default.
         sleep: waits between tries.
@@ -50,6 +64,7 @@ class ServedScorer:
         *,
         endpoint: Endpoint = "pooling",
         probabilities: bool | None = None,
+        top: int = 20,
         batch_size: int = 256,
         name: str = "",
         sleep: Callable[[float], None] = time.sleep,
@@ -60,16 +75,12 @@ class ServedScorer:
         self._client = server.client()
         weakref.finalize(self, self._client.close)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
-        record = self.record
-        if record.readout == "implicit" or record.second or record.surprise:
-            raise ModelError(f"a server returns head outputs: {record.readout!r} and second passes are scored locally")
-        if endpoint == "score" and record.n_labels != 1:
-            raise ModelError(f"/score returns one number, the record has n_labels={record.n_labels}: use pooling")
-        if probabilities is None and record.n_labels == 1 and record.readout != "value":
-            raise ModelError(
-                "with one label no answer shows whether the server applied a sigmoid: "
-                "pass probabilities=True if it did, False if it was started or asked not to"
-            )
+        self._told = Told(_REMEMBERED)
+        _require_readable(self.record, endpoint, probabilities)
+        self._next = None
+        if endpoint == "completions":
+            self._next = NextTokens(server, encoder.tokenizer, top=top, sleep=sleep)
+            self._labels = label_ids(self.record, encoder.tokenizer)
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
         """One score a step.
@@ -91,13 +102,28 @@ class ServedScorer:
 
     def _one(self, question: Score) -> Scored:
         scores = np.full(len(question.steps), np.nan)
-        tokens = 0
+        paid = whole = 0
         for one in self._passes(question):
-            tokens += len(one.ids)
-            if one.reads:
-                rows = self._rows(question, one)
-                scores[list(one.reads)] = self._read_out(rows)
-        return Scored(scores, tokens, tokens)
+            whole += len(one.ids)
+            # Attention looks back alone: a score depends on the tokens up to its read position.
+            names = {i: named(b"", one.ids[: at + 1].tobytes()) for i, at in one.reads.items()}
+            told = {i: self._told.get(name) for i, name in names.items()}
+            new = replace(one, reads={i: at for i, at in one.reads.items() if told[i] is None})
+            for i, score in told.items():
+                scores[i] = np.nan if score is None else score
+            if new.reads:
+                made, tokens = self._read(question, new)
+                paid += tokens
+                scores[list(new.reads)] = self._told.keep([names[i] for i in new.reads], made.tolist())
+        return Scored(scores, paid, whole)
+
+    def _read(self, question: Score, one: Pass) -> tuple[NDArray[np.float64], int]:
+        """(Q,) scores at the reads of a sequence, and the tokens that the server encoded for them."""
+        if self._next is None:
+            return self._read_out(self._rows(question, one)), len(one.ids)
+        prefixes = [one.ids[: at + 1].tolist() for at in one.reads.values()]
+        logs, tokens = self._next.ask(prefixes, self._labels)
+        return self._read_out(logs, done=False), tokens
 
     def _passes(self, question: Score) -> list[Pass]:
         if not self.record.per_step:
@@ -160,10 +186,10 @@ class ServedScorer:
             raise ModelError(f"{self.server.url} returned numbers that are not finite")
         return rows
 
-    def _read_out(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _read_out(self, rows: NDArray[np.float64], done: bool | None = None) -> NDArray[np.float64]:
         """(Q,) scores by the record's readout, with the softmax or sigmoid where the server left it."""
         record = self.record
-        done = self.probabilities
+        done = self.probabilities if done is None else done
         if done is None:
             done = record.n_labels > 1 and bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
         if record.readout in ("softmax", "difference"):
@@ -182,6 +208,25 @@ class ServedScorer:
 
     def _ask(self, body: Mapping[str, Any]) -> Any:
         return self._patience.json(self._client, self.server.at(self.endpoint), body)
+
+
+def _require_readable(record: EncoderRecord, endpoint: Endpoint, probabilities: bool | None) -> None:
+    if record.readout == "implicit" or record.second or record.surprise:
+        raise ModelError(f"a server returns head outputs: {record.readout!r} and second passes are scored locally")
+    if endpoint == "completions":
+        if record.readout not in ("softmax", "difference") or not record.label_tokens:
+            raise ModelError(
+                "a completions server knows how likely tokens are: the record must compare label_tokens by a softmax; "
+                "ask for pooling"
+            )
+        return
+    if endpoint == "score" and record.n_labels != 1:
+        raise ModelError(f"/score returns one number, the record has n_labels={record.n_labels}: use pooling")
+    if probabilities is None and record.n_labels == 1 and record.readout != "value":
+        raise ModelError(
+            "with one label no answer shows whether the server applied a sigmoid: "
+            "pass probabilities=True if it did, False if it was started or asked not to"
+        )
 
 
 def _data(answer: Any, count: int) -> list[Mapping[str, Any]]:

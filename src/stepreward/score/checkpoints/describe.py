@@ -40,16 +40,21 @@ Of models that see images (VisualPRM, URSA-RM) the language model alone is loade
 those with images are refused. Not here: R-PRM, Web-Shepherd and GroundedPRM, which write a judgement; two that do
 [are](#verifiers-that-write).
 
-## In a vLLM server
+## In a server
 
-A model that a vLLM server holds is scored with the same record: tokens are built here and sent as ids, and the softmax
-is applied where the server left it.
+A model that a server holds is scored with the same record, by its address: `URL#NAME`, where NAME, a hub name or a
+folder, tells the recipe and the tokenizer. Tokens are built here and sent as ids. A reward model in a vLLM server answers at
+`/pooling`, `/classify` or `/score`, and the softmax is applied where the server left it. A language model that answers
+with a label token (Math-Shepherd, RLHFlow, ER-PRM, FoVer and others) can be in any server with OpenAI's
+`/v1/completions` and log-probabilities: the labels are compared behind each read position, and a label that the server
+cannot tell the probability of is an error, not a zero.
 
 ```text
-from stepreward.score.load import load_served
-scorer = load_served("Qwen/Qwen2.5-Math-PRM-7B", "http://localhost:8000")
-scorer.score("1 + 1 = ?", ["1 + 1 = 2"])
+stepreward.load("http://localhost:8000#Qwen/Qwen2.5-Math-PRM-7B").score("1 + 1 = ?", ["1 + 1 = 2"])
+stepreward.load("http://localhost:8000#peiyi9979/math-shepherd-mistral-7b-prm?endpoint=completions")
 ```
+
+On the command line the address is what `--model` takes. A key is read from STEPREWARD_API_KEY, or OPENAI_API_KEY.
 
 """
 _JUDGES = """
@@ -68,7 +73,8 @@ GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 
 ```
 
 With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.score.choosing`, GenPRM's verdict is the
-probability of Yes beside that of No, instead of a sampled word."""
+probability of Yes beside that of No, instead of a sampled word; `ServedChooser` of `stepreward.score.next_tokens` asks
+a completions server for it."""
 _SEEN = {
     "step": "each step by itself",
     "segment": "text between added tokens",
