@@ -12,10 +12,11 @@ from stepreward.core.catalog import estimate
 from stepreward.core.driver import Driver, answer_all
 from stepreward.core.flows import Budget, Continuation
 from stepreward.core.keys import Key
+from stepreward.core.rollout_priority import priority
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.estimators import monte_carlo
-from stepreward.label.omega import find_lost, omega_prm, priority, tree_labels
+from stepreward.label.omega import find_lost, omega_prm, tree_labels
 from stepreward.policies.scripted import ScriptedPolicy
 
 WORLD = World()

@@ -55,6 +55,14 @@ def _simulations(budget: int) -> dict[str, Any]:
     return {"simulations": 4 * budget, "width": 4}
 
 
+def _rounds(budget: int) -> dict[str, Any]:
+    return {"rounds": max(1, budget // 4), "width": 4}
+
+
+def _cuts(budget: int) -> dict[str, Any]:
+    return {"n": max(2, budget // 2), "rounds": max(1, budget // 4), "again": 2}
+
+
 def _sweeps(budget: int) -> dict[str, Any]:
     return {"n": max(2, budget // 2), "sweeps": 2}
 
@@ -64,6 +72,7 @@ PLAN: Mapping[str, Settings] = {
     "reward-frequency-vote": _samples, "beam": _by_four("beams"), "lookahead": _by_four("beams"),
     "early-rejection": _by_four("beams"), "step-beam": _by_four("beams"),
     "dvts": _by_four("trees"), "rebase": _width, "ets": _width, "mcts": _simulations, "uct": _simulations,
+    "vm-mcts": _rounds, "rearter": _by_four("beams"), "saffron": _by_four("beams"), "omega": _cuts, "zip-rc": _samples,
     "search-r2": _samples, "particle-filter": _samples, "particle-gibbs": _sweeps,
     "fk-difference": _samples, "fk-max": _samples, "fk-sum": _samples, "reward-weighted": _samples,
     "transfer-q": _by_four("n"), "gflownet": _by_four("n"), "adaptive-consistency": _samples,

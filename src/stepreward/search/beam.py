@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
 
 from stepreward.core.catalog import search
@@ -51,60 +50,6 @@ def beam_search(
             break
         kept = best([*(c for c in kept if c.finished), *chain.from_iterable(grown)], beams)
     return (yield from growth.conclude(ends(kept), select=choice(vote)))
-
-
-@search.method(
-    "lookahead",
-    paper="arXiv:2408.03314",
-    equation="section 5.2: lookahead search",
-    note="a candidate is ranked by its rollout, and keeps its own scores for the choice at the end",
-)
-def lookahead_search(
-    problem: Problem,
-    key: Key,
-    *,
-    beams: int = 4,
-    width: int = 4,
-    ahead: int = 2,
-    max_steps: int = 40,
-    aggregate: str = "last",
-    vote: bool = False,
-) -> Flow[Found]:
-    """Beam search that ranks each step by the score some steps further on, rolled out at temperature 0.
-
-    With `ahead=0` it is `beam`.
-
-    Args:
-        problem: what to solve.
-        key: randomness.
-        beams: candidates kept after each step.
-        width: continuations of each; the first step draws `beams * width`.
-        ahead: steps rolled out behind each candidate; they are thrown away.
-        max_steps: most steps of a solution.
-        aggregate: total of the step scores, of a rollout for its rank and of a candidate for the choice.
-        vote: choose by the weighted vote over the final beams instead of the best one.
-    """
-    growth = Growth(problem, key, aggregate)
-    kept = [ROOT]
-    for step in range(max_steps):
-        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
-        if not any(grown):
-            break
-        rivals = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
-        rank = yield from _ahead(growth, rivals, ahead)
-        kept = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: -rank[i])[:beams]]
-    return (yield from growth.conclude(ends(kept), select=choice(vote)))
-
-
-def _ahead(growth: Growth, candidates: Sequence[Candidate], steps: int) -> Flow[list[float]]:
-    """How each candidate's rollout ranks; one that ends or can go no further ranks by what it has."""
-    tips = list(candidates)
-    for _ in range(steps):
-        going = [i for i, tip in enumerate(tips) if growth.open([tip])]
-        grown = yield from growth.sprout([tips[i] for i in going], 1, temperature=0.0)
-        for i, children in zip(going, grown, strict=True):
-            tips[i] = children[0] if children else tips[i]
-    return [tip.rank for tip in (yield from growth.score(tips))]
 
 
 search.preset(

@@ -80,23 +80,32 @@ def _votes(answers: Sequence[str | None]) -> list[int]:
 
 
 def _until(
-    growth: Growth, problem: Problem, n: int, rounds: Callable[[int], int], stop: Callable[[Sequence[str | None]], bool]
+    growth: Growth, n: int, rounds: Callable[[int], int], enough: Callable[[list[Candidate]], Flow[bool]]
 ) -> Flow[list[Candidate]]:
-    """Samples in rounds until their answers say that it is enough, or there are `n`."""
+    """Samples in rounds until what came of the last one says that it is enough, or there are `n`."""
     made: list[Candidate] = []
-    answers: list[str | None] = []
     drawn = 0
     while drawn < n and not growth.spent:
         more = min(rounds(drawn), n - drawn)
         (fresh,) = yield from growth.complete([ROOT], more, first=drawn)
         drawn += more
-        ended = [c for c in fresh if c.finished and c.steps]
-        said: list[Any] = (yield [Extract(problem, c.steps) for c in ended]) if ended else []
         made += fresh
-        answers += said
-        if stop(answers):
+        if (yield from enough(fresh)):
             break
     return made
+
+
+def _voting(problem: Problem, stop: Callable[[Sequence[str | None]], bool]) -> Callable[[list[Candidate]], Flow[bool]]:
+    """Reads the answers of each round, and asks `stop` about all so far."""
+    answers: list[str | None] = []
+
+    def enough(fresh: list[Candidate]) -> Flow[bool]:
+        ended = [c for c in fresh if c.finished and c.steps]
+        said: list[Any] = (yield [Extract(problem, c.steps) for c in ended]) if ended else []
+        answers.extend(said)
+        return stop(answers)
+
+    return enough
 
 
 @search.method(
@@ -125,7 +134,7 @@ def adaptive_consistency(
         return len(answers) >= least and first > 0 and lead_is_sure(first, second) >= confidence
 
     positive(at_once=at_once)
-    made = yield from _until(growth, problem, n, lambda drawn: max(at_once, least - drawn), stop)
+    made = yield from _until(growth, n, lambda drawn: max(at_once, least - drawn), _voting(problem, stop))
     return (yield from growth.conclude(made, select="majority"))
 
 
@@ -150,7 +159,7 @@ def unanimous_window(problem: Problem, key: Key, *, n: int = 40, window: int = 5
         return len(last) == window and last[0] is not None and len(set(last)) == 1
 
     positive(window=window)
-    made = yield from _until(growth, problem, n, lambda drawn: window, stop)
+    made = yield from _until(growth, n, lambda drawn: window, _voting(problem, stop))
     return (yield from growth.conclude(made, select="majority"))
 
 
@@ -174,7 +183,7 @@ def doubling(problem: Problem, key: Key, *, n: int = 32, start: int = 2, share: 
         return bool(answers) and _votes(answers)[0] >= share * len(answers)
 
     positive(start=start)
-    made = yield from _until(growth, problem, n, lambda drawn: drawn or start, stop)
+    made = yield from _until(growth, n, lambda drawn: drawn or start, _voting(problem, stop))
     return (yield from growth.conclude(made, select="majority"))
 
 
@@ -210,14 +219,14 @@ def instance_adaptive(
     """
     positive(at_once=at_once)
     growth = Growth(problem, key, aggregate)
-    made: list[Candidate] = []
-    drawn = 0
-    while drawn < n and not growth.spent:
-        more = min(max(at_once, least - drawn), n - drawn)
-        (fresh,) = yield from growth.complete([ROOT], more, first=drawn)
-        drawn += more
-        made += yield from growth.score(fresh)
-        known = [c.total for c in made if c.total == c.total]
-        if known and drawn >= samples_for(float(np.mean(known)), confidence=confidence):
-            break
-    return (yield from growth.conclude(made, select=choice(vote)))
+    scored: list[Candidate] = []
+
+    def enough(fresh: list[Candidate]) -> Flow[bool]:
+        scored.extend((yield from growth.score(fresh)))
+        known = [c.total for c in scored if c.total == c.total]
+        if not known or len(scored) < least:
+            return False
+        return len(scored) >= samples_for(float(np.mean(known)), confidence=confidence)
+
+    yield from _until(growth, n, lambda drawn: max(at_once, least - drawn), enough)
+    return (yield from growth.conclude(scored, select=choice(vote)))

@@ -43,11 +43,11 @@ those with images are refused. Not here: R-PRM, Web-Shepherd and GroundedPRM, wh
 ## In a server
 
 A model that a server holds is scored with the same record, by its address: `URL#NAME`, where NAME, a hub name or a
-folder, tells the recipe and the tokenizer. Tokens are built here and sent as ids. A reward model in a vLLM server answers at
-`/pooling`, `/classify` or `/score`, and the softmax is applied where the server left it. A language model that answers
-with a label token (Math-Shepherd, RLHFlow, ER-PRM, FoVer and others) can be in any server with OpenAI's
-`/v1/completions` and log-probabilities: the labels are compared behind each read position, and a label that the server
-cannot tell the probability of is an error, not a zero.
+folder, tells the recipe and the tokenizer. Tokens are built here and sent as ids. A reward model in a vLLM server
+answers at `/pooling`, `/classify` or `/score`, and the softmax is applied where the server left it. A language model
+that answers with a label token (Math-Shepherd, RLHFlow, ER-PRM, FoVer and others) can be in any server with OpenAI's
+`/v1/completions` and log-probabilities: the labels are compared behind each read position, and a label that the
+server cannot tell the probability of is an error, not a zero.
 
 ```text
 stepreward.load("http://localhost:8000#Qwen/Qwen2.5-Math-PRM-7B").score("1 + 1 = ?", ["1 + 1 = 2"])
