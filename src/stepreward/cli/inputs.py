@@ -16,6 +16,7 @@ import torch
 
 from stepreward.cli.recipes import Recipe, mark
 from stepreward.core.annotations import Annotated
+from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Grader, Policy
 from stepreward.core.servers import Server
@@ -27,11 +28,9 @@ from stepreward.label.run import load_labels
 from stepreward.pipeline.world import read_problems
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.local import LocalPolicy
+from stepreward.policies.vllm import VllmPolicy
 from stepreward.score.calibrated import CalibratedScorer, read_calibrator
-from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.implicit import ImplicitScorer
-from stepreward.score.load import load
-from stepreward.score.served import ServedScorer
+from stepreward.score.load import Loaded, load
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
 
@@ -78,7 +77,7 @@ def problems_of(path: Path) -> list[Problem]:
 
 def scorer_at(
     model: str, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0, calibrated: bool = True
-) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer:
+) -> Loaded:
     """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, or one in a server.
 
     Scores are mapped by the recipe's calibrator, or else by the one in its folder, unless not `calibrated`.
@@ -200,7 +199,7 @@ def _annotated(one: Labels) -> Annotated:
 
 
 def policy_at(source: str, *, concurrency: int = 16) -> Policy:
-    """A policy by name: a model folder, a hub name, a built-in one, or `URL#MODEL` for a server.
+    """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
 
     Settings of the server's policy may follow: `URL#MODEL?endpoint=completions&temperature=0.7`. Its API key is read
     from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
@@ -210,6 +209,8 @@ def policy_at(source: str, *, concurrency: int = 16) -> Policy:
         UnknownNameError: there is no such setting.
         ModelError: the model cannot be loaded.
     """
+    if source.startswith(VLLM):
+        return VllmPolicy.load(source)
     if not source.startswith(("http://", "https://")):
         return LocalPolicy.load(source)
     url, _, model = source.partition("#")

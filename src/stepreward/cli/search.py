@@ -42,7 +42,7 @@ def search(
     combine: CombineFlag = "mean",
     doubt: DoubtFlag = 1.0,
     policy: Annotated[
-        str, typer.Option(help="Who writes: builtin:arithmetic, a model folder, a hub name, or URL#MODEL.")
+        str, typer.Option(help="Who writes: builtin:arithmetic, a folder, a hub name, vllm:NAME, or URL#MODEL.")
     ] = "builtin:arithmetic",
     expert: ExpertFlag = "",
     temperature: Annotated[

@@ -14,6 +14,7 @@ from stepreward.policies import loading
 from stepreward.policies.decode import Decoder, Request, Sampled
 from stepreward.policies.draw import Distribution
 from stepreward.policies.pieces import Pieces, spans
+from stepreward.policies.prompts import PromptTokens
 
 _NO_LIMIT = 1 << 30
 
@@ -77,10 +78,8 @@ class LocalPolicy:
     ) -> None:
         if max_tokens < 1 or batch_size < 1:
             raise InputError(f"expected max_tokens and batch_size of at least 1, got {max_tokens} and {batch_size}")
-        if template is not None and "{prompt}" not in template:
-            raise InputError(f"expected '{{prompt}}' in the template, got {template!r}")
+        self._prompts = PromptTokens(tokenizer, template)
         loading.require_supported(model)
-        self._tokenizer, self._template = tokenizer, template
         self._max_tokens = max_tokens
         self._batch_size = batch_size
         self._context = int(getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT)
@@ -132,7 +131,7 @@ class LocalPolicy:
         requests: list[Request] = []
         drawn: list[Distribution] = []
         for question in questions:
-            ids = prompt_ids[question.problem.id] + self._prefix(question.prefix)
+            ids = prompt_ids[question.problem.id] + self._prompts.prefix(question.prefix)
             wanted = self._max_tokens if question.max_tokens is None else question.max_tokens
             limit = min(wanted, self._context - len(ids))
             one_step = question.until == "step"
@@ -170,26 +169,9 @@ class LocalPolicy:
         return Continuation(tuple(steps), sampled.finished, count, truncated=cut, n_prompt_tokens=len(request.ids))
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The tokens that stand before a problem's first step."""
-        tokenizer = self._tokenizer
-        if self._template is None and tokenizer.chat_template:
-            text = tokenizer.apply_chat_template(list(problem.messages), add_generation_prompt=True, tokenize=False)
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:
-            text = (self._template or "{prompt}\n").replace("{prompt}", problem.text)
-            ids = tokenizer(text)["input_ids"]
-            # Some tokenizers close every text; a closed prompt has nothing to continue.
-            if ids and ids[-1] == tokenizer.eos_token_id:
-                ids = ids[:-1]
-        if not ids:
-            raise InputError(f"the prompt of problem {problem.id!r} has no tokens", remedy="give it text")
-        return tuple(ids)
+        """The tokens that stand before a problem's first step.
 
-    def _prefix(self, steps: Sequence[Step]) -> tuple[int, ...]:
-        ids: list[int] = []
-        for step in steps:
-            if step.tokens is not None:
-                ids.extend(step.tokens)
-            elif step.text:
-                ids.extend(self._tokenizer(step.text, add_special_tokens=False)["input_ids"])
-        return tuple(ids)
+        Raises:
+            InputError: there are none.
+        """
+        return self._prompts.prompt(problem)

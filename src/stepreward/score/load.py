@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import torch
 
+from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.servers import Server
 from stepreward.score.calibrated import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
@@ -21,8 +22,10 @@ from stepreward.score.encoder import RECORD_FILE, EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.public import load_public, load_tokenizer
 from stepreward.score.served import Endpoint, ServedScorer
+from stepreward.score.vllm import VllmLabelScorer, VllmScorer, start
 from stepreward.score.weights import find, read_json
 
+Loaded = DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer | VllmScorer | VllmLabelScorer
 _SERVED: Mapping[str, Callable[[str], Any]] = {
     "endpoint": str, "served_as": str, "probabilities": {"true": True, "false": False}.__getitem__, "top": int,
     "concurrency": int,
@@ -41,15 +44,15 @@ def load(
     dtype: torch.dtype = torch.float32,
     cache_tokens: int = 0,
     calibrated: bool = True,
-) -> DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer:
-    """Loads a scorer from a checkpoint folder or a hub name, or reaches one in a server.
+) -> Loaded:
+    """Loads a scorer from a checkpoint folder or a hub name, or reaches one in a server or an engine.
 
     A checkpoint of stepreward says itself how it is scored. A public one is looked up in the table of checkpoints by
     its name, by the name in its configuration or by its architecture; any other is scored as `like` or `record` say.
 
     Args:
-        name: folder written by `train` or `stepreward run`, folder in transformers format, hub name, or address of a
-            model in a server, see `served_at`.
+        name: folder written by `train` or `stepreward run`, folder in transformers format, hub name, address of a
+            model in a server, see `served_at`, or `vllm:NAME` for a vLLM engine in this process.
         like: name of the row to follow where the name does not tell, such as `trl-prm`.
         record: encoder record, in place of the row's or the checkpoint's own.
         head: where labels come from, in place of the row's.
@@ -65,6 +68,8 @@ def load(
     """
     if is_address(name):
         return served_at(str(name), like=like, record=record)
+    if str(name).startswith(VLLM):
+        return start(str(name).removeprefix(VLLM), _encoder(str(name).removeprefix(VLLM), like, record))
     folder = find(name)
     scorer = _bare(name, folder, like, record, head, reference, device, dtype, cache_tokens)
     kept = folder / CALIBRATOR_FILE
@@ -120,13 +125,17 @@ def load_served(
         ModelError: there is no such tokenizer, nothing says how it is scored, or such an endpoint cannot be read.
         UnknownNameError: no row is called `like`.
     """
+    server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
+    encoder = _encoder(name, like, record)
+    return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top)
+
+
+def _encoder(name: str | Path, like: str, record: EncoderRecord | None) -> StepEncoder:
+    """The record and tokenizer of a model whose weights are elsewhere."""
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like and record is None:
         record, _ = EncoderRecord.load(folder)
-    row = _row(str(name), folder, like, record, None)
-    server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
-    encoder = StepEncoder(row.record, load_tokenizer(folder))
-    return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top)
+    return StepEncoder(_row(str(name), folder, like, record, None).record, load_tokenizer(folder))
 
 
 def is_address(name: str | Path) -> bool:
@@ -184,7 +193,7 @@ def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
         ModelError: there is no such checkpoint.
         UnknownNameError: no row is called `like`.
     """
-    name = _split(str(name))[1] if is_address(name) else name
+    name = _split(str(name))[1] if is_address(name) else str(name).removeprefix(VLLM)
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like:
         return EncoderRecord.load(folder)[0], ""

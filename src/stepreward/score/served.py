@@ -6,7 +6,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +17,12 @@ from stepreward.core.servers import Patience, Server
 from stepreward.score.asking import score_texts
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.next_tokens import NextTokens
-from stepreward.score.passes import Pass, PassEncoder
+from stepreward.score.passes import Pass
 from stepreward.score.public import label_ids
+from stepreward.score.reading import Answer, Asked, Reading
 from stepreward.score.record import EncoderRecord
-from stepreward.score.told import Told, named
 
 Endpoint = Literal["pooling", "classify", "score", "completions"]
-_REMEMBERED = 1 << 20
-"""Scores that are told again without a request."""
 
 
 class ServedScorer:
@@ -75,7 +72,7 @@ class ServedScorer:
         self._client = server.client()
         weakref.finalize(self, self._client.close)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
-        self._told = Told(_REMEMBERED)
+        self._reading = Reading(encoder)
         _require_readable(self.record, endpoint, probabilities)
         self._next = None
         if endpoint == "completions":
@@ -98,44 +95,16 @@ class ServedScorer:
             ModelError: the server fails after its retries, or answers with other shapes.
         """
         with ThreadPoolExecutor(self.server.concurrency) as pool:
-            return list(pool.map(self._one, questions))
+            return self._reading.score_many(questions, lambda asked: list(pool.map(self._ask_for, asked)))
 
-    def _one(self, question: Score) -> Scored:
-        scores = np.full(len(question.steps), np.nan)
-        paid = whole = 0
-        for one in self._passes(question):
-            whole += len(one.ids)
-            # Attention looks back alone: a score depends on the tokens up to its read position.
-            names = {i: named(b"", one.ids[: at + 1].tobytes()) for i, at in one.reads.items()}
-            told = {i: self._told.get(name) for i, name in names.items()}
-            new = replace(one, reads={i: at for i, at in one.reads.items() if told[i] is None})
-            for i, score in told.items():
-                scores[i] = np.nan if score is None else score
-            if new.reads:
-                made, tokens = self._read(question, new)
-                paid += tokens
-                scores[list(new.reads)] = self._told.keep([names[i] for i in new.reads], made.tolist())
-        return Scored(scores, paid, whole)
-
-    def _read(self, question: Score, one: Pass) -> tuple[NDArray[np.float64], int]:
-        """(Q,) scores at the reads of a sequence, and the tokens that the server encoded for them."""
+    def _ask_for(self, asked: Asked) -> Answer:
+        """Head outputs at the reads of a sequence, whether they are probabilities, and the tokens encoded for them."""
+        question, one = asked
         if self._next is None:
-            return self._read_out(self._rows(question, one)), len(one.ids)
+            return self._rows(question, one), self.probabilities, len(one.ids)
         prefixes = [one.ids[: at + 1].tolist() for at in one.reads.values()]
         logs, tokens = self._next.ask(prefixes, self._labels)
-        return self._read_out(logs, done=False), tokens
-
-    def _passes(self, question: Score) -> list[Pass]:
-        if not self.record.per_step:
-            return PassEncoder(self.encoder).passes(question.problem, question.steps)
-        ids, reads = self.encoder.prompt_ids(question.problem), {}
-        for i, step in enumerate(question.steps):
-            own = self.encoder.step_ids(step, question.problem, i + 1)
-            ids = ids + own
-            back = self.encoder.back if len(own) > self.encoder.back else len(own)
-            if step.kind == "action" and self.encoder.fits(len(ids), question.problem):
-                reads[i] = len(ids) - 1 - back
-        return [Pass(np.asarray(ids, np.int64), reads)]
+        return logs, False, tokens
 
     def _rows(self, question: Score, one: Pass) -> NDArray[np.float64]:
         """(Q, n_labels) outputs at the reads of a sequence, in their order."""
@@ -186,26 +155,6 @@ class ServedScorer:
             raise ModelError(f"{self.server.url} returned numbers that are not finite")
         return rows
 
-    def _read_out(self, rows: NDArray[np.float64], done: bool | None = None) -> NDArray[np.float64]:
-        """(Q,) scores by the record's readout, with the softmax or sigmoid where the server left it."""
-        record = self.record
-        done = self.probabilities if done is None else done
-        if done is None:
-            done = record.n_labels > 1 and bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
-        if record.readout in ("softmax", "difference"):
-            shares = rows if done else _softmax(rows)
-            right: NDArray[np.float64] = shares[:, [record.positive, *record.also]].sum(axis=1)
-            return right if record.readout == "softmax" else 2 * right - 1
-        if record.readout == "mean-sigmoid":
-            return np.asarray((rows if done else _sigmoid(rows)).mean(axis=1), np.float64)
-        value = rows[:, record.positive]
-        if record.readout in ("value", "tanh") and done:
-            with np.errstate(divide="ignore"):
-                value = np.log(value) - np.log1p(-value)
-        if record.readout == "tanh":
-            return np.asarray(np.tanh(value), np.float64)
-        return value if record.readout == "value" or done else _sigmoid(value)
-
     def _ask(self, body: Mapping[str, Any]) -> Any:
         return self._patience.json(self._client, self.server.at(self.endpoint), body)
 
@@ -247,12 +196,3 @@ def _table(rows: Any) -> NDArray[np.float64]:
     except (TypeError, ValueError) as error:
         raise ModelError(f"the server's numbers are no table: {str(rows)[:200]}") from error
     return made[:, None] if made.ndim == 1 else made
-
-
-def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float64)
-
-
-def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(0.5 * (1 + np.tanh(z / 2)), np.float64)

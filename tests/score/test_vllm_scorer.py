@@ -1,0 +1,111 @@
+"""Scores by a stand-in engine with vLLM's rules: those of the model in this process, each token encoded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.score.literal_recipes import RECIPES
+from tests.score.tiny_checkpoints import build
+from tests.vllm_engine import BLOCK, PoolingParams, SamplingParams, StandIn
+
+from stepreward.core.errors import ModelError
+from stepreward.core.flows import Score
+from stepreward.core.types import Problem, Step
+from stepreward.score.checkpoints.table import CHECKPOINTS, by_name
+from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.encoder import StepEncoder
+from stepreward.score.load import load
+from stepreward.score.told import Told
+from stepreward.score.vllm import VllmLabelScorer, VllmScorer, start
+
+PROBLEM = Problem("p", "What is 12 + 5?")
+STEPS = tuple(Step(text) for text in ("12 + 5 = 17.", "That is 10 + 7, and so it is 17.", "So the answer is 17."))
+QWEN = "Qwen/Qwen2.5-Math-PRM-7B"
+
+
+def engine_of(tmp_path: Path) -> tuple[StandIn, VllmScorer, DiscriminativeScorer]:
+    built = build(tmp_path, "qwen", "score-mlp")
+    local = load(tmp_path, like=QWEN)
+    assert isinstance(local, DiscriminativeScorer)
+    engine = StandIn(built.model, built.tokenizer, head=local.model.head)
+    return engine, VllmScorer(engine, PoolingParams, StepEncoder(by_name(QWEN).record, built.tokenizer)), local
+
+
+def test_a_search_that_goes_on_pays_for_new_tokens_alone(tmp_path: Path) -> None:
+    engine, scorer, local = engine_of(tmp_path)
+    paid, last = 0, 0
+    for n in range(1, 4):
+        (got,) = scorer.score_many([Score(PROBLEM, STEPS[:n])])
+        (expected,) = local.score_many([Score(PROBLEM, STEPS[:n])])
+        np.testing.assert_allclose(got.scores, expected.scores, atol=1e-5)
+        assert got.tokens_unshared == expected.tokens_unshared
+        paid, last = paid + got.tokens, len(engine.calls[-1][0][0])
+    # Of each call the tokens of the last, not yet whole block are encoded again.
+    assert paid <= last + 2 * BLOCK
+    before = len(engine.calls)
+    (again,) = scorer.score_many([Score(PROBLEM, STEPS)])
+    assert (again.tokens, len(engine.calls)) == (0, before), "what was told is told again"
+
+
+def test_many_questions_are_one_call(tmp_path: Path) -> None:
+    engine, scorer, local = engine_of(tmp_path)
+    questions = [Score(Problem(f"p{i}", f"What is {i} + 5?"), STEPS[: 1 + i % 3]) for i in range(7)]
+    made = scorer.score_many(questions)
+    for got, expected in zip(made, local.score_many(questions), strict=True):
+        np.testing.assert_allclose(got.scores, expected.scores, atol=1e-5)
+    assert len(engine.calls) == 1
+
+
+def test_what_was_forgotten_is_asked_for_without_the_cache(tmp_path: Path) -> None:
+    engine, scorer, local = engine_of(tmp_path)
+    scorer.score_many([Score(PROBLEM, STEPS)])
+    scorer._reading._told = Told(1)
+    (got,) = scorer.score_many([Score(PROBLEM, STEPS)])
+    np.testing.assert_allclose(got.scores, local.score_many([Score(PROBLEM, STEPS)])[0].scores, atol=1e-5)
+    assert [one.skip_reading_prefix_cache for _, (one,) in engine.calls] == [False, False, True]
+
+
+def test_an_engine_with_another_head_or_pooler_is_an_error(tmp_path: Path) -> None:
+    engine, scorer, _ = engine_of(tmp_path)
+    whole = engine.head
+    engine.head = lambda hidden: whole(hidden)[:, :1]
+    with pytest.raises(ModelError, match="expected 2 a token"):
+        scorer.score_many([Score(PROBLEM, STEPS)])
+    engine.head = lambda hidden: whole(hidden)[-1:]
+    with pytest.raises(ModelError, match="pooling type ALL"):
+        scorer.score_many([Score(PROBLEM, STEPS)])
+
+
+LABELLED = [row for row in CHECKPOINTS if row.record.label_tokens and RECIPES[row.name].layout == "tokens"]
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in LABELLED if not row.record.second], ids=lambda row: row.name.split("/")[-1]
+)
+def test_label_tokens_are_asked_for_by_id(row: object, tmp_path: Path) -> None:
+    recipe = RECIPES[row.name]  # type: ignore[attr-defined]
+    built = build(tmp_path, recipe.families[0], "tokens", seed=recipe.seed)
+    engine = StandIn(built.model, built.tokenizer)
+    scorer = VllmLabelScorer(engine, SamplingParams, StepEncoder(row.record, built.tokenizer))  # type: ignore[attr-defined]
+    texts = recipe.cleaned([step.text for step in STEPS])
+    expected = recipe.score(built, PROBLEM.text, texts)
+    (got,) = scorer.score_many([Score(PROBLEM, STEPS)])
+    np.testing.assert_allclose(got.scores, expected, atol=1e-5)
+    assert got.tokens <= sum(len(ids) for ids in engine.calls[0][0])
+    assert scorer.score_many([Score(PROBLEM, STEPS)])[0].tokens == 0
+
+
+def test_what_an_engine_cannot_say(tmp_path: Path) -> None:
+    built = build(tmp_path, "qwen", "tokens")
+    encoder = StepEncoder(by_name(QWEN).record, built.tokenizer)
+    with pytest.raises(ModelError, match="must compare label_tokens"):
+        VllmLabelScorer(StandIn(built.model, built.tokenizer), SamplingParams, encoder)
+    implicit = StepEncoder(by_name("PRIME-RL/EurusPRM-Stage2").record, built.tokenizer)
+    with pytest.raises(ModelError, match="scored locally"):
+        VllmScorer(StandIn(built.model, built.tokenizer), PoolingParams, implicit)
+    with pytest.raises(ModelError, match="vLLM is not here"):
+        start("somebody/model", encoder)
+    with pytest.raises(ModelError, match="vLLM is not here"):
+        load(f"vllm:{tmp_path}", like=QWEN)
