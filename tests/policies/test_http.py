@@ -24,7 +24,8 @@ from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
 from stepreward.core.servers import Server, retry_after
 from stepreward.core.types import Problem, Step
-from stepreward.policies.http import SEEDS, HttpPolicy, messages_of
+from stepreward.policies.chats import messages_of
+from stepreward.policies.http import SEEDS, HttpPolicy
 from stepreward.policies.loading import resolve
 from stepreward.search.sampling import majority_vote
 from stepreward.tasks.arithmetic import generate
@@ -275,7 +276,7 @@ def test_the_server_s_wish_to_wait_is_honoured(served: tuple[Script, str]) -> No
         ([(401, "who are you")], r"refused with status 401: who are you; pass the API key"),
         ([(404, "no such model")], r"status 404.*check the address, with its /v1, and the model"),
         ([(200, '{"object": "list"}')], r"without choices.*OpenAI-compatible"),
-        (["tool"], r"answered with a tool call"),
+        (["tool"], r"says that it calls a tool, and calls none"),
         (["half"] * 5, r"broke off before the answer ended"),
     ],
 )

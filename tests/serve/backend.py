@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 LINES = 3
+CITIES = ("Rome", "Paris", "Oslo")
+"""What is asked for where there are tools, by the seed."""
 
 
 class Backend:
@@ -18,6 +20,8 @@ class Backend:
 
     def __init__(self) -> None:
         self.faults: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        """Of requests with tools."""
         self.asked = 0
         self.left = 0
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -56,6 +60,10 @@ class Backend:
 
     async def _stream(self, writer: asyncio.StreamWriter, body: dict[str, Any], fault: str) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        if "tools" in body:
+            self.bodies.append(body)
+            await self._call(writer, body)
+            return
         mark = body["messages"][0]["content"][-8:]
         said = body["messages"][-1]["content"] if body["messages"][-1]["role"] == "assistant" else ""
         for line in range(said.count("\n"), LINES):
@@ -69,6 +77,32 @@ class Backend:
             _event(writer, {"choices": [{"delta": {"content": f"{digit}{line}\n"}, "finish_reason": None}]})
         _event(writer, {"choices": [{"delta": {}, "finish_reason": "stop"}]})
         _event(writer, {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2 * LINES}})
+        _chunk(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    async def _call(self, writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+        """A tool call in pieces, as servers stream it; behind a tool's result, an answer."""
+        last = body["messages"][-1]
+        if last["role"] == "tool":
+            said = [{"content": f"It is {last['content']}.\n"}, {"content": "Answer: done"}]
+            reason = "stop"
+        else:
+            city = CITIES[body["seed"] // 7 % 3]
+            half = {
+                "index": 0,
+                "id": f"call-{city}",
+                "type": "function",
+                "function": {"name": "weather", "arguments": ""},
+            }
+            parts = ['{"city": ', f'"{city}"', "}"]
+            said = [{"content": "I look it up."}, {"tool_calls": [half]}]
+            said += [{"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in parts]
+            reason = "tool_calls"
+        for delta in said:
+            _event(writer, {"choices": [{"delta": delta, "finish_reason": None}]})
+        _event(writer, {"choices": [{"delta": {}, "finish_reason": reason}]})
+        _event(writer, {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": len(said)}})
         _chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()

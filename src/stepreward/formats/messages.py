@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stepreward.core.errors import InputError
+from stepreward.core.tool_calls import ANSWERS, CALLS, parsed, spelled
 from stepreward.core.types import Problem, Step
 from stepreward.formats.rows import Row, shown
 
@@ -45,21 +45,6 @@ class Turn:
     def said(self) -> str:
         """Text and calls, a line each."""
         return "\n".join([part for part in (self.text, *map(spelled, self.calls)) if part])
-
-
-def spelled(call: Mapping[str, Any]) -> str:
-    """A tool call as one line of JSON, its id left out, since the same call is the same step in another run."""
-    return json.dumps({"name": call.get("name"), "arguments": call.get("arguments")}, ensure_ascii=False)
-
-
-def parsed(arguments: object) -> Any:
-    """Arguments of a call; providers write them as an object or as JSON in a string."""
-    if not isinstance(arguments, str):
-        return arguments
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
 
 
 def list_of_messages(value: object, name: str = "messages") -> list[Mapping[str, Any]]:
@@ -207,8 +192,8 @@ def step_of(turn: Turn, *, agent: str = "", reasoning: Reasoning = "keep") -> St
     acts = is_action(turn, agent)
     thought = turn.reasoning if reasoning == "keep" else ""
     meta: dict[str, Any] = {"message": turn.place}
-    meta |= {"tool_calls": [dict(call) for call in turn.calls]} if turn.calls else {}
-    meta |= {"tool_call_id": turn.answers} if turn.answers else {}
+    meta |= {CALLS: [dict(call) for call in turn.calls]} if turn.calls else {}
+    meta |= {ANSWERS: turn.answers} if turn.answers else {}
     meta |= {"reasoning": thought} if thought else {}
     return Step(
         "\n".join([part for part in (thought, turn.said) if part]) + "\n", kind="action" if acts else "observation",

@@ -10,8 +10,9 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.tool_calls import parsed
 from stepreward.formats.format import Format
-from stepreward.formats.messages import Asked, Reasoning, Turn, episode, named, parsed
+from stepreward.formats.messages import Asked, Reasoning, Turn, episode, named
 from stepreward.formats.rows import Row, annotated, shown
 
 INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"

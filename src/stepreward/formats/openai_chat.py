@@ -10,6 +10,7 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.tool_calls import spelled
 from stepreward.core.types import Step
 from stepreward.formats.format import Format
 from stepreward.formats.messages import (
@@ -18,7 +19,6 @@ from stepreward.formats.messages import (
     chosen_outcome,
     episode,
     list_of_messages,
-    spelled,
     turns_of,
 )
 from stepreward.formats.rows import Floats, Row, annotated, label_array, null_for_nan, rest_of, shown, text_or_none

@@ -27,6 +27,11 @@ class WithExpert:
         return f"{self.policy.name} with {self.expert.name}"
 
     @property
+    def takes_tools(self) -> bool:
+        """Whether both may be told of tools to call."""
+        return all(getattr(policy, "takes_tools", False) for policy in (self.policy, self.expert))
+
+    @property
     def batch_size(self) -> int:
         """The policy's."""
         return self.policy.batch_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,10 @@ from stepreward.core.errors import PolicyError
 from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
 from stepreward.core.servers import PassingError, Patience, Server, streamed
-from stepreward.core.types import Problem, Step
+from stepreward.core.tool_calls import calling_step, parsed
+from stepreward.core.types import Step
+from stepreward.policies.chats import messages_of, tools_of
+from stepreward.policies.streams import events, token_logprobs
 
 Endpoint = Literal["chat", "completions"]
 Prefill = Literal["continue", "plain"]
@@ -52,6 +54,8 @@ class _Written:
     """Completion tokens by the server's own count."""
     prompt: int = 0
     logprobs: list[tuple[str, float]] = field(default_factory=list)
+    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Tool calls by their index: id, name and arguments as far as they came."""
 
 
 class HttpPolicy:
@@ -60,6 +64,10 @@ class HttpPolicy:
     Each sample is a request of its own with a seed from its key, so that where the server keeps its promise on seeds a
     run repeats, and asking for 8 or for 2 and 6 draws the same. A step is read as a stream and the connection closed at
     its end, so that no server needs to know what a step is; what it wrote past the end is dropped.
+
+    Tools that a problem's meta names (`tools`, `tool_choice`, as OpenAI has them) are sent along in a chat. An answer
+    that calls tools is finished: its last step holds the calls, in its text and in its meta (`core.tool_calls`). A
+    result goes back as an observation under the role `tool`, with `tool_call_id` in its meta.
 
     Args:
         server: where it is; `url` up to and with `/v1`.
@@ -116,6 +124,11 @@ class HttpPolicy:
     def name(self) -> str:
         """Identity for caches and provenance."""
         return self._name
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether a problem may name tools to call."""
+        return self.endpoint == "chat"
 
     @property
     def batch_size(self) -> int:
@@ -176,6 +189,7 @@ class HttpPolicy:
             body |= {"logprobs": 1} if self.logprobs else {}
         else:
             body["messages"] = messages_of(question.problem, question.prefix)
+            body |= tools_of(question.problem)
             body |= {"logprobs": True} if self.logprobs else {}
             if body["messages"][-1]["role"] == "assistant" and self.prefill == "continue":
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -186,7 +200,7 @@ class HttpPolicy:
         step = question.until == "step"
         written, cut, started = _Written(), -1, time.monotonic()
         try:
-            for event in _events(response):
+            for event in events(response):
                 self._take(written, event)
                 cut = written.text.find(self.separator) if step else -1
                 if cut >= 0:
@@ -201,16 +215,16 @@ class HttpPolicy:
             with self._lock:
                 self.usage.lost_tokens += written.pieces
             raise
-        if cut < 0 and written.reason in ("tool_calls", "function_call"):
-            raise PolicyError(
-                f"{response.url} answered with a tool call: send no tools, or read them with an agent loop"
-            )
+        if cut < 0 and written.reason in ("tool_calls", "function_call") and not written.calls:
+            raise PolicyError(f"{response.url} says that it calls a tool, and calls none in the form of tool_calls")
         self._count(written, cut >= 0)
         text = written.text[: cut + len(self.separator)] if cut >= 0 else written.text
         tokens = written.pieces if written.tokens is None else written.tokens
         # A filter cuts as a limit does: neither is the model's own end.
         truncated = cut < 0 and written.reason in ("length", "content_filter")
-        steps = self._steps(text, written.logprobs)
+        steps = [*self._steps(text, written.logprobs)]
+        if written.calls and cut < 0 and not truncated:
+            steps = _with_calls(steps, written.calls, self.separator)
         return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated, written.prompt)
 
     def _take(self, written: _Written, event: Mapping[str, Any]) -> None:
@@ -232,8 +246,15 @@ class HttpPolicy:
         if part:
             written.text += part
             written.pieces += 1
+        for call in (choice.get("delta") or {}).get("tool_calls") or ():
+            at, named = int(call.get("index", len(written.calls))), call.get("function") or {}
+            own = written.calls.setdefault(at, {"id": "", "name": "", "arguments": ""})
+            own["id"] += call.get("id") or ""
+            own["name"] += named.get("name") or ""
+            own["arguments"] += named.get("arguments") or ""
+            written.pieces += 1
         written.reason = choice.get("finish_reason") or written.reason
-        written.logprobs += _token_logprobs(choice.get("logprobs"))
+        written.logprobs += token_logprobs(choice.get("logprobs"))
 
     def _count(self, written: _Written, cut: bool) -> None:
         with self._lock:
@@ -257,72 +278,11 @@ class HttpPolicy:
             yield Step(part, logprobs=tuple(mine) if self.logprobs and logprobs else None)
 
 
-def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:
-    """The chat that a prefix is: the prompt, then steps, those that follow each other under one role as one message."""
-    messages: list[dict[str, Any]] = [{"role": m["role"], "content": m["content"]} for m in problem.messages]
-    first = len(messages)
-    for step in prefix:
-        if len(messages) > first and messages[-1]["role"] == step.role:
-            messages[-1]["content"] += step.text
-        else:
-            messages.append({"role": step.role, "content": step.text})
-    return messages
-
-
-def _events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
-    """The JSON of server-sent events; one JSON object is taken for one event, as servers send that do not stream."""
-    if "text/event-stream" not in response.headers.get("content-type", ""):
-        response.read()
-        yield _whole(response)
-        return
-    for line in _lines(response):
-        if not line.startswith(b"data:"):
-            continue
-        data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
-        if data == "[DONE]":
-            return
-        event = _parsed(data)
-        if "error" in event:
-            raise PassingError(f"the server reported {str(event['error'])[:200]}")
-        yield event
-
-
-def _lines(response: httpx.Response) -> Iterator[bytes]:
-    """Lines of a stream: only line feeds part them, as text in JSON may hold every other line break."""
-    rest = b""
-    for block in response.iter_bytes():
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
-    yield rest
-
-
-def _parsed(data: str) -> Mapping[str, Any]:
-    try:
-        event = json.loads(data)
-    except ValueError as error:
-        raise PassingError(f"no JSON in the stream: {data[:100]!r}") from error
-    if not isinstance(event, Mapping):
-        raise PassingError(f"no object in the stream: {data[:100]!r}")
-    return event
-
-
-def _whole(response: httpx.Response) -> Mapping[str, Any]:
-    """An answer that was not streamed, in the form of an event."""
-    event = dict(_parsed(response.text))
-    choices = event.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise PolicyError(f"{response.url} answered without choices: {response.text[:200]}; is it OpenAI-compatible?")
-    choice = dict(choices[0])
-    choice.setdefault("delta", choice.get("message") or {})
-    choice["finish_reason"] = choice.get("finish_reason") or "stop"
-    return event | {"choices": [choice]}
-
-
-def _token_logprobs(given: Any) -> list[tuple[str, float]]:
-    """Texts and log-probabilities of tokens, in either endpoint's form."""
-    if not isinstance(given, Mapping):
-        return []
-    if isinstance(given.get("content"), list):
-        return [(str(one["token"]), float(one["logprob"])) for one in given["content"]]
-    tokens, values = given.get("tokens") or [], given.get("token_logprobs") or []
-    return [(str(token), float(value)) for token, value in zip(tokens, values, strict=True) if value is not None]
+def _with_calls(steps: list[Step], calls: Mapping[int, Mapping[str, str]], separator: str) -> list[Step]:
+    """The steps with tool calls in the last one: that which the text has not ended, or one of their own."""
+    told = [
+        {"name": call["name"], "arguments": parsed(call["arguments"]), **({"id": call["id"]} if call["id"] else {})}
+        for _, call in sorted(calls.items())
+    ]
+    unended = bool(steps) and not steps[-1].text.endswith(separator)
+    return [*(steps[:-1] if unended else steps), calling_step(steps[-1].text if unended else "", told)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import secrets
 import time
@@ -20,12 +19,12 @@ from stepreward.core.driver import Finished
 from stepreward.core.errors import SteprewardError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.sampling import shaped
-from stepreward.core.types import Problem
 from stepreward.search.found import Found
+from stepreward.serve.conversations import CONVERSES, problem_of, shown
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer
 from stepreward.serve.planning import Plan, names, plan
 from stepreward.serve.service import Service, left, tell, unless_left
-from stepreward.serve.shapes import ChatRequest, Message
+from stepreward.serve.shapes import ChatRequest
 
 ALIVE = 5.0
 """Seconds between two signs of life in a stream whose search is still under way."""
@@ -73,7 +72,11 @@ class Job:
             ApiError: nothing was found.
             SteprewardError: what ended the search.
         """
-        body, problem = self.body, problem_of(self.body.messages)
+        body = self.body
+        problem = problem_of(body.messages, body.tools or (), body.tool_choice)
+        tooled = CONVERSES & problem.meta.keys()
+        if tooled and not getattr(self.service.served.policy, "takes_tools", False):
+            raise ApiError(400, "this model calls no tools: leave them out", param="tools", code="unsupported")
         key = Key.seed(secrets.randbits(63) if body.seed is None else body.seed).fold("chat")
         flow = self.plan.method.take({"problem": problem, "key": key}, **self.plan.settings)
         limit = body.max_completion_tokens or body.max_tokens
@@ -91,9 +94,9 @@ class Job:
     def answer(self, finished: Finished[Found]) -> dict[str, Any]:
         """The whole answer."""
         choices = [
-            {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": reason, "logprobs": None}
-            | ({"stepreward": details} if self.body.stepreward.scores else {})
-            for i, (text, reason, details) in enumerate(self._shown(finished.result))
+            {"index": i, "message": one.message(), "finish_reason": one.reason, "logprobs": None}
+            | ({"stepreward": one.details} if self.body.stepreward.scores else {})
+            for i, one in enumerate(shown(finished.result, self.body.n))
         ]
         return self._frame("chat.completion", choices) | {
             "usage": usage(finished), "stepreward": self._summary(finished)
@@ -102,14 +105,16 @@ class Job:
     def chunks(self, finished: Finished[Found]) -> list[dict[str, Any]]:
         """The answer as it is streamed, a step at a time, behind the first chunk."""
         made = []
-        for i, (text, reason, details) in enumerate(self._shown(finished.result)):
-            texts = [step["text"] for step in details["steps"]] or [text]
-            for n, piece in enumerate(texts):
+        for i, one in enumerate(shown(finished.result, self.body.n)):
+            for n, piece in enumerate(one.pieces):
                 choice = self._choice(i, {"content": piece})
-                if self.body.stepreward.scores and details["steps"]:
-                    choice["stepreward"] = {"score": details["steps"][n]["score"]}
+                if self.body.stepreward.scores and one.details["steps"]:
+                    choice["stepreward"] = {"score": one.details["steps"][n]["score"]}
                 made.append(self._frame("chat.completion.chunk", [choice]))
-            made.append(self._frame("chat.completion.chunk", [self._choice(i, {}, reason)]))
+            if one.calls:
+                told = [{"index": n, **call} for n, call in enumerate(one.calls)]
+                made.append(self._frame("chat.completion.chunk", [self._choice(i, {"tool_calls": told})]))
+            made.append(self._frame("chat.completion.chunk", [self._choice(i, {}, one.reason)]))
         made[-1]["stepreward"] = self._summary(finished)
         if self.body.stream_options is not None and self.body.stream_options.include_usage:
             made.append(self._frame("chat.completion.chunk", []) | {"usage": usage(finished)})
@@ -126,20 +131,6 @@ class Job:
     def _choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
 
-    def _shown(self, found: Found) -> list[tuple[str, str, dict[str, Any]]]:
-        """Text, reason of its end and details of the candidates to show: the one chosen, then the best of the rest."""
-        trajectories = found.tree.trajectories()
-        worth = [float("-inf") if total != total else float(total) for total in found.totals]
-        rest = sorted((i for i in range(len(trajectories)) if i != found.chosen), key=lambda i: -worth[i])
-        made = []
-        for i in [found.chosen, *rest][: self.body.n]:
-            steps, scores = trajectories[i].steps, found.scores(i)
-            told = [{"text": s.text, "score": scores[n] if scores else None} for n, s in enumerate(steps)]
-            total = None if worth[i] == float("-inf") else worth[i]
-            details = {"steps": told, "total": total, "answer": found.answers[i]}
-            made.append((trajectories[i].text, "stop" if trajectories[i].terminal else "length", details))
-        return made
-
     def _summary(self, finished: Finished[Found]) -> dict[str, Any]:
         return {
             "method": self.plan.method.name,
@@ -149,13 +140,6 @@ class Job:
             "seconds": round(finished.seconds, 4),
             "bill": asdict(finished.bill),
         }
-
-
-def problem_of(messages: list[Message]) -> Problem:
-    """The problem that a conversation is; equal conversations are equal problems, whose prefixes are kept once."""
-    told = tuple({"role": message.role, "content": message.text} for message in messages)
-    digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
-    return Problem(digest, told)
 
 
 def usage(finished: Finished[Found]) -> dict[str, int]:

@@ -16,6 +16,8 @@ from stepreward.core.engine import Answerers
 from stepreward.core.errors import SteprewardError
 from stepreward.core.flows import Budget, Flow, Grader, Judge, Policy, Score, Scored, Scorer
 from stepreward.core.resident import ResidentDriver
+from stepreward.core.tool_calls import calls_of, spelled
+from stepreward.core.types import Problem, Step
 from stepreward.serve.errors import ApiError
 from stepreward.serve.limits import Admission, Limits
 from stepreward.serve.metrics import Metrics
@@ -75,6 +77,26 @@ class Exclusive:
             return self.scorer.score_many(questions)
 
 
+class ReadsCalls:
+    """A grader for which tool calls are an answer: equal calls are one vote.
+
+    Args:
+        grader: reads all other answers.
+    """
+
+    def __init__(self, grader: Grader) -> None:
+        self.grader, self.name = grader, grader.name
+
+    def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
+        """The grader's."""
+        return self.grader.grade(problem, steps)
+
+    def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
+        """The calls that a solution ends in, or else the grader's."""
+        calls = calls_of(steps[-1]) if steps else []
+        return "\n".join(map(spelled, calls)) if calls else self.grader.answer(problem, steps)
+
+
 class Service:
     """The parts that all routes share.
 
@@ -85,8 +107,9 @@ class Service:
     def __init__(self, served: Served) -> None:
         self.served, self.limits = served, served.limits
         self.metrics, self.admission = Metrics(), Admission(served.limits)
+        grader = None if served.grader is None else ReadsCalls(served.grader)
         self.scorer = None if served.scorer is None else Exclusive(served.scorer)
-        self.driver = ResidentDriver(Answerers(served.policy, self.scorer, served.judge, served.grader))
+        self.driver = ResidentDriver(Answerers(served.policy, self.scorer, served.judge, grader))
         self.metrics.watch("requests_running", "Requests worked on", lambda: self.admission.running)
         self.metrics.watch("requests_waiting", "Requests that wait for a place", lambda: self.admission.waiting)
         self.metrics.watch("flows_active", "Searches and scorings under way", lambda: self.driver.active)

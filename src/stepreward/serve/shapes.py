@@ -12,7 +12,7 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_le
 Setting = bool | int | float | str
 
 
-NOT_HONOURED = ("tools", "functions", "response_format", "stop", "logprobs", "audio")
+NOT_HONOURED = ("functions", "response_format", "stop", "logprobs", "audio")
 """Fields of a chat that change what an answer is."""
 
 
@@ -29,19 +29,65 @@ class TextPart(Shape):
     text: Text
 
 
+class CalledFunction(Shape):
+    """What a tool call calls."""
+
+    name: Annotated[str, Field(min_length=1, max_length=512)]
+    arguments: Text = ""
+    """JSON, as the model wrote it."""
+
+
+class ToolCall(Shape):
+    """A call of a tool by the model."""
+
+    id: Name = ""
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class Message(Shape):
     """A message of a conversation."""
 
     role: Annotated[str, Field(min_length=1, max_length=64)]
-    content: Text | Annotated[list[TextPart], Field(max_length=1000)]
+    content: Text | Annotated[list[TextPart], Field(max_length=1000)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    """Of the assistant."""
+    tool_call_id: Name | None = None
+    """Of a tool's result: the call that it answers."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("a message needs content, or tool_calls")
+        return self
 
     @property
     def text(self) -> str:
         """Its content as one string."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class Function(Shape):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
+    name: Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class Tool(Shape):
+    """A tool that the model may call; what it takes goes to the policy's server as it is."""
+
+    type: Literal["function"]
+    function: Function
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=1000)]
+
+
+Choice = Literal["none", "auto", "required"] | dict[Name, Any] | None
+"""Whether the model must call a tool, may, or must not, or the tool that it must."""
 
 
 class SearchOptions(Shape):
@@ -80,6 +126,9 @@ class ChatRequest(Shape):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Of the answer."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    """What the model may call, where the policy can: a candidate may be a call."""
+    tool_choice: Choice = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     """Equal seeds draw equal samples where the model's server keeps its promise on seeds."""
     budget: Annotated[int, Field(ge=1, le=4096)] | None = None

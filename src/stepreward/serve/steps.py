@@ -18,7 +18,7 @@ from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 from stepreward.core.flows import Flow, Score
 from stepreward.core.types import Problem, Step
 from stepreward.search.found import total_of
-from stepreward.serve.chat import problem_of
+from stepreward.serve.conversations import problem_of
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer
 from stepreward.serve.service import Service, tell, unless_left
 from stepreward.serve.shapes import Message, StepsBatch, StepsRequest, StepText

@@ -1,0 +1,63 @@
+"""Tool calls as steps: a line of JSON for each call in the step's text, the calls themselves in its meta."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stepreward.core.types import Step
+
+Call = Mapping[str, Any]
+"""`name`, `arguments` as JSON values, and `id` where there is one."""
+CALLS, CONTENT, ANSWERS = "tool_calls", "content", "tool_call_id"
+"""Keys of a step's meta: its calls, its text without them, and, of an observation, the call that it answers."""
+
+
+def spelled(call: Call) -> str:
+    """A tool call as one line of JSON, its id left out, since the same call is the same step in another run."""
+    return json.dumps({"name": call.get("name"), "arguments": call.get("arguments")}, ensure_ascii=False)
+
+
+def parsed(arguments: object) -> Any:
+    """Arguments of a call; providers write them as an object or as JSON in a string."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def calling_step(text: str, calls: Sequence[Call]) -> Step:
+    """A step that ends in tool calls: its text, then a line for each call."""
+    said = "\n".join([*([text.rstrip("\n")] if text.strip() else []), *map(spelled, calls)])
+    return Step(said + "\n", meta={CALLS: [dict(call) for call in calls], CONTENT: text})
+
+
+def calls_of(step: Step) -> list[Call]:
+    """The tool calls that a step ends in; none for most."""
+    return list(step.meta.get(CALLS) or ())
+
+
+def content_of(step: Step) -> str:
+    """A step's text without its tool calls."""
+    calls = calls_of(step)
+    if CONTENT in step.meta or not calls:
+        return str(step.meta.get(CONTENT, step.text))
+    return step.text.rstrip("\n").removesuffix("\n".join(map(spelled, calls))).removesuffix("\n")
+
+
+def as_message(calls: Sequence[Call], first: int = 0) -> list[dict[str, Any]]:
+    """Tool calls in OpenAI's form; one without an id is given its number."""
+    return [
+        {
+            "id": call.get("id") or f"call_{n}", "type": "function",
+            "function": {"name": call.get("name"), "arguments": _written(call.get("arguments"))},
+        }
+        for n, call in enumerate(calls, first)
+    ]  # fmt: skip
+
+
+def _written(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)

@@ -1,0 +1,78 @@
+"""Conversations as problems, and candidates as the messages that answer them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepreward.core.tool_calls import as_message, calls_of, content_of, parsed, spelled
+from stepreward.core.types import Problem
+from stepreward.policies.chats import MESSAGES, TOOL_CHOICE, TOOLS
+from stepreward.search.found import Found
+from stepreward.serve.shapes import Choice, Message, Tool
+
+CONVERSES = frozenset({MESSAGES, TOOLS})
+"""What of a problem only a policy that calls tools understands."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A candidate as it is told."""
+
+    pieces: list[str]
+    """Text of each step, without tool calls."""
+    calls: list[dict[str, Any]]
+    """Tool calls in OpenAI's form."""
+    reason: str
+    """Why it ended."""
+    details: dict[str, Any]
+
+    def message(self) -> dict[str, Any]:
+        """The message of an answer that is not streamed."""
+        text = "".join(self.pieces)
+        called = {"tool_calls": self.calls} if self.calls else {}
+        return {"role": "assistant", "content": text if text or not self.calls else None, **called}
+
+
+def problem_of(messages: Sequence[Message], tools: Sequence[Tool] = (), tool_choice: Choice = None) -> Problem:
+    """The problem that a conversation is; equal conversations are equal problems, whose prefixes are kept once."""
+    told = tuple({"role": message.role, "content": _said(message)} for message in messages)
+    meta: dict[str, Any] = {}
+    if any(message.tool_calls or message.tool_call_id for message in messages):
+        meta[MESSAGES] = [_sent(message) for message in messages]
+    if tools and tool_choice != "none":
+        meta[TOOLS] = [tool.model_dump() for tool in tools]
+        meta |= {TOOL_CHOICE: tool_choice} if tool_choice else {}
+    digest = hashlib.blake2b(json.dumps([told, meta] if meta else told).encode(), digest_size=16).hexdigest()
+    return Problem(digest, told, meta=meta)
+
+
+def _said(message: Message) -> str:
+    """What a scorer reads of a message: its text, and a line for each tool call."""
+    calls = [{"name": c.function.name, "arguments": parsed(c.function.arguments)} for c in message.tool_calls or ()]
+    return "\n".join([*([message.text] if message.text or not calls else []), *map(spelled, calls)])
+
+
+def _sent(message: Message) -> dict[str, Any]:
+    """A message for the policy's server."""
+    return {"content": message.text} | message.model_dump(exclude_none=True, exclude={"content"})
+
+
+def shown(found: Found, n: int) -> list[Shown]:
+    """The candidates to show: the one chosen, then the best of the rest."""
+    trajectories = found.tree.trajectories()
+    worth = [float("-inf") if total != total else float(total) for total in found.totals]
+    rest = sorted((i for i in range(len(trajectories)) if i != found.chosen), key=lambda i: -worth[i])
+    made = []
+    for i in [found.chosen, *rest][:n]:
+        steps, scores = trajectories[i].steps, found.scores(i)
+        told = [{"text": s.text, "score": scores[n] if scores else None} for n, s in enumerate(steps)]
+        total = None if worth[i] == float("-inf") else worth[i]
+        details = {"steps": told, "total": total, "answer": found.answers[i]}
+        calls = as_message([call for step in steps for call in calls_of(step)])
+        reason = "length" if not trajectories[i].terminal else "tool_calls" if calls else "stop"
+        made.append(Shown([content_of(step) for step in steps], calls, reason, details))
+    return made
