@@ -19,7 +19,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.checkpoints.judges import JUDGES, judge_by_name
 from stepreward.score.choosing import LanguageModelChooser
-from stepreward.score.generative import GenerativeScorer, boxed, cut
+from stepreward.score.generative import GenerativeScorer, boxed, cut, judged_items
 
 THINK, GEN = judge_by_name("launch/ThinkPRM-1.5B"), judge_by_name("GenPRM/GenPRM-7B")
 QUESTION, STEPS = "What is {12} + 5?", ["Step 1: 12 + 5 = 17.\n", "  So 18."]
@@ -195,6 +195,82 @@ def test_a_local_policy_writes_and_its_scores_repeat(tmp_path: Path) -> None:
     np.testing.assert_array_equal(alone.scores, again.scores)
 
 
+R_PRM, GROUNDED = judge_by_name("kevinpro/R-PRM-7B-DPO"), judge_by_name("GroundedPRM")
+SHEPHERD = judge_by_name("WebShepherd/web-shepherd-base")
+
+
+class Yes(Weigher):
+    """The same with R-PRM's labels."""
+
+    def choose(self, questions: Sequence[Propose], options: Sequence[str]) -> np.ndarray:
+        assert options == [" Yes", " No"]
+        self.asked += [question.prefix[0].text for question in questions]
+        return np.log([self.rows.pop(0) for _ in questions])
+
+
+def test_r_prm_is_asked_about_each_step_by_itself_and_weighs_yes_beside_no() -> None:
+    asked = "Is the step correct (Yes/No)?"
+    lines = [f"Fine. Verification: {asked} Yes, it is.", "I lost the thread", f"Hm. Verification: {asked} No", "x"]
+    writer, weigher = Writer(*lines), Yes((0.6, 0.2), (0.1, 0.3), (0.1, 0.1), (0.3, 0.9))
+    scores = GenerativeScorer(writer, R_PRM, n=2, chooser=weigher).score(
+        "What is {12} + 5?", ["12 + 5 = 17.", "So 18."]
+    )
+    np.testing.assert_allclose(scores, [(0.75 + 0.25) / 2, (0.5 + 0.25) / 2])
+    lost = "\nBased on your analysis. Is the answer correct (Yes/No)?"
+    assert weigher.asked == [
+        f"Fine. Verification: {asked}", f"I lost the thread{lost}", f"Hm. Verification: {asked}", f"x{lost}"
+    ]  # fmt: skip
+    texts = [question.problem.text for question in writer.asked]
+    assert texts[0].endswith(
+        "Question: What is {12} + 5?\n"
+        "Previous Steps: Since the Now Step is the first step, there are no Previous Steps.\n"
+        "Now Step: 12 + 5 = 17.\nPlease carefully analyze the correctness of the Now Step.\nReply:"
+    )
+    assert "Previous Steps: 12 + 5 = 17.\nNow Step: So 18.\n" in texts[1]
+    assert all(question.prefix == () for question in writer.asked)
+    # Without a chooser the word is sampled behind the same text.
+    plain = Writer(f"Fine {asked} Yes", " Yes", "Hm", " No.")
+    np.testing.assert_array_equal(GenerativeScorer(plain, R_PRM).score("q", ["a", "b"]), [1, 0])
+    assert plain.asked[1].prefix[0].text == f"Fine {asked}"
+
+
+def test_grounded_prm_is_asked_in_a_dialogue_that_keeps_its_labels() -> None:
+    writer = Writer(
+        "The sum is 17. The conclusion is[Right]", "boxed says \\boxed{-}", "[Right] but [Wrong]", "no mark"
+    )
+    scores = GenerativeScorer(writer, GROUNDED).score("What is 12 + 5?", ["12 + 5 = 17.", "So 18.", "c", "d"])
+    np.testing.assert_array_equal(scores, [1, 0, 0, np.nan])
+    roles = [(m["role"], m["content"]) for m in writer.asked[2].problem.messages]
+    assert roles[1:] == [
+        ("user", "What is 12 + 5?\n\n12 + 5 = 17."), ("assistant", "This step is: +"), ("user", "So 18."),
+        ("assistant", "This step is: -"), ("user", "c"),
+    ]  # fmt: skip
+    assert roles[0][0] == "system"
+    assert "'<output>\\boxed{}</output>'" in roles[0][1]
+
+
+def test_web_shepherd_judges_a_checklist_on_the_page_that_the_step_saw() -> None:
+    writer = Writer(
+        "Good.<answer>\nChecklist 1: Yes\nChecklist 2: In Progress\nChecklist 3: No\n</answer> Yes",
+        "<answer> Yes, Yes",
+        "I cannot say Yes.",
+    )
+    problem = Problem("p", "Buy a lamp", meta={"checklist": "1: open the shop"})
+    steps = (
+        Step("[1] link Shop", kind="observation"), Step("THOUGHT: go\nACTION: click('1')"), Step("THOUGHT: buy"),
+        Step("[7] button", kind="observation"), Step("THOUGHT: done"),
+    )  # fmt: skip
+    (made,) = GenerativeScorer(writer, SHEPHERD).score_many([Score(problem, steps)])
+    np.testing.assert_array_equal(made.scores, [np.nan, 0.5, 1.0, np.nan, np.nan])
+    assert len(writer.asked) == 3, "nothing is asked about what others say"
+    text = writer.asked[0].problem.messages[1]["content"]
+    for part in ("## User Instruction\nBuy a lamp\n", "[1] link Shop\n## Checklist\n1: open the shop\n",
+                 "## Agent's Response\nTHOUGHT: go\nACTION: click('1')\n"):  # fmt: skip
+        assert part in text
+    assert judged_items("<answer>Yes, No</answer> No", SHEPHERD.items) == 0.5
+    assert np.isnan(judged_items("Yes", SHEPHERD.items))
+
+
 def test_several_questions_are_asked_together_and_each_keeps_its_own_answers() -> None:
     lines = ["a", "b", "{Yes}", "{No}", "c", "{No}"]
     writer = Writer(*lines)
@@ -234,7 +310,8 @@ def test_mistakes_are_told() -> None:
     with pytest.raises(InputError, match="has no text"):
         GenerativeScorer(Writer(), THINK).score_many([Score(Problem("p", "q"), (Step(" "),))])
     names = {GenerativeScorer(Writer(), judge, n=n).name for judge in JUDGES for n in (1, 2)}
-    assert len(names) == 4, "a cache keeps them apart"
+    names.add(GenerativeScorer(Writer(), GEN, chooser=Weigher()).name)
+    assert len(names) == 2 * len(JUDGES) + 1, "a cache keeps them apart"
 
 
 def test_small_parts() -> None:

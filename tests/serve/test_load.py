@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -159,12 +160,15 @@ def test_nothing_is_kept_of_requests_that_are_over(pair: Pair) -> None:
     try:
         asyncio.run(run(32))
         gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        asyncio.run(run(128))
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
+        held = [tracemalloc.get_traced_memory()[0]]
+        for _ in range(3):
+            asyncio.run(run(128))
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
+    # Tables that double and what is still being put away come and go; what is kept grows in every round.
+    grown = min(after - before for before, after in pairwise(held))
     assert grown < 128 * 1024, f"{grown} bytes were kept of 128 requests"
 
 

@@ -30,6 +30,8 @@ from stepreward.policies.http import HttpPolicy
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.vllm import VllmPolicy
 from stepreward.score.calibrated import CalibratedScorer, read_calibrator
+from stepreward.score.checkpoints.judges import Judge, judge_of
+from stepreward.score.generative import GenerativeScorer
 from stepreward.score.load import Loaded, load
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
@@ -77,8 +79,10 @@ def problems_of(path: Path) -> list[Problem]:
 
 def scorer_at(
     model: str, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0, calibrated: bool = True
-) -> Loaded:
+) -> Loaded | GenerativeScorer:
     """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, or one in a server.
+
+    A verifier that writes is a policy that is asked, by the row of its name or of the recipe.
 
     Scores are mapped by the recipe's calibrator, or else by the one in its folder, unless not `calibrated`.
 
@@ -93,6 +97,9 @@ def scorer_at(
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} is not here", remedy="pass --device cpu; see `stepreward doctor`")
     recipe = recipe or Recipe()
+    judge = judge_of(recipe.like or model)
+    if judge is not None:
+        return _written(model, judge, recipe)
     like, record = recipe.read(model)
     own = calibrated and recipe.calibrator is None
     scorer = load(model, like=like, record=record, device=device, cache_tokens=cache_tokens, calibrated=own)
@@ -100,6 +107,14 @@ def scorer_at(
     if calibrated and recipe.calibrator is not None:
         return CalibratedScorer(scorer, read_calibrator(recipe.calibrator))
     return scorer
+
+
+def _written(model: str, judge: Judge, recipe: Recipe) -> Loaded | GenerativeScorer:
+    """A verifier that writes its verdicts."""
+    if recipe.file is not None:
+        raise InputError(f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record")
+    scorer = GenerativeScorer(policy_at(model, raw=judge.raw), judge, n=recipe.answers)
+    return scorer if recipe.calibrator is None else CalibratedScorer(scorer, read_calibrator(recipe.calibrator))
 
 
 def hold_problems(path: Path) -> bool:
@@ -198,27 +213,34 @@ def _annotated(one: Labels) -> Annotated:
     return Annotated(one.trajectory, one.label, one.provenance, first_error(one.label) if known.size else None)
 
 
-def policy_at(source: str, *, concurrency: int = 16) -> Policy:
+def policy_at(source: str, *, concurrency: int = 16, raw: bool = False) -> Policy:
     """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
 
     Settings of the server's policy may follow: `URL#MODEL?endpoint=completions&temperature=0.7`. Its API key is read
     from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
+
+    Args:
+        source: the name.
+        concurrency: most requests under way at once to a server.
+        raw: send prompts as bare text, without a chat template.
 
     Raises:
         InputError: an address without a model, or a setting that does not fit.
         UnknownNameError: there is no such setting.
         ModelError: the model cannot be loaded.
     """
+    bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
     if source.startswith(VLLM):
-        return VllmPolicy.load(source)
+        return VllmPolicy.load(source, **bare)
     if not source.startswith(("http://", "https://")):
-        return LocalPolicy.load(source)
+        return LocalPolicy.load(source, **bare)
     url, _, model = source.partition("#")
     if not model:
         raise InputError(f"{source} names no model", remedy=f"pass {source.rstrip('/')}#MODEL")
     model, _, query = model.partition("?")
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
     settings = dict(_http_setting(name, value) for name, value in parse_qsl(query, keep_blank_values=True))
+    settings |= {**bare, "endpoint": "completions"} if raw else {}
     try:
         return HttpPolicy(Server(url, model, key, concurrency=concurrency), **settings)
     except ValueError as error:

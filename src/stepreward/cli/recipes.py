@@ -33,6 +33,11 @@ CalibratorFlag = Annotated[
 ]
 
 
+AnswersFlag = Annotated[
+    int, typer.Option("--answers", min=1, help="Answers sampled of a verifier that writes, such as launch/ThinkPRM-7B.")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a model is scored: as a row of the table of checkpoints, by a record in a file, or as it says itself."""
@@ -41,6 +46,8 @@ class Recipe:
     file: Path | None = None
     calibrator: Path | None = None
     """Of the scores, in place of the model's own."""
+    answers: int = 1
+    """Of a verifier that writes."""
 
     def read(self, model: str) -> tuple[str, EncoderRecord | None]:
         """The row that a model follows and the record in place of the row's, "" and None where it says itself.
@@ -56,12 +63,15 @@ class Recipe:
         return row, read_record(self.file, record)
 
 
-def recipe_of(like: str, record: Path | None, calibrator: Path | None = None, *, needed: bool = True) -> Recipe:
+def recipe_of(
+    like: str, record: Path | None, calibrator: Path | None = None, answers: int = 1, *, needed: bool = True
+) -> Recipe:
     """What the flags say.
 
     Args:
         like: name of a row, or nothing.
         record, calibrator: files, or nothing.
+        answers: of a verifier that writes.
         needed: whether there is a model that they can be about.
 
     Raises:
@@ -70,7 +80,7 @@ def recipe_of(like: str, record: Path | None, calibrator: Path | None = None, *,
     if (like or record or calibrator) and not needed:
         what = "--like, --record and --calibrator say how a model is scored"
         raise InputError(what, remedy="pass --model, or drop them")
-    return Recipe(like, record, calibrator)
+    return Recipe(like, record, calibrator, answers)
 
 
 def mark(like: str, record: EncoderRecord | None) -> str:

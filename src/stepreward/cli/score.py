@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from stepreward.cli.inputs import scorer_at
-from stepreward.cli.recipes import CalibratorFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.core.errors import InputError
+from stepreward.core.json_file import plain
 
 
 def score(
@@ -25,6 +26,7 @@ def score(
     like: LikeFlag = "",
     record: RecordFlag = None,
     calibrator: CalibratorFlag = None,
+    answers: AnswersFlag = 1,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     strict: Annotated[
         bool, typer.Option(help="Stop at the first bad row instead of reporting it and going on.")
@@ -34,13 +36,13 @@ def score(
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
-    scorer = scorer_at(model, device, recipe_of(like, record, calibrator))
+    scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers))
     source = data if data is not None else Path("standard input")
     bad = 0
     for number, line in _lines(data):
         try:
             question, steps = _row(source, number, line)
-            typer.echo(json.dumps({"scores": scorer.score(question, steps).tolist()}))
+            typer.echo(json.dumps({"scores": plain(scorer.score(question, steps).tolist())}))
         except InputError as error:
             if strict:
                 raise

@@ -13,7 +13,7 @@ import uvicorn
 
 from stepreward.cli.inputs import GRADERS, grader_by_name
 from stepreward.cli.parts import CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
-from stepreward.cli.recipes import CalibratorFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
@@ -53,6 +53,7 @@ def serve(
     like: LikeFlag = "",
     record: RecordFlag = None,
     calibrator: CalibratorFlag = None,
+    answers: AnswersFlag = 1,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
     running: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = Limits.running,
     concurrency: Annotated[
@@ -75,7 +76,7 @@ def serve(
     """
     if not model and policy is None:
         raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
-    recipe = recipe_of(like, record, calibrator, needed=bool(model))
+    recipe = recipe_of(like, record, calibrator, answers, needed=bool(model))
     (own,) = read_settings(settings or [], searches[method])
     known = _keys(keys)
     if not _is_loopback(host) and not known:

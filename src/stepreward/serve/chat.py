@@ -26,6 +26,15 @@ from stepreward.serve.planning import Plan, names, plan
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, or with `stream` its chunks",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+}
 ALIVE = 5.0
 """Seconds between two signs of life in a stream whose search is still under way."""
 
@@ -34,7 +43,9 @@ def chat_routes(service: Service) -> APIRouter:
     """POST /v1/chat/completions."""
     router = APIRouter()
 
-    @router.post("/v1/chat/completions", responses=ANSWERS, summary="Search for an answer, guided by step scores")
+    @router.post(
+        "/v1/chat/completions", responses={**ANSWERS, **STREAMED}, summary="Search for an answer, guided by step scores"
+    )
     async def complete(body: ChatRequest, request: Request) -> Response:
         made = plan(body, service.served.name, service.served.method, service.served.settings)
         job = Job(service, body, made)

@@ -97,8 +97,8 @@ class SearchOptions(Shape):
     """Name of a search; see GET /v1/models."""
     settings: dict[Name, Setting] = Field(default={}, max_length=64)
     """Settings of the search by name."""
-    deadline: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which the best answer so far is given."""
+    deadline: Annotated[float, Field(ge=0.05)] | None = None
+    """Seconds, of which any work needs some, after which the best answer so far is given."""
     generated_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens generated, losers included."""
     scores: bool = False

@@ -37,8 +37,8 @@ Steps may come with the line breaks between them: `chomp` and `strip` take them 
 whose position is lost, past the longest input or in a separator that melts into its text, has no score (NaN).
 
 Of models that see images (VisualPRM, URSA-RM) the language model alone is loaded: problems without images are scored,
-those with images are refused. Not here: R-PRM, Web-Shepherd and GroundedPRM, which write a judgement; two that do
-[are](#verifiers-that-write).
+those with images are refused. Verifiers that write a judgement (ThinkPRM, GenPRM, R-PRM and others) stand
+[below](#verifiers-that-write).
 
 ## In a server
 
@@ -60,9 +60,14 @@ On the command line the address is what `--model` takes. A key is read from STEP
 _JUDGES = """
 ## Verifiers that write
 
-Some verifiers are asked in a chat and write what they think of each step. Any policy may be the one that writes, a
-local model or one in a server; its answers are sampled, and a step's score is the mean of its verdicts. The prompts are
-those of the authors, tested against scripts, not on their weights.
+Some verifiers are asked, and write what they think of each step. Any policy may be the one that writes, a local model
+or one in a server; its answers are sampled, and a step's score is the mean of its verdicts. The prompts are those of
+the authors, tested against scripts, not on their weights.
+
+```text
+$ stepreward score --model launch/ThinkPRM-1.5B --answers 4 --data rows.jsonl
+$ stepreward score --model http://localhost:8000/v1#verifier --like GenPRM/GenPRM-7B --data rows.jsonl
+```
 
 ```text
 from stepreward.policies.local import LocalPolicy
@@ -75,6 +80,11 @@ GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 
 With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.score.choosing`, GenPRM's verdict is the
 probability of Yes beside that of No, instead of a sampled word; `ServedChooser` of `stepreward.score.next_tokens` asks
 a completions server for it."""
+_ASKED = {
+    "once": "once about all steps",
+    "dialogue": "one message a step",
+    "apart": "about each step by itself",
+}
 _SEEN = {
     "step": "each step by itself",
     "segment": "text between added tokens",
@@ -120,7 +130,7 @@ def _judges() -> list[str]:
         said = {
             "Also": others,
             "Source": judge.source,
-            "Asked": "one message a step" if judge.dialogue else "once about all steps",
+            "Asked": _ASKED[judge.asked],
             "Labels": " and ".join(f"`{label}`" for label in judge.labels),
             "Notes": judge.notes,
         }

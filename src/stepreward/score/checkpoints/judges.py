@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stepreward.core.errors import UnknownNameError
 
@@ -16,17 +17,24 @@ class Judge:
     source: str
     """Where it was read."""
     prompt_format: str
-    """The first user message; `{prompt}` is the problem, `{steps}` the formatted steps (in a dialogue, the first)."""
+    """The first user message. `{prompt}` is the problem, `{steps}` the formatted steps: in a dialogue the first one,
+    and with `asked="apart"` those before `{step}`; `{state}` is the observation before it, `{checklist}` that of the
+    problem."""
     opening: str
-    """Text that the answer begins with; `{n}` is the number of the step it is about."""
+    """Text that the answer begins with; `{n}` is the number of the step it is about. Empty for none."""
     ends: tuple[str, ...]
     """Texts at which an answer is over, where they come before its own end; `{next}` is the steps' number plus one."""
     labels: tuple[str, str]
     """What stands in a box for a right step, and for a wrong one."""
     system: str | None = None
     """System message; None for none."""
-    dialogue: bool = False
-    """Whether each step is a message of its own, answered before the next one; else one answer judges all steps."""
+    asked: Literal["once", "dialogue", "apart"] = "once"
+    """One answer judges all steps; or each step is a message of its own, answered before the next one; or each step is
+    asked about by itself, with those before it in the prompt."""
+    raw: bool = False
+    """The prompt is bare text: the policy must be one without a chat template (`template="{prompt}"`)."""
+    first: str = ""
+    """With `asked="apart"`, what stands for the steps before the first one."""
     unnumber: bool = False
     """Drops "Step 1:" from the beginning of a step, and white space around it."""
     step_format: str = "{step}"
@@ -34,9 +42,21 @@ class Judge:
     between: str = "\n"
     """Text between steps of one message."""
     verdict: str = ""
-    """In a dialogue, the text behind an answer that is over, after which comes the box with the label."""
-    closing: str = ""
-    """In a dialogue, what follows the box in the messages that later steps see."""
+    """Of one step, the text behind an answer that is over, after which comes the label. Empty where the answer itself
+    holds it."""
+    before_label: str = "{"
+    """What stands between that text and the label."""
+    closing: str = "}"
+    """In a dialogue, what follows the label in the messages that later steps see."""
+    otherwise: str = ""
+    """Put before the verdict's text where the answer came to none of its `ends`, in place of that text; empty for the
+    same."""
+    marks: tuple[str, str] | None = None
+    """Texts that are a verdict, right or wrong, wherever they stand in an answer; a wrong one counts first."""
+    items: tuple[tuple[str, float], ...] = ()
+    """Words that judge an item of a checklist, behind `<answer>`, and what each is worth; the mean is the score."""
+    told: str = ""
+    """In a dialogue, what later steps see of an answer, `{label}` in it; empty for all of it."""
     temperature: float = 0.7
     """Of sampling, as published."""
     top_p: float | None = None
@@ -77,9 +97,9 @@ JUDGES = (
         ends=("</analyze>",),
         labels=("Yes", "No"),
         system="You are a math teacher. Your task is to review and critique the paragraphs in solution step by step.",
-        dialogue=True,
+        asked="dialogue",
         verdict="</analyze>\n<output>\n**Judgement**: $\\boxed",
-        closing="$\n</output>\n",
+        closing="}$\n</output>\n",
         temperature=0.6,
         top_p=0.95,
         notes="Its mode that analyses without running code (verify off): no code that a model wrote is run here. "
@@ -87,8 +107,142 @@ JUDGES = (
         "Its benchmark script puts the bare problem and one line break before the first step, its README what stands "
         "here. Not checked on its own weights: its script adds no generation prompt of its own, a chat policy does.",
     ),
+    Judge(
+        ("kevinpro/R-PRM-7B-DPO", "kevinpro/R-PRM-7B-SFT"),
+        "repository R-PRM src/prompts, src/utils/inference.py and src/evaluate/GenPRM; arXiv:2503.21295",
+        prompt_format="You are an excellent math teacher. Please verify the correctness of the Now Step.\n"
+        "\n"
+        "You first need to analyze the Now Step and the Previous Steps and then summarize based on "
+        "your analysis.\n"
+        "Analysis:\n"
+        "You need to analyze the following aspects.\n"
+        "**Previous Steps Analysis**: You need to analyze the Previous Steps step by step. For each "
+        "step, you need to first explain what the current step is doing, then you try to find any "
+        "error in the current step.\n"
+        "**Now Step Analysis**: You first need to explain what the Now Step is doing, and then point "
+        "out which part of the Question it is trying to solve or which part of the information it states.\n"
+        "**Data Source Analysis**: First you need to find out what data are used in the Now Step, "
+        "and then you need to determine whether the source of the data is reasonable and correct. "
+        "When you judge whether the source of a data is reasonable and correct, you need to specify "
+        "the specific source of this data: such as which part of the question, or which content of "
+        "the previous step; and then determine the source and current use is consistent, the Now "
+        "Step is used correctly.\n"
+        "**Consistency Analysis**: You need to check that the Now Step is consistent with the "
+        "contents of the Previous Steps, and then you need to check that all the information inside "
+        "the Now Step is consistent.\n"
+        "**Calculation Analysis**: If the Now Step involves any calculations, such as addition, "
+        "subtraction, multiplication, division, equations, modulo operations, etc., you will first "
+        "need to perform a check on the calculation, such as a reverse operation, to see if the "
+        "calculation was done correctly, and then analyze the results of your check to see if there "
+        "was an error in the calculation.\n"
+        "Conclusion: \n"
+        "Please verify the correctness of the Now Step based on your analysis, if there is any error "
+        "in the Now Step then the Now Step is wrong and vice versa the Now Step is correct. At the "
+        'end of the Conclusion, when you give your final answer, write it in the form "Verification: '
+        'Is the step correct (Yes/No)? X", where X is either Yes or No.\n'
+        "\n"
+        "Question: {prompt}\n"
+        "Previous Steps: {steps}\n"
+        "Now Step: {step}\n"
+        "Please carefully analyze the correctness of the Now Step.\n"
+        "Reply:",
+        opening="",
+        ends=("Is the step correct (Yes/No)?",),
+        labels=("Yes", "No"),
+        asked="apart",
+        raw=True,
+        first="Since the Now Step is the first step, there are no Previous Steps.",
+        verdict="Is the step correct (Yes/No)?",
+        before_label=" ",
+        otherwise="\nBased on your analysis. Is the answer correct (Yes/No)?",
+        temperature=0.4,
+        top_p=0.95,
+        max_tokens=8192,
+        notes="The share of Yes beside No behind each answer is its score with a chooser, as published (ten answers a "
+        "step); without one a sampled word. The temperature of its answers is not stated. Not checked on its own "
+        "weights.",
+    ),
+    Judge(
+        ("GroundedPRM",),
+        "repository GroundedPRMCode evaluation/ProcessBench_eval.py; arXiv:2510.14942",
+        prompt_format="{prompt}\n\n{steps}",
+        opening="",
+        ends=(),
+        labels=("+", "-"),
+        system="Your task is to analyse and critique the reasoning step below of a math problem step-by-step.\n"
+        "Please follow the instructions and format below to respond:\n"
+        "\n"
+        "1. Judge the logical and calculation correctness of the step by yourself.\n"
+        '2. Provide the judgement conclusion and the label as "correct" or "incorrect" in '
+        "'<output>\\boxed{}</output>'.\n"
+        "3. Use the following format to respond:\n"
+        "<judge>\n"
+        "[details reasoning]\n"
+        "</judge>\n"
+        "<output>\n"
+        "According to the conclusion of the judgement, the label is: \\boxed{}\n"
+        "</output>\n"
+        "\n"
+        "Here is the step:\n",
+        asked="dialogue",
+        marks=("[Right]", "[Wrong]"),
+        told="This step is: {label}",
+        temperature=0.6,
+        max_tokens=4096,
+        notes="Its weights have no public name. Its script stops at the first wrong step, here later steps are asked "
+        "about too. An answer without a mark and without a box counts as no score, there as wrong.",
+    ),
+    Judge(
+        ("WebShepherd/web-shepherd-large", "WebShepherd/web-shepherd-base"),
+        "repository Web-Shepherd src/webprm/prompts and src/webprm/models.py; arXiv:2505.15277",
+        prompt_format="You are an expert evaluator of web agent. Your task is to assess how helpful a given "
+        "agent's THOUGHT and ACTION is in making progress toward the user's goal, based on the "
+        "current state of the webpage.\n"
+        "\n"
+        "# Task Description\n"
+        "Evaluate how well the agent\u2019s THOUGHT and ACTION satisfy each item in the checklist using "
+        "the task instruction, trajectory (including previously completed steps), current webpage "
+        "state, and the agent\u2019s latest response. Start by writing a concise paragraph summarizing "
+        "the agent\u2019s overall performance. Refer to the reasoning provided in the trajectory, and "
+        "discuss whether the THOUGHT is appropriate and the ACTION moves the task forward.\n"
+        "Then, assess each checklist item individually using the following labels:\n"
+        "- Yes: The item is fully and clearly satisfied, either in the current response or "
+        "previously completed.\n"
+        "- In Progress: There is meaningful partial progress toward completing the item.\n"
+        "- No: The item is not satisfied due to ambiguity, insufficient evidence, or lack of progress.\n"
+        "\n"
+        "# Given Information\n"
+        "## User Instruction\n"
+        "{prompt}\n"
+        "## Trajectory\n"
+        "{steps}\n## Current State\n"
+        "### AXTREE\n"
+        "Note: [bid] is the unique alpha-numeric identifier at the beginning of lines for each "
+        "element in the AXTree. Always use bid to refer to elements in your actions.\n"
+        "{state}\n"
+        "## Checklist\n"
+        "{checklist}\n"
+        "## Agent's Response\n"
+        "{step}\n"
+        "\n",
+        opening="",
+        ends=("</answer>",),
+        labels=("Yes", "No"),
+        system="",
+        asked="apart",
+        items=(("Yes", 1.0), ("In Progress", 0.5), ("No", 0.0)),
+        temperature=1.0,
+        notes="Of text alone. A step is the text of thought and action, the page that it sees the observation before "
+        "it, and the problem's meta holds the `checklist`, which is written by another model first. Its authors weigh "
+        "the probabilities of Yes and In of each item; here sampled words are counted, the more answers the closer.",
+    ),
 )
 """Every verifier that writes."""
+
+
+def judge_of(name: str) -> Judge | None:
+    """The row of a hub name, None where it is none of a verifier that writes."""
+    return next((row for row in JUDGES if name in row.names), None)
 
 
 def judge_by_name(name: str) -> Judge:
@@ -97,7 +251,7 @@ def judge_by_name(name: str) -> Judge:
     Raises:
         UnknownNameError: there is none.
     """
-    found = {n: row for row in JUDGES for n in row.names}
-    if name not in found:
-        raise UnknownNameError("verifier that writes", name, found)
-    return found[name]
+    found = judge_of(name)
+    if found is None:
+        raise UnknownNameError("verifier that writes", name, [n for row in JUDGES for n in row.names])
+    return found
