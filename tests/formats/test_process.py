@@ -244,6 +244,37 @@ def test_values_of_thoughts_are_found_by_their_prefix() -> None:
     assert (item.scores["value"].tolist(), item.trajectory.outcome) == ([60.0, 60.0], 1.0)
 
 
+def test_a_tree_of_tool_calls_is_its_branches() -> None:
+    answered, given_up = items("toolbench")
+    assert answered.trajectory.problem.text == "How is it in Paris?"
+    calls = '{"name": "weather", "arguments": {"city": "Paris"}}\n'
+    finish = '{"name": "Finish", "arguments": {"return_type": "give_answer", "final_answer": "It is mild."}}\n'
+    seen = '{"response": "mild"}\n'
+    assert texts(answered) == ["I look it up.\n", calls, seen, finish, '{"response": "ok"}\n']
+    assert [step.kind for step in answered.trajectory.steps] == ["action"] * 2 + [
+        "observation",
+        "action",
+        "observation",
+    ]
+    assert answered.trajectory.steps[2].agent == "weather"
+    assert (answered.answer, given_up.answer) == ("It is mild.", None)
+    assert texts(given_up)[:3] == texts(answered)[:3]
+    assert [bool(step.meta.get("pruned")) for step in given_up.trajectory.steps] == [False, False, False, True]
+    assert np.isnan(answered.trajectory.outcome)
+    assert [item.trajectory.outcome for item in items("toolbench", outcome="answered")] == [1.0, 0.0]
+
+
+def test_programs_are_read_and_not_run() -> None:
+    first, second = items("code-samples")
+    assert (texts(first), texts(second)) == (["    return 2\n"], ["    x = 1\n    return x\n"])
+    assert texts(items("code-samples", cut="lines")[1]) == ["    x = 1\n", "    return x\n"]
+    assert first.trajectory.problem.meta["entry_point"] == "two"
+    assert np.isnan(first.trajectory.outcome)
+    solved, failed = one("reflexion-code"), one("reflexion-code", 1)
+    assert [step.kind for step in solved.trajectory.steps] == ["observation", "action"]
+    assert (solved.trajectory.outcome, failed.trajectory.outcome) == (1.0, 0.0)
+
+
 def change(name: str, at: int, *path: Any, to: Any) -> tuple[str, dict[str, Any]]:
     row = copy.deepcopy(EXAMPLES[name][at])
     holder: Any = row
@@ -291,6 +322,9 @@ BAD: list[tuple[tuple[str, dict[str, Any]], str]] = [
     (change("rewardmath-pairs", 0, "chosen_position", to="C"), "'chosen_position' must be A or B, got 'C'"),
     (change("qwen-rm-maj", 0, "pred_score", to=[[1.0]]), "'code', 'pred', 'score' and 'pred_score' differ in length"),
     (change("tot", 0, "steps", 1, "values", to=[]), "level 1 has 1 thoughts and 0 values"),
+    (change("toolbench", 0, "tree", "tree", "children", to=[3]), "'children' must be a list of nodes"),
+    (change("code-samples", 0, "samples", 0, to=3), "sample 0 must be text, got 3"),
+    (change("reflexion-code", 0, "solution", to=" "), "'solution' is empty"),
 ]  # fmt: skip
 
 
@@ -319,6 +353,9 @@ REAL = [
     ("rewardmath/rewardbench_mathprm_Math_Shepherd.json.gz", "rewardmath", 894, 0),
     ("rewardmath/samples_direct.json", "rewardmath", 20, 0),
     ("rewardmath/samples_pairwise.json", "rewardmath-pairs", 18, 0),
+    ("toolbench_trees/chatgpt_dfs_trees.jsonl.gz", "toolbench", 156, 0),
+    ("humaneval_samples/humaneval_codegen16b_100.jsonl.gz", "code-samples", 16273, 0),
+    ("reflexion/mbpp_reflexion_gpt4.jsonl.gz", "reflexion-code", 257, 0),
     ("tot/game24_gpt-4_0.7_propose1_value3_greedy5_start900_end1000.jsonl.gz", "tot", 500, 0),
     ("who_when/who_when.jsonl.gz", "who-and-when", 184, 0),
 ]
