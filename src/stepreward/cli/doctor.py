@@ -10,12 +10,15 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from stepreward.cli.doctor_servers import Finding, model_findings, policy_findings
+from stepreward.cli.recipes import LikeFlag
 
 PACKAGES = {
     "numpy": "",
@@ -25,15 +28,6 @@ PACKAGES = {
     "accelerate": "models",
     "math_verify": "math",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    what: str
-    good: bool
-    says: str
 
 
 def _package(name: str, extra: str) -> Finding:
@@ -66,18 +60,26 @@ def _checkpoint() -> Finding:
     return Finding("built-in policy", whole, str(folder) if whole else f"{folder} is incomplete; reinstall stepreward")
 
 
-def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False) -> None:
-    """Check the installation and say what to do about what is missing.
+def doctor(
+    policy: Annotated[str, typer.Option(help="Look at the server of a policy instead: URL#MODEL.")] = "",
+    model: Annotated[str, typer.Option(help="Look at the server of a reward model instead: URL#NAME.")] = "",
+    like: LikeFlag = "",
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Check the installation, or what servers can do, and say what to do about what is missing.
 
     Example: stepreward doctor
     """
-    checks: list[Callable[[], Finding]] = [_device, _writable, _checkpoint]
-    findings = [Finding("python", True, platform.python_version())]
-    findings += [_package(name, extra) for name, extra in PACKAGES.items()] + [check() for check in checks]
+    if policy or model:
+        findings = [*(policy_findings(policy) if policy else ()), *(model_findings(model, like) if model else ())]
+    else:
+        checks: list[Callable[[], Finding]] = [_device, _writable, _checkpoint]
+        findings = [Finding("python", True, platform.python_version())]
+        findings += [_package(name, extra) for name, extra in PACKAGES.items()] + [check() for check in checks]
     if json_output:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
         for finding in findings:
             mark = "[green]ok [/]" if finding.good else "[red]no [/]"
-            Console().print(f"{mark} {finding.what:16} {finding.says}")
-    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+            Console().print(f"{mark} {finding.what:16} {finding.says}", soft_wrap=True)
+    raise typer.Exit(0 if all(finding.good or not finding.needed for finding in findings) else 1)
