@@ -95,7 +95,11 @@ class Handler(BaseHTTPRequestHandler):
             piece for line in self.script.lines for piece in (line[:3], line[3:])
         ]
         events = [chunk(word) for word in words if word] + [chunk("", self.script.reason)]
-        if self.script.usage:
+        if body.get("stream_options", {}).get("continuous_usage_stats"):
+            # This server's tokenizer parts each piece in two.
+            for i, event in enumerate(events):
+                event["usage"] = {"prompt_tokens": 9, "completion_tokens": 2 * (i + 1)}
+        elif self.script.usage:
             events.append({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(words)}})
         self._stream(events)
 
@@ -301,6 +305,19 @@ def test_without_usage_pieces_are_counted_and_said_to_be(served: tuple[Script, s
     ((one,),) = made.propose([ask()])
     assert one.n_tokens == 7
     assert made.usage.unreported == 1
+
+
+def test_usage_that_runs_along_counts_a_cut_step_exactly(served: tuple[Script, str]) -> None:
+    script, url = served
+    made = policy(url, running_usage=True)
+    ((one,),) = made.propose([ask(until="step")])
+    # The step ends with the third piece: the mark, "12 " and "+ 5 = 17\n".
+    assert (one.n_tokens, made.usage.completion_tokens, made.usage.prompt_tokens) == (6, 6, 9)
+    assert made.usage.unreported == 0
+    plain = policy(url)
+    ((same,),) = plain.propose([ask(until="step")])
+    assert (same.steps, same.n_tokens, plain.usage.unreported) == (one.steps, 3, 1)
+    assert "continuous_usage_stats" not in script.seen[-1]["stream_options"]
 
 
 def test_nobody_is_there() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,6 @@ from stepreward.evaluate.result import BenchResult
 from stepreward.evaluate.scoring import RecordedScorer
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.report import percent
-from stepreward.score.baselines import constant, length, uniform
-from stepreward.score.tool_equations import ToolScorer
-
-BASELINES: dict[str, Callable[[], Scorer]] = {
-    "tool": ToolScorer,
-    "random": uniform,
-    "length": length,
-    "constant": constant,
-}
-"""Scorers without a model, by the name that --scorer takes."""
 
 
 def measure(
@@ -105,8 +95,6 @@ def _scorer(
     if recorded:
         solutions = [item for item in items if isinstance(item, Annotated)]
         return RecordedScorer(solutions, name) if solutions else _Recorded(name)
-    if name in BASELINES:
-        return BASELINES[name]()
     return scorer_at(name, device, recipe)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import time
@@ -65,7 +66,8 @@ def convert(
             raise InputError(f"format {OWN} has no options to write", remedy="drop --write")
         made, refused = write_labels(out, (item.to_labels() for item in watched)), 0
     else:
-        made, refused = _write(watched, kind, source, out, to, write_option or [], strict=strict)
+        given = write_option or []
+        made, refused = _write(watched, kind, source, out, to, given, ended_by=_separator(reading), strict=strict)
     seen = watched.count
     if json_output:
         done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": seen, "written": made}
@@ -154,17 +156,26 @@ class Watched:
             yield item
 
 
+def _separator(reading: Reading[Any] | None) -> str:
+    """What the source's format puts at the end of each step; "" where it says none."""
+    if reading is None:
+        return ""
+    parameter = inspect.signature(reading.format.read).parameters.get("separator")
+    return str(reading.options.get("separator", "" if parameter is None else parameter.default))
+
+
 def _write(
-    items: Watched, kind: str, source: Path, out: Path, to: str, given: Sequence[str], *, strict: bool
+    items: Watched, kind: str, source: Path, out: Path, to: str, given: Sequence[str], *, ended_by: str, strict: bool
 ) -> tuple[int, int]:
-    """Writes them and returns how many were written and how many the format cannot hold."""
+    """Writes them and returns how many were written and how many the format cannot hold.
+
+    What the source's format put at the end of each step (`ended_by`) is what the other takes away, unless it was told.
+    """
     target = by_name(to)
     assert target.write is not None
     _same_kind(kind, target.kind, source, to)
     options = format_options(target, target.write, given)
+    if ended_by and "separator" in inspect.signature(target.write).parameters:
+        options.setdefault("separator", ended_by)
     errors = write(out, items, to, strict=strict, **options)
-    made = items.count - len(errors)
-    if not made:
-        out.unlink()
-        raise InputError(f"{to} can hold none of the {len(errors):,} {kind}: {errors[0].problem}", source=source)
-    return made, len(errors)
+    return items.count - len(errors), len(errors)

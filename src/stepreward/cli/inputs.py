@@ -43,7 +43,7 @@ LABELS = "labels.parquet"
 """The file of labels in the folder of a label run."""
 _HTTP_SETTINGS: dict[str, type] = {
     "endpoint": str, "prefill": str, "separator": str, "template": str, "temperature": float, "top_p": float,
-    "max_tokens": int, "logprobs": bool,
+    "max_tokens": int, "logprobs": bool, "running_usage": bool,
 }  # fmt: skip
 """Settings of a policy in a server that its address may name, with their types."""
 _HTTP_CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}

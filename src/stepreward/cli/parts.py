@@ -16,7 +16,9 @@ from stepreward.score.ensemble import Combine, combined
 
 ModelsFlag = Annotated[
     list[str] | None,
-    typer.Option("--model", help="Reward model: a folder, a hub name, or URL#NAME in a server; several: an ensemble."),
+    typer.Option(
+        "--model", help="Reward model: a folder, hub name, URL#NAME in a server, or tool; several: an ensemble."
+    ),
 ]
 CombineFlag = Annotated[
     Combine,

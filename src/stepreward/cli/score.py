@@ -18,7 +18,7 @@ from stepreward.core.json_file import plain
 
 def score(
     model: Annotated[
-        str, typer.Option(help="Folder, such as runs/demo/model, hub name, or URL#NAME of a model in a server.")
+        str, typer.Option(help="Folder, such as runs/demo/model, hub name, URL#NAME in a server, or tool.")
     ],
     data: Annotated[
         Path | None, typer.Option(help='JSONL rows {"question": ..., "steps": [...]}; standard input if left out.')

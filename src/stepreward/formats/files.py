@@ -155,6 +155,11 @@ def _values(path: Path) -> Iterator[Numbered]:
             if inside and blocks.peek() != "]":
                 what = f"{_BROKEN} array: no ']' at its end"
                 yield number, InputError(what, source=path, row=number, remedy="repair it, or write JSON lines")
+            elif inside:
+                blocks.at += 1
+                if blocks.peek():
+                    what = f"{_BROKEN}: more stands behind the array's end; it is left out"
+                    yield number, InputError(what, source=path, row=number, remedy="write one array, or JSON lines")
         except UnicodeDecodeError as error:
             yield number, InputError(f"not UTF-8 text: {error}", source=path, row=number, remedy="fetch it again")
 

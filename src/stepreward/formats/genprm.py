@@ -16,6 +16,7 @@ from stepreward.formats.rows import (
     Row,
     annotated,
     hard_first_error,
+    id_of,
     label_array,
     need,
     relabel,
@@ -77,7 +78,7 @@ def read_conversation(
         for text, answer in zip((first, *texts[1:]), answers, strict=True)
     )
     labels = relabel(np.array([verdict(answer) for answer in answers]), after_first_error=after_first_error)
-    problem = Problem(f"genprm-{number}", question)
+    problem = Problem(id_of("genprm", question), question)
     yield annotated(problem, steps, labels, "genprm verification", first_error=hard_first_error(labels))
 
 

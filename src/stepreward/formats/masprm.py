@@ -18,6 +18,7 @@ from stepreward.formats.rows import (
     Unknown,
     annotated,
     hard_first_error,
+    id_of,
     label_array,
     measured,
     need,
@@ -88,7 +89,7 @@ def read(
     steps = steps_of(row.get("completions"), separator, name="completions")
     labels = _unit(row.get("labels"), scale, len(steps))
     labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
-    problem = Problem(f"masprm-{number}", need(row, "prompt"))
+    problem = Problem(id_of("masprm", need(row, "prompt")), need(row, "prompt"))
     yield annotated(problem, steps, labels, "masprm tree search", first_error=hard_first_error(labels))
 
 

@@ -18,6 +18,7 @@ from stepreward.formats.rows import (
     Unknown,
     annotated,
     hard_first_error,
+    id_of,
     measured,
     need,
     relabel,
@@ -65,7 +66,7 @@ def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterErr
     labels = relabel(np.array(_signs(pieces, label)), after_first_error=after_first_error)
     texts = [first, *(piece.removeprefix("\n") for piece in pieces[1:])]
     yield annotated(
-        Problem(f"math-shepherd-{number}", question, meta={"task": row.get("task", "")}),
+        Problem(id_of("math-shepherd", question), question, meta={"task": row.get("task", "")}),
         tuple(Step(piece.removesuffix(" ") + "\n") for piece in texts),
         labels,
         "math-shepherd rollouts",

@@ -15,6 +15,7 @@ from stepreward.formats.rows import (
     Unknown,
     annotated,
     hard_first_error,
+    id_of,
     measured,
     need,
     raw,
@@ -54,7 +55,7 @@ def read(
         Step(piece.removesuffix(" ").removeprefix(" " if i else "") + separator) for i, piece in enumerate(pieces)
     )
     labels = relabel(signed(row.get("label"), len(steps)), after_first_error=after_first_error)
-    problem = Problem(f"openr-{number}", need(row, "question"))
+    problem = Problem(id_of("openr", need(row, "question")), need(row, "question"))
     yield annotated(problem, steps, labels, "openr labels", first_error=hard_first_error(labels))
 
 

@@ -281,7 +281,7 @@ def write(
         options: of the format's writer.
 
     Raises:
-        InputError: the format has no writer, or strict.
+        InputError: the format has no writer or holds none of the items, or strict. A file that was there stays.
         UnknownNameError: no such format or option.
         StoreError: the file cannot be written.
     """
@@ -291,12 +291,14 @@ def write(
         raise InputError(f"format {form} can only be read", remedy=f"write one of {able}")
     chosen.check(chosen.write, options)
     refused: list[InputError] = []
-
+    seen = 0
     needed = Comparison if chosen.kind == "comparisons" else Annotated
 
     def rows() -> Iterator[dict[str, Any]]:
         assert chosen.write is not None
+        nonlocal seen
         for item in items:
+            seen += 1
             try:
                 if not isinstance(item, needed):
                     raise InputError(
@@ -308,5 +310,10 @@ def write(
                     raise
                 refused.append(error)
 
-    write_rows(path, rows())
+    def some_rows() -> Iterator[dict[str, Any]]:
+        yield from rows()
+        if refused and len(refused) == seen:
+            raise InputError(f"{form} can hold none of the {seen:,} {chosen.kind}: {refused[0].problem}")
+
+    write_rows(path, some_rows())
     return refused

@@ -17,6 +17,7 @@ from stepreward.formats.rows import (
     Unknown,
     annotated,
     hard_first_error,
+    id_of,
     measured,
     need,
     raw,
@@ -83,19 +84,19 @@ def read_rlhflow(
     texts, labels = _steps(_turns(row, "role", "content"), "user", "assistant", after_first_error)
     question, first = parted(texts[0], mark)
     steps = tuple(Step(text + separator) for text in (first, *texts[1:]))
-    yield annotated(
-        Problem(f"rlhflow-{number}", question), steps, labels, "rlhflow rollouts", first_error=hard_first_error(labels),
-        meta=rest_of(row, "conversations"),
-    )  # fmt: skip
+    problem, first_error = Problem(id_of("rlhflow", question), question), hard_first_error(labels)
+    meta = rest_of(row, "conversations")
+    yield annotated(problem, steps, labels, "rlhflow rollouts", first_error=first_error, meta=meta)
 
 
 def write_rlhflow(
-    item: Annotated, *, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "cut"
+    item: Annotated, *, mark: str = MARK, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "cut"
 ) -> dict[str, Any]:
     """One RLHFlow row.
 
     Args:
         item: the solution.
+        mark: how the first step begins; put before one that begins otherwise, to part it from the question.
         separator: taken from the end of each step.
         threshold: labels above it are "+".
         unknown: what a label that was not measured becomes; the format cannot hold it.
@@ -103,7 +104,9 @@ def write_rlhflow(
     item = measured(item, unknown)
     texts = raw(item.trajectory.steps, separator)
     question = item.trajectory.problem.text
-    texts[0] = f"{question} {texts[0]}" if question else texts[0]
+    if question:
+        first = texts[0] if texts[0].startswith(mark) else f"{mark} {texts[0]}"
+        texts[0] = f"{question} {first}"
     turns = []
     for text, label in zip(texts, item.labels.tolist(), strict=True):
         turns += [{"role": "user", "content": text}]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -42,6 +44,12 @@ def steps_of(texts: object, separator: str, *, name: str = "steps") -> tuple[Ste
         if not isinstance(text, str):
             raise InputError(f"step {i} of '{name}' must be text, got {shown(text)}", remedy="quote it")
     return tuple(Step(text + separator) for text in texts)
+
+
+def id_of(form: str, prompt: object) -> str:
+    """An id out of the problem's own words, where the rows give none: solutions of one problem share it."""
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+    return f"{form}-{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=6).hexdigest()}"
 
 
 def raw(steps: Iterable[Step], separator: str) -> list[str]:

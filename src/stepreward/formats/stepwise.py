@@ -15,6 +15,7 @@ from stepreward.formats.rows import (
     Unknown,
     annotated,
     hard_first_error,
+    id_of,
     label_array,
     measured,
     need,
@@ -53,7 +54,7 @@ def read_trl(
     steps = steps_of(row.get("completions"), separator, name="completions")
     labels = label_array(need(row, "labels", (list, tuple)), len(steps))
     labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
-    problem = Problem(f"trl-{number}", need(row, "prompt"))
+    problem = Problem(id_of("trl", need(row, "prompt")), need(row, "prompt"))
     yield annotated(problem, steps, labels, "trl stepwise labels", first_error=hard_first_error(labels))
 
 
@@ -102,7 +103,7 @@ def read_scan(
     steps = steps_of(row.get("steps"), separator)
     labels = label_array(need(row, "scores", (list, tuple)), len(steps), name="scores")
     labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
-    problem = Problem(f"scan-{number}", need(row, "question"))
+    problem = Problem(id_of("scan", need(row, "question")), need(row, "question"))
     yield annotated(problem, steps, labels, "scan rollouts", first_error=hard_first_error(labels))
 
 

@@ -18,6 +18,7 @@ from stepreward.formats.rows import (
     Unknown,
     annotated,
     hard_first_error,
+    id_of,
     measured,
     need,
     relabel,
@@ -87,7 +88,7 @@ def _solution(
     made = signed(labels, len(steps), name=key)
     made = relabel(made, threshold=how["threshold"], after_first_error=how["after_first_error"])
     return annotated(
-        Problem(f"{by}-{number}", question), steps, made, f"{by} labels", first_error=hard_first_error(made),
+        Problem(id_of(by, question), question), steps, made, f"{by} labels", first_error=hard_first_error(made),
         meta=rest_of(row, name, key),
     )  # fmt: skip
 

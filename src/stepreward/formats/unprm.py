@@ -14,6 +14,7 @@ from stepreward.formats.rows import (
     Unknown,
     annotated,
     hard_first_error,
+    id_of,
     label_array,
     measured,
     need,
@@ -46,7 +47,9 @@ def read(
     """
     steps = steps_of(row.get("completions"), separator, name="completions")
     labels = relabel(label_array(row.get("label"), len(steps), name="label"), after_first_error=after_first_error)
-    problem = Problem(f"unprm-{number}", need(row, "prompt"), reference=text_or_none(row.get("answer")))
+    problem = Problem(
+        id_of("unprm", need(row, "prompt")), need(row, "prompt"), reference=text_or_none(row.get("answer"))
+    )
     yield annotated(problem, steps, labels, "unprm first-error search", first_error=hard_first_error(labels))
 
 

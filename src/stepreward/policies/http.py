@@ -78,6 +78,8 @@ class HttpPolicy:
         temperature, top_p: of sampling.
         max_tokens: of one continuation, where the question sets no limit.
         logprobs: asks for the log-probability of each token, and keeps them in `Step.logprobs`.
+        running_usage: asks for the usage so far in each event (`continuous_usage_stats`, as vLLM and SGLang have it),
+            so that the tokens of an answer that is cut at a step's end are the server's own count too.
         body: further fields of every request.
         name: identity for caches; made of the server, the model and the settings by default.
         sleep: waits between tries.
@@ -98,6 +100,7 @@ class HttpPolicy:
         top_p: float = 1.0,
         max_tokens: int = 1024,
         logprobs: bool = False,
+        running_usage: bool = False,
         body: Mapping[str, Any] | None = None,
         name: str = "",
         sleep: Callable[[float], None] = time.sleep,
@@ -108,7 +111,7 @@ class HttpPolicy:
             raise ValueError(f"template must hold {{prompt}}, got {template!r}")
         self.server, self.separator, self.endpoint, self.template = server, separator, endpoint, template
         self.prefill, self.temperature, self.top_p, self.max_tokens = prefill, temperature, top_p, max_tokens
-        self.logprobs, self.body = logprobs, dict(body or {})
+        self.logprobs, self.running_usage, self.body = logprobs, running_usage, dict(body or {})
         settings = (
             separator, endpoint, template, prefill, temperature, top_p, max_tokens, logprobs, sorted(self.body.items()),
         )  # fmt: skip
@@ -183,6 +186,8 @@ class HttpPolicy:
             "stream_options": {"include_usage": True}, "seed": key.bits % SEEDS,
             "max_tokens": question.max_tokens or self.max_tokens,
         }  # fmt: skip
+        if self.running_usage:
+            body["stream_options"]["continuous_usage_stats"] = True
         if self.endpoint == "completions":
             said = "".join(step.text for step in question.prefix)
             body["prompt"] = self.template.replace("{prompt}", question.problem.text) + said
@@ -217,9 +222,8 @@ class HttpPolicy:
             raise
         if cut < 0 and written.reason in ("tool_calls", "function_call") and not written.calls:
             raise PolicyError(f"{response.url} says that it calls a tool, and calls none in the form of tool_calls")
-        self._count(written, cut >= 0)
+        tokens = self._count(written, cut >= 0)
         text = written.text[: cut + len(self.separator)] if cut >= 0 else written.text
-        tokens = written.pieces if written.tokens is None else written.tokens
         # A filter cuts as a limit does: neither is the model's own end.
         truncated = cut < 0 and written.reason in ("length", "content_filter")
         steps = [*self._steps(text, written.logprobs)]
@@ -256,12 +260,18 @@ class HttpPolicy:
         written.reason = choice.get("finish_reason") or written.reason
         written.logprobs += token_logprobs(choice.get("logprobs"))
 
-    def _count(self, written: _Written, cut: bool) -> None:
+    def _count(self, written: _Written, cut: bool) -> int:
+        """Adds an answer to the usage; returns the tokens written."""
+        tokens = written.tokens
+        # In a stream that was cut, a count below the pieces that came is one from its beginning, not of what came.
+        unreported = tokens is None or (cut and tokens < written.pieces)
+        tokens = written.pieces if tokens is None or unreported else tokens
         with self._lock:
             self.usage.requests += 1
             self.usage.prompt_tokens += written.prompt
-            self.usage.completion_tokens += written.pieces if written.tokens is None else written.tokens
-            self.usage.unreported += cut or written.tokens is None
+            self.usage.completion_tokens += tokens
+            self.usage.unreported += unreported
+        return tokens
 
     def _steps(self, text: str, logprobs: Sequence[tuple[str, float]]) -> Iterator[Step]:
         """The text in steps, each with its separator; a token belongs to the step in which it begins."""

@@ -16,10 +16,19 @@ def score_texts(scorer: Scorer, question: str, steps: Sequence[str]) -> NDArray[
     """(S,) one score a step.
 
     Raises:
-        InputError: there is no step, or one is blank.
+        InputError: there is no step, one is blank, or the question or a step is no text.
     """
-    if not len(steps):
+    if isinstance(steps, str) or not isinstance(steps, Sequence):
+        what = f"steps must be a list of texts, got {type(steps).__name__}"
+        raise InputError(what, remedy="cut the solution into steps first: `stepreward.core.segment`")
+    if not isinstance(question, str):
+        raise InputError(f"the question must be a text, got {type(question).__name__}", remedy="pass its text")
+    if not steps:
         raise InputError("there is no step to score", remedy="pass at least one step")
+    alien = next((i for i, text in enumerate(steps) if not isinstance(text, str)), None)
+    if alien is not None:
+        what = f"step {alien} must be a text, got {type(steps[alien]).__name__}"
+        raise InputError(what, remedy="pass steps as texts")
     blank = [i for i, text in enumerate(steps) if not text.strip()]
     if blank:
         raise InputError(f"step {blank[0]} has no text: every scored step needs some", remedy="drop empty steps")

@@ -1,14 +1,17 @@
-"""Scorers without a model: what a reward model has to beat."""
+"""Scorers without a model: computing again, and what a reward model has to beat."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepreward.core.flows import Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
+from stepreward.score.asking import score_texts
+from stepreward.score.tool_equations import ToolScorer
 
 Rule = Callable[[Problem, tuple[Step, ...]], float]
 """Score of the last step of a prefix."""
@@ -25,6 +28,14 @@ class RuleScorer:
 
     def __init__(self, rule: Rule, *, name: str, batch_size: int = 512) -> None:
         self.rule, self.name, self.batch_size = rule, name, batch_size
+
+    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
+        """One score a step.
+
+        Raises:
+            InputError: there is no step, or one is blank.
+        """
+        return score_texts(self, question, steps)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations."""
@@ -77,3 +88,12 @@ def length(scale: float = 100.0) -> RuleScorer:
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
     return RuleScorer(lambda problem, prefix: 1 / (1 + len(prefix[-1].text) / scale), name=f"length:{scale:g}")
+
+
+WITHOUT_MODEL: Mapping[str, Callable[[], ToolScorer | RuleScorer]] = {
+    "tool": ToolScorer,
+    "random": uniform,
+    "length": length,
+    "constant": constant,
+}
+"""Scorers that need no weights, by the names that stand for a checkpoint's wherever one is asked for."""

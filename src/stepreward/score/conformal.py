@@ -148,7 +148,7 @@ def select(scores: ArrayLike, right: ArrayLike, others: ArrayLike, *, error: flo
         error: the false discovery rate, in (0, 1).
 
     Returns:
-        (M,) True where a solution is selected.
+        (M,) True where a solution is selected; False where its score is NaN.
 
     Raises:
         InputError: shapes differ, or nothing is there.
@@ -157,7 +157,9 @@ def select(scores: ArrayLike, right: ArrayLike, others: ArrayLike, *, error: flo
     s, y = _pairs(scores, right, error)
     asked = np.asarray(others, np.float64).ravel()
     wrong = np.sort(s[y < 1])
+    # A solution without a score is never selected: NaN would sort as the highest.
     p = (1 + len(wrong) - np.searchsorted(wrong, asked, side="left")) / (len(s) + 1)
+    p = np.where(np.isnan(asked), np.inf, p)
     order = np.argsort(p, kind="stable")
     # A p-value that equals its bound passes, whatever the last bit of either says.
     bound = error * np.arange(1, len(p) + 1) / max(len(p), 1)

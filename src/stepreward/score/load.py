@@ -14,6 +14,7 @@ import torch
 from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.servers import Server
+from stepreward.score.baselines import WITHOUT_MODEL, RuleScorer
 from stepreward.score.calibrated import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.row import Checkpoint, Head
 from stepreward.score.checkpoints.table import by_name, recognised
@@ -22,10 +23,14 @@ from stepreward.score.encoder import RECORD_FILE, EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.public import load_public, load_tokenizer
 from stepreward.score.served import Endpoint, ServedScorer
+from stepreward.score.tool_equations import ToolScorer
 from stepreward.score.vllm import VllmLabelScorer, VllmScorer, start
 from stepreward.score.weights import find, read_json
 
-Loaded = DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer | VllmScorer | VllmLabelScorer
+Loaded = (
+    DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer | VllmScorer | VllmLabelScorer | RuleScorer
+    | ToolScorer
+)  # fmt: skip
 _SERVED: Mapping[str, Callable[[str], Any]] = {
     "endpoint": str, "served_as": str, "probabilities": {"true": True, "false": False}.__getitem__, "top": int,
     "concurrency": int,
@@ -49,10 +54,12 @@ def load(
 
     A checkpoint of stepreward says itself how it is scored. A public one is looked up in the table of checkpoints by
     its name, by the name in its configuration or by its architecture; any other is scored as `like` or `record` say.
+    Four scorers need no weights: `tool` computes equations again; `random`, `length` and `constant` are baselines.
 
     Args:
         name: folder written by `train` or `stepreward run`, folder in transformers format, hub name, address of a
-            model in a server, see `served_at`, or `vllm:NAME` for a vLLM engine in this process.
+            model in a server, see `served_at`, `vllm:NAME` for a vLLM engine in this process, or a name without weights
+            (a folder of the same name is `./tool`).
         like: name of the row to follow where the name does not tell, such as `trl-prm`.
         record: encoder record, in place of the row's or the checkpoint's own.
         head: where labels come from, in place of the row's.
@@ -63,9 +70,14 @@ def load(
         calibrated: map scores by the calibrator in the checkpoint's folder, where there is one.
 
     Raises:
+        InputError: a recipe is given for a scorer that has no weights.
         ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
         UnknownNameError: no row is called `like`.
     """
+    if name in WITHOUT_MODEL:
+        if like or record or head or reference:
+            raise InputError(f"{name!r} has no weights, and no recipe to follow", remedy="leave like and record out")
+        return WITHOUT_MODEL[str(name)]()
     if is_address(name):
         return served_at(str(name), like=like, record=record)
     if str(name).startswith(VLLM):

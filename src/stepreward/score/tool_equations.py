@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepreward.core.flows import Score, Scored
+from stepreward.score.asking import score_texts
 from stepreward.score.tool_arithmetic import NotArithmeticError, Parser, Quantity, Token, tokens
 
 MAX_TEXT = 20_000
@@ -222,7 +224,7 @@ def _slack(side: Quantity, *, approximate: bool) -> Fraction:
     return max(tiny, unit * Fraction(999, 1000)) if written else tiny
 
 
-@dataclass(frozen=True)
+@dataclass
 class ToolScorer:
     """Scores a step 1 if every equation found in it holds, 0 if one is false, and `neutral` if none is found.
 
@@ -234,20 +236,26 @@ class ToolScorer:
     """Score of a step without a decidable equation, in [0, 1]: about how often such a step is right. Above the
     threshold it counts as right; below 1 it ranks unchecked steps under checked ones."""
     batch_size: int = 1024
+    name: str = field(init=False)
+    """Identity for caches and provenance."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.neutral <= 1:
             raise ValueError(f"neutral must be in [0, 1], got {self.neutral}")
-
-    @property
-    def name(self) -> str:
-        """Identity for caches and provenance."""
-        return f"tool-equations(neutral={self.neutral:g})"
+        self.name = f"tool-equations(neutral={self.neutral:g})"
 
     def score_text(self, text: str) -> float:
         """The score of one step."""
         found = equations(text)
         return float(all(equation.holds for equation in found)) if found else self.neutral
+
+    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
+        """One score a step.
+
+        Raises:
+            InputError: there is no step, or one is blank.
+        """
+        return score_texts(self, question, steps)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, in order; NaN at observations. No token is encoded."""

@@ -57,6 +57,8 @@ class Growth:
         self._seen: dict[tuple[Path, bool], Candidate] = {}
         self._scores: dict[Path, dict[str, Any]] = {}
         """Scores and totals of every path that was asked about."""
+        self._cut: list[Candidate] = []
+        """Paths whose last step a limit cut: shown where there is nothing better."""
 
     def open(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those that can be grown: not finished; none once the budget is spent."""
@@ -164,6 +166,8 @@ class Growth:
     ) -> Flow[Found]:
         """Chooses by a method of the family select: among the finished candidates, among all if none finished.
 
+        Where a limit cut every step there was, those are the candidates, without scores.
+
         Args:
             candidates: those to return; one without steps is left out.
             select: name of the method.
@@ -171,6 +175,8 @@ class Growth:
             columns: what the search knows of the nodes of everything searched.
             settings: of the method.
         """
+        if not any(c.steps for c in candidates):
+            candidates, totals = self._cut, None
         shown = [row for row, c in enumerate(candidates) if c.steps]
         listed = [candidates[row] for row in shown]
         ended = [row for row, c in enumerate(listed) if c.finished]
@@ -220,6 +226,7 @@ class Growth:
         for c in continuations:
             new = _real(c)
             if c.truncated or not (new or (c.finished and parent.steps)):
+                self._cut += [Candidate(parent.steps + new)] if new else []
                 continue
             name = (*(step.identity for step in new), c.finished)
             known = () if new else parent.scores

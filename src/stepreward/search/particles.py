@@ -34,6 +34,8 @@ class Particle:
 
     candidate: Candidate
     weight: float = 0.0
+    apart: bool = False
+    """Its end was drawn apart, after its last step: that is one move more than it has steps."""
 
 
 def log_odds(scores: Sequence[float], temperature: float = 1.0) -> float:
@@ -74,17 +76,17 @@ class Filter:
         self.growth, self.n, self.potential, self.ending = growth, n, potential, ending
         self.resample, self.gate = resampler(resample), gate
 
-    def sweep(self, key: Key, max_steps: int, kept: Sequence[Candidate] = ()) -> Flow[list[Particle]]:
+    def sweep(self, key: Key, max_steps: int, kept: Sequence[Particle] = ()) -> Flow[list[Particle]]:
         """Grows the particles to their ends; `kept` are solutions that stay among them whatever is drawn."""
         particles = [Particle(ROOT)] * self.n
         for step in range(max_steps):
-            followed = [ROOT if not step else _prefix(one, step) for one in kept]
+            followed = [_moves(one, step) for one in kept]
             grown = yield from self._grown(particles[len(kept) :], key.fold("grow", step))
             if grown is None:
                 break
             # A kept solution goes its own way; the others move freely.
             fixed = [
-                self._moved(Particle(before, p.weight), _prefix(one, step + 1))
+                self._moved(Particle(before, p.weight, one.apart), _moves(one, step + 1))
                 for one, before, p in zip(kept, followed, particles, strict=False)
             ]
             particles = [*fixed, *grown]
@@ -122,21 +124,23 @@ class Filter:
             return particle
         said_more = len(to.scores) > len(particle.candidate.scores)
         weight = particle.weight + (self.potential(to.scores) if said_more else 0.0)
-        return Particle(replace(to, count=1), weight + (self.ending(to.scores) if to.finished else 0.0))
+        apart = to.finished and len(to.steps) == len(particle.candidate.steps)
+        return Particle(replace(to, count=1), weight + (self.ending(to.scores) if to.finished else 0.0), apart)
 
     def _resampled(self, particles: list[Particle], fixed: int, key: Key) -> list[Particle]:
         weights = normalised([p.weight for p in particles])
         if effective_size(weights) >= self.gate * len(particles) and self.gate < 1:
             return particles
         chosen = self.resample(weights, self.n - fixed, key)
-        return [Particle(p.candidate) for p in particles[:fixed]] + [Particle(particles[i].candidate) for i in chosen]
+        return [replace(p, weight=0.0) for p in [*particles[:fixed], *(particles[i] for i in chosen)]]
 
 
-def _prefix(candidate: Candidate, length: int) -> Candidate:
-    """The candidate as it stood after some of its steps."""
-    if length >= len(candidate.steps):
+def _moves(particle: Particle, count: int) -> Candidate:
+    """A particle's candidate as it stood after some of its moves."""
+    candidate = particle.candidate
+    if count >= len(candidate.steps) + particle.apart:
         return candidate
-    return Candidate(candidate.steps[:length], False, candidate.scores[:length])
+    return Candidate(candidate.steps[:count], False, candidate.scores[:count])
 
 
 def concluded(growth: Growth, particles: Sequence[Particle], vote: bool) -> Flow[Found]:
@@ -228,13 +232,13 @@ def particle_gibbs(
     growth = Growth(problem, key, "last")
     sweep = Filter(growth, n, lambda scores: log_odds(scores, temperature), resample="multinomial")
     everything: list[Particle] = []
-    kept: list[Candidate] = []
+    kept: list[Particle] = []
     for number in range(sweeps):
         made = yield from sweep.sweep(key.fold("sweep", number), max_steps, kept)
         weights = normalised([p.weight for p in made])
-        everything += [Particle(p.candidate, float(np.log(max(w, 1e-300)))) for p, w in zip(made, weights, strict=True)]
+        everything += [replace(p, weight=float(np.log(max(w, 1e-300)))) for p, w in zip(made, weights, strict=True)]
         (drawn,) = multinomial(weights, 1, key.fold("kept", number))
-        kept = [made[drawn].candidate]
+        kept = [made[drawn]]
         if growth.spent:
             break
     return (yield from concluded(growth, everything, vote))

@@ -301,7 +301,8 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
+        # The first step of a warm-up has a learning rate of 0: a run of a single one would learn nothing.
+        warmup_steps=max(steps > 1, steps // 20),
         logging_steps=max(1, steps // 50),
         eval_strategy="steps" if evaluates else "no",
         eval_steps=every,
