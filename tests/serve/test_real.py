@@ -135,7 +135,7 @@ def test_a_model_in_the_server_itself_and_step_scores_with_curl_s_shapes(
         ([], "nothing to serve"),
         (["--policy", "builtin:arithmetic", "--host", "0.0.0.0"], "can be reached by others"),
         (["--policy", "builtin:arithmetic", "--method", "baem"], "did you mean beam"),
-        (["--policy", "builtin:arithmetic", "--set", "beans=2"], "did you mean beams"),
+        (["--policy", "builtin:arithmetic", "--method", "beam", "--set", "beans=2"], "did you mean beams"),
         (["--policy", "http://localhost:1/v1"], "names no model"),
         (["--policy", "http://localhost:1/v1#m?endpoint=chatty"], "one of chat, completions"),
         (["--policy", "http://localhost:1/v1#m?temperatur=1"], "did you mean temperature"),

@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from stepreward.cli.format_options import format_options
 from stepreward.cli.inputs import scorer_at
 from stepreward.cli.recipes import Recipe
 from stepreward.core.annotations import Annotated, Comparison
-from stepreward.core.catalog import bench
+from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.evaluate.published import published
@@ -23,6 +24,7 @@ from stepreward.evaluate.result import BenchResult
 from stepreward.evaluate.scoring import RecordedScorer
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.report import percent
+from stepreward.score.calibrated import CalibratedScorer
 
 
 def measure(
@@ -33,6 +35,7 @@ def measure(
     device: str,
     settings: dict[str, Any],
     *,
+    given: Sequence[str] = (),
     strict: bool,
     recipe: Recipe | None = None,
 ) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def measure(
         scorers: names of baselines, of recorded verifiers, or checkpoints; all recorded ones where empty.
         device: of a checkpoint.
         settings: of the benchmark.
+        given: options of the data's format as `name=value`.
         strict: raise at the first bad row.
         recipe: how checkpoints are scored, where they do not tell.
 
@@ -53,11 +57,12 @@ def measure(
         UnknownNameError: no such benchmark, or setting of it.
     """
     method = bench[benchmark]
-    items = _read(data, form, strict=strict)
+    items = _read(data, form, given, strict=strict)
     wanted = Comparison if "Comparison" in str(inspect.signature(method.function).parameters["data"]) else Annotated
-    if not isinstance(items[0], wanted):
+    alien = next((item for item in items if not isinstance(item, wanted)), None)
+    if alien is not None:
         kinds = {Comparison: "comparisons of candidates", Annotated: "solutions"}
-        what = f"{benchmark} needs {kinds[wanted]}, and these rows are {kinds[type(items[0])]}"
+        what = f"{benchmark} needs {kinds[wanted]}, and {kinds[type(alien)]} are among these rows"
         raise InputError(what, source=data, remedy="choose another benchmark or --format")
     recorded = list(dict.fromkeys(name for item in items for name in item.scores))
     names = list(scorers) or recorded
@@ -67,13 +72,25 @@ def measure(
     for name in names:
         mine = [item for item in items if name in item.scores] if name in recorded else items
         scorer = _scorer(name, mine, device, recipe, recorded=name in recorded)
-        result: BenchResult = method.take({"scorer": scorer, "data": mine}, **settings)
+        own = {**_by_recipe(scorer, method), **settings}
+        result: BenchResult = method.take({"scorer": scorer, "data": mine}, **own)
         made[name] = result.to_json() | {"rows": len(mine)}
     printed = [
         {"model": one.model, "group": one.group, "metric": one.metric, "percent": one.value, "source": one.source}
         for one in published(benchmark)
     ]
     return {"benchmark": benchmark, "rows": len(items), "scorers": made, "published": printed}
+
+
+def _by_recipe(scorer: Scorer, method: Method[..., Any]) -> dict[str, Any]:
+    """The threshold that a checkpoint's recipe names, where the protocol states a number of its own.
+
+    Scores of some are no probabilities: at 1/2 a difference of two is no even chance. Calibrated ones are again.
+    """
+    record = None if isinstance(scorer, CalibratedScorer) else getattr(scorer, "record", None)
+    if record is None or method.settings.get("threshold") is None:
+        return {}
+    return {"threshold": record.threshold}
 
 
 class _Recorded:
@@ -98,7 +115,7 @@ def _scorer(
     return scorer_at(name, device, recipe)
 
 
-def _read(data: Path, form: str, *, strict: bool) -> list[Any]:
+def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> list[Any]:
     """Everything in a file or in the files of a folder; a file's name is the subset where rows name none."""
     files = sorted(path for path in data.iterdir() if path.is_file()) if data.is_dir() else [data]
     files = [path for path in files if {".json", ".jsonl", ".parquet", ".gz"} & set(path.suffixes)]
@@ -107,7 +124,9 @@ def _read(data: Path, form: str, *, strict: bool) -> list[Any]:
     items: list[Any] = []
     for path in files:
         chosen = by_name(form) if form else detect(path)
-        reading: Any = (read if chosen.kind == "solutions" else read_comparisons)(path, chosen.name, strict=strict)
+        options = format_options(chosen, chosen.read, given)
+        reader: Any = read if chosen.kind == "solutions" else read_comparisons
+        reading = reader(path, chosen.name, strict=strict, **options)
         subset = path.name.split(".")[0]
         items += [_in_subset(item, subset) for item in reading]
         for error in reading.bad[:3]:

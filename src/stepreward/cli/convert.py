@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from stepreward.cli.format_options import format_options
-from stepreward.cli.inputs import OWN, is_own, read_solutions, shown_format
+from stepreward.cli.format_options import ReadFlag, format_options
+from stepreward.cli.inputs import OWN, is_own, no_options, read_solutions, shown_format
 from stepreward.cli.progress import SECONDS_BETWEEN_LINES, speed
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.store import write_labels
@@ -35,10 +35,7 @@ def convert(
     form: Annotated[
         str, typer.Option("--from", "--format", help="Format of the source; detected where left out.")
     ] = "",
-    read_option: Annotated[
-        list[str] | None,
-        typer.Option("--read", help="Option of the source's format as name=value, such as neutral=wrong; repeatable."),
-    ] = None,
+    read_option: ReadFlag = None,
     write_option: Annotated[
         list[str] | None,
         typer.Option("--write", help="Option of the written format as name=value; repeatable."),
@@ -105,8 +102,7 @@ def _items(
 ) -> tuple[str, Iterable[Any], Reading[Any] | None]:
     """What the source holds: its kind, its solutions or comparisons, and their reading unless the format is our own."""
     if is_own(source, form):
-        if given:
-            raise InputError(f"format {OWN} has no options to read", remedy="drop --read")
+        no_options(given)
         return "solutions", read_solutions(source, form, strict=strict), None
     chosen = by_name(form) if form else detect(source)
     reading: Reading[Any] = Reading(source, chosen, format_options(chosen, chosen.read, given), strict)
@@ -178,4 +174,7 @@ def _write(
     if ended_by and "separator" in inspect.signature(target.write).parameters:
         options.setdefault("separator", ended_by)
     errors = write(out, items, to, strict=strict, **options)
-    return items.count - len(errors), len(errors)
+    made = items.count - len(errors)
+    if not made:
+        raise InputError(f"{to} can hold none of the {len(errors):,} {kind}: {errors[0].problem}", source=source)
+    return made, len(errors)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.benchmark import measure, show
+from stepreward.cli.format_options import ReadFlag
 from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions, scorer_at
 from stepreward.cli.recipes import AnswersFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
@@ -47,6 +48,7 @@ def evaluate(
         Path, typer.Option(help="Labelled solutions in any format; of a benchmark also a folder, a file a subset.")
     ],
     form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
+    read_option: ReadFlag = None,
     benchmark: Annotated[
         str, typer.Option(help="Measure by a public benchmark's protocol: `stepreward methods bench`.")
     ] = "",
@@ -99,7 +101,7 @@ def evaluate(
     if calibrate:
         if model is None or benchmark:
             raise InputError("--calibrate is about --model and labels", remedy="pass --model, and no --benchmark")
-        items = list(read_solutions(data, form, strict=strict))
+        items = list(read_solutions(data, form, given=read_option or (), strict=strict))
         _calibrate(
             model, scorer_at(model, device, recipe, calibrated=False), items, calibrate, calibrator, seed, json_output
         )
@@ -110,14 +112,16 @@ def evaluate(
         (own,) = read_settings(given, protocol)
         names = [*(scorer or ()), *([model] if model is not None else ())]
         with blamed_on_settings(protocol):
-            measured = measure(benchmark, data, form, names, device, own, strict=strict, recipe=recipe)
+            measured = measure(
+                benchmark, data, form, names, device, own, given=read_option or (), strict=strict, recipe=recipe
+            )
         typer.echo(json.dumps(measured)) if json_output else show(measured, _FILE_WIDTH)
         return
     if scorer or settings:
         raise InputError("--scorer and --set belong to --benchmark", remedy="name a benchmark, or drop them")
     aggregates[aggregate]
     judge = grader_by_name(grader) if grader else None
-    items = list(read_solutions(data, form, strict=strict))
+    items = list(read_solutions(data, form, given=read_option or (), strict=strict))
     if judge is not None:
         items = [_judged(item, judge) for item in items]
     if model is not None:

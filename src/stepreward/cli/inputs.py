@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from stepreward.cli.format_options import format_options
 from stepreward.cli.recipes import Recipe, mark
 from stepreward.core.annotations import Annotated
 from stepreward.core.engines import VLLM
@@ -23,7 +24,7 @@ from stepreward.core.servers import Server
 from stepreward.core.store import SCHEMA
 from stepreward.core.types import Labels, Problem, first_error
 from stepreward.formats.files import read_rows
-from stepreward.formats.registry import Evidence, by_name, evidence, formats, read
+from stepreward.formats.registry import Evidence, by_name, detect, evidence, formats, read
 from stepreward.label.run import load_labels
 from stepreward.pipeline.world import read_problems
 from stepreward.policies.http import HttpPolicy
@@ -133,7 +134,9 @@ def hold_problems(path: Path) -> bool:
     )
 
 
-def read_solutions(path: Path, form: str = "", *, strict: bool = False) -> Iterator[Annotated]:
+def read_solutions(
+    path: Path, form: str = "", *, given: Sequence[str] = (), strict: bool = False
+) -> Iterator[Annotated]:
     """Yields the solutions of a file of any format, or of what `stepreward label` wrote.
 
     Rows that cannot be read are told on standard error and left out, unless `strict`.
@@ -141,15 +144,18 @@ def read_solutions(path: Path, form: str = "", *, strict: bool = False) -> Itera
     Args:
         path: a file, or the folder of a label run.
         form: name of the format; detected where empty.
+        given: options of the format as `name=value`.
         strict: raise at the first bad row.
 
     Raises:
         InputError: nothing can be read.
     """
     if is_own(path, form):
+        no_options(given)
         yield from (_annotated(one) for one in _own_labels(path))
         return
-    reading = read(path, form or None, strict=strict)
+    chosen = by_name(form) if form else detect(path)
+    reading = read(path, chosen.name, strict=strict, **format_options(chosen, chosen.read, given))
     found = False
     for item in reading:
         found = True
@@ -157,21 +163,32 @@ def read_solutions(path: Path, form: str = "", *, strict: bool = False) -> Itera
     if not found:
         what, row = "no row is here", None
         if reading.bad:
-            first, more = reading.bad[0], len(reading.bad) - 1
+            first, more = reading.bad[0], reading.left_out - 1
             what, row = f"{first.problem}" + (f", and {more:,} more rows cannot be read" if more else ""), first.row
         raise InputError(what, source=path, row=row, remedy="repair the rows, or name another format")
     for error in reading.bad[:_TOLD]:
         print(f"stepreward: left out: {error}", file=sys.stderr)
-    if len(reading.bad) > _TOLD:
-        print(f"stepreward: left out: {len(reading.bad) - _TOLD} more rows", file=sys.stderr)
+    if reading.left_out > _TOLD:
+        print(f"stepreward: left out: {reading.left_out - _TOLD:,} more rows", file=sys.stderr)
 
 
-def read_labels_of(path: Path, form: str = "", *, strict: bool = False) -> Iterator[Labels]:
+def no_options(given: Sequence[str]) -> None:
+    """Refuses options of a format where our own labels are read.
+
+    Raises:
+        InputError: there are some.
+    """
+    if given:
+        raise InputError(f"format {OWN} has no options to read", remedy="drop --read")
+
+
+def read_labels_of(path: Path, form: str = "", *, given: Sequence[str] = (), strict: bool = False) -> Iterator[Labels]:
     """Yields labels of solutions, with their rollouts where `stepreward label` wrote them; otherwise as above."""
     if is_own(path, form):
+        no_options(given)
         yield from _own_labels(path)
     else:
-        yield from (item.to_labels() for item in read_solutions(path, form, strict=strict))
+        yield from (item.to_labels() for item in read_solutions(path, form, given=given, strict=strict))
 
 
 def is_own(path: Path, form: str = "") -> bool:

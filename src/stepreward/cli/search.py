@@ -32,7 +32,11 @@ from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
 
 _CACHE_TOKENS = 1 << 18
-_WITHOUT_SCORES = ("majority",)
+_WITHOUT_SCORES = (
+    "majority", "adaptive-consistency", "early-stopping-consistency", "doubling-consistency", "self-prm",
+    "self-certainty", "knockout", "elo",
+)  # fmt: skip
+"""Searches that ask no reward model."""
 
 
 def search(

@@ -40,7 +40,12 @@ def serve(
         str, typer.Option(help="Where to listen; not on this machine alone, keys are a must.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8300,
-    method: Annotated[str, typer.Option(help=f"Search of requests that name none: {choices(searches)}.")] = "beam",
+    method: Annotated[
+        str,
+        typer.Option(
+            help=f"Search of requests that name none; else beam, without --model majority: {choices(searches)}."
+        ),
+    ] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of that search as name=value; may be repeated.")
     ] = None,
@@ -77,6 +82,7 @@ def serve(
     if not model and policy is None:
         raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
     recipe = recipe_of(like, record, calibrator, answers, needed=bool(model))
+    method = method or ("beam" if model else "majority")
     (own,) = read_settings(settings or [], searches[method])
     known = _keys(keys)
     if not _is_loopback(host) and not known:

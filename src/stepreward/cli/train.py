@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from stepreward.cli.format_options import ReadFlag
 from stepreward.cli.inputs import read_labels_of
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import choices
@@ -34,6 +35,7 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; an interrupted training in it is resumed.")],
     form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
+    read_option: ReadFlag = None,
     backbone: Annotated[
         str, typer.Option(help="builtin:arithmetic, a model folder, a hub name, or `scratch`: a small fresh model.")
     ] = "builtin:arithmetic",
@@ -56,7 +58,7 @@ def train(
         bool, typer.Option(help="The head also reads how surprised its own language model is; needs tied embeddings.")
     ] = False,
     max_length: Annotated[int, typer.Option(help="Most tokens of a trajectory.")] = EncoderRecord().max_length,
-    device: Annotated[str, typer.Option(help="cpu, or auto for an accelerator.")] = _DEFAULT.device,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for what is there.")] = _DEFAULT.device,
     seed: Annotated[int, typer.Option(help="Seed of the order and of fresh weights.")] = 0,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
@@ -83,10 +85,12 @@ def train(
         chosen.loss()
     except ValueError as error:
         raise InputError(str(error), remedy="see `stepreward train --help`") from error
-    rows, kept = _split(read_labels_of(data, form, strict=strict), held_out, seed)
+    rows, kept = _split(read_labels_of(data, form, given=read_option or (), strict=strict), held_out, seed)
     trees = labelled_trees(rows)
     name = backbone if backbone == SCRATCH else resolve(backbone)
-    model = starting_model(name, trees, record=EncoderRecord(max_length=max_length, surprise=surprise), seed=seed)
+    # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
+    record = EncoderRecord(clean=("chomp",), max_length=max_length, surprise=surprise)
+    model = starting_model(name, trees, record=record, seed=seed)
     with StageProgress(quiet=json_output) as progress:
         result = train_model(
             trees,

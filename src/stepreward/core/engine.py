@@ -206,6 +206,8 @@ class Engine:
 
     def _land(self, lane: Lane, batch: Batch, future: Future[list[Any]]) -> None:
         error = future.exception()
+        if error is None and len(future.result()) != len(batch):
+            error = SteprewardError(f"expected {len(batch)} answers to as many questions, got {len(future.result())}")
         if error is None:
             self._distribute(lane, batch, future.result())
         elif self.failed is None or not isinstance(error, Exception):

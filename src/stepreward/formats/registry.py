@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -268,10 +269,16 @@ def _chosen(path: str | Path, form: str | None, kind: Kind, options: Iterable[st
     return chosen
 
 
+class _NothingToWriteError(Exception):
+    """A format can hold none of the items."""
+
+
 def write(
     path: str | Path, items: Iterable[Item], form: str, *, strict: bool = False, **options: Any
 ) -> list[InputError]:
     """Writes solutions or comparisons in a format and returns what kept any of them from being written.
+
+    Where the format can hold none of them nothing is written, and a file that was there stays.
 
     Args:
         path: .jsonl, .json or .parquet, or with .gz.
@@ -281,7 +288,7 @@ def write(
         options: of the format's writer.
 
     Raises:
-        InputError: the format has no writer or holds none of the items, or strict. A file that was there stays.
+        InputError: the format has no writer, or strict.
         UnknownNameError: no such format or option.
         StoreError: the file cannot be written.
     """
@@ -313,7 +320,8 @@ def write(
     def some_rows() -> Iterator[dict[str, Any]]:
         yield from rows()
         if refused and len(refused) == seen:
-            raise InputError(f"{form} can hold none of the {seen:,} {chosen.kind}: {refused[0].problem}")
+            raise _NothingToWriteError
 
-    write_rows(path, some_rows())
+    with suppress(_NothingToWriteError):
+        write_rows(path, some_rows())
     return refused

@@ -247,7 +247,12 @@ class IncrementalScorer:
             asked.append((tree, path, len(tree) - tree.billed))
             tree.billed = len(tree)
         for batch in self._batches([tree for tree in trees.values() if len(tree) > tree.encoded]):
-            self._encode(batch)
+            try:
+                self._encode(batch)
+            except torch.cuda.OutOfMemoryError:
+                # What is kept may be what fills the memory: the next call must find room.
+                self.clear()
+                raise
         scores = {id(tree): self._locked(tree) for tree in trees.values()}
         made = [
             Scored(scores[id(tree)][path], paid, tree.length[0] + sum(tree.length[node] for node in path))

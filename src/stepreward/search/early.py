@@ -61,7 +61,8 @@ def early_rejection(
         finished = [Begun(c, cut=False) for c in kept if c.finished]
         promising = yield from _best(growth, [*finished, *started], beams)
         whole = yield from growth.end(promising)
-        kept = best((yield from growth.score(whole)), beams)
+        # Where the budget refused the rest of every start, what was there before is still the best.
+        kept = best((yield from growth.score(whole)), beams) or kept
         if growth.spent:
             break
     return (yield from growth.conclude(ends(kept), select=choice(vote)))

@@ -120,17 +120,22 @@ def while_worth_it(
         vote: choose by the weighted vote over the ends instead of the best one.
 
     Raises:
-        ValueError: a cost is negative.
+        ValueError: a cost is negative, or `n` is above 128: choosing a set takes time that grows with its cube.
     """
+    if n > 128:
+        raise ValueError(f"n must be at most 128, got {n}")
     if cost < 0 or delay < 0:
         raise ValueError(f"cost and delay must not be negative, got {cost} and {delay}")
     positive(length=length, max_steps=max_steps)
     growth = Growth(problem, key, aggregate)
     waiting, ended, begun, first = list[Candidate](), list[Candidate](), 0, list[float]()
+    long = list[Candidate]()
     for level in range(n * max_steps):
-        waiting = [c for c in growth.open(waiting) if len(c.steps) < max_steps]
-        fresh = 0 if growth.spent else n - begun
-        options = [*waiting, *[ROOT] * fresh]
+        if growth.spent:
+            break
+        long += [c for c in waiting if len(c.steps) >= max_steps]
+        waiting = [c for c in waiting if len(c.steps) < max_steps]
+        options = [*waiting, *[ROOT] * (n - begun)]
         if not options:
             break
         mean = float(np.mean([len(c.steps) for c in ended])) if ended else length
@@ -153,8 +158,10 @@ def while_worth_it(
         paused = [c for i, c in enumerate(options) if i not in chosen and c is not ROOT]
         tips = [*chain.from_iterable(grown)]
         ended += [c for c in tips if c.finished]
-        waiting = [*paused, *(c for c in tips if not c.finished)]
-    return (yield from growth.conclude(ends([*ended, *waiting]), select=choice(vote)))
+        # What the budget refused to grow stands where it stood.
+        stay = [*paused, *going] if growth.spent else paused
+        waiting = [*stay, *(c for c in tips if not c.finished)]
+    return (yield from growth.conclude(ends([*ended, *long, *waiting]), select=choice(vote)))
 
 
 def _chance(candidate: Candidate) -> float:

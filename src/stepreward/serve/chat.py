@@ -16,12 +16,12 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from stepreward.core.driver import Finished
-from stepreward.core.errors import SteprewardError, UnknownNameError
+from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.sampling import shaped
 from stepreward.search.found import Found
 from stepreward.serve.conversations import CONVERSES, problem_of, shown
-from stepreward.serve.errors import ANSWERS, ApiError, as_answer
+from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at
 from stepreward.serve.planning import Plan, names, plan
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest
@@ -35,6 +35,8 @@ STREAMED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+ROLE = {"role": "assistant", "content": ""}
+"""What the first chunk of a choice says."""
 ALIVE = 5.0
 """Seconds between two signs of life in a stream whose search is still under way."""
 
@@ -117,6 +119,7 @@ class Job:
         """The answer as it is streamed, a step at a time, behind the first chunk."""
         made = []
         for i, one in enumerate(shown(finished.result, self.body.n)):
+            made += [self._frame("chat.completion.chunk", [self._choice(i, ROLE)])] if i else []
             for n, piece in enumerate(one.pieces):
                 choice = self._choice(i, {"content": piece})
                 if self.body.stepreward.scores and one.details["steps"]:
@@ -133,7 +136,7 @@ class Job:
 
     def opening(self) -> dict[str, Any]:
         """The first chunk of a stream: it says who speaks."""
-        return self._frame("chat.completion.chunk", [self._choice(0, {"role": "assistant", "content": ""})])
+        return self._frame("chat.completion.chunk", [self._choice(0, ROLE)])
 
     def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.body.model, "choices": choices}
@@ -193,10 +196,10 @@ async def _events(request: Request, job: Job) -> AsyncIterator[bytes]:
             return
         try:
             finished = task.result()
-        except (ApiError, SteprewardError) as error:
-            # The stream has begun: the fault can only be told inside it.
+        except Exception as error:
+            # The stream has begun: the fault, foreseen or not, can only be told inside it. This is the boundary.
             yield _event(as_answer(error).body)
-            tell(request, failed=type(error).__name__)
+            tell(request, failed=f"{type(error).__name__} at {raised_at(error)}")
         else:
             for chunk in job.chunks(finished):
                 yield _event(chunk)

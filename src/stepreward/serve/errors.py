@@ -118,3 +118,11 @@ async def answer_http(_: Request, error: Exception) -> JSONResponse:
     answer = ApiError(error.status_code, str(error.detail)).response()
     answer.headers.update(error.headers or {})
     return answer
+
+
+def raised_at(error: BaseException) -> str:
+    """Where an error was raised: file and line, and nothing of what was in it."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at is not None else "?"

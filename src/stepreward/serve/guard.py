@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from stepreward.serve.errors import ApiError
+from stepreward.serve.errors import ApiError, raised_at
 from stepreward.serve.limits import Limits
 from stepreward.serve.metrics import Metrics
 
@@ -76,7 +76,7 @@ class _Visit:
         try:
             await self._pass()
         except Exception as error:  # the outermost boundary: one request's fault is no other's
-            fault = f"{type(error).__name__} at {_place(error)}"
+            fault = f"{type(error).__name__} at {raised_at(error)}"
             if not self.status:
                 await self._refuse(ApiError(500, f"an error that nobody foresaw; the log has it under {self.id}"))
         finally:
@@ -135,11 +135,3 @@ class _Visit:
         told = {"id": self.id, "method": self.scope["method"], "route": route, "status": status}
         told |= {"seconds": round(seconds, 4), "bytes": self.read, **self.scope["state"].get("told", {})}
         log.log(logging.ERROR if fault else logging.INFO, json.dumps(told | ({"fault": fault} if fault else {})))
-
-
-def _place(error: BaseException) -> str:
-    """Where an error was raised: file and line, and nothing of what was in it."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    return f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at is not None else "?"

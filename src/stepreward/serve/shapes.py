@@ -12,7 +12,10 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_le
 Setting = bool | int | float | str
 
 
-NOT_HONOURED = ("functions", "response_format", "stop", "logprobs", "audio")
+NOT_HONOURED = (
+    "functions", "response_format", "stop", "logprobs", "audio", "frequency_penalty", "presence_penalty", "logit_bias",
+    "top_k", "min_p", "repetition_penalty",
+)  # fmt: skip
 """Fields of a chat that change what an answer is."""
 
 
@@ -91,8 +94,12 @@ Choice = Literal["none", "auto", "required"] | dict[Name, Any] | None
 
 
 class SearchOptions(Shape):
-    """How to search; the field `stepreward` of a request, `extra_body` of OpenAI's client."""
+    """How to search; the field `stepreward` of a request, `extra_body` of OpenAI's client.
 
+    No client sends it by itself: a field that is not known is a mistake, and refused.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
     method: Name | None = None
     """Name of a search; see GET /v1/models."""
     settings: dict[Name, Setting] = Field(default={}, max_length=64)

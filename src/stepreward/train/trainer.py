@@ -59,7 +59,7 @@ class TrainSettings:
     seed: int = 0
     """Orders the batches; the model's own seed decides its first weights."""
     device: str = "cpu"
-    """`cpu`, or anything else to let Accelerate choose an accelerator."""
+    """`cpu`, `cuda`, or `auto`: an accelerator where there is one. Which one of several, CUDA_VISIBLE_DEVICES says."""
     objective_settings: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters of the objective, by name."""
     weigh: Literal["trajectory", "node"] = "trajectory"
@@ -77,6 +77,10 @@ class TrainSettings:
         for name in ("epochs", "learning_rate", "batch_tokens", "row_tokens", "evaluations", "accumulate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.device not in ("cpu", "cuda", "auto"):
+            raise ValueError(f"device must be cpu, cuda or auto, got {self.device!r}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device 'cuda' is not here: pass cpu, or auto for what there is")
         if self.weigh not in ("trajectory", "node") or self.precision not in ("float32", "bf16"):
             raise ValueError(
                 f"weigh is trajectory or node, precision float32 or bf16; got {self.weigh}, {self.precision}"
