@@ -61,7 +61,7 @@ def test_recorded_scores_are_measured_where_no_scorer_is_named(tmp_path: Path) -
     [
         (
             "--benchmark rm-bench --scorer tool",
-            "rm-bench needs comparisons of candidates, and these rows are solutions",
+            "rm-bench needs comparisons of candidates, and solutions are among these rows",
         ),
         ("--benchmark process-bnch", "process-bench"),
         ("--benchmark mr-score", "hold no scores; pass --scorer"),
