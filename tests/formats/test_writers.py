@@ -117,5 +117,18 @@ def test_kinds_do_not_mix(tmp_path: Path) -> None:
     (pair,) = formats.read_comparisons(path)
     with pytest.raises(InputError, match="holds solutions, not comparisons; call read, or"):
         formats.read_comparisons(path, "trl")
-    (refused,) = formats.write(tmp_path / "o.jsonl", [pair], "trl")
+    kept = tmp_path / "o.jsonl"
+    kept.write_text("what was there before")
+    (refused,) = formats.write(kept, [pair], "trl")
+    assert kept.read_text() == "what was there before"
     assert "format trl holds solutions, got a Comparison" in str(refused)
+
+
+def test_rows_of_one_prompt_are_one_problem_and_text_behind_an_array_is_told(tmp_path: Path) -> None:
+    row = '{"prompt": "1 + 1?", "completions": ["%s"], "labels": [true]}'
+    path = tmp_path / "rows.json"
+    path.write_text(f"[{row % 'a'}, {row % 'b'}]\n[{row % 'c'}]")
+    reading = formats.read(path, "trl")
+    first, second = reading
+    assert first.trajectory.problem.id == second.trajectory.problem.id
+    assert "behind the array's end" in reading.bad[0].problem

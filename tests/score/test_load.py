@@ -17,7 +17,7 @@ from tests.score.models import model as own_model
 from tests.score.tiny_checkpoints import build, qwen
 from transformers import AutoModelForCausalLM
 
-from stepreward.core.errors import ModelError, UnknownNameError
+from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score import weights
@@ -336,3 +336,16 @@ def test_a_head_in_a_file_of_its_own_is_read_and_must_be_there(tmp_path: Path) -
     (tmp_path / "reward_head.pt").unlink()
     with pytest.raises(ModelError, match=r"expected one head among the weights .* found none"):
         load(tmp_path, like=name)
+
+
+def test_the_tool_is_loaded_by_its_name_and_follows_no_recipe() -> None:
+    # 12 + 5 is 17: the first step holds, the second does not, and the third says nothing that could be checked.
+    assert load("tool").score(QUESTION, ["12 + 5 = 17", "12 + 5 = 18", "So be it."]).tolist() == [1.0, 0.0, 0.8]
+    with pytest.raises(InputError, match="no weights, and no recipe"):
+        load("tool", like="trl-prm")
+
+
+@pytest.mark.parametrize("steps", ["12 + 5 = 17", None, [1, 2], (text for text in STEPS)])
+def test_steps_are_a_list_of_texts(steps: Any) -> None:
+    with pytest.raises(InputError, match=r"must be a (list of texts|text)"):
+        load("tool").score(QUESTION, steps)
