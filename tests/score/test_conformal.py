@@ -117,3 +117,10 @@ def test_errors_say_what_came() -> None:
         lower_bounds([np.nan], [1.0], [0.5])
     with pytest.raises(ValueError, match="error must be in"):
         select([0.1], [1], [0.5], error=0.0)
+
+
+def test_a_solution_without_a_score_is_never_selected() -> None:
+    # Of 40 calibrated on the 20 wrong ones score at most 0.19: 0.9 has p = 1/41, and NaN must not sort above it.
+    scores = np.concatenate([np.arange(20) / 100, 0.8 + np.arange(20) / 100])
+    outcome = np.concatenate([np.zeros(20), np.ones(20)])
+    assert select(scores, outcome, [0.9, np.nan, 0.95], error=0.2).tolist() == [True, False, True]

@@ -200,6 +200,8 @@ def test_without_held_out_trees_the_last_model_is_kept(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_named() -> None:
     with pytest.raises(UnknownNameError, match="did you mean auroc"):
         TrainSettings(metric="accuracy")
+    with pytest.raises(ValueError, match="device must be cpu, cuda or auto, got 'banana'"):
+        TrainSettings(device="banana")
     with pytest.raises(ValueError, match="epochs must be positive, got 0"):
         TrainSettings(epochs=0)
     with pytest.raises(ValueError, match="cannot weigh nodes"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 import time
@@ -156,8 +155,8 @@ def _separator(reading: Reading[Any] | None) -> str:
     """What the source's format puts at the end of each step; "" where it says none."""
     if reading is None:
         return ""
-    parameter = inspect.signature(reading.format.read).parameters.get("separator")
-    return str(reading.options.get("separator", "" if parameter is None else parameter.default))
+    known = reading.format.options(reading.format.read)
+    return str({**known, **reading.options}.get("separator", ""))
 
 
 def _write(
@@ -171,7 +170,7 @@ def _write(
     assert target.write is not None
     _same_kind(kind, target.kind, source, to)
     options = format_options(target, target.write, given)
-    if ended_by and "separator" in inspect.signature(target.write).parameters:
+    if ended_by and "separator" in target.options(target.write):
         options.setdefault("separator", ended_by)
     errors = write(out, items, to, strict=strict, **options)
     made = items.count - len(errors)

@@ -59,7 +59,7 @@ def read_conversation(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step.
         after_first_error: labels after the first No; the authors' rows end there.
 

@@ -75,7 +75,7 @@ def read(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each turn.
         scale: "signed" for Q, "packed" for integers around a million, "auto" for what the row shows.
         threshold: labels above it become 1; None keeps them soft. 1/2 is Q = 0.

@@ -53,7 +53,7 @@ def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterErr
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         mark: how the first step begins; the question stands before it.
         after_first_error: the file labels every step, each by its own rollouts; "mask" forgets those after a 0.
 

@@ -42,7 +42,7 @@ def read(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         tag: what ends each step: five line breaks, or "ки" in older files.
         separator: put at the end of each step.
         after_first_error: labels after the first "-"; every prefix was estimated by its own rollouts.

@@ -316,12 +316,9 @@ def write(
                 if strict:
                     raise
                 refused.append(error)
-
-    def some_rows() -> Iterator[dict[str, Any]]:
-        yield from rows()
         if refused and len(refused) == seen:
             raise _NothingToWriteError
 
     with suppress(_NothingToWriteError):
-        write_rows(path, some_rows())
+        write_rows(path, rows())
     return refused

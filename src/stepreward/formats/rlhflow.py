@@ -73,7 +73,7 @@ def read_rlhflow(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         mark: how the first step begins; '' leaves the question inside it, as the rows made with Deepseek need.
         separator: put at the end of each step.
         after_first_error: labels after the first "-"; each step was estimated by its own rollouts.

@@ -43,7 +43,7 @@ def read_trl(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step; TRL's trainer joins with a line break.
         threshold: labels above it become 1; None keeps them.
         after_first_error: labels after the first 0.
@@ -92,7 +92,7 @@ def read_scan(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step.
         threshold: labels above it become 1; None keeps them soft.
         after_first_error: labels after the first 0.

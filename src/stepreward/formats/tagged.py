@@ -112,7 +112,7 @@ def read_openrlhf(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         tag: the placeholder.
         mark: how the first step begins; the question stands before it.
         threshold: labels above it become 1; None keeps them soft.
@@ -176,7 +176,7 @@ def read_er_prm(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         tag: what ends each step.
         mark: how the first step begins; the question stands before it.
         threshold: values above it become 1; None keeps them soft.

@@ -37,7 +37,7 @@ def read(
 
     Args:
         row: the row.
-        number: its 1-based number; the problem's id.
+        number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step.
         after_first_error: the file says false for every step after the first error, judged or not; "mask" forgets
             them.

@@ -18,12 +18,12 @@ def score_texts(scorer: Scorer, question: str, steps: Sequence[str]) -> NDArray[
     Raises:
         InputError: there is no step, one is blank, or the question or a step is no text.
     """
-    if isinstance(steps, str) or not isinstance(steps, Sequence):
+    if isinstance(steps, str) or not isinstance(steps, Sequence | np.ndarray):
         what = f"steps must be a list of texts, got {type(steps).__name__}"
         raise InputError(what, remedy="cut the solution into steps first: `stepreward.core.segment`")
     if not isinstance(question, str):
         raise InputError(f"the question must be a text, got {type(question).__name__}", remedy="pass its text")
-    if not steps:
+    if not len(steps):
         raise InputError("there is no step to score", remedy="pass at least one step")
     alien = next((i for i, text in enumerate(steps) if not isinstance(text, str)), None)
     if alien is not None:

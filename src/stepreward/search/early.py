@@ -61,8 +61,10 @@ def early_rejection(
         finished = [Begun(c, cut=False) for c in kept if c.finished]
         promising = yield from _best(growth, [*finished, *started], beams)
         whole = yield from growth.end(promising)
-        # Where the budget refused the rest of every start, what was there before is still the best.
-        kept = best((yield from growth.score(whole)), beams) or kept
+        if not whole:
+            # The rest of every start was refused or cut: what was there before is still the best.
+            break
+        kept = best((yield from growth.score(whole)), beams)
         if growth.spent:
             break
     return (yield from growth.conclude(ends(kept), select=choice(vote)))
