@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from decimal import ROUND_CEILING, Decimal, localcontext
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,69 @@ def test_samples_are_shared_as_the_authors_share_them(rewards: list[float], widt
         differences = np.abs(np.array(published_shares(rewards, width, temperature)) - counts)
         # Sums by subtraction lose bits that sums of what follows keep: rarely, one sample moves.
         assert differences.sum() <= 2
+
+
+def one_by_one(samples: Sequence[float], width: int, temperature: float) -> list[int]:
+    """The authors' loop over samples that are nodes of their own, with sixty digits."""
+    with localcontext(prec=60):
+        weights = {i: (Decimal(r) / Decimal(temperature)).exp() for i, r in enumerate(samples)}
+        counts = [0] * len(samples)
+        for i in sorted(weights, key=lambda i: -samples[i]):
+            exact = (width - sum(counts)) * weights[i] / sum(weights.values())
+            counts[i] = min(width - sum(counts), int((exact - Decimal("1e-9")).to_integral_value(ROUND_CEILING)))
+            del weights[i]
+        return counts
+
+
+@given(
+    merged=st.lists(st.tuples(st.floats(0, 1, width=16), st.integers(1, 6)), min_size=1, max_size=6),
+    width=st.integers(0, 40),
+    temperature=st.sampled_from([0.1, 0.2, 1.0]),
+)
+@settings(max_examples=200, deadline=None)
+def test_equal_samples_share_as_if_each_were_a_node_of_its_own(
+    merged: list[tuple[float, int]], width: int, temperature: float
+) -> None:
+    rewards, counts = [r for r, _ in merged], [count for _, count in merged]
+    apart = one_by_one([r for r, count in merged for _ in range(count)], width, temperature)
+    literal = [sum(apart[a:b]) for a, b in pairwise(np.cumsum([0, *counts]).tolist())]
+    assert balanced(rewards, width, temperature, counts=counts) == literal
+
+
+class Lopsided:
+    """Begins with A fifteen times of sixteen, else with B."""
+
+    name, batch_size, concurrency = "lopsided", 64, 1
+
+    def __init__(self) -> None:
+        self.asked: list[Propose] = []
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        self.asked += questions
+        return [[self._one(bool(q.prefix), i) for i in range(q.n)] for q in questions]
+
+    def _one(self, begun: bool, i: int) -> Continuation:
+        return Continuation((Step("end" if begun else "A" if i < 15 else "B"),), begun, 1)
+
+
+class Even:
+    name, batch_size = "even", 64
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        return [Scored(np.full(len(q.steps), 0.5)) for q in questions]
+
+    def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
+        return 1.0
+
+    def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
+        return steps[0].text
+
+
+@pytest.mark.parametrize("method", [rebase, ets])
+def test_a_step_sampled_fifteen_times_is_grown_fifteen_times(method: Any) -> None:
+    policy = Lopsided()
+    list(Driver(policy=policy, scorer=Even(), grader=Even()).run([method(PROBLEM, KEY, width=16)]))
+    assert {q.prefix[0].text: q.n for q in policy.asked if q.prefix} == {"A": 15, "B": 1}
 
 
 def test_shares_worked_out() -> None:
@@ -169,8 +233,8 @@ def test_steps_with_one_meaning_are_one_cluster() -> None:
 
 def test_free_nodes_and_no_coverage_are_rebase_where_every_candidate_gets_a_sample() -> None:
     one, other = Rule(), Rule()
-    plain = find(rebase(PROBLEM, KEY, width=81, temperature=5.0), one)
-    pruned = find(ets(PROBLEM, KEY, width=81, temperature=5.0, cost=0.0, coverage=0.0), other)
+    plain = find(rebase(PROBLEM, KEY, width=81, temperature=1e9), one)
+    pruned = find(ets(PROBLEM, KEY, width=81, temperature=1e9, cost=0.0, coverage=0.0), other)
     assert [(q.prefix, q.n) for q in one.asked] == [(q.prefix, q.n) for q in other.asked]
     assert plain.answers == pruned.answers
     assert len([q for q in one.asked if len(q.prefix) == 3]) == 27

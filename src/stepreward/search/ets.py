@@ -18,7 +18,7 @@ from stepreward.core.keys import Key
 from stepreward.core.types import Problem
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
-from stepreward.search.rebase import balanced, settle
+from stepreward.search.rebase import balance, settle
 
 Vectors = NDArray[np.float64]
 Embed = Callable[[Sequence[str]], Vectors]
@@ -119,7 +119,8 @@ def clusters(vectors: Vectors, distance: float = 0.05) -> list[int]:
     "ets",
     paper="arXiv:2502.13575",
     equation="section 4, the integer programme with semantic coverage",
-    note="clusters by character n-grams unless `embed` is given, which the paper's code takes from a sentence encoder",
+    note="clusters by character n-grams unless `embed` is given, which the paper's code takes from a sentence encoder; "
+    "equal samples are one node, paid once, with the shares of all of them",
 )
 def ets(
     problem: Problem,
@@ -156,11 +157,11 @@ def ets(
     for _ in range(max_steps):
         kept = growth.open(kept)
         if len(kept) > 1:
-            shares = np.array(balanced([c.total for c in kept], left, temperature)) / left
+            shares = np.array(balance(kept, left, temperature)) / left
             meaning = clusters((embed or n_grams)([c.steps[-1].text for c in kept]), distance)
             leaves = keep_leaves(shares.tolist(), _above(kept), meaning, cost=cost, coverage=coverage)
             kept = [kept[i] for i in leaves]
-        grown = yield from growth.grow(kept, balanced([c.total for c in kept], left, temperature))
+        grown = yield from growth.grow(kept, balance(kept, left, temperature))
         if not any(grown):
             break
         kept, left = settle(grown, ended)

@@ -17,7 +17,9 @@ from stepreward.search.found import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
 
 
-def balanced(rewards: Sequence[float], width: int, temperature: float = 0.2) -> list[int]:
+def balanced(
+    rewards: Sequence[float], width: int, temperature: float = 0.2, *, counts: Sequence[int] | None = None
+) -> list[int]:
     """Shares `width` samples among candidates in proportion to the softmax of their rewards, rounded to whole samples.
 
         c_i = ceil(W exp(r_i / T) / S),  W <- W - c_i,  S <- S - exp(r_i / T),    best first, W and S what is left
@@ -29,29 +31,38 @@ def balanced(rewards: Sequence[float], width: int, temperature: float = 0.2) -> 
         rewards: one of each candidate; NaN and -infinity get a share only where no other is there to take it.
         width: W, samples to share.
         temperature: T > 0.
+        counts: equal samples that each candidate stands for: it takes the shares of all of them, one after the other,
+            as if they were candidates of their own. None takes 1 each.
 
     Returns:
-        Counts that sum to `width`, in the order of `rewards`; equal rewards are served in order.
+        Samples of each candidate, `width` together, in the order of `rewards`; equal rewards are served in order.
 
     Raises:
         ValueError: `temperature` is not positive.
     """
     positive(temperature=temperature)
-    worth = np.array([-np.inf if math.isnan(r) else r for r in rewards], np.float64)
+    owner = np.repeat(np.arange(len(rewards)), 1 if counts is None else counts)
+    worth = np.array([-np.inf if math.isnan(r) else r for r in rewards], np.float64)[owner]
     if not np.isfinite(worth).any():
         worth = np.zeros(len(worth))
     order = np.argsort(-worth, kind="stable")
     mass = np.exp((worth[order] - worth[order[0]]) / temperature) if len(worth) else np.empty(0)
     # Sums of what follows rather than differences: the last share is then exactly all that is left.
     rest = np.cumsum(mass[::-1])[::-1]
-    counts = [0] * len(worth)
+    shares = [0] * len(rewards)
     left = width
-    for place, i in enumerate(order.tolist()):
+    for place, i in enumerate(owner[order].tolist()):
         share = mass[place] / rest[place] if rest[place] > 0 else 1.0
         # An exact number of samples must not be rounded up because its last bit is.
-        counts[i] = min(left, math.ceil(left * share - 1e-9))
-        left -= counts[i]
-    return counts
+        taken = min(left, math.ceil(left * share - 1e-9))
+        shares[i] += taken
+        left -= taken
+    return shares
+
+
+def balance(candidates: Sequence[Candidate], width: int, temperature: float) -> list[int]:
+    """`balanced` over candidates by their totals, each as many times as it was sampled."""
+    return balanced([c.total for c in candidates], width, temperature, counts=[c.count for c in candidates])
 
 
 @search.method(
@@ -59,7 +70,7 @@ def balanced(rewards: Sequence[float], width: int, temperature: float = 0.2) -> 
     paper="arXiv:2408.00724",
     equation="section 3.2, Eq. 3 and Algorithm 1",
     note="a sample that ends the solution, or is cut by a limit, is not replaced, as in the released code; equal "
-    "samples of a node are one child that counts as many",
+    "samples of a node are scored once and take the shares of as many nodes, as if they stood apart",
 )
 def rebase(
     problem: Problem,
@@ -89,7 +100,7 @@ def rebase(
     kept, ended, left = [ROOT], list[Candidate](), width
     for _ in range(max_steps):
         kept = growth.open(kept)
-        grown = yield from growth.grow(kept, balanced([c.total for c in kept], left, temperature))
+        grown = yield from growth.grow(kept, balance(kept, left, temperature))
         if not any(grown):
             break
         kept, left = settle(grown, ended)
