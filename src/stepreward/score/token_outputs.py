@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,14 @@ class TokenOutputs:
             raise InputError(f"the chat template refuses these messages: {error}") from error
         return self.ids(str(text), special=False)
 
-    @torch.inference_mode()
-    def rows(self, sequences: Sequence[Ids]) -> list[NDArray[np.float64]]:
+    def rows(
+        self, sequences: Sequence[Ids], *, turn: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> list[NDArray[np.float64]]:
         """(T, n_labels) outputs of each sequence, before any activation.
+
+        Args:
+            sequences: token ids.
+            turn: entered around each forward pass, where others use the model too; what it raises ends the work.
 
         Raises:
             InputError: a sequence is empty or too long, or an id is not in the vocabulary.
@@ -77,16 +83,23 @@ class TokenOutputs:
             self._check(ids)
         made: list[NDArray[np.float64]] = [np.zeros((0, self.n_labels))] * len(sequences)
         for batch in self._batches(sequences):
-            lengths = np.array([len(sequences[i]) for i in batch])
-            padded = np.zeros((len(batch), lengths.max()), np.int64)
-            for row, i in enumerate(batch):
-                padded[row, : lengths[row]] = sequences[i]
-            real = np.arange(padded.shape[1]) < lengths[:, None]
-            given = (torch.from_numpy(part).to(self.device) for part in (padded, lengths, *np.nonzero(real)))
-            found = self.model.forward_padded(*given).double().cpu().numpy()
-            for i, own in zip(batch, np.split(found, np.cumsum(lengths)[:-1]), strict=True):
+            with turn():
+                found = self._pass([sequences[i] for i in batch])
+            for i, own in zip(batch, found, strict=True):
                 made[i] = own
         return made
+
+    @torch.inference_mode()
+    def _pass(self, sequences: Sequence[Ids]) -> list[NDArray[np.float64]]:
+        """Outputs of sequences that are one batch."""
+        lengths = np.array([len(ids) for ids in sequences])
+        padded = np.zeros((len(sequences), lengths.max()), np.int64)
+        for row, ids in enumerate(sequences):
+            padded[row, : lengths[row]] = ids
+        real = np.arange(padded.shape[1]) < lengths[:, None]
+        given = (torch.from_numpy(part).to(self.device) for part in (padded, lengths, *np.nonzero(real)))
+        found = self.model.forward_padded(*given).double().cpu().numpy()
+        return np.split(found, np.cumsum(lengths)[:-1])
 
     def activated(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Softmax over two or more labels, sigmoid of one."""

@@ -22,6 +22,9 @@ from stepreward.serve.service import Served, Service
 from stepreward.serve.steps import step_routes
 from stepreward.serve.tokens import token_routes
 
+_PASS = {False: 16_384, True: 2048}
+"""Most tokens of a forward pass for token requests, by whether it is on a CPU: others have their turn between two."""
+
 
 def build(served: Served) -> Guard:
     """An ASGI application: the search gateway where there is a policy, the scoring server where there is a scorer.
@@ -86,6 +89,6 @@ def _outputs(served: Served) -> TokenOutputs | None:
     if not isinstance(scorer, DiscriminativeScorer):
         return None
     try:
-        return TokenOutputs(scorer.model, device=scorer.device)
+        return TokenOutputs(scorer.model, device=scorer.device, batch_tokens=_PASS[scorer.device == "cpu"])
     except ModelError:
         return None

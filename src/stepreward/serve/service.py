@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.serve.errors import ApiError
 from stepreward.serve.limits import Admission, Limits
 from stepreward.serve.metrics import Metrics
+from stepreward.serve.turns import Check, Turns, Watch
 
 T = TypeVar("T")
 GRACE = 10.0
@@ -59,7 +61,7 @@ class Exclusive:
     """
 
     def __init__(self, scorer: Scorer) -> None:
-        self.scorer, self.lock = scorer, threading.Lock()
+        self.scorer, self.turns = scorer, Turns()
 
     @property
     def name(self) -> str:
@@ -73,7 +75,7 @@ class Exclusive:
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, in order."""
-        with self.lock:
+        with self.turns.turn():
             return self.scorer.score_many(questions)
 
 
@@ -109,6 +111,7 @@ class Service:
         self.metrics, self.admission = Metrics(), Admission(served.limits)
         grader = None if served.grader is None else ReadsCalls(served.grader)
         self.scorer = None if served.scorer is None else Exclusive(served.scorer)
+        self._threads = ThreadPoolExecutor(served.limits.running, "request")
         self.driver = ResidentDriver(Answerers(served.policy, self.scorer, served.judge, grader))
         self.metrics.watch("requests_running", "Requests worked on", lambda: self.admission.running)
         self.metrics.watch("requests_waiting", "Requests that wait for a place", lambda: self.admission.waiting)
@@ -151,6 +154,32 @@ class Service:
         if finished.stopped:
             self.metrics.stopped.labels(finished.stopped).inc()
         return finished
+
+    async def in_thread(self, request: Request, work: Callable[[Check], T]) -> T:
+        """The result of some work in a thread, once there is a place for it.
+
+        The place is given back when the thread has ended, also where nobody waits for it any more.
+
+        Args:
+            request: whose work it is; its body must have been read.
+            work: calls what it is given between its parts, and lets its errors pass.
+
+        Raises:
+            ApiError: the client left, or its time was over.
+        """
+        deadline = self.deadline()
+        async with AsyncExitStack() as stack:
+            await unless_left(request, stack.enter_async_context(self.admission.place(deadline)))
+            watch, gone = Watch(deadline), asyncio.ensure_future(left(request))
+            done = asyncio.get_running_loop().run_in_executor(self._threads, work, watch.check)
+            both: set[asyncio.Future[Any]] = {done, gone}
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                watch.leave()
+                gone.cancel()
+                await asyncio.wait(both)
+            return done.result()
 
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:

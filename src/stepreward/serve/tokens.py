@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.score.token_outputs import TokenOutputs
 from stepreward.serve.errors import ANSWERS, ApiError
+from stepreward.serve.reading import Ids, Reader
 from stepreward.serve.service import Service, tell
-from stepreward.serve.shapes import ClassifyRequest, PoolingRequest, ScoreRequest, TokenInput
+from stepreward.serve.shapes import ClassifyRequest, PoolingRequest, ScoreRequest
+from stepreward.serve.turns import Check
 
 Rows = NDArray[np.float64]
+Work = Callable[[Check], tuple[Response, list[Ids]]]
+"""Makes an answer out of token sequences."""
 
 
 def token_routes(service: Service, outputs: TokenOutputs) -> APIRouter:
@@ -28,128 +32,131 @@ def token_routes(service: Service, outputs: TokenOutputs) -> APIRouter:
 
     @router.post("/pooling", responses=ANSWERS, summary="vLLM: outputs at every token or step end")
     @router.post("/v1/pooling", responses=ANSWERS, include_in_schema=False)
-    async def pooling(body: PoolingRequest, request: Request) -> dict[str, Any]:
-        inputs = desk.inputs(body)
-        rows = await desk.rows(request, body.model, inputs)
-        data = []
-        for i, (ids, own) in enumerate(zip(inputs, rows, strict=True)):
-            shown = own[np.asarray(ids) == outputs.tag] if outputs.tag is not None else own
-            shown = outputs.activated(shown) if body.activated else shown
-            packed = shown.tolist() if body.encoding_format == "float" else _base64(shown)
-            data.append({"index": i, "object": "pooling", "data": packed})
-        return desk.frame("pool", body.model, data, inputs)
+    async def pooling(body: PoolingRequest, request: Request) -> Response:
+        desk.reader.admit(body)
+        return await desk.answered(request, body.model, lambda check: desk.pooled(body, check))
 
     @router.post("/classify", responses=ANSWERS, summary="vLLM and SGLang: outputs at the last token")
     @router.post("/v1/classify", responses=ANSWERS, include_in_schema=False)
-    async def classify(body: ClassifyRequest, request: Request) -> Any:
+    async def classify(body: ClassifyRequest, request: Request) -> Response:
         native = body.text is not None
         given = body.model_copy(update={"input": body.text}) if native else body
-        inputs = desk.inputs(given)
-        last = [rows[-1:] for rows in await desk.rows(request, body.model, inputs)]
-        shown = [outputs.activated(row) if body.activated else row for row in last]
-        if native:
-            return [
-                {"embedding": row[0].tolist(), "meta_info": {"id": secrets.token_hex(8), "prompt_tokens": len(ids)}}
-                for row, ids in zip(shown, inputs, strict=True)
-            ]
-        data = [
-            {
-                "index": i,
-                "label": f"LABEL_{int(row[0].argmax())}",
-                "probs": row[0].tolist(),
-                "num_classes": row.shape[1],
-            }
-            for i, row in enumerate(shown)
-        ]
-        return desk.frame("classify", body.model, data, inputs)
+        desk.reader.admit(given)
+        return await desk.answered(request, body.model, lambda check: desk.classified(given, check, native=native))
 
     @router.post("/score", responses=ANSWERS, summary="vLLM and SGLang: one score for each pair of texts")
     @router.post("/v1/score", responses=ANSWERS, include_in_schema=False)
-    async def score(body: ScoreRequest, request: Request) -> dict[str, Any]:
-        inputs = [desk.fitted(outputs.ids(a) + outputs.ids(b, special=False)) for a, b in _pairs(body)]
-        rows = await desk.rows(request, body.model, inputs)
-        last = np.concatenate([own[-1:] for own in rows])
-        scores = (outputs.activated(last)[:, 0] if outputs.n_labels == 1 else outputs.scores(last)).tolist()
-        data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
-        made = desk.frame("score", body.model, data, inputs)
-        # SGLang's clients read a bare list under another name.
-        return made | ({"scores": scores} if body.items is not None else {})
+    async def score(body: ScoreRequest, request: Request) -> Response:
+        pairs = _pairs(body)
+        for a, b in pairs:
+            desk.reader.require_short(len(a) + len(b))
+        return await desk.answered(request, body.model, lambda check: desk.scored(body, pairs, check))
 
     return router
 
 
 class _Desk:
-    """What the routes share.
+    """What the routes share: it makes their answers, in threads.
 
     Args:
-        service: limits, admission and the model's lock.
+        service: limits, admission and the model's turns.
         outputs: of the model.
     """
 
     def __init__(self, service: Service, outputs: TokenOutputs) -> None:
-        self.service, self.outputs = service, outputs
+        assert service.scorer is not None
+        self.service, self.outputs, self.turns = service, outputs, service.scorer.turns
+        self.reader = Reader(outputs, self.turns)
 
-    def inputs(self, body: TokenInput) -> list[list[int]]:
-        """The token sequences of a request."""
-        if (body.input is None) == (body.messages is None):
-            raise InputError("expected one of input and messages")
-        if body.messages is not None:
-            made = [self.outputs.chat_ids([{"role": m.role, "content": m.text} for m in body.messages])]
-        else:
-            given = body.input if isinstance(body.input, list) and not _is_ids(body.input) else [body.input]
-            made = [
-                self.outputs.ids(one, special=body.add_special_tokens) if isinstance(one, str) else list(one or [])  # type: ignore[arg-type]
-                for one in given
-            ]
-        keep = body.truncate_prompt_tokens
-        if keep is not None:
-            made = [ids[-(self.outputs.most if keep < 0 else keep) :] if keep else [] for ids in made]
-        return [self.fitted(ids) for ids in made]
-
-    def fitted(self, ids: list[int]) -> list[int]:
-        """A sequence, if the model holds it."""
-        if len(ids) > self.outputs.most:
-            raise InputError(
-                f"an input has {len(ids):,} tokens, more than {self.outputs.most:,}",
-                remedy="shorten it, or send truncate_prompt_tokens=-1",
-            )
-        return ids
-
-    async def rows(self, request: Request, model: str | None, inputs: Sequence[Sequence[int]]) -> list[Rows]:
-        """Outputs at every token of every sequence, computed one request at a time."""
-        name, scorer = self.service.served.scorer_name, self.service.scorer
+    async def answered(self, request: Request, model: str | None, work: Work) -> Response:
+        """The answer to a request for a model."""
+        name = self.service.served.scorer_name
         if model not in (None, name):
             raise ApiError(404, str(UnknownNameError("model", model or "", [name])), code="model_not_found")
-        assert scorer is not None
-
-        def work() -> list[Rows]:
-            with scorer.lock:
-                return self.outputs.rows(inputs)
-
-        async with self.service.admission.place(self.service.deadline()):
-            made = await asyncio.to_thread(work)
+        answer, inputs = await self.service.in_thread(request, work)
         tokens = sum(map(len, inputs))
         self.service.metrics.tokens.labels("scored").inc(tokens)
         tell(request, inputs=len(inputs), prompt_tokens=tokens)
+        return answer
+
+    def pooled(self, body: PoolingRequest, check: Check) -> tuple[Response, list[Ids]]:
+        """Outputs at step ends, or at every token."""
+        inputs, tag = self.reader.sequences(body, check), self.outputs.tag
+        data = []
+        for i, (ids, own) in enumerate(zip(inputs, self.rows(inputs, check), strict=True)):
+            shown = own[np.asarray(ids) == tag] if tag is not None else own
+            shown = self.outputs.activated(shown) if body.activated else shown
+            packed = shown.tolist() if body.encoding_format == "float" else _base64(shown)
+            data.append({"index": i, "object": "pooling", "data": packed})
+        return self.framed("pool", body.model, data, inputs), inputs
+
+    def classified(self, body: ClassifyRequest, check: Check, *, native: bool) -> tuple[Response, list[Ids]]:
+        """Outputs at the last token, in vLLM's form or in SGLang's own."""
+        inputs = self.reader.sequences(body, check)
+        last = [rows[-1:] for rows in self.rows(inputs, check)]
+        shown = [(self.outputs.activated(row) if body.activated else row)[0] for row in last]
+        if native:
+            bare = [
+                {"embedding": row.tolist(), "meta_info": {"id": secrets.token_hex(8), "prompt_tokens": len(ids)}}
+                for row, ids in zip(shown, inputs, strict=True)
+            ]
+            return _json(bare), inputs
+        data = [
+            {"index": i, "label": f"LABEL_{int(row.argmax())}", "probs": row.tolist(), "num_classes": len(row)}
+            for i, row in enumerate(shown)
+        ]
+        return self.framed("classify", body.model, data, inputs), inputs
+
+    def scored(self, body: ScoreRequest, pairs: Sequence[tuple[str, str]], check: Check) -> tuple[Response, list[Ids]]:
+        """A score for each pair of texts."""
+        firsts = self.reader.ids([a for a, _ in pairs], check)
+        seconds = self.reader.ids([b for _, b in pairs], check, special=False)
+        inputs = self.reader.fitted([a + b for a, b in zip(firsts, seconds, strict=True)])
+        last, out = np.concatenate([own[-1:] for own in self.rows(inputs, check)]), self.outputs
+        scores = (out.activated(last)[:, 0] if out.n_labels == 1 else out.scores(last)).tolist()
+        data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
+        # SGLang's clients read a bare list under another name.
+        more = {"scores": scores} if body.items is not None else {}
+        return self.framed("score", body.model, data, inputs, more), inputs
+
+    def rows(self, inputs: Sequence[Ids], check: Check) -> list[Rows]:
+        """Outputs at every token of every sequence; others have their turn at the model between two batches.
+
+        Raises:
+            ModelError: one is no number.
+        """
+        made = self.outputs.rows(inputs, turn=lambda: self.turns.turn(check))
+        if not all(np.isfinite(rows).all() for rows in made):
+            raise ModelError("its outputs are not finite")
         return made
 
-    def frame(
-        self, kind: str, model: str | None, data: list[dict[str, Any]], inputs: Sequence[Sequence[int]]
-    ) -> dict[str, Any]:
+    def framed(
+        self,
+        kind: str,
+        model: str | None,
+        data: Sequence[Mapping[str, Any]],
+        inputs: Sequence[Ids],
+        more: Mapping[str, Any] | None = None,
+    ) -> Response:
         """A whole answer in vLLM's form."""
         tokens = sum(map(len, inputs))
-        return {
+        frame = {
             "id": f"{kind}-{secrets.token_hex(12)}",
             "object": "list",
             "created": int(time.time()),
             "model": model or self.service.served.scorer_name,
-            "data": data,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
+            **(more or {}),
         }
+        return _json(data, frame)
 
 
-def _is_ids(given: Sequence[Any]) -> bool:
-    return all(isinstance(one, int) for one in given)
+def _json(items: Sequence[Any], frame: Mapping[str, Any] | None = None) -> Response:
+    """A list, or a frame with it as `data`; written item by item, so that no other thread waits for all of it."""
+    listed = b"[" + b",".join(json.dumps(item, separators=(",", ":")).encode() for item in items) + b"]"
+    if frame is not None:
+        listed = json.dumps(frame, separators=(",", ":")).encode()[:-1] + b',"data":' + listed + b"}"
+    return Response(listed, media_type="application/json")
 
 
 def _base64(rows: Rows) -> str:
