@@ -91,7 +91,7 @@ def test_questions_together_equal_questions_alone(row: Checkpoint, built: Callab
                 assert a.tokens_unshared == b.tokens_unshared
         assert sum(a.tokens for a in together) < sum(b.tokens for b in alone)
         if row.record.per_step:
-            growing = DiscriminativeScorer(scorer.model, cache_tokens=100_000)
+            growing = DiscriminativeScorer(scorer.model, cache_bytes="64MiB")
             for question, b in zip(asked, alone, strict=True):
                 compare(growing.score_many([question])[0].scores, b.scores.tolist())
 

@@ -34,7 +34,7 @@ Pair = tuple[Any, str]
 @pytest.fixture(scope="module")
 def grown() -> Iterator[Pair]:
     """A checkpoint of our own whose steps are scored on kept prefixes."""
-    scorer = DiscriminativeScorer(model(record=EncoderRecord(surprise=False)), cache_tokens=4096)
+    scorer = DiscriminativeScorer(model(record=EncoderRecord(surprise=False)), cache_bytes="16MiB")
     with serving(Served(scorer=scorer, scorer_name="prm")) as url:
         yield scorer, url
 

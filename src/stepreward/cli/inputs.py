@@ -34,6 +34,7 @@ from stepreward.score.calibrated import CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.judges import Judge, judge_of
 from stepreward.score.generative import GenerativeScorer
 from stepreward.score.load import Loaded, load
+from stepreward.score.memory import NO_CACHE, CacheSize
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
 
@@ -79,7 +80,7 @@ def problems_of(path: Path) -> list[Problem]:
 
 
 def scorer_at(
-    model: str, device: str, recipe: Recipe | None = None, *, cache_tokens: int = 0, calibrated: bool = True
+    model: str, device: str, recipe: Recipe | None = None, *, cache: CacheSize = NO_CACHE, calibrated: bool = True
 ) -> Loaded | GenerativeScorer:
     """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, or one in a server.
 
@@ -103,7 +104,7 @@ def scorer_at(
         return _written(model, judge, recipe)
     like, record = recipe.read(model)
     own = calibrated and recipe.calibrator is None
-    scorer = load(model, like=like, record=record, device=device, cache_tokens=cache_tokens, calibrated=own)
+    scorer = load(model, like=like, record=record, device=device, cache_bytes=cache, calibrated=own)
     scorer.name += mark(like, record)
     if calibrated and recipe.calibrator is not None:
         return CalibratedScorer(scorer, read_calibrator(recipe.calibrator))

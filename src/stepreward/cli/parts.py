@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Policy, Scorer
 from stepreward.policies.expert import WithExpert
 from stepreward.score.ensemble import Combine, combined
+from stepreward.score.memory import cache_size
 
 ModelsFlag = Annotated[
     list[str] | None,
@@ -29,20 +31,36 @@ ExpertFlag = Annotated[
     str, typer.Option(help="Stronger policy, as for --policy, that searches such as intervention ask at chosen steps.")
 ]
 
+CacheFlag = Annotated[
+    str,
+    typer.Option(
+        "--cache-memory",
+        help="Memory for the reward models' keys and values, such as 2GiB; auto: half of a free CUDA device, a quarter "
+        "of free RAM, at most 16GiB; 0: none.",
+    ),
+]
+
 
 def scorers_at(
-    models: Sequence[str], device: str, recipe: Recipe, combine: Combine, doubt: float, *, cache_tokens: int
+    models: Sequence[str], device: str, recipe: Recipe, combine: Combine, doubt: float, *, cache: str = "auto"
 ) -> Scorer | None:
     """A reward model, an ensemble of several, or None without any.
 
+    Args:
+        models: names, folders and addresses.
+        device, recipe: of each.
+        combine, doubt: how an ensemble's scores become one.
+        cache: memory for the keys and values of all of them, as `--cache-memory` takes it.
+
     Raises:
-        InputError: a calibrator for several models, whose scores differ.
+        InputError: a calibrator for several models, whose scores differ; or a size of memory that is none.
         ModelError: there is no such checkpoint.
     """
     if len(models) > 1 and recipe.calibrator is not None:
         what = "--calibrator is of one model's scores"
         raise InputError(what, remedy="keep calibrators in the models' folders: `evaluate --calibrate`")
-    scorers = [scorer_at(model, device, recipe, cache_tokens=cache_tokens) for model in models]
+    own = replace(cache_size(cache), parts=max(1, len(models)))
+    scorers = [scorer_at(model, device, recipe, cache=own) for model in models]
     return combined(scorers, combine=combine, doubt=doubt)
 
 

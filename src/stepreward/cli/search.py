@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
-from stepreward.cli.parts import CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
+from stepreward.cli.parts import CacheFlag, CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
@@ -31,7 +31,6 @@ from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
 
-_CACHE_TOKENS = 1 << 18
 _WITHOUT_SCORES = (
     "majority", "adaptive-consistency", "early-stopping-consistency", "doubling-consistency", "self-prm",
     "self-certainty", "knockout", "elo",
@@ -74,6 +73,7 @@ def search(
     calibrator: CalibratorFlag = None,
     answers: AnswersFlag = 1,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
+    cache_memory: CacheFlag = "auto",
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens generated for a problem; the best so far is its answer.")
     ] = None,
@@ -125,7 +125,7 @@ def search(
     each = _of_each(settings or [], only or [*PLAN]) if compare else {}
     aggregates[own.get("aggregate", "min")]
     rows = problems_of(problems)
-    scorer = scorers_at(model or [], device, recipe, combine, doubt, cache_tokens=_CACHE_TOKENS)
+    scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
     solver = compose(
         policies_at(policy, expert), () if scorer is None else scorer, search=method, grader=judge,
         stop=Budget(max_samples, max_tokens, max_scored_tokens, max_seconds, max_money),

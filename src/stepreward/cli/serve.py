@@ -12,7 +12,7 @@ import typer
 import uvicorn
 
 from stepreward.cli.inputs import GRADERS, grader_by_name
-from stepreward.cli.parts import CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
+from stepreward.cli.parts import CacheFlag, CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
@@ -22,7 +22,6 @@ from stepreward.serve.app import build
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
 
-_CACHE_TOKENS = 1 << 20
 KEYS = "STEPREWARD_SERVE_KEYS"
 """The environment's variable that holds API keys, parted by commas."""
 
@@ -60,6 +59,7 @@ def serve(
     calibrator: CalibratorFlag = None,
     answers: AnswersFlag = 1,
     device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
+    cache_memory: CacheFlag = "auto",
     running: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = Limits.running,
     concurrency: Annotated[
         int, typer.Option(min=1, help="Most requests under way at once to the policy's server.")
@@ -95,7 +95,7 @@ def serve(
     )  # fmt: skip
     served = Served(
         policy=None if policy is None else policies_at(policy, expert, concurrency=concurrency),
-        scorer=scorers_at(model or [], device, recipe, combine, doubt, cache_tokens=_CACHE_TOKENS),
+        scorer=scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory),
         grader=grader_by_name(grader),
         name=name,
         scorer_name=scorer_name,

@@ -39,8 +39,6 @@ from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import TrainSettings, train
 
 SCHEMA = "stepreward/summary/1"
-_CACHE_TOKENS = 1 << 18
-"""Tokens whose keys and values are kept while searches grow."""
 OnProgress = Callable[[str, int, int, str], None]
 """Called with the stage, work done, work in all, and a line of detail."""
 
@@ -87,7 +85,7 @@ class Run:
         scorer = DiscriminativeScorer.load(self.out / "model")
         trees = self._score(held_out, scorer)
         evaluation = self.folder.stage("evaluate", lambda: self._evaluate(held_out, trees, scorer))
-        growing = DiscriminativeScorer.load(self.out / "model", cache_tokens=_CACHE_TOKENS)
+        growing = DiscriminativeScorer.load(self.out / "model", cache_bytes="auto")
         search = self.folder.stage("search", lambda: self._search(growing))
         summary = {
             "schema": SCHEMA,

@@ -15,6 +15,7 @@ from stepreward.core.types import Trajectory
 from stepreward.score.asking import score_texts
 from stepreward.score.encoder import EncodedTree
 from stepreward.score.incremental import IncrementalScorer
+from stepreward.score.memory import CacheSize, cache_size
 from stepreward.score.model import StepRewardModel
 from stepreward.score.packing import narrow, pack, plan
 from stepreward.score.passes import Pass, PassEncoder, grouped, trie
@@ -31,9 +32,9 @@ class DiscriminativeScorer:
         row_tokens: tokens to a packed row; wider trees are cut into parts of fewer trajectories.
         batch_tokens: tokens to a forward pass.
         device: where to run.
-        cache_tokens: tokens of growing trees whose keys and values are kept between calls of `score_many`, so that a
-            search pays for new tokens only; 0 keeps none, and each call's trees are packed. Recipes that tokenise
-            joined text have no tokens to keep.
+        cache_bytes: memory for the keys and values of growing trees between calls of `score_many`, so that a search
+            pays for new tokens only: bytes, a text such as `2GiB`, or `auto` (`memory.CacheSize`); 0 keeps none, and
+            each call's trees are packed. Recipes that tokenise joined text have no tokens to keep.
     """
 
     def __init__(
@@ -45,16 +46,13 @@ class DiscriminativeScorer:
         row_tokens: int = 512,
         batch_tokens: int = 16_384,
         device: str = "cpu",
-        cache_tokens: int = 0,
+        cache_bytes: int | str | CacheSize = 0,
     ) -> None:
         self.model = model.eval().to(device)
         self.name, self.batch_size, self.device = name, batch_size, device
         self.row_tokens, self.batch_tokens = row_tokens, batch_tokens
-        self.growing = (
-            IncrementalScorer(self.model, max_tokens=cache_tokens, batch_tokens=batch_tokens)
-            if cache_tokens and model.record.per_step
-            else None
-        )
+        most = cache_size(cache_bytes).on(torch.device(device)) if model.record.per_step else 0
+        self.growing = IncrementalScorer(self.model, max_bytes=most, batch_tokens=batch_tokens) if most else None
 
     @classmethod
     def load(
@@ -64,11 +62,11 @@ class DiscriminativeScorer:
         record: EncoderRecord | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
-        cache_tokens: int = 0,
+        cache_bytes: int | str | CacheSize = 0,
     ) -> DiscriminativeScorer:
         """Loads a checkpoint folder, with a record in place of its own where one is given."""
         model = StepRewardModel.from_pretrained(folder, record).to(dtype=dtype)
-        return cls(model, name=str(folder), device=device, cache_tokens=cache_tokens)
+        return cls(model, name=str(folder), device=device, cache_bytes=cache_bytes)
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
         """One score a step, in [0, 1] for a probability readout.

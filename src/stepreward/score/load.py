@@ -21,6 +21,7 @@ from stepreward.score.checkpoints.table import by_name, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import RECORD_FILE, EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
+from stepreward.score.memory import CacheSize
 from stepreward.score.public import load_public, load_tokenizer
 from stepreward.score.served import Endpoint, ServedScorer
 from stepreward.score.tool_equations import ToolScorer
@@ -47,7 +48,7 @@ def load(
     reference: str | Path = "",
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-    cache_tokens: int = 0,
+    cache_bytes: int | str | CacheSize = 0,
     calibrated: bool = True,
 ) -> Loaded:
     """Loads a scorer from a checkpoint folder or a hub name, or reaches one in a server or an engine.
@@ -66,7 +67,9 @@ def load(
         reference: the reference model of an implicit score, in place of the row's.
         device: torch device.
         dtype: of the weights.
-        cache_tokens: tokens of growing trees that are kept between calls.
+        cache_bytes: memory for the keys and values of growing trees between calls, so that a search pays for new tokens
+            only: bytes, a text such as `2GiB`, or `auto`: half of what is free on a CUDA device, a quarter of free RAM,
+            at most 16 GiB. 0 keeps none.
         calibrated: map scores by the calibrator in the checkpoint's folder, where there is one.
 
     Raises:
@@ -83,18 +86,18 @@ def load(
     if str(name).startswith(VLLM):
         return start(str(name).removeprefix(VLLM), _encoder(str(name).removeprefix(VLLM), like, record))
     folder = find(name)
-    scorer = _bare(name, folder, like, record, head, reference, device, dtype, cache_tokens)
+    scorer = _bare(name, folder, like, record, head, reference, device, dtype, cache_bytes)
     kept = folder / CALIBRATOR_FILE
     return CalibratedScorer(scorer, read_calibrator(kept)) if calibrated and kept.is_file() else scorer
 
 
 def _bare(
     name: str | Path, folder: Path, like: str, record: EncoderRecord | None, head: Head | None, reference: str | Path,
-    device: str, dtype: torch.dtype, cache_tokens: int,
+    device: str, dtype: torch.dtype, cache_bytes: int | str | CacheSize,
 ) -> DiscriminativeScorer | ImplicitScorer:  # fmt: skip
     """The scorer without a calibrator."""
     if (folder / RECORD_FILE).is_file() and not like:
-        return DiscriminativeScorer.load(folder, record=record, device=device, dtype=dtype, cache_tokens=cache_tokens)
+        return DiscriminativeScorer.load(folder, record=record, device=device, dtype=dtype, cache_bytes=cache_bytes)
     row = _row(str(name), folder, like, record, head)
     if row.record.readout == "implicit":
         other = reference or row.reference
@@ -102,7 +105,7 @@ def _bare(
             raise ModelError("an implicit score is a ratio of two models: pass reference= the one it was trained from")
         return ImplicitScorer.load(folder, other, row.record, name=str(name), device=device, dtype=dtype)
     model = load_public(folder, row.record, row.head, dtype)
-    return DiscriminativeScorer(model, name=str(name), device=device, cache_tokens=cache_tokens)
+    return DiscriminativeScorer(model, name=str(name), device=device, cache_bytes=cache_bytes)
 
 
 def load_served(
