@@ -21,7 +21,6 @@ from stepreward.score.load import load
 from stepreward.score.served import ServedScorer
 from stepreward.score.token_outputs import TokenOutputs
 from stepreward.serve.service import Served
-from stepreward.serve.steps import Prefix, Prefixes
 from tests.score.models import model
 from tests.score.tiny_checkpoints import build
 from tests.serve.running import serving
@@ -148,18 +147,6 @@ def test_requests_of_many_clients_at_once_share_batches_and_are_not_crossed(grow
 
     for i, scores in enumerate(asyncio.run(ask())):
         np.testing.assert_allclose(scores, scorer.score(f"What is {i} + 5?", STEPS[: 1 + i % 3]), atol=1e-5)
-
-
-def test_handles_are_bounded_and_those_used_longest_ago_go_first() -> None:
-    kept = Prefixes(most=30)
-    first, second = (kept.put(Prefix(Problem("p", "x" * 10), (), ())) for _ in range(2))
-    kept.get(first)
-    third, fourth = (kept.put(Prefix(Problem("p", "x" * 10), (), ())) for _ in range(2))
-    assert kept.size == 30
-    for handle in (first, third, fourth):
-        kept.get(handle)
-    with pytest.raises(Exception, match="not kept"):
-        kept.get(second)
 
 
 @pytest.mark.parametrize("endpoint", ["pooling", "classify"])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,59 +18,12 @@ from stepreward.core.types import Problem, Step
 from stepreward.search.found import total_of
 from stepreward.serve.conversations import problem_of
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer
+from stepreward.serve.prefixes import Prefix, Prefixes
 from stepreward.serve.service import Service, tell, unless_left
 from stepreward.serve.shapes import Message, StepsBatch, StepsRequest, StepText
 
 LONGEST = 4000
 """Steps of a solution at most."""
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A solution that was scored so far."""
-
-    problem: Problem
-    steps: tuple[Step, ...]
-    scores: tuple[float, ...]
-
-    @property
-    def size(self) -> int:
-        """Characters that it holds."""
-        return len(self.problem.text) + sum(len(step.text) for step in self.steps)
-
-
-class Prefixes:
-    """Handles of what was scored, at most so many characters of them; those used longest ago go first.
-
-    A handle cannot be guessed, and its holder may go on from it as often as wanted: solutions that share a prefix.
-
-    Args:
-        most: characters.
-    """
-
-    def __init__(self, most: int = 64 << 20) -> None:
-        self.most, self.size = most, 0
-        self._kept: OrderedDict[str, Prefix] = OrderedDict()
-
-    def put(self, prefix: Prefix) -> str:
-        """The handle of a prefix."""
-        handle = f"prefix-{secrets.token_urlsafe(18)}"
-        self._kept[handle] = prefix
-        self.size += prefix.size
-        while self.size > self.most and len(self._kept) > 1:
-            self.size -= self._kept.popitem(last=False)[1].size
-        return handle
-
-    def get(self, handle: str) -> Prefix:
-        """What a handle stands for.
-
-        Raises:
-            ApiError: 404, it is not, or no longer, known.
-        """
-        if handle not in self._kept:
-            raise ApiError(404, "this prefix is not kept: send the problem and all steps", param="prefix", code="gone")
-        self._kept.move_to_end(handle)
-        return self._kept[handle]
 
 
 def step_routes(service: Service) -> APIRouter:
@@ -86,20 +37,22 @@ def step_routes(service: Service) -> APIRouter:
             known = [service.served.scorer_name]
             raise ApiError(404, str(UnknownNameError("model", body.model or "", known)), code="model_not_found")
         before = _before(body, prefixes)
-        steps = before.steps + tuple(_step(one, i) for i, one in enumerate(body.steps))
+        new = tuple(_step(one, i) for i, one in enumerate(body.steps))
+        steps = before.steps + new
         if len(steps) > LONGEST:
             raise InputError(f"a solution has {len(steps):,} steps, more than {LONGEST:,}")
         aggregate = aggregates[body.aggregate or default].name
         finished = await service.run(_scored(before.problem, steps), deadline)
-        scores = (*before.scores, *finished.result[len(before.steps) :].tolist())
+        own = finished.result[len(before.steps) :].tolist()
+        scores = (*before.scores, *own)
         total = float(total_of([scores], aggregate)[0]) if not all(map(np.isnan, scores)) else None
         return {
             "object": "steps",
             "model": service.served.scorer_name,
-            "scores": [None if np.isnan(s) else s for s in scores[len(before.steps) :]],
+            "scores": [None if np.isnan(s) else s for s in own],
             "total": total,
             "aggregate": aggregate,
-            "prefix": prefixes.put(Prefix(before.problem, steps, scores)),
+            "prefix": prefixes.put(before, new, own),
             "usage": _usage([finished]),
         }
 
@@ -145,7 +98,7 @@ def _before(body: StepsRequest, prefixes: Prefixes) -> Prefix:
     made = problem_of(problem)
     if not made.text.strip():
         raise InputError("the problem has no text")
-    return Prefix(Problem(made.id, body.problem) if isinstance(body.problem, str) else made, (), ())
+    return Prefix(Problem(made.id, body.problem) if isinstance(body.problem, str) else made)
 
 
 def _step(given: str | StepText, i: int) -> Step:
