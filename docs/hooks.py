@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
-from typer.main import get_command
 
-from stepreward.cli.app import app
+from stepreward.cli.group import command_of
 from stepreward.cli.methods import all_families
 from stepreward.credit.verify import CHANGES, GROUP, OBJECTIVES, verify
 from stepreward.formats.describe import formats_page
@@ -61,7 +60,7 @@ def commands_page(written: str) -> str:
 def flags_table(name: str) -> str:
     """Every flag of a command, its default and what it means."""
     lines = ["| flag | default | meaning |", "|---|---|---|"]
-    for option in get_command(app).commands[name].params:  # type: ignore[attr-defined]
+    for option in command_of(name).params:
         flag = ", ".join(option.opts) if option.param_type_name == "option" else option.name.upper()
         default = "" if option.default in (None, "") or callable(option.default) else f"`{option.default}`"
         default = "required" if option.required else default
@@ -74,7 +73,7 @@ def api_page() -> str:
     lines = ["# Python API", ""]
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(("stepreward", *path.relative_to(PACKAGE).with_suffix("").parts))
-        if path.name != "__init__.py" and "cli" not in path.parts:
+        if not path.name.startswith("__") and "cli" not in path.parts:
             lines += [f"::: {module}", ""]
     return "\n".join(lines)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks.__main__ import HERE, arguments, discover
-from typer.main import get_command
 
-from stepreward.cli.app import app
+from stepreward.cli.group import COMMANDS, command_of
 from stepreward.policies.loading import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
@@ -78,6 +77,6 @@ def test_commands_exist_with_their_flags(page: str, words: list[str]) -> None:
     else:
         assert words[0] == "stepreward", f"{page}: {words}"
         words = words[:1] + words[3:] if words[1] == "--config" else words
-        command = get_command(app).commands[words[1]]  # type: ignore[attr-defined]
-        known = {flag for option in command.params for flag in option.opts}
+        assert words[1] in COMMANDS, f"{page}: {words}"
+        known = {flag for option in command_of(words[1]).params for flag in option.opts}
         assert {word for word in words[2:] if word.startswith("--")} <= known

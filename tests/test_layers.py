@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "serve": BELOW,
     "connect": BELOW,
     "pipeline": BELOW | {"connect"},
+    "__main__": {"cli"},
     "cli": BELOW | {"serve", "connect", "pipeline"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

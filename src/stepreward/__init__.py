@@ -6,9 +6,9 @@ stepreward.load("runs/demo/model").score("1 + 1 = ?", ["1 + 1 = 2"])
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from stepreward.core.engines import optional
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Step, Trajectory
@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Loads `load` and `compose`, and with them torch or scipy, only when they are asked for."""
     if name == "load":
-        return importlib.import_module("stepreward.score.load").load
+        return optional("stepreward.score.load").load
     if name == "compose":
-        return importlib.import_module("stepreward.pipeline.compose").compose
+        return optional("stepreward.pipeline.compose").compose
     raise AttributeError(f"module 'stepreward' has no attribute {name!r}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from transformers.utils.logging import disable_progress_bar
 
 from stepreward.cli.serve import Announced
 from stepreward.tasks.arithmetic import generate
@@ -28,6 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / f"{command}.json").write_text(invoke(f"{example(command)} {FAST[command]} --json"))
     os.chdir(before)
     return made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_bars() -> None:
+    """No progress bars of transformers, which the command line turns off before it imports it."""
+    disable_progress_bar()
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app, main
+from stepreward.cli.group import command_of
 from stepreward.policies.loading import resolve
 
 FAST = {
@@ -27,7 +27,7 @@ FAST = {
 
 def example(command: str) -> str:
     """The documented example of a command."""
-    documented = inspect.getdoc(get_command(app).commands[command].callback) or ""  # type: ignore[attr-defined]
+    documented = inspect.getdoc(command_of(command).callback) or ""
     found = re.search(r"^Example: stepreward (.*)$", documented, re.MULTILINE)
     assert found, f"{command} has no example"
     return found[1]

@@ -154,7 +154,7 @@ def test_search_flags_reach_the_method(inside: Path, method: str, flags: str) ->
 
 @pytest.mark.parametrize("log", ["samples.jsonl", "answers.jsonl"])
 def test_labelling_killed_anywhere_ends_with_equal_labels(inside: Path, log: str) -> None:
-    command = [sys.executable, "-m", "stepreward.cli.app", *shlex.split(f"{example('label')} {FAST['label']}")]
+    command = [sys.executable, "-m", "stepreward", *shlex.split(f"{example('label')} {FAST['label']}")]
     killed = f"killed-{log}"
     command[command.index("labels")] = killed
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

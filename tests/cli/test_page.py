@@ -9,17 +9,16 @@ import shlex
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app
+from stepreward.cli.group import COMMANDS, command_of
 from tests.cli.running import trl_model
 
 pytestmark = pytest.mark.xdist_group("commands")
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 FILES = re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL)
-COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 
 
 def examples() -> list[tuple[str, list[str]]]:
@@ -82,7 +81,7 @@ def test_every_command_has_a_section_with_an_example_and_every_flag(name: str) -
     page = hooks.commands_page(PAGE)
     (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert f"$ stepreward {name}" in section
-    for option in COMMANDS[name].params:
+    for option in command_of(name).params:
         flag = ", ".join(option.opts) if option.param_type_name == "option" else option.name.upper()
         (row,) = (line for line in section.splitlines() if line.startswith(f"| `{flag}` |"))
         meaning = row.split("|")[3].strip()

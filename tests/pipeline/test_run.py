@@ -19,7 +19,7 @@ from stepreward.core.store import read_labels
 from stepreward.pipeline.settings import RunSettings
 
 pytestmark = pytest.mark.xdist_group("run")
-COMMAND = [sys.executable, "-m", "stepreward.cli.app"]
+COMMAND = [sys.executable, "-m", "stepreward"]
 SMALL = {
     "train-problems": 12,
     "validation-problems": 8,

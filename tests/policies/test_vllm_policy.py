@@ -12,12 +12,12 @@ import pytest
 from tests.vllm_engine import PoolingParams, SamplingParams, StandIn
 from tiny_models import byte_level, tiny
 
-from stepreward.cli.inputs import policy_at
 from stepreward.core.errors import ModelError, PolicyError
 from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
+from stepreward.policies.named import policy_at
 from stepreward.policies.vllm import VllmPolicy
 
 BYTES = byte_level()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -10,31 +11,18 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from transformers.utils.logging import disable_progress_bar
 
-from stepreward.cli.convert import convert
-from stepreward.cli.doctor import doctor
-from stepreward.cli.evaluate import evaluate
-from stepreward.cli.label import label
-from stepreward.cli.methods import methods
-from stepreward.cli.rl import rl
-from stepreward.cli.run import run
-from stepreward.cli.score import score
-from stepreward.cli.search import search
-from stepreward.cli.serve import serve
-from stepreward.cli.train import train
-from stepreward.cli.view import view
+from stepreward.cli.group import COMMANDS, LazyGroup, command_of
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 
 app = typer.Typer(
     name="stepreward",
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Process rewards: label, train, score, search, evaluate, serve.",
 )
-for command in (run, label, train, score, search, evaluate, rl, serve, convert, view, methods, doctor):
-    app.command()(command)
 
 
 @app.callback()
@@ -45,9 +33,8 @@ def configure(
     ] = None,
 ) -> None:
     """Process rewards: label, train, score, search, evaluate, serve."""
-    disable_progress_bar()
     if config is not None:
-        context.default_map = by_parameter(read_config(config), context.command, config)
+        context.default_map = by_parameter(read_config(config), str(context.invoked_subcommand), config)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -66,28 +53,27 @@ def read_config(path: Path) -> dict[str, Any]:
     return {name: {k.replace("-", "_"): v for k, v in table.items()} for name, table in content.items()}
 
 
-def by_parameter(tables: Mapping[str, Mapping[str, Any]], group: Any, source: Path) -> dict[str, dict[str, Any]]:
-    """The same tables under the names of parameters, which a flag's name need not be: `set` fills `settings`.
+def by_parameter(tables: Mapping[str, Mapping[str, Any]], called: str, source: Path) -> dict[str, dict[str, Any]]:
+    """The called command's table under the names of parameters, which a flag's need not be: `set` fills `settings`.
 
     Raises:
-        InputError: a table is no command's, or a key is no flag of its command; the closest one is suggested.
+        InputError: a table is no command's, or a key is no flag of the called one; the closest one is suggested.
     """
-    made: dict[str, dict[str, Any]] = {}
-    for name, table in tables.items():
-        if name not in group.commands:
-            raise InputError(str(UnknownNameError("command", name, group.commands)), source=source)
-        flags = {
-            flag.removeprefix("--").replace("-", "_"): p.name for p in group.commands[name].params for flag in p.opts
-        }
-        for key in table:
-            if key not in flags:
-                raise InputError(str(UnknownNameError(f"flag of {name}", key, flags)), source=source)
-        made[name] = {flags[key]: value for key, value in table.items()}
-    return made
+    for name in tables:
+        if name not in COMMANDS:
+            raise InputError(str(UnknownNameError("command", name, COMMANDS)), source=source)
+    flags = {flag.removeprefix("--").replace("-", "_"): p.name for p in command_of(called).params for flag in p.opts}
+    table = tables.get(called, {})
+    for key in table:
+        if key not in flags:
+            raise InputError(str(UnknownNameError(f"flag of {called}", key, flags)), source=source)
+    return {called: {flags[key]: value for key, value in table.items()}}
 
 
 def main() -> None:
     """Runs the command line; an error on purpose is one line and exit status 1, Ctrl-C leaves a resumable run."""
+    # Commands show progress of their own. Hugging Face's libraries read this where they are imported.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except SteprewardError as error:
@@ -97,7 +83,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stepreward: interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

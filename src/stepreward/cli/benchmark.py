@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.format_options import format_options
-from stepreward.cli.inputs import scorer_at
+from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import Recipe
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import httpx
 
-from stepreward.cli.inputs import policy_at
+from stepreward.core.engines import optional
 from stepreward.core.errors import InputError, PolicyError, SteprewardError
 from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.policies.http import HttpPolicy
-from stepreward.score.load import is_address, load
+from stepreward.policies.named import policy_at
 
 _ASK = Problem("doctor", "Count from 1 to 20, one number a line.")
 _TOKENS = 48
@@ -61,10 +61,11 @@ def model_findings(address: str, like: str) -> Iterator[Finding]:
     Raises:
         InputError: it is no address.
     """
-    if not is_address(address):
+    load = optional("stepreward.score.load")
+    if not load.is_address(address):
         raise InputError(f"{address} is no address of a server", remedy="pass URL#NAME")
     try:
-        scorer = load(address, like=like)
+        scorer = load.load(address, like=like)
         (score,) = scorer.score("1 + 1 = ?", ["1 + 1 = 2"])
     except SteprewardError as error:
         yield Finding("scores", False, str(error))

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from stepreward.cli.benchmark import measure, show
 from stepreward.cli.format_options import ReadFlag
-from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions, scorer_at
+from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions
+from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import AnswersFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.annotations import Annotated as Solution

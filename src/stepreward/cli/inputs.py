@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
 from stepreward.cli.format_options import format_options
-from stepreward.cli.recipes import Recipe, mark
 from stepreward.core.annotations import Annotated
-from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Grader, Policy
-from stepreward.core.servers import Server
+from stepreward.core.flows import Grader
 from stepreward.core.store import SCHEMA
 from stepreward.core.types import Labels, Problem, first_error
 from stepreward.formats.files import read_rows
 from stepreward.formats.registry import Evidence, by_name, detect, evidence, formats, read
 from stepreward.label.run import load_labels
 from stepreward.pipeline.world import read_problems
-from stepreward.policies.http import HttpPolicy
-from stepreward.policies.local import LocalPolicy
-from stepreward.policies.vllm import VllmPolicy
-from stepreward.score.calibrated import CalibratedScorer, read_calibrator
-from stepreward.score.checkpoints.judges import Judge, judge_of
-from stepreward.score.generative import GenerativeScorer
-from stepreward.score.load import Loaded, load
-from stepreward.score.memory import NO_CACHE, CacheSize
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
 
@@ -43,12 +28,6 @@ OWN = "stepreward"
 """Name of the format that `stepreward label` writes."""
 LABELS = "labels.parquet"
 """The file of labels in the folder of a label run."""
-_HTTP_SETTINGS: dict[str, type] = {
-    "endpoint": str, "prefill": str, "separator": str, "template": str, "temperature": float, "top_p": float,
-    "max_tokens": int, "logprobs": bool, "running_usage": bool,
-}  # fmt: skip
-"""Settings of a policy in a server that its address may name, with their types."""
-_HTTP_CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
 _SOLUTION_FIELDS = ("steps", "completions", "completion", "solution")
 _TOLD = 10
 
@@ -77,46 +56,6 @@ def problems_of(path: Path) -> list[Problem]:
     if twice:
         raise InputError(f"{len(twice)} ids stand twice, first {twice[0]!r}", source=path, remedy="make ids differ")
     return made
-
-
-def scorer_at(
-    model: str, device: str, recipe: Recipe | None = None, *, cache: CacheSize = NO_CACHE, calibrated: bool = True
-) -> Loaded | GenerativeScorer:
-    """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, or one in a server.
-
-    A verifier that writes is a policy that is asked, by the row of its name or of the recipe.
-
-    Scores are mapped by the recipe's calibrator, or else by the one in its folder, unless not `calibrated`.
-
-    Raises:
-        InputError: there is no such device.
-        ModelError: there is no such checkpoint.
-    """
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"torch knows no device {device!r}", remedy="pass cpu, cuda or cuda:0") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} is not here", remedy="pass --device cpu; see `stepreward doctor`")
-    recipe = recipe or Recipe()
-    judge = judge_of(recipe.like or model)
-    if judge is not None:
-        return _written(model, judge, recipe)
-    like, record = recipe.read(model)
-    own = calibrated and recipe.calibrator is None
-    scorer = load(model, like=like, record=record, device=device, cache_bytes=cache, calibrated=own)
-    scorer.name += mark(like, record)
-    if calibrated and recipe.calibrator is not None:
-        return CalibratedScorer(scorer, read_calibrator(recipe.calibrator))
-    return scorer
-
-
-def _written(model: str, judge: Judge, recipe: Recipe) -> Loaded | GenerativeScorer:
-    """A verifier that writes its verdicts."""
-    if recipe.file is not None:
-        raise InputError(f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record")
-    scorer = GenerativeScorer(policy_at(model, raw=judge.raw), judge, n=recipe.answers)
-    return scorer if recipe.calibrator is None else CalibratedScorer(scorer, read_calibrator(recipe.calibrator))
 
 
 def hold_problems(path: Path) -> bool:
@@ -229,51 +168,3 @@ def _own_labels(path: Path) -> Iterator[Labels]:
 def _annotated(one: Labels) -> Annotated:
     known = one.label[~np.isnan(one.label)]
     return Annotated(one.trajectory, one.label, one.provenance, first_error(one.label) if known.size else None)
-
-
-def policy_at(source: str, *, concurrency: int = 16, raw: bool = False) -> Policy:
-    """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
-
-    Settings of the server's policy may follow: `URL#MODEL?endpoint=completions&temperature=0.7`. Its API key is read
-    from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
-
-    Args:
-        source: the name.
-        concurrency: most requests under way at once to a server.
-        raw: send prompts as bare text, without a chat template.
-
-    Raises:
-        InputError: an address without a model, or a setting that does not fit.
-        UnknownNameError: there is no such setting.
-        ModelError: the model cannot be loaded.
-    """
-    bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
-    if source.startswith(VLLM):
-        return VllmPolicy.load(source, **bare)
-    if not source.startswith(("http://", "https://")):
-        return LocalPolicy.load(source, **bare)
-    url, _, model = source.partition("#")
-    if not model:
-        raise InputError(f"{source} names no model", remedy=f"pass {source.rstrip('/')}#MODEL")
-    model, _, query = model.partition("?")
-    key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
-    settings = dict(_http_setting(name, value) for name, value in parse_qsl(query, keep_blank_values=True))
-    settings |= {**bare, "endpoint": "completions"} if raw else {}
-    try:
-        return HttpPolicy(Server(url, model, key, concurrency=concurrency), **settings)
-    except ValueError as error:
-        raise InputError(str(error), source=source) from error
-
-
-def _http_setting(name: str, text: str) -> tuple[str, Any]:
-    """A setting of `HttpPolicy` in the type that it takes."""
-    if name not in _HTTP_SETTINGS:
-        raise UnknownNameError("setting of a policy in a server", name, _HTTP_SETTINGS)
-    kind = _HTTP_SETTINGS[name]
-    try:
-        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        raise InputError(f"{name} must be a {kind.__name__}, got {text!r}") from None
-    if text not in _HTTP_CHOICES.get(name, (text,)):
-        raise InputError(f"{name} must be one of {', '.join(_HTTP_CHOICES[name])}, got {text!r}")
-    return name, value

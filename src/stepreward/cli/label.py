@@ -11,15 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stepreward.cli.inputs import (
-    GRADERS,
-    LABELS,
-    grader_by_name,
-    hold_problems,
-    policy_at,
-    problems_of,
-    read_solutions,
-)
+from stepreward.cli.inputs import GRADERS, LABELS, grader_by_name, hold_problems, problems_of, read_solutions
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
@@ -33,6 +25,7 @@ from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.pipeline.stages import sample
+from stepreward.policies.named import policy_at
 
 _PROBE = Labels(
     Trajectory(Problem("probe", "1 + 1?"), (Step("2"),), 1.0),

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from stepreward.cli.inputs import policy_at, scorer_at
+from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import Recipe
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Policy, Scorer
 from stepreward.policies.expert import WithExpert
+from stepreward.policies.named import policy_at
 from stepreward.score.ensemble import Combine, combined
 from stepreward.score.memory import cache_size
 

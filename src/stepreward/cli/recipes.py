@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
-from stepreward.score.load import own_record
 from stepreward.score.record import EncoderRecord
 from stepreward.score.record_file import read_record
 
@@ -59,7 +59,7 @@ class Recipe:
         """
         if self.file is None:
             return self.like, None
-        record, row = own_record(model, self.like)
+        record, row = optional("stepreward.score.load").own_record(model, self.like)
         return row, read_record(self.file, record)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.progress import StageProgress
-from stepreward.core.errors import InputError
+from stepreward.core.engines import optional
 from stepreward.pipeline.learning import ReinforceSettings
 from stepreward.pipeline.report import percent, points
 
@@ -45,12 +44,7 @@ def rl(
     """
     given = locals() | {"credits": tuple(credit or _DEFAULT.credits)}
     settings = ReinforceSettings(**{f.name: given[f.name] for f in fields(ReinforceSettings)})
-    try:
-        reinforce = importlib.import_module("stepreward.pipeline.reinforce").reinforce
-    except ModuleNotFoundError as error:
-        if error.name not in ("trl", "datasets"):
-            raise
-        raise InputError("TRL is not installed", remedy="pip install 'stepreward[trl]'") from error
+    reinforce = optional("stepreward.pipeline.reinforce").reinforce
     with StageProgress(quiet=json_output) as progress:
         summary = reinforce(out, settings, progress)
     typer.echo(json.dumps(summary)) if json_output else _print(summary, out)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from stepreward.cli.inputs import scorer_at
+from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.core.errors import InputError
 from stepreward.core.json_file import plain

@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from stepreward.core.errors import ModelError
 
 VLLM = "vllm:"
 """Names that start like this are models for a vLLM engine in this process: `vllm:Qwen/Qwen2.5-Math-7B-Instruct`."""
+EXTRAS: Mapping[str, str] = {
+    **dict.fromkeys(("torch", "transformers", "accelerate", "tokenizers", "safetensors"), "models"),
+    "math_verify": "math",
+    **dict.fromkeys(("trl", "datasets"), "trl"),
+    **dict.fromkeys(("jsonschema", "sqlglot", "duckdb"), "rules"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"), "serve"),
+    "vllm": "vllm",
+}
+"""The extra of the installation that each optional package comes with."""
+
+
+def optional(module: str) -> Any:
+    """A module that needs what a plain installation lacks: an optional package, or one of our own that imports it.
+
+    Raises:
+        ModelError: an optional package is not installed; the extra that it comes with is named.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise ModelError(f"{package} is not installed: pip install 'stepreward[{EXTRAS[package]}]'") from error
+
+
+class Deferred:
+    """Stands for a module of an optional package and imports it at the first use of anything in it.
+
+    Args:
+        module: its name.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(optional(self._module), name)
 
 
 def vllm_module(name: str = "vllm") -> Any:

@@ -6,10 +6,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
+from stepreward.core.engines import Deferred
 from stepreward.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+else:
+    # Flags speak of sizes where there is no torch.
+    torch = Deferred("torch")
 
 CAP = 16 << 30
 """Most bytes that `auto` takes."""

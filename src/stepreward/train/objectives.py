@@ -6,23 +6,26 @@ add nothing to the loss and their logits get a gradient of exactly 0. A batch wi
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING, Literal
 
 from stepreward.core.catalog import loss
+from stepreward.core.engines import Deferred
+
+if TYPE_CHECKING:
+    import torch
+else:
+    # The catalog lists the objectives where there is no torch, and nothing else loads it for their sake.
+    torch = Deferred("torch")
 
 Per = Literal["step", "trajectory"]
 """What weighs the same in a mean: every supervised step of the batch, or every trajectory with supervised steps."""
 
 
-def _supervised(labels: Tensor, mask: Tensor) -> Tensor:
+def _supervised(labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return mask & ~labels.isnan()
 
 
-def _mean(terms: Tensor, real: Tensor, per: Per) -> Tensor:
+def _mean(terms: torch.Tensor, real: torch.Tensor, per: Per) -> torch.Tensor:
     """Mean of (B, S) terms over the entries that are real; the others are 0 and so is their gradient."""
     if per not in ("step", "trajectory"):
         raise ValueError(f"per must be 'step' or 'trajectory', got {per!r}")
@@ -35,8 +38,8 @@ def _mean(terms: Tensor, real: Tensor, per: Per) -> Tensor:
 
 @loss.method("bce", paper="arXiv:2312.08935", equation="Eq. 2", note="soft labels as in arXiv:2509.16548")
 def binary_cross_entropy(
-    logits: Tensor, labels: Tensor, mask: Tensor, *, positive_weight: float = 1.0, per: Per = "step"
-) -> Tensor:
+    logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, *, positive_weight: float = 1.0, per: Per = "step"
+) -> torch.Tensor:
     """Fits probabilities to hard or soft labels.
 
         mean_s -[ w y_s log sigmoid(z_s) + (1 - y_s) log(1 - sigmoid(z_s)) ]
@@ -61,11 +64,12 @@ def binary_cross_entropy(
     real = _supervised(labels, mask)
     # Zeros in place of what is not supervised: NaN times a gradient of 0 is NaN.
     z, y = torch.where(real, logits, 0.0), torch.where(real, labels.to(logits.dtype), 0.0)
-    return _mean(positive_weight * y * functional.softplus(-z) + (1 - y) * functional.softplus(z), real, per)
+    softplus = torch.nn.functional.softplus
+    return _mean(positive_weight * y * softplus(-z) + (1 - y) * softplus(z), real, per)
 
 
 @loss.method("mse", paper="arXiv:2406.06592", equation="section 3.4, pointwise soft label", note="on the probability")
-def squared_error(logits: Tensor, labels: Tensor, mask: Tensor, *, per: Per = "step") -> Tensor:
+def squared_error(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, *, per: Per = "step") -> torch.Tensor:
     """Fits probabilities to values by their squared distance.
 
         mean_s (sigmoid(z_s) - y_s)^2
@@ -90,7 +94,7 @@ def squared_error(logits: Tensor, labels: Tensor, mask: Tensor, *, per: Per = "s
     equation="Eq. 10",
     note="in the log domain; labels above 1/2 are right; trajectories without supervised steps are left out",
 )
-def rank_steps(logits: Tensor, labels: Tensor, mask: Tensor, *, zeta: float = 4.0) -> Tensor:
+def rank_steps(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, *, zeta: float = 4.0) -> torch.Tensor:
     """Ranks steps: later right steps above earlier ones, every wrong step below them all by a margin.
 
         mean_{t in C} -log( e^{z_t} / ( sum_{q in C, q <= t} e^{z_q} + sum_{w in W} e^{z_w + zeta} ) )

@@ -1,0 +1,58 @@
+"""The group of commands: each is imported when it is called, so that help and light commands start at once."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command as built
+
+from stepreward.core.engines import optional
+
+COMMANDS = {
+    "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
+    "label": "Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.",
+    "train": "Train a step reward model on whole trees; writes a checkpoint that `score` and `stepreward.load` read.",
+    "score": 'Score the steps of solutions; one JSON line {"scores": [...]} a row, {"error": ...} for a bad row.',
+    "search": "Search for solutions; each row holds the answer, the solution, all candidates and the exact bill.",
+    "evaluate": (
+        "Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions."
+    ),
+    "rl": (
+        "Train the policy with TRL under several step credits and compare their learning curves; needs the extra `trl`."
+    ),
+    "serve": "Serve step scores and guided answers over HTTP, for the clients of OpenAI, vLLM and SGLang.",
+    "convert": "Convert data between formats, streaming; says by which evidence it chose the format of the source.",
+    "view": "Print the address of a run's report; it is one file that opens offline.",
+    "methods": "List every method with its family, paper, data and settings.",
+    "doctor": "Check the installation, or what servers can do, and say what to do about what is missing.",
+}
+"""Every command and its line of help. NAME is the function NAME of the module `stepreward.cli.NAME`."""
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands by the table alone, and imports the one that is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, line in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=line))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments call, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and command_of(str(command.name)), rest
+
+
+@cache
+def command_of(name: str) -> Any:
+    """The command of a name of the table, with its flags.
+
+    Raises:
+        ModelError: an extra that it needs is not installed.
+    """
+    one = typer.Typer(add_completion=False)
+    one.command(name)(getattr(optional(f"stepreward.cli.{name}"), name))
+    return built(one)

@@ -1,0 +1,71 @@
+"""Reward models by name, as the flags of several commands say them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepreward.cli.recipes import Recipe, mark
+from stepreward.core.engines import optional
+from stepreward.core.errors import InputError
+from stepreward.policies.named import policy_at
+from stepreward.score.baselines import WITHOUT_MODEL
+from stepreward.score.calibrated import CalibratedScorer, read_calibrator
+from stepreward.score.checkpoints.judges import Judge, judge_of
+from stepreward.score.generative import GenerativeScorer
+from stepreward.score.memory import NO_CACHE, CacheSize
+
+if TYPE_CHECKING:
+    from stepreward.score.load import Loaded
+
+
+def scorer_at(
+    model: str, device: str, recipe: Recipe | None = None, *, cache: CacheSize = NO_CACHE, calibrated: bool = True
+) -> Loaded | GenerativeScorer:
+    """A checkpoint of stepreward or a public one, a folder or a hub name, on a device, or one in a server.
+
+    A verifier that writes is a policy that is asked, by the row of its name or of the recipe.
+
+    Scores are mapped by the recipe's calibrator, or else by the one in its folder, unless not `calibrated`.
+
+    Raises:
+        InputError: there is no such device.
+        ModelError: there is no such checkpoint.
+    """
+    _check_device(device)
+    recipe = recipe or Recipe()
+    judge = judge_of(recipe.like or model)
+    if judge is not None:
+        return _written(model, judge, recipe)
+    if model in WITHOUT_MODEL and not (recipe.like or recipe.file):
+        scorer: Loaded = WITHOUT_MODEL[model]()
+    else:
+        like, record = recipe.read(model)
+        scorer = optional("stepreward.score.load").load(
+            model, like=like, record=record, device=device, cache_bytes=cache,
+            calibrated=calibrated and recipe.calibrator is None,
+        )  # fmt: skip
+        scorer.name += mark(like, record)
+    if calibrated and recipe.calibrator is not None:
+        return CalibratedScorer(scorer, read_calibrator(recipe.calibrator))
+    return scorer
+
+
+def _check_device(device: str) -> None:
+    """Refuses a device that torch does not know or that is not here; the processor always is, with or without torch."""
+    if device == "cpu":
+        return
+    torch = optional("torch")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"torch knows no device {device!r}", remedy="pass cpu, cuda or cuda:0") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} is not here", remedy="pass --device cpu; see `stepreward doctor`")
+
+
+def _written(model: str, judge: Judge, recipe: Recipe) -> Loaded | GenerativeScorer:
+    """A verifier that writes its verdicts."""
+    if recipe.file is not None:
+        raise InputError(f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record")
+    scorer = GenerativeScorer(policy_at(model, raw=judge.raw), judge, n=recipe.answers)
+    return scorer if recipe.calibrator is None else CalibratedScorer(scorer, read_calibrator(recipe.calibrator))

@@ -1,0 +1,145 @@
+"""What each command loads, and what a plain installation, without any extra, can do and says."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from stepreward.cli.group import COMMANDS, command_of
+from stepreward.core.engines import EXTRAS
+
+HEAVY = sorted({*EXTRAS, "scipy", "sklearn", "pyarrow", "httpx", "jinja2"})
+LOADED = f"import sys; print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
+MAIN = "import sys, atexit; sys.argv[0] = 'stepreward'\n{before}\nfrom stepreward.cli import main\nmain()"
+TELLS = f"atexit.register(lambda: exec({LOADED!r}))"
+WITHOUT_EXTRAS = f"""
+class Without:
+    def __init__(self, finder): self.finder = finder
+    def find_spec(self, name, *more):
+        return None if name.partition(".")[0] in {sorted(EXTRAS)} else self.finder.find_spec(name, *more)
+    def __getattr__(self, name): return getattr(self.finder, name)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+
+
+def run(before: str, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command line in a fresh interpreter, after some lines of Python."""
+    command = [sys.executable, "-c", MAIN.format(before=before), *shlex.split(line)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    row = {"prompt": "1 + 1?", "completions": ["1 + 1 = 2", "1 + 1 = 3"], "labels": [True, False]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "ask.jsonl").write_text('{"question": "1 + 1?", "steps": ["1 + 1 = 2", "1 + 1 = 3"]}\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "may"),
+    [
+        ("--help", set()),
+        ("view nowhere", set()),
+        ("rl --help", {"scipy", "jinja2"}),
+        ("doctor --help", {"httpx"}),
+        ("methods --json", {"scipy", "sklearn", "pyarrow"}),
+        ("methods credit", {"scipy", "sklearn", "pyarrow"}),
+        ("convert --formats", {"scipy", "pyarrow"}),
+        ("convert rows.jsonl rows.parquet", {"scipy", "pyarrow"}),
+        ("label --help", {"scipy", "sklearn", "pyarrow", "httpx"}),
+        ("search --help", {"scipy", "sklearn", "pyarrow", "httpx", "jinja2"}),
+        ("evaluate --help", {"scipy", "sklearn", "pyarrow", "httpx", "jinja2"}),
+        ("score --model tool --data ask.jsonl", {"scipy", "sklearn", "pyarrow", "httpx"}),
+    ],
+)
+def test_a_command_loads_what_it_needs(line: str, may: set[str], rows: Path) -> None:
+    done = run(TELLS, line, rows)
+    assert set(done.stderr.splitlines()[-1].split()) <= may, done.stderr
+
+
+def test_help_tells_of_each_command_what_it_says_itself(rows: Path) -> None:
+    shown = " ".join(run("", "--help", rows).stdout.replace("│", " ").split())
+    for name, line in COMMANDS.items():
+        assert line == (inspect.getdoc(command_of(name).callback) or "").split("\n")[0]
+        assert f"{name} {line}" in shown
+
+
+def test_every_method_of_the_package_is_listed(rows: Path) -> None:
+    walk = """
+import importlib, pkgutil, stepreward
+for one in pkgutil.walk_packages(stepreward.__path__, "stepreward."):
+    if not one.name.startswith(("stepreward.cli", "stepreward.connect", "stepreward.serve")):
+        importlib.import_module(one.name)
+from stepreward.core.catalog import families
+for family in families.values():
+    for method in family:
+        print(family.name, method.name)
+"""
+    every = subprocess.run([sys.executable, "-c", walk], capture_output=True, text=True, check=True).stdout
+    listed = json.loads(run("", "methods --json", rows).stdout)
+    assert sorted(every.splitlines()) == sorted(f"{row['family']} {row['name']}" for row in listed)
+
+
+def test_a_plain_installation_converts_lists_and_scores_by_computing(rows: Path) -> None:
+    assert run(WITHOUT_EXTRAS, "--help", rows).returncode == 0
+    made = run(WITHOUT_EXTRAS, "convert rows.jsonl rows.parquet --json", rows)
+    assert json.loads(made.stdout)["written"] == 1, made.stderr
+    methods = json.loads(run(WITHOUT_EXTRAS, "methods --json", rows).stdout)
+    assert {"loss", "credit", "search"} <= {row["family"] for row in methods}
+    assert json.loads(run(WITHOUT_EXTRAS, "score --model tool --data ask.jsonl", rows).stdout) == {"scores": [1.0, 0.0]}
+    measured = run(WITHOUT_EXTRAS, "evaluate --data rows.jsonl --model tool --threshold 0.5 --json", rows)
+    assert json.loads(measured.stdout)["scorers"]["model"]["steps"]["brier"] == 0, measured.stderr
+    doctor = {row["what"]: row["says"] for row in json.loads(run(WITHOUT_EXTRAS, "doctor --json", rows).stdout)}
+    assert doctor["torch"] == "not installed; pip install 'stepreward[models]'"
+
+
+@pytest.mark.parametrize(
+    ("line", "package", "extra"),
+    [
+        ("train --data rows.jsonl --out model", "torch", "models"),
+        ("run --out demo", "transformers", "models"),
+        ("score --model model --data ask.jsonl", "torch", "models"),
+        ("label --problems problems.jsonl --out labels --grader arithmetic", "torch", "models"),
+        ("serve --model model", "uvicorn", "serve"),
+        ("rl --model model", "datasets", "trl"),
+    ],
+)
+def test_what_needs_an_extra_names_it(line: str, package: str, extra: str, rows: Path) -> None:
+    (rows / "problems.jsonl").write_text('{"prompt": "1 + 1?", "reference": "2"}\n')
+    done = run(WITHOUT_EXTRAS, line, rows)
+    assert done.returncode == 1
+    assert done.stderr == f"stepreward: {package} is not installed: pip install 'stepreward[{extra}]'\n"
+
+
+def test_python_users_are_told_as_well(rows: Path) -> None:
+    code = f"import sys\n{WITHOUT_EXTRAS}\nimport stepreward\nstepreward.load('model')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ModelError: torch is not installed: pip install 'stepreward[models]'" in done.stderr
+
+
+def test_the_package_runs_as_a_module(rows: Path) -> None:
+    command = [sys.executable, "-m", "stepreward", "view", "nowhere"]
+    done = subprocess.run(command, cwd=rows, capture_output=True, text=True, check=False)
+    assert done.stderr == "stepreward: nowhere: this run has no report yet; finish it: stepreward run --out FOLDER\n"
+
+
+def test_every_optional_package_stands_under_the_extra_that_brings_it() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = {
+        extra: {re.split(r"[\[<>=]", one)[0].replace("-", "_") for one in listed}
+        for extra, listed in project["optional-dependencies"].items()
+    }
+    with_others = {"datasets", "starlette"}  # trl brings the one, fastapi the other
+    for package, extra in EXTRAS.items():
+        assert package in extras[extra] | with_others
+    for extra in set(extras) - {"all", "dev"}:
+        assert extras[extra] - {"stepreward"} <= {package for package, where in EXTRAS.items() if where == extra}
