@@ -14,6 +14,13 @@ LINES = 3
 CITIES = ("Rome", "Paris", "Oslo")
 """What is asked for where there are tools, by the seed."""
 
+TOO_LONG = (
+    "This model's maximum context length is 4096 tokens. However, your request has 9000 input tokens.",
+    "The input (9000 tokens) is longer than the model's context length (4096 tokens).",
+    "the request exceeds the available context size, try increasing it",
+)
+"""What vLLM, SGLang and llama.cpp say of a prompt that is too long, with status 400."""
+
 
 class Backend:
     """Three lines an answer, each with the prompt's mark; the next requests meet the faults that are listed."""
@@ -50,9 +57,10 @@ class Backend:
         if fault == "silence":
             await asyncio.wait_for(reader.read(1), 30)
             return False
-        if fault.isdigit():
-            said = b'{"error": "busy"}'
-            writer.write(b"HTTP/1.1 %s x\r\ncontent-length: %d\r\n\r\n%s" % (fault.encode(), len(said), said))
+        if fault.isdigit() or fault in TOO_LONG:
+            said = json.dumps({"error": {"message": fault}} if fault in TOO_LONG else {"error": "busy"}).encode()
+            status = b"400" if fault in TOO_LONG else fault.encode()
+            writer.write(b"HTTP/1.1 %s x\r\ncontent-length: %d\r\n\r\n%s" % (status, len(said), said))
             await writer.drain()
             return True
         await self._stream(writer, body, fault)

@@ -20,6 +20,7 @@ from stepreward.core.driver import Driver
 from stepreward.core.errors import PolicyError
 from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
+from stepreward.policies.local import LocalPolicy
 from stepreward.serve.chat import problem_of
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
@@ -179,6 +180,9 @@ def test_models_are_listed_and_each_can_be_asked_for(client: openai.OpenAI) -> N
         ({"extra_body": {"stepreward": {"method": "particle-filter", "settings": {"temperature": 0}}}},
          openai.BadRequestError, "temperature"),
         ({"model": "digits:knockout"}, openai.BadRequestError, "judge"),
+        ({"model": "digits:vm-mcts?rounds=0"}, openai.BadRequestError, "rounds must be positive, got 0"),
+        ({"model": "digits:particle-gibbs?sweeps=0"}, openai.BadRequestError, "sweeps must be positive, got 0"),
+        ({"model": "digits:reflexion?attempts=0"}, openai.BadRequestError, "attempts must be positive, got 0"),
         ({"model": "digits:best-of-n?n=501"}, openai.BadRequestError, "limit of rollouts"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools"),
         ({"stop": ["\n"]}, openai.BadRequestError, "stop"),
@@ -196,6 +200,29 @@ def test_what_cannot_be_answered_is_one_clear_error(
     with pytest.raises(error, match=says) as told:
         client.chat.completions.create(**{"model": "digits", "messages": ASK, **how})
     assert told.value.body is not None  # type: ignore[attr-defined]
+
+
+def test_settings_of_which_no_answer_can_come_are_named(chat: Chat) -> None:
+    """Every whole-number setting of every search, at the least that it may be said to be."""
+    for method in search:
+        for name, default in method.settings.items():
+            if method.name in NEEDS_MORE or type(default) is not int:
+                continue
+            body = {"model": f"digits:{method.name}?{name}=0", "messages": ASK, "seed": 1}
+            answer = httpx.post(f"{chat[1]}/v1/chat/completions", json=body, timeout=60)
+            assert answer.status_code in (200, 400)
+            if answer.status_code == 400:
+                assert name in answer.json()["error"]["message"], f"{method.name} does not say what {name} must be"
+
+
+@pytest.mark.parametrize("method", ["beam", "best-of-n", "mcts"])
+def test_a_prompt_longer_than_the_policys_context_is_told_as_openai_tells_it(method: str) -> None:
+    with serving(Served(LocalPolicy.load("builtin:arithmetic"), LastDigit(), grader=SaysAll(), name="local")) as url:
+        body = {"model": f"local:{method}", "messages": [{"role": "user", "content": "3 + 4? " * 2000}]}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert "shorten it" in answer.json()["error"]["message"]
 
 
 def test_a_fault_inside_a_stream_reaches_the_client(client: openai.OpenAI) -> None:

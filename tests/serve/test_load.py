@@ -18,7 +18,7 @@ from stepreward.core.servers import Server
 from stepreward.policies.http import HttpPolicy
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
-from tests.serve.backend import LINES, Backend, backing
+from tests.serve.backend import LINES, TOO_LONG, Backend, backing
 from tests.serve.running import LastDigit, SaysAll, serving, until
 
 Pair = tuple[Backend, str]
@@ -84,6 +84,18 @@ def test_a_fault_that_stays_is_one_clear_error_and_the_next_request_is_served(
         backend.faults = []
         assert client.chat.completions.create(**ask("ijklmnop")).choices[0].message.content
     assert httpx.get(f"{url}/health").json()["running"] == 0
+
+
+@pytest.mark.parametrize("says", TOO_LONG)
+def test_a_prompt_that_the_backend_cannot_hold_is_the_clients_to_shorten(pair: Pair, says: str) -> None:
+    backend, url = pair
+    backend.faults = [says] * 2
+    answer = httpx.post(f"{url}/v1/chat/completions", json=ask("abcdefgh"), timeout=30)
+    backend.faults = []
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+    assert says[:40] in error["message"]
 
 
 def test_other_clients_do_not_feel_the_fault_of_one(pair: Pair) -> None:

@@ -168,6 +168,10 @@ class LocalPolicy:
         cut = not (sampled.finished or stopped)
         return Continuation(tuple(steps), sampled.finished, count, truncated=cut, n_prompt_tokens=len(request.ids))
 
+    def room(self, problem: Problem) -> int:
+        """Tokens that a problem's prompt leaves to an answer in the model's context; below 1 where it does not fit."""
+        return self._context - len(self.prompt_ids(problem))
+
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The tokens that stand before a problem's first step.
 

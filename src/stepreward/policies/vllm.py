@@ -113,6 +113,10 @@ class VllmPolicy:
         """The tokens that stand before a problem's first step."""
         return self._prompts.prompt(problem)
 
+    def room(self, problem: Problem) -> int:
+        """Tokens that a problem's prompt leaves to an answer in the model's context; below 1 where it does not fit."""
+        return self._context - len(self.prompt_ids(problem))
+
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order; all their samples are one call of the engine.
 

@@ -224,11 +224,11 @@ def particle_gibbs(
         vote: choose the answer with the most weight instead of the heaviest particle.
 
     Raises:
-        ValueError: `n` is less than 2.
+        ValueError: `n` is less than 2, or `sweeps` or `temperature` is not positive.
     """
     if n < 2:
         raise ValueError(f"n must be at least 2: one particle is kept, got {n}")
-    positive(temperature=temperature)
+    positive(temperature=temperature, sweeps=sweeps)
     growth = Growth(problem, key, "last")
     sweep = Filter(growth, n, lambda scores: log_odds(scores, temperature), resample="multinomial")
     everything: list[Particle] = []

@@ -16,6 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, best, choice
 from stepreward.search.growth import Growth
 
@@ -154,7 +155,11 @@ def reflect_and_retry(
         reflect_request: what is said behind a failed attempt; `{step}` is its first bad step.
         retry_request: what is said behind the problem; `{notes}` are all reflections.
         aggregate: total of an attempt's step scores.
+
+    Raises:
+        ValueError: `attempts` is not positive.
     """
+    positive(attempts=attempts)
     growth = Growth(problem, key, aggregate)
     made, notes = list[Candidate](), list[str]()
     asked = problem

@@ -84,7 +84,7 @@ def value_tree(
         aggregate: total of step scores, read as a value.
         vote: choose by the weighted vote over all solutions instead of the best one.
     """
-    positive(width=width, kept=kept, floor=floor)
+    positive(rounds=rounds, width=width, kept=kept, floor=floor)
     growth, root = Growth(problem, key, aggregate), Node(ROOT)
     whole: list[Candidate] = []
     nodes = [root]

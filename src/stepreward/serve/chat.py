@@ -19,9 +19,11 @@ from stepreward.core.driver import Finished
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.sampling import shaped
+from stepreward.core.types import Problem
+from stepreward.policies.expert import WithExpert
 from stepreward.search.found import Found
 from stepreward.serve.conversations import CONVERSES, problem_of, shown
-from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at
+from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.planning import Plan, names, plan
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest
@@ -96,13 +98,22 @@ class Job:
         flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
         finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
         if finished.result.chosen < 0:
-            over = finished.stopped
-            if not over:
-                raise ApiError(502, "the model wrote nothing", code="empty")
-            if over == "seconds":
-                raise ApiError(504, "no answer came in time", code=over)
-            raise ApiError(400, f"the limit of {over} holds no answer: ask for less, or for more of it", code=over)
+            raise await self._empty(problem, finished.stopped)
         return finished
+
+    async def _empty(self, problem: Problem, stopped: str) -> ApiError:
+        """Why nothing was found."""
+        if stopped == "seconds":
+            return ApiError(504, "no answer came in time", code=stopped)
+        if stopped:
+            return ApiError(
+                400, f"the limit of {stopped} holds no answer: ask for less, or for more of it", code=stopped
+            )
+        policy = self.service.served.policy
+        room = getattr(policy.policy if isinstance(policy, WithExpert) else policy, "room", None)
+        if room is not None and await asyncio.to_thread(room, problem) < 1:
+            return too_long("the prompt is longer than the policy's context: shorten it")
+        return ApiError(502, "the model wrote nothing", code="empty")
 
     def answer(self, finished: Finished[Found]) -> dict[str, Any]:
         """The whole answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from fastapi import Request
@@ -79,6 +80,18 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 """Of every route, for the OpenAPI document."""
 
 
+_TOO_LONG = re.compile(
+    r"refused with status 4\d\d.*(context_length_exceeded|context (length|size|window)|maximum model length)",
+    re.S | re.I,
+)
+"""How servers of OpenAI's shape say that a prompt is too long: none has a status of its own for it."""
+
+
+def too_long(message: str) -> ApiError:
+    """The answer to a conversation that the policy cannot hold."""
+    return ApiError(400, message, param="messages", code="context_length_exceeded")
+
+
 def as_answer(error: Exception) -> ApiError:
     """The answer that an error on purpose gets."""
     if isinstance(error, ApiError):
@@ -87,6 +100,8 @@ def as_answer(error: Exception) -> ApiError:
         return ApiError(400, str(error))
     if isinstance(error, BudgetExhausted):
         return ApiError(400, "the budget does not hold a single sample: raise it", code="budget")
+    if isinstance(error, PolicyError) and _TOO_LONG.search(str(error)):
+        return too_long(str(error))
     if isinstance(error, PolicyError | ModelError):
         return ApiError(502, f"the model behind this server failed: {error}", code="backend")
     if isinstance(error, SteprewardError | ValueError):
