@@ -124,7 +124,8 @@ WAYS = {
     "/steps": ("problem", ["prefix", "aggregate"]),
     "/pooling": ("input", ["messages", "truncate_prompt_tokens"]),
     "/classify": ("input", ["messages", "truncate_prompt_tokens"]),
-    "/score": ("text_1", ["queries", "documents", "query", "items", "label_token_ids"]),
+    "/rerank": ("query", ["truncate_prompt_tokens"]),
+    "/score": ("text_1", ["queries", "documents", "data_1", "data_2", "query", "items"]),
 }
 
 @schemathesis.hook
@@ -162,5 +163,5 @@ def test_whatever_the_openapi_document_allows_gives_no_server_error(tmp_path: Pa
         )
         counted = httpx.get(f"{url}/metrics").text
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    for path in ("/v1/chat/completions", "/v1/steps", "/v1/steps/batch", "/pooling", "/classify", "/score"):
+    for path in ("/v1/chat/completions", "/v1/steps", "/v1/steps/batch", "/pooling", "/classify", "/score", "/rerank"):
         assert f'route="{path}",status="200"' in counted, f"no request reached the work behind {path}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from stepreward.core.flows import Score
 from stepreward.core.servers import Server
@@ -209,18 +211,94 @@ def test_the_last_tokens_are_kept_where_a_client_asks_for_it(two_labels: Pair) -
 
 
 def test_clients_of_sglang_get_its_shapes(one_label: Pair) -> None:
-    _, url = one_label
+    scorer, url = one_label
     texts = ["12 + 5 = 17.", "So 17."]
     native = post(url, "/classify", model="prm", text=texts)
     plain = post(url, "/v1/classify", input=texts)
     assert [one["embedding"] for one in native] == [one["probs"] for one in plain["data"]]
     assert all(one["meta_info"]["prompt_tokens"] > 0 for one in native)
     assert isinstance(post(url, "/classify", text=texts[0]), list)
+    # A list of scores for each item: of a model with labels of its own, its bare outputs, or their softmax.
     made = post(url, "/v1/score", query="Q: ", items=texts)
-    same = post(url, "/score", queries="Q: ", documents=texts)
-    assert made["scores"] == [one["score"] for one in same["data"]]
-    turned = post(url, "/v1/score", query=texts[0], items=["Q: "], item_first=True)
-    assert turned["scores"] == pytest.approx(made["scores"][:1])
+    outputs = TokenOutputs(scorer.model)
+    ids = [outputs.ids("Q: " + text) for text in texts]
+    np.testing.assert_allclose(made["scores"], [rows[-1] for rows in outputs.rows(ids)], atol=1e-6)
+    assert np.shape(made["scores"]) == (2, 1)
+    assert (made["object"], made["model"]) == ("scoring", "prm")
+    assert made["usage"]["prompt_tokens"] == sum(map(len, ids))
+    assert post(url, "/v1/score", query="Q: ", items=texts, apply_softmax=True)["scores"] == [[1.0], [1.0]]
+    turned = post(url, "/v1/score", query=texts[0], items="Q: ", item_first=True)
+    np.testing.assert_allclose(turned["scores"], made["scores"][:1], atol=1e-6)
+    bare = post(url, "/v1/score", query=ids[0][:2], items=[ids[0][2:]])
+    np.testing.assert_allclose(bare["scores"], made["scores"][:1], atol=1e-6)
+
+
+def test_label_tokens_are_scored_as_sglang_scores_them(tmp_path: Path) -> None:
+    """The oracle is the language model itself: probabilities of the next token, among the labels."""
+    built = build(tmp_path, "qwen", "tokens")
+    record = EncoderRecord(readout="softmax", n_labels=2, label_tokens=("+", "-"))
+    plus, minus = (built.tokenizer.encode(text)[0] for text in "+-")
+    items = ["12 + 5 = 17.", "So 17."]
+    expected = []
+    for item in items:
+        ids = torch.tensor([built.tokenizer("Q: " + item)["input_ids"]])
+        with torch.no_grad():
+            probabilities = built.model(input_ids=ids).logits[0, -1].softmax(-1)
+        right, wrong = probabilities[plus].item(), probabilities[minus].item()
+        expected.append([wrong / (right + wrong), right / (right + wrong)])
+    with serving(Served(scorer=load(tmp_path, record=record), scorer_name="prm")) as url:
+        ask = {"query": "Q: ", "items": items, "apply_softmax": True}
+        made = post(url, "/v1/score", **ask, label_token_ids=[minus, plus])
+        np.testing.assert_allclose(made["scores"], expected, atol=1e-5)
+        whole = post(url, "/v1/score", **ask)
+        np.testing.assert_allclose(np.array(whole["scores"])[:, ::-1], expected, atol=1e-5)
+        other = post(url, "/v1/score", 400, **ask, label_token_ids=[plus, minus + 1])["error"]
+        assert f"reads the tokens [{plus}, {minus}] alone" in other["message"]
+        among_all = post(url, "/v1/score", 400, query="Q: ", items=items, label_token_ids=[plus])["error"]
+        assert "send apply_softmax=true" in among_all["message"]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_documents_are_reranked_by_their_scores(one_label: Pair, path: str) -> None:
+    _, url = one_label
+    scores = [one["score"] for one in post(url, "/score", text_1=QUESTION, text_2=STEPS)["data"]]
+    assert scores == [one["score"] for one in post(url, "/score", queries=QUESTION, items=STEPS)["data"]]
+    assert scores == [one["score"] for one in post(url, "/score", data_1=QUESTION, data_2=STEPS)["data"]]
+    made = post(url, path, query=QUESTION, documents=STEPS)
+    order = sorted(range(len(STEPS)), key=lambda i: -scores[i])
+    assert [one["index"] for one in made["results"]] == order
+    assert [one["relevance_score"] for one in made["results"]] == [scores[i] for i in order]
+    assert [one["document"]["text"] for one in made["results"]] == [STEPS[i] for i in order]
+    assert set(made["usage"]) == {"prompt_tokens", "total_tokens"}
+    best = post(url, path, query=QUESTION, documents=STEPS, top_n=1)["results"]
+    assert best == made["results"][:1]
+
+
+@pytest.mark.parametrize(
+    ("endianness", "embed_dtype", "kind"),
+    [("little", "float32", "<f4"), ("big", "float32", ">f4"), ("native", "float16", "=f2")],
+)
+def test_outputs_come_as_bytes_in_the_order_that_is_asked_for(
+    two_labels: Pair, endianness: str, embed_dtype: str, kind: str
+) -> None:
+    _, url = two_labels
+    how = {"input": ["a<extra_0>b<extra_0>", "c<extra_0>"], "endianness": endianness, "embed_dtype": embed_dtype}
+    plain = [np.array(one["data"]) for one in post(url, "/pooling", input=how["input"])["data"]]
+    tolerance = 1e-6 if embed_dtype == "float32" else 1e-3
+    packed = post(url, "/pooling", encoding_format="base64", **how)["data"]
+    for one, expected in zip(packed, plain, strict=True):
+        read = np.frombuffer(base64.b64decode(one["data"]), kind).reshape(expected.shape)
+        np.testing.assert_allclose(read, expected, atol=tolerance)
+    answer = httpx.post(f"{url}/pooling", json={"encoding_format": "bytes", **how})
+    assert answer.headers["content-type"] == "application/octet-stream"
+    told = json.loads(answer.headers["metadata"])
+    assert told["usage"]["prompt_tokens"] > 0
+    for one, expected in zip(told["data"], plain, strict=True):
+        read = np.frombuffer(answer.content[one["start"] : one["end"]], kind).reshape(one["shape"])
+        np.testing.assert_allclose(read, expected, atol=tolerance)
+        assert (one["embed_dtype"], one["endianness"]) == (embed_dtype, endianness)
+    bare = httpx.post(f"{url}/pooling", json={"encoding_format": "bytes_only", **how})
+    assert (bare.content, "metadata" in bare.headers) == (answer.content, False)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +313,14 @@ def test_clients_of_sglang_get_its_shapes(one_label: Pair) -> None:
         ("/score", {"text_1": "a"}, "text_1 and text_2"),
         ("/score", {"text_1": ["a", "b"], "text_2": ["c"]}, "as many texts"),
         ("/score", {"text_1": "a", "text_2": "b", "queries": "c"}, "text_1 and text_2"),
-        ("/v1/score", {"query": "a", "items": ["b"], "label_token_ids": [1]}, "label_token_ids"),
+        ("/score", {"queries": "a", "documents": "b", "items": ["c"]}, "text_1 and text_2"),
+        ("/score", {"queries": "a", "items": [[1]]}, "token ids are read with query"),
+        ("/v1/score", {"query": "a", "items": ["b"], "label_token_ids": [1]}, "labels of its own"),
+        ("/v1/score", {"query": "a"}, "expected items beside query"),
+        ("/v1/score", {"query": "a", "items": ["b"], "text_1": "c"}, "no other texts"),
+        ("/v1/score", {"query": "a", "items": [[1]]}, "texts, or token ids, both"),
+        ("/pooling", {"input": "a", "embed_dtype": "fp8_e4m3"}, "embed_dtype"),
+        ("/rerank", {"query": "a"}, "documents"),
     ],
 )
 def test_token_requests_that_cannot_be_answered(two_labels: Pair, path: str, body: dict[str, Any], says: str) -> None:

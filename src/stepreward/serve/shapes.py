@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(max_length=512)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=1_000_000)]
+Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=1024)]
 Setting = bool | int | float | str
 
 
@@ -206,7 +207,11 @@ class TokenInput(Shape):
 class PoolingRequest(TokenInput):
     """vLLM's POST /pooling: outputs at every token, or at the tokens that end steps where the model has such."""
 
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64", "bytes", "bytes_only"] = "float"
+    """Numbers; base64; or bytes alone, with a header `metadata` that says whose they are but for `bytes_only`."""
+    embed_dtype: Literal["float32", "float16"] = "float32"
+    """Of base64 and bytes."""
+    endianness: Literal["native", "little", "big"] = "native"
 
 
 class ClassifyRequest(TokenInput):
@@ -215,16 +220,37 @@ class ClassifyRequest(TokenInput):
     text: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
 
 
-class ScoreRequest(Shape):
-    """vLLM's POST /score, in any of its names; SGLang's `query` and `items`."""
+class PairRequest(Shape):
+    """What vLLM's /score and /rerank take beside their texts."""
 
     model: Name | None = None
-    text_1: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
-    text_2: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
-    queries: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
-    documents: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
-    query: Text | None = None
-    items: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    """Keeps the last so many tokens of a pair; -1 keeps what the model holds."""
+
+
+class ScoreRequest(PairRequest):
+    """vLLM's POST /score, in any of its names; SGLang's with `query` and `items`."""
+
+    text_1: Texts | None = None
+    text_2: Texts | None = None
+    queries: Texts | None = None
+    documents: Texts | None = None
+    data_1: Texts | None = None
+    data_2: Texts | None = None
+    query: Text | Tokens | None = None
+    items: Text | Annotated[list[Text | Tokens], Field(min_length=1, max_length=1024)] | None = None
     item_first: bool = False
     """SGLang's: the item stands before the query."""
-    label_token_ids: list[int] | None = None
+    label_token_ids: Annotated[list[int], Field(min_length=1, max_length=1024)] | None = None
+    """SGLang's: the tokens whose scores are wanted, of a model that reads label tokens."""
+    apply_softmax: bool = False
+    """SGLang's: the scores of an item sum to 1."""
+
+
+class RerankRequest(PairRequest):
+    """vLLM's POST /rerank: documents from the best to the worst."""
+
+    query: Text
+    documents: Texts
+    top_n: Annotated[int, Field(ge=0)] = 0
+    """Only the best so many; 0 is all."""

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request, Response
-from numpy.typing import NDArray
 
-from stepreward.core.errors import InputError, ModelError, UnknownNameError
+from stepreward.core.errors import InputError
 from stepreward.score.token_outputs import TokenOutputs
-from stepreward.serve.errors import ANSWERS, ApiError
-from stepreward.serve.reading import Ids, Reader
-from stepreward.serve.service import Service, tell
-from stepreward.serve.shapes import ClassifyRequest, PoolingRequest, ScoreRequest
-from stepreward.serve.turns import Check
+from stepreward.serve.desk import Desk
+from stepreward.serve.errors import ANSWERS
+from stepreward.serve.reading import Ids
+from stepreward.serve.service import Service
+from stepreward.serve.shapes import ClassifyRequest, PoolingRequest, RerankRequest, ScoreRequest
 
-Rows = NDArray[np.float64]
-Work = Callable[[Check], tuple[Response, list[Ids]]]
-"""Makes an answer out of token sequences."""
+PACKED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The outputs, as JSON or as bytes alone",
+        "content": {"application/json": {}, "application/octet-stream": {}},
+    }
+}
 
 
 def token_routes(service: Service, outputs: TokenOutputs) -> APIRouter:
-    """POST /pooling, /classify, /score and their names under /v1."""
-    router, desk = APIRouter(), _Desk(service, outputs)
+    """POST /pooling, /classify, /score, /rerank and their names under /v1."""
+    router, desk = APIRouter(), Desk(service, outputs)
 
-    @router.post("/pooling", responses=ANSWERS, summary="vLLM: outputs at every token or step end")
-    @router.post("/v1/pooling", responses=ANSWERS, include_in_schema=False)
+    @router.post("/pooling", responses={**ANSWERS, **PACKED}, summary="vLLM: outputs at every token or step end")
+    @router.post("/v1/pooling", responses={**ANSWERS, **PACKED}, include_in_schema=False)
     async def pooling(body: PoolingRequest, request: Request) -> Response:
         desk.reader.admit(body)
         return await desk.answered(request, body.model, lambda check: desk.pooled(body, check))
@@ -44,138 +41,64 @@ def token_routes(service: Service, outputs: TokenOutputs) -> APIRouter:
         desk.reader.admit(given)
         return await desk.answered(request, body.model, lambda check: desk.classified(given, check, native=native))
 
-    @router.post("/score", responses=ANSWERS, summary="vLLM and SGLang: one score for each pair of texts")
+    @router.post("/score", responses=ANSWERS, summary="vLLM: a score for each pair; SGLang: scores for each item")
     @router.post("/v1/score", responses=ANSWERS, include_in_schema=False)
     async def score(body: ScoreRequest, request: Request) -> Response:
-        pairs = _pairs(body)
-        for a, b in pairs:
-            desk.reader.require_short(len(a) + len(b))
+        if body.query is not None:
+            whole = joined(body)
+            desk.reader.require_short(max(len(one) if isinstance(one, str) else 0 for one in whole))
+            columns = desk.columns(body)
+            return await desk.answered(request, body.model, lambda check: desk.labelled(body, whole, columns, check))
+        pairs = pairs_of(body)
+        desk.reader.require_short(max(len(a) + len(b) for a, b in pairs))
         return await desk.answered(request, body.model, lambda check: desk.scored(body, pairs, check))
+
+    @router.post("/rerank", responses=ANSWERS, summary="vLLM: documents by their scores behind a query")
+    @router.post("/v1/rerank", responses=ANSWERS, include_in_schema=False)
+    @router.post("/v2/rerank", responses=ANSWERS, include_in_schema=False)
+    async def rerank(body: RerankRequest, request: Request) -> Response:
+        documents = [body.documents] if isinstance(body.documents, str) else body.documents
+        desk.reader.require_short(len(body.query) + max(map(len, documents)))
+        return await desk.answered(request, body.model, lambda check: desk.reranked(body, documents, check))
 
     return router
 
 
-class _Desk:
-    """What the routes share: it makes their answers, in threads.
+def joined(body: ScoreRequest) -> list[str | Ids]:
+    """The prompts of SGLang's query and items, each one text or one token sequence.
 
-    Args:
-        service: limits, admission and the model's turns.
-        outputs: of the model.
+    Raises:
+        InputError: there are no items, further texts, or texts beside tokens.
     """
-
-    def __init__(self, service: Service, outputs: TokenOutputs) -> None:
-        assert service.scorer is not None
-        self.service, self.outputs, self.turns = service, outputs, service.scorer.turns
-        self.reader = Reader(outputs, self.turns)
-
-    async def answered(self, request: Request, model: str | None, work: Work) -> Response:
-        """The answer to a request for a model."""
-        name = self.service.served.scorer_name
-        if model not in (None, name):
-            raise ApiError(404, str(UnknownNameError("model", model or "", [name])), code="model_not_found")
-        answer, inputs = await self.service.in_thread(request, work)
-        tokens = sum(map(len, inputs))
-        self.service.metrics.tokens.labels("scored").inc(tokens)
-        tell(request, inputs=len(inputs), prompt_tokens=tokens)
-        return answer
-
-    def pooled(self, body: PoolingRequest, check: Check) -> tuple[Response, list[Ids]]:
-        """Outputs at step ends, or at every token."""
-        inputs, tag = self.reader.sequences(body, check), self.outputs.tag
-        data = []
-        for i, (ids, own) in enumerate(zip(inputs, self.rows(inputs, check), strict=True)):
-            shown = own[np.asarray(ids) == tag] if tag is not None else own
-            shown = self.outputs.activated(shown) if body.activated else shown
-            packed = shown.tolist() if body.encoding_format == "float" else _base64(shown)
-            data.append({"index": i, "object": "pooling", "data": packed})
-        return self.framed("pool", body.model, data, inputs), inputs
-
-    def classified(self, body: ClassifyRequest, check: Check, *, native: bool) -> tuple[Response, list[Ids]]:
-        """Outputs at the last token, in vLLM's form or in SGLang's own."""
-        inputs = self.reader.sequences(body, check)
-        last = [rows[-1:] for rows in self.rows(inputs, check)]
-        shown = [(self.outputs.activated(row) if body.activated else row)[0] for row in last]
-        if native:
-            bare = [
-                {"embedding": row.tolist(), "meta_info": {"id": secrets.token_hex(8), "prompt_tokens": len(ids)}}
-                for row, ids in zip(shown, inputs, strict=True)
-            ]
-            return _json(bare), inputs
-        data = [
-            {"index": i, "label": f"LABEL_{int(row.argmax())}", "probs": row.tolist(), "num_classes": len(row)}
-            for i, row in enumerate(shown)
-        ]
-        return self.framed("classify", body.model, data, inputs), inputs
-
-    def scored(self, body: ScoreRequest, pairs: Sequence[tuple[str, str]], check: Check) -> tuple[Response, list[Ids]]:
-        """A score for each pair of texts."""
-        firsts = self.reader.ids([a for a, _ in pairs], check)
-        seconds = self.reader.ids([b for _, b in pairs], check, special=False)
-        inputs = self.reader.fitted([a + b for a, b in zip(firsts, seconds, strict=True)])
-        last, out = np.concatenate([own[-1:] for own in self.rows(inputs, check)]), self.outputs
-        scores = (out.activated(last)[:, 0] if out.n_labels == 1 else out.scores(last)).tolist()
-        data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
-        # SGLang's clients read a bare list under another name.
-        more = {"scores": scores} if body.items is not None else {}
-        return self.framed("score", body.model, data, inputs, more), inputs
-
-    def rows(self, inputs: Sequence[Ids], check: Check) -> list[Rows]:
-        """Outputs at every token of every sequence; others have their turn at the model between two batches.
-
-        Raises:
-            ModelError: one is no number.
-        """
-        made = self.outputs.rows(inputs, turn=lambda: self.turns.turn(check))
-        if not all(np.isfinite(rows).all() for rows in made):
-            raise ModelError("its outputs are not finite")
-        return made
-
-    def framed(
-        self,
-        kind: str,
-        model: str | None,
-        data: Sequence[Mapping[str, Any]],
-        inputs: Sequence[Ids],
-        more: Mapping[str, Any] | None = None,
-    ) -> Response:
-        """A whole answer in vLLM's form."""
-        tokens = sum(map(len, inputs))
-        frame = {
-            "id": f"{kind}-{secrets.token_hex(12)}",
-            "object": "list",
-            "created": int(time.time()),
-            "model": model or self.service.served.scorer_name,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
-            **(more or {}),
-        }
-        return _json(data, frame)
+    query, items = body.query, [body.items] if isinstance(body.items, str) else body.items
+    others = (body.text_1, body.text_2, body.queries, body.documents, body.data_1, body.data_2)
+    if items is None or query is None or any(other is not None for other in others):
+        raise InputError("expected items beside query, and no other texts")
+    if any(isinstance(item, str) is not isinstance(query, str) for item in items):
+        raise InputError("query and items must be texts, or token ids, both")
+    return [item + query if body.item_first else query + item for item in items]  # type: ignore[operator]
 
 
-def _json(items: Sequence[Any], frame: Mapping[str, Any] | None = None) -> Response:
-    """A list, or a frame with it as `data`; written item by item, so that no other thread waits for all of it."""
-    listed = b"[" + b",".join(json.dumps(item, separators=(",", ":")).encode() for item in items) + b"]"
-    if frame is not None:
-        listed = json.dumps(frame, separators=(",", ":")).encode()[:-1] + b',"data":' + listed + b"}"
-    return Response(listed, media_type="application/json")
+def pairs_of(body: ScoreRequest) -> list[tuple[str, str]]:
+    """The pairs of texts that a request names in one of vLLM's ways.
 
-
-def _base64(rows: Rows) -> str:
-    """float32, little-endian, row after row."""
-    return base64.b64encode(rows.astype("<f4").tobytes()).decode()
-
-
-def _pairs(body: ScoreRequest) -> list[tuple[str, str]]:
-    """The pairs of texts that a request names in one of its ways."""
-    if body.label_token_ids:
-        raise ApiError(400, "this model's labels are its own: leave label_token_ids out", param="label_token_ids")
-    ways = ((body.text_1, body.text_2), (body.queries, body.documents), (body.query, body.items))
+    Raises:
+        InputError: it names none, or in two ways, or the two sides do not fit.
+    """
+    ways: Sequence[tuple[Any, Any]] = (
+        (body.text_1, body.text_2),
+        (body.data_1, body.data_2),
+        (body.queries, body.items if body.documents is None else body.documents),
+    )
     named = [(first, second) for first, second in ways if first is not None or second is not None]
-    if len(named) != 1 or None in named[0]:
-        raise InputError("expected text_1 and text_2, or queries and documents, or query and items")
-    first, second = ([texts] if isinstance(texts, str) else list(texts or []) for texts in named[0])
+    twice = body.documents is not None and body.items is not None
+    if len(named) != 1 or None in named[0] or twice:
+        raise InputError("expected text_1 and text_2, queries and documents, data_1 and data_2, or query and items")
+    first, second = ([texts] if isinstance(texts, str) else texts for texts in named[0])
+    if not all(isinstance(text, str) for text in second):
+        raise InputError("expected texts: token ids are read with query and items alone")
     if len(first) == 1:
         first = first * len(second)
     if len(first) != len(second):
         raise InputError(f"expected as many texts on both sides, or one on the first, got {len(first)}, {len(second)}")
-    pairs = list(zip(first, second, strict=True))
-    return [(b, a) for a, b in pairs] if body.item_first else pairs
+    return list(zip(first, second, strict=True))
