@@ -40,6 +40,16 @@ def test_score_follows_a_row_and_a_file_changes_it(models: Path) -> None:
     assert scores(f"{LIKE} --record wrong.json") == pytest.approx([1 - score for score in like], abs=1e-6)
 
 
+def test_weights_in_fewer_bits_score_nearly_the_same_wherever_a_command_loads_them(models: Path) -> None:
+    like, rounded = scores(LIKE), scores(f"{LIKE} --dtype bfloat16")
+    assert rounded != like
+    assert rounded == pytest.approx(like, abs=0.02)
+    expected = load(models / "trl", like="trl-prm", dtype="bfloat16").score(ROW["question"], ROW["steps"]).tolist()
+    assert rounded == expected
+    invoke(f"evaluate --data labels/labels.parquet {LIKE} --dtype bfloat16 --json")
+    invoke(f"search --problems problems.jsonl --out found.jsonl --method best-of-n --samples 2 {LIKE} --dtype float16")
+
+
 def test_a_record_changes_what_a_checkpoint_says_of_itself(models: Path) -> None:
     (models / "value.json").write_text('{"readout": "value"}')
     own = scores("--model model")

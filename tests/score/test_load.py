@@ -29,6 +29,7 @@ from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.heads import build_head
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
+from stepreward.score.places import device_of, saved_dtype
 from stepreward.score.weights import read_weights
 
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "So 17."]
@@ -349,3 +350,72 @@ def test_the_tool_is_loaded_by_its_name_and_follows_no_recipe() -> None:
 def test_steps_are_a_list_of_texts(steps: Any) -> None:
     with pytest.raises(InputError, match=r"must be a (list of texts|text)"):
         load("tool").score(QUESTION, steps)
+
+
+def test_weights_in_fewer_bits_score_alike_under_a_name_of_their_own(tmp_path: Path) -> None:
+    build(tmp_path, "qwen", "score-mlp")
+    exact = load(tmp_path, like=QWEN)
+    for name, wanted in [("bfloat16", torch.bfloat16), ("float16", torch.float16), (torch.bfloat16, torch.bfloat16)]:
+        scorer = load(tmp_path, like=QWEN, dtype=name)
+        assert isinstance(scorer, DiscriminativeScorer)
+        assert {one.dtype for one in scorer.model.parameters()} == {wanted}
+        got = scorer.score(QUESTION, STEPS)
+        assert 0 < np.abs(got - exact.score(QUESTION, STEPS)).max() < 0.02
+        assert scorer.name == f"{exact.name} in {str(wanted).removeprefix('torch.')}"
+    assert load(tmp_path, like=QWEN, dtype="auto").name == load(tmp_path, like=QWEN, dtype="float32").name == exact.name
+
+
+def test_a_cache_in_fewer_bits_takes_half_the_memory(tmp_path: Path) -> None:
+    build(tmp_path, "qwen", "score-mlp")
+    held = []
+    for dtype in ("float32", "bfloat16"):
+        scorer = load(tmp_path, like=QWEN, dtype=dtype, cache_bytes="1MiB")
+        assert isinstance(scorer, DiscriminativeScorer)
+        assert scorer.growing is not None
+        assert scorer.growing.max_bytes == 1 << 20
+        scorer.score(QUESTION, STEPS)
+        held.append(scorer.growing.nbytes)
+    assert held[0] == 2 * held[1] > 0
+
+
+def test_a_checkpoint_says_what_it_was_saved_in(tmp_path: Path) -> None:
+    cuda = torch.device("cuda")
+    (tmp_path / "base").mkdir()
+    for config, wanted in [
+        ({"torch_dtype": "bfloat16"}, torch.bfloat16),
+        ({"dtype": "float16"}, torch.float16),
+        ({"text_config": {"dtype": "bfloat16"}}, torch.bfloat16),
+        ({}, torch.float32),
+    ]:
+        (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+        assert saved_dtype(tmp_path / "base", cuda) == wanted
+        assert saved_dtype(tmp_path / "base", torch.device("cpu")) == torch.float32
+    (tmp_path / "base" / "config.json").write_text('{"dtype": "bfloat16"}')
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    assert saved_dtype(tmp_path, cuda) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"dtype": "bfloat"}, UnknownNameError, r"no dtype is called 'bfloat'; did you mean bfloat16"),
+        ({"dtype": torch.int8}, InputError, r"no model is run in torch.int8; pass float32, bfloat16, float16 or auto"),
+        ({"device": "cude"}, UnknownNameError, r"no torch device is called 'cude'; did you mean cuda"),
+        ({"device": "cuda:x"}, UnknownNameError, r"no torch device is called 'cuda:x'"),
+        ({"device": "xpu"}, InputError, r"device 'xpu' is not here; pass cpu"),
+        ({"cache_bytes": "2 gigs"}, InputError, r"a size of memory cannot be '2 gigs'"),
+    ],
+)
+def test_where_and_in_what_a_model_runs_is_told_clearly(
+    tmp_path: Path, settings: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    build(tmp_path, "qwen", "score-mlp")
+    with pytest.raises(kind, match=message):
+        load(tmp_path, like=QWEN, **settings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_a_device_that_is_not_here_is_told_before_anything_is_read() -> None:
+    with pytest.raises(InputError, match=r"device 'cuda' is not here; pass cpu .* see `stepreward doctor`"):
+        load("./nowhere", device="cuda")
+    assert device_of("auto") == torch.device("cpu")

@@ -19,7 +19,7 @@ from stepreward.cli.benchmark import measure, show
 from stepreward.cli.format_options import ReadFlag
 from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions
 from stepreward.cli.models import scorer_at
-from stepreward.cli.recipes import AnswersFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import AnswersFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.catalog import aggregate as aggregates
@@ -87,7 +87,8 @@ def evaluate(
     like: LikeFlag = "",
     record: RecordFlag = None,
     answers: AnswersFlag = 1,
-    device: Annotated[str, typer.Option(help="Torch device of the model.")] = "cpu",
+    device: DeviceFlag = "cpu",
+    dtype: DtypeFlag = "",
     strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
@@ -98,7 +99,7 @@ def evaluate(
 
     Example: stepreward evaluate --data labels/labels.parquet --model model
     """
-    recipe = recipe_of(like, record, calibrator, answers, needed=model is not None or bool(scorer))
+    recipe = recipe_of(like, record, calibrator, answers, dtype, needed=model is not None or bool(scorer))
     if calibrate:
         if model is None or benchmark:
             raise InputError("--calibrate is about --model and labels", remedy="pass --model, and no --benchmark")

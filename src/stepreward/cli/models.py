@@ -28,10 +28,12 @@ def scorer_at(
     Scores are mapped by the recipe's calibrator, or else by the one in its folder, unless not `calibrated`.
 
     Raises:
-        InputError: there is no such device.
+        InputError: the device is not here.
         ModelError: there is no such checkpoint.
+        UnknownNameError: there is no such device, dtype or row.
     """
-    _check_device(device)
+    if device != "cpu":  # which always is, with or without torch
+        optional("stepreward.score.places").device_of(device)
     recipe = recipe or Recipe()
     judge = judge_of(recipe.like or model)
     if judge is not None:
@@ -41,7 +43,7 @@ def scorer_at(
     else:
         like, record = recipe.read(model)
         scorer = optional("stepreward.score.load").load(
-            model, like=like, record=record, device=device, cache_bytes=cache,
+            model, like=like, record=record, device=device, dtype=recipe.dtype or "float32", cache_bytes=cache,
             calibrated=calibrated and recipe.calibrator is None,
         )  # fmt: skip
         scorer.name += mark(like, record)
@@ -50,22 +52,9 @@ def scorer_at(
     return scorer
 
 
-def _check_device(device: str) -> None:
-    """Refuses a device that torch does not know or that is not here; the processor always is, with or without torch."""
-    if device == "cpu":
-        return
-    torch = optional("torch")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"torch knows no device {device!r}", remedy="pass cpu, cuda or cuda:0") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} is not here", remedy="pass --device cpu; see `stepreward doctor`")
-
-
 def _written(model: str, judge: Judge, recipe: Recipe) -> Loaded | GenerativeScorer:
     """A verifier that writes its verdicts."""
     if recipe.file is not None:
         raise InputError(f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record")
-    scorer = GenerativeScorer(policy_at(model, raw=judge.raw), judge, n=recipe.answers)
+    scorer = GenerativeScorer(policy_at(model, raw=judge.raw, dtype=recipe.dtype), judge, n=recipe.answers)
     return scorer if recipe.calibrator is None else CalibratedScorer(scorer, read_calibrator(recipe.calibrator))

@@ -1,4 +1,4 @@
-"""Flags that say how a model is scored where its name and configuration do not tell."""
+"""Flags that say how a model is scored, and in which numbers, where its name and configuration do not tell."""
 
 from __future__ import annotations
 
@@ -24,15 +24,20 @@ RecordFlag = Annotated[
         "--record", help="JSON of the fields of the encoder record that differ from the model's or row's own."
     ),
 ]
-
 CalibratorFlag = Annotated[
     Path | None,
     typer.Option(
         "--calibrator", help="Calibrator of the scores, of `evaluate --calibrate`; one in the model's folder else."
     ),
 ]
-
-
+DeviceFlag = Annotated[str, typer.Option("--device", help="Torch device of the reward model: cpu, cuda, cuda:1, auto.")]
+DtypeFlag = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="Numbers of the reward model's weights: float32, which it is if left out, bfloat16, float16, auto.",
+    ),
+]
 AnswersFlag = Annotated[
     int, typer.Option("--answers", min=1, help="Answers sampled of a verifier that writes, such as launch/ThinkPRM-7B.")
 ]
@@ -48,6 +53,8 @@ class Recipe:
     """Of the scores, in place of the model's own."""
     answers: int = 1
     """Of a verifier that writes."""
+    dtype: str = ""
+    """Of the weights; "" for float32, and for a verifier that writes, its own."""
 
     def read(self, model: str) -> tuple[str, EncoderRecord | None]:
         """The row that a model follows and the record in place of the row's, "" and None where it says itself.
@@ -64,7 +71,13 @@ class Recipe:
 
 
 def recipe_of(
-    like: str, record: Path | None, calibrator: Path | None = None, answers: int = 1, *, needed: bool = True
+    like: str,
+    record: Path | None,
+    calibrator: Path | None = None,
+    answers: int = 1,
+    dtype: str = "",
+    *,
+    needed: bool = True,
 ) -> Recipe:
     """What the flags say.
 
@@ -72,6 +85,7 @@ def recipe_of(
         like: name of a row, or nothing.
         record, calibrator: files, or nothing.
         answers: of a verifier that writes.
+        dtype: of the weights, or nothing.
         needed: whether there is a model that they can be about.
 
     Raises:
@@ -80,7 +94,7 @@ def recipe_of(
     if (like or record or calibrator) and not needed:
         what = "--like, --record and --calibrator say how a model is scored"
         raise InputError(what, remedy="pass --model, or drop them")
-    return Recipe(like, record, calibrator, answers)
+    return Recipe(like, record, calibrator, answers, dtype)
 
 
 def mark(like: str, record: EncoderRecord | None) -> str:

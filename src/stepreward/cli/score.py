@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stepreward.cli.models import scorer_at
-from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.core.errors import InputError
 from stepreward.core.json_file import plain
 
@@ -27,7 +27,8 @@ def score(
     record: RecordFlag = None,
     calibrator: CalibratorFlag = None,
     answers: AnswersFlag = 1,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    device: DeviceFlag = "cpu",
+    dtype: DtypeFlag = "",
     strict: Annotated[
         bool, typer.Option(help="Stop at the first bad row instead of reporting it and going on.")
     ] = False,
@@ -36,7 +37,7 @@ def score(
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
-    scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers))
+    scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers, dtype))
     source = data if data is not None else Path("standard input")
     bad = 0
     for number, line in _lines(data):

@@ -15,7 +15,7 @@ from rich.table import Table
 from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
 from stepreward.cli.parts import CacheFlag, CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
 from stepreward.cli.progress import StageProgress
-from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate as aggregates
@@ -72,7 +72,8 @@ def search(
     record: RecordFlag = None,
     calibrator: CalibratorFlag = None,
     answers: AnswersFlag = 1,
-    device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
+    device: DeviceFlag = "cpu",
+    dtype: DtypeFlag = "",
     cache_memory: CacheFlag = "auto",
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens generated for a problem; the best so far is its answer.")
@@ -105,7 +106,7 @@ def search(
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
     chosen, judge = searches[method], grader_by_name(grader)
-    recipe = recipe_of(like, record, calibrator, answers, needed=bool(model))
+    recipe = recipe_of(like, record, calibrator, answers, dtype, needed=bool(model))
     if not model and (compare or method not in _WITHOUT_SCORES):
         what = "a comparison" if compare else method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")

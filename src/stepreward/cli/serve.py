@@ -13,7 +13,7 @@ import uvicorn
 
 from stepreward.cli.inputs import GRADERS, grader_by_name
 from stepreward.cli.parts import CacheFlag, CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
-from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
@@ -58,7 +58,8 @@ def serve(
     record: RecordFlag = None,
     calibrator: CalibratorFlag = None,
     answers: AnswersFlag = 1,
-    device: Annotated[str, typer.Option(help="Torch device of the reward model.")] = "cpu",
+    device: DeviceFlag = "cpu",
+    dtype: DtypeFlag = "",
     cache_memory: CacheFlag = "auto",
     running: Annotated[int, typer.Option(min=1, help="Requests worked on at once.")] = Limits.running,
     concurrency: Annotated[
@@ -81,7 +82,7 @@ def serve(
     """
     if not model and policy is None:
         raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
-    recipe = recipe_of(like, record, calibrator, answers, needed=bool(model))
+    recipe = recipe_of(like, record, calibrator, answers, dtype, needed=bool(model))
     method = method or ("beam" if model else "majority")
     (own,) = read_settings(settings or [], searches[method])
     known = _keys(keys)

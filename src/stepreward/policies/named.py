@@ -21,7 +21,7 @@ _HTTP_SETTINGS: dict[str, type] = {
 _HTTP_CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
 
 
-def policy_at(source: str, *, concurrency: int = 16, raw: bool = False) -> Policy:
+def policy_at(source: str, *, concurrency: int = 16, raw: bool = False, dtype: str = "") -> Policy:
     """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
 
     Settings of the server's policy may follow: `URL#MODEL?endpoint=completions&temperature=0.7`. Its API key is read
@@ -31,6 +31,7 @@ def policy_at(source: str, *, concurrency: int = 16, raw: bool = False) -> Polic
         source: the name.
         concurrency: most requests under way at once to a server.
         raw: send prompts as bare text, without a chat template.
+        dtype: of a model loaded here; its own choice where empty.
 
     Raises:
         InputError: an address without a model, or a setting that does not fit.
@@ -41,7 +42,7 @@ def policy_at(source: str, *, concurrency: int = 16, raw: bool = False) -> Polic
     if source.startswith(VLLM):
         return VllmPolicy.load(source, **bare)
     if not source.startswith(("http://", "https://")):
-        local: Policy = optional("stepreward.policies.local").LocalPolicy.load(source, **bare)
+        local: Policy = optional("stepreward.policies.local").LocalPolicy.load(source, dtype=dtype or "auto", **bare)
         return local
     url, _, model = source.partition("#")
     if not model:

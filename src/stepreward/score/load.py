@@ -22,6 +22,7 @@ from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import RECORD_FILE, EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.memory import CacheSize
+from stepreward.score.places import device_of, dtype_of, saved_dtype
 from stepreward.score.public import load_public, load_tokenizer
 from stepreward.score.served import Endpoint, ServedScorer
 from stepreward.score.tool_equations import ToolScorer
@@ -46,8 +47,8 @@ def load(
     record: EncoderRecord | None = None,
     head: Head | None = None,
     reference: str | Path = "",
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
     cache_bytes: int | str | CacheSize = 0,
     calibrated: bool = True,
 ) -> Loaded:
@@ -65,18 +66,20 @@ def load(
         record: encoder record, in place of the row's or the checkpoint's own.
         head: where labels come from, in place of the row's.
         reference: the reference model of an implicit score, in place of the row's.
-        device: torch device.
-        dtype: of the weights.
+        device: torch device; `auto` is CUDA where there is one. A server or an engine chooses its own, and its dtype.
+        dtype: of the weights, such as `bfloat16`, which halves their memory and that of the cache; `auto` is what the
+            checkpoint was saved in, and float32 on a CPU.
         cache_bytes: memory for the keys and values of growing trees between calls, so that a search pays for new tokens
             only: bytes, a text such as `2GiB`, or `auto`: half of what is free on a CUDA device, a quarter of free RAM,
             at most 16 GiB. 0 keeps none.
         calibrated: map scores by the calibrator in the checkpoint's folder, where there is one.
 
     Raises:
-        InputError: a recipe is given for a scorer that has no weights.
+        InputError: a recipe is given for a scorer that has no weights, or the device is not here.
         ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
-        UnknownNameError: no row is called `like`.
+        UnknownNameError: no row is called `like`, or there is no such device or dtype.
     """
+    place, numbers = device_of(device), dtype_of(dtype)
     if name in WITHOUT_MODEL:
         if like or record or head or reference:
             raise InputError(f"{name!r} has no weights, and no recipe to follow", remedy="leave like and record out")
@@ -86,7 +89,11 @@ def load(
     if str(name).startswith(VLLM):
         return start(str(name).removeprefix(VLLM), _encoder(str(name).removeprefix(VLLM), like, record))
     folder = find(name)
-    scorer = _bare(name, folder, like, record, head, reference, device, dtype, cache_bytes)
+    numbers = numbers or saved_dtype(folder, place)
+    scorer = _bare(name, folder, like, record, head, reference, str(place), numbers, cache_bytes)
+    if numbers != torch.float32:
+        # Scores of other numbers are other scores, to a cache of answers too.
+        scorer.name += f" in {str(numbers).removeprefix('torch.')}"
     kept = folder / CALIBRATOR_FILE
     return CalibratedScorer(scorer, read_calibrator(kept)) if calibrated and kept.is_file() else scorer
 

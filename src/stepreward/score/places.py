@@ -37,28 +37,26 @@ def device_of(name: str | torch.device) -> torch.device:
     return device
 
 
-def dtype_of(name: str | torch.dtype, device: torch.device, folder: Path) -> torch.dtype:
-    """The numbers of a model's weights: float32, bfloat16, float16, or `auto`.
-
-    `auto` is float32 on a CPU, and elsewhere what the checkpoint says that it was saved in, float32 if it does not.
+def dtype_of(name: str | torch.dtype) -> torch.dtype | None:
+    """The numbers of a model's weights by name: float32, bfloat16 or float16; None for `auto`, see `saved_dtype`.
 
     Raises:
         InputError: torch has such numbers, but no model is run in them.
         UnknownNameError: there are no such numbers.
     """
     if isinstance(name, torch.dtype):
-        if name not in DTYPES.values() and name is not torch.float64:
+        if not name.is_floating_point or name.itemsize < 2:
             raise InputError(f"no model is run in {name}", remedy=f"pass {', '.join(DTYPES)} or {AUTO}")
         return name
-    if name == AUTO:
-        return torch.float32 if device.type == "cpu" else _saved(folder)
-    if name not in DTYPES:
+    if name not in (*DTYPES, AUTO):
         raise UnknownNameError("dtype", name, [*DTYPES, AUTO])
-    return DTYPES[name]
+    return DTYPES.get(name)
 
 
-def _saved(folder: Path) -> torch.dtype:
-    """What a checkpoint, or its adapter's base, says that it was saved in."""
+def saved_dtype(folder: Path, device: torch.device) -> torch.dtype:
+    """What `auto` is: float32 on a CPU, else what a checkpoint or its adapter's base says that it was saved in."""
+    if device.type == "cpu":
+        return torch.float32
     config = read_json(folder / "config.json")
     base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not config and base:
