@@ -116,7 +116,8 @@ def split(items: Sequence[Comparison], name: str = "v") -> list[Row]:
     """What the literal readings see of comparisons."""
     rows = []
     for item in items:
-        both = list(zip(item.preferred, item.scores[name], strict=True))
+        totals = [math.prod(row) for row in item.step_scores[name]] if name in item.step_scores else item.scores[name]
+        both = list(zip(item.preferred, totals, strict=True))
         best = max(item.preferred)
         rows.append(
             {
@@ -189,7 +190,7 @@ def of_comparisons(rng: np.random.Generator, n: int) -> Iterator[Found]:
     subsets = [name for members in SECTIONS.values() for name in members]
     one = comparisons(rng, n, 1, 1, subsets)
     yield "pairs", RANDOM, measured("pairs", one), literal.pairs(split(one))
-    yield "tool-comp", RANDOM, measured("tool-comp", one), literal.pairs(split(one))
+    yield "tool-comp", RANDOM, measured("tool-comp", one), literal.tool_comp(split(one))
     yield "reward-bench", RANDOM, measured("reward-bench", one), literal.reward_bench(split(one), SECTIONS)
     tongues = [
         replace(row, meta={"language": tongue})
@@ -290,8 +291,8 @@ def of_real_verifiers() -> Iterator[Found]:
             ours = measured("process-bench", mine, name, threshold=threshold)
             yield "process-bench", f"{name}, threshold {how}", ours, literal.process_bench(plain(mine, name), threshold)
     judged = list(read_comparisons(DATA / "rewardmath" / "rewardmath_scores.jsonl.gz", strict=True))
-    for name in sorted({name for one in judged for name in one.scores}):
-        rated = [one for one in judged if name in one.scores]
+    for name in sorted({name for one in judged for name in (*one.scores, *one.step_scores)}):
+        rated = [one for one in judged if name in one.scores or name in one.step_scores]
         yield "rewardmath", name, measured("rewardmath", rated, name), literal.rewardmath(split(rated, name))
     pool = list(read(DATA / "bon_pools" / "gsm8k_scores.jsonl.gz", strict=True))[: 32 * 200]
     for name in ("qwen_prm", "skywork_prm", "math_shepherd"):

@@ -186,6 +186,12 @@ def pairs(rows: Sequence[Row]) -> Numbers:
     return {"accuracy": mean(min(row["good"]) > max(row["bad"]) for row in rows)}
 
 
+def tool_comp(rows: Sequence[Row]) -> Numbers:
+    """ToolComp: a win 1, a tie 1/2, a loss 0."""
+    won = [1.0 if row["good"][0] > row["bad"][0] else 0.5 if row["good"][0] == row["bad"][0] else 0.0 for row in rows]
+    return {"accuracy": mean(won)}
+
+
 def reward_bench(rows: Sequence[Row], sections: Mapping[str, Sequence[str]]) -> Numbers:
     """RewardBench: subsets weighted by size, mathematics as 984."""
     right = {name: (len(part), pairs(part)["accuracy"]) for name, part in by(rows, "subset").items()}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from stepreward.cli.benchmark import Recorded, by_recipe
+from stepreward.core.catalog import bench as benchmarks
+from stepreward.core.flows import Score, Scored
+from stepreward.score.record import EncoderRecord
 from tests.cli.running import invoke, refused
 
 
@@ -75,3 +80,52 @@ def test_what_cannot_be_measured_is_one_clear_error(
     bench: Path, flags: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert message in refused(f"evaluate --data {bench} {flags}", capsys, monkeypatch)
+
+
+PUBLISHED = Path(__file__).parents[1] / "formats" / "examples"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "metric"),
+    [
+        ("web-reward-bench", "mrr"),
+        ("web-prm-bench", "best_of_n_accuracy"),
+        ("tool-comp", "accuracy"),
+        ("mp-bench", "prm_score"),
+    ],
+)
+def test_a_benchmark_reads_its_published_file(benchmark: str, metric: str) -> None:
+    line = f"evaluate --benchmark {benchmark} --data {PUBLISHED / benchmark}.jsonl --scorer length --json"
+    made = json.loads(invoke(line))
+    assert made["rows"] == 2
+    assert 0 <= made["scorers"]["length"]["metrics"][metric]["value"] <= 1
+
+
+def test_recorded_step_scores_follow_the_flag_or_the_setting(tmp_path: Path) -> None:
+    """Totals by product .25 and .25 against .5: a third place. By min .5 against .25 and .5: a tie, second place."""
+    path = PUBLISHED / "rewardmath-scores.jsonl"
+    line = f"evaluate --benchmark rewardmath --data {path} --scorer verifier --json"
+    for flags, mrr in (("", 1 / 3), ("--aggregate min", 1 / 2), ("--set aggregate=min", 1 / 2)):
+        made = json.loads(invoke(f"{line} {flags}"))["scorers"]["verifier"]["metrics"]
+        assert made["mrr"]["value"] == pytest.approx(mrr)
+
+
+def test_preferences_become_comparisons_and_give_the_same_numbers(tmp_path: Path) -> None:
+    out = tmp_path / "mine.jsonl"
+    invoke(f"convert {PUBLISHED / 'reward-bench.jsonl'} {out} --to comparisons")
+    line = "evaluate --benchmark reward-bench --scorer length --json --data"
+    first, second = (json.loads(invoke(f"{line} {path}")) for path in (PUBLISHED / "reward-bench.jsonl", out))
+    assert first["scorers"] == second["scorers"]
+
+
+def test_a_checkpoint_brings_its_own_aggregation_where_whole_solutions_are_compared() -> None:
+    class Checkpoint:
+        name, batch_size, record = "m", 1, EncoderRecord(aggregation="mean", threshold=0.3)
+
+        def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+            return []
+
+    assert by_recipe(Checkpoint(), benchmarks["reward-bench"]) == {"aggregate": "mean"}
+    assert by_recipe(Checkpoint(), benchmarks["web-reward-bench"]) == {}  # the last step alone tells candidates apart
+    assert by_recipe(Checkpoint(), benchmarks["mr-score"]) == {"threshold": 0.3}
+    assert by_recipe(Recorded("v"), benchmarks["reward-bench"]) == {}

@@ -27,13 +27,13 @@ from .examples import EXAMPLES, FOLDER
 JOINED = frozenset({"pool", "process-bench-scores"})
 """Formats of two files; their examples are rows as joined."""
 LOSSLESS = (
-    "actprm", "bigbench-mistake", "er-prm", "implicit-prm", "masprm", "math-shepherd", "mr-gsm8k", "openr", "openrlhf",
-    "prm-bench", "process-bench", "rlhflow", "scan", "socratic-prm-bench", "trl", "unprm", "visual-process-bench",
-    "who-and-when",
+    "actprm", "bigbench-mistake", "comparisons", "er-prm", "implicit-prm", "masprm", "math-shepherd", "mp-bench",
+    "mr-gsm8k", "openr", "openrlhf", "prm-bench", "process-bench", "rlhflow", "scan", "socratic-prm-bench", "trl",
+    "unprm", "visual-process-bench", "who-and-when",
 )  # fmt: skip
 """Formats whose rows come back as they were, options permitting."""
-MIXED = frozenset({"mr-gsm8k"})
-"""Formats with a column of numbers and texts, which Parquet cannot hold."""
+MIXED = frozenset({"comparisons", "mr-gsm8k"})
+"""Formats with a column of several types, as texts and lists, which Parquet cannot hold where they meet."""
 ALONE = sorted(set(EXAMPLES) - JOINED)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

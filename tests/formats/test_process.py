@@ -218,13 +218,12 @@ def test_agents_observations_are_context() -> None:
     assert (who.meta["mistake_agent"], who.meta["subset"], who.trajectory.outcome) == ("Coder", "Hand-Crafted", 0.0)
 
 
-def test_rewardmath_scores_are_aggregated_by_name() -> None:
+def test_rewardmath_keeps_scores_of_solutions_and_of_steps() -> None:
     (item,) = items("rewardmath-scores")
     assert isinstance(item, Comparison)
     assert item.preferred == (1.0, 0.0, 0.0)
-    assert item.scores == {"judge": (9.0, 8.0, 8.0), "verifier": (0.25, 0.25, 0.5)}  # products of step scores
-    assert items("rewardmath-scores", aggregation="min")[0].scores["verifier"] == (0.5, 0.25, 0.5)
-    assert item.meta["step_scores"]["verifier"] == [[0.5, 0.5], [0.25], [0.5, 1.0]]
+    assert item.scores == {"judge": (9.0, 8.0, 8.0)}
+    assert [row.tolist() for row in item.step_scores["verifier"]] == [[0.5, 0.5], [0.25], [0.5, 1.0]]
     (pair,) = items("rewardmath-pairs")
     assert (pair.preferred, len(pair.candidates[1])) == ((0.0, 1.0), 2)
     assert [candidate.outcome for candidate in pair.candidates] == [0.0, 1.0]

@@ -21,7 +21,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.evaluate.published import published
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import RecordedScorer
+from stepreward.evaluate.scoring import NEXT_STEP, RecordedScorer
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.report import percent
 from stepreward.score.calibrated import CalibratedScorer
@@ -64,15 +64,15 @@ def measure(
         kinds = {Comparison: "comparisons of candidates", Annotated: "solutions"}
         what = f"{benchmark} needs {kinds[wanted]}, and {kinds[type(alien)]} are among these rows"
         raise InputError(what, source=data, remedy="choose another benchmark or --format")
-    recorded = list(dict.fromkeys(name for item in items for name in item.scores))
+    recorded = list(dict.fromkeys(name for item in items for name in _recorded_of(item)))
     names = list(scorers) or recorded
     if not names:
         raise InputError("the rows hold no scores", source=data, remedy="pass --scorer: tool, length, or a checkpoint")
     made = {}
     for name in names:
-        mine = [item for item in items if name in item.scores] if name in recorded else items
+        mine = [item for item in items if name in _recorded_of(item)] if name in recorded else items
         scorer = _scorer(name, mine, device, recipe, recorded=name in recorded)
-        own = {**_by_recipe(scorer, method), **settings}
+        own = {**by_recipe(scorer, method), **settings}
         result: BenchResult = method.take({"scorer": scorer, "data": mine}, **own)
         made[name] = result.to_json() | {"rows": len(mine)}
     printed = [
@@ -82,18 +82,30 @@ def measure(
     return {"benchmark": benchmark, "rows": len(items), "scorers": made, "published": printed}
 
 
-def _by_recipe(scorer: Scorer, method: Method[..., Any]) -> dict[str, Any]:
-    """The threshold that a checkpoint's recipe names, where the protocol states a number of its own.
+def _recorded_of(item: Annotated | Comparison) -> list[str]:
+    """The names of the scorers whose scores a row holds."""
+    return [*item.scores, *(item.step_scores if isinstance(item, Comparison) else ())]
 
-    Scores of some are no probabilities: at 1/2 a difference of two is no even chance. Calibrated ones are again.
+
+def by_recipe(scorer: Scorer, method: Method[..., Any]) -> dict[str, Any]:
+    """What a checkpoint's recipe says of its scores, where the protocol only states a default of its own.
+
+    The threshold: scores of some are no probabilities, at 1/2 a difference of two is no even chance; calibrated ones
+    are again. The aggregation: how it makes one number of a whole solution's scores. Where candidates share all steps
+    but the last, the last score alone tells them apart, and the protocol's stays.
     """
-    record = None if isinstance(scorer, CalibratedScorer) else getattr(scorer, "record", None)
-    if record is None or method.settings.get("threshold") is None:
+    record = getattr(scorer, "record", None)
+    if record is None:
         return {}
-    return {"threshold": record.threshold}
+    made: dict[str, Any] = {}
+    if method.settings.get("threshold") is not None and not isinstance(scorer, CalibratedScorer):
+        made["threshold"] = record.threshold
+    if "aggregate" in method.settings and method.name not in NEXT_STEP:
+        made["aggregate"] = record.aggregation
+    return made
 
 
-class _Recorded:
+class Recorded:
     """Stands for candidates' recorded scores, which benchmarks of comparisons read by name."""
 
     batch_size = 1
@@ -111,7 +123,7 @@ def _scorer(
 ) -> Scorer:
     if recorded:
         solutions = [item for item in items if isinstance(item, Annotated)]
-        return RecordedScorer(solutions, name) if solutions else _Recorded(name)
+        return RecordedScorer(solutions, name) if solutions else Recorded(name)
     return scorer_at(name, device, recipe)
 
 

@@ -66,12 +66,17 @@ def evaluate(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Steps below it are wrong; left out: chosen on the share --tune."),
+        typer.Option(help="Steps below it are wrong; left out: chosen on the share --tune."),
     ] = None,
     tune: Annotated[
         float, typer.Option(min=0.05, max=0.9, help="Share of the problems on which the threshold is chosen.")
     ] = 0.5,
-    aggregate: Annotated[str, typer.Option(help=f"Total of a solution: {choices(aggregates)}.")] = "min",
+    aggregate: Annotated[
+        str,
+        typer.Option(
+            help=f"Total of a solution: {choices(aggregates)}. Left out: min, or what checkpoint or benchmark state."
+        ),
+    ] = "",
     grader: Annotated[
         str,
         typer.Option(help=f"Who reads answers and outcomes that the rows do not state: {', '.join(GRADERS)}."),
@@ -110,7 +115,11 @@ def evaluate(
         return
     if benchmark:
         protocol = bench[benchmark]
-        given = [*shortcut(protocol, "--threshold", threshold, "threshold"), *(settings or ())]
+        given = [
+            *shortcut(protocol, "--threshold", threshold, "threshold"),
+            *shortcut(protocol, "--aggregate", aggregate or None, "aggregate"),
+            *(settings or ()),
+        ]
         (own,) = read_settings(given, protocol)
         names = [*(scorer or ()), *([model] if model is not None else ())]
         with blamed_on_settings(protocol):
@@ -121,7 +130,10 @@ def evaluate(
         return
     if scorer or settings:
         raise InputError("--scorer and --set belong to --benchmark", remedy="name a benchmark, or drop them")
+    aggregate = aggregate or "min"
     aggregates[aggregate]
+    if threshold is not None and not np.isfinite(threshold):
+        raise InputError(f"--threshold must be a finite number, got {threshold}")
     judge = grader_by_name(grader) if grader else None
     items = list(read_solutions(data, form, given=read_option or (), strict=strict))
     if judge is not None:

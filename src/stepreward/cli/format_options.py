@@ -62,6 +62,8 @@ def _value(name: str, text: str, hint: Any) -> Any:
             return text
         if kind is bool and text.lower() in _BOOLEANS:
             return _BOOLEANS[text.lower()]
+        if kind is int and re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+            return int(text)
         if kind is float and (number := _number(text)) is not None:
             return number
         if kind is str:
@@ -81,4 +83,6 @@ def _number(text: str) -> float | None:
 def _shown(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(get_args(kind))
-    return {bool: "true or false", float: "a number", str: "text", type(None): "none"}.get(kind, str(kind))
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "none"}.get(
+        kind, str(kind)
+    )

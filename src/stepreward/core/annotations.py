@@ -66,6 +66,9 @@ class Comparison:
     """Recorded score of each candidate by name of the scorer."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Anything else of the row; JSON values only."""
+    step_scores: Mapping[str, tuple[Floats, ...]] = field(default_factory=dict)
+    """Recorded scores of each candidate's steps by name of the scorer, which an aggregation makes one; a recorded text
+    may have been cut into other steps than the candidate's."""
 
     def __post_init__(self) -> None:
         if len(self.candidates) != len(self.preferred):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,11 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
 from stepreward.core.metrics import ragged
-from stepreward.core.statistics import Estimate, proportion
-from stepreward.evaluate.comparisons import pairs
+from stepreward.core.statistics import Estimate, bootstrap, proportion
+from stepreward.evaluate.comparisons import preferred_and_others
 from stepreward.evaluate.counts import drawn, interval, ratio
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import rows_by, step_scores
+from stepreward.evaluate.scoring import rows_by, rows_of_subsets, step_scores
 
 NEAR = 5
 """Steps by which a blamed step may miss in the tolerant accuracy."""
@@ -139,19 +138,30 @@ def _first(marked: NDArray[np.bool_]) -> NDArray[np.int64]:
 @bench.method(
     "tool-comp",
     paper="arXiv:2501.01290",
-    equation="step-wise accuracy",
-    note="a reward model scores both steps; the paper's judges see the two in both orders. ToolPRMBench alike",
+    equation="step-wise accuracy; inference/llm_as_judge_inference.py of the authors",
+    note="a reward model scores both steps; the paper's judges see the two in both orders. ToolPRMBench "
+    "(arXiv:2601.12294) alike",
 )
 def tool_comp(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "last", seed: int = 0) -> BenchResult:
-    """How often the better of two next steps after the same history has the higher score.
+    """How often the better of two next steps after the same history has the higher score; a tie is half.
 
     Args:
         scorer: whose scores are measured.
-        data: comparisons whose candidates share all steps but the last.
+        data: comparisons whose candidates share all steps but the last; `subset` tells plans from steps.
         aggregate: how a candidate's step scores become one; the last step's alone by default.
         seed: of the bootstrap over comparisons.
 
     Raises:
         InputError: there is no comparison, or one prefers all candidates alike.
     """
-    return replace(pairs(scorer, data, aggregate=aggregate, seed=seed), benchmark="tool-comp")
+    split = preferred_and_others(data, scorer, aggregate)
+    won = np.array([(good.min() > bad.max()) + (good.min() == bad.max()) / 2 for good, bad in split])
+    key = Key.seed(seed).fold("tool-comp")
+    return BenchResult(
+        "tool-comp",
+        "accuracy",
+        {"accuracy": bootstrap(won, key)},
+        "A comparison counts 1 if the better step scores higher, 1/2 if both score alike, else 0. Intervals: bootstrap "
+        "over comparisons.",
+        {name: {"accuracy": bootstrap(won[rows], key.fold(name))} for name, rows in rows_of_subsets(data).items()},
+    )

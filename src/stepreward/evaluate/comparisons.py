@@ -58,6 +58,16 @@ def _scores(scorer: Scorer, data: Sequence[Comparison], aggregate: str) -> list[
     return candidate_scores(scorer, data, aggregate)
 
 
+def preferred_and_others(data: Sequence[Comparison], scorer: Scorer, aggregate: str) -> list[tuple[Floats, Floats]]:
+    """The scores of each comparison's preferred candidates, and of its others.
+
+    Raises:
+        InputError: there is no comparison, or one prefers all candidates alike.
+    """
+    scores = _scores(scorer, data, aggregate)
+    return [_best_and_worst(item, row) for item, row in zip(data, scores, strict=True)]
+
+
 def _strict(data: Sequence[Comparison], scores: Sequence[Floats]) -> Floats:
     """(G,) 1 where every preferred candidate outscores every other."""
     split = [_best_and_worst(item, row) for item, row in zip(data, scores, strict=True)]
@@ -230,8 +240,7 @@ def one_to_many(
         aggregate: how the scores of a candidate's steps become one.
         seed: of the bootstrap over problems.
     """
-    scores = _scores(scorer, data, aggregate)
-    split = [_best_and_worst(item, row) for item, row in zip(data, scores, strict=True)]
+    split = preferred_and_others(data, scorer, aggregate)
     # Equal scores rank above the right solution.
     rank = np.array([1 + int((bad >= good.max()).sum()) for good, bad in split])
     tied = np.array([float(good.max() >= bad.max()) for good, bad in split])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,11 @@ from stepreward.core.flows import Score, Scored, Scorer
 from stepreward.core.metrics import ragged
 
 Floats = NDArray[np.float64]
+Name = TypeVar("Name", bound=Hashable)
 AT_ONCE = 256
 """Solutions given to a scorer in one call."""
+NEXT_STEP = frozenset({"tool-comp", "web-prm-bench", "web-reward-bench"})
+"""Benchmarks of next steps: candidates share all steps but the last, whose score alone is compared."""
 
 
 class RecordedScorer:
@@ -63,31 +67,58 @@ def step_scores(scorer: Scorer, data: Sequence[Annotated]) -> Floats:
 def candidate_scores(scorer: Scorer, data: Sequence[Comparison], aggregation: str) -> list[Floats]:
     """(k,) one score for each candidate of each comparison: recorded under the scorer's name, or asked for.
 
+    Step scores become one by `aggregation`, recorded ones like those asked for; a score recorded for a whole candidate
+    stays what it is. What stands in several comparisons is asked once.
+
     Args:
         scorer: any scorer.
         data: comparisons.
         aggregation: how the scores of a candidate's steps become one, by its registered name.
+
+    Raises:
+        UnknownNameError: no such aggregation.
     """
-    if all(scorer.name in item.scores for item in data):
-        return [np.array(item.scores[scorer.name], np.float64) for item in data]
-    questions = [Score(item.problem, one.steps) for item in data for one in item.candidates]
-    rows = ragged([answer.scores for part in _parts(questions) for answer in scorer.score_many(part)])
-    totals = aggregates[aggregation].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
+    if all(scorer.name in item.scores or scorer.name in item.step_scores for item in data):
+        return [_recorded(item, scorer.name, aggregation) for item in data]
+    asked: dict[object, int] = {}
+    questions: list[Score] = []
+    places: list[int] = []
+    for item in data:
+        for one in item.candidates:
+            same = (item.problem.id, item.problem.text, one.steps)
+            places.append(asked.setdefault(same, len(asked)))
+            if len(asked) > len(questions):
+                questions.append(Score(item.problem, one.steps))
+    rows = [answer.scores for part in _parts(questions) for answer in scorer.score_many(part)]
+    totals = _totals(rows, aggregation)[places]
     return np.split(totals, np.cumsum([len(item.candidates) for item in data])[:-1])
+
+
+def _recorded(item: Comparison, name: str, aggregation: str) -> Floats:
+    if name in item.step_scores:
+        return _totals(item.step_scores[name], aggregation)
+    return np.array(item.scores[name], np.float64)
+
+
+def _totals(rows: Sequence[Floats], aggregation: str) -> Floats:
+    scores = ragged(rows)
+    made: Floats = aggregates[aggregation].take({"scores": np.nan_to_num(scores), "mask": ~np.isnan(scores)})
+    return made
 
 
 def rows_by(data: Sequence[Annotated | Comparison], name: str) -> dict[str, list[int]]:
     """Places of the rows of each category, which `meta` names; "" where it does not."""
-    return _places([str(item.meta.get(name, "")) for item in data])
+    return places([str(item.meta.get(name, "")) for item in data])
 
 
 def rows_of_subsets(data: Sequence[Comparison]) -> dict[str, list[int]]:
     """Places of the comparisons of each subset."""
-    return _places([item.subset for item in data])
+    return places([item.subset for item in data])
 
 
-def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = defaultdict(list)
+def places(names: Sequence[Name]) -> dict[Name, list[int]]:
+    """Where each name stands, in the order of first appearance."""
+    rows: dict[Name, list[int]] = defaultdict(list)
     for row, name in enumerate(names):
         rows[name].append(row)
     return dict(rows)

@@ -121,7 +121,7 @@ def mp_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
 
     Args:
         scorer: whose scores are measured.
-        data: solutions with labels; `meta["paradigm"]` names the paradigm.
+        data: solutions with labels; `meta["paradigm"]`, or else `meta["subset"]`, names the paradigm.
         threshold: steps scored above it are held valid.
         seed: of the bootstrap over solutions.
 
@@ -132,7 +132,8 @@ def mp_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
         "Steps scored above the threshold are held valid; counts are pooled over the solutions of a paradigm. Step "
         "correctness is quoted by PRMScore, search by F1 and Matthews' correlation."
     )
-    return _pooled("mp-bench", "prm_score", "paradigm", protocol, scorer, data, threshold, seed)
+    by = "paradigm" if any(item.meta.get("paradigm") for item in data) else "subset"
+    return _pooled("mp-bench", "prm_score", by, protocol, scorer, data, threshold, seed)
 
 
 def _pooled(

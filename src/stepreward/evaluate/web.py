@@ -16,7 +16,7 @@ from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate, bootstrap
 from stepreward.evaluate.counts import drawn, interval
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, candidate_scores, rows_of_subsets
+from stepreward.evaluate.scoring import Floats, candidate_scores, places, rows_of_subsets
 
 
 @bench.method(
@@ -74,15 +74,16 @@ def _measured(rank: Floats, tasks: NDArray[np.int64], key: Key) -> dict[str, Est
     "web-prm-bench",
     paper="arXiv:2601.21872",
     equation="pairwise and best-of-N accuracy",
-    note="one right action against four; the paper's judges see pairs, a reward model scores all five. Averages are "
-    "over steps, environments are groups",
+    note="one right action against four, in one comparison or, as published, in a pair each; the paper's judges see "
+    "pairs, a reward model scores all five. Averages are over steps, environments are groups",
 )
 def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "last", seed: int = 0) -> BenchResult:
     """Whether the right next action of a web agent outscores each wrong one, and whether it outscores them all.
 
     Args:
         scorer: whose scores are measured.
-        data: one comparison a step, with one preferred candidate; `subset` names the environment.
+        data: comparisons with one preferred candidate, those of one problem being one step; `subset` names the
+            environment.
         aggregate: how the scores of a candidate's steps become one; the last is the action in question.
         seed: of the bootstrap, over steps.
 
@@ -90,7 +91,9 @@ def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str 
         InputError: there is no comparison, or one has not exactly one preferred candidate.
     """
     parts = _against(data, candidate_scores(scorer, data, aggregate) if data else [])
-    shares = np.array([[float((good > bad).mean()), float((good > bad).all())] for good, bad in parts])
+    states = places([(item.subset, item.problem.id) for item in data])
+    won = [np.concatenate([parts[at][0] > parts[at][1] for at in rows]) for rows in states.values()]
+    shares = np.array([[float(one.mean()), float(one.all())] for one in won])
     key = Key.seed(seed).fold("web-prm-bench")
 
     def measured(rows: Sequence[int], fold: Key) -> dict[str, Estimate]:
@@ -100,10 +103,10 @@ def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str 
     return BenchResult(
         "web-prm-bench",
         "best_of_n_accuracy",
-        measured(range(len(data)), key),
+        measured(range(len(states)), key),
         "pairwise_accuracy is the share of wrong actions that score below the right one, best_of_n_accuracy the share "
         "of steps where all do; ties are wrong. Intervals: bootstrap over steps.",
-        {name: measured(rows, key.fold(name)) for name, rows in rows_of_subsets(data).items()},
+        {name: measured(rows, key.fold(name)) for name, rows in places([of for of, _ in states]).items()},
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from stepreward.core.errors import InputError
 from stepreward.core.tool_calls import ANSWERS, CALLS, parsed, spelled
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Message, Problem, Step
 from stepreward.formats.rows import Row, shown
 
 Reasoning = Literal["keep", "drop"]
@@ -238,6 +238,29 @@ def episode(
     more = {**(meta or {}), **({"images": list(seen)} if seen else {})}
     made = Problem(name, asked or "", reference=reference, meta=more)
     return made, tuple(step_of(turn, agent=agent, reasoning=reasoning) for turn in turns[start:])
+
+
+def prompt_of(value: object, name: str) -> str | tuple[Message, ...]:
+    """A prompt as text or messages.
+
+    Raises:
+        InputError: it is neither, or empty.
+    """
+    if isinstance(value, str) and value:
+        return value
+    messages = list_of_messages(value, name)
+    return tuple({"role": turn.role, "content": turn.said} for turn in turns_of(messages))
+
+
+def answer_of(value: object, name: str) -> str:
+    """An answer as text; a list of messages ends with it.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    return turns_of(list_of_messages(value, name))[-1].said
 
 
 def outcome_of(value: object, name: str, scale: float = 1.0) -> float:

@@ -10,26 +10,11 @@ from stepreward.core.annotations import Comparison
 from stepreward.core.errors import InputError
 from stepreward.core.types import Message, Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.messages import episode, list_of_messages, turns_of
+from stepreward.formats.messages import answer_of, episode, list_of_messages, prompt_of, turns_of
 from stepreward.formats.rows import Row, need, rest_of, shown
 
 RM_BENCH = 3
 """Styles of each answer in RM-Bench, plainest first."""
-
-
-def _prompt(value: object, name: str) -> str | tuple[Message, ...]:
-    """A prompt as text or messages."""
-    if isinstance(value, str) and value:
-        return value
-    messages = list_of_messages(value, name)
-    return tuple({"role": turn.role, "content": turn.said} for turn in turns_of(messages))
-
-
-def _answer(value: object, name: str) -> str:
-    """An answer as text; a list of messages ends with it."""
-    if isinstance(value, str):
-        return value
-    return turns_of(list_of_messages(value, name))[-1].said
 
 
 def _compared(
@@ -50,7 +35,8 @@ def _compared(
 
 def is_reward_bench(row: Row) -> bool:
     """Whether a row looks like RewardBench's."""
-    return {"prompt", "chosen", "rejected", "subset"} <= row.keys() and isinstance(row["chosen"], str)
+    its = bool({"chosen_model", "language", "source"} & row.keys())
+    return its and {"prompt", "chosen", "rejected", "subset"} <= row.keys() and isinstance(row["chosen"], str)
 
 
 def read_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
@@ -63,9 +49,9 @@ def read_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
     Raises:
         InputError: a field is missing or of another shape.
     """
-    pair = [_answer(row.get(name), name) for name in ("chosen", "rejected")]
+    pair = [answer_of(row.get(name), name) for name in ("chosen", "rejected")]
     yield _compared(
-        row, number, "reward-bench", _prompt(row.get("prompt"), "prompt"), pair, (1.0, 0.0), subset=row.get("subset"),
+        row, number, "reward-bench", prompt_of(row.get("prompt"), "prompt"), pair, (1.0, 0.0), subset=row.get("subset"),
         own=("prompt", "chosen", "rejected"),
     )  # fmt: skip
 
@@ -86,9 +72,9 @@ def read_reward_bench_2(row: Row, number: int) -> Iterator[Comparison]:
         InputError: a field is missing or of another shape.
     """
     chosen, rejected = need(row, "chosen", list), need(row, "rejected", list)
-    answers = [_answer(text, "chosen") for text in chosen] + [_answer(text, "rejected") for text in rejected]
+    answers = [answer_of(text, "chosen") for text in chosen] + [answer_of(text, "rejected") for text in rejected]
     yield _compared(
-        row, number, "reward-bench-2", _prompt(row.get("prompt"), "prompt"), answers,
+        row, number, "reward-bench-2", prompt_of(row.get("prompt"), "prompt"), answers,
         [1.0] * len(chosen) + [0.0] * len(rejected), subset=row.get("subset"), own=("prompt", "chosen", "rejected"),
         more={"row_id": row.get("id")},
     )  # fmt: skip
@@ -113,9 +99,9 @@ def read_rm_bench(row: Row, number: int) -> Iterator[Comparison]:
     if len(chosen) != RM_BENCH or len(rejected) != RM_BENCH:
         what = f"there must be {RM_BENCH} chosen and {RM_BENCH} rejected answers, got {len(chosen)} and {len(rejected)}"
         raise InputError(what, remedy="drop the row")
-    answers = [_answer(text, "chosen") for text in chosen] + [_answer(text, "rejected") for text in rejected]
+    answers = [answer_of(text, "chosen") for text in chosen] + [answer_of(text, "rejected") for text in rejected]
     yield _compared(
-        row, number, "rm-bench", _prompt(row.get("prompt"), "prompt"), answers, [1.0] * RM_BENCH + [0.0] * RM_BENCH,
+        row, number, "rm-bench", prompt_of(row.get("prompt"), "prompt"), answers, [1.0] * RM_BENCH + [0.0] * RM_BENCH,
         subset=row.get("domain"), own=("prompt", "chosen", "rejected", "domain"),
     )  # fmt: skip
 
@@ -138,9 +124,9 @@ def read_llm_bar(row: Row, number: int) -> Iterator[Comparison]:
     label = need(row, "label", int)
     if label not in (1, 2) or isinstance(label, bool):
         raise InputError(f"'label' must be 1 or 2, got {shown(label)}", remedy="drop the row")
-    pair = [_answer(row.get(name), name) for name in ("output_1", "output_2")]
+    pair = [answer_of(row.get(name), name) for name in ("output_1", "output_2")]
     yield _compared(
-        row, number, "llm-bar", _prompt(row.get("input"), "input"), pair, (float(label == 1), float(label == 2)),
+        row, number, "llm-bar", prompt_of(row.get("input"), "input"), pair, (float(label == 1), float(label == 2)),
         own=("input", "output_1", "output_2", "label"),
     )  # fmt: skip
 
@@ -171,7 +157,7 @@ def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
         raise InputError(f"'{field}' must be from -3 to 3, got {shown(preferred)}", remedy="drop the row")
     worth = (0.5, 0.5) if preferred == 0 else (float(preferred < 0), float(preferred > 0))
     yield _compared(
-        row, number, "help-steer", _prompt(row.get(asked), asked), [_answer(row.get(name), name) for name in names],
+        row, number, "help-steer", prompt_of(row.get(asked), asked), [answer_of(row.get(name), name) for name in names],
         worth, subset=row.get("domain"), own=(*names, asked, "domain"),
     )  # fmt: skip
 
@@ -198,10 +184,10 @@ def read_ultra_feedback(row: Row, number: int, *, score: str = "overall_score") 
         value = one.get(score) if isinstance(one, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"completion {i} needs a number as '{score}', got {shown(value)}", remedy="drop the row")
-        answers.append(_answer(one.get("response"), "response"))
+        answers.append(answer_of(one.get("response"), "response"))
         worth.append(float(value))
     yield _compared(
-        row, number, "ultra-feedback", _prompt(row.get("instruction"), "instruction"), answers, worth,
+        row, number, "ultra-feedback", prompt_of(row.get("instruction"), "instruction"), answers, worth,
         subset=row.get("source"), own=("instruction", "completions", "source"),
         more={"models": [str(one.get("model", "")) for one in completions]},
     )  # fmt: skip
@@ -229,7 +215,7 @@ def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
     asked = tuple({"role": turn.role, "content": turn.said} for turn in talks[0][:shared])
     answers = ["\n".join(turn.said for turn in talk[shared:]) for talk in talks]
     yield _compared(
-        row, number, "ultra-feedback-binarised", asked or _prompt(row.get("prompt"), "prompt"), answers, (1.0, 0.0),
+        row, number, "ultra-feedback-binarised", asked or prompt_of(row.get("prompt"), "prompt"), answers, (1.0, 0.0),
         own=("prompt", "chosen", "rejected", "messages"),
     )  # fmt: skip
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from stepreward.core.annotations import Annotated, Comparison
-from stepreward.core.catalog import aggregate
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
@@ -74,51 +73,46 @@ def is_scores(row: Row) -> bool:
     return {"problem", "solution_reference"} <= row.keys() and bool({"scores", "score"} & row.keys())
 
 
-def read_scores(
-    row: Row, number: int, *, aggregation: str = "product", scorer: str = "recorded"
-) -> Iterator[Comparison]:
+def read_scores(row: Row, number: int, *, scorer: str = "recorded") -> Iterator[Comparison]:
     """Reads the scores that judges gave to one right and several wrong solutions; the texts are not in the file.
 
-    A verifier of steps has a list of scores a solution: they are made one by `aggregation` and kept in
-    `meta["step_scores"]`.
+    A verifier of steps has a list of scores a solution; whoever compares makes them one.
 
     Args:
         row: the row.
         number: its 1-based number; the problem's id.
-        aggregation: how step scores become one, by its registered name; the benchmark takes the product.
         scorer: what to call the judge where the row has one `score` and no name.
 
     Raises:
         InputError: a field is missing, or a judge has not one score a solution.
-        UnknownNameError: no such aggregation.
     """
     writers = need(row, "solution_reference", list)
     given = row.get("scores") if "scores" in row else {scorer: row.get("score")}
     if not isinstance(given, Mapping) or len(writers) < 2:
         raise InputError("'scores' must name judges, and there must be two solutions", remedy="drop the row")
     problem = _problem(row, number)
-    scores, by_step = {}, {}
+    scores: dict[str, tuple[float, ...]] = {}
+    by_step: dict[str, tuple[Floats, ...]] = {}
     for name, values in given.items():
         if not isinstance(values, list) or len(values) != len(writers):
             raise InputError(f"{name} must have {len(writers)} scores, got {shown(values)}", remedy="drop the row")
+        where = f"a score of {name}"
         if any(isinstance(value, list) for value in values):
-            by_step[name] = values
-        scores[name] = tuple(_one(value, aggregation, f"a score of {name}") for value in values)
+            by_step[name] = tuple(_steps(value, where) for value in values)
+        else:
+            scores[name] = tuple(math.nan if value is None else _number(value, where) for value in values)
     candidates = tuple(
         Trajectory(problem, (Step("", meta={"writer": str(writer)}),), outcome=float(writer == CHOSEN))
         for writer in writers
     )
     right = tuple(float(writer == CHOSEN) for writer in writers)
-    yield Comparison(problem, candidates, right, "", scores, {"step_scores": by_step})
+    yield Comparison(problem, candidates, right, "", scores, step_scores=by_step)
 
 
-def _one(value: object, aggregation: str, where: str) -> float:
-    if value is None:
-        return math.nan
-    if not isinstance(value, list):
-        return _number(value, where)
-    numbers = np.array([[_number(one, where) for one in value]])
-    return float(aggregate[aggregation](numbers, np.ones(numbers.shape, dtype=bool))[0])
+def _steps(value: object, where: str) -> Floats:
+    """Step scores of one solution; a number is those of one step, null of none."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return np.array([_number(one, where) for one in values], np.float64)
 
 
 def is_pair(row: Row) -> bool:

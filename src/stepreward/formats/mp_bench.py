@@ -1,0 +1,87 @@
+"""Solutions for MPBench's metrics (arXiv:2503.12505), in a layout of our own: its files could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem
+from stepreward.formats.format import Format
+from stepreward.formats.rows import (
+    Row,
+    annotated,
+    hard_first_error,
+    label_array,
+    need,
+    null_for_nan,
+    raw,
+    rest_of,
+    shown,
+    steps_of,
+    text_or_none,
+)
+
+PARADIGMS = ("step correctness", "reasoning process search")
+_OWN = ("id", "question", "image", "steps", "labels", "answer")
+
+
+def matches(row: Row) -> bool:
+    """Whether a row has the fields of this layout."""
+    return {"question", "steps", "labels", "paradigm"} <= row.keys()
+
+
+def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotated]:
+    """Reads `question`, `steps`, `labels` (1 right, 0 wrong, null unknown), `paradigm`, and `image`, `answer` and `id`.
+
+    This is no layout of the authors': write your copy of MPBench so; the last three fields may be left out. `paradigm`
+    is "step correctness" or "reasoning process search"; the third, answer aggregation, is several graded solutions of a
+    problem, which `best-of-n` measures.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `id`.
+        separator: put at the end of each step.
+
+    Raises:
+        InputError: a field is missing, a label is outside [0, 1], or the paradigm is none.
+    """
+    if row.get("paradigm") not in PARADIGMS:
+        what = f"'paradigm' must be {' or '.join(map(repr, PARADIGMS))}, got {shown(row.get('paradigm'))}"
+        raise InputError(what, remedy="name the paradigm that the row is of")
+    steps = steps_of(row.get("steps"), separator)
+    labels = label_array(row.get("labels"), len(steps))
+    images = row.get("image")
+    listed = [images] if isinstance(images, str) else images
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(one, str) for one in listed)):
+        raise InputError(f"'image' must be a path or a list of them, got {shown(images)}", remedy="or leave it out")
+    problem = Problem(
+        str(row.get("id", f"mp-bench-{number}")), need(row, "question"), reference=text_or_none(row.get("answer")),
+        meta={"images": listed} if listed else {},
+    )  # fmt: skip
+    first = None if np.isnan(labels).any() else hard_first_error(labels)
+    yield annotated(problem, steps, labels, "mp-bench annotators", first_error=first, meta=rest_of(row, *_OWN))
+
+
+def write(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+    """One row of this layout, of the paradigm that `meta` names or else of step correctness.
+
+    Args:
+        item: the solution.
+        separator: taken from the end of each step.
+    """
+    problem = item.trajectory.problem
+    made = {
+        "paradigm": PARADIGMS[0], **item.meta, "id": problem.id, "question": problem.text,
+        "steps": raw(item.trajectory.steps, separator), "labels": null_for_nan(item.labels),
+    }  # fmt: skip
+    made |= {} if problem.reference is None else {"answer": problem.reference}
+    return made | ({"image": problem.meta["images"]} if problem.meta.get("images") else {})
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("mp-bench", "labelled steps by MPBench's paradigms, a layout of our own", matches, read, write),
+)

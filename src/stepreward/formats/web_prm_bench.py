@@ -1,0 +1,61 @@
+"""WebPRMBench (arXiv:2601.21872): judging prompts that hold the state of a web agent and two next actions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from stepreward.core.annotations import Comparison
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Row, need, shown
+
+_STATE, _ANSWERS = "#### Intent ####", "#### Assistant Responses ####"
+_PAIR = re.compile(
+    r"\[The Begin of Response 1\](.*?)\[The End of Response 1\].*?"
+    r"\[The Begin of Response 2\](.*?)\[The End of Response 2\]",
+    re.DOTALL,
+)
+
+
+def matches(row: Row) -> bool:
+    """Whether a row looks like WebPRMBench's."""
+    return {"state_idx", "pair_idx", "expected", "prompt"} <= row.keys()
+
+
+def read(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads a pair of actions out of the `prompt` that a judge is shown; `expected` says which is right, 1 or 2.
+
+    The problem is the state in that prompt: intent, page, trajectory and addresses, without the instructions to the
+    judge. A state has four rows, the right action against each wrong one: comparisons of one problem.
+
+    Args:
+        row: the row; `source_name` becomes the subset.
+        number: its 1-based number, of which nothing is made.
+
+    Raises:
+        InputError: a field is missing, the prompt does not hold two responses, or `expected` is neither 1 nor 2.
+    """
+    prompt, expected = need(row, "prompt"), need(row, "expected", int)
+    head, marked, tail = prompt.rpartition(_ANSWERS)
+    pair = _PAIR.search(tail)
+    if not marked or pair is None:
+        what = f"'prompt' must hold {_ANSWERS!r} and two marked responses, got {shown(prompt)}"
+        raise InputError(what, remedy="read the file as it is published")
+    if expected not in (1, 2):
+        raise InputError(f"'expected' must be 1 or 2, got {shown(expected)}", remedy="drop the row")
+    source = str(row.get("source_name") or "")
+    state = head[max(head.find(_STATE), 0) :].strip() + "\n"
+    problem = Problem(f"{source}:{row['state_idx']}", state)
+    worth = (float(expected == 1), float(expected == 2))
+    candidates = tuple(
+        Trajectory(problem, (Step(text.strip() + "\n"),), outcome=right, terminal=False)
+        for text, right in zip(pair.groups(), worth, strict=True)
+    )
+    yield Comparison(problem, candidates, worth, source, {}, {"pair_idx": row["pair_idx"]})
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("web-prm-bench", "WebPRMBench: pairs of a web agent's next actions", matches, read, kind="comparisons"),
+)
