@@ -138,13 +138,17 @@ def is_own(path: Path, form: str = "") -> bool:
         InputError: it ends in .parquet and is no Parquet file.
     """
     if form or path.is_dir():
-        return form == OWN or (not form and path.is_dir())
+        return form == OWN or (not form and _is_label_run(path))
     if path.suffix != ".parquet":
         return False
     try:
         return {"n_rollouts", "provenance"} <= set(pq.read_schema(path).names) <= set(SCHEMA.names)
     except (OSError, ValueError) as error:
         raise InputError(f"not a readable Parquet file ({error})", source=path, remedy="check the path") from error
+
+
+def _is_label_run(folder: Path) -> bool:
+    return (folder / LABELS).is_file() or (folder / "plan.json").is_file() or any(folder.glob("labels-*.parquet"))
 
 
 def shown_format(path: Path, form: str = "") -> str:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from stepreward.cli.format_options import ReadFlag, format_options
+from stepreward.cli.inputs import OWN, is_own, no_options, read_solutions
 from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.errors import InputError
+from stepreward.core.flows import Score, Scorer
 from stepreward.core.json_file import plain
+from stepreward.formats.files import Numbered, read_rows
+from stepreward.formats.registry import Reading, by_name, detect
+from stepreward.formats.unlabelled import UNLABELLED
+
+_AT_ONCE = 256
+_LOOKED_AT = 20
+_STANDARD_INPUT = Path("standard input")
+_FORM = 'write {"question": "...", "steps": ["...", ...]}, or name its --format'
 
 
 def score(
@@ -21,8 +35,13 @@ def score(
         str, typer.Option(help="Folder, such as runs/demo/model, hub name, URL#NAME in a server, or tool.")
     ],
     data: Annotated[
-        Path | None, typer.Option(help='JSONL rows {"question": ..., "steps": [...]}; standard input if left out.')
+        Path | None,
+        typer.Option(
+            help="Rows with question (or prompt) and steps (or completions), or any format; standard input if left out."
+        ),
     ] = None,
+    form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
+    read_option: ReadFlag = None,
     like: LikeFlag = "",
     record: RecordFlag = None,
     calibrator: CalibratorFlag = None,
@@ -35,43 +54,101 @@ def score(
 ) -> None:
     """Score the steps of solutions; one JSON line {"scores": [...]} a row, {"error": ...} for a bad row.
 
+    Labels are not needed and not read. A format whose rows hold several solutions gives a line for each.
+
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
     scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers, dtype))
-    source = data if data is not None else Path("standard input")
+    items = _items(data, form, read_option or (), strict=strict)
     bad = 0
-    for number, line in _lines(data):
-        try:
-            question, steps = _row(source, number, line)
-            typer.echo(json.dumps({"scores": plain(scorer.score(question, steps).tolist())}))
-        except InputError as error:
-            if strict:
-                raise
-            bad += 1
-            typer.echo(json.dumps({"error": str(error)}))
+    # What comes through a pipe is answered line by line.
+    for part in _parts(items, 1 if data is None else _AT_ONCE):
+        for line in _scored(scorer, part, strict=strict):
+            bad += "error" in line
+            typer.echo(json.dumps(line))
     if bad:
         raise typer.Exit(1)
 
 
-def _lines(path: Path | None) -> Iterator[tuple[int, str]]:
+def _items(path: Path | None, form: str, given: Sequence[str], *, strict: bool) -> Iterator[Solution | InputError]:
+    """Solutions in the order of their rows, and in the place of a bad row its error."""
+    if path is not None and is_own(path, form):
+        no_options(given)
+        yield from read_solutions(path, OWN, strict=strict)
+        return
+    chosen = by_name(form) if form else UNLABELLED if path is None or _is_plain(path) else detect(path)
+    if chosen.kind != "solutions":
+        raise InputError(f"format {chosen.name} holds {chosen.kind}, not solutions", source=path, remedy=_FORM)
+    options = format_options(chosen, chosen.read, given)
+    if path is None:
+        path, chosen = _STANDARD_INPUT, replace(chosen, rows=_standard_input)
+    yield from _in_place(Reading(path, chosen, options, strict))
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether some of the first rows name their question and steps plainly, or none can be read at all."""
+    first = [row for _, row in islice(read_rows(path), _LOOKED_AT) if not isinstance(row, InputError)]
+    return not first or any(UNLABELLED.matches(row) for row in first)
+
+
+def _in_place(reading: Reading[Solution]) -> Iterator[Solution | InputError]:
+    for item in reading:
+        while reading.bad:
+            yield reading.bad.pop(0)
+        yield item
+    yield from reading.bad
+
+
+def _standard_input(path: Path) -> Iterator[Numbered]:
     try:
-        with path.open(encoding="utf-8") if path is not None else sys.stdin as lines:
-            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read rows: {error}", source=path, remedy="pass a JSONL file") from error
+        for number, line in enumerate(sys.stdin, 1):
+            if line.strip():
+                yield number, _row(path, number, line)
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read rows: {error}", source=path, remedy="pass JSON lines in UTF-8") from error
 
 
-def _row(source: Path, number: int, line: str) -> tuple[str, list[str]]:
-    form = '{"question": "...", "steps": ["...", ...]}'
+def _row(path: Path, number: int, line: str) -> Any:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise InputError(f"broken JSON: {error}", source=source, row=number, remedy=f"write {form}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str):
-        raise InputError("field 'question' is missing", source=source, row=number, remedy=f"write {form}")
-    steps = row.get("steps")
-    if not isinstance(steps, list) or not steps or not all(isinstance(s, str) and s.strip() for s in steps):
-        raise InputError(
-            "'steps' must be a list of texts, none empty", source=source, row=number, remedy=f"write {form}"
-        )
-    return row["question"], steps
+        return InputError(f"broken JSON: {error}", source=path, row=number, remedy=_FORM)
+    if not isinstance(row, dict):
+        return InputError(f"expected an object, got {type(row).__name__}", source=path, row=number, remedy=_FORM)
+    return row
+
+
+def _parts(items: Iterable[Solution | InputError], size: int) -> Iterator[list[Solution | InputError]]:
+    """Lists of at most `size`; what came before an error is handed on before it is raised."""
+    part: list[Solution | InputError] = []
+    try:
+        for item in items:
+            part.append(item)
+            if len(part) == size:
+                yield part
+                part = []
+    except InputError:
+        yield part
+        raise
+    yield part
+
+
+def _scored(scorer: Scorer, part: Sequence[Solution | InputError], *, strict: bool) -> Iterator[dict[str, Any]]:
+    """A line for each; where the scorer refuses one of several, each is asked by itself."""
+    good = [item for item in part if isinstance(item, Solution)]
+    try:
+        found = iter(scorer.score_many([Score(one.trajectory.problem, one.trajectory.steps) for one in good]))
+    except InputError as error:
+        if strict and len(good) == 1:
+            raise
+        if len(part) == 1:
+            yield {"error": str(error)}
+            return
+        for item in part:
+            yield from _scored(scorer, [item], strict=strict)
+        return
+    for item in part:
+        if isinstance(item, InputError):
+            yield {"error": str(item)}
+        else:
+            yield {"scores": plain(next(found).scores.tolist())}

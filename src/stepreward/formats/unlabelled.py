@@ -1,0 +1,46 @@
+"""Solutions that nobody has labelled: a question and its steps, under the names that others give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Row, annotated, id_of, label_array, need, shown, steps_of
+
+QUESTIONS = ("question", "prompt", "problem")
+STEPS = ("steps", "completions")
+_REMEDY = 'write {"question": "...", "steps": ["...", ...]}, or name its format'
+
+
+def is_unlabelled(row: Row) -> bool:
+    """Whether a row names a question and a list of steps; what else it holds is not looked at."""
+    return any(isinstance(row.get(name), str) for name in QUESTIONS) and any(
+        isinstance(row.get(name), list) for name in STEPS
+    )
+
+
+def read_unlabelled(row: Row, number: int, *, separator: str = "") -> Iterator[Annotated]:
+    """Reads a question and its steps; no label is known.
+
+    Args:
+        row: the row, with `question`, `prompt` or `problem`, and `steps` or `completions`.
+        number: its 1-based number; the problem's id is of its words.
+        separator: put at the end of each step.
+
+    Raises:
+        InputError: a field is missing or of the wrong type, or a step is blank.
+    """
+    question, name = (next((name for name in names if name in row), names[0]) for names in (QUESTIONS, STEPS))
+    prompt, texts = need(row, question), row.get(name)
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"'{name}' must be a list of texts, none empty; got {shown(texts)}", remedy=_REMEDY)
+    steps = steps_of(texts, separator, name=name)
+    labels = label_array([None] * len(steps), len(steps))
+    yield annotated(Problem(id_of("unlabelled", prompt), prompt), steps, labels, "none", first_error=None)
+
+
+UNLABELLED = Format("unlabelled", "question, steps, no labels", is_unlabelled, read_unlabelled)
+"""Not in the table of formats, where its fields would fit the rows of many others."""

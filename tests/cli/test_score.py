@@ -1,0 +1,109 @@
+"""`stepreward score` on what users have: rows without labels, other names, Parquet, formats, a pipe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from stepreward.cli.app import app
+from stepreward.formats.files import write_rows
+from tests.cli.running import invoke
+
+STEPS = ["1 + 1 = 2", "2 + 2 = 5", "Answer: 5"]
+SCORES = [1.0, 0.0]
+"""What `tool` says of the first two; a step without an equation has its own score, not looked at here."""
+
+
+def scores(line: str) -> list[list[float | None]]:
+    return [json.loads(text)["scores"] for text in invoke(f"score --model tool {line}").splitlines()]
+
+
+@pytest.mark.parametrize("question", ["question", "prompt", "problem"])
+@pytest.mark.parametrize("steps", ["steps", "completions"])
+def test_rows_need_no_labels(question: str, steps: str, tmp_path: Path) -> None:
+    rows = [{question: "1 + 1 + 2?", steps: STEPS}, {question: "1 + 1?", steps: STEPS[:1]}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    first, second = scores(f"--data {tmp_path}/rows.jsonl")
+    assert (first[:2], len(first), second) == (SCORES, 3, SCORES[:1])
+    for name in ("rows.parquet", "rows.json", "rows.jsonl.gz"):
+        write_rows(tmp_path / name, rows)
+        assert scores(f"--data {tmp_path}/{name}") == [first, second]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "1 + 1 + 2?", "completions": STEPS, "labels": [True, False, False]},
+        {"question": "1 + 1 + 2?", "steps": STEPS, "scores": [0.5, 0.25, 0.0]},
+        {"id": "a", "problem": "1 + 1 + 2?", "steps": STEPS, "label": 1, "final_answer_correct": False},
+        {
+            "input": "1 + 1 + 2? " + "".join(f"Step {i}: {text} \u043a\u0438\n" for i, text in enumerate(STEPS, 1)),
+            "value": ["+", "-", "-"],
+        },
+    ],
+)
+def test_labelled_rows_are_scored_as_if_they_had_none(row: dict[str, object], tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [row])
+    (made,) = scores(f"--data {tmp_path}/rows.jsonl")
+    assert (made[:2], len(made)) == (SCORES, 3)
+
+
+def test_what_label_and_convert_wrote_is_scored(tmp_path: Path) -> None:
+    row = {"prompt": "1 + 1 + 2?", "completions": STEPS, "labels": [True, False, False]}
+    write_rows(tmp_path / "rows.jsonl", [row, row])
+    invoke(f"convert {tmp_path}/rows.jsonl {tmp_path}/labels.parquet")
+    for data in (tmp_path / "labels.parquet", tmp_path):
+        assert [made[:2] for made in scores(f"--data {data}")] == [SCORES, SCORES]
+
+
+def test_a_named_format_reads_its_options(tmp_path: Path) -> None:
+    row = {"prompt": "1?", "completions": STEPS, "labels": [1, 0, 0]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "r.parquet")
+    (made,) = scores(f"--data {tmp_path}/r.parquet --format trl --read separator=;")
+    assert made[:2] == SCORES
+
+
+def test_bad_rows_keep_their_places_in_a_batch(tmp_path: Path) -> None:
+    good, bad = {"question": "1?", "steps": STEPS[:2]}, {"question": "1?", "steps": []}
+    lines = [json.dumps(row) for row in (good, bad, good)] + ["{", json.dumps(good), json.dumps({"question": "1?"})]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    done = CliRunner().invoke(app, ["score", "--model", "tool", "--data", str(tmp_path / "rows.jsonl")])
+    assert done.exit_code == 1
+    made = [json.loads(text) for text in done.stdout.splitlines()]
+    assert [one.get("scores") for one in made] == [SCORES, None, SCORES, None, SCORES, None]
+    for number in (2, 4, 6):
+        assert f"rows.jsonl, row {number}: " in made[number - 1]["error"]
+
+
+def test_strict_prints_what_came_before_the_bad_row(tmp_path: Path) -> None:
+    rows = [{"question": "1?", "steps": STEPS[:2]}, {"question": "1?", "steps": []}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    done = CliRunner().invoke(app, ["score", "--model", "tool", "--data", str(tmp_path / "rows.jsonl"), "--strict"])
+    assert json.loads(done.stdout) == {"scores": SCORES}
+    assert "row 2: 'steps' must be a list of texts" in str(done.exception)
+
+
+def test_a_pipe_is_answered_line_by_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stepreward", "score", "--model", "tool"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdin.write(json.dumps({"prompt": "1?", "completions": STEPS[:2]}) + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline()) == {"scores": SCORES}
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+
+
+def test_comparisons_are_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c", "subset": "d", "id": 1}])
+    done = CliRunner().invoke(app, ["score", "--model", "tool", "--data", str(tmp_path / "rows.jsonl")])
+    assert "holds comparisons, not solutions" in str(done.exception)
