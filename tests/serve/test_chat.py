@@ -162,7 +162,7 @@ def test_an_answer_is_no_longer_than_asked_for(client: openai.OpenAI, method: st
 def test_models_are_listed_and_each_can_be_asked_for(client: openai.OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
     assert listed[0] == "digits"
-    assert {f"digits:{m.name}" for m in search} <= set(listed)
+    assert {f"digits:{m.name}" for m in search if m.name not in NEEDS_MORE} == set(listed) - {"digits", "scorer"}
     assert client.models.retrieve("digits:beam").id == "digits:beam"
     with pytest.raises(openai.NotFoundError, match="did you mean"):
         client.models.retrieve("digits:baem")

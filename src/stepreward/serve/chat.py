@@ -20,11 +20,11 @@ from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.sampling import shaped
 from stepreward.core.types import Problem
-from stepreward.policies.expert import WithExpert
 from stepreward.search.found import Found
+from stepreward.serve.abilities import possible, writer
 from stepreward.serve.conversations import CONVERSES, problem_of, shown
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too_long
-from stepreward.serve.planning import Plan, names, plan
+from stepreward.serve.planning import Plan, plan
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest
 
@@ -109,8 +109,7 @@ class Job:
             return ApiError(
                 400, f"the limit of {stopped} holds no answer: ask for less, or for more of it", code=stopped
             )
-        policy = self.service.served.policy
-        room = getattr(policy.policy if isinstance(policy, WithExpert) else policy, "room", None)
+        room = getattr(writer(self.service.served.policy), "room", None)
         if room is not None and await asyncio.to_thread(room, problem) < 1:
             return too_long("the prompt is longer than the policy's context: shorten it")
         return ApiError(502, "the model wrote nothing", code="empty")
@@ -174,10 +173,12 @@ def usage(finished: Finished[Found]) -> dict[str, int]:
 
 
 def model_routes(service: Service) -> APIRouter:
-    """GET /v1/models: the policy under every search, and the reward model."""
+    """GET /v1/models: the policy under every search that can be run here, and the reward model."""
     router = APIRouter()
     served = service.served
-    known = names(served.name) if served.policy is not None else []
+    can = possible(served.policy, scorer=served.scorer, judge=served.judge, grader=served.grader)
+    known = [served.name] if served.method in [method.name for method in can] else []
+    known += [f"{served.name}:{method.name}" for method in can]
     known += [served.scorer_name] if served.scorer is not None else []
 
     def card(name: str) -> dict[str, Any]:

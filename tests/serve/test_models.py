@@ -1,0 +1,72 @@
+"""The models that a server lists are those that answer: every search is asked of servers with one part or another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from stepreward.core.catalog import search
+from stepreward.core.flows import Compare, Continuation
+from stepreward.serve.abilities import needs
+from stepreward.serve.limits import Limits
+from stepreward.serve.service import Served
+from tests.serve.running import Digits, LastDigit, SaysAll, serving
+
+
+class Telling(Digits):
+    """Digits with their log-probabilities, and with its certainty of each."""
+
+    logprobs = self_certainty = True
+
+    @staticmethod
+    def _one(question: Any, key: Any) -> Continuation:
+        made = Digits._one(question, key)
+        steps = tuple(replace(s, logprobs=(-0.5,), meta={"self_certainty": 1.0}) for s in made.steps)
+        return replace(made, steps=steps)
+
+
+class LargerDigits:
+    """The solution with the larger sum is the better one."""
+
+    name, batch_size = "larger", 8
+
+    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+        sums = [[sum(int(s.text.strip()[-1]) for s in side) for side in (q.first, q.second)] for q in questions]
+        return [0.5 + 0.5 * ((a > b) - (a < b)) for a, b in sums]
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "scorer": {"scorer": LastDigit()},
+    "nothing": {"method": "majority"},
+    "judge": {"judge": LargerDigits(), "method": "knockout"},
+    "all": {"policy": Telling(), "scorer": LastDigit(), "judge": LargerDigits()},
+}
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_the_searches_that_are_listed_are_those_that_answer(parts: str) -> None:
+    served = Served(**{"policy": Digits(), "grader": SaysAll(), "limits": Limits(samples=2000), **PARTS[parts]})
+    answered = set()
+    with serving(served) as url, httpx.Client(base_url=url, timeout=60) as client:
+        listed = {model["id"] for model in client.get("/v1/models").json()["data"]} - {"scorer", "policy"}
+        for method in search:
+            body = {"model": f"policy:{method.name}", "messages": [{"role": "user", "content": "digits"}], "seed": 1}
+            answer = client.post("/v1/chat/completions", json=body)
+            assert answer.status_code in (200, 400), answer.text
+            answered |= {body["model"]} if answer.status_code == 200 else set()
+        assert client.post("/v1/chat/completions", json={**body, "model": "policy"}).status_code == 200
+    assert listed == answered
+    if parts == "all":
+        assert len(listed) == len(list(search))
+
+
+def test_what_a_search_needs_is_seen_in_a_run_of_it() -> None:
+    assert needs("majority") == {"grader"}
+    assert needs("beam") == {"grader", "scorer"}
+    assert needs("elo") == {"grader", "judge"}
+    assert needs("self-prm") == {"grader", "logprobs"}
+    assert needs("self-certainty") == {"grader", "self_certainty"}
