@@ -140,6 +140,31 @@ def test_equal_seeds_draw_equal_answers_and_none_draws_anew(client: openai.OpenA
     assert len({say() for _ in range(12)}) > 1
 
 
+def test_answers_that_equal_searches_share_are_paid_once_and_told_to_both() -> None:
+    policy = Digits()
+    body = {"model": "d:majority?n=4", "messages": [{"role": "user", "content": "wait"}], "seed": 1}
+    with serving(Served(policy, grader=SaysAll(), name="d", method="majority")) as url:
+        found: list[dict[str, Any]] = []
+
+        def ask() -> None:
+            found.append(httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30).json())
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        until(lambda: httpx.get(f"{url}/health").json()["running"] == 3)
+        until(lambda: "stepreward_flows_active 3.0" in httpx.get(f"{url}/metrics").text)
+        policy.gate.set()
+        for thread in threads:
+            thread.join()
+        alone = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30).json()
+    whole = 4 * DEPTH
+    spent = sorted((one["usage"]["completion_tokens"], one["stepreward"]["shared_tokens"]) for one in found)
+    assert spent == [(0, whole), (0, whole), (whole, 0)]
+    assert all(one["stepreward"]["cached"] is (one["usage"]["completion_tokens"] == 0) for one in found)
+    assert (alone["stepreward"]["cached"], alone["stepreward"]["shared_tokens"]) == (False, 0)
+
+
 def test_sampling_settings_reach_each_question_and_no_other_request(chat: Chat, client: openai.OpenAI) -> None:
     policy, _ = chat
     before = len(policy.asked)

@@ -90,6 +90,12 @@ def test_unknown_routes_and_methods_are_answered_in_the_same_form(guarded: str) 
     assert wrong.headers["allow"] == "POST"
 
 
+def test_health_is_told_by_its_head_alone(guarded: str) -> None:
+    answer = httpx.head(f"{guarded}/health")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == httpx.get(f"{guarded}/health").headers["content-length"]
+
+
 def test_a_request_keeps_the_id_that_its_client_gave_it(guarded: str) -> None:
     assert httpx.get(f"{guarded}/health", headers={"X-Request-Id": "my-id.7"}).headers["x-request-id"] == "my-id.7"
     forged = httpx.get(f"{guarded}/health", headers={"X-Request-Id": 'x" , "y'}).headers["x-request-id"]

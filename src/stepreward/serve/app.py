@@ -72,6 +72,7 @@ def build(served: Served) -> Guard:
 def _add_watching(app: FastAPI, service: Service) -> None:
     """GET /health and /metrics."""
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", responses=ANSWERS, summary="Whether requests are answered")
     async def health() -> Response:
         told = {"running": service.admission.running, "waiting": service.admission.waiting}

@@ -27,6 +27,7 @@ from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too
 from stepreward.serve.planning import Plan, plan
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest
+from stepreward.serve.tally import Given, tallied
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -78,6 +79,7 @@ class Job:
     def __init__(self, service: Service, body: ChatRequest, made: Plan) -> None:
         self.service, self.body, self.plan = service, body, made
         self.deadline = service.deadline(body.stepreward.deadline)
+        self.given = Given()
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
 
     async def run(self) -> Finished[Found]:
@@ -96,6 +98,7 @@ class Job:
         flow = self.plan.method.take({"problem": problem, "key": key}, **self.plan.settings)
         limit = body.max_completion_tokens or body.max_tokens
         flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
+        flow = tallied(flow, self.given)
         finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
         if finished.result.chosen < 0:
             raise await self._empty(problem, finished.stopped)
@@ -156,12 +159,15 @@ class Job:
         return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
 
     def _summary(self, finished: Finished[Found]) -> dict[str, Any]:
+        shared = self.given.shared(finished.bill)
         return {
             "method": self.plan.method.name,
             "settings": {**self.plan.method.settings, **self.plan.settings},
             "candidates": len(finished.result.answers),
             "stopped": finished.stopped or None,
             "seconds": round(finished.seconds, 4),
+            "cached": shared > 0,
+            "shared_tokens": shared,
             "bill": asdict(finished.bill),
         }
 
