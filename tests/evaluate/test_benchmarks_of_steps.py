@@ -158,13 +158,13 @@ def test_prm_score_by_class_group_and_overall(data: list[Annotated], threshold: 
     assert made.metrics["macro_f1"].value == pytest.approx(macro, abs=1e-9)
 
 
-def test_steps_without_a_label_take_no_part_and_ones_without_a_score_are_an_error() -> None:
+def test_steps_without_a_label_take_no_part_and_solutions_without_a_score_neither() -> None:
     item = solution(0, [(0.9, True), (0.1, False), (0.1, True)], {})
     neutral = Annotated(item.trajectory, np.array([1.0, 0.0, np.nan]), item.provenance, scores=item.scores)
     made = bench["visual-process-bench"].take({"scorer": RecordedScorer([neutral], "v"), "data": [neutral]})
     assert made.metrics["macro_f1"].value == made.metrics["balanced_f1"].value == 1
     unscored = Annotated(item.trajectory, item.labels, item.provenance, scores={"v": np.array([0.9, np.nan, 0.1])})
-    with pytest.raises(InputError, match="labelled step has no score"):
+    with pytest.raises(InputError, match="none of 1 rows has the scores"):
         bench["hard2verify"].take({"scorer": RecordedScorer([unscored], "v"), "data": [unscored]})
 
 

@@ -77,11 +77,11 @@ def blamed(data: list[Annotated]) -> dict[str, float]:
 
 
 def test_the_lowest_step_and_its_agent_are_blamed() -> None:
-    # Step 1 of b, exactly; of equals the earliest, step 0 of a; and nobody where nothing is scored.
+    # Step 1 of b, exactly; of equals the earliest, step 0 of a; where nothing is scored, nothing is known.
     made = blamed([trace(0, [0.9, 0.1, 0.5], 1), trace(1, [0.3, 0.3], 1), trace(2, [NAN, NAN], 0)])
-    assert made["step_accuracy"] == pytest.approx(1 / 3)
-    assert made["agent_accuracy"] == pytest.approx(1 / 3)
-    assert made["step_within_5"] == pytest.approx(2 / 3)
+    assert made["step_accuracy"] == pytest.approx(1 / 2)
+    assert made["agent_accuracy"] == pytest.approx(1 / 2)
+    assert made["step_within_5"] == 1
 
 
 def test_the_test_by_parts_of_numbers_takes_10_for_1() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.format_options import format_options
+from stepreward.cli.inputs import LABELS, is_own, no_options, read_solutions
 from stepreward.cli.models import scorer_at
+from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import Recipe
+from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_left_out
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
@@ -38,6 +40,7 @@ def measure(
     given: Sequence[str] = (),
     strict: bool,
     recipe: Recipe | None = None,
+    quiet: bool = True,
 ) -> dict[str, Any]:
     """Runs a benchmark for each scorer.
 
@@ -49,15 +52,16 @@ def measure(
         device: of a checkpoint.
         settings: of the benchmark.
         given: options of the data's format as `name=value`.
-        strict: raise at the first bad row.
+        strict: raise at the first bad row, or the first that a scorer cannot score; others are left out and counted.
         recipe: how checkpoints are scored, where they do not tell.
+        quiet: show no progress.
 
     Raises:
         InputError: nothing can be read, or there is nothing to score with.
         UnknownNameError: no such benchmark, or setting of it.
     """
     method = bench[benchmark]
-    items = _read(data, form, given, strict=strict)
+    items, places = _read(data, form, given, strict=strict)
     wanted = Comparison if "Comparison" in str(inspect.signature(method.function).parameters["data"]) else Annotated
     alien = next((item for item in items if not isinstance(item, wanted)), None)
     if alien is not None:
@@ -71,15 +75,28 @@ def measure(
     made = {}
     for name in names:
         mine = [item for item in items if name in _recorded_of(item)] if name in recorded else items
-        scorer = _scorer(name, mine, device, recipe, recorded=name in recorded)
+        if name in recorded:
+            made[name] = _result(method, _recorded(name, mine), mine, settings)
+            continue
+        scorer = scorer_at(name, device, recipe)
         own = {**by_recipe(scorer, method), **settings}
-        result: BenchResult = method.take({"scorer": scorer, "data": mine}, **own)
-        made[name] = result.to_json() | {"rows": len(mine)}
+        total = sum(len(item.candidates) if isinstance(item, Comparison) else 1 for item in mine)
+        with StageProgress(quiet=quiet) as progress:
+            patient = RowByRow(scorer, places, told=shown(progress, name, total), strict=strict)
+            made[name] = _result(method, patient, mine, own) | {"bad_rows": len(patient.bad)}
+        tell_left_out(patient.bad, f"by {name}")
     printed = [
         {"model": one.model, "group": one.group, "metric": one.metric, "percent": one.value, "source": one.source}
         for one in published(benchmark)
     ]
     return {"benchmark": benchmark, "rows": len(items), "scorers": made, "published": printed}
+
+
+def _result(
+    method: Method[..., Any], scorer: Scorer, data: Sequence[Annotated | Comparison], settings: dict[str, Any]
+) -> dict[str, Any]:
+    result: BenchResult = method.take({"scorer": scorer, "data": data}, **settings)
+    return result.to_json() | {"rows": len(data)}
 
 
 def _recorded_of(item: Annotated | Comparison) -> list[str]:
@@ -118,34 +135,39 @@ class Recorded:
         raise InputError(f"some comparisons have no score of {self.name}", remedy="leave them out")
 
 
-def _scorer(
-    name: str, items: Sequence[Annotated | Comparison], device: str, recipe: Recipe | None, *, recorded: bool
-) -> Scorer:
-    if recorded:
-        solutions = [item for item in items if isinstance(item, Annotated)]
-        return RecordedScorer(solutions, name) if solutions else Recorded(name)
-    return scorer_at(name, device, recipe)
+def _recorded(name: str, items: Sequence[Annotated | Comparison]) -> Scorer:
+    solutions = [item for item in items if isinstance(item, Annotated)]
+    return RecordedScorer(solutions, name) if solutions else Recorded(name)
 
 
-def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> list[Any]:
-    """Everything in a file or in the files of a folder; a file's name is the subset where rows name none."""
+def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple[list[Any], dict[Any, Place]]:
+    """Everything in a file or in the files of a folder, and where it stands; a file is the subset of rows without one.
+
+    What `stepreward label` wrote is read as well.
+    """
+    if is_own(data, form) and (form or not data.is_dir() or (data / LABELS).is_file()):
+        no_options(given)
+        return list(read_solutions(data, form, strict=strict)), {}
     files = sorted(path for path in data.iterdir() if path.is_file()) if data.is_dir() else [data]
     files = [path for path in files if {".json", ".jsonl", ".parquet", ".gz"} & set(path.suffixes)]
     if not files:
         raise InputError("no file of data is here", source=data, remedy="pass .json, .jsonl or .parquet files")
     items: list[Any] = []
+    places: dict[Any, Place] = {}
     for path in files:
         chosen = by_name(form) if form else detect(path)
         options = format_options(chosen, chosen.read, given)
         reader: Any = read if chosen.kind == "solutions" else read_comparisons
         reading = reader(path, chosen.name, strict=strict, **options)
         subset = path.name.split(".")[0]
-        items += [_in_subset(item, subset) for item in reading]
-        for error in reading.bad[:3]:
-            print(f"stepreward: left out: {error}", file=sys.stderr)
+        for item in reading:
+            items.append(_in_subset(item, subset))
+            for one in item.candidates if isinstance(item, Comparison) else (item.trajectory,):
+                places[one.problem.id, one.steps] = places[one.problem.id] = (path, reading.number)
+        tell_left_out(reading.bad, more=reading.left_out - len(reading.bad))
     if not items:
         raise InputError("no row can be read", source=data, remedy="name its --format")
-    return items
+    return items, places
 
 
 def _in_subset(item: Annotated | Comparison, subset: str) -> Annotated | Comparison:
@@ -174,6 +196,12 @@ def show(outcome: dict[str, Any], width: int) -> None:
             console.print(
                 f"published: {row['model']} {row['metric']} {row['percent']} ({row['source']})", soft_wrap=True
             )
+    for name, made in outcome["scorers"].items():
+        if made["unscored"]:
+            lack = (
+                f"{made['unscored']:,} of {made['rows']:,} rows lack a score that is needed: no part of these numbers"
+            )
+            console.print(f"{name}: {lack}", highlight=False, soft_wrap=True)
     origin = (
         f" Threshold {first['threshold']:.3g}, {first['threshold_from']}." if first["threshold"] is not None else ""
     )

@@ -19,7 +19,9 @@ from stepreward.cli.benchmark import measure, show
 from stepreward.cli.format_options import ReadFlag
 from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions
 from stepreward.cli.models import scorer_at
+from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import AnswersFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_left_out
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.catalog import aggregate as aggregates
@@ -32,6 +34,7 @@ from stepreward.core.metrics import ragged
 from stepreward.core.settings import read_settings
 from stepreward.core.statistics import paired_difference
 from stepreward.evaluate.fitting import fit_calibrator
+from stepreward.evaluate.scoring import unmeasured
 from stepreward.evaluate.selection import Pool, curves, hits
 from stepreward.evaluate.steps import first_error, step_metrics
 from stepreward.formats.arrays import first_errors, sampled, score_rows
@@ -39,7 +42,6 @@ from stepreward.pipeline.report import percent, points
 from stepreward.score.calibrated import CALIBRATOR_FILE, save_calibrator
 
 _MODEL = "model"
-_AT_ONCE = 256
 _FILE_WIDTH = 160
 """Characters of a line where the output is no terminal, so that no name is cut."""
 
@@ -109,9 +111,10 @@ def evaluate(
         if model is None or benchmark:
             raise InputError("--calibrate is about --model and labels", remedy="pass --model, and no --benchmark")
         items = list(read_solutions(data, form, given=read_option or (), strict=strict))
-        _calibrate(
-            model, scorer_at(model, device, recipe, calibrated=False), items, calibrate, calibrator, seed, json_output
-        )
+        calibrators[calibrate]
+        raw = scorer_at(model, device, recipe, calibrated=False)
+        scored = _scored(items, raw, data, strict=strict, quiet=json_output)
+        _calibrate(model, scored, calibrate, calibrator, seed, json_output)
         return
     if benchmark:
         protocol = bench[benchmark]
@@ -124,7 +127,16 @@ def evaluate(
         names = [*(scorer or ()), *([model] if model is not None else ())]
         with blamed_on_settings(protocol):
             measured = measure(
-                benchmark, data, form, names, device, own, given=read_option or (), strict=strict, recipe=recipe
+                benchmark,
+                data,
+                form,
+                names,
+                device,
+                own,
+                given=read_option or (),
+                strict=strict,
+                recipe=recipe,
+                quiet=json_output,
             )
         typer.echo(json.dumps(measured)) if json_output else show(measured, _FILE_WIDTH)
         return
@@ -139,7 +151,7 @@ def evaluate(
     if judge is not None:
         items = [_judged(item, judge) for item in items]
     if model is not None:
-        items = _scored(items, scorer_at(model, device, recipe))
+        items = _scored(items, scorer_at(model, device, recipe), data, strict=strict, quiet=json_output)
     names = list(dict.fromkeys(name for item in items for name in item.scores))
     if not names:
         raise InputError("the rows hold no step scores", source=data, remedy="pass --model, or recorded scores")
@@ -149,20 +161,19 @@ def evaluate(
         "problems": len({item.trajectory.problem.id for item in items}),
         "scorers": {name: _measured(items, name, key, threshold, tune, aggregate) for name in names},
     }
-    if all(set(made) == {"solutions"} for made in outcome["scorers"].values()):
+    if all(set(made) <= {"solutions", "unscored"} for made in outcome["scorers"].values()):
         raise InputError("the rows hold no labels, first errors or groups", source=data, remedy="label them first")
     typer.echo(json.dumps(outcome, allow_nan=False)) if json_output else _print(outcome)
 
 
 def _calibrate(
-    model: str, scorer: Scorer, items: Sequence[Solution], method: str, out: Path | None, seed: int, json_output: bool
+    model: str, scored: Sequence[Solution], method: str, out: Path | None, seed: int, json_output: bool
 ) -> None:
     """Fits a calibrator, says what it is worth, and keeps it."""
-    scored = _scored(items, scorer)
     path = out or Path(model) / CALIBRATOR_FILE
     if out is None and not Path(model).is_dir():
         raise InputError(f"{model} is no folder that could keep a calibrator", remedy="pass --calibrator FILE")
-    labels, problems = ragged([item.labels for item in items]), [item.trajectory.problem.id for item in items]
+    labels, problems = ragged([item.labels for item in scored]), [item.trajectory.problem.id for item in scored]
     key = Key.seed(seed).fold("calibrate")
     fitted = fit_calibrator(calibrators[method], score_rows(scored, _MODEL), labels, problems, key)
     save_calibrator(fitted.calibrator, path)
@@ -176,17 +187,17 @@ def _calibrate(
     typer.echo(f"Brier score on problems not fitted on: {before} before, {after} after, change {change}")
 
 
-def _scored(items: Sequence[Solution], scorer: Scorer) -> list[Solution]:
-    """The solutions with the model's scores beside the recorded ones."""
-    made: list[Solution] = []
-    for at in range(0, len(items), _AT_ONCE):
-        part = items[at : at + _AT_ONCE]
-        answers = scorer.score_many([Score(item.trajectory.problem, item.trajectory.steps) for item in part])
-        made += [
-            replace(item, scores={**item.scores, _MODEL: answer.scores})
-            for item, answer in zip(part, answers, strict=True)
-        ]
-    return made
+def _scored(items: Sequence[Solution], scorer: Scorer, source: Path, *, strict: bool, quiet: bool) -> list[Solution]:
+    """The solutions with the model's scores beside the recorded ones; NaN for one that it cannot score."""
+    places: dict[str, Place] = {item.trajectory.problem.id: (source, None) for item in items}
+    with StageProgress(quiet=quiet) as progress:
+        patient = RowByRow(scorer, places, told=shown(progress, "evaluate", len(items)), strict=strict)
+        answers = patient.score_many([Score(item.trajectory.problem, item.trajectory.steps) for item in items])
+    tell_left_out(patient.bad, f"by {scorer.name}")
+    return [
+        replace(item, scores={**item.scores, _MODEL: answer.scores})
+        for item, answer in zip(items, answers, strict=True)
+    ]
 
 
 def _judged(item: Solution, grader: Grader) -> Solution:
@@ -205,6 +216,10 @@ def _measured(
     mine = [item for item in items if name in item.scores]
     made: dict[str, Any] = {"solutions": len(mine)}
     located = [item for item in mine if item.first_error is not None]
+    if located:
+        lost = unmeasured(score_rows(located, name), located, first_errors(located))
+        made |= {"unscored": int(lost.sum())} if lost.any() else {}
+        located = [item for item, bad in zip(located, lost.tolist(), strict=True) if not bad]
     if located:
         made |= _first_error(located, name, key, threshold, tune)
     labelled = [item for item in mine if not np.isnan(item.labels).all()]
@@ -291,6 +306,9 @@ def _print(outcome: dict[str, Any]) -> None:
             for selector, row in made["selection"]["accuracy"].items():
                 beside = f", {points(versus[selector])} over majority" if selector in versus else ""
                 console.print(f"{name}, {selector} of {n}: {percent(row[-1])}{beside}", highlight=False, soft_wrap=True)
+        if "unscored" in made:
+            lack = f"{made['unscored']:,} of {made['solutions']:,} solutions lack a score that is needed for it"
+            console.print(f"{name}, first error: {lack}", highlight=False, soft_wrap=True)
         for what in ("first_error", "selection"):
             if f"no_{what}" in made:
                 told = f"{name}, no {what.replace('_', ' ')}: {made[f'no_{what}']}"

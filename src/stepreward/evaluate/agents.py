@@ -17,7 +17,7 @@ from stepreward.core.statistics import Estimate, bootstrap, proportion
 from stepreward.evaluate.comparisons import preferred_and_others
 from stepreward.evaluate.counts import drawn, interval, ratio
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import rows_by, rows_of_subsets, step_scores
+from stepreward.evaluate.scoring import rows_by, rows_kept, rows_of_subsets, scored_comparisons, step_scores, unmeasured
 
 NEAR = 5
 """Steps by which a blamed step may miss in the tolerant accuracy."""
@@ -33,6 +33,7 @@ def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
     """Blames the step with the lowest score, and the agent that speaks there: how often are they the decisive ones?
 
     Every trace failed, so there is always somebody to blame and no threshold; of equals the earliest step is blamed.
+    A trace with an action that has no score is left out and counted: that one may be the lowest.
 
     Args:
         scorer: whose scores are measured; observations, which it does not score, are never blamed.
@@ -45,6 +46,9 @@ def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
     if not kept:
         raise InputError("no trace has a decisive step", remedy="pass failed traces of agents")
     scores = step_scores(scorer, kept)
+    lost = unmeasured(scores, kept)
+    left = rows_kept(lost)
+    kept, scores = [kept[row] for row in left], scores[left]
     silent = np.isnan(scores).all(axis=1)
     blamed = np.where(silent, -1, np.where(np.isnan(scores), np.inf, scores).argmin(axis=1))
     gold = np.array([item.first_error for item in kept], np.int64)
@@ -69,6 +73,7 @@ def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
         "The step with the lowest score is blamed, of equals the earliest, and the agent that speaks there; names and "
         "steps must match exactly. Wilson intervals.",
         {name: shares(rows) for name, rows in rows_by(kept, "subset").items()},
+        unscored=int(lost.sum()),
     )
 
 
@@ -154,7 +159,8 @@ def tool_comp(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "l
     Raises:
         InputError: there is no comparison, or one prefers all candidates alike.
     """
-    split = preferred_and_others(data, scorer, aggregate)
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate)
+    split = preferred_and_others(data, scores)
     won = np.array([(good.min() > bad.max()) + (good.min() == bad.max()) / 2 for good, bad in split])
     key = Key.seed(seed).fold("tool-comp")
     return BenchResult(
@@ -164,4 +170,5 @@ def tool_comp(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "l
         "A comparison counts 1 if the better step scores higher, 1/2 if both score alike, else 0. Intervals: bootstrap "
         "over comparisons.",
         {name: {"accuracy": bootstrap(won[rows], key.fold(name))} for name, rows in rows_of_subsets(data).items()},
+        unscored=unscored,
     )

@@ -20,7 +20,7 @@ from stepreward.core.selection import answer_ids, majority, oracle, weighted_vot
 from stepreward.core.selection import best_of_n as highest
 from stepreward.core.statistics import Estimate, bootstrap
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, step_scores
+from stepreward.evaluate.scoring import Floats, rows_kept, step_scores, unmeasured
 
 
 @bench.method(
@@ -35,7 +35,8 @@ def best_of_n(
     """Accuracy of the highest-scored of N samples, beside majority, weighted vote, one sample and the best there is.
 
     Ties go to the earliest sample, in votes to the answer given first. A vote weighted by negative totals means
-    nothing and is left out.
+    nothing and is left out. A problem with a sample whose last action has no score is left out whole, since that sample
+    might have been chosen; `unscored` counts such samples.
 
     Args:
         scorer: whose scores are measured.
@@ -53,6 +54,10 @@ def best_of_n(
     if np.isnan(outcome).any():
         raise InputError("a solution has no outcome", remedy="pass graded samples, or label them first")
     rows = step_scores(scorer, kept)
+    lost = unmeasured(rows, kept, ended=True)
+    left = rows_kept(lost, group.tolist())
+    kept, group, outcome, rows = [kept[row] for row in left], group[left], outcome[left], rows[left]
+    group = np.unique(group, return_inverse=True)[1]
     totals = aggregates[aggregate].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
     answers = answer_ids([item.answer for item in kept], group.tolist())
     key = Key.seed(seed).fold("best-of-n")
@@ -73,6 +78,7 @@ def best_of_n(
         f"The sample with the highest total ({aggregate}) of the first N of each problem; ties to the earliest. "
         "best_of_n_gain is over majority on the same problems. Intervals: bootstrap over problems.",
         groups,
+        unscored=int(lost.sum()),
     )
 
 

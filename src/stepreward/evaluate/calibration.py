@@ -37,7 +37,8 @@ def positive_brier(scores: Floats, labels: Floats) -> float:
 def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: int = 10, seed: int = 0) -> BenchResult:
     """Brier score, over-estimation, calibration errors and discrimination of step scores against labels.
 
-    The groups are the bins of the reliability diagram: mean score, mean label and share of the steps in each.
+    The groups are the bins of the reliability diagram: mean score, mean label and share of the steps in each. Steps
+    without a score are left out; `unscored` counts the solutions that have some.
 
     Args:
         scorer: whose scores are measured; they must be in [0, 1].
@@ -51,8 +52,8 @@ def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: int = 10, se
     labels = ragged([item.labels for item in data])
     if not data or np.isnan(labels).all():
         raise InputError("no step is labelled", remedy="pass data with step labels")
-    unit = np.arange(len(data))
-    return _measured("calibration", "Step scores", scorer, step_scores(scorer, data), labels, unit, bins, seed)
+    scores, unit = step_scores(scorer, data), np.arange(len(data))
+    return _measured("calibration", "Step scores", scorer, scores, labels, unit, bins, seed)
 
 
 @bench.method(
@@ -111,6 +112,7 @@ def _measured(
         "Intervals: percentile bootstrap over solutions, or over problems that have several. Calibration errors are "
         "biased upwards in small samples, and so are their intervals.",
         _reliability(scores, labels, unit, bins, key.fold("reliability")),
+        unscored=int((np.isnan(scores) & ~np.isnan(labels)).any(axis=1).sum()),
     )
 
 

@@ -1,6 +1,7 @@
 """Benchmarks of comparisons: is the better candidate scored higher?
 
-Each benchmark has its own rule for ties, stated in its protocol.
+Each benchmark has its own rule for ties, stated in its protocol. A comparison with a candidate that has no score is
+left out and counted (`unscored`), neither won nor lost.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate, bootstrap, mean_of
 from stepreward.evaluate.counts import drawn, interval
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, candidate_scores, rows_by, rows_of_subsets
+from stepreward.evaluate.scoring import Floats, rows_by, rows_of_subsets, scored_comparisons
 from stepreward.evaluate.ties import TIES, ties_score
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -52,25 +53,18 @@ def _best_and_worst(item: Comparison, scores: Floats) -> tuple[Floats, Floats]:
     return scores[good], scores[~good]
 
 
-def _scores(scorer: Scorer, data: Sequence[Comparison], aggregate: str) -> list[Floats]:
-    if not data:
-        raise InputError("there is no comparison to measure on", remedy="check the format and its options")
-    return candidate_scores(scorer, data, aggregate)
-
-
-def preferred_and_others(data: Sequence[Comparison], scorer: Scorer, aggregate: str) -> list[tuple[Floats, Floats]]:
+def preferred_and_others(data: Sequence[Comparison], scores: Sequence[Floats]) -> list[tuple[Floats, Floats]]:
     """The scores of each comparison's preferred candidates, and of its others.
 
     Raises:
-        InputError: there is no comparison, or one prefers all candidates alike.
+        InputError: one prefers all candidates alike.
     """
-    scores = _scores(scorer, data, aggregate)
     return [_best_and_worst(item, row) for item, row in zip(data, scores, strict=True)]
 
 
 def _strict(data: Sequence[Comparison], scores: Sequence[Floats]) -> Floats:
     """(G,) 1 where every preferred candidate outscores every other."""
-    split = [_best_and_worst(item, row) for item, row in zip(data, scores, strict=True)]
+    split = preferred_and_others(data, scores)
     return np.array([float(good.min() > bad.max()) for good, bad in split])
 
 
@@ -87,7 +81,8 @@ def pairs(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "min",
         aggregate: how the scores of a candidate's steps become one.
         seed: of the bootstrap over comparisons.
     """
-    hit = _strict(data, _scores(scorer, data, aggregate))
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate)
+    hit = _strict(data, scores)
     key = Key.seed(seed).fold("pairs")
     groups = {name: {"accuracy": bootstrap(hit[rows], key.fold(name))} for name, rows in rows_of_subsets(data).items()}
     metrics = {
@@ -95,7 +90,7 @@ def pairs(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "min",
         "macro_accuracy": mean_of([made["accuracy"] for made in groups.values()]),
     }
     protocol = "A comparison is right if every preferred candidate outscores every other; a tie is wrong."
-    return BenchResult("pairs", "accuracy", metrics, protocol, groups)
+    return BenchResult("pairs", "accuracy", metrics, protocol, groups, unscored=unscored)
 
 
 @bench.method("reward-bench", paper="arXiv:2403.13787", equation="section 4; constants.py of the authors")
@@ -108,7 +103,8 @@ def reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
         aggregate: how the scores of a candidate's steps become one.
         seed: of the bootstrap over pairs.
     """
-    hit, rows = _strict(data, _scores(scorer, data, aggregate)), rows_of_subsets(data)
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate)
+    hit, rows = _strict(data, scores), rows_of_subsets(data)
     key = Key.seed(seed).fold("reward-bench")
     subsets = _subsets(hit, rows, key)
     sections = _sections(subsets, {**{name: len(mine) for name, mine in rows.items()}, **WEIGHTS})
@@ -122,7 +118,7 @@ def reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
     )
     main = "score" if sections else "accuracy"
     groups = {name: {"accuracy": interval(values, len(rows[name]))} for name, values in subsets.items()}
-    return BenchResult("reward-bench", main, metrics, protocol, groups)
+    return BenchResult("reward-bench", main, metrics, protocol, groups, unscored=unscored)
 
 
 def _subsets(hit: Floats, rows: Mapping[str, Sequence[int]], key: Key) -> dict[str, Floats]:
@@ -159,7 +155,8 @@ def m_reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str
     Raises:
         InputError: there is no comparison, or none of a language is in a subset of RewardBench.
     """
-    hit = _strict(data, _scores(scorer, data, aggregate))
+    data, totals, unscored = scored_comparisons(scorer, data, aggregate)
+    hit = _strict(data, totals)
     key = Key.seed(seed).fold("m-reward-bench")
     groups: dict[str, Mapping[str, Estimate]] = {}
     scores = []
@@ -182,7 +179,7 @@ def m_reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str
         "means of subsets weighted by RewardBench's sizes, math-prm as 984, and its score is the mean of its sections. "
         "The score is the plain mean over languages; lowest is the worst language's."
     )
-    return BenchResult("m-reward-bench", "score", metrics, protocol, groups)
+    return BenchResult("m-reward-bench", "score", metrics, protocol, groups, unscored=unscored)
 
 
 @bench.method("rm-bench", paper="arXiv:2410.16184", equation="section 4.2; scripts/utils.py of the authors")
@@ -200,7 +197,7 @@ def rm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "mi
     Raises:
         InputError: a comparison has not three chosen and three rejected candidates in this order.
     """
-    scores = _scores(scorer, data, aggregate)
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate)
     for item in data:
         if tuple(value > 0 for value in item.preferred) != (True,) * 3 + (False,) * 3:
             what = f"problem {item.problem.id!r} must have three chosen, then three rejected answers"
@@ -225,7 +222,7 @@ def rm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "mi
         "Each chosen style meets each rejected style; ties are wrong. Hard: the chosen answer is the plainer one, "
         "normal: equal styles, easy: the rejected one is. Averages are plain means of the three, and over domains."
     )
-    return BenchResult("rm-bench", "average", metrics, protocol, groups)
+    return BenchResult("rm-bench", "average", metrics, protocol, groups, unscored=unscored)
 
 
 @bench.method("rewardmath", paper="arXiv:2410.01729", equation="section 4.1; src/evaluation/eval.py of the authors")
@@ -240,7 +237,8 @@ def one_to_many(
         aggregate: how the scores of a candidate's steps become one.
         seed: of the bootstrap over problems.
     """
-    split = preferred_and_others(data, scorer, aggregate)
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate)
+    split = preferred_and_others(data, scores)
     # Equal scores rank above the right solution.
     rank = np.array([1 + int((bad >= good.max()).sum()) for good, bad in split])
     tied = np.array([float(good.max() >= bad.max()) for good, bad in split])
@@ -252,7 +250,7 @@ def one_to_many(
     }
     protocol = "Wrong solutions that score as high rank above the right one; accuracy_with_ties forgives a tie."
     metrics = {what: bootstrap(values, key.fold(what)) for what, values in measured.items()}
-    return BenchResult("rewardmath", "accuracy", metrics, protocol, groups)
+    return BenchResult("rewardmath", "accuracy", metrics, protocol, groups, unscored=unscored)
 
 
 @bench.method(
@@ -272,7 +270,7 @@ def best_of_four(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
     Raises:
         InputError: there is no comparison, all candidates of one are alike, or the subset Ties is not whole.
     """
-    scores = _scores(scorer, data, aggregate)
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate)
     rows, key = rows_of_subsets(data), Key.seed(seed).fold("reward-bench-2")
     tied = rows.pop(TIES, [])
     hit = np.array([_best_of(item, row) for item, row in zip(data, scores, strict=True)])
@@ -290,7 +288,8 @@ def best_of_four(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
         "authors' score of its own, of accuracies and margins. The score is the plain mean over subsets; accuracy "
         "leaves Ties out."
     )
-    return BenchResult("reward-bench-2", "score", {"score": mean_of(subsets), **metrics}, protocol, groups)
+    every = {"score": mean_of(subsets), **metrics}
+    return BenchResult("reward-bench-2", "score", every, protocol, groups, unscored=unscored)
 
 
 def _best_of(item: Comparison, scores: Floats) -> float:

@@ -1,7 +1,10 @@
 """Benchmarks of first errors: where does a solution go wrong first, if at all?
 
 A scorer says "wrong" at the first step whose score is below the threshold. Solutions whose first error is not known are
-left out.
+left out. NaN is not measured: a solution is counted apart (`unscored`) and is no part of any number if a step that
+decides has no score. What decides does not follow from the scores, so that thresholds are compared on the same
+solutions: all actions up to the first error, or all of them where there is none. Only the MR-Score, which also asks
+whether anything is held wrong, goes by what was found: all actions up to the first one below the threshold.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from stepreward.core.metrics import best_threshold, predicted_first_error
 from stepreward.core.statistics import Estimate, mean_of, proportion
 from stepreward.evaluate.counts import cells, drawn, interval, matthews, ratio
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import rows_by, step_scores
+from stepreward.evaluate.scoring import Floats, rows_by, rows_kept, step_scores, unmeasured
 from stepreward.evaluate.steps import FirstErrorResult, first_error
 
 
@@ -30,6 +33,15 @@ def _located(data: Sequence[Annotated]) -> tuple[list[Annotated], NDArray[np.int
     if not kept:
         raise InputError("no solution says where its first error is", remedy="pass data that marks first errors")
     return kept, np.array([item.first_error for item in kept], np.int64)
+
+
+def _measured(scorer: Scorer, data: Sequence[Annotated]) -> tuple[list[Annotated], NDArray[np.int64], Floats, int]:
+    """Solutions that are located and scored up to there, their first errors, scores, and how many are not scored."""
+    located, gold = _located(data)
+    scores = step_scores(scorer, located)
+    lost = unmeasured(scores, located, gold)
+    kept = rows_kept(lost)
+    return [located[row] for row in kept], gold[kept], scores[kept], int(lost.sum())
 
 
 def _subset(item: Annotated) -> str:
@@ -51,10 +63,10 @@ def process_bench(
         seed: of the bootstrap.
 
     Raises:
-        InputError: no first error is known, or there is no such subset to choose a threshold on.
+        InputError: no first error is known, none has scores, or there is no such subset to choose a threshold on.
     """
-    kept, gold = _located(data)
-    scores, subsets = step_scores(scorer, kept), np.array([_subset(item) for item in kept])
+    kept, gold, scores, unscored = _measured(scorer, data)
+    subsets = np.array([_subset(item) for item in kept])
     key = Key.seed(seed).fold("process-bench")
     origin = "given"
     if threshold is None:
@@ -80,6 +92,7 @@ def process_bench(
         groups,
         threshold,
         origin,
+        unscored,
     )
 
 
@@ -105,9 +118,16 @@ def mr_score(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
         data: solutions with first errors; `meta["subset"]` names the subject.
         threshold: scores below it say "wrong".
         seed: of the bootstrap over solutions.
+
+    Raises:
+        InputError: no first error is known, or none has scores.
     """
     kept, gold = _located(data)
-    found = predicted_first_error(step_scores(scorer, kept), threshold)
+    scores = step_scores(scorer, kept)
+    found = predicted_first_error(scores, threshold)
+    lost = unmeasured(scores, kept, found)
+    rows_left = rows_kept(lost)
+    kept, gold, found = [kept[row] for row in rows_left], gold[rows_left], found[rows_left]
     key = Key.seed(seed).fold("mr-score")
     groups = {name: _mr(found[rows], gold[rows], key.fold(name)) for name, rows in rows_by(kept, "subset").items()}
     return BenchResult(
@@ -119,6 +139,7 @@ def mr_score(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
         groups,
         threshold,
         "given",
+        int(lost.sum()),
     )
 
 
@@ -145,9 +166,12 @@ def first_error_accuracy(scorer: Scorer, data: Sequence[Annotated], *, threshold
         scorer: whose scores are measured.
         data: solutions with first errors; `meta["subset"]` names the task.
         threshold: scores below it say "wrong".
+
+    Raises:
+        InputError: no first error is known, or none has scores.
     """
-    kept, gold = _located(data)
-    hit = predicted_first_error(step_scores(scorer, kept), threshold) == gold
+    kept, gold, scores, unscored = _measured(scorer, data)
+    hit = predicted_first_error(scores, threshold) == gold
     subsets = np.array([_subset(item) for item in kept])
 
     def shares(rows: NDArray[np.bool_]) -> dict[str, Estimate]:
@@ -162,4 +186,5 @@ def first_error_accuracy(scorer: Scorer, data: Sequence[Annotated], *, threshold
         {name: shares(subsets == name) for name in dict.fromkeys(subsets.tolist())},
         threshold,
         "given",
+        unscored,
     )

@@ -1,4 +1,7 @@
-"""PRMBench and Socratic-PRMBench: solutions with errors put in, every step judged, results by class of error."""
+"""PRMBench and Socratic-PRMBench: solutions with errors put in, every step judged, results by class of error.
+
+Solutions with a labelled step that has no score are left out and counted (`unscored`).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,10 @@ from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import ragged
 from stepreward.core.statistics import Estimate, bootstrap, proportion
 from stepreward.evaluate.counts import drawn, interval, prm_score, ratio, step_counts, step_metrics_of
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, rows_by, step_scores
+from stepreward.evaluate.scoring import Floats, labelled_scores, rows_by
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "simplicity": ("redundency", "circular"),
@@ -80,7 +82,7 @@ def prm_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0
         seed: of the bootstrap over solutions.
 
     Raises:
-        InputError: there is no modified solution, or a labelled step has no score.
+        InputError: there is no modified solution, or none whose labelled steps have scores.
     """
     return _by_class("prm-bench", GROUPS, scorer, data, threshold, seed)
 
@@ -101,7 +103,7 @@ def socratic(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
         seed: of the bootstrap over solutions.
 
     Raises:
-        InputError: there is no modified solution, or a labelled step has no score.
+        InputError: there is no modified solution, or none whose labelled steps have scores.
     """
     return _by_class("socratic-prm-bench", PATTERNS, scorer, data, threshold, seed)
 
@@ -114,7 +116,7 @@ def _by_class(
     kept = [item for item in every if item.meta.get("side") != "original"]
     if not kept:
         raise InputError("there is no modified solution to measure on", remedy="read the data with which=modified")
-    scores, labels = step_scores(scorer, kept), ragged([item.labels for item in kept])
+    kept, scores, labels, unscored = labelled_scores(scorer, kept)
     counts, key = step_counts(scores, labels, threshold), Key.seed(seed).fold(name)
     rows = rows_by(kept, "classification")
     pooled = {of: drawn(counts[mine], key.fold(of)) for of, mine in rows.items()}
@@ -141,6 +143,7 @@ def _by_class(
         by_class,
         threshold,
         "given",
+        unscored,
     )
 
 
@@ -167,7 +170,8 @@ def _similarity(
     As with the authors, originals without a step held valid take no part.
     """
     plain = [replace(item, labels=np.ones(len(item.labels))) for item in originals]
-    made = step_counts(step_scores(scorer, plain), ragged([item.labels for item in plain]), threshold)
+    plain, scores, labels, _ = labelled_scores(scorer, plain)
+    made = step_counts(scores, labels, threshold)
     valid = dict(zip((str(item.meta.get("idx", "")) for item in plain), _held_valid(made).tolist(), strict=True))
     pairs = [
         (share, valid[str(item.meta["idx"])])

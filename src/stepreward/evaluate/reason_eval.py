@@ -12,11 +12,11 @@ from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import auroc, ragged
+from stepreward.core.metrics import auroc
 from stepreward.core.statistics import resamples
 from stepreward.evaluate.counts import cells, drawn, interval, macro_f1, step_counts
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, step_scores
+from stepreward.evaluate.scoring import Floats, labelled_scores
 
 AUC_DRAWS = 200
 
@@ -31,7 +31,8 @@ AUC_DRAWS = 200
 def reason_eval(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """Macro F1 and area under the curve, of whole solutions by their lowest score and of labelled steps.
 
-    A solution whose lowest score equals the threshold is called neither right nor wrong, and counts as missed.
+    A solution whose lowest score equals the threshold is called neither right nor wrong, and counts as missed. One
+    with a labelled step that has no score is left out and counted (`unscored`).
 
     Args:
         scorer: whose scores are measured.
@@ -40,13 +41,12 @@ def reason_eval(scorer: Scorer, data: Sequence[Annotated], *, threshold: float =
         seed: of the bootstrap over solutions.
 
     Raises:
-        InputError: no step is labelled, or a labelled step has no score.
+        InputError: no step is labelled, or no solution has scores of all its labelled steps.
     """
-    labels = ragged([item.labels for item in data])
-    if not data or np.isnan(labels).all():
+    known = [item for item in data if not np.isnan(item.labels).all()]
+    if not known:
         raise InputError("no step is labelled", remedy="pass solutions with step labels")
-    known = np.logical_not(np.isnan(labels).all(axis=1))
-    labels, scores = labels[known], step_scores(scorer, [item for item, keep in zip(data, known, strict=True) if keep])
+    _, scores, labels, unscored = labelled_scores(scorer, known)
     steps = step_counts(scores, labels, threshold)
     right = np.logical_not((labels <= 0.5).any(axis=1))
     lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=1)
@@ -64,7 +64,7 @@ def reason_eval(scorer: Scorer, data: Sequence[Annotated], *, threshold: float =
         "A solution's score is its lowest step's. F1 is the mean over valid and invalid; the area under the curve "
         "needs no threshold. Steps that are not labelled, as after the first error, do not count."
     )
-    return BenchResult("reason-eval", "step_f1", metrics, protocol, {}, threshold, "given")
+    return BenchResult("reason-eval", "step_f1", metrics, protocol, {}, threshold, "given", unscored)
 
 
 def _aucs(scores: Floats, labels: Floats, rows: NDArray[np.int64]) -> Floats:

@@ -31,6 +31,8 @@ class BenchResult:
     """Scores below it say "wrong"; None where no threshold is used."""
     threshold_from: str = ""
     """Where the threshold comes from."""
+    unscored: int = 0
+    """Rows that the scorer gave no score where one was needed: no part of any number here, neither right nor wrong."""
 
     def __post_init__(self) -> None:
         if self.main not in self.metrics:
@@ -46,4 +48,5 @@ class BenchResult:
             "groups": {g: {name: one.to_json() for name, one in made.items()} for g, made in self.groups.items()},
             "threshold": self.threshold,
             "threshold_from": self.threshold_from,
+            "unscored": self.unscored,
         }

@@ -21,7 +21,7 @@ from stepreward.core.metrics import auroc, predicted_first_error, ragged
 from stepreward.core.statistics import Estimate, bootstrap
 from stepreward.core.types import Step, Trajectory
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, step_scores
+from stepreward.evaluate.scoring import Floats, rows_kept, step_scores, unmeasured
 
 NEUTRAL = "Let us go on.\n"
 """A step that says nothing."""
@@ -96,7 +96,8 @@ def robustness(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 
     """Measures how far scores of the same steps move under each perturbation, and how often that changes a verdict.
 
     `shift` is the mean change of a score, `moved` its mean size, `flipped` the share of solutions whose predicted first
-    error is another step, and `auroc` the discrimination after it, where steps are labelled.
+    error is another step, and `auroc` the discrimination after it, where steps are labelled. Solutions that have an
+    action without a score, before a change or after it, are left out there and counted.
 
     Args:
         scorer: whose scores are measured; recorded scores will not do.
@@ -111,8 +112,12 @@ def robustness(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 
         raise InputError("there is no solution to measure on", remedy="check the format and its options")
     key = Key.seed(seed).fold("robustness")
     before = step_scores(scorer, data)
+    lost = unmeasured(before, data)
+    left = rows_kept(lost)
+    data, before = [data[row] for row in left], before[left]
     labels = ragged([item.labels for item in data])
     groups = {"none": _auroc(before, labels, len(data))}
+    also_lost = np.zeros(len(data), bool)
     for name, perturb in PERTURBATIONS.items():
         made = [perturb(item.trajectory, key.fold(name, i)) for i, item in enumerate(data)]
         new = step_scores(
@@ -121,7 +126,11 @@ def robustness(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 
         after = np.full(before.shape, np.nan)
         for row, one in enumerate(made):
             after[row, : len(one.place)] = new[row, one.place]
-        groups[name] = _moved(before, after, threshold, key.fold(name)) | _auroc(after, labels, len(data))
+        gone = (np.isnan(after) & ~np.isnan(before)).any(axis=1)
+        also_lost |= gone
+        there = rows_kept(gone)
+        groups[name] = _moved(before[there], after[there], threshold, key.fold(name))
+        groups[name] |= _auroc(after[there], labels[there], len(there))
     worst = max(PERTURBATIONS, key=lambda name: groups[name]["flipped"].value)
     moved = [groups[name]["moved"].value for name in PERTURBATIONS]
     average = Estimate(float(np.mean(moved)), min(moved), max(moved), len(data))
@@ -137,6 +146,7 @@ def robustness(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 
         groups,
         threshold,
         "given",
+        int(lost.sum() + also_lost.sum()),
     )
 
 

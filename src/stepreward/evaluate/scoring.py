@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -62,6 +62,82 @@ def step_scores(scorer: Scorer, data: Sequence[Annotated]) -> Floats:
     """(B, S) scores of every solution's steps, NaN at padding and observations."""
     questions = [Score(item.trajectory.problem, item.trajectory.steps) for item in data]
     return ragged([row for part in _parts(questions) for row in (answer.scores for answer in scorer.score_many(part))])
+
+
+def unmeasured(
+    scores: Floats, data: Sequence[Annotated], last: NDArray[np.int64] | None = None, *, ended: bool = False
+) -> NDArray[np.bool_]:
+    """(B,) whether a step that decides has no score: NaN is not measured, which is neither right nor wrong.
+
+    Args:
+        scores: (B, S), NaN where not measured and at padding.
+        data: the solutions; their observations need no score.
+        last: (B,) the last step that decides, negative where all do; all of all where None.
+        ended: the last action alone decides: a reward of the whole solution stands there, and what is too long for a
+            model lacks it.
+    """
+    actions = ragged([[step.kind == "action" for step in item.trajectory.steps] for item in data]) == 1
+    limit = np.full(len(data), -1) if last is None else last
+    decides = actions & ((np.arange(actions.shape[1]) <= limit[:, None]) | (limit[:, None] < 0))
+    if ended:
+        decides &= np.cumsum(actions[:, ::-1], axis=1)[:, ::-1] == 1
+    made: NDArray[np.bool_] = (np.isnan(scores) & decides).any(axis=1)
+    return made
+
+
+def rows_kept(lost: NDArray[np.bool_], together: Sequence[Hashable] | None = None) -> list[int]:
+    """Places of the rows that count: not lost, and nothing lost of what stands together with them.
+
+    Raises:
+        InputError: none is left.
+    """
+    groups = range(len(lost)) if together is None else together
+    gone = {group for group, bad in zip(groups, lost.tolist(), strict=True) if bad}
+    kept = [row for row, group in enumerate(groups) if group not in gone]
+    if not kept:
+        raise InputError(f"none of {len(lost)} rows has the scores that it needs", remedy="see what was left out")
+    return kept
+
+
+def labelled_scores(scorer: Scorer, data: Sequence[Annotated]) -> tuple[list[Annotated], Floats, Floats, int]:
+    """Solutions whose labelled steps all have scores, (B, S) those scores and labels, and how many solutions have not.
+
+    Raises:
+        InputError: there is no solution, or none that has them.
+    """
+    if not data:
+        raise InputError("there is no solution to measure on", remedy="check the format and its options")
+    scores, labels = step_scores(scorer, data), ragged([item.labels for item in data])
+    lost = np.asarray((np.isnan(scores) & ~np.isnan(labels)).any(axis=1))
+    kept = rows_kept(lost)
+    return [data[row] for row in kept], scores[kept], labels[kept], int(lost.sum())
+
+
+def scored_comparisons(
+    scorer: Scorer,
+    data: Sequence[Comparison],
+    aggregation: str,
+    together: Callable[[Comparison], Hashable] | None = None,
+) -> tuple[list[Comparison], list[Floats], int]:
+    """The comparisons whose candidates all have a score, those scores, and how many comparisons have not.
+
+    A comparison with a candidate that was not measured is neither won nor lost: it is left out and counted.
+
+    Args:
+        scorer: any scorer.
+        data: comparisons.
+        aggregation: how the scores of a candidate's steps become one.
+        together: what a comparison is part of, where a part alone means nothing: all of it is left out then.
+
+    Raises:
+        InputError: there is no comparison, or none that has scores.
+    """
+    if not data:
+        raise InputError("there is no comparison to measure on", remedy="check the format and its options")
+    scores = candidate_scores(scorer, data, aggregation)
+    lost = np.array([np.isnan(row).any() for row in scores])
+    kept = rows_kept(lost, None if together is None else [together(item) for item in data])
+    return [data[row] for row in kept], [scores[row] for row in kept], int(lost.sum())
 
 
 def candidate_scores(scorer: Scorer, data: Sequence[Comparison], aggregation: str) -> list[Floats]:

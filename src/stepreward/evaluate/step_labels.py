@@ -1,6 +1,7 @@
 """Benchmarks that label every step: is each step called what it is?
 
-"Positive" is a step held valid. Steps without a label are left out.
+"Positive" is a step held valid. Steps without a label are left out, and so are solutions with a labelled step that has
+no score, which are counted (`unscored`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
-from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import ragged
 from stepreward.core.statistics import Estimate
 from stepreward.evaluate.counts import (
     balanced_f1,
@@ -26,7 +25,7 @@ from stepreward.evaluate.counts import (
     step_metrics_of,
 )
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, rows_by, step_scores
+from stepreward.evaluate.scoring import Floats, labelled_scores, rows_by
 
 
 @bench.method(
@@ -49,9 +48,9 @@ def hard2verify(scorer: Scorer, data: Sequence[Annotated], *, threshold: float =
         seed: of the bootstrap over solutions.
 
     Raises:
-        InputError: there is no solution, or a labelled step has no score.
+        InputError: there is no solution, or none whose labelled steps have scores.
     """
-    scores, labels = _scored(scorer, data)
+    data, scores, labels, unscored = labelled_scores(scorer, data)
     counts, key = step_counts(scores, labels, threshold), Key.seed(seed).fold("hard2verify")
     whole = _responses(scores, labels, threshold)
     rows = rows_by(data, "subset")
@@ -61,7 +60,7 @@ def hard2verify(scorer: Scorer, data: Sequence[Annotated], *, threshold: float =
         "of wrong steps that are called so; response_ and error_id_ have whole responses and exact first errors."
     )
     return BenchResult(
-        "hard2verify", "balanced_f1", _balanced(counts, whole, key), protocol, groups, threshold, "given"
+        "hard2verify", "balanced_f1", _balanced(counts, whole, key), protocol, groups, threshold, "given", unscored
     )
 
 
@@ -100,7 +99,7 @@ def visual(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5,
         seed: of the bootstrap over solutions.
 
     Raises:
-        InputError: there is no solution, or a labelled step has no score.
+        InputError: there is no solution, or none whose labelled steps have scores.
     """
     protocol = (
         "The mean of the F1 of correct and of wrong steps, all steps and not the first error alone, pooled over "
@@ -126,7 +125,7 @@ def mp_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
         seed: of the bootstrap over solutions.
 
     Raises:
-        InputError: there is no solution, or a labelled step has no score.
+        InputError: there is no solution, or none whose labelled steps have scores.
     """
     protocol = (
         "Steps scored above the threshold are held valid; counts are pooled over the solutions of a paradigm. Step "
@@ -140,7 +139,7 @@ def _pooled(
     name: str, main: str, by: str, protocol: str, scorer: Scorer, data: Sequence[Annotated], threshold: float,
     seed: int, *, neutral: bool = True,
 ) -> BenchResult:  # fmt: skip
-    scores, labels = _scored(scorer, data)
+    data, scores, labels, unscored = labelled_scores(scorer, data)
     if not neutral:
         labels = np.where(labels == 0.5, np.nan, labels)
     counts, key = step_counts(scores, labels, threshold), Key.seed(seed).fold(name)
@@ -148,10 +147,4 @@ def _pooled(
         of: step_metrics_of(drawn(counts[mine], key.fold(of)), len(mine)) for of, mine in rows_by(data, by).items()
     }
     metrics = step_metrics_of(drawn(counts, key), len(data))
-    return BenchResult(name, main, metrics, protocol, groups, threshold, "given")
-
-
-def _scored(scorer: Scorer, data: Sequence[Annotated]) -> tuple[Floats, Floats]:
-    if not data:
-        raise InputError("there is no solution to measure on", remedy="check the format and its options")
-    return step_scores(scorer, data), ragged([item.labels for item in data])
+    return BenchResult(name, main, metrics, protocol, groups, threshold, "given", unscored)

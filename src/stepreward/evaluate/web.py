@@ -1,4 +1,7 @@
-"""Benchmarks of agents' next steps: one right action among wrong ones, along a task."""
+"""Benchmarks of agents' next steps: one right action among wrong ones, along a task.
+
+A task, or a state of several pairs, with an action that has no score is left out whole and counted (`unscored`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate, bootstrap
 from stepreward.evaluate.counts import drawn, interval
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, candidate_scores, places, rows_of_subsets
+from stepreward.evaluate.scoring import Floats, places, rows_of_subsets, scored_comparisons
 
 
 @bench.method(
@@ -38,11 +41,12 @@ def web_reward_bench(
     Raises:
         InputError: there is no comparison, or one has not exactly one preferred candidate.
     """
-    parts = _against(data, candidate_scores(scorer, data, aggregate) if data else [])
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate, _task)
+    parts = _against(data, scores)
     # A wrong action that scores as high ranks above the right one.
     rank = np.array([1.0 + float((bad >= good).sum()) for good, bad in parts])
     key = Key.seed(seed).fold("web-reward-bench")
-    tasks = np.unique([str(item.meta.get("task_id", item.problem.id)) for item in data], return_inverse=True)[1]
+    tasks = np.unique([_task(item) for item in data], return_inverse=True)[1]
     return BenchResult(
         "web-reward-bench",
         "mrr",
@@ -50,7 +54,16 @@ def web_reward_bench(
         "Wrong actions that score as high rank above the right one. A step is right if its rank is 1, a task if all "
         "its steps are. Intervals: percentile bootstrap over tasks.",
         {name: _measured(rank[rows], tasks[rows], key.fold(name)) for name, rows in rows_of_subsets(data).items()},
+        unscored=unscored,
     )
+
+
+def _task(item: Comparison) -> str:
+    return str(item.meta.get("task_id", item.problem.id))
+
+
+def _state(item: Comparison) -> tuple[str, str]:
+    return item.subset, item.problem.id
 
 
 def _measured(rank: Floats, tasks: NDArray[np.int64], key: Key) -> dict[str, Estimate]:
@@ -90,8 +103,9 @@ def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str 
     Raises:
         InputError: there is no comparison, or one has not exactly one preferred candidate.
     """
-    parts = _against(data, candidate_scores(scorer, data, aggregate) if data else [])
-    states = places([(item.subset, item.problem.id) for item in data])
+    data, scores, unscored = scored_comparisons(scorer, data, aggregate, _state)
+    parts = _against(data, scores)
+    states = places([_state(item) for item in data])
     won = [np.concatenate([parts[at][0] > parts[at][1] for at in rows]) for rows in states.values()]
     shares = np.array([[float(one.mean()), float(one.all())] for one in won])
     key = Key.seed(seed).fold("web-prm-bench")
@@ -107,13 +121,12 @@ def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str 
         "pairwise_accuracy is the share of wrong actions that score below the right one, best_of_n_accuracy the share "
         "of steps where all do; ties are wrong. Intervals: bootstrap over steps.",
         {name: measured(rows, key.fold(name)) for name, rows in places([of for of, _ in states]).items()},
+        unscored=unscored,
     )
 
 
 def _against(data: Sequence[Comparison], scores: Sequence[Floats]) -> list[tuple[float, Floats]]:
     """The right action's score and the wrong ones' of each step."""
-    if not data:
-        raise InputError("there is no comparison to measure on", remedy="check the format and its options")
     parts = []
     for item, row in zip(data, scores, strict=True):
         right = np.array(item.preferred) > 0

@@ -204,11 +204,14 @@ class Reading(Generic[Item]):
     """What was wrong with the rows left out by the last iteration, the first `MOST_KEPT` of them."""
     left_out: int = 0
     """How many rows the last iteration left out."""
+    number: int = 0
+    """1-based number of the row that the last item came from."""
 
     def __iter__(self) -> Iterator[Item]:
         self.bad.clear()
         self.left_out = 0
         for number, row in self.format.rows(self.path):
+            self.number = number
             try:
                 if isinstance(row, InputError):
                     raise row
