@@ -1,22 +1,26 @@
-"""Flags of those who take part in a search, the same wherever one runs: who scores, and who is asked for help."""
+"""Flags of those who take part in a search, the same wherever one runs: who scores, who judges, who helps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
+from urllib.parse import parse_qsl
 
 import typer
 
 from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import Recipe
-from stepreward.core.errors import InputError
-from stepreward.core.flows import Policy, Scorer
+from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.flows import Judge, Policy, Scorer
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.named import policy_at
 from stepreward.score.ensemble import Combine, combined
 from stepreward.score.memory import cache_size
+from stepreward.score.pairwise import PolicyJudge, ScorerJudge
 
+OWN_SCORE = "score"
+"""Name of the judge that compares by the reward model's own totals."""
 ModelsFlag = Annotated[
     list[str] | None,
     typer.Option(
@@ -31,7 +35,13 @@ DoubtFlag = Annotated[float, typer.Option(min=0.0, help="Of --combine lower, in 
 ExpertFlag = Annotated[
     str, typer.Option(help="Stronger policy, as for --policy, that searches such as intervention ask at chosen steps.")
 ]
-
+JudgeFlag = Annotated[
+    str,
+    typer.Option(
+        help="Who compares two solutions, for knockout and elo: a policy as for --policy, or score for the reward "
+        "model's own totals, score?aggregate=last for others than the least."
+    ),
+]
 CacheFlag = Annotated[
     str,
     typer.Option(
@@ -69,3 +79,32 @@ def policies_at(policy: str, expert: str, *, concurrency: int = 16) -> Policy:
     """A policy by name, with the one that it may ask for help."""
     writer = policy_at(policy, concurrency=concurrency)
     return WithExpert(writer, policy_at(expert, concurrency=concurrency)) if expert else writer
+
+
+def judge_at(address: str, scorer: Scorer | None, *, concurrency: int = 16) -> Judge | None:
+    """Who compares solutions: a policy by name, whose verdicts are read, or the scorer's totals; None for "".
+
+    Args:
+        address: a policy's name or address, `score`, `score?aggregate=NAME`, or nothing.
+        scorer: the reward model, if there is one; where several threads share it, one that may be shared.
+        concurrency: most requests under way at once to a server.
+
+    Raises:
+        InputError: `score` without a reward model, or a policy's setting that does not fit.
+        UnknownNameError: there is no such aggregate or setting.
+        ModelError: the policy cannot be loaded.
+    """
+    if not address:
+        return None
+    name, _, query = address.partition("?")
+    if name != OWN_SCORE:
+        # An address that says how it is sampled is taken at its word; judges do not gamble otherwise.
+        told = "temperature=" in query
+        return PolicyJudge(policy_at(address, concurrency=concurrency), temperature=None if told else 0.0)
+    if scorer is None:
+        raise InputError("--judge score compares by a reward model", remedy="pass --model, or a policy to judge")
+    settings = dict(parse_qsl(query, keep_blank_values=True))
+    for setting in settings:
+        if setting != "aggregate":
+            raise UnknownNameError("setting of the judge score", setting, ["aggregate"])
+    return ScorerJudge(scorer, **settings)

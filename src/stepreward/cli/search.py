@@ -13,7 +13,18 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
-from stepreward.cli.parts import CacheFlag, CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
+from stepreward.cli.parts import (
+    OWN_SCORE,
+    CacheFlag,
+    CombineFlag,
+    DoubtFlag,
+    ExpertFlag,
+    JudgeFlag,
+    ModelsFlag,
+    judge_at,
+    policies_at,
+    scorers_at,
+)
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
@@ -30,12 +41,15 @@ from stepreward.pipeline.compare import PLAN, REFERENCE, verdict
 from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
+from stepreward.score.pairwise import PolicyJudge
 
 _WITHOUT_SCORES = (
     "majority", "adaptive-consistency", "early-stopping-consistency", "doubling-consistency", "self-prm",
     "self-certainty", "knockout", "elo",
 )  # fmt: skip
 """Searches that ask no reward model."""
+_JUDGED = ("knockout", "elo")
+"""Searches that compare solutions in pairs."""
 
 
 def search(
@@ -48,6 +62,7 @@ def search(
         str, typer.Option(help="Who writes: builtin:arithmetic, a folder, a hub name, vllm:NAME, or URL#MODEL.")
     ] = "builtin:arithmetic",
     expert: ExpertFlag = "",
+    judge: JudgeFlag = "",
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Of sampling; left to the policy if not given.")
     ] = None,
@@ -105,11 +120,12 @@ def search(
 
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
-    chosen, judge = searches[method], grader_by_name(grader)
+    chosen, reader = searches[method], grader_by_name(grader)
     recipe = recipe_of(like, record, calibrator, answers, dtype, needed=bool(model))
     if not model and (compare or method not in _WITHOUT_SCORES):
         what = "a comparison" if compare else method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
+    _check_judge(judge, "--compare" if compare else method)
     if max_money is not None and not price_generated + price_scored:
         raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
     given = [
@@ -128,12 +144,13 @@ def search(
     rows = problems_of(problems)
     scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
     solver = compose(
-        policies_at(policy, expert), () if scorer is None else scorer, search=method, grader=judge,
+        policies_at(policy, expert), () if scorer is None else scorer, search=method, grader=reader,
+        judge=judge_at(judge, scorer),
         stop=Budget(max_samples, max_tokens, max_scored_tokens, max_seconds, max_money),
         prices=Prices(price_generated, price_scored), temperature=temperature, top_p=top_p, **own,
     )  # fmt: skip
     if compare:
-        _compare(rows, out, solver, judge, seed, only or [], budgets or [4, 8, 16], aggregate or "", each, json_output)
+        _compare(rows, out, solver, reader, seed, only or [], budgets or [4, 8, 16], aggregate or "", each, json_output)
         return
     with (
         AnswerLog(out.with_name(out.name + ".answers.jsonl")) as log,
@@ -148,16 +165,33 @@ def search(
     bill = Bill()
     for one in solutions:
         bill.add(one.bill)
-    made = [_row(one, judge) for one in solutions]
+    made = [_row(one, reader) for one in solutions]
     _write(out, made)
     graded = [float(row["correct"]) for row in made if row["correct"] is not None]
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {"out": str(out), "problems": len(made), "accuracy": accuracy, "bill": asdict(bill)}
+    if isinstance(solver.judge, PolicyJudge):
+        outcome["judge"] = asdict(solver.judge.usage)
     if json_output:
         typer.echo(json.dumps(outcome))
         return
     told = "no references" if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
+    if isinstance(solver.judge, PolicyJudge):
+        used = solver.judge.usage
+        typer.echo(
+            f"{used.answers:,} verdicts asked of the judge ({used.tokens:,} tokens), {used.unread:,} unreadable, "
+            f"{used.swayed:,} pairs swayed by the order"
+        )
+
+
+def _check_judge(judge: str, search: str) -> None:
+    """Refuses a search in pairs without a judge, and a judge whom nobody asks."""
+    if judge and search not in _JUDGED:
+        raise InputError(f"{search} asks no judge", remedy=f"drop --judge, or take --method {' or '.join(_JUDGED)}")
+    if search in _JUDGED and not judge:
+        remedy = f"pass --judge POLICY, or --judge {OWN_SCORE} with --model"
+        raise InputError(f"{search} needs a judge, who compares solutions", remedy=remedy)
 
 
 def _of_each(given: list[str], names: list[str]) -> dict[str, dict[str, Any]]:

@@ -151,7 +151,7 @@ class GenerativeScorer:
             return said[0].removesuffix(judge.verdict)
         label = judge.labels[0 if verdicts[known[0]] >= 0.5 else 1]
         if judge.told:
-            return _filled(judge.told, {"label": label})
+            return filled(judge.told, {"label": label})
         return f"{said[known[0]]}{judge.before_label}{label}{judge.closing}"
 
     def _judged(self, ask: Propose, said: Sequence[str]) -> tuple[Floats, int]:
@@ -202,11 +202,11 @@ class GenerativeScorer:
 
     def _first(self, problem: Problem, steps: str, more: Mapping[str, str] | None = None) -> Message:
         parts = {"prompt": problem.text, "steps": steps, **(more or {})}
-        return {"role": "user", "content": _filled(self.judge.prompt_format, parts)}
+        return {"role": "user", "content": filled(self.judge.prompt_format, parts)}
 
     def _step(self, step: Step, n: int) -> str:
         text = _NUMBER.sub("", step.text).strip() if self.judge.unnumber else step.text.rstrip("\r\n")
-        return _filled(self.judge.step_format, {"step": text, "n": str(n)})
+        return filled(self.judge.step_format, {"step": text, "n": str(n)})
 
 
 def boxed(text: str, labels: tuple[str, str]) -> list[float]:
@@ -229,7 +229,7 @@ def cut(text: str, ends: Sequence[str]) -> str:
     return text[: min((at for at in map(text.find, ends) if at >= 0), default=len(text))]
 
 
-def _filled(form: str, parts: Mapping[str, str]) -> str:
+def filled(form: str, parts: Mapping[str, str]) -> str:
     """The form with each `{name}` replaced once, in one pass: braces inside the parts stay as they are."""
     return re.sub(r"\{(\w+)\}", lambda found: parts.get(found[1], found[0]), form)
 

@@ -1,0 +1,70 @@
+"""Tournaments from the command line: a policy, or the reward model's totals, compares solutions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import invoke, refused
+
+SEARCH = "search --problems problems.jsonl --grader arithmetic --samples 4 --json"
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", ["knockout", "elo"])
+def test_a_tournament_by_the_reward_model_s_totals(inside: Path, method: str) -> None:
+    out = f"{method}.jsonl"
+    outcome = json.loads(invoke(f"{SEARCH} --method {method} --judge score --model tool --out {out}"))
+    found = rows(inside / out)
+    assert outcome["bill"]["comparisons"] > 0
+    assert "judge" not in outcome
+    assert all(row["chosen"] >= 0 for row in found)
+    best = max(found, key=lambda row: len(row["candidates"]))
+    top = max(candidate["score"] for candidate in best["candidates"])
+    assert best["candidates"][best["chosen"]]["score"] == top, "the winner of the tournament is chosen"
+
+
+def test_totals_by_another_aggregate_and_flags_in_a_file(inside: Path) -> None:
+    (inside / "judged.toml").write_text(
+        '[search]\nmethod = "knockout"\njudge = "score?aggregate=mean"\nmodel = ["tool"]\nsamples = 3\n'
+    )
+    invoke("--config judged.toml search --problems problems.jsonl --grader arithmetic --out by_mean.jsonl")
+    assert rows(inside / "by_mean.jsonl")
+
+
+@pytest.mark.parametrize("method", ["knockout", "elo"])
+def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(inside: Path, method: str) -> None:
+    """The built-in policy writes arithmetic, never a verdict: all are ties, and the earliest stays."""
+    out = f"{method}_policy.jsonl"
+    outcome = json.loads(invoke(f"{SEARCH} --method {method} --judge builtin:arithmetic --out {out}"))
+    usage = outcome["judge"]
+    assert usage["answers"] == usage["unread"] == outcome["bill"]["comparisons"] > 0
+    assert usage["swayed"] == 0
+    assert usage["tokens"] > 0
+    assert all(row["chosen"] >= 0 for row in rows(inside / out))
+    told = invoke(f"{SEARCH.removesuffix(' --json')} --method {method} --judge builtin:arithmetic --out again.jsonl")
+    assert "verdicts asked of the judge" in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--method knockout", "knockout needs a judge, who compares solutions; pass --judge POLICY, or --judge score"),
+        ("--method elo --judge score", "--judge score compares by a reward model; pass --model"),
+        ("--method elo --judge score?agregate=last --model tool", "did you mean aggregate?"),
+        ("--method elo --judge score?aggregate=lust --model tool", "no aggregate method is called 'lust'"),
+        ("--method beam --judge score --model tool", "beam asks no judge; drop --judge, or take --method knockout"),
+        ("--compare --judge score --model tool", "--compare asks no judge; drop --judge"),
+        ("--method elo --judge http://localhost:1", "http://localhost:1 names no model"),
+    ],
+)
+def test_what_does_not_fit_is_told(
+    inside: Path, flags: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert message in refused(f"search --problems problems.jsonl --out x.jsonl {flags}", capsys, monkeypatch)
