@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 
@@ -18,7 +20,7 @@ import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Propose
+from stepreward.core.flows import Propose, Scored
 from stepreward.core.keys import Key
 from stepreward.policies.local import LocalPolicy
 from stepreward.serve.chat import problem_of
@@ -184,6 +186,26 @@ def test_an_answer_is_no_longer_than_asked_for(client: openai.OpenAI, method: st
     assert whole.choices[0].finish_reason == "stop"
 
 
+def test_an_answer_ends_before_a_stop() -> None:
+    class AnyDigit(LastDigit):
+        def score_many(self, questions: Any) -> list[Scored]:
+            rows = [[int("0" + "".join(filter(str.isdigit, s.text))) / 10 for s in q.steps] for q in questions]
+            return [Scored(np.array(row), 1, 1) for row in rows]
+
+    stops = ("\n", ["nowhere", "e "], ["5", "6", "7", "8", "9"])
+    with serving(Served(Digits(), AnyDigit(), grader=SaysAll(), name="d")) as url:
+        for method, stop in itertools.product(("best-of-n", "beam", "mcts", "particle-filter", "majority"), stops):
+            body = {"model": f"d:{method}", "messages": ASK, "seed": 4, "stop": stop, "stepreward": {"scores": True}}
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30)
+            assert answer.status_code == 200, answer.text
+            (choice,) = answer.json()["choices"]
+            text = choice["message"]["content"]
+            assert choice["finish_reason"] == "stop"
+            assert text
+            assert not any(one in text for one in stop)
+            assert "".join(step["text"] for step in choice["stepreward"]["steps"]) == text
+
+
 def test_models_are_listed_and_each_can_be_asked_for(client: openai.OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
     assert listed[0] == "digits"
@@ -210,7 +232,8 @@ def test_models_are_listed_and_each_can_be_asked_for(client: openai.OpenAI) -> N
         ({"model": "digits:reflexion?attempts=0"}, openai.BadRequestError, "attempts must be positive, got 0"),
         ({"model": "digits:best-of-n?n=501"}, openai.BadRequestError, "limit of rollouts"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools"),
-        ({"stop": ["\n"]}, openai.BadRequestError, "stop"),
+        ({"stop": ["a", ""]}, openai.BadRequestError, "stop"),
+        ({"stop": ASK[1]["content"][-8:]}, openai.BadRequestError, "nothing before a text of stop"),
         ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format"),
         ({"temperature": -1}, openai.BadRequestError, "temperature"),
         ({"messages": []}, openai.BadRequestError, "messages"),

@@ -23,6 +23,7 @@ from stepreward.core.types import Problem
 from stepreward.search.found import Found
 from stepreward.serve.abilities import possible, writer
 from stepreward.serve.conversations import CONVERSES, problem_of, shown
+from stepreward.serve.ending import ending_before
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.planning import Plan, plan
 from stepreward.serve.service import Service, left, tell, unless_left
@@ -96,6 +97,8 @@ class Job:
             raise ApiError(400, "this model calls no tools: leave them out", param="tools", code="unsupported")
         key = Key.seed(secrets.randbits(63) if body.seed is None else body.seed).fold("chat")
         flow = self.plan.method.take({"problem": problem, "key": key}, **self.plan.settings)
+        stop = [body.stop] if isinstance(body.stop, str) else body.stop
+        flow = ending_before(flow, stop) if stop else flow
         limit = body.max_completion_tokens or body.max_tokens
         flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
         flow = tallied(flow, self.given)
@@ -115,6 +118,8 @@ class Job:
         room = getattr(writer(self.service.served.policy), "room", None)
         if room is not None and await asyncio.to_thread(room, problem) < 1:
             return too_long("the prompt is longer than the policy's context: shorten it")
+        if self.body.stop:
+            return ApiError(400, "the model wrote nothing before a text of stop", param="stop", code="empty")
         return ApiError(502, "the model wrote nothing", code="empty")
 
     def answer(self, finished: Finished[Found]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(max_length=512)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=1_000_000)]
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=1024)]
 Setting = bool | int | float | str
 
 
 NOT_HONOURED = (
-    "functions", "response_format", "stop", "logprobs", "audio", "frequency_penalty", "presence_penalty", "logit_bias",
+    "functions", "response_format", "logprobs", "audio", "frequency_penalty", "presence_penalty", "logit_bias",
     "top_k", "min_p", "repetition_penalty",
 )  # fmt: skip
 """Fields of a chat that change what an answer is."""
@@ -134,6 +135,8 @@ class ChatRequest(Shape):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Of the answer."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    """Texts before which the answer ends."""
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     """What the model may call, where the policy can: a candidate may be a call."""
     tool_choice: Choice = None

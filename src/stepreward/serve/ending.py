@@ -1,0 +1,69 @@
+"""Answers that end before certain words: OpenAI's `stop`, whatever writes and however it is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from stepreward.core.errors import SteprewardError
+from stepreward.core.flows import Continuation, Flow, Propose, Question
+from stepreward.core.tool_calls import calls_of
+from stepreward.core.types import Step
+
+T = TypeVar("T")
+
+
+def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
+    """The same flow, whose continuations end, finished, where the solution comes to one of some texts.
+
+    A text may begin in one step and end in the next: then the step that it begins in stays whole.
+
+    Args:
+        flow: not started.
+        stop: the texts, none of which is empty.
+    """
+    move: Callable[[], Sequence[Question]] = partial(next, flow)
+    try:
+        while True:
+            try:
+                questions = move()
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                answers = _ended(questions, (yield questions), stop)
+                move = partial(flow.send, answers)
+            except SteprewardError as error:
+                # The end of a budget may bring what there was by then.
+                if getattr(error, "answers", None):
+                    error.answers = _ended(questions, error.answers, stop)  # type: ignore[attr-defined]
+                move = partial(flow.throw, error)
+    finally:
+        flow.close()
+
+
+def _ended(questions: Sequence[Question], answers: Iterable[Any], stop: Sequence[str]) -> list[Any]:
+    return [
+        [_cut(question.prefix, one, stop) for one in answer] if isinstance(question, Propose) and answer else answer
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+
+
+def _cut(prefix: Sequence[Step], made: Continuation, stop: Sequence[str]) -> Continuation:
+    """A continuation up to where a text of `stop` begins that ends in it."""
+    reach = max(map(len, stop)) - 1
+    before = "".join(step.text for step in prefix)[-reach:] if reach else ""
+    whole = before + "".join(step.text for step in made.steps)
+    found = [at for at in (whole.find(text) for text in stop) if at >= 0]
+    if not found or any(calls_of(step) for step in made.steps):
+        return made
+    left, steps = max(0, min(found) - len(before)), list[Step]()
+    for step in made.steps:
+        if len(step.text) > left:
+            steps += [replace(step, text=step.text[:left], tokens=None, logprobs=None)] if left else []
+            break
+        steps.append(step)
+        left -= len(step.text)
+    return replace(made, steps=tuple(steps), finished=True, truncated=False)
