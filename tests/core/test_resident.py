@@ -12,7 +12,7 @@ import pytest
 
 from stepreward.core.engine import Answerers
 from stepreward.core.errors import BudgetExhausted, InputError, PolicyError, SteprewardError
-from stepreward.core.flows import Budget, Continuation, Flow, Propose, Score, Scored
+from stepreward.core.flows import Budget, Continuation, Flow, Propose, Score, Scored, Wanted, always
 from stepreward.core.keys import Key
 from stepreward.core.resident import ResidentDriver
 from stepreward.core.types import Problem, Step
@@ -29,17 +29,17 @@ class Server:
         self.gate = threading.Event()
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        return self.propose_while(lambda: True, questions)
+        return self.propose_while(always, questions)
 
-    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
+    def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
         problem = questions[0].problem
         self.asked.append(problem.id)
         if problem.text == "fail":
             raise PolicyError("broken")
         while problem.text == "wait" and not self.gate.wait(0.01):
-            if not wanted():
+            if not wanted(0):
                 self.abandoned.append(problem.id)
-                raise PolicyError("left")
+                return [[Continuation((Step("so far"),), False, 1, True, interrupted=True)] * q.n for q in questions]
         return [[Continuation((Step(problem.id),), True, 2)] * q.n for q in questions]
 
 

@@ -8,13 +8,15 @@ killed run resumes by running its flows again: what was answered is read, not pa
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from stepreward.core.answer_log import AnswerLog
-from stepreward.core.engine import Answerers, Engine, Running
+from stepreward.core.engine import Answerers, Engine
 from stepreward.core.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
+from stepreward.core.running import Running
 
 T = TypeVar("T")
 
@@ -31,7 +33,20 @@ class Finished(Generic[T]):
     seconds: float = 0.0
     """From its first question to its end; flows run side by side, so these overlap."""
     stopped: str = ""
-    """The limit of its budget that refused a question, such as `seconds`; "" where none did."""
+    """The limit of its budget that refused a question or cut an answer, such as `seconds`; "" where none did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A flow that could not go on: a question of its own could not be answered, or it raised."""
+
+    index: int
+    """Position of the flow among those given."""
+    error: Exception
+    bill: Bill
+    """What it had spent."""
+    seconds: float = 0.0
+    """From its first question to the fault."""
 
 
 class Driver:
@@ -72,14 +87,42 @@ class Driver:
         Raises:
             SteprewardError: a flow asked something that nobody here answers.
         """
-        engine = Engine(self.answerers, log=self.log, prices=self.prices, clock=self.clock, bill=self.bill)
+        for ended in self._ends(flows, None):
+            assert isinstance(ended, Finished)
+            yield ended
+
+    def outcomes(self, flows: Iterable[Flow[T]]) -> Iterator[Finished[T] | Failed]:
+        """Like `run`, but a flow that fails is told of and no other flow is lost by it.
+
+        The questions of a batch that failed are asked again one by one, so that it shows whose fault it was.
+        """
+        failures: deque[Failed] = deque()
+
+        def failed(running: Running[Any], error: Exception) -> None:
+            failures.append(Failed(running.index, error, running.bill, self.clock() - running.started))
+
+        return self._ends(flows, failed, failures)
+
+    def _ends(
+        self,
+        flows: Iterable[Flow[T]],
+        failed: Callable[[Running[Any], Exception], None] | None,
+        failures: deque[Failed] | None = None,
+    ) -> Iterator[Finished[T] | Failed]:
+        """The ends of flows; those that failed come through `failures`, where `failed` has put them."""
+        engine = Engine(
+            self.answerers, log=self.log, prices=self.prices, clock=self.clock, bill=self.bill, failed=failed
+        )
         source = enumerate(flows)
         active = 0
         try:
             while True:
-                if engine.ready:
+                if failures:
+                    active -= 1
+                    yield failures.popleft()
+                elif engine.ready:
                     running = engine.ready.popleft()
-                    if engine.advance(running):
+                    if engine.advance(running) and not running.dropped:
                         active -= 1
                         seconds = self.clock() - running.started
                         yield Finished(running.index, running.result, running.bill, seconds, running.stopped)
@@ -88,6 +131,8 @@ class Driver:
                     index, flow = new
                     engine.start(Running(flow, self.budget, self.clock(), index))
                 elif not engine.answer_some():
+                    if failures or engine.ready:
+                        continue
                     return
         finally:
             engine.close()

@@ -9,63 +9,34 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from stepreward.core.answer_log import AnswerLog, digest
-from stepreward.core.errors import BudgetExhausted, SteprewardError
+from stepreward.core.errors import BudgetExhausted, SteprewardError, Unanswered
 from stepreward.core.flows import (
     Bill,
-    Budget,
     Compare,
-    Continuation,
     Extract,
-    Flow,
     Grade,
     Grader,
     Interruptible,
     Judge,
+    Limited,
     Policy,
     Prices,
     Propose,
     Question,
     Score,
-    Scored,
     Scorer,
 )
 from stepreward.core.lanes import Ask, Asked, Batch, Lane, Open
+from stepreward.core.rounds import Part, Round, wave
+from stepreward.core.running import Asker, Running, charge, charge_cached
 
-T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class Running(Generic[T]):
-    """A flow between two answers."""
-
-    flow: Flow[T]
-    budget: Budget
-    started: float
-    index: int = 0
-    answers: list[Any] | None = None
-    """None before the first question: a generator must be started with it."""
-    missing: int = 0
-    open: list[tuple[Lane, Open, tuple[Running[T], int]]] = field(default_factory=list)
-    """Its questions that are under way, and as whom it waits for each."""
-    bill: Bill = field(default_factory=Bill)
-    rollouts: int = 0
-    tokens: int = 0
-    scored: int = 0
-    stopped: str = ""
-    """The limit of its budget that refused a question, if any."""
-    ended: bool = False
-    result: Any = None
-    """What it returned; set once it ended."""
-
-    @property
-    def proposing(self) -> bool:
-        """Whether it waits for continuations, so that the end of its budget can be told to it."""
-        return any(isinstance(entry.question, Propose) for _, entry, _ in self.open)
+GRACE = 1.0
+"""Seconds after its end that a flow waits for what an interruptible policy has written of its samples."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +54,12 @@ class Answerers:
             return "policy", self.policy
         return ("scorer", self.scorer) if isinstance(question, Score) else ("judge", self.judge)
 
+    def longest(self, question: Propose) -> int | None:
+        """Most tokens of a continuation; None where nobody says."""
+        if question.max_tokens is not None:
+            return question.max_tokens
+        return self.policy.max_tokens if isinstance(self.policy, Limited) else None
+
 
 class Engine:
     """Moves flows forward.
@@ -91,7 +68,7 @@ class Engine:
         answerers: who answers.
         log: where paid answers are kept and looked up.
         prices: of tokens, for budgets in money.
-        clock: seconds, for budgets in time.
+        clock: seconds, for budgets in time; called from the threads of answerers too.
         bill: where all that is spent is added.
         threads: nothing is answered in the engine's own thread, so that events are always heard.
         failed: told of a flow whose question could not be answered, and why. None raises the error instead.
@@ -132,7 +109,7 @@ class Engine:
         """Sends a flow its answers and routes its next questions; True if it ended, with `result` set."""
         if not running.ended:
             running.open.clear()
-            self._move(running, lambda: running.flow.send(running.answers))  # type: ignore[arg-type]
+            self._move(running, lambda: self._answered(running))
         return running.ended
 
     def drop(self, running: Running[Any]) -> None:
@@ -140,6 +117,7 @@ class Engine:
         self._withdraw(running)
         self._timed.discard(running)
         running.flow.close()
+        running.ended = running.dropped = True
 
     def answer_some(self) -> bool:
         """Answers a batch at least: full ones first, partial ones when all else waits. False if nothing is open."""
@@ -147,11 +125,11 @@ class Engine:
         flying = any(lane.flying for lane in self._lanes.values())
         if not answered and not flying:
             fullest = max(self._lanes.values(), key=lambda lane: lane.rows / lane.size, default=None)
-            if fullest is None or not fullest.queue:
+            if fullest is None or not fullest.waiting:
                 return False
             answered = [(fullest, pair) for pair in fullest.launch(partial=True)]
         for lane, (batch, answers) in answered:
-            self._distribute(lane, batch, answers)
+            self._land(lane, batch, answers)
         if not answered:
             self.hear()
         return True
@@ -163,7 +141,7 @@ class Engine:
 
     def hear(self) -> None:
         """Waits for an event and handles all that have come; tells flows whose time is over."""
-        ends = [self._end(running) for running in self._timed if running.proposing]
+        ends = [self._patience(running) for running in self._timed if running.proposing]
         try:
             self.handle(self.events.get(timeout=max(0.0, min(ends) - self.clock()) if ends else None))
             while True:
@@ -171,8 +149,8 @@ class Engine:
         except Empty:
             pass
         now = self.clock()
-        for running in [running for running in self._timed if running.proposing and self._end(running) <= now]:
-            self._expire(running)
+        for running in [running for running in self._timed if running.proposing and self._patience(running) <= now]:
+            self._end_round(running, "seconds")
 
     def handle(self, event: Future[list[Any]] | Callable[[], None]) -> None:
         """Hands out a batch of answers that came, or does what another thread asked for."""
@@ -191,18 +169,30 @@ class Engine:
     def _opened(self, threads: bool) -> dict[type, Lane]:
         policy, scorer, judge = self.answerers.policy, self.answerers.scorer, self.answerers.judge
         lanes: dict[type, Lane] = {}
+
+        def opened(size: int, concurrency: int, ask: Ask) -> Lane:
+            return Lane(size, concurrency, ask, self._waits, self.events.put, threads=threads)
+
         if policy is not None:
             ask = policy.propose_while if isinstance(policy, Interruptible) else _plainly(policy.propose)
-            lanes[Propose] = Lane(policy.batch_size, policy.concurrency, ask, self.events.put, threads=threads)
+            lanes[Propose] = opened(policy.batch_size, policy.concurrency, ask)
         if scorer is not None:
-            lanes[Score] = Lane(scorer.batch_size, 1, _plainly(scorer.score_many), self.events.put, threads=threads)
+            lanes[Score] = opened(scorer.batch_size, 1, _plainly(scorer.score_many))
         if judge is not None:
-            lanes[Compare] = Lane(judge.batch_size, 1, _plainly(judge.compare_many), self.events.put, threads=threads)
+            lanes[Compare] = opened(judge.batch_size, 1, _plainly(judge.compare_many))
         return lanes
 
-    @staticmethod
-    def _end(running: Running[Any]) -> float:
-        return running.started + (running.budget.seconds or 0.0)
+    def _waits(self, asker: Asker) -> bool:
+        """Whether who asked has time to wait for an answer."""
+        end = asker[0].end
+        return end is None or self.clock() < end
+
+    def _patience(self, running: Running[Any]) -> float:
+        """Until when a flow waits: past its end only for what an interrupted policy is about to hand over."""
+        assert running.end is not None
+        assert running.round is not None
+        written = running.round.partial and any(entry.launched for _, entry, _ in running.open)
+        return running.end + (GRACE if written and isinstance(self.answerers.policy, Interruptible) else 0.0)
 
     def _land(self, lane: Lane, batch: Batch, future: Future[list[Any]]) -> None:
         error = future.exception()
@@ -216,17 +206,32 @@ class Engine:
             lane.again(batch)
         else:
             lane.settle(batch)
-            for running in {id(r): r for r, _ in batch[0].askers}.values():
-                self.drop(running)
-                self.failed(running, error)
+            for running, part in batch[0].askers:
+                self._fail(running, part, error)
+
+    def _fail(self, running: Running[Any], part: Part, error: Exception) -> None:
+        """Ends a flow for which a question could not be answered, unless part of the answers is of use to it."""
+        assert running.round is not None
+        assert self.failed is not None
+        if isinstance(part.question, Propose) and running.round.partial:
+            running.round.fault = running.round.fault or error
+            for bill in (running.bill, self.bill):
+                bill.failed += part.question.n
+            self._received(running)
+        elif not running.dropped:
+            self.drop(running)
+            self.failed(running, error)
 
     def _move(self, running: Running[Any], on: Callable[[], Sequence[Question]]) -> None:
         """Moves a flow on to its next questions, or to its end."""
         try:
             questions = on()
             while limit := self._limit_reached(running, questions):
-                questions = self._refuse(running, limit)
-            self._ask(running, questions)
+                questions = self._refuse(running, limit, ())
+            running.round = Round(questions)
+            for part in running.round.plain():
+                self._route(running, part)
+            self._ask_more(running)
         except StopIteration as stop:
             self._timed.discard(running)
             running.result, running.ended = stop.value, True
@@ -235,128 +240,144 @@ class Engine:
             if self.failed is None:
                 raise
             self.drop(running)
-            self.failed(running, error)
+            self.failed(running, (isinstance(error, Unanswered) and running.round and running.round.fault) or error)
 
-    def _expire(self, running: Running[Any]) -> None:
-        """Tells a flow that its time is over while it waits for continuations; they are not wanted any more."""
-        self._withdraw(running)
-        self._move(running, lambda: self._refuse(running, "seconds"))
-        if running.ended:
-            self.ready.append(running)
+    def _answered(self, running: Running[Any]) -> Sequence[Question]:
+        """Sends a flow the answers of its round, or throws what ended it early; its next questions."""
+        asked = running.round
+        if asked is None:
+            return next(running.flow)
+        if asked.refused:
+            return self._refuse(running, asked.refused, asked.so_far())
+        if asked.fault is not None:
+            return running.flow.throw(Unanswered(f"samples could not be had: {asked.fault}", asked.so_far()))
+        return running.flow.send(asked.answers)
 
-    def _refuse(self, running: Running[Any], limit: str) -> Sequence[Question]:
+    def _refuse(self, running: Running[Any], limit: str, answers: Sequence[Any]) -> Sequence[Question]:
         running.stopped = limit
-        return running.flow.throw(BudgetExhausted(f"the flow's budget {running.budget} does not hold this"))
+        message = f"the flow's budget {running.budget} does not hold this"
+        return running.flow.throw(BudgetExhausted(message, answers))
+
+    def _end_round(self, running: Running[Any], limit: str) -> None:
+        """Lets a flow go on with the answers there are; what it still waits for is not wanted any more."""
+        assert running.round is not None
+        self._withdraw(running)
+        running.round.refused = limit
+        running.round.waiting.clear()
+        self.ready.append(running)
 
     def _withdraw(self, running: Running[Any]) -> None:
         for lane, entry, asker in running.open:
             lane.withdraw(entry, asker)
         running.open.clear()
-        running.missing = 0
-
-    def _ask(self, running: Running[Any], questions: Sequence[Question]) -> None:
-        running.answers = [None] * len(questions)
-        running.missing = len(questions)
-        for slot, question in enumerate(questions):
-            self._route(running, slot, question)
-        if running.missing == 0:
-            self.ready.append(running)
+        if running.round is not None:
+            running.round.under_way = 0
 
     def _limit_reached(self, running: Running[Any], questions: Sequence[Question]) -> str:
         """The limit of its budget for which a flow's next questions are refused; "" if they are not."""
-        asked = sum(question.n for question in questions if isinstance(question, Propose))
-        if not asked:
+        proposed = [question for question in questions if isinstance(question, Propose) and question.n]
+        if not proposed:
             return ""
-        limit = running.budget
-        if limit.rollouts is not None and running.rollouts + asked > limit.rollouts:
+        most = running.budget.rollouts
+        whole = sum(question.n for question in proposed if not all(q.partial for q in proposed))
+        if most is not None and running.rollouts + whole > most:
             return "rollouts"
-        spent = {
-            "tokens": (limit.tokens, running.tokens),
-            "scored_tokens": (limit.scored_tokens, running.scored),
-            "seconds": (limit.seconds, self.clock() - running.started),
-            "money": (limit.money, self.prices.of(running.tokens, running.scored)),
-        }
-        return next((name for name, (most, used) in spent.items() if most is not None and used >= most), "")
+        return running.over(self.clock(), self.prices)
 
-    def _route(self, running: Running[Any], slot: int, question: Question) -> None:
+    def _ask_more(self, running: Running[Any]) -> None:
+        """Asks for as many of the samples that wait as the budget holds now; hands on a round that is done."""
+        asked = running.round
+        assert asked is not None
+        while asked.waiting:
+            limit = running.over(self.clock(), self.prices) if asked.partial else ""
+            asked.refused = asked.refused or limit
+            if asked.refused or asked.fault is not None:
+                asked.waiting.clear()
+                break
+            for turn, part in enumerate(self._next_parts(running, asked)):
+                self._route(running, part, turn)
+            if asked.under_way:
+                return
+        if not asked.under_way:
+            self.ready.append(running)
+
+    def _next_parts(self, running: Running[Any], asked: Round) -> list[Part]:
+        rows, cap, policy = len(asked.waiting), None, self.answerers.policy
+        if asked.partial:
+            most = running.budget.rollouts
+            rows = rows if most is None else min(rows, most - running.rollouts)
+            samples = [asked.questions[slot] for slot, _ in asked.waiting[:rows]]
+            questions = [question for question in samples if isinstance(question, Propose)]
+            left = running.tokens_left(self.prices, expert=any(question.expert for question in questions))
+            if left is not None:
+                rows, cap = wave(questions, left, running.longest, self.answerers.longest)
+        # What answers one batch after the other takes a question whole: it knows best how to fill its rows.
+        size = policy.batch_size if policy is not None and policy.concurrency > 1 else len(asked.waiting)
+        return asked.take(rows, cap, self.answerers.longest, size)
+
+    def _route(self, running: Running[Any], part: Part, turn: int = 0) -> None:
+        question, asked = part.question, running.round
+        assert asked is not None
         if isinstance(question, Grade | Extract):
-            self._answer_now(running, slot, question)
+            asked.receive(part, self._graded(running, question))
             return
         role, answerer = self.answerers.of(question)
         name = digest(question, answerer.name if answerer is not None else "")
         known = self.log.get(name) if self.log is not None else None
         if known is not None:
-            _receive(running, slot, question, known)
+            running.receive(part, known)
             for bill in (running.bill, self.bill):
-                _charge_cached(bill, question, known)
+                charge_cached(bill, question, known)
         elif type(question) in self._lanes:
-            lane, asker = self._lanes[type(question)], (running, slot)
-            running.open.append((lane, lane.push(name, question, asker), asker))
+            lane, asker = self._lanes[type(question)], (running, part)
+            running.open.append((lane, lane.push(name, question, asker, turn=turn), asker))
+            asked.under_way += 1
         else:
             raise SteprewardError(f"a flow asked {type(question).__name__} but there is no {role}: pass {role}=")
 
-    def _answer_now(self, running: Running[Any], slot: int, question: Grade | Extract) -> None:
+    def _graded(self, running: Running[Any], question: Grade | Extract) -> float | str | None:
         grader = self.answerers.grader
         if grader is None:
             raise SteprewardError(f"a flow asked {type(question).__name__} but there is no grader: pass grader=")
-        assert running.answers is not None
-        if isinstance(question, Grade):
-            running.answers[slot] = grader.grade(question.problem, question.steps)
-            running.bill.grades += 1
-            self.bill.grades += 1
-        else:
-            running.answers[slot] = grader.answer(question.problem, question.steps)
-        running.missing -= 1
+        if isinstance(question, Extract):
+            return grader.answer(question.problem, question.steps)
+        for bill in (running.bill, self.bill):
+            bill.grades += 1
+        return grader.grade(question.problem, question.steps)
 
     def _distribute(self, lane: Lane, batch: Batch, answers: Sequence[Any]) -> None:
         lane.settle(batch)
+        pairs = list(zip(batch, answers, strict=True))
         if self.log is not None:
-            self.log.put(zip((entry.name for entry in batch), answers, strict=True))
-        for entry, answer in zip(batch, answers, strict=True):
+            self.log.put((entry.name, answer) for entry, answer in pairs if not _interrupted(entry, answer))
+        for entry, answer in pairs:
             payers = [entry.askers[0][0].bill] if entry.askers else []
             for bill in (*payers, self.bill):
-                _charge(bill, entry.question, answer)
-            for running, slot in entry.askers:
-                _receive(running, slot, entry.question, answer)
-                if running.missing == 0:
-                    self.ready.append(running)
+                charge(bill, entry.question, answer)
+            for asker in entry.askers:
+                self._hand(asker, answer, again=_interrupted(entry, answer) and self._waits(asker))
+
+    def _hand(self, asker: Asker, answer: Any, *, again: bool) -> None:
+        """Gives an asker its answer; one that joined when the policy had left off already asks again."""
+        running, part = asker
+        if again:
+            assert running.round is not None
+            running.round.under_way -= 1
+            self._route(running, part)
+        else:
+            running.receive(part, answer)
+            self._received(running)
+
+    def _received(self, running: Running[Any]) -> None:
+        assert running.round is not None
+        running.round.under_way -= 1
+        if running.round.under_way == 0:
+            self._ask_more(running)
 
 
 def _plainly(ask: Callable[[Sequence[Any]], list[Any]]) -> Ask:
     return lambda _, questions: ask(questions)
 
 
-def _receive(running: Running[Any], slot: int, question: Asked, answer: Any) -> None:
-    assert running.answers is not None
-    if isinstance(question, Propose):
-        running.rollouts += question.n
-        running.tokens += _generated(answer)
-    elif isinstance(question, Score):
-        running.scored += answer.tokens
-    running.answers[slot] = answer.scores if isinstance(answer, Scored) else answer
-    running.missing -= 1
-
-
-def _generated(continuations: Sequence[Continuation]) -> int:
-    return sum(continuation.n_tokens for continuation in continuations)
-
-
-def _charge_cached(bill: Bill, question: Asked, answer: Any) -> None:
-    bill.cached += 1
-    if isinstance(question, Propose):
-        bill.cached_generated_tokens += _generated(answer)
-    elif isinstance(question, Score):
-        bill.cached_scored_tokens += answer.tokens
-
-
-def _charge(bill: Bill, question: Asked, answer: Any) -> None:
-    if isinstance(question, Propose):
-        bill.proposals += question.n
-        bill.generated_tokens += _generated(answer)
-        bill.prompt_tokens += sum(continuation.n_prompt_tokens for continuation in answer)
-    elif isinstance(question, Compare):
-        bill.comparisons += 1
-    else:
-        bill.scored_steps += len(question.steps)
-        bill.scored_tokens += answer.tokens
-        bill.scored_tokens_unshared += answer.tokens_unshared
+def _interrupted(entry: Open, answer: Any) -> bool:
+    return isinstance(entry.question, Propose) and any(c.interrupted for c in answer)

@@ -7,7 +7,8 @@
     |-- ModelError        RuntimeError  a model, tokenizer or checkpoint cannot do what is asked
     |-- PolicyError       RuntimeError  a policy or its server failed
     |-- StoreError        OSError       a folder or shard cannot be written or read
-    `-- BudgetExhausted   RuntimeError  a flow asked for more than its budget holds
+    |-- BudgetExhausted   RuntimeError  a flow asked for more than its budget holds
+    `-- Unanswered        RuntimeError  some of a flow's questions could not be answered
 
 Each inherits the root and the built-in error that a stranger would catch. A message says what was expected, what
 came, where, and what to do. A failed rollout is data, never one of these.
@@ -16,7 +17,8 @@ came, where, and what to do. A failed rollout is data, never one of these.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class SteprewardError(Exception):
@@ -71,4 +73,29 @@ class StoreError(SteprewardError, OSError):
 
 
 class BudgetExhausted(SteprewardError, RuntimeError):  # noqa: N818 - the end of a budget is an event, not a fault
-    """A question would exceed the flow's budget; thrown into the flow, which may return what it has."""
+    """A question would exceed the flow's budget; thrown into the flow, which may return what it has.
+
+    Args:
+        message: which budget.
+        answers: to the questions that were under way, as far as they came: of a `Propose` that takes partial answers
+            the continuations there are, of any other question None.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.answers = list(answers)
+
+
+class Unanswered(SteprewardError, RuntimeError):  # noqa: N818 - thrown into a flow that may go on without
+    """Some samples of a question that takes partial answers could not be had; its cause is the fault.
+
+    Thrown into the flow. One that does not catch it ends with the cause.
+
+    Args:
+        message: what failed.
+        answers: as in `BudgetExhausted`.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.answers = list(answers)

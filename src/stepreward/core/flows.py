@@ -42,6 +42,9 @@ class Propose:
     """Share of the probability that is sampled from; None leaves it to the policy."""
     expert: bool = False
     """Asks the stronger policy, where there is one (`policies.expert`)."""
+    partial: bool = False
+    """Whether fewer than `n` continuations, or such as are cut short, are of use: where the budget ends or a sample
+    fails, those that came are thrown into the flow with the error. Without it a question is answered whole or not."""
 
     def sample_keys(self) -> list[Key]:
         """The randomness of each of the `n` samples."""
@@ -62,6 +65,8 @@ class Continuation:
     """True if a length limit cut it: not an end."""
     n_prompt_tokens: int = 0
     """Tokens read before it, as far as the policy knows; a server's prefix cache may have spared some."""
+    interrupted: bool = False
+    """True if the policy left off since nobody waited any more: truncated, and no answer for whoever asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +121,19 @@ Flow = Generator[Sequence[Question], list[Any], T]
 class Budget:
     """The most that one flow may spend; None is no limit.
 
-    A flow is refused further continuations once it has spent what it may, so the last answer may overshoot all but
-    `rollouts`. What it has by then can still be scored and compared: a search ends with the best so far.
+    A flow is refused further continuations once it has spent what it may. What it has by then can still be scored and
+    compared: a search ends with the best so far.
+
+    Of a question that takes partial answers (`Propose.partial`) so many samples are drawn as `rollouts` leaves. Under a
+    limit in tokens or money they are drawn in waves, each sample with the tokens that it may have (`core.rounds`), so
+    that no more is spent than is left. Other questions are answered whole: the last one may overshoot all limits but
+    `rollouts`.
     """
 
     rollouts: int | None = None
     """Continuations asked for."""
     tokens: int | None = None
-    """Tokens generated."""
+    """Tokens generated, the expert's among them."""
     scored_tokens: int | None = None
     """Tokens encoded by the scorer, each shared prefix once."""
     seconds: float | None = None
@@ -140,10 +150,16 @@ class Prices:
     """Of a million tokens generated."""
     scored: float = 0.0
     """Of a million tokens encoded by the scorer."""
+    expert: float | None = None
+    """Of a million tokens that the expert generated; None is the price of all others."""
 
-    def of(self, generated: int, scored: int) -> float:
-        """What so many tokens cost."""
-        return (self.generated * generated + self.scored * scored) / 1e6
+    def of(self, generated: int, scored: int, expert: int = 0) -> float:
+        """What so many tokens cost; `expert` of the generated ones are the expert's."""
+        return (self.generated * (generated - expert) + self.of_writing(True) * expert + self.scored * scored) / 1e6
+
+    def of_writing(self, expert: bool) -> float:
+        """Price of a million tokens of the policy or of the expert."""
+        return self.generated if self.expert is None or not expert else self.expert
 
 
 @dataclass(slots=True)
@@ -153,8 +169,14 @@ class Bill:
     proposals: int = 0
     """Continuations asked for and generated (cache hits are free and are counted in `cached`)."""
     generated_tokens: int = 0
+    expert_tokens: int = 0
+    """Those of them that the expert generated."""
     prompt_tokens: int = 0
     """Tokens read before each continuation, as far as the policy knows."""
+    failed: int = 0
+    """Continuations that a policy could not give, where the flow went on without them."""
+    scorings: int = 0
+    """Solutions that the scorer was asked about."""
     scored_steps: int = 0
     scored_tokens: int = 0
     """Tokens encoded by the scorer with each shared prefix encoded once."""
@@ -195,16 +217,30 @@ class Policy(Protocol):
         """Answers the questions, in order."""
 
 
+Wanted = Callable[[int], bool]
+"""Whether anybody still waits for the answer to the question of this position; may be called from any thread."""
+
+
+def always(position: int) -> bool:
+    """Every answer is wanted."""
+    return True
+
+
 @runtime_checkable
 class Interruptible(Protocol):
     """A policy that can leave off when nobody waits for its answers any more."""
 
-    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Answers the questions, in order, as long as `wanted()`, which may be called from any thread.
+    def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Answers the questions, in order; what is not wanted any more is left as it is, `interrupted`."""
 
-        Raises:
-            SteprewardError: they are not wanted any more.
-        """
+
+@runtime_checkable
+class Limited(Protocol):
+    """A policy that says how long an answer may become, so that a budget in tokens knows how many it holds."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one continuation where the question sets no limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
-from stepreward.core.flows import Compare, Propose, Score
+from stepreward.core.flows import Compare, Propose, Score, Wanted
 
 Asked = Propose | Score | Compare
 """Questions that are answered in batches."""
-Wanted = Callable[[], bool]
-"""Whether anybody still waits for an answer; may be called from any thread."""
 Ask = Callable[[Wanted, Sequence[Any]], list[Any]]
 
 
@@ -28,6 +27,8 @@ class Open:
     alone: bool = False
     """True after it failed among others: whose fault it was shows when each is asked by itself."""
     launched: bool = False
+    withdrawn: bool = False
+    """True once nobody waits for it any more and it was not launched."""
 
     @property
     def rows(self) -> int:
@@ -41,64 +42,80 @@ Batch = list[Open]
 class Lane:
     """The questions for one answerer.
 
+    Where several batches run at once, flows take turns, as in start-time fair queueing: the k-th question of a round
+    stands k places behind the last one that was launched when it came, so that a flow with a thousand samples does not
+    hold up another's first. A local model takes questions as they come: those of one flow share prefixes.
+
     Args:
         size: rows of a full batch.
         concurrency: most batches under way at once.
         ask: answers a batch.
+        waits: whether an asker still has time to wait; called from any thread.
         landed: told of each batch that was answered in another thread, from that thread.
         threads: answer in other threads even where one batch at a time is all there may be.
     """
 
     def __init__(
-        self, size: int, concurrency: int, ask: Ask, landed: Callable[[Future[list[Any]]], None], *, threads: bool
+        self,
+        size: int,
+        concurrency: int,
+        ask: Ask,
+        waits: Callable[[Any], bool],
+        landed: Callable[[Future[list[Any]]], None],
+        *,
+        threads: bool,
     ) -> None:
-        self.size, self.concurrency, self.ask, self._landed = size, concurrency, ask, landed
-        self.queue: deque[Open] = deque()
+        self.size, self.concurrency, self.ask, self._waits, self._landed = size, concurrency, ask, waits, landed
+        self.waiting = 0
+        """Questions in the queue."""
         self.rows = 0
         """Rows in the queue."""
         self.flying: dict[Future[list[Any]], Batch] = {}
+        self._queue: list[tuple[int, int, Open]] = []
+        """A heap of what waits, by place and then as it came; withdrawn questions go when they come up."""
+        self._place, self._numbers = 0, count()
         self._open: dict[str, Open] = {}
         self._pool = ThreadPoolExecutor(concurrency) if threads or concurrency > 1 else None
 
     @property
     def hungry(self) -> bool:
         """True while more open questions would make fuller batches."""
-        waiting = len(self.queue) + len(self.flying)
-        return self.rows < self.size * self.concurrency or waiting < self.concurrency
+        return self.rows < self.size * self.concurrency or self.waiting + len(self.flying) < self.concurrency
 
-    def push(self, name: str, question: Asked, asker: Any) -> Open:
-        """Opens a question, or joins an equal one that is open."""
+    def push(self, name: str, question: Asked, asker: Any, *, turn: int = 0) -> Open:
+        """Opens a question, the one of number `turn` of its round, or joins an equal one that is open."""
         if name not in self._open:
             self._open[name] = Open(name, question)
-            self._enqueue(self._open[name])
+            self._enqueue(self._open[name], turn)
         self._open[name].askers.append(asker)
         return self._open[name]
 
     def withdraw(self, entry: Open, asker: Any) -> None:
         """Takes an asker back; a question without one is not asked any more, and no new asker joins it."""
-        entry.askers = [one for one in entry.askers if one != asker]
+        entry.askers = [one for one in entry.askers if one is not asker]
         if entry.askers:
             return
         if self._open.get(entry.name) is entry:
             del self._open[entry.name]
         if not entry.launched:
-            self.queue.remove(entry)
+            entry.withdrawn = True
+            self.waiting -= 1
             self.rows -= entry.rows
 
-    def launch(self, *, partial: bool) -> list[tuple[Batch, list[Any]]]:
+    def launch(self, *, partial: bool) -> list[tuple[Batch, Future[list[Any]]]]:
         """Starts what may start; returns what was answered at once (an answerer without threads).
 
         Args:
             partial: also a batch that is not full.
         """
         if self._pool is None:
-            if not self.queue or not (partial or self.rows >= self.size):
+            if not self.waiting or not (partial or self.rows >= self.size):
                 return []
             batch = self._take()
-            return [(batch, self.ask(_always, [entry.question for entry in batch]))]
-        while self.queue and len(self.flying) < self.concurrency and (partial or self.rows >= self.size):
+            return [(batch, self._at_once(batch))]
+        while self.waiting and len(self.flying) < self.concurrency and (partial or self.rows >= self.size):
             batch = self._take()
-            future = self._pool.submit(self.ask, _any_asker(batch), [entry.question for entry in batch])
+            future = self._pool.submit(self.ask, self._wanted(batch), [entry.question for entry in batch])
             self.flying[future] = batch
             future.add_done_callback(self._landed)
         return []
@@ -121,28 +138,40 @@ class Lane:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _enqueue(self, entry: Open) -> None:
-        self.queue.append(entry)
+    def _at_once(self, batch: Batch) -> Future[list[Any]]:
+        answered: Future[list[Any]] = Future()
+        try:
+            answered.set_result(self.ask(self._wanted(batch), [entry.question for entry in batch]))
+        except Exception as error:
+            answered.set_exception(error)
+        return answered
+
+    def _wanted(self, batch: Batch) -> Wanted:
+        return lambda position: any(map(self._waits, batch[position].askers))
+
+    def _enqueue(self, entry: Open, turn: int = 0) -> None:
+        place = self._place + (turn if self.concurrency > 1 else 0)
+        heapq.heappush(self._queue, (place, next(self._numbers), entry))
+        self.waiting += 1
         self.rows += entry.rows
+
+    def _first(self) -> Open | None:
+        """What comes up next."""
+        while self._queue and self._queue[0][2].withdrawn:
+            heapq.heappop(self._queue)
+        return self._queue[0][2] if self._queue else None
 
     def _take(self) -> Batch:
         """Questions for one batch: as many as fit, at least one."""
         batch: Batch = []
         rows = 0
-        while self.queue and not (batch and (batch[0].alone or self.queue[0].alone)):
-            if batch and rows + self.queue[0].rows > self.size:
+        while (entry := self._first()) is not None and not (batch and (batch[0].alone or entry.alone)):
+            if batch and rows + entry.rows > self.size:
                 break
-            entry = self.queue.popleft()
+            self._place = heapq.heappop(self._queue)[0]
             entry.launched = True
             rows += entry.rows
             batch.append(entry)
         self.rows -= rows
+        self.waiting -= len(batch)
         return batch
-
-
-def _always() -> bool:
-    return True
-
-
-def _any_asker(batch: Batch) -> Wanted:
-    return lambda: any(entry.askers for entry in batch)

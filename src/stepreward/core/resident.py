@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from stepreward.core.driver import Finished
-from stepreward.core.engine import Answerers, Engine, Running
+from stepreward.core.engine import Answerers, Engine
 from stepreward.core.errors import SteprewardError
 from stepreward.core.flows import Bill, Budget, Flow, Prices
+from stepreward.core.running import Running
 
 T = TypeVar("T")
 
@@ -23,8 +24,8 @@ class ResidentDriver:
 
     Open questions of all flows share batches, as under `Driver`. What differs: a batch starts as soon as its answerer
     is free; a flow whose question fails ends with that error and no other flow does (questions of a failed batch are
-    asked again one by one); a flow is told at the very end of its seconds, in the middle of a question; and a flow
-    whose future is cancelled is dropped, with what only it had asked for.
+    asked again one by one); a flow is told of the end of its seconds in the middle of a question, with the samples that
+    are there by then; and a flow whose future is cancelled is dropped, with what only it had asked for.
 
     Args:
         answerers: who answers.

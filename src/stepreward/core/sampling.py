@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from stepreward.core.errors import BudgetExhausted
+from stepreward.core.errors import BudgetExhausted, Unanswered
 from stepreward.core.flows import Continuation, Flow, Propose, Question
 from stepreward.core.types import Step
 
@@ -45,19 +45,24 @@ def shaped(
                 if left is None or left > 0
             ]
             try:
-                answered = iter((yield open_) if open_ else ())
-            except BudgetExhausted as error:
+                answers = _whole(asked, limits, (yield open_) if open_ else ())
+                move = partial(flow.send, answers)
+            except (BudgetExhausted, Unanswered) as error:
+                answers = error.answers = _whole(asked, limits, error.answers) if error.answers else []
                 move = partial(flow.throw, error)
-                continue
-            answers = [
-                next(answered) if left is None or left > 0 else [Continuation((), False, 0, truncated=True)] * q.n  # type: ignore[union-attr]
-                for q, left in zip(asked, limits, strict=True)
-            ]
-            if max_tokens is not None:
+            if max_tokens is not None and answers:
                 _measure(length, asked, answers)
-            move = partial(flow.send, answers)
     finally:
         flow.close()
+
+
+def _whole(asked: Sequence[Question], limits: Sequence[int | None], answered: Sequence[Any]) -> list[Any]:
+    """The answers with those to questions that nothing was left for, which nobody was asked."""
+    given = iter(answered)
+    return [
+        next(given) if left is None or left > 0 else [Continuation((), False, 0, truncated=True)] * q.n  # type: ignore[union-attr]
+        for q, left in zip(asked, limits, strict=True)
+    ]
 
 
 def _sampled(question: Question, temperature: float | None, top_p: float | None) -> Question:

@@ -72,6 +72,10 @@ class PassingError(Exception):
         self.wanted = wanted
 
 
+class UnwantedError(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class Patience:
     """Tries requests again: pauses grow, are drawn at random so that clients do not return together, and give way to
     what the server asks for in `Retry-After`.
@@ -116,11 +120,12 @@ class Patience:
             wanted: whether anybody still waits for the answer.
 
         Raises:
-            SteprewardError: of the class given, after the last try, or where the answer is not wanted any more.
+            SteprewardError: of the class given, after the last try.
+            UnwantedError: the answer is not wanted any more.
         """
         for tried in range(self.server.retries + 1):
             if wanted is not None and not wanted():
-                raise self.error(f"nobody waits for the answer of {url} any more")
+                raise UnwantedError
             asked: float | None = None
             try:
                 return ask()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepreward.core.errors import ModelError
+from stepreward.core.flows import Wanted, always
 from stepreward.core.keys import uniforms
 from stepreward.policies.draw import Distribution
 from stepreward.policies.kv import PrefillCache, RowCache, aligned
@@ -23,6 +25,8 @@ _PREFILL_EVEN = 512
 _ROOM = 64
 _REFILL = 8
 _COMPACT = 16
+_GLANCE = 0.02
+"""Seconds between two looks whether samples are still wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Request:
     """Tokens at most, at least 1."""
     one_step: bool
     """Stop after one step."""
+    question: int = 0
+    """Position of the question that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class Sampled:
     """True at tokens that end a step."""
     finished: bool
     """The model wrote its end token."""
+    interrupted: bool = False
+    """Left off, since nobody wanted it any more."""
 
 
 class _Rows:
@@ -129,12 +137,15 @@ class Decoder:
         self._last_only: dict[str, int] = {"logits_to_keep": 1} if keeps else {}
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Request], distribution: Distribution | None = None) -> list[Sampled]:
+    def run(
+        self, requests: Sequence[Request], distribution: Distribution | None = None, *, wanted: Wanted = always
+    ) -> list[Sampled]:
         """Samples every request; the order of the answers is theirs.
 
         Args:
             requests: what to sample.
             distribution: how these tokens are drawn; None draws them as all others.
+            wanted: whether the question of this position still wants its samples; asked now and then.
 
         Raises:
             ModelError: the model's logits are not finite.
@@ -143,7 +154,14 @@ class Decoder:
         waiting = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids), reverse=True)
         rows = _Rows(self._pieces.window)
         log = _Log(len(requests))
+        asked, looked = list({request.question for request in requests}), time.monotonic()
         while waiting or len(rows):
+            if time.monotonic() - looked >= _GLANCE:
+                looked = time.monotonic()
+                left = [question for question in asked if not wanted(question)]
+                waiting = self._leave(left, requests, waiting, rows, log) if left else waiting
+                if not waiting and not rows.alive.any():
+                    break
             free = self._max_rows - len(rows)
             if waiting and (not len(rows) or free * _REFILL >= self._max_rows):
                 taken = [waiting.pop() for _ in range(min(free, len(waiting)))]
@@ -154,6 +172,18 @@ class Decoder:
             if dead and (dead == len(rows) or dead >= max(_COMPACT, len(rows) // _COMPACT)):
                 self._compact(rows)
         return log.sampled()
+
+    @staticmethod
+    def _leave(
+        questions: Sequence[int], requests: Sequence[Request], waiting: Sequence[int], rows: _Rows, log: _Log
+    ) -> list[int]:
+        """Ends the samples of these questions as they are; what waits still."""
+        of = np.array([request.question for request in requests])
+        left = np.isin(of, questions)
+        log.interrupted[[i for i in waiting if left[i]]] = True
+        log.interrupted[rows.request[rows.alive & left[rows.request]]] = True
+        rows.alive &= ~left[rows.request]
+        return [i for i in waiting if not left[i]]
 
     def _prefill(self, first: int, requests: Sequence[Request]) -> None:
         """Encodes the distinct prefixes, all but the last token of each, and gives each row its copy."""
@@ -264,6 +294,7 @@ class _Log:
         self._logprobs: list[NDArray[np.float64]] = []
         self._stepped: list[NDArray[np.bool_]] = []
         self._finished = np.zeros(n, dtype=np.bool_)
+        self.interrupted = np.zeros(n, dtype=np.bool_)
 
     def add(
         self,
@@ -286,6 +317,10 @@ class _Log:
         n = len(self._finished)
         if n == 0:
             return []
+        if not self._requests:
+            no = np.zeros(0)
+            empty = Sampled(no.astype(np.int64), no, no.astype(np.bool_), finished=False)
+            return [replace(empty, interrupted=bool(left)) for left in self.interrupted]
         requests = np.concatenate(self._requests)
         order = np.argsort(requests, kind="stable")
         bounds = np.searchsorted(requests[order], np.arange(n + 1))
@@ -293,6 +328,6 @@ class _Log:
         logprobs = np.concatenate(self._logprobs)[order]
         stepped = np.concatenate(self._stepped)[order]
         return [
-            Sampled(tokens[a:b], logprobs[a:b], stepped[a:b], bool(self._finished[i]))
+            Sampled(tokens[a:b], logprobs[a:b], stepped[a:b], bool(self._finished[i]), bool(self.interrupted[i]))
             for i, (a, b) in enumerate(itertools.pairwise(bounds))
         ]

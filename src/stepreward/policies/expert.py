@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import sys
+from collections.abc import Sequence
 
-from stepreward.core.flows import Continuation, Interruptible, Policy, Propose
+from stepreward.core.flows import Continuation, Interruptible, Limited, Policy, Propose, Wanted, always
 
 
 class WithExpert:
@@ -18,8 +18,6 @@ class WithExpert:
 
     def __init__(self, policy: Policy, expert: Policy) -> None:
         self.policy, self.expert = policy, expert
-        self.expert_tokens = 0
-        """Tokens that the expert has generated."""
 
     @property
     def name(self) -> str:
@@ -41,26 +39,30 @@ class WithExpert:
         """What both can bear."""
         return min(self.policy.concurrency, self.expert.concurrency)
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer of either, where both say; no limit where one does not."""
+        limits = [who.max_tokens for who in (self.policy, self.expert) if isinstance(who, Limited)]
+        return max(limits) if len(limits) == 2 else sys.maxsize
+
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order."""
-        return self.propose_while(_always, questions)
+        return self.propose_while(always, questions)
 
-    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; either leaves off, if it can, once the answers are not wanted.
-
-        Raises:
-            SteprewardError: they are not wanted any more.
-        """
+    def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Like `propose`; either leaves off, if it can, once an answer is not wanted."""
         answers: list[list[Continuation]] = [[] for _ in questions]
         for who, expert in ((self.policy, False), (self.expert, True)):
             own = [i for i, question in enumerate(questions) if question.expert is expert]
-            asked = [questions[i] for i in own]
-            ask = partial(who.propose_while, wanted) if isinstance(who, Interruptible) else who.propose
-            for i, answer in zip(own, ask(asked) if own else [], strict=True):
+            for i, answer in zip(own, _ask(who, wanted, questions, own), strict=True):
                 answers[i] = answer
-                self.expert_tokens += sum(c.n_tokens for c in answer) if expert else 0
         return answers
 
 
-def _always() -> bool:
-    return True
+def _ask(who: Policy, wanted: Wanted, questions: Sequence[Propose], own: Sequence[int]) -> list[list[Continuation]]:
+    asked = [questions[i] for i in own]
+    if not asked:
+        return []
+    if isinstance(who, Interruptible):
+        return who.propose_while(lambda position: wanted(own[position]), asked)
+    return who.propose(asked)

@@ -7,15 +7,16 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from threading import BoundedSemaphore, Lock
 from typing import Any, Literal
 
 import httpx
 
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Continuation, Propose
+from stepreward.core.flows import Continuation, Propose, Wanted
 from stepreward.core.keys import Key
-from stepreward.core.servers import PassingError, Patience, Server, streamed
+from stepreward.core.servers import PassingError, Patience, Server, UnwantedError, streamed
 from stepreward.core.tool_calls import calling_step, parsed
 from stepreward.core.types import Step
 from stepreward.policies.chats import messages_of, tools_of
@@ -40,6 +41,8 @@ class Usage:
     """Answers without usage, or cut before it came: their tokens are counted by pieces of text as they arrived."""
     lost_tokens: int = 0
     """Pieces of streams that broke off and were asked for again; a server may charge for them."""
+    interrupted: int = 0
+    """Answers left where they were, since nobody waited for them any more."""
 
 
 @dataclass
@@ -151,21 +154,25 @@ class HttpPolicy:
         """
         return self._answers(None, questions)
 
-    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; connections are closed at the next piece of text once the answers are not wanted.
+    def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Like `propose`; the connection of what is not wanted any more is closed at the next piece of text.
 
         Raises:
-            PolicyError: as there, or the answers are not wanted any more.
+            PolicyError: as there.
         """
         return self._answers(wanted, questions)
 
-    def _answers(self, wanted: Callable[[], bool] | None, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        asked = [(question, key) for question in questions for key in question.sample_keys()]
+    def _answers(self, wanted: Wanted | None, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        asked = [(i, key) for i, question in enumerate(questions) for key in question.sample_keys()]
+
+        def one(sample: tuple[int, Key]) -> Continuation:
+            position, key = sample
+            return self._sample(questions[position], key, None if wanted is None else partial(wanted, position))
+
         if len(asked) == 1:
-            ((question, key),) = asked
-            return [[self._sample(question, key, wanted)]]
+            return [[one(asked[0])]]
         with ThreadPoolExecutor(min(self.server.concurrency, len(asked) or 1)) as pool:
-            made = iter(list(pool.map(lambda one: self._sample(one[0], one[1], wanted), asked)))
+            made = iter(list(pool.map(one, asked)))
         return [[next(made) for _ in range(question.n)] for question in questions]
 
     def _sample(self, question: Propose, key: Key, wanted: Callable[[], bool] | None) -> Continuation:
@@ -176,7 +183,12 @@ class HttpPolicy:
             with self._gate, streamed(self._client, url, body) as response:
                 return self._read(question, self._patience.accept(response, url), wanted)
 
-        return self._patience.tries(ask, url, wanted)
+        try:
+            return self._patience.tries(ask, url, wanted)
+        except UnwantedError:
+            with self._lock:
+                self.usage.interrupted += 1
+            return Continuation((), finished=False, n_tokens=0, truncated=True, interrupted=True)
 
     def _request(self, question: Propose, key: Key) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -201,20 +213,21 @@ class HttpPolicy:
         return body | self.body
 
     def _read(self, question: Propose, response: httpx.Response, wanted: Callable[[], bool] | None) -> Continuation:
-        """Reads a stream to its end, or to the end of a step."""
+        """Reads a stream to its end, or to the end of a step, or as long as it is wanted."""
         step = question.until == "step"
-        written, cut, started = _Written(), -1, time.monotonic()
+        written, cut, started, left = _Written(), -1, time.monotonic(), False
         try:
             for event in events(response):
                 self._take(written, event)
                 cut = written.text.find(self.separator) if step else -1
                 if cut >= 0:
                     break
-                if wanted is not None and not wanted():
-                    raise PassingError("nobody waits for the answer any more")
+                left = written.reason is None and wanted is not None and not wanted()
+                if left:
+                    break
                 if time.monotonic() - started > self.server.longest:
                     raise PassingError(f"the answer took longer than {self.server.longest:g} seconds")
-            if cut < 0 and written.reason is None:
+            if cut < 0 and written.reason is None and not left:
                 raise PassingError("the stream broke off before the answer ended")
         except (PassingError, httpx.TransportError):
             with self._lock:
@@ -222,14 +235,14 @@ class HttpPolicy:
             raise
         if cut < 0 and written.reason in ("tool_calls", "function_call") and not written.calls:
             raise PolicyError(f"{response.url} says that it calls a tool, and calls none in the form of tool_calls")
-        tokens = self._count(written, cut >= 0)
+        tokens = self._count(written, cut >= 0 or left, left)
         text = written.text[: cut + len(self.separator)] if cut >= 0 else written.text
         # A filter cuts as a limit does: neither is the model's own end.
-        truncated = cut < 0 and written.reason in ("length", "content_filter")
+        truncated = left or (cut < 0 and written.reason in ("length", "content_filter"))
         steps = [*self._steps(text, written.logprobs)]
         if written.calls and cut < 0 and not truncated:
             steps = _with_calls(steps, written.calls, self.separator)
-        return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated, written.prompt)
+        return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated, written.prompt, left)
 
     def _take(self, written: _Written, event: Mapping[str, Any]) -> None:
         try:
@@ -260,7 +273,7 @@ class HttpPolicy:
         written.reason = choice.get("finish_reason") or written.reason
         written.logprobs += token_logprobs(choice.get("logprobs"))
 
-    def _count(self, written: _Written, cut: bool) -> int:
+    def _count(self, written: _Written, cut: bool, left: bool) -> int:
         """Adds an answer to the usage; returns the tokens written."""
         tokens = written.tokens
         # In a stream that was cut, a count below the pieces that came is one from its beginning, not of what came.
@@ -271,6 +284,7 @@ class HttpPolicy:
             self.usage.prompt_tokens += written.prompt
             self.usage.completion_tokens += tokens
             self.usage.unreported += unreported
+            self.usage.interrupted += left
         return tokens
 
     def _steps(self, text: str, logprobs: Sequence[tuple[str, float]]) -> Iterator[Step]:

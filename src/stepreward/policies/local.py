@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Continuation, Propose
+from stepreward.core.flows import Continuation, Propose, Wanted, always
 from stepreward.core.types import Problem, Step
 from stepreward.policies import loading
 from stepreward.policies.decode import Decoder, Request, Sampled
@@ -119,6 +119,11 @@ class LocalPolicy:
         """Continuations under way at most."""
         return self._batch_size
 
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one continuation where the question sets no limit."""
+        return self._max_tokens
+
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order; sample i of a question is drawn from `question.sample_keys()[i]`.
 
@@ -126,18 +131,26 @@ class LocalPolicy:
             InputError: a problem's prompt has no tokens.
             ModelError: the model's logits are not finite.
         """
+        return self.propose_while(always, questions)
+
+    def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        """Like `propose`; the samples of a question that is not wanted any more are left where they are.
+
+        Raises:
+            InputError, ModelError: as there.
+        """
         prompts = {question.problem.id: question.problem for question in questions}
         prompt_ids = {name: self.prompt_ids(problem) for name, problem in prompts.items()}
         requests: list[Request] = []
         drawn: list[Distribution] = []
-        for question in questions:
+        for position, question in enumerate(questions):
             ids = prompt_ids[question.problem.id] + self._prompts.prefix(question.prefix)
-            wanted = self._max_tokens if question.max_tokens is None else question.max_tokens
-            limit = min(wanted, self._context - len(ids))
+            most = self._max_tokens if question.max_tokens is None else question.max_tokens
+            limit = min(most, self._context - len(ids))
             one_step = question.until == "step"
-            requests += [Request(ids, key.bits, limit, one_step) for key in question.sample_keys()]
+            requests += [Request(ids, key.bits, limit, one_step, position) for key in question.sample_keys()]
             drawn += [self._drawn(question)] * question.n
-        answers = iter(self._sample(requests, drawn))
+        answers = iter(self._sample(requests, drawn, wanted))
         return [[next(answers) for _ in range(question.n)] for question in questions]
 
     def _drawn(self, question: Propose) -> Distribution:
@@ -146,14 +159,15 @@ class LocalPolicy:
         temperature = own.temperature if question.temperature is None else question.temperature
         return replace(own, temperature=temperature, top_p=own.top_p if question.top_p is None else question.top_p)
 
-    def _sample(self, requests: Sequence[Request], drawn: Sequence[Distribution]) -> list[Continuation]:
+    def _sample(self, requests: Sequence[Request], drawn: Sequence[Distribution], wanted: Wanted) -> list[Continuation]:
         open_: dict[Distribution, list[int]] = {}
         for i, (request, distribution) in enumerate(zip(requests, drawn, strict=True)):
             if request.limit > 0:
                 open_.setdefault(distribution, []).append(i)
         answers = [Continuation((), finished=False, n_tokens=0, truncated=True)] * len(requests)
         for distribution, own in open_.items():
-            for i, sampled in zip(own, self._decoder.run([requests[i] for i in own], distribution), strict=True):
+            made = self._decoder.run([requests[i] for i in own], distribution, wanted=wanted)
+            for i, sampled in zip(own, made, strict=True):
                 answers[i] = self._continuation(requests[i], sampled)
         return answers
 
@@ -165,8 +179,14 @@ class LocalPolicy:
             steps.append(Step(self._pieces.text(tokens), tokens=tokens, logprobs=logprobs))
         stopped = request.one_step and bool(sampled.ends.any())
         count = len(sampled.tokens) + int(sampled.finished)
-        cut = not (sampled.finished or stopped)
-        return Continuation(tuple(steps), sampled.finished, count, truncated=cut, n_prompt_tokens=len(request.ids))
+        return Continuation(
+            tuple(steps),
+            sampled.finished,
+            count,
+            truncated=not (sampled.finished or stopped),
+            n_prompt_tokens=len(request.ids),
+            interrupted=sampled.interrupted,
+        )
 
     def room(self, problem: Problem) -> int:
         """Tokens that a problem's prompt leaves to an answer in the model's context; below 1 where it does not fit."""

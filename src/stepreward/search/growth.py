@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import select as selectors
-from stepreward.core.errors import BudgetExhausted, ModelError
+from stepreward.core.errors import BudgetExhausted, ModelError, Unanswered
 from stepreward.core.flows import Continuation, Extract, Flow, Propose, Question, Score
 from stepreward.core.keys import Key
 from stepreward.core.selection import answer_ids
@@ -120,13 +120,9 @@ class Growth:
         """Asks for a whole solution of each other wording of the problem, without scores."""
         if self.spent or not problems:
             return []
-        asked: list[Question] = [Propose(p, (), self.key.fold("reworded", p.id)) for p in problems]
-        try:
-            answers = yield asked
-        except BudgetExhausted:
-            self.spent = True
-            return []
-        made = [Candidate(new, c.finished) for (c,) in answers for new in [_real(c)] if new]
+        asked = [Propose(p, (), self.key.fold("reworded", p.id), partial=True) for p in problems]
+        answers = yield from self._asked(asked)
+        made = [Candidate(new, c.finished) for c in chain.from_iterable(answers) for new in [_real(c)] if new]
         self._remember(made)
         return made
 
@@ -204,18 +200,30 @@ class Growth:
         counts = [n] * len(parents) if isinstance(n, int) else list(n)
         drawn = [self._key(parent) for parent in parents] if keys is None else keys
         asked: list[Question] = [
-            Propose(self.problem, parent.steps, key, n=count, **how)
+            Propose(self.problem, parent.steps, key, n=count, partial=True, **how)
             for parent, count, key in zip(parents, counts, drawn, strict=True)
             if count
         ]
         if not asked or self.spent:
             return [[] for _ in parents]
-        try:
-            answers = iter((yield asked))
-        except BudgetExhausted:
-            self.spent = True
-            return [[] for _ in parents]
+        answers = iter((yield from self._asked(asked)))
         return [next(answers) if count else [] for count in counts]
+
+    def _asked(self, questions: Sequence[Question]) -> Flow[list[list[Continuation]]]:
+        """The answers to questions that take partial ones: fewer where the budget ended, or samples failed.
+
+        Raises:
+            SteprewardError: no sample could be had.
+        """
+        try:
+            return (yield questions)
+        except BudgetExhausted as ended:
+            self.spent = True
+            return ended.answers or [[] for _ in questions]
+        except Unanswered as failed:
+            if not any(failed.answers):
+                raise
+            return failed.answers
 
     def _key(self, parent: Candidate) -> Key:
         return self.key.fold("grow", *(part for step in parent.steps for part in (step.agent or "", step.text)))
