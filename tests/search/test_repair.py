@@ -330,7 +330,7 @@ def test_a_perfect_expert_is_asked_only_where_a_step_is_bad_and_within_its_budge
     made = run("intervention", problems, both, Checker(WORLD.first_error), WORLD, most=most)
     per_problem = [sum(q.problem.id == p.id for q in asked) for p in problems]
     assert max(per_problem, default=0) <= most
-    assert both.expert_tokens == sum(per_problem)
+    assert [one.bill.expert_tokens for one in made] == per_problem
     solved = np.array([one.result.answer == "right" for one in made])
     if most == WORLD.depth:
         assert solved.all(), "every bad step was replaced"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from stepreward.core.flows import Continuation, Propose, Score, Scored
+from stepreward.core.flows import Continuation, Propose, Score, Scored, Wanted, always
 from stepreward.core.types import Problem, Step
 from stepreward.serve.app import build
 from stepreward.serve.service import Served
@@ -57,17 +57,17 @@ class Digits:
         self.abandoned = 0
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        return self.propose_while(lambda: True, questions)
+        return self.propose_while(always, questions)
 
-    def propose_while(self, wanted: Callable[[], bool], questions: Sequence[Propose]) -> list[list[Continuation]]:
+    def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
         self.asked += questions
         for question in questions:
             if "fail" in question.problem.text and self.fault is not None:
                 raise self.fault
             while "wait" in question.problem.text and not self.gate.wait(0.01):
-                if not wanted():
+                if not wanted(0):
                     self.abandoned += 1
-                    raise RuntimeError("nobody waits")
+                    return [[Continuation((), False, 0, True, interrupted=True)] * q.n for q in questions]
         return [[self._one(question, key) for key in question.sample_keys()] for question in questions]
 
     @staticmethod

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Propose, Scored
+from stepreward.core.flows import Continuation, Propose, Scored, Wanted
 from stepreward.core.keys import Key
 from stepreward.policies.local import LocalPolicy
 from stepreward.serve.chat import problem_of
@@ -230,7 +230,6 @@ def test_models_are_listed_and_each_can_be_asked_for(client: openai.OpenAI) -> N
         ({"model": "digits:vm-mcts?rounds=0"}, openai.BadRequestError, "rounds must be positive, got 0"),
         ({"model": "digits:particle-gibbs?sweeps=0"}, openai.BadRequestError, "sweeps must be positive, got 0"),
         ({"model": "digits:reflexion?attempts=0"}, openai.BadRequestError, "attempts must be positive, got 0"),
-        ({"model": "digits:best-of-n?n=501"}, openai.BadRequestError, "limit of rollouts"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools"),
         ({"stop": ["a", ""]}, openai.BadRequestError, "stop"),
         ({"stop": ASK[1]["content"][-8:]}, openai.BadRequestError, "nothing before a text of stop"),
@@ -305,6 +304,49 @@ def test_at_the_deadline_the_best_so_far_is_the_answer(chat: Chat, client: opena
             extra_body={"stepreward": {"deadline": 0.2}},
         )  # fmt: skip
     until(lambda: policy.abandoned > before)
+
+
+def test_at_the_deadline_the_samples_that_came_are_voted_on(client: openai.OpenAI) -> None:
+    """One of sixteen samples hangs: the others were paid for, and are the answer."""
+
+    class OneHangs(Digits):
+        def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
+            if questions[0].first == 5:
+                time.sleep(4)
+            return super().propose_while(wanted, questions)
+
+    with serving(Served(OneHangs(), LastDigit(), grader=SaysAll(), name="hangs")) as url:
+        began = time.monotonic()
+        made = client.with_options(base_url=f"{url}/v1").chat.completions.create(
+            model="hangs:best-of-n?n=16", messages=ASK,  # type: ignore[arg-type]
+            extra_body={"stepreward": {"deadline": 0.5}},
+        )  # fmt: skip
+        assert time.monotonic() - began < 3.5
+    told = (made.model_extra or {})["stepreward"]
+    assert told["stopped"] == "seconds"
+    assert made.usage is not None
+    assert made.usage.completion_tokens == 15 * DEPTH
+
+
+def test_more_samples_than_the_server_allows_are_as_many_as_it_allows(client: openai.OpenAI) -> None:
+    made = client.chat.completions.create(model="digits:best-of-n?n=501", messages=ASK)  # type: ignore[arg-type]
+    assert (made.model_extra or {})["stepreward"]["stopped"] == "rollouts"
+    assert made.usage is not None
+    assert made.usage.completion_tokens == 500 * DEPTH
+
+
+@pytest.mark.parametrize("limit", [1, 4, 40])
+@pytest.mark.parametrize("method", ["best-of-n?n=64", "beam", "particle-filter"])
+def test_a_limit_on_generated_tokens_is_not_overstepped(client: openai.OpenAI, method: str, limit: int) -> None:
+    made = client.chat.completions.create(
+        model=f"digits:{method}",
+        messages=ASK,
+        extra_body={"stepreward": {"generated_tokens": limit}},  # type: ignore[arg-type]
+    )
+    assert made.usage is not None
+    assert 1 <= made.usage.completion_tokens <= limit
+    assert (made.model_extra or {})["stepreward"]["stopped"] == "tokens"
+    assert made.choices[0].message.content
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,6 +103,10 @@ def search(
     ] = None,
     max_money: Annotated[float | None, typer.Option(min=0.0, help="Most money for a problem, by the prices.")] = None,
     price_generated: Annotated[float, typer.Option(min=0.0, help="Price of a million generated tokens.")] = 0.0,
+    price_expert: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Price of a million tokens of the expert; that of all others if unset."),
+    ] = None,
     price_scored: Annotated[float, typer.Option(min=0.0, help="Price of a million scored tokens.")] = 0.0,
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare searches at several budgets; OUT is then a folder.")
@@ -126,7 +131,7 @@ def search(
         what = "a comparison" if compare else method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
     _check_judge(judge, "--compare" if compare else method)
-    if max_money is not None and not price_generated + price_scored:
+    if max_money is not None and not price_generated + price_scored + (price_expert or 0):
         raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
     given = [
         *shortcut(chosen, "--samples", samples, "n"),
@@ -147,7 +152,7 @@ def search(
         policies_at(policy, expert), () if scorer is None else scorer, search=method, grader=reader,
         judge=judge_at(judge, scorer),
         stop=Budget(max_samples, max_tokens, max_scored_tokens, max_seconds, max_money),
-        prices=Prices(price_generated, price_scored), temperature=temperature, top_p=top_p, **own,
+        prices=Prices(price_generated, price_scored, price_expert), temperature=temperature, top_p=top_p, **own,
     )  # fmt: skip
     if compare:
         _compare(rows, out, solver, reader, seed, only or [], budgets or [4, 8, 16], aggregate or "", each, json_output)
@@ -162,27 +167,46 @@ def search(
             progress("search", done, total, f"{bill.generated_tokens:,} tokens")
 
         solutions = solver.solve(rows, seed=seed, log=log, on_progress=tell)
+    _tell(out, solutions, solver, reader, seed, json_output)
+
+
+def _tell(
+    out: Path, solutions: Sequence[Solution], solver: Solver, reader: Grader, seed: int, json_output: bool
+) -> None:
+    """Writes the rows and says what became of the problems.
+
+    Raises:
+        typer.Exit: some failed.
+    """
     bill = Bill()
     for one in solutions:
         bill.add(one.bill)
     made = [_row(one, reader) for one in solutions]
+    failed = [row for row in made if row["error"]]
     _write(out, made)
     graded = [float(row["correct"]) for row in made if row["correct"] is not None]
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
-    outcome = {"out": str(out), "problems": len(made), "accuracy": accuracy, "bill": asdict(bill)}
-    if isinstance(solver.judge, PolicyJudge):
-        outcome["judge"] = asdict(solver.judge.usage)
+    outcome = {
+        "out": str(out),
+        "problems": len(made),
+        "failed": len(failed),
+        "accuracy": accuracy,
+        "bill": asdict(bill),
+    }
+    used = solver.judge.usage if isinstance(solver.judge, PolicyJudge) else None
     if json_output:
-        typer.echo(json.dumps(outcome))
-        return
+        typer.echo(json.dumps(outcome | ({} if used is None else {"judge": asdict(used)})))
+        raise typer.Exit(int(bool(failed)))
     told = "no references" if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
-    if isinstance(solver.judge, PolicyJudge):
-        used = solver.judge.usage
+    if used is not None:
         typer.echo(
             f"{used.answers:,} verdicts asked of the judge ({used.tokens:,} tokens), {used.unread:,} unreadable, "
             f"{used.swayed:,} pairs swayed by the order"
         )
+    if failed:
+        typer.echo(f"{len(failed)} failed, {failed[0]['id']} first: {failed[0]['error']}; run again to try them again")
+        raise typer.Exit(1)
 
 
 def _check_judge(judge: str, search: str) -> None:
@@ -234,7 +258,7 @@ def _compare(
 def _row(one: Solution, grader: Grader) -> dict[str, Any]:
     problem, found = one.problem, one.found
     steps = found.trajectory.steps if found.trajectory is not None else ()
-    right = None if problem.reference is None else bool(steps) and grader.grade(problem, steps) > 0.5
+    right = None if problem.reference is None or one.error else bool(steps) and grader.grade(problem, steps) > 0.5
     candidates = [
         {"answer": answer, "score": None if np.isnan(total) else float(total), "text": trajectory.text}
         for answer, total, trajectory in zip(found.answers, found.totals, found.tree.trajectories(), strict=True)
@@ -247,6 +271,8 @@ def _row(one: Solution, grader: Grader) -> dict[str, Any]:
         "scores": found.scores(found.chosen) if found.chosen >= 0 else [],
         "chosen": found.chosen,
         "stopped": one.stopped,
+        "error": one.error,
+        "seconds": round(one.seconds, 3),
         "candidates": candidates,
         "bill": asdict(one.bill),
     }

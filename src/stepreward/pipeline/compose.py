@@ -11,7 +11,7 @@ from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
-from stepreward.core.driver import Driver
+from stepreward.core.driver import Driver, Failed
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
 from stepreward.core.keys import Key
@@ -19,10 +19,12 @@ from stepreward.core.sampling import shaped
 from stepreward.core.types import Problem
 from stepreward.policies.expert import WithExpert
 from stepreward.score.ensemble import Combine, combined
-from stepreward.search.found import Found
+from stepreward.search.found import Found, nothing_found
 
 assert _search
 OnProgress = Callable[[int, int, Bill], None]
+FAILURES = 16
+"""Problems that may fail one after the other before the fault is taken for everybody's."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Solver:
         log: AnswerLog | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[Solution]:
-        """The problems' solutions, in order.
+        """The problems' solutions, in order; one that could not be solved has its error.
 
         Args:
             problems: with ids that differ.
@@ -67,7 +69,8 @@ class Solver:
             on_progress: called with the problems solved, their number in all, and the bill so far.
 
         Raises:
-            SteprewardError: the search asked for scores, votes or comparisons, and nobody here gives them.
+            SteprewardError: all problems failed, or `FAILURES` one after the other: nobody here gives the scores, votes
+                or comparisons that the search asks for, or a server is down.
         """
         key = Key.seed(seed).fold("search")
         driver = Driver(
@@ -75,8 +78,18 @@ class Solver:
             prices=self.prices,
         )  # fmt: skip
         made: dict[int, Solution] = {}
-        for one in driver.run(self.flow(problem, key) for problem in problems):
-            made[one.index] = Solution(problems[one.index], one.result, one.bill, one.seconds, one.stopped)
+        failed = 0
+        for one in driver.outcomes(self.flow(problem, key) for problem in problems):
+            problem = problems[one.index]
+            if isinstance(one, Failed):
+                failed += 1
+                if failed >= min(FAILURES, len(problems)):
+                    raise one.error
+                found = nothing_found(problem)
+                made[one.index] = Solution(problem, found, one.bill, one.seconds, error=str(one.error))
+            else:
+                failed = 0
+                made[one.index] = Solution(problem, one.result, one.bill, one.seconds, one.stopped)
             if on_progress is not None:
                 on_progress(len(made), len(problems), driver.bill)
         return [made[index] for index in range(len(problems))]
@@ -94,6 +107,8 @@ class Solution:
     """From its first question to its end; problems are solved side by side, so these overlap."""
     stopped: str = ""
     """The limit of the budget that ended it, such as `tokens`; "" where none did."""
+    error: str = ""
+    """Why it could not be solved; asked again in the next run, as errors are not kept."""
 
     @property
     def answer(self) -> str | None:

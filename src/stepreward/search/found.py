@@ -110,3 +110,8 @@ def tree_of(problem: Problem, candidates: Sequence[Candidate]) -> StepTree:
             score[path[: len(candidate.scores)]] = candidate.scores
         tree = tree.with_column("score", score)
     return tree
+
+
+def nothing_found(problem: Problem) -> Found:
+    """The end of a search that could not go on: no candidates."""
+    return Found(tree_of(problem, []), np.zeros(0), (), -1)
