@@ -11,7 +11,7 @@ import stepreward
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver
-from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.errors import InputError, PolicyError, SteprewardError, UnknownNameError
 from stepreward.core.flows import Bill, Budget, Continuation, Prices, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.policies.tabular import TabularPolicy
@@ -127,3 +127,27 @@ def test_what_cannot_be_composed() -> None:
         stepreward.compose(POLICY, [Constant(0.5), Constant(0.6)], combine="worst")  # type: ignore[arg-type]
     with pytest.raises(SteprewardError, match="scorer"):
         stepreward.compose(POLICY, search="beam").solve(PROBLEMS)
+
+
+def test_a_problem_that_fails_costs_no_other_its_solution() -> None:
+    class Refuses(TabularPolicy):
+        def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+            if any(question.problem.id in refused for question in questions):
+                raise PolicyError("the prompt is too long")
+            return super().propose(questions)
+
+    problems, refused = WORLD.problems(40), {WORLD.problems(40)[7].id}
+    solver = stepreward.compose(Refuses(WORLD.next_steps), Constant(0.5), search="best-of-n", grader=WORLD, n=4)
+    whole = stepreward.compose(
+        TabularPolicy(WORLD.next_steps), Constant(0.5), search="best-of-n", grader=WORLD, n=4
+    ).solve(problems)
+    made = solver.solve(problems)
+    assert [one.problem for one in made] == problems
+    assert [one.error for one in made if one.problem.id in refused] == ["the prompt is too long"]
+    assert [one.answer for one in made if not one.error] == [o.answer for o in whole if o.problem.id not in refused]
+    assert (made[7].answer, made[7].found.chosen, made[7].bill.generated_tokens) == (None, -1, 0)
+    refused |= {problem.id for problem in problems}
+    with pytest.raises(PolicyError, match="too long"):
+        solver.solve(problems[:3])
+    with pytest.raises(PolicyError, match="too long"):
+        solver.solve(problems)

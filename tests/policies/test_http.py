@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from stepreward.core.driver import Driver
-from stepreward.core.errors import PolicyError
+from stepreward.core.errors import InputError, PolicyError
 from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
 from stepreward.core.servers import Server, retry_after
@@ -27,6 +27,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies.chats import messages_of
 from stepreward.policies.http import SEEDS, HttpPolicy
 from stepreward.policies.loading import resolve
+from stepreward.policies.named import policy_at
 from stepreward.search.sampling import majority_vote
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
@@ -67,7 +68,9 @@ class Handler(BaseHTTPRequestHandler):
             self.script.seen.append({**body, "path": self.path})
             self.script.headers.append(self.headers.get("authorization", ""))
             fault = self.script.faults.pop(0) if self.script.faults else None
-        if isinstance(fault, tuple):
+        if isinstance(fault, tuple) and fault[0] == "stream":
+            self._stream(fault[1])
+        elif isinstance(fault, tuple):
             self._plain(*fault)
         elif fault == "hang up":
             self.close_connection = True
@@ -379,3 +382,55 @@ def test_a_server_that_no_one_here_wrote_answers(transformers_server: str) -> No
     found = [one.result for one in driver.run([majority_vote(p, KEY.fold(p.id), n=4) for p in problems[:3]])]
     assert all(f.answers for f in found)
     assert driver.bill.generated_tokens > 0
+
+
+def test_a_stream_that_is_done_without_a_reason_is_an_end_and_one_that_breaks_off_is_none(
+    served: tuple[Script, str],
+) -> None:
+    script, url = served
+    script.reason = None  # type: ignore[assignment]
+    made = policy(url)
+    ((one,),) = made.propose([ask()])
+    assert (one.finished, one.truncated) == (True, False)
+    assert len(script.seen) == 1
+
+
+def test_thoughts_are_not_kept_but_counted(served: tuple[Script, str]) -> None:
+    script, url = served
+    thought = [{"choices": [{"index": 0, "delta": {name: "hm"}}]} for name in ("reasoning_content", "reasoning")] * 5
+    script.faults = [("stream", [*thought, chunk("4"), chunk("", "length")])]
+    ((one,),) = policy(url).propose([ask()])
+    assert ([s.text for s in one.steps], one.n_tokens, one.truncated) == (["4"], 11, True)
+
+
+def test_the_choice_read_is_the_first_one_by_index(served: tuple[Script, str]) -> None:
+    script, url = served
+    other = {"index": 1, "delta": {"content": "other"}, "finish_reason": None}
+    script.faults = [("stream", [{"choices": [other, chunk("mine")["choices"][0]]}, chunk("", "stop")])]
+    ((one,),) = policy(url).propose([ask()])
+    assert [s.text for s in one.steps] == ["mine"]
+
+
+def test_fields_are_renamed_and_left_out_for_servers_that_know_others(served: tuple[Script, str]) -> None:
+    script, url = served
+    made = policy_at(f"{url}#m?fields=max_tokens:max_completion_tokens,seed:,top_p:&max_tokens=9")
+    made.propose([ask()])
+    body = script.seen[0]
+    assert body["max_completion_tokens"] == 9
+    assert not {"max_tokens", "seed", "top_p"} & set(body)
+    assert made.name != policy_at(f"{url}#m?max_tokens=9").name
+    with pytest.raises(InputError, match="FIELD:OTHER"):
+        policy_at(f"{url}#m?fields=seed")
+
+
+def test_what_nobody_waits_for_is_left_where_it_is(served: tuple[Script, str]) -> None:
+    _, url = served
+    made, looks = policy(url), iter([True, True, True])
+    ((one,),) = made.propose_while(lambda position: next(looks, False), [ask()])
+    assert (one.interrupted, one.truncated, one.finished) == (True, True, False)
+    assert [s.text for s in one.steps] == ["What is 12 + 5?|12 + 5 = 17\n"]
+    assert one.n_tokens == 3
+    ((none,), (whole,)) = made.propose_while(lambda position: position == 1, [ask(), ask()])
+    assert (none.interrupted, none.steps, none.n_tokens) == (True, (), 0)
+    assert whole.finished
+    assert (made.usage.interrupted, made.usage.requests, made.usage.lost_tokens) == (2, 2, 0)

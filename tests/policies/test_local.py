@@ -372,3 +372,38 @@ def test_eager_attention_gives_the_same_solutions() -> None:
     eager = LocalPolicy(model, BYTES, max_tokens=30).propose([ask(p) for p in PROBLEMS])
     fused = policy(max_tokens=30).propose([ask(p) for p in PROBLEMS])
     assert [ids_of(a) for (a,) in eager] == [ids_of(a) for (a,) in fused]
+
+
+# What nobody waits for ------------------------------------------------------------------------------------------------
+
+
+def test_samples_that_are_not_wanted_any_more_are_left_and_the_others_are_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second question is given up after some tokens; the first and third get what they get without it."""
+    monkeypatch.setattr("stepreward.policies.decode._GLANCE", 0.0)
+    made = policy(batch_size=4)
+    asked = [ask(PROBLEMS[i], n=3) for i in range(3)]
+    looks = itertools.count()
+    first, second, third = made.propose_while(lambda i: i != 1 or next(looks) < 7, asked)
+    whole = made.propose(asked)
+    assert [ids_of(a) for a in (*first, *third)] == [ids_of(a) for a in (*whole[0], *whole[2])]
+    assert not any(a.interrupted for a in (*first, *third))
+    for left, full in zip(second, whole[1], strict=True):
+        assert ids_of(full)[: len(ids_of(left))] == ids_of(left)
+        assert left.interrupted == (left != full)
+    assert any(a.interrupted for a in second)
+    assert sum(a.n_tokens for a in second) < sum(a.n_tokens for a in whole[1])
+
+
+def test_nothing_is_sampled_that_nobody_wants_and_the_next_questions_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stepreward.policies.decode._GLANCE", 0.0)
+    made = policy()
+    ((none,),) = made.propose_while(lambda i: False, [ask()])
+    assert (none.interrupted, none.truncated, none.n_tokens, none.steps) == (True, True, 0, ())
+    looks = itertools.count()
+    ((some,),) = made.propose_while(lambda i: next(looks) < 4, [ask()])
+    assert some.interrupted
+    assert made.propose([ask()]) == policy().propose([ask()])

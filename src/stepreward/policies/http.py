@@ -20,12 +20,14 @@ from stepreward.core.servers import PassingError, Patience, Server, UnwantedErro
 from stepreward.core.tool_calls import calling_step, parsed
 from stepreward.core.types import Step
 from stepreward.policies.chats import messages_of, tools_of
-from stepreward.policies.streams import events, token_logprobs
+from stepreward.policies.streams import DONE, events, token_logprobs
 
 Endpoint = Literal["chat", "completions"]
 Prefill = Literal["continue", "plain"]
 """How a chat goes on with a started answer: by `continue_final_message`, as vLLM, SGLang and others have it, or by
 a last message of the assistant alone, which some providers take for the answer's start."""
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""What a reasoning model thinks before its answer, as servers name it: not kept, but written and paid for."""
 SEEDS = 2**31 - 1
 """Seeds are below it: servers keep them in 32 bits."""
 
@@ -83,6 +85,8 @@ class HttpPolicy:
         logprobs: asks for the log-probability of each token, and keeps them in `Step.logprobs`.
         running_usage: asks for the usage so far in each event (`continuous_usage_stats`, as vLLM and SGLang have it),
             so that the tokens of an answer that is cut at a step's end are the server's own count too.
+        fields: names of the request's own fields for servers that know them by others, such as `max_completion_tokens`
+            for `max_tokens`; an empty name leaves a field out that the server refuses, such as `seed`.
         body: further fields of every request.
         name: identity for caches; made of the server, the model and the settings by default.
         sleep: waits between tries.
@@ -104,6 +108,7 @@ class HttpPolicy:
         max_tokens: int = 1024,
         logprobs: bool = False,
         running_usage: bool = False,
+        fields: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         name: str = "",
         sleep: Callable[[float], None] = time.sleep,
@@ -114,9 +119,11 @@ class HttpPolicy:
             raise ValueError(f"template must hold {{prompt}}, got {template!r}")
         self.server, self.separator, self.endpoint, self.template = server, separator, endpoint, template
         self.prefill, self.temperature, self.top_p, self.max_tokens = prefill, temperature, top_p, max_tokens
-        self.logprobs, self.running_usage, self.body = logprobs, running_usage, dict(body or {})
-        settings = (
+        self.logprobs, self.running_usage = logprobs, running_usage
+        self.fields, self.body = dict(fields or {}), dict(body or {})
+        settings: tuple[Any, ...] = (
             separator, endpoint, template, prefill, temperature, top_p, max_tokens, logprobs, sorted(self.body.items()),
+            *([sorted(self.fields.items())] if self.fields else ()),
         )  # fmt: skip
         self._name = name or f"{server.model} at {server.url} {settings!r}"
         self._patience = Patience(server, PolicyError, sleep=sleep)
@@ -210,7 +217,8 @@ class HttpPolicy:
             body |= {"logprobs": True} if self.logprobs else {}
             if body["messages"][-1]["role"] == "assistant" and self.prefill == "continue":
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-        return body | self.body
+        named = {self.fields.get(name, name): value for name, value in body.items()}
+        return {name: value for name, value in named.items() if name} | self.body
 
     def _read(self, question: Propose, response: httpx.Response, wanted: Callable[[], bool] | None) -> Continuation:
         """Reads a stream to its end, or to the end of a step, or as long as it is wanted."""
@@ -255,10 +263,13 @@ class HttpPolicy:
         if isinstance(usage, Mapping):
             written.tokens = int(usage.get("completion_tokens") or 0)
             written.prompt = int(usage.get("prompt_tokens") or 0)
-        choices = event.get("choices")
-        if not choices:
+        if event.get(DONE):
+            # Some servers give no reason where the model just ended.
+            written.reason = written.reason or "stop"
+        choice = next((one for one in event.get("choices") or () if not one.get("index")), None)
+        if choice is None:
             return
-        choice = choices[0]
+        written.pieces += any((choice.get("delta") or {}).get(name) for name in _THOUGHTS)
         part = choice.get("text") if self.endpoint == "completions" else (choice.get("delta") or {}).get("content")
         if part:
             written.text += part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,11 +14,21 @@ from stepreward.core.servers import Server
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.vllm import VllmPolicy
 
-_HTTP_SETTINGS: dict[str, type] = {
+
+def _renamed(text: str) -> dict[str, str]:
+    """`max_tokens:max_completion_tokens,seed:` as a table."""
+    pairs = [pair.partition(":") for pair in text.split(",")]
+    if not all(name and colon for name, colon, _ in pairs):
+        raise ValueError(text)
+    return {name: other for name, _, other in pairs}
+
+
+_HTTP_SETTINGS: dict[str, Callable[[str], Any]] = {
     "endpoint": str, "prefill": str, "separator": str, "template": str, "temperature": float, "top_p": float,
-    "max_tokens": int, "logprobs": bool, "running_usage": bool,
+    "max_tokens": int, "logprobs": bool, "running_usage": bool, "fields": _renamed,
 }  # fmt: skip
 """Settings of a policy in a server that its address may name, with their types."""
+_HTTP_FORMS = {"fields": "FIELD:OTHER pairs with commas between, or FIELD: to leave one out"}
 _HTTP_CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
 
 
@@ -65,7 +76,8 @@ def _http_setting(name: str, text: str) -> tuple[str, Any]:
     try:
         value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        raise InputError(f"{name} must be a {kind.__name__}, got {text!r}") from None
+        form = _HTTP_FORMS.get(name) or f"a {getattr(kind, '__name__', kind)}"
+        raise InputError(f"{name} must be {form}, got {text!r}") from None
     if text not in _HTTP_CHOICES.get(name, (text,)):
         raise InputError(f"{name} must be one of {', '.join(_HTTP_CHOICES[name])}, got {text!r}")
     return name, value

@@ -11,6 +11,9 @@ import httpx
 from stepreward.core.errors import PolicyError
 from stepreward.core.servers import PassingError
 
+DONE = "[DONE]"
+"""What ends a stream, and the only field of the event that tells of it."""
+
 
 def events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
     """The JSON of server-sent events; one JSON object is taken for one event, as servers send that do not stream."""
@@ -22,7 +25,8 @@ def events(response: httpx.Response) -> Iterator[Mapping[str, Any]]:
         if not line.startswith(b"data:"):
             continue
         data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
-        if data == "[DONE]":
+        if data == DONE:
+            yield {DONE: True}
             return
         event = _parsed(data)
         if "error" in event:
