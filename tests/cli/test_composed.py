@@ -94,6 +94,10 @@ def test_what_a_problem_may_cost(models: Path, flags: str, reason: str) -> None:
         (f"{SEARCH} --method beam --out x.jsonl", "beam needs a reward model"),
         (f"{SEARCH} --model model --model other --calibrator x.json --out x.jsonl", "--calibrator is of one model"),
         ("serve --policy builtin:arithmetic --like trl-prm", "say how a model is scored"),
+        ("serve --policy builtin:arithmetic --method beam", "needs what is not here: scorer"),
+        ("serve --policy builtin:arithmetic --model tool --method elo", "needs what is not here: judge"),
+        ("serve --policy builtin:arithmetic --judge score", "--judge score compares by a reward model"),
+        ("serve --model tool --judge score", "a judge compares what a policy writes"),
     ],
 )
 def test_what_does_not_fit_together(
@@ -104,6 +108,8 @@ def test_what_does_not_fit_together(
 
 def test_a_server_takes_the_same_parts(models: Path) -> None:
     said = invoke("serve --model trl-prm --like trl-prm --port 0")
+    assert "stepreward serves at" in said
+    said = invoke("serve --model tool --policy builtin:arithmetic --judge score --method knockout --port 0")
     assert "stepreward serves at" in said
     said = invoke("serve --model model --model other --combine min --policy builtin:arithmetic --port 0")
     assert "stepreward serves at" in said

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from stepreward.core.catalog import search
 from stepreward.core.flows import Compare, Continuation
+from stepreward.score.pairwise import ScorerJudge
 from stepreward.serve.abilities import needs
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
@@ -62,6 +66,31 @@ def test_the_searches_that_are_listed_are_those_that_answer(parts: str) -> None:
     assert listed == answered
     if parts == "all":
         assert len(listed) == len(list(search))
+
+
+def test_a_judge_by_the_scorers_totals_takes_turns_with_those_who_score() -> None:
+    """A scorer that two threads are in at once says so."""
+    inside = threading.Lock()
+
+    class Alone(LastDigit):
+        def score_many(self, questions: Any) -> Any:
+            assert inside.acquire(blocking=False), "two threads use the scorer at once"
+            try:
+                time.sleep(0.005)
+                return super().score_many(questions)
+            finally:
+                inside.release()
+
+    scorer = Alone()
+    served = Served(Digits(), scorer, judge=ScorerJudge(scorer), grader=SaysAll(), method="knockout")
+    with serving(served) as url, ThreadPoolExecutor(8) as pool:
+
+        def ask(i: int) -> int:
+            name = ("knockout", "beam", "elo", "best-of-n")[i % 4]
+            body = {"model": f"policy:{name}", "messages": [{"role": "user", "content": f"{i:08d}"}]}
+            return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code
+
+        assert set(pool.map(ask, range(24))) == {200}
 
 
 def test_what_a_search_needs_is_seen_in_a_run_of_it() -> None:

@@ -12,12 +12,23 @@ import typer
 import uvicorn
 
 from stepreward.cli.inputs import GRADERS, grader_by_name
-from stepreward.cli.parts import CacheFlag, CombineFlag, DoubtFlag, ExpertFlag, ModelsFlag, policies_at, scorers_at
+from stepreward.cli.parts import (
+    CacheFlag,
+    CombineFlag,
+    DoubtFlag,
+    ExpertFlag,
+    JudgeFlag,
+    ModelsFlag,
+    judge_at,
+    policies_at,
+    scorers_at,
+)
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
 from stepreward.core.settings import read_settings
+from stepreward.serve.abilities import needs, parts_of
 from stepreward.serve.app import build
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
@@ -35,6 +46,7 @@ def serve(
         typer.Option(help="Who writes: builtin:arithmetic, a model folder, a hub name, or URL#MODEL of a server."),
     ] = None,
     expert: ExpertFlag = "",
+    judge: JudgeFlag = "",
     host: Annotated[
         str, typer.Option(help="Where to listen; not on this machine alone, keys are a must.")
     ] = "127.0.0.1",
@@ -94,9 +106,11 @@ def serve(
         running=running, waiting=waiting, seconds=max_seconds, generated_tokens=max_tokens, samples=max_samples,
         body_bytes=max_body,
     )  # fmt: skip
+    scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
     served = Served(
         policy=None if policy is None else policies_at(policy, expert, concurrency=concurrency),
-        scorer=scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory),
+        scorer=scorer,
+        judge=judge_at(judge, scorer, concurrency=concurrency),
         grader=grader_by_name(grader),
         name=name,
         scorer_name=scorer_name,
@@ -105,6 +119,7 @@ def serve(
         keys=known,
         limits=limits,
     )
+    _check_search(served)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for quiet in ("httpx", "httpcore"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
@@ -113,6 +128,20 @@ def serve(
         limit_concurrency=4 * (running + waiting) + 64, timeout_graceful_shutdown=30,
     )  # fmt: skip
     Announced(config).run()
+
+
+def _check_search(served: Served) -> None:
+    """Refuses a search of requests that name none which this server cannot run, and a judge whom nobody asks."""
+    if served.policy is None:
+        if served.judge is not None:
+            raise InputError("a judge compares what a policy writes", remedy="pass --policy too")
+        return
+    lacking = needs(served.method) - parts_of(served)
+    if lacking:
+        raise InputError(
+            f"--method {served.method} needs what is not here: {', '.join(sorted(lacking))}",
+            remedy="pass --model or --judge, or another --method",
+        )
 
 
 class Announced(uvicorn.Server):

@@ -17,6 +17,7 @@ from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.local import LocalPolicy
+from stepreward.serve.service import Served
 
 DEPTH = 3
 """Steps of a solution of the small world."""
@@ -76,19 +77,18 @@ def writer(policy: Policy | None) -> Policy | None:
     return policy.policy if isinstance(policy, WithExpert) else policy
 
 
-def possible(policy: Policy | None, **others: object) -> list[Method[..., Any]]:
-    """The searches that a server can run.
+def parts_of(served: Served) -> set[str]:
+    """What a server has of that which searches need, in the words of `needs`."""
+    policy = writer(served.policy)
+    there = {who for who in ("scorer", "judge", "grader") if getattr(served, who) is not None}
+    there |= {told for told in TOLD if getattr(policy, told, False)}
+    return there | ({"logprobs"} if isinstance(policy, LocalPolicy) else set())
 
-    Args:
-        policy: who writes.
-        others: `scorer`, `judge` and `grader`, None where there is none.
-    """
-    if policy is None:
-        return []
-    there = {who for who, found in others.items() if found is not None}
-    there |= {told for told in TOLD if getattr(writer(policy), told, False)}
-    there |= {"logprobs"} if isinstance(writer(policy), LocalPolicy) else set()
-    return [method for method in searches if needs(method.name) <= there]
+
+def possible(served: Served) -> list[Method[..., Any]]:
+    """The searches that a server can run."""
+    there = parts_of(served)
+    return [method for method in searches if needs(method.name) <= there] if served.policy is not None else []
 
 
 def _continued(question: Propose, key: Key, tells: Sequence[str]) -> Continuation:

@@ -187,7 +187,7 @@ def model_routes(service: Service) -> APIRouter:
     """GET /v1/models: the policy under every search that can be run here, and the reward model."""
     router = APIRouter()
     served = service.served
-    can = possible(served.policy, scorer=served.scorer, judge=served.judge, grader=served.grader)
+    can = possible(served)
     known = [served.name] if served.method in [method.name for method in can] else []
     known += [f"{served.name}:{method.name}" for method in can]
     known += [served.scorer_name] if served.scorer is not None else []

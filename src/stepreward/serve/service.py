@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from stepreward.core.flows import Budget, Flow, Grader, Judge, Policy, Score, Sc
 from stepreward.core.resident import ResidentDriver
 from stepreward.core.tool_calls import calls_of, spelled
 from stepreward.core.types import Problem, Step
+from stepreward.score.pairwise import PolicyJudge, ScorerJudge
 from stepreward.serve.errors import ApiError
 from stepreward.serve.limits import Admission, Limits
 from stepreward.serve.metrics import Metrics
@@ -112,7 +114,10 @@ class Service:
         grader = None if served.grader is None else ReadsCalls(served.grader)
         self.scorer = None if served.scorer is None else Exclusive(served.scorer)
         self._threads = ThreadPoolExecutor(served.limits.running, "request")
-        self.driver = ResidentDriver(Answerers(served.policy, self.scorer, served.judge, grader))
+        self.driver = ResidentDriver(Answerers(served.policy, self.scorer, _taking_turns(served, self.scorer), grader))
+        if isinstance(served.judge, PolicyJudge):
+            judged = served.judge.usage
+            self.metrics.watch("judge_tokens", "Tokens that the judge of pairs generated", lambda: judged.tokens)
         self.metrics.watch("requests_running", "Requests worked on", lambda: self.admission.running)
         self.metrics.watch("requests_waiting", "Requests that wait for a place", lambda: self.admission.waiting)
         self.metrics.watch("flows_active", "Searches and scorings under way", lambda: self.driver.active)
@@ -180,6 +185,16 @@ class Service:
                 gone.cancel()
                 await asyncio.wait(both)
             return done.result()
+
+
+def _taking_turns(served: Served, scorer: Exclusive | None) -> Judge | None:
+    """The judge; one that asks the scorer takes its turn at it."""
+    judge = served.judge
+    if scorer is None or not isinstance(judge, ScorerJudge) or judge.scorer is not served.scorer:
+        return judge
+    made = copy(judge)
+    made.scorer = scorer
+    return made
 
 
 async def unless_left(request: Request, work: Awaitable[T]) -> T:
