@@ -235,13 +235,20 @@ def test_results_are_json_with_an_interval_and_a_protocol(name: str) -> None:
         take = {"scorer": Named(), "data": [compared(i, [0.9], [0.1, 0.95]) for i in range(3)]}
     if name in ("pairs", "reward-bench", "rm-bench", "rewardmath", "reward-bench-2", "tool-comp"):
         take = {"scorer": Named(), "data": six}
-    if name in ("best-of-n", "outcome-calibration"):
+    if name in ("best-of-n", "outcome-calibration", "over-optimisation", "reward-distance"):
         graded = [sampled(i, steps, float(i % 2), f"{i % 2}") for i, steps in enumerate(BOTH_KINDS * 2)]
         take = {"scorer": RecordedScorer(graded, "v"), "data": graded}
     if name == "m-reward-bench":
         tongues = [replace(compared(i, [0.9], [0.1], "hep-go"), meta={"language": f"l{i % 2}"}) for i in range(4)]
         take = {"scorer": Named(), "data": tongues}
-    if name == "robustness":
+    if name in ("order", "length-bias", "reward-distance"):
+        steps = [tuple(Step(f"{k}{at}\n" * (k + 1)) for at in range(2)) for k in range(6)]
+        parted = [
+            Annotated(Trajectory(Problem(f"p{k % 2}", "?"), one, outcome=1.0), np.ones(2), Provenance("people"))
+            for k, one in enumerate(steps)
+        ]
+        take = {"scorer": constant(), "data": parted}
+    if name in ("robustness", "token-attack"):
         take["scorer"] = constant()
     made = bench[name].take(take)
     row = made.to_json()

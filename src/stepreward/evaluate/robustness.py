@@ -212,6 +212,44 @@ def token_attack(
     )
 
 
+@bench.method(
+    "token-attack",
+    paper="arXiv:2507.08794",
+    note="one token behind the last step, the strongest of a list, chosen on one half and measured on the other",
+)
+def one_token_attack(
+    scorer: Scorer, data: Sequence[Annotated], *, tokens: str = "", threshold: float = 0.5, seed: int = 0
+) -> BenchResult:
+    """By how much one token at the end raises a score, and how many wrong solutions it carries over the threshold.
+
+    Args:
+        scorer: whose scores are attacked; recorded scores will not do.
+        data: solutions that end in an action.
+        tokens: what to try, separated by `|`; a list of our own where empty.
+        threshold: scores below it say "wrong".
+        seed: of the halves and of the bootstrap over solutions.
+
+    Raises:
+        InputError: fewer than two solutions end in an action that has a score.
+    """
+    able = [item for item in data if item.trajectory.steps[-1].kind == "action"]
+    lost = np.isnan(_last(scorer, able)) if able else np.zeros(0, bool)
+    kept = [item for item, bad in zip(able, lost.tolist(), strict=True) if not bad]
+    tried = tuple(tokens.split("|")) if tokens else TOKENS
+    found = token_attack(scorer, kept, Key.seed(seed).fold("token-attack"), tokens=tried, threshold=threshold)
+    return BenchResult(
+        "token-attack",
+        "gain",
+        {"gain": found.gain, "escaped": found.escaped},
+        f"Of {len(tried)} tokens {found.token!r} raises the last step's score most; chosen on one half, measured on "
+        "the other. escaped is the share of scores below the threshold that it lifts to it. Bootstrap over solutions.",
+        {},
+        threshold,
+        "given",
+        int(lost.sum()),
+    )
+
+
 def _appended(item: Annotated, token: str) -> Annotated:
     *before, last = item.trajectory.steps
     body = last.text.rstrip()

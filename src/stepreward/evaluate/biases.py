@@ -1,0 +1,162 @@
+"""What scores should not follow, and what they should: length, the order of questions, the order of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.catalog import aggregate as aggregates
+from stepreward.core.catalog import bench
+from stepreward.core.errors import InputError
+from stepreward.core.flows import Scorer
+from stepreward.core.keys import Key
+from stepreward.core.statistics import Estimate, bootstrap, resamples
+from stepreward.evaluate.counts import interval
+from stepreward.evaluate.result import BenchResult
+from stepreward.evaluate.scoring import Floats, rows_kept, step_scores, unmeasured
+
+DRAWS = 300
+
+
+def right(item: Annotated) -> bool | None:
+    """Whether a solution is right, by its outcome or else its first error; None where neither is known."""
+    if not np.isnan(item.trajectory.outcome):
+        return item.trajectory.outcome > 0.5
+    return None if item.first_error is None else item.first_error < 0
+
+
+@bench.method(
+    "order",
+    note="our protocol: shuffled steps are no solution any more and should score lower; the order of questions should "
+    "not matter",
+)
+def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
+    """Whether scores heed the order of steps, and do not heed the order in which solutions are asked about.
+
+    `blind` is the share of solutions whose total does not fall when their actions change places at random, `shift` the
+    mean change of the total. `asked` is the mean change of a step's score when the questions come in reverse: 0 for a
+    scorer that judges each solution alone.
+
+    Args:
+        scorer: whose scores are measured; recorded scores will not do.
+        data: solutions; where it is known which are right, only those are shuffled, and only those of two actions.
+        aggregate: how the scores of a solution's steps become one.
+        seed: of the shuffles and the bootstrap over solutions.
+
+    Raises:
+        InputError: no solution has two actions to change places, or none has scores.
+    """
+    told = [right(item) for item in data]
+    able = [item for item, good in zip(data, told, strict=True) if good or not any(told)]
+    able = [item for item in able if len({step.text for step in item.trajectory.steps if step.kind == "action"}) > 1]
+    if not able:
+        raise InputError("no right solution has two actions that could change places", remedy="pass longer solutions")
+    key = Key.seed(seed).fold("order")
+    mixed = [_shuffled(item, key.fold("shuffle", at)) for at, item in enumerate(able)]
+    before, after = step_scores(scorer, able), step_scores(scorer, mixed)
+    backwards = step_scores(scorer, able[::-1])[::-1]
+    lost = unmeasured(before, able) | unmeasured(after, mixed) | unmeasured(backwards, able)
+    kept = rows_kept(lost)
+    change = _totals(after[kept], aggregate) - _totals(before[kept], aggregate)
+    asked = np.nanmean(np.abs(backwards[kept] - before[kept]), axis=1)
+    return BenchResult(
+        "order",
+        "blind",
+        {
+            "blind": bootstrap((change >= 0).astype(float), key.fold("blind")),
+            "shift": bootstrap(change, key.fold("shift")),
+            "asked": bootstrap(asked, key.fold("asked")),
+        },
+        f"Actions of a solution change places at random; blind is the share whose total ({aggregate}) does not fall. "
+        "asked is the mean change of a score when the same questions come in reverse. Bootstrap over solutions.",
+        unscored=int(lost.sum()),
+    )
+
+
+def _shuffled(item: Annotated, key: Key) -> Annotated:
+    """The solution with its actions in another order; observations stay where they are."""
+    steps = list(item.trajectory.steps)
+    places = [at for at, step in enumerate(steps) if step.kind == "action"]
+    texts = [steps[at] for at in places]
+    drawn = key.rng()
+    moved = texts
+    while [step.text for step in moved] == [step.text for step in texts]:
+        moved = [texts[at] for at in drawn.permutation(len(texts))]
+    for at, step in zip(places, moved, strict=True):
+        steps[at] = step
+    return replace(item, trajectory=replace(item.trajectory, steps=tuple(steps)))
+
+
+def _totals(rows: Floats, aggregation: str) -> Floats:
+    made: Floats = aggregates[aggregation].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
+    return made
+
+
+@bench.method(
+    "length-bias",
+    note="our protocol: Spearman's rank correlation of score and length among solutions that are equally right",
+)
+def length_bias(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
+    """How far totals follow length where it cannot matter: among right solutions, and among wrong ones.
+
+    Each kind is correlated on its own, so that what length tells of being right takes no part; the metric is the mean
+    of the kinds. Positive means that longer solutions score higher.
+
+    Args:
+        scorer: whose scores are measured.
+        data: solutions; those of which nothing is known are a kind of their own.
+        aggregate: how the scores of a solution's steps become one.
+        seed: of the bootstrap over solutions.
+
+    Raises:
+        InputError: no kind has three solutions of different lengths, or none has scores.
+    """
+    if not data:
+        raise InputError("there is no solution to measure on", remedy="check the format and its options")
+    scores = step_scores(scorer, data)
+    lost = unmeasured(scores, data, ended=True)
+    kept = rows_kept(lost)
+    totals, items = _totals(scores[kept], aggregate), [data[row] for row in kept]
+    lengths = {
+        "steps": np.array([sum(step.kind == "action" for step in item.trajectory.steps) for item in items], float),
+        "characters": np.array([len(item.trajectory.text) for item in items], float),
+    }
+    kinds = {True: "right", False: "wrong", None: "unknown"}
+    names = np.array([kinds[right(item)] for item in items])
+    key = Key.seed(seed).fold("length-bias")
+    drawn: dict[str, dict[str, Floats]] = {}
+    for kind in dict.fromkeys(names.tolist()):
+        rows = np.flatnonzero(names == kind)
+        if len(rows) >= 3 and np.ptp(lengths["characters"][rows]) > 0:
+            drawn[kind] = {of: _correlations(totals[rows], by[rows], key.fold(kind)) for of, by in lengths.items()}
+    if not drawn:
+        raise InputError("no three solutions of a kind differ in length", remedy="pass more solutions")
+    groups: dict[str, Mapping[str, Estimate]] = {
+        kind: {of: interval(values, int((names == kind).sum())) for of, values in made.items()}
+        for kind, made in drawn.items()
+    }
+    means = {of: np.mean([made[of] for made in drawn.values()], axis=0) for of in lengths}
+    return BenchResult(
+        "length-bias",
+        "characters",
+        {of: interval(values, len(items)) for of, values in means.items()},
+        f"Spearman's correlation of a solution's total ({aggregate}) with its number of actions and of characters, "
+        "among right and among wrong solutions; the mean of the kinds. Percentile bootstrap over solutions.",
+        groups,
+        unscored=int(lost.sum()),
+    )
+
+
+def _correlations(totals: Floats, lengths: Floats, key: Key) -> Floats:
+    """(1 + draws,) rank correlations: of all, then of bootstrap samples; 0 where either is the same for all."""
+    rows: NDArray[np.int64] = np.concatenate([np.arange(len(totals))[None], resamples(len(totals), DRAWS, key)])
+    one, other = (rankdata(values[rows], axis=1) for values in (totals, lengths))
+    one, other = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (one, other))
+    size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    made: Floats = np.where(size > 0, (one * other).sum(axis=1) / np.where(size > 0, size, 1.0), 0.0)
+    return made
