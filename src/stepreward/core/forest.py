@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stepreward.core.step_table import StepTable
 from stepreward.core.tree import StepTree
-from stepreward.core.tree_arrays import Backup, Floats, Index, backup, depths, mean_at, merge_prefixes, paths_to
+from stepreward.core.tree_arrays import Backup, Floats, Index, backup, depths, mean_at, merge_trees, paths_to
 from stepreward.core.types import Problem, StepMask, Steps
 
 Offsets = NDArray[np.int64]
@@ -101,21 +101,16 @@ class Forest:
                     f"got {len(offset)} that end in {offset[-1:]}"
                 )
         tree = np.repeat(np.arange(count, dtype=np.int32), np.diff(row_offset))
-        parent, ids, ends, through = merge_prefixes(step_ids, tree, count)
-        owner = np.r_[np.arange(count), tree[through[count:]]]
-        order = np.argsort(owner, kind="stable")
-        node_offset = offsets(np.bincount(owner, minlength=count))
-        local = np.empty(len(owner), np.int32)
-        local[order] = np.arange(len(owner)) - node_offset[owner[order]]
+        node_offset, parent, ids, ends = merge_trees(step_ids, tree, count)
         return cls(
             problems,
             node_offset,
             row_offset,
             step_offset,
-            np.where(parent < 0, -1, local[parent])[order].astype(np.int32),
-            ids[order],
+            parent,
+            ids,
             steps,
-            local[ends],
+            ends,
             np.full(rows, np.nan) if outcomes is None else np.asarray(outcomes, np.float64),
             np.ones(rows, bool) if complete is None else np.asarray(complete, bool),
         )

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stepreward.core.tree_arrays import Backup, Floats, Index, backup, depths, mean_at, merge_prefixes, paths_to
+from stepreward.core.tree_arrays import (
+    Backup,
+    Floats,
+    Index,
+    backup,
+    depths,
+    mean_at,
+    merge_prefixes,
+    merge_trees,
+    paths_to,
+)
 from stepreward.core.types import Problem, Step, StepMask, Steps, Trajectory
 
 
@@ -54,20 +64,9 @@ class StepTree:
         if problem is None and not trajectories:
             raise ValueError("a tree needs a problem or at least one trajectory of it")
         problem = problem if problem is not None else trajectories[0].problem
-        if any(t.problem.id != problem.id for t in trajectories):
-            other = next(t.problem.id for t in trajectories if t.problem.id != problem.id)
-            raise ValueError(f"a tree holds one problem; got {problem.id!r} and {other!r}: group trajectories first")
-        ids: dict[tuple[object, ...], int] = {}
-        steps: list[Step] = []
-        longest = max(map(len, trajectories), default=0)
-        matrix = np.full((len(trajectories), longest), -1, np.int32)
-        for row, trajectory in enumerate(trajectories):
-            for column, step in enumerate(trajectory.steps):
-                at = ids.setdefault(step.identity, len(steps))
-                if at == len(steps):
-                    steps.append(step)
-                matrix[row, column] = at
+        ids, steps = _interned(trajectories, problem)
         outcomes = np.array([t.outcome for t in trajectories], np.float64)
+        matrix = _padded(ids, [len(t) for t in trajectories])
         return cls.from_arrays(problem, matrix, steps, outcomes, np.array([t.terminal for t in trajectories], bool))
 
     @classmethod
@@ -218,7 +217,10 @@ class StepTree:
         column = np.asarray(values, np.float64)
         if column.shape != (self.n,):
             raise ValueError(f"column {name!r} needs shape ({self.n},), one value a node; got {column.shape}")
-        return replace(self, columns={**self.columns, name: column})
+        made = replace(self, columns={**self.columns, name: column})
+        # What follows from the tree's shape (`depth`, `paths`, ...) holds for the new one and is not worked out again.
+        vars(made).update({name: value for name, value in vars(self).items() if name not in vars(made)})
+        return made
 
     def gather(self, values: Floats) -> Steps:
         """Node values as step arrays (B, S), NaN at padding."""
@@ -298,4 +300,81 @@ def group_trees(trajectories: Iterable[Trajectory]) -> list[StepTree]:
     groups: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
         groups.setdefault(trajectory.problem.id, []).append(trajectory)
-    return [StepTree.from_trajectories(group) for group in groups.values()]
+    return trees_of(list(groups.values()))
+
+
+def trees_of(groups: Sequence[Sequence[Trajectory]], *, cells: int = 1 << 22) -> list[StepTree]:
+    """One tree a group, as `StepTree.from_trajectories` makes of each, by array operations over many groups at once.
+
+    Args:
+        groups: trajectories of one problem each, at least one.
+        cells: trajectories times the steps of the longest that are worked on together, at least one group.
+
+    Raises:
+        ValueError: a group is empty, or holds several problems.
+    """
+    made: list[StepTree] = []
+    start, rows, longest = 0, 0, 0
+    for at, group in enumerate(groups):
+        longest_now = max(longest, *map(len, group)) if group else longest
+        if at > start and (rows + len(group)) * longest_now > cells:
+            made += _together(groups[start:at])
+            start, rows, longest_now = at, 0, max(map(len, group), default=0)
+        rows, longest = rows + len(group), longest_now
+    return made + _together(groups[start:])
+
+
+def _together(groups: Sequence[Sequence[Trajectory]]) -> list[StepTree]:
+    """The trees of some groups, out of one matrix of steps."""
+    if any(not group for group in groups):
+        raise ValueError("a tree needs at least one trajectory: leave empty groups out")
+    every = [t for group in groups for t in group]
+    owner = np.repeat(np.arange(len(groups), dtype=np.int32), [len(group) for group in groups])
+    interned = [_interned(group, group[0].problem) for group in groups]
+    lengths = np.array([len(t) for t in every], np.int64)
+    matrix = _padded([i for ids, _ in interned for i in ids], lengths)
+    offset, parent, ids, ends = merge_trees(matrix, owner, len(groups))
+    above = np.where(parent < 0, -1, parent + np.repeat(offset[:-1], np.diff(offset)))
+    depth, start = depths(above), offset[owner]
+    paths = paths_to(ends + start, above, depth)
+    paths = np.where(paths >= 0, paths - start[:, None], -1).astype(np.int32)
+    outcomes = np.array([t.outcome for t in every], np.float64)
+    complete = np.array([t.terminal for t in every], bool)
+    made, last = [], 0
+    for i, (group, (_, steps)) in enumerate(zip(groups, interned, strict=True)):
+        nodes, rows = slice(offset[i], offset[i + 1]), slice(last, last + len(group))
+        tree = StepTree(group[0].problem, parent[nodes], ids[nodes], steps, ends[rows], outcomes[rows], complete[rows])
+        # Where the cached properties look first.
+        vars(tree).update(depth=depth[nodes], paths=paths[rows, : lengths[rows].max()].copy())
+        made.append(tree)
+        last = rows.stop
+    return made
+
+
+def _interned(trajectories: Sequence[Trajectory], problem: Problem) -> tuple[list[int], list[Step]]:
+    """Indices of all steps, one trajectory after the other, into the distinct ones.
+
+    Raises:
+        ValueError: a trajectory is of another problem.
+    """
+    known: dict[tuple[object, ...], int] = {}
+    ids: list[int] = []
+    steps: list[Step] = []
+    for trajectory in trajectories:
+        if trajectory.problem.id != problem.id:
+            other = trajectory.problem.id
+            raise ValueError(f"a tree holds one problem; got {problem.id!r} and {other!r}: group trajectories first")
+        for step in trajectory.steps:
+            at = known.setdefault(step.identity, len(steps))
+            if at == len(steps):
+                steps.append(step)
+            ids.append(at)
+    return ids, steps
+
+
+def _padded(ids: Sequence[int], lengths: ArrayLike) -> Index:
+    """Rows of these lengths out of what stands one after the other, -1 at padding."""
+    each = np.asarray(lengths, np.int64)
+    matrix = np.full((len(each), int(each.max(initial=0))), -1, np.int32)
+    matrix[np.arange(matrix.shape[1]) < each[:, None]] = ids
+    return matrix

@@ -52,6 +52,32 @@ def merge_prefixes(
     return np.concatenate(parents), np.concatenate(ids), ends, np.concatenate(rows)
 
 
+def merge_trees(
+    step_ids: NDArray[np.integer[Any]], tree: Index, count: int
+) -> tuple[NDArray[np.int64], Index, Index, Index]:
+    """Merges equal prefixes of many trees' rows together: what `merge_prefixes` makes of each tree by itself.
+
+    Args:
+        step_ids: (B, S) index of each row's steps among its tree's, -1 at padding, which follows.
+        tree: (B,) the tree, below `count`, of each row; in order.
+
+    Returns:
+        (count + 1,) where each tree's nodes begin, and, numbered within the tree, parent (n,), step id (n,) and the
+        node where each row ends (B,).
+
+    Raises:
+        ValueError: a step follows padding.
+    """
+    parent, ids, ends, through = merge_prefixes(step_ids, tree, count)
+    owner = np.concatenate([np.arange(count), tree[through[count:]]])
+    order = np.argsort(owner, kind="stable")
+    offset = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(owner, minlength=count))])
+    local = np.empty(len(owner), np.int32)
+    local[order] = np.arange(len(owner)) - offset[owner[order]]
+    above = np.where(parent < 0, -1, local[parent])[order].astype(np.int32)
+    return offset, above, ids[order], local[ends]
+
+
 def backup(parent: NDArray[np.integer[Any]], depth: Index, values: Floats, how: Backup, temperature: float) -> Floats:
     """`StepTree.backup` on bare arrays, of one tree or of many together.
 

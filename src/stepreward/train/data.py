@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.metrics import ragged
-from stepreward.core.tree import StepTree
+from stepreward.core.tree import StepTree, trees_of
+from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import Labels, Steps
 from stepreward.score.encoder import EncodedTree, StepEncoder
 from stepreward.score.packing import PackedBatch, narrow, pack, plan, some_rows
@@ -71,21 +72,49 @@ def labelled_trees(labels: Iterable[Labels]) -> list[LabelledTree]:
     groups: dict[str, list[Labels]] = {}
     for one in labels:
         groups.setdefault(one.trajectory.problem.id, []).append(one)
-    made = [_merged(name, group) for name, group in groups.items()]
+    made = _labelled(list(groups.values()))
     if not any(np.isfinite(one.labels).any() for one in made):
         raise InputError("there is no supervised step to learn from", remedy="pass labels that are not all NaN")
     return made
 
 
-def _merged(name: str, group: Sequence[Labels]) -> LabelledTree:
-    tree = StepTree.from_trajectories([one.trajectory for one in group])
-    own = _checked(ragged([one.label for one in group]), name)
-    weight = np.maximum(np.nan_to_num(ragged([one.n_rollouts for one in group])), 1)
-    weight = np.where(np.isnan(own), np.nan, weight)
+def _labelled(groups: Sequence[Sequence[Labels]]) -> list[LabelledTree]:
+    """A tree with its labels for each group, by array operations over all of them."""
+    trees = trees_of([[one.trajectory for one in group] for group in groups])
+    every = [one for group in groups for one in group]
+    own = np.concatenate([_of_steps(one, one.label) for one in every]) if every else np.empty(0)
+    rollouts = np.concatenate([_of_steps(one, one.n_rollouts) for one in every]) if every else np.empty(0)
+    _check(own, every)
+    weight = np.where(np.isnan(own), np.nan, np.maximum(np.nan_to_num(rollouts), 1))
+    masks = [tree.mask for tree in trees]
+    start = np.cumsum([0, *(tree.n for tree in trees)])
+    places = [tree.paths[mask] + at for tree, mask, at in zip(trees, masks, start[:-1], strict=True)]
+    place = np.concatenate(places) if places else np.empty(0, np.int64)
     # A mean of equal labels can leave [0, 1] by a rounding error.
-    node = np.clip(tree.scatter_mean(weight * own) / tree.scatter_mean(weight), 0, 1)
-    labels = np.where(np.isnan(own), np.nan, tree.gather(node))
-    return LabelledTree(tree.with_column("label", node), labels)
+    node = np.clip(mean_at(place, weight * own, start[-1]) / mean_at(place, weight, start[-1]), 0, 1)
+    merged = np.where(np.isnan(own), np.nan, node[place])
+    made, last = [], 0
+    for tree, mask, at in zip(trees, masks, start, strict=False):
+        labels = np.full(mask.shape, np.nan)
+        size = int(mask.sum())
+        labels[mask] = merged[last : last + size]
+        made.append(LabelledTree(tree.with_column("label", node[at : at + tree.n]), labels))
+        last += size
+    return made
+
+
+def _of_steps(one: Labels, values: NDArray[Any]) -> NDArray[np.float64]:
+    if len(values) != len(one.trajectory):
+        what = f"problem {one.trajectory.problem.id!r} has a solution of {len(one.trajectory)} steps"
+        raise InputError(f"{what} with {len(values)} labels or rollout counts", remedy="give one a step")
+    return np.asarray(values, np.float64)
+
+
+def _check(labels: NDArray[np.float64], every: Sequence[Labels]) -> None:
+    """Raises InputError for a label outside [0, 1], of the problem that has it."""
+    if ((labels < 0) | (labels > 1)).any():
+        for one in every:
+            _checked(one.label, one.trajectory.problem.id)
 
 
 def _checked(labels: Steps, name: str) -> NDArray[np.float64]:

@@ -1,0 +1,112 @@
+"""Labelled trees of a whole data set are made together, and are those that a slow loop makes one by one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepreward.core.errors import InputError
+from stepreward.core.tree import StepTree, group_trees, trees_of
+from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.train.data import labelled_trees
+
+CHOICES = st.tuples(st.sampled_from("abc"), st.sampled_from(["action", "observation"]))
+ROW = st.tuples(
+    st.integers(0, 4),
+    st.lists(st.tuples(CHOICES, st.sampled_from([np.nan, 0.0, 0.25, 1.0]), st.integers(0, 3)), max_size=5),
+    st.sampled_from([np.nan, 0.0, 1.0]),
+    st.booleans(),
+)
+
+
+def labels_of(problem: str, rows: list[tuple[tuple[str, str], float, int]], outcome: float, terminal: bool) -> Labels:
+    steps = tuple(Step(text, kind) for (text, kind), _, _ in rows)  # type: ignore[arg-type]
+    nan, counts = np.full(len(rows), np.nan), np.array([n for *_, n in rows], np.int64)
+    return Labels(
+        Trajectory(Problem(problem, "?"), steps, outcome, terminal), nan, counts, counts, nan, nan,
+        np.array([label for _, label, _ in rows], np.float64), np.nan, Provenance("test"),
+    )  # fmt: skip
+
+
+def same(one: StepTree, other: StepTree) -> None:
+    for field in fields(StepTree):
+        if field.name not in ("problem", "steps", "columns"):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+            assert getattr(one, field.name).dtype == getattr(other, field.name).dtype
+    assert (one.problem, list(one.steps)) == (other.problem, list(other.steps))
+    for name in ("depth", "paths", "action", "terminal", "outcome", "n_children"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == getattr(other, name).dtype
+
+
+def slow_means(group: list[Labels]) -> dict[tuple[tuple[str, str], ...], float]:
+    """The label of each prefix: mean of its supervised labels, weighted by rollouts, at least one each."""
+    sums: dict[tuple[tuple[str, str], ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for one in group:
+        path: tuple[tuple[str, str], ...] = ()
+        for step, label, n in zip(one.trajectory.steps, one.label, one.n_rollouts, strict=True):
+            path = (*path, (step.text, step.kind))
+            if not np.isnan(label):
+                sums[path][0] += max(1, n) * label
+                sums[path][1] += max(1, n)
+    return {path: total / weight for path, (total, weight) in sums.items()}
+
+
+@given(st.lists(ROW, min_size=1, max_size=12), st.sampled_from([1, 7, 1 << 22]))
+def test_trees_made_together_are_those_made_one_by_one(rows: list, cells: int) -> None:
+    groups: dict[int, list[Trajectory]] = {}
+    for problem, steps, outcome, terminal in rows:
+        groups.setdefault(problem, []).append(labels_of(str(problem), steps, outcome, terminal).trajectory)
+    together = trees_of(list(groups.values()), cells=cells)
+    for tree, group in zip(together, groups.values(), strict=True):
+        same(tree, StepTree.from_trajectories(group))
+        assert [t.steps for t in tree.trajectories()] == [t.steps for t in group]
+
+
+@given(st.lists(ROW, min_size=1, max_size=12))
+def test_labels_are_those_of_a_slow_loop(rows: list) -> None:
+    every = [labels_of(str(problem), *rest) for problem, *rest in rows]
+    groups: dict[str, list[Labels]] = {}
+    for one in every:
+        groups.setdefault(one.trajectory.problem.id, []).append(one)
+    if all(np.isnan(one.label).all() for one in every):
+        with pytest.raises(InputError, match="no supervised step"):
+            labelled_trees(every)
+        return
+    for made, group in zip(labelled_trees(every), groups.values(), strict=True):
+        same(made.tree, StepTree.from_trajectories([one.trajectory for one in group]))
+        means = slow_means(group)
+        for b, one in enumerate(group):
+            path: tuple[tuple[str, str], ...] = ()
+            for s, step in enumerate(one.trajectory.steps):
+                path = (*path, (step.text, step.kind))
+                expected = np.nan if np.isnan(one.label[s]) else means[path]
+                np.testing.assert_allclose(made.labels[b, s], expected, rtol=1e-15)
+                node = made.tree.paths[b, s]
+                np.testing.assert_allclose(made.tree.column("label")[node], means.get(path, np.nan), rtol=1e-15)
+            assert np.isnan(made.labels[b, len(one.trajectory) :]).all()
+
+
+def test_a_row_with_too_few_labels_or_one_out_of_range_is_named() -> None:
+    good = labels_of("p", [(("a", "action"), 1.0, 0)], 1.0, True)
+    short = labels_of("q", [(("a", "action"), 1.0, 0)] * 2, 1.0, True)
+    short.label.resize(1, refcheck=False)
+    with pytest.raises(InputError, match="problem 'q' has a solution of 2 steps with 1 labels"):
+        labelled_trees([good, short])
+    with pytest.raises(InputError, match=r"problem 'r' has a label of 1\.5"):
+        labelled_trees([good, labels_of("r", [(("a", "action"), 1.5, 0)], 1.0, True)])
+
+
+def test_groups_must_hold_one_problem_and_something() -> None:
+    one, other = (labels_of(name, [], 1.0, True).trajectory for name in "pq")
+    with pytest.raises(ValueError, match="got 'p' and 'q'"):
+        trees_of([[one, other]])
+    with pytest.raises(ValueError, match="at least one trajectory"):
+        trees_of([[one], []])
+    assert trees_of([]) == []
+    assert [tree.problem.id for tree in group_trees([one, other, one])] == ["p", "q"]
