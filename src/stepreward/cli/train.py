@@ -19,7 +19,8 @@ from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.types import Labels
 from stepreward.policies.loading import resolve
-from stepreward.score.encoder import EncoderRecord
+from stepreward.score.encoder import RECORD_FILE, EncoderRecord
+from stepreward.train.checkpoints import UNFINISHED
 from stepreward.train.data import labelled_trees
 from stepreward.train.evaluation import HIGHER_IS_BETTER
 from stepreward.train.scratch import SCRATCH, starting_model
@@ -60,6 +61,7 @@ def train(
     max_length: Annotated[int, typer.Option(help="Most tokens of a trajectory.")] = EncoderRecord().max_length,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for what is there.")] = _DEFAULT.device,
     seed: Annotated[int, typer.Option(help="Seed of the order and of fresh weights.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished checkpoint in OUT.")] = False,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
 ) -> None:
@@ -67,6 +69,8 @@ def train(
 
     Example: stepreward train --data labels/labels.parquet --out model
     """
+    if not overwrite:
+        _keep_finished(out)
     (own,) = read_settings(settings or [], loss[objective])
     try:
         chosen = TrainSettings(
@@ -106,6 +110,13 @@ def train(
         return
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items()) or "nothing held out"
     typer.echo(f"{out}: {result.steps} steps on {len(trees)} trees in {result.seconds:.0f} s; held out: {numbers}")
+
+
+def _keep_finished(out: Path) -> None:
+    """Refuses a folder with a finished checkpoint; an unfinished training in it says itself whether it is this one."""
+    if any((out / name).is_file() for name in (RECORD_FILE, "config.json")) and not (out / UNFINISHED).is_dir():
+        remedy = "choose another --out, or pass --overwrite to replace it"
+        raise InputError("holds a finished checkpoint", source=out, remedy=remedy)
 
 
 def _split(labels: Iterable[Labels], share: float, seed: int) -> tuple[list[Labels], list[Labels]]:
