@@ -220,6 +220,26 @@ def test_a_torn_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("found", [b'{"question":"abc","preference":1.0}\n', b"not a log at all\n", b"abc"])
+def test_a_file_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path, found: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(found)
+    with pytest.raises(StoreError, match="names questions otherwise than earlier ones: move the file away"):
+        AnswerLog(path)
+    assert path.read_bytes() == found
+
+
+def test_a_log_that_was_killed_in_its_first_line_begins_again(tmp_path: Path) -> None:
+    AnswerLog(tmp_path / "log.jsonl").close()
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "log.jsonl").write_bytes(whole[:length])
+        with AnswerLog(tmp_path / "log.jsonl") as log:
+            log.put([("a", 0.5)])
+        with AnswerLog(tmp_path / "log.jsonl") as log:
+            assert (len(log), log.get("a")) == (1, 0.5)
+
+
 def test_an_unwritable_log_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="choose a writable folder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, Decimal, localcontext
 from itertools import combinations, pairwise
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 
 from stepreward.core.driver import Driver
 from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored
@@ -219,6 +221,40 @@ def test_a_high_price_keeps_one_leaf_and_coverage_keeps_meanings() -> None:
     shares, ancestors = [0.5, 0.3, 0.2], [[0, 1], [0, 1], [0, 2]]
     assert keep_leaves(shares, ancestors, [0, 0, 1], cost=100.0, coverage=0.0) == [0]
     assert keep_leaves(shares, ancestors, [0, 0, 1], cost=1.0, coverage=10.0) in ([0, 2], [0, 1, 2])
+
+
+def large_programme() -> tuple[list[float], list[list[int]], list[int]]:
+    """One that HiGHS needs some seconds for."""
+    rng = np.random.default_rng(0)
+    ancestors = [sorted({0, *rng.choice(np.arange(1, 150), 12, replace=False).tolist()}) for _ in range(300)]
+    return rng.dirichlet(np.ones(300)).tolist(), ancestors, rng.integers(0, 60, 300).tolist()
+
+
+def test_the_programme_ends_in_its_time_with_leaves_that_may_be_kept() -> None:
+    shares, ancestors, cluster = large_programme()
+    start = time.perf_counter()
+    kept = keep_leaves(shares, ancestors, cluster, cost=20.0, coverage=1.5, seconds=0.2)
+    assert time.perf_counter() - start < 30, "the limit is kept, if not to the tenth of a second"
+    assert kept
+    assert set(kept) <= set(range(300))
+    with pytest.raises(ValueError, match="seconds must be positive"):
+        keep_leaves([1.0], [[0]], [0], seconds=0.0)
+
+
+@pytest.mark.parametrize(("found", "kept"), [(None, [0, 1, 2]), ([0.0, 1.0, 0.0], [1])])
+def test_a_solver_out_of_time_leaves_its_best_set_or_all_leaves(
+    monkeypatch: pytest.MonkeyPatch, found: list[float] | None, kept: list[int]
+) -> None:
+    asked: list[Any] = []
+
+    def out_of_time(gain: np.ndarray, **how: Any) -> OptimizeResult:
+        asked.append(how["options"])
+        x = None if found is None else np.array(found + [1.0] * (len(gain) - 3))
+        return OptimizeResult(status=1, x=x, message="Time limit reached.")
+
+    monkeypatch.setattr("stepreward.search.ets.milp", out_of_time)
+    assert keep_leaves([0.5, 0.3, 0.2], [[0], [0], [0]], [0, 0, 1], seconds=0.25) == kept
+    assert asked == [{"time_limit": 0.25}]
 
 
 def test_steps_with_one_meaning_are_one_cluster() -> None:

@@ -269,14 +269,14 @@ def test_a_solution_counts_for_every_prefix_of_it() -> None:
     pool = Pool()
     pool.add(ROOT, [Candidate((a, b), True, (0.9, 0.2), 0.2), Candidate((b,), True, (0.6,), 0.6)], 2)
     pool.add(Candidate((a,)), [Candidate((a, c), True, (0.9, 0.8), 0.8)], 1)
-    assert pool.value(()) == pytest.approx((0.2 + 0.6 + 0.8) / 3)
-    assert pool.value((a.identity,)) == pytest.approx(0.5)
-    assert pool.value((c.identity,)) == 0.5, "nothing is known"
+    assert pool.value(ROOT.path) == pytest.approx((0.2 + 0.6 + 0.8) / 3)
+    assert pool.value(Candidate((a,)).path) == pytest.approx(0.5)
+    assert pool.value(Candidate((c,)).path) == 0.5, "nothing is known"
     # From the root: MC 8/15, lengths 2 and 1; from a: MC 1/2, length 1. 1/2^(1 - MC) 0.9^(length/10), no visits yet.
     worth = [0.5 ** (7 / 15) * 0.9**0.2, 0.5 ** (7 / 15) * 0.9**0.1, 0.5**0.5 * 0.9**0.1]
     assert pool.next(alpha=0.5, beta=0.9, scale=10.0, c_puct=0.125) == int(np.argmax(worth)) == 1
     # After the root was cut once, the other origin is explored: + 0.125 sqrt(1) / (1 + N).
-    pool.cut[1], pool.visits = True, {(): 1}
+    pool.cut[1], pool.visits = True, {ROOT.path: 1}
     worth = [worth[0] + 0.125 / 2, worth[2] + 0.125]
     assert pool.next(alpha=0.5, beta=0.9, scale=10.0, c_puct=0.125) == (0, 2)[int(np.argmax(worth))]
 

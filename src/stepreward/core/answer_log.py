@@ -19,25 +19,31 @@ import numpy as np
 
 from stepreward.core.errors import StoreError
 from stepreward.core.flows import Compare, Continuation, Propose, Score, Scored
+from stepreward.core.prefix import prefix_of
 from stepreward.core.types import Step
 
 _STEP_DEFAULTS = asdict(Step(""))
+_HEAD = b'{"answer_log":2}\n'
+"""First line of a log: how its questions are named."""
 
 
 def digest(question: Propose | Score | Compare, answerer: str) -> str:
-    """Name of a question in the log: equal iff the same answerer would have to give the same answer."""
+    """Name of a question in the log: equal iff the same answerer would have to give the same answer.
+
+    Takes time in the length of its steps only where they are no `Prefix`, which has their names.
+    """
     problem = question.problem
     parts: list[object] = [type(question).__name__, answerer, problem.id, problem.text]
     if isinstance(question, Propose):
         parts += [question.key.bits, question.n, question.first, question.until, question.max_tokens]
-        parts += [step.identity for step in question.prefix]
+        parts += [prefix_of(question.prefix).name]
         if question.temperature is not None or question.top_p is not None:
             parts += [("sampled at", question.temperature, question.top_p)]
         parts += ["expert"] if question.expert else []
     elif isinstance(question, Compare):
-        parts += [[step.identity for step in side] for side in (question.first, question.second)]
+        parts += [prefix_of(side).name for side in (question.first, question.second)]
     else:
-        parts += [step.identity for step in question.steps]
+        parts += [prefix_of(question.steps).name]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -50,7 +56,7 @@ class AnswerLog:
         path: file to append to; made, with its folders, if absent.
 
     Raises:
-        StoreError: the file cannot be opened or written.
+        StoreError: the file cannot be opened or written, or is no log of this version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -60,7 +66,12 @@ class AnswerLog:
             self._file = self.path.open("a+b")
         except OSError as error:
             raise StoreError(f"cannot open the answer log {self.path}: {error}; choose a writable folder") from error
-        self._offsets = self._index()
+        try:
+            self._begin()
+            self._offsets = self._index()
+        except StoreError:
+            self._file.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -85,13 +96,19 @@ class AnswerLog:
 
     def put(self, answers: Iterable[tuple[str, Sequence[Continuation] | Scored | float]]) -> None:
         """Appends answers and forces them to disk."""
+        lines = [
+            (name, json.dumps({"question": name, **_encode(answer)}, separators=(",", ":")).encode() + b"\n")
+            for name, answer in answers
+        ]
+        offset = self._file.seek(0, os.SEEK_END)
+        self._write([line for _, line in lines])
+        for name, line in lines:
+            self._offsets[name] = offset
+            offset += len(line)
+
+    def _write(self, lines: Iterable[bytes]) -> None:
         try:
-            offset = self._file.seek(0, os.SEEK_END)
-            for name, answer in answers:
-                line = json.dumps({"question": name, **_encode(answer)}, separators=(",", ":")).encode() + b"\n"
-                self._file.write(line)
-                self._offsets[name] = offset
-                offset += len(line)
+            self._file.writelines(lines)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -99,10 +116,24 @@ class AnswerLog:
                 f"cannot write the answer log {self.path}: {error}; free some space and run again"
             ) from error
 
+    def _begin(self) -> None:
+        """Writes the first line where there is none yet, and reads it where there is."""
+        self._file.seek(0)
+        head = self._file.read(len(_HEAD))
+        if head == _HEAD:
+            return
+        if not _HEAD.startswith(head):
+            raise StoreError(
+                f"{self.path} is no answer log of this version, which names questions otherwise than earlier ones: "
+                "move the file away to ask anew, or choose another folder"
+            )
+        # A kill may have torn the very first line.
+        self._file.truncate(0)
+        self._write([_HEAD])
+
     def _index(self) -> dict[str, int]:
         offsets: dict[str, int] = {}
-        self._file.seek(0)
-        offset = 0
+        offset = self._file.seek(len(_HEAD))
         for line in self._file:
             if not line.endswith(b"\n"):
                 break

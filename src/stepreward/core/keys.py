@@ -29,17 +29,41 @@ class Key:
 
     def fold(self, *parts: str | int) -> Key:
         """The child key named by `parts`; equal parts give equal keys, on every machine and in every process."""
-        digest = hashlib.blake2b(self.bits.to_bytes(8, "little"), digest_size=8)
+        return self.folding(*parts).key
+
+    def folding(self, *parts: str | int) -> Folding:
+        """The child key named by `parts` and by more that is told later."""
+        return Folding(hashlib.blake2b(self.bits.to_bytes(8, "little"), digest_size=8)).fold(*parts)
+
+    def rng(self) -> np.random.Generator:
+        """A NumPy generator that draws from this key alone."""
+        return np.random.Generator(np.random.Philox(key=self.bits))
+
+
+class Folding:
+    """A key that is being named part by part: prefixes that many names share are read once.
+
+    Args:
+        digest: of the parts so far.
+    """
+
+    def __init__(self, digest: hashlib.blake2b) -> None:
+        self._digest = digest
+
+    def fold(self, *parts: str | int) -> Folding:
+        """With more parts behind those so far; itself it stays as it is."""
+        digest = self._digest.copy()
         for part in parts:
             data = part.encode() if isinstance(part, str) else str(part).encode()
             digest.update(b"s" if isinstance(part, str) else b"i")
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
-        return Key(int.from_bytes(digest.digest(), "little"))
+        return Folding(digest)
 
-    def rng(self) -> np.random.Generator:
-        """A NumPy generator that draws from this key alone."""
-        return np.random.Generator(np.random.Philox(key=self.bits))
+    @property
+    def key(self) -> Key:
+        """The key named by all parts so far."""
+        return Key(int.from_bytes(self._digest.digest(), "little"))
 
 
 def uniforms(bits: NDArray[np.uint64], position: NDArray[np.integer[Any]] | int) -> NDArray[np.float64]:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from transformers.cache_utils import Cache
 
 from stepreward.core.errors import InputError
+from stepreward.core.prefix import below
 from stepreward.core.types import Problem, Step
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.model import StepRewardModel
-from stepreward.score.told import below, root_name
+from stepreward.score.told import root_name
 
 _Node = tuple[int, tuple[object, ...]]
 """Parent and identity of a step: what makes two nodes the same."""

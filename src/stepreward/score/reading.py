@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.flows import Score, Scored
+from stepreward.core.prefix import named
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.passes import Pass, PassEncoder
 from stepreward.score.record import EncoderRecord
-from stepreward.score.told import Told, named
+from stepreward.score.told import Told
 
 Floats = NDArray[np.float64]
 Asked = tuple[Score, Pass]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from stepreward.core.types import Problem, Step
+from stepreward.core.prefix import named
+from stepreward.core.types import Problem
 
 
 class Told:
@@ -55,13 +55,3 @@ class Told:
 def root_name(problem: Problem) -> bytes:
     """Name of a problem without steps."""
     return named(b"", (problem.id, problem.text))
-
-
-def below(name: bytes, step: Step) -> bytes:
-    """Name of a step behind what another name stands for: equal for equal steps behind equal ones."""
-    return named(name, step.identity)
-
-
-def named(above: bytes, what: object) -> bytes:
-    """Name of anything behind what another name stands for, by its representation."""
-    return hashlib.blake2b(above + repr(what).encode(), digest_size=16).digest()

@@ -12,10 +12,11 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from stepreward.core.catalog import search
-from stepreward.core.errors import SteprewardError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
+from stepreward.core.prefix import TOP
 from stepreward.core.types import Problem
+from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
 from stepreward.search.rebase import balance, settle
@@ -32,13 +33,14 @@ def keep_leaves(
     *,
     cost: float = 1.0,
     coverage: float = 1.5,
+    seconds: float = 1.0,
 ) -> list[int]:
     """The leaves worth growing: their shares, less the nodes they need, plus the meanings they cover.
 
         max  sum_i O_i x_i - cost / (M + N) (sum_j y_j + sum_i x_i) + coverage / K sum_k z_k
         s.t. y_j >= x_i for every leaf i below j,  y_j <= sum of those x_i,  z_k <= sum of x_i in k,  sum_i x_i >= 1
 
-    solved exactly (HiGHS); x, y, z are 0 or 1 for the N leaves, M nodes above them and K clusters.
+    solved exactly (HiGHS) unless time runs out; x, y, z are 0 or 1 for the N leaves, M nodes above them and K clusters.
 
     Args:
         shares: O, (N,) share of the samples that REBASE would give each leaf.
@@ -46,13 +48,13 @@ def keep_leaves(
         cluster: (N,) cluster of each leaf, as any integers.
         cost: lambda_c.
         coverage: lambda_s.
+        seconds: most time for the solver. When it is over, the best set found by then is kept, and all leaves where
+            none was found.
 
     Returns:
         Indices of the leaves kept, ascending, at least one.
-
-    Raises:
-        SteprewardError: the solver gave up.
     """
+    positive(seconds=seconds)
     n = len(shares)
     above = {node: n + i for i, node in enumerate(sorted({a for path in ancestors for a in path}))}
     groups = {name: n + len(above) + i for i, name in enumerate(sorted(set(cluster)))}
@@ -74,11 +76,13 @@ def keep_leaves(
     floor = np.zeros(last + 1)
     floor[last] = 1
     solved = milp(
-        -gain, integrality=np.ones(size, np.int64), bounds=Bounds(0, 1), constraints=LinearConstraint(rows, floor)
+        -gain,
+        integrality=np.ones(size, np.int64),
+        bounds=Bounds(0, 1),
+        constraints=LinearConstraint(rows, floor),
+        options={"time_limit": seconds},
     )
-    if solved.x is None:
-        raise SteprewardError(f"no solution of the integer programme over {n} leaves: {solved.message}")
-    return np.flatnonzero(solved.x[:n] > 0.5).tolist()
+    return [*range(n)] if solved.x is None else np.flatnonzero(solved.x[:n] > 0.5).tolist()
 
 
 def n_grams(texts: Sequence[str], *, n: int = 3) -> Vectors:
@@ -132,6 +136,7 @@ def ets(
     coverage: float = 1.5,
     distance: float = 0.05,
     embed: Embed | None = None,
+    solver_seconds: float = 1.0,
     max_steps: int = 40,
     aggregate: str = "last",
     vote: bool = True,
@@ -148,6 +153,8 @@ def ets(
         coverage: lambda_s, the gain of a cluster of last steps that is kept; 1.5 at width 16 in the paper's code.
         distance: cosine distance at which two last steps mean different things, in [0, 2].
         embed: from texts to vectors; None counts character n-grams.
+        solver_seconds: most time for the programme of one step; when it is over, the best candidates found by then are
+            kept, and all of them, as `rebase` does, where none were found. At widths up to 64 it takes far less.
         max_steps: most steps of a solution.
         aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote over the ends instead of the best one.
@@ -159,7 +166,9 @@ def ets(
         if len(kept) > 1:
             shares = np.array(balance(kept, left, temperature)) / left
             meaning = clusters((embed or n_grams)([c.steps[-1].text for c in kept]), distance)
-            leaves = keep_leaves(shares.tolist(), _above(kept), meaning, cost=cost, coverage=coverage)
+            leaves = keep_leaves(
+                shares.tolist(), _above(kept), meaning, cost=cost, coverage=coverage, seconds=solver_seconds
+            )
             kept = [kept[i] for i in leaves]
         grown = yield from growth.grow(kept, balance(kept, left, temperature))
         if not any(grown):
@@ -171,5 +180,5 @@ def ets(
 def _above(candidates: Sequence[Candidate]) -> list[list[int]]:
     """Numbers of the nodes above each candidate, the root included; equal prefixes are one node."""
     names: dict[Path, int] = {}
-    paths = [candidate.path for candidate in candidates]
-    return [[names.setdefault(path[:length], len(names)) for length in range(len(path))] for path in paths]
+    above = [(TOP, *candidate.places[:-1]) for candidate in candidates]
+    return [[names.setdefault(place, len(names)) for place in places] for places in above]

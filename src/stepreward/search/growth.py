@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import select as selectors
 from stepreward.core.errors import BudgetExhausted, ModelError, Unanswered
 from stepreward.core.flows import Continuation, Extract, Flow, Propose, Question, Score
-from stepreward.core.keys import Key
+from stepreward.core.keys import Folding, Key
+from stepreward.core.prefix import TOP, below
 from stepreward.core.selection import answer_ids
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
@@ -57,6 +58,8 @@ class Growth:
         self._seen: dict[tuple[Path, bool], Candidate] = {}
         self._scores: dict[Path, dict[str, Any]] = {}
         """Scores and totals of every path that was asked about."""
+        self._folds: dict[Path, Folding] = {TOP: key.folding("grow")}
+        """Keys of places, to be told on from."""
         self._cut: list[Candidate] = []
         """Paths whose last step a limit cut: shown where there is nothing better."""
 
@@ -95,7 +98,7 @@ class Growth:
         """
         made = yield from self._propose(parents, n, None, {"until": "end", "first": first})
         grown = [
-            [Candidate(parent.steps + new, c.finished) for c in some for new in [_real(c)] if parent.steps or new]
+            [Candidate(parent.then(new), c.finished) for c in some for new in [_real(c)] if parent.steps or new]
             for parent, some in zip(parents, made, strict=True)
         ]
         self._remember(chain.from_iterable(grown))
@@ -146,7 +149,7 @@ class Growth:
         new = {c.path: c for c in candidates if not c.scores and c.steps and c.path not in self._scores}
         if new:
             answers = yield [Score(self.problem, c.steps) for c in new.values()]
-            self._scores |= self._totals(dict(zip(new, answers, strict=True)))
+            self._scores |= self._totals([*new.values()], answers)
         full = [replace(c, **self._scores[c.path]) if not c.scores and c.steps else c for c in candidates]
         self._remember(full)
         return full
@@ -226,33 +229,39 @@ class Growth:
             return failed.answers
 
     def _key(self, parent: Candidate) -> Key:
-        return self.key.fold("grow", *(part for step in parent.steps for part in (step.agent or "", step.text)))
+        """The key that its steps decide, told on from the nearest place above it whose key was asked for."""
+        places = (TOP, *parent.places)
+        known = next(i for i in range(len(places) - 1, -1, -1) if places[i] in self._folds)
+        for place, step in zip(places[known + 1 :], parent.steps[known:], strict=True):
+            self._folds[place] = self._folds[places[known]].fold(step.agent or "", step.text)
+            known += 1
+        return self._folds[parent.path].key
 
     def _merged(self, parent: Candidate, continuations: Sequence[Continuation]) -> list[Candidate]:
         """A candidate's children, equal ones once; what was cut, or says nothing and goes on, is none."""
-        made: dict[tuple[object, ...], Candidate] = {}
+        made: dict[tuple[Path, bool], Candidate] = {}
         for c in continuations:
             new = _real(c)
             if c.truncated or not (new or (c.finished and parent.steps)):
-                self._cut += [Candidate(parent.steps + new)] if new else []
+                self._cut += [Candidate(parent.then(new))] if new else []
                 continue
-            name = (*(step.identity for step in new), c.finished)
             known = () if new else parent.scores
-            fresh = Candidate(parent.steps + new, c.finished, known, np.nan if new else parent.total, 0)
+            fresh = Candidate(parent.then(new), c.finished, known, np.nan if new else parent.total, 0)
+            name = (fresh.path, c.finished)
             made[name] = replace(made.get(name, fresh), count=made.get(name, fresh).count + 1)
         self._remember(made.values())
         return list(made.values())
 
-    def _totals(self, answers: Mapping[Path, NDArray[np.float64]]) -> dict[Path, dict[str, Any]]:
-        for path, scores in answers.items():
-            if np.shape(scores) != (len(path),):
+    def _totals(self, asked: Sequence[Candidate], answers: Sequence[NDArray[np.float64]]) -> dict[Path, dict[str, Any]]:
+        for candidate, scores in zip(asked, answers, strict=True):
+            if np.shape(scores) != (length := len(candidate.steps),):
                 raise ModelError(
-                    f"expected {len(path)} scores for a solution of {len(path)} steps of problem {self.problem.id!r}, "
+                    f"expected {length} scores for a solution of {length} steps of problem {self.problem.id!r}, "
                     f"got {np.size(scores)}: a scorer must answer one number a step"
                 )
-        rows = [tuple(scores.tolist()) for scores in answers.values()]
+        rows = [tuple(scores.tolist()) for scores in answers]
         totals = total_of(rows, self.aggregate).tolist()
-        return {path: {"scores": row, "total": t} for path, row, t in zip(answers, rows, totals, strict=True)}
+        return {c.path: {"scores": row, "total": t} for c, row, t in zip(asked, rows, totals, strict=True)}
 
     def _remember(self, candidates: Iterable[Candidate]) -> None:
         for c in candidates:
@@ -262,15 +271,19 @@ class Growth:
     def _searched(self, columns: Columns | None) -> StepTree:
         """Everything grown as one tree: a trajectory for each path that nothing extends."""
         inner = {path for path, finished in self._seen if finished}
-        for path, _ in self._seen:
-            inner.update(path[:length] for length in range(len(path)))
+        above = {TOP}
+        for candidate in self._seen.values():
+            # Above a place that was passed already all were.
+            fresh = takewhile(lambda place: place not in above, reversed(candidate.places[:-1]))
+            above.update(list(fresh))
+        inner |= above
         leaves = [c for (path, finished), c in self._seen.items() if finished or path not in inner]
         tree = tree_of(self.problem, leaves)
         if columns is None:
             return tree
-        paths: list[Path] = [()] * tree.n
+        paths: list[Path] = [TOP] * tree.n
         for node in range(1, tree.n):
-            paths[node] = (*paths[tree.parent[node]], tree.step(node).identity)
+            paths[node] = below(paths[tree.parent[node]], tree.step(node))
         for name, values in columns(paths).items():
             tree = tree.with_column(name, values)
         return tree
@@ -283,14 +296,14 @@ def _real(continuation: Continuation) -> tuple[Step, ...]:
 
 def _begun(parent: Candidate, continuations: Sequence[Continuation]) -> list[Begun]:
     """Starts of steps, equal ones once; one that says nothing is none, unless it ends the solution."""
-    made: dict[tuple[object, ...], Begun] = {}
+    made: dict[tuple[Path, bool, bool], Begun] = {}
     for c in continuations:
         new = _real(c)
         if new or (c.finished and parent.steps):
             known = () if new else parent.scores
             total = np.nan if new else parent.total
-            name = (*(step.identity for step in new), c.finished, c.truncated)
-            made.setdefault(name, Begun(Candidate(parent.steps + new, c.finished, known, total), c.truncated))
+            fresh = Candidate(parent.then(new), c.finished, known, total)
+            made.setdefault((fresh.path, c.finished, c.truncated), Begun(fresh, c.truncated))
     return list(made.values())
 
 
@@ -298,8 +311,9 @@ def _ended(begun: Begun, rest: Continuation) -> Candidate | None:
     """The candidate with its last step whole; None if it was cut again."""
     if rest.truncated:
         return None
-    *before, last = begun.candidate.steps
-    return Candidate((*before, joined((last, *_real(rest)))), rest.finished)
+    start = begun.candidate
+    before = Candidate(start.first(len(start.steps) - 1))
+    return Candidate(before.then([joined((start.steps[-1], *_real(rest)))]), rest.finished)
 
 
 def joined(parts: Sequence[Step]) -> Step:

@@ -140,7 +140,7 @@ def _moves(particle: Particle, count: int) -> Candidate:
     candidate = particle.candidate
     if count >= len(candidate.steps) + particle.apart:
         return candidate
-    return Candidate(candidate.steps[:count], False, candidate.scores[:count])
+    return Candidate(candidate.first(count), False, candidate.scores[:count])
 
 
 def concluded(growth: Growth, particles: Sequence[Particle], vote: bool) -> Flow[Found]:

@@ -69,7 +69,7 @@ def cut_and_regenerate(
         if not bad or growth.spent:
             break
         # Drafts that share what is kept of them share a question, so that their samples differ.
-        prefixes = {i: Candidate(kept[i].steps[:at]) for i, at in bad.items()}
+        prefixes = {i: Candidate(kept[i].first(at)) for i, at in bad.items()}
         counts = Counter(prefix.path for prefix in prefixes.values())
         parents = list({prefix.path: prefix for prefix in prefixes.values()}.values())
         made = yield from growth.complete(parents, [counts[p.path] for p in parents], first=number * n)

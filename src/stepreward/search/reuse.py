@@ -10,6 +10,7 @@ import numpy as np
 from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
+from stepreward.core.prefix import TOP
 from stepreward.core.rollout_priority import priority
 from stepreward.core.types import Problem
 from stepreward.search.checks import positive
@@ -38,9 +39,13 @@ class Pool:
         self.cut += [False] * len(solutions)
         self.drawn[parent.path] = self.drawn.get(parent.path, 0) + asked
 
+    def start(self, row: int) -> Path:
+        """The prefix that a solution was sampled from."""
+        return (TOP, *self.solutions[row].places)[self.origin[row]]
+
     def value(self, path: Path) -> float:
         """Mean total of all solutions that begin with a prefix, wherever they were sampled; 0.5 where none is known."""
-        known = [c.total for c in self.solutions if c.path[: len(path)] == path and c.total == c.total]
+        known = [c.total for c in self.solutions if path in (TOP, *c.places) and c.total == c.total]
         return float(np.mean(known)) if known else 0.5
 
     def next(self, *, alpha: float, beta: float, scale: float, c_puct: float) -> int | None:
@@ -48,7 +53,7 @@ class Pool:
         rows = [i for i, done in enumerate(self.cut) if not done and len(self.solutions[i].steps) > self.origin[i]]
         if not rows:
             return None
-        paths = [self.solutions[i].path[: self.origin[i]] for i in rows]
+        paths = [self.start(i) for i in rows]
         value = {path: self.value(path) for path in set(paths)}
         worth = priority(
             np.array([value[path] for path in paths]),
@@ -112,7 +117,7 @@ def reusing_search(
             break
         solution, origin = pool.solutions[row], pool.origin[row]
         pool.cut[row] = True
-        start = solution.path[:origin]
+        start = pool.start(row)
         pool.visits[start] = pool.visits.get(start, 0) + 1
         parent = _before(solution, origin, threshold)
         (fresh,) = yield from growth.complete([parent], again, first=pool.drawn.get(parent.path, 0))
@@ -126,4 +131,4 @@ def _before(solution: Candidate, origin: int, threshold: float) -> Candidate:
     scores = np.where(np.isnan(scores), np.inf, scores)
     bad = np.flatnonzero(scores < threshold)
     at = origin + int(bad[0] if bad.size else np.argmin(scores))
-    return Candidate(solution.steps[:at]) if at else ROOT
+    return Candidate(solution.first(at)) if at else ROOT

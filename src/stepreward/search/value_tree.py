@@ -112,7 +112,7 @@ def _first_steps(node: Node, solutions: Sequence[Candidate], aggregate: str) -> 
     """The distinct first steps of solutions that go on from a node, best first; each sample is a visit of its value."""
     depth = len(node.candidate.steps) + 1
     grown = [solution for solution in solutions if len(solution.steps) >= depth]
-    firsts = [(solution.steps[:depth], solution.scores[:depth]) for solution in grown]
+    firsts = [(solution.first(depth), solution.scores[:depth]) for solution in grown]
     values = np.nan_to_num(total_of([scores for _, scores in firsts], aggregate)).tolist() if firsts else []
     made: dict[tuple[Path, bool], Node] = {}
     for solution, (steps, scores), value in zip(grown, firsts, values, strict=True):
