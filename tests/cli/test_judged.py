@@ -68,3 +68,9 @@ def test_what_does_not_fit_is_told(
     inside: Path, flags: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert message in refused(f"search --problems problems.jsonl --out x.jsonl {flags}", capsys, monkeypatch)
+
+
+def test_a_policy_on_this_machine_votes_by_its_own_certainty(inside: Path) -> None:
+    invoke(f"{SEARCH} --method self-certainty --out certain.jsonl")
+    for row in rows(inside / "certain.jsonl"):
+        assert all(candidate["score"] > 0 for candidate in row["candidates"])

@@ -407,3 +407,24 @@ def test_nothing_is_sampled_that_nobody_wants_and_the_next_questions_are_answere
     ((some,),) = made.propose_while(lambda i: next(looks) < 4, [ask()])
     assert some.interrupted
     assert made.propose([ask()]) == policy().propose([ask()])
+
+
+def test_each_step_says_how_sure_the_model_was_of_it() -> None:
+    """Against the definition on the logits of a pass over the whole text: KL(uniform || p), a mean over the tokens."""
+    one = policy(separator="a", temperature=0.7, top_k=20)
+    questions = [ask(problem, n=3) for problem in PROBLEMS[:4]]
+    for question, answers in zip(questions, one.propose(questions), strict=True):
+        prompt = one.prompt_ids(question.problem)
+        for answer in answers:
+            written = ids_of(answer)
+            with torch.no_grad():
+                logits = MODELS["qwen2"](torch.tensor([[*prompt, *written]])).logits[0].double()
+            p = logits[len(prompt) - 1 :].softmax(-1)
+            expected, at = -(p * p.shape[-1]).log().mean(-1), 0
+            for step in answer.steps:
+                count = len(step.tokens or ())
+                certainty = step.meta["self_certainty"]
+                assert certainty == pytest.approx(expected[at : at + count].mean().item(), rel=1e-4)
+                assert certainty > 0
+                at += count
+            assert at == len(written)

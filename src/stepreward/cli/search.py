@@ -32,6 +32,7 @@ from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
+from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.flows import Bill, Budget, Grader, Prices
 from stepreward.core.keys import Key
@@ -131,6 +132,9 @@ def search(
         what = "a comparison" if compare else method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
     _check_judge(judge, "--compare" if compare else method)
+    if method == "self-certainty" and policy.startswith(("http://", "https://", VLLM)):
+        what = "self-certainty needs the whole distribution of each token, which servers and engines do not tell"
+        raise InputError(what, remedy="take a policy on this machine, a folder or hub name, or --method self-prm")
     if max_money is not None and not price_generated + price_scored + (price_expert or 0):
         raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
     given = [

@@ -44,10 +44,12 @@ class InputError(SteprewardError, ValueError):
 class MissingDataError(SteprewardError, ValueError):
     """A method needs data by a name that the caller did not provide."""
 
-    def __init__(self, method: str, missing: Iterable[str], present: Iterable[str]) -> None:
+    def __init__(
+        self, method: str, missing: Iterable[str], present: Iterable[str], remedy: str = "pass what is missing by name"
+    ) -> None:
         has = ", ".join(f"'{name}'" for name in sorted(present)) or "nothing"
         needs = ", ".join(f"'{name}'" for name in missing)
-        super().__init__(f"{method} needs {needs}; this batch has {has}: pass what is missing by name")
+        super().__init__(f"{method} needs {needs}; this batch has {has}: {remedy}")
 
 
 class UnknownNameError(SteprewardError, LookupError):

@@ -17,7 +17,7 @@ from torch import Tensor
 from stepreward.core.errors import ModelError
 from stepreward.core.flows import Wanted, always
 from stepreward.core.keys import uniforms
-from stepreward.policies.draw import Distribution
+from stepreward.policies.draw import Distribution, self_certainty
 from stepreward.policies.kv import PrefillCache, RowCache, aligned
 from stepreward.policies.pieces import Pieces
 
@@ -51,6 +51,8 @@ class Sampled:
 
     tokens: NDArray[np.int64]
     logprobs: NDArray[np.float64]
+    certainties: NDArray[np.float64]
+    """Self-certainty of the distribution that each token was drawn from."""
     ends: NDArray[np.bool_]
     """True at tokens that end a step."""
     finished: bool
@@ -217,18 +219,20 @@ class Decoder:
 
     def _advance(self, rows: _Rows, log: _Log, drawn: Distribution) -> None:
         """One token for every row."""
-        tokens, logprobs = self._sample(rows, drawn)
+        tokens, logprobs, certainties = self._sample(rows, drawn)
         if not np.isfinite(logprobs[rows.alive]).all():
             raise ModelError("the model's logits are not finite: its weights are damaged, or its dtype overflows")
         ended = self._eos[tokens]
         stepped = self._step_ends(rows, tokens) & ~ended
-        log.add(rows, tokens, logprobs, stepped, ended)
+        log.add(rows, tokens, (logprobs, certainties), stepped, ended)
         rows.count += 1
         rows.alive &= ~(ended | (stepped & rows.one_step) | (rows.count >= rows.limit))
         rows.position += rows.alive
         rows.token = tokens
 
-    def _sample(self, rows: _Rows, drawn: Distribution) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _sample(
+        self, rows: _Rows, drawn: Distribution
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         device, n = self._model.device, len(rows)
         # Rows are padded too: repeats of the first write their garbage into places that nobody owns yet.
         width = aligned(n)
@@ -245,8 +249,9 @@ class Decoder:
         logits = self._forward(ids[:, None], positions[:, None], mask[:, None, None], self._cache)
         tokens, logprobs = drawn.draw(logits[:n], torch.from_numpy(u[:n]).to(device))
         # One transfer a token: float64 holds every id exactly.
-        made = torch.stack((tokens.double(), logprobs.double())).cpu().numpy()
-        return made[0].astype(np.int64), made[1]
+        certainties = self_certainty(logits[:n], tokens, logprobs)
+        made = torch.stack((tokens.double(), logprobs.double(), certainties.double())).cpu().numpy()
+        return made[0].astype(np.int64), made[1], made[2]
 
     def _step_ends(self, rows: _Rows, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
         window = rows.recent.shape[1]
@@ -291,7 +296,7 @@ class _Log:
     def __init__(self, n: int) -> None:
         self._requests: list[NDArray[np.int64]] = []
         self._tokens: list[NDArray[np.int64]] = []
-        self._logprobs: list[NDArray[np.float64]] = []
+        self._measured: list[NDArray[np.float64]] = []
         self._stepped: list[NDArray[np.bool_]] = []
         self._finished = np.zeros(n, dtype=np.bool_)
         self.interrupted = np.zeros(n, dtype=np.bool_)
@@ -300,7 +305,7 @@ class _Log:
         self,
         rows: _Rows,
         tokens: NDArray[np.int64],
-        logprobs: NDArray[np.float64],
+        measured: Sequence[NDArray[np.float64]],
         stepped: NDArray[np.bool_],
         ended: NDArray[np.bool_],
     ) -> None:
@@ -309,7 +314,7 @@ class _Log:
         kept = rows.alive & ~ended
         self._requests.append(rows.request[kept])
         self._tokens.append(tokens[kept])
-        self._logprobs.append(logprobs[kept])
+        self._measured.append(np.stack(measured)[:, kept])
         self._stepped.append(stepped[kept])
 
     def sampled(self) -> list[Sampled]:
@@ -319,15 +324,22 @@ class _Log:
             return []
         if not self._requests:
             no = np.zeros(0)
-            empty = Sampled(no.astype(np.int64), no, no.astype(np.bool_), finished=False)
+            empty = Sampled(no.astype(np.int64), no, no, no.astype(np.bool_), finished=False)
             return [replace(empty, interrupted=bool(left)) for left in self.interrupted]
         requests = np.concatenate(self._requests)
         order = np.argsort(requests, kind="stable")
         bounds = np.searchsorted(requests[order], np.arange(n + 1))
         tokens = np.concatenate(self._tokens)[order]
-        logprobs = np.concatenate(self._logprobs)[order]
+        logprobs, certainties = np.concatenate(self._measured, axis=1)[:, order]
         stepped = np.concatenate(self._stepped)[order]
         return [
-            Sampled(tokens[a:b], logprobs[a:b], stepped[a:b], bool(self._finished[i]), bool(self.interrupted[i]))
+            Sampled(
+                tokens[a:b],
+                logprobs[a:b],
+                certainties[a:b],
+                stepped[a:b],
+                bool(self._finished[i]),
+                bool(self.interrupted[i]),
+            )
             for i, (a, b) in enumerate(itertools.pairwise(bounds))
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -72,3 +73,15 @@ class Distribution:
             cut = before >= self.top_p * mass.sum(-1, keepdim=True)
             weights = weights.masked_fill(torch.zeros_like(cut).scatter_(-1, order, cut), 0.0)
         return weights
+
+
+def self_certainty(logits: Tensor, tokens: Tensor, logprobs: Tensor) -> Tensor:
+    """(N,) KL(uniform || p) in nats of p = softmax(logits), logits (N, V): as `core.selection.self_certainty`.
+
+    Args:
+        logits: (N, V).
+        tokens, logprobs: (N,) what `Distribution.draw` made of them, which spares another sum over the vocabulary.
+    """
+    at = tokens.clamp(max=logits.shape[-1] - 1)[:, None]
+    normaliser = logits.gather(-1, at)[:, 0].float() - logprobs
+    return normaliser - logits.mean(-1, dtype=torch.float32) - math.log(logits.shape[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class LocalPolicy:
     has no tokens.
 
     *Log-probabilities* are the model's own, at temperature 1 and with nothing cut away, whatever the sampling settings:
-    what a teacher-forced pass computes.
+    what a teacher-forced pass computes. So is *self-certainty*, which each step has in its meta: the mean over its
+    tokens of how far the distribution that each was drawn from is from uniform (`draw.self_certainty`).
 
     Args:
         model: a transformers causal language model in evaluation mode, full attention in every layer.
@@ -61,6 +63,8 @@ class LocalPolicy:
     """
 
     concurrency = 1
+    self_certainty = True
+    """Whether steps say how sure the model was of them."""
 
     def __init__(
         self,
@@ -176,7 +180,10 @@ class LocalPolicy:
         for start, stop in spans(sampled.ends):
             tokens = tuple(sampled.tokens[start:stop].tolist())
             logprobs = tuple(sampled.logprobs[start:stop].tolist())
-            steps.append(Step(self._pieces.text(tokens), tokens=tokens, logprobs=logprobs))
+            certainty = float(sampled.certainties[start:stop].mean())
+            # Logits of minus infinity make it infinite, which no JSON holds.
+            meta = {"self_certainty": certainty} if isfinite(certainty) else {}
+            steps.append(Step(self._pieces.text(tokens), tokens=tokens, logprobs=logprobs, meta=meta))
         stopped = request.one_step and bool(sampled.ends.any())
         count = len(sampled.tokens) + int(sampled.finished)
         return Continuation(

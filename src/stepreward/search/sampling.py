@@ -70,8 +70,8 @@ def borda_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min
     "self-certainty",
     paper="arXiv:2502.18581",
     equation="section 4, Eqs. 7 and 8",
-    note="the policy measures the certainty of each step and leaves it in `Step.meta['self_certainty']`, a mean over "
-    "the step's tokens (`core.selection.self_certainty`)",
+    note="`LocalPolicy` leaves the certainty of each step in `Step.meta['self_certainty']`, a mean over the step's "
+    "tokens (`core.selection.self_certainty`); the end token, which is in no step, does not count",
 )
 def self_certainty_vote(problem: Problem, key: Key, *, n: int = 16, power: float = 0.5) -> Flow[Found]:
     """Samples `n` solutions and lets them vote by the rank of the policy's own certainty; asks for no score.
@@ -125,6 +125,7 @@ def _confidences(steps: Sequence[Step]) -> tuple[float, ...]:
 def _certainty(steps: Sequence[Step]) -> float:
     actions = [step for step in steps if step.kind == "action"]
     if any("self_certainty" not in step.meta for step in actions):
-        raise MissingDataError("self-certainty", ["self_certainty"], ["steps"])
+        remedy = "take a policy on this machine (LocalPolicy); servers do not tell whole distributions"
+        raise MissingDataError("self-certainty", ["self_certainty"], ["steps"], remedy)
     tokens = [len(step.tokens or (0,)) for step in actions]
     return float(np.average([step.meta["self_certainty"] for step in actions], weights=tokens)) if actions else np.nan
