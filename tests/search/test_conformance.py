@@ -6,6 +6,7 @@ A world of numbers: a step is a digit and a line break, three of them are a solu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,26 @@ def test_the_bill_counts_what_the_backends_counted(method: Method[..., Any]) -> 
     assert bill.scored_steps == bill.scored_tokens == scorer.tokens
     assert bill.scored_tokens_unshared == 2 * scorer.tokens
     assert bill.proposals == sum(q.n for q in policy.asked)
+
+
+def lost(method: Method[..., Any], budget: Budget | None = None) -> bool:
+    """Whether tokens were paid for and no candidate shows them."""
+    (found,), bill = run(method, [problem()], budget=budget)
+    return bill.generated_tokens > 0 and (found.chosen < 0 or not found.answers)
+
+
+@EVERY
+@pytest.mark.parametrize("limit", ["rollouts", "tokens"])
+def test_what_was_paid_for_is_never_lost_whatever_the_limit(method: Method[..., Any], limit: str) -> None:
+    assert [most for most in range(1, 21) if lost(method, Budget(**{limit: most}))] == []
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if "max_steps" in m.settings], ids=lambda m: m.name)
+@pytest.mark.parametrize("most", [1, 2])
+def test_solutions_longer_than_the_most_steps_are_shown_unfinished(method: Method[..., Any], most: int) -> None:
+    (found,), bill = run(replace(method, fixed={**method.fixed, "max_steps": most}), [problem()])
+    assert bill.generated_tokens > 0
+    assert found.chosen >= 0
 
 
 @EVERY

@@ -162,7 +162,9 @@ def ets(
     growth = Growth(problem, key, aggregate)
     kept, ended, left = [ROOT], list[Candidate](), width
     for _ in range(max_steps):
-        kept = growth.open(kept)
+        if not growth.open(kept):
+            # Spent, or all at their ends: what is open stays to be shown.
+            break
         if len(kept) > 1:
             shares = np.array(balance(kept, left, temperature)) / left
             meaning = clusters((embed or n_grams)([c.steps[-1].text for c in kept]), distance)

@@ -99,7 +99,9 @@ def rebase(
     growth = Growth(problem, key, aggregate)
     kept, ended, left = [ROOT], list[Candidate](), width
     for _ in range(max_steps):
-        kept = growth.open(kept)
+        if not growth.open(kept):
+            # Spent, or all at their ends: what is open stays to be shown.
+            break
         grown = yield from growth.grow(kept, balance(kept, left, temperature))
         if not any(grown):
             break

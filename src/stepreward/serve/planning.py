@@ -73,15 +73,24 @@ def _suffix(model: str, name: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _of_budget(budget: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """So many candidates, in the words of a search."""
+    """At most so many candidates, and as many of them as the search can have, in the words of a search."""
+    if "sweeps" in settings:
+        # A sweep keeps one solution of the last, and needs two; the rest are new.
+        sweeps = max(1, min(int(settings["sweeps"]), budget // 2))
+        return {"n": max(2, budget // sweeps), "sweeps": sweeps}
+    if "again" in settings:
+        again = min(int(settings["again"]), max(1, budget // 2))
+        rounds = budget // (2 * again)
+        return {"n": budget - rounds * again, "rounds": rounds, "again": again}
+    if "width" in settings and (kept := next((k for k in ("beams", "trees", "rounds", "n") if k in settings), "")):
+        most = min(budget, int(settings["width"]))
+        # Of the widths down to half its own, that which wastes least of the budget; the widest of equals.
+        width = max(range((most + 1) // 2, most + 1), key=lambda w: (budget // w * w, w))
+        return {kept: budget // width, "width": width}
     if "n" in settings:
-        return {"n": budget}
-    for kept in ("beams", "trees"):
-        if kept in settings:
-            width = min(budget, int(settings["width"]))
-            return {kept: budget // width, "width": width}
-    many = "simulations" if "simulations" in settings else "width"
-    return {many: budget}
+        again = sum(bool(settings.get(name)) for name in ("global_request", "local_request"))
+        return {"n": max(1, budget // (1 + int(settings.get("rounds", again))))}
+    return {next(name for name in ("simulations", "attempts", "width") if name in settings): budget}
 
 
 def _text(value: object) -> str:
