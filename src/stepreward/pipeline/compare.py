@@ -77,9 +77,25 @@ PLAN: Mapping[str, Settings] = {
     "fk-difference": _samples, "fk-max": _samples, "fk-sum": _samples, "reward-weighted": _samples,
     "transfer-q": _by_four("n"), "gflownet": _by_four("n"), "adaptive-consistency": _samples,
     "instance-adaptive": _samples, "early-stopping-consistency": _samples, "doubling-consistency": _samples,
+    "greedy": _width, "qlass": _width, "masprm": _by_four("beams"),
+    "rest-mcts": _simulations, "alphamath-mcts": _simulations, "masprm-mcts": _simulations,
 }  # fmt: skip
 """Searches that can be compared with a policy and a scorer alone, and their settings at a budget of so many samples a
 step or solution. What each really spends is measured."""
+
+LEFT_OUT: Mapping[str, str] = {
+    "feynman-kac": "fk-difference, fk-max and fk-sum are it",
+    "glore": "asks a policy that follows requests in words",
+    "glore-global": "asks a policy that follows requests in words",
+    "glore-local": "asks a policy that follows requests in words",
+    "reflexion": "asks a policy that follows requests in words",
+    "intervention": "asks a stronger policy",
+    "self-certainty": "asks a policy that measures its certainty",
+    "self-prm": "asks a policy that reports log-probabilities",
+    "knockout": "asks a judge of pairs",
+    "elo": "asks a judge of pairs",
+}
+"""Registered searches that are not compared, and why."""
 
 
 def compare(
@@ -242,7 +258,8 @@ def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
     told = (
         f"{summary['problems']} problems, seed {summary['seed']}; tokens a problem. Points over {REFERENCE} are at "
         "equal generated tokens, on the line between its runs; 95 % paired bootstrap intervals over problems, not "
-        "corrected for the number of searches. Scored tokens: each shared prefix once, answers of the log included."
+        "corrected for the number of searches. Scored tokens: each shared prefix once, answers of the log included. "
+        f"Not compared: {'; '.join(f'{name} ({why})' for name, why in LEFT_OUT.items())}."
     )
     best = max(summary["points"], key=lambda point: point["accuracy"]["value"])
     return Page(
