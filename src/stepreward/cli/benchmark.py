@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.format_options import format_options
-from stepreward.cli.inputs import LABELS, is_own, no_options, read_solutions
+from stepreward.cli.inputs import is_own, no_options, read_solutions
 from stepreward.cli.models import scorer_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import Recipe
@@ -25,6 +25,7 @@ from stepreward.evaluate.published import published
 from stepreward.evaluate.result import BenchResult
 from stepreward.evaluate.scoring import NEXT_STEP, RecordedScorer
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
+from stepreward.formats.saved import is_saved
 from stepreward.pipeline.report import percent
 from stepreward.score.calibrated import CalibratedScorer
 
@@ -145,11 +146,13 @@ def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple
 
     What `stepreward label` wrote is read as well.
     """
-    if is_own(data, form) and (form or not data.is_dir() or (data / LABELS).is_file()):
+    if is_own(data, form):
         no_options(given)
         return list(read_solutions(data, form, strict=strict)), {}
-    files = sorted(path for path in data.iterdir() if path.is_file()) if data.is_dir() else [data]
-    files = [path for path in files if {".json", ".jsonl", ".parquet", ".gz"} & set(path.suffixes)]
+    files = [data]
+    if data.is_dir() and not is_saved(data):
+        endings = {".json", ".jsonl", ".parquet", ".gz"}
+        files = sorted(path for path in data.iterdir() if endings & {one.lower() for one in path.suffixes})
     if not files:
         raise InputError("no file of data is here", source=data, remedy="pass .json, .jsonl or .parquet files")
     items: list[Any] = []

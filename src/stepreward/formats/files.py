@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -16,15 +17,24 @@ import pyarrow.parquet as pq
 
 from stepreward.core.errors import InputError, StoreError
 from stepreward.formats.archives import archived
+from stepreward.formats.saved import saved_rows
 
 Numbered = tuple[int, Mapping[str, Any] | InputError]
 """A 1-based line or row and what stands there; an unreadable one is its error."""
 Bytes = BinaryIO | gzip.GzipFile
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
+_HEAD = 4096
 _TOKEN = 12
 """More characters than any of JSON's words and escapes has."""
 _BROKEN = "broken JSON"
+_PACKED = {".zst": "zstd -d", ".bz2": "bunzip2", ".xz": "unxz", ".zip": "unzip"}
+"""Endings of what the standard library cannot stream, or that holds several files, with what unpacks them."""
+_FIELD = r'"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|-?[\d.eE+]+|true|false|null)'
+_LISTS = '"(?:data|rows|records|examples|instances)"'
+_HELD = re.compile(rf"\s*\{{\s*(?:{_FIELD}\s*,\s*)*{_LISTS}\s*:\s*\[(?=\s*(?:\{{|\]|$))")
+"""An object whose rows are in a list, after plain fields at most."""
+_REST = re.compile(rf"\s*(?:,\s*{_FIELD}\s*)*\}}")
 _DECODER, _ENCODER = json.JSONDecoder(), json.JSONEncoder(ensure_ascii=False)
 
 
@@ -34,8 +44,12 @@ def open_bytes(path: Path) -> Bytes:
     Raises:
         InputError: it cannot be opened.
     """
+    ending = path.suffix.lower()
+    if ending in _PACKED:
+        what = f"is packed as {ending}, of which only .gz is read"
+        raise InputError(what, source=path, remedy=f"unpack it first: {_PACKED[ending]} {path.name}")
     try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        return gzip.open(path, "rb") if ending == ".gz" else path.open("rb")
     except OSError as error:
         raise InputError(
             f"cannot be read: {error.strerror}", source=path, remedy="check the path and its permissions"
@@ -45,16 +59,20 @@ def open_bytes(path: Path) -> Bytes:
 def read_rows(path: str | Path) -> Iterator[Numbered]:
     """Rows of a file: Parquet and Inspect archives by name, a JSON array if it starts with `[`, else lines or objects.
 
-    All stream: no more than a row and a block is in memory. Objects may be written over several lines. A line that
-    cannot be read is given as its error and costs no other; in an array or among objects it ends the file, as nothing
-    tells where the next one starts.
+    An object that holds its rows in a list, `{"data": [...]}`, is read as that list, and a folder as what
+    `Dataset.save_to_disk` wrote. All stream: no more than a row and a block is in memory. Objects may be written over
+    several lines. A line that cannot be read is given as its error and costs no other; in an array or among objects it
+    ends the file, as nothing tells where the next one starts.
 
     Raises:
         InputError: the file cannot be opened or unpacked at all.
     """
     path = Path(path)
-    if path.suffix in (".parquet", ".eval"):
-        yield from _parquet(path) if path.suffix == ".parquet" else archived(path)
+    if path.is_dir():
+        yield from saved_rows(path)
+        return
+    if path.suffix.lower() in (".parquet", ".eval"):
+        yield from _parquet(path) if path.suffix.lower() == ".parquet" else archived(path)
         return
     number = 0
     try:
@@ -72,10 +90,11 @@ def _json(path: Path) -> Iterator[Numbered]:
         start = file.readline().removeprefix(_BOM)
         while start and not start.strip():
             start = file.readline()
-    if start.lstrip().startswith(b"[") or (start.lstrip().startswith(b"{") and not _is_json(start)):
+    held = _HELD.match(start[:_HEAD].decode("utf-8", "replace"))
+    if held or start.lstrip().startswith(b"[") or (start.lstrip().startswith(b"{") and not _is_json(start)):
         first, rest = True, _values(path)
         for number, row in rest:
-            if first and isinstance(row, InputError) and not start.lstrip().startswith(b"["):
+            if first and isinstance(row, InputError) and not (held or start.lstrip().startswith(b"[")):
                 break  # No object over several lines, but a first line that is broken.
             first = False
             yield number, row
@@ -144,7 +163,9 @@ def _values(path: Path) -> Iterator[Numbered]:
     with open_bytes(path) as file:
         blocks = _Blocks(file)
         try:
-            inside = blocks.peek() == "["
+            inside, holder = blocks.peek() == "[", _HELD.match(blocks.text, blocks.at)
+            if holder is not None:
+                inside, blocks.at = True, holder.end() - 1
             blocks.at += inside
             while _is_next(blocks, inside=inside, first=number == 1):
                 row = _next(blocks, path, number)
@@ -157,11 +178,21 @@ def _values(path: Path) -> Iterator[Numbered]:
                 yield number, InputError(what, source=path, row=number, remedy="repair it, or write JSON lines")
             elif inside:
                 blocks.at += 1
+                if holder is not None:
+                    _over(blocks)
                 if blocks.peek():
                     what = f"{_BROKEN}: more stands behind the array's end; it is left out"
                     yield number, InputError(what, source=path, row=number, remedy="write one array, or JSON lines")
         except UnicodeDecodeError as error:
             yield number, InputError(f"not UTF-8 text: {error}", source=path, row=number, remedy="fetch it again")
+
+
+def _over(blocks: _Blocks) -> None:
+    """Goes over what a holder of rows says behind them, to its end."""
+    while blocks.more():
+        pass
+    rest = _REST.match(blocks.text, blocks.at)
+    blocks.at = rest.end() if rest is not None else blocks.at
 
 
 def _is_next(blocks: _Blocks, *, inside: bool, first: bool) -> bool:

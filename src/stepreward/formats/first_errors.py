@@ -51,7 +51,7 @@ def counted_from_one(value: object, steps: int, name: str) -> int:
     Raises:
         InputError: it is no step.
     """
-    text = str(value).strip()
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= steps):
         raise InputError(f"'{name}' must be a step from 1 to {steps}, got {shown(value)}", remedy="drop the row")
     return int(text) - 1

@@ -138,11 +138,14 @@ def _answer(choice: object) -> object:
 
 def _labels(row: Row, steps: tuple[Step, ...], count: int) -> tuple[Floats, int | None]:
     """The labels of steps by their messages' places, and the first error among them."""
-    labels = np.full(len(steps), np.nan)
+    labels, marked = np.full(len(steps), np.nan), row.get(FIRST)
     if row.get(LABELS) is not None:
         of = label_array(row[LABELS], count, name=LABELS)
-        labels = np.array([of[step.meta["message"]] if step.kind == "action" else np.nan for step in steps])
-    marked = row.get(FIRST)
+        # In a few traces of agents what a program answered is the decisive step.
+        labels = np.array([
+            of[step.meta["message"]] if step.kind == "action" or step.meta["message"] == marked else np.nan
+            for step in steps
+        ])  # fmt: skip
     if marked is None:
         return labels, None
     places = [step.meta["message"] for step in steps]

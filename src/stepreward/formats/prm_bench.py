@@ -17,7 +17,12 @@ CLASSES = frozenset(
     ("circular", "confidence", "counterfactual", "deception", "domain_inconsistency", "missing_condition",
      "multi_solutions", "redundency", "step_contradiction")
 )  # fmt: skip
-"""Of PRMBench; the spelling is the file's. Every other class is Socratic-PRMBench's."""
+"""Of PRMBench; the spelling is the file's."""
+PATTERNS = (
+    "transformation_", "decomposition_", "regather_", "deduction_", "verification_", "integration_", "premise_",
+    "repeat_", "conclusion_", "detection_", "correction_",
+)  # fmt: skip
+"""How the classes of Socratic-PRMBench begin; a class of neither is taken for one added to PRMBench."""
 Which = Literal["modified", "original", "both"]
 
 
@@ -27,12 +32,13 @@ def _fits(row: Row) -> bool:
 
 def is_prm_bench(row: Row) -> bool:
     """Whether a row looks like PRMBench."""
-    return _fits(row) and row["classification"] in CLASSES
+    return _fits(row) and not is_socratic(row)
 
 
 def is_socratic(row: Row) -> bool:
     """Whether a row looks like Socratic-PRMBench."""
-    return _fits(row) and row["classification"] not in CLASSES
+    known = row.get("classification")
+    return _fits(row) and isinstance(known, str) and known not in CLASSES and known.startswith(PATTERNS)
 
 
 def _errors(row: Row) -> list[int]:

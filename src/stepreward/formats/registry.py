@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,6 +109,10 @@ MODULES: tuple[ModuleType, ...] = (
 formats: dict[str, Format] = {form.name: form for module in MODULES for form in module.FORMATS}
 """Every format by name."""
 
+_NAMED = re.compile(r"`([a-z_]+)`")
+"""Fields as readers' descriptions name them."""
+_WIDER = {"trl": "masprm"}
+"""Formats whose rows some rows of another are too: a file with rows of both is the other's."""
 MOST_KEPT = 10_000
 """Errors of bad rows that are kept; a file may have more of them than memory holds."""
 _REMEDY = "compare the row with the format's layout, or drop it"
@@ -177,13 +183,39 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
             found[form.name] = (
                 replace(known, agreeing=known.agreeing + 1) if known else Evidence(form, number, tuple(row))
             )
+    for wider, narrower in _WIDER.items():
+        if wider in found and narrower in found:
+            both = found.pop(wider).agreeing
+            found[narrower] = replace(found[narrower], agreeing=found[narrower].agreeing + both)
     if len(found) > 1:
         told = " but ".join(f"row {one.row} fits {name}" for name, one in found.items())
         raise InputError(f"ambiguous: {told}", source=path, remedy="name the format, or part the file")
     for one in found.values():
         return replace(one, seen=seen)
-    what = f"no format fits; the first row has the fields {', '.join(first)}" if first else "no readable row"
-    raise InputError(what + broken, source=path, remedy=f"name the format: {', '.join(formats)}")
+    what = (
+        f"no format fits; the first row has the fields {', '.join(first)}{_nearest(first)}"
+        if first
+        else "no readable row"
+    )
+    raise InputError(what + broken, source=path, remedy="name the format; `stepreward convert --formats` lists them")
+
+
+def _nearest(fields: Sequence[str], most: int = 3) -> str:
+    """The formats whose readers speak of the most of these fields, with what is there and what is not."""
+    ranked = []
+    for form in formats.values():
+        told = (inspect.getdoc(form.read) or "").split("\nArgs:")[0]
+        named = list(dict.fromkeys(_NAMED.findall(told)))
+        there = [name for name in named if name in fields]
+        if there:
+            missing = [name for name in named if name not in fields]
+            ranked.append((len(there) / len({*named, *fields}), form.name, there, missing))
+    ranked.sort(key=lambda one: (-one[0], one[1]))
+    shown_ = [
+        f"{name} (has {', '.join(there)}" + (f"; lacks {', '.join(missing)})" if missing else ")")
+        for _, name, there, missing in ranked[:most]
+    ]
+    return f"; nearest: {', '.join(shown_)}" if shown_ else ""
 
 
 def detect(path: str | Path, *, rows: int = 20) -> Format:

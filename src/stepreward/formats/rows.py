@@ -67,6 +67,8 @@ def need(row: Row, name: str, kind: type | tuple[type, ...] = str) -> Any:
         fields = ", ".join(map(str, row)) or "none"
         raise InputError(f"field '{name}' is missing; the row has {fields}", remedy=f"add '{name}' or name its format")
     value = row[name]
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # A column of numbers with a gap: Parquet and pandas make -1 of it -1.0.
     # JSON's true is not the number 1.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, (int, float))):
         raise InputError(f"field '{name}' has the wrong type: {shown(value)}", remedy="see the format's description")
