@@ -62,6 +62,7 @@ def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(inside: 
         ("--method beam --judge score --model tool", "beam asks no judge; drop --judge, or take --method knockout"),
         ("--compare --judge score --model tool", "--compare asks no judge; drop --judge"),
         ("--method elo --judge http://localhost:1", "http://localhost:1 names no model"),
+        ("--method self-certainty --policy http://localhost:1#m", "servers and engines do not tell; take a policy on"),
     ],
 )
 def test_what_does_not_fit_is_told(

@@ -419,3 +419,24 @@ def test_a_device_that_is_not_here_is_told_before_anything_is_read() -> None:
     with pytest.raises(InputError, match=r"device 'cuda' is not here; pass cpu .* see `stepreward doctor`"):
         load("./nowhere", device="cuda")
     assert device_of("auto") == torch.device("cpu")
+
+
+def test_what_a_folder_lacks_is_told_with_the_remedy(tmp_path: Path) -> None:
+    build(tmp_path / "runs" / "checkpoint-90", "qwen", "token-classification-2")
+    (tmp_path / "runs" / "checkpoint-1000").mkdir()
+    (tmp_path / "runs" / "checkpoint-best").mkdir()
+    with pytest.raises(ModelError, match=r"holds checkpoints of a training, .* the newest is .*checkpoint-1000$"):
+        load(tmp_path / "runs", like="trl-prm")
+    bare = tmp_path / "runs" / "checkpoint-90"
+    for path in [*bare.glob("tokenizer*"), *bare.glob("special*")]:
+        path.unlink()
+    with pytest.raises(
+        ModelError, match=r"cannot load the tokenizer of .*: there is none; copy the base model's there"
+    ):
+        load(bare, like="trl-prm")
+
+
+@pytest.mark.parametrize("name", ["TRL", "TRL-PRM", "trl_prm"])
+def test_a_row_in_another_case_is_suggested(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=r"did you mean .*trl-prm"):
+        by_name(name)

@@ -53,11 +53,12 @@ class MissingDataError(SteprewardError, ValueError):
 
 
 class UnknownNameError(SteprewardError, LookupError):
-    """No entry of a table has this name; the closest ones are suggested."""
+    """No entry of a table has this name; the closest ones are suggested, whatever their case."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(name, names, n=3)
+        cased = {known.lower(): known for known in names}
+        close = [cased[known] for known in difflib.get_close_matches(name.lower(), cased, n=3)]
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
         super().__init__(f"no {kind} is called {name!r}; {hint}")
 

@@ -20,6 +20,7 @@ from stepreward.score.record import EncoderRecord
 from stepreward.score.weights import State, find, read_json, read_weights
 
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
 _UNEMBEDDINGS = ("lm_head.weight", "embed_out.weight")
 _EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight", "gpt_neox.embed_in.weight", "transformer.wte.weight")
 
@@ -82,8 +83,12 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         ModelError: there is none.
     """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+    if not _has_tokenizer(folder):
         folder = _adapter_base(folder)
+    if not _has_tokenizer(folder):
+        # transformers would make up an empty one of the model's family.
+        remedy = "copy the base model's there with tokenizer.save_pretrained(folder)"
+        raise ModelError(f"cannot load the tokenizer of {folder}: there is none; {remedy}")
     try:
         saved = get_tokenizer_config(str(folder))
         coded = "auto_map" in saved and (folder / "tokenizer.json").is_file()
@@ -94,6 +99,10 @@ def load_tokenizer(folder: Path) -> Any:
         if "custom code" in reason:
             reason = "it is Python code, which is not run: save it as tokenizer.json in that folder where you trust it"
         raise ModelError(f"cannot load the tokenizer of {folder}: {reason}") from error
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(path.name in _TOKENIZER_FILES or path.suffix == ".model" for path in folder.iterdir())
 
 
 def _adapter_base(folder: Path) -> Path:

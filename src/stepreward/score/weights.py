@@ -34,6 +34,12 @@ def find(name: str | Path, *, weights: bool = True) -> Path:
     """
     folder = Path(name)
     if folder.is_dir():
+        saved = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+        if saved and not list(folder.glob("*config.json")):
+            newest = max(saved, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+            raise ModelError(
+                f"{folder} holds checkpoints of a training, and no model: pass one, the newest is {newest}"
+            )
         return folder
     text = str(name)
     if folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1:
