@@ -33,8 +33,9 @@ from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
 from stepreward.core.engines import VLLM
-from stepreward.core.errors import InputError, StoreError
+from stepreward.core.errors import InputError
 from stepreward.core.flows import Bill, Budget, Grader, Prices
+from stepreward.core.json_file import write_text
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.statistics import bootstrap
@@ -187,7 +188,7 @@ def _tell(
         bill.add(one.bill)
     made = [_row(one, reader) for one in solutions]
     failed = [row for row in made if row["error"]]
-    _write(out, made)
+    write_text(out, "".join(json.dumps(row) + "\n" for row in made))
     graded = [float(row["correct"]) for row in made if row["correct"] is not None]
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {
@@ -280,12 +281,3 @@ def _row(one: Solution, grader: Grader) -> dict[str, Any]:
         "candidates": candidates,
         "bill": asdict(one.bill),
     }
-
-
-def _write(out: Path, rows: list[dict[str, Any]]) -> None:
-    unfinished = out.with_name(out.name + ".partial")
-    try:
-        unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        unfinished.replace(out)
-    except OSError as error:
-        raise StoreError(f"cannot write {out}: {error}; choose a writable folder") from error

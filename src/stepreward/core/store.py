@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.errors import InputError, StoreError
+from stepreward.core.errors import InputError
+from stepreward.core.json_file import in_one_move
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 
 _FLOATS = ("value", "low", "high", "label")
@@ -52,20 +53,14 @@ def write_labels(path: Path, labels: Iterable[Labels], *, rows_at_once: int = 40
     Raises:
         StoreError: the file cannot be written.
     """
-    unfinished = path.with_suffix(".partial")
     written, rows = 0, []
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
-            for one in labels:
-                rows.append(_row(one))
-                if len(rows) == rows_at_once:
-                    writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-                    written, rows = written + len(rows), []
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-        unfinished.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}; choose a writable folder with free space") from error
+    with in_one_move(path) as unfinished, pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
+        for one in labels:
+            rows.append(_row(one))
+            if len(rows) == rows_at_once:
+                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                written, rows = written + len(rows), []
+        writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
     return written + len(rows)
 
 

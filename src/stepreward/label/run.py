@@ -8,7 +8,6 @@ run again and read from the answers what was paid for.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, islice
@@ -18,8 +17,9 @@ from typing import Any
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import Method, estimate
 from stepreward.core.driver import Driver
-from stepreward.core.errors import InputError, StoreError
+from stepreward.core.errors import InputError
 from stepreward.core.flows import Bill, Budget, Flow, Grader, Policy
+from stepreward.core.json_file import claim
 from stepreward.core.keys import Key
 from stepreward.core.store import read_labels, write_labels
 from stepreward.core.tree import StepTree
@@ -192,21 +192,7 @@ def _digest(items: Iterable[Item]) -> str:
 def _claim(folder: Path, plan: LabelPlan, policy: Policy, grader: Grader) -> None:
     """Writes what a new folder is for, or checks that an old one is for the same."""
     estimate[plan.estimator]
-    asked = json.loads(json.dumps({**asdict(plan), "policy": policy.name, "grader": grader.name}))
-    path = folder / "plan.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            unfinished = path.with_suffix(".partial")
-            unfinished.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
-            unfinished.replace(path)
-            return
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error}; choose a writable folder with free space") from error
-    except ValueError as error:
-        raise InputError(f"broken JSON: {error}", source=path, remedy="delete the folder and run again") from error
-    differing = [name for name in asked if found.get(name) != asked[name]]
+    differing = claim(folder / "plan.json", {**asdict(plan), "policy": policy.name, "grader": grader.name})
     if differing:
-        old, new = ({name: plan_.get(name) for name in differing} for plan_ in (found, asked))
+        old, new = ({name: pair[i] for name, pair in differing.items()} for i in (0, 1))
         raise InputError(f"the folder was begun with {old}, now asked {new}", source=folder, remedy="choose another")

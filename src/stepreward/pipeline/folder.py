@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.json_file import plain, write_json
+from stepreward.core.json_file import claim, plain, write_json
 
 
 class RunFolder:
@@ -32,20 +32,14 @@ class RunFolder:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        before = path / "settings.json"
-        asked = json.loads(json.dumps(settings))
-        if before.exists():
-            found = json.loads(before.read_text(encoding="utf-8"))
-            differing = sorted(k for k in asked.keys() | found.keys() if asked.get(k) != found.get(k))
-            if differing:
-                told = ", ".join(f"{k} was {found.get(k)!r} and is now {asked.get(k)!r}" for k in differing)
-                raise InputError(
-                    f"this folder holds a run with other settings: {told}",
-                    source=path,
-                    remedy="run with the old settings to resume, or choose another --out",
-                )
-        else:
-            write_json(before, asked)
+        differing = claim(path / "settings.json", settings)
+        if differing:
+            told = ", ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in differing.items())
+            raise InputError(
+                f"this folder holds a run with other settings: {told}",
+                source=path,
+                remedy="run with the old settings to resume, or choose another --out",
+            )
 
     def stage(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The numbers of a stage: read if it is finished, computed and kept if not.

@@ -20,7 +20,7 @@ from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.flows import Propose
-from stepreward.core.json_file import write_json
+from stepreward.core.json_file import claim, write_json
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise
@@ -61,9 +61,7 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
         if on_progress is not None:
             on_progress("reinforce", done, len(plan), f"{name}, seed {seed}")
         curve = _train(name, seed, settings, scorer)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(curve)), encoding="utf-8")
-        part.replace(path)
+        write_json(path, asdict(curve))
         curves.append(curve)
     if on_progress is not None:
         on_progress("reinforce", len(plan), len(plan), "")
@@ -76,17 +74,9 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
 def _claim(out: Path, settings: ReinforceSettings) -> None:
     """Takes the folder for these settings; more seeds or credits may be added later."""
     mine = {name: value for name, value in asdict(settings).items() if name not in ("credits", "seeds")}
-    path = out / "settings.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            path.write_text(json.dumps(mine), encoding="utf-8")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot use {out}: {error}; choose a writable folder") from error
-    if found != mine:
-        different = ", ".join(name for name in mine if found.get(name) != mine[name])
-        raise StoreError(f"{out} holds trainings with other {different}; choose another folder")
+    differing = claim(out / "settings.json", mine)
+    if differing:
+        raise StoreError(f"{out} holds trainings with other {', '.join(differing)}; choose another folder")
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
-from stepreward.core.errors import StoreError
+from stepreward.core.json_file import write_text
 from stepreward.core.tree import StepTree
 
 MISSING = "\N{EN DASH}"
@@ -147,13 +147,7 @@ def write(page: Page, path: Path) -> Path:
     Raises:
         StoreError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_text(render(page), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write the report {path}: {error}; choose a writable folder") from error
+    write_text(path, render(page))
     return path
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.errors import InputError, StoreError
+from stepreward.core.errors import InputError
+from stepreward.core.json_file import claim
 
 UNFINISHED = "unfinished"
 _IDENTITY = "identity.json"
@@ -26,32 +27,14 @@ def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
         InputError: the folder holds the unfinished work of another training.
         StoreError: the folder cannot be written.
     """
-    work, mine = out / UNFINISHED, json.dumps(identity, indent=1, sort_keys=True)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        path = work / _IDENTITY
-        theirs = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if theirs and theirs != mine:
-            raise InputError(
-                f"{work} holds an unfinished training with {_difference(theirs, identity)}",
-                remedy="delete that folder to start over, or choose another one",
-            )
-        partial = path.with_suffix(".partial")
-        partial.write_text(mine, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {out}: {error}; choose a writable folder") from error
+    work = out / UNFINISHED
+    differing = claim(work / _IDENTITY, identity)
+    if differing:
+        raise InputError(
+            f"{work} holds an unfinished training with another {', '.join(differing)}",
+            remedy="delete that folder to start over, or choose another one",
+        )
     return work
-
-
-def _difference(theirs: str, identity: Mapping[str, Any]) -> str:
-    try:
-        row = json.loads(theirs)
-    except ValueError:
-        return "an unreadable identity"
-    mine = json.loads(json.dumps(identity))
-    names = sorted(name for name in {*row, *mine} if row.get(name) != mine.get(name))
-    return "another " + ", ".join(names)
 
 
 def last_complete(work: Path) -> str | None:
