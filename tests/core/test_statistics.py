@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from math import comb
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from scipy import stats
 
 from stepreward.core.keys import Key
-from stepreward.core.statistics import bootstrap, mcnemar, paired_difference, proportion, wilson
+from stepreward.core.statistics import bootstrap, paired_difference, proportion, wilson
 
 KEY = Key.seed(0)
 
@@ -64,11 +63,3 @@ def test_pairing_narrows_the_interval() -> None:
     assert 0.09 < paired.low < 0.1 < paired.high < 0.11
     with pytest.raises(ValueError, match="must match"):
         paired_difference([1, 2], [1], KEY)
-
-
-def test_mcnemar_equals_enumeration() -> None:
-    """5 against 1 discordant pairs: all 2^6 sign patterns at least as extreme."""
-    first, second = [True] * 5 + [False] + [True, False], [False] * 5 + [True] + [True, False]
-    extreme = sum(abs(sum(signs) - 3) >= 2 for signs in product([0, 1], repeat=6))
-    assert mcnemar(first, second) == pytest.approx(extreme / 64)
-    assert mcnemar([True], [True]) == 1.0

@@ -20,8 +20,9 @@ from label_world import World
 from stepreward.core.errors import InputError, StoreError, UnknownNameError
 from stepreward.core.flows import Budget, Continuation, Policy, Propose
 from stepreward.core.keys import Key
+from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Trajectory
-from stepreward.label.run import Item, LabelPlan, label_many, load_labels, save_labels
+from stepreward.label.run import Item, LabelPlan, label_many, load_labels
 from stepreward.policies.tabular import TabularPolicy
 
 WORLD = World()
@@ -168,7 +169,7 @@ def test_bad_input_is_one_clear_error(tmp_path: Path) -> None:
 def test_saved_labels_keep_everything(tmp_path: Path) -> None:
     run(trajectories(3), tmp_path / "run")
     labels = list(load_labels(tmp_path / "run"))
-    assert save_labels(tmp_path / "one.parquet", labels) == 3
+    assert write_labels(tmp_path / "one.parquet", labels) == 3
     assert rows(tmp_path / "one.parquet") == rows(tmp_path / "run")
     assert asdict(next(iter(load_labels(tmp_path / "one.parquet"))).provenance) == asdict(labels[0].provenance)
 

@@ -118,16 +118,3 @@ def paired_difference(first: ArrayLike, second: ArrayLike, key: Key, *, draws: i
     if a.shape != b.shape:
         raise ValueError(f"paired units must match: got shapes {a.shape} and {b.shape}")
     return bootstrap(a - b, key, draws=draws)
-
-
-def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """Exact two-sided p value that two paired right/wrong sequences are equally often right (McNemar 1947).
-
-    Args:
-        first, second: (n,) booleans.
-    """
-    a, b = np.asarray(first, bool), np.asarray(second, bool)
-    only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)

@@ -6,4 +6,3 @@ from stepreward.label import omega as omega
 from stepreward.label import transforms as transforms
 from stepreward.label.run import label_many as label_many
 from stepreward.label.run import load_labels as load_labels
-from stepreward.label.run import save_labels as save_labels

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import keep
+from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import Labels, first_error
 
 Floats = NDArray[np.float64]
@@ -70,18 +71,10 @@ def self_accuracy(labels: Sequence[Labels], *, lowest: float = 0.75, highest: fl
         raise ValueError(f"expected 0 <= lowest <= highest <= 1, got {lowest} and {highest}")
     group = _by_problem(labels)
     roots = np.array([one.root_value for one in labels], np.float64)
-    rate = _group_mean(roots, group)
-    rate = np.where(np.isnan(rate), _group_mean(_outcomes(labels), group), rate)
+    problems = int(group.max(initial=-1)) + 1
+    rate = mean_at(group, roots, problems)
+    rate = np.where(np.isnan(rate), mean_at(group, _outcomes(labels), problems), rate)
     return np.asarray((rate[group] >= lowest) & (rate[group] <= highest))
-
-
-def _group_mean(values: Floats, group: NDArray[np.int64]) -> Floats:
-    """(G,) means over what is measured, NaN where nothing is."""
-    size = int(group.max(initial=-1)) + 1
-    real = ~np.isnan(values)
-    count = np.bincount(group[real], minlength=size)
-    total = np.bincount(group[real], weights=values[real], minlength=size)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 @keep.method("consensus", paper="arXiv:2501.07301", equation="section 3.2")

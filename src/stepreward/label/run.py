@@ -107,15 +107,6 @@ def load_labels(path: Path) -> Iterator[Labels]:
         yield from read_labels(file)
 
 
-def save_labels(path: Path, labels: Iterable[Labels]) -> int:
-    """Writes labels with their provenance to one Parquet file in one move; the number of trajectories written.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
-    return write_labels(path, labels)
-
-
 @dataclass
 class _Shards:
     """Turns items into flows and their results into files, each as soon as it is complete."""
