@@ -145,7 +145,7 @@ def test_room_is_made_before_a_pass_and_kept_until_the_call_is_over(seed: int, r
         growing.score_many([asked[question]])
     growing.clear()
     growing.score_many(asked)
-    assert max(before) > 0
+    assert max(before) > 0 or room < 400, "in little room no tree may fit, and then nothing is kept"
 
 
 def out_of_memory(
