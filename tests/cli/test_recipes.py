@@ -40,6 +40,17 @@ def test_score_follows_a_row_and_a_file_changes_it(models: Path) -> None:
     assert scores(f"{LIKE} --record wrong.json") == pytest.approx([1 - score for score in like], abs=1e-6)
 
 
+def test_steps_past_the_limit_of_tokens_are_told(models: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (models / "short.json").write_text('{"max_length": 20}')
+    whole = scores(LIKE)
+    line = invoke(f"score --data ask.jsonl {LIKE} --record short.json").splitlines()
+    row = json.loads(line[0])
+    kept = [score for score in row["scores"] if score is not None]
+    assert row["unscored"] == len(whole) - len(kept) > 0
+    assert kept == pytest.approx(whole[: len(kept)], abs=1e-6)
+    assert "unscored" not in json.loads(invoke(f"score --data ask.jsonl {LIKE}"))
+
+
 def test_weights_in_fewer_bits_score_nearly_the_same_wherever_a_command_loads_them(models: Path) -> None:
     like, rounded = scores(LIKE), scores(f"{LIKE} --dtype bfloat16")
     assert rounded != like

@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from stepreward.cli.format_options import ReadFlag, format_options
 from stepreward.cli.inputs import OWN, is_own, no_options, read_solutions
@@ -20,6 +22,7 @@ from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scorer
 from stepreward.core.json_file import plain
+from stepreward.core.types import Step
 from stepreward.formats.files import Numbered, read_rows
 from stepreward.formats.registry import Reading, by_name, detect
 from stepreward.formats.unlabelled import UNLABELLED
@@ -27,6 +30,10 @@ from stepreward.formats.unlabelled import UNLABELLED
 _AT_ONCE = 256
 _LOOKED_AT = 20
 _STANDARD_INPUT = Path("standard input")
+_UNSCORED = (
+    "their solutions are longer than the checkpoint's record allows, or the model gave none; allow more by a --record "
+    'file with {"max_length": N}, or refuse such rows by one with {"too_long": "error"}'
+)
 _FORM = 'write {"question": "...", "steps": ["...", ...]}, or name its --format'
 
 
@@ -54,18 +61,23 @@ def score(
 ) -> None:
     """Score the steps of solutions; one JSON line {"scores": [...]} a row, {"error": ...} for a bad row.
 
-    Labels are not needed and not read. A format whose rows hold several solutions gives a line for each.
+    Labels are not needed and not read. A format whose rows hold several solutions gives a line for each. Observations
+    have no score (null); "unscored" counts the steps that have none though they should, such as those past the most
+    tokens that the checkpoint's record allows.
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
     scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers, dtype))
     items = _items(data, form, read_option or (), strict=strict)
-    bad = 0
+    bad = unscored = 0
     # What comes through a pipe is answered line by line.
     for part in _parts(items, 1 if data is None else _AT_ONCE):
         for line in _scored(scorer, part, strict=strict):
             bad += "error" in line
+            unscored += line.get("unscored", 0)
             typer.echo(json.dumps(line))
+    if unscored:
+        typer.echo(f"{unscored} steps have no score: {_UNSCORED}", err=True)
     if bad:
         raise typer.Exit(1)
 
@@ -151,4 +163,9 @@ def _scored(scorer: Scorer, part: Sequence[Solution | InputError], *, strict: bo
         if isinstance(item, InputError):
             yield {"error": str(item)}
         else:
-            yield {"scores": plain(next(found).scores.tolist())}
+            yield _line(item.trajectory.steps, next(found).scores)
+
+
+def _line(steps: Sequence[Step], scores: NDArray[np.float64]) -> dict[str, Any]:
+    without = sum(step.kind == "action" and bool(np.isnan(score)) for step, score in zip(steps, scores, strict=True))
+    return {"scores": plain(scores.tolist()), **({"unscored": without} if without else {})}
