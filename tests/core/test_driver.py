@@ -20,6 +20,7 @@ from stepreward.core.flows import (
     Extract,
     Flow,
     Grade,
+    Judged,
     Prices,
     Propose,
     Score,
@@ -235,9 +236,9 @@ def test_a_log_that_was_killed_in_its_first_line_begins_again(tmp_path: Path) ->
     for length in range(len(whole)):
         (tmp_path / "log.jsonl").write_bytes(whole[:length])
         with AnswerLog(tmp_path / "log.jsonl") as log:
-            log.put([("a", 0.5)])
+            log.put([("a", Judged(0.5))])
         with AnswerLog(tmp_path / "log.jsonl") as log:
-            assert (len(log), log.get("a")) == (1, 0.5)
+            assert (len(log), log.get("a")) == (1, Judged(0.5))
 
 
 def test_an_unwritable_log_is_one_clear_error(tmp_path: Path) -> None:
@@ -258,9 +259,9 @@ class Alphabetical:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         self.batches.append(len(questions))
-        return [float(q.first[0].text < q.second[0].text) for q in questions]
+        return [Judged(float(q.first[0].text < q.second[0].text), 7) for q in questions]
 
 
 def test_a_judge_answers_comparisons_in_batches_billed_and_logged(tmp_path: Path) -> None:
@@ -276,6 +277,7 @@ def test_a_judge_answers_comparisons_in_batches_billed_and_logged(tmp_path: Path
         assert done.result == [1.0, 0.0, 1.0]
         assert judge.batches == ([2, 1] if paid else [])
         assert (done.bill.comparisons, done.bill.cached) == ((3, 0) if paid else (0, 3))
+        assert done.bill.judged_tokens == (21 if paid else 0)
 
 
 def test_a_comparison_without_a_judge_names_who_is_missing() -> None:

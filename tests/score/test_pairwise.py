@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,10 @@ def shown(question: Propose) -> tuple[str, str]:
     return first, text.partition("[Solution B]\n")[2].partition("\n\nCompare")[0]
 
 
+def chances(judge: Judge, questions: Sequence[Compare]) -> list[float]:
+    return [one.chance for one in judge.compare_many(questions)]
+
+
 def truthful(question: Propose, _: int) -> str:
     """Knows that seven is right."""
     good = ["7" in side for side in shown(question)]
@@ -41,7 +47,7 @@ def truthful(question: Propose, _: int) -> str:
 def test_a_judge_is_shown_both_orders_and_its_verdicts_are_exact() -> None:
     policy = ScriptedPolicy(truthful)
     judge: Judge = PolicyJudge(policy)
-    assert judge.compare_many([compare(RIGHT, WRONG), compare(WRONG, RIGHT), compare(WRONG, OTHER)]) == [1.0, 0.0, 0.5]
+    assert chances(judge, [compare(RIGHT, WRONG), compare(WRONG, RIGHT), compare(WRONG, OTHER)]) == [1.0, 0.0, 0.5]
     assert [shown(question) for question in policy.asked] == [
         ("3 + 4 = 7\nAnswer: 7", "3 + 4 = 8"), ("3 + 4 = 8", "3 + 4 = 7\nAnswer: 7"),
         ("3 + 4 = 8", "Answer: 9"), ("Answer: 9", "3 + 4 = 8"),
@@ -52,13 +58,16 @@ def test_a_judge_is_shown_both_orders_and_its_verdicts_are_exact() -> None:
     # Four answers of two lines each, a token a line.
     usage = judge.usage  # type: ignore[attr-defined]
     assert (usage.answers, usage.unread, usage.swayed, usage.tokens) == (4, 0, 0, 8)
+    # The second question turns the first one around: its two answers are paid for.
+    again = judge.compare_many([compare(RIGHT, WRONG), compare(WRONG, RIGHT), compare(WRONG, OTHER)])
+    assert [one.tokens for one in again] == [4, 0, 4]
 
 
 @pytest.mark.parametrize("always", ["A", "B"])
 def test_one_who_always_names_the_same_place_gives_ties(always: str) -> None:
     judge = PolicyJudge(ScriptedPolicy({"": [f"[[{always}]]"]}))
     questions = [compare(RIGHT, WRONG), compare(WRONG, RIGHT), compare(OTHER, RIGHT), compare(RIGHT, RIGHT)]
-    assert judge.compare_many(questions) == [0.5] * 4
+    assert chances(judge, questions) == [0.5] * 4
     assert judge.usage.swayed == 2, "RIGHT with WRONG, and with OTHER; the same solution twice is no pair"
 
 
@@ -70,8 +79,8 @@ def test_a_preference_for_a_place_cancels_exactly(partiality: float, sides: list
         return "[[A]]" if i < round(8 * partiality) else truthful(question, i)
 
     judge = PolicyJudge(ScriptedPolicy(partial), n=8)
-    truth = PolicyJudge(ScriptedPolicy(truthful)).compare_many([compare(*sides)])[0]
-    one, other = judge.compare_many([compare(*sides), compare(*sides[::-1])])
+    truth = chances(PolicyJudge(ScriptedPolicy(truthful)), [compare(*sides)])[0]
+    one, other = chances(judge, [compare(*sides), compare(*sides[::-1])])
     assert one + other == pytest.approx(1)
     # Of 8 answers k are for the first place in both orders: the truth is left with weight (8 - k) / 8.
     assert one == pytest.approx(0.5 + (truth - 0.5) * (8 - round(8 * partiality)) / 8)
@@ -95,10 +104,10 @@ def test_what_cannot_be_read_is_a_tie_and_is_counted() -> None:
 
     judge = PolicyJudge(ScriptedPolicy(half))
     # One order says 1 for RIGHT, the other nothing, which is 1/2.
-    assert judge.compare_many([compare(RIGHT, WRONG)]) == [0.75]
+    assert chances(judge, [compare(RIGHT, WRONG)]) == [0.75]
     cut = Continuation((Step("On the one"),), finished=False, n_tokens=3, truncated=True, n_prompt_tokens=10)
     silent = PolicyJudge(ScriptedPolicy(lambda *_: cut))
-    assert silent.compare_many([compare(RIGHT, WRONG)]) == [0.5]
+    assert chances(silent, [compare(RIGHT, WRONG)]) == [0.5]
     assert (judge.usage.unread, silent.usage.unread, silent.usage.tokens) == (1, 2, 26)
 
 
@@ -112,8 +121,8 @@ def test_texts_that_look_like_the_prompts_own_are_shown_as_they_are() -> None:
 def test_samples_depend_on_the_pair_alone_and_names_on_the_settings() -> None:
     policy = ScriptedPolicy({"": ["[[C]]"]})
     judge = PolicyJudge(policy)
-    judge.compare_many([compare(RIGHT, WRONG)])
-    judge.compare_many([compare(OTHER, WRONG), compare(WRONG, RIGHT)])
+    chances(judge, [compare(RIGHT, WRONG)])
+    chances(judge, [compare(OTHER, WRONG), compare(WRONG, RIGHT)])
     bits = {shown(question): question.key.bits for question in policy.asked}
     assert len(set(bits.values())) == 4
     assert all(bits[shown(question)] == question.key.bits for question in policy.asked)
@@ -150,9 +159,9 @@ def test_a_scorer_s_better_total_wins() -> None:
     nan, pairs = float("nan"), []
     pairs += [(steps(0.9, 0.2), steps(0.3, 0.3)), (steps(0.5), steps(0.9, 0.5)), (steps(0.4), steps(0.1, 0.9))]
     pairs += [(steps(nan), steps(0.1)), (steps(0.1, nan), steps(nan)), (steps(nan), (Step("y nan"),))]
-    assert judge.compare_many([compare(*pair) for pair in pairs]) == [0.0, 0.5, 1.0, 0.0, 1.0, 0.5]
+    assert chances(judge, [compare(*pair) for pair in pairs]) == [0.0, 0.5, 1.0, 0.0, 1.0, 0.5]
     assert len(scorer.asked) == len({side for pair in pairs for side in pair}), "each solution is scored once"
-    assert ScorerJudge(scorer, aggregate="max").compare_many([compare(*pairs[0])]) == [1.0]
+    assert chances(ScorerJudge(scorer, aggregate="max"), [compare(*pairs[0])]) == [1.0]
     with pytest.raises(UnknownNameError, match="leest"):
         ScorerJudge(scorer, aggregate="leest")
 

@@ -16,7 +16,7 @@ import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import Method, aggregate, search
 from stepreward.core.driver import Driver
 from stepreward.core.errors import ModelError
-from stepreward.core.flows import Bill, Budget, Compare, Continuation, Propose, Score, Scored
+from stepreward.core.flows import Bill, Budget, Compare, Continuation, Judged, Propose, Score, Scored
 from stepreward.core.keys import Key, uniforms
 from stepreward.core.types import Problem, Step
 from stepreward.search.found import Found
@@ -100,11 +100,11 @@ class Sum:
     def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
         return "".join(str(digit(s)) for s in steps if s.kind == "action")
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         def number(steps: Sequence[Step]) -> int:
             return int("0" + "".join(str(digit(s)) for s in steps))
 
-        return [0.5 + 0.5 * float(np.sign(number(q.first) - number(q.second))) for q in questions]
+        return [Judged(0.5 + 0.5 * float(np.sign(number(q.first) - number(q.second)))) for q in questions]
 
 
 def run(

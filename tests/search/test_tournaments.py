@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stepreward.core.driver import Driver
 from stepreward.core.errors import MissingDataError
-from stepreward.core.flows import Compare, Continuation, Flow, Propose, Score, Scored
+from stepreward.core.flows import Compare, Continuation, Flow, Judged, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.selection import (
     answer_ids,
@@ -57,12 +57,12 @@ class Larger:
         self.bias = bias
         self.asked: list[Compare] = []
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         self.asked += questions
         made = []
         for q in questions:
             a, b = int(q.first[0].text), int(q.second[0].text)
-            made.append(min(1.0, 0.5 + 0.1 * np.sign(a - b) + self.bias))
+            made.append(Judged(min(1.0, 0.5 + 0.1 * np.sign(a - b) + self.bias)))
         return made
 
 

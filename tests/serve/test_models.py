@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from stepreward.core.catalog import search
-from stepreward.core.flows import Compare, Continuation
+from stepreward.core.flows import Compare, Continuation, Judged
 from stepreward.score.pairwise import ScorerJudge
 from stepreward.serve.abilities import needs
 from stepreward.serve.limits import Limits
@@ -38,9 +38,9 @@ class LargerDigits:
 
     name, batch_size = "larger", 8
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         sums = [[sum(int(s.text.strip()[-1]) for s in side) for side in (q.first, q.second)] for q in questions]
-        return [0.5 + 0.5 * ((a > b) - (a < b)) for a, b in sums]
+        return [Judged(0.5 + 0.5 * ((a > b) - (a < b))) for a, b in sums]
 
 
 PARTS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.errors import StoreError
-from stepreward.core.flows import Compare, Continuation, Propose, Score, Scored
+from stepreward.core.flows import Compare, Continuation, Judged, Propose, Score, Scored
 from stepreward.core.prefix import prefix_of
 from stepreward.core.types import Step
 
@@ -86,7 +86,7 @@ class AnswerLog:
         """Closes the file."""
         self._file.close()
 
-    def get(self, name: str) -> list[Continuation] | Scored | float | None:
+    def get(self, name: str) -> list[Continuation] | Scored | Judged | None:
         """The answer logged under a digest, or None."""
         offset = self._offsets.get(name)
         if offset is None:
@@ -94,7 +94,7 @@ class AnswerLog:
         self._file.seek(offset)
         return _decode(json.loads(self._file.readline()))
 
-    def put(self, answers: Iterable[tuple[str, Sequence[Continuation] | Scored | float]]) -> None:
+    def put(self, answers: Iterable[tuple[str, Sequence[Continuation] | Scored | Judged]]) -> None:
         """Appends answers and forces them to disk."""
         lines = [
             (name, json.dumps({"question": name, **_encode(answer)}, separators=(",", ":")).encode() + b"\n")
@@ -147,9 +147,9 @@ class AnswerLog:
         return offsets
 
 
-def _encode(answer: Sequence[Continuation] | Scored | float) -> dict[str, Any]:
-    if isinstance(answer, float):
-        return {"preference": answer}
+def _encode(answer: Sequence[Continuation] | Scored | Judged) -> dict[str, Any]:
+    if isinstance(answer, Judged):
+        return {"chance": answer.chance, "tokens": answer.tokens}
     if isinstance(answer, Scored):
         scores = [None if np.isnan(s) else float(s) for s in answer.scores]
         return {"scores": scores, "tokens": answer.tokens, "unshared": answer.tokens_unshared}
@@ -176,9 +176,9 @@ def _decode_step(row: dict[str, Any]) -> Step:
     return Step(**{**row, **lists})
 
 
-def _decode(row: dict[str, Any]) -> list[Continuation] | Scored | float:
-    if "preference" in row:
-        return float(row["preference"])
+def _decode(row: dict[str, Any]) -> list[Continuation] | Scored | Judged:
+    if "chance" in row:
+        return Judged(float(row["chance"]), row["tokens"])
     if "scores" in row:
         scores = np.array([np.nan if s is None else s for s in row["scores"]], dtype=np.float64)
         return Scored(scores, row["tokens"], row["unshared"])

@@ -135,7 +135,7 @@ class Budget:
     tokens: int | None = None
     """Tokens generated, the expert's among them."""
     scored_tokens: int | None = None
-    """Tokens encoded by the scorer, each shared prefix once."""
+    """Tokens encoded by the scorer, each shared prefix once, or used by the judge."""
     seconds: float | None = None
     """Time since the flow's first question."""
     money: float | None = None
@@ -149,7 +149,7 @@ class Prices:
     generated: float = 0.0
     """Of a million tokens generated."""
     scored: float = 0.0
-    """Of a million tokens encoded by the scorer."""
+    """Of a million tokens encoded by the scorer, or used by the judge."""
     expert: float | None = None
     """Of a million tokens that the expert generated; None is the price of all others."""
 
@@ -184,6 +184,8 @@ class Bill:
     """Tokens that scoring each trajectory by itself would have encoded."""
     comparisons: int = 0
     """Pairs judged."""
+    judged_tokens: int = 0
+    """Tokens that the judge read and wrote, or encoded, for them."""
     grades: int = 0
     cached: int = 0
     """Questions answered from the log."""
@@ -270,6 +272,16 @@ class Scorer(Protocol):
         """Scores of each question's steps, in order; shared prefixes within the batch are encoded once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judge's answer to one question, with its cost."""
+
+    chance: float
+    """That the first solution is the better one, in [0, 1]; 1/2 is a tie."""
+    tokens: int = 0
+    """Read and written, or encoded, for this question that no earlier one of the batch had paid for."""
+
+
 class Judge(Protocol):
     """Who compares solutions."""
 
@@ -281,7 +293,7 @@ class Judge(Protocol):
     def batch_size(self) -> int:
         """How many pairs make a full batch."""
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         """The chance that the first solution of each question is the better one, in order."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from stepreward.core.flows import Bill, Budget, Compare, Flow, Prices, Propose, Score, Scored
+from stepreward.core.flows import Bill, Budget, Compare, Flow, Judged, Prices, Propose, Score, Scored
 from stepreward.core.lanes import Asked, Lane, Open
 from stepreward.core.rounds import Part, Round, generated
 
@@ -67,9 +67,9 @@ class Running(Generic[T]):
                 self.round.refused = "seconds"
             elif part.capped and any(c.truncated for c in answer):
                 self.stopped = self.stopped or self.binding
-        elif isinstance(question, Score):
+        else:
             self.scored += answer.tokens
-        self.round.receive(part, answer.scores if isinstance(answer, Scored) else answer)
+        self.round.receive(part, _told(answer))
 
     @property
     def binding(self) -> str:
@@ -101,6 +101,13 @@ class Running(Generic[T]):
 Asker = tuple[Running[Any], Part]
 
 
+def _told(answer: Any) -> Any:
+    """What the flow gets of an answer."""
+    if isinstance(answer, Scored):
+        return answer.scores
+    return answer.chance if isinstance(answer, Judged) else answer
+
+
 def charge(bill: Bill, question: Asked, answer: Any) -> None:
     """Adds what an answer cost."""
     if isinstance(question, Propose):
@@ -110,6 +117,7 @@ def charge(bill: Bill, question: Asked, answer: Any) -> None:
         bill.prompt_tokens += sum(continuation.n_prompt_tokens for continuation in answer)
     elif isinstance(question, Compare):
         bill.comparisons += 1
+        bill.judged_tokens += answer.tokens
     else:
         bill.scorings += 1
         bill.scored_steps += len(question.steps)

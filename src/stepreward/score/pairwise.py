@@ -6,16 +6,18 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import aggregate as aggregates
-from stepreward.core.flows import Compare, Continuation, Policy, Propose, Score, Scorer
+from stepreward.core.flows import Compare, Continuation, Judged, Policy, Propose, Score, Scorer
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.score.generative import filled
 
+T = TypeVar("T")
 _Steps = tuple[Step, ...]
 _Shown = tuple[str, str, str, str]
 """Id and text of a problem, and its two solutions in the order in which they are shown."""
@@ -93,7 +95,7 @@ class PolicyJudge:
         self.batch_size = 2 * max(1, max(policy.batch_size, policy.concurrency) // (2 * n))
         self.usage = JudgeUsage()
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         """The chance that the first solution of each question is the better one, in order."""
         pairs = [(_shown(q.problem, q.first, q.second), _shown(q.problem, q.second, q.first)) for q in questions]
         asked = {shown: q.problem for both, q in zip(pairs, questions, strict=True) for shown in both}
@@ -103,7 +105,11 @@ class PolicyJudge:
             min(both) for both in pairs if both[0] != both[1] and (first[both[0]] - 0.5) * (first[both[1]] - 0.5) > 0
         }
         self.usage.swayed += len(turned)
-        return [(first[one] + 1 - first[other]) / 2 for one, other in pairs]
+        cost = {shown: sum(map(_tokens, answers)) for shown, answers in zip(asked, said, strict=True)}
+        # An order that several questions share is paid by the first of them.
+        return [
+            Judged((first[one] + 1 - first[other]) / 2, cost.pop(one, 0) + cost.pop(other, 0)) for one, other in pairs
+        ]
 
     def _ask(self, problem: Problem, shown: _Shown) -> Propose:
         _, prompt, first, second = shown
@@ -118,7 +124,7 @@ class PolicyJudge:
         read = [verdict("".join(step.text for step in answer.steps)) for answer in answers]
         self.usage.answers += len(read)
         self.usage.unread += read.count(None)
-        self.usage.tokens += sum(answer.n_tokens + answer.n_prompt_tokens for answer in answers)
+        self.usage.tokens += sum(map(_tokens, answers))
         return float(np.mean([0.5 if one is None else one for one in read]))
 
 
@@ -140,14 +146,18 @@ class ScorerJudge:
         self.name = f"{aggregate} of {scorer.name} as judge of pairs"
         self.batch_size = scorer.batch_size
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         """1 where the first solution of a question is the better one, 0 where the second is, 1/2 for a tie."""
         sides = [Score(q.problem, side) for q in questions for side in (q.first, q.second)]
         asked = {_name(side): side for side in sides}
         scored = self.scorer.score_many([*asked.values()])
         totals = {name: self._of(one.scores) for name, one in zip(asked, scored, strict=True)}
         of_sides = [totals[_name(side)] for side in sides]
-        return [_won(*pair) for pair in zip(of_sides[::2], of_sides[1::2], strict=True)]
+        cost = {name: one.tokens for name, one in zip(asked, scored, strict=True)}
+        paid = [cost.pop(_name(side), 0) for side in sides]
+        return [
+            Judged(_won(*totals), sum(tokens)) for totals, tokens in zip(_pairs(of_sides), _pairs(paid), strict=True)
+        ]
 
     def _of(self, scores: NDArray[np.float64]) -> float:
         real = ~np.isnan(scores)
@@ -158,6 +168,14 @@ def verdict(text: str) -> float | None:
     """The chance that an answer gives the first solution, behind its thoughts: 1, 0 or 1/2; None for no clear one."""
     said = set(_VERDICT.findall(text.rpartition("</think>")[2]))
     return _CHANCES[said.pop()] if len(said) == 1 else None
+
+
+def _tokens(answer: Continuation) -> int:
+    return answer.n_tokens + answer.n_prompt_tokens
+
+
+def _pairs(of_sides: Sequence[T]) -> list[tuple[T, T]]:
+    return list(zip(of_sides[::2], of_sides[1::2], strict=True))
 
 
 def _shown(problem: Problem, first: _Steps, second: _Steps) -> _Shown:

@@ -12,7 +12,7 @@ from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.driver import Driver
 from stepreward.core.errors import MissingDataError
-from stepreward.core.flows import Budget, Compare, Continuation, Policy, Propose, Score, Scored
+from stepreward.core.flows import Budget, Compare, Continuation, Judged, Policy, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
@@ -41,9 +41,9 @@ class _World:
         rows = [[int(step.text) / 10 for step in question.steps] for question in questions]
         return [Scored(np.array(row), 1, 1) for row in rows]
 
-    def compare_many(self, questions: Sequence[Compare]) -> list[float]:
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         self.asked.add("judge")
-        return [0.75] * len(questions)
+        return [Judged(0.75)] * len(questions)
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
         self.asked.add("grader")
