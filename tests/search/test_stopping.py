@@ -12,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
+import stepreward.score.conformal  # noqa: F401  registers
+from stepreward.core.catalog import calibrate
 from stepreward.core.driver import Driver, Finished
 from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
+from stepreward.policies.tabular import TabularPolicy
+from stepreward.score.calibrated import CalibratedScorer
 from stepreward.search.found import Found
 from stepreward.search.stopping import (
     adaptive_consistency,
@@ -26,8 +30,10 @@ from stepreward.search.stopping import (
     samples_to_reach,
     unanimous_window,
 )
+from stepreward.tasks.enumerable import EnumerableWorld
 
 PROBLEM = Problem("p", "?")
+WORLD = EnumerableWorld(4, 3, seed=3)
 
 
 class Answers:
@@ -119,8 +125,50 @@ def test_it_stops_exactly_where_the_rule_says() -> None:
     assert run(adaptive_consistency(PROBLEM, Key.seed(0), at_once=1), 1.0).bill.proposals == 4
     assert run(unanimous_window(PROBLEM, Key.seed(0), window=3), 1.0).bill.proposals == 3
     assert run(doubling(PROBLEM, Key.seed(0), start=4), 1.0).bill.proposals == 4
-    # A chance of 0.9 needs two samples for 0.99.
-    assert run(instance_adaptive(PROBLEM, Key.seed(0), at_once=1), 1.0).bill.proposals == 2
+    # A chance of 0.9 needs two samples for 0.99, and five for 0.99999.
+    assert run(instance_adaptive(PROBLEM, Key.seed(0), least=1), 1.0).bill.proposals == 2
+    assert run(instance_adaptive(PROBLEM, Key.seed(0), least=1, confidence=0.99999), 1.0).bill.proposals == 5
+
+
+class Values:
+    """The exact chance of success after each step."""
+
+    name, batch_size = "values", 64
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        return [
+            Scored(np.array([WORLD.value(q.problem, q.steps[: t + 1]) for t in range(len(q.steps))])) for q in questions
+        ]
+
+
+def budgets(scorer: Any, problem: Problem, least: int) -> list[int]:
+    """Samples that the search pays for."""
+    driver = Driver(policy=TabularPolicy(WORLD.next_steps), scorer=scorer, grader=WORLD)
+    flow = instance_adaptive(problem, Key.seed(0), n=100_000, least=least)
+    return [len(one.result.answers) for one in driver.run([flow])]
+
+
+def test_the_first_steps_tell_the_budget_of_the_question() -> None:
+    # Brute force: the first `least` samples by their keys, their first steps' scores, Eq. 3. Ends do not matter.
+    for problem in WORLD.problems(6):
+        firsts = WORLD.next_steps(problem, ())
+        at_question = sum(chance * WORLD.value(problem, (step,)) for step, chance, _ in firsts)
+        assert at_question == pytest.approx(WORLD.value(problem, ())), "what the mean of first steps tends to"
+        for least in (1, 3, 40):
+            question = Propose(problem, (), Key.seed(0).folding("grow").key, n=least)
+            (samples,) = TabularPolicy(WORLD.next_steps).propose([question])
+            p = np.mean([WORLD.value(problem, one.steps[:1]) for one in samples])
+            wanted = math.ceil(math.log(0.01) / math.log(1 - min(max(p, 1e-4), 1 - 1e-4)) - 1e-9)
+            assert budgets(Values(), problem, least) == [max(least, wanted)]
+
+
+def test_lower_quantiles_of_the_chance_buy_more_samples() -> None:
+    # Success rates of 0, 1/2 and 1 at a score of 1/2: the tenth is 0 and the median 1/2, wherever the score is.
+    scores, rates = np.full(30, 0.5), np.repeat([0.0, 0.5, 1.0], 10)
+    lower, median = (calibrate["quantile"](level=level).fit(scores, rates) for level in (0.1, 0.5))
+    problem = WORLD.problems(1)[0]
+    assert budgets(CalibratedScorer(Values(), median), problem, 1) == [samples_for(0.5)] == [7]
+    assert budgets(CalibratedScorer(Values(), lower), problem, 1) == [samples_for(0.0)]
 
 
 def test_the_window_stops_as_often_as_it_should() -> None:

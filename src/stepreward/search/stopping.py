@@ -190,43 +190,45 @@ def doubling(problem: Problem, key: Key, *, n: int = 32, start: int = 2, share: 
 @search.method(
     "instance-adaptive",
     paper="arXiv:2506.09338",
-    equation="Eq. 3 on samples of whole solutions",
-    note="success is estimated by the mean total of the samples so far, whose scores must be calibrated; the paper "
-    "reads a lower quantile at the question, and applies the rule to beams too",
+    equation="Eq. 3, the budget of whole solutions",
+    note="the paper reads the chance at the bare question, which has no score here: it is the mean of the first steps' "
+    "scores in `least` samples, which count among the budget. Lower quantiles as in the paper come of a scorer "
+    "calibrated by `quantile`. The paper's beams (IAS of K, of M) are not here",
 )
 def instance_adaptive(
     problem: Problem,
     key: Key,
     *,
     n: int = 32,
-    least: int = 2,
-    at_once: int = 2,
+    least: int = 4,
     confidence: float = 0.99,
     aggregate: str = "last",
     vote: bool = True,
 ) -> Flow[Found]:
-    """Samples as many solutions as the problem seems to need: until one of them is right with a given confidence.
+    """Samples as many solutions as the problem needs for one of them to be right with a given confidence.
+
+        p = mean_i r_i1,    N = min(n, ceil( ln(1 - confidence) / ln(1 - p) ))
+
+    The chance at a question is the mean of the chances after its first steps. The number is set once, before anything
+    but `least` samples was drawn. A scorer whose scores are lower quantiles of the chance makes p one that is seldom
+    too high (`score.calibrated.CalibratedScorer` with the calibrator `quantile`).
 
     Args:
         problem: what to solve.
         key: randomness.
         n: most samples.
-        least: samples before it may stop.
-        at_once: samples of a round.
+        least: samples whose first steps tell the chance.
         confidence: C of the budget.
-        aggregate: total of a candidate's step scores, read as the chance that it is right.
+        aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote instead of the best one.
     """
-    positive(at_once=at_once)
-    growth = Growth(problem, key, aggregate)
-    scored: list[Candidate] = []
-
-    def enough(fresh: list[Candidate]) -> Flow[bool]:
-        scored.extend((yield from growth.score(fresh)))
-        known = [c.total for c in scored if c.total == c.total]
-        if not known or len(scored) < least:
-            return False
-        return len(scored) >= samples_for(float(np.mean(known)), confidence=confidence)
-
-    yield from _until(growth, n, lambda drawn: max(at_once, least - drawn), enough)
+    positive(least=least)
+    growth, begun = Growth(problem, key, aggregate), min(least, n)
+    (fresh,) = yield from growth.complete([ROOT], begun)
+    scored: list[Candidate] = yield from growth.score(fresh)
+    known = [[score for score in c.scores if score == score] for c in scored]
+    first = [scores[0] for scores in known if scores]
+    wanted = min(n, samples_for(float(np.mean(first)) if first else 0.0, confidence=confidence))
+    (fresh,) = yield from growth.complete([ROOT], max(wanted - begun, 0), first=begun)
+    scored += yield from growth.score(fresh)
     return (yield from growth.conclude(scored, select=choice(vote)))
