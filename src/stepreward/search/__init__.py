@@ -11,6 +11,7 @@ from stepreward.search import nucleus as nucleus
 from stepreward.search import particles as particles
 from stepreward.search import rebase as rebase
 from stepreward.search import repair as repair
+from stepreward.search import rest_mcts as rest_mcts
 from stepreward.search import reuse as reuse
 from stepreward.search import sampling as sampling
 from stepreward.search import steering as steering

@@ -292,14 +292,6 @@ def uct_search(
 
 
 search.preset(
-    "rest-mcts",
-    of="uct",
-    paper="arXiv:2406.03816",
-    note="ReST-MCTS*'s search: UCT over a value model of partial solutions, a node's value the mean over its visits. "
-    "Without its self-critic and its greedy roll-out; the scorer is the value model",
-    exploration=0.7,
-)
-search.preset(
     "alphamath-mcts",
     of="mcts",
     paper="arXiv:2405.03553",
