@@ -261,6 +261,68 @@ def test_in_the_whole_nucleus_it_is_beam_search_and_else_less_is_scored() -> Non
     assert asked[0.5] < asked[1.0]
 
 
+class Uneven:
+    """Steps `0`, `1` and `2`; `2` ends a solution, and so does the fourth step. Sample i is of a fixed wheel."""
+
+    name, batch_size, concurrency = "uneven", 64, 1
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        return [[self.one(q.prefix, i) for i in range(q.n)] for q in questions]
+
+    @staticmethod
+    def one(prefix: Sequence[Step], i: int) -> Continuation:
+        said = sum(int(s.text) for s in prefix)
+        text = str("0010212"[(i + 2 * said + len(prefix)) % 7])
+        return Continuation((Step(text),), text == "2" or len(prefix) == 3, 1)
+
+
+def told(steps: Sequence[Step]) -> float:
+    """A number of each prefix, without equals."""
+    return int("1" + "".join(s.text for s in steps), 4) * 2654435761 % 9973 / 9973
+
+
+class Told:
+    name, batch_size = "told", 64
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        rows = [[told(q.steps[: t + 1]) for t in range(len(q.steps))] for q in questions]
+        return [Scored(np.array(row)) for row in rows]
+
+
+def published_saffron(beams: int, width: int, top_p: float) -> list[tuple[str, ...]]:
+    """The released loop: rewards of prefixes choose the next ones and are then forgotten, those of ends are kept."""
+    nodes: list[tuple[tuple[Step, ...], float, bool]] = [((), -math.inf, False)]
+    for depth in range(4):
+        ahead = [node for node in nodes if node[2]]
+        rivals: list[tuple[float, tuple[Step, ...], bool]] = []
+        for steps, _, _ in (node for node in nodes if not node[2]):
+            drawn = [Uneven.one(steps, i) for i in range(width if depth else beams * width)]
+            texts = [one.steps[0].text for one in drawn]
+            ordered = sorted(dict.fromkeys(texts), key=lambda text: -texts.count(text))
+            before = 0.0
+            for text in ordered:
+                if before < top_p - 1e-9:
+                    path = (*steps, Step(text))
+                    rivals.append((told(path), path, drawn[texts.index(text)].finished))
+                before += texts.count(text) / len(texts)
+        rivals = sorted(rivals, key=lambda rival: -rival[0])[:beams]
+        ahead += [(path, reward if end else -math.inf, end) for reward, path, end in rivals]
+        nodes = sorted(ahead, key=lambda node: -node[1])[:beams]
+    return [tuple(s.text for s in steps) for steps, _, _ in nodes]
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 5])
+@pytest.mark.parametrize(("width", "top_p"), [(3, 0.8), (7, 0.5), (7, 1.0), (5, 0.6)])
+def test_whole_solutions_stay_as_in_the_released_loop(beams: int, width: int, top_p: float) -> None:
+    flow = search["saffron"].take(
+        {"problem": PROBLEMS[0], "key": KEY}, beams=beams, width=width, top_p=top_p, max_steps=4
+    )
+    found = find(flow, Uneven(), Told(), Reads())
+    slow = published_saffron(beams, width, top_p)
+    assert [tuple(s.text for s in t.steps) for t in found.tree.trajectories()] == slow
+    assert [s.text for s in found.trajectory.steps] == list(slow[0])  # type: ignore[union-attr]
+
+
 # OmegaPRM's reuse
 
 

@@ -11,7 +11,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
-from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
+from stepreward.search.found import ROOT, Found, best, choice, ends
 from stepreward.search.growth import Growth
 
 
@@ -32,9 +32,10 @@ def nucleus(counts: Sequence[int], top_p: float) -> list[int]:
 @search.method(
     "saffron",
     paper="arXiv:2506.06444",
-    equation="conservative exploration and the shared prefix cache",
+    equation="conservative exploration and the shared prefix cache, as in the released saffron.py",
     note="over steps instead of tokens: a step's share of equal samples stands for its probability, and one batch of "
-    "scores on shared prefixes for the multifurcation model, which names the rewards of all next tokens at once",
+    "scores on shared prefixes for the multifurcation model, which names the rewards of all next tokens at once. No "
+    "least length of a solution; what its model has not learned of (the unseen tokens) is here what has no score",
 )
 def conservative_search(
     problem: Problem,
@@ -49,12 +50,13 @@ def conservative_search(
 ) -> Flow[Found]:
     """Beam search among steps that the policy takes often: scores that err cannot lead where it hardly goes.
 
-    With `top_p=1` it is `beam`.
+    Whole solutions compete with each other alone: one stays until `beams` better ones are found, and the places left
+    go to the best new prefixes. With `top_p=1` and solutions of one length it is `beam`.
 
     Args:
         problem: what to solve.
         key: randomness.
-        beams: candidates kept after each step.
+        beams: candidates kept after each step, whole solutions among them.
         width: samples of each; the first step draws `beams * width`.
         top_p: share of the samples of a candidate that its most frequent next steps must reach; others are dropped.
         max_steps: most steps of a solution.
@@ -73,6 +75,8 @@ def conservative_search(
         usual = [[some[i] for i in nucleus([c.count for c in some], top_p)] for some in grown if some]
         if not usual:
             break
-        scored: list[Candidate] = yield from growth.score([*chain.from_iterable(usual)])
-        kept = best([*(c for c in kept if c.finished), *scored], beams)
+        new = best((yield from growth.score([*chain.from_iterable(usual)])), beams)
+        whole = best([c for c in [*kept, *new] if c.finished], beams)
+        # A prefix that reads better than a solution is no solution yet: it takes what places are left.
+        kept = [*whole, *(c for c in new if not c.finished)][:beams]
     return (yield from growth.conclude(ends(kept), select=choice(vote)))
