@@ -77,6 +77,7 @@ PLAN: Mapping[str, Settings] = {
     "fk-difference": _samples, "fk-max": _samples, "fk-sum": _samples, "reward-weighted": _samples,
     "transfer-q": _by_four("n"), "gflownet": _by_four("n"), "adaptive-consistency": _samples,
     "instance-adaptive": _samples, "early-stopping-consistency": _samples, "doubling-consistency": _samples,
+    "ias-of-k": _by_four("beams"), "ias-of-m": _by_four("beams"),
     "greedy": _width, "qlass": _width, "masprm": _by_four("beams"),
     "rest-mcts": _simulations, "alphamath-mcts": _simulations, "masprm-mcts": _simulations,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from stepreward.core import aggregation as aggregation
 from stepreward.core import selection as selection
+from stepreward.search import adaptive_beam as adaptive_beam
 from stepreward.search import ahead as ahead
 from stepreward.search import beam as beam
 from stepreward.search import early as early

@@ -193,7 +193,7 @@ def doubling(problem: Problem, key: Key, *, n: int = 32, start: int = 2, share: 
     equation="Eq. 3, the budget of whole solutions",
     note="the paper reads the chance at the bare question, which has no score here: it is the mean of the first steps' "
     "scores in `least` samples, which count among the budget. Lower quantiles as in the paper come of a scorer "
-    "calibrated by `quantile`. The paper's beams (IAS of K, of M) are not here",
+    "calibrated by `quantile`. The paper's beams are `ias-of-k` and `ias-of-m`",
 )
 def instance_adaptive(
     problem: Problem,
