@@ -85,7 +85,7 @@ class Walk:
 @search.method(
     "rest-mcts",
     paper="arXiv:2406.03816",
-    equation="Algorithm 2, as in the released code's MCTS/mcts.py",
+    equation="MCTS* with greedy roll-outs, as in MCTS/mcts.py of the released code",
     note="the scorer is the value model. No self-critic: an end is where the policy ends, only an end is accepted at "
     "`gate`, and no hints are sampled by. Ties go to the first child; without an accepted end the best whole solution "
     "is chosen, the tree's before those of roll-outs, instead of the best node",
