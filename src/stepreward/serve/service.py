@@ -117,7 +117,7 @@ class Service:
         self.driver = ResidentDriver(Answerers(served.policy, self.scorer, _taking_turns(served, self.scorer), grader))
         if isinstance(served.judge, PolicyJudge):
             judged = served.judge.usage
-            self.metrics.watch("judge_tokens", "Tokens that the judge of pairs generated", lambda: judged.tokens)
+            self.metrics.watch("judge_tokens", "Tokens that the judge of pairs read and wrote", lambda: judged.tokens)
         self.metrics.watch("requests_running", "Requests worked on", lambda: self.admission.running)
         self.metrics.watch("requests_waiting", "Requests that wait for a place", lambda: self.admission.waiting)
         self.metrics.watch("flows_active", "Searches and scorings under way", lambda: self.driver.active)
