@@ -126,12 +126,11 @@ def test_a_policy_that_does_not_say_its_limit_is_asked_for_one_sample_first() ->
 
 
 def test_the_wave_by_hand() -> None:
-    questions = [Propose(PROBLEM, (), KEY)] * 10
-    assert wave(questions, 1000, 0, lambda q: 100) == (10, 100)
-    assert wave(questions, 250, 0, lambda q: 100) == (2, 125)
-    assert wave(questions, 250, 20, lambda q: 100) == (6, 41)
-    assert wave(questions, 250, 80, lambda q: 100) == (2, 125)
-    assert wave(questions, 30, 80, lambda q: None) == (1, 30)
+    assert wave([100] * 10, 1000, 0) == (10, 100)
+    assert wave([100] * 10, 250, 0) == (2, 125)
+    assert wave([100] * 10, 250, 20) == (6, 41)
+    assert wave([100] * 10, 250, 80) == (2, 125)
+    assert wave([30] * 10, 30, 80) == (1, 30)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

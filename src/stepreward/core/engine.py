@@ -54,12 +54,6 @@ class Answerers:
             return "policy", self.policy
         return ("scorer", self.scorer) if isinstance(question, Score) else ("judge", self.judge)
 
-    def longest(self, question: Propose) -> int | None:
-        """Most tokens of a continuation; None where nobody says."""
-        if question.max_tokens is not None:
-            return question.max_tokens
-        return self.policy.max_tokens if isinstance(self.policy, Limited) else None
-
 
 class Engine:
     """Moves flows forward.
@@ -87,6 +81,8 @@ class Engine:
     ) -> None:
         self.answerers, self.log, self.prices, self.clock = answerers, log, prices or Prices(), clock
         self.failed = failed
+        self._most = answerers.policy.max_tokens if isinstance(answerers.policy, Limited) else None
+        """Tokens of a continuation where its question sets no limit; None where the policy does not say."""
         self.bill = bill or Bill()
         self.ready: deque[Running[Any]] = deque()
         self.events: SimpleQueue[Future[list[Any]] | Callable[[], None]] = SimpleQueue()
@@ -302,18 +298,21 @@ class Engine:
             self.ready.append(running)
 
     def _next_parts(self, running: Running[Any], asked: Round) -> list[Part]:
-        rows, cap, policy = len(asked.waiting), None, self.answerers.policy
+        rows, cap, policy = asked.rows, None, self.answerers.policy
         if asked.partial:
             most = running.budget.rollouts
             rows = rows if most is None else min(rows, most - running.rollouts)
-            samples = [asked.questions[slot] for slot, _ in asked.waiting[:rows]]
-            questions = [question for question in samples if isinstance(question, Propose)]
-            left = running.tokens_left(self.prices, expert=any(question.expert for question in questions))
+            left = running.tokens_left(self.prices, expert=any(q.expert for q, _ in asked.samples()))
             if left is not None:
-                rows, cap = wave(questions, left, running.longest, self.answerers.longest)
+                limits = [self._longest(q) or left for q, n in asked.samples() for _ in range(n)]
+                rows, cap = wave(limits[:rows], left, running.longest)
         # What answers one batch after the other takes a question whole: it knows best how to fill its rows.
-        size = policy.batch_size if policy is not None and policy.concurrency > 1 else len(asked.waiting)
-        return asked.take(rows, cap, self.answerers.longest, size)
+        size = policy.batch_size if policy is not None and policy.concurrency > 1 else rows
+        return asked.take(rows, cap, self._longest, size)
+
+    def _longest(self, question: Propose) -> int | None:
+        """Most tokens of a continuation; None where nobody says."""
+        return self._most if question.max_tokens is None else question.max_tokens
 
     def _route(self, running: Running[Any], part: Part, turn: int = 0) -> None:
         question, asked = part.question, running.round

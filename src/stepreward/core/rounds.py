@@ -6,15 +6,13 @@ failing, is not paid by the others.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 from stepreward.core.flows import Continuation, Propose, Question
 
-Row = tuple[int, int]
-"""A sample of a round: position of its question, and its number in the answer."""
 Longest = Callable[[Propose], int | None]
 """Most tokens of a continuation; None where the policy does not say."""
 
@@ -40,10 +38,10 @@ class Round:
         self.answers: list[Any] = [[None] * q.n if isinstance(q, Propose) else None for q in questions]
         self.under_way = 0
         """Parts that were asked and not answered."""
-        self.waiting: list[Row] = [
-            (slot, i) for slot, q in enumerate(questions) if isinstance(q, Propose) for i in range(q.n)
-        ]
-        """Samples that nobody was asked for yet."""
+        self.waiting: deque[tuple[int, int]] = deque(
+            (slot, 0) for slot, q in enumerate(questions) if isinstance(q, Propose) and q.n
+        )
+        """Questions with samples that nobody was asked for yet, and the number of the first of those."""
         self.refused = ""
         """The limit of the flow's budget that ended the round early; "" while none did."""
         self.fault: Exception | None = None
@@ -59,17 +57,34 @@ class Round:
         """Whether nothing is open any more."""
         return not (self.under_way or self.waiting)
 
+    @property
+    def rows(self) -> int:
+        """Samples that nobody was asked for yet."""
+        return sum(n for _, n in self.samples())
+
+    def samples(self) -> Iterator[tuple[Propose, int]]:
+        """The questions with samples that wait, and how many of each."""
+        for slot, first in self.waiting:
+            question = self.questions[slot]
+            assert isinstance(question, Propose)
+            yield question, question.n - first
+
     def plain(self) -> Iterator[Part]:
         """The questions that are no `Propose`."""
         return (Part(slot, q) for slot, q in enumerate(self.questions) if not isinstance(q, Propose))
 
     def take(self, rows: int, cap: int | None, longest: Longest, size: int) -> list[Part]:
         """The next samples, in parts of at most `size`, each sample at most `cap` tokens long."""
-        taken, self.waiting = self.waiting[:rows], self.waiting[rows:]
-        parts = []
-        for slot, own in groupby(taken, key=lambda row: row[0]):
-            numbers = [number for _, number in own]
-            parts += [self._part(slot, numbers[at : at + size], cap, longest) for at in range(0, len(numbers), size)]
+        parts: list[Part] = []
+        while rows and self.waiting:
+            slot, first = self.waiting.popleft()
+            question = self.questions[slot]
+            assert isinstance(question, Propose)
+            n = min(rows, size, question.n - first)
+            parts.append(_part(slot, question, first, n, cap, longest))
+            rows -= n
+            if first + n < question.n:
+                self.waiting.appendleft((slot, first + n))
         return parts
 
     def receive(self, part: Part, answer: Any) -> None:
@@ -86,33 +101,30 @@ class Round:
             for q, answer in zip(self.questions, self.answers, strict=True)
         ]
 
-    def _part(self, slot: int, numbers: Sequence[int], cap: int | None, longest: Longest) -> Part:
-        question = self.questions[slot]
-        assert isinstance(question, Propose)
-        most, n, first = longest(question), len(numbers), question.first + numbers[0]
-        capped = cap is not None and (most is None or cap < most)
-        if (n, first) == (question.n, question.first) and not capped:
-            return Part(slot, question)
-        own = replace(question, n=n, first=first, max_tokens=cap if capped else question.max_tokens)
-        return Part(slot, own, numbers[0], capped)
+
+def _part(slot: int, question: Propose, first: int, n: int, cap: int | None, longest: Longest) -> Part:
+    most = None if cap is None else longest(question)
+    capped = cap is not None and (most is None or cap < most)
+    if n == question.n and not capped:
+        return Part(slot, question)
+    own = replace(question, n=n, first=question.first + first, max_tokens=cap if capped else question.max_tokens)
+    return Part(slot, own, first, capped)
 
 
-def wave(questions: Sequence[Propose], left: int, seen: int, longest: Longest) -> tuple[int, int]:
+def wave(limits: Sequence[int], left: int, seen: int) -> tuple[int, int]:
     """How many of these samples to ask for at once, and the tokens of each, so that all together stay within `left`.
 
-    A sample may need its question's limit, or twice the longest that the flow has got yet, whichever is less: so many
-    are asked for as then fit, and they share what is left. At least one, which may have it all. It depends on what
-    the flow got in its earlier waves alone, so that a run repeats.
+    A sample may need its limit, or twice the longest that the flow has got yet, whichever is less: so many are asked
+    for as then fit, and they share what is left. At least one, which may have it all. It depends on what the flow got
+    in its earlier waves alone, so that a run repeats.
 
     Args:
-        questions: of each sample that waits, at least one.
+        limits: most tokens of each sample that waits, at least one of them.
         left: tokens that may be spent, at least 1.
         seen: tokens of the longest answer so far; 0 where there is none.
-        longest: most tokens of a continuation.
     """
-    limits = [longest(question) or left for question in questions]
     need = max(limits) if seen == 0 else min(max(limits), 2 * seen)
-    rows = max(1, min(len(questions), left // need))
+    rows = max(1, min(len(limits), left // need))
     return rows, left // rows
 
 
