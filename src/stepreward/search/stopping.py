@@ -53,26 +53,6 @@ def samples_for(success: float, *, confidence: float = 0.99) -> int:
     return max(1, math.ceil(math.log(1 - confidence) / math.log(1 - p) - 1e-9))
 
 
-def samples_to_reach(below: float, *, quantile: float = 0.1) -> int:
-    """Samples whose best exceeds a score that one exceeds with chance 1 - `below`, but for a chance of `quantile`.
-
-        N = ceil( ln quantile / ln F(s) ),    for F(s)^N is the chance that none of N exceeds s
-
-    The closed form of OptScale's search over N (arXiv:2506.22376).
-
-    Args:
-        below: F(s), the chance that one sample's score is at most s, in [0, 1].
-        quantile: in (0, 1).
-
-    Raises:
-        ValueError: `quantile` is not in (0, 1).
-    """
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile must be in (0, 1), got {quantile}")
-    f = min(max(below, 1e-12), 1 - 1e-9)
-    return max(1, math.ceil(math.log(quantile) / math.log(f) - 1e-9))
-
-
 def _votes(answers: Sequence[str | None]) -> list[int]:
     """Votes of the answers, most first; missing ones do not vote."""
     counted = Counter(answer for answer in answers if answer is not None)
