@@ -181,7 +181,7 @@ def main() -> dict[str, Any]:
     beams = searched(policy, problems)
     model = StepRewardModel(fresh_backbone(tokenizer, hidden=HIDDEN, layers=LAYERS), tokenizer, EncoderRecord())
     packing = DiscriminativeScorer(model, row_tokens=ROW, batch_tokens=BATCH)
-    growing = DiscriminativeScorer(model, row_tokens=ROW, batch_tokens=BATCH, cache_tokens=1 << 20)
+    growing = DiscriminativeScorer(model, row_tokens=ROW, batch_tokens=BATCH, cache_bytes="2GiB")
 
     def scoring(scorer: DiscriminativeScorer, calls: list[list[Score]]) -> dict[str, float]:
         return compare(lambda: padded_scoring(model, calls), lambda: shared_scoring(scorer, calls))

@@ -128,7 +128,7 @@ def ours(method: Callable[..., Flow[Found]], **settings: int) -> Way:
     """A search of the library, all problems together."""
 
     def way(world: World) -> Run:
-        scorer = DiscriminativeScorer(world.model, batch_tokens=BATCH, cache_tokens=1 << 20)
+        scorer = DiscriminativeScorer(world.model, batch_tokens=BATCH, cache_bytes="2GiB")
         driver = Driver(policy=world.policy, scorer=scorer, grader=GRADER)
         flows = (method(problem, world.key.fold(problem.id), **settings) for problem in world.problems)
         finished = sorted(driver.run(flows), key=lambda one: one.index)

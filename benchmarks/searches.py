@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "runs" / "demo" / "model"
 PAGE = ROOT / "docs" / "results" / "search.md"
 PROBLEMS, BUDGETS = 200, (4, 8, 16)
-CACHE_TOKENS = 1 << 18
+CACHE = "1GiB"
 AGGREGATE = "min"
 """Of all searches that have a total: what is compared is searches, not totals."""
 SETTINGS = {"early-rejection": {"tokens": 4}, "ets": {"coverage": 0.0}}
@@ -116,7 +116,7 @@ def main(problems: int, budgets: tuple[int, ...], methods: tuple[str, ...], out:
 
     return compare(
         list(generate("held_out", problems)), out, policy=LocalPolicy.load("builtin:arithmetic", device="cpu"),
-        scorer=DiscriminativeScorer.load(MODEL, cache_tokens=CACHE_TOKENS), grader=ArithmeticGrader(), methods=methods,
+        scorer=DiscriminativeScorer.load(MODEL, cache_bytes=CACHE), grader=ArithmeticGrader(), methods=methods,
         budgets=budgets, aggregate=AGGREGATE, settings=SETTINGS, on_progress=tell,
     )  # fmt: skip
 
