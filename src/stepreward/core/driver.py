@@ -34,6 +34,13 @@ class Finished(Generic[T]):
     """From its first question to its end; flows run side by side, so these overlap."""
     stopped: str = ""
     """The limit of its budget that refused a question or cut an answer, such as `seconds`; "" where none did."""
+    given_tokens: int = 0
+    """Generated tokens that it was given, whoever paid for them; more than on its bill where answers were shared."""
+
+
+def finished(running: Running[T], now: float) -> Finished[T]:
+    """The end of a flow that has just returned."""
+    return Finished(running.index, running.result, running.bill, now - running.started, running.stopped, running.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +131,7 @@ class Driver:
                     running = engine.ready.popleft()
                     if engine.advance(running) and not running.dropped:
                         active -= 1
-                        seconds = self.clock() - running.started
-                        yield Finished(running.index, running.result, running.bill, seconds, running.stopped)
+                        yield finished(running, self.clock())
                 elif active < self.window and engine.hungry and (new := next(source, None)):
                     active += 1
                     index, flow = new

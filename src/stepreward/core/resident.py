@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from stepreward.core.driver import Finished
+from stepreward.core.driver import Finished, finished
 from stepreward.core.engine import Answerers, Engine
 from stepreward.core.errors import SteprewardError
 from stepreward.core.flows import Bill, Budget, Flow, Prices
@@ -125,8 +125,7 @@ class ResidentDriver:
     def _finished(self, running: Running[Any]) -> None:
         future = self._futures.pop(running, None)
         if future is not None and future.set_running_or_notify_cancel():
-            seconds = self._engine.clock() - running.started
-            future.set_result(Finished(running.index, running.result, running.bill, seconds, running.stopped))
+            future.set_result(finished(running, self._engine.clock()))
 
     def _failed(self, running: Running[Any], error: Exception) -> None:
         future = self._futures.pop(running, None)

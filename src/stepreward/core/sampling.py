@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
-from stepreward.core.errors import BudgetExhausted, Unanswered
 from stepreward.core.flows import Continuation, Flow, Propose, Question
+from stepreward.core.translated import Tell, translated
 from stepreward.core.types import Step
 
 T = TypeVar("T")
@@ -29,31 +28,25 @@ def shaped(
         max_tokens: of a whole answer; None is no limit.
     """
     length: dict[tuple[object, ...], float] = {}
-    move: Callable[[], Sequence[Question]] = partial(next, flow)
-    try:
-        while True:
-            try:
-                questions = move()
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            asked = [_sampled(q, temperature, top_p) for q in questions]
-            limits = [_left(q, length, max_tokens) for q in asked]
-            open_ = [
-                replace(q, max_tokens=_least(q.max_tokens, left)) if isinstance(q, Propose) else q
-                for q, left in zip(asked, limits, strict=True)
-                if left is None or left > 0
-            ]
-            try:
-                answers = _whole(asked, limits, (yield open_) if open_ else ())
-                move = partial(flow.send, answers)
-            except (BudgetExhausted, Unanswered) as error:
-                answers = error.answers = _whole(asked, limits, error.answers) if error.answers else []
-                move = partial(flow.throw, error)
-            if max_tokens is not None and answers:
+
+    def ask(questions: Sequence[Question]) -> tuple[Sequence[Question], Tell]:
+        asked = [_sampled(q, temperature, top_p) for q in questions]
+        limits = [_left(q, length, max_tokens) for q in asked]
+
+        def tell(answered: Sequence[Any]) -> list[Any]:
+            answers = _whole(asked, limits, answered)
+            if max_tokens is not None:
                 _measure(length, asked, answers)
-    finally:
-        flow.close()
+            return answers
+
+        open_ = [
+            replace(q, max_tokens=_least(q.max_tokens, left)) if isinstance(q, Propose) else q
+            for q, left in zip(asked, limits, strict=True)
+            if left is None or left > 0
+        ]
+        return open_, tell
+
+    return translated(flow, ask)
 
 
 def _whole(asked: Sequence[Question], limits: Sequence[int | None], answered: Sequence[Any]) -> list[Any]:

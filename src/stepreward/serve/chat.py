@@ -28,7 +28,6 @@ from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too
 from stepreward.serve.planning import Plan, plan
 from stepreward.serve.service import Service, left, tell, unless_left
 from stepreward.serve.shapes import ChatRequest
-from stepreward.serve.tally import Given, tallied
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -80,7 +79,6 @@ class Job:
     def __init__(self, service: Service, body: ChatRequest, made: Plan) -> None:
         self.service, self.body, self.plan = service, body, made
         self.deadline = service.deadline(body.stepreward.deadline)
-        self.given = Given()
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
 
     async def run(self) -> Finished[Found]:
@@ -101,7 +99,6 @@ class Job:
         flow = ending_before(flow, stop) if stop else flow
         limit = body.max_completion_tokens or body.max_tokens
         flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
-        flow = tallied(flow, self.given)
         finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
         if finished.result.chosen < 0:
             raise await self._empty(problem, finished.stopped)
@@ -164,7 +161,7 @@ class Job:
         return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
 
     def _summary(self, finished: Finished[Found]) -> dict[str, Any]:
-        shared = self.given.shared(finished.bill)
+        shared = max(0, finished.given_tokens - finished.bill.generated_tokens)
         return {
             "method": self.plan.method.name,
             "settings": {**self.plan.method.settings, **self.plan.settings},

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
-from stepreward.core.errors import SteprewardError
 from stepreward.core.flows import Continuation, Flow, Propose, Question
 from stepreward.core.tool_calls import calls_of
+from stepreward.core.translated import translated
 from stepreward.core.types import Step
 
 T = TypeVar("T")
@@ -24,24 +23,7 @@ def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
         flow: not started.
         stop: the texts, none of which is empty.
     """
-    move: Callable[[], Sequence[Question]] = partial(next, flow)
-    try:
-        while True:
-            try:
-                questions = move()
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            try:
-                answers = _ended(questions, (yield questions), stop)
-                move = partial(flow.send, answers)
-            except SteprewardError as error:
-                # The end of a budget may bring what there was by then.
-                if getattr(error, "answers", None):
-                    error.answers = _ended(questions, error.answers, stop)  # type: ignore[attr-defined]
-                move = partial(flow.throw, error)
-    finally:
-        flow.close()
+    return translated(flow, lambda questions: (questions, lambda answers: _ended(questions, answers, stop)))
 
 
 def _ended(questions: Sequence[Question], answers: Iterable[Any], stop: Sequence[str]) -> list[Any]:
