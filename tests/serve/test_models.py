@@ -15,7 +15,7 @@ import pytest
 from stepreward.core.catalog import search
 from stepreward.core.flows import Compare, Continuation, Judged
 from stepreward.score.pairwise import ScorerJudge
-from stepreward.serve.abilities import needs
+from stepreward.search.needs import needs
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, LastDigit, SaysAll, serving

@@ -45,14 +45,7 @@ from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
 from stepreward.score.pairwise import PolicyJudge
-
-_WITHOUT_SCORES = (
-    "majority", "adaptive-consistency", "early-stopping-consistency", "doubling-consistency", "self-prm",
-    "self-certainty", "knockout", "elo",
-)  # fmt: skip
-"""Searches that ask no reward model."""
-_JUDGED = ("knockout", "elo")
-"""Searches that compare solutions in pairs."""
+from stepreward.search.needs import needs
 
 
 def search(
@@ -129,12 +122,13 @@ def search(
     """
     chosen, reader = searches[method], grader_by_name(grader)
     recipe = recipe_of(like, record, calibrator, answers, dtype, needed=bool(model))
-    if not model and (compare or method not in _WITHOUT_SCORES):
+    asked = frozenset({"scorer"}) if compare else needs(method)
+    if not model and "scorer" in asked:
         what = "a comparison" if compare else method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
-    _check_judge(judge, "--compare" if compare else method)
-    if method == "self-certainty" and policy.startswith(("http://", "https://", VLLM)):
-        what = "self-certainty needs the whole distribution of each token, which servers and engines do not tell"
+    _check_judge(judge, "--compare" if compare else method, needed="judge" in asked)
+    if "self_certainty" in asked and policy.startswith(("http://", "https://", VLLM)):
+        what = f"{method} needs the whole distribution of each token, which servers and engines do not tell"
         raise InputError(what, remedy="take a policy on this machine, a folder or hub name, or --method self-prm")
     if max_money is not None and not price_generated + price_scored + (price_expert or 0):
         raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
@@ -214,11 +208,11 @@ def _tell(
         raise typer.Exit(1)
 
 
-def _check_judge(judge: str, search: str) -> None:
+def _check_judge(judge: str, search: str, *, needed: bool) -> None:
     """Refuses a search in pairs without a judge, and a judge whom nobody asks."""
-    if judge and search not in _JUDGED:
-        raise InputError(f"{search} asks no judge", remedy=f"drop --judge, or take --method {' or '.join(_JUDGED)}")
-    if search in _JUDGED and not judge:
+    if judge and not needed:
+        raise InputError(f"{search} asks no judge", remedy="drop --judge, or take --method knockout or elo")
+    if needed and not judge:
         remedy = f"pass --judge POLICY, or --judge {OWN_SCORE} with --model"
         raise InputError(f"{search} needs a judge, who compares solutions", remedy=remedy)
 

@@ -28,7 +28,8 @@ from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
 from stepreward.core.settings import read_settings
-from stepreward.serve.abilities import needs, parts_of
+from stepreward.search.needs import needs
+from stepreward.serve.abilities import parts_of
 from stepreward.serve.app import build
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
