@@ -24,6 +24,7 @@ from stepreward.core.resident import ResidentDriver
 from stepreward.core.rounds import wave
 from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
+from stepreward.search.sampling import majority_vote
 
 PROBLEM = Problem("p", "q")
 KEY = Key.seed(0)
@@ -250,6 +251,43 @@ def test_a_sample_that_fails_leaves_the_others_to_a_flow_that_can_use_them() -> 
     assert isinstance(whole, Failed)
     assert "status 500" in str(whole.error)
     assert isinstance(alone, Finished)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_parts_go_on_from_the_number_that_the_question_begins_with(concurrency: int) -> None:
+    def flow() -> Flow[list[str]]:
+        (made,) = yield [Propose(PROBLEM, (), KEY, n=5, first=7, partial=True)]
+        return [c.steps[0].text for c in made]
+
+    policy = Lengths([2], batch_size=2, concurrency=concurrency, most=4)
+    driver = Driver(policy=policy, budget=Budget(tokens=16))
+    assert next(driver.run([flow()])).result == [f"{i}:2" for i in range(7, 12)]
+    assert len(policy.asked) > 1
+
+
+def test_of_two_limits_the_nearer_one_holds() -> None:
+    for tokens, money in ((30, 1e-3), (1000, 3e-5)):
+        one = spend(Lengths([10]), Budget(tokens=tokens, money=money), sample(20), prices=Prices(generated=1.0))
+        assert one.bill.generated_tokens == 30
+
+
+def test_a_search_votes_over_the_samples_that_did_not_fail() -> None:
+    class Text:
+        name = "text"
+
+        def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
+            return float("nan")
+
+        def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
+            return steps[-1].text
+
+    def searched(n: int) -> Finished[Any] | Failed:
+        driver = Driver(policy=FailsOne([5], batch_size=1, concurrency=4), grader=Text())
+        return next(driver.outcomes([majority_vote(PROBLEM, KEY, n=n)]))
+
+    found = searched(4)
+    assert isinstance(found, Finished)
+    assert sorted(filter(None, found.result.answers)) == ["0:5", "2:5", "3:5"]
 
 
 class FailsOne(Lengths):

@@ -377,12 +377,13 @@ def test_eager_attention_gives_the_same_solutions() -> None:
 # What nobody waits for ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("rows", [4, 16])
 def test_samples_that_are_not_wanted_any_more_are_left_and_the_others_are_what_they_are(
-    monkeypatch: pytest.MonkeyPatch,
+    rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second question is given up after some tokens; the first and third get what they get without it."""
     monkeypatch.setattr("stepreward.policies.decode._GLANCE", 0.0)
-    made = policy(batch_size=4)
+    made = policy(batch_size=rows)
     asked = [ask(PROBLEMS[i], n=3) for i in range(3)]
     looks = itertools.count()
     first, second, third = made.propose_while(lambda i: i != 1 or next(looks) < 7, asked)
@@ -393,6 +394,8 @@ def test_samples_that_are_not_wanted_any_more_are_left_and_the_others_are_what_t
         assert ids_of(full)[: len(ids_of(left))] == ids_of(left)
         assert left.interrupted == (left != full)
     assert any(a.interrupted for a in second)
+    if rows > 9:
+        assert any(0 < a.n_tokens <= 7 for a in second if a.interrupted), "all were under way, a token a look"
     assert sum(a.n_tokens for a in second) < sum(a.n_tokens for a in whole[1])
 
 
