@@ -17,16 +17,14 @@ from stepreward.core.types import Problem, Step
 from stepreward.search.found import Found
 from stepreward.search.mcts import SearchTree, puct, puct_search, uct, uct_search
 from stepreward.tasks.enumerable import EnumerableWorld
+from tests.search.worlds import Blurred
 
 WORLD = EnumerableWorld(5, 3, seed=4)
 PROBLEMS = WORLD.problems(8)
 KEY = Key.seed(0)
 
 
-def value(problem: Problem, steps: Sequence[Step]) -> float:
-    """A noisy word on the chance of success: the exact one would leave nothing to search for."""
-    noise = int("".join(str(int(s.text)) for s in steps) or "0", 3) * 2654435761 % 997 / 997
-    return 0.6 * WORLD.value(problem, steps) + 0.4 * noise
+value = Blurred(WORLD, 0.4).value
 
 
 class Choices:
@@ -50,16 +48,8 @@ class Choices:
         return Continuation(made, finished, len(made))
 
 
-class Noisy:
-    name, batch_size = "noisy", 64
-
-    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
-        rows = [[value(q.problem, q.steps[: t + 1]) for t in range(len(q.steps))] for q in questions]
-        return [Scored(np.array(row), len(row), len(row)) for row in rows]
-
-
 def find(flow: Flow[Found], policy: Any = None) -> Found:
-    return next(Driver(policy=policy or Choices(), scorer=Noisy(), grader=WORLD).run([flow])).result
+    return next(Driver(policy=policy or Choices(), scorer=Blurred(WORLD, 0.4), grader=WORLD).run([flow])).result
 
 
 @dataclass

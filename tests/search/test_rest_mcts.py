@@ -17,50 +17,20 @@ from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.search.found import Found
 from stepreward.tasks.enumerable import EnumerableWorld
+from tests.search.worlds import Blurred, Wheel
 
 WORLD = EnumerableWorld(5, 3, seed=4)
 PROBLEMS = WORLD.problems(6)
 KEY = Key.seed(0)
 
 
-def value(problem: Problem, steps: Sequence[Step]) -> float:
-    """A noisy word on the chance of success: the exact one would leave nothing to search for."""
-    noise = int("".join(s.text.strip() for s in steps) or "0", 3) * 2654435761 % 997 / 997
-    return 0.6 * WORLD.value(problem, steps) + 0.4 * noise
-
-
-def option(problem: Problem, prefix: Sequence[Step], i: int) -> tuple[Step, bool]:
-    """Sample i of a prefix: choice (i + depth), whatever the key."""
-    step, _, finished = WORLD.next_steps(problem, prefix)[(i + len(prefix)) % 3]
-    return step, finished
-
-
-class Choices:
-    name, batch_size, concurrency = "choices", 64, 1
-
-    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        return [[self._one(q, q.first + i) for i in range(q.n)] for q in questions]
-
-    def _one(self, question: Propose, i: int) -> Continuation:
-        made: tuple[Step, ...] = ()
-        finished = False
-        while not finished and (not made or question.until == "end"):
-            step, finished = option(question.problem, (*question.prefix, *made), i)
-            made += (step,)
-        return Continuation(made, finished, len(made))
-
-
-class Noisy:
-    name, batch_size = "noisy", 64
-
-    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
-        rows = [[value(q.problem, q.steps[: t + 1]) for t in range(len(q.steps))] for q in questions]
-        return [Scored(np.array(row), len(row), len(row)) for row in rows]
+SCORER, POLICY = Blurred(WORLD, 0.4), Wheel(WORLD)
+value, option = SCORER.value, POLICY.step
 
 
 def find(problem: Problem, **how: Any) -> Found:
     flow = search["rest-mcts"].take({"problem": problem, "key": KEY}, **how)
-    return next(Driver(policy=Choices(), scorer=Noisy(), grader=WORLD).run([flow])).result
+    return next(Driver(policy=POLICY, scorer=SCORER, grader=WORLD).run([flow])).result
 
 
 Name = tuple[str, ...]

@@ -25,53 +25,14 @@ from stepreward.search.nucleus import nucleus
 from stepreward.search.reuse import Pool
 from stepreward.search.utility import utility, worth_growing
 from stepreward.tasks.enumerable import EnumerableWorld
+from tests.search.worlds import Blurred, Wheel
 
 WORLD = EnumerableWorld(4, 3, seed=3)
 PROBLEMS = WORLD.problems(6)
 KEY = Key.seed(0)
 
 
-def value(problem: Problem, steps: Sequence[Step]) -> float:
-    """The chance of success, blurred by a hash: nothing is as good as it looks."""
-    noise = int("".join(s.text.strip() for s in steps) or "0", 3) * 2654435761 % 997 / 997
-    return 0.7 * WORLD.value(problem, steps) + 0.3 * noise
-
-
-class Valued:
-    """Scores by `value`; remembers what was asked."""
-
-    name, batch_size = "valued", 64
-
-    def __init__(self) -> None:
-        self.asked: list[Score] = []
-
-    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
-        self.asked += questions
-        rows = [[value(q.problem, q.steps[: t + 1]) for t in range(len(q.steps))] for q in questions]
-        return [Scored(np.array(row), len(row), len(row)) for row in rows]
-
-
-class Wheel:
-    """Sample i of a prefix takes choice (i + depth) at every step, whatever the key."""
-
-    name, batch_size, concurrency = "wheel", 64, 1
-
-    def __init__(self) -> None:
-        self.asked: list[Propose] = []
-
-    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        self.asked += questions
-        return [[wheel(q.problem, q.prefix, q.first + i, q.until) for i in range(q.n)] for q in questions]
-
-
-def wheel(problem: Problem, prefix: Sequence[Step], i: int, until: str = "end") -> Continuation:
-    made: tuple[Step, ...] = ()
-    finished = False
-    while not finished and (not made or until == "end"):
-        at = len(prefix) + len(made)
-        step, _, finished = WORLD.next_steps(problem, (*prefix, *made))[(i + at) % 3]
-        made += (step,)
-    return Continuation(made, finished, len(made))
+value, wheel = Blurred(WORLD, 0.3).value, Wheel(WORLD).sample
 
 
 class Reads:
@@ -87,7 +48,9 @@ class Reads:
 
 
 def find(flow: Flow[Found], policy: Any = None, scorer: Any = None, grader: Any = WORLD) -> Found:
-    return next(Driver(policy=policy or Wheel(), scorer=scorer or Valued(), grader=grader).run([flow])).result
+    return next(
+        Driver(policy=policy or Wheel(WORLD), scorer=scorer or Blurred(WORLD, 0.3), grader=grader).run([flow])
+    ).result
 
 
 def run(name: str, problem: Problem, **how: Any) -> Found:
@@ -254,7 +217,7 @@ def test_in_the_whole_nucleus_it_is_beam_search_and_else_less_is_scored() -> Non
         first, second = run("saffron", problem, **both, top_p=1.0), run("beam", problem, **both)
         assert [s.text for s in first.trajectory.steps] == [s.text for s in second.trajectory.steps]  # type: ignore[union-attr]
     for top_p in (1.0, 0.5):
-        scorer = Valued()
+        scorer = Blurred(WORLD, 0.3)
         flow = search["saffron"].take({"problem": PROBLEMS[0], "key": KEY}, beams=2, width=6, top_p=top_p)
         find(flow, TabularPolicy(WORLD.next_steps), scorer)
         asked[top_p] = len(scorer.asked)
@@ -417,7 +380,7 @@ def test_of_equal_candidates_as_many_as_pay(n: int, p: float, cost: float) -> No
 
 
 def test_for_nothing_all_are_grown_and_for_too_much_one() -> None:
-    class Sure(Valued):
+    class Sure(Blurred):
         def score_many(self, questions: Sequence[Score]) -> list[Scored]:
             return [Scored(np.full(len(q.steps), 0.6), 1, 1) for q in questions]
 
