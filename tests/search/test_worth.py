@@ -386,7 +386,7 @@ def test_for_nothing_all_are_grown_and_for_too_much_one() -> None:
 
     for cost, least, most in ((0.0, 2, 6), (10.0, 1, 1)):
         flow = search["zip-rc"].take({"problem": PROBLEMS[0], "key": KEY}, n=6, cost=cost)
-        found = find(flow, TabularPolicy(WORLD.next_steps), Sure())
+        found = find(flow, TabularPolicy(WORLD.next_steps), Sure(WORLD, 0.0))
         ended = [t for t in found.tree.trajectories() if t.terminal]
         assert least <= len(ended) <= most
         assert found.answer is not None

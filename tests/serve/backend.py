@@ -30,7 +30,6 @@ class Backend:
         self.bodies: list[dict[str, Any]] = []
         """Of requests with tools."""
         self.asked = 0
-        self.left = 0
         self.tasks: set[asyncio.Task[Any]] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,7 +40,7 @@ class Backend:
             while await self._one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
-            self.left += 1
+            pass
         finally:
             self.tasks.discard(task)
             writer.close()
@@ -83,6 +82,7 @@ class Backend:
                 return
             digit = body["seed"] // 7 % 10
             _event(writer, {"choices": [{"delta": {"content": f"{digit}{line}\n"}, "finish_reason": None}]})
+            await writer.drain()  # a client that has read enough is gone: asyncio warns of each further write
         _event(writer, {"choices": [{"delta": {}, "finish_reason": "stop"}]})
         _event(writer, {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2 * LINES}})
         _chunk(writer, b"data: [DONE]\n\n")
