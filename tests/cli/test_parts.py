@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,16 +61,33 @@ def test_methods_lists_the_whole_registry() -> None:
 def test_doctor_finds_everything_here() -> None:
     found = {row["what"]: row for row in json.loads(invoke("doctor --json"))}
     assert {"python", "torch", "device", "folder", "built-in policy"} <= set(found)
-    assert all(row["good"] for row in found.values())
+    assert {name for name, row in found.items() if not row["good"]} <= {"vllm"}
     assert found["numpy"]["says"] == np.__version__
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    asked = {extra: {re.split(r"[^\w-]", one)[0] for one in rows} for extra, rows in listed(project).items()}
+    assert set(doctor.packages()) == set().union(*asked.values()) - {"stepreward"}
+    assert {name for name, extra in doctor.packages().items() if not extra} == asked[""]
+    assert all(name in asked[extra] for name, extra in doctor.packages().items())
+
+
+def listed(project: dict[str, Any]) -> dict[str, list[str]]:
+    """What users' extras ask for; "" is what nothing works without."""
+    extras = {name: rows for name, rows in project["optional-dependencies"].items() if name not in ("all", "dev")}
+    return {**extras, "": project["dependencies"]}
 
 
 def test_doctor_says_what_to_do_about_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PACKAGES", {"no_such_package": "models"})
+    monkeypatch.setattr(doctor, "packages", lambda: {"no-such-package": "models"})
     done = CliRunner().invoke(app, ["doctor", "--json"])
-    assert done.exit_code == 1
     (missing,) = (row for row in json.loads(done.stdout) if not row["good"])
     assert missing["says"] == "not installed; pip install 'stepreward[models]'"
+    # A base installation works; only what nothing works without is an error.
+    assert done.exit_code == 0
+    assert "pip install 'stepreward[models]'" in CliRunner().invoke(app, ["doctor"]).stdout
+    monkeypatch.setattr(doctor, "packages", lambda: {"no-such-package": ""})
+    done = CliRunner().invoke(app, ["doctor"])
+    assert "no  no-such-package   not installed; pip install 'no-such-package'" in done.stdout
+    assert done.exit_code == 1
 
 
 @pytest.mark.parametrize(

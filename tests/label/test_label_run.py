@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from label_world import World
 
-from stepreward.core.errors import InputError, StoreError, UnknownNameError
+from stepreward.core.errors import InputError, PolicyError, StoreError, UnknownNameError
 from stepreward.core.flows import Budget, Continuation, Policy, Propose
 from stepreward.core.keys import Key
 from stepreward.core.store import write_labels
@@ -37,7 +38,9 @@ def trajectories(n: int, length: int = 6) -> list[Trajectory]:
 
 
 def run(items: Iterable[Item], folder: Path, plan: LabelPlan = PLAN, policy: Policy | None = None) -> int:
-    return label_many(items, folder, plan, policy=policy or WORLD.policy(), grader=WORLD).proposals
+    bill, failed = label_many(items, folder, plan, policy=policy or WORLD.policy(), grader=WORLD)
+    assert not failed
+    return bill.proposals
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -99,14 +102,52 @@ def test_shard_size_and_batching_do_not_change_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batches", [1, 3, 5])
 def test_a_run_that_broke_resumes_and_pays_nothing_twice(tmp_path: Path, batches: int) -> None:
     whole = run(trajectories(10), tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        run(trajectories(10), tmp_path / "broken", policy=Dying(batches))
+    with suppress(ConnectionError):
+        _, failed = label_many(trajectories(10), tmp_path / "broken", PLAN, policy=Dying(batches), grader=WORLD)
+        assert {str(error) for _, error in failed} == {"gone"}
     answers = (tmp_path / "broken" / "answers.jsonl").read_text().splitlines()
     # The first line is the version of the log.
     paid = sum(len(json.loads(line)["continuations"]) for line in answers[1:])
     assert 0 < paid < whole
     assert run(trajectories(10), tmp_path / "broken") == whole - paid
     assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
+
+
+class Refusing(TabularPolicy):
+    """Cannot go on with some problems, as a server where a prompt is too long."""
+
+    def __init__(self, refused: set[str]) -> None:
+        super().__init__(WORLD.choices, WORLD.policy().name)
+        self.refused = refused
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        if any(question.problem.id in self.refused for question in questions):
+            raise PolicyError("the prompt is too long")
+        return super().propose(questions)
+
+
+def test_an_item_that_fails_costs_no_other_its_labels(tmp_path: Path) -> None:
+    items = trajectories(10)
+    whole = run(items, tmp_path / "whole")
+
+    def tried(refused: set[str], skip: bool = False) -> tuple[int, list[tuple[str, str]]]:
+        bill, failed = label_many(
+            items, tmp_path / "own", PLAN, policy=Refusing(refused), grader=WORLD, skip_failed=skip
+        )
+        return bill.proposals, [(name, str(error)) for name, error in failed]
+
+    spent, failed = tried({"p1", "p9"})
+    assert sorted(failed) == [("p1", "the prompt is too long"), ("p9", "the prompt is too long")]
+    # The shards of four without a failure are there; the others wait, and ask again what failed alone.
+    assert [row["trajectory"].problem.id for row in rows(tmp_path / "own")] == ["p4", "p5", "p6", "p7"]
+    again, failed = tried({"p9"})
+    assert (failed, again) == ([("p9", "the prompt is too long")], 5 * 4)
+    spent += again + tried({"p9"}, skip=True)[0]
+    assert spent == whole - 5 * 4
+    assert rows(tmp_path / "own") == rows(tmp_path / "whole")[:-1]
+    assert tried({"p9"}) == (0, [])
+    with pytest.raises(PolicyError, match="too long"):
+        label_many(items, tmp_path / "all", PLAN, policy=Refusing({t.problem.id for t in items}), grader=WORLD)
 
 
 def test_killed_in_the_middle_it_resumes_to_the_very_same_labels(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,24 +17,34 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from stepreward.cli.doctor_servers import Finding, model_findings, policy_findings
 from stepreward.cli.recipes import LikeFlag
 
-PACKAGES = {
-    "numpy": "",
-    "pyarrow": "",
-    "torch": "models",
-    "transformers": "models",
-    "accelerate": "models",
-    "math_verify": "math",
-}
+BUNDLES = ("all", "dev")
+"""Extras that are made of others, or not for users."""
+
+
+def packages() -> dict[str, str]:
+    """What the installed stepreward asks for: the extra of each package, "" where nothing works without it."""
+    asked = [re.fullmatch(r"([\w.-]+)[^;]*(?:; extra == ['\"](.+)['\"])?", one) for one in _requirements()]
+    found = [(one[1], one[2] or "") for one in asked if one is not None and one[2] not in BUNDLES]
+    # A package of several extras counts to the first of them, as the remedy should install the least.
+    first = dict(sorted(found, key=lambda one: one[1], reverse=True))
+    return dict(sorted(first.items(), key=lambda one: one[::-1]))
+
+
+def _requirements() -> list[str]:
+    return importlib.metadata.requires("stepreward") or []
 
 
 def _package(name: str, extra: str) -> Finding:
-    if importlib.util.find_spec(name) is None:
-        return Finding(name, not extra, f"not installed; pip install 'stepreward[{extra}]'" if extra else "missing")
-    return Finding(name, True, importlib.metadata.version(name.replace("_", "-")))
+    try:
+        return Finding(name, True, importlib.metadata.version(name), needed=not extra)
+    except importlib.metadata.PackageNotFoundError:
+        wanted = f"stepreward[{extra}]" if extra else name
+        return Finding(name, False, f"not installed; pip install '{wanted}'", needed=not extra)
 
 
 def _writable() -> Finding:
@@ -75,11 +86,11 @@ def doctor(
     else:
         checks: list[Callable[[], Finding]] = [_device, _writable, _checkpoint]
         findings = [Finding("python", True, platform.python_version())]
-        findings += [_package(name, extra) for name, extra in PACKAGES.items()] + [check() for check in checks]
+        findings += [_package(name, extra) for name, extra in packages().items()] + [check() for check in checks]
     if json_output:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
         for finding in findings:
-            mark = "[green]ok [/]" if finding.good else "[red]no [/]"
-            Console().print(f"{mark} {finding.what:16} {finding.says}", soft_wrap=True)
+            mark = "[green]ok [/]" if finding.good else "[red]no [/]" if finding.needed else "[yellow]-  [/]"
+            Console().print(f"{mark} {finding.what:17} {escape(finding.says)}", soft_wrap=True)
     raise typer.Exit(0 if all(finding.good or not finding.needed for finding in findings) else 1)

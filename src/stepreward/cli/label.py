@@ -16,15 +16,15 @@ from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import estimate, transform
-from stepreward.core.driver import Driver
-from stepreward.core.errors import InputError
+from stepreward.core.driver import Driver, Failed
+from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.flows import Budget, Grader, Policy
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 from stepreward.label.run import LabelPlan, label_many, load_labels
-from stepreward.pipeline.stages import sample
+from stepreward.label.samples import graded_samples
 from stepreward.policies.named import policy_at
 
 _PROBE = Labels(
@@ -74,6 +74,10 @@ def label(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most generated tokens of one solution.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all rollouts.")] = 0,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
+    skip_failed: Annotated[
+        bool,
+        typer.Option(help="Leave out what the policy or the grader could not do, instead of ending with an error."),
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
 ) -> None:
     """Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.
@@ -92,6 +96,7 @@ def label(
     folder, path = (out.with_suffix(".run"), out) if out.suffix == ".parquet" else (out, out / LABELS)
     plan = LabelPlan(estimator, own, seed, Budget(max_rollouts, max_tokens))
     roller = policy_at(policy)
+    left_out = 0
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
         items: list[Problem] | list[Trajectory]
         if data is not None:
@@ -102,20 +107,26 @@ def label(
             tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
             items = tasks
             if "trajectory" in method.data:
-                items = _sampled(tasks, samples, seed, folder, roller, judge, progress)
-        bill = label_many(
+                items, failed = _sampled(tasks, samples, seed, folder, roller, judge, progress)
+                left_out += _counted(failed, "problems could not be sampled", skip_failed)
+        bill, failed = label_many(
             items,
             folder,
             plan,
             policy=roller,
             grader=judge,
             progress=lambda done, bill: progress("label", done, len(items), f"{bill.generated_tokens:,} tokens"),
+            skip_failed=skip_failed,
         )
+        left_out += _counted(failed, "items could not be labelled", skip_failed)
         made = write_labels(path, (rewrite.take({"labels": one}, **rewriting) for one in load_labels(folder)))
     if json_output:
-        typer.echo(json.dumps({"labels": str(path), "trajectories": made, "bill": asdict(bill)}))
+        typer.echo(json.dumps({"labels": str(path), "trajectories": made, "failed": left_out, "bill": asdict(bill)}))
     else:
-        typer.echo(f"{made:,} labelled solutions in {path}; {bill.proposals:,} rollouts, {bill.cached:,} from the log")
+        without = f", {left_out:,} failed and left out" if left_out else ""
+        typer.echo(
+            f"{made:,} labelled solutions in {path}{without}; {bill.proposals:,} rollouts, {bill.cached:,} from the log"
+        )
 
 
 def _references(path: Path) -> dict[str, str | None]:
@@ -149,14 +160,30 @@ def _graded(trajectory: Trajectory, grader: Grader) -> Trajectory:
 
 def _sampled(
     problems: list[Problem], n: int, seed: int, out: Path, policy: Policy, grader: Grader, progress: StageProgress
-) -> list[Trajectory]:
-    """Distinct solutions of each problem."""
+) -> tuple[list[Trajectory], list[tuple[str, Exception]]]:
+    """Distinct solutions of each problem, and the problems that failed with their errors."""
+    key = Key.seed(seed).fold("samples")
+    groups: list[list[Trajectory]] = [[] for _ in problems]
+    failed: list[tuple[str, Exception]] = []
     with AnswerLog(out / "samples.jsonl") as log:
-        groups, _ = sample(
-            problems,
-            n,
-            Key.seed(seed).fold("samples"),
-            Driver(policy=policy, grader=grader, log=log),
-            lambda done, total, detail: progress("sample", done, total, detail),
+        driver = Driver(policy=policy, grader=grader, log=log)
+        for done, one in enumerate(driver.outcomes(graded_samples(problem, key, n=n) for problem in problems), 1):
+            if isinstance(one, Failed):
+                failed.append((problems[one.index].id, one.error))
+            else:
+                groups[one.index] = one.result
+            progress("sample", done, len(problems), f"{driver.bill.generated_tokens:,} tokens")
+    if failed and len(failed) == len(problems):
+        raise failed[0][1]
+    return [row for group in groups for row in {t.text: t for t in group}.values()], failed
+
+
+def _counted(failed: list[tuple[str, Exception]], what: str, skip: bool) -> int:
+    """The number of failures, where they may be left out."""
+    if failed and not skip:
+        name, error = failed[0]
+        raise SteprewardError(
+            f"{len(failed)} {what}, {name} first: {error}; "
+            "run again, which asks only these again, or leave them out with --skip-failed"
         )
-    return [row for group in groups for row in {t.text: t for t in group}.values()]
+    return len(failed)

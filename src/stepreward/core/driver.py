@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,8 @@ from stepreward.core.flows import Bill, Budget, Flow, Grader, Judge, Policy, Pri
 from stepreward.core.running import Running
 
 T = TypeVar("T")
+FAILURES = 16
+"""Flows that may fail, with no question answered in between, before the fault is taken for everybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +105,32 @@ class Driver:
         """Like `run`, but a flow that fails is told of and no other flow is lost by it.
 
         The questions of a batch that failed are asked again one by one, so that it shows whose fault it was.
+
+        Raises:
+            Exception: that of the last of `FAILURES` flows that failed with no question answered in between: a server
+                is down, or nobody here answers what all flows ask.
         """
         failures: deque[Failed] = deque()
 
         def failed(running: Running[Any], error: Exception) -> None:
             failures.append(Failed(running.index, error, running.bill, self.clock() - running.started))
 
-        return self._ends(flows, failed, failures)
+        in_a_row, answered = 0, -1
+        with closing(self._ends(flows, failed, failures)) as ends:
+            for one in ends:
+                if isinstance(one, Failed):
+                    in_a_row = in_a_row + 1 if self.bill.answered == answered else 1
+                    answered = self.bill.answered
+                    if in_a_row == FAILURES:
+                        raise one.error
+                yield one
 
     def _ends(
         self,
         flows: Iterable[Flow[T]],
         failed: Callable[[Running[Any], Exception], None] | None,
         failures: deque[Failed] | None = None,
-    ) -> Iterator[Finished[T] | Failed]:
+    ) -> Generator[Finished[T] | Failed]:
         """The ends of flows; those that failed come through `failures`, where `failed` has put them."""
         engine = Engine(
             self.answerers, log=self.log, prices=self.prices, clock=self.clock, bill=self.bill, failed=failed

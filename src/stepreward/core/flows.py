@@ -194,6 +194,11 @@ class Bill:
     cached_scored_tokens: int = 0
     """Tokens that had been encoded for those answers."""
 
+    @property
+    def answered(self) -> int:
+        """Questions to the policy, the scorer and the judge that have been answered, by them or by the log."""
+        return self.proposals + self.scorings + self.comparisons + self.cached
+
     def add(self, other: Bill) -> None:
         """Adds another bill to this one in place."""
         for name in self.__slots__:

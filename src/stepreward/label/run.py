@@ -16,7 +16,7 @@ from typing import Any
 
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import Method, estimate
-from stepreward.core.driver import Driver
+from stepreward.core.driver import Driver, Failed
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Bill, Budget, Flow, Grader, Policy
 from stepreward.core.json_file import claim
@@ -54,8 +54,12 @@ def label_many(
     policy: Policy,
     grader: Grader,
     progress: Progress | None = None,
-) -> Bill:
+    skip_failed: bool = False,
+) -> tuple[Bill, list[tuple[str, Exception]]]:
     """Labels every item and writes the labels to shards; run again after a kill, it goes on where it was.
+
+    An item that fails, as where its prompt is too long for a server, costs no other its labels: those of its shard are
+    kept as answers, and the next run asks only what failed.
 
     Args:
         items: trajectories, or problems where the estimator takes a problem; streamed. A second run must give the same
@@ -64,15 +68,17 @@ def label_many(
         plan: what to do.
         policy, grader: who rolls out and who decides; named in every label's provenance.
         progress: told after each item.
+        skip_failed: whether shards are written without the items that failed, for good, instead of waiting for them.
 
     Returns:
-        What this run spent.
+        What this run spent, and the ids of the problems of items that failed, with their errors.
 
     Raises:
         InputError: the folder belongs to another plan, policy, grader or other items; an item does not fit the method.
         UnknownNameError: no estimator or setting has that name.
         StoreError: the folder cannot be written.
         ValueError: the shard size is not positive.
+        Exception: that of an item, where all failed, or 16 with no question answered in between.
     """
     if plan.shard < 1:
         raise ValueError(f"a shard needs at least one item, got shard={plan.shard}")
@@ -84,14 +90,23 @@ def label_many(
         Key.seed(plan.seed).bits,
         {**estimate[plan.estimator].settings, **plan.settings},
     )
+    failed: list[tuple[str, Exception]] = []
+    done = 0
     with AnswerLog(folder / "answers.jsonl") as log:
         driver = Driver(policy=policy, grader=grader, budget=plan.budget, log=log)
         shards = _Shards(items, folder, plan)
-        for done, finished in enumerate(driver.run(shards.flows()), 1):
-            shards.receive(finished.index, _as_labels(finished.result, who))
+        for done, one in enumerate(driver.outcomes(shards.flows()), 1):
+            if isinstance(one, Failed):
+                failed.append((shards.problem_id(one.index), one.error))
+                if skip_failed:
+                    shards.receive(one.index, [])
+            else:
+                shards.receive(one.index, _as_labels(one.result, who))
             if progress is not None:
                 progress(done, driver.bill)
-    return driver.bill
+    if failed and len(failed) == done:
+        raise failed[0][1]
+    return driver.bill, failed
 
 
 def load_labels(path: Path) -> Iterator[Labels]:
@@ -114,8 +129,8 @@ class _Shards:
     items: Iterable[Item]
     folder: Path
     plan: LabelPlan
-    _place: list[tuple[Path, int]] = field(default_factory=list)
-    """File and position of each flow's item."""
+    _place: list[tuple[Path, int, str]] = field(default_factory=list)
+    """File and position of each flow's item, and the id of its problem."""
     _open: dict[Path, list[list[Labels] | None]] = field(default_factory=dict)
 
     def flows(self) -> Iterator[Flow[Labels | StepTree]]:
@@ -136,12 +151,16 @@ class _Shards:
                 )
             self._open[path] = [None] * len(chunk)
             for position, item in enumerate(chunk):
-                self._place.append((path, position))
+                self._place.append((path, position, (item if isinstance(item, Problem) else item.problem).id))
                 yield _flow(method, item, key, self.plan.settings)
+
+    def problem_id(self, index: int) -> str:
+        """Of the item of a flow."""
+        return self._place[index][2]
 
     def receive(self, index: int, labels: list[Labels]) -> None:
         """Keeps an item's labels; writes the shard that they complete."""
-        path, position = self._place[index]
+        path, position, _ = self._place[index]
         results = self._open[path]
         results[position] = labels
         if all(result is not None for result in results):

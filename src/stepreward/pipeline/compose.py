@@ -23,8 +23,6 @@ from stepreward.search.found import Found, nothing_found
 
 assert _search
 OnProgress = Callable[[int, int, Bill], None]
-FAILURES = 16
-"""Problems that may fail, with no question answered in between, before the fault is taken for everybody's."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class Solver:
             on_progress: called with the problems solved, their number in all, and the bill so far.
 
         Raises:
-            SteprewardError: all problems failed, or `FAILURES` with no question answered in between: nobody here gives
-                the scores, votes or comparisons that the search asks for, or a server is down.
+            SteprewardError: all problems failed, or 16 with no question answered in between: nobody here gives the
+                scores, votes or comparisons that the search asks for, or a server is down.
         """
         key = Key.seed(seed).fold("search")
         driver = Driver(
@@ -78,13 +76,10 @@ class Solver:
             prices=self.prices,
         )  # fmt: skip
         made: dict[int, Solution] = {}
-        failed, answered = 0, -1
         for one in driver.outcomes(self.flow(problem, key) for problem in problems):
             problem = problems[one.index]
             if isinstance(one, Failed):
-                by_now = _answered(driver.bill)
-                failed, answered = (failed + 1 if by_now == answered else 1), by_now
-                if failed == FAILURES or (len(made) + 1 == len(problems) and all(s.error for s in made.values())):
+                if len(made) + 1 == len(problems) and all(s.error for s in made.values()):
                     raise one.error
                 found = nothing_found(problem)
                 made[one.index] = Solution(problem, found, one.bill, one.seconds, error=str(one.error))
@@ -93,11 +88,6 @@ class Solver:
             if on_progress is not None:
                 on_progress(len(made), len(problems), driver.bill)
         return [made[index] for index in range(len(problems))]
-
-
-def _answered(bill: Bill) -> int:
-    """Questions that have been answered."""
-    return bill.proposals + bill.scorings + bill.comparisons + bill.cached
 
 
 @dataclass(frozen=True, slots=True)
