@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def ties(rng: np.random.Generator, n: int) -> list[Comparison]:
 
 def split(items: Sequence[Comparison], name: str = "v") -> list[Row]:
     """What the literal readings see of comparisons."""
-    rows = []
+    rows: list[Row] = []
     for item in items:
         totals = [math.prod(row) for row in item.step_scores[name]] if name in item.step_scores else item.scores[name]
         both = list(zip(item.preferred, totals, strict=True))
@@ -221,7 +221,12 @@ def of_samples(rng: np.random.Generator, n: int) -> Iterator[Found]:
         for i, one in enumerate(solutions(rng, n))
     ]
     graded = [replace(one, trajectory=replace(one.trajectory, outcome=float(one.answer == "1"))) for one in graded]
-    totals = {"last": lambda s: s[-1], "min": min, "product": math.prod, "mean": literal.mean}
+    totals: dict[str, Callable[[Sequence[float]], float]] = {
+        "last": lambda s: s[-1],
+        "min": min,
+        "product": math.prod,
+        "mean": literal.mean,
+    }
     for name, total in totals.items():
         yield (
             "best-of-n",

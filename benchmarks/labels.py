@@ -34,7 +34,7 @@ from stepreward.label.transforms import hard
 
 PROBLEMS = 150
 SAMPLES = 4
-ROLLOUTS = (2, 4, 8, 16, 32)
+ROLLOUTS: tuple[int, ...] = (2, 4, 8, 16, 32)
 SEARCHES = 8
 KEY = Key.seed(0)
 KINDS = "abcsx"

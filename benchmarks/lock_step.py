@@ -59,9 +59,9 @@ class Reencoder:
         width = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([own + [0] * (width - len(own)) for own, _ in rows])
         first = torch.arange(width).repeat(len(rows), 1)
-        for row, (_, ends) in enumerate(rows):
+        for r, (_, ends) in enumerate(rows):
             for start, stop in pairwise(ends):
-                first[row, start:stop] = start
+                first[r, start:stop] = start
         lengths = torch.tensor([len(own) for own, _ in rows])
         row = torch.tensor([r for r, (_, ends) in enumerate(rows) for _ in ends[1:]], dtype=torch.long)
         column = torch.tensor([end - 1 for _, ends in rows for end in ends[1:]], dtype=torch.long)

@@ -74,10 +74,12 @@ def padded_batches(model: StepRewardModel, asked: Sequence[Score]) -> Iterator[t
         width = len(rows[at][0])
         part = rows[at : at + max(1, BATCH // width)]
         at += len(part)
-        ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in part])
-        row = torch.tensor([r for r, (_, reads) in enumerate(part) for _ in reads])
-        column = torch.tensor([c for _, reads in part for c in reads])
-        yield ids, torch.tensor([len(row) for row, _ in part]), row, column
+        yield (
+            torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in part]),
+            torch.tensor([len(ids) for ids, _ in part]),
+            torch.tensor([r for r, (_, reads) in enumerate(part) for _ in reads]),
+            torch.tensor([c for _, reads in part for c in reads]),
+        )
 
 
 def padded_scoring(model: StepRewardModel, calls: Sequence[Sequence[Score]]) -> tuple[int, list[float]]:
@@ -106,7 +108,7 @@ def padded_training(model: StepRewardModel, asked: Sequence[Score]) -> tuple[int
     for batch in padded_batches(model, asked):
         tokens += int(batch[1].sum())
         loss = torch.nn.functional.softplus(model.forward_padded(*batch)).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return tokens, [total, _norm(model)]
 
@@ -122,7 +124,7 @@ def packed_training(model: StepRewardModel, trees: Sequence[StepTree]) -> tuple[
         weight = torch.tensor([weights[t][n] for t, n in zip(batch.tree.tolist(), batch.node.tolist(), strict=True)])
         tokens += batch.tokens
         loss = (torch.nn.functional.softplus(model(batch))[:, 0] * weight).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return tokens, [total, _norm(model)]
 

@@ -163,7 +163,10 @@ def peer(method: str, *, together: bool) -> Way:
         random.seed(0)
 
         async def solve(problems: Sequence[Problem]) -> list[dict[str, str]]:
-            return await asyncio.gather(*(algorithm.ainfer(policy, problem.text, SAMPLES) for problem in problems))
+            made: list[dict[str, str]] = await asyncio.gather(
+                *(algorithm.ainfer(policy, problem.text, SAMPLES) for problem in problems)
+            )
+            return made
 
         groups = [world.problems] if together else [[problem] for problem in world.problems]
         texts = [message["content"] for group in groups for message in asyncio.run(solve(group))]

@@ -28,7 +28,7 @@ PROBLEMS, BUDGETS = 200, (4, 8, 16)
 CACHE = "1GiB"
 AGGREGATE = "min"
 """Of all searches that have a total: what is compared is searches, not totals."""
-SETTINGS = {"early-rejection": {"tokens": 4}, "ets": {"coverage": 0.0}}
+SETTINGS: dict[str, dict[str, Any]] = {"early-rejection": {"tokens": 4}, "ets": {"coverage": 0.0}}
 """Steps here have some nine tokens: a start must be shorter. Each has its numbers, a meaning of its own to `ets`."""
 HEAD = """# Searches
 

@@ -30,6 +30,7 @@ SAMPLES, HELD_OUT = 4, 10
 def untrained() -> StepRewardModel:
     """The policy's backbone with a head that reads a step's least log-probability and nothing else."""
     model = StepRewardModel.from_backbone(resolve(BUILTIN), EncoderRecord(surprise=True))
+    assert isinstance(model.head, torch.nn.Linear)
     with torch.no_grad():
         model.head.weight[:, :-1] = 0
     return model.eval()

@@ -24,7 +24,8 @@ from benchmarks.verl_functions import verl_functions
 from stepreward.connect.verl import estimator
 from stepreward.core.catalog import credit
 
-ROWS, TOKENS, GROUP = 1024, (2048, 8192), 8
+ROWS, GROUP = 1024, 8
+TOKENS: tuple[int, ...] = (2048, 8192)
 PAIRS = (
     ("grpo-verl", "grpo"),
     ("grpo-verl", "grpo_vectorized"),
