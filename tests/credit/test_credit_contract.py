@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import Method, credit, shape
+from stepreward.core.errors import InputError
 
 METHODS = [*credit, *shape]
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.family}:{m.name}")
@@ -17,6 +19,7 @@ BATCH_WIDE = {
     "reinforce++", "reinforce++-baseline", "gdpo", "ppo", "empg", "duration-aware", "batch-normal",
 }  # fmt: skip
 """Methods that take statistics over the batch, and say so."""
+OUTCOME_ALONE = [m for m in credit if not {"rewards", "values", "components", "entropy"} & set(m.data)]
 ROWS = {"outcome", "group", "root", "components", "prior"}
 Data = dict[str, Any]
 
@@ -114,3 +117,92 @@ def test_a_trajectory_without_steps_and_a_batch_without_trajectories(method: Met
 def test_one_trajectory_alone_is_finite(method: Method) -> None:
     for sizes in ([1], [4]):
         assert np.isfinite(np.asarray(method.take(batch(sizes, [3])))).all()
+
+
+@EACH
+@pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
+@pytest.mark.parametrize("kind", [np.bool_, np.int32, np.int64, np.uint8])
+def test_counts_and_truth_values_are_numbers(method: Method, torches: bool, kind: Any) -> None:
+    data = batch(SIZES, GROUP)
+    for name in ("outcome", "rewards"):
+        whole = np.arange(len(data[name])) % 3 % 2
+        expected = np.asarray(method.take({**data, name: whole.astype(np.float64)}))
+        given = {**data, name: whole.astype(kind)}
+        found = method.take({k: torch.as_tensor(v) for k, v in given.items()} if torches else given)
+        np.testing.assert_allclose(np.asarray(found), expected, atol=1e-9)
+
+
+@EACH
+def test_ids_may_be_of_any_integer_type_and_have_gaps(method: Method) -> None:
+    data = batch(SIZES, [200, 200, 200, 7, 7, 7])
+    ids = [name for name in ("group", "state", "node", "edge", "said", "agent", "root", "turn") if name in method.data]
+    expected = np.asarray(method.take(data))
+    for kind in (np.uint8, np.int16, np.int32):
+        given = data | {name: data[name].astype(kind) for name in ids}
+        np.testing.assert_allclose(np.asarray(method.take(given)), expected, atol=1e-12)
+        found = method.take({k: torch.as_tensor(v) for k, v in given.items()})
+        np.testing.assert_allclose(np.asarray(found), expected, atol=1e-9)
+
+
+@EACH
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_loses_digits_but_not_counts(method: Method, kind: torch.dtype) -> None:
+    # Sums in bfloat16 stop growing at 256, and in float16 at 65,504: 600 steps of a group, 90,000 tokens of the batch.
+    data = batch([2] * 300, [1] * 300)
+    data["lengths"] = data["lengths"] * 50
+    given = {k: torch.as_tensor(v) for k, v in data.items()}
+    small = {k: v.to(kind) if v.dtype == torch.float64 else v for k, v in given.items()}
+    # What rounding of the inputs alone does, a threshold's other side included, is not the estimator's.
+    exact = method.take({k: v.double() if v.dtype == kind else v for k, v in small.items()})
+    found = method.take(small)
+    assert found.dtype == kind
+    if method.name != "prof":  # it ranks means, which rounding may swap
+        torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=0.02 * max(1.0, float(exact.abs().max())))
+
+
+@EACH
+def test_what_is_not_measured_is_not_taken_for_a_number(method: Method) -> None:
+    data = batch(SIZES, GROUP)
+    # The second step of the first trajectory, which says nothing again; and the first outcome.
+    data["said"] = np.arange(sum(SIZES))
+    whole = split(data, method.take(data))
+    for name, place in (("rewards", 1), ("outcome", 0)):
+        if name not in method.data:
+            continue
+        lacking = data[name].copy()
+        lacking[place] = np.nan
+        for torches in (False, True):
+            given = {**data, name: lacking}
+            found = split(data, method.take({k: torch.as_tensor(v) for k, v in given.items()} if torches else given))
+            assert any(np.isnan(one).any() for one in found[:3])
+            if method.name not in BATCH_WIDE:
+                for one, other in zip(found[3:], whole[3:], strict=True):
+                    np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", OUTCOME_ALONE, ids=lambda m: m.name)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
+def test_equal_outcomes_teach_nothing(method: Method, kind: Any, torches: bool) -> None:
+    # A third of 0.1 three times is no 0.1, and the rest over a deviation as small was once a full advantage.
+    data = batch([3] * 12, [0] * 5 + [1] * 7)
+    data["outcome"] = np.repeat([0.1, 0.7], [5, 7])
+    data["prior"] = np.zeros(12)
+    given = {k: v.astype(kind) if v.dtype == np.float64 else v for k, v in data.items()}
+    if method.name in BATCH_WIDE:
+        given["outcome"] = np.full(12, 0.1, kind)
+    found = np.asarray(method.take({k: torch.as_tensor(v) for k, v in given.items()} if torches else given))
+    np.testing.assert_allclose(found, 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if "offsets" in m.data], ids=lambda m: f"{m.family}:{m.name}")
+def test_what_does_not_fit_is_told(method: Method) -> None:
+    data = batch(SIZES, GROUP)
+    for name in set(method.data) - {"offsets"}:
+        more = len(data[name]) + 1
+        for torches in (False, True):
+            given = {**data, name: np.concatenate([data[name], data[name][:1]])}
+            with pytest.raises(
+                InputError, match=rf"{re.escape(method.name)}: '{name}' has {more} entries for {more - 1} "
+            ):
+                method.take({k: torch.as_tensor(v) for k, v in given.items()} if torches else given)

@@ -168,3 +168,34 @@ def test_shapes_are_named_and_settings_checked() -> None:
         credit["step-rloo"].take(d, shape="clip", shape_settings={"celing": 1})
     with pytest.raises(ValueError, match="positive"):
         shape["soft-minimum"].take(d, temperature=0)
+
+
+EMPTY = {
+    "rewards": np.array([0.9, 0.2, 0.6]), "outcome": np.array([1.0, 0.0, 0.0]), "group": np.zeros(3, int),
+    "offsets": np.array([0, 2, 2, 3]), "lengths": np.array([1, 2, 4]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["prime", "pure-strict"])
+def test_a_trajectory_without_steps_has_no_mean_score(name: str) -> None:
+    # Its outcome counts, a score of 0 that nobody gave does not: raising all scores by one half still changes nothing.
+    base = np.asarray(credit[name].take(EMPTY))
+    lengths = EMPTY["lengths"] if name == "prime" else np.ones(3)
+    raised = credit[name].take({**EMPTY, "rewards": EMPTY["rewards"] + 0.5 * lengths})
+    np.testing.assert_allclose(raised, base, atol=1e-12)
+    if name == "prime":
+        # Means per token 1.1 / 3 and 0.15: 1.1 - 3 (0.15) + 1, 0.2 - 2 (0.15) + 1, and 0.6 - 4 (1.1 / 3) - 1 / 2.
+        np.testing.assert_allclose(base, [1.65, 0.9, 0.6 - 4.4 / 3 - 0.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("pure", {"baseline": "tokens"}), ("gigpo", {"scale": "sd"}), ("gigpo", {"over": "step"}),
+        ("gigpo", {"alone": "Raw"}), ("hgpo", {"scale": "sd"}), ("grpo", {"alone": "one"}),
+    ],
+)  # fmt: skip
+def test_a_setting_that_names_no_option_is_told(name: str, settings: dict[str, str]) -> None:
+    ((setting, value),) = settings.items()
+    with pytest.raises(UnknownNameError, match=f"no value of {setting} is called '{value}'"):
+        credit[name].take({**EMPTY, "state": np.zeros(3, int)}, **settings)

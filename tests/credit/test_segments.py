@@ -132,3 +132,52 @@ def test_groups_are_numbered_in_order_of_their_ids(give: Callable[[Any], Any], i
     groups = Groups(give(np.array(ids, np.int64)))
     assert groups.n == len(names)
     np.testing.assert_array_equal(np.asarray(groups.of), inverse)
+
+
+@LIBRARIES
+def test_weighted_statistics_are_those_of_repeated_members(give: Callable[[Any], Any]) -> None:
+    values, weights, index = np.array([1.0, 4.0, 5.0, 7.0]), np.array([2, 1, 3, 0]), np.array([4, 4, 9, 9])
+    groups, v, w = Groups(give(index)), give(values), give(weights)
+    long, ids = np.repeat(values, weights), np.repeat(index, weights)
+    for i, value in enumerate(values):
+        mine = long[ids == index[i]]
+        others = np.repeat(np.delete(values, i), np.delete(weights, i))[
+            np.repeat(np.delete(index, i), np.delete(weights, i)) == index[i]
+        ]
+        assert float(groups.mean(v, w)[i]) == pytest.approx(mine.mean())
+        assert float(groups.centred(v, w)[i]) == pytest.approx(value - mine.mean())
+        assert float(groups.deviation(v, w)[i]) == pytest.approx(mine.std(ddof=1))
+        assert float(groups.standardised(v, w)[i]) == pytest.approx((value - mine.mean()) / (mine.std(ddof=1) + 1e-6))
+        assert float(groups.mean_of_others(v, w, alone=9.0)[i]) == pytest.approx(others.mean() if len(others) else 9)
+
+
+@LIBRARIES
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@given(value=st.floats(-10, 10, width=32), n=st.integers(1, 50))
+def test_equal_members_differ_by_exactly_nothing(give: Callable[[Any], Any], kind: str, value: float, n: int) -> None:
+    values = give(np.full(n, value, kind))
+    groups = Groups(give(np.arange(n) % 2))
+    assert not np.asarray(groups.standardised(values, epsilon=1e-9)).any()
+    assert not np.asarray(whitened(values)).any()
+
+
+def test_counts_do_not_stop_where_the_type_does() -> None:
+    # 256 + 1 is 256 in bfloat16.
+    groups = Groups(torch.zeros(600, dtype=torch.int64))
+    values = torch.ones(600, dtype=torch.bfloat16)
+    assert float(groups.total(values)[0]) == 600
+    assert float(groups.mean_of_others(values)[0]) == 1
+    assert float(Trajectories(torch.tensor([0, 600]), 600).mean(values)[0]) == 1
+
+
+@LIBRARIES
+def test_values_of_another_number_are_errors(give: Callable[[Any], Any]) -> None:
+    t, groups = Trajectories(give(np.array([0, 2, 3])), 3), Groups(give(np.array([0, 0, 1])))
+    four = give(np.ones(4))
+    for make, what in (
+        (t.total, "members"), (t.mean, "members"), (t.spread, "trajectories"), (t.at_end, "trajectories"),
+        (t.next, "steps"), (t.previous, "steps"), (t.to_go, "steps"), (groups.mean, "members"),
+        (groups.standardised, "members"), (lambda v: Groups.of_pairs(groups.of, v), "members"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=rf"4 values for \d {what}"):
+            make(four)

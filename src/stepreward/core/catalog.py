@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from stepreward.core.errors import MissingDataError, UnknownNameError
+from array_api_compat import array_namespace, is_array_api_obj
+
+from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +61,12 @@ DATA: Mapping[str, str] = {
     "data": "rows of a benchmark",
 }
 """The closed vocabulary of data that a method may ask for."""
+MEASURED = frozenset({
+    "rewards", "outcome", "values", "action_values", "entropy", "duration", "grounding", "prior", "components",
+})  # fmt: skip
+"""Data that are real numbers: counts and truth values among them are taken in float64, as 0.5 is no integer."""
+PER_TRAJECTORY = frozenset({"outcome", "group", "prior", "components", "root"})
+"""Data beside `offsets` with one entry a trajectory; all others have one a step."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,7 @@ class Method(Generic[P, R]):
         Raises:
             MissingDataError: some data is not available.
             UnknownNameError: a setting is not one of the method's.
+            InputError: flat data have another number of entries than `offsets` tells of.
         """
         missing = [name for name in self.data if available.get(name) is None]
         if missing:
@@ -113,7 +122,33 @@ class Method(Generic[P, R]):
         for name in settings:
             if name not in self.settings:
                 raise UnknownNameError(f"setting of {self.name}", name, self.settings)
-        return self.function(**{name: available[name] for name in self.data}, **{**self.fixed, **settings})  # type: ignore[call-arg]
+        data = {name: _measured(available[name]) if name in MEASURED else available[name] for name in self.data}
+        if "offsets" in data:
+            _check_lengths(self.name, data)
+        return self.function(**data, **{**self.fixed, **settings})  # type: ignore[call-arg]
+
+
+def _check_lengths(method: str, data: Mapping[str, Any]) -> None:
+    """Refuses flat data that do not have one entry for each step or trajectory of `offsets`."""
+    offsets = data["offsets"]
+    if offsets.ndim != 1 or not offsets.shape[0]:
+        return
+    for name in data.keys() - {"offsets"}:
+        rows = name in PER_TRAJECTORY
+        expected, found = offsets.shape[0] - 1 if rows else int(offsets[-1]), data[name].shape[0]
+        if found != expected:
+            raise InputError(
+                f"{method}: '{name}' has {found} entries for {expected} {'trajectories' if rows else 'steps'}",
+                remedy="pass one for each that 'offsets' tells of",
+            )
+
+
+def _measured(value: Any) -> Any:
+    """An array of integers or truth values in float64; anything else as it is."""
+    if not is_array_api_obj(value):
+        return value
+    xp = array_namespace(value)
+    return xp.astype(value, xp.float64) if xp.isdtype(value.dtype, ("bool", "integral")) else value
 
 
 @dataclass

@@ -50,8 +50,8 @@ def gated(rewards: Array, outcome: Array, offsets: Array, *, threshold: float = 
         threshold: least outcome that opens the gate.
     """
     xp = array_namespace(rewards)
-    opened = Trajectories(offsets, rewards.shape[0]).spread(outcome) >= threshold
-    return xp.where(opened, rewards, xp.zeros_like(rewards))
+    high = Trajectories(offsets, rewards.shape[0]).spread(outcome)
+    return xp.where(high >= threshold, rewards, 0 * high)
 
 
 @shape.method(
@@ -96,12 +96,11 @@ def trusted(
     trajectories, groups = Trajectories(offsets, rewards.shape[0]), Groups(group)
     mean = trajectories.mean(rewards)
     right = xp.astype(outcome >= least, mean.dtype)
-    counts = groups.total(right), groups.total(1 - right)
-    mixed = (counts[0] > 0) & (counts[1] > 0)
-    one = xp.ones_like(mean)
-    gap = groups.total(mean * right) / xp.where(mixed, counts[0], one)
-    gap = gap - groups.total(mean * (1 - right)) / xp.where(mixed, counts[1], one)
-    trust = xp.where(mixed, xp.exp(xp.minimum(gap, xp.zeros_like(gap))), xp.zeros_like(gap)) * right
+    # A trajectory without steps has no score that could be trusted or not.
+    scored = xp.astype(trajectories.sizes > 0, mean.dtype)
+    gap = groups.mean(mean, right * scored) - groups.mean(mean, (1 - right) * scored) + 0 * groups.total(outcome)
+    mixed = (groups.total(right * scored) > 0) & (groups.total((1 - right) * scored) > 0)
+    trust = xp.where(mixed, xp.exp(xp.minimum(gap, xp.zeros_like(gap))), 0 * gap) * right
     return weight * math.exp(-step / horizon) * rewards * trajectories.spread(trust)
 
 

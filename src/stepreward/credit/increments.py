@@ -69,7 +69,8 @@ def first_change(
     change = progress(rewards, offsets, start=start)
     made, later = xp.zeros_like(change), change
     for j in range(ahead + 1):
-        made = xp.where((made == 0) & (xp.abs(later) >= least), decay**j * later, made)
+        # A change that was not measured ends the search as well: it may have been one.
+        made = xp.where((made == 0) & ~(xp.abs(later) < least), decay**j * later, made)
         later = trajectories.next(later)
     return made
 

@@ -148,13 +148,11 @@ def wrong_steps_pay(
         raise ValueError(f"process must be less than whole, got {process} and {whole}")
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
-    fine = xp.astype(rewards < threshold, rewards.dtype) * process
+    # What was not measured is neither right nor wrong: nought times it keeps it unmeasured.
+    fine = xp.astype(rewards < threshold, rewards.dtype) * process + 0 * rewards
     paid = whole * trajectories.spread(outcome) - fine
-    groups, tokens = Groups(trajectories.spread(group)), typed(lengths, rewards)
-    mean, size = groups.mean(paid, tokens), groups.total(tokens)
-    free = size - 1
-    square = groups.total(tokens * (paid - mean) ** 2) / xp.where(free > 0, free, xp.ones_like(free))
-    return (paid - mean) / (xp.sqrt(square) + EPSILON)
+    groups = Groups(trajectories.spread(group))
+    return groups.standardised(paid, typed(lengths, rewards), epsilon=EPSILON)
 
 
 @credit.method(
@@ -191,11 +189,13 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
     share = xp.where(right > 0, kept_good, wanted - kept_good)
     sides = Groups(2 * groups.of + xp.astype(right, groups.of.dtype))
     kept = _kept(sides, xp.where(right > 0, -mean, mean), share)
+    # An outcome or a score that was not measured leaves nothing to rank its group by.
+    kept = kept + 0 * groups.total(mean + outcome)
     size = groups.total(kept)
-    centre = groups.total(kept * outcome) / size
+    above = groups.centred(outcome, kept)
     free = xp.where(size > 1, size - 1, xp.ones_like(size))
-    deviation = xp.sqrt(groups.total(kept * (outcome - centre) ** 2) / free)
-    return trajectories.spread(kept * (outcome - centre) / (deviation + EPSILON))
+    deviation = xp.sqrt(groups.total(kept * above**2) / free)
+    return trajectories.spread(kept * above / (deviation + EPSILON))
 
 
 def _kept(groups: Groups, values: Array, share: Array) -> Array:

@@ -224,7 +224,8 @@ def debiased_probability(
     xp, groups = array_namespace(outcome), Groups(group)
     gained = xp.clip(outcome - prior, 0.0, 1.0)
     made = groups.standardised(gained, epsilon=epsilon)
-    return _spread(xp.where(groups.deviation(gained) > least, made, xp.zeros_like(made)), offsets)
+    spread = groups.deviation(gained)
+    return _spread(xp.where(spread > least, made, 0 * spread), offsets)
 
 
 @credit.method(

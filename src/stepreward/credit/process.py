@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit, shape
 from stepreward.credit import shaping
-from stepreward.credit.segments import Array, Groups, Trajectories, typed
+from stepreward.credit.segments import Array, Groups, Trajectories, one_of, typed
 
 Unit = Literal["step", "token"]
 
@@ -195,7 +195,7 @@ def centred_process_and_outcome(
     groups = Groups(group)
     tokens = typed(lengths, rewards)
     per_token = trajectories.mean(rewards, tokens)
-    baseline = tokens * trajectories.spread(groups.mean_of_others(per_token))
+    baseline = tokens * trajectories.spread(groups.mean_of_others(per_token, _with_steps(trajectories, rewards)))
     centred = trajectories.to_go(rewards - baseline)
     return weight * centred + trajectories.spread(outcome - groups.mean_of_others(outcome))
 
@@ -234,11 +234,9 @@ def soft_minimum_to_go(
     trajectories = Trajectories(offsets, rewards.shape[0])
     groups = Groups(group)
     moved = shaping.soft_minimum(rewards, offsets, temperature=temperature)
+    one_of("baseline", baseline, Unit)
     size = typed(lengths, rewards) if baseline == "token" else array_namespace(rewards).ones_like(rewards)
-    given, sizes = trajectories.total(moved), trajectories.total(size)
-    rest = groups.total(sizes) - sizes
-    xp = array_namespace(rewards)
-    mean = xp.where(rest > 0, (groups.total(given) - given) / xp.where(rest > 0, rest, xp.ones_like(rest)), 0 * rest)
+    mean = groups.mean_of_others(trajectories.mean(moved, size), trajectories.total(size))
     centred = trajectories.to_go(moved - size * trajectories.spread(mean))
     return weight * centred + trajectories.spread(outcome - groups.mean_of_others(outcome))
 
@@ -265,7 +263,7 @@ def least_to_go(rewards: Array, outcome: Array, group: Array, offsets: Array, *,
     groups = Groups(group)
     least = trajectories.least_to_go(rewards)
     mean = trajectories.mean(least)
-    centred = least - trajectories.spread(groups.mean_of_others(mean))
+    centred = least - trajectories.spread(groups.mean_of_others(mean, _with_steps(trajectories, rewards)))
     return weight * centred + trajectories.spread(outcome - groups.mean_of_others(outcome))
 
 
@@ -294,3 +292,8 @@ def outcome_and_progress(outcome: Array, values: Array, group: Array, offsets: A
     ending = trajectories.spread(outcome)
     after = xp.where(trajectories.remaining == 1, ending, trajectories.next(values))
     return ending - trajectories.spread(Groups(group).mean_of_others(outcome)) + weight * (after - values)
+
+
+def _with_steps(trajectories: Trajectories, like: Array) -> Array:
+    """(B,) 1 where a trajectory has a step, and so a mean, else 0."""
+    return array_namespace(like).astype(trajectories.sizes > 0, like.dtype)

@@ -6,11 +6,11 @@ steps of all trajectories, one after another; B that of trajectories.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, UnknownNameError
 
 Array = Any
 """A NumPy array or a torch tensor."""
@@ -19,22 +19,54 @@ Alone = Literal["zero", "raw"]
 
 
 def sum_by(values: Array, index: Array, n: int) -> Array:
-    """(n,) sums of the values that fall into each of `n` bins.
+    """(n,) sums of the values that fall into each of `n` bins, in their own type; float64 where they are no floats.
 
     Args:
-        values: (M,) floats.
+        values: (M,) numbers.
         index: (M,) integers below `n`.
         n: number of bins.
     """
-    xp = array_namespace(values)
-    if is_numpy_array(values):
-        return xp.bincount(index, weights=values, minlength=n).astype(values.dtype)
-    return xp.zeros(n, dtype=values.dtype, device=values.device).index_add_(0, index, values)
+    return typed(_wide_sum(values, index, n), values)
 
 
 def typed(values: Array, like: Array) -> Array:
-    """The values in the type of `like`: NumPy would make float64 of integers and float32."""
-    return array_namespace(values).astype(values, like.dtype)
+    """The values in the type of `like`, or in float64 where that is no float.
+
+    NumPy would make float64 of integers and float32; and truth values are outcomes, but no type to count in.
+    """
+    xp = array_namespace(values)
+    floats = array_namespace(like).isdtype(like.dtype, "real floating")
+    return xp.astype(values, like.dtype, copy=False) if floats else _wide(values)
+
+
+def _wide(values: Array) -> Array:
+    """The values in float64, in which sums of any length and counts are exact enough; Metal has but float32."""
+    xp = array_namespace(values)
+    narrow = getattr(device(values), "type", "") == "mps"
+    return xp.astype(values, xp.float32 if narrow else xp.float64, copy=False)
+
+
+def _wide_sum(values: Array, index: Array, n: int) -> Array:
+    xp, wide = array_namespace(values), _wide(values)
+    _fits(values, int(index.shape[0]), "members")
+    if is_numpy_array(values):
+        return xp.bincount(index, weights=wide, minlength=n)
+    return xp.zeros(n, dtype=wide.dtype, device=wide.device).index_add_(0, index, wide)
+
+
+def _fits(values: Array, n: int, what: str) -> None:
+    if values.shape[0] != n:
+        raise InputError(f"{values.shape[0]} values for {n} {what}", remedy="pass one for each")
+
+
+def one_of(name: str, value: str, options: Any) -> None:
+    """Checks a setting that names one of the options of a `Literal`.
+
+    Raises:
+        UnknownNameError: it names none of them.
+    """
+    if value not in get_args(options):
+        raise UnknownNameError(f"value of {name}", value, get_args(options))
 
 
 class Trajectories:
@@ -53,7 +85,9 @@ class Trajectories:
         self.sizes = offsets[1:] - offsets[:-1]
         """(B,) steps of each."""
         if offsets.ndim != 1 or offsets.shape[0] < 1 or int(offsets[0]) != 0 or bool(xp.any(self.sizes < 0)):
-            raise InputError("offsets must start at 0 and never decrease", remedy="pass (B + 1,) cumulative lengths")
+            raise InputError(
+                f"offsets must start at 0 and never decrease, got {offsets}", remedy="pass (B + 1,) cumulative lengths"
+            )
         if int(offsets[-1]) != n:
             raise InputError(
                 f"offsets end at {int(offsets[-1])} but there are {n} steps", remedy="pass one value a step"
@@ -73,23 +107,32 @@ class Trajectories:
         return int(self.sizes.shape[0])
 
     def total(self, values: Array) -> Array:
-        """(B,) sum over each trajectory's steps; 0 where it has none."""
+        """(B,) sum over each trajectory's steps; 0 where it has none.
+
+        Raises:
+            InputError: another number of values than steps.
+        """
         return sum_by(values, self.of, len(self))
 
     def mean(self, values: Array, sizes: Array | None = None) -> Array:
         """(B,) sum of values over that of sizes (N,), or over the number of steps; 0 where there is no step."""
-        xp = array_namespace(values)
-        counts = self.total(xp.ones_like(values) if sizes is None else sizes)
-        return xp.where(counts > 0, self.total(values) / xp.where(counts > 0, counts, xp.ones_like(counts)), 0 * counts)
+        weights = array_namespace(values).ones_like(values) if sizes is None else sizes
+        n = len(self)
+        return typed(_over(_wide_sum(values, self.of, n), _wide_sum(weights, self.of, n)), values)
 
     def spread(self, values: Array) -> Array:
-        """(N,) a trajectory's value at each of its steps."""
+        """(N,) a trajectory's value at each of its steps.
+
+        Raises:
+            InputError: another number of values than trajectories.
+        """
+        _fits(values, len(self), "trajectories")
         return values[self.of]
 
     def at_end(self, values: Array) -> Array:
         """(N,) a trajectory's value at its last step, 0 at the others."""
-        xp = array_namespace(values)
-        return xp.where(self.remaining == 1, values[self.of], xp.zeros_like(values[self.of]))
+        xp, spread = array_namespace(values), self.spread(values)
+        return xp.where(self.remaining == 1, spread, xp.zeros_like(spread))
 
     def next(self, values: Array, *, last: float = 0.0) -> Array:
         """(N,) the value of the step after each, `last` at the ends."""
@@ -98,8 +141,9 @@ class Trajectories:
     def previous(self, values: Array, *, first: float = 0.0, starts: Array | None = None) -> Array:
         """(N,) the value of the step before each; at the beginnings `starts` (B,), or `first` for all."""
         xp = array_namespace(values)
+        _fits(values, int(self.of.shape[0]), "steps")
         before = xp.concat([values[:1], values[:-1]]) if values.shape[0] else values
-        start = xp.full_like(values, first) if starts is None else starts[self.of]
+        start = xp.full_like(values, first) if starts is None else self.spread(starts)
         return xp.where(self.position == 0, start, before)
 
     def to_go(self, values: Array, *, discount: float = 1.0) -> Array:
@@ -108,7 +152,7 @@ class Trajectories:
         Doubling: after round j each entry holds the sum over the next 2^j steps, so log2 of the longest trajectory
         rounds do, each a vector operation, and no sum runs over other trajectories.
         """
-        made, factor = values, discount
+        made, factor = typed(values, values), discount
         for reach in _powers(self.longest):
             made = made + factor * self._shifted(made, reach, 0.0)
             factor *= factor
@@ -117,7 +161,7 @@ class Trajectories:
     def least_to_go(self, values: Array) -> Array:
         """(N,) the least value from each step to the end."""
         xp = array_namespace(values)
-        made = values
+        made = typed(values, values)
         for reach in _powers(self.longest):
             made = xp.minimum(made, self._shifted(made, reach, float("inf")))
         return made
@@ -125,6 +169,7 @@ class Trajectories:
     def _shifted(self, values: Array, by: int, fill: float) -> Array:
         """(N,) the value `by` steps later, `fill` past the end."""
         xp = array_namespace(values)
+        _fits(values, int(self.of.shape[0]), "steps")
         if by >= values.shape[0]:
             return xp.full_like(values, fill)
         later = xp.concat([values[by:], values[:by]])
@@ -150,64 +195,106 @@ class Groups:
     @classmethod
     def of_pairs(cls, first: Array, second: Array) -> Groups:
         """Members are together if both ids are equal."""
+        _fits(second, int(first.shape[0]), "members")
         one, two = cls(first), cls(second)
         return cls(one.of * max(two.n, 1) + two.of)
 
     def count(self, like: Array) -> Array:
         """(M,) members of each one's group, in the type of `like`."""
-        xp = array_namespace(like)
-        return sum_by(xp.ones_like(like), self.of, self.n)[self.of]
+        return typed(self._sum(array_namespace(like).ones_like(like)), like)
 
     def total(self, values: Array) -> Array:
         """(M,) sum over each one's group."""
-        return sum_by(values, self.of, self.n)[self.of]
+        return typed(self._sum(values), values)
 
     def mean(self, values: Array, weights: Array | None = None) -> Array:
         """(M,) mean of each one's group, weighted if weights (M,) are given; 0 where all of them are 0."""
-        if weights is None:
-            return self.total(values) / self.count(values)
-        xp, size = array_namespace(values), self.total(weights)
-        return self.total(values * weights) / xp.where(size > 0, size, xp.ones_like(size))
+        return typed(_over(self._sum(values, weights), self._size(values, weights)), values)
 
-    def mean_of_others(self, values: Array, *, alone: float = 0.0) -> Array:
-        """(M,) mean of the other members; `alone` where there is none."""
-        xp = array_namespace(values)
-        others = self.count(values) - 1
-        mean = (self.total(values) - values) / xp.where(others > 0, others, xp.ones_like(others))
-        return xp.where(others > 0, mean, xp.full_like(values, alone))
+    def mean_of_others(self, values: Array, weights: Array | None = None, *, alone: float = 0.0) -> Array:
+        """(M,) mean of the other members, weighted if weights (M,) are given; `alone` where there is none."""
+        xp, wide = array_namespace(values), _wide(values)
+        mine = xp.ones_like(wide) if weights is None else _wide(weights)
+        others = self._size(values, weights) - mine
+        mean = _over(self._sum(values, weights) - wide * mine, others)
+        return typed(xp.where(others > 0, mean, xp.full_like(wide, alone)), values)
 
-    def deviation(self, values: Array, *, correction: int = 1) -> Array:
+    def deviation(self, values: Array, weights: Array | None = None, *, correction: int = 1) -> Array:
         """(M,) standard deviation of each one's group; 0 where it has no more than `correction` members.
 
         Args:
             values: (M,).
+            weights: (M,) how often each counts. None counts each once.
             correction: 1 divides by the count less one (`torch.std`), 0 by the count.
         """
-        xp = array_namespace(values)
-        free = self.count(values) - correction
-        square = self.total((values - self.mean(values)) ** 2)
-        return xp.sqrt(xp.where(free > 0, square / xp.where(free > 0, free, xp.ones_like(free)), xp.zeros_like(square)))
+        return typed(self._deviation(self._residual(values, weights), weights, correction), values)
 
-    def centred(self, values: Array, *, alone: Alone = "zero") -> Array:
-        """(M,) values less their group's mean."""
-        return self._where_alone(values, values - self.mean(values), alone)
+    def centred(self, values: Array, weights: Array | None = None, *, alone: Alone = "zero") -> Array:
+        """(M,) values less their group's mean, weighted if weights (M,) are given; exactly 0 where all are equal."""
+        return self._where_alone(values, typed(self._residual(values, weights), values), alone)
 
     def standardised(
-        self, values: Array, *, epsilon: float = 1e-6, correction: int = 1, alone: Alone = "zero"
+        self,
+        values: Array,
+        weights: Array | None = None,
+        *,
+        epsilon: float = 1e-6,
+        correction: int = 1,
+        alone: Alone = "zero",
     ) -> Array:
-        """(M,) values less their group's mean, over its standard deviation plus `epsilon`."""
-        scaled = (values - self.mean(values)) / (self.deviation(values, correction=correction) + epsilon)
-        return self._where_alone(values, scaled, alone)
+        """(M,) values less their group's mean, over its deviation plus `epsilon`; exactly 0 where all are equal.
+
+        Args:
+            values: (M,).
+            weights: (M,) how often each counts. None counts each once.
+            epsilon: added to the deviation.
+            correction: as in `deviation`.
+            alone: what the only member of its group gets.
+        """
+        residual = self._residual(values, weights)
+        scaled = residual / (self._deviation(residual, weights, correction) + epsilon)
+        return self._where_alone(values, typed(scaled, values), alone)
+
+    def _sum(self, values: Array, weights: Array | None = None) -> Array:
+        counted = values if weights is None else _wide(values) * _wide(weights)
+        return _wide_sum(counted, self.of, self.n)[self.of]
+
+    def _size(self, values: Array, weights: Array | None) -> Array:
+        return self._sum(array_namespace(values).ones_like(values) if weights is None else weights)
+
+    def _residual(self, values: Array, weights: Array | None) -> Array:
+        """(M,) values less their group's mean."""
+        # Less one of the group's values first: where all are equal, rounding would leave a residual, and a deviation as
+        # small, whose quotient is anything.
+        wide = _wide(values)
+        _fits(values, int(self.of.shape[0]), "members")
+        pivot = array_namespace(wide).zeros(self.n, dtype=wide.dtype, device=device(wide))
+        pivot[self.of] = wide
+        lifted = wide - pivot[self.of]
+        return lifted - _over(self._sum(lifted, weights), self._size(lifted, weights))
+
+    def _deviation(self, residual: Array, weights: Array | None, correction: int) -> Array:
+        free = self._size(residual, weights) - correction
+        return array_namespace(residual).sqrt(_over(self._sum(residual**2, weights), free))
 
     def _where_alone(self, values: Array, made: Array, alone: Alone) -> Array:
+        one_of("alone", alone, Alone)
         if alone == "zero":
             return made
-        return array_namespace(values).where(self.count(values) == 1, values, made)
+        return array_namespace(values).where(self.count(values) == 1, typed(values, values), made)
+
+
+def _over(values: Array, sizes: Array) -> Array:
+    """Values over sizes; 0 where a size is not positive."""
+    xp = array_namespace(values)
+    return xp.where(sizes > 0, values / xp.where(sizes > 0, sizes, xp.ones_like(sizes)), xp.zeros_like(values))
 
 
 def _numbered(ids: Array) -> tuple[Array, int]:
     """(M,) rank of each id among those that occur, and their number; without sorting where ids are small."""
     xp = array_namespace(ids)
+    # Not every integer may stand in brackets: torch takes bytes for a mask and refuses short ones.
+    ids = xp.astype(ids, xp.int64, copy=False) if xp.isdtype(ids.dtype, ("bool", "integral")) else ids
     size = int(ids.shape[0])
     if size and xp.isdtype(ids.dtype, "integral") and int(xp.min(ids)) >= 0 and int(xp.max(ids)) < 4 * size + 1024:
         occurs = xp.zeros(int(xp.max(ids)) + 1, dtype=xp.bool, device=device(ids))
@@ -229,13 +316,16 @@ def whitened(values: Array, weights: Array | None = None, *, epsilon: float = 1e
     """
     xp = array_namespace(values)
     if not values.shape[0]:
-        return values
-    counts = xp.ones_like(values) if weights is None else xp.astype(weights, values.dtype)
+        return typed(values, values)
+    wide = _wide(values)
+    counts = xp.ones_like(wide) if weights is None else _wide(weights)
     size = xp.sum(counts)
-    mean = xp.sum(values * counts) / size
-    variance = xp.sum(counts * (values - mean) ** 2) / size
+    # Less one of the values first, so that equal ones leave exactly nothing.
+    lifted = wide - wide[0]
+    mean = xp.sum(lifted * counts) / size
+    variance = xp.sum(counts * (lifted - mean) ** 2) / size
     # The unbiased estimate over all that is counted, as verl's and OpenRLHF's masked whitening have it.
     if float(size) > 1:
         variance = variance * (size / (size - 1))
-    made = (values - mean) / xp.sqrt(variance + epsilon)
-    return made if centre else made + mean
+    made = (lifted - mean) / xp.sqrt(variance + epsilon)
+    return typed(made if centre else made + mean + wide[0], values)

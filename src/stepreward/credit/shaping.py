@@ -291,10 +291,10 @@ def accuracy_by_weibull(rewards: Array, offsets: Array, *, form: float = 2.0, sc
 
 
 def _geometric(rewards: Array, trajectories: Trajectories) -> Array:
-    """(B,) geometric mean of each trajectory's rewards; 0 where one is 0 or less."""
+    """(B,) geometric mean of each trajectory's rewards; 0 where one is 0 or less, NaN where one is."""
     xp = array_namespace(rewards)
     positive = rewards > 0
-    logs = xp.where(positive, xp.log(xp.where(positive, rewards, xp.ones_like(rewards))), xp.zeros_like(rewards))
-    whole = trajectories.total(xp.astype(positive, rewards.dtype)) == trajectories.total(xp.ones_like(rewards))
+    logs = xp.where(positive, xp.log(xp.where(positive, rewards, xp.ones_like(rewards))), 0 * rewards)
+    zeros = trajectories.total(xp.astype(~positive, rewards.dtype))
     mean = trajectories.mean(logs)
-    return xp.where(whole, xp.exp(mean), xp.zeros_like(mean))
+    return xp.where(zeros == 0, xp.exp(mean), 0 * mean)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from stepreward.core.catalog import credit
-from stepreward.credit.segments import Alone, Array, Groups, Trajectories
+from stepreward.credit.segments import Alone, Array, Groups, Trajectories, one_of
 
 Scale = Literal["none", "std"]
 """Subtract the group's mean only, or divide by its standard deviation too."""
@@ -19,6 +19,7 @@ EPSILON = 1e-6
 
 
 def _against(groups: Groups, values: Array, scale: Scale, alone: Alone = "zero") -> Array:
+    one_of("scale", scale, Scale)
     if scale == "none":
         return groups.centred(values, alone=alone)
     return groups.standardised(values, epsilon=EPSILON, alone=alone)
@@ -61,6 +62,7 @@ def group_in_group(
         over: what the first term's mean and deviation count.
         alone: what the only member of a group gets from the first term.
     """
+    one_of("over", over, Over)
     trajectories = Trajectories(offsets, rewards.shape[0])
     paid = rewards + trajectories.at_end(outcome)
     total, problem = trajectories.total(paid), trajectories.spread(group)
