@@ -94,7 +94,7 @@ def tree_by_hand(name: str, group: list[Row], row: Row, k: int) -> float:
     return z(row[1], outcomes, 1e-4) / shared
 
 
-def state_by_hand(name: str, group: list[Row], row: Row, k: int) -> float:
+def state_by_hand(name: str, group: list[Row], row: Row, k: int, scale: str = "none") -> float:
     every = [(r, j) for r in group for j in range(len(r[2]))]
     if name == "salt":
         outcomes = [o for _, o, _ in group]
@@ -102,15 +102,18 @@ def state_by_hand(name: str, group: list[Row], row: Row, k: int) -> float:
         return float(np.mean([z(r[1], outcomes, 1e-4) for r in same]))
     assert name == "hgpo"
 
-    def seen(r: Row, j: int, h: int) -> list[int]:
-        # What lies before the start is the same for all.
-        return [state(r, j - i) if j >= i else -1 for i in range(h + 1)]
-
-    made = 0.0
-    for h, weight in enumerate([1 / 14, 4 / 14, 9 / 14]):
-        same = [going(r, 0.9)[j] for r, j in every if seen(r, j, h) == seen(row, k, h)]
-        made += weight * (going(row, 0.9)[k] - float(np.mean(same)))
-    return made
+    terms = []
+    for length in range(1, min(k + 1, 3) + 1):
+        history = [state(row, k - i) for i in range(length)]
+        same = [
+            going(r, 0.9)[j]
+            for r, j in every
+            if j + 1 >= length and [state(r, j - i) for i in range(length)] == history
+        ]
+        if len(same) > 1:
+            spread = float(np.std(same)) + 1e-6 if scale == "std" else 1.0
+            terms.append((length**2, (going(row, 0.9)[k] - float(np.mean(same))) / spread))
+    return sum(w * a for w, a in terms) / sum(w for w, _ in terms) if terms else 0.0
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -130,6 +133,26 @@ def test_places_are_credited_as_by_the_loop(give: Callable[[Any], Any], name: st
     ]
     found = credit[name].take({k: give(v) for k, v in data(batch).items()}, **SETTINGS[name])
     np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6, atol=1e-6)
+
+
+@given(batch=BATCH)
+@settings(max_examples=30, deadline=None)
+def test_histories_are_weighed_by_their_length_under_deviations_too(batch: Batch) -> None:
+    found = credit["hgpo"].take(data(batch), discount=0.9, power=2.0, scale="std")
+    expected = [
+        state_by_hand("hgpo", [r for r in batch if r[0] == row[0]], row, k, "std")
+        for row in batch for k in range(len(row[2]))
+    ]  # fmt: skip
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_history_that_no_other_shares_takes_no_weight_from_those_that_are_shared() -> None:
+    # State 5 after 1 and after 2: the histories 1-5 and 2-5 are each alone, the state 5 is shared.
+    d = {
+        "rewards": np.zeros(4), "outcome": np.array([1.0, 0.0]), "group": np.zeros(2, int),
+        "offsets": np.array([0, 2, 4]), "state": np.array([1, 5, 2, 5]),
+    }  # fmt: skip
+    np.testing.assert_allclose(credit["hgpo"].take(d), [0, 0.5, 0, -0.5])
 
 
 @given(batch=BATCH)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from array_api_compat import array_namespace
+
 from stepreward.core.catalog import credit
 from stepreward.credit.segments import Alone, Array, Groups, Trajectories, one_of
 
@@ -18,11 +20,11 @@ Over = Literal["trajectories", "steps"]
 EPSILON = 1e-6
 
 
-def _against(groups: Groups, values: Array, scale: Scale, alone: Alone = "zero") -> Array:
+def _against(groups: Groups, values: Array, scale: Scale, alone: Alone = "zero", correction: int = 1) -> Array:
     one_of("scale", scale, Scale)
     if scale == "none":
         return groups.centred(values, alone=alone)
-    return groups.standardised(values, epsilon=EPSILON, alone=alone)
+    return groups.standardised(values, epsilon=EPSILON, correction=correction, alone=alone)
 
 
 @credit.method(
@@ -87,7 +89,9 @@ credit.preset(
 
 @credit.method(
     "hgpo",
-    note="HGPO, Hierarchy-of-Groups Policy Optimization: its weights by length of shared history, means only",
+    paper="arXiv:2602.22817",
+    equation="the weighted mean over hierarchical groups; recipe/hgpo of the authors",
+    note="deviations are the biased ones, as in the code; there an advantage of exactly 0 loses its weight as well",
     objective="return",
     invariant=(),
 )
@@ -105,8 +109,9 @@ def groups_by_history(
 ) -> Array:
     """Averages advantages among steps in the same state, in the same last two states, and so on, longer ones more.
 
-        A_k = sum_h w_h (G_k - mean_{same last h + 1 states} G),    w_h = (h + 1)^power / sum_h' (h' + 1)^power
+        A_k = sum_h w_h (G_k - mean_{same last h + 1 states} G) / sum_h w_h,    w_h = (h + 1)^power
 
+    The sums are over the histories that the trajectory has behind it and that another step shares; without any it is 0.
     With no history it is the state's term of `gigpo`.
 
     Args:
@@ -115,7 +120,7 @@ def groups_by_history(
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
         state: (N,) identity of the state before each step.
-        history: states before the present one that the longest history holds; what lies before the start is shared.
+        history: states before the present one that the longest history holds.
         power: alpha: 0 weighs all lengths alike.
         discount: of later rewards within a trajectory.
         scale: subtract means only, or divide by deviations too.
@@ -128,13 +133,14 @@ def groups_by_history(
     trajectories = Trajectories(offsets, rewards.shape[0])
     returns = trajectories.to_go(rewards + trajectories.at_end(outcome), discount=discount)
     present = Groups.of_pairs(trajectories.spread(group), state)
-    places, made = present, 0 * returns
-    weights = [(h + 1) ** power for h in range(history + 1)]
-    for weight in weights:
-        made = made + weight / sum(weights) * _against(places, returns, scale)
+    xp, places, made, mass = array_namespace(returns), present, 0 * returns, 0 * returns
+    for h in range(history + 1):
+        shared = xp.astype((places.count(returns) > 1) & (trajectories.position >= h), returns.dtype)
+        weight = shared * (h + 1) ** power
+        made, mass = made + weight * _against(places, returns, scale, correction=0), mass + weight
         # The same states up to here: the same state now, and before it the same states up to there.
         places = Groups.of_pairs(present.of, trajectories.previous(places.of, first=-1))
-    return made
+    return made / xp.where(mass > 0, mass, xp.ones_like(mass))
 
 
 @credit.method(
