@@ -16,7 +16,7 @@ from stepreward.core.errors import InputError
 METHODS = [*credit, *shape]
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.family}:{m.name}")
 BATCH_WIDE = {
-    "reinforce++", "reinforce++-baseline", "gdpo", "ppo", "empg", "duration-aware", "batch-normal",
+    "reinforce++", "reinforce++-baseline", "lite-ppo", "gdpo", "ppo", "empg", "duration-aware", "batch-normal",
 }  # fmt: skip
 """Methods that take statistics over the batch, and say so."""
 OUTCOME_ALONE = [m for m in credit if not {"rewards", "values", "components", "entropy"} & set(m.data)]

@@ -49,6 +49,7 @@ def by_trajectory(name: str, d: dict[str, np.ndarray]) -> list[float]:
             "grpo": (o[i] - mean) / (deviation + 1e-4),
             "grpo-verl": (o[i] - mean) / (deviation + 1e-6) if others else o[i],
             "grpo-openrlhf": (o[i] - mean) / (deviation + 1e-9),
+            "lite-ppo": (o[i] - mean) / (float(np.std(o, ddof=1)) + 1e-4),
             "dr-grpo": o[i] - mean,
             "rloo": o[i] - sum(o[j] for j in others) / len(others) if others else o[i],
             "reinforce++": o[i],
@@ -65,7 +66,7 @@ def by_trajectory(name: str, d: dict[str, np.ndarray]) -> list[float]:
 @LIBRARIES
 @pytest.mark.parametrize(
     "name",
-    ["grpo", "grpo-verl", "grpo-openrlhf", "dr-grpo", "rloo", "reinforce++", "reinforce++-baseline", "opo"],
+    ["grpo", "grpo-verl", "grpo-openrlhf", "lite-ppo", "dr-grpo", "rloo", "reinforce++", "reinforce++-baseline", "opo"],
 )
 @given(batch=BATCH)
 @settings(max_examples=30)

@@ -11,7 +11,7 @@ import pytest
 
 import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import reward
-from stepreward.core.errors import InputError, MissingDataError
+from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 from stepreward.core.types import Problem, Step
 from stepreward.credit.matching import overlap
 from stepreward.credit.rules import difficulty_weights
@@ -60,7 +60,7 @@ def test_a_solution_without_steps_has_no_rewards(name: str) -> None:
     assert reward[name](problem(**META), []).shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["carr", "verpo", "tool-calls", "toolrl"])
+@pytest.mark.parametrize("name", ["carr", "verpo", "tool-calls", "toolrl", "matchtir"])
 def test_what_the_problem_lacks_is_named(name: str) -> None:
     with pytest.raises(MissingDataError, match=r"meta\['"):
         reward[name](problem(other=1), said("x"))
@@ -201,6 +201,34 @@ def test_turns_are_rewarded_for_format_and_calls() -> None:
     np.testing.assert_allclose(reward["toolrl"](given, said("<think>t</think>")), [-3])
     with pytest.raises(InputError, match="gold call"):
         reward["toolrl"](problem(calls=[[{"name": "f"}]]), said("x"))
+
+
+def test_turns_are_rewarded_by_what_their_calls_are_matched_with() -> None:
+    gold = [[{"name": "f", "arguments": {"a": 1}}], [{"name": "g", "arguments": {}}, {"name": "f", "arguments": {}}]]
+    given = Problem("p", "?", reference="The red Fox", meta={"calls": gold})
+    steps = [
+        Step(call("g") + call("f", a=1)),  # both matched in full, in whatever turn they stand
+        Step("saw", kind="observation"),
+        Step(call("f", a=2) + call("f", a=2) + "<tool_call>{"),  # one gold f is left: (1 + 0) / 2, nothing, malformed
+        Step("hm"),
+        Step(
+            call("g") + "<answer>no</answer><answer>a red, RED fox!</answer>"
+        ),  # 2 of {a, red, fox}, of {the, red, fox}
+    ]
+    np.testing.assert_allclose(reward["matchtir"](given, steps), [1, np.nan, 0.5 / 3, 0, 2 / 3])
+    flat = Problem("p", "?", reference="The red Fox", meta={"calls": [one for turn in gold for one in turn]})
+    np.testing.assert_allclose(reward["matchtir"](flat, steps), reward["matchtir"](given, steps))
+    with pytest.raises(UnknownNameError, match="matching"):
+        reward["matchtir"](given, steps, matching="greedy")
+
+
+def test_transport_shares_a_gold_call_among_equal_ones() -> None:
+    given = problem(calls=[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}])
+    steps = said(call("f"), call("f"))
+    # Each f sends half of its mass to the gold f and half to g, which is not alike; the assignment pays one of them.
+    np.testing.assert_allclose(reward["matchtir"](given, steps, matching="transport"), [0.5, 0.5], atol=1e-6)
+    assert sorted(reward["matchtir"](given, steps).tolist()) == [0, 1]
+    np.testing.assert_allclose(reward["matchtir"](problem(calls=[]), steps, matching="transport"), [0, 0])
 
 
 @pytest.mark.parametrize(

@@ -321,26 +321,35 @@ def test_hidden_rewards_are_the_change_of_log_likelihood_by_a_gradient_step() ->
         gradients(hidden, tokens), hidden.numpy(), gradients(others, right), others.numpy(), at_once=2
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+    tensors = hidden_rewards(
+        *(torch.as_tensor(one) for one in (gradients(hidden, tokens), hidden, gradients(others, right), others))
+    )
+    np.testing.assert_allclose(np.asarray(tensors), expected, rtol=1e-6)
+    assert hidden_rewards(np.zeros((0, 7)), np.zeros((0, 4)), np.zeros((1, 7)), np.zeros((1, 4))).shape == (0,)
+    with pytest.raises(ValueError, match="at_once"):
+        hidden_rewards(np.zeros((2, 7)), np.zeros((2, 4)), np.zeros((1, 7)), np.zeros((1, 4)), at_once=0)
     with pytest.raises(InputError, match="one of each"):
         hidden_rewards(np.zeros((2, 7)), np.zeros((3, 4)), np.zeros((1, 7)), np.zeros((1, 4)))
 
 
-def test_tokens_that_right_solutions_need_are_spared() -> None:
-    of_right, rows = np.array([1.0, 3.0, 1.0, 2.0]), np.array([7, 7, 9, 9])
+@LIBRARIES
+def test_tokens_that_right_solutions_need_are_spared(give: Callable[[Any], Any]) -> None:
+    of_right, rows = give(np.array([1.0, 3.0, 1.0, 2.0])), give(np.array([7, 7, 9, 9]))
     # Means 2 and 1.5: the threshold is 1.5 times the scale.
-    weights = negative_token_weights(np.array([1.4, 1.6, -2.0]), of_right, rows, 0.75)
-    np.testing.assert_allclose(weights, [1.0, 0.5, 1.0])
+    weights = negative_token_weights(give(np.array([1.4, 1.6, -2.0])), of_right, rows, 0.75)
+    np.testing.assert_allclose(np.asarray(weights), [1.0, 0.5, 1.0])
     assert negative_token_weights(np.array([9.0]), np.zeros(0), np.zeros(0, int), 0.0).tolist() == [1.0]
     with pytest.raises(ValueError, match="success"):
         negative_token_weights(np.zeros(1), of_right, rows, 1.5)
 
 
-def test_tokens_lean_towards_what_is_known_or_away_from_it() -> None:
-    rewards, advantages = np.array([2.0, -1.0, 1.0, 0.0, 3.0]), np.array([1.0, 1.0, -1.0, 1.0, -0.1])
+@LIBRARIES
+def test_tokens_lean_towards_what_is_known_or_away_from_it(give: Callable[[Any], Any]) -> None:
+    rewards, advantages = give(np.array([2.0, -1.0, 1.0, 0.0, 3.0])), give(np.array([1.0, 1.0, -1.0, 1.0, -0.1]))
     # Influences 2, -1, -1, 0, -0.3.
     made = steered_token_weights(rewards, advantages, lean=0.2, least=0.5)
-    np.testing.assert_allclose(made, [1.2, 0.8, 0.8, 0, 0])
-    np.testing.assert_allclose(steered_token_weights(rewards, advantages, lean=-0.2)[[0, 1]], [0.8, 1.2])
+    np.testing.assert_allclose(np.asarray(made), [1.2, 0.8, 0.8, 0, 0])
+    np.testing.assert_allclose(np.asarray(steered_token_weights(rewards, advantages, lean=-0.2))[:2], [0.8, 1.2])
     with pytest.raises(ValueError, match="lean"):
         steered_token_weights(rewards, advantages, lean=2.0)
 

@@ -231,6 +231,8 @@ def test_calls_are_alike_by_name_arguments_and_values() -> None:
     assert similarity(gold, gold) == 1
     assert similarity(("stop", {}), ("stop", {})) == 1
     assert similarity(("stop", {}), gold) == 0
+    # The same arguments to another tool do something else.
+    assert similarity(("find", {"query": "cats", "limit": 5}), gold) == 0
 
 
 TABLES = st.integers(1, 4).flatmap(

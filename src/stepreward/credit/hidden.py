@@ -1,20 +1,19 @@
-"""Token hidden rewards: how much a gradient step on a token moves the likelihood of right solutions."""
+"""Token hidden rewards: how much a gradient step on a token moves the likelihood of right solutions.
+
+NumPy or torch in, the same out, on the device where a policy's logits and hidden states are.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
 from stepreward.core.errors import InputError
-
-Floats = NDArray[np.floating[Any]]
+from stepreward.credit.segments import Array, Groups, typed
 
 
 def hidden_rewards(
-    gradients: Floats, hidden: Floats, to_gradients: Floats, to_hidden: Floats, *, at_once: int = 1024
-) -> NDArray[np.float64]:
+    gradients: Array, hidden: Array, to_gradients: Array, to_hidden: Array, *, at_once: int = 1024
+) -> Array:
     """How far a step up on each token raises the log-likelihood of other tokens, to first order in the last layer.
 
         s_t = sum_{t'} (g_t . g_t') (h_t . h_t') = g_t^T M h_t,    M = sum_t' g_t' h_t'^T,    g = onehot(y) - pi
@@ -34,22 +33,24 @@ def hidden_rewards(
 
     Raises:
         InputError: shapes do not fit.
+        ValueError: `at_once` is less than 1.
     """
+    if at_once < 1:
+        raise ValueError(f"at_once must be at least 1, got {at_once}")
     if len(gradients) != len(hidden) or len(to_gradients) != len(to_hidden):
         raise InputError(
             f"{len(gradients)} gradients for {len(hidden)} hidden states, {len(to_gradients)} for {len(to_hidden)}",
             remedy="pass one of each a token",
         )
-    made = np.zeros(len(gradients))
-    for start in range(0, len(gradients), at_once):
-        part = slice(start, start + at_once)
-        made[part] = ((gradients[part] @ to_gradients.T) * (hidden[part] @ to_hidden.T)).sum(axis=1)
-    return made
+    xp = array_namespace(gradients, hidden, to_gradients, to_hidden)
+    parts = [slice(start, start + at_once) for start in range(0, max(len(gradients), 1), at_once)]
+    products = ((gradients[part] @ to_gradients.T, hidden[part] @ to_hidden.T) for part in parts)
+    return xp.concat([xp.sum(one * other, axis=1) for one, other in products])
 
 
 def negative_token_weights(
-    rewards: Floats, of_right: Floats, right_rows: NDArray[np.integer[Any]], success: float, *, scale: float = 1.0
-) -> NDArray[np.float64]:
+    rewards: Array, of_right: Array, right_rows: Array, success: float, *, scale: float = 1.0
+) -> Array:
     """Weights of a wrong solution's tokens that spare those which right solutions need.
 
         w_t = 2 |1/2 - p| if s_t > scale min_i mean_t s_{i,t}, else 1
@@ -68,17 +69,15 @@ def negative_token_weights(
     """
     if not 0 <= success <= 1:
         raise ValueError(f"success must be in [0, 1], got {success}")
+    xp = array_namespace(rewards)
+    full = xp.ones_like(rewards)
     if not len(of_right):
-        return np.ones(len(rewards))
-    _, index = np.unique(right_rows, return_inverse=True)
-    means = np.bincount(index, of_right) / np.bincount(index)
-    spared: NDArray[np.float64] = np.where(rewards > scale * means.min(), 2 * abs(0.5 - success), 1.0)
-    return spared
+        return full
+    threshold = scale * xp.min(Groups(right_rows).mean(of_right))
+    return xp.where(rewards > threshold, 2 * abs(0.5 - success) * full, full)
 
 
-def steered_token_weights(
-    rewards: Floats, advantages: Floats, *, lean: float = 0.1, least: float = 0.0
-) -> NDArray[np.float64]:
+def steered_token_weights(rewards: Array, advantages: Array, *, lean: float = 0.1, least: float = 0.0) -> Array:
     """Weights of tokens that lean training towards exploiting what is known to be right, or away from it.
 
         w_t = (1 + lean sign(A_t s_t)) [|A_t s_t| > least]
@@ -97,6 +96,5 @@ def steered_token_weights(
     """
     if not -1 <= lean <= 1:
         raise ValueError(f"lean must be in [-1, 1], got {lean}")
-    influence = np.asarray(advantages, np.float64) * rewards
-    made: NDArray[np.float64] = np.where(np.abs(influence) > least, 1 + lean * np.sign(influence), 0.0)
-    return made
+    xp, influence = array_namespace(rewards), typed(advantages, rewards) * rewards
+    return xp.where(xp.abs(influence) > least, 1 + lean * xp.sign(influence), xp.zeros_like(influence))

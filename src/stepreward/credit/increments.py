@@ -105,6 +105,7 @@ def turning_points(rewards: Array, offsets: Array, *, start: float = 0.0) -> Arr
 
 @shape.method(
     "thoughts",
+    paper="arXiv:2507.23317",
     note="thought-level process reward (TP-GRPO), from its abstract: contiguous steps of one verdict are one thought. "
     "The exact reward could not be checked: a thought gets the mean of its steps, once",
 )
@@ -212,6 +213,7 @@ credit.preset(
 credit.preset(
     "tp-grpo",
     of="total-rloo",
+    paper="arXiv:2507.23317",
     note="see the shape thoughts",
     objective="thoughts",
     invariant=("split",),

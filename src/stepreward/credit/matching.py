@@ -31,17 +31,20 @@ def overlap(one: Iterable[Any], other: Iterable[Any]) -> float:
 def similarity(made: Call, gold: Call) -> float:
     """Says how alike two calls are, in [0, 1].
 
-        (1[same name] + Jaccard of argument names + number of equal arguments) / (2 + number of the gold's arguments)
+        (1 + Jaccard of argument names + number of equal arguments) / (2 + number of the gold's arguments)
 
-    MatchTIR (arXiv:2601.10712), section 3.1. Two calls without arguments have the same argument names.
+    MatchTIR (arXiv:2601.10712), section 3.1. Calls of different tools are not alike at all, whatever their arguments.
+    Two calls without arguments have the same argument names.
 
     Args:
         made: the call made.
         gold: a call of the gold solution.
     """
+    if made[0] != gold[0]:
+        return 0.0
     names, wanted = set(made[1]), set(gold[1])
-    equal = sum(made[1][name] == gold[1][name] for name in names & wanted)
-    return float((made[0] == gold[0]) + overlap(names, wanted) + equal) / (2 + len(wanted))
+    equal = sum(bool(made[1][name] == gold[1][name]) for name in names & wanted)
+    return (1 + overlap(names, wanted) + equal) / (2 + len(wanted))
 
 
 def similarities(made: list[Call], gold: list[Call]) -> Floats:

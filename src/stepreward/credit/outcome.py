@@ -58,6 +58,29 @@ credit.preset("grpo-openrlhf", of="grpo", note="OpenRLHF 0.11", epsilon=1e-9)
 
 
 @credit.method(
+    "lite-ppo",
+    paper="arXiv:2508.08221",
+    equation="the group's mean and the batch's deviation",
+    note="TRL 1.16 with scale_rewards='batch', its epsilon; a group of one gets 0",
+    objective="outcome",
+    invariant=SHIFT_SPLIT_NEUTRAL,
+)
+def group_centred_batch_scaled(outcome: Array, group: Array, offsets: Array, *, epsilon: float = 1e-4) -> Array:
+    """Subtracts the group's mean and divides by the batch's deviation, so that all problems keep their weight.
+
+        A_i = (o_i - mean_g) / (std + epsilon)
+
+    Args:
+        outcome: (B,).
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        epsilon: added to the unbiased deviation of all outcomes of the batch; of a single one it is 0.
+    """
+    together = Groups(array_namespace(group).zeros_like(group))
+    return _spread(Groups(group).centred(outcome) / (together.deviation(outcome) + epsilon), offsets)
+
+
+@credit.method(
     "dr-grpo",
     paper="arXiv:2503.20783",
     equation="section 3.2",

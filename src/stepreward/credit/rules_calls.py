@@ -9,18 +9,22 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
-from stepreward.credit.matching import Call, assigned, overlap
+from stepreward.credit.matching import Call, assigned, overlap, similarities, transported
 from stepreward.credit.rules import Floats, at_actions, needed
+from stepreward.credit.segments import one_of
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+Matching = Literal["assignment", "transport"]
+WORDS = re.compile(r"\w+")
 DEEPEST = 32
 """Levels of JSON below which nobody nests arguments; a deeper call is malformed."""
 
@@ -165,6 +169,67 @@ def format_and_calls(problem: Problem, steps: Sequence[Step], *, form: float = 1
         formed = form * float(well_tagged(step.text, ("think", "tool_call" if gold else "response")))
         made.append(formed + (correctness * (2 * matched(calls(step.text), gold) - 1) if gold else 0.0))
     return at_actions(steps, made)
+
+
+@reward.method(
+    "matchtir",
+    paper="arXiv:2601.10712",
+    equation="section 3.2: turn rewards by bipartite matching, hard or soft",
+    note="the best assignment of all, where the code takes the best pair first; transported shares are times the number "
+    "of calls, so that both kinds have one scale; malformed calls count as calls that match nothing",
+)
+def matched_turns(
+    problem: Problem, steps: Sequence[Step], *, matching: Matching = "assignment", regularisation: float = 0.1
+) -> Floats:
+    """Rewards a turn by how its calls match those of the gold solution, each gold call paying once a trajectory.
+
+        r_k = mean over the calls of turn k of their similarity to what they are matched with
+
+    All calls of the trajectory are matched at once, in whatever turn and order they come. A turn with an answer between
+    `<answer>` and `</answer>` gets the F1 of its words and the reference's instead; one with neither gets 0.
+
+    Args:
+        problem: `meta["calls"]`: for each turn of the gold solution the list of its calls, as for `toolrl`, or all of
+            them in one list; `reference`, the gold answer, if any.
+        steps: of one trajectory.
+        matching: one gold call for each call, or a share of several by optimal transport.
+        regularisation: of the transport.
+
+    Returns:
+        (S,) in [0, 1], with transport up to the number of calls.
+
+    Raises:
+        MissingDataError: the problem has no gold calls.
+        InputError: a gold call is malformed.
+        UnknownNameError: no such matching.
+    """
+    one_of("matching", matching, Matching)
+    turns = needed(problem, "matchtir", "calls")
+    gold = [_gold(one) for turn in turns for one in (turn if isinstance(turn, list | tuple) else [turn])]
+    acts = [step.text for step in steps if step.kind == "action"]
+    answers = [_answer(text) for text in acts]
+    made = [[] if answer is not None else calls(text) for text, answer in zip(acts, answers, strict=True)]
+    table = similarities([call for turn in made for call in turn if call is not None], gold)
+    paid = iter(assigned(table) if matching == "assignment" else transported(table, regularisation=regularisation))
+    rewards = []
+    for turn, answer in zip(made, answers, strict=True):
+        shares = [0.0 if call is None else float(next(paid)) for call in turn]
+        told = 0.0 if answer is None else shared_words(answer, problem.reference or "")
+        rewards.append(sum(shares) / len(shares) if shares else told)
+    return at_actions(steps, rewards)
+
+
+def _answer(text: str) -> str | None:
+    """What the last pair of answer tags holds, None without one."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    return None if start < 0 else text[start + len("<answer>") : end]
+
+
+def shared_words(text: str, reference: str) -> float:
+    """F1 of the words of two texts, each counted once, whatever their case; 0 where either has none."""
+    mine, theirs = set(WORDS.findall(text.lower())), set(WORDS.findall(reference.lower()))
+    return 2 * len(mine & theirs) / (len(mine) + len(theirs)) if mine and theirs else 0.0
 
 
 def _gold(given: Any) -> Call:
