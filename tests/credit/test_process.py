@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from stepreward.core.catalog import credit, shape
 from stepreward.core.errors import UnknownNameError
 from stepreward.credit import process as _process  # noqa: F401  registers
+from stepreward.credit.verify import population, verify
 
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 NUMBERS = st.sampled_from([-1.0, -0.3, 0.0, 0.1, 0.4, 0.5, 0.8, 1.0])
@@ -199,3 +200,21 @@ def test_a_setting_that_names_no_option_is_told(name: str, settings: dict[str, s
     ((setting, value),) = settings.items()
     with pytest.raises(UnknownNameError, match=f"no value of {setting} is called '{value}'"):
         credit[name].take({**EMPTY, "state": np.zeros(3, int)}, **settings)
+
+
+@given(batch=BATCH, by=NUMBERS)
+@settings(max_examples=30, deadline=None)
+def test_prime_does_not_see_what_is_added_to_every_token(batch: Batch, by: float) -> None:
+    d = data(batch)
+    compared = np.array([sum(row[0] == g for row in batch) > 1 for g, _, _ in batch])
+    compared = np.repeat(compared, np.diff(d["offsets"]))
+    base = credit["prime"].take(d)
+    raised = credit["prime"].take({**d, "rewards": d["rewards"] + by * d["lengths"]})
+    np.testing.assert_allclose(raised[compared], base[compared], atol=1e-9)
+
+
+def test_steps_of_the_process_that_verifies_differ_in_length() -> None:
+    # With equal ones, PRIME passed for invariant to raising all step scores.
+    p = population(1)
+    assert len(set(p.lengths.tolist())) == 3
+    assert {name for name, holds in verify(credit["prime"], n=2).invariant.items() if holds} == set()

@@ -174,9 +174,10 @@ def standardised_steps_to_go(
     "prime",
     paper="arXiv:2502.01456",
     equation="Eq. 5",
-    note="the paper's leave-one-out means, per token; the code's batch normalisations are the family shape's to add",
+    note="the paper's leave-one-out means, per token; the code's batch normalisations are the family shape's to add. "
+    "Raising the rewards of all tokens changes nothing, raising those of all steps does where steps differ in length",
     objective="averaged-return",
-    invariant=("shift",),
+    invariant=(),
 )
 def centred_process_and_outcome(
     rewards: Array, outcome: Array, group: Array, offsets: Array, lengths: Array, *, weight: float = 1.0

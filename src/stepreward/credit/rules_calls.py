@@ -175,8 +175,8 @@ def format_and_calls(problem: Problem, steps: Sequence[Step], *, form: float = 1
     "matchtir",
     paper="arXiv:2601.10712",
     equation="section 3.2: turn rewards by bipartite matching, hard or soft",
-    note="the best assignment of all, where the code takes the best pair first; transported shares are times the number "
-    "of calls, so that both kinds have one scale; malformed calls count as calls that match nothing",
+    note="the best assignment of all, where the code takes the best pair first; transported shares are times the "
+    "number of calls, so that both kinds have one scale; malformed calls count as calls that match nothing",
 )
 def matched_turns(
     problem: Problem, steps: Sequence[Step], *, matching: Matching = "assignment", regularisation: float = 0.1

@@ -26,10 +26,12 @@ DRAWS = 16
 """Equally likely draws of a trajectory."""
 GROUP = 3
 """Trajectories of a group, unless told otherwise."""
-TOKENS = 4
-"""Tokens of a step."""
+ADDED = 4
+"""Tokens of a step that is added."""
 _REWARD = {"a": 0.9, "b": 0.4, "z": 0.7, "n": 0.0}
 _OUTCOME = {"z": 0.0, "az": 1.0, "bz": 0.0, "aaz": 1.0, "abz": 0.0, "baz": 1.0, "bbz": 0.0}
+_LENGTH = {"a": 2, "b": 6, "z": 4}
+"""Tokens of a step: what counts steps and what counts tokens must not be the same."""
 _DURATION = {"a": 1.0, "b": 2.0, "z": 3.0}
 _CHANCE = {"a": 0.25, "b": 0.25, "z": 0.5}
 """At every state but the last the policy takes a good step, a poor one, or the one that ends; after two steps it must
@@ -134,7 +136,7 @@ def population(n: int = GROUP) -> Population:
         offsets=np.cumsum([0, *map(len, chosen)]),
         state=np.array([states[prefix] for prefix, _ in steps]),
         values=np.array([worth[prefix] for prefix, _ in steps]),
-        lengths=np.full(len(steps), TOKENS),
+        lengths=np.array([_LENGTH[step] for _, step in steps]),
         node=np.array([nodes[prefix + step] for prefix, step in steps]),
         root=np.tile(np.minimum(np.arange(n), 1), len(chosen) // n),
         turn=np.array([len(prefix) // 2 for prefix, _ in steps]),
@@ -274,7 +276,7 @@ def _neutral(p: Population) -> Population:
         offsets=np.concatenate([[0], np.cumsum(sizes + 1)]),
         state=state,
         values=values,
-        lengths=np.where(added, TOKENS, p.lengths[source]),
+        lengths=np.where(added, ADDED, p.lengths[source]),
         node=node,
         turn=turn,
         action_values=action_values,
