@@ -41,7 +41,8 @@ META = {
     "calls": [[{"name": "f", "arguments": {"a": 1}}]], "tools": [{"name": "f", "parameters": {"type": "object"}}],
     "rubrics": [["a", "b"]], "answer": "a", "pass_rates": [0.5], "database": ["CREATE TABLE t (a)"],
 }  # fmt: skip
-CHEAP = [method.name for method in reward if method.name not in ("reasoning-sql",)]
+CHEAP = [method.name for method in reward if method.name not in ("reasoning-sql", "self-certainty")]
+"""Rules that read texts and ask nobody."""
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -91,6 +92,19 @@ def test_overlong_steps_pay_what_they_add() -> None:
     np.testing.assert_allclose(made, [0, np.nan, -0.75, -0.25])
     with pytest.raises(ValueError, match="cushion"):
         reward["soft-overlong"](problem(), steps, longest=10, cushion=11)
+
+
+def test_certainty_is_shared_out_by_tokens() -> None:
+    steps = [
+        Step("a b", tokens=(1, 2, 3), meta={"self_certainty": 2.0}),
+        Step("seen", kind="observation"),
+        Step("", tokens=(1,), meta={"self_certainty": 6.0}),
+    ]
+    # The mean over four tokens is (3 * 2 + 6) / 4 = 3.
+    np.testing.assert_allclose(reward["self-certainty"](problem(), steps), [1.5, np.nan, 1.5])
+    assert reward["self-certainty"](problem(), []).shape == (0,)
+    with pytest.raises(MissingDataError, match=r"meta\['self_certainty'\] of action 1"):
+        reward["self-certainty"](problem(), [steps[0], Step("x")])
 
 
 def test_citations_must_have_been_shown() -> None:

@@ -362,3 +362,64 @@ def test_characters_in_order_are_counted_as_by_the_table(one: str, other: str) -
         for j, b in enumerate(other):
             table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
     assert _in_order(one, _places(other), len(other)) == table[-1, -1]
+
+
+SHAPED = [method for method in credit if method.fixed.get("shape")]
+
+
+@pytest.mark.parametrize("method", SHAPED, ids=lambda method: method.name)
+@given(batch=BATCH)
+@settings(max_examples=15, deadline=None)
+def test_presets_are_their_shape_and_then_rloo(method: Any, batch: Batch) -> None:
+    d = data(batch)
+    named = shape[method.fixed["shape"]]
+    shaped = named.take(d, **(method.fixed.get("shape_settings") or {}))
+    rows = np.split(shaped, d["offsets"][1:-1])
+    whole = [float(row.sum()) + d["outcome"][i] for i, row in enumerate(rows)]
+    expected = []
+    for i, row in enumerate(rows):
+        others = [whole[j] for j in range(len(rows)) if j != i and d["group"][j] == d["group"][i]]
+        baseline = float(np.mean(others)) if others else 0.0
+        to_go = credit["step-rloo"].function is method.function
+        expected += [(row[k:].sum() if to_go else row.sum()) + d["outcome"][i] - baseline for k in range(len(row))]
+    np.testing.assert_allclose(method.take(d), expected, atol=1e-9)
+
+
+def test_every_method_of_credit_is_held_against_a_transcription() -> None:
+    elsewhere = {
+        "test_outcome": {
+            "grpo", "grpo-verl", "grpo-openrlhf", "lite-ppo", "dr-grpo", "rloo", "reinforce++", "reinforce++-baseline",
+            "opo", "gdpo", "gae", "rlpr",
+        },
+        "test_process": {"step-rloo", "deepseekmath-process", "prime", "pure", "pure-strict", "pav"},
+        "test_turns": {"gigpo", "mt-grpo", "igpo", "step-grpo", "kevin", "matchtir", "verpo", "vineppo"},
+        "test_states_and_trees": {
+            "treeps", "treerl", "tree-grpo", "portool", "lambda-grpo", "salt", "hgpo", "gigpo-verl-agent",
+            "bi-level-gae", "spa", "archer",
+        },
+        "here": {"prof", *CREDITS, *(method.name for method in SHAPED)},
+        "verl's own numbers, and the next test": {"ppo"},
+        "other names for the same": {"spo", "step-agent"},
+    }  # fmt: skip
+    assert {method.name for method in credit} == set().union(*elsewhere.values())
+    for name, of in (("spo", "vineppo"), ("step-agent", "step-rloo")):
+        assert (credit[name].function, credit[name].fixed) == (credit[of].function, credit[of].fixed)
+
+
+@given(batch=BATCH, discount=st.sampled_from([1.0, 0.9]), decay=st.sampled_from([0.0, 0.7]))
+@settings(max_examples=30, deadline=None)
+def test_ppo_is_gae_whitened_token_by_token(batch: Batch, discount: float, decay: float) -> None:
+    d = data(batch)
+    tokens: list[float] = []
+    for _, outcome, steps in batch:
+        running, after, row = 0.0, 0.0, []
+        for k in reversed(range(len(steps))):
+            paid = steps[k][0] + (outcome if k + 1 == len(steps) else 0.0)
+            running = paid + discount * after - steps[k][2] + discount * decay * running
+            after = steps[k][2]
+            row.append([running] * steps[k][1])
+        tokens += [one for step in reversed(row) for one in step]
+    spread = float(np.var(tokens, ddof=1)) if len(tokens) > 1 else 0.0
+    expected = [(one - float(np.mean(tokens))) / math.sqrt(spread + 1e-8) for one in tokens]
+    found = credit["ppo"].take(d, discount=discount, decay=decay)
+    np.testing.assert_allclose(np.repeat(found, d["lengths"]), expected, rtol=1e-6, atol=1e-6)

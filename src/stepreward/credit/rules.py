@@ -119,6 +119,37 @@ def overlong(problem: Problem, steps: Sequence[Step], *, longest: int = 20480, c
 
 
 @reward.method(
+    "self-certainty",
+    paper="arXiv:2505.19590",
+    equation="Intuitor's only reward: self-certainty in place of a verifiable one",
+    note="there one mean over all tokens of a response, here each step pays its part of it",
+)
+def self_certain(problem: Problem, steps: Sequence[Step]) -> Floats:
+    """Rewards a step for how sure the policy was of its tokens, where nothing else tells whether it is right.
+
+        r_k = (tokens_k / tokens of the trajectory) c_k,    c_k = mean over the step's tokens of KL(uniform || policy)
+
+    The sum is the mean over all of the policy's tokens, or words where tokens are not known.
+
+    Args:
+        problem: not read.
+        steps: of one trajectory, each action with c in `meta["self_certainty"]`, as local policies measure it.
+
+    Returns:
+        (S,) in nats.
+
+    Raises:
+        MissingDataError: an action's certainty was not measured.
+    """
+    acts = [step for step in steps if step.kind == "action"]
+    for number, step in enumerate(acts):
+        if step.meta.get("self_certainty") is None:
+            raise MissingDataError("self-certainty", [f"meta['self_certainty'] of action {number}"], step.meta)
+    whole = max(sum(map(size, acts)), 1)
+    return at_actions(steps, [size(step) / whole * float(step.meta["self_certainty"]) for step in acts])
+
+
+@reward.method(
     "citations",
     note="ours: the structure of citations alone; whether a source supports a claim is a judge's to say",
 )
