@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,9 @@ def test_parts_of_the_reward_are_standardised_before_they_are_added(give: Callab
     np.testing.assert_allclose(np.asarray(credit["gdpo"].take(d, weights=(2.0, 0.5))), expected)
     with pytest.raises(ValueError, match="1 weights for 2 components"):
         credit["gdpo"].take(d, weights=(1.0,))
+    for shape in ((4,), (4, 0)):
+        with pytest.raises(ValueError, match=re.escape(f"got shape {shape}")):
+            credit["gdpo"].take({**d, "components": give(np.zeros(shape))})
 
 
 @LIBRARIES

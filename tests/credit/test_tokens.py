@@ -76,3 +76,22 @@ def test_what_does_not_fit_is_an_error(advantages: list[float], end: int, messag
     spans = TokenSpans(np.array([0]), np.array([0]), np.array([end]), (1, 4))
     with pytest.raises(InputError, match=message):
         to_tokens(np.array(advantages), spans)
+
+
+@LIBRARIES
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3), (2, 0)])
+def test_a_batch_may_hold_no_step(give: Callable[[Any], Any], shape: tuple[int, int]) -> None:
+    spans = from_mask(give(np.zeros(shape, np.int64)))
+    assert len(spans) == 0
+    assert np.asarray(spans.offsets).tolist() == [0] * (shape[0] + 1)
+    spread = np.asarray(to_tokens(give(np.zeros(0)), spans))
+    assert spread.shape == shape
+    assert not spread.any()
+
+
+@LIBRARIES
+def test_a_step_may_hold_no_token(give: Callable[[Any], Any]) -> None:
+    spans = TokenSpans(give(np.array([0, 0, 1])), give(np.array([0, 2, 1])), give(np.array([2, 2, 3])), (2, 4))
+    spread = np.asarray(to_tokens(give(np.array([1.0, 5.0, 2.0])), spans))
+    assert spread.tolist() == [[1, 1, 0, 0], [0, 2, 2, 0]]
+    assert np.asarray(spans.offsets).tolist() == [0, 2, 3]

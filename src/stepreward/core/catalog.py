@@ -133,12 +133,12 @@ def _check_lengths(method: str, data: Mapping[str, Any]) -> None:
     offsets = data["offsets"]
     if offsets.ndim != 1 or not offsets.shape[0]:
         return
+    trajectories, steps = (offsets.shape[0] - 1, "trajectories"), (int(offsets[-1]), "steps")
     for name in data.keys() - {"offsets"}:
-        rows = name in PER_TRAJECTORY
-        expected, found = offsets.shape[0] - 1 if rows else int(offsets[-1]), data[name].shape[0]
+        (expected, what), found = trajectories if name in PER_TRAJECTORY else steps, data[name].shape[0]
         if found != expected:
             raise InputError(
-                f"{method}: '{name}' has {found} entries for {expected} {'trajectories' if rows else 'steps'}",
+                f"{method}: '{name}' has {found} entries for {expected} {what}",
                 remedy="pass one for each that 'offsets' tells of",
             )
 

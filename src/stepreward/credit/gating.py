@@ -37,8 +37,9 @@ def posterior(rewards: Array, outcome: Array, offsets: Array, *, weight: float =
 
 @shape.method(
     "gated",
-    note="gated reward accumulation (G-RA), from its abstract: immediate rewards count only once the high-level reward "
-    "reaches a threshold, whose value in the paper could not be checked",
+    paper="arXiv:2508.10548",
+    equation="gated reward accumulation (G-RA): the low-level reward where the high-level one is at least a threshold",
+    note="from public summaries; the threshold's value in the paper could not be checked",
 )
 def gated(rewards: Array, outcome: Array, offsets: Array, *, threshold: float = 0.5) -> Array:
     """Keeps the step rewards of trajectories whose outcome reaches a threshold and drops all others.
@@ -137,7 +138,8 @@ credit.preset(
 credit.preset(
     "g-ra",
     of="total-rloo",
-    note="gated reward accumulation, see the shape gated",
+    paper="arXiv:2508.10548",
+    note="gated reward accumulation, see the shape gated; RLOO's baseline",
     objective="posterior",
     invariant=("neutral",),
     shape="gated",

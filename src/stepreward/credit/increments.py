@@ -170,8 +170,9 @@ def temporal_difference_target(
 
 @credit.method(
     "dense-grpo",
-    note="DenseGRPO: increments between the rewards of denoising steps, standardised in each place over the group, "
-    "from a summary of the paper; the same arithmetic on any steps",
+    paper="arXiv:2601.20218",
+    equation="step-wise reward gains, standardised at each time step over the group",
+    note="from a summary of the paper, whose steps denoise images; the same arithmetic on any steps",
     objective="none",
     invariant=("shift", "split"),
 )

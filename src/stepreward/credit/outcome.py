@@ -209,9 +209,11 @@ def components_standardised(
         epsilon: added to each deviation.
 
     Raises:
-        ValueError: another number of weights than parts.
+        ValueError: another number of weights than parts, or no parts.
     """
-    parts = components.shape[1]
+    parts = components.shape[1] if components.ndim == 2 else 0
+    if not parts:
+        raise ValueError(f"components are (B, C) with at least one part, got shape {tuple(components.shape)}")
     if weights and len(weights) != parts:
         raise ValueError(f"{len(weights)} weights for {parts} components")
     groups = Groups(group)

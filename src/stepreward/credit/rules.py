@@ -258,8 +258,10 @@ def difficulty_weights(
 
 @reward.method(
     "verpo",
-    note="VeRPO, Verifiable Dense Reward Policy Optimization: its step rewards. Kernel counts are not divided by the "
-    "number of tests, and weights sum to 1; the paper's constants are not verified",
+    paper="arXiv:2601.03525",
+    equation="the dense rewards of weighted unit tests",
+    note="kernel counts are not divided by the number of tests, and weights sum to 1; the paper's constants are not "
+    "verified",
 )
 def weighted_tests(
     problem: Problem, steps: Sequence[Step], *, power: float = 1.0, bandwidth: float = 0.1, floor: float = 1.0

@@ -229,8 +229,10 @@ def attributed_progress(
 
 @credit.method(
     "verpo",
-    note="VeRPO, Verifiable Dense Reward Policy Optimization: its advantages; step rewards are the rule `verpo`'s. The "
-    "trajectory's reward shrinks with every turn; means only, no deviations. From a summary of the paper",
+    paper="arXiv:2601.03525",
+    equation="the advantages of trajectory and turn",
+    note="step rewards are the rule `verpo`'s. The trajectory's reward shrinks with every turn; means only, no "
+    "deviations. From a summary of the paper",
     objective="none",
     invariant=("shift",),
 )
