@@ -125,6 +125,11 @@ def test_offsets_that_cannot_be_are_errors(offsets: list[int], message: str) -> 
         Trajectories(np.array(offsets), 3)
 
 
+def test_unsigned_offsets_that_decrease_are_seen() -> None:
+    with pytest.raises(InputError, match="never decrease"):
+        Trajectories(np.array([0, 2, 1, 3], np.uint32), 3)
+
+
 @LIBRARIES
 @given(ids=st.lists(st.one_of(st.integers(-3, 9), st.integers(-(2**40), 2**40)), max_size=8))
 def test_groups_are_numbered_in_order_of_their_ids(give: Callable[[Any], Any], ids: list[int]) -> None:

@@ -82,6 +82,8 @@ class Trajectories:
 
     def __init__(self, offsets: Array, n: int) -> None:
         xp = array_namespace(offsets)
+        # Differences of unsigned ones are never negative, and torch takes no short ones in brackets.
+        offsets = xp.astype(offsets, xp.int64, copy=False)
         self.sizes = offsets[1:] - offsets[:-1]
         """(B,) steps of each."""
         if offsets.ndim != 1 or offsets.shape[0] < 1 or int(offsets[0]) != 0 or bool(xp.any(self.sizes < 0)):

@@ -175,6 +175,7 @@ def turns_then_steps(
     """
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
+    offsets = trajectories.offsets
     paid = rewards + trajectories.at_end(outcome)
     ends = (trajectories.remaining == 1) | (trajectories.next(turn) != turn)
     seen = xp.cumulative_sum(xp.astype(ends, offsets.dtype), include_initial=True)
