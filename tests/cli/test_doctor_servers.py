@@ -140,6 +140,7 @@ def test_a_server_that_refuses_every_question_is_an_error(able: Able, address: s
 def test_what_is_no_address_is_refused(flag: str) -> None:
     done = CliRunner().invoke(app, ["doctor", flag, "nowhere"])
     assert done.exit_code != 0
+    assert "nowhere is no address of a server" in str(done.exception)
 
 
 def test_a_reward_model_in_a_server_that_refuses_is_an_error(able: Able, address: str) -> None:

@@ -37,9 +37,11 @@ def policy_findings(address: str) -> Iterator[Finding]:
     Raises:
         InputError: it is no address.
     """
-    policy = policy_at(address, concurrency=2)
-    if not isinstance(policy, HttpPolicy):
+    # A name that is no address would have a model loaded first, or looked for in the network.
+    if not address.startswith(("http://", "https://")):
         raise InputError(f"{address} is no address of a server", remedy="pass URL#MODEL")
+    policy = policy_at(address, concurrency=2)
+    assert isinstance(policy, HttpPolicy)
     yield _listed(policy)
     began = time.monotonic()
     try:
