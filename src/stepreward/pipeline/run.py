@@ -62,6 +62,7 @@ class Run:
         on_progress: OnProgress | None = None,
     ) -> None:
         self.out, self.settings = out, settings or RunSettings()
+        stages.require_methods(self.settings)
         self.folder = RunFolder(out, asdict(self.settings))
         self.world: World = open_world(self.settings, grader)
         self.policy = LocalPolicy.load(self.settings.policy)
@@ -79,6 +80,10 @@ class Run:
 
         Writes `labels.parquet`, `model/`, `summary.json` and `report.html` in the run folder.
         """
+        with self.log:
+            return self._execute()
+
+    def _execute(self) -> dict[str, Any]:
         held_out, policy = self._sample()
         labels, label = self._label()
         training = self._train(labels)
@@ -98,7 +103,6 @@ class Run:
         }
         write_json(self.out / "summary.json", summary)
         write(build_page(summary, self._views(trees)), self.out / "report.html")
-        self.log.close()
         return summary
 
     def _progress(self, stage: str) -> stages.Progress:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.answer_log import AnswerLog
-from stepreward.core.catalog import aggregate, estimate, search, transform
+from stepreward.core.catalog import aggregate, estimate, loss, search, transform
 from stepreward.core.driver import Driver
 from stepreward.core.flows import Bill, Flow, Grader, Policy, Scorer
 from stepreward.core.keys import Key
@@ -50,6 +50,17 @@ def sample(
     """`n` graded solutions of each problem."""
     samples = run_flows([graded_samples(problem, key, n=n) for problem in problems], driver, progress)
     return samples, driver.bill
+
+
+def require_methods(settings: RunSettings) -> None:
+    """Tells a name that is wrong before hours of sampling rather than after them.
+
+    Raises:
+        UnknownNameError: no method has the name of the estimator, the transform or the objective.
+    """
+    named = ((estimate, settings.estimator), (transform, settings.transform), (loss, settings.objective))
+    for family, name in named:
+        family[name]
 
 
 def label(
