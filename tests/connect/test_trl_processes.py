@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,21 @@ def test_a_group_across_two_processes_is_one_group(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [*command, "--master-port", str(port), str(script), str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    # What `torchrun --nproc-per-node 2` tells its processes, without its own process, which would load torch again.
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+
+    def process(rank: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(script), str(tmp_path)], env={**environment, "RANK": rank, "LOCAL_RANK": rank},
+            capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(2) as both:
+        for done in both.map(process, ("0", "1")):
+            assert done.returncode == 0, done.stderr[-3000:]
     halves = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [half["processes"] for half in halves] == [2, 2]
     assert len({problem for half in halves for problem in half["problems"]}) == 1, "the group of eight was not split"
