@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stepreward.policies.local import LocalPolicy
 from tests.cli.running import invoke, refused
 
 SEARCH = "search --problems problems.jsonl --grader arithmetic --samples 4 --json"
@@ -39,16 +41,22 @@ def test_totals_by_another_aggregate_and_flags_in_a_file(inside: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["knockout", "elo"])
-def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(inside: Path, method: str) -> None:
+def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(
+    inside: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The built-in policy writes arithmetic, never a verdict: all are ties, and the earliest stays."""
+    # Asked for a verdict it writes to its limit; 64 tokens hold every solution and are as far beside the point as 512.
+    monkeypatch.setattr(LocalPolicy, "load", partial(LocalPolicy.load, max_tokens=64))
+    (inside / "few.jsonl").write_text("".join((inside / "problems.jsonl").read_text().splitlines(True)[:4]))
+    search = SEARCH.replace("problems.jsonl", "few.jsonl")
     out = f"{method}_policy.jsonl"
-    outcome = json.loads(invoke(f"{SEARCH} --method {method} --judge builtin:arithmetic --out {out}"))
+    outcome = json.loads(invoke(f"{search} --method {method} --judge builtin:arithmetic --out {out}"))
     usage = outcome["judge"]
     assert usage["answers"] == usage["unread"] == outcome["bill"]["comparisons"] > 0
     assert usage["swayed"] == 0
     assert usage["tokens"] > 0
     assert all(row["chosen"] >= 0 for row in rows(inside / out))
-    told = invoke(f"{SEARCH.removesuffix(' --json')} --method {method} --judge builtin:arithmetic --out again.jsonl")
+    told = invoke(f"{search.removesuffix(' --json')} --method {method} --judge builtin:arithmetic --out again.jsonl")
     assert "verdicts asked of the judge" in told
 
 
