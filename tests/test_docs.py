@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -16,6 +15,7 @@ from stepreward.cli.group import COMMANDS, command_of
 from stepreward.policies.loading import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
+from tests.forked import ran
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -50,14 +50,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
-def test_python_blocks_run(page: Path, folder: Path) -> None:
+def test_python_blocks_run(page: Path, folder: Path, tmp_path: Path) -> None:
     # The blocks of a page are one program, in order: a later one may use what an earlier one made.
     program = "\n".join(blocks(page, "python"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
+    (tmp_path / "page.py").write_text(program, encoding="utf-8")
+    done = ran(tmp_path / "page.py", folder, tmp_path / "log")
     assert done.returncode == 0, done.stderr
 
 

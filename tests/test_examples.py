@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import ast
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import ran
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NUMBER = r"(\d+(?:\.\d+)?)"
 
 
-def printed(name: str, folder: Path) -> str:
+def printed(name: str, tmp_path: Path) -> str:
     """What an example prints, run in a folder of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
+    folder = tmp_path / "own"
+    folder.mkdir()
+    done = ran(ROOT / "examples" / f"{name}.py", folder, tmp_path / "log")
     assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == [], "an example leaves nothing behind"
     return done.stdout

@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.forked import started
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
@@ -60,24 +58,15 @@ def long_training(out: Path) -> None:
     train(labelled_trees(toy_labels(60, 0)), toy_model(), out, LONG, held_out=labelled_trees(toy_labels(10, 1)))
 
 
-RUN = """
-import sys
-from pathlib import Path
-from tests.train.test_trainer import long_training
-long_training(Path(sys.argv[1]))
-"""
-
-
 def test_a_training_killed_in_the_middle_ends_with_the_same_weights(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN, str(tmp_path / "killed")]
-    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = started(long_training, tmp_path / "killed")
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / "unfinished").glob("checkpoint-*/trainer_state.json")):
-        assert killed.poll() is None, "training ended before it could be killed"
+        assert killed.is_alive(), "training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     assert not (tmp_path / "killed" / "stepreward.json").exists()
     for name in ("killed", "whole"):
         long_training(tmp_path / name)
