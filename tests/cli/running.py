@@ -49,6 +49,12 @@ def invoke(line: str) -> str:
     return done.stdout
 
 
+def run_command(words: list[str]) -> None:
+    """The command line of a process of its own."""
+    sys.argv[:] = ["stepreward", *words]
+    main()
+
+
 def refused(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a command line that must fail; its one line of error."""
     monkeypatch.setattr(sys, "argv", ["stepreward", *shlex.split(line)])

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +12,8 @@ import pytest
 
 from stepreward.core.store import read_labels
 from stepreward.tasks.arithmetic import generate
-from tests.cli.running import FAST, example, invoke
+from tests.cli.running import FAST, example, invoke, run_command
+from tests.forked import started
 
 pytestmark = pytest.mark.xdist_group("commands")
 
@@ -154,19 +152,19 @@ def test_search_flags_reach_the_method(inside: Path, method: str, flags: str) ->
 
 @pytest.mark.parametrize("log", ["samples.jsonl", "answers.jsonl"])
 def test_labelling_killed_anywhere_ends_with_equal_labels(inside: Path, log: str) -> None:
-    command = [sys.executable, "-m", "stepreward", *shlex.split(f"{example('label')} {FAST['label']}")]
+    command = shlex.split(f"{example('label')} {FAST['label']}")
     killed = f"killed-{log}"
     command[command.index("labels")] = killed
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = started(run_command, command)
     written, deadline = inside / killed / log, time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.is_alive() and time.monotonic() < deadline:
         if written.exists() and written.stat().st_size:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             break
         time.sleep(0.002)
-    process.wait()
+    process.join()
     assert not (inside / killed / "labels.parquet").exists(), "killed too late to show anything"
-    assert "labelled solutions" in invoke(shlex.join(command[3:]))
+    assert "labelled solutions" in invoke(shlex.join(command))
     for one, other in zip(*(read_labels(inside / name / "labels.parquet") for name in ("labels", killed)), strict=True):
         assert one.trajectory.text == other.trajectory.text
         for name in ("value", "label", "n_rollouts", "n_correct"):
