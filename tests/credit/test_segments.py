@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stepreward.core.errors import InputError
 from stepreward.credit.segments import Groups, Trajectories, whitened
 
-SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=6)
+SIZES = st.lists(st.integers(0, 9) | st.integers(0, 70), min_size=1, max_size=6)
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 
 
@@ -38,6 +38,36 @@ def test_sums_and_least_values_to_go(give: Callable[[Any], Any], sizes: list[int
             expected[k], least[k] = running, lowest
     np.testing.assert_allclose(np.asarray(trajectories.to_go(give(values), discount=discount)), expected, atol=1e-12)
     np.testing.assert_array_equal(np.asarray(trajectories.least_to_go(give(values))), least)
+
+
+@LIBRARIES
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@given(sizes=SIZES, data=st.data())
+def test_what_is_not_finite_stays_in_its_trajectory(
+    give: Callable[[Any], Any], bad: float, sizes: list[int], data: st.DataObject
+) -> None:
+    offsets, values = cut(sizes)
+    if not len(values):
+        return
+    place = data.draw(st.integers(0, len(values) - 1))
+    values[place] = bad
+    trajectories = Trajectories(give(offsets), len(values))
+    before = np.array(
+        [start <= k <= place < end for start, end in itertools.pairwise(offsets) for k in range(start, end)]
+    )
+    sums = np.asarray(trajectories.to_go(give(values), discount=0.5))
+    np.testing.assert_array_equal(np.isfinite(sums), ~before)
+    least = np.asarray(trajectories.least_to_go(give(values)))
+    # Infinity is more than anything that comes after it, so that it is the least where nothing does.
+    assert np.isfinite(least[~before]).all()
+    np.testing.assert_array_equal(np.isnan(least), before & np.isnan(bad))
+
+
+def test_sums_to_go_pass_gradients_on() -> None:
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    Trajectories(torch.tensor([0, 3, 4]), 4).to_go(values, discount=0.5).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [1.0, 1.5, 1.75, 1.0]
 
 
 @LIBRARIES

@@ -124,7 +124,7 @@ def thoughts(rewards: Array, offsets: Array, *, threshold: float = 0.5) -> Array
     good = xp.astype(rewards > threshold, rewards.dtype)
     begins = (trajectories.position == 0) | (trajectories.previous(good) != good)
     runs = Groups(xp.cumulative_sum(xp.astype(begins, offsets.dtype)))
-    ends = (trajectories.remaining == 1) | (trajectories.next(good) != good)
+    ends = trajectories.ends | (trajectories.next(good) != good)
     return xp.where(ends, runs.mean(rewards), xp.zeros_like(rewards))
 
 

@@ -55,7 +55,7 @@ def entropy_modulated(
     scaled = (entropy - low) / xp.where(high > low, high - low, xp.ones_like(high))
     scale = xp.exp(-sharpness * scaled)
     whole = trajectories.spread(Groups(group).standardised(outcome, epsilon=EPSILON))
-    onward = xp.where(trajectories.remaining > 1, xp.exp(-clarity * trajectories.next(scaled)), xp.zeros_like(scaled))
+    onward = xp.where(~trajectories.ends, xp.exp(-clarity * trajectories.next(scaled)), xp.zeros_like(scaled))
     made = whole * scale / xp.mean(scale) + bonus * onward
     return made - xp.mean(made)
 

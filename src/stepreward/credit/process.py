@@ -291,7 +291,7 @@ def outcome_and_progress(outcome: Array, values: Array, group: Array, offsets: A
     xp = array_namespace(values)
     trajectories = Trajectories(offsets, values.shape[0])
     ending = trajectories.spread(outcome)
-    after = xp.where(trajectories.remaining == 1, ending, trajectories.next(values))
+    after = xp.where(trajectories.ends, ending, trajectories.next(values))
     return ending - trajectories.spread(Groups(group).mean_of_others(outcome)) + weight * (after - values)
 
 

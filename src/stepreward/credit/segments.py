@@ -6,14 +6,15 @@ steps of all trajectories, one after another; B that of trajectories.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.credit import scans
 
-Array = Any
-"""A NumPy array or a torch tensor."""
+Array: TypeAlias = scans.Array
 Alone = Literal["zero", "raw"]
 """What the only member of a group gets: 0, for there is nothing to compare it with, or its own value."""
 
@@ -94,19 +95,36 @@ class Trajectories:
             raise InputError(
                 f"offsets end at {int(offsets[-1])} but there are {n} steps", remedy="pass one value a step"
             )
-        self.offsets = offsets
-        place = device(offsets)
-        self.of = xp.repeat(xp.arange(self.sizes.shape[0], device=place), self.sizes)
-        """(N,) trajectory of each step."""
-        steps = xp.arange(n, device=place)
-        self.position = steps - offsets[self.of]
-        """(N,) number of steps before it in its trajectory."""
-        self.remaining = self.sizes[self.of] - self.position
-        """(N,) steps from it to the end, itself included."""
+        self.offsets, self.n = offsets, n
         self.longest = int(xp.max(self.sizes)) if self.sizes.shape[0] else 0
 
     def __len__(self) -> int:
         return int(self.sizes.shape[0])
+
+    @cached_property
+    def of(self) -> Array:
+        """(N,) trajectory of each step."""
+        xp = array_namespace(self.offsets)
+        return xp.repeat(xp.arange(len(self), device=device(self.offsets)), self.sizes)
+
+    @cached_property
+    def position(self) -> Array:
+        """(N,) number of steps before it in its trajectory."""
+        xp = array_namespace(self.offsets)
+        return xp.arange(self.n, device=device(self.offsets)) - self.offsets[self.of]
+
+    @cached_property
+    def remaining(self) -> Array:
+        """(N,) steps from it to the end, itself included."""
+        return self.sizes[self.of] - self.position
+
+    @cached_property
+    def ends(self) -> Array:
+        """(N,) True at the last step of each trajectory."""
+        xp = array_namespace(self.offsets)
+        made = xp.zeros(self.n, dtype=xp.bool, device=device(self.offsets))
+        made[self.offsets[1:][self.sizes > 0] - 1] = True
+        return made
 
     def total(self, values: Array) -> Array:
         """(B,) sum over each trajectory's steps; 0 where it has none.
@@ -134,53 +152,31 @@ class Trajectories:
     def at_end(self, values: Array) -> Array:
         """(N,) a trajectory's value at its last step, 0 at the others."""
         xp, spread = array_namespace(values), self.spread(values)
-        return xp.where(self.remaining == 1, spread, xp.zeros_like(spread))
+        return xp.where(self.ends, spread, xp.zeros_like(spread))
 
     def next(self, values: Array, *, last: float = 0.0) -> Array:
         """(N,) the value of the step after each, `last` at the ends."""
-        return self._shifted(values, 1, last)
+        xp = array_namespace(values)
+        _fits(values, self.n, "steps")
+        return xp.where(self.ends, xp.full_like(values, last), xp.concat([values[1:], values[:1]]))
 
     def previous(self, values: Array, *, first: float = 0.0, starts: Array | None = None) -> Array:
         """(N,) the value of the step before each; at the beginnings `starts` (B,), or `first` for all."""
         xp = array_namespace(values)
-        _fits(values, int(self.of.shape[0]), "steps")
+        _fits(values, self.n, "steps")
         before = xp.concat([values[:1], values[:-1]]) if values.shape[0] else values
         start = xp.full_like(values, first) if starts is None else self.spread(starts)
         return xp.where(self.position == 0, start, before)
 
     def to_go(self, values: Array, *, discount: float = 1.0) -> Array:
-        """(N,) discounted sums to the end: G_k = v_k + discount * G_{k+1}.
-
-        Doubling: after round j each entry holds the sum over the next 2^j steps, so log2 of the longest trajectory
-        rounds do, each a vector operation, and no sum runs over other trajectories.
-        """
-        made, factor = typed(values, values), discount
-        for reach in _powers(self.longest):
-            made = made + factor * self._shifted(made, reach, 0.0)
-            factor *= factor
-        return made
+        """(N,) discounted sums to the end: G_k = v_k + discount * G_{k+1}."""
+        _fits(values, self.n, "steps")
+        return scans.sums_to_go(typed(values, values), self.ends, self.longest, discount=discount)
 
     def least_to_go(self, values: Array) -> Array:
         """(N,) the least value from each step to the end."""
-        xp = array_namespace(values)
-        made = typed(values, values)
-        for reach in _powers(self.longest):
-            made = xp.minimum(made, self._shifted(made, reach, float("inf")))
-        return made
-
-    def _shifted(self, values: Array, by: int, fill: float) -> Array:
-        """(N,) the value `by` steps later, `fill` past the end."""
-        xp = array_namespace(values)
-        _fits(values, int(self.of.shape[0]), "steps")
-        if by >= values.shape[0]:
-            return xp.full_like(values, fill)
-        later = xp.concat([values[by:], values[:by]])
-        return xp.where(self.remaining > by, later, xp.full_like(values, fill))
-
-
-def _powers(longest: int) -> list[int]:
-    """1, 2, 4, ... below `longest`."""
-    return [2**j for j in range(max(longest - 1, 0).bit_length())]
+        _fits(values, self.n, "steps")
+        return scans.least_to_go(typed(values, values), self.ends, self.longest)
 
 
 class Groups:

@@ -36,7 +36,7 @@ def differences(rewards: Array, offsets: Array) -> Array:
     """
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
-    kept = xp.where(trajectories.remaining == 1, xp.zeros_like(rewards), rewards)
+    kept = xp.where(trajectories.ends, xp.zeros_like(rewards), rewards)
     return kept - trajectories.next(kept)
 
 
@@ -68,7 +68,7 @@ def potential(rewards: Array, offsets: Array, *, discount: float = 1.0, start: f
     """
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
-    after = xp.where(trajectories.remaining == 1, xp.zeros_like(rewards), rewards)
+    after = xp.where(trajectories.ends, xp.zeros_like(rewards), rewards)
     return discount * after - trajectories.previous(rewards, first=start)
 
 

@@ -36,7 +36,7 @@ def value_differences(outcome: Array, values: Array, offsets: Array) -> Array:
     """
     trajectories = Trajectories(offsets, values.shape[0])
     ending = trajectories.spread(outcome)
-    after = array_namespace(values).where(trajectories.remaining == 1, ending, trajectories.next(values))
+    after = array_namespace(values).where(trajectories.ends, ending, trajectories.next(values))
     return after - values
 
 

@@ -177,14 +177,14 @@ def turns_then_steps(
     trajectories = Trajectories(offsets, rewards.shape[0])
     offsets = trajectories.offsets
     paid = rewards + trajectories.at_end(outcome)
-    ends = (trajectories.remaining == 1) | (trajectories.next(turn) != turn)
+    ends = trajectories.ends | (trajectories.next(turn) != turn)
     seen = xp.cumulative_sum(xp.astype(ends, offsets.dtype), include_initial=True)
     last = xp.nonzero(ends)[0]
     turns = Trajectories(seen[offsets], last.shape[0])
     steps = Trajectories(xp.concat([xp.zeros_like(offsets[:1]), xp.astype(last, offsets.dtype) + 1]), rewards.shape[0])
     end = values[last]
     whole = turns.to_go(steps.total(paid) + turn_discount * turns.next(end) - end, discount=turn_discount * decay)
-    within = xp.where(steps.remaining == 1, steps.spread(whole), discount * steps.next(values) - values)
+    within = xp.where(steps.ends, steps.spread(whole), discount * steps.next(values) - values)
     return steps.to_go(within, discount=discount * decay)
 
 
