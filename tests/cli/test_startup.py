@@ -25,6 +25,9 @@ class Without:
     def __init__(self, finder): self.finder = finder
     def find_spec(self, name, *more):
         return None if name.partition(".")[0] in {sorted(EXTRAS)} else self.finder.find_spec(name, *more)
+    def find_distributions(self, context):
+        found = getattr(self.finder, "find_distributions", lambda context: ())(context)
+        return (one for one in found if one.name.replace("-", "_") not in {sorted(EXTRAS)})
     def __getattr__(self, name): return getattr(self.finder, name)
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """

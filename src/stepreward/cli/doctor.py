@@ -21,22 +21,14 @@ from rich.markup import escape
 
 from stepreward.cli.doctor_servers import Finding, model_findings, policy_findings
 from stepreward.cli.recipes import LikeFlag
-
-BUNDLES = ("all", "dev")
-"""Extras that are made of others, or not for users."""
+from stepreward.core.engines import EXTRAS
 
 
 def packages() -> dict[str, str]:
-    """What the installed stepreward asks for: the extra of each package, "" where nothing works without it."""
-    asked = [re.fullmatch(r"([\w.-]+)[^;]*(?:; extra == ['\"](.+)['\"])?", one) for one in _requirements()]
-    found = [(one[1], one[2] or "") for one in asked if one is not None and one[2] not in BUNDLES]
-    # A package of several extras counts to the first of them, as the remedy should install the least.
-    first = dict(sorted(found, key=lambda one: one[1], reverse=True))
-    return dict(sorted(first.items(), key=lambda one: one[::-1]))
-
-
-def _requirements() -> list[str]:
-    return importlib.metadata.requires("stepreward") or []
+    """Every package that the installed stepreward may use: its extra, "" where nothing works without it."""
+    base = [one for one in importlib.metadata.requires("stepreward") or [] if ";" not in one]
+    needed = {re.split(r"[^\w-]", one)[0]: "" for one in base}
+    return needed | {module.replace("_", "-"): extra for module, extra in EXTRAS.items()}
 
 
 def _package(name: str, extra: str) -> Finding:
