@@ -146,6 +146,13 @@ def test_an_item_that_fails_costs_no_other_its_labels(tmp_path: Path) -> None:
     assert spent == whole - 5 * 4
     assert rows(tmp_path / "own") == rows(tmp_path / "whole")[:-1]
     assert tried({"p9"}) == (0, [])
+    # Where only what fails is left to do, it can be left out as well.
+    for skip in (False, True):
+        bill, both = label_many(
+            items, tmp_path / "two", PLAN, policy=Refusing({"p8", "p9"}), grader=WORLD, skip_failed=skip
+        )
+        assert sorted(name for name, _ in both) == ["p8", "p9"]
+    assert (bill.proposals, rows(tmp_path / "two")) == (0, rows(tmp_path / "whole")[:-2])
     with pytest.raises(PolicyError, match="too long"):
         label_many(items, tmp_path / "all", PLAN, policy=Refusing({t.problem.id for t in items}), grader=WORLD)
 

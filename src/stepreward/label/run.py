@@ -78,7 +78,8 @@ def label_many(
         UnknownNameError: no estimator or setting has that name.
         StoreError: the folder cannot be written.
         ValueError: the shard size is not positive.
-        Exception: that of an item, where all failed, or 16 with no question answered in between.
+        Exception: that of an item, where all failed and no shard is there yet, or 16 failed with no question answered
+            in between.
     """
     if plan.shard < 1:
         raise ValueError(f"a shard needs at least one item, got shard={plan.shard}")
@@ -90,23 +91,24 @@ def label_many(
         Key.seed(plan.seed).bits,
         {**estimate[plan.estimator].settings, **plan.settings},
     )
-    failed: list[tuple[str, Exception]] = []
+    failed: list[Failed] = []
     done = 0
     with AnswerLog(folder / "answers.jsonl") as log:
         driver = Driver(policy=policy, grader=grader, budget=plan.budget, log=log)
         shards = _Shards(items, folder, plan)
         for done, one in enumerate(driver.outcomes(shards.flows()), 1):
             if isinstance(one, Failed):
-                failed.append((shards.problem_id(one.index), one.error))
-                if skip_failed:
-                    shards.receive(one.index, [])
+                failed.append(one)
             else:
                 shards.receive(one.index, _as_labels(one.result, who))
             if progress is not None:
                 progress(done, driver.bill)
-    if failed and len(failed) == done:
-        raise failed[0][1]
-    return driver.bill, failed
+    if failed and len(failed) == done and not any(folder.glob("labels-*.parquet")):
+        raise failed[0].error
+    # Nothing is left out for good by a run that breaks off.
+    for one in failed if skip_failed else ():
+        shards.receive(one.index, [])
+    return driver.bill, [(shards.problem_id(one.index), one.error) for one in failed]
 
 
 def load_labels(path: Path) -> Iterator[Labels]:
