@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import SKIPPED
-from stepreward.cli.benchmark import measure
+from stepreward.cli.benchmark import measure, published_line
 from stepreward.core.errors import InputError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "benchmarks.md"
 PLAIN = ("tool", "length", "random")
+"""Beside `position`, which every benchmark of steps adds by itself."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,21 @@ INTRODUCTION = """# Public benchmarks
 
 Written by `python -m benchmarks.real_benchmarks --write` (seed 0); no number in a table is typed by hand. Numbers are
 in percent, brackets are 95 % intervals. Scorers: `tool` computes the equations of a step again, `length` prefers short
-steps, `random` is chance, and all others are verifiers whose scores the data records. `majority` and `one_sample` do
-not look at scores. Above each table stands its command, with paths below the folder of public data.
+steps, `position` knows nothing but a step's place in its solution, `random` is chance, and all others are verifiers
+whose scores the data records. `majority` and `one_sample` do not look at scores. Above each table stands its command,
+with paths below the folder of public data.
 
 What comes close to published numbers, and why it differs where it does:
 
-- ProcessBench: published averages are over four subsets; here are two of them, gsm8k and math, and recorded verifiers
-  on 250 solutions of each, run by the project that recorded them. [Real data](real-data.md) compares subset by subset.
+- ProcessBench: published averages are over four subsets, of which two are here, so published numbers stand below by
+  subset, and only where all its solutions were measured. Recorded verifiers scored 250 solutions of each, run by the
+  project that recorded them.
 - RewardMATH: the same scores that its authors published; accuracy and mrr are what their own evaluation computes from
   them (17.18 and 34.68 for Math-Shepherd by product).
 - Qwen's example of rm@8: 94 by reward, 93 by majority, as its `rm_maj_eval.py` counts.
 - The GSM8K pool is regraded: its published flags were wrong for 458 of 16,000 solutions, so its own numbers differ.
-- PRMBench: a scorer that only prefers short steps reaches the PRMScore of published models: quote it beside any
-  PRMScore. The 5 repeated solutions of the file count once, as with the authors.
+- PRMBench: scorers that only prefer short steps, or early ones, reach the PRMScore of published models: quote them
+  beside any PRMScore. The 5 repeated solutions of the file count once, as with the authors.
 
 [Parity](benchmark-parity.md) holds every metric against an independent reading of its definition. A reward model that
 was trained here on one of these verifiers' scores is measured in [Real data](real-data.md), on problems it never saw.
@@ -133,11 +136,9 @@ def page(made: dict[str, Any]) -> str:
         first = next(iter(outcome["scorers"].values()))
         origin = "" if first["threshold"] is None else f" Threshold {first['threshold']:.3g}."
         parts.append(f"\n{outcome['rows']:,} rows. {first['protocol']}{origin}\n")
-        printed = [row for row in outcome["published"] if row["metric"] in shown and not row["group"]]
-        if printed:
-            source = printed[0]["source"]
-            numbers = ", ".join(f"{row['model']} {row['percent']}" for row in printed if row["metric"] == shown[0])
-            parts.append(f"\nPublished {shown[0]} ({source}): {numbers}.\n")
+        printed = [row for row in outcome["published"] if row["group"] or row["metric"] == shown[0]]
+        shown_in = dict.fromkeys((row["metric"], row["group"]) for row in printed)
+        parts += [f"\n{published_line(printed, metric, group)}\n" for metric, group in shown_in]
     return "".join(parts)
 
 

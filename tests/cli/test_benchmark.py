@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from stepreward.cli.benchmark import Recorded, by_recipe
 from stepreward.core.catalog import bench as benchmarks
 from stepreward.core.flows import Score, Scored
+from stepreward.evaluate.scoring import STEP_LEVEL
 from stepreward.score.record import EncoderRecord
 from tests.cli.running import invoke, refused
 
@@ -39,10 +41,40 @@ def test_files_of_a_folder_are_subsets_and_scorers_are_named(bench: Path) -> Non
     assert tool["metrics"]["average_f1"]["value"] == 1
     assert tool["groups"].keys() == {"gsm8k", "math"}
     assert tool["threshold_from"] == "best F1 on gsm8k"
-    assert any(row["model"] == "Qwen2.5-Math-PRM-7B" and row["percent"] == 73.5 for row in made["published"])
-    text = invoke(f"{line} --scorer random")
-    assert "arXiv:2501.07301" in text
-    assert "best F1 on gsm8k" in text
+    assert list(made["scorers"]) == [
+        "tool",
+        "position",
+    ]
+    assert made["published"] == []  # four solutions are not the 3,400 that published numbers were measured on
+    assert "best F1 on gsm8k" in invoke(f"{line} --scorer random")
+
+
+def test_published_numbers_stand_beside_the_same_subsets_alone(tmp_path: Path) -> None:
+    """400 solutions of gsm8k are what was published of gsm8k; 10 of math, and the average of two, are not."""
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    for subset, n in (("gsm8k", 400), ("math", 10)):
+        rows = [
+            {"id": f"{i}", "generator": "m", "problem": f"{i}?", "final_answer_correct": i % 2 > 0,
+             "steps": ["2 + 3 = 5", f"2 * 5 = {10 + (i + 1) % 2}"], "label": -1 if i % 2 else 1}
+            for i in range(n)
+        ]  # fmt: skip
+        (folder / f"{subset}.json").write_text(json.dumps(rows))
+    line = f"evaluate --benchmark process-bench --data {folder} --scorer tool --threshold 0.5"
+    made = json.loads(invoke(f"{line} --json"))["published"]
+    assert {(row["group"], row["metric"]) for row in made} == {("gsm8k", "f1")}
+    assert next(row["percent"] for row in made if row["model"] == "Qwen2.5-Math-PRM-7B") == 82.4
+    text = invoke(line)
+    assert "Published gsm8k f1 (arXiv:2501.07301, Table 7): Math-Shepherd-PRM-7B 47.9" in text
+    assert "31.5" not in text
+
+
+def test_every_benchmark_of_solutions_is_of_steps_or_of_wholes() -> None:
+    of_wholes = {
+        "best-of-n", "length-bias", "order", "outcome-calibration", "over-optimisation", "robustness", "token-attack",
+    }  # fmt: skip
+    solutions = {one.name for one in benchmarks if "Annotated" in str(signature(one.function).parameters["data"])}
+    assert solutions == STEP_LEVEL | of_wholes
 
 
 def test_recorded_scores_are_measured_where_no_scorer_is_named(tmp_path: Path) -> None:

@@ -121,7 +121,9 @@ def test_a_grader_reads_answers_that_rows_do_not_state(tmp_path: Path, inside: P
 def test_real_verifiers_are_all_measured() -> None:
     made = json.loads(invoke(f"evaluate --data {SCORES} --json"))
     assert made["solutions"] == 250
+    position = made["scorers"].pop("position")
     assert len(made["scorers"]) == 21
+    assert position["first_error"]["f1"]["value"] < 0.6
     for one in made["scorers"].values():
         assert 0.2 < one["first_error"]["f1"]["value"] < 0.95
         assert one["first_error"]["threshold_from"].startswith("best F1 on")

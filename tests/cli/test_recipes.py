@@ -89,7 +89,7 @@ def test_evaluate_and_search_take_them_too(models: Path) -> None:
     bench = "evaluate --data bench.json --benchmark process-bench --threshold 0.5 --scorer trl --like trl-prm --json"
     row = {"id": "g-0", "generator": "m", "problem": "2 + 3?", "steps": ["5", "6"], "final_answer_correct": False}
     (models / "bench.json").write_text(json.dumps([{**row, "label": 1}, {**row, "id": "g-1", "label": -1}]))
-    assert json.loads(invoke(bench))["scorers"].keys() == {"trl"}
+    assert json.loads(invoke(bench))["scorers"].keys() == {"trl", "position"}
     line = (
         "search --problems problems.jsonl --grader arithmetic --method best-of-n --samples 2 --out liked.jsonl --json"
     )

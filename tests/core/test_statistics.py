@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from stepreward.core.keys import Key
-from stepreward.core.statistics import bootstrap, paired_difference, proportion, wilson
+from stepreward.core.statistics import bootstrap, paired_difference, percentile_interval, proportion, wilson
 
 KEY = Key.seed(0)
 
@@ -51,9 +51,33 @@ def test_bootstrap_is_keyed_and_takes_a_statistic() -> None:
     values = np.random.default_rng(0).normal(size=50)
     assert bootstrap(values, KEY) == bootstrap(values, KEY) != bootstrap(values, KEY.fold(1))
     assert bootstrap(values, KEY, statistic=lambda s: np.median(s, axis=1)).value == np.median(values)
-    assert bootstrap(np.ones(5), KEY).to_json() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 5}
     with pytest.raises(ValueError, match="at least one unit"):
         bootstrap([], KEY)
+
+
+@pytest.mark.parametrize("n", [1, 3, 40])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_units_that_all_agree_have_the_interval_of_wilson(share: float, n: int) -> None:
+    """Three of three solved is no certainty: Wilson's 95 % interval of 3 of 3 begins at 3 / (3 + 1.96^2) = 0.4385."""
+    made, (low, high) = bootstrap(np.full(n, share), KEY), wilson(share * n, n)
+    np.testing.assert_allclose((made.low, made.high), (low, high), atol=1e-12)
+    if (n, share) == (3, 1.0):
+        assert made.low == pytest.approx(3 / (3 + 1.959964**2), abs=1e-6)
+
+
+def test_differences_that_are_all_zero_reach_as_far_as_unseen_units_may() -> None:
+    """Each unseen unit differs by at most 1, and at most the share z^2 / (n + z^2) of units is unseen."""
+    most = 1.959964**2 / (20 + 1.959964**2)
+    made = paired_difference(np.ones(20), np.ones(20), KEY)
+    assert (made.value, made.low, made.high) == (0.0, pytest.approx(-most, abs=1e-6), pytest.approx(most, abs=1e-6))
+    assert bootstrap(np.full(9, 412.0), KEY).low == 412.0  # tokens have no bounds to reach
+    assert bootstrap(np.full(9, 0.5), KEY, bounds=None).low == 0.5
+    assert percentile_interval(0.5, np.array([np.nan]), 4).to_json() == {
+        "value": 0.5,
+        "low": None,
+        "high": None,
+        "n": 4,
+    }
 
 
 def test_pairing_narrows_the_interval() -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.score.baselines import RuleScorer, constant, length, uniform
+from stepreward.score.baselines import PositionScorer, WithoutModel, constant, length, uniform
 
 STEPS = (Step("a" * 100), Step("the tool says 17", kind="observation"), Step("b" * 300))
 
 
-@pytest.mark.parametrize("scorer", [constant(), uniform(), length()], ids=lambda s: s.name)
-def test_every_action_gets_a_score_and_no_observation(scorer: RuleScorer) -> None:
+@pytest.mark.parametrize("scorer", [constant(), uniform(), length(), PositionScorer()], ids=lambda s: s.name)
+def test_every_action_gets_a_score_and_no_observation(scorer: WithoutModel) -> None:
     (scored,) = scorer.score_many([Score(Problem("p", "q"), STEPS)])
     assert np.isnan(scored.scores).tolist() == [False, True, False]
     assert ((scored.scores >= 0) & (scored.scores <= 1))[[0, 2]].all()
@@ -28,6 +28,13 @@ def test_worked_numbers() -> None:
     scores = length(100).score_many([Score(Problem("p", "q"), STEPS)])[0].scores
     np.testing.assert_allclose(scores[[0, 2]], [0.5, 0.25])
     np.testing.assert_allclose(constant(0.3).score_many([Score(Problem("p", "q"), STEPS)])[0].scores[[0, 2]], 0.3)
+
+
+def test_the_place_of_a_step_among_the_actions_is_all_that_position_reads() -> None:
+    """Three actions stand at 1/6, 3/6 and 5/6: 0.75 / (0.75 + place) crosses one half between the last two."""
+    steps = (Step("a"), Step("the tool says 17", kind="observation"), Step("b" * 300), Step("c"))
+    (scored,) = PositionScorer().score_many([Score(Problem("p", "q"), steps)])
+    np.testing.assert_allclose(scored.scores, [9 / 11, np.nan, 9 / 15, 9 / 19])
 
 
 def test_random_scores_follow_from_seed_problem_and_prefix_alone() -> None:
@@ -47,6 +54,8 @@ def test_settings_out_of_range_are_errors() -> None:
         constant(1.5)
     with pytest.raises(ValueError, match="positive"):
         length(0)
+    with pytest.raises(ValueError, match="positive"):
+        PositionScorer(0)
 
 
 def test_baselines_load_no_torch() -> None:

@@ -21,12 +21,13 @@ from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Scorer
-from stepreward.evaluate.published import published
+from stepreward.evaluate.published import comparable
 from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import NEXT_STEP, RecordedScorer
+from stepreward.evaluate.scoring import NEXT_STEP, STEP_LEVEL, RecordedScorer
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.formats.saved import is_saved
 from stepreward.pipeline.report import percent
+from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrated import CalibratedScorer
 
 
@@ -43,7 +44,7 @@ def measure(
     recipe: Recipe | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Runs a benchmark for each scorer.
+    """Runs a benchmark for each scorer; where steps are judged also for the baseline `position`.
 
     Args:
         benchmark: registered name.
@@ -70,34 +71,39 @@ def measure(
         what = f"{benchmark} needs {kinds[wanted]}, and {kinds[type(alien)]} are among these rows"
         raise InputError(what, source=data, remedy="choose another benchmark or --format")
     recorded = list(dict.fromkeys(name for item in items for name in _recorded_of(item)))
-    names = list(scorers) or recorded
+    names = [*(scorers or recorded)]
     if not names:
         raise InputError("the rows hold no scores", source=data, remedy="pass --scorer: tool, length, or a checkpoint")
+    if benchmark in STEP_LEVEL and POSITION not in names:
+        names.append(POSITION)
+    results: dict[str, BenchResult] = {}
     made = {}
     for name in names:
         mine = [item for item in items if name in _recorded_of(item)] if name in recorded else items
         if name in recorded:
-            made[name] = _result(method, _recorded(name, mine), mine, settings)
+            results[name] = _result(method, _recorded(name, mine), mine, settings)
+            made[name] = results[name].to_json() | {"rows": len(mine)}
             continue
-        scorer = scorer_at(name, device, recipe)
+        scorer = PositionScorer() if name == POSITION else scorer_at(name, device, recipe)
         own = {**by_recipe(scorer, method), **settings}
         total = sum(len(item.candidates) if isinstance(item, Comparison) else 1 for item in mine)
         with StageProgress(quiet=quiet) as progress:
             patient = RowByRow(scorer, places, told=shown(progress, name, total), strict=strict)
-            made[name] = _result(method, patient, mine, own) | {"bad_rows": len(patient.bad)}
+            results[name] = _result(method, patient, mine, own)
+            made[name] = results[name].to_json() | {"rows": len(mine), "bad_rows": len(patient.bad)}
         tell_left_out(patient.bad, f"by {name}")
     printed = [
         {"model": one.model, "group": one.group, "metric": one.metric, "percent": one.value, "source": one.source}
-        for one in published(benchmark)
+        for one in comparable(list(results.values()))
     ]
     return {"benchmark": benchmark, "rows": len(items), "scorers": made, "published": printed}
 
 
 def _result(
     method: Method[..., Any], scorer: Scorer, data: Sequence[Annotated | Comparison], settings: dict[str, Any]
-) -> dict[str, Any]:
+) -> BenchResult:
     result: BenchResult = method.take({"scorer": scorer, "data": data}, **settings)
-    return result.to_json() | {"rows": len(data)}
+    return result
 
 
 def _recorded_of(item: Annotated | Comparison) -> list[str]:
@@ -194,11 +200,9 @@ def show(outcome: dict[str, Any], width: int) -> None:
         for group, numbers in made["groups"].items():
             table.add_row("", group, *(_cell(numbers, metric) for metric in metrics))
     console.print(table)
-    for row in outcome["published"]:
-        if row["metric"] in metrics and not row["group"]:
-            console.print(
-                f"published: {row['model']} {row['metric']} {row['percent']} ({row['source']})", soft_wrap=True
-            )
+    for metric, group in dict.fromkeys((row["metric"], row["group"]) for row in outcome["published"]):
+        if metric in metrics:
+            console.print(published_line(outcome["published"], metric, group), highlight=False, soft_wrap=True)
     for name, made in outcome["scorers"].items():
         if made["unscored"]:
             lack = (
@@ -209,6 +213,13 @@ def show(outcome: dict[str, Any], width: int) -> None:
         f" Threshold {first['threshold']:.3g}, {first['threshold_from']}." if first["threshold"] is not None else ""
     )
     console.print(first["protocol"] + origin, highlight=False, soft_wrap=True)
+
+
+def published_line(rows: Sequence[dict[str, Any]], metric: str, group: str = "") -> str:
+    """The published numbers of one metric, in one subset or over all, in a sentence."""
+    mine = [row for row in rows if (row["metric"], row["group"]) == (metric, group)]
+    numbers = ", ".join(f"{row['model']} {row['percent']}" for row in mine)
+    return f"Published {f'{group} ' if group else ''}{metric} ({mine[0]['source']}): {numbers}."
 
 
 def _cell(numbers: dict[str, Any], metric: str) -> str:

@@ -39,6 +39,7 @@ from stepreward.evaluate.selection import Pool, curves, hits
 from stepreward.evaluate.steps import first_error, step_metrics
 from stepreward.formats.arrays import first_errors, sampled, score_rows
 from stepreward.pipeline.report import percent, points
+from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrated import CALIBRATOR_FILE, save_calibrator
 
 _MODEL = "model"
@@ -153,6 +154,8 @@ def evaluate(
     if model is not None:
         items = _scored(items, scorer_at(model, device, recipe), data, strict=strict, quiet=json_output)
     names = list(dict.fromkeys(name for item in items for name in item.scores))
+    if names and POSITION not in names:
+        items, names = _with_position(items), [*names, POSITION]
     if not names:
         raise InputError("the rows hold no step scores", source=data, remedy="pass --model, or recorded scores")
     key = Key.seed(seed).fold("evaluate")
@@ -196,6 +199,15 @@ def _scored(items: Sequence[Solution], scorer: Scorer, source: Path, *, strict: 
     tell_left_out(patient.bad, f"by {scorer.name}")
     return [
         replace(item, scores={**item.scores, _MODEL: answer.scores})
+        for item, answer in zip(items, answers, strict=True)
+    ]
+
+
+def _with_position(items: Sequence[Solution]) -> list[Solution]:
+    """The solutions with the scores of the baseline beside the others."""
+    answers = PositionScorer().score_many([Score(item.trajectory.problem, item.trajectory.steps) for item in items])
+    return [
+        replace(item, scores={**item.scores, POSITION: answer.scores})
         for item, answer in zip(items, answers, strict=True)
     ]
 

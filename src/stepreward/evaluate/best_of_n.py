@@ -74,7 +74,7 @@ def best_of_n(
     return BenchResult(
         "best-of-n",
         "best_of_n",
-        {**metrics, "best_of_n_gain": bootstrap(gap, key.fold("gain"))},
+        {**metrics, "best_of_n_gain": bootstrap(gap, key.fold("gain"), bounds=(-1.0, 1.0))},
         f"The sample with the highest total ({aggregate}) of the first N of each problem; ties to the earliest. "
         "best_of_n_gain is over majority on the same problems. Intervals: bootstrap over problems.",
         groups,

@@ -69,7 +69,7 @@ def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", 
         "blind",
         {
             "blind": bootstrap((change >= 0).astype(float), key.fold("blind")),
-            "shift": bootstrap(change, key.fold("shift")),
+            "shift": bootstrap(change, key.fold("shift"), bounds=(-1.0, 1.0)),
             "asked": bootstrap(asked, key.fold("asked")),
         },
         f"Actions of a solution change places at random; blind is the share whose total ({aggregate}) does not fall. "
@@ -137,14 +137,14 @@ def length_bias(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "
     if not drawn:
         raise InputError("no three solutions of a kind differ in length", remedy="pass more solutions")
     groups: dict[str, Mapping[str, Estimate]] = {
-        kind: {of: interval(values, int((names == kind).sum())) for of, values in made.items()}
+        kind: {of: interval(values, int((names == kind).sum()), bounds=(-1.0, 1.0)) for of, values in made.items()}
         for kind, made in drawn.items()
     }
     means = {of: np.mean([made[of] for made in drawn.values()], axis=0) for of in lengths}
     return BenchResult(
         "length-bias",
         "characters",
-        {of: interval(values, len(items)) for of, values in means.items()},
+        {of: interval(values, len(items), bounds=(-1.0, 1.0)) for of, values in means.items()},
         f"Spearman's correlation of a solution's total ({aggregate}) with its number of actions and of characters, "
         "among right and among wrong solutions; the mean of the kinds. Percentile bootstrap over solutions.",
         groups,

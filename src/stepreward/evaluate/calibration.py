@@ -143,7 +143,8 @@ def _reliability(
     }
     return {
         f"{b / bins:.2g}-{(b + 1) / bins:.2g}": {
-            metric: interval(values[:, b], int(count[0, b])) for metric, values in parts.items()
+            metric: interval(values[:, b], int(count[0, b]), bounds=None if metric == "score" else (0.0, 1.0))
+            for metric, values in parts.items()
         }
         for b in range(bins)
         if count[0, b]

@@ -123,11 +123,11 @@ def accuracy_against_cost(
         CostPoint(
             spendings[at].algorithm,
             spendings[at].budget,
-            interval(spent[at], problems),
+            interval(spent[at], problems, bounds=None),
             interval(accuracy[at], problems),
             bool(front[at, 0]),
             float(front[at, 1:].mean()),
-            None if (gain := gains[at]) is None else interval(gain, problems),
+            None if (gain := gains[at]) is None else interval(gain, problems, bounds=(-1.0, 1.0)),
         )
         for at in ranked
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate, resamples
+from stepreward.core.statistics import Estimate, percentile_interval, resamples
 from stepreward.evaluate.scoring import Floats
 
 DRAWS = 1000
@@ -103,11 +103,9 @@ def drawn(units: Floats, key: Key, *, draws: int = DRAWS) -> Floats:
     return sums.reshape(1 + draws, *units.shape[1:])
 
 
-def interval(values: Floats, n: int) -> Estimate:
-    """The first value, with the percentile interval of the others."""
-    real = values[1:][~np.isnan(values[1:])]
-    low, high = np.quantile(real, [0.025, 0.975]) if real.size else (np.nan, np.nan)
-    return Estimate(float(values[0]), float(low), float(high), n)
+def interval(values: Floats, n: int, *, bounds: tuple[float, float] | None = (0.0, 1.0)) -> Estimate:
+    """The first value, with the percentile interval of the others; `bounds` as in `percentile_interval`."""
+    return percentile_interval(float(values[0]), values[1:], n, bounds=bounds)
 
 
 def step_metrics_of(pooled: Floats, n: int) -> dict[str, Estimate]:
@@ -130,4 +128,5 @@ def step_metrics_of(pooled: Floats, n: int) -> dict[str, Estimate]:
         "macro_f1": macro_f1(pooled),
         "mcc": matthews(pooled),
     }
-    return {name: interval(values, n) for name, values in made.items()}
+    lowest = {"mcc": -1.0}
+    return {name: interval(values, n, bounds=(lowest.get(name, 0.0), 1.0)) for name, values in made.items()}

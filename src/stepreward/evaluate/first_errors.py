@@ -150,7 +150,8 @@ def _mr(found: NDArray[np.int64], gold: NDArray[np.int64], key: Key) -> dict[str
     mcc = matthews(pooled[:, :4])
     step = ratio(pooled[:, 4], pooled[:, 1] + pooled[:, 3], empty=np.nan)
     made = {"mr_score": 0.2 * np.maximum(mcc, 0) + 0.3 * step, "mcc": mcc, "step_accuracy": step}
-    return {name: interval(values, len(gold)) for name, values in made.items()}
+    lowest = {"mcc": -1.0}
+    return {name: interval(values, len(gold), bounds=(lowest.get(name, 0.0), 1.0)) for name, values in made.items()}
 
 
 @bench.method(

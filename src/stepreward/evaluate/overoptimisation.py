@@ -94,7 +94,7 @@ def overoptimisation(
     for n in sizes:
         chances = chance_of_rank(proxy.shape[1], n)
         for kind, rows in enumerate(ranked):
-            made[kind].append(bootstrap(rows @ chances, key.fold(n, kind), draws=draws))
+            made[kind].append(bootstrap(rows @ chances, key.fold(n, kind), draws=draws, bounds=None))
     best = int(np.argmax([one.value for one in made[0]]))
     divergence = tuple(float(np.log(n) - (n - 1) / n) for n in sizes)
     return Overoptimisation(tuple(sizes), divergence, tuple(made[0]), tuple(made[1]), int(sizes[best]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from stepreward.evaluate.result import BenchResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +20,12 @@ class Published:
     metric: str
     value: float
     """In percent."""
+    rows: int
+    """Solutions that it was measured on."""
     source: str
 
 
+_PROCESS_BENCH_ROWS: Mapping[str, int] = {"gsm8k": 400, "math": 1000, "olympiadbench": 1000, "omnimath": 1000}
 _PROCESS_BENCH: Mapping[str, tuple[float, float, float, float, float]] = {
     "Math-Shepherd-PRM-7B": (47.9, 29.5, 24.8, 23.8, 31.5),
     "RLHFlow-PRM-Mistral-8B": (50.4, 33.4, 13.8, 15.8, 28.4),
@@ -46,18 +51,42 @@ _PRM_BENCH: Mapping[str, tuple[float, float, float, float]] = {
 }
 
 
+_PRM_BENCH_ROWS = 6211
+"""Without the five that the files repeat."""
+
+
 def published(benchmark: str) -> Iterator[Published]:
     """The numbers printed for a benchmark; none where none are kept."""
     if benchmark == "process-bench":
         source = "arXiv:2501.07301, Table 7"
-        groups = ("gsm8k", "math", "olympiadbench", "omnimath")
         for model, values in _PROCESS_BENCH.items():
-            for group, value in zip(groups, values, strict=False):
-                yield Published(benchmark, model, group, "f1", value, source)
-            yield Published(benchmark, model, "", "average_f1", values[-1], source)
+            for (group, rows), value in zip(_PROCESS_BENCH_ROWS.items(), values, strict=False):
+                yield Published(benchmark, model, group, "f1", value, rows, source)
+            yield Published(benchmark, model, "", "average_f1", values[-1], sum(_PROCESS_BENCH_ROWS.values()), source)
     elif benchmark == "prm-bench":
         source = "arXiv:2501.03124, Table 3"
         for model, (overall, *by_group) in _PRM_BENCH.items():
-            yield Published(benchmark, model, "", "prm_score", overall, source)
+            yield Published(benchmark, model, "", "prm_score", overall, _PRM_BENCH_ROWS, source)
             for group, value in zip(("simplicity", "soundness", "sensitivity"), by_group, strict=True):
-                yield Published(benchmark, model, "", group, value, source)
+                yield Published(benchmark, model, "", group, value, _PRM_BENCH_ROWS, source)
+
+
+def comparable(results: Sequence[BenchResult]) -> list[Published]:
+    """The published numbers over the rows that were measured, the same subsets whole; all others compare nothing.
+
+    Args:
+        results: of scorers on the same data. Rows that a scorer left without a score count as measured.
+    """
+
+    def whole(one: Published, result: BenchResult) -> bool:
+        measured = result.groups.get(one.group, {}) if one.group else result.metrics
+        total = result.metrics[result.main].n
+        if one.metric not in measured or (not one.group and total + result.unscored != one.rows):
+            return False
+        return not one.group or one.rows - result.unscored <= measured[one.metric].n <= one.rows
+
+    return [
+        one
+        for one in published(results[0].benchmark if results else "")
+        if any(whole(one, result) for result in results)
+    ]

@@ -154,7 +154,7 @@ def _moved(before: Floats, after: Floats, threshold: float, key: Key) -> dict[st
     change = after - before
     flipped = predicted_first_error(before, threshold) != predicted_first_error(after, threshold)
     return {
-        "shift": bootstrap(np.nanmean(change, axis=1), key.fold("shift")),
+        "shift": bootstrap(np.nanmean(change, axis=1), key.fold("shift"), bounds=(-1.0, 1.0)),
         "moved": bootstrap(np.nanmean(np.abs(change), axis=1), key.fold("moved")),
         "flipped": bootstrap(flipped.astype(float), key.fold("flipped")),
     }
@@ -207,7 +207,7 @@ def token_attack(
     escaped = bootstrap((there[low] >= threshold).astype(float), key.fold("escaped")) if low.any() else None
     return Attack(
         tokens[best],
-        bootstrap(there - was, key.fold("gain")),
+        bootstrap(there - was, key.fold("gain"), bounds=(-1.0, 1.0)),
         escaped or Estimate(float("nan"), float("nan"), float("nan"), 0),
     )
 

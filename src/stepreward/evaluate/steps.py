@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from stepreward.core.metrics import (
     predicted_first_error,
     reliability,
 )
-from stepreward.core.statistics import Estimate, proportion, resamples
+from stepreward.core.statistics import Estimate, percentile_interval, proportion, resamples
 
 Floats = NDArray[np.float64]
 
@@ -77,10 +77,9 @@ def first_error(
     ]
     total = drawn[0] + drawn[1]
     f1s = np.where(total > 0, 2 * drawn[0] * drawn[1] / np.where(total > 0, total, 1), 0.0)
-    low, high = np.quantile(f1s, [0.025, 0.975])
-    value = harmonic(accuracies[0].value, accuracies[1].value)
-    f1 = Estimate(value, float(low), float(high), len(gold))
-    return FirstErrorResult(f1, accuracies[0], accuracies[1], threshold, origin)
+    # Where nothing varies, the rarer kind of solution says the least.
+    f1 = percentile_interval(harmonic(accuracies[0].value, accuracies[1].value), f1s, min(map(len, parts)))
+    return FirstErrorResult(replace(f1, n=len(gold)), accuracies[0], accuracies[1], threshold, origin)
 
 
 def step_metrics(scores: Floats, labels: Floats) -> dict[str, Any]:

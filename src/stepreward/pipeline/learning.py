@@ -81,8 +81,8 @@ def summarise(
     made = {}
     for name, mine in by_name.items():
         points = {
-            what: [bootstrap(column, key.fold(name, what)).to_json() for column in _columns(mine, what)]
-            for what in ("accuracy", "length", "score")
+            what: [bootstrap(column, key.fold(name, what), bounds=bounds).to_json() for column in _columns(mine, what)]
+            for what, bounds in (("accuracy", (0.0, 1.0)), ("length", None), ("score", None))
         }
         final, other = [c.accuracy[-1] for c in mine], [c.accuracy[-1] for c in base]
         made[name] = {

@@ -14,7 +14,7 @@ import torch
 from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.servers import Server
-from stepreward.score.baselines import WITHOUT_MODEL, RuleScorer
+from stepreward.score.baselines import WITHOUT_MODEL, WithoutModel
 from stepreward.score.calibrated import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.row import Checkpoint, Head
 from stepreward.score.checkpoints.table import by_name, recognised
@@ -25,13 +25,12 @@ from stepreward.score.memory import CacheSize
 from stepreward.score.places import device_of, dtype_of, saved_dtype
 from stepreward.score.public import load_public, load_tokenizer
 from stepreward.score.served import Endpoint, ServedScorer
-from stepreward.score.tool_equations import ToolScorer
 from stepreward.score.vllm import VllmLabelScorer, VllmScorer, start
 from stepreward.score.weights import find, read_json
 
 Loaded = (
-    DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer | VllmScorer | VllmLabelScorer | RuleScorer
-    | ToolScorer
+    DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer | VllmScorer | VllmLabelScorer
+    | WithoutModel
 )  # fmt: skip
 _SERVED: Mapping[str, Callable[[str], Any]] = {
     "endpoint": str, "served_as": str, "probabilities": {"true": True, "false": False}.__getitem__, "top": int,
