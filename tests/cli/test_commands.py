@@ -150,13 +150,13 @@ def test_search_flags_reach_the_method(inside: Path, method: str, flags: str) ->
         assert row["candidates"][row["chosen"]]["score"] == pytest.approx(row["scores"][-1], rel=1e-4)
 
 
-@pytest.mark.parametrize("log", ["samples.jsonl", "answers.jsonl"])
+@pytest.mark.parametrize("log", ["samples.sqlite", "answers.sqlite"])
 def test_labelling_killed_anywhere_ends_with_equal_labels(inside: Path, log: str) -> None:
     command = shlex.split(f"{example('label')} {FAST['label']}")
     killed = f"killed-{log}"
     command[command.index("labels")] = killed
     process = started(run_command, command)
-    written, deadline = inside / killed / log, time.monotonic() + 60
+    written, deadline = inside / killed / f"{log}-wal", time.monotonic() + 60
     while process.is_alive() and time.monotonic() < deadline:
         if written.exists() and written.stat().st_size:
             process.kill()

@@ -12,7 +12,7 @@ import pytest
 
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.driver import Driver, Finished, answer_all
-from stepreward.core.errors import BudgetExhausted, SteprewardError, StoreError
+from stepreward.core.errors import BudgetExhausted, SteprewardError
 from stepreward.core.flows import (
     Budget,
     Compare,
@@ -179,9 +179,9 @@ def test_a_flow_that_does_not_catch_the_end_of_its_budget_fails_loudly() -> None
 
 
 def test_a_resumed_run_pays_only_for_what_is_missing(tmp_path: Path) -> None:
-    with AnswerLog(tmp_path / "log.jsonl") as log:
+    with AnswerLog(tmp_path / "log.sqlite") as log:
         list(Driver(policy=Dice(), grader=Even(), log=log).run(evens(p, 2) for p in PROBLEMS[:10]))
-    with AnswerLog(tmp_path / "log.jsonl") as log:
+    with AnswerLog(tmp_path / "log.sqlite") as log:
         driver = Driver(policy=Dice(), grader=Even(), log=log)
         results = {f.index: f.result for f in driver.run(evens(p, 3) for p in PROBLEMS)}
     assert results == {i: truth(p, 3) for i, p in enumerate(PROBLEMS)}
@@ -189,7 +189,7 @@ def test_a_resumed_run_pays_only_for_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_log_replays_without_a_policy(tmp_path: Path) -> None:
-    with AnswerLog(tmp_path / "log.jsonl") as log:
+    with AnswerLog(tmp_path / "log.sqlite") as log:
         policy = Dice()
         policy.name = ""
         list(Driver(policy=policy, grader=Even(), log=log).run([evens(PROBLEMS[0], 2)]))
@@ -197,54 +197,6 @@ def test_a_log_replays_without_a_policy(tmp_path: Path) -> None:
         assert finished.result == truth(PROBLEMS[0], 2)
         with pytest.raises(SteprewardError, match="pass policy="):
             list(Driver(grader=Even(), log=log).run([evens(PROBLEMS[1], 1)]))
-
-
-@pytest.mark.parametrize("torn", [b'{"question":"abc","contin', b"\xff\xfe", b"[1,2]\n"])
-def test_a_torn_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
-    path = tmp_path / "log.jsonl"
-    with AnswerLog(path) as log:
-        log.put(
-            [
-                ("a", Scored(np.array([0.5, np.nan]), 1, 2)),
-                ("b", [Continuation((Step("x\n", tokens=(1, 2), logprobs=(-0.5, -1.5)),), True, 3)]),
-            ]
-        )
-    whole = path.read_bytes()
-    path.write_bytes(whole + torn)
-    with AnswerLog(path) as log:
-        assert len(log) == 2
-        scored = log.get("a")
-        assert isinstance(scored, Scored)
-        np.testing.assert_array_equal(scored.scores, [0.5, np.nan])
-        assert log.get("b") == [Continuation((Step("x\n", tokens=(1, 2), logprobs=(-0.5, -1.5)),), True, 3)]
-        assert log.get("c") is None
-    assert path.read_bytes() == whole
-
-
-@pytest.mark.parametrize("found", [b'{"question":"abc","preference":1.0}\n', b"not a log at all\n", b"abc"])
-def test_a_file_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path, found: bytes) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(found)
-    with pytest.raises(StoreError, match="names questions otherwise than earlier ones: move the file away"):
-        AnswerLog(path)
-    assert path.read_bytes() == found
-
-
-def test_a_log_that_was_killed_in_its_first_line_begins_again(tmp_path: Path) -> None:
-    AnswerLog(tmp_path / "log.jsonl").close()
-    whole = (tmp_path / "log.jsonl").read_bytes()
-    for length in range(len(whole)):
-        (tmp_path / "log.jsonl").write_bytes(whole[:length])
-        with AnswerLog(tmp_path / "log.jsonl") as log:
-            log.put([("a", Judged(0.5))])
-        with AnswerLog(tmp_path / "log.jsonl") as log:
-            assert (len(log), log.get("a")) == (1, Judged(0.5))
-
-
-def test_an_unwritable_log_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match="choose a writable folder"):
-        AnswerLog(tmp_path / "file" / "log.jsonl")
 
 
 def test_answer_all_runs_one_flow() -> None:
@@ -272,7 +224,7 @@ def test_a_judge_answers_comparisons_in_batches_billed_and_logged(tmp_path: Path
 
     for paid in (True, False):
         judge = Alphabetical()
-        with AnswerLog(tmp_path / "log.jsonl") as log:
+        with AnswerLog(tmp_path / "log.sqlite") as log:
             (done,) = Driver(judge=judge, log=log).run([flow()])
         assert done.result == [1.0, 0.0, 1.0]
         assert judge.batches == ([2, 1] if paid else [])

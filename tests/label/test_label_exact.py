@@ -85,7 +85,7 @@ def test_right_solutions_have_no_error_and_cost_no_rollout() -> None:
 @pytest.mark.parametrize("name", ["scan", "bisection"])
 def test_a_second_estimator_reads_the_rollouts_of_the_first_from_the_log(name: str, tmp_path: Path) -> None:
     ts = solutions(10, right=False)
-    with AnswerLog(tmp_path / "answers.jsonl") as log:
+    with AnswerLog(tmp_path / "answers.sqlite") as log:
         first = Driver(policy=POLICY, grader=WORLD, log=log)
         whole = [f.result for f in sorted(first.run([monte_carlo(t, KEY) for t in ts]), key=lambda f: f.index)]
         assert first.bill.proposals == 8 * 5 * len(ts)

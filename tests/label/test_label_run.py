@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,8 @@ def test_a_run_that_broke_resumes_and_pays_nothing_twice(tmp_path: Path, batches
     with suppress(ConnectionError):
         _, failed = label_many(trajectories(10), tmp_path / "broken", PLAN, policy=Dying(batches), grader=WORLD)
         assert {str(error) for _, error in failed} == {"gone"}
-    answers = (tmp_path / "broken" / "answers.jsonl").read_text().splitlines()
-    # The first line is the version of the log.
-    paid = sum(len(json.loads(line)["continuations"]) for line in answers[1:])
+    with closing(sqlite3.connect(tmp_path / "broken" / "answers.sqlite")) as db:
+        paid = sum(len(json.loads(row)["continuations"]) for (row,) in db.execute("select answer from answers"))
     assert 0 < paid < whole
     assert run(trajectories(10), tmp_path / "broken") == whole - paid
     assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
@@ -158,11 +158,11 @@ def test_an_item_that_fails_costs_no_other_its_labels(tmp_path: Path) -> None:
 
 
 def test_killed_in_the_middle_it_resumes_to_the_very_same_labels(tmp_path: Path) -> None:
-    killed, log = tmp_path / "killed", tmp_path / "killed" / "answers.jsonl"
+    killed, log = tmp_path / "killed", tmp_path / "killed" / "answers.sqlite-wal"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, __file__, str(killed)], env=environment)
     deadline = time.monotonic() + 120
-    while not (list(killed.glob("labels-*.parquet")) and log.stat().st_size) and time.monotonic() < deadline:
+    while not (list(killed.glob("labels-*.parquet")) and log.exists()) and time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before it could be killed"
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -102,7 +102,7 @@ def test_a_budget_stops_each_problem_by_itself(stop: Budget, prices: Prices | No
 
 
 def test_progress_and_a_log(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("log") / "answers.jsonl"
+    path = tmp_path_factory.mktemp("log") / "answers.sqlite"
     solver = stepreward.compose(POLICY, Constant(0.5), search="best-of-n", grader=WORLD, n=2)
     told: list[tuple[int, int]] = []
     with AnswerLog(path) as log:

@@ -104,7 +104,7 @@ def test_a_run_killed_while_labelling_ends_with_equal_numbers(whole: Path, tmp_p
     process.wait()
     process.stderr.close()
     assert not (out / "summary.json").exists()
-    assert (out / "answers.jsonl").stat().st_size > 0
+    assert (out / "answers.sqlite-wal").stat().st_size > 0
     invoke(line(out))
     assert numbers(out) == numbers(whole)
     assert [str(a) for a in read_labels(out / "labels.parquet")] == [
@@ -113,7 +113,7 @@ def test_a_run_killed_while_labelling_ends_with_equal_numbers(whole: Path, tmp_p
 
 
 def test_a_finished_run_is_not_run_again(whole: Path) -> None:
-    made = [whole / "model" / "model.safetensors", whole / "answers.jsonl", whole / "labels.parquet"]
+    made = [whole / "model" / "model.safetensors", whole / "answers.sqlite", whole / "labels.parquet"]
     before = [path.stat().st_mtime_ns for path in made]
     invoke(line(whole))
     assert [path.stat().st_mtime_ns for path in made] == before
@@ -158,4 +158,4 @@ def test_bad_flags_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert message in refused(line(tmp_path / "run", **flags), capsys, monkeypatch)
-    assert not (tmp_path / "run" / "answers.jsonl").exists(), "told before any work"
+    assert not (tmp_path / "run" / "answers.sqlite").exists(), "told before any work"

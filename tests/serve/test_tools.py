@@ -100,7 +100,7 @@ def test_what_the_policy_writes_is_what_a_log_of_it_reads() -> None:
 
 
 def test_calls_survive_a_log_of_answers(backend: tuple[Backend, str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("log") / "answers.jsonl"
+    path = tmp_path_factory.mktemp("log") / "answers.sqlite"
     problem = Problem("q", "How is it?", meta={"tools": [TOOL]})
 
     def flow() -> Flow[list[Continuation]]:

@@ -165,7 +165,7 @@ def _sampled(
     key = Key.seed(seed).fold("samples")
     groups: list[list[Trajectory]] = [[] for _ in problems]
     failed: list[tuple[str, Exception]] = []
-    with AnswerLog(out / "samples.jsonl") as log:
+    with AnswerLog(out / "samples.sqlite") as log:
         driver = Driver(policy=policy, grader=grader, log=log)
         for done, one in enumerate(driver.outcomes(graded_samples(problem, key, n=n) for problem in problems), 1):
             if isinstance(one, Failed):

@@ -157,7 +157,7 @@ def search(
         _compare(rows, out, solver, reader, seed, only or [], budgets or [4, 8, 16], aggregate or "", each, json_output)
         return
     with (
-        AnswerLog(out.with_name(out.name + ".answers.jsonl")) as log,
+        AnswerLog(out.with_name(out.name + ".answers.sqlite")) as log,
         StageProgress(quiet=json_output) as progress,
         blamed_on_settings(chosen),
     ):

@@ -1,6 +1,6 @@
 """Labelling at scale: any estimator over many problems into Parquet shards, killed and resumed at no cost.
 
-A folder holds `plan.json` (what was asked), `answers.jsonl` (every rollout, as it arrives) and one
+A folder holds `plan.json` (what was asked), `answers.sqlite` (every rollout, as it arrives) and one
 `labels-<number>-<digest of its items>.parquet` for each shard. A shard that exists is skipped; the flows of an open one
 run again and read from the answers what was paid for.
 """
@@ -93,7 +93,7 @@ def label_many(
     )
     failed: list[Failed] = []
     done = 0
-    with AnswerLog(folder / "answers.jsonl") as log:
+    with AnswerLog(folder / "answers.sqlite") as log:
         driver = Driver(policy=policy, grader=grader, budget=plan.budget, log=log)
         shards = _Shards(items, folder, plan)
         for done, one in enumerate(driver.outcomes(shards.flows()), 1):

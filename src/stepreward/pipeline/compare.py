@@ -151,7 +151,7 @@ def compare(
     spendings: list[Spending] = []
     scored: list[float] = []
     total, done = len(chosen) * len(budgets), 0
-    with AnswerLog(out / "answers.jsonl") as log:
+    with AnswerLog(out / "answers.sqlite") as log:
         for name in chosen:
             for budget in budgets:
                 if on_progress is not None:

@@ -71,7 +71,7 @@ class Run:
                 f"the embeddings of {self.settings.policy} are not tied, which reading surprise needs",
                 remedy="pass --no-surprise",
             )
-        self.log = AnswerLog(out / "answers.jsonl")
+        self.log = AnswerLog(out / "answers.sqlite")
         self.key = Key.seed(self.settings.seed)
         self.on_progress = on_progress or (lambda *_: None)
 
