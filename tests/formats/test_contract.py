@@ -19,7 +19,7 @@ from stepreward import formats
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.formats.format import Format
-from stepreward.formats.registry import MISSHAPEN, Reading, by_name, evidence
+from stepreward.formats.registry import MISSHAPEN, Reading, by_name, evidence, fitting
 from stepreward.formats.registry import formats as registry
 
 from .examples import EXAMPLES, FOLDER
@@ -62,7 +62,7 @@ def test_every_format_has_examples(name: str) -> None:
 @pytest.mark.parametrize("name", ALONE)
 def test_each_row_fits_its_format_and_no_other(name: str) -> None:
     for row in EXAMPLES[name]:
-        assert [form.name for form in registry.values() if form.matches(row)] == [name]
+        assert [form.name for form in fitting(row)] == [name]
     found = evidence(FOLDER / f"{name}.jsonl")
     assert (found.format.name, found.row, found.agreeing, found.seen) == (name, 1, *[len(EXAMPLES[name])] * 2)
 

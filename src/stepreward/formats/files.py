@@ -35,6 +35,8 @@ _LISTS = '"(?:data|rows|records|examples|instances)"'
 _HELD = re.compile(rf"\s*\{{\s*(?:{_FIELD}\s*,\s*)*{_LISTS}\s*:\s*\[(?=\s*(?:\{{|\]|$))")
 """An object whose rows are in a list, after plain fields at most."""
 _REST = re.compile(rf"\s*(?:,\s*{_FIELD}\s*)*\}}")
+CONVERSATIONS = "conversations"
+"""Field under which a bare list of ShareGPT's messages is read; one of other messages is read as `messages`."""
 _DECODER, _ENCODER = json.JSONDecoder(), json.JSONEncoder(ensure_ascii=False)
 
 
@@ -58,6 +60,8 @@ def open_bytes(path: Path) -> Bytes:
 
 def read_rows(path: str | Path) -> Iterator[Numbered]:
     """Rows of a file: Parquet and Inspect archives by name, a JSON array if it starts with `[`, else lines or objects.
+
+    Lines that are lists of chat messages each are rows of `messages`.
 
     An object that holds its rows in a list, `{"data": [...]}`, is read as that list, and a folder as what
     `Dataset.save_to_disk` wrote. All stream: no more than a row and a block is in memory. Objects may be written over
@@ -90,11 +94,12 @@ def _json(path: Path) -> Iterator[Numbered]:
         start = file.readline().removeprefix(_BOM)
         while start and not start.strip():
             start = file.readline()
+        is_list = start.lstrip().startswith(b"[") and not (_is_json(start) and file.readline().lstrip()[:1] == b"[")
     held = _HELD.match(start[:_HEAD].decode("utf-8", "replace"))
-    if held or start.lstrip().startswith(b"[") or (start.lstrip().startswith(b"{") and not _is_json(start)):
+    if held or is_list or (start.lstrip().startswith(b"{") and not _is_json(start)):
         first, rest = True, _values(path)
         for number, row in rest:
-            if first and isinstance(row, InputError) and not (held or start.lstrip().startswith(b"[")):
+            if first and isinstance(row, InputError) and not (held or is_list):
                 break  # No object over several lines, but a first line that is broken.
             first = False
             yield number, row
@@ -125,9 +130,16 @@ def _row(path: Path, number: int, line: bytes) -> Mapping[str, Any] | InputError
     return _object(path, number, row)
 
 
+def is_message(value: object) -> bool:
+    """Whether a value is a chat message: of a role, or of a speaker as ShareGPT has it."""
+    return isinstance(value, Mapping) and ("role" in value or {"from", "value"} <= value.keys())
+
+
 def _object(path: Path, number: int, row: object) -> Mapping[str, Any] | InputError:
     if isinstance(row, Mapping):
         return row
+    if isinstance(row, list) and row and all(map(is_message, row)):
+        return {CONVERSATIONS if "from" in row[0] else "messages": row}
     return InputError(f"expected an object, got {type(row).__name__}", source=path, row=number, remedy="drop it")
 
 

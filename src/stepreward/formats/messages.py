@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stepreward.core.errors import InputError
@@ -40,6 +40,14 @@ class Turn:
     """Paths or URIs, as they stand in the log."""
     place: int = -1
     """0-based place of the message in the log."""
+    copied: bool = False
+    """Whether the model wrote it in another run, so that it is context here."""
+    tokens: tuple[int, ...] | None = None
+    """Token ids as sampled, where the log has them."""
+    logprobs: tuple[float, ...] | None = None
+    """Their log-probabilities, natural log."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else the log says of it (times, usage, how it ended); JSON values only."""
 
     @property
     def said(self) -> str:
@@ -107,7 +115,7 @@ class _Parts:
             raise InputError(f"a part of message {place} is neither text nor an object: {shown(block)}")
         kind = block.get("type")
         # What a provider has sealed is a cipher, not what the model thought.
-        names = ("summary",) if block.get("redacted") is True else ("text", "thinking", "reasoning")
+        names = ("summary",) if block.get("redacted") is True else ("text", "thinking", "reasoning", "refusal")
         said = next((v for k in names if isinstance(v := block.get(k), str)), "")
         if kind in ("thinking", "reasoning"):
             self.reasoning.append(said)
@@ -133,7 +141,7 @@ def _image(block: Mapping[str, Any]) -> str | None:
     if isinstance(value, Mapping):
         if isinstance(data := value.get("data"), str):
             return f"data:{value.get('media_type', 'image/png')};base64,{data}"
-        value = value.get("url", value.get("file_id"))
+        value = next((value[name] for name in ("url", "file_id", "path") if name in value), None)
     return value if isinstance(value, str) else None
 
 
@@ -174,9 +182,28 @@ def named(turns: Sequence[Turn]) -> list[Turn]:
     ]
 
 
+def joined(parts: Sequence[Turn]) -> Turn:
+    """One turn of the parts that a log writes one by one: the texts, then the calls, of one answer of the model."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    tokens = [part.tokens for part in parts]
+    logprobs = [part.logprobs for part in parts]
+    return replace(
+        first,
+        text="\n".join(part.text for part in parts if part.text),
+        calls=tuple(call for part in parts for call in part.calls),
+        reasoning="\n".join(part.reasoning for part in parts if part.reasoning),
+        images=tuple(image for part in parts for image in part.images),
+        tokens=None if None in tokens else tuple(one for some in tokens for one in some or ()),
+        logprobs=None if None in logprobs else tuple(one for some in logprobs for one in some or ()),
+        meta={name: value for part in parts for name, value in part.meta.items()},
+    )
+
+
 def is_action(turn: Turn, agent: str = "") -> bool:
     """Whether the model, or the one agent of interest, made the turn."""
-    return turn.role == MODEL and agent in ("", turn.agent)
+    return turn.role == MODEL and not turn.copied and agent in ("", turn.agent)
 
 
 def step_of(turn: Turn, *, agent: str = "", reasoning: Reasoning = "keep") -> Step:
@@ -191,13 +218,14 @@ def step_of(turn: Turn, *, agent: str = "", reasoning: Reasoning = "keep") -> St
         raise InputError(f"reasoning must be keep or drop, got {reasoning!r}")
     acts = is_action(turn, agent)
     thought = turn.reasoning if reasoning == "keep" else ""
-    meta: dict[str, Any] = {"message": turn.place}
+    meta: dict[str, Any] = {**turn.meta, "message": turn.place}
     meta |= {CALLS: [dict(call) for call in turn.calls]} if turn.calls else {}
     meta |= {ANSWERS: turn.answers} if turn.answers else {}
     meta |= {"reasoning": thought} if thought else {}
     return Step(
         "\n".join([part for part in (thought, turn.said) if part]) + "\n", kind="action" if acts else "observation",
-        role=turn.role if acts or turn.role != MODEL else "user", agent=turn.agent, images=turn.images, meta=meta,
+        role=turn.role if acts or turn.role != MODEL else "user", agent=turn.agent, images=turn.images,
+        tokens=turn.tokens, logprobs=turn.logprobs, meta=meta,
     )  # fmt: skip
 
 

@@ -66,7 +66,13 @@ def has_messages(row: Row) -> bool:
     """Whether a row is a chat log of some provider's and of no other format with messages."""
     messages = request_of(row).get("messages")
     first = messages[0] if isinstance(messages, list) and messages else None
-    return isinstance(first, Mapping) and "role" in first and not _ELSEWHERE & row.keys()
+    return isinstance(first, Mapping) and "role" in first and not _ELSEWHERE & row.keys() and not _is_mini(row)
+
+
+def _is_mini(row: Row) -> bool:
+    """Whether a row is a trajectory of mini-swe-agent without the mark of its format."""
+    info = row.get("info")
+    return isinstance(info, Mapping) and ("mini_version" in info or {"exit_status", "submission"} <= info.keys())
 
 
 def matches(row: Row) -> bool:

@@ -56,9 +56,20 @@ from stepreward.formats import (
     web_reward_bench,
     who_and_when,
 )
+from stepreward.formats.agents import (
+    atif,
+    bare_messages,
+    claude_code,
+    codex,
+    mini_swe_agent,
+    openai_responses,
+    openhands,
+    share_gpt,
+)
 from stepreward.formats.files import read_rows, write_rows
 from stepreward.formats.format import Format, Kind
-from stepreward.formats.rows import shown
+from stepreward.formats.rows import Row, shown
+from stepreward.formats.steps import lm_eval, rollouts, samples, verifiers
 
 Item = TypeVar("Item", Annotated, Comparison)
 
@@ -104,6 +115,18 @@ MODULES: tuple[ModuleType, ...] = (
     web_prm_bench,
     web_reward_bench,
     who_and_when,
+    atif,
+    bare_messages,
+    claude_code,
+    codex,
+    mini_swe_agent,
+    openai_responses,
+    openhands,
+    share_gpt,
+    lm_eval,
+    rollouts,
+    samples,
+    verifiers,
 )
 """Every module of formats, each with its `FORMATS`."""
 formats: dict[str, Format] = {form.name: form for module in MODULES for form in module.FORMATS}
@@ -113,6 +136,8 @@ _NAMED = re.compile(r"`([a-z_]+)`")
 """Fields as readers' descriptions name them."""
 _WIDER = {"trl": "masprm"}
 """Formats whose rows some rows of another are too: a file with rows of both is the other's."""
+GENERAL = frozenset({"conversation", "share-gpt", "bare-messages"})
+"""Formats of any conversation: a row that fits another too is the other's, and so is its file."""
 MOST_KEPT = 10_000
 """Errors of bad rows that are kept; a file may have more of them than memory holds."""
 _REMEDY = "compare the row with the format's layout, or drop it"
@@ -129,6 +154,12 @@ def by_name(name: str) -> Format:
     if name not in formats:
         raise UnknownNameError("format", name, formats)
     return formats[name]
+
+
+def fitting(row: Row) -> list[Format]:
+    """The formats that a row fits, a general one only where no other does."""
+    fits = [form for form in formats.values() if form.matches(row)]
+    return [form for form in fits if form.name not in GENERAL] or fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +204,7 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
             broken = broken or f"; row {number}: {row.problem}"
             continue
         first = first or list(row)
-        fits = [form for form in formats.values() if form.matches(row)]
+        fits = fitting(row)
         if len(fits) > 1:
             names = " and ".join(form.name for form in fits)
             what = f"ambiguous: the fields {', '.join(row)} fit {names}"
@@ -187,6 +218,8 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
         if wider in found and narrower in found:
             both = found.pop(wider).agreeing
             found[narrower] = replace(found[narrower], agreeing=found[narrower].agreeing + both)
+    if not GENERAL >= found.keys():
+        found = {name: one for name, one in found.items() if name not in GENERAL}
     if len(found) > 1:
         told = " but ".join(f"row {one.row} fits {name}" for name, one in found.items())
         raise InputError(f"ambiguous: {told}", source=path, remedy="name the format, or part the file")

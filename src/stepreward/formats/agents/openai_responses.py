@@ -1,0 +1,145 @@
+"""Logs of OpenAI's Responses API: requests with their responses, chained by id or by repeated input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.formats.agents.log import (
+    LINES,
+    continued,
+    kept,
+    lines_of,
+    named_text,
+    outcome,
+    solution,
+    stated,
+)
+from stepreward.formats.agents.response_items import is_item, turns_of_items
+from stepreward.formats.files import Numbered, read_rows
+from stepreward.formats.format import Format
+from stepreward.formats.messages import Reasoning
+from stepreward.formats.openai_chat import request_of, response_of
+from stepreward.formats.rows import Row, rest_of, shown, text_or_none
+
+_OWN = ("input", "output", "request", "response", "body", "instructions", "reference", "reward", "previous_response_id")
+_KEPT = ("usage", "status", "incomplete_details", "error", "created_at", "service_tier")
+
+
+def _response(line: Row) -> Mapping[str, Any]:
+    """The response of a line: under `response`, or the line itself."""
+    return response_of(line) or line
+
+
+def _is_output(value: object) -> bool:
+    return isinstance(value, list) and any(
+        is_item(one) or (isinstance(one, Mapping) and one.get("type") == "message") for one in value
+    )
+
+
+def _is_line(line: object) -> bool:
+    if not isinstance(line, Mapping) or "traceId" in line or "trace_id" in line or line.get("run_type"):
+        return False
+    made = _response(line)
+    return _is_output(made.get("output")) and (made.get("object") == "response" or "input" in request_of(line))
+
+
+def matches(row: Row) -> bool:
+    """Whether a row is a request and response of the Responses API, or such lines gathered."""
+    return any(map(_is_line, lines_of(row)))
+
+
+def _previous(line: Row) -> str:
+    return named_text(_response(line).get("previous_response_id") or request_of(line).get("previous_response_id"))
+
+
+def runs(path: Path) -> Iterator[Numbered]:
+    """A row a run: responses joined by `previous_response_id`, and those left out whose whole talk a later one repeats.
+
+    The file is in memory.
+    """
+    alone: list[tuple[int, Row]] = []
+    for number, row in read_rows(path):
+        if isinstance(row, InputError) or isinstance(row.get(LINES), list):
+            yield number, row
+        else:
+            alone.append((number, row))
+    of = {named_text(_response(row).get("id")): at for at, (_, row) in enumerate(alone)}
+    before = [of.get(_previous(row)) if _previous(row) else None for _, row in alone]
+    before = [None if one is not None and one >= at else one for at, one in enumerate(before)]
+    inner = {one for one in before if one is not None}
+    chains = []
+    for at, (number, row) in enumerate(alone):
+        if at in inner:
+            continue
+        chain, above = [row], before[at]
+        while above is not None:
+            chain.insert(0, alone[above][1])
+            above = before[above]
+        chains.append((number, {LINES: chain}))
+    for (number, made), again in zip(chains, continued([_said(made[LINES]) for _, made in chains]), strict=True):
+        if not again:
+            yield number, made
+
+
+def _said(lines: list[Row]) -> list[str]:
+    try:
+        return [turn.said for turn in turns_of_items(_items(lines))[0]]
+    except InputError:
+        return []  # Its reader says what is wrong with it.
+
+
+def _items(lines: list[Any]) -> list[Any]:
+    items: list[Any] = []
+    for at, line in enumerate(lines):
+        request, response = request_of(line), _response(line)
+        told = response.get("instructions") or request.get("instructions")
+        if told and at == 0:
+            items += [{"role": "system", "content": told}] if isinstance(told, str) else told
+        asked = request.get("input", response.get("input"))
+        items += [{"role": "user", "content": asked}] if isinstance(asked, str) else asked or []
+        output = response.get("output")
+        if not isinstance(output, list):
+            raise InputError(f"'output' must be a list of items, got {shown(output)}", remedy="drop the row")
+        items += output
+    return items
+
+
+def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+    """Reads `input` and `output`, of the row or of its `request` and `response`; `instructions` open the problem.
+
+    Responses that name the one before by `previous_response_id` are one trajectory. Reasoning, message and calls up to
+    the next result are one action. A response that is not complete leaves the trajectory not terminal. The outcome is
+    `reward` or `score` of the last row, NaN where it is no number from 0 to `scale`.
+
+    Args:
+        row: the row, or gathered `lines`.
+        number: its 1-based number, used where the response has no id.
+        scale: the largest reward; outcomes are rewards divided by it.
+        reasoning: whether recorded reasoning opens an action's text.
+
+    Raises:
+        InputError: an item has another shape, or the model says nothing.
+    """
+    lines = lines_of(row)
+    if not lines or not all(isinstance(line, Mapping) for line in lines):
+        raise InputError(f"'{LINES}' must be a list of objects, got {shown(lines)}", remedy="drop the row")
+    turns, others = turns_of_items(_items(lines))
+    last, response = lines[-1], _response(lines[-1])
+    meta = rest_of(last, *_OWN) | rest_of(request_of(last), *_OWN) | kept(response, *_KEPT)
+    meta |= {"other_items": others} if others else {}
+    name = response.get("id") or stated(last, "custom_id", "id") or number
+    yield solution(
+        turns, f"openai-responses-{name}", "openai responses log", reasoning=reasoning,
+        reference=text_or_none(last.get("reference")), won=outcome(stated(last, "reward", "score"), scale),
+        policy=named_text(response.get("model") or request_of(last).get("model")),
+        terminal=response.get("status") in (None, "completed"), meta=meta,
+    )  # fmt: skip
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("openai-responses", "OpenAI Responses API logs with chained responses", matches, read, rows=runs),
+)

@@ -1,0 +1,114 @@
+"""ShareGPT's conversations, with the tool roles that trainers added to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.tool_calls import parsed
+from stepreward.formats.agents.log import LINES, gathered, kept, lines_of, outcome, solution, stated, text_of
+from stepreward.formats.files import CONVERSATIONS, Numbered
+from stepreward.formats.format import Format
+from stepreward.formats.messages import MODEL, Reasoning, Turn, joined
+from stepreward.formats.rows import Row, rest_of, shown, text_or_none
+
+FIELDS = (CONVERSATIONS, "conversation", "items", "messages", "trajectory")
+_ROLES = {
+    "human": "user", "user": "user", "prompter": "user", "gpt": MODEL, "assistant": MODEL, "chatgpt": MODEL,
+    "bing": MODEL, "bard": MODEL, "claude": MODEL, "model": MODEL, "bot": MODEL, "ai": MODEL, "system": "system",
+    "observation": "tool", "tool": "tool", "function_response": "tool", "tool_response": "tool",
+    "function-response": "tool", "environment": "tool", "ipython": "tool", "function": "tool",
+}  # fmt: skip
+_CALLS = frozenset({"function_call", "function-call", "tool_call", "tool_calls"})
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Mapping) and {"from", "value"} <= value.keys()
+
+
+def _talk(row: Row) -> tuple[str, list[Any]]:
+    for name in FIELDS:
+        value = row.get(name)
+        value = parsed(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
+        if isinstance(value, list) and value and _is_message(value[0]):
+            return name, value
+    lines = lines_of(row)
+    return LINES, lines if lines and _is_message(lines[0]) else []
+
+
+def matches(row: Row) -> bool:
+    """Whether a row holds messages with `from` and `value`, or is one, and compares no answers."""
+    return bool(_talk(row)[1]) and not {"chosen", "rejected"} & row.keys()
+
+
+def _key(line: Row) -> str:
+    return "" if _is_message(line) else f"row {id(line)}"
+
+
+def talks(path: Path) -> Iterator[Numbered]:
+    """A row a conversation; messages alone are gathered into one."""
+    for number, row in gathered(path, _key):
+        alone = not isinstance(row, InputError) and len(lines_of(row)) == 1
+        yield number, lines_of(row)[0] if alone and not isinstance(row, InputError) else row
+
+
+def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+    """Reads `conversations` of messages with `from` and `value`; a `system` text opens the problem.
+
+    `gpt` and its kin, with the `function_call` that follows, are actions; `human` and `observation` are not. The
+    outcome is `reward`, `score` or `success`, NaN where it is no number from 0 to `scale`.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no id.
+        scale: the largest reward; outcomes are rewards divided by it.
+        reasoning: `keep`, as reasoning stands in the texts; `drop` is the same.
+
+    Raises:
+        InputError: a message has another shape, or none is of the model.
+    """
+    name, talk = _talk(row)
+    turns: list[Turn] = []
+    if isinstance(row.get("system"), str) and row["system"]:
+        turns.append(Turn("system", row["system"]))
+    for place, message in enumerate(talk):
+        turn = _turn(message, place)
+        follows = turns and turns[-1].role == MODEL and turn.calls and not turns[-1].calls
+        if follows:
+            turns[-1] = joined([turns[-1], turn])
+        else:
+            turns.append(turn)
+    marked = stated(row, "id", "item_id", "conversation_id", "idx")
+    yield solution(
+        turns, f"share-gpt-{marked if isinstance(marked, str | int) else number}", "sharegpt log", reasoning=reasoning,
+        reference=text_or_none(stated(row, "reference", "answer")), policy=text_or_none(row.get("model")) or "",
+        won=outcome(stated(row, "reward", "score", "success"), scale), meta=rest_of(row, name, "system"),
+    )  # fmt: skip
+
+
+def _turn(message: Any, place: int) -> Turn:
+    if not _is_message(message) or not isinstance(message["from"], str):
+        raise InputError(f"message {place} needs 'from' and 'value', got {shown(message)}", remedy="drop the row")
+    speaker, text = message["from"].lower(), text_of(message["value"])
+    meta = kept(message, "loss", "weight", "train", "timestamp")
+    if speaker in _CALLS:
+        given = parsed(message["value"])
+        given = given if isinstance(given, list) else [given]
+        if all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in given):
+            calls = tuple(
+                {"name": one["name"], "arguments": parsed(stated(one, "arguments", "parameters", "args"))}
+                for one in given
+            )  # fmt: skip
+            return Turn(MODEL, "", calls, place=place, meta=meta)
+        return Turn(MODEL, text, place=place, meta=meta)
+    # A speaker of another name is one of several in a role play, and not the model.
+    role = _ROLES.get(speaker)
+    return Turn(role or "user", text, agent=None if role else message["from"], place=place, meta=meta)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("share-gpt", "ShareGPT conversations, tool roles included", matches, read, rows=talks),
+)

@@ -1,0 +1,1 @@
+"""Rows of solutions that training and evaluation frameworks write, a module a layout."""
