@@ -218,7 +218,7 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
         if wider in found and narrower in found:
             both = found.pop(wider).agreeing
             found[narrower] = replace(found[narrower], agreeing=found[narrower].agreeing + both)
-    if not GENERAL >= found.keys():
+    if not found.keys() <= GENERAL:
         found = {name: one for name, one in found.items() if name not in GENERAL}
     if len(found) > 1:
         told = " but ".join(f"row {one.row} fits {name}" for name, one in found.items())

@@ -26,18 +26,23 @@ def lines_of(row: Row) -> list[Any]:
     return row[LINES] if isinstance(row.get(LINES), list) else [row]
 
 
-def gathered(path: Path, key: Callable[[Row], str]) -> Iterator[Numbered]:
+def _is_gathered(row: Row) -> bool:
+    return isinstance(row.get(LINES), list)
+
+
+def gathered(path: Path, key: Callable[[Row], str], whole: Callable[[Row], bool] = _is_gathered) -> Iterator[Numbered]:
     """A row a run: the lines with one key in the order of the file, which is in memory; bad lines are rows alone.
 
     Args:
         path: the file.
         key: what the lines of a run share; lines with "" belong to the run of the line before.
+        whole: whether a row is no line, but a run already.
     """
     runs: dict[str, list[Row]] = {}
     starts: dict[str, int] = {}
     now = ""
     for number, row in read_rows(path):
-        if isinstance(row, InputError) or isinstance(row.get(LINES), list):
+        if isinstance(row, InputError) or _is_gathered(row) or whole(row):
             yield number, row
             continue
         now = key(row) or now

@@ -58,13 +58,9 @@ def matches(row: Row) -> bool:
     return any(map(_is_event, _events(row)[:50]))
 
 
-def _key(line: Row) -> str:
-    return f"row {id(line)}" if isinstance(line.get("history"), list) or isinstance(line.get("events"), list) else ""
-
-
 def runs(path: Path) -> Iterator[Numbered]:
     """A row a result of an evaluation; events alone are gathered into one row."""
-    yield from gathered(path, _key)
+    yield from gathered(path, lambda line: "", lambda row: not _is_event(row))
 
 
 def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
@@ -82,8 +78,6 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[An
     Raises:
         InputError: an event has another shape, or the agent does nothing.
     """
-    if isinstance(row.get(LINES), list) and len(row[LINES]) == 1:
-        row = row[LINES][0]
     events = _events(row)
     turns: list[Turn] = []
     answers: list[tuple[str, list[Turn]]] = []
@@ -169,7 +163,7 @@ def _new(event: Mapping[str, Any], place: int) -> list[Turn]:
     kind, meta = event["kind"], kept(event, *_EVENT)
     number = named_text(event.get("tool_call_id")) or None
     if kind == "SystemPromptEvent":
-        return [Turn("system", text_of(_parts(event.get("system_prompt"))), place=place, meta=meta)]
+        return [Turn("system", text_of(_parts(event.get("system_prompt") or "")), place=place, meta=meta)]
     if kind == "MessageEvent":
         message = event["llm_message"] if isinstance(event.get("llm_message"), Mapping) else {}
         role = MODEL if event.get("source") == "agent" else named_text(message.get("role")) or "user"
@@ -178,7 +172,7 @@ def _new(event: Mapping[str, Any], place: int) -> list[Turn]:
         whole = joined([*made, *extra])
         return [Turn(role, whole.text, whole.calls, whole.reasoning, images=whole.images, place=place, meta=meta)]
     if kind == "ActionEvent":
-        thought = text_of(_parts(event.get("thought")))
+        thought = text_of(_parts(event.get("thought") or ""))
         arguments = stated(event, "tool_call.arguments", "tool_call.function.arguments")
         action = event["action"] if isinstance(event.get("action"), Mapping) else {}
         plain = {name: value for name, value in action.items() if name != "kind"}

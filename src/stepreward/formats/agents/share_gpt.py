@@ -44,15 +44,9 @@ def matches(row: Row) -> bool:
     return bool(_talk(row)[1]) and not {"chosen", "rejected"} & row.keys()
 
 
-def _key(line: Row) -> str:
-    return "" if _is_message(line) else f"row {id(line)}"
-
-
 def talks(path: Path) -> Iterator[Numbered]:
     """A row a conversation; messages alone are gathered into one."""
-    for number, row in gathered(path, _key):
-        alone = not isinstance(row, InputError) and len(lines_of(row)) == 1
-        yield number, lines_of(row)[0] if alone and not isinstance(row, InputError) else row
+    yield from gathered(path, lambda line: "", lambda row: not _is_message(row))
 
 
 def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
