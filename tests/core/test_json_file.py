@@ -51,7 +51,7 @@ def test_a_folder_is_claimed_once_and_differences_are_told(tmp_path: Path) -> No
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_a_broken_note_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(InputError, match=r"plan\.json: .*delete the folder"):
+    with pytest.raises(InputError, match=r"plan\.json: .*delete this one file"):
         claim(tmp_path / "plan.json", {})
 
 

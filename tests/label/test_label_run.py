@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from label_world import World
 
+from stepreward.core.answer_log import AnswerLog
 from stepreward.core.errors import InputError, PolicyError, StoreError, UnknownNameError
 from stepreward.core.flows import Budget, Continuation, Policy, Propose
 from stepreward.core.keys import Key
@@ -210,9 +211,39 @@ def test_bad_input_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="choose a writable folder"):
         run(trajectories(1), tmp_path / "file" / "e")
-    (tmp_path / "b" / "plan.json").write_text("{")
-    with pytest.raises(InputError, match="broken JSON"):
-        run(trajectories(1), tmp_path / "b", LabelPlan("scan"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"seed": 7, "shard'])
+def test_a_broken_plan_is_written_anew_and_nothing_is_paid_again(tmp_path: Path, content: bytes) -> None:
+    run(trajectories(10), tmp_path / "run")
+    plan, before = (tmp_path / "run" / "plan.json").read_bytes(), rows(tmp_path / "run")
+    (tmp_path / "run" / "plan.json").write_bytes(content)
+    assert run(trajectories(10), tmp_path / "run") == 0
+    assert (tmp_path / "run" / "plan.json").read_bytes() == plan
+    assert rows(tmp_path / "run") == before
+    # Shards of another plan are not taken for those of this one.
+    (tmp_path / "run" / "plan.json").write_bytes(content)
+    other = LabelPlan("math-shepherd", {"n": 2}, seed=8, shard=4)
+    assert run(trajectories(10), tmp_path / "run", other) > 0
+    run(trajectories(10), tmp_path / "other", other)
+    assert rows(tmp_path / "run") == rows(tmp_path / "other")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+def test_a_half_written_shard_is_made_again_from_what_was_paid(tmp_path: Path, share: float) -> None:
+    run(trajectories(10), tmp_path)
+    before = rows(tmp_path)
+    for shard in sorted(tmp_path.glob("labels-*.parquet"))[:2]:
+        content = shard.read_bytes()
+        shard.write_bytes(content[: int(len(content) * share)])
+    assert run(trajectories(10), tmp_path) == 0
+    assert rows(tmp_path) == before
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with AnswerLog(tmp_path / "answers.sqlite"), pytest.raises(StoreError, match="in use by another process"):
+        run(trajectories(2), tmp_path)
+    assert not (tmp_path / "plan.json").exists()
 
 
 def test_saved_labels_keep_everything(tmp_path: Path) -> None:

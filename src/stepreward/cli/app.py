@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,12 @@ import typer
 import yaml
 
 from stepreward.cli.group import COMMANDS, LazyGroup, command_of
+from stepreward.cli.terminal import plain_output
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+
+TRACEBACK = "STEPREWARD_TRACEBACK"
+_LONGEST = 400
+"""Characters told of an error that was not foreseen."""
 
 app = typer.Typer(
     name="stepreward",
@@ -46,11 +53,12 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"cannot read the configuration: {error}", source=path, remedy="pass TOML or YAML") from error
     if not isinstance(content, dict) or not all(isinstance(table, dict) for table in content.values()):
         raise InputError("expected a table for each command, such as [run]", source=path, remedy="see docs/commands")
-    return {name: {k.replace("-", "_"): v for k, v in table.items()} for name, table in content.items()}
+    named = {name: {str(k).replace("-", "_"): v for k, v in table.items()} for name, table in content.items()}
+    return {str(name): table for name, table in named.items()}
 
 
 def by_parameter(tables: Mapping[str, Mapping[str, Any]], called: str, source: Path) -> dict[str, dict[str, Any]]:
@@ -71,15 +79,41 @@ def by_parameter(tables: Mapping[str, Mapping[str, Any]], called: str, source: P
 
 
 def main() -> None:
-    """Runs the command line; an error on purpose is one line and exit status 1, Ctrl-C leaves a resumable run."""
+    """Runs the command line; an error is one line and exit status 1, Ctrl-C leaves a resumable run.
+
+    With STEPREWARD_TRACEBACK=1 in the environment, errors are raised with their traceback.
+    """
     # Commands show progress of their own. Hugging Face's libraries read this where they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        app()
-    except SteprewardError as error:
-        # What a library reports may run over many lines.
-        print(f"stepreward: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stepreward: interrupted; run the same command again to resume", file=sys.stderr)
-        sys.exit(130)
+    with plain_output():
+        try:
+            app()
+        except KeyboardInterrupt:
+            print("stepreward: interrupted; run the same command again to resume", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            # The boundary: what no code foresaw ends as one line as well.
+            if os.environ.get(TRACEBACK):
+                raise
+            print(f"stepreward: {_told(error)}", file=sys.stderr)
+            if isinstance(error, OSError):
+                _drop_output()
+            sys.exit(1)
+
+
+def _told(error: Exception) -> str:
+    """An error in one line: what a library reports may run over many."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SteprewardError):
+        return text
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" {error.filename}" if error.filename else ""
+        return f"cannot write{where}: {error.strerror}; free some space and run again"
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"an error that was not foreseen, {what[:_LONGEST]}; {TRACEBACK}=1 shows where: please report it"
+
+
+def _drop_output() -> None:
+    """What could not be written to standard output is not tried again at the end of the process."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -214,7 +214,8 @@ class AnswerLog:
     def _told(self, error: sqlite3.Error, code: int) -> StoreError:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreError(f"{self.path} is in use by another process: wait for its end, or choose another folder")
-        remedy = "free some space and run again" if code == sqlite3.SQLITE_FULL else "choose a writable folder"
+        full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+        remedy = "free some space and run again" if full else "choose a writable folder"
         if isinstance(error, sqlite3.ProgrammingError):
             remedy = "open it again"
         return StoreError(f"cannot use the answer log {self.path}: {error}; {remedy}")

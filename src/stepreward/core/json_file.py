@@ -12,12 +12,20 @@ from typing import Any
 
 from stepreward.core.errors import InputError, StoreError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock.
+    fcntl = None  # type: ignore[assignment]
+
+_ANEW = "delete this one file and run the very same command again: all that was paid for stands in the other files"
+
 
 @contextmanager
 def in_one_move(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to, and moves what was written there to `path` at the end.
 
-    A reader, or a kill, never sees half of it; after an error nothing is left and what was there before stays.
+    A reader, a kill or a loss of power never leaves half of it under that name; after an error nothing is left and what
+    was there before stays.
 
     Raises:
         StoreError: the file cannot be written.
@@ -26,7 +34,9 @@ def in_one_move(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        to_disk(unfinished)
         unfinished.replace(path)
+        to_disk(path.parent)
     except StoreError:
         raise
     except OSError as error:
@@ -36,16 +46,54 @@ def in_one_move(path: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
+def to_disk(path: Path) -> None:
+    """Forces a file, or the names in a folder, to the disk, where the system can.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from working in a folder; the system ends the hold with the process, however it ends.
+
+    Raises:
+        StoreError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    except OSError as error:
+        raise StoreError(f"cannot use {folder}: {error}; choose a writable folder") from error
+    try:
+        if handle is not None and fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        what = f"{folder} is in use by another process: wait for its end, or choose another folder"
+        raise StoreError(what) from error
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text in one move, down to the disk.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    with in_one_move(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with in_one_move(path) as unfinished:
+        # Half a surrogate pair, which UTF-8 cannot hold, stands in a file as the escape that it is in JSON.
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: object) -> None:
@@ -76,13 +124,13 @@ def claim(path: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error}; choose a folder of yours") from error
-    except ValueError as error:
-        raise InputError(f"broken JSON: {error}", source=path, remedy="delete the folder and run again") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"broken JSON: {error}", source=path, remedy=_ANEW) from error
     if found is None:
         write_json(path, mine)
         return {}
     if not isinstance(found, dict):
-        raise InputError("expected a JSON object", source=path, remedy="delete the folder and run again")
+        raise InputError("expected a JSON object", source=path, remedy=_ANEW)
     names = sorted(name for name in mine.keys() | found.keys() if found.get(name) != mine.get(name))
     return {name: (found.get(name), mine.get(name)) for name in names}
 

@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.forest import Forest, offsets
 from stepreward.core.forest_tables import FIELDS, NODE, TABLES, forest_of, problem_fields
+from stepreward.core.json_file import to_disk
 from stepreward.core.step_table import StepTable
 from stepreward.core.tree import StepTree
 from stepreward.core.tree_arrays import Floats
@@ -167,9 +168,9 @@ class ForestWriter:
             partial.mkdir()
             for name, table in TABLES.items():
                 _write_table(table(forest), partial / f"{name}.parquet")
-            _sync(partial)
+            to_disk(partial)
             partial.rename(shard)
-            _sync(self.folder)
+            to_disk(self.folder)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError):
@@ -337,16 +338,6 @@ def _write_table(table: pa.Table, path: Path) -> None:
         )
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Puts the names in a folder on the disk, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _line(error: Exception) -> str:

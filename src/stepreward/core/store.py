@@ -64,6 +64,15 @@ def write_labels(path: Path, labels: Iterable[Labels], *, rows_at_once: int = 40
     return written + len(rows)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file of labels is there and was written to its end."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
+
+
 def read_labels(path: Path) -> Iterator[Labels]:
     """Yields the labels of a file, streaming.
 

@@ -8,6 +8,7 @@ run again and read from the answers what was paid for.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, islice
@@ -21,11 +22,12 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Bill, Budget, Flow, Grader, Policy
 from stepreward.core.json_file import claim
 from stepreward.core.keys import Key
-from stepreward.core.store import read_labels, write_labels
+from stepreward.core.store import is_whole, read_labels, write_labels
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Provenance, Trajectory
 from stepreward.label.omega import tree_labels
 
+_log = logging.getLogger(__name__)
 Item = Problem | Trajectory
 Progress = Callable[[int, Bill], None]
 """Called with the number of items labelled so far, those of skipped shards left out, and the bill."""
@@ -83,7 +85,7 @@ def label_many(
     """
     if plan.shard < 1:
         raise ValueError(f"a shard needs at least one item, got shard={plan.shard}")
-    _claim(folder, plan, policy, grader)
+    estimate[plan.estimator]
     who = Provenance(
         plan.estimator,
         policy.name,
@@ -94,6 +96,7 @@ def label_many(
     failed: list[Failed] = []
     done = 0
     with AnswerLog(folder / "answers.sqlite") as log:
+        _claim(folder, plan, policy, grader)
         driver = Driver(policy=policy, grader=grader, budget=plan.budget, log=log)
         shards = _Shards(items, folder, plan)
         for done, one in enumerate(driver.outcomes(shards.flows()), 1):
@@ -143,9 +146,9 @@ class _Shards:
             if not chunk:
                 return
             path = self.folder / f"labels-{number:06d}-{_digest(chunk)}.parquet"
-            if path.exists():
+            if is_whole(path):
                 continue
-            if other := next(self.folder.glob(f"labels-{number:06d}-*.parquet"), None):
+            if other := next((p for p in self.folder.glob(f"labels-{number:06d}-*.parquet") if p != path), None):
                 raise InputError(
                     f"items {number * self.plan.shard + 1} and following are not those of {other.name}",
                     source=self.folder,
@@ -202,9 +205,19 @@ def _digest(items: Iterable[Item]) -> str:
 
 
 def _claim(folder: Path, plan: LabelPlan, policy: Policy, grader: Grader) -> None:
-    """Writes what a new folder is for, or checks that an old one is for the same."""
-    estimate[plan.estimator]
-    differing = claim(folder / "plan.json", {**asdict(plan), "policy": policy.name, "grader": grader.name})
+    """Writes what a new folder is for, or checks that an old one is for the same.
+
+    Where a plan is broken nothing tells what its shards are for: they are made anew, from answers that are paid for.
+    """
+    path, asked = folder / "plan.json", {**asdict(plan), "policy": policy.name, "grader": grader.name}
+    try:
+        differing = claim(path, asked)
+    except InputError as error:
+        _log.warning("%s; it is written anew, and all shards with it from the answers", error.problem)
+        for shard in folder.glob("labels-*.parquet"):
+            shard.unlink()
+        path.unlink()
+        differing = claim(path, asked)
     if differing:
         old, new = ({name: pair[i] for name, pair in differing.items()} for i in (0, 1))
         raise InputError(f"the folder was begun with {old}, now asked {new}", source=folder, remedy="choose another")

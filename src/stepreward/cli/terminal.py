@@ -1,0 +1,53 @@
+"""Text of others on the terminal: files, servers and models name things, and none of it may steer the terminal.
+
+All that the commands print goes through the streams that `plain_output` sets up, which escape control characters. Rich,
+which writes its own sequences, finds the streams below.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for line feeds and tabs, and those that turn the direction of writing."""
+
+
+def printable(text: str) -> str:
+    """The text with what would steer a terminal as escapes such as `\\x1b`."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Plain(io.TextIOWrapper):
+    """Writes printable text; half a surrogate pair, and what the terminal's encoding lacks, as escapes."""
+
+    def __init__(self, below: TextIO) -> None:
+        self.rich_proxied_file = below
+        super().__init__(below.buffer, below.encoding, errors="backslashreplace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        super().write(printable(text))
+        return len(text)
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """Puts plain streams in the place of standard output and standard error."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        stream.flush()
+    made = [_Plain(stream) for stream in before]
+    sys.stdout, sys.stderr = made
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in made:
+            # The buffer is not ours to close.
+            with suppress(OSError, ValueError):
+                stream.flush()
+            stream.detach()
