@@ -14,6 +14,7 @@ import uvicorn
 from stepreward.core.flows import Continuation, Propose, Score, Scored, Wanted, always
 from stepreward.core.types import Problem, Step
 from stepreward.serve.app import build
+from stepreward.serve.doors import doors
 from stepreward.serve.service import Served
 
 DEPTH = 3
@@ -22,7 +23,9 @@ DEPTH = 3
 @contextmanager
 def serving(served: Served) -> Iterator[str]:
     """The address of a server on loopback; it has ended when the context does."""
-    config = uvicorn.Config(build(served), port=0, log_level="error", access_log=False, ws="none")
+    config = uvicorn.Config(
+        build(served), port=0, log_level="error", access_log=False, ws="none", http=doors(served.limits),
+    )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

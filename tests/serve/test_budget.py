@@ -9,7 +9,11 @@ import pytest
 
 import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import Method, search
-from stepreward.serve.planning import plan
+from stepreward.core.errors import InputError
+from stepreward.core.flows import Propose
+from stepreward.core.keys import Key
+from stepreward.core.types import Problem
+from stepreward.serve.planning import MOST, ROOM, plan
 from stepreward.serve.shapes import ChatRequest
 
 
@@ -55,3 +59,50 @@ def test_budgets_worked_out(name: str, budget: int, settings: dict[str, int]) ->
         {"model": f"m:{name}", "messages": [{"role": "user", "content": "?"}], "budget": budget}
     )
     assert dict(plan(request, "m", "beam", {}).settings) == settings
+
+
+def request_for(model: str) -> ChatRequest:
+    return ChatRequest.model_validate({"model": model, "messages": [{"role": "user", "content": "?"}]})
+
+
+def _settings() -> list[tuple[str, dict[str, int]]]:
+    """Each search with each of its whole-number settings at its most, alone and beside another."""
+    made = []
+    for method in search:
+        names = [name for name, value in method.settings.items() if type(value) is int]
+        for name in names:
+            made += [(method.name, {name: MOST, **more}) for more in ({}, *({o: 1000} for o in names if o != name))]
+    return made
+
+
+@pytest.mark.parametrize(("name", "settings"), _settings(), ids=str)
+def test_no_settings_set_up_more_than_a_request_may_have(name: str, settings: dict[str, int]) -> None:
+    """Whatever they are, they are refused at once, or no round asks for more than a few times the samples allowed."""
+    samples, method = 64, search[name]
+    query = "&".join(f"{key}={value}" for key, value in settings.items())
+    body = ChatRequest.model_validate(
+        {"messages": [{"role": "user", "content": "?"}], "model": f"policy:{name}?{query}"}
+    )
+    try:
+        made = plan(body, "policy", "beam", {}, samples)
+    except InputError:
+        return
+    flow = method.take({"problem": Problem("p", "q"), "key": Key.seed(1)}, **made.settings)
+    try:
+        asked = next(flow)
+    except ValueError:  # the method's own word on its settings
+        return
+    assert sum(question.n for question in asked if isinstance(question, Propose)) <= ROOM * samples
+
+
+@pytest.mark.parametrize(
+    "asked", ["dvts?trees=100000&width=1000", "beam?beams=100000&width=1000", "elo?n=4096", "ets?solver_seconds=1e6"]
+)
+def test_settings_that_would_hold_up_all_others_are_refused(asked: str) -> None:
+    with pytest.raises(InputError, match=r"more than|at most"):
+        plan(
+            ChatRequest.model_validate({"messages": [{"role": "user", "content": "?"}], "model": f"policy:{asked}"}),
+            "policy",
+            "beam",
+            {},
+        )

@@ -31,6 +31,7 @@ from stepreward.core.settings import read_settings
 from stepreward.search.needs import needs
 from stepreward.serve.abilities import parts_of
 from stepreward.serve.app import build
+from stepreward.serve.doors import Ends, doors
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
 
@@ -105,7 +106,7 @@ def serve(
         )
     limits = Limits(
         running=running, waiting=waiting, seconds=max_seconds, generated_tokens=max_tokens, samples=max_samples,
-        body_bytes=max_body,
+        body_bytes=max_body, connections=4 * (running + waiting) + 64,
     )  # fmt: skip
     scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
     served = Served(
@@ -125,8 +126,8 @@ def serve(
     for quiet in ("httpx", "httpcore"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
     config = uvicorn.Config(
-        build(served), host=host, port=port, log_level="warning", access_log=False, server_header=False,
-        limit_concurrency=4 * (running + waiting) + 64, timeout_graceful_shutdown=30,
+        build(served), host=host, port=port, log_level="warning", access_log=False, server_header=False, ws="none",
+        http=doors(limits), timeout_graceful_shutdown=30,
     )  # fmt: skip
     Announced(config).run()
 
@@ -145,7 +146,7 @@ def _check_search(served: Served) -> None:
         )
 
 
-class Announced(uvicorn.Server):
+class Announced(Ends):
     """A server that says where it listens once it does."""
 
     async def startup(self, sockets: object = None) -> None:

@@ -90,6 +90,10 @@ class Engine:
         self._timed: set[Running[Any]] = set()
         """Flows that have a limit in seconds."""
 
+    def stuck(self, kind: type[Any]) -> float:
+        """Seconds for which one kind of questions has got no answer with all its lanes taken; from any thread."""
+        return self._lanes[kind].stuck if kind in self._lanes else 0.0
+
     @property
     def hungry(self) -> bool:
         """True while more flows would make fuller batches."""
@@ -155,6 +159,7 @@ class Engine:
             return
         for lane in self._lanes.values():
             if event in lane.flying:
+                lane.moved = time.monotonic()
                 self._land(lane, lane.flying.pop(event), event)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -74,6 +75,8 @@ class Lane:
         self._queue: list[tuple[int, int, Open]] = []
         """A heap of what waits, by place and then as it came; withdrawn questions go when they come up."""
         self._place, self._numbers = 0, count()
+        self.moved = time.monotonic()
+        """When a batch last came back, or was started where none was under way."""
         self._open: dict[str, Open] = {}
         self._pool = ThreadPoolExecutor(concurrency) if threads or concurrency > 1 else None
 
@@ -81,6 +84,11 @@ class Lane:
     def hungry(self) -> bool:
         """True while more open questions would make fuller batches."""
         return self.rows < self.size * self.concurrency or self.waiting + len(self.flying) < self.concurrency
+
+    @property
+    def stuck(self) -> float:
+        """Seconds for which all that may be under way is, and none of it has come back; 0 where there is room."""
+        return time.monotonic() - self.moved if len(self.flying) >= self.concurrency else 0.0
 
     def push(self, name: str, question: Asked, asker: Any, *, turn: int = 0) -> Open:
         """Opens a question, the one of number `turn` of its round, or joins an equal one that is open."""
@@ -115,6 +123,7 @@ class Lane:
             return [(batch, self._at_once(batch))]
         while self.waiting and len(self.flying) < self.concurrency and (partial or self.rows >= self.size):
             batch = self._take()
+            self.moved = self.moved if self.flying else time.monotonic()
             future = self._pool.submit(self.ask, self._wanted(batch), [entry.question for entry in batch])
             self.flying[future] = batch
             future.add_done_callback(self._landed)

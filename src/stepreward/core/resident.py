@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from stepreward.core.driver import Finished, finished
 from stepreward.core.engine import Answerers, Engine
 from stepreward.core.errors import SteprewardError
-from stepreward.core.flows import Bill, Budget, Flow, Prices
+from stepreward.core.flows import Bill, Budget, Compare, Flow, Prices, Propose, Score
 from stepreward.core.running import Running
 
 T = TypeVar("T")
@@ -62,6 +62,23 @@ class ResidentDriver:
     def alive(self) -> bool:
         """Whether it runs."""
         return self._thread.is_alive()
+
+    def heartbeat(self) -> Future[None]:
+        """Done once the driver's thread has come round: not while a flow's own code holds it."""
+        future: Future[None] = Future()
+
+        def beat() -> None:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+
+        self._engine.events.put(beat)
+        return future
+
+    @property
+    def stuck(self) -> dict[str, float]:
+        """For who answers, by role: seconds for which all that may be asked at once is, and nothing has come back."""
+        roles = {"policy": Propose, "scorer": Score, "judge": Compare}
+        return {role: self._engine.stuck(kind) for role, kind in roles.items()}
 
     def submit(self, flow: Flow[T], budget: Budget | None = None) -> Future[Finished[T]]:
         """Takes a flow in; its end, or the error that ended it. Cancelling the future drops the flow.

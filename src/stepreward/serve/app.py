@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -24,6 +25,9 @@ from stepreward.serve.tokens import token_routes
 
 _PASS = {False: 16_384, True: 2048}
 """Most tokens of a forward pass for token requests, by whether it is on a CPU: others have their turn between two."""
+
+_HEARTBEAT = 2.0
+"""Seconds in which the thread that runs searches must come round to be well."""
 
 
 def build(served: Served) -> Guard:
@@ -76,12 +80,36 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     @app.get("/health", responses=ANSWERS, summary="Whether requests are answered")
     async def health() -> Response:
         told = {"running": service.admission.running, "waiting": service.admission.waiting}
-        well = service.driver.alive
-        return JSONResponse({"status": "ok" if well else "failed", **told}, 200 if well else 503)
+        ailing = await _ailing(service)
+        return JSONResponse({"status": ailing or "ok", **told}, 503 if ailing else 200)
+
+    @app.head("/ping", include_in_schema=False)
+    @app.get("/ping", include_in_schema=False)
+    @app.post("/ping", include_in_schema=False)
+    async def ping() -> Response:
+        return await health()
+
+    @app.get("/version", responses=ANSWERS, summary="Of this package")
+    async def told_version() -> dict[str, str]:
+        return {"version": version("stepreward")}
 
     @app.get("/metrics", responses=ANSWERS, response_class=PlainTextResponse, summary="Counters for Prometheus")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+async def _ailing(service: Service) -> str:
+    """Why requests cannot be answered now; "" where they can."""
+    if not service.driver.alive:
+        return "the thread that runs searches has ended: restart the server"
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(service.driver.heartbeat()), _HEARTBEAT)
+    except TimeoutError:
+        return f"the thread that runs searches has not come round for {_HEARTBEAT:g} seconds"
+    for role, seconds in service.driver.stuck.items():
+        if seconds > service.limits.stuck_seconds:
+            return f"the {role} has answered nothing for {seconds:.0f} seconds, with all that it may be asked under way"
+    return ""
 
 
 def _outputs(served: Served) -> TokenOutputs | None:

@@ -52,7 +52,8 @@ def chat_routes(service: Service) -> APIRouter:
         "/v1/chat/completions", responses={**ANSWERS, **STREAMED}, summary="Search for an answer, guided by step scores"
     )
     async def complete(body: ChatRequest, request: Request) -> Response:
-        made = plan(body, service.served.name, service.served.method, service.served.settings)
+        served = service.served
+        made = plan(body, served.name, served.method, served.settings, service.limits.samples)
         job = Job(service, body, made)
         tell(request, search=made.method.name, stream=bool(body.stream))
         async with AsyncExitStack() as stack:

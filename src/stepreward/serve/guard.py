@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from stepreward.serve.errors import ApiError, raised_at
 from stepreward.serve.limits import Limits
@@ -70,11 +71,14 @@ class _Visit:
         scope.setdefault("state", {})["request_id"] = self.id
         self.began, self.status, self.read, self.whole = time.monotonic(), 0, 0, False
         self.left = self.over = False
+        self._patience = self.began + guard.limits.body_seconds
 
     async def answer(self) -> None:
         fault = ""
         try:
             await self._pass()
+        except ClientDisconnect:
+            self.left = True
         except Exception as error:  # the outermost boundary: one request's fault is no other's
             fault = f"{type(error).__name__} at {raised_at(error)}"
             if not self.status:
@@ -99,7 +103,7 @@ class _Visit:
             self.left = self.left or (message["type"] == "http.disconnect" and not self.over)
             return message
         try:
-            async with asyncio.timeout(self.guard.limits.body_seconds):
+            async with asyncio.timeout(max(0.0, self._patience - time.monotonic())):
                 message = await self._receive()
         except TimeoutError:
             raise HTTPException(408, "the request's body took too long") from None
@@ -116,7 +120,12 @@ class _Visit:
             message["headers"] = [*message.get("headers", []), (b"x-request-id", self.id.encode())]
         elif message["type"] == "http.response.body":
             self.over = not message.get("more_body", False)
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self.guard.limits.body_seconds):
+                await self._send(message)
+        except TimeoutError:
+            self.left = True
+            raise ClientDisconnect from None
 
     async def _refuse(self, error: ApiError) -> None:
         await error.response()(self.scope, self.receive, self.send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,20 @@ from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.settings import read_settings
+from stepreward.search.needs import needs
 from stepreward.serve.errors import ApiError
+from stepreward.serve.limits import Limits
 from stepreward.serve.shapes import ChatRequest
 
 assert _search
 MOST = 100_000
 """Of any whole-number setting: what a request spends is limited elsewhere, this keeps loops short."""
+NO_COUNT = frozenset({"max_steps", "least", "window", "start", "tokens", "at_once"})
+"""Whole-number settings that make a search draw no more."""
+IN_TURN = frozenset({"simulations", "attempts", "sweeps", "rounds"})
+"""Those that count rounds, each of which draws a sample at least; all others multiply the candidates of a round."""
+ROOM = 2
+"""Candidates of a round that settings may name, in times of the samples that a request may have."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ def names(name: str) -> list[str]:
     return [name, *(f"{name}:{method.name}" for method in searches)]
 
 
-def plan(request: ChatRequest, name: str, method: str, settings: Mapping[str, Any]) -> Plan:
+def plan(
+    request: ChatRequest, name: str, method: str, settings: Mapping[str, Any], samples: int = Limits.samples
+) -> Plan:
     """The search that a request asks for.
 
     The model's suffix is read first, then the field `stepreward`, then `budget`; later ones win.
@@ -42,6 +53,7 @@ def plan(request: ChatRequest, name: str, method: str, settings: Mapping[str, An
         request: the request.
         name: under which the policy is served.
         method, settings: the search of a request that names none.
+        samples: most continuations of a request.
 
     Raises:
         ApiError: 404, there is no such model.
@@ -59,7 +71,39 @@ def plan(request: ChatRequest, name: str, method: str, settings: Mapping[str, An
     large = next((k for k, v in own.items() if isinstance(v, int) and v > MOST), None)
     if large is not None:
         raise InputError(f"setting {large!r} may be at most {MOST:,}, got {own[large]:,}")
+    require_affordable(chosen, {**chosen.settings, **own}, samples)
     return Plan(chosen, own)
+
+
+def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], samples: int) -> None:
+    """Lets a search pass whose rounds are not larger than a request's samples by far.
+
+    A search runs in the one thread that all requests share: what it would set up for candidates that are never drawn is
+    time and memory of all others. The bound is the product of the settings that multiply candidates; a search that
+    compares them has each pair in place of each.
+
+    Args:
+        method: the search.
+        settings: all of its settings.
+        samples: most continuations of a request.
+
+    Raises:
+        InputError: it is too large, or would hold that thread for longer than by default.
+    """
+    counts = {k: v for k, v in settings.items() if type(v) is int and v > 1 and k not in NO_COUNT}
+    pairs = "judge" in needs(method.name)
+    whole = math.prod(v for k, v in counts.items() if k not in IN_TURN) * (counts.get("n", 1) // 4 + 1 if pairs else 1)
+    turns = max((v for k, v in counts.items() if k in IN_TURN), default=0)
+    if whole > ROOM * samples or turns > samples:
+        told = " * ".join(f"{name}={value}" for name, value in counts.items())
+        raise InputError(
+            f"{method.name} with {told} has up to {max(whole, turns):,} candidates, pairs or rounds, more than "
+            f"{ROOM * samples if whole > ROOM * samples else samples:,}",
+            remedy=f"ask for less: this server draws at most {samples:,} samples for a request",
+        )
+    for name, value in settings.items():
+        if name.endswith("seconds") and value > method.settings[name]:
+            raise InputError(f"setting {name!r} may be at most {method.settings[name]} here, got {value}")
 
 
 def _suffix(model: str, name: str) -> tuple[str, list[tuple[str, str]]]:
