@@ -22,12 +22,30 @@ def test_lines_tell_speed_and_time_left(clock: list[float], capsys: pytest.Captu
             clock[0] = 100.0 + seconds
             show("label", done, 20, "9 tokens")
     lines = capsys.readouterr().err.splitlines()
-    # One item in 2 s, so 19 more take 38 s; the second call comes too soon for a line; 10 in 20 s; all.
+    # Of the first news nothing follows; the second comes too soon for a line; then 9 in 18 s, so 10 more in 20 s.
     assert lines == [
-        "label: 1 of 20 at 2.0 s each, 38 s left, 9 tokens",
+        "label: 1 of 20 9 tokens",
         "label: 10 of 20 at 2.0 s each, 20 s left, 9 tokens",
         "label: 20 of 20 at 2.0 s each, 9 tokens",
     ]
+
+
+def test_answers_that_come_in_batches_are_timed_by_whole_batches(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Eight batches of 100, one a minute: 8 minutes in all. Each batch is told item by item, at one moment.
+    with StageProgress() as show:
+        for batch in range(8):
+            clock[0] += 60.0
+            for item in range(100):
+                clock[0] += 1e-4
+                show("label", 100 * batch + item + 1, 800, "")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "label: 1 of 800 "
+    # The first of batch k + 1: 100 k items in k minutes, so 799 - 100 k others at 0.6 s; rich rounds up.
+    expected = [f"{minutes} min 00 s" for minutes in (7, 6, 5, 4, 3, 2, 1)]
+    assert [line.split(", ")[1].removesuffix(" left") for line in lines[1:8]] == expected
+    assert "left" not in lines[-1]
 
 
 def test_a_resumed_stage_counts_only_what_it_did(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +56,7 @@ def test_a_resumed_stage_counts_only_what_it_did(clock: list[float], capsys: pyt
         show("train", 901, 1000, "")
         clock[0] += 18
         show("train", 910, 1000, "")
-    # Train began when sampling was last heard of: 10 steps in 20 s, 90 more in 180 s.
+    # 9 steps in 18 s, 90 more in 180 s.
     assert capsys.readouterr().err.splitlines()[-1] == "train: 910 of 1,000 at 2.0 s each, 3 min 00 s left, "
 
 
@@ -47,12 +65,13 @@ def test_a_stage_that_comes_again_is_timed_anew(
     clock: list[float], capsys: pytest.CaptureFixture[str], total: int
 ) -> None:
     with StageProgress() as show:
-        for seconds, stage, done, size in ((9, "sample", 40, 40), (500, "train", 7, 7), (4, "sample", 2, total)):
+        news = ((9, "sample", 40, 40), (500, "train", 7, 7), (4, "sample", 2, total), (12, "sample", 5, total))
+        for seconds, stage, done, size in news:
             clock[0] += seconds
             show(stage, done, size, "")
-    # The first of a stage is the one it takes 4 s to do.
-    left = {100: "6 min 32 s", 40: "2 min 32 s"}[total]
-    assert capsys.readouterr().err.splitlines()[-1] == f"sample: 2 of {total} at 4.0 s each, {left} left, "
+    # Three in 12 s.
+    left = {100: "6 min 20 s", 40: "2 min 20 s"}[total]
+    assert capsys.readouterr().err.splitlines()[-1] == f"sample: 5 of {total} at 4.0 s each, {left} left, "
 
 
 def test_machines_see_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,23 +7,20 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_TO_JUDGE = 1.0
 """A speed measured over less is noise."""
+_PERIOD = 3600.0
+"""Seconds over which speed is measured: answers of a slow model may come in batches, minutes apart."""
 
 
 class StageProgress:
     """Shows stages as they advance; a context manager.
+
+    Speed and time left are rich's: work done after the first news of a stage, over the time since then. So neither what
+    a resumed stage found done counts, nor the first item of a batch as if the others took as long.
 
     Args:
         quiet: show nothing.
@@ -38,19 +35,17 @@ class StageProgress:
             TextColumn("{task.description:9}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[pace]}"),
             TextColumn("{task.fields[detail]}"),
             console=console,
+            get_time=lambda: time.monotonic(),  # looked up at each call, so that a test can wind it
+            speed_estimate_period=_PERIOD,
         )
-        self.tasks: dict[str, TaskID] = {}
-        self.last: dict[str, float] = {}
-        self.began: dict[str, tuple[float, int]] = {}
-        self.at: dict[str, tuple[int, int]] = {}
-        self.heard = time.monotonic()
+        self.tasks: dict[str, Task] = {}
+        self.told: dict[str, float] = {}
+        self.began: dict[str, float] = {}
 
     def __enter__(self) -> StageProgress:
-        self.heard = time.monotonic()
         if self.live:
             self.bar.start()
         return self
@@ -62,29 +57,33 @@ class StageProgress:
     def __call__(self, stage: str, done: int, total: int, detail: str) -> None:
         """Advances a stage."""
         now = time.monotonic()
-        if self._starts_again(stage, done, total):
-            for known in (self.began, self.last):
-                known.pop(stage, None)
-        # A stage begins where the one before it was last heard of. What was done before a resumed one began tells
-        # nothing of its speed.
-        since, before = self.began.setdefault(stage, (self.heard, max(done - 1, 0)))
-        rate = (done - before) / (now - since) if now - since >= SECONDS_TO_JUDGE else 0.0
-        self.heard = now
-        if self.live:
-            if stage not in self.tasks:
-                self.tasks[stage] = self.bar.add_task(stage, total=total, detail=detail, speed="")
-            self.bar.update(self.tasks[stage], completed=done, total=total, detail=detail, speed=speed(rate))
-        elif not self.quiet and (done == total or now - self.last.get(stage, -1e9) > SECONDS_BETWEEN_LINES):
-            self.last[stage] = now
-            left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
-            pace = f" at {speed(rate)}{left}," if rate else ""
-            print(f"{stage}: {done:,} of {total:,}{pace} {detail}", file=sys.stderr, flush=True)
+        task = self.tasks.get(stage)
+        # A stage of the same name may begin anew: training's samples follow those to measure on.
+        if task is None or done < task.completed or total != task.total:
+            if task is not None:
+                self.bar.remove_task(task.id)
+            self.told.pop(stage, None)
+            self.began[stage] = now
+            task = self.tasks[stage] = self._task(self.bar.add_task(stage, total=total, detail="", pace=""))
+        self.bar.update(task.id, completed=done, detail=detail)
+        says = pace(task) if now - self.began[stage] >= SECONDS_TO_JUDGE else ""
+        self.bar.update(task.id, pace=says)
+        if self.live or self.quiet:
+            return
+        if done == total or now - self.told.get(stage, -1e9) > SECONDS_BETWEEN_LINES:
+            self.told[stage] = now
+            print(f"{stage}: {done:,} of {total:,}{says and f' at {says},'} {detail}", file=sys.stderr, flush=True)
 
-    def _starts_again(self, stage: str, done: int, total: int) -> bool:
-        """Whether a stage of the same name begins anew: training's samples follow those to measure on."""
-        before, size = self.at.get(stage, (0, total))
-        self.at[stage] = (done, total)
-        return done < before or total != size
+    def _task(self, wanted: TaskID) -> Task:
+        return next(task for task in self.bar.tasks if task.id == wanted)
+
+
+def pace(task: Task) -> str:
+    """Speed and time left of a task, as rich estimates them; empty where not known yet."""
+    if not task.speed:
+        return ""
+    left = task.time_remaining if task.remaining else None
+    return speed(task.speed) + (f", {duration(left)} left" if left else "")
 
 
 def speed(rate: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,15 @@ def optional(module: str) -> Any:
         if package not in EXTRAS:
             raise
         raise ModelError(f"{package} is not installed: pip install 'stepreward[{EXTRAS[package]}]'") from error
+
+
+def cache_argument(model: Any) -> str:
+    """The name under which a transformers model takes its keys and values; "" where it takes none.
+
+    It is `cache` from transformers 5.24 on and `past_key_values` before, and in code that comes with a checkpoint.
+    """
+    taken = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in taken), "")
 
 
 class Deferred:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stepreward.core.engines import cache_argument
 from stepreward.core.errors import ModelError
 from stepreward.core.flows import Wanted, always
 from stepreward.core.keys import uniforms
@@ -135,6 +136,7 @@ class Decoder:
         self._prefill_tokens = 4096 if model.device.type == "cpu" else 16384
         self._cache = RowCache()
         self._hidden = float(torch.finfo(model.dtype).min)
+        self._cache_argument = cache_argument(model)
         keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only: dict[str, int] = {"logits_to_keep": 1} if keeps else {}
 
@@ -210,8 +212,8 @@ class Decoder:
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions.expand(ids.shape[0], -1),
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_argument: cache},
             **self._last_only,
         )
         last: Tensor = out.logits[:, -1]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from stepreward.core.engines import cache_argument
 from stepreward.core.errors import ModelError
 
 BUILTIN = "builtin:"
@@ -102,9 +103,11 @@ def require_supported(model: Any) -> None:
     window = getattr(config, "sliding_window", None)
     if window is not None and getattr(config, "use_sliding_window", not hasattr(config, "layer_types")):
         raise ModelError(f"{kind} attends to a sliding window of {window} tokens: only full attention is supported")
-    missing = {"position_ids", "past_key_values"} - set(inspect.signature(model.forward).parameters)
-    if missing:
-        raise ModelError(f"{kind} takes no {' and no '.join(sorted(missing))}: rows of uneven length need them")
+    takes = {"position_ids": "position_ids" in inspect.signature(model.forward).parameters}
+    takes["cache of keys and values"] = bool(cache_argument(model))
+    if not all(takes.values()):
+        missing = " and no ".join(name for name, there in takes.items() if not there)
+        raise ModelError(f"{kind} takes no {missing}: rows of uneven length need them")
     attention = getattr(config, "_attn_implementation", None)
     if attention not in ("sdpa", "eager"):
         raise ModelError(f"{kind} runs attention {attention!r}: load it with attn_implementation='sdpa' or 'eager'")

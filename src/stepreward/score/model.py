@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.cache_utils import Cache
 
+from stepreward.core.engines import cache_argument
 from stepreward.core.errors import ModelError, StoreError
 from stepreward.score.calibrated import CALIBRATOR_FILE
 from stepreward.score.encoder import EncoderRecord, StepEncoder
@@ -103,8 +104,8 @@ class StepRewardModel(nn.Module):
             input_ids=input_ids.to(device),
             position_ids=position_ids.to(device),
             attention_mask=mask.to(device),
-            past_key_values=cache,
             use_cache=True,
+            **{cache_argument(self.backbone): cache},
         )[0]
         logits: torch.Tensor = self.head(self._features(hidden, input_ids.to(device), first.to(device)))
         return logits
