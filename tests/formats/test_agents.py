@@ -95,6 +95,14 @@ RUNS: dict[tuple[str, int], tuple[list[tuple[str, str]], list[str]]] = {
     ("trl-completions", 1): ([ASKED], ["I add.\n" + CALL, "17\n", "It is 17.\n"]),
     ("verifiers", 0): ([ASKED], ["I add.\n" + CALL, "17\n", "It is 17.\n"]),
     ("verifiers-trace", 0): ([ASKED], ["I add.\n" + CALL, "17\n", "It is 17.\n"]),
+    ("openinference", 0): ([SYSTEM, ASKED], ["I add.\n" + CALL, "17\n", "It is 17.\n"]),
+    ("openinference", 1): ([ASKED], ["17\n"]),
+    ("openinference", 2): ([("user", "1 + 1")], ["2\n"]),
+    ("langfuse", 0): ([SYSTEM, ASKED], ["I add.\n" + CALL, "17\n", "It is 17.\n"]),
+    ("langfuse", 1): ([("user", "1 + 1")], ["2\n"]),
+    ("langfuse", 2): ([ASKED], ["It is 17.\n"]),
+    ("langsmith", 0): ([SYSTEM, ASKED], ["I add.\n" + CALL, "17\n", "It is 17.\n"]),
+    ("langsmith", 1): ([("user", "1 + 1")], ["2\n"]),
     ("verl", 0): (
         [("user", "user\n12 + 5?\nassistant\n")],
         [
@@ -145,7 +153,8 @@ def test_outcomes_and_ends_are_kept() -> None:
     expected = {
         "conversation": [1, 0, 1], "mini-swe-agent": [nan] * 3, "atif": [1, nan, nan], "agent-trove": [1, nan],
         "openhands": [1, nan], "share-gpt": [1, nan], "trl-completions": [1, nan, nan], "verl": [1, nan],
-        "verifiers": [1, nan], "verifiers-trace": [1], "lm-eval": [1, nan, nan, 1], "distilabel": [nan, 1, 0.2, nan],
+        "verifiers": [1, nan], "verifiers-trace": [1], "langfuse": [1, nan, nan],
+        "langsmith": [1, nan], "lm-eval": [1, nan, nan, 1], "distilabel": [nan, 1, 0.2, nan],
     }  # fmt: skip
     for name, values in expected.items():
         np.testing.assert_array_equal(won[name], values, err_msg=name)
@@ -161,6 +170,7 @@ def test_what_was_stopped_is_not_terminal() -> None:
     for name, ends in {
         "mini-swe-agent": [True, False, True], "claude-code": [True, False], "codex": [False, True],
         "openai-responses": [True, False, True], "agent-trove": [True, False], "verifiers": [True, False],
+        "openinference": [True, True, False],
     }.items():  # fmt: skip
         assert [items(name, at)[0].trajectory.terminal for at in range(len(ends))] == ends, name
     assert one("agent-trove", 1).meta["failure"] == "AgentTimeoutError"
@@ -240,6 +250,16 @@ def test_responses_that_repeat_the_talk_are_one_run(tmp_path: Path) -> None:
     assert texts(item) == [THOUGHT + CALL, "17\n", "It is 17.\n"]
 
 
+def test_calls_of_a_trace_keep_their_own_usage() -> None:
+    first, _, last = one("openinference").trajectory.steps
+    assert (first.meta["span_id"], last.meta["span_id"]) == ("s1", "s2")
+    assert first.meta["usage"] == {"prompt": 5}
+    first, _, last = one("langfuse").trajectory.steps
+    assert (first.meta["startTime"], last.meta["startTime"]) == ("2026-01-01", "2026-01-02")
+    assert one("openinference", 1).trajectory.problem.meta["images"] == ["http://x/a.png"]
+    assert one("langsmith").trajectory.steps[0].meta["tool_calls"][0]["id"] == "c1"
+
+
 def test_a_talk_that_a_later_one_goes_on_with_is_part_of_it() -> None:
     assert continued([["q", "a"], ["q", "b"], ["q", "a", "o", "c"]]) == [True, False, False]
     assert continued([["q", "a"], ["q", "a"]]) == [False, False], "two samples with one answer"
@@ -294,7 +314,17 @@ def test_a_reward_is_an_outcome_in_its_range_only() -> None:
         outcome(1, 0.0)
 
 
-SESSIONS = ("bare-messages", "claude-code", "codex", "openai-responses", "openhands", "share-gpt")
+SESSIONS = (
+    "bare-messages",
+    "claude-code",
+    "codex",
+    "langfuse",
+    "langsmith",
+    "openinference",
+    "openai-responses",
+    "openhands",
+    "share-gpt",
+)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,15 +19,34 @@ INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_
 _REMEDY = "export spans with the content of messages recorded"
 
 
-def _spans(row: Row) -> list[Mapping[str, Any]]:
+def spans_of(row: Row) -> list[Mapping[str, Any]]:
     """The spans of a row: it is one, or an OTLP export of many."""
     if "resourceSpans" not in row:
         return [row]
-    found = []
-    for resource in row["resourceSpans"]:
-        for scope in resource.get("scopeSpans", []):
-            found += scope.get("spans", [])
-    return found
+    return [
+        span
+        for resource in _list(row["resourceSpans"]) if isinstance(resource, Mapping)
+        for scope in _list(resource.get("scopeSpans")) if isinstance(scope, Mapping)
+        for span in _list(scope.get("spans")) if isinstance(span, Mapping)
+    ]  # fmt: skip
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def is_open_inference(row: Row) -> bool:
+    """Whether an export's spans have attributes of OpenInference and none of GenAI."""
+    names = [str(name) for span in spans_of(row) for name in _names(span)]
+    ours = any(name.startswith("gen_ai.") for name in names)
+    return not ours and any(name.startswith(("openinference.", "llm.")) for name in names)
+
+
+def _names(span: Mapping[str, Any]) -> list[object]:
+    given = span.get("attributes")
+    if isinstance(given, list):
+        return [one.get("key") for one in given if isinstance(one, Mapping)]
+    return list(given) if isinstance(given, Mapping) else []
 
 
 def _plain(value: Any) -> Any:
@@ -42,7 +61,7 @@ def _plain(value: Any) -> Any:
     return next((value[kind] for kind in kinds if kind in value), value)
 
 
-def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
+def attributes_of(span: Mapping[str, Any]) -> dict[str, Any]:
     given = span.get("attributes")
     if isinstance(given, list):
         return {one["key"]: _plain(one.get("value")) for one in given if isinstance(one, Mapping) and "key" in one}
@@ -88,7 +107,9 @@ def _turns(messages: list[Mapping[str, Any]], place: int) -> list[Turn]:
 
 def matches(row: Row) -> bool:
     """Whether a row looks like a GenAI span, or an export that may hold some."""
-    return "resourceSpans" in row or any(str(name).startswith("gen_ai.") for name in _attributes(row))
+    if "resourceSpans" in row:
+        return not is_open_inference(row)
+    return any(str(name).startswith("gen_ai.") for name in _names(row))
 
 
 def read(row: Row, number: int, *, problem: Asked = "lead", reasoning: Reasoning = "keep") -> Iterator[Annotated]:
@@ -107,8 +128,8 @@ def read(row: Row, number: int, *, problem: Asked = "lead", reasoning: Reasoning
         InputError: no span has messages, or they are of another shape.
     """
     talks: list[tuple[Mapping[str, Any], dict[str, Any], list[Turn]]] = []
-    for span in _spans(row):
-        attributes = _attributes(span)
+    for span in spans_of(row):
+        attributes = attributes_of(span)
         if OUTPUT not in attributes:
             continue
         opening = attributes.get(SYSTEM)

@@ -1,0 +1,105 @@
+"""Exports of Langfuse: traces with their observations, and observations alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.tool_calls import parsed
+from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
+from stepreward.formats.agents.payloads import Call, finish, messages, runs
+from stepreward.formats.files import Numbered
+from stepreward.formats.format import Format
+from stepreward.formats.messages import MODEL, Reasoning
+from stepreward.formats.rows import Row, rest_of, text_or_none
+
+_TYPES = frozenset({"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING",
+                    "GUARDRAIL"})  # fmt: skip
+_KEPT = ("usage", "usageDetails", "costDetails", "startTime", "endTime", "level", "statusMessage", "modelParameters")
+_TRACE = frozenset({"projectId", "htmlPath", "observations", "userId", "sessionId", "latency", "totalCost", "release",
+                    "bookmarked", "environment", "public"})  # fmt: skip
+
+
+def _is_observation(line: object) -> bool:
+    if not isinstance(line, Mapping) or not ("traceId" in line or "trace_id" in line):
+        return False
+    return isinstance(line.get("type"), str) and line["type"].upper() in _TYPES
+
+
+def _is_trace(line: object) -> bool:
+    if not isinstance(line, Mapping) or "run_type" in line:
+        return False
+    held = line.get("observations")
+    if isinstance(held, list) and any(map(_is_observation, held)):
+        return True
+    return {"id", "input", "output"} <= line.keys() and "object" not in line and len(_TRACE & line.keys()) >= 2
+
+
+def matches(row: Row) -> bool:
+    """Whether a row is a trace or an observation of Langfuse, or such lines gathered."""
+    return any(_is_observation(line) or _is_trace(line) for line in lines_of(row))
+
+
+def traces(path: Path) -> Iterator[Numbered]:
+    """A row a trace: observations alone are gathered by the trace that they name."""
+    yield from gathered(path, lambda line: named_text(stated(line, "traceId", "trace_id")), _is_trace)
+
+
+def read(
+    row: Row, number: int, *, score: str = "", scale: float = 1.0, reasoning: Reasoning = "keep"
+) -> Iterator[Annotated]:
+    """Reads the generations of a trace, or its `input` and `output` where it has none.
+
+    A generation that a later one goes on with is part of that one. The outcome is the score named, else the only
+    numeric one of the trace, NaN where that is no number from 0 to `scale`; all scores stay in meta.
+
+    Args:
+        row: a trace, or gathered `lines`.
+        number: its 1-based number, used where it has no id.
+        score: the name of the score that is the outcome.
+        scale: the largest score; outcomes are scores divided by it.
+        reasoning: whether recorded reasoning opens an action's text.
+
+    Raises:
+        InputError: no generation has an output, its messages are of another shape, or there is no such score.
+    """
+    lines = [line for line in lines_of(row) if isinstance(line, Mapping)]
+    trace = next(filter(_is_trace, lines), {})
+    held = trace["observations"] if isinstance(trace.get("observations"), list) else lines
+    calls = [_call(one) for one in held if _is_observation(one) and one["type"].upper() == "GENERATION"]
+    found = [call for call in calls if call.answered]
+    if not found and trace:
+        asked, answered = messages(trace.get("input"), "user"), messages(trace.get("output"), MODEL)
+        # An agent's output often holds the whole talk.
+        whole = answered[: len(asked)] == asked
+        found = [Call([] if whole else asked, answered)] if answered else []
+    listed = trace["scores"] if isinstance(trace.get("scores"), list) else []
+    if isinstance(trace.get("scores"), Mapping):
+        listed = [{"name": name, "value": value} for name, value in trace["scores"].items()]
+    scores = {
+        str(one["name"]): one.get("value") for one in listed if isinstance(one, Mapping) and "name" in one
+    }  # fmt: skip
+    numbers = [name for name, value in scores.items() if isinstance(value, int | float)]
+    if score and score not in scores:
+        raise InputError(f"no score is called {score!r}", remedy=f"the trace has {', '.join(scores) or 'none'}")
+    name = score or (numbers[0] if len(numbers) == 1 else "")
+    marked = trace.get("id") or next((stated(one, "traceId", "trace_id") for one in lines), None) or number
+    yield from runs(
+        found, f"langfuse-{marked}", "langfuse trace", won=outcome(scores.get(name), scale), reasoning=reasoning,
+        reference=text_or_none(stated(trace, "expectedOutput", "expected_output")),
+        meta=rest_of(trace, "observations", "input", "output", "scores") | ({"scores": scores} if scores else {}),
+    )  # fmt: skip
+
+
+def _call(one: Mapping[str, Any]) -> Call:
+    start = named_text(stated(one, "startTime", "start_time"))
+    return Call(
+        messages(one.get("input"), "user"), messages(one.get("output"), MODEL), start,
+        named_text(stated(one, "model", "providedModelName")), finish(parsed(one.get("output"))), kept(one, *_KEPT),
+    )  # fmt: skip
+
+
+FORMATS: tuple[Format, ...] = (Format("langfuse", "Langfuse traces and observations", matches, read, rows=traces),)

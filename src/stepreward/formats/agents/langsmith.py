@@ -1,0 +1,102 @@
+"""Exports of LangSmith: runs of models, chains and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.tool_calls import parsed
+from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
+from stepreward.formats.agents.payloads import Call, finish, messages, runs
+from stepreward.formats.files import Numbered
+from stepreward.formats.format import Format
+from stepreward.formats.messages import MODEL, Reasoning
+from stepreward.formats.rows import Row, text_or_none
+
+_MODELS = ("extra.metadata.ls_model_name", "extra.invocation_params.model", "extra.invocation_params.model_name")
+_KEPT = ("start_time", "end_time", "total_tokens", "prompt_tokens", "completion_tokens", "error", "status")
+
+
+def _is_run(line: object) -> bool:
+    return isinstance(line, Mapping) and isinstance(line.get("run_type"), str) and "inputs" in line
+
+
+def matches(row: Row) -> bool:
+    """Whether a row is a run of LangSmith, or such lines gathered."""
+    return any(map(_is_run, lines_of(row)))
+
+
+def traces(path: Path) -> Iterator[Numbered]:
+    """A row a trace: runs are gathered by the trace that they name."""
+    yield from gathered(path, lambda line: named_text(line.get("trace_id") or line.get("id")))
+
+
+def _whole(lines: list[Any]) -> list[Mapping[str, Any]]:
+    """The runs and those inside them, depth first."""
+    found = []
+    waiting = [line for line in lines[::-1] if _is_run(line)]
+    while waiting:
+        run = waiting.pop()
+        found.append(run)
+        inner = run.get("child_runs")
+        waiting += [one for one in (inner if isinstance(inner, list) else [])[::-1] if _is_run(one)]
+    return found
+
+
+def read(
+    row: Row, number: int, *, feedback: str = "", scale: float = 1.0, reasoning: Reasoning = "keep"
+) -> Iterator[Annotated]:
+    """Reads the `inputs` and `outputs` of a trace's runs of type `llm`, or of its root where there is none.
+
+    A call that a later one goes on with is part of that one. The outcome is the mean of the feedback named, else of
+    the only one, NaN where that is no number from 0 to `scale`. A trace with an `error` at its root keeps it in meta.
+
+    Args:
+        row: a run, or gathered `lines`.
+        number: its 1-based number, used where no run names its trace.
+        feedback: the key of the feedback that is the outcome.
+        scale: the largest feedback; outcomes are feedback divided by it.
+        reasoning: whether recorded reasoning opens an action's text.
+
+    Raises:
+        InputError: no run has an output of a model, its messages are of another shape, or there is no such feedback.
+    """
+    found = _whole(lines_of(row))
+    root = next((run for run in found if not run.get("parent_run_id")), found[0] if found else {})
+    calls = [call for run in found if run["run_type"] == "llm" and (call := _call(run)).answered]
+    if not calls and root:
+        asked, answered = messages(parsed(root["inputs"]), "user"), messages(parsed(root.get("outputs")), MODEL)
+        # A graph's output holds the whole talk, its input included.
+        whole = len(answered) > len(asked) and [one.get("content") for one in answered[: len(asked)]] == [
+            one.get("content") for one in asked
+        ]  # fmt: skip
+        calls = [Call([] if whole else asked, answered, meta=kept(root, *_KEPT))] if answered else []
+    stats: Mapping[str, Any] = next((run["feedback_stats"] for run in [root, *found] if isinstance(run.get("feedback_stats"), Mapping)
+                  and run["feedback_stats"]), {})  # fmt: skip
+    if feedback and feedback not in stats:
+        raise InputError(f"no feedback is called {feedback!r}", remedy=f"the trace has {', '.join(stats) or 'none'}")
+    name = feedback or (next(iter(stats)) if len(stats) == 1 else "")
+    value = stats.get(name)
+    won = stated(value, "avg", "score") if isinstance(value, Mapping) else value
+    marked = stated(root, "trace_id", "id") or number
+    yield from runs(
+        calls, f"langsmith-{marked}", "langsmith trace", won=outcome(won, scale), reasoning=reasoning,
+        reference=text_or_none(stated(root, "reference_outputs.answer", "reference_outputs.output")),
+        meta=kept(root, "name", "tags", "session_id", "error", "status", "extra")
+        | ({"feedback": dict(stats)} if stats else {}),
+    )  # fmt: skip
+
+
+def _call(run: Mapping[str, Any]) -> Call:
+    outputs = parsed(run.get("outputs"))
+    return Call(
+        messages(parsed(run["inputs"]), "user"), messages(outputs, MODEL),
+        named_text(run.get("dotted_order")) or named_text(run.get("start_time")), named_text(stated(run, *_MODELS)),
+        finish(outputs), kept(run, *_KEPT),
+    )  # fmt: skip
+
+
+FORMATS: tuple[Format, ...] = (Format("langsmith", "LangSmith runs", matches, read, rows=traces),)

@@ -1,0 +1,177 @@
+"""OpenInference spans: attributes flattened or nested, as exporters and Phoenix write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.tool_calls import parsed
+from stepreward.formats.agents.log import gathered, lines_of, named_text, outcome, stated, text_of
+from stepreward.formats.agents.payloads import Call, finish, messages, runs
+from stepreward.formats.files import Numbered
+from stepreward.formats.format import Format
+from stepreward.formats.messages import MODEL, Reasoning
+from stepreward.formats.open_telemetry import attributes_of, is_open_inference, spans_of
+from stepreward.formats.rows import Row
+
+_OURS = ("llm.input_messages", "llm.output_messages", "openinference.span.kind")
+_TRACE = ("context.trace_id", "trace_id", "traceId", "context.traceId")
+_START = ("start_time", "startTimeUnixNano", "start_time_unix_nano", "startTime")
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with dots in their names as objects in objects, and numbered ones as lists."""
+    made: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = str(name).split(".")
+        place = made
+        for part in above:
+            inner = place.get(part)
+            place[part] = inner if isinstance(inner, dict) else {}
+            place = place[part]
+        value = _inner(value)
+        old = place.get(last)
+        place[last] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    listed = _lists(made)
+    return listed if isinstance(listed, dict) else {}
+
+
+def _inner(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return nested(value)
+    return [_inner(one) for one in value] if isinstance(value, list) else value
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_lists(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value and all(name.isdecimal() for name in value):
+        return [_lists(value[name]) for name in sorted(value, key=int)]
+    return {name: _lists(one) for name, one in value.items()}
+
+
+def _attributes(span: Row) -> Mapping[str, Any]:
+    """A span's attributes: under `attributes`, or in columns that begin with it, or the span itself."""
+    given = parsed(span.get("attributes"))
+    if isinstance(given, Mapping | list):
+        return attributes_of({"attributes": given})
+    columns = {name.removeprefix("attributes."): value for name, value in span.items() if name[:11] == "attributes."}
+    return columns or span
+
+
+def _is_ours(span: object) -> bool:
+    if not isinstance(span, Mapping):
+        return False
+    if isinstance(span.get("attributes"), list):
+        return is_open_inference(span)
+    names = _attributes(span)
+    if any(str(name).startswith(_OURS) for name in names):
+        return True
+    inner, kind = names.get("llm"), names.get("openinference")
+    return isinstance(kind, Mapping) or (isinstance(inner, Mapping) and bool(
+        {"input_messages", "output_messages"} & inner.keys()))  # fmt: skip
+
+
+def _all_spans(row: Row) -> list[Any]:
+    return [span for line in lines_of(row) if isinstance(line, Mapping) for span in spans_of(line)]
+
+
+def matches(row: Row) -> bool:
+    """Whether a row is a span of OpenInference, or an export that holds some."""
+    return any(
+        is_open_inference(line) if "resourceSpans" in line else _is_ours(line)
+        for line in lines_of(row) if isinstance(line, Mapping)
+    )  # fmt: skip
+
+
+def traces(path: Path) -> Iterator[Numbered]:
+    """A row a trace: its spans are gathered, wherever they stand in the file."""
+    yield from gathered(path, lambda line: named_text(stated(line, *_TRACE) or line.get("context.trace_id")))
+
+
+def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+    """Reads `llm.input_messages` and `llm.output_messages` of the spans of a trace, or their `input` and `output`.
+
+    A call that a later one of the trace goes on with is part of that one. Spans of tools and chains are passed over.
+    There is no outcome, unless an annotation `correctness` or a `reward` is beside the attributes.
+
+    Args:
+        row: a span, an OTLP export, or gathered `lines`.
+        number: its 1-based number, used where a span names no trace.
+        reasoning: whether recorded reasoning opens an action's text.
+
+    Raises:
+        InputError: no span is a call of a model, or its messages are of another shape.
+    """
+    found: dict[str, list[tuple[Row, Call]]] = {}
+    for span in _all_spans(row):
+        attributes = nested(_attributes(span))
+        call = _call(span, attributes)
+        if call is not None:
+            trace = named_text(stated(span, *_TRACE) or span.get("context.trace_id")) or str(number)
+            found.setdefault(trace, []).append((span, call))
+    if not found:
+        yield from runs([], "", "")
+    for trace, calls in found.items():
+        won = next((value for span, _ in calls if (value := stated(span, "reward", "annotations.correctness.score"))
+                    is not None), None)  # fmt: skip
+        yield from runs([call for _, call in calls], f"openinference-{trace}", "openinference spans",
+                        won=outcome(won), reasoning=reasoning)  # fmt: skip
+
+
+def _call(span: Row, attributes: Mapping[str, Any]) -> Call | None:
+    llm = attributes["llm"] if isinstance(attributes.get("llm"), Mapping) else {}
+    kind = named_text(stated(attributes, "openinference.span.kind") or span.get("span_kind"))
+    asked, answered = (_messages(llm.get(name)) for name in ("input_messages", "output_messages"))
+    if not answered and kind == "LLM":
+        asked = asked or messages(stated(attributes, "input.value"), "user")
+        answered = messages(stated(attributes, "output.value"), MODEL)
+    if not answered:
+        return None
+    usage = llm.get("token_count")
+    meta: dict[str, Any] = {"usage": usage} if isinstance(usage, dict) else {}
+    marked = stated(span, "spanId", "span_id", "context.span_id") or span.get("context.span_id")
+    meta |= {"span_id": marked} if isinstance(marked, str) else {}
+    ended = named_text(llm.get("finish_reason")) or finish(stated(attributes, "output.value"))
+    return Call(asked, answered, text_of(stated(span, *_START)), named_text(llm.get("model_name")), ended, meta)
+
+
+def _messages(value: object) -> list[Mapping[str, Any]]:
+    """Messages in OpenAI's shape of those of a span."""
+    value = parsed(value)
+    made: list[Mapping[str, Any]] = []
+    for one in value if isinstance(value, list) else []:
+        message = one.get("message", one) if isinstance(one, Mapping) else {}
+        if not isinstance(message, Mapping) or not message:
+            continue
+        parts = message.get("contents")
+        content = message.get("content")
+        if isinstance(parts, list):
+            content = [_part(part) for part in parts if isinstance(part, Mapping)]
+        calls = [
+            {"id": call.get("id"), **dict(call["function"])}
+            for entry in message.get("tool_calls") or ()
+            if isinstance(entry, Mapping) and isinstance(call := entry.get("tool_call", entry), Mapping)
+            and isinstance(call.get("function"), Mapping)
+        ]  # fmt: skip
+        if isinstance(message.get("function_call_name"), str):
+            calls.append({"name": message["function_call_name"], "arguments": message.get(
+                "function_call_arguments_json")})  # fmt: skip
+        extra = {name: message[name] for name in ("tool_call_id", "name", "reasoning_content") if name in message}
+        made.append({"role": message.get("role", "user"), "content": content, "tool_calls": calls or None, **extra})
+    return made
+
+
+def _part(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = part.get("message_content", part)
+    if not isinstance(inner, Mapping):
+        return {"type": "text", "text": text_of(inner)}
+    image = stated(inner, "image.image.url", "image.url")
+    return {"type": "image_url", "image_url": {"url": image}} if isinstance(image, str) else inner
+
+
+FORMATS: tuple[Format, ...] = (Format("openinference", "OpenInference spans of Phoenix", matches, read, rows=traces),)

@@ -1,0 +1,160 @@
+"""Inputs and outputs of calls as tracers record them, in any of their shapes, as chat messages; and calls as runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.tool_calls import parsed
+from stepreward.formats.agents.log import continued, named_text, solution, stated
+from stepreward.formats.agents.response_items import is_item, turns_of_items
+from stepreward.formats.messages import MODEL, Reasoning, Turn, turns_of
+
+_ROLES = {"human": "user", "ai": MODEL, "system": "system", "tool": "tool", "function": "tool", "chat": "user"}
+"""LangChain's types of messages."""
+_SAID = ("output", "input", "question", "text", "content", "answer", "completion", "query", "prompt", "generation")
+_DEEPEST = 8
+
+
+def messages(value: object, role: str, depth: int = 0) -> list[Mapping[str, Any]]:
+    """The chat messages in a recorded input or output; a text alone, or an object of no known shape, is of `role`."""
+    value = parsed(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") else value
+    if value is None or depth > _DEEPEST:
+        return []
+    if isinstance(value, Mapping):
+        return _of_object(value, role, depth)
+    if not isinstance(value, list):
+        return [{"role": role, "content": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}]
+    if value and all(isinstance(one, Mapping) and ("type" in one and "role" not in one) and not is_item(one)
+                     and _langchain(one) is None for one in value):  # fmt: skip
+        return [{"role": role, "content": value}]
+    if value and isinstance(value[0], list):
+        return messages(value[0], role, depth + 1)
+    return [made for one in value for made in messages(one, role, depth + 1)]
+
+
+def _of_object(value: Mapping[str, Any], role: str, depth: int) -> list[Mapping[str, Any]]:
+    made = _langchain(value)
+    if made is not None:
+        return [made]
+    if isinstance(value.get("role"), str) or is_item(value):
+        return [value]
+    if isinstance(value.get("messages"), list):
+        system = value.get("system")
+        lead = [{"role": "system", "content": system}] if system else []
+        return [*lead, *messages(value["messages"], role, depth + 1)]
+    for name in ("message", "choices", "generations"):
+        inner = value.get(name)
+        if isinstance(inner, list) and inner and name == "choices":
+            inner = inner[0]
+        if isinstance(inner, Mapping | list) and inner:
+            return messages(inner, role, depth + 1)
+    told = next((value[name] for name in _SAID if value.get(name) not in (None, "")), None)
+    if told is not None:
+        return messages(told, role, depth + 1)
+    return [{"role": role, "content": json.dumps(value, ensure_ascii=False)}] if value else []
+
+
+def _langchain(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A message of LangChain's, serialised by its constructor or dumped with its type, in OpenAI's shape."""
+    inner = value
+    kind: object = value.get("type")
+    if isinstance(value.get("kwargs"), Mapping) and isinstance(value.get("id"), list) and value["id"]:
+        inner, kind = value["kwargs"], value["id"][-1]
+    elif isinstance(value.get("data"), Mapping):
+        inner = value["data"]
+    name = str(kind).lower().removesuffix("chunk").removesuffix("message")
+    if name not in _ROLES or "content" not in inner:
+        return None
+    more = inner["additional_kwargs"] if isinstance(inner.get("additional_kwargs"), Mapping) else {}
+    calls = [
+        {"id": call.get("id"), "name": call.get("name"), "arguments": call.get("args")}
+        for call in inner.get("tool_calls") or () if isinstance(call, Mapping)
+    ] or more.get("tool_calls")  # fmt: skip
+    content = inner["content"]
+    if calls and isinstance(content, list):  # Anthropic's blocks repeat the calls.
+        content = [part for part in content if not (isinstance(part, Mapping) and part.get("type") == "tool_use")]
+    made = {"role": _ROLES[name], "content": content, "tool_calls": calls, "name": inner.get("name"),
+            "tool_call_id": inner.get("tool_call_id"), "reasoning_content": more.get("reasoning_content"),
+            "function_call": more.get("function_call")}  # fmt: skip
+    return {field: part for field, part in made.items() if part is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the model in a trace."""
+
+    asked: Sequence[Mapping[str, Any]]
+    answered: Sequence[Mapping[str, Any]]
+    start: str = ""
+    """When it began, as text that sorts; calls without one stay as they are in the file."""
+    model: str = ""
+    ended: str = ""
+    """Why it ended."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def turns(self) -> list[Turn]:
+        """The whole talk; what the tracer says of the call stays with the last turn of the model.
+
+        Raises:
+            InputError: a message is of no known shape.
+        """
+        talk = [*self.asked, *self.answered]
+        turns = turns_of_items(talk)[0] if any(map(is_item, talk)) else turns_of(talk)
+        last = max((at for at, turn in enumerate(turns) if turn.role == MODEL), default=None)
+        if last is not None:
+            turns[last] = replace(turns[last], meta={**turns[last].meta, **self.meta})
+        return turns
+
+
+def runs(
+    calls: Sequence[Call], name: str, by: str, *, won: float = math.nan, reasoning: Reasoning = "keep",
+    reference: str | None = None, meta: Mapping[str, Any] | None = None,
+) -> Iterator[Annotated]:  # fmt: skip
+    """A trajectory for each call that no later one of the trace goes on with.
+
+    Raises:
+        InputError: there is no call, a message is of no known shape, or the model says nothing.
+    """
+    if not calls:
+        raise InputError("no call of a model with an output is in this trace", remedy="export inputs and outputs too")
+    ordered = sorted(calls, key=lambda call: call.start) if all(call.start for call in calls) else list(calls)
+    talks = [call.turns() for call in ordered]
+    said = [[turn.said for turn in turns] for turns in talks]
+    known: dict[tuple[str, ...], Mapping[str, Any]] = {
+        tuple(one): call.meta for one, call in zip(said, ordered, strict=True)
+    }
+    last = [at for at, again in enumerate(continued(said)) if not again]
+    for branch, at in enumerate(last):
+        turns = [
+            replace(turn, meta={**known.get(tuple(said[at][: place + 1]), {}), **turn.meta})
+            if turn.role == MODEL else turn
+            for place, turn in enumerate(talks[at])
+        ]  # fmt: skip
+        yield solution(
+            turns, name, by, reasoning=reasoning, reference=reference, won=won, policy=ordered[at].model,
+            terminal=ordered[at].ended not in ("length", "max_tokens", "MAX_TOKENS"),
+            meta={**(meta or {}), **({"branch": branch} if len(last) > 1 else {})},
+        )  # fmt: skip
+
+
+def finish(value: object) -> str:
+    """Why a call ended, where its output says it."""
+    value = parsed(value)
+    for _ in range(_DEEPEST):
+        if isinstance(value, list) and value:
+            value = value[0]
+        if not isinstance(value, Mapping):
+            return ""
+        told = stated(value, "finish_reason", "stop_reason", "generation_info.finish_reason",
+                      "response_metadata.finish_reason", "kwargs.response_metadata.finish_reason")  # fmt: skip
+        if isinstance(told, str):
+            return told
+        value = next((value[name] for name in ("choices", "generations", "messages", "message", "output")
+                      if value.get(name)), None)  # fmt: skip
+    return named_text(value)
