@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -16,18 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from stepreward.core.driver import Driver
-from stepreward.core.errors import InputError, PolicyError
+from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
 from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
-from stepreward.core.servers import Server, retry_after
+from stepreward.core.servers import Server, retry_after, without_secrets
 from stepreward.core.types import Problem, Step
 from stepreward.policies.chats import messages_of
 from stepreward.policies.http import SEEDS, HttpPolicy
 from stepreward.policies.loading import resolve
 from stepreward.policies.named import policy_at
+from stepreward.policies.under_way import UnderWay
 from stepreward.search.sampling import majority_vote
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
@@ -44,6 +47,7 @@ class Script:
         self.seen: list[dict[str, Any]] = []
         self.headers: list[str] = []
         self.hung_up = threading.Event()
+        self.muted = threading.Event()
         self.lines = ["12 + 5 = 17\n", "so it is 17\n", "Answer: 17"]
         self.reason = "stop"
         self.usage = True
@@ -70,6 +74,10 @@ class Handler(BaseHTTPRequestHandler):
             fault = self.script.faults.pop(0) if self.script.faults else None
         if isinstance(fault, tuple) and fault[0] == "stream":
             self._stream(fault[1])
+        elif isinstance(fault, tuple) and fault[0] == "then":
+            self._go_mute(fault[1], fault[2])
+        elif isinstance(fault, tuple) and fault[0] == "ascii":
+            self._raw("".join(f"data: {json.dumps(event)}\n\n" for event in fault[1]).encode())
         elif isinstance(fault, tuple):
             self._plain(*fault)
         elif fault == "hang up":
@@ -127,6 +135,27 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         except OSError:
             self.script.hung_up.set()
+
+    def _go_mute(self, events: list[dict[str, Any]] | None, mute: bytes) -> None:
+        """Sends events, or not even a header where they are None, and then none until the client leaves."""
+        self.script.hung_up.clear()
+        if events is not None:
+            self._raw("".join(f"data: {json.dumps(event)}\n\n" for event in events).encode())
+        self.connection.settimeout(0.1)
+        for sent in range(200):
+            if sent == 5:
+                self.script.muted.set()
+            try:
+                if events is not None:
+                    self.connection.sendall(mute)
+                if not self.connection.recv(1):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        self.close_connection = True
+        self.script.hung_up.set()
 
     def _stream(self, events: list[dict[str, Any]], *, whole: bool = True) -> None:
         lines = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events] + (
@@ -384,17 +413,6 @@ def test_a_server_that_no_one_here_wrote_answers(transformers_server: str) -> No
     assert driver.bill.generated_tokens > 0
 
 
-def test_a_stream_that_is_done_without_a_reason_is_an_end_and_one_that_breaks_off_is_none(
-    served: tuple[Script, str],
-) -> None:
-    script, url = served
-    script.reason = None  # type: ignore[assignment]
-    made = policy(url)
-    ((one,),) = made.propose([ask()])
-    assert (one.finished, one.truncated) == (True, False)
-    assert len(script.seen) == 1
-
-
 def test_thoughts_are_not_kept_but_counted(served: tuple[Script, str]) -> None:
     script, url = served
     thought = [{"choices": [{"index": 0, "delta": {name: "hm"}}]} for name in ("reasoning_content", "reasoning")] * 5
@@ -423,14 +441,302 @@ def test_fields_are_renamed_and_left_out_for_servers_that_know_others(served: tu
         policy_at(f"{url}#m?fields=seed")
 
 
-def test_what_nobody_waits_for_is_left_where_it_is(served: tuple[Script, str]) -> None:
-    _, url = served
-    made, looks = policy(url), iter([True, True, True])
-    ((one,),) = made.propose_while(lambda position: next(looks, False), [ask()])
+@pytest.mark.parametrize("mute", [b": keep-alive\n\n", b"x", b""], ids=["comments", "one endless line", "silence"])
+def test_what_nobody_waits_for_is_left_within_a_glance_whatever_the_server_sends(
+    served: tuple[Script, str], mute: bytes
+) -> None:
+    script, url = served
+    script.faults = [("then", [chunk("12 + 5 = 17\n"), chunk("so")], mute)]
+    made = policy(url)
+    ((one,),) = made.propose_while(lambda position: not script.muted.is_set(), [ask()])
     assert (one.interrupted, one.truncated, one.finished) == (True, True, False)
-    assert [s.text for s in one.steps] == ["What is 12 + 5?|12 + 5 = 17\n"]
-    assert one.n_tokens == 3
-    ((none,), (whole,)) = made.propose_while(lambda position: position == 1, [ask(), ask()])
+    assert [s.text for s in one.steps] == ["12 + 5 = 17\n", "so"]
+    assert one.n_tokens == 2
+    assert (made.in_flight, made.stuck) == (0, 0)
+    script.faults = [("then", None, mute)]
+    script.muted.clear()
+    ((none,),) = made.propose_while(lambda position: not script.muted.is_set(), [ask()])
     assert (none.interrupted, none.steps, none.n_tokens) == (True, (), 0)
-    assert whole.finished
-    assert (made.usage.interrupted, made.usage.requests, made.usage.lost_tokens) == (2, 2, 0)
+    ((never,), (whole,)) = made.propose_while(lambda position: position == 1, [ask(), ask()])
+    assert (never.interrupted, whole.finished) == (True, True)
+    assert (made.usage.interrupted, made.usage.lost_tokens) == (3, 0)
+
+
+@pytest.mark.parametrize("mute", [b": keep-alive\n\n", b"x"], ids=["comments", "one endless line"])
+def test_a_stream_without_events_frees_its_place_and_is_tried_again(served: tuple[Script, str], mute: bytes) -> None:
+    script, url = served
+    script.faults = [("then", [chunk("12")], mute)]
+    made = policy(url, server={"timeout": 0.6, "concurrency": 1})
+    ((one,),) = made.propose([ask()])
+    assert one.finished
+    assert (len(script.seen), made.usage.lost_tokens) == (2, 1)
+    assert script.hung_up.wait(10)
+    script.faults = [("then", [chunk("12")], mute)] * 2
+    with pytest.raises(PolicyError, match=r"failed 2 times, last with no event in 0\.6 seconds"):
+        policy(url, server={"timeout": 0.6, "retries": 1}).propose([ask()])
+
+
+def test_requests_that_nothing_comes_of_count_as_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("stepreward.policies.under_way.time.monotonic", lambda: now[0])
+    under_way = UnderWay()
+    with under_way.one() as first, under_way.one():
+        now[0] = 129.0
+        assert (under_way.count, under_way.stuck) == (2, 0)
+        first.heard = now[0]
+        now[0] = 131.0
+        assert under_way.stuck == 1
+    assert (under_way.count, under_way.stuck) == (0, 0)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "cancelled", "load", "insufficient_system_resource", "new", None])
+def test_an_answer_that_ended_by_a_fault_is_tried_again(served: tuple[Script, str], reason: str | None) -> None:
+    script, url = served
+    script.faults = [("stream", [chunk("12 + "), chunk("", reason)])]
+    made = policy(url)
+    ((one,),) = made.propose([ask()])
+    assert (one.finished, len(script.seen), made.usage.lost_tokens) == (True, 2, 1)
+    script.faults = [("stream", [chunk("12 + "), chunk("", reason)])] * 5
+    with pytest.raises(PolicyError, match=f"failed 5 times, last with .*finish_reason {reason!r}"):
+        policy(url).propose([ask()])
+
+
+@pytest.mark.parametrize("reason", ["stop", "eos_token", "stop_sequence", "end_turn", "COMPLETE", "eos"])
+def test_ends_by_other_names_are_ends(served: tuple[Script, str], reason: str) -> None:
+    script, url = served
+    script.reason = reason
+    ((one,),) = policy(url).propose([ask()])
+    assert (one.finished, one.truncated) == (True, False)
+
+
+def test_filters_are_counted_apart_from_limits(served: tuple[Script, str]) -> None:
+    script, url = served
+    made = policy(url)
+    for reason in ("length", "content_filter", "max_tokens", "repetition"):
+        script.reason = reason
+        ((one,),) = made.propose([ask()])
+        assert (one.finished, one.truncated) == (False, True)
+    assert made.usage.filtered == 2
+
+
+def test_an_error_that_is_null_is_none(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.faults = [("stream", [{"error": None, **chunk("17")}, {"error": None, **chunk("", "stop")}])]
+    ((one,),) = policy(url).propose([ask()])
+    assert ([s.text for s in one.steps], len(script.seen)) == (["17"], 1)
+
+
+def test_content_in_parts_is_read_and_thinking_in_it_is_none(served: tuple[Script, str]) -> None:
+    script, url = served
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "17"},
+        {"type": "image_url", "image_url": {"url": "x"}},
+    ]  # fmt: skip
+    script.faults = [
+        ("stream", [{"choices": [{"delta": {"content": parts}}]}, {"choices": [{"delta": None}]}, chunk("", "stop")])
+    ]
+    ((one,),) = policy(url).propose([ask()])
+    assert ([s.text for s in one.steps], one.n_tokens) == (["17"], 2)
+
+
+def test_a_tool_call_that_breaks_off_is_a_cut_answer(served: tuple[Script, str]) -> None:
+    script, url = served
+
+    def call(arguments: str) -> list[dict[str, Any]]:
+        made = {"index": 0, "id": "k", "function": {"name": "calc", "arguments": arguments}}
+        return [{"choices": [{"delta": {"tool_calls": [made]}}]}, chunk("", "tool_calls")]
+
+    told = {
+        '{"a": "2+': True, '{"a": 2': True, '{"a": [1, 2': True, '{"a": "\\"': True,
+        '{"a": "{"}': False, "{'a': 2}": False, "": False, '{"a": 2}': False,
+    }  # fmt: skip
+    for arguments, cut in told.items():
+        script.faults = [("stream", call(arguments))]
+        ((one,),) = policy(url).propose([ask()])
+        assert (one.truncated, one.finished, len(one.steps)) == (cut, not cut, 0 if cut else 1), arguments
+
+
+def test_white_space_alone_is_no_step(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.faults = [("stream", [chunk("\n\n a\n"), chunk("\n \nb\n\n"), chunk(" ", "stop")])]
+    ((one,),) = policy(url).propose([ask()])
+    assert [s.text for s in one.steps] == ["\n\n a\n", "\n \nb\n\n "]
+    script.faults = [("stream", [chunk("\n\n"), chunk("\na\n\nb")])]
+    ((first,),) = policy(url).propose([ask(until="step")])
+    assert ([s.text for s in first.steps], first.truncated) == (["\n\n\na\n"], False)
+    script.faults = [("stream", [chunk("\n"), chunk("\n", "stop")])]
+    ((none,),) = policy(url).propose([ask(until="step", prefix=first.steps)])
+    assert (none.steps, none.finished) == ((), True)
+
+
+def test_lone_surrogates_are_replaced_and_pairs_joined(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.faults = [("ascii", [chunk("a\ud83d"), chunk("\ude00b\n"), chunk("c\ud83d\n", "stop")])]
+    ((one,),) = policy(url).propose([ask()])
+    assert [s.text for s in one.steps] == ["a\U0001f600b\n", "c\N{REPLACEMENT CHARACTER}\n"]
+
+
+def test_log_probabilities_of_thinking_are_no_step_s(served: tuple[Script, str]) -> None:
+    script, url = served
+
+    def told(delta: dict[str, str], *tokens: tuple[str, float]) -> dict[str, Any]:
+        content = [{"token": token, "logprob": value} for token, value in tokens]
+        return {"choices": [{"index": 0, "delta": delta, "logprobs": {"content": content}}]}
+
+    script.faults = [("stream", [
+        told({"reasoning_content": "hm\n"}, ("hm", -5.0), ("\n", -6.0)),
+        told({}, ("</think>", -7.0)),
+        told({"content": "one\n"}, ("one\n", -0.1)),
+        told({"content": "two"}, ("two", -0.2)),
+        told({"content": ""}, ("<|end|>", -0.3)),
+        chunk("", "stop"),
+    ])]  # fmt: skip
+    ((one,),) = policy(url, logprobs=True).propose([ask()])
+    assert [(s.text, s.logprobs) for s in one.steps] == [("one\n", (-0.1,)), ("two", (-0.2,))]
+
+
+def test_log_probabilities_of_halves_of_characters_do_not_shift_the_later_ones() -> None:
+    made = HttpPolicy(Server("http://x", "m"), logprobs=True)
+    half = "\N{REPLACEMENT CHARACTER}"
+    # What vLLM tells of a character in three tokens: halves, then halves and the character.
+    tokens = [("a", -1.0), (half, -2.0), (half * 2, -3.0), (half * 2 + "字", -4.0), ("\n", -5.0), ("b", -6.0)]
+    (first, second) = made._steps("a字\nb", tokens)
+    assert (first.logprobs, second.logprobs) == ((-1.0, -2.0, -3.0, -4.0, -5.0), (-6.0,))
+    # Another server tells halves only.
+    tokens = [("a", -1.0), (half, -2.0), (half, -3.0), (half, -4.0), ("\n", -5.0), ("b", -6.0)]
+    (first, second) = made._steps("a字\nb", tokens)
+    assert (first.logprobs, second.logprobs) == ((-1.0, -2.0, -3.0, -4.0, -5.0), (-6.0,))
+
+
+def test_a_null_log_probability_is_not_a_number_and_told_once(served: tuple[Script, str]) -> None:
+    script, url = served
+    null = {"content": [{"token": "17", "logprob": None}]}
+    script.faults = [("stream", [chunk("17", "stop", logprobs=null)])] * 2
+    made = policy(url, logprobs=True)
+    with pytest.warns(ServerWarning, match="m at http.* null in place of log-probabilities") as told:
+        ((one,), _) = made.propose([ask(), ask()])
+    assert one.steps[0].logprobs is not None
+    assert np.isnan(one.steps[0].logprobs).tolist() == [True]
+    assert (made.usage.unknown_logprobs, len(told)) == (2, 1)
+
+
+def test_a_server_that_begins_anew_is_told_of_once(served: tuple[Script, str]) -> None:
+    script, url = served
+    script.faults = [("stream", [chunk("look\n")])] * 4
+    made = policy(url, server={"concurrency": 1})
+    prefix = (Step("look\n"), Step("a hall\n", "observation", "user"), Step("go\n"))
+    with pytest.warns(ServerWarning, match=r"begins 2 of 2 continued answers as their prefix began") as told:
+        made.propose([ask(4, prefix=prefix, until="step")])
+    assert (made.usage.continued, made.usage.repeated, len(told)) == (4, 4, 1)
+    script.faults = [("stream", [chunk("on\n")])] * 4
+    policy(url).propose([ask(4, prefix=prefix, until="step")])
+
+
+@pytest.mark.parametrize(
+    ("refusal", "rooms"),
+    [
+        ("max_tokens=1024 cannot be greater than max_model_len=512. Please request fewer", [511]),
+        ("This model's maximum context length is 512 tokens. However, your request has 20 input tokens.", [492]),
+        ("'max_tokens' is too large: 1024. This model's maximum context length is 512 tokens and your request has 20 "
+         "input tokens (1024 > 512 - 20).", [492]),
+        ("Requested token count exceeds the model's maximum context length of 512 tokens. You requested a total of "
+         "1044 tokens: 20 tokens from the input messages and 1024 tokens for the completion.", [492]),
+    ],
+)  # fmt: skip
+def test_tokens_beyond_the_server_s_context_are_not_asked_for(
+    served: tuple[Script, str], refusal: str, rooms: list[int]
+) -> None:
+    script, url = served
+    script.faults = [(400, json.dumps({"error": {"message": refusal}}))]
+    ((one,),) = policy(url).propose([ask()])
+    assert one.finished
+    assert [body["max_tokens"] for body in script.seen] == [1024, *rooms]
+
+
+def test_a_prefix_without_room_is_a_cut_answer_and_a_prompt_without_room_an_error(served: tuple[Script, str]) -> None:
+    script, url = served
+    full = "This model's maximum context length is 4096 tokens. However, your request has 9000 input tokens."
+    script.faults = [(400, full)]
+    ((one,),) = policy(url).propose([ask(prefix=(Step("long\n"),))])
+    assert (one.steps, one.finished, one.truncated, one.n_tokens) == ((), False, True, 0)
+    script.faults = [(400, full)]
+    with pytest.raises(PolicyError, match="9000 input tokens"):
+        policy(url).propose([ask()])
+    script.faults = [(400, "This model's maximum context length is 128 tokens.")] * 9
+    with pytest.raises(PolicyError, match="128 tokens"):
+        policy(url).propose([ask()])
+    assert [body["max_tokens"] for body in script.seen[2:]] == [1024, 127, 63, 31, 15, 7, 3, 1]
+
+
+def test_cut_steps_share_the_tokens_of_the_event_that_goes_past_their_end(served: tuple[Script, str]) -> None:
+    script, url = served
+    events = [chunk("12 + "), chunk("5\nso it")]
+    events[0]["usage"], events[1]["usage"] = ({"prompt_tokens": 9, "completion_tokens": n} for n in (3, 7))
+    script.faults = [("stream", events)]
+    ((one,),) = policy(url, running_usage=True).propose([ask(until="step")])
+    # 2 of the 7 characters of the last event, of 4 tokens: 3 + ceil(8 / 7).
+    assert one.n_tokens == 5
+    told = {"content": [{"token": t, "logprob": -1.0} for t in ("12", " + ", "5", "\n", "so", " it")]}
+    script.faults = [("stream", [chunk("12 + 5\nso it", logprobs=told)])]
+    ((one,),) = policy(url, logprobs=True).propose([ask(until="step")])
+    assert one.n_tokens == 4
+
+
+def test_a_restart_of_a_minute_is_ridden_out_by_whom_the_server_answered_before(served: tuple[Script, str]) -> None:
+    script, url = served
+    slept: list[float] = []
+    made = policy(url, slept=slept)
+    made.propose([ask()])
+    script.faults = [(503, "loading")] * 1000
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if sum(slept) > 60:
+            script.faults = []
+
+    made._patience._sleep = sleep
+    ((one,),) = made.propose([ask()])
+    assert one.finished
+    assert 60 < sum(slept) < 90
+    script.faults = [(503, "gone")] * 1000
+    slept.clear()
+    made._patience._sleep = slept.append
+    with pytest.raises(PolicyError, match="last with status 503: gone"):
+        made.propose([ask()])
+    assert 90 <= sum(slept) < 100
+    # One that never answered is not waited for.
+    script.seen.clear()
+    with pytest.raises(PolicyError, match="failed 5 times"):
+        policy(url).propose([ask()])
+    assert len(script.seen) == 5
+
+
+def test_what_is_secret_in_an_address_is_sent_and_shown_nowhere(served: tuple[Script, str]) -> None:
+    script, url = served
+    secret = url.replace("://", "://me:S%40CRET@") + "?api-key=TOPKEY"
+    made, plain = policy_at(f"{secret}#m"), policy_at(f"{url}#m")
+    assert isinstance(made, HttpPolicy)
+    assert made.name == plain.name
+    made.propose([ask()])
+    assert script.headers == ["Basic " + base64.b64encode(b"me:S@CRET").decode()]
+    assert script.seen[0]["path"] == "/v1/chat/completions?api-key=TOPKEY"
+    told = [made.name, repr(made.server)]
+    for fault in ((401, "S@CRET and TOPKEY are wrong"), (200, '{"TOPKEY": 1}'), (500, "S@CRET\x1b[31m")):
+        script.faults = [fault] * 5
+        with pytest.raises(PolicyError) as error:
+            made.propose([ask()])
+        told.append(str(error.value))
+    for wrong in (secret, secret.replace("/v1", "x/v1") + "#m", f"{secret}#m?no=1", f"{secret}#m?top_p=x"):
+        with pytest.raises(SteprewardError) as raised:
+            policy_at(wrong)
+        told.append(str(raised.value))
+    text = " ".join(told)
+    assert not [one for one in ("CRET", "TOPKEY", "\x1b") if one in text], text
+    assert without_secrets(f"cannot read {secret}#m?top_p=1") == f"cannot read {url}#m?top_p=1"
+
+
+@pytest.mark.parametrize("url", ["x", "ftp://h", "http://", "http://me:p@ss@h:port/v1", "https://me:pw#d@h"])
+def test_what_is_no_address_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ValueError, match="expected the address of a server") as error:
+        Server(url, "m")
+    assert "p@ss" not in str(error.value)

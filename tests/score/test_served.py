@@ -272,8 +272,8 @@ def test_a_server_that_is_not_there_and_impossible_settings(qwen_prm) -> None:
     with pytest.raises(InputError, match="at least one step"):
         ServedScorer(Server("http://127.0.0.1:9", "m"), encoder).score(QUESTION, [])
     with pytest.raises(ModelError, match="pass probabilities=True"):
-        ServedScorer(Server("x", "m"), StepEncoder(EncoderRecord(), state.built.tokenizer))
+        ServedScorer(Server("http://x", "m"), StepEncoder(EncoderRecord(), state.built.tokenizer))
     with pytest.raises(ModelError, match="use pooling"):
-        ServedScorer(Server("x", "m"), encoder, endpoint="score")
+        ServedScorer(Server("http://x", "m"), encoder, endpoint="score")
     with pytest.raises(ValueError, match="must be positive"):
-        Server("x", "m", concurrency=0)
+        Server("http://x", "m", concurrency=0)

@@ -71,6 +71,10 @@ class PolicyError(SteprewardError, RuntimeError):
     """A policy, or the server behind it, failed after its retries."""
 
 
+class ServerWarning(UserWarning):
+    """A server answers, but not as the policy's settings suppose: what comes of it may be worth less than it looks."""
+
+
 class StoreError(SteprewardError, OSError):
     """A folder or shard cannot be written or read."""
 

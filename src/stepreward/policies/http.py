@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from threading import BoundedSemaphore, Lock
 from typing import Any, Literal
 
 import httpx
 
-from stepreward.core.errors import PolicyError
+from stepreward.core.errors import PolicyError, ServerWarning
 from stepreward.core.flows import Continuation, Propose, Wanted
 from stepreward.core.keys import Key
 from stepreward.core.servers import PassingError, Patience, Server, UnwantedError, streamed
-from stepreward.core.tool_calls import calling_step, parsed
 from stepreward.core.types import Step
+from stepreward.core.watched import GLANCE, Look, looking
 from stepreward.policies.chats import messages_of, tools_of
-from stepreward.policies.streams import DONE, events, token_logprobs
+from stepreward.policies.endings import FILTERS, ending, incomplete, room_left
+from stepreward.policies.streams import events, mended, places
+from stepreward.policies.under_way import Flight, UnderWay
+from stepreward.policies.written import Written as _Written
+from stepreward.policies.written import step_end, step_ends, with_calls
 
 Endpoint = Literal["chat", "completions"]
 Prefill = Literal["continue", "plain"]
 """How a chat goes on with a started answer: by `continue_final_message`, as vLLM, SGLang and others have it, or by
 a last message of the assistant alone, which some providers take for the answer's start."""
-_THOUGHTS = ("reasoning_content", "reasoning")
-"""What a reasoning model thinks before its answer, as servers name it: not kept, but written and paid for."""
 SEEDS = 2**31 - 1
 """Seeds are below it: servers keep them in 32 bits."""
+_OWN_FIELDS = frozenset({
+    "model", "messages", "prompt", "stream", "stream_options", "n", "seed", "temperature", "top_p", "max_tokens",
+    "logprobs", "continue_final_message", "add_generation_prompt",
+})  # fmt: skip
+"""Fields of a request that `body` may not have: the answer is read by them, or they have settings of their own."""
+_TOO_MUCH = frozenset({400, 413, 422})
+"""Refusals that may be about the length of what is asked for."""
+_REPEATS = 2
+"""Answers that begin as their prefix did, after which a server is suspected."""
 
 
 @dataclass
@@ -45,22 +59,27 @@ class Usage:
     """Pieces of streams that broke off and were asked for again; a server may charge for them."""
     interrupted: int = 0
     """Answers left where they were, since nobody waited for them any more."""
+    filtered: int = 0
+    """Answers that a filter of the server cut, or a detector of loops; to the search they are cut as by a limit."""
+    unknown_logprobs: int = 0
+    """Tokens for which the server gave null in place of a log-probability; they are NaN in `Step.logprobs`."""
+    continued: int = 0
+    """Answers to questions with a prefix."""
+    repeated: int = 0
+    """Those of them that begin as the prefix does: the server began anew, or repeated the start."""
 
 
-@dataclass
-class _Written:
-    """What came of one sample so far."""
+class _TooLongError(Exception):
+    """The server's context does not hold what was asked for.
 
-    text: str = ""
-    reason: str | None = None
-    pieces: int = 0
-    """Deltas with text; a server streams a token in each."""
-    tokens: int | None = None
-    """Completion tokens by the server's own count."""
-    prompt: int = 0
-    logprobs: list[tuple[str, float]] = field(default_factory=list)
-    calls: dict[int, dict[str, str]] = field(default_factory=dict)
-    """Tool calls by their index: id, name and arguments as far as they came."""
+    Args:
+        room: tokens to ask for instead.
+        refusal: what the server said.
+    """
+
+    def __init__(self, room: int, refusal: PolicyError) -> None:
+        super().__init__(str(refusal))
+        self.room, self.refusal = room, refusal
 
 
 class HttpPolicy:
@@ -87,12 +106,13 @@ class HttpPolicy:
             so that the tokens of an answer that is cut at a step's end are the server's own count too.
         fields: names of the request's own fields for servers that know them by others, such as `max_completion_tokens`
             for `max_tokens`; an empty name leaves a field out that the server refuses, such as `seed`.
-        body: further fields of every request.
+        body: further fields of every request, such as `top_k`, `min_p`, `reasoning_effort` or `chat_template_kwargs`.
         name: identity for caches; made of the server, the model and the settings by default.
         sleep: waits between tries.
 
     Raises:
-        ValueError: the separator is empty, or the template has no place for the prompt.
+        ValueError: the separator is empty, the template has no place for the prompt, or `body` has a field that is
+            made here.
     """
 
     def __init__(
@@ -117,6 +137,8 @@ class HttpPolicy:
             raise ValueError("separator must not be empty: it is what ends a step")
         if "{prompt}" not in template:
             raise ValueError(f"template must hold {{prompt}}, got {template!r}")
+        if taken := sorted(_OWN_FIELDS & set(body or {})):
+            raise ValueError(f"body may not have {', '.join(taken)}: the policy sets it, or has a setting of that name")
         self.server, self.separator, self.endpoint, self.template = server, separator, endpoint, template
         self.prefill, self.temperature, self.top_p, self.max_tokens = prefill, temperature, top_p, max_tokens
         self.logprobs, self.running_usage = logprobs, running_usage
@@ -130,6 +152,9 @@ class HttpPolicy:
         self._lock, self._gate = Lock(), BoundedSemaphore(server.concurrency)
         self._client = server.client()
         weakref.finalize(self, self._client.close)
+        self._most_field = self.fields.get("max_tokens", "max_tokens")
+        self._flights = UnderWay()
+        self._told: set[str] = set()
         self.usage = Usage()
         """All that was spent so far."""
 
@@ -153,6 +178,16 @@ class HttpPolicy:
         """Questions under way at once."""
         return self.server.concurrency
 
+    @property
+    def in_flight(self) -> int:
+        """Requests under way now."""
+        return self._flights.count
+
+    @property
+    def stuck(self) -> int:
+        """Requests under way that nothing came of for 30 seconds: silent, or with comments alone."""
+        return self._flights.stuck
+
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order; their samples are requested at the same time.
 
@@ -162,7 +197,7 @@ class HttpPolicy:
         return self._answers(None, questions)
 
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; the connection of what is not wanted any more is closed at the next piece of text.
+        """Like `propose`; the connection of what is not wanted any more is closed, within a glance.
 
         Raises:
             PolicyError: as there.
@@ -187,15 +222,27 @@ class HttpPolicy:
         url = self.server.at("chat/completions" if self.endpoint == "chat" else "completions")
 
         def ask() -> Continuation:
-            with self._gate, streamed(self._client, url, body) as response:
-                return self._read(question, self._patience.accept(response, url), wanted)
+            with self._turn(wanted), self._flights.one() as flight:
+                look = self._look(flight, wanted)
+                with looking(look):
+                    return self._read(question, self._opened(url, body), url, flight, look)
 
-        try:
-            return self._patience.tries(ask, url, wanted)
-        except UnwantedError:
-            with self._lock:
-                self.usage.interrupted += 1
-            return Continuation((), finished=False, n_tokens=0, truncated=True, interrupted=True)
+        while True:
+            try:
+                made = self._patience.tries(ask, url, wanted)
+            except UnwantedError:
+                with self._lock:
+                    self.usage.interrupted += 1
+                return Continuation((), finished=False, n_tokens=0, truncated=True, interrupted=True)
+            except _TooLongError as full:
+                if full.room < 1 and question.prefix:
+                    return Continuation((), finished=False, n_tokens=0, truncated=True)
+                if full.room < 1:
+                    raise full.refusal from None
+                body[self._most_field] = full.room
+            else:
+                self._note_repeats(question.prefix, made)
+                return made
 
     def _request(self, question: Propose, key: Key) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -220,104 +267,165 @@ class HttpPolicy:
         named = {self.fields.get(name, name): value for name, value in body.items()}
         return {name: value for name, value in named.items() if name} | self.body
 
-    def _read(self, question: Propose, response: httpx.Response, wanted: Callable[[], bool] | None) -> Continuation:
-        """Reads a stream to its end, or to the end of a step, or as long as it is wanted."""
-        step = question.until == "step"
-        written, cut, started, left = _Written(), -1, time.monotonic(), False
+    @contextmanager
+    def _turn(self, wanted: Callable[[], bool] | None) -> Iterator[None]:
+        """One of the requests that may be under way at once."""
+        while not self._gate.acquire(timeout=GLANCE):
+            if wanted is not None and not wanted():
+                raise UnwantedError
         try:
-            for event in events(response):
-                self._take(written, event)
-                cut = written.text.find(self.separator) if step else -1
-                if cut >= 0:
-                    break
-                left = written.reason is None and wanted is not None and not wanted()
-                if left:
-                    break
-                if time.monotonic() - started > self.server.longest:
-                    raise PassingError(f"the answer took longer than {self.server.longest:g} seconds")
-            if cut < 0 and written.reason is None and not left:
-                raise PassingError("the stream broke off before the answer ended")
+            yield
+        finally:
+            self._gate.release()
+
+    def _look(self, flight: Flight, wanted: Callable[[], bool] | None) -> Callable[[], None]:
+        """Ends a request that nobody waits for, that takes too long, or whose events stay away while bytes come."""
+        limit = self._patience.limit()
+
+        def look() -> None:
+            if wanted is not None and not wanted():
+                raise UnwantedError
+            limit()
+            if flight.quiet > self.server.timeout:
+                raise PassingError(f"no event in {self.server.timeout:g} seconds, only comments or half a line")
+
+        return look
+
+    @contextmanager
+    def _opened(self, url: str, body: Mapping[str, Any]) -> Iterator[httpx.Response]:
+        """The response to a request, accepted.
+
+        Raises:
+            _TooLongError: fewer tokens may be asked for.
+        """
+        with streamed(self._client, url, body) as response:
+            try:
+                yield self._patience.accept(response, url)
+            except PolicyError as refusal:
+                if response.status_code not in _TOO_MUCH or self._most_field not in body:
+                    raise
+                room = room_left(response.text, body[self._most_field])
+                if room is None:
+                    raise
+                raise _TooLongError(room, refusal) from None
+
+    def _read(
+        self, question: Propose, opened: AbstractContextManager[httpx.Response], url: str, flight: Flight, look: Look
+    ) -> Continuation:
+        """Reads a stream to its end, or to the end of a step, or as long as it is wanted."""
+        written, cut, left = _Written(), -1, False
+        try:
+            with opened as response:
+                for event in events(response, url):
+                    flight.heard = time.monotonic()
+                    self._add(written, event)
+                    cut = step_end(written.text, self.separator) if question.until == "step" else -1
+                    if cut >= 0:
+                        break
+                    look()
+        except UnwantedError:
+            left = written.reason is None
+            if left and not written.pieces:
+                raise
         except (PassingError, httpx.TransportError):
-            with self._lock:
-                self.usage.lost_tokens += written.pieces
-            raise
-        if cut < 0 and written.reason in ("tool_calls", "function_call") and not written.calls:
-            raise PolicyError(f"{response.url} says that it calls a tool, and calls none in the form of tool_calls")
-        tokens = self._count(written, cut >= 0 or left, left)
-        text = written.text[: cut + len(self.separator)] if cut >= 0 else written.text
-        # A filter cuts as a limit does: neither is the model's own end.
-        truncated = left or (cut < 0 and written.reason in ("length", "content_filter"))
+            # Behind the reason only the usage comes.
+            if written.reason is None:
+                self._lose(written)
+                raise
+        reason = ending(written.reason)
+        if reason == "fault" and cut < 0 and not left:
+            self._lose(written)
+            raise PassingError(
+                "the stream broke off before the answer ended" if not (written.reason or written.done)
+                else f"an answer that ended by finish_reason {written.reason!r}, which is no end of an answer"
+            )  # fmt: skip
+        if reason == "calls" and cut < 0 and not left and not written.calls:
+            raise PolicyError(f"{url} says that it calls a tool, and calls none in the form of tool_calls")
+        return self._continuation(written, cut, left)
+
+    def _lose(self, written: _Written) -> None:
+        with self._lock:
+            self.usage.lost_tokens += written.pieces
+
+    def _continuation(self, written: _Written, cut: int, left: bool) -> Continuation:
+        """What is kept of an answer: all of it, or its first step."""
+        text = written.text[:cut] if cut >= 0 else written.text
+        broken = any(incomplete(call["arguments"]) for call in written.calls.values())
+        truncated = left or (cut < 0 and (ending(written.reason) == "cut" or broken))
         steps = [*self._steps(text, written.logprobs)]
+        tokens = self._count(written, cut, left, sum(len(step.logprobs or ()) for step in steps))
+        if unknown := sum(math.isnan(value) for step in steps for value in step.logprobs or ()):
+            with self._lock:
+                self.usage.unknown_logprobs += unknown
+            self._warn("logprobs", "gives null in place of log-probabilities of tokens; they are NaN, not measured")
         if written.calls and cut < 0 and not truncated:
-            steps = _with_calls(steps, written.calls, self.separator)
+            steps = with_calls(steps, written.calls, self.separator)
         return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated, written.prompt, left)
 
-    def _take(self, written: _Written, event: Mapping[str, Any]) -> None:
-        try:
-            self._add(written, event)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PassingError(f"an event of another shape: {str(event)[:200]}") from error
+    def _warn(self, kind: str, what: str) -> None:
+        """Says once what is wrong with the server's answers."""
+        with self._lock:
+            told, self._told = kind in self._told, self._told | {kind}
+        if not told:
+            warnings.warn(f"{self.server.model} at {self.server.url} {what}", ServerWarning, stacklevel=2)
+
+    def _note_repeats(self, prefix: Sequence[Step], made: Continuation) -> None:
+        """Counts answers that begin as their prefix did, and warns where most do."""
+        said = [step.text.strip() for step in prefix if step.kind == "action" and step.text.strip()]
+        if not said or not made.steps:
+            return
+        repeats = made.steps[0].text.strip() == said[0]
+        with self._lock:
+            self.usage.continued += 1
+            self.usage.repeated += repeats
+            suspect = self.usage.repeated >= _REPEATS and 2 * self.usage.repeated >= self.usage.continued
+        if repeats and suspect:
+            self._warn(
+                "repeats", f"begins {self.usage.repeated} of {self.usage.continued} continued answers as their prefix "
+                "began: it writes a new answer or repeats the start in place of going on; try ?endpoint=completions or "
+                "?prefill=plain in the policy's address, and `stepreward doctor --policy`",
+            )  # fmt: skip
 
     def _add(self, written: _Written, event: Mapping[str, Any]) -> None:
-        usage = event.get("usage")
-        if isinstance(usage, Mapping):
-            written.tokens = int(usage.get("completion_tokens") or 0)
-            written.prompt = int(usage.get("prompt_tokens") or 0)
-        if event.get(DONE):
-            # Some servers give no reason where the model just ended.
-            written.reason = written.reason or "stop"
-        choice = next((one for one in event.get("choices") or () if not one.get("index")), None)
-        if choice is None:
-            return
-        written.pieces += any((choice.get("delta") or {}).get(name) for name in _THOUGHTS)
-        part = choice.get("text") if self.endpoint == "completions" else (choice.get("delta") or {}).get("content")
-        if part:
-            written.text += part
-            written.pieces += 1
-        for call in (choice.get("delta") or {}).get("tool_calls") or ():
-            at, named = int(call.get("index", len(written.calls))), call.get("function") or {}
-            own = written.calls.setdefault(at, {"id": "", "name": "", "arguments": ""})
-            own["id"] += call.get("id") or ""
-            own["name"] += named.get("name") or ""
-            own["arguments"] += named.get("arguments") or ""
-            written.pieces += 1
-        written.reason = choice.get("finish_reason") or written.reason
-        written.logprobs += token_logprobs(choice.get("logprobs"))
+        try:
+            written.add(event, completions=self.endpoint == "completions")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PassingError(f"an event of another shape: {str(error)[:200]}") from error
 
-    def _count(self, written: _Written, cut: bool, left: bool) -> int:
-        """Adds an answer to the usage; returns the tokens written."""
-        tokens = written.tokens
+    def _count(self, written: _Written, cut: int, left: bool, measured: int) -> int:
+        """Adds an answer to the usage; returns the tokens written, of a step that was cut those up to its end.
+
+        Args:
+            written: what came.
+            cut: where the step ends in the text; negative where the answer ended.
+            left: whether nobody waited for the rest.
+            measured: tokens of the answer whose log-probabilities are known.
+        """
+        short = cut >= 0 or left
         # In a stream that was cut, a count below the pieces that came is one from its beginning, not of what came.
-        unreported = tokens is None or (cut and tokens < written.pieces)
-        tokens = written.pieces if tokens is None or unreported else tokens
+        unreported = written.tokens is None or (short and written.tokens < written.pieces)
+        tokens = written.pieces if unreported or written.tokens is None else written.tokens
+        if cut >= 0 and measured:
+            tokens = written.thought + measured
+        elif cut >= 0 and not unreported and written.part:
+            # The last event may hold more than the step's end: its tokens are shared out by their characters.
+            kept = (written.part - (len(written.text) - cut)) / written.part
+            tokens = written.before + math.ceil(kept * (tokens - written.before))
         with self._lock:
             self.usage.requests += 1
             self.usage.prompt_tokens += written.prompt
             self.usage.completion_tokens += tokens
             self.usage.unreported += unreported
             self.usage.interrupted += left
+            self.usage.filtered += cut < 0 and (written.reason or "").lower() in FILTERS
         return tokens
 
     def _steps(self, text: str, logprobs: Sequence[tuple[str, float]]) -> Iterator[Step]:
         """The text in steps, each with its separator; a token belongs to the step in which it begins."""
-        parts = text.split(self.separator)
-        texts = [part + self.separator for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-        at, end, begins = 0, 0, 0
-        for part in texts:
-            end += len(part)
-            mine = []
-            while at < len(logprobs) and begins < end:
-                mine.append(logprobs[at][1])
-                begins += len(logprobs[at][0])
-                at += 1
-            yield Step(part, logprobs=tuple(mine) if self.logprobs and logprobs else None)
-
-
-def _with_calls(steps: list[Step], calls: Mapping[int, Mapping[str, str]], separator: str) -> list[Step]:
-    """The steps with tool calls in the last one: that which the text has not ended, or one of their own."""
-    told = [
-        {"name": call["name"], "arguments": parsed(call["arguments"]), **({"id": call["id"]} if call["id"] else {})}
-        for _, call in sorted(calls.items())
-    ]
-    unended = bool(steps) and not steps[-1].text.endswith(separator)
-    return [*(steps[:-1] if unended else steps), calling_step(steps[-1].text if unended else "", told)]
+        told = self.logprobs and bool(logprobs)
+        begins = places(text, [token for token, _ in logprobs]) if told else []
+        start = 0
+        for stop in step_ends(text, self.separator):
+            own = tuple(value for at, (_, value) in zip(begins, logprobs, strict=True) if start <= at < stop)
+            yield Step(mended(text[start:stop]), logprobs=own if told else None)
+            start = stop

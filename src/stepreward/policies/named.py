@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from stepreward.core.engines import VLLM, optional
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Policy
-from stepreward.core.servers import Server
+from stepreward.core.servers import Server, without_secrets
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.vllm import VllmPolicy
 
@@ -57,7 +57,8 @@ def policy_at(source: str, *, concurrency: int = 16, raw: bool = False, dtype: s
         return local
     url, _, model = source.partition("#")
     if not model:
-        raise InputError(f"{source} names no model", remedy=f"pass {source.rstrip('/')}#MODEL")
+        shown = without_secrets(f"{source}#").rstrip("#")
+        raise InputError(f"{shown} names no model", remedy=f"pass {shown.rstrip('/')}#MODEL")
     model, _, query = model.partition("?")
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
     settings = dict(_http_setting(name, value) for name, value in parse_qsl(query, keep_blank_values=True))
@@ -65,7 +66,7 @@ def policy_at(source: str, *, concurrency: int = 16, raw: bool = False, dtype: s
     try:
         return HttpPolicy(Server(url, model, key, concurrency=concurrency), **settings)
     except ValueError as error:
-        raise InputError(str(error), source=source) from error
+        raise InputError(str(error), source=without_secrets(source)) from error
 
 
 def _http_setting(name: str, text: str) -> tuple[str, Any]:

@@ -1,0 +1,94 @@
+"""HTTP reads that can be left: while a thread waits for bytes, it looks several times a second whether to go on."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import httpcore
+import httpx
+
+Look = Callable[[], None]
+"""Raises if the request must end now."""
+GLANCE = 0.25
+"""Seconds between two looks."""
+_look: ContextVar[Look | None] = ContextVar("look", default=None)
+
+
+@contextmanager
+def looking(look: Look) -> Iterator[None]:
+    """Calls `look` before and between the reads of this thread's requests; what it raises ends the request."""
+    token = _look.set(look)
+    try:
+        yield
+    finally:
+        _look.reset(token)
+
+
+def watch(client: httpx.Client) -> httpx.Client:
+    """The client, with reads that look.
+
+    A read timeout closes a connection for good, so that short ones cannot serve as looks: the connection's own stream
+    must read in slices. httpx has no argument for the network that its pools connect by.
+    """
+    # A transport of our own in place of these would lose the proxies that the environment names.
+    for transport in (client._transport, *client._mounts.values()):
+        pool = getattr(transport, "_pool", None)
+        if isinstance(pool, httpcore.ConnectionPool):
+            pool._network_backend = _Network(pool._network_backend)
+    return client
+
+
+class _Network(httpcore.NetworkBackend):
+    """Connects as another, to streams that look."""
+
+    def __init__(self, network: httpcore.NetworkBackend) -> None:
+        self._network = network
+
+    def connect_tcp(self, *where: Any, **how: Any) -> httpcore.NetworkStream:
+        return _Stream(self._network.connect_tcp(*where, **how))
+
+    def connect_unix_socket(self, *where: Any, **how: Any) -> httpcore.NetworkStream:
+        return _Stream(self._network.connect_unix_socket(*where, **how))
+
+    def sleep(self, seconds: float) -> None:
+        self._network.sleep(seconds)
+
+
+class _Stream(httpcore.NetworkStream):
+    """Reads in slices of `GLANCE` seconds where somebody looks."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        look = _look.get()
+        if look is None:
+            return self._stream.read(max_bytes, timeout)
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            look()
+            left = end - time.monotonic()
+            try:
+                return self._stream.read(max_bytes, max(min(GLANCE, left), 1e-3))
+            except httpcore.ReadTimeout:
+                if left <= GLANCE:
+                    raise
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
