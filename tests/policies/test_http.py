@@ -20,11 +20,12 @@ import httpx
 import numpy as np
 import pytest
 
+from stepreward.core.addresses import without_secrets
 from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
 from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
-from stepreward.core.servers import Server, retry_after, without_secrets
+from stepreward.core.servers import Server, retry_after
 from stepreward.core.types import Problem, Step
 from stepreward.policies.chats import messages_of
 from stepreward.policies.http import SEEDS, HttpPolicy

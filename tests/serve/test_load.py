@@ -25,7 +25,8 @@ Pair = tuple[Backend, str]
 
 
 def served(url: str, **settings: Any) -> Served:
-    server = Server(url, "m", concurrency=64, retries=2, backoff=0.01, timeout=settings.pop("timeout", 1.0))
+    timeout = settings.pop("timeout", 1.0)
+    server = Server(url, "m", concurrency=64, retries=2, backoff=0.01, timeout=timeout, patience=0.0)
     limits = Limits(**{"running": 64, "waiting": 64, **settings})
     return Served(HttpPolicy(server), LastDigit(), grader=SaysAll(), name="m", limits=limits)
 

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import tomllib
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,8 @@ import yaml
 
 from stepreward.cli.group import COMMANDS, LazyGroup, command_of
 from stepreward.cli.terminal import plain_output
-from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.addresses import without_secrets
+from stepreward.core.errors import InputError, ServerWarning, SteprewardError, UnknownNameError
 
 TRACEBACK = "STEPREWARD_TRACEBACK"
 _LONGEST = 400
@@ -78,6 +80,17 @@ def by_parameter(tables: Mapping[str, Mapping[str, Any]], called: str, source: P
     return {called: {flags[key]: value for key, value in table.items()}}
 
 
+_show_others = warnings.showwarning
+
+
+def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Shows a warning about a server as one line, without the place in the code that a programmer would look for."""
+    if issubclass(category, ServerWarning):
+        print(f"stepreward: {message}", file=sys.stderr)
+    else:
+        _show_others(message, category, *where, **more)
+
+
 def main() -> None:
     """Runs the command line; an error is one line and exit status 1, Ctrl-C leaves a resumable run.
 
@@ -85,6 +98,7 @@ def main() -> None:
     """
     # Commands show progress of their own. Hugging Face's libraries read this where they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.showwarning = _show
     with plain_output():
         try:
             app()
@@ -95,7 +109,7 @@ def main() -> None:
             # The boundary: what no code foresaw ends as one line as well.
             if os.environ.get(TRACEBACK):
                 raise
-            print(f"stepreward: {_told(error)}", file=sys.stderr)
+            print(f"stepreward: {without_secrets(_told(error))}", file=sys.stderr)
             if isinstance(error, OSError):
                 _drop_output()
             sys.exit(1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
+from stepreward.cli.cuts import cut_note
 from stepreward.cli.inputs import GRADERS, LABELS, grader_by_name, hold_problems, problems_of, read_solutions
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
@@ -18,7 +20,7 @@ from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import estimate, transform
 from stepreward.core.driver import Driver, Failed
 from stepreward.core.errors import InputError, SteprewardError
-from stepreward.core.flows import Budget, Grader, Policy
+from stepreward.core.flows import Bill, Budget, Grader, Policy
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.store import write_labels
@@ -96,7 +98,7 @@ def label(
     folder, path = (out.with_suffix(".run"), out) if out.suffix == ".parquet" else (out, out / LABELS)
     plan = LabelPlan(estimator, own, seed, Budget(max_rollouts, max_tokens))
     roller = policy_at(policy)
-    left_out = 0
+    left_out, drawn = 0, Bill()
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
         items: list[Problem] | list[Trajectory]
         if data is not None:
@@ -107,7 +109,7 @@ def label(
             tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
             items = tasks
             if "trajectory" in method.data:
-                items, failed = _sampled(tasks, samples, seed, folder, roller, judge, progress)
+                items, failed, drawn = _sampled(tasks, samples, seed, folder, roller, judge, progress)
                 left_out += _counted(failed, "problems could not be sampled", skip_failed)
         bill, failed = label_many(
             items,
@@ -119,14 +121,42 @@ def label(
             skip_failed=skip_failed,
         )
         left_out += _counted(failed, "items could not be labelled", skip_failed)
-        made = write_labels(path, (rewrite.take({"labels": one}, **rewriting) for one in load_labels(folder)))
+        unmeasured = _Unmeasured()
+        made = write_labels(
+            path, (unmeasured.seen(rewrite.take({"labels": one}, **rewriting)) for one in load_labels(folder))
+        )
+    drawn.add(bill)
+    note = cut_note(drawn, roller)
     if json_output:
-        typer.echo(json.dumps({"labels": str(path), "trajectories": made, "failed": left_out, "bill": asdict(bill)}))
+        told = {"labels": str(path), "trajectories": made, "failed": left_out, "bill": asdict(bill)}
+        typer.echo(json.dumps(told | {"cut": note, "without_labels": unmeasured.count}))
     else:
         without = f", {left_out:,} failed and left out" if left_out else ""
         typer.echo(
             f"{made:,} labelled solutions in {path}{without}; {bill.proposals:,} rollouts, {bill.cached:,} from the log"
         )
+        if note:
+            typer.echo(note)
+    if unmeasured.count:
+        print(
+            f"stepreward: {unmeasured.count:,} of {made:,} solutions have no label on any step"
+            + (": most of their rollouts were cut, which says nothing of the steps; raise max_tokens" if note else ""),
+            file=sys.stderr,
+        )
+    elif 2 * drawn.cut > drawn.drawn:
+        print("stepreward: most samples were cut; labels tell what is solved within the limit", file=sys.stderr)
+
+
+@dataclass
+class _Unmeasured:
+    """Counts solutions none of whose steps has a label."""
+
+    count: int = 0
+
+    def seen(self, labels: Labels) -> Labels:
+        """The same labels."""
+        self.count += bool(len(labels)) and bool(np.isnan(labels.label).all())
+        return labels
 
 
 def _references(path: Path) -> dict[str, str | None]:
@@ -160,8 +190,11 @@ def _graded(trajectory: Trajectory, grader: Grader) -> Trajectory:
 
 def _sampled(
     problems: list[Problem], n: int, seed: int, out: Path, policy: Policy, grader: Grader, progress: StageProgress
-) -> tuple[list[Trajectory], list[tuple[str, Exception]]]:
-    """Distinct solutions of each problem, and the problems that failed with their errors."""
+) -> tuple[list[Trajectory], list[tuple[str, Exception]], Bill]:
+    """Distinct solutions of each problem, the problems that failed with their errors, and what it cost.
+
+    The outcome of a solution that was cut is not known: rollouts go on from its last step too.
+    """
     key = Key.seed(seed).fold("samples")
     groups: list[list[Trajectory]] = [[] for _ in problems]
     failed: list[tuple[str, Exception]] = []
@@ -171,11 +204,11 @@ def _sampled(
             if isinstance(one, Failed):
                 failed.append((problems[one.index].id, one.error))
             else:
-                groups[one.index] = one.result
+                groups[one.index] = [t if t.terminal else replace(t, outcome=float("nan")) for t in one.result]
             progress("sample", done, len(problems), f"{driver.bill.generated_tokens:,} tokens")
     if failed and len(failed) == len(problems):
         raise failed[0][1]
-    return [row for group in groups for row in {t.text: t for t in group}.values()], failed
+    return [row for group in groups for row in {t.text: t for t in group}.values()], failed, driver.bill
 
 
 def _counted(failed: list[tuple[str, Exception]], what: str, skip: bool) -> int:

@@ -75,10 +75,10 @@ def scorers_at(
     return combined(scorers, combine=combine, doubt=doubt)
 
 
-def policies_at(policy: str, expert: str, *, concurrency: int = 16) -> Policy:
-    """A policy by name, with the one that it may ask for help."""
-    writer = policy_at(policy, concurrency=concurrency)
-    return WithExpert(writer, policy_at(expert, concurrency=concurrency)) if expert else writer
+def policies_at(policy: str, expert: str, *, concurrency: int = 16, patience: float | None = None) -> Policy:
+    """A policy by name, with the one that it may ask for help; the keywords are those of `policy_at`."""
+    writer, *helper = (policy_at(one, concurrency=concurrency, patience=patience) for one in (policy, expert) if one)
+    return WithExpert(writer, *helper) if helper else writer
 
 
 def judge_at(address: str, scorer: Scorer | None, *, concurrency: int = 16) -> Judge | None:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from stepreward.cli.cuts import cut_note
 from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
 from stepreward.cli.parts import (
     OWN_SCORE,
@@ -191,6 +192,7 @@ def _tell(
         "failed": len(failed),
         "accuracy": accuracy,
         "bill": asdict(bill),
+        "cut": cut_note(bill, solver.policy),
     }
     used = solver.judge.usage if isinstance(solver.judge, PolicyJudge) else None
     if json_output:
@@ -198,6 +200,8 @@ def _tell(
         raise typer.Exit(int(bool(failed)))
     told = "no references" if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
+    if note := cut_note(bill, solver.policy):
+        typer.echo(note)
     if used is not None:
         typer.echo(
             f"{used.answers:,} verdicts asked of the judge ({used.tokens:,} tokens), {used.unread:,} unreadable, "
@@ -259,7 +263,12 @@ def _row(one: Solution, grader: Grader) -> dict[str, Any]:
     steps = found.trajectory.steps if found.trajectory is not None else ()
     right = None if problem.reference is None or one.error else bool(steps) and grader.grade(problem, steps) > 0.5
     candidates = [
-        {"answer": answer, "score": None if np.isnan(total) else float(total), "text": trajectory.text}
+        {
+            "answer": answer,
+            "score": None if np.isnan(total) else float(total),
+            "text": trajectory.text,
+            "finished": trajectory.terminal,
+        }
         for answer, total, trajectory in zip(found.answers, found.totals, found.tree.trajectories(), strict=True)
     ]
     return {
@@ -271,6 +280,7 @@ def _row(one: Solution, grader: Grader) -> dict[str, Any]:
         "chosen": found.chosen,
         "stopped": one.stopped,
         "error": one.error,
+        "cut": one.bill.cut,
         "seconds": round(one.seconds, 3),
         "candidates": candidates,
         "bill": asdict(one.bill),

@@ -110,7 +110,7 @@ def serve(
     )  # fmt: skip
     scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
     served = Served(
-        policy=None if policy is None else policies_at(policy, expert, concurrency=concurrency),
+        policy=None if policy is None else policies_at(policy, expert, concurrency=concurrency, patience=0.0),
         scorer=scorer,
         judge=judge_at(judge, scorer, concurrency=concurrency),
         grader=grader_by_name(grader),

@@ -173,6 +173,10 @@ class Bill:
     """Those of them that the expert generated."""
     prompt_tokens: int = 0
     """Tokens read before each continuation, as far as the policy knows."""
+    drawn: int = 0
+    """Continuations received, those from the log among them."""
+    cut: int = 0
+    """Those of them that the policy's own limit, or a filter, cut: `max_tokens`, or the end of the context."""
     failed: int = 0
     """Continuations that a policy could not give, where the flow went on without them."""
     scorings: int = 0

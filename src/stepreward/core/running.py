@@ -111,6 +111,7 @@ def _told(answer: Any) -> Any:
 def charge(bill: Bill, question: Asked, answer: Any) -> None:
     """Adds what an answer cost."""
     if isinstance(question, Propose):
+        _draw(bill, question, answer)
         bill.proposals += question.n
         bill.generated_tokens += generated(answer)
         bill.expert_tokens += generated(answer) if question.expert else 0
@@ -129,6 +130,14 @@ def charge_cached(bill: Bill, question: Asked, answer: Any) -> None:
     """Adds an answer that was paid before."""
     bill.cached += 1
     if isinstance(question, Propose):
+        _draw(bill, question, answer)
         bill.cached_generated_tokens += generated(answer)
     elif isinstance(question, Score):
         bill.cached_scored_tokens += answer.tokens
+
+
+def _draw(bill: Bill, question: Propose, answer: Any) -> None:
+    """Counts the continuations that came; a limit that the question itself set is no cut."""
+    bill.drawn += len(answer)
+    if question.max_tokens is None:
+        bill.cut += sum(c.truncated and not c.interrupted for c in answer)

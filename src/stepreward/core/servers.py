@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -102,12 +101,6 @@ class Server:
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _HIDDEN).replace(quote(secret, safe=""), _HIDDEN)
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
-
-
-def without_secrets(text: str) -> str:
-    """A text without the users, passwords and parameters of addresses in it, as the user may have typed them."""
-    text = re.sub(r"(https?://)[^\s/?#]*@", r"\1", text)
-    return re.sub(r"(https?://[^\s?#]*)\?[^\s#]*(?=#)", r"\1", text)
 
 
 class PassingError(Exception):

@@ -16,7 +16,8 @@ from stepreward.core.statistics import wilson
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 
 Unfinished = Literal["wrong", "drop"]
-"""What a rollout that a length limit cut short counts as: a failure, or nothing at all."""
+"""What a rollout that a length limit cut short counts as: a failure, as in the papers, where the value is the chance to
+succeed within the limit; or nothing at all."""
 
 
 def prefix_key(key: Key, problem: Problem, prefix: Sequence[Step]) -> Key:
@@ -56,7 +57,8 @@ def rollouts(
         key: the run's key; the prefix's own is derived from it, so that equal prefixes share rollouts.
         at_once: ask for so many at a time and for no more once one succeeded, where only whether any does matters;
             0 asks for all `n` together.
-        unfinished: outcome of a rollout that was cut: 0 (`wrong`) or NaN (`drop`).
+        unfinished: outcome of a rollout that was cut: 0 (`wrong`) or NaN (`drop`). Where most were cut and none
+            succeeded, `Counts.record` takes the prefix for not measured either way.
 
     Raises:
         ValueError: `n` is not positive, `at_once` negative, or `unfinished` neither.
@@ -104,9 +106,12 @@ class Counts:
     def record(self, index: int, made: Sequence[Rollout]) -> float:
         """Counts rollouts of the prefix that ends in step `index` (-1: the bare problem); the value they give.
 
-        The value is NaN if no rollout has a known outcome.
+        The value is NaN if no rollout has a known outcome, or if more than half were cut and none succeeded: that tells
+        of the limit on their length, and not of the step.
         """
         n, correct = count(made)
+        if not correct and 2 * sum(not rollout.finished for rollout in made) > len(made):
+            n = 0
         value = correct / n if n else float("nan")
         if index < 0:
             self.root_value = value

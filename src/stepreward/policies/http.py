@@ -42,6 +42,10 @@ _OWN_FIELDS = frozenset({
 """Fields of a request that `body` may not have: the answer is read by them, or they have settings of their own."""
 _TOO_MUCH = frozenset({400, 413, 422})
 """Refusals that may be about the length of what is asked for."""
+_STARTED = (
+    "the answer was started: if that is refused, pass ?endpoint=completions or ?prefill=plain in the policy's address, "
+    'or ?chat_template_kwargs={"enable_thinking":false} for a model that thinks'
+)
 _REPEATS = 2
 """Answers that begin as their prefix did, after which a server is suspected."""
 
@@ -61,6 +65,8 @@ class Usage:
     """Answers left where they were, since nobody waited for them any more."""
     filtered: int = 0
     """Answers that a filter of the server cut, or a detector of loops; to the search they are cut as by a limit."""
+    only_thoughts: int = 0
+    """Cut answers of which nothing came but thinking."""
     unknown_logprobs: int = 0
     """Tokens for which the server gave null in place of a log-probability; they are NaN in `Step.logprobs`."""
     continued: int = 0
@@ -302,11 +308,13 @@ class HttpPolicy:
             try:
                 yield self._patience.accept(response, url)
             except PolicyError as refusal:
+                if response.status_code == 400 and body.get("continue_final_message"):
+                    refusal = PolicyError(f"{refusal}; {_STARTED}")
                 if response.status_code not in _TOO_MUCH or self._most_field not in body:
-                    raise
+                    raise refusal from None
                 room = room_left(response.text, body[self._most_field])
                 if room is None:
-                    raise
+                    raise refusal from None
                 raise _TooLongError(room, refusal) from None
 
     def _read(
@@ -353,6 +361,8 @@ class HttpPolicy:
         broken = any(incomplete(call["arguments"]) for call in written.calls.values())
         truncated = left or (cut < 0 and (ending(written.reason) == "cut" or broken))
         steps = [*self._steps(text, written.logprobs)]
+        with self._lock:
+            self.usage.only_thoughts += truncated and not left and not steps and written.thoughts > 0
         tokens = self._count(written, cut, left, sum(len(step.logprobs or ()) for step in steps))
         if unknown := sum(math.isnan(value) for step in steps for value in step.logprobs or ()):
             with self._lock:

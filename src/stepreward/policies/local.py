@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -55,6 +55,7 @@ class LocalPolicy:
         max_tokens: limit of one continuation where the question sets none.
         batch_size: rows under way at most.
         template: text with `{prompt}` in it that replaces the chat template.
+        chat: what the chat template is told beside the messages, such as `enable_thinking` or `reasoning_effort`.
         label: readable part of the name.
 
     Raises:
@@ -78,11 +79,12 @@ class LocalPolicy:
         max_tokens: int = 512,
         batch_size: int = 256,
         template: str | None = None,
+        chat: Mapping[str, Any] | None = None,
         label: str = "local",
     ) -> None:
         if max_tokens < 1 or batch_size < 1:
             raise InputError(f"expected max_tokens and batch_size of at least 1, got {max_tokens} and {batch_size}")
-        self._prompts = PromptTokens(tokenizer, template)
+        self._prompts = PromptTokens(tokenizer, template, chat)
         loading.require_supported(model)
         self._max_tokens = max_tokens
         self._batch_size = batch_size
@@ -91,7 +93,8 @@ class LocalPolicy:
         self._pieces = Pieces(tokenizer, model.config.vocab_size, separator)
         eos = loading.end_tokens(model, tokenizer)
         self._decoder = Decoder(model.eval(), distribution, self._pieces, eos, batch_size)
-        mark = loading.fingerprint(model, tokenizer, distribution, separator, max_tokens, template, eos.tolist())
+        told = [sorted(chat.items())] if chat else []
+        mark = loading.fingerprint(model, tokenizer, distribution, separator, max_tokens, template, eos.tolist(), *told)
         self._name = f"{label}-{mark}"
 
     @classmethod

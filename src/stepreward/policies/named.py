@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from stepreward.core.addresses import without_secrets
 from stepreward.core.engines import VLLM, optional
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Policy
-from stepreward.core.servers import Server, without_secrets
+from stepreward.core.servers import Server
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.vllm import VllmPolicy
 
@@ -23,26 +27,65 @@ def _renamed(text: str) -> dict[str, str]:
     return {name: other for name, _, other in pairs}
 
 
-_HTTP_SETTINGS: dict[str, Callable[[str], Any]] = {
-    "endpoint": str, "prefill": str, "separator": str, "template": str, "temperature": float, "top_p": float,
-    "max_tokens": int, "logprobs": bool, "running_usage": bool, "fields": _renamed,
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    made = json.loads(text)
+    if not isinstance(made, dict):
+        raise ValueError(text)
+    return made
+
+
+def _typed(text: str) -> str:
+    """Text as typed in a shell, where a line break is two characters."""
+    breaks = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+    return re.sub(r"\\([ntr\\])", lambda match: breaks[match[1]], text)
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+Kinds = Mapping[str, Callable[[str], Any]]
+"""Settings that an address may name, with what makes values of their texts."""
+_SAMPLING: Kinds = {
+    "separator": _typed, "template": _typed, "temperature": float, "top_p": float, "max_tokens": int,
 }  # fmt: skip
-"""Settings of a policy in a server that its address may name, with their types."""
-_HTTP_FORMS = {"fields": "FIELD:OTHER pairs with commas between, or FIELD: to leave one out"}
-_HTTP_CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
+"""Of every policy."""
+_BODY: Kinds = {"top_k": int, "min_p": float, "reasoning_effort": str, "chat_template_kwargs": _object}
+"""Fields of a request that not every server knows: sent where they are given."""
+_SERVER: Kinds = {"timeout": float, "longest": float, "retries": int, "patience": float}
+"""How patiently a server is asked: no part of the policy's name."""
+_HTTP_SETTINGS: Kinds = {
+    **_SAMPLING, **_BODY, **_SERVER, "endpoint": str, "prefill": str, "logprobs": _truth, "running_usage": _truth,
+    "fields": _renamed, "body": _object,
+}  # fmt: skip
+_CHAT: Kinds = {"reasoning_effort": str, "chat_template_kwargs": _object}
+_LOCAL_SETTINGS: Kinds = {**_SAMPLING, **_CHAT, "top_k": int, "body": _object}
+_VLLM_SETTINGS: Kinds = {**_LOCAL_SETTINGS, "min_p": float, "logprobs": _truth}
+_FORMS = {
+    _renamed: "FIELD:OTHER pairs with commas between, or FIELD: to leave one out", _object: "a JSON object",
+    _truth: "true or false", int: "a whole number", float: "a number",
+}  # fmt: skip
+_CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
 
 
-def policy_at(source: str, *, concurrency: int = 16, raw: bool = False, dtype: str = "") -> Policy:
+def policy_at(
+    source: str, *, concurrency: int = 16, raw: bool = False, dtype: str = "", patience: float | None = None
+) -> Policy:
     """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
 
-    Settings of the server's policy may follow: `URL#MODEL?endpoint=completions&temperature=0.7`. Its API key is read
-    from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
+    Settings may follow: `URL#MODEL?endpoint=completions&temperature=0.7`, `NAME?separator=\\n\\n`. `body={...}`, or
+    `top_k`, `min_p`, `reasoning_effort` and `chat_template_kwargs={...}` by themselves, go with each request; where the
+    model is loaded here they reach its chat template and its sampling. A server's API key is read from
+    STEPREWARD_API_KEY, or else OPENAI_API_KEY.
 
     Args:
         source: the name.
         concurrency: most requests under way at once to a server.
         raw: send prompts as bare text, without a chat template.
         dtype: of a model loaded here; its own choice where empty.
+        patience: seconds that a server which answered before is waited for, where its address does not say; None is
+            `Server`'s default, which rides out a restart.
 
     Raises:
         InputError: an address without a model, or a setting that does not fit.
@@ -50,35 +93,57 @@ def policy_at(source: str, *, concurrency: int = 16, raw: bool = False, dtype: s
         ModelError: the model cannot be loaded.
     """
     bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
-    if source.startswith(VLLM):
-        return VllmPolicy.load(source, **bare)
     if not source.startswith(("http://", "https://")):
-        local: Policy = optional("stepreward.policies.local").LocalPolicy.load(source, dtype=dtype or "auto", **bare)
-        return local
+        return _loaded(source, bare, dtype)
     url, _, model = source.partition("#")
     if not model:
         shown = without_secrets(f"{source}#").rstrip("#")
         raise InputError(f"{shown} names no model", remedy=f"pass {shown.rstrip('/')}#MODEL")
     model, _, query = model.partition("?")
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
-    settings = dict(_http_setting(name, value) for name, value in parse_qsl(query, keep_blank_values=True))
-    settings |= {**bare, "endpoint": "completions"} if raw else {}
+    given = _settings(query, "policy in a server", _HTTP_SETTINGS)
+    body = given.pop("body", {}) | {name: given.pop(name) for name in _BODY if name in given}
+    waits = {} if patience is None else {"patience": patience}
+    waits |= {name: given.pop(name) for name in _SERVER if name in given}
+    settings = given | ({**bare, "endpoint": "completions"} if raw else {})
     try:
-        return HttpPolicy(Server(url, model, key, concurrency=concurrency), **settings)
+        return HttpPolicy(Server(url, model, key, concurrency=concurrency, **waits), body=body, **settings)
     except ValueError as error:
         raise InputError(str(error), source=without_secrets(source)) from error
 
 
-def _http_setting(name: str, text: str) -> tuple[str, Any]:
-    """A setting of `HttpPolicy` in the type that it takes."""
-    if name not in _HTTP_SETTINGS:
-        raise UnknownNameError("setting of a policy in a server", name, _HTTP_SETTINGS)
-    kind = _HTTP_SETTINGS[name]
+def _loaded(source: str, bare: dict[str, Any], dtype: str) -> Policy:
+    """A policy whose model runs in this process."""
+    name, query = (source, "") if Path(source).exists() else source.partition("?")[::2]
+    engine = name.startswith(VLLM)
+    given = _settings(query, "policy on this machine", _VLLM_SETTINGS if engine else _LOCAL_SETTINGS)
+    body = given.pop("body", {}) | {name: given.pop(name) for name in _BODY if name in given}
+    settings = given | {name: body.pop(name) for name in ("top_k", "min_p") if name in body}
+    chat = body.pop("chat_template_kwargs", {}) | {
+        name: body.pop(name) for name in ("reasoning_effort",) if name in body
+    }
+    if body or ("min_p" in settings and not engine):
+        other = next(iter(body), "min_p")
+        raise InputError(f"{other} cannot be set for a model on this machine", source=name, remedy="take a server")
+    settings |= {**bare, **({"chat": chat} if chat else {})}
+    if engine:
+        return VllmPolicy.load(name, **settings)
+    local: Policy = optional("stepreward.policies.local").LocalPolicy.load(name, dtype=dtype or "auto", **settings)
+    return local
+
+
+def _settings(query: str, what: str, kinds: Kinds) -> dict[str, Any]:
+    """Settings in the types that a policy takes."""
+    return {name: _setting(name, text, what, kinds) for name, text in parse_qsl(query, keep_blank_values=True)}
+
+
+def _setting(name: str, text: str, what: str, kinds: Kinds) -> Any:
+    if name not in kinds:
+        raise UnknownNameError(f"setting of a {what}", name, kinds)
     try:
-        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        form = _HTTP_FORMS.get(name) or f"a {getattr(kind, '__name__', kind)}"
-        raise InputError(f"{name} must be {form}, got {text!r}") from None
-    if text not in _HTTP_CHOICES.get(name, (text,)):
-        raise InputError(f"{name} must be one of {', '.join(_HTTP_CHOICES[name])}, got {text!r}")
-    return name, value
+        value = kinds[name](text)
+    except (KeyError, ValueError, RecursionError):
+        raise InputError(f"{name} must be {_FORMS[kinds[name]]}, got {text!r}") from None
+    if text not in _CHOICES.get(name, (text,)):
+        raise InputError(f"{name} must be one of {', '.join(_CHOICES[name])}, got {text!r}")
+    return value

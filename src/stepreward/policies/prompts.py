@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepreward.core.errors import InputError
@@ -15,15 +15,19 @@ class PromptTokens:
     Args:
         tokenizer: a transformers tokenizer.
         template: text with `{prompt}` in it that replaces the chat template.
+        chat: what the chat template is told beside the messages, such as `enable_thinking` or `reasoning_effort`.
 
     Raises:
-        InputError: the template has no place for the prompt.
+        InputError: the template has no place for the prompt, or there is no chat template to be told anything.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+    def __init__(self, tokenizer: Any, template: str | None = None, chat: Mapping[str, Any] | None = None) -> None:
         if template is not None and "{prompt}" not in template:
             raise InputError(f"expected '{{prompt}}' in the template, got {template!r}")
-        self.tokenizer, self.template = tokenizer, template
+        if chat and (template is not None or not tokenizer.chat_template):
+            what = f"{', '.join(sorted(chat))} reach a chat template, and none is used here"
+            raise InputError(what, remedy="drop them, or take a model with a chat template")
+        self.tokenizer, self.template, self.chat = tokenizer, template, dict(chat or {})
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """The tokens that stand before a problem's first step.
@@ -33,7 +37,9 @@ class PromptTokens:
         """
         tokenizer = self.tokenizer
         if self.template is None and tokenizer.chat_template:
-            text = tokenizer.apply_chat_template(list(problem.messages), add_generation_prompt=True, tokenize=False)
+            text = tokenizer.apply_chat_template(
+                list(problem.messages), add_generation_prompt=True, tokenize=False, **self.chat
+            )
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
             text = (self.template or "{prompt}\n").replace("{prompt}", problem.text)

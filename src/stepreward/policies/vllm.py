@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +45,8 @@ class VllmPolicy:
         max_tokens: limit of one continuation where the question sets none.
         batch_size: continuations handed to the engine together.
         template: text with `{prompt}` in it that replaces the chat template.
+        min_p: share of the likeliest token's probability below which a token is not drawn.
+        chat: what the chat template is told beside the messages, such as `enable_thinking` or `reasoning_effort`.
         logprobs: keep the log-probabilities of tokens, which the engine gives before temperature unless told otherwise.
         label: readable part of the name.
 
@@ -68,17 +70,20 @@ class VllmPolicy:
         max_tokens: int = 1024,
         batch_size: int = 1024,
         template: str | None = None,
+        min_p: float = 0.0,
+        chat: Mapping[str, Any] | None = None,
         logprobs: bool = False,
         label: str = "model",
     ) -> None:
         self.engine, self._parameters = engine, parameters
-        self._prompts = PromptTokens(tokenizer, template)
+        self._prompts = PromptTokens(tokenizer, template, chat)
         self._pieces = Pieces(tokenizer, len(tokenizer), separator)
         self.separator, self.temperature, self.top_p, self.top_k = separator, temperature, top_p, top_k
-        self.max_tokens, self._batch_size, self.logprobs = max_tokens, batch_size, logprobs
+        self.max_tokens, self._batch_size, self.logprobs, self.min_p = max_tokens, batch_size, logprobs, min_p
         self._context = int(engine.model_config.max_model_len)
         self._ends = _end_tokens(engine, tokenizer)
-        settings = (separator, temperature, top_p, top_k, max_tokens, template, logprobs)
+        settings: tuple[Any, ...] = (separator, temperature, top_p, top_k, max_tokens, template, logprobs)
+        settings += ((min_p, sorted((chat or {}).items())),) if min_p or chat else ()
         self._name = f"{VLLM}{label} {settings!r}"
 
     @classmethod
@@ -157,6 +162,7 @@ class VllmPolicy:
             max_tokens=min(wanted, room),
             skip_special_tokens=False,
             **({"logprobs": 0} if self.logprobs else {}),
+            **({"min_p": self.min_p} if self.min_p else {}),
             **stop,
         )
 

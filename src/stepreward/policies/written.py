@@ -30,6 +30,8 @@ class Written:
     """Characters of the last event."""
     thinking: bool = False
     """Whether the last event with a text was a thought."""
+    thoughts: int = 0
+    """Deltas with thinking."""
     thought: int = 0
     """Tokens with log-probabilities that were thinking."""
     prompt: int = 0
@@ -58,6 +60,7 @@ class Written:
         delta = choice.get("delta") or {}
         thought = thought_of(delta)
         part = text_of(choice.get("text") if completions else delta.get("content"))
+        self.thoughts += bool(thought)
         self.pieces += bool(thought) + bool(part)
         self.text += part
         self.part = len(part)
