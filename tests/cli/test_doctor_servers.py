@@ -52,7 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("logprobs") and not able.tells:
             self._plain(400, {"error": {"message": "logprobs are not supported"}})
         else:
-            self._stream(f"{1 if able.repeats else able.asked}\n", told=bool(body.get("logprobs")))
+            drawn = "random" in json.dumps(body)
+            text = f"{body['seed'] if able.repeats else able.asked}\n" if drawn else "8\n" if started else "1\n"
+            self._stream(text, told=bool(body.get("logprobs")))
 
     def _stream(self, text: str, *, told: bool) -> None:
         choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
@@ -97,7 +99,7 @@ def looked_at(*flags: str) -> tuple[int, dict[str, dict[str, Any]]]:
 def test_a_server_that_can_everything(address: str) -> None:
     code, found = looked_at("--policy", address)
     assert code == 0
-    assert set(found) == {"models", "answers", "counts tokens", "seeds", "goes on", "logprobs"}
+    assert set(found) == {"models", "answers", "counts tokens", "seeds", "goes on", "length", "logprobs"}
     assert all(row["good"] for row in found.values()), found
     assert found["answers"]["says"].startswith("2 tokens in ")
 
@@ -109,7 +111,7 @@ def test_a_server_that_can_everything(address: str) -> None:
         ("counts", "counts tokens", "counted by pieces"),
         ("repeats", "seeds", "runs do not repeat"),
         ("goes_on", "goes on", "?prefill=plain"),
-        ("tells", "logprobs", "self-certainty"),
+        ("tells", "logprobs", "self-prm"),
     ],
 )
 def test_what_a_server_lacks_is_said_and_harms_nothing_else(

@@ -1,9 +1,13 @@
-"""A backend in OpenAI's shape that answers at once and fails on command; a process of its own where memory counts."""
+"""A backend in OpenAI's shape that answers at once and fails on command; a process of its own where memory counts.
+
+A model's name may be made of `BEHAVIOURS`, several joined by `+`: the server then behaves so with every request.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +26,58 @@ TOO_LONG = (
 """What vLLM, SGLang and llama.cpp say of a prompt that is too long, with status 400."""
 
 
+FULL = "First, 2 + 3 = 5.\nThen 5 * 2 = 10.\nAnswer: \\boxed{10}\n"
+COUNT = "".join(f"{i}\n" for i in range(1, 21))
+BEHAVIOURS = {
+    "good": "answers by its text, whatever the seed",
+    "count": "counts from 1 to 20",
+    "draw": "begins with the seed",
+    "plain": "begins a started answer anew",
+    "echo": "repeats a started answer before it goes on",
+    "trim": "writes the line break that a started answer ends with once more",
+    "nothink400": "refuses a started answer of a model that thinks",
+    "abort": "breaks off by finish_reason",
+    "nullreason": "gives no finish_reason",
+    "errnull": "has an error of null in each piece",
+    "parts": "gives content as a list",
+    "blank": "parts steps by blank lines",
+    "leadnl": "begins with line breaks",
+    "reasoncut": "spends all tokens on thinking",
+    "lpnull": "gives null for a log-probability",
+    "toolcut": "breaks a tool call off",
+    "half": "ends in half a character",
+    "context": "holds 16 tokens of an answer",
+    "comments": "answers every fourth seed by comments that never end",
+    "secret": "tells what it was sent in an error",
+}
+CONTEXT = 16
+
+
+def pieces(text: str) -> list[str]:
+    """A text in tokens."""
+    return re.findall(r"\S+[ \n]?|\s", text)
+
+
+def told(kinds: set[str], body: dict[str, Any]) -> tuple[list[str], str | None]:
+    """The tokens that a server of these behaviours answers with, and why it ends."""
+    last = body.get("messages", [{"role": "user"}])[-1]
+    started = last["content"] if last["role"] == "assistant" else ""
+    text = COUNT if "count" in kinds else FULL
+    text = f"{body.get('seed')}\n{text}" if "draw" in kinds and body["temperature"] and not started else text
+    text = text.replace("\n", "\n\n") if "blank" in kinds else "\n\n" + text if "leadnl" in kinds else text
+    if started and "plain" not in kinds:
+        text = text[len(started) :] if text.startswith(started) else "Answer: \\boxed{10}\n"
+        text = started + text if "echo" in kinds else "\n" + text if "trim" in kinds else text
+    made, reason = pieces(text + ("\ud83d" if "half" in kinds else "")), "stop"
+    if len(made) > body["max_tokens"]:
+        made, reason = made[: body["max_tokens"]], "length"
+    if "abort" in kinds:
+        made, reason = made[: len(made) // 2], "abort"
+    if "reasoncut" in kinds:
+        made, reason = [], "length"
+    return made, "tool_calls" if "toolcut" in kinds else None if "nullreason" in kinds else reason
+
+
 class Backend:
     """Three lines an answer, each with the prompt's mark; the next requests meet the faults that are listed."""
 
@@ -30,6 +86,8 @@ class Backend:
         self.bodies: list[dict[str, Any]] = []
         """Of requests with tools."""
         self.asked = 0
+        self.held = 0
+        """Streams of comments that were begun."""
         self.tasks: set[asyncio.Task[Any]] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,6 +105,9 @@ class Backend:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            _plain(writer, 200, {"data": [{"id": name} for name in BEHAVIOURS]})
+            return True
         length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
         body = json.loads(await reader.readexactly(length))
         self.asked += 1
@@ -62,8 +123,52 @@ class Backend:
             writer.write(b"HTTP/1.1 %s x\r\ncontent-length: %d\r\n\r\n%s" % (status, len(said), said))
             await writer.drain()
             return True
+        if (kinds := set(body["model"].split("+"))) <= set(BEHAVIOURS):
+            return await self._behave(writer, body, kinds, head)
         await self._stream(writer, body, fault)
         return not fault
+
+    async def _behave(self, writer: asyncio.StreamWriter, body: dict[str, Any], kinds: set[str], head: bytes) -> bool:
+        thinks = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
+        refused = ""
+        if "nothink400" in kinds and thinks and body["messages"][-1]["role"] == "assistant":
+            refused = "A started answer and thinking do not go together."
+        if "context" in kinds and body["max_tokens"] > CONTEXT:
+            refused = f"max_tokens={body['max_tokens']} cannot be greater than max_model_len={CONTEXT + 1}"
+        if "secret" in kinds:
+            refused = f"not allowed: {head.decode()}"
+        if refused:
+            _plain(writer, 400, {"error": {"message": refused}})
+            return True
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        if "comments" in kinds and body["seed"] % 4 == 0:
+            self.held += 1
+            while True:
+                _chunk(writer, b": keep-alive\n\n")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        made, reason = told(kinds, body)
+        more = {"error": None} if "errnull" in kinds else {}
+        for _ in range(5 * ("reasoncut" in kinds)):
+            _event(writer, {"choices": [{"delta": {"reasoning_content": "hm "}}]})
+        for token in made:
+            choice: dict[str, Any] = {"index": 0, "delta": {"content": token}, "text": token, "finish_reason": None}
+            if "parts" in kinds:
+                choice["delta"] = {"content": [{"type": "text", "text": token}]}
+            if body.get("logprobs"):
+                value = None if "lpnull" in kinds and token.startswith("Then") else -0.5
+                choice["logprobs"] = {"content": [{"token": token, "logprob": value}]}
+            _event(writer, {"choices": [choice], **more})
+            await writer.drain()
+        if "toolcut" in kinds:
+            call = {"index": 0, "id": "k", "function": {"name": "calc", "arguments": '{"expr": "2+'}}
+            _event(writer, {"choices": [{"delta": {"tool_calls": [call]}}]})
+        _event(writer, {"choices": [{"delta": {}, "text": "", "finish_reason": reason}], **more})
+        _event(writer, {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": len(made)}})
+        _chunk(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
 
     async def _stream(self, writer: asyncio.StreamWriter, body: dict[str, Any], fault: str) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -114,6 +219,13 @@ class Backend:
         _chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+
+def _plain(writer: asyncio.StreamWriter, status: int, body: dict[str, Any]) -> None:
+    said = json.dumps(body).encode()
+    writer.write(
+        b"HTTP/1.1 %d x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (status, len(said), said)
+    )
 
 
 def _event(writer: asyncio.StreamWriter, event: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ def policy_at(
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
     given = _settings(query, "policy in a server", _HTTP_SETTINGS)
     body = given.pop("body", {}) | {name: given.pop(name) for name in _BODY if name in given}
-    waits = {} if patience is None else {"patience": patience}
+    waits: dict[str, Any] = {} if patience is None else {"patience": patience}
     waits |= {name: given.pop(name) for name in _SERVER if name in given}
     settings = given | ({**bare, "endpoint": "completions"} if raw else {})
     try:
