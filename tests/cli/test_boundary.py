@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from stepreward.cli import app as application
-from stepreward.cli.app import main
+from stepreward.cli.app import app, main
 from stepreward.cli.terminal import plain_output, printable
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, ModelError
+from stepreward.score.weights import read_weights
+from tests.cli.running import invoke, refused
 
 ROW = '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}\n'
 
@@ -96,3 +101,41 @@ def test_a_hostile_configuration_is_one_line(tmp_path: Path, name: str, text: st
     assert done.stderr.count("\n") == 1
     assert "not foreseen" not in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_half_a_surrogate_pair_costs_its_row_alone(inside: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "1 + 1?", "completions": [f"1 + 1 = {text}"], "labels": [text == "2"]} for text in "23\ud83d"]
+    Path("half.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [rows[2], *rows[:2]]))
+    made = CliRunner().invoke(app, ["score", "--model", "model", "--data", "half.jsonl"])
+    first, *others = (json.loads(line) for line in made.stdout.splitlines())
+    assert "half a surrogate pair" in first["error"]
+    assert [len(line["scores"]) for line in others] == [1, 1]
+    done = json.loads(invoke("train --data half.jsonl --out half --epochs 1 --held-out 0 --json"))
+    assert done["trees"] == 2 or done["steps"] > 0
+    invoke("evaluate --data half.jsonl --model model --json")
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "zeros", "lying"])
+@pytest.mark.parametrize("name", ["model.safetensors", "head.safetensors"])
+def test_a_damaged_checkpoint_is_one_line(
+    inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+) -> None:
+    broken = inside / f"broken-{name}-{damage}"
+    shutil.copytree(inside / "model", broken)
+    file = next(path for path in broken.glob("*.safetensors") if (path.name == "model.safetensors") == (name[0] == "m"))
+    content = file.read_bytes()
+    file.write_bytes({
+        "half": content[: len(content) // 2], "empty": b"", "zeros": bytes(len(content)),
+        "lying": b"\xff" * 8 + content[8:],
+    }[damage])  # fmt: skip
+    said = refused(f"score --model {broken.name} --data rows.jsonl", capsys, monkeypatch)
+    assert "cannot load" in said
+    assert "not foreseen" not in said
+
+
+def test_an_adapter_on_itself_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "."}')
+    with pytest.raises(ModelError, match="an adapter whose base is itself"):
+        read_weights(tmp_path)

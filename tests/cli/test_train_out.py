@@ -41,6 +41,16 @@ def test_a_finished_checkpoint_is_kept_unless_told(
     assert (rows / "model/model.safetensors").read_bytes() != weights
 
 
+def test_a_finished_training_is_told_and_not_run_again(rows: Path) -> None:
+    first = json.loads(invoke(LINE))
+    weights = (rows / "model/model.safetensors").stat().st_mtime_ns
+    assert json.loads(invoke(LINE)) == first
+    assert invoke(LINE.removesuffix(" --json")) == (
+        "model: this training has finished already; pass --overwrite to train anew\n"
+    )
+    assert (rows / "model/model.safetensors").stat().st_mtime_ns == weights
+
+
 def test_a_model_of_others_is_kept_too(
     rows: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from stepreward import formats
 from stepreward.core.errors import InputError
-from stepreward.formats import archives
+from stepreward.formats import archives, limits
 from stepreward.formats.messages import outcome_of, read_message, turns_of
 from stepreward.formats.registry import by_name
 
@@ -201,7 +201,8 @@ def test_an_archive_is_read_sample_by_sample_and_a_bad_one_costs_no_other(
     assert reading.format.name == "inspect"
     assert len(list(reading)) == 2
     assert [error.row for error in reading.bad] == [2, 3]
-    monkeypatch.setattr(archives, "LARGEST_MEMBER", 4000)
+    monkeypatch.setattr(archives, "LARGEST_ROW", 4000)
+    monkeypatch.setattr(limits, "LARGEST_ROW", 4000)
     assert len(list(reading)) == 1
     assert "larger than" in reading.bad[-1].problem
 

@@ -16,13 +16,16 @@ from tests.forked import started
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
+from stepreward.core.json_file import held
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
+from stepreward.train.checkpoints import last_complete
 from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import TrainResult, TrainSettings, train
 
 SETTINGS = TrainSettings(epochs=12, learning_rate=3e-3, batch_tokens=512, row_tokens=256)
+QUICK = replace(SETTINGS, epochs=2, evaluations=2)
 LONG = TrainSettings(
     epochs=40, learning_rate=1e-3, batch_tokens=512, row_tokens=256, evaluations=10, patience=9, metric="loss"
 )
@@ -73,6 +76,14 @@ def test_a_training_killed_in_the_middle_ends_with_the_same_weights(tmp_path: Pa
     kept = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("killed", "whole")]
     # The best checkpoint is the last, so that the weights compared were made after the kill.
     assert min(kept[0]["history"], key=lambda row: row.get("eval_loss", 9))["step"] == kept[0]["steps"]
+    # The history is whole: that of the killed training has all steps and the mean loss of all of them.
+    killed_rows, whole_rows = (
+        [{k: v for k, v in row.items() if k != "train_runtime"} for row in one["history"]] for one in kept
+    )
+    assert [row["step"] for row in killed_rows] == [row["step"] for row in whole_rows]
+    assert [row.get("train_loss", row.get("loss", 0)) for row in killed_rows] == pytest.approx(
+        [row.get("train_loss", row.get("loss", 0)) for row in whole_rows], rel=1e-3
+    )
     assert kept[0]["metrics"] == pytest.approx(kept[1]["metrics"], rel=1e-4)
     first, second = (StepRewardModel.from_pretrained(tmp_path / name).state_dict() for name in ("killed", "whole"))
     for name, weights in first.items():
@@ -145,6 +156,30 @@ def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path: Path, monkeypat
     weights = [StepRewardModel.from_pretrained(one.folder).state_dict() for one in (first, second)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("damage", ["half", "empty", "zeros", "gone"])
+def test_a_damaged_file_costs_that_checkpoint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
+    work = interrupted(tmp_path / "model", monkeypatch, QUICK)
+    older, newest = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    content = (newest / name).read_bytes()
+    kept = {"half": content[: len(content) // 2], "empty": b"", "zeros": bytes(len(content))}
+    (newest / name).unlink()
+    if damage in kept:
+        (newest / name).write_bytes(kept[damage])
+    # The held-out loss falls: the newest is the best, and the older one knows nothing of it.
+    assert last_complete(work) == str(older)
+    assert f"{newest} is not whole ({name} cannot be read)" in caplog.text
+    assert learned(tmp_path / "model", QUICK).steps == int(newest.name[11:])
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(StoreError, match="in use by another process: wait for its end"):
+        learned(tmp_path, QUICK)
+    assert learned(tmp_path, QUICK).steps > 0
 
 
 def test_unfinished_work_of_another_training_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

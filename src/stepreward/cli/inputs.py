@@ -20,6 +20,7 @@ from stepreward.formats.files import read_rows
 from stepreward.formats.registry import Evidence, by_name, detect, evidence, formats, read
 from stepreward.label.run import load_labels
 from stepreward.pipeline.world import read_problems
+from stepreward.score.texts import valid
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
 
@@ -97,19 +98,30 @@ def read_solutions(
     chosen = by_name(form) if form else detect(path)
     reading = read(path, chosen.name, strict=strict, **format_options(chosen, chosen.read, given))
     found = False
+    broken: list[InputError] = []
     for item in reading:
+        try:
+            for text in (item.trajectory.problem.text, item.trajectory.text):
+                valid(text)
+        except InputError as error:
+            located = InputError(error.problem, source=path, row=reading.number, remedy=error.remedy)
+            if strict:
+                raise located from error
+            broken.append(located)
+            continue
         found = True
         yield item
     if not found:
         what, row = "no row is here", None
-        if reading.bad:
-            first, more = reading.bad[0], reading.left_out - 1
+        if bad := [*reading.bad, *broken]:
+            first, more = bad[0], reading.left_out + len(broken) - 1
             what, row = f"{first.problem}" + (f", and {more:,} more rows cannot be read" if more else ""), first.row
         raise InputError(what, source=path, row=row, remedy="repair the rows, or name another format")
-    for error in reading.bad[:_TOLD]:
-        print(f"stepreward: left out: {error}", file=sys.stderr)
-    if reading.left_out > _TOLD:
-        print(f"stepreward: left out: {reading.left_out - _TOLD:,} more rows", file=sys.stderr)
+    told = [*reading.bad[:_TOLD], *broken][:_TOLD]
+    for one in told:
+        print(f"stepreward: left out: {one}", file=sys.stderr)
+    if more := reading.left_out + len(broken) - len(told):
+        print(f"stepreward: left out: {more:,} more rows", file=sys.stderr)
 
 
 def no_options(given: Sequence[str]) -> None:

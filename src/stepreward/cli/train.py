@@ -24,7 +24,7 @@ from stepreward.train.checkpoints import UNFINISHED
 from stepreward.train.data import labelled_trees
 from stepreward.train.evaluation import HIGHER_IS_BETTER
 from stepreward.train.scratch import SCRATCH, starting_model
-from stepreward.train.trainer import TrainSettings
+from stepreward.train.trainer import RESULT_FILE, TrainSettings, finished
 from stepreward.train.trainer import train as train_model
 
 _DEFAULT = TrainSettings()
@@ -69,8 +69,9 @@ def train(
 
     Example: stepreward train --data labels/labels.parquet --out model
     """
-    if not overwrite:
-        _keep_finished(out)
+    ended = not overwrite and _is_finished(out)
+    if ended and not (out / RESULT_FILE).is_file():
+        raise _kept(out)
     (own,) = read_settings(settings or [], loss[objective])
     try:
         chosen = TrainSettings(
@@ -95,8 +96,11 @@ def train(
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
     record = EncoderRecord(clean=("chomp",), max_length=max_length, surprise=surprise)
     model = starting_model(name, trees, record=record, seed=seed)
+    again = finished(trees, model, out, chosen, labelled_trees(kept) if kept else ()) if ended else None
+    if ended and again is None:
+        raise _kept(out)
     with StageProgress(quiet=json_output) as progress:
-        result = train_model(
+        result = again or train_model(
             trees,
             model,
             out,
@@ -108,15 +112,22 @@ def train(
     if json_output:
         typer.echo(json.dumps(outcome))
         return
+    if again is not None:
+        typer.echo(f"{out}: this training has finished already; pass --overwrite to train anew")
+        return
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items()) or "nothing held out"
     typer.echo(f"{out}: {result.steps} steps on {len(trees)} trees in {result.seconds:.0f} s; held out: {numbers}")
 
 
-def _keep_finished(out: Path) -> None:
-    """Refuses a folder with a finished checkpoint; an unfinished training in it says itself whether it is this one."""
-    if any((out / name).is_file() for name in (RECORD_FILE, "config.json")) and not (out / UNFINISHED).is_dir():
-        remedy = "choose another --out, or pass --overwrite to replace it"
-        raise InputError("holds a finished checkpoint", source=out, remedy=remedy)
+def _is_finished(out: Path) -> bool:
+    """Whether a folder holds a finished checkpoint; an unfinished training in it says itself whether it is this one."""
+    return any((out / name).is_file() for name in (RECORD_FILE, "config.json")) and not (out / UNFINISHED).is_dir()
+
+
+def _kept(out: Path) -> InputError:
+    """Refuses to replace a finished checkpoint of another training."""
+    remedy = "choose another --out, or pass --overwrite to replace it"
+    return InputError("holds a finished checkpoint", source=out, remedy=remedy)
 
 
 def _split(labels: Iterable[Labels], share: float, seed: int) -> tuple[list[Labels], list[Labels]]:

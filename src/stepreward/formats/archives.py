@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
+from stepreward.formats.limits import LARGEST_ROW, too_large
 
-LARGEST_MEMBER = 1 << 28
-"""Bytes of a member once unpacked; a larger one is a bomb, or no log of one sample."""
 _HEADERS = ("header.json", "_journal/start.json")
 """Where the run is described: the second alone is there if it never ended."""
 _SAMPLES = "samples/"
@@ -52,13 +51,14 @@ def _member(
     """A member's object, or what is wrong with it; what the archive says of its size is not believed."""
     try:
         with archive.open(info) as file:
-            text = file.read(LARGEST_MEMBER + 1)
-        value = json.loads(text) if len(text) <= LARGEST_MEMBER else None
+            text = file.read(LARGEST_ROW + 1)
+        large = too_large(text)
+        value = None if large else json.loads(text)
     except (*_UNREADABLE, ValueError, RecursionError) as error:
         what = f"{info.filename} cannot be read: {error}"
         return InputError(what, source=path, row=number, remedy=_EXPORT)
-    if len(text) > LARGEST_MEMBER:
-        what = f"{info.filename} is larger than {LARGEST_MEMBER >> 20} MiB"
+    if large:
+        what = f"{info.filename} is not read: {large}"
         return InputError(what, source=path, row=number, remedy="drop the sample")
     if not isinstance(value, Mapping):
         return InputError(f"{info.filename} is no object", source=path, row=number, remedy=_EXPORT)

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 from stepreward.core.errors import InputError, StoreError
 from stepreward.formats.archives import archived
+from stepreward.formats.arrow_rows import FAULTS, rows_of, unreadable
+from stepreward.formats.limits import LARGEST_ROW, too_large
 from stepreward.formats.saved import saved_rows
 
 Numbered = tuple[int, Mapping[str, Any] | InputError]
@@ -91,9 +93,9 @@ def read_rows(path: str | Path) -> Iterator[Numbered]:
 
 def _json(path: Path) -> Iterator[Numbered]:
     with open_bytes(path) as file:
-        start = file.readline().removeprefix(_BOM)
+        start = file.readline(LARGEST_ROW).removeprefix(_BOM)
         while start and not start.strip():
-            start = file.readline()
+            start = file.readline(LARGEST_ROW)
         is_list = start.lstrip().startswith(b"[") and not (_is_json(start) and file.readline().lstrip()[:1] == b"[")
     held = _HELD.match(start[:_HEAD].decode("utf-8", "replace"))
     if held or is_list or (start.lstrip().startswith(b"{") and not _is_json(start)):
@@ -106,13 +108,24 @@ def _json(path: Path) -> Iterator[Numbered]:
         else:
             return
     with open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file), start=1):
             text = line.removeprefix(_BOM) if number == 1 else line
             if text.strip():
                 yield number, _row(path, number, text)
 
 
+def _lines(file: Bytes) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long its beginning, which `_row` refuses."""
+    while line := file.readline(LARGEST_ROW + 1):
+        yield line
+        if len(line) > LARGEST_ROW:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(16 * _BLOCK)
+
+
 def _is_json(line: bytes) -> bool:
+    if too_large(line):
+        return True  # Whatever it is, its row is refused.
     try:
         json.loads(line)
     except (ValueError, RecursionError):
@@ -121,6 +134,8 @@ def _is_json(line: bytes) -> bool:
 
 
 def _row(path: Path, number: int, line: bytes) -> Mapping[str, Any] | InputError:
+    if large := too_large(line):
+        return InputError(f"not read: {large}", source=path, row=number, remedy="drop the line")
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -226,7 +241,9 @@ def _next(blocks: _Blocks, path: Path, number: int) -> Mapping[str, Any] | Input
         try:
             value, end = _DECODER.raw_decode(blocks.text, blocks.at)
         except (ValueError, RecursionError) as error:
-            if not _is_cut(error, len(blocks.text)) or not blocks.more():
+            large = too_large(blocks.text)
+            if large or not _is_cut(error, len(blocks.text)) or not blocks.more():
+                error = ValueError(f"not read: {large}") if large else error
                 what = f"{_BROKEN}: {error} in value {number}; the rest of the file is left out"
                 return InputError(what, source=path, row=number, remedy="repair it, or write JSON lines")
             continue
@@ -239,16 +256,22 @@ def _next(blocks: _Blocks, path: Path, number: int) -> Mapping[str, Any] | Input
 
 def _parquet(path: Path) -> Iterator[Numbered]:
     try:
-        file = pq.ParquetFile(path, buffer_size=_BLOCK)
+        file = pq.ParquetFile(path, buffer_size=_BLOCK, page_checksum_verification=True)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"not a readable Parquet file: {error}", source=path, remedy="check the path") from error
     number = 0
     # Group by group: one reader over all of them keeps more of the file the further it goes.
     for group in range(file.num_row_groups):
-        for batch in file.iter_batches(batch_size=256, row_groups=[group]):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        end = number + file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(batch_size=256, row_groups=[group]):
+                for row in rows_of(batch):
+                    number += 1
+                    yield number, unreadable(row, path, number) if isinstance(row, str) else row
+        except FAULTS as error:
+            what = f"rows {number + 1} to {end} cannot be read: {' '.join(str(error).split())}"
+            yield number + 1, InputError(what, source=path, row=number + 1, remedy="write the file again")
+            number = end
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:

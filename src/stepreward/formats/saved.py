@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from stepreward.core.errors import InputError
+from stepreward.formats.arrow_rows import FAULTS, rows_of, unreadable
 
 INFO, STATE, SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
 _AT_ONCE = 256
@@ -20,7 +21,7 @@ def is_saved(folder: Path) -> bool:
     return (folder / STATE).is_file() or ((folder / INFO).is_file() and any(folder.glob("*.arrow")))
 
 
-def saved_rows(folder: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def saved_rows(folder: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputError]]:
     """The rows, numbered from 1, batch by batch; columns that Arrow holds as a type of another library stay as stored.
 
     Raises:
@@ -36,22 +37,34 @@ def saved_rows(folder: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     number = 0
     for path in _files(folder):
         try:
-            with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+            # Not mapped into memory: where a file lies about its length, reading beyond its end would end the process.
+            with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as reader:
                 for batch in reader:
+                    batch.validate()
                     for at in range(0, batch.num_rows, _AT_ONCE):
-                        for row in batch.slice(at, _AT_ONCE).to_pylist():
+                        for row in rows_of(batch.slice(at, _AT_ONCE)):
                             number += 1
-                            yield number, row
-        except (OSError, pa.ArrowInvalid) as error:
+                            yield number, unreadable(row, path, number) if isinstance(row, str) else row
+        except (*FAULTS, MemoryError) as error:
             raise InputError(f"not a readable Arrow stream: {error}", source=path, remedy="save it again") from error
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the folder itself: a description may not name files elsewhere."""
+    if Path(name).name != name or name in ("", ".", ".."):
+        what = f"{STATE} names a file outside the folder, {name!r}"
+        raise InputError(what, source=folder, remedy="save it again with save_to_disk")
+    return folder / name
 
 
 def _files(folder: Path) -> list[Path]:
     """The Arrow files in the order in which the data set has them."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8")) if (folder / STATE).is_file() else {}
-        listed = [folder / one["filename"] for one in state.get("_data_files", [])]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        listed = [_inside(folder, one["filename"]) for one in state.get("_data_files", [])]
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{STATE} cannot be read: {error}", source=folder, remedy="save it again") from error
     if state.get("_indices_data_files"):
         raise InputError("keeps rows in an order of its own", source=folder, remedy="flatten_indices() before saving")

@@ -58,14 +58,16 @@ def read(row: Row, number: int) -> Iterator[Annotated]:
     ends, infos = need(row, "ys", list), need(row, "infos", list)
     if not ends or len(ends) != len(infos):
         raise InputError(f"{len(ends)} solutions in 'ys' have {len(infos)} 'infos'", remedy="drop the row")
+    lengths = {len(valued) for valued in values}
     problem = Problem(f"tot-{row.get('idx', number)}", puzzle)
     for text, info in zip(ends, infos, strict=True):
         right = info.get("r") if isinstance(info, Mapping) else None
         if not isinstance(text, str) or not text or not isinstance(right, int | float) or not 0 <= right <= 1:
             raise InputError(f"a solution needs a text and 'r' in [0, 1], got {shown(text)}, {shown(info)}")
         lines = text.splitlines(keepends=True)
-        prefixes = ["".join(lines[: i + 1]) for i in range(len(lines))]
-        scores = np.array([values.get(prefix, np.nan) for prefix in prefixes])
+        ends_at = np.cumsum([len(line) for line in lines]).tolist()
+        # A prefix is cut out only where some valued text has its length: cutting out all takes quadratic time.
+        scores = np.array([values.get(text[:end], np.nan) if end in lengths else np.nan for end in ends_at])
         yield annotated(
             problem, tuple(Step(line) for line in lines), np.full(len(lines), np.nan), "tot grader",
             outcome=float(right), scores={VALUE: scores},

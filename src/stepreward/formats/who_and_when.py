@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -15,7 +14,6 @@ from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, rest_of, shown, text_or_none
 
 Before = Literal["mask", "right"]
-_ASIDE = re.compile(r"\s*\(.*\)\s*$")
 _OTHERS = frozenset({"human", "Computer_terminal", "ComputerTerminal"})
 """Speakers that are no agents: they give the task or run what an agent wrote."""
 
@@ -25,12 +23,18 @@ def matches(row: Row) -> bool:
     return {"history", "mistake_step", "mistake_agent"} <= row.keys()
 
 
+def _without_aside(role: str) -> str:
+    """A role without what stands in brackets at its end."""
+    name = role.rstrip()
+    return name[: name.index("(")].rstrip() if name.endswith(")") and "(" in name else role
+
+
 def _step(turn: object, place: int) -> Step:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
         raise InputError(f"turn {place} of 'history' needs a 'content', got {shown(turn)}", remedy="drop the row")
     # "Orchestrator (-> WebSurfer)" and "Orchestrator (thought)" are one agent.
     role = str(turn.get("role", ""))
-    agent = str(turn.get("name") or _ASIDE.sub("", role))
+    agent = str(turn.get("name") or _without_aside(role))
     kind: Literal["action", "observation"] = "observation" if agent in _OTHERS else "action"
     meta: dict[str, Any] = {"role": role, **({"name": turn["name"]} if turn.get("name") else {})}
     return Step(turn["content"] + "\n", kind=kind, role="user" if kind == "observation" else "assistant",

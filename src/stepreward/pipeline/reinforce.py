@@ -20,7 +20,7 @@ from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.flows import Propose
-from stepreward.core.json_file import claim, write_json
+from stepreward.core.json_file import claim, held, write_json
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise
@@ -49,6 +49,12 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
     for name in settings.credits:
         if "rewards" in credit_family[name].data and not settings.model:
             raise InputError(f"credit {name!r} reads step rewards", remedy="pass --model; `stepreward run` trains one")
+    with held(out):
+        return _reinforced(out, settings, on_progress)
+
+
+def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress | None) -> dict[str, Any]:
+    """Trains what is not there yet, in a folder that is held."""
     _claim(out, settings)
     scorer = DiscriminativeScorer.load(settings.model) if settings.model else None
     plan = [(name, seed) for seed in range(settings.seeds) for name in settings.credits]

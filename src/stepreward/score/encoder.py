@@ -17,7 +17,7 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
 from stepreward.score.record import RECORD_FILE, EncoderRecord
-from stepreward.score.texts import RecipeText
+from stepreward.score.texts import RecipeText, valid
 
 __all__ = ["RECORD_FILE", "EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
 
@@ -82,7 +82,7 @@ class StepEncoder:
         """Token ids of a text, with the tokenizer's own special tokens around it if `special`."""
         if not text and not special:
             return []
-        return [int(i) for i in self.tokenizer(text, add_special_tokens=special)["input_ids"]]
+        return [int(i) for i in self.tokenizer(valid(text), add_special_tokens=special)["input_ids"]]
 
     def _padding(self) -> str:
         if self.record.tokenise == "segment" and self.tokenizer.pad_token is None:

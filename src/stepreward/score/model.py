@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
@@ -62,7 +63,7 @@ class StepRewardModel(nn.Module):
         try:
             backbone = AutoModel.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError, RecursionError, KeyError, TypeError) as error:
             raise ModelError(f"cannot load a backbone from {name}: {error}") from error
         return cls(backbone, tokenizer, record, seed=seed)
 
@@ -176,7 +177,7 @@ class StepRewardModel(nn.Module):
             )
         try:
             model.head = build_head(load_file(folder / HEAD_FILE), record)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(f"cannot load the step head {folder / HEAD_FILE}: {error}") from error
         return model.eval()
 

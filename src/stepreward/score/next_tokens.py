@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stepreward.core.errors import ModelError
 from stepreward.core.flows import Propose
 from stepreward.core.servers import Patience, Server
+from stepreward.score.texts import valid
 
 Floats = NDArray[np.float64]
 _BY_ID = "token_id:"
@@ -172,4 +173,4 @@ def chat_ids(tokenizer: Any, question: Propose) -> list[int]:
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
     """Tokens of a text without special ones."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    return list(tokenizer(valid(text), add_special_tokens=False)["input_ids"]) if text else []

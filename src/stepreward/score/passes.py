@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.score.encoder import EncodedTree, StepEncoder
+from stepreward.score.texts import valid
 
 _OPEN = "{eos}"
 
@@ -65,7 +66,9 @@ class PassEncoder:
         for n, step in enumerate(steps, 1):
             text += (self.record.between if n > 1 else "") + self.text.body(step, n) + self.record.separator
             ends.append(len(text))
-        made = self.encoder.tokenizer(text, add_special_tokens=self.record.special_tokens, return_offsets_mapping=True)
+        made = self.encoder.tokenizer(
+            valid(text), add_special_tokens=self.record.special_tokens, return_offsets_mapping=True
+        )
         ids, spans = np.asarray(made["input_ids"], np.int64), np.asarray(made["offset_mapping"], np.int64)
         wanted = np.ones(len(ids), bool) if self.tag is None else ids == self.tag
         # Some tokenizers report a token of white space as the empty span at its end: only ends can be trusted.

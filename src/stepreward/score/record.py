@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepreward.core.errors import ModelError
+from stepreward.core.json_file import write_json
 
 RECORD_FILE = "stepreward.json"
 _VERSION = 2
@@ -198,7 +199,7 @@ class EncoderRecord:
     def save(self, folder: Path, *, probe: list[int]) -> None:
         """Writes the record beside the model's files, with the token ids of a probe text."""
         row = {"version": _VERSION, "probe": probe, **asdict(self)}
-        (folder / RECORD_FILE).write_text(json.dumps(row, indent=1), encoding="utf-8")
+        write_json(folder / RECORD_FILE, row)
 
     @classmethod
     def load(cls, folder: Path) -> tuple[EncoderRecord, list[int]]:
@@ -213,7 +214,7 @@ class EncoderRecord:
         try:
             row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             version, probe = row.pop("version"), row.pop("probe")
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(f"{path} is not a record of version {_VERSION} or older: {error}") from error
         unknown = sorted(set(row) - {f.name for f in fields(cls)})
         if unknown or version not in range(1, _VERSION + 1):

@@ -6,13 +6,27 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.score.record import EncoderRecord
 
 _MARK = "\u2045step\u2046"
 """Stands for a content while a chat template is rendered; no template changes it."""
 _NUMBER = re.compile(r"^\s*Step \d+:")
+
+
+def valid(text: str) -> str:
+    """The text, if tokenizers can read it: half a surrogate pair, such as a cut emoji leaves, has no UTF-8.
+
+    Raises:
+        InputError: they cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = f"character {error.start} of {text[:40]!r} is half a surrogate pair, which is no text"
+        raise InputError(what, remedy="repair or drop the row") from error
+    return text
 
 
 class RecipeText:

@@ -65,19 +65,25 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         made = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not readable JSON: {error}") from error
     return made if isinstance(made, dict) else {}
 
 
-def read_weights(folder: Path) -> State:
+def read_weights(folder: Path, above: tuple[Path, ...] = ()) -> State:
     """All tensors of a folder, by name without wrappers' prefixes; an adapter is merged into its base.
+
+    Args:
+        folder: the folder.
+        above: folders of the adapters on top of it.
 
     Raises:
         ModelError: there are none that can be read safely.
     """
     if (folder / "adapter_config.json").is_file():
-        return _merged(folder)
+        if folder.resolve() in above:
+            raise ModelError(f"{folder} holds an adapter whose base is itself: name the model that it was trained on")
+        return _merged(folder, (*above, folder.resolve()))
     state = {key.removeprefix("pretrained_model."): value for key, value in _files(folder).items()}
     if (folder / _HEAD_FILE).is_file():
         state |= {f"reward_head.{key}": value for key, value in _file(folder / _HEAD_FILE).items()}
@@ -120,7 +126,7 @@ def _file(path: Path) -> State:
         ) from error
 
 
-def _merged(folder: Path) -> State:
+def _merged(folder: Path, above: tuple[Path, ...]) -> State:
     """A base with a low-rank adapter: W + (alpha / r) B A, and modules that the adapter replaces."""
     config = read_json(folder / "adapter_config.json")
     special = [name for name in ("use_dora", "fan_in_fan_out") if config.get(name)]
@@ -129,7 +135,7 @@ def _merged(folder: Path) -> State:
     base = config.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{folder}/adapter_config.json names no base_model_name_or_path: merge the adapter")
-    state = read_weights(find(folder / base if (folder / base).is_dir() else base))
+    state = read_weights(find(folder / base if (folder / base).is_dir() else base), above)
     adapter = _file(folder / "adapter_model.safetensors")
     low = {key for key in adapter if ".lora_" in key}
     for key in sorted(set(adapter) - low):

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from stepreward.core.errors import InputError
 from stepreward.core.json_file import claim
 
+_log = logging.getLogger(__name__)
 UNFINISHED = "unfinished"
 _IDENTITY = "identity.json"
 _STATE = "trainer_state.json"
+WEIGHTS = "model.safetensors"
+_STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
@@ -38,18 +46,44 @@ def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
 
 
 def last_complete(work: Path) -> str | None:
-    """The newest checkpoint that was written to its end, None if there is none; half-written ones are deleted.
+    """The newest checkpoint that is whole, as its best one is, None if there is none; others are deleted and told of.
 
-    The trainer writes its state file last, so a checkpoint with a readable state is whole.
+    The trainer writes its state file last, but a loss of power may leave any file of it half written.
     """
     for folder in sorted(work.glob("checkpoint-*"), key=_step, reverse=True):
-        try:
-            json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        return str(folder)
+        fault = _fault(folder)
+        if not fault:
+            return str(folder)
+        _log.warning("%s is not whole (%s); training goes on from an older one, or anew", folder, fault)
+        shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def _fault(folder: Path) -> str:
+    """What is wrong with a checkpoint; "" if nothing is."""
+    try:
+        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        best = state.get("best_model_checkpoint")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return f"{_STATE} cannot be read"
+    wrong = next((name for name in (WEIGHTS, *_STATES) if not _is_whole(folder / name)), "")
+    if wrong:
+        return f"{wrong} cannot be read"
+    if best and not _is_whole(folder.parent / Path(best).name / WEIGHTS):
+        return f"the best checkpoint before it, {Path(best).name}, cannot be read"
+    return ""
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of tensors, a safetensors file or one of PyTorch's zip archives, is there to its end."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return bool(file.keys())
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, SafetensorError, zipfile.BadZipFile, zlib.error, EOFError, ValueError):
+        return False
 
 
 def _step(folder: Path) -> int:

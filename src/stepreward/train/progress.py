@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from stepreward.core.errors import ModelError
 
@@ -66,6 +67,35 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             minutes, seconds = divmod(round((everything - done) / speed), 60)
             line += f", {minutes}:{seconds:02d} left"
         self.report(state.global_step, state.max_steps, line)
+
+
+class Clock(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Counts the seconds of a training over all its resumes, and has the loss logged where a checkpoint is written.
+
+    Without that log a checkpoint would lose the losses since the last one.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, the time between a kill and its resume left out."""
+        return self.before + time.perf_counter() - self.started
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"args": {}, "attributes": {"before": self.seconds}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Asks for a log before a checkpoint, and at the end."""
+        if control.should_save or state.global_step >= state.max_steps:
+            control.should_log = True
 
 
 class SaveInTime(TrainerCallback):  # type: ignore[misc]

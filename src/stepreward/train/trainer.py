@@ -7,26 +7,32 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
+from stepreward.core.json_file import held, to_disk, write_json
 from stepreward.core.keys import Key
 from stepreward.score.model import StepRewardModel
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import LabelledTree, TrainingBatch, TrainingSet, fingerprint, make_batches
 from stepreward.train.evaluation import HIGHER_IS_BETTER, Objective, evaluate_batches, step_logits
-from stepreward.train.progress import OnProgress, Progress, SaveInTime, StopIfDiverged
+from stepreward.train.progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
 RESULT_FILE = "training.json"
+_WRITERS = ("PytorchStreamWriter", "inline_container")
+"""In what PyTorch says of a file that it cannot write."""
 
 
 @dataclass(frozen=True)
@@ -179,10 +185,20 @@ def train(
         StoreError: the folder cannot be written.
         UnknownNameError: no such objective, or hyper-parameter of it.
     """
-    settings, out, start = settings or TrainSettings(), Path(out), time.perf_counter()
+    settings, out = settings or TrainSettings(), Path(out)
     objective = settings.loss()
     data = _training_set(trees, model, settings)
-    work = open_work(out, _identity(trees, held_out, model, settings))
+    identity = _identity(trees, held_out, model, settings)
+    with held(out):
+        return _trained(data, model, open_work(out, identity), settings, objective, held_out, on_progress, identity)
+
+
+def _trained(
+    data: TrainingSet, model: StepRewardModel, work: Path, settings: TrainSettings, objective: Objective,
+    held_out: Sequence[LabelledTree], on_progress: OnProgress | None, identity: Mapping[str, Any],
+) -> TrainResult:  # fmt: skip
+    """Trains in a folder of unfinished work, keeps what came out, and removes it."""
+    start, clock = time.perf_counter(), Clock()
     batches = make_batches(held_out, model.encoder, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens)
     trainer = StepTrainer(
         objective=objective,
@@ -192,18 +208,18 @@ def train(
         train_dataset=data,
         eval_dataset=batches,
         data_collator=_only,
-        callbacks=_callbacks(settings, data, on_progress, bool(batches)),
+        callbacks=[*_callbacks(settings, data, on_progress, bool(batches)), clock],
     )
     _run(trainer, work)
     result = TrainResult(
-        out,
-        [_numbers(row, settings.epochs) for row in trainer.state.log_history],
+        work.parent,
+        _history(trainer, settings, clock.seconds),
         _measured(evaluate_batches(model, batches, objective)) if batches else {},
         data.tokens,
         time.perf_counter() - start,
         trainer.state.global_step,
     )
-    _keep(result, model, settings)
+    _keep(result, model, settings, identity)
     shutil.rmtree(work)
     return result
 
@@ -248,40 +264,78 @@ def _not_mtime(record: logging.LogRecord) -> bool:
     return "mtime may not be reliable" not in record.getMessage()
 
 
-def _run(trainer: StepTrainer, work: Path) -> None:
-    """Trains from the last checkpoint, if there is one.
+@contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    """Tells a file that cannot be written as one error: PyTorch and safetensors have each their own."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        foreign = isinstance(error, OSError | SafetensorError) or any(name in str(error) for name in _WRITERS)
+        if isinstance(error, ModelError) or not foreign:
+            raise
+        said = " ".join(str(error).split())
+        raise StoreError(f"cannot write {folder}: {said}; free some space and run again to resume") from error
 
-    PyTorch reports a full disk as a RuntimeError of its file writer.
-    """
+
+def _run(trainer: StepTrainer, work: Path) -> None:
+    """Trains from the last checkpoint, if there is one."""
     logger = logging.getLogger("transformers.trainer_utils")
     logger.addFilter(_not_mtime)
     try:
-        trainer.train(resume_from_checkpoint=last_complete(work))
-    except OSError as error:
-        raise StoreError(f"cannot write {work}: {error}; free some space and run again to resume") from error
-    except RuntimeError as error:
-        if isinstance(error, ModelError) or "PytorchStreamWriter" not in str(error):
-            raise
-        raise StoreError(f"cannot write {work}: {error}; free some space and run again to resume") from error
+        with _full_disk(work):
+            trainer.train(resume_from_checkpoint=last_complete(work))
     finally:
         logger.removeFilter(_not_mtime)
 
 
-def _keep(result: TrainResult, model: StepRewardModel, settings: TrainSettings) -> None:
+def _history(trainer: StepTrainer, settings: TrainSettings, seconds: float) -> list[dict[str, float]]:
+    """The numbers by step, those before a resume included; the last row sums up all of the training.
+
+    The inner trainer's own last row knows the part after the resume alone.
+    """
+    rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    steps = np.diff([0, *(step for step, _ in losses)])
+    told = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": seconds}
+    if losses:
+        told["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
+    return [_numbers(row, settings.epochs) for row in [*rows, told]]
+
+
+def _keep(result: TrainResult, model: StepRewardModel, settings: TrainSettings, identity: Mapping[str, Any]) -> None:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model.eval().save_pretrained(result.folder)
+        with _full_disk(result.folder):
+            model.eval().save_pretrained(result.folder)
+            for path in result.folder.iterdir():
+                if path.is_file():
+                    to_disk(path)
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    row = {"version": 1, "settings": asdict(settings), **asdict(result)}
+    row = {"version": 1, "settings": asdict(settings), **asdict(result), "identity": dict(identity)}
     del row["folder"]
-    text = json.dumps(row, indent=1, allow_nan=False)
+    write_json(result.folder / RESULT_FILE, row)
+
+
+def finished(
+    trees: Sequence[LabelledTree],
+    model: StepRewardModel,
+    out: Path,
+    settings: TrainSettings,
+    held_out: Sequence[LabelledTree] = (),
+) -> TrainResult | None:
+    """What a training in `out` made that has ended and was this very one; None where it was another, or none."""
     try:
-        (result.folder / RESULT_FILE).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {result.folder}: {error}; choose a writable folder") from error
+        row = json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
+        if row["identity"] != json.loads(json.dumps(_identity(trees, held_out, model, settings))):
+            return None
+        return TrainResult(out, *(row[name] for name in ("history", "metrics", "tokens", "seconds", "steps")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _measured(numbers: Mapping[str, float]) -> dict[str, float]:

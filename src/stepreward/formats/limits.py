@@ -1,0 +1,23 @@
+"""What a row may take of memory: more is a bomb, or no row of this kind."""
+
+from __future__ import annotations
+
+LARGEST_ROW = 1 << 28
+"""Bytes of a row's JSON once unpacked."""
+MOST_VALUES = 1 << 24
+"""Values in a row: an empty list of two bytes takes 64 in memory."""
+
+
+def too_large(text: bytes | str) -> str:
+    """Why a row's JSON, or the beginning of one, is not read; "" where it is."""
+    if len(text) > LARGEST_ROW:
+        return f"larger than {LARGEST_ROW >> 20} MiB"
+    if len(text) <= MOST_VALUES:
+        return ""
+    if isinstance(text, bytes):
+        values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    else:
+        values = text.count(",") + text.count("[") + text.count("{")
+    if values > MOST_VALUES:
+        return f"more than {MOST_VALUES:,} values"
+    return ""
