@@ -228,6 +228,16 @@ def test_lines_whose_parent_is_not_in_the_file_go_on_and_repeated_ones_count_onc
     assert [texts(item) for item in by_name("claude-code").read(row, 1)] == [["A\n"]]
 
 
+def test_the_first_version_of_codex_wrote_bare_items() -> None:
+    row = {"lines": [
+        {"id": "s", "timestamp": "t", "instructions": None}, {"record_type": "state"},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Q"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "A"}]},
+    ]}  # fmt: skip
+    (item,) = by_name("codex").read(row, 1)
+    assert (asked(item), texts(item)) == ([("user", "Q")], ["A\n"])
+
+
 def test_a_side_chain_is_a_run_of_its_own(tmp_path: Path) -> None:
     lines = [*EXAMPLES["claude-code"][0]["lines"], *EXAMPLES["claude-code"][1]["lines"]]
     path = tmp_path / "s1.jsonl"

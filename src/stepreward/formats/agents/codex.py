@@ -9,7 +9,7 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, solution, stated, text_of
-from stepreward.formats.agents.response_items import turns_of_items
+from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.files import Numbered
 from stepreward.formats.format import Format
 from stepreward.formats.messages import MODEL, Reasoning, Turn, joined
@@ -30,6 +30,8 @@ _TOOLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def _is_line(line: object) -> bool:
     kind = line.get("type") if isinstance(line, Mapping) else None
+    if isinstance(line, Mapping) and line.get("record_type") == "state":
+        return True
     if not isinstance(line, Mapping) or not isinstance(kind, str):
         return False
     rolled = kind in _ROLLOUT and isinstance(line.get("payload"), Mapping)
@@ -82,6 +84,8 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[An
         {**body, **kept(line, "timestamp")} if body.get("type") == "message" else body
         for line, body in bodies if line.get("type") == "response_item"
     ]  # fmt: skip
+    if any(line.get("record_type") == "state" for line in lines):  # The first versions wrote items without a frame.
+        items = [line for line in lines if "role" in line or is_item(line)]
     times = [line.get("timestamp") for line, _ in bodies if line.get("type") == "response_item"]
     turns, others = turns_of_items(items)
     turns = [

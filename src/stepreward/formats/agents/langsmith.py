@@ -74,8 +74,8 @@ def read(
             one.get("content") for one in asked
         ]  # fmt: skip
         calls = [Call([] if whole else asked, answered, meta=kept(root, *_KEPT))] if answered else []
-    stats: Mapping[str, Any] = next((run["feedback_stats"] for run in [root, *found] if isinstance(run.get("feedback_stats"), Mapping)
-                  and run["feedback_stats"]), {})  # fmt: skip
+    given = [run.get("feedback_stats") for run in [root, *found]]
+    stats: Mapping[str, Any] = next((one for one in given if isinstance(one, Mapping) and one), {})
     if feedback and feedback not in stats:
         raise InputError(f"no feedback is called {feedback!r}", remedy=f"the trace has {', '.join(stats) or 'none'}")
     name = feedback or (next(iter(stats)) if len(stats) == 1 else "")
