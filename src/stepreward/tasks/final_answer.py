@@ -1,0 +1,95 @@
+"""Finds where a solution states its final answer: a box, GSM8K's "#### 42", "the answer is", or its last line."""
+
+from __future__ import annotations
+
+import re
+
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*(\{|[^\s{}\\$]|\\[A-Za-z]+)")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_THOUGHT = re.compile(r"</think(?:ing)?>")
+_THINKS = re.compile(r"<think(?:ing)?>")
+_NUMBER = r"[-+−]?\s*\\?\$?\s*[-+−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?"
+_MARKED = re.compile(rf"####[ \t]*[*$]*[ \t]*({_NUMBER})[ \t]*\$?[ \t]*(\\?%|(?:[A-Za-z°]+[ \t]*){{0,3}})[*$.。 \t]*$", re.MULTILINE)
+_STATED = re.compile(
+    r"(?:answer|solution|result)[ \t]*(?:is|are|was|equals|:|=|\uff1a)(?:[ \t]*(?:that|option|choice|:))*[ \t]*[*_]*[ \t]*(\S[^\n]*)", re.IGNORECASE
+)
+_SENTENCE = re.compile(r"[.!?。](?=\s|$)")
+_DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_NUMBERS = re.compile(r"(?<![\w.])[-−]?\\?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
+_CUT = object()
+
+
+def final_answer(text: str) -> str | None:
+    r"""The final answer of a solution as it is written; None where there is none.
+
+    The last complete `\boxed{}` counts, behind the last `</think>` where there is one. A box that is cut off is no
+    answer, and an earlier one does not stand in for it. Without a box, the last `#### NUMBER` line counts, then the last
+    "the answer is ...", then the last line: what is behind its last equals sign, its only formula or its only number.
+    """
+    ends = [found.end() for found in _THOUGHT.finditer(text)]
+    if ends:
+        text = text[ends[-1] :]
+    elif _THINKS.match(text.lstrip()):
+        return None
+    box = last_box(text)
+    if box is not None:
+        return box.strip() or None
+    marked = [found[1] + " " + found[2] for found in _MARKED.finditer(text)]
+    if marked:
+        return marked[-1].strip()
+    stated = [found[1] for found in _STATED.finditer(text)]
+    return _statement(stated[-1]) if stated else _last_line(text)
+
+
+def last_box(text: str) -> str | None:
+    """What the last outermost box of a text holds, empty where that is cut off; None without a box."""
+    at, inside = 0, None
+    while (found := _BOX.search(text, at)) is not None:
+        if found[1] != "{":
+            inside, at = found[1], found.end()
+            continue
+        end = _closed(text, found.end())
+        if end < 0:
+            return ""
+        inside, at = text[found.end() : end], end + 1
+    return inside
+
+
+def _closed(text: str, start: int) -> int:
+    """Where the brace that opened before `start` closes; -1 where it does not."""
+    depth = 1
+    for found in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if depth == 0:
+            return found.start()
+    return -1
+
+
+def _statement(said: str) -> str | None:
+    """The answer of "the answer is ...", up to the end of its sentence."""
+    said = _SENTENCE.split(said, maxsplit=1)[0].strip().strip("*_").strip()
+    formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(said)]
+    rest = _DOLLARS.sub("", said)
+    if len(formulas) == 1 and not re.search(r"\d|\b(?:or|and)\b", rest):
+        return formulas[0]
+    return said or None
+
+
+def _last_line(text: str) -> str | None:
+    """The answer of a last line that is one formula, or ends in one value."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    line = lines[-1].strip("*_ ")
+    line = _SENTENCE.split(line.rstrip(".。"))[-1].strip() or line
+    formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(line)]
+    if len(formulas) == 1 and not re.search(r"\d|\bor\b", _DOLLARS.sub("", line)):
+        return formulas[0]
+    if not _PROSE.search(line):
+        return line
+    behind = line.rsplit("=", 1)[-1].strip() if "=" in line else ""
+    if behind and not _PROSE.search(behind):
+        return behind
+    numbers = _NUMBERS.findall(line)
+    return numbers[0] if len(numbers) == 1 else None

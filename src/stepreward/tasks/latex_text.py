@@ -1,0 +1,125 @@
+r"""Answers as people write them, tidied: one way to write fractions, signs, words and spaces, whatever the LaTeX."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from stepreward.tasks.expressions import FUNCTIONS
+
+OPEN, CLOSE = "\ue000", "\ue001"
+"""Marks around words that stood in text: `\text{cm}`."""
+_SIGNS = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "≤": r"\le ",
+    "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "∓": r"\mp ",
+    "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "∅": r"\emptyset ",
+    "ℝ": r"\mathbb{R}", "°": r"^{\circ}", "，": ", ", "、": ", ", "。": ".", "∠": r"\angle ", "′": "'", "\u200b": "",
+}  # fmt: skip
+_ROOT = re.compile(r"√\s*(\d+|[a-z]|\([^()]*\)|\{)")
+_SUPER = re.compile(r"[⁰¹²³⁴-⁹⁺⁻]+")
+_NOISE = re.compile(
+    r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|Biggl?|Biggr|middle|"
+    r"tiny|small|large|Large|phantom\{[^{}]*\})(?![A-Za-z])\.?|\\!"
+)
+_SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\(?:thinspace|enspace|hspace\{[^{}]*\})(?![A-Za-z])")
+_FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+_WORDS = re.compile(
+    r"\\(text|textbf|textit|textrm|textsf|texttt|textup|textnormal|emph|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|bf|"
+    r"operatorname|boldsymbol|bm|mathcal|underline)\*?\s*\{([^{}]*)\}"
+)
+_BOXES = re.compile(r"^\\(?:boxed|fbox|framebox)\s*\{(.*)\}$", re.DOTALL)
+_NAMES = re.compile(r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sqrt|theta|infty|infinity|sin|cos|tan|log|ln|exp|pi|sec|csc|cot)(?![a-zA-Z])")
+_SAME = (
+    (re.compile(r"\\(?:leqslant|leq|leqq|le)(?![A-Za-z])|<="), "≤"),
+    (re.compile(r"\\(?:geqslant|geq|geqq|ge)(?![A-Za-z])|>="), "≥"),
+    (re.compile(r"\\(?:neq|ne)(?![A-Za-z])|!="), "≠"),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"\\(?:approx|simeq|thickapprox)(?![A-Za-z])"), "≈"),
+    (re.compile(r"\\(?:in|isin)(?![A-Za-z])"), "∈"),
+    (re.compile(r"\\cup(?![A-Za-z])"), "∪"),
+    (re.compile(r"\\(?:lbrace)(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\(?:rbrace)(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\\(?:langle)(?![A-Za-z])"), "("),
+    (re.compile(r"\\(?:rangle)(?![A-Za-z])"), ")"),
+    (re.compile(r"\\(?:rvert|lvert|vert)(?![A-Za-z])"), "|"),
+    (re.compile(r"\\(?:degree|deg)(?![A-Za-z])"), r"^{\\circ}"),
+    (re.compile(r"\\(?:emptyset|varnothing)(?![A-Za-z])"), "∅"),
+    (re.compile(r"\\(?:dots|ldots|cdots)(?![A-Za-z])|\.\.\."), "…"),
+    (re.compile(r"\\infinity"), r"\\infty"),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r":="), "="),
+)
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,30})\}|(\d))")
+_THIN = re.compile(r"(?<![\d.,])(\d{1,3}(?:(?:\\,|\\ |,\\!|\{,\}|,\\,|\u202f|\u2009|\u00a0)\d{3})+)(?!\d)")
+
+
+def tidy(text: str) -> str:
+    """An answer without delimiters, boxes, sizes and spaces of LaTeX, with words between `OPEN` and `CLOSE`."""
+    text = _delimited(text.strip())
+    text = _THIN.sub(lambda found: re.sub(r"\D", "", found[1]), text)
+    text = _unicode(text)
+    for _ in range(8):
+        shorter = _BOXES.sub(r"\1", _delimited(text))
+        if shorter == text:
+            break
+        text = shorter
+    text = _FRACTION.sub(r"\\frac", _SPACE.sub(" ", _NOISE.sub("", text))).replace("{,}", ",")
+    for pattern, sign in _SAME:
+        text = pattern.sub(sign, text)
+    text = _REPEATING.sub(_repeated, text)
+    for _ in range(8):
+        shorter = _WORDS.sub(_worded, text)
+        if shorter == text:
+            break
+        text = shorter
+    return re.sub(r"\s+", " ", _NAMES.sub(r"\\\1", text)).strip().rstrip(" .;,").strip()
+
+
+def _delimited(text: str) -> str:
+    """Without what sets mathematics off: dollars that are no money, stars, full stops behind."""
+    text = re.sub(r"(?<!\\)\$", "", text).strip()
+    text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
+    return text.strip().strip("*`").strip().rstrip(".。").strip()
+
+
+def _unicode(text: str) -> str:
+    """Fullwidth letters and digits, small raised digits, whole fractions and signs in their plain way."""
+    if text.isascii():
+        return text
+    made = []
+    for sign in text:
+        parts = unicodedata.decomposition(sign)
+        if parts.startswith("<fraction>"):
+            above, _, below = unicodedata.normalize("NFKC", sign).partition("\u2044")
+            made.append(rf"\frac{{{above}}}{{{below}}}")
+        else:
+            made.append(_SIGNS.get(sign, sign))
+    text = _SUPER.sub(lambda found: "^{" + unicodedata.normalize("NFKC", found[0]).replace("−", "-") + "}", "".join(made))
+    text = unicodedata.normalize("NFKC", _ROOT.sub(_rooted, text))
+    return "".join(_SIGNS.get(sign, sign) for sign in text)
+
+
+def _rooted(found: re.Match[str]) -> str:
+    inside = found[1]
+    return r"\sqrt{" if inside == "{" else rf"\sqrt{{{inside.strip('()')}}}"
+
+
+def _worded(found: re.Match[str]) -> str:
+    """Words of a text command, marked; letters and numbers in another font are letters and numbers."""
+    command, inside = found[1], found[2].strip()
+    if inside in FUNCTIONS:
+        return f"\\{inside} "
+    if not re.search(r"[^\W\d_]", inside) or (len(inside) == 1 and not command.startswith("text")):
+        return inside
+    if OPEN in inside or "\\" in inside or (command in ("mathbf", "boldsymbol", "bm") and re.search(r"\d", inside)):
+        return inside
+    return f"{OPEN}{inside}{CLOSE}"
+
+
+def _repeated(found: re.Match[str]) -> str:
+    """A repeating decimal as a fraction."""
+    digits, again = found[2], found[3] or found[4]
+    below = (10 ** len(again) - 1) * 10 ** len(digits)
+    above = int(found[1] + digits + again) - int(found[1] + digits or "0")
+    return rf"\frac{{{above}}}{{{below}}}"

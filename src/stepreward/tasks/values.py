@@ -1,0 +1,183 @@
+"""One name for each value: equal expressions have equal names, in whatever way they are written.
+
+Whole numbers are exact. Other numbers are equal if 12 significant digits are, so that tiny ones are compared relatively.
+Expressions with letters are named by their polynomial where they are one in one letter, else by their values at points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from stepreward.core.engines import Deferred
+from stepreward.tasks.expressions import (
+    DIGITS,
+    Evaluator,
+    Node,
+    NotAnExpression,
+    branches,
+    holds,
+    read,
+    symbols_of,
+)
+
+mpmath: Any = Deferred("mpmath")
+SHOWN = 12
+"""Significant digits by which numbers that are not whole are told apart."""
+_DEGREE = 6
+
+
+def names(text: str, scale: Fraction = Fraction(1)) -> list[str]:
+    r"""The names of what an expression may be: one, or two where it has a sign \pm.
+
+    Args:
+        text: tidied.
+        scale: factor on its value.
+
+    Raises:
+        NotAnExpression, TooCostly: as `expressions.read`.
+    """
+    node = read(text)
+    node = node if scale == 1 else ("*", ("number", scale), node)
+    signs = (1, -1) if holds(node, ("\\pm", "\\mp")) else (1,)
+    return list(dict.fromkeys(_name(node, sign) for sign in signs))
+
+
+def relation_name(left: str, right: str) -> str:
+    """The name of an equation, up to a factor of its two sides; "0" for an identity."""
+    node = ("sum", read(left), ("-", read(right)))
+    values = _values(node, 1)
+    if all(_is_zero(value) for value in values):
+        return "0"
+    first = next(value for value in values if not _is_zero(value))
+    return "; ".join(number_name(_floating(value) / _floating(first)) for value in values)
+
+
+def order_name(smaller: str, larger: str) -> str:
+    """The name of an inequality, up to a positive factor."""
+    values = _values(("sum", read(larger), ("-", read(smaller))), 1)
+    first = next((value for value in values if not _is_zero(value)), Fraction(1))
+    return "; ".join(number_name(_floating(value) / abs(_floating(first))) for value in values)
+
+
+def letters(text: str) -> frozenset[str]:
+    """Letters of an expression; none where the text is no expression."""
+    try:
+        return symbols_of(read(text))
+    except ValueError:
+        return frozenset()
+
+
+def _name(node: Node, sign: int) -> str:
+    unknown = sorted(symbols_of(node))
+    if not unknown:
+        return number_name(Evaluator(sign=sign).value(node))
+    if node[0] == "symbol":
+        return str(node[1])
+    values = _values(node, sign)
+    shown = [number_name(value) for value in values]
+    if len(set(shown)) == 1 and not branches(node):
+        return shown[0]
+    for letter in unknown:
+        if [number_name(value) for value in _values(("symbol", letter), 1)] == shown:
+            return letter
+    polynomial = _polynomial(node, unknown[0], sign) if len(unknown) == 1 else None
+    return polynomial or f"({', '.join(unknown)}: {'; '.join(shown)})"
+
+
+def _values(node: Node, sign: int) -> list[Any]:
+    """Values at two points of positive letters, and at one of negative letters where no branch depends on it."""
+    turns = (0, 1) if branches(node) else (0, 1, 2)
+    return [Evaluator(turn, sign).value(node) for turn in turns]
+
+
+def _polynomial(node: Node, letter: str, sign: int) -> str | None:
+    """An expression in one letter as a polynomial of low degree with rational coefficients; None where it is none."""
+    points = [Fraction(2 * i + 3, 7) for i in range(_DEGREE + 3)]
+    try:
+        values = [Evaluator(sign=sign, point={letter: point}).value(node) for point in points]
+    except ValueError:
+        return None
+    if not all(isinstance(value, Fraction) for value in values):
+        return None
+    coefficients = _interpolated(points[: _DEGREE + 1], values[: _DEGREE + 1])
+    if any(sum(c * x**k for k, c in enumerate(coefficients)) != y for x, y in zip(points, values, strict=True)):
+        return None
+    terms = [(c, k) for k, c in reversed([*enumerate(coefficients)]) if c]
+    return " + ".join(str(c) if k == 0 else f"{c}*{letter}" + ("" if k == 1 else f"^{k}") for c, k in terms)
+
+
+def _interpolated(points: Sequence[Fraction], values: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients, lowest first, of the polynomial through as many points, by Newton's divided differences."""
+    divided = list(values)
+    for level in range(1, len(points)):
+        for i in range(len(points) - 1, level - 1, -1):
+            divided[i] = (divided[i] - divided[i - 1]) / (points[i] - points[i - level])
+    made = [Fraction(0)] * len(points)
+    for point, difference in zip(reversed(points), reversed(divided), strict=True):
+        made = [low - point * high for low, high in zip([Fraction(0), *made], [*made, Fraction(0)], strict=True)][:-1]
+        made[0] += difference
+    return made
+
+
+def _floating(value: Any) -> Any:
+    return mpmath.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
+def _is_zero(value: Any) -> bool:
+    return bool(value == 0 if isinstance(value, Fraction) else abs(value) < mpmath.mpf(10) ** (10 - DIGITS))
+
+
+def number_name(value: Any) -> str:
+    """The name of a number: whole ones exact, fractions and roots where 12 digits show one, else 12 digits."""
+    with mpmath.workdps(DIGITS):
+        if isinstance(value, Fraction) and value.denominator == 1:
+            return str(value.numerator)
+        value = mpmath.mpmathify(_floating(value))
+        if not mpmath.isfinite(value):
+            raise NotAnExpression("no finite number")
+        real, imaginary = mpmath.re(value), mpmath.im(value)
+        size = max(abs(real), abs(imaginary))
+        real, imaginary = (mpmath.mpf(0) if abs(part) < size * mpmath.mpf(10) ** (15 - DIGITS) else part for part in (real, imaginary))
+        if imaginary == 0:
+            return _real_name(real)
+        return (f"{_real_name(real)} + " if real != 0 else "") + f"{_real_name(imaginary)}*i"
+
+
+def _real_name(value: Any) -> str:
+    if abs(value) < mpmath.mpf(10) ** (10 - DIGITS):
+        return "0"
+    nearest = mpmath.nint(value)
+    if nearest != 0 and abs(value) < mpmath.mpf(10) ** 30 and abs(value - nearest) < mpmath.mpf(10) ** -(SHOWN + 2):
+        return str(int(nearest))
+    shown = str(mpmath.nstr(value, SHOWN))
+    simple = _fraction_name(value, shown)
+    if simple is not None:
+        return simple
+    for unit, word in ((mpmath.pi, "pi"), (mpmath.e, "e")):
+        times = _small_fraction(value / unit)
+        if times is not None:
+            return f"{times}*{word}"
+    square = _small_fraction(value * value)
+    if square is not None:
+        return ("-" if value < 0 else "") + f"sqrt({square})"
+    return shown
+
+
+def _fraction_name(value: Any, shown: str) -> str | None:
+    """A fraction of small parts that shows the same digits."""
+    if "e" in shown:
+        return None
+    near = Fraction(shown).limit_denominator(10_000)
+    if near == 0 or str(mpmath.nstr(_floating(near), SHOWN)) != shown:
+        return None
+    return str(near)
+
+
+def _small_fraction(value: Any) -> Fraction | None:
+    """The fraction of small parts that a number is, to all digits but a few."""
+    if not mpmath.mpf(10) ** -6 < abs(value) < mpmath.mpf(10) ** 9:
+        return None
+    near = Fraction(str(mpmath.nstr(value, 40))).limit_denominator(10_000)
+    return near if near and abs(_floating(near) - value) < abs(value) * mpmath.mpf(10) ** -30 else None
