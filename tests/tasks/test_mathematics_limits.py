@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from stepreward.core.types import Problem, Step
@@ -16,6 +18,37 @@ def test_brackets_without_end_are_not_parsed(brackets: str) -> None:
     text = "\\boxed{" + brackets[0] * 3000 + "1" + brackets[1] * 3000 + "}"
     assert MathGrader().answer(PROBLEM, [Step(text)]) is None
     assert MathGrader().grade(PROBLEM, [Step(text)]) == 0.0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "9^{9^{9}}",
+        "9^{9^{9^9}}",
+        "(x+y+z)^{200}",
+        r"\binom{1000000}{500000}",
+        r"\int_0^1 e^{-x^2}\sin(x^3)\,dx",
+        "(10^9)!",
+        "10^{10^{10}}!",
+        r"\sin(9^{9^9})",
+        "(x+1)^{1000000}",
+        r"\lfloor 9^{9^9} \rfloor",
+        "2^{2^{2^{2^{2^2}}}}",
+    ],
+)
+def test_every_grade_ends_and_none_is_right(answer: str) -> None:
+    steps = [Step(rf"\boxed{{{answer}}}")]
+    grade = MathGrader().grade(PROBLEM, steps)
+    assert grade != 1.0
+    assert MathGrader().answer(PROBLEM, steps) is not None
+
+
+def test_what_cannot_be_graded_is_unknown_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    grader = MathGrader()
+    for _ in range(3):
+        assert math.isnan(grader.grade(PROBLEM, [Step(r"\boxed{\int_0^1 e^{-x^2}\,dx}")]))
+    assert capsys.readouterr().err.count("could not be graded") == 1
 
 
 def test_brackets_as_people_write_them_are() -> None:

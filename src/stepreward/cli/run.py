@@ -26,7 +26,7 @@ def run(
     problems: Annotated[
         str,
         typer.Option(
-            help="JSONL of problems with prompt and reference; graded with math-verify. Empty: the built-in world."
+            help="JSONL of problems with prompt and reference; graded as mathematics. Empty: the built-in world."
         ),
     ] = _DEFAULT.problems,
     seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = _DEFAULT.seed,

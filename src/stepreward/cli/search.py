@@ -185,12 +185,14 @@ def _tell(
     failed = [row for row in made if row["error"]]
     write_text(out, "".join(json.dumps(row) + "\n" for row in made))
     graded = [float(row["correct"]) for row in made if row["correct"] is not None]
+    unknown = sum(row["correct"] is None and not row["error"] for row in made) if graded else 0
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {
         "out": str(out),
         "problems": len(made),
         "failed": len(failed),
         "accuracy": accuracy,
+        "ungraded": unknown,
         "bill": asdict(bill),
         "cut": cut_note(bill, solver.policy),
     }
@@ -199,6 +201,7 @@ def _tell(
         typer.echo(json.dumps(outcome | ({} if used is None else {"judge": asdict(used)})))
         raise typer.Exit(int(bool(failed)))
     told = "no references" if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
+    told += f" ({unknown} could not be graded and count neither way)" if unknown else ""
     typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
     if note := cut_note(bill, solver.policy):
         typer.echo(note)
@@ -261,7 +264,9 @@ def _compare(
 def _row(one: Solution, grader: Grader) -> dict[str, Any]:
     problem, found = one.problem, one.found
     steps = found.trajectory.steps if found.trajectory is not None else ()
-    right = None if problem.reference is None or one.error else bool(steps) and grader.grade(problem, steps) > 0.5
+    grade = grader.grade(problem, steps) if steps else 0.0
+    # None also where it could not be graded: unknown is not wrong.
+    right = None if problem.reference is None or one.error or np.isnan(grade) else grade > 0.5
     candidates = [
         {
             "answer": answer,

@@ -31,10 +31,14 @@ from stepreward.core.flows import (
     Score,
     Scorer,
 )
+from stepreward.core.grading import DEAR, Graded, asking
 from stepreward.core.lanes import Ask, Asked, Batch, Lane, Open
 from stepreward.core.rounds import Part, Round, wave
 from stepreward.core.running import Asker, Running, charge, charge_cached
 
+_ABSENT = object()
+_GRADERS = 4
+"""Grades under way at once, where there are threads: one that takes long holds up no other."""
 GRACE = 1.0
 """Seconds after its end that a flow waits for what an interruptible policy has written of its samples."""
 
@@ -48,10 +52,12 @@ class Answerers:
     judge: Judge | None = None
     grader: Grader | None = None
 
-    def of(self, question: Asked) -> tuple[str, Policy | Scorer | Judge | None]:
+    def of(self, question: Asked) -> tuple[str, Policy | Scorer | Judge | Grader | None]:
         """The role that answers a question, and who has it."""
         if isinstance(question, Propose):
             return "policy", self.policy
+        if isinstance(question, Grade | Extract):
+            return "grader", self.grader
         return ("scorer", self.scorer) if isinstance(question, Score) else ("judge", self.judge)
 
 
@@ -97,7 +103,7 @@ class Engine:
     @property
     def hungry(self) -> bool:
         """True while more flows would make fuller batches."""
-        return all(lane.hungry for lane in self._lanes.values())
+        return all(lane.hungry for kind, lane in self._lanes.items() if kind not in (Grade, Extract))
 
     def start(self, running: Running[Any]) -> None:
         """Takes a flow in."""
@@ -181,6 +187,11 @@ class Engine:
             lanes[Score] = opened(scorer.batch_size, 1, _plainly(scorer.score_many))
         if judge is not None:
             lanes[Compare] = opened(judge.batch_size, 1, _plainly(judge.compare_many))
+        if self.answerers.grader is not None:
+            # Grades go beside what threads ask; a model in this thread gets its batches in the same order every time.
+            apart = threads or (policy is not None and policy.concurrency > 1)
+            for kind in (Grade, Extract):
+                lanes[kind] = opened(1, _GRADERS if apart else 1, _plainly(asking(self.answerers.grader)))
         return lanes
 
     def _waits(self, asker: Asker) -> bool:
@@ -322,13 +333,11 @@ class Engine:
     def _route(self, running: Running[Any], part: Part, turn: int = 0) -> None:
         question, asked = part.question, running.round
         assert asked is not None
-        if isinstance(question, Grade | Extract):
-            asked.receive(part, self._graded(running, question))
-            return
         role, answerer = self.answerers.of(question)
         name = digest(question, answerer.name if answerer is not None else "")
-        known = self.log.get(name) if self.log is not None else None
-        if known is not None:
+        known: Any = self.log.get(name, _ABSENT) if self.log is not None else _ABSENT
+        if known is not _ABSENT:
+            known = Graded(known) if isinstance(question, Grade | Extract) else known
             running.receive(part, known)
             for bill in (running.bill, self.bill):
                 charge_cached(bill, question, known)
@@ -339,24 +348,17 @@ class Engine:
         else:
             raise SteprewardError(f"a flow asked {type(question).__name__} but there is no {role}: pass {role}=")
 
-    def _graded(self, running: Running[Any], question: Grade | Extract) -> float | str | None:
-        grader = self.answerers.grader
-        if grader is None:
-            raise SteprewardError(f"a flow asked {type(question).__name__} but there is no grader: pass grader=")
-        if isinstance(question, Extract):
-            return grader.answer(question.problem, question.steps)
-        for bill in (running.bill, self.bill):
-            bill.grades += 1
-        return grader.grade(question.problem, question.steps)
-
     def _distribute(self, lane: Lane, batch: Batch, answers: Sequence[Any]) -> None:
         lane.settle(batch)
         pairs = list(zip(batch, answers, strict=True))
         if self.log is not None:
-            self.log.put((entry.name, answer) for entry, answer in pairs if not _interrupted(entry, answer))
+            kept = [(entry.name, _paid(answer)) for entry, answer in pairs if _is_kept(entry, answer)]
+            if kept:
+                self.log.put(kept)
         for entry, answer in pairs:
-            payers = [entry.askers[0][0].bill] if entry.askers else []
-            for bill in (*payers, self.bill):
+            # A grade costs nothing: each flow that asked counts it.
+            payers = [running.bill for running, _ in entry.askers[: None if isinstance(answer, Graded) else 1]]
+            for bill in (*payers, *[self.bill] * (len(payers) if isinstance(answer, Graded) else 1)):
                 charge(bill, entry.question, answer)
             for asker in entry.askers:
                 self._hand(asker, answer, again=_interrupted(entry, answer) and self._waits(asker))
@@ -381,6 +383,15 @@ class Engine:
 
 def _plainly(ask: Callable[[Sequence[Any]], list[Any]]) -> Ask:
     return lambda _, questions: ask(questions)
+
+
+def _is_kept(entry: Open, answer: Any) -> bool:
+    """Whether an answer goes into the log: it is whole, and it cost something."""
+    return answer.seconds >= DEAR if isinstance(answer, Graded) else not _interrupted(entry, answer)
+
+
+def _paid(answer: Any) -> Any:
+    return answer.answer if isinstance(answer, Graded) else answer
 
 
 def _interrupted(entry: Open, answer: Any) -> bool:

@@ -13,7 +13,7 @@ VLLM = "vllm:"
 """Names that start like this are models for a vLLM engine in this process: `vllm:Qwen/Qwen2.5-Math-7B-Instruct`."""
 EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "tokenizers", "safetensors"), "models"),
-    "math_verify": "math",
+    "mpmath": "math",
     **dict.fromkeys(("trl", "datasets"), "trl"),
     **dict.fromkeys(("jsonschema", "sqlglot", "duckdb"), "rules"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"), "serve"),

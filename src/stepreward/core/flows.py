@@ -191,6 +191,8 @@ class Bill:
     judged_tokens: int = 0
     """Tokens that the judge read and wrote, or encoded, for them."""
     grades: int = 0
+    ungraded: int = 0
+    """Of them, those that could not be graded (NaN) although there is a reference; they are not counted as wrong."""
     cached: int = 0
     """Questions answered from the log."""
     cached_generated_tokens: int = 0
@@ -307,11 +309,11 @@ class Judge(Protocol):
 
 
 class Grader(Protocol):
-    """Who decides outcomes."""
+    """Who decides outcomes. Where an engine has threads it is asked from several of them at once."""
 
     @property
     def name(self) -> str:
-        """Identity for caches and provenance."""
+        """Identity for caches and provenance: equal names promise equal grades."""
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
         """Outcome in [0, 1], NaN if it cannot tell."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from stepreward.core.flows import Compare, Propose, Score, Wanted
+from stepreward.core.flows import Compare, Extract, Grade, Propose, Score, Wanted
 
-Asked = Propose | Score | Compare
+Asked = Propose | Score | Compare | Grade | Extract
 """Questions that are answered in batches."""
 Ask = Callable[[Wanted, Sequence[Any]], list[Any]]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from stepreward.core.flows import Bill, Budget, Compare, Flow, Judged, Prices, Propose, Score, Scored
+from stepreward.core.flows import Bill, Budget, Compare, Flow, Grade, Judged, Prices, Propose, Score, Scored
+from stepreward.core.grading import Graded, ungraded
 from stepreward.core.lanes import Asked, Lane, Open
 from stepreward.core.rounds import Part, Round, generated
 
@@ -67,7 +68,7 @@ class Running(Generic[T]):
                 self.round.refused = "seconds"
             elif part.capped and any(c.truncated for c in answer):
                 self.stopped = self.stopped or self.binding
-        else:
+        elif isinstance(question, Score | Compare):
             self.scored += answer.tokens
         self.round.receive(part, _told(answer))
 
@@ -105,6 +106,8 @@ def _told(answer: Any) -> Any:
     """What the flow gets of an answer."""
     if isinstance(answer, Scored):
         return answer.scores
+    if isinstance(answer, Graded):
+        return answer.answer
     return answer.chance if isinstance(answer, Judged) else answer
 
 
@@ -119,7 +122,10 @@ def charge(bill: Bill, question: Asked, answer: Any) -> None:
     elif isinstance(question, Compare):
         bill.comparisons += 1
         bill.judged_tokens += answer.tokens
-    else:
+    elif isinstance(question, Grade):
+        bill.grades += 1
+        bill.ungraded += ungraded(question, answer.answer)
+    elif isinstance(question, Score):
         bill.scorings += 1
         bill.scored_steps += len(question.steps)
         bill.scored_tokens += answer.tokens
@@ -134,6 +140,8 @@ def charge_cached(bill: Bill, question: Asked, answer: Any) -> None:
         bill.cached_generated_tokens += generated(answer)
     elif isinstance(question, Score):
         bill.cached_scored_tokens += answer.tokens
+    elif isinstance(question, Grade):
+        bill.ungraded += ungraded(question, answer.answer)
 
 
 def _draw(bill: Bill, question: Propose, answer: Any) -> None:

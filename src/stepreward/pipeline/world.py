@@ -49,7 +49,7 @@ def open_world(settings: RunSettings, grader: Grader | None = None) -> World:
         parts = [list(generate(split, n, seed=settings.seed)) for split, n in zip(splits, sizes, strict=True)]
         return World(parts[0], parts[1], parts[2], ArithmeticGrader(), truth)
     if grader is None:
-        raise InputError("problems of your own need a grader", remedy="pass one; the command line uses math-verify")
+        raise InputError("problems of your own need a grader", remedy="pass one; the command line grades mathematics")
     rows = list(read_problems(Path(settings.problems)))
     if len(rows) < sum(sizes):
         raise InputError(

@@ -24,13 +24,78 @@ _LARGEST = 2**60
 """Of exponents, in bits."""
 _TOKEN = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+|\\[A-Za-z]+|\\.|\S", re.ASCII)
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon "
-    "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar".split()
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "varepsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "vartheta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "varphi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Sigma",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+        "hbar",
+    ]
 )
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm".split()
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "ln",
+        "log",
+        "lg",
+        "exp",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+    ]
 )
-_CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lvert": r"\rvert"}
+_CLOSING = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    r"\{": r"\}",
+    r"\lfloor": r"\rfloor",
+    r"\lceil": r"\rceil",
+    r"\lvert": r"\rvert",
+}
 _TIMES, _OVER = frozenset(("*", r"\cdot", r"\times", r"\ast")), frozenset(("/", r"\div"))
 _SIGNS = frozenset(("+", "-", r"\pm", r"\mp"))
 Node = tuple[Any, ...]
@@ -79,7 +144,7 @@ class _Reader:
                 return terms[0] if len(terms) == 1 else ("sum", *terms)
 
     def product(self, *, bare: bool = False) -> Node:
-        """Factors; with `bare` those of a function without brackets, which ends before a sign of times or a function."""
+        """Factors; with `bare` those of a function without brackets, up to a sign of times or a function."""
         node = self.factor()
         while True:
             token = self.peek()
@@ -99,8 +164,10 @@ class _Reader:
         if token == "|":
             return self.bars == 0
         if token.startswith("\\"):
-            return token in _CLOSING or token in (r"\frac", r"\sqrt", r"\binom", r"\pi", r"\infty", r"\overline") or (
-                token[1:] in _GREEK | FUNCTIONS
+            return (
+                token in _CLOSING
+                or token in (r"\frac", r"\sqrt", r"\binom", r"\pi", r"\infty", r"\overline")
+                or (token[1:] in _GREEK | FUNCTIONS)
             )
         return bool(token) and (token[0].isalnum() or token in ("(", "[", "{", "."))
 
@@ -253,7 +320,11 @@ def branches(node: Node) -> bool:
     """Whether a root, a logarithm or a power has an argument with letters, so that signs decide its branch."""
     return (
         (node[0] in ("root", "ln", "log", "lg") and bool(symbols_of(node)))
-        or (node[0] == "^" and bool(symbols_of(node[1])) and not (node[2][0] == "number" and node[2][1].denominator == 1))
+        or (
+            node[0] == "^"
+            and bool(symbols_of(node[1]))
+            and not (node[2][0] == "number" and node[2][1].denominator == 1)
+        )
         or any(branches(part) for part in node[1:] if isinstance(part, tuple))
     )
 
@@ -402,11 +473,11 @@ def _binomial(n: Any, k: Any) -> Any:
     return mpmath.binomial(int(n), int(k))
 
 
-def _whole(rounded: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _whole(name: str) -> Callable[[Any], Any]:
     def taken(value: Any) -> Any:
         if not isinstance(value, Fraction) and (mpmath.im(value) != 0 or abs(value) > 10**DIGITS):
             raise NotAnExpression("no whole number lies there")
-        return Fraction(int(rounded(_floating(value))))
+        return Fraction(int(getattr(mpmath, name)(_floating(value))))
 
     return taken
 
@@ -450,8 +521,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "binom": _binomial,
     "degrees": lambda value: _floating(value) * mpmath.pi / 180,
     "lvert": _magnitude,
-    "lfloor": _whole(lambda value: mpmath.floor(value)),
-    "lceil": _whole(lambda value: mpmath.ceil(value)),
+    "lfloor": _whole("floor"),
+    "lceil": _whole("ceil"),
     "ln": _log,
     "log": lambda value, base=None: _log(value, Fraction(10) if base is None else base),
     "lg": lambda value: _log(value, Fraction(10)),

@@ -9,23 +9,26 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _THOUGHT = re.compile(r"</think(?:ing)?>")
 _THINKS = re.compile(r"<think(?:ing)?>")
 _NUMBER = r"[-+−]?\s*\\?\$?\s*[-+−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?"
-_MARKED = re.compile(rf"####[ \t]*[*$]*[ \t]*({_NUMBER})[ \t]*\$?[ \t]*(\\?%|(?:[A-Za-z°]+[ \t]*){{0,3}})[*$.。 \t]*$", re.MULTILINE)
+_MARKED = re.compile(
+    rf"####[ \t]*[*$]*[ \t]*({_NUMBER})[ \t]*\$?[ \t]*(\\?%|(?:[A-Za-z°]+[ \t]*){{0,3}})[*$.。 \t]*$", re.MULTILINE
+)
 _STATED = re.compile(
-    r"(?:answer|solution|result)[ \t]*(?:is|are|was|equals|:|=|\uff1a)(?:[ \t]*(?:that|option|choice|:))*[ \t]*[*_]*[ \t]*(\S[^\n]*)", re.IGNORECASE
+    r"(?:answer|solution|result)[ \t]*(?:is|are|was|equals|:|=|\uff1a)(?:[ \t]*(?:that|option|choice|:))*"
+    r"[ \t]*[*_]*[ \t]*(\S[^\n]*)",
+    re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?。](?=\s|$)")
 _DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _NUMBERS = re.compile(r"(?<![\w.])[-−]?\\?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
-_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
-_CUT = object()
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 
 
 def final_answer(text: str) -> str | None:
     r"""The final answer of a solution as it is written; None where there is none.
 
     The last complete `\boxed{}` counts, behind the last `</think>` where there is one. A box that is cut off is no
-    answer, and an earlier one does not stand in for it. Without a box, the last `#### NUMBER` line counts, then the last
-    "the answer is ...", then the last line: what is behind its last equals sign, its only formula or its only number.
+    answer, and an earlier one does not stand in for it. Without a box, the last `#### NUMBER` line counts, then the
+    last "the answer is ...", then the last line: what is behind its last equals sign, its one formula or number.
     """
     ends = [found.end() for found in _THOUGHT.finditer(text)]
     if ends:
@@ -72,7 +75,7 @@ def _statement(said: str) -> str | None:
     formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(said)]
     rest = _DOLLARS.sub("", said)
     if len(formulas) == 1 and not re.search(r"\d|\b(?:or|and)\b", rest):
-        return formulas[0]
+        return str(formulas[0])
     return said or None
 
 
@@ -85,7 +88,7 @@ def _last_line(text: str) -> str | None:
     line = _SENTENCE.split(line.rstrip(".。"))[-1].strip() or line
     formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(line)]
     if len(formulas) == 1 and not re.search(r"\d|\bor\b", _DOLLARS.sub("", line)):
-        return formulas[0]
+        return str(formulas[0])
     if not _PROSE.search(line):
         return line
     behind = line.rsplit("=", 1)[-1].strip() if "=" in line else ""

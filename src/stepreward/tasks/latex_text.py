@@ -11,8 +11,10 @@ OPEN, CLOSE = "\ue000", "\ue001"
 """Marks around words that stood in text: `\text{cm}`."""
 _SIGNS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "≤": r"\le ",
-    "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "∓": r"\mp ",
-    "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "∅": r"\emptyset ",
+    "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ",
+    "±": r"\pm ", "∓": r"\mp ",
+    "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ",
+    "∅": r"\emptyset ",
     "ℝ": r"\mathbb{R}", "°": r"^{\circ}", "，": ", ", "、": ", ", "。": ".", "∠": r"\angle ", "′": "'", "\u200b": "",
 }  # fmt: skip
 _ROOT = re.compile(r"√\s*(\d+|[a-z]|\([^()]*\)|\{)")
@@ -28,7 +30,9 @@ _WORDS = re.compile(
     r"operatorname|boldsymbol|bm|mathcal|underline)\*?\s*\{([^{}]*)\}"
 )
 _BOXES = re.compile(r"^\\(?:boxed|fbox|framebox)\s*\{(.*)\}$", re.DOTALL)
-_NAMES = re.compile(r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sqrt|theta|infty|infinity|sin|cos|tan|log|ln|exp|pi|sec|csc|cot)(?![a-zA-Z])")
+_NAMES = re.compile(
+    r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sqrt|theta|infty|infinity|sin|cos|tan|log|ln|exp|pi|sec|csc|cot)(?![a-zA-Z])"
+)
 _SAME = (
     (re.compile(r"\\(?:leqslant|leq|leqq|le)(?![A-Za-z])|<="), "≤"),
     (re.compile(r"\\(?:geqslant|geq|geqq|ge)(?![A-Za-z])|>="), "≥"),
@@ -95,7 +99,9 @@ def _unicode(text: str) -> str:
             made.append(rf"\frac{{{above}}}{{{below}}}")
         else:
             made.append(_SIGNS.get(sign, sign))
-    text = _SUPER.sub(lambda found: "^{" + unicodedata.normalize("NFKC", found[0]).replace("−", "-") + "}", "".join(made))
+    text = _SUPER.sub(
+        lambda found: "^{" + unicodedata.normalize("NFKC", found[0]).replace("−", "-") + "}", "".join(made)
+    )
     text = unicodedata.normalize("NFKC", _ROOT.sub(_rooted, text))
     return "".join(_SIGNS.get(sign, sign) for sign in text)
 

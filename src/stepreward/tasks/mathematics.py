@@ -1,62 +1,122 @@
-"""Grading of real mathematics with math-verify: boxed answers, GSM8K's "#### 42", plain expressions."""
+"""Grading of real mathematics: final answers in boxes, behind GSM8K's "#### 42" or "the answer is", compared whole.
+
+Text of a model is data: what is not a plain number or words is read in worker processes that end at a bound of time and
+memory. An answer that reached it is one that could not be graded: NaN, never wrong.
+"""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import re
+import sys
+import threading
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
+from stepreward.core.bounded import Bounded, Unbounded
 from stepreward.core.errors import ModelError
 from stepreward.core.types import Problem, Step
+from stepreward.tasks.final_answer import final_answer, last_box
+from stepreward.tasks.values import number_name
 
-_GSM8K = re.compile(r"####\s*(.+?)\s*$", re.MULTILINE)
 _LONGEST = 20_000
-"""Characters of a solution that are read, from its end: answers stand there, and parsing time is bounded."""
+"""Characters of a solution that are read, from its end: answers stand there, and reading time is bounded."""
+_LONGEST_ANSWER = 4_000
+"""Characters of an answer; longer ones are none."""
 _BRACKETS = re.compile(r"[()\[\]{}]")
 _DEEPEST = 100
-"""Brackets in brackets: beyond, no answer is meant, and a parser's time explodes."""
+"""Brackets in brackets: beyond, no answer is meant."""
+_PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
+_MARKED = re.compile(r"####\s*(\S.*?)\s*$", re.MULTILINE)
+SECONDS = 5.0
+"""Of one answer."""
 
 
 class MathGrader:
     """Grades a solution by comparing its final answer with the reference as mathematics, not as text.
 
+    May be used from any thread. Answers that grading equal are one vote: `0.50`, `\\frac12` and `x=\\frac12`.
+
+    Args:
+        seconds: of one answer; past them it could not be graded.
+
     Raises:
-        ModelError: math-verify is not installed.
+        ModelError: mpmath is not installed.
     """
 
-    name = "math-verify"
+    name = "mathematics-2"
 
-    def __init__(self) -> None:
-        if importlib.util.find_spec("math_verify") is None:
-            raise ModelError("grading mathematics needs math-verify: pip install 'stepreward[math]'")
-        self._library: Any = importlib.import_module("math_verify")
-        self._parse = lru_cache(maxsize=1 << 14)(self._parse_text)
+    def __init__(self, *, seconds: float = SECONDS) -> None:
+        if importlib.util.find_spec("mpmath") is None:
+            raise ModelError("grading mathematics needs mpmath: pip install 'stepreward[math]'")
+        self._bounded = Bounded("stepreward.tasks.normal_form:read_form", seconds=seconds)
+        self._form = lru_cache(maxsize=1 << 14)(self._read)
+        self._told, self._lock = False, threading.Lock()
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
-        """1.0 or 0.0; NaN if the problem has no reference."""
-        if problem.reference is None:
+        """1.0 or 0.0; NaN if the problem has no reference, or one of the two answers could not be read in time."""
+        if not (problem.reference or "").strip():
             return float("nan")
-        said = self._parse(_tail(steps))
-        return float(
-            bool(said) and self._library.verify(list(self._parse(problem.reference)), list(said), timeout_seconds=None)
-        )
+        assert problem.reference is not None
+        wanted = stated(problem.reference)
+        said = _answer(steps)
+        if said is None:
+            return 0.0
+        if said == wanted:
+            return 1.0
+        forms = [self._form(text, wanted) for text in (said, wanted)]
+        if None in forms:
+            self._tell(problem)
+            return float("nan")
+        return float(forms[0] == forms[1])
 
     def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
-        """The final answer in SymPy's normal form, or as text where it is no expression; None if there is none."""
-        said = self._parse(_tail(steps))
-        return str(said[0]) if said else None
+        """The final answer in a normal form; None if there is none. What could not be read in time stays as written."""
+        said = _answer(steps)
+        if said is None:
+            return None
+        wanted = stated(problem.reference) if problem.reference and problem.reference.strip() else None
+        found = self._form(said, wanted)
+        return f"unread: {said}" if found is None else found
 
-    def _parse_text(self, text: str) -> tuple[Any, ...]:
+    def _read(self, text: str, wanted: str | None) -> str | None:
+        """The form of an answer beside a reference; None where it cannot be had within the bounds."""
+        bare = text.strip().strip("$").strip()
+        if _PLAIN.fullmatch(bare) and (wanted is None or _PLAIN.fullmatch(wanted)):
+            # Exact, and bounded by its length: no process is asked.
+            return number_name(Fraction(bare))
         if _nesting(text) > _DEEPEST:
-            return ()
-        marked = _GSM8K.findall(text)
-        source = f"\\boxed{{{marked[-1]}}}" if marked else text
-        found = self._library.parse(source, parsing_timeout=None)
-        # A bare "x = 3" or "12" in a reference is LaTeX without its delimiters.
-        return tuple(found or self._library.parse(f"${source}$", parsing_timeout=None))
+            return "unread: brackets"
+        try:
+            made = self._bounded([text, wanted])
+        except Unbounded:
+            return None
+        return None if made is None else str(made)
+
+    def _tell(self, problem: Problem) -> None:
+        with self._lock:
+            first, self._told = not self._told, True
+        if first:
+            print(
+                f"an answer to problem {problem.id} could not be graded within its bounds "
+                f"({self._bounded.seconds:g} s); it counts as unknown (NaN), not as wrong; later ones are only counted",
+                file=sys.stderr,
+            )
+
+
+def stated(reference: str) -> str:
+    """The answer that a reference is, or holds in a box or behind GSM8K's mark."""
+    box = last_box(reference)
+    if box:
+        return box.strip()
+    marked = _MARKED.findall(reference)
+    return str(marked[-1] if marked else reference).strip()
+
+
+def _answer(steps: Sequence[Step]) -> str | None:
+    said = final_answer("".join(step.text for step in steps)[-_LONGEST:])
+    return None if said is None or len(said) > _LONGEST_ANSWER or _nesting(said) > _DEEPEST else said
 
 
 def _nesting(text: str) -> int:
@@ -66,7 +126,3 @@ def _nesting(text: str) -> int:
         depth = depth + 1 if mark in "([{" else max(0, depth - 1)
         most = max(most, depth)
     return most
-
-
-def _tail(steps: Sequence[Step]) -> str:
-    return "".join(step.text for step in steps)[-_LONGEST:]

@@ -1,4 +1,4 @@
-r"""Final answers in a normal form, compared whole: lists, sets, tuples, intervals, matrices, relations, units and words.
+r"""Final answers in a normal form, compared whole: lists, sets, tuples, intervals, matrices, relations, units, words.
 
 Equal answers to a problem have equal forms. A form is read blindly but for the kind of answer that the problem's
 reference is (`Kind`): whether a unit, a percent sign or the left side of an equation may be left out, whether a letter
@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from stepreward.tasks.expressions import NotAnExpression, TooCostly
 from stepreward.tasks.latex_text import CLOSE, OPEN, tidy
@@ -21,9 +22,29 @@ from stepreward.tasks.values import letters, names, order_name, relation_name
 _WORD = rf"{OPEN}[^{CLOSE}]*{CLOSE}"
 _OPTION = re.compile(rf"^[{OPEN}(\[]*([A-J])(?:[)\].:{CLOSE}]+|\s*$)(?!\s*=)", re.IGNORECASE)
 _SET_OF = re.compile(r"^\\\{\s*([A-Za-z])\s*(?:∈\s*[^|:]+?)?(?:\\mid|\||:)\s*(.*?)\s*\\\}$")
-_MATRIX = re.compile(r"^\\begin\{([pbvBV]?matrix|smallmatrix|array|cases|aligned)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}$", re.DOTALL)
+_MATRIX = re.compile(
+    r"^\\begin\{([pbvBV]?matrix|smallmatrix|array|cases|aligned)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}$", re.DOTALL
+)
 _BASE = re.compile(rf"^\(?(-?[0-9A-Z]+)\)?_\s*\{{?\s*(?:{OPEN})?(\d+|[a-z]+)(?:{CLOSE})?\s*\}}?$")
-_BASES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_BASES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+]
 _TIME = re.compile(r"^0?(\d{1,2}):([0-5]\d)(:[0-5]\d)?$")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:,\d{3})+)(?![\d])(?!,)")
 _MIXED = re.compile(r"^(-?)(\d+)[\s-]+(?:\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?|(\d+)\s*/\s*(\d+))$")
@@ -67,6 +88,7 @@ class Kind:
     """It is a number below 1."""
 
 
+@lru_cache(maxsize=1 << 12)
 def kind_of(reference: str) -> Kind:
     """The kind of a reference."""
     text = tidy(reference)
@@ -92,6 +114,15 @@ def _number_of(text: str) -> str:
     return re.sub(r"^(-?)\\frac\{(\d+)\}\{(\d+)\}$", r"\1\2/\3", text).replace(" ", "")
 
 
+def read_form(job: Sequence[str | None]) -> str | None:
+    """The form of an answer beside a reference, for a worker process; None where it cannot be compared."""
+    text, reference = job
+    try:
+        return form(text or "", None if reference is None else kind_of(reference))
+    except TooCostly:
+        return None
+
+
 def form(text: str, kind: Kind | None = None) -> str:
     """The normal form of a final answer.
 
@@ -112,7 +143,8 @@ def form(text: str, kind: Kind | None = None) -> str:
 
 def _from_json(text: str) -> list[str] | None:
     """The answers of a list of texts, as data sets keep them; None where it is none."""
-    if not re.match(r"^\s*\[\s*[\"']", text):
+    text = text.strip().strip("$").strip()
+    if not re.match(r"^\[\s*[\"']", text):
         return None
     for source in (text, re.sub(r"(?<!\\)\\(?![\\\"])", r"\\\\", text), re.sub(r"'", '"', text.replace("\\", "\\\\"))):
         try:
@@ -130,7 +162,7 @@ def _forms(text: str, kind: Kind | None) -> list[str]:
         return [found[1].upper()]
     if kind is None and (found := re.match(rf"^[{OPEN}]?\(([A-J])\)[{CLOSE}]?(?!\s*[,;])", text)):
         return [found[1]]
-    text = re.sub(rf"^{OPEN}?\([A-J]\){CLOSE}?\s*(?=[^\s,;{OPEN}])", "", text)
+    text = re.sub(rf"^{OPEN}?\([A-J]\){CLOSE}?\s*(?=[^\s,;{OPEN}{CLOSE}])", "", text)
     if kind is None or not kind.listed:
         text = _THOUSANDS.sub(lambda found: found[1].replace(",", ""), text)
     parts = _parts(text)
@@ -309,11 +341,11 @@ def _order(sides: Sequence[str], signs: Sequence[str], kind: Kind | None) -> str
             ends = ("[" if signs[0] == "≤" else "(", "]" if signs[1] == "≤" else ")")
             return f"{ends[0]}{_one(sides[0], kind)}, {_one(sides[2], kind)}{ends[1]}"
     if len(signs) == 1 and (_LABEL.match(sides[0]) or _LABEL.match(sides[1])):
-        left, right, sign = (*sides, signs[0]) if _LABEL.match(sides[0]) else (*sides[::-1], _TURNED[signs[0]])
+        right, sign = (sides[1], signs[0]) if _LABEL.match(sides[0]) else (sides[0], _TURNED[signs[0]])
         if not letters(right):
             end = _one(right, kind)
-            low = {">": f"({end}, oo)", "≥": f"[{end}, oo)", "<": f"(-oo, {end})", "≤": f"(-oo, {end}]"}
-            return low[sign]
+            ranges = {">": f"({end}, oo)", "≥": f"[{end}, oo)", "<": f"(-oo, {end})", "≤": f"(-oo, {end}]"}
+            return ranges[sign]
     try:
         made = []
         for i, sign in enumerate(signs):

@@ -13,14 +13,74 @@ _SAME = {
     "h": "hour", "min": "minute", "sec": "second", "s": "second", "gram": "g", "kilogram": "kg", "liter": "l",
     "litre": "l", "pound": "lb", "ounce": "oz", "unit": "", "square": "sq", "sq.": "sq", "cubic": "cu",
 }  # fmt: skip
-_BARE = (
-    "mm cm dm km kg mg ml lb lbs oz ft inch inches feet foot hr hrs min mins sec hour hours minute minutes second seconds day "
-    "days week weeks month months year years mph meter meters metre metres mile miles yard yards gram grams liter liters "
-    "dollar dollars cent cents percent degree degrees unit units square cubic sq"
-).split()
-_UNIT = rf"(?:{OPEN}[^{CLOSE}]*{CLOSE}|(?<![A-Za-z\\])(?:{'|'.join(_BARE)})(?![A-Za-z])|(?<![A-Za-z\\])[ap]\.?m\b\.?|(?<=\s)(?!and\b|or\b)[A-Za-z]{{3,}}(?![A-Za-z]))"
+_BARE = [
+    "mm",
+    "cm",
+    "dm",
+    "km",
+    "kg",
+    "mg",
+    "ml",
+    "lb",
+    "lbs",
+    "oz",
+    "ft",
+    "inch",
+    "inches",
+    "feet",
+    "foot",
+    "hr",
+    "hrs",
+    "min",
+    "mins",
+    "sec",
+    "hour",
+    "hours",
+    "minute",
+    "minutes",
+    "second",
+    "seconds",
+    "day",
+    "days",
+    "week",
+    "weeks",
+    "month",
+    "months",
+    "year",
+    "years",
+    "mph",
+    "meter",
+    "meters",
+    "metre",
+    "metres",
+    "mile",
+    "miles",
+    "yard",
+    "yards",
+    "gram",
+    "grams",
+    "liter",
+    "liters",
+    "dollar",
+    "dollars",
+    "cent",
+    "cents",
+    "percent",
+    "degree",
+    "degrees",
+    "unit",
+    "units",
+    "square",
+    "cubic",
+    "sq",
+]
+_UNIT = (
+    rf"(?:{OPEN}[^{CLOSE}]*{CLOSE}|(?<![A-Za-z\\])(?:{'|'.join(_BARE)})(?![A-Za-z])|(?<![A-Za-z\\])[ap]\.?m\b\.?|"
+    r"(?<=\s)(?!and\b|or\b)[A-Za-z]{3,}(?![A-Za-z]))"
+)
 _TAIL = re.compile(
-    rf"^(?P<value>.*?[\w)\]}}!|]\s*)(?P<unit>{_UNIT}(?:{_UNIT}|[\s./()-]|\\cdot|\\times|\^\s*\{{?-?\d\}}?|[A-Za-z])*)$", re.DOTALL
+    rf"^(?P<value>.*?[\w)\]}}!|]\s*)(?P<unit>{_UNIT}(?:{_UNIT}|[\s./()-]|\\cdot|\\times|\^\s*\{{?-?\d\}}?|[A-Za-z])*)$",
+    re.DOTALL,
 )
 _MONEY = re.compile(r"\\\$|[$€£]")
 _PERCENT = re.compile(r"\s*\\?%$")

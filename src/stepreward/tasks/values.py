@@ -1,6 +1,6 @@
 """One name for each value: equal expressions have equal names, in whatever way they are written.
 
-Whole numbers are exact. Other numbers are equal if 12 significant digits are, so that tiny ones are compared relatively.
+Whole numbers are exact. Others are equal if 12 significant digits are, so that tiny ones are compared relatively.
 Expressions with letters are named by their polynomial where they are one in one letter, else by their values at points.
 """
 
@@ -139,7 +139,9 @@ def number_name(value: Any) -> str:
             raise NotAnExpression("no finite number")
         real, imaginary = mpmath.re(value), mpmath.im(value)
         size = max(abs(real), abs(imaginary))
-        real, imaginary = (mpmath.mpf(0) if abs(part) < size * mpmath.mpf(10) ** (15 - DIGITS) else part for part in (real, imaginary))
+        real, imaginary = (
+            mpmath.mpf(0) if abs(part) < size * mpmath.mpf(10) ** (15 - DIGITS) else part for part in (real, imaginary)
+        )
         if imaginary == 0:
             return _real_name(real)
         return (f"{_real_name(real)} + " if real != 0 else "") + f"{_real_name(imaginary)}*i"
