@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.core.errors import ServerWarning
-from tests.serve.backend import BEHAVIOURS, CONTEXT, Backend, backing
+from tests.serve.backend import BEHAVIOURS, Backend, backing
 
 ROW = {"id": "p", "prompt": "Add 2 and 3, then double it.", "reference": "10"}
 MAJORITY = ("--method", "majority", "--samples")
@@ -188,5 +188,4 @@ def test_the_doctor_tells_servers_apart(server: tuple[Backend, str], model: str,
     assert {what for what, row in found.items() if not row["good"] and what != "models"} == set(lacks), found
     for what, says in lacks.items():
         assert says in found[what]["says"]
-    assert CONTEXT
     assert set(model.split("+")) <= set(BEHAVIOURS)

@@ -30,6 +30,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies.chats import messages_of
 from stepreward.policies.http import SEEDS, HttpPolicy
 from stepreward.policies.loading import resolve
+from stepreward.policies.local import LocalPolicy
 from stepreward.policies.named import policy_at
 from stepreward.policies.under_way import UnderWay
 from stepreward.search.sampling import majority_vote
@@ -741,3 +742,38 @@ def test_what_is_no_address_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ValueError, match="expected the address of a server") as error:
         Server(url, "m")
     assert "p@ss" not in str(error.value)
+
+
+def test_settings_of_an_address_reach_the_request(served: tuple[Script, str]) -> None:
+    script, url = served
+    given = 'top_k=20&min_p=0.1&reasoning_effort=low&chat_template_kwargs={"enable_thinking":false}&body={"user":"a=b"}'
+    made = policy_at(rf"{url}#m?{given}&separator=\n\n&template=Q:\t{{prompt}}&timeout=7&retries=1")
+    assert isinstance(made, HttpPolicy)
+    made.propose([ask()])
+    sent = {
+        name: script.seen[0][name] for name in ("top_k", "min_p", "reasoning_effort", "chat_template_kwargs", "user")
+    }
+    assert sent == {
+        "top_k": 20, "min_p": 0.1, "reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False},
+        "user": "a=b",
+    }  # fmt: skip
+    assert (made.separator, made.template) == ("\n\n", "Q:\t{prompt}")
+    assert (made.server.timeout, made.server.retries) == (7.0, 1)
+    assert made.name != policy_at(f"{url}#m").name
+    for wrong in ("body=[1]", "body={x", 'body={"stream":false}', 'body={"temperature":0}', "top_k=many"):
+        with pytest.raises(InputError):
+            policy_at(f"{url}#m?{wrong}")
+
+
+def test_settings_behind_a_name_reach_a_model_on_this_machine() -> None:
+    made = policy_at(r"builtin:arithmetic?separator=\n\n&top_k=3&max_tokens=9")
+    plain = policy_at("builtin:arithmetic")
+    assert isinstance(made, LocalPolicy)
+    assert made.max_tokens == 9
+    assert made.name != plain.name
+    ((one,),) = made.propose([ask()])
+    assert len(one.steps) <= 1, "single line breaks end no step"
+    with pytest.raises(InputError, match="enable_thinking reach a chat template"):
+        policy_at('builtin:arithmetic?chat_template_kwargs={"enable_thinking":false}')
+    with pytest.raises(InputError, match="min_p cannot be set"):
+        policy_at('builtin:arithmetic?body={"min_p":0.1}')
