@@ -47,14 +47,16 @@ class Watched(StepGRPOTrainer):
         return self.given
 
 
-def trainer(out: Path, *, steps: int = 1, settings: dict[str, Any] | None = None, **named: Any) -> Watched:
+def trainer(
+    out: Path, *, steps: int = 1, settings: dict[str, Any] | None = None, functions: Any = right, **named: Any
+) -> Watched:
     config = GRPOConfig(
         output_dir=str(out), per_device_train_batch_size=8, num_generations=4, max_completion_length=48, seed=0,
         max_steps=steps, logging_steps=1, report_to=[], use_cpu=True, save_strategy="no", learning_rate=1e-4,
         disable_tqdm=True, **(settings or {}),
     )  # fmt: skip
     return Watched(
-        AutoModelForCausalLM.from_pretrained(MODEL), right, config, Dataset.from_dict({"prompt": list(PROBLEMS)}),
+        AutoModelForCausalLM.from_pretrained(MODEL), functions, config, Dataset.from_dict({"prompt": list(PROBLEMS)}),
         processing_class=AutoTokenizer.from_pretrained(MODEL), **named,
     )  # fmt: skip
 
@@ -84,6 +86,36 @@ def test_outcome_credit_gives_what_trl_itself_gives(tmp_path: Path) -> None:
     for row, own, value in zip(given["advantages"], mask, by_row, strict=True):
         torch.testing.assert_close(row[own], value.expand(int(own.sum())), atol=1e-5, rtol=1e-4)
         assert not row[~own].any()
+
+
+def first(prompts: list[str], completions: list[str], **_: Any) -> list[float | None]:
+    return [1.0, 0.0, None, 1.0, None, 2.0, None, None]
+
+
+def second(prompts: list[str], completions: list[str], **_: Any) -> list[float | None]:
+    return [0.5, None, None, 0.0, 1.0, None, None, 0.25]
+
+
+@pytest.mark.parametrize("functions", [[first], [first, second]], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("credit", "settings"),
+    [
+        ("grpo", {}), ("lite-ppo", {"scale_rewards": "batch"}), ("dr-grpo", {"scale_rewards": "none"}),
+        ("gdpo", {"multi_objective_aggregation": "normalize_then_sum"}),
+    ],
+)  # fmt: skip
+def test_missing_rewards_are_what_they_are_in_trl(
+    credit: str, settings: dict[str, Any], functions: list[Any], tmp_path: Path
+) -> None:
+    weights = {"reward_weights": [2.0, 0.5]} if len(functions) == 2 else {}
+    made = trainer(tmp_path, settings=settings | weights, credit=credit, functions=functions)
+    made.train()
+    theirs = torch.tensor(list(made._logs["advantages"]))
+    own = made.given["completion_mask"].bool()
+    for row, mask, value in zip(made.given["advantages"], own, theirs, strict=True):
+        torch.testing.assert_close(row[mask], value.expand(int(mask.sum())), atol=1e-5, rtol=1e-5)
+    assert not made.given["advantages"][2].any()
+    assert made.state.log_history[0]["process/unscored"] == pytest.approx(4 / 8 if len(functions) == 1 else 2 / 8)
 
 
 def test_steps_are_the_lines_of_the_solution(tmp_path: Path) -> None:
@@ -122,7 +154,7 @@ def test_a_scorer_of_another_tokenizer_gives_step_rewards(tmp_path: Path) -> Non
         ({"credit": "gae", "step_rewards": position}, "needs values"),
         ({"credit": "gae"}, "needs rewards, values"),
         ({"credit": "rloo", "step_rewards": lambda ts: [np.ones(99) for _ in ts]}, "of [0-9]+ actions"),
-        ({"credit": "rloo", "step_rewards": lambda ts: [np.full(len(t.steps), np.nan) for t in ts]}, "finite"),
+        ({"credit": "rloo", "step_rewards": lambda ts: [np.full(len(t.steps), np.inf) for t in ts]}, "finite"),
     ],
 )
 def test_what_cannot_be_credited_is_a_clear_error(named: dict[str, Any], message: str, tmp_path: Path) -> None:

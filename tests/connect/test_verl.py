@@ -64,7 +64,7 @@ def test_an_outcome_stated_apart_leaves_the_last_step_its_own_reward() -> None:
 
 
 def test_prompts_are_groups_and_hyper_parameters_come_from_the_configuration() -> None:
-    alone = call("rloo", index=np.array(["a", "b", "c"], dtype=object))
+    alone = call("rloo_verl", index=np.array(["a", "b", "c"], dtype=object))
     assert alone[0].max() == 1
     light = call("step_rloo", config={"stepreward": {"weight": 0.0}})
     torch.testing.assert_close(light, call("rloo"))
@@ -118,3 +118,13 @@ def test_a_registry_of_verl_s_shape_is_filled_by_the_entry_point(tmp_path: Path)
     )
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+
+
+def test_a_reward_that_is_nan_is_unscored() -> None:
+    given = REWARDS.clone()
+    last = [int(row.nonzero()[-1]) for row in MASK]
+    given[0, last[0]] = torch.nan
+    for name in ("rloo", "step_rloo"):
+        made = call(name, token_level_rewards=given)
+        assert not made[0].any()
+        assert torch.isfinite(made).all()

@@ -68,7 +68,7 @@ UID = ["a"] * 4 + ["b"] * 4
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [("stepreward_grpo_verl", "grpo_vectorized"), ("stepreward_rloo", "rloo"), ("stepreward_opo", "opo")],
+    [("stepreward_grpo_verl", "grpo_vectorized"), ("stepreward_rloo_verl", "rloo"), ("stepreward_opo", "opo")],
 )
 def test_outcome_estimators_give_what_verl_s_own_give(ours: str, theirs: str) -> None:
     own = advantages(ours, OUTCOMES, MASK, UID)

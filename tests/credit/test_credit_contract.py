@@ -160,24 +160,113 @@ def test_half_precision_loses_digits_but_not_counts(method: Method, kind: torch.
         torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=0.02 * max(1.0, float(exact.abs().max())))
 
 
+UNSCORED = {"outcome", "prior"}, {"rewards", "values", "action_values", "entropy", "duration", "grounding"}
+"""What says that a trajectory, or a step, is unscored where it is NaN."""
+
+
+def as_torch(data: Data) -> Data:
+    return {k: torch.as_tensor(v) for k, v in data.items()}
+
+
 @EACH
-def test_what_is_not_measured_is_not_taken_for_a_number(method: Method) -> None:
+@pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
+@pytest.mark.parametrize("row", range(6))
+def test_an_unscored_trajectory_is_as_if_it_were_not_there(method: Method, torches: bool, row: int) -> None:
     data = batch(SIZES, GROUP)
-    # The second step of the first trajectory, which says nothing again; and the first outcome.
+    others = [i for i in range(len(SIZES)) if i != row]
+    expected = split(chosen(data, others), method.take(chosen(data, others)))
+    for name in sorted(UNSCORED[0] & set(method.data)):
+        lacking = {**data, name: data[name].copy()}
+        lacking[name][row] = np.nan
+        found = split(data, method.take(as_torch(lacking) if torches else lacking))
+        np.testing.assert_array_equal(found[row], 0.0 if method.family == "credit" else np.nan)
+        for i, one in zip(others, expected, strict=True):
+            np.testing.assert_allclose(found[i], one, atol=1e-9)
+
+
+def without_step(data: Data, step: int) -> Data:
+    """The data without a step; where it was the only one, without its trajectory."""
+    owner = int(np.searchsorted(data["offsets"], step, side="right")) - 1
+    rows = [i for i in range(len(data["outcome"])) if i != owner or np.diff(data["offsets"])[owner] > 1]
+    place = np.concatenate([np.arange(size) for size in np.diff(data["offsets"])])
+    sizes = np.diff(data["offsets"]) - (np.arange(len(data["outcome"])) == owner)
+    made = {
+        name: value[rows] if name in ROWS else np.delete(value, step)
+        for name, value in {**data, "place": place}.items()
+        if name != "offsets"
+    }
+    return made | {"offsets": np.cumsum([0, *sizes[rows]])}
+
+
+@EACH
+@pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
+def test_an_unscored_step_is_as_if_it_were_not_there_and_keeps_its_number(method: Method, torches: bool) -> None:
+    data = batch(SIZES, GROUP)
+    for step in range(sum(SIZES)):
+        expected = np.asarray(method.take(without_step(data, step)))
+        for name in sorted(UNSCORED[1] & set(method.data)):
+            lacking = {**data, name: data[name].copy()}
+            lacking[name][step] = np.nan
+            found = np.asarray(method.take(as_torch(lacking) if torches else lacking))
+            np.testing.assert_array_equal(found[step], 0.0 if method.family == "credit" else np.nan)
+            np.testing.assert_allclose(np.delete(found, step), expected, atol=1e-9)
+
+
+@EACH
+def test_other_groups_do_not_see_the_unscored_unless_the_method_is_batch_wide(method: Method) -> None:
+    data = batch(SIZES, GROUP)
+    whole = split(data, method.take(data))[3:]
+    for name in sorted((UNSCORED[0] | UNSCORED[1]) & set(method.data)):
+        lacking = {**data, name: data[name].copy()}
+        lacking[name][0] = np.nan
+        found = split(data, method.take(lacking))[3:]
+        same = all(np.allclose(one, other, atol=1e-9) for one, other in zip(found, whole, strict=True))
+        assert same or method.name in BATCH_WIDE
+
+
+@EACH
+@pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
+def test_a_batch_of_which_nothing_is_scored(method: Method, torches: bool) -> None:
+    data = batch(SIZES, GROUP)
+    for names in UNSCORED:
+        names = names | {"components"} if "outcome" in names else names
+        lacking = data | {name: np.full_like(data[name], np.nan) for name in names}
+        found = np.asarray(method.take(as_torch(lacking) if torches else lacking))
+        if names & set(method.data):
+            np.testing.assert_array_equal(found, np.full(sum(SIZES), 0.0 if method.family == "credit" else np.nan))
+
+
+@EACH
+def test_lists_none_and_masked_arrays_are_read(method: Method) -> None:
+    data = batch(SIZES, GROUP)
     data["said"] = np.arange(sum(SIZES))
-    whole = split(data, method.take(data))
-    for name, place in (("rewards", 1), ("outcome", 0)):
-        if name not in method.data:
-            continue
-        lacking = data[name].copy()
-        lacking[place] = np.nan
-        for torches in (False, True):
-            given = {**data, name: lacking}
-            found = split(data, method.take({k: torch.as_tensor(v) for k, v in given.items()} if torches else given))
-            assert any(np.isnan(one).any() for one in found[:3])
-            if method.name not in BATCH_WIDE:
-                for one, other in zip(found[3:], whole[3:], strict=True):
-                    np.testing.assert_allclose(one, other, atol=1e-9)
+    lacking = {**data, "rewards": data["rewards"].copy(), "outcome": data["outcome"].copy()}
+    lacking["rewards"][1] = lacking["outcome"][3] = np.nan
+    expected = np.asarray(method.take(lacking))
+    as_json = {k: v.tolist() for k, v in data.items()}
+    as_json["rewards"][1] = as_json["outcome"][3] = None
+    np.testing.assert_allclose(method.take(as_json), expected, atol=1e-12)
+    hidden = {k: np.ma.masked_array(data[k], np.isnan(lacking[k])) for k in ("rewards", "outcome")}
+    np.testing.assert_allclose(method.take(data | hidden), expected, atol=1e-12)
+    mixed = as_json | {"offsets": torch.as_tensor(data["offsets"]), "group": data["group"].astype(str)}
+    found = method.take(mixed)
+    assert isinstance(found, torch.Tensor) == ("offsets" in method.data)
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-9)
+
+
+@EACH
+@pytest.mark.parametrize("wrong", [["0.5"] * 17, np.array(["a"] * 17), [[0.1], [0.1, 0.2]], [{}] * 17, [1j] * 17])
+def test_what_is_no_number_is_told(method: Method, wrong: Any) -> None:
+    for name in {"rewards", "values"} & set(method.data):
+        with pytest.raises(InputError, match=f"{re.escape(method.name)}: '{name}' is no array of numbers"):
+            method.take({**batch(SIZES, GROUP), name: wrong})
+
+
+def test_a_method_called_by_itself_keeps_the_same_rule() -> None:
+    outcome, group, offsets = [1.0, 0.0, None, 1.0], ["a"] * 4, [0, 1, 2, 3, 4]
+    # Of 1, 0, 1: mean 2/3 and deviation 1/sqrt 3, so 0.57725 and -1.1545 with epsilon 1e-4.
+    made = credit["grpo"](outcome, group, offsets)  # type: ignore[arg-type]
+    np.testing.assert_allclose(made, [0.57725, -1.1545, 0, 0.57725], atol=1e-4)
 
 
 @pytest.mark.parametrize("method", OUTCOME_ALONE, ids=lambda m: m.name)

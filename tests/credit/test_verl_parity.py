@@ -21,7 +21,8 @@ from stepreward.core.catalog import credit
 CORE = verl_functions()
 pytestmark = pytest.mark.skipif(CORE is None, reason="verl is not installed")
 PAIRS = [
-    ("grpo-verl", "grpo"), ("grpo-verl", "grpo_vectorized"), ("rloo", "rloo"), ("rloo", "rloo_vectorized"),
+    ("grpo-verl", "grpo"), ("grpo-verl", "grpo_vectorized"), ("rloo-verl", "rloo"),
+    ("rloo-verl", "rloo_vectorized"),
     ("opo", "opo"), ("reinforce++", "reinforce_plus_plus"), ("reinforce++-baseline", "reinforce_plus_plus_baseline"),
 ]  # fmt: skip
 

@@ -19,6 +19,7 @@ from stepreward.connect.online import OnlineReward
 from stepreward.connect.step_data import DERIVED
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError
+from stepreward.core.flat_data import numbers as read_numbers
 from stepreward.core.flows import Score, Scorer
 from stepreward.core.types import Problem, Trajectory
 from stepreward.credit.tokens import to_tokens
@@ -26,7 +27,10 @@ from stepreward.score.implicit import LanguageModel
 
 Floats = NDArray[np.float64]
 StepNumbers = Callable[[Sequence[Trajectory]], Sequence[Floats]]
-"""Numbers of the steps of each trajectory, (S,) with NaN at observations; (S,) may leave observations out."""
+"""Numbers of the steps of each trajectory, (S,) with NaN at observations and at unscored actions.
+
+Observations may be left out.
+"""
 Source = StepNumbers | str
 """A function of trajectories, or the name of a list that a `rollout_func` returns beside the completions."""
 OF_TRAJECTORIES = frozenset(("outcome", "group", "offsets", "lengths", "components"))
@@ -209,24 +213,27 @@ class StepGRPOTrainer(GRPOTrainer):
         for trajectory, numbers in zip(trajectories, given, strict=True):
             mine = [i for i, step in enumerate(trajectory.steps) if step.kind == "action"]
             row = np.asarray(numbers)
+            row = read_numbers(name, numbers) if row.dtype.kind not in "iu" else row
             if len(row) == len(trajectory.steps):
                 row = row[mine]
-            if len(row) != len(mine) or not np.isfinite(row).all():
+            if len(row) != len(mine) or np.isinf(row).any():
                 what = f"{'step_rewards' if name == 'rewards' else name} gave {row!r} for a trajectory of"
-                raise InputError(f"{what} {len(mine)} actions", remedy="give one finite number an action")
+                raise InputError(
+                    f"{what} {len(mine)} actions",
+                    remedy="give one finite number an action, NaN or None where it is unscored",
+                )
             made.append(row)
         return made
 
     def _outcomes(self) -> Floats:
-        """(B,) weighted sums of the reward functions, for the completions of all processes."""
-        outcome: Floats = np.nansum(self._components(), axis=1)
-        return outcome
+        """(B,) weighted sums of the reward functions for all processes; NaN where none of them had anything to say."""
+        weighted = self._components() * self.reward_weights.double().cpu().numpy()
+        return np.where(np.isnan(weighted).all(axis=1), np.nan, np.nansum(weighted, axis=1))
 
     def _components(self) -> Floats:
-        """(B, C) weighted rewards, NaN where a function had nothing to say."""
+        """(B, C) rewards as functions gave them, NaN where one had nothing to say."""
         assert self._rewarded is not None
-        weighted = self._rewarded * self.reward_weights.to(self._rewarded.device)
-        made: Floats = weighted.double().cpu().numpy()
+        made: Floats = self._rewarded.double().cpu().numpy()
         return made
 
     def _credit_all(self, everyone: Sequence[_Row], outcome: Floats) -> tuple[dict[str, Any], Floats]:
@@ -237,22 +244,28 @@ class StepGRPOTrainer(GRPOTrainer):
             "lengths": np.concatenate([row.lengths for row in everyone]),
             "offsets": np.cumsum([0, *(len(row.lengths) for row in everyone)]),
             "outcome": outcome,
-            "components": np.nan_to_num(self._components()),
+            "components": self._components(),
             "group": np.arange(len(everyone)) // size,
         }
-        return data, np.asarray(self.credit.take(data, **self.credit_settings), np.float64)
+        settings = self.credit_settings
+        if "components" in self.credit.data and "weights" in self.credit.settings:
+            # Standardised parts forget their weights, which therefore come afterwards.
+            settings = {"weights": tuple(self.reward_weights.tolist()), **settings}
+        return data, np.asarray(self.credit.take(data, **settings), np.float64)
 
     def _tell(self, everyone: Sequence[_Row], data: Mapping[str, Any], made: Floats) -> None:
         mode = "train" if self.model.training else "eval"
         steps = np.diff(data["offsets"])
         numbers = {
-            "outcome": float(data["outcome"].mean()),
+            "outcome": _mean(data["outcome"]),
+            "unscored": float(np.isnan(data["outcome"]).mean()),
             "steps": float(steps.mean()),
             "repeated": float(sum(row.repeated for row in everyone) / max(steps.sum(), 1)),
         }
         if "rewards" in self.sources:
-            means = [row.data["rewards"].mean() for row in everyone if len(row.lengths)]
+            means = [_mean(row.data["rewards"]) for row in everyone if np.isfinite(row.data["rewards"]).any()]
             numbers["process"] = float(np.mean(means or [0.0]))
+            numbers["unscored_steps"] = float(np.isnan(data["rewards"]).mean()) if data["rewards"].size else 0.0
         size = {"advantage_mean": float(made.mean()), "advantage_std": float(made.std())} if made.size else {}
         for name, value in (numbers | size).items():
             self._metrics[mode][f"process/{name}"].append(value)
@@ -263,6 +276,12 @@ class StepGRPOTrainer(GRPOTrainer):
             for name in found.keys() - self.alarmed:
                 self.alarmed.add(name)
                 _log.warning("step %d: %s", self.state.global_step, found[name])
+
+
+def _mean(values: Floats) -> float:
+    """Mean of what is scored; 0 where nothing is."""
+    scored = values[~np.isnan(values)]
+    return float(scored.mean()) if scored.size else 0.0
 
 
 def _repeated(trajectory: Trajectory) -> int:

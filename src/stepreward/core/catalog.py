@@ -8,14 +8,14 @@ command-line options all follow from here.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from array_api_compat import array_namespace, is_array_api_obj
-
-from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
+from stepreward.core.errors import MissingDataError, UnknownNameError
+from stepreward.core.flat_data import PLACE, flat, places, scored_only
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +50,7 @@ DATA: Mapping[str, str] = {
     "edge": "(N,) identity of state and action of each step",
     "root": "(B,) tree of each trajectory, where a problem has several",
     "turn": "(N,) turn of each step; a new turn begins where it changes",
+    "place": "(N,) number of each step in its trajectory, told by offsets",
     "action_values": "(N,) value of each step's action in its state",
     "duration": "(N,) time or work of each step",
     "said": "(N,) identity of each step's words",
@@ -61,12 +62,6 @@ DATA: Mapping[str, str] = {
     "data": "rows of a benchmark",
 }
 """The closed vocabulary of data that a method may ask for."""
-MEASURED = frozenset({
-    "rewards", "outcome", "values", "action_values", "entropy", "duration", "grounding", "prior", "components",
-})  # fmt: skip
-"""Data that are real numbers: counts and truth values among them are taken in float64, as 0.5 is no integer."""
-PER_TRAJECTORY = frozenset({"outcome", "group", "prior", "components", "root"})
-"""Data beside `offsets` with one entry a trajectory; all others have one a step."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,18 @@ class Method(Generic[P, R]):
     """What its expected gradient ascends, by name in `credit.verify.OBJECTIVES`; "" outside the family credit."""
     invariant: tuple[str, ...] = ()
     """Changes of the step scores that leave its expected gradient alone, by name in `credit.verify.CHANGES`."""
+    unverified: str = ""
+    """What no source that could be read confirms, with the paper that it tries to follow; "" where nothing."""
+    unscored: float | None = None
+    """Of flat data: what a step gets that is unscored. None where the family's data are not flat."""
 
     @cached_property
     def data(self) -> tuple[str, ...]:
-        """Names of the data that it needs."""
+        """Names of the data that it needs; `place` follows from the offsets."""
+        return tuple(name for name in self._parameters if name != PLACE)
+
+    @cached_property
+    def _parameters(self) -> tuple[str, ...]:
         return tuple(p.name for p in inspect.signature(self.function).parameters.values() if p.default is p.empty)
 
     @cached_property
@@ -106,7 +109,10 @@ class Method(Generic[P, R]):
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.function(*args, **{**self.fixed, **kwargs})
+        if self.unscored is None:
+            return self.function(*args, **{**self.fixed, **kwargs})
+        given = inspect.signature(self.function).bind_partial(*args, **kwargs).arguments
+        return self.take(given, **{name: value for name, value in given.items() if name not in self._parameters})
 
     def take(self, available: Mapping[str, Any], **settings: Any) -> R:
         """Calls the method with the data it names, out of what is available.
@@ -114,7 +120,7 @@ class Method(Generic[P, R]):
         Raises:
             MissingDataError: some data is not available.
             UnknownNameError: a setting is not one of the method's.
-            InputError: flat data have another number of entries than `offsets` tells of.
+            InputError: flat data are no numbers, or have another number of entries than `offsets` tells of.
         """
         missing = [name for name in self.data if available.get(name) is None]
         if missing:
@@ -122,33 +128,15 @@ class Method(Generic[P, R]):
         for name in settings:
             if name not in self.settings:
                 raise UnknownNameError(f"setting of {self.name}", name, self.settings)
-        data = {name: _measured(available[name]) if name in MEASURED else available[name] for name in self.data}
-        if "offsets" in data:
-            _check_lengths(self.name, data)
-        return self.function(**data, **{**self.fixed, **settings})  # type: ignore[call-arg]
-
-
-def _check_lengths(method: str, data: Mapping[str, Any]) -> None:
-    """Refuses flat data that do not have one entry for each step or trajectory of `offsets`."""
-    offsets = data["offsets"]
-    if offsets.ndim != 1 or not offsets.shape[0]:
-        return
-    trajectories, steps = (offsets.shape[0] - 1, "trajectories"), (int(offsets[-1]), "steps")
-    for name in data.keys() - {"offsets"}:
-        (expected, what), found = trajectories if name in PER_TRAJECTORY else steps, data[name].shape[0]
-        if found != expected:
-            raise InputError(
-                f"{method}: '{name}' has {found} entries for {expected} {what}",
-                remedy="pass one for each that 'offsets' tells of",
-            )
-
-
-def _measured(value: Any) -> Any:
-    """An array of integers or truth values in float64; anything else as it is."""
-    if not is_array_api_obj(value):
-        return value
-    xp = array_namespace(value)
-    return xp.astype(value, xp.float64) if xp.isdtype(value.dtype, ("bool", "integral")) else value
+        data = {name: available[name] for name in self._parameters if name in available}
+        settings = {**self.fixed, **settings}
+        if self.unscored is None:
+            return self.function(**data, **settings)  # type: ignore[call-arg]
+        data = flat(self.name, data)
+        if PLACE in self._parameters and PLACE not in data:
+            data[PLACE] = places(data["offsets"])
+        made: R = scored_only(data, partial(self.function, **settings), self.unscored)
+        return made
 
 
 @dataclass
@@ -159,6 +147,8 @@ class Family:
     signature: str
     """What goes in and what comes out, for people."""
     about: str
+    unscored: float | None = None
+    """Where data are flat arrays (`core.flat_data`): NaN is unscored, is left out of every call, and gets this."""
     _methods: dict[str, Method[..., Any]] = field(default_factory=dict)
 
     def method(
@@ -170,6 +160,7 @@ class Family:
         note: str = "",
         objective: str = "",
         invariant: tuple[str, ...] = (),
+        unverified: str = "",
     ) -> Callable[[F], F]:
         """Registers a function or class under the paper's name; it comes back unchanged.
 
@@ -179,8 +170,8 @@ class Family:
         """
 
         def register(function: F) -> F:
-            made = Method(self.name, name, function, paper, equation, note, objective=objective, invariant=invariant)
-            self._add(made)
+            told = {"objective": objective, "invariant": invariant, "unverified": unverified}
+            self._add(Method(self.name, name, function, paper, equation, note, unscored=self.unscored, **told))  # type: ignore[arg-type]
             return function
 
         return register
@@ -194,6 +185,7 @@ class Family:
         note: str = "",
         objective: str | None = None,
         invariant: tuple[str, ...] | None = None,
+        unverified: str = "",
         **fixed: Any,
     ) -> None:
         """Registers a paper, or a library's convention, that is another method with numbers fixed."""
@@ -207,14 +199,15 @@ class Family:
             "invariant": base.invariant if invariant is None else invariant,
         }
         every = {**base.fixed, **fixed}
-        self._add(replace(base, name=name, paper=paper, equation="", note=told, fixed=every, **claims))  # type: ignore[arg-type]
+        new = {"name": name, "paper": paper, "equation": "", "note": told, "fixed": every, "unverified": unverified}
+        self._add(replace(base, **new, **claims))  # type: ignore[arg-type]
 
     def _add(self, method: Method[..., Any]) -> None:
         if method.name in self._methods:
             raise ValueError(f"{self.name} {method.name!r} is already registered")
         if not method.summary:
             raise ValueError(f"{self.name} {method.name!r} has no docstring")
-        if not (method.paper or method.note):
+        if not (method.paper or method.note or method.unverified):
             raise ValueError(f"{self.name} {method.name!r} names neither a paper nor, in a note, its origin")
         unknown = [name for name in method.data if name not in DATA]
         if unknown:
@@ -237,8 +230,8 @@ class Family:
         return name in self._methods
 
 
-def _family(name: str, signature: str, about: str) -> Family:
-    families[name] = Family(name, signature, about)
+def _family(name: str, signature: str, about: str, *, unscored: float | None = None) -> Family:
+    families[name] = Family(name, signature, about, unscored)
     return families[name]
 
 
@@ -256,7 +249,9 @@ aggregate = _family("aggregate", "(scores, mask) -> (B,)", "one score a trajecto
 calibrate = _family("calibrate", "fit(scores, outcome), predict(scores)", "makes scores probabilities")
 select = _family("select", "(totals, answers, group) -> (G,) row index", "chooses one trajectory a problem")
 search = _family("search", "(problem, key, ...) -> Flow[Found]", "spends compute with step scores")
-credit = _family("credit", "(rewards, outcome, group, offsets, ...) -> (N,)", "turns step rewards into advantages")
-shape = _family("shape", "(rewards, ...) -> (N,)", "rewrites step rewards before credit")
+credit = _family(
+    "credit", "(rewards, outcome, group, offsets, ...) -> (N,)", "turns step rewards into advantages", unscored=0.0
+)
+shape = _family("shape", "(rewards, ...) -> (N,)", "rewrites step rewards before credit", unscored=math.nan)
 reward = _family("reward", "(problem, steps) -> (S,)", "step rewards by rule")
 bench = _family("bench", "(scorer, data) -> metrics with intervals", "benchmarks")

@@ -176,7 +176,7 @@ def temporal_difference_target(
     objective="none",
     invariant=("shift", "split"),
 )
-def increments_by_place(rewards: Array, group: Array, offsets: Array, *, start: float = 0.0) -> Array:
+def increments_by_place(rewards: Array, group: Array, offsets: Array, place: Array, *, start: float = 0.0) -> Array:
     """Standardises what each step changed among the steps in the same place of the group's other trajectories.
 
         A_k = z over the group's k-th steps of (r_k - r_{k-1})
@@ -185,10 +185,11 @@ def increments_by_place(rewards: Array, group: Array, offsets: Array, *, start: 
         rewards: (N,) how good things stand after each step.
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
+        place: (N,) number of each step; an unscored step keeps its number.
         start: how good they stand at first.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
-    places = Groups.of_pairs(trajectories.spread(group), trajectories.position)
+    places = Groups.of_pairs(trajectories.spread(group), place)
     return places.standardised(progress(rewards, offsets, start=start))
 
 

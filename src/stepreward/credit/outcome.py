@@ -8,7 +8,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit
-from stepreward.credit.segments import Alone, Array, Groups, Trajectories, typed, whitened
+from stepreward.credit.segments import Alone, Array, Groups, Trajectories, one_of, typed, whitened
 
 SHIFT_SPLIT_NEUTRAL = ("shift", "split", "neutral")
 """What never looks at step scores cannot be moved by them."""
@@ -104,19 +104,26 @@ def group_centred(outcome: Array, group: Array, offsets: Array, *, alone: Alone 
     "rloo",
     paper="arXiv:2402.14740",
     equation="section 3.2",
-    note="a group of one has no baseline and keeps its score, as in verl",
+    note="a group of one has no baseline and gets 0, as in TRL 1.16",
     objective="outcome",
     invariant=SHIFT_SPLIT_NEUTRAL,
 )
-def leave_one_out(outcome: Array, group: Array, offsets: Array) -> Array:
+def leave_one_out(outcome: Array, group: Array, offsets: Array, *, alone: Alone = "zero") -> Array:
     """Subtracts the mean of the others in the group: an unbiased gradient with little variance.
 
     Args:
         outcome: (B,).
         group: (B,) problem of each.
         offsets: (B + 1,).
+        alone: what the only trajectory of its group gets.
     """
-    return _spread(outcome - Groups(group).mean_of_others(outcome), offsets)
+    groups, xp = Groups(group), array_namespace(outcome)
+    one_of("alone", alone, Alone)
+    made = outcome - groups.mean_of_others(outcome)
+    return _spread(made if alone == "raw" else xp.where(groups.count(made) > 1, made, xp.zeros_like(made)), offsets)
+
+
+credit.preset("rloo-verl", of="rloo", note="verl 0.10: a group of one keeps its raw score", alone="raw")
 
 
 @credit.method(
@@ -191,8 +198,8 @@ def length_weighted_baseline(outcome: Array, group: Array, offsets: Array, lengt
     "gdpo",
     paper="arXiv:2601.05242",
     equation="section 3",
-    note="each component standardised in its group, weighted, summed, then whitened over the batch's trajectories; "
-    "verl whitens over tokens, so that long ones count more",
+    note="each component standardised in its group, weighted, summed, then standardised over the batch's trajectories, "
+    "as TRL 1.16 with normalize_then_sum; verl whitens over tokens, so that long ones count more",
     objective="components",
     invariant=("split", "neutral"),
 )
@@ -202,11 +209,11 @@ def components_standardised(
     """Standardises each part of the reward within the group before they are added, so that none drowns the others.
 
     Args:
-        components: (B, C) parts of the reward.
+        components: (B, C) parts of the reward; one that is NaN enters no mean and adds nothing.
         group: (B,) problem of each.
         offsets: (B + 1,).
         weights: one a part; all 1 where empty.
-        epsilon: added to each deviation.
+        epsilon: added to each deviation, the batch's included.
 
     Raises:
         ValueError: another number of weights than parts, or no parts.
@@ -216,10 +223,15 @@ def components_standardised(
         raise ValueError(f"components are (B, C) with at least one part, got shape {tuple(components.shape)}")
     if weights and len(weights) != parts:
         raise ValueError(f"{len(weights)} weights for {parts} components")
-    groups = Groups(group)
-    scaled = [groups.standardised(components[:, c], epsilon=epsilon) for c in range(parts)]
-    total = sum(weight * one for weight, one in zip(weights or (1.0,) * parts, scaled, strict=True))
-    return _spread(whitened(total), offsets)
+    xp, groups = array_namespace(components), Groups(group)
+    total = xp.zeros_like(components[:, 0])
+    for c, weight in enumerate(weights or (1.0,) * parts):
+        known = ~xp.isnan(components[:, c])
+        part = xp.where(known, components[:, c], xp.zeros_like(total))
+        counts = xp.astype(known, part.dtype)
+        total = total + weight * counts * groups.standardised(part, counts, epsilon=epsilon)
+    together = Groups(xp.zeros_like(group))
+    return _spread(together.standardised(total, epsilon=epsilon), offsets)
 
 
 @credit.method(

@@ -24,7 +24,7 @@ EPSILON = 1e-6
     invariant=("shift", "split"),
 )
 def turn_rewards_and_outcome(
-    rewards: Array, outcome: Array, group: Array, offsets: Array, *, weight: float = 1.0
+    rewards: Array, outcome: Array, group: Array, offsets: Array, place: Array, *, weight: float = 1.0
 ) -> Array:
     """Adds to the standardised outcome the standardised reward of the turn, among the turns of the same number.
 
@@ -33,11 +33,12 @@ def turn_rewards_and_outcome(
         outcome: (B,).
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
+        place: (N,) number of each turn; an unscored turn keeps its number.
         weight: of the turn's term.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
     whole = Groups(group).standardised(outcome, epsilon=EPSILON)
-    places = Groups.of_pairs(trajectories.spread(group), trajectories.position)
+    places = Groups.of_pairs(trajectories.spread(group), place)
     return trajectories.spread(whole) + weight * places.standardised(rewards, epsilon=EPSILON)
 
 
@@ -121,7 +122,7 @@ def standardised_returns(
     invariant=(),
 )
 def trajectory_and_turn_level(
-    rewards: Array, outcome: Array, group: Array, offsets: Array, *, discount: float = 0.9
+    rewards: Array, outcome: Array, group: Array, offsets: Array, place: Array, *, discount: float = 0.9
 ) -> Array:
     """Averages the standardised outcome with the standardised return of the turn, among turns of the same number.
 
@@ -130,11 +131,12 @@ def trajectory_and_turn_level(
         outcome: (B,).
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
+        place: (N,) number of each turn; an unscored turn keeps its number.
         discount: of later turns.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
     whole = Groups(group).standardised(outcome, epsilon=EPSILON)
-    places = Groups.of_pairs(trajectories.spread(group), trajectories.position)
+    places = Groups.of_pairs(trajectories.spread(group), place)
     returns = trajectories.to_go(rewards + trajectories.at_end(outcome), discount=discount)
     return (trajectories.spread(whole) + places.standardised(returns, epsilon=EPSILON)) / 2
 
