@@ -388,7 +388,8 @@ def test_presets_are_their_shape_and_then_rloo(method: Any, batch: Batch) -> Non
 def test_every_method_of_credit_is_held_against_a_transcription() -> None:
     elsewhere = {
         "test_outcome": {
-            "grpo", "grpo-verl", "grpo-openrlhf", "lite-ppo", "dr-grpo", "rloo", "reinforce++", "reinforce++-baseline",
+            "grpo", "grpo-verl", "grpo-openrlhf", "lite-ppo", "dr-grpo", "rloo", "rloo-verl", "reinforce++",
+            "reinforce++-baseline",
             "opo", "gdpo", "gae", "rlpr",
         },
         "test_process": {"step-rloo", "deepseekmath-process", "prime", "pure", "pure-strict", "pav"},
