@@ -467,3 +467,45 @@ def test_questions_keep_their_own_limits_behind_that_of_the_answer() -> None:
         assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 200
     assert {(len(q.prefix), q.max_tokens) for q in asked} == {(0, 3), (1, 2), (2, 1)}
     assert all(replace(q, max_tokens=None).until == "step" for q in asked)
+
+
+REFUSED: list[tuple[str, Any]] = [
+    ("chat_template_kwargs", {"enable_thinking": False}), ("reasoning_effort", "high"), ("verbosity", "low"),
+    ("min_p", 0.1), ("guided_json", {"type": "object"}), ("logit_bias", {"50256": -100}), ("frequency_penalty", 0.5),
+    ("add_generation_prompt", False), ("continue_final_message", True), ("ignore_eos", True), ("best_of", 4),
+    ("use_beam_search", True), ("include_reasoning", False), ("separate_reasoning", False), ("prompt_logprobs", 1),
+    ("modalities", ["audio"]), ("prediction", {"type": "content", "content": "x"}), ("web_search_options", {}),
+    ("top_k", 5), ("logprobs", True), ("foo", 1), ("temprature", 0.5), ("foo", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED, ids=str)
+def test_a_field_that_no_search_honours_is_named(chat: Chat, name: str, value: Any) -> None:
+    answer = httpx.post(f"{chat[1]}/v1/chat/completions", json={"model": "digits", "messages": ASK, name: value})
+    assert answer.status_code == 400
+    assert name in answer.json()["error"]["message"]
+    assert answer.json()["error"]["code"] == 400
+
+
+def test_a_field_that_asks_for_nothing_is_no_fault(chat: Chat) -> None:
+    asks = {
+        "top_k": -1, "repetition_penalty": 1.0, "n": None, "logprobs": False, "top_logprobs": None, "min_p": 0.0,
+        "response_format": {"type": "text"}, "modalities": ["text"], "reasoning_effort": None, "user": "me",
+        "service_tier": "auto", "logit_bias": {}, "frequency_penalty": 0, "add_generation_prompt": True, "best_of": 1,
+    }  # fmt: skip
+    answer = httpx.post(f"{chat[1]}/v1/chat/completions", json={"model": "digits", "messages": ASK, **asks})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["stop_reason"] is None
+
+
+def test_half_a_surrogate_of_a_policy_is_answered_as_a_sign_that_can_be_written() -> None:
+    class Cut(Digits):
+        @staticmethod
+        def _one(question: Propose, key: Any) -> Continuation:
+            made = Digits._one(question, key)
+            return replace(made, steps=tuple(replace(step, text=f"\ud83d {step.text}") for step in made.steps))
+
+    with serving(Served(Cut(), LastDigit(), grader=SaysAll(), name="digits")) as url:
+        answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "digits", "messages": ASK})
+        assert answer.status_code == 200, answer.text
+        assert "\ufffd" in answer.json()["choices"][0]["message"]["content"]

@@ -128,10 +128,11 @@ import schemathesis
 
 WAYS = {
     "/steps": ("problem", ["prefix", "aggregate"]),
-    "/pooling": ("input", ["messages", "truncate_prompt_tokens"]),
-    "/classify": ("input", ["messages", "truncate_prompt_tokens"]),
-    "/rerank": ("query", ["truncate_prompt_tokens"]),
-    "/score": ("text_1", ["queries", "documents", "data_1", "data_2", "query", "items"]),
+    "/pooling": ("input", ["messages", "truncate_prompt_tokens", "task"]),
+    "/classify": ("input", ["messages", "truncate_prompt_tokens", "task"]),
+    "/rerank": ("query", ["truncate_prompt_tokens", "use_activation"]),
+    "/score": ("text_1", ["queries", "documents", "data_1", "data_2", "query", "items",
+               "truncate_prompt_tokens", "use_activation", "label_token_ids"]),
 }
 
 @schemathesis.hook
@@ -147,6 +148,8 @@ def map_body(context, body):
         for path, (one, others) in WAYS.items():
             if path in context.operation.path and len(str(body)) % 2:
                 body[one] = str(body.get(one) or "some text")
+                if path == "/score":
+                    body["text_2"] = str(body.get("text_2") or "more text")
                 for other in others:
                     body.pop(other, None)
     return body

@@ -187,7 +187,8 @@ def test_pooling_gives_step_ends_as_distributions_or_bare_and_in_base64(two_labe
     rows = np.array(made["data"][0]["data"])
     assert rows.shape == (ids.count(tag), 2)
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
-    assert made["usage"] == {"prompt_tokens": len(ids), "total_tokens": len(ids), "completion_tokens": 0}
+    details = {"prompt_tokens_details": None, "completion_tokens_details": None}
+    assert made["usage"] == {"prompt_tokens": len(ids), "total_tokens": len(ids), "completion_tokens": 0, **details}
     bare = np.array(post(url, "/v1/pooling", input=ids, use_activation=False)["data"][0]["data"])
     np.testing.assert_allclose(np.exp(bare) / np.exp(bare).sum(axis=1, keepdims=True), rows, atol=1e-6)
     packed = post(url, "/pooling", input=[text, ids], encoding_format="base64")["data"]
@@ -200,12 +201,15 @@ def test_pooling_gives_step_ends_as_distributions_or_bare_and_in_base64(two_labe
     assert len(chat["data"][0]["data"]) == ids.count(tag)
 
 
-def test_the_last_tokens_are_kept_where_a_client_asks_for_it(two_labels: Pair) -> None:
+@pytest.mark.parametrize(("side", "kept"), [({}, slice(3)), ({"truncation_side": "left"}, slice(-3, None))])
+def test_the_first_tokens_or_the_last_are_kept_where_a_client_asks_for_it(
+    side: Any, kept: slice, two_labels: Pair
+) -> None:
     scorer, url = two_labels
     ids = scorer.model.tokenizer("one two three four<extra_0>")["input_ids"]
-    short = post(url, "/classify", input=[ids], truncate_prompt_tokens=3)
+    short = post(url, "/classify", input=[ids], truncate_prompt_tokens=3, **side)
     assert short["usage"]["prompt_tokens"] == 3
-    assert short["data"][0]["probs"] == post(url, "/classify", input=[ids[-3:]])["data"][0]["probs"]
+    assert short["data"][0]["probs"] == post(url, "/classify", input=[ids[kept]])["data"][0]["probs"]
     assert short["data"][0]["num_classes"] == 2
     assert short["data"][0]["label"] == f"LABEL_{int(np.argmax(short['data'][0]['probs']))}"
 
@@ -319,9 +323,40 @@ def test_outputs_come_as_bytes_in_the_order_that_is_asked_for(
         ("/v1/score", {"query": "a"}, "expected items beside query"),
         ("/v1/score", {"query": "a", "items": ["b"], "text_1": "c"}, "no other texts"),
         ("/v1/score", {"query": "a", "items": [[1]]}, "texts, or token ids, both"),
-        ("/pooling", {"input": "a", "embed_dtype": "fp8_e4m3"}, "embed_dtype"),
+        ("/pooling", {"input": "a", "embed_dtype": "int8"}, "embed_dtype"),
+        ("/pooling", {"input": "a", "embed_dtyp": "float32"}, "did you mean embed_dtype"),
+        ("/pooling", {"input": "a", "dimensions": 4}, "cannot honour 'dimensions'"),
+        ("/pooling", {"input": "a", "task": "embed"}, "does not do 'embed'"),
+        ("/pooling", {"input": "a", "truncate_prompt_tokens": 10**6}, "truncate_prompt_tokens"),
+        ("/score", {"text_1": "a", "text_2": "b", "use_activation": False}, "one label"),
+        ("/v1/completions", {"prompt": "a"}, "/v1/chat/completions"),
+        ("/v1/chat/completions", {"model": "policy"}, "--policy"),
+        ("/v1/steps", {"problem": "a", "steps": ["b"], "agregate": "min"}, "did you mean aggregate"),
         ("/rerank", {"query": "a"}, "documents"),
     ],
 )
 def test_token_requests_that_cannot_be_answered(two_labels: Pair, path: str, body: dict[str, Any], says: str) -> None:
-    assert says in post(two_labels[1], path, 400, **body)["error"]["message"]
+    status = 404 if path in ("/v1/completions", "/v1/chat/completions") else 400
+    assert says in post(two_labels[1], path, status, **body)["error"]["message"]
+
+
+def test_scores_without_activation_and_of_shortened_texts(one_label: Pair) -> None:
+    scorer, url = one_label
+    pair = {"text_1": "ab cd ef", "text_2": "gh ij kl mn"}
+    (plain,) = post(url, "/score", **pair)["data"]
+    (bare,) = post(url, "/score", **pair, use_activation=False)["data"]
+    assert plain["score"] == pytest.approx(1 / (1 + np.exp(-bare["score"])), abs=1e-6)
+    first = scorer.model.tokenizer(pair["text_1"])["input_ids"][:2]
+    second = scorer.model.tokenizer(pair["text_2"], add_special_tokens=False)["input_ids"][:3]
+    cut = post(url, "/score", **pair, max_tokens_per_query=2, max_tokens_per_doc=3)
+    assert cut["usage"]["prompt_tokens"] == 5
+    (same,) = post(url, "/classify", input=[first + second])["data"]
+    assert cut["data"][0]["score"] == pytest.approx(same["probs"][0], abs=1e-6)
+
+
+def test_what_asks_for_nothing_is_no_fault(two_labels: Pair) -> None:
+    asks = {"user": "me", "dimensions": None, "padding": False, "chat_template_kwargs": {}, "task": "token_classify"}
+    assert post(two_labels[1], "/pooling", input="a b", **asks)["id"].startswith("pooling-")
+    card = httpx.get(f"{two_labels[1]}/v1/models").json()["data"][0]
+    assert (card["root"], card["parent"]) == (card["id"], None)
+    assert card["max_model_len"] > 0

@@ -52,8 +52,15 @@ class TokenOutputs:
         """Tokens of a text, with the tokenizer's own special ones around it if `special`."""
         return self.model.encoder.plain(text, special=special)
 
-    def chat_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def chat_ids(
+        self, messages: Sequence[dict[str, Any]], *, opened: bool = False, continued: bool = False
+    ) -> list[int]:
         """Tokens of a conversation by the tokenizer's chat template.
+
+        Args:
+            messages: of the conversation.
+            opened: whether the opening of an answer follows.
+            continued: whether the last message stays open.
 
         Raises:
             InputError: there is no template, or it refuses the messages.
@@ -62,7 +69,9 @@ class TokenOutputs:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError("the model's tokenizer has no chat template", remedy="send input instead of messages")
         try:
-            text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=False)
+            text = tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=opened, continue_final_message=continued
+            )
         except (TemplateError, TypeError, ValueError, LookupError) as error:
             raise InputError(f"the chat template refuses these messages: {error}") from error
         return self.ids(str(text), special=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -61,16 +61,42 @@ def build(served: Served) -> Guard:
         (Exception, answer_known),
     ):
         app.add_exception_handler(error, handler)
-    app.include_router(model_routes(service))
+    outputs = _outputs(served)
+    app.include_router(model_routes(service, outputs))
     if served.policy is not None:
         app.include_router(chat_routes(service))
     if served.scorer is not None:
         app.include_router(step_routes(service))
-        outputs = _outputs(served)
         if outputs is not None:
             app.include_router(token_routes(service, outputs))
     _add_watching(app, service)
+    _add_reasons(app, served, outputs)
     return Guard(app, keys=served.keys, limits=served.limits, metrics=service.metrics)
+
+
+def _add_reasons(app: FastAPI, served: Served, outputs: TokenOutputs | None) -> None:
+    """Answers for paths that clients of such servers know and this one does not have: why, and what to do."""
+    told = {"/v1/completions": "a search answers conversations alone: send messages to /v1/chat/completions"}
+    if served.policy is None:
+        told["/v1/chat/completions"] = "this server has no policy to search with: start it with --policy"
+    if served.scorer is None:
+        told |= dict.fromkeys(
+            ("/v1/steps", "/v1/steps/batch"), "this server has no reward model: start it with --model"
+        )
+    if outputs is None:
+        way = "start it with --model" if served.scorer is None else "send steps to /v1/steps"
+        why = "no reward model" if served.scorer is None else "no reward model whose tokens show all that it reads"
+        for path in ("/pooling", "/classify", "/score", "/rerank"):
+            told |= dict.fromkeys((path, f"/v1{path}"), f"this server has {why}: {way}")
+    for path, reason in told.items():
+        app.add_api_route(path, _absent(reason), methods=["POST"], include_in_schema=False)
+
+
+def _absent(reason: str) -> Callable[[], Awaitable[None]]:
+    async def absent() -> None:
+        raise ApiError(404, reason, code="not_served")
+
+    return absent
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:

@@ -20,10 +20,11 @@ from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.sampling import shaped
 from stepreward.core.types import Problem
+from stepreward.score.token_outputs import TokenOutputs
 from stepreward.search.found import Found
 from stepreward.serve.abilities import possible, writer
 from stepreward.serve.conversations import CONVERSES, problem_of, shown
-from stepreward.serve.ending import ending_before
+from stepreward.serve.ending import ending_before, readable
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.planning import Plan, plan
 from stepreward.serve.service import Service, left, tell, unless_left
@@ -97,7 +98,7 @@ class Job:
         key = Key.seed(secrets.randbits(63) if body.seed is None else body.seed).fold("chat")
         flow = self.plan.method.take({"problem": problem, "key": key}, **self.plan.settings)
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
-        flow = ending_before(flow, stop) if stop else flow
+        flow = ending_before(readable(flow), stop) if stop else readable(flow)
         limit = body.max_completion_tokens or body.max_tokens
         flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
         finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
@@ -123,9 +124,9 @@ class Job:
     def answer(self, finished: Finished[Found]) -> dict[str, Any]:
         """The whole answer."""
         choices = [
-            {"index": i, "message": one.message(), "finish_reason": one.reason, "logprobs": None}
+            {"index": i, "message": one.message(), "finish_reason": one.reason, "stop_reason": None, "logprobs": None}
             | ({"stepreward": one.details} if self.body.stepreward.scores else {})
-            for i, one in enumerate(shown(finished.result, self.body.n))
+            for i, one in enumerate(shown(finished.result, self.body.n or 1))
         ]
         return self._frame("chat.completion", choices) | {
             "usage": usage(finished), "stepreward": self._summary(finished)
@@ -134,7 +135,7 @@ class Job:
     def chunks(self, finished: Finished[Found]) -> list[dict[str, Any]]:
         """The answer as it is streamed, a step at a time, behind the first chunk."""
         made = []
-        for i, one in enumerate(shown(finished.result, self.body.n)):
+        for i, one in enumerate(shown(finished.result, self.body.n or 1)):
             made += [self._frame("chat.completion.chunk", [self._choice(i, ROLE)])] if i else []
             for n, piece in enumerate(one.pieces):
                 choice = self._choice(i, {"content": piece})
@@ -175,13 +176,14 @@ class Job:
         }
 
 
-def usage(finished: Finished[Found]) -> dict[str, int]:
+def usage(finished: Finished[Found]) -> dict[str, int | None]:
     """All that was generated and read for an answer, losers included."""
     read, written = finished.bill.prompt_tokens, finished.bill.generated_tokens
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    counted = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    return {**counted, "prompt_tokens_details": None, "completion_tokens_details": None}
 
 
-def model_routes(service: Service) -> APIRouter:
+def model_routes(service: Service, outputs: TokenOutputs | None = None) -> APIRouter:
     """GET /v1/models: the policy under every search that can be run here, and the reward model."""
     router = APIRouter()
     served = service.served
@@ -191,7 +193,9 @@ def model_routes(service: Service) -> APIRouter:
     known += [served.scorer_name] if served.scorer is not None else []
 
     def card(name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": 0, "owned_by": "stepreward"}
+        most = outputs.most if outputs is not None and name == served.scorer_name else None
+        own = {"id": name, "object": "model", "created": 0, "owned_by": "stepreward"}
+        return {**own, "root": name, "parent": None, "max_model_len": most, "permission": []}
 
     @router.get("/v1/models", responses=ANSWERS, summary="What can be asked for")
     async def models() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from fastapi import Request, Response
 from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ Rows = NDArray[np.float64]
 Pairs = Sequence[tuple[str, str]]
 Answer = tuple[Response, list[Ids]]
 """What is said, and the token sequences that were read for it."""
+_SHORT = {"bfloat16": torch.bfloat16, "fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 
 
 class Desk:
@@ -64,7 +66,7 @@ class Desk:
             return self._bytes(body, shown, inputs), inputs
         told = [rows.tolist() if body.encoding_format == "float" else _base64(body, rows) for rows in shown]
         data = [{"index": i, "object": "pooling", "data": one} for i, one in enumerate(told)]
-        return _json(data, self._frame("pool", body.model, inputs)), inputs
+        return _json(data, self._frame("pooling", body.model, inputs)), inputs
 
     def classified(self, body: ClassifyRequest, check: Check, *, native: bool) -> Answer:
         """Outputs at the last token, in vLLM's form or in SGLang's own."""
@@ -97,7 +99,7 @@ class Desk:
             {"index": i, "document": {"text": documents[i], "multi_modal": None}, "relevance_score": scores[i]}
             for i in order
         ]
-        frame = self._frame("rerank", body.model, inputs)
+        frame = self._frame("score", body.model, inputs)
         usage = {name: frame["usage"][name] for name in ("prompt_tokens", "total_tokens")}
         return _json(results, {"id": frame["id"], "model": frame["model"], "usage": usage}, name="results"), inputs
 
@@ -123,7 +125,7 @@ class Desk:
         """SGLang's: the outputs at the end of each item, as they are or as probabilities."""
         cut = iter(self.reader.ids([one for one in whole if isinstance(one, str)], check))
         made = [next(cut) if isinstance(one, str) else one for one in whole]
-        inputs = self.reader.fitted(made, body.truncate_prompt_tokens)
+        inputs = self.reader.fitted(made, body.truncate_prompt_tokens, body.truncation_side)
         shown = self.last(inputs, check)[:, columns]
         if body.apply_softmax:
             shifted = np.exp(shown - shown.max(axis=1, keepdims=True))
@@ -151,9 +153,14 @@ class Desk:
         """A score for each pair of texts, and its tokens."""
         firsts = self.reader.ids([a for a, _ in pairs], check)
         seconds = self.reader.ids([b for _, b in pairs], check, special=False)
-        whole = [a + b for a, b in zip(firsts, seconds, strict=True)]
-        inputs, out = self.reader.fitted(whole, body.truncate_prompt_tokens), self.outputs
-        last = self.last(inputs, check)
+        first, second = body.max_tokens_per_query or None, body.max_tokens_per_doc or None
+        whole = [a[:first] + b[:second] for a, b in zip(firsts, seconds, strict=True)]
+        inputs = self.reader.fitted(whole, body.truncate_prompt_tokens, body.truncation_side)
+        out, last = self.outputs, self.last(inputs, check)
+        if body.use_activation is False:
+            if out.n_labels > 1:
+                raise ApiError(400, "only a model of one label has a score without activation", param="use_activation")
+            return last[:, 0].tolist(), inputs
         return (out.activated(last)[:, 0] if out.n_labels == 1 else out.scores(last)).tolist(), inputs
 
     def _frame(self, kind: str, model: str | None, inputs: Sequence[Ids]) -> dict[str, Any]:
@@ -164,8 +171,11 @@ class Desk:
             "object": "list",
             "created": int(time.time()),
             "model": model or self.service.served.scorer_name,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
-        }
+            "usage": {
+                "prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0,
+                "prompt_tokens_details": None, "completion_tokens_details": None,
+            },
+        }  # fmt: skip
 
     def _bytes(self, body: PoolingRequest, shown: Sequence[Rows], inputs: Sequence[Ids]) -> Response:
         """Outputs as bytes, one input's behind the other's; a header says where each begins and ends."""
@@ -178,7 +188,7 @@ class Desk:
             }
             for i, (one, end, rows) in enumerate(zip(packed, ends, shown, strict=True))
         ]  # fmt: skip
-        frame = self._frame("pool", body.model, inputs) | {"data": data}
+        frame = self._frame("pooling", body.model, inputs) | {"data": data}
         del frame["object"]
         headers = {} if body.encoding_format == "bytes_only" else {"metadata": json.dumps(frame)}
         return Response(b"".join(packed), media_type="application/octet-stream", headers=headers)
@@ -195,7 +205,11 @@ def _json(items: Sequence[Any], frame: Mapping[str, Any] | None = None, *, name:
 def _packed(body: PoolingRequest, rows: Rows) -> bytes:
     """Numbers row after row."""
     order = {"little": "<", "big": ">", "native": "<" if sys.byteorder == "little" else ">"}[body.endianness]
-    return rows.astype(f"{order}f{4 if body.embed_dtype == 'float32' else 2}").tobytes()
+    if body.embed_dtype in ("float32", "float16"):
+        return rows.astype(f"{order}f{4 if body.embed_dtype == 'float32' else 2}").tobytes()
+    short = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(_SHORT[body.embed_dtype])
+    width = short.element_size()
+    return short.view({1: torch.uint8, 2: torch.int16}[width]).numpy().astype(f"{order}u{width}").tobytes()
 
 
 def _base64(body: PoolingRequest, rows: Rows) -> str:

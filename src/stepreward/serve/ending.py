@@ -1,7 +1,8 @@
-"""Answers that end before certain words: OpenAI's `stop`, whatever writes and however it is searched."""
+"""Answers that end before certain words, OpenAI's `stop`, and that are Unicode, whatever writes them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from stepreward.core.translated import translated
 from stepreward.core.types import Step
 
 T = TypeVar("T")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
@@ -24,6 +26,26 @@ def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
         stop: the texts, none of which is empty.
     """
     return translated(flow, lambda questions: (questions, lambda answers: _ended(questions, answers, stop)))
+
+
+def readable(flow: Flow[T]) -> Flow[T]:
+    """The same flow, in whose continuations half a surrogate pair, as a cut emoji leaves it, is the sign U+FFFD.
+
+    No tokenizer and no answer in UTF-8 can hold one.
+
+    Args:
+        flow: not started.
+    """
+    return translated(flow, lambda questions: (questions, lambda answers: [_readable(one) for one in answers]))
+
+
+def _readable(answer: Any) -> Any:
+    if not isinstance(answer, list) or not any(_HALF.search(step.text) for one in answer for step in one.steps):
+        return answer
+    return [
+        replace(one, steps=tuple(replace(step, text=_HALF.sub("\ufffd", step.text)) for step in one.steps))
+        for one in answer
+    ]
 
 
 def _ended(questions: Sequence[Question], answers: Iterable[Any], stop: Sequence[str]) -> list[Any]:

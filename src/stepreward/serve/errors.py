@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from jinja2 import TemplateError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -31,7 +32,8 @@ class ErrorBody(BaseModel):
     """`invalid_request_error`, `authentication_error`, `rate_limit_error`, `backend_error` or `server_error`."""
     param: str | None = None
     """The field at fault."""
-    code: str | None = None
+    code: str | int | None = None
+    """A word for programs, or else the status, as vLLM has it."""
 
 
 class ErrorAnswer(BaseModel):
@@ -61,7 +63,7 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """The answer's JSON."""
         kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        body = ErrorBody(message=self.message, type=kind, param=self.param or None, code=self.code or None)
+        body = ErrorBody(message=self.message, type=kind, param=self.param or None, code=self.code or self.status)
         return ErrorAnswer(error=body).model_dump()
 
     def response(self) -> JSONResponse:
@@ -102,11 +104,13 @@ def as_answer(error: Exception) -> ApiError:
         return ApiError(400, "the budget does not hold a single sample: raise it", code="budget")
     if isinstance(error, PolicyError) and _TOO_LONG.search(str(error)):
         return too_long(str(error))
+    if isinstance(error, TemplateError):
+        return ApiError(400, f"the chat template refuses these messages: {error}", param="messages")
     if isinstance(error, PolicyError | ModelError):
         return ApiError(502, f"the model behind this server failed: {error}", code="backend")
     if isinstance(error, SteprewardError | ValueError):
         return ApiError(400, str(error))
-    return ApiError(500, "an error that nobody foresaw; the server's log has it under this request's id")
+    return ApiError(500, "an error that was not foreseen; the server's log has it under this request's id")
 
 
 def invalid(error: RequestValidationError) -> ApiError:

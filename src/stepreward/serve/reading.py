@@ -12,6 +12,8 @@ from stepreward.serve.turns import Check, Turns
 Ids = list[int]
 WIDEST = 16
 """Characters of a token at most, on the average of a text: a text with more than the model can hold is not cut up."""
+TASKS = ("token_classify", "classify")
+"""What vLLM calls that which these paths do."""
 PORTION = 65_536
 """Characters that are cut into tokens in one turn; a longer text is a portion of its own."""
 
@@ -33,6 +35,8 @@ class Reader:
         Raises:
             InputError: there is not exactly one of input and messages, or a text is far too long.
         """
+        if body.task not in (None, *TASKS):
+            raise InputError(f"this model does not do {body.task!r}", remedy=f"leave task out, or send one of {TASKS}")
         if (body.input is None) == (body.messages is None):
             raise InputError("expected one of input and messages")
         if body.messages is not None:
@@ -66,16 +70,19 @@ class Reader:
         """
         if body.messages is not None:
             with self.turns.turn(check):
-                made = [self.outputs.chat_ids([{"role": m.role, "content": m.text} for m in body.messages])]
-            return self.fitted(made, body.truncate_prompt_tokens)
-        given, keep = _inputs(body), body.truncate_prompt_tokens
+                told = [{"role": m.role, "content": m.text} for m in body.messages]
+                opened, continued = bool(body.add_generation_prompt), bool(body.continue_final_message)
+                made = [self.outputs.chat_ids(told, opened=opened, continued=continued)]
+            return self.fitted(made, body.truncate_prompt_tokens, body.truncation_side)
+        given, keep, side = _inputs(body), body.truncate_prompt_tokens, body.truncation_side
         if keep is not None:
-            # The tokens that are kept lie in the text's end, far more than which need not be cut up.
-            end = WIDEST * (self.outputs.most if keep < 0 else keep)
-            given = [one[-end:] if isinstance(one, str) and end else one for one in given]
+            # The tokens that are kept lie at one end of the text, far more than which need not be cut up.
+            reach = WIDEST * (self.outputs.most if keep < 0 else keep)
+            near = slice(-reach, None) if side == "left" else slice(reach)
+            given = [one[near] if isinstance(one, str) and reach else one for one in given]
         texts = [one for one in given if isinstance(one, str)]
         cut = iter(self.ids(texts, check, special=body.add_special_tokens))
-        return self.fitted([next(cut) if isinstance(one, str) else list(one) for one in given], keep)
+        return self.fitted([next(cut) if isinstance(one, str) else list(one) for one in given], keep, side)
 
     def ids(self, texts: Sequence[str], check: Check, *, special: bool = True) -> list[Ids]:
         """Tokens of texts.
@@ -91,19 +98,23 @@ class Reader:
                 made += [self.outputs.ids(text, special=special) for text in portion]
         return made
 
-    def fitted(self, sequences: Sequence[Ids], keep: int | None = None) -> list[Ids]:
+    def fitted(self, sequences: Sequence[Ids], keep: int | None = None, side: str | None = None) -> list[Ids]:
         """Sequences that the model holds.
 
         Args:
             sequences: token ids.
-            keep: keeps the last so many of each; -1 keeps what the model holds.
+            keep: keeps so many of each; -1 keeps what the model holds.
+            side: "left" cuts off the beginning, anything else the end.
 
         Raises:
-            InputError: one is too long.
+            InputError: one is too long, or more is to be kept than the model holds.
         """
         most = self.outputs.most
+        if keep is not None and keep > most:
+            raise InputError(f"truncate_prompt_tokens={keep:,} is more than the {most:,} that this model holds")
         if keep is not None:
-            sequences = [ids[-(most if keep < 0 else keep) :] if keep else [] for ids in sequences]
+            n = most if keep < 0 else keep
+            sequences = [ids[max(0, len(ids) - n) :] if side == "left" else ids[:n] for ids in sequences]
         longest = max(map(len, sequences), default=0)
         if longest > most:
             raise InputError(

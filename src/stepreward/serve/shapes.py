@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stepreward.core.errors import UnknownNameError
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(max_length=512)]
@@ -14,17 +16,65 @@ Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=1024)]
 Setting = bool | int | float | str
 
 
-NOT_HONOURED = (
-    "functions", "response_format", "logprobs", "audio", "frequency_penalty", "presence_penalty", "logit_bias",
-    "top_k", "min_p", "repetition_penalty",
-)  # fmt: skip
-"""Fields of a chat that change what an answer is."""
+HARMLESS = frozenset({
+    "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier",
+    "request_id", "rid", "priority", "cache_salt",
+})  # fmt: skip
+"""Fields that say who asks, and nothing of the answer."""
+SAMPLES: dict[str, list[Any]] = {
+    "functions": [[]], "function_call": ["none", "auto"], "response_format": [{"type": "text"}], "audio": [],
+    "modalities": [["text"]], "logprobs": [False, 0], "top_logprobs": [0], "prompt_logprobs": [False],
+    "frequency_penalty": [0], "presence_penalty": [0], "repetition_penalty": [1], "length_penalty": [1],
+    "logit_bias": [{}], "top_k": [-1, 0], "min_p": [0], "typical_p": [1], "min_tokens": [0], "ignore_eos": [False],
+    "best_of": [1], "use_beam_search": [False], "stop_token_ids": [[]], "include_stop_str_in_output": [False],
+    "skip_special_tokens": [True], "spaces_between_special_tokens": [True], "echo": [False], "bad_words": [[]],
+    "add_generation_prompt": [True], "continue_final_message": [False], "add_special_tokens": [False],
+    "chat_template": [], "chat_template_kwargs": [{}], "documents": [[]], "reasoning_effort": [], "verbosity": [],
+    "include_reasoning": [True], "separate_reasoning": [True], "thinking_token_budget": [], "web_search_options": [],
+    "prediction": [], "guided_json": [], "guided_regex": [], "guided_choice": [], "guided_grammar": [],
+    "structured_outputs": [], "parallel_tool_calls": [True], "truncate_prompt_tokens": [], "truncation_side": [],
+    "allowed_token_ids": [], "logits_processors": [[]], "return_token_ids": [False], "vllm_xargs": [{}],
+    "return_tokens_as_token_ids": [False], "mm_processor_kwargs": [{}], "kv_transfer_params": [],
+}  # fmt: skip
+"""Fields of a chat that no search honours, each with the values, beside null, that ask for nothing."""
+TOKENS: dict[str, list[Any]] = {
+    "chat_template": [], "chat_template_kwargs": [{}], "mm_processor_kwargs": [{}], "media_io_kwargs": [{}],
+    "dimensions": [], "normalize": [], "padding": [False], "prompt_embeds": [], "return_text_in_prompts": [],
+    "instruction": [], "data": [], "additional_data": [], "softmax": [True], "chat_template_content_format": ["auto"],
+    "echo": [False], "tools": [[]], "documents": [[]],
+}  # fmt: skip
+"""The same of the token interfaces."""
 
 
 class Shape(BaseModel):
-    """A request; fields that it does not know are passed over, as clients send many."""
+    """A part of a request; what else it holds is passed over, as clients send back what servers have told them."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Asked(BaseModel):
+    """A request: a field that cannot be honoured is refused, unless its value asks for nothing."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
+    refused: ClassVar[dict[str, list[Any]]] = {}
+    """Fields that servers of its kind know and this one does not honour, with the values that ask for nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _honoured(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        other = {k: v for k, v in given.items() if k not in cls.model_fields and k not in HARMLESS}
+        told = [
+            f"this server cannot honour {name!r}: leave it out"
+            if name in cls.refused
+            else str(UnknownNameError("field", str(name)[:64], [*cls.model_fields, *cls.refused]))
+            for name, value in other.items()
+            if (value is not None and value not in cls.refused[name] if name in cls.refused else True)
+        ]
+        if told:
+            raise ValueError("; ".join(told[:8]))
+        return {k: v for k, v in given.items() if k in cls.model_fields}
 
 
 class TextPart(Shape):
@@ -120,13 +170,15 @@ class StreamOptions(Shape):
     include_usage: bool = False
 
 
-class ChatRequest(Shape):
+class ChatRequest(Asked):
     """OpenAI's POST /v1/chat/completions, as far as a search can honour it."""
+
+    refused: ClassVar[dict[str, list[Any]]] = SAMPLES
 
     model: Name
     """The name of the model, or NAME:METHOD, or NAME:METHOD?setting=value&setting=value."""
     messages: Messages
-    n: Annotated[int, Field(ge=1, le=128)] = 1
+    n: Annotated[int, Field(ge=1, le=128)] | None = 1
     """Choices: the answer chosen, then the other candidates from the best; fewer where there are fewer."""
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -146,17 +198,6 @@ class ChatRequest(Shape):
     """Candidates, for clients of its-hub; `stepreward.settings` says it more exactly."""
     stepreward: SearchOptions = SearchOptions()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _honoured(cls, given: Any) -> Any:
-        """Refuses fields that a search would have to ignore."""
-        if isinstance(given, dict):
-            plain = isinstance(given.get("response_format"), dict) and given["response_format"].get("type") == "text"
-            asked = [name for name in NOT_HONOURED if given.get(name) and not (name == "response_format" and plain)]
-            if asked:
-                raise ValueError(f"a search cannot honour {', '.join(asked)}: leave it out")
-        return given
-
 
 class StepText(Shape):
     """A step with more than its text."""
@@ -168,7 +209,7 @@ class StepText(Shape):
     agent: Name | None = None
 
 
-class StepsRequest(Shape):
+class StepsRequest(Asked):
     """Steps to score: of a problem, or after steps that were scored before."""
 
     model: Name | None = None
@@ -181,21 +222,31 @@ class StepsRequest(Shape):
     """How `total` is made of the scores; the model's own way by default."""
 
 
-class StepsBatch(Shape):
+class StepsBatch(Asked):
     """Several of them at once; each is answered or refused by itself."""
 
     items: Annotated[list[StepsRequest], Field(min_length=1, max_length=256)]
 
 
-class TokenInput(Shape):
+class TokenInput(Asked):
     """What vLLM's /pooling and /classify take."""
+
+    refused: ClassVar[dict[str, list[Any]]] = TOKENS
 
     model: Name | None = None
     input: Text | Tokens | Annotated[list[Text | Tokens], Field(min_length=1, max_length=1024)] | None = None
     messages: Messages | None = None
     add_special_tokens: bool = True
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
-    """Keeps the last so many tokens; -1 keeps what the model holds."""
+    """Keeps the first so many tokens, or the last; -1 keeps what the model holds."""
+    truncation_side: Literal["left", "right"] | None = None
+    """Which end is cut off: right by default, as vLLM has it."""
+    add_generation_prompt: bool | None = None
+    """Of `messages`: whether the opening of an answer follows them."""
+    continue_final_message: bool | None = None
+    """Of `messages`: whether the last one stays open."""
+    task: Name | None = None
+    """What vLLM would be asked to do; there is one thing that a path does here."""
     use_activation: bool | None = None
     activation: bool | None = None
     """The older name of `use_activation`."""
@@ -212,7 +263,7 @@ class PoolingRequest(TokenInput):
 
     encoding_format: Literal["float", "base64", "bytes", "bytes_only"] = "float"
     """Numbers; base64; or bytes alone, with a header `metadata` that says whose they are but for `bytes_only`."""
-    embed_dtype: Literal["float32", "float16"] = "float32"
+    embed_dtype: Literal["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"] = "float32"
     """Of base64 and bytes."""
     endianness: Literal["native", "little", "big"] = "native"
 
@@ -223,12 +274,22 @@ class ClassifyRequest(TokenInput):
     text: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
 
 
-class PairRequest(Shape):
+class PairRequest(Asked):
     """What vLLM's /score and /rerank take beside their texts."""
+
+    refused: ClassVar[dict[str, list[Any]]] = TOKENS
 
     model: Name | None = None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
-    """Keeps the last so many tokens of a pair; -1 keeps what the model holds."""
+    """Keeps the first so many tokens of a pair, or the last; -1 keeps what the model holds."""
+    truncation_side: Literal["left", "right"] | None = None
+    """Which end is cut off: right by default, as vLLM has it."""
+    use_activation: bool | None = None
+    """Whether a score is a probability; false gives what the head says."""
+    max_tokens_per_query: Annotated[int, Field(ge=0)] = 0
+    """Of the first text, the first so many tokens are read; 0 is all."""
+    max_tokens_per_doc: Annotated[int, Field(ge=0)] = 0
+    """Of the second text."""
 
 
 class ScoreRequest(PairRequest):
