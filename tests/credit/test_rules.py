@@ -264,3 +264,21 @@ def test_overlap_counts_what_is_repeated() -> None:
     assert overlap("aab", "abb") == 2 / 4
     assert overlap("", "") == 1
     assert overlap("a", "") == 0
+
+
+def test_no_schema_and_no_arguments_end_or_hold_up_a_training() -> None:
+    """Each call costs at most about its second, and none raises; the last is right and is seen to be."""
+    numbers = {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.1}}}
+    sets = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    words = {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^(\w+\s?)*$"}}}
+    away = {"type": "object", "properties": {"a": {"$ref": "http://localhost:1/x.json"}}}
+    many = [{"k": i} for i in range(20_000)]
+    bad = [(numbers, float("nan")), (words, "a" * 60 + "!"), (away, 1)]
+    for schema, value in [*bad, (sets, many)]:
+        meta = {"tools": [{"name": "f", "parameters": schema}]}
+        start = time.monotonic()
+        (made,) = reward["tool-calls"](problem(**meta), said(call("f", a=value)))
+        assert time.monotonic() - start < 20
+        assert made == -1
+    meta = {"tools": [{"name": "f", "parameters": words}]}
+    assert reward["tool-calls"](problem(**meta), said(call("f", a="two words"))).tolist() == [1]

@@ -169,3 +169,32 @@ def test_deep_and_long_queries_are_not_parsed() -> None:
         assert time.monotonic() - start < 5
     made = reward["reasoning-sql"](problem(), [sql("(" * 100_000), sql("x" * 100_000)])
     assert made.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "change", ["INSERT INTO pets VALUES ('x', 1, 1)", "DELETE FROM pets", "UPDATE pets SET name = 'x'"]
+)
+def test_a_common_table_expression_changes_no_table(change: str) -> None:
+    asked = [f"WITH x AS ({change} RETURNING name) SELECT * FROM x", "SELECT * FROM pets"]
+    changed, seen = run_queries(DATABASE, asked, engine="duckdb")
+    assert isinstance(changed, str)
+    assert seen == run_queries(DATABASE, asked[1:], engine="duckdb")[0]
+
+
+def test_a_query_is_killed_at_its_limit_and_the_others_are_answered() -> None:
+    start = time.monotonic()
+    slow = "SELECT count(*) FROM range(100000000000) a, range(100000) b"
+    before, lost, behind = run_queries([], ["SELECT 1", slow, "SELECT 1"], engine="duckdb", limits=Limits(seconds=1.0))
+    assert isinstance(lost, str)
+    assert before == behind
+    assert isinstance(before, Answer)
+    assert time.monotonic() - start < 20
+
+
+def test_times_with_zones_are_rows() -> None:
+    (made,) = run_queries([], ["SELECT TIMESTAMPTZ '2020-01-01 00:00:00+00'"], engine="duckdb")
+    assert isinstance(made, Answer), made
+
+
+def test_what_the_parser_stumbles_over_is_no_query() -> None:
+    assert named("select 0x" + 3600 * "f", "sqlite") is None

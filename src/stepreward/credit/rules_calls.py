@@ -18,6 +18,8 @@ import numpy as np
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
+from stepreward.credit import calls_child
+from stepreward.credit.child import answers_of
 from stepreward.credit.matching import Call, assigned, overlap, similarities, transported
 from stepreward.credit.rules import Floats, at_actions, needed
 from stepreward.credit.segments import one_of
@@ -25,6 +27,10 @@ from stepreward.credit.segments import one_of
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 Matching = Literal["assignment", "transport"]
 WORDS = re.compile(r"\w+")
+SLOW = frozenset({"pattern", "patternProperties", "uniqueItems", "$ref", "$dynamicRef", "format"})
+"""Words of a schema whose check may take for ever; they are checked in a process of its own."""
+SECONDS = 1.0
+"""For the check of a call there."""
 DEEPEST = 32
 """Levels of JSON below which nobody nests arguments; a deeper call is malformed."""
 
@@ -108,9 +114,45 @@ def well_formed(problem: Problem, steps: Sequence[Step]) -> Floats:
     made = []
     for step in steps:
         if step.kind == "action":
-            found = [c is not None and c[0] in checks and checks[c[0]].is_valid(c[1]) for c in calls(step.text)]
+            found = _valid(checks, calls(step.text))
             made.append((2 * sum(found) - len(found)) / len(found) if found else 0.0)
     return at_actions(steps, made)
+
+
+def _valid(checks: Mapping[str, Any], found: Sequence[Call | None]) -> list[bool]:
+    """Whether each call meets its tool's schema, within a second; what cannot be checked does not."""
+    known = [i for i, call in enumerate(found) if call is not None and call[0] in checks]
+    asked = [found[i] for i in known]
+    said = [False] * len(found)
+    if any(call is not None and SLOW & _words(checks[call[0]].schema) for call in asked):
+        schemas = {name: check.schema for name, check in checks.items()}
+        job = {"schemas": schemas, "memory": 1 << 30}
+        answers = answers_of(calls_child.__file__, job, [list(call) for call in asked if call is not None], SECONDS)
+    else:
+        answers = [call is not None and _is_valid(checks[call[0]], call[1]) for call in asked]
+    for i, answer in zip(known, answers, strict=True):
+        said[i] = answer is True
+    return said
+
+
+def _is_valid(check: Any, arguments: Any) -> bool:
+    try:
+        return bool(check.is_valid(arguments))
+    except Exception:  # the boundary: whatever a model wrote, it is a call that no tool would accept
+        return False
+
+
+def _words(schema: Any) -> set[str]:
+    """Every key of a schema, at any depth."""
+    words, left = set[str](), [schema]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            words |= one.keys()
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return words
 
 
 def _checks(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

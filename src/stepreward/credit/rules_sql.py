@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Literal
 
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.credit import sql_child
+from stepreward.credit.child import answers_of
 from stepreward.credit.matching import overlap
 from stepreward.credit.rules import Floats, at_actions, needed
 
@@ -80,24 +77,14 @@ def run_queries(
     if engine == "duckdb" and importlib.util.find_spec("duckdb") is None:
         raise ModelError("running SQL on DuckDB needs it: pip install 'stepreward[rules]'")
     bounds = limits or Limits()
-    job: dict[str, Any] = {"engine": engine, "setup": list(database), "queries": list(queries)}
-    job |= {"seconds": bounds.seconds, "memory": bounds.memory, "rows": bounds.rows}
-    command = [sys.executable, "-I", str(Path(sql_child.__file__))]
-    # As text it is all ASCII: what is no Unicode in a query is an escape of JSON.
-    process = subprocess.Popen(  # noqa: S603 - our own file, by this interpreter
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={}
-    )
+    job = {"engine": engine, "setup": list(database), "seconds": bounds.seconds}
+    job |= {"memory": bounds.memory, "rows": bounds.rows}
     try:
-        said, complaint = process.communicate(json.dumps(job), timeout=bounds.seconds * (len(queries) + 1) + 10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said, complaint = process.communicate()[0], "took too long"
-    made = [json.loads(line) for line in said.splitlines() if line.endswith("}")]
-    if not made and queries and process.returncode == 1:
-        raise InputError(f"the database cannot be made: {complaint.strip().splitlines()[-1]}", remedy="mend `database`")
+        made = answers_of(sql_child.__file__, job, list(queries), bounds.seconds)
+    except InputError as error:
+        raise InputError(f"the database cannot be made: {error}", remedy="mend `database`") from error
     lost = "the process ended: too much memory or time"
-    answers = [one["error"] if "error" in one else Answer(**one) for one in made]
-    return [*answers, *[lost] * (len(queries) - len(answers))]
+    return [lost if one is None else one["error"] if "error" in one else Answer(**one) for one in made]
 
 
 @reward.method(
@@ -198,7 +185,7 @@ def _parsed(query: str, dialect: str) -> Any:
         return None
     try:
         statements = library.parse(query, dialect=dialect)
-    except (library.errors.SqlglotError, RecursionError):
+    except (library.errors.SqlglotError, ValueError, RecursionError):
         return None
     return statements[0] if len(statements) == 1 else None
 

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import math
 import sqlite3
 import sys
 import time
+import types
+import zoneinfo
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 Run = Callable[[str], Iterable[tuple[Any, ...]]]
@@ -27,6 +32,14 @@ LONGEST_VALUE = 1_000_000
 """Bytes of one value of SQLite."""
 INSTRUCTIONS = 10_000
 """Of SQLite's machine between looks at the clock."""
+
+
+class Zone(zoneinfo.ZoneInfo):
+    """A time zone with the method of pytz's by which DuckDB gives one to a time."""
+
+    def localize(self, moment: datetime) -> datetime:
+        """The time in this zone."""
+        return moment.replace(tzinfo=self)
 
 
 def sqlite(setup: list[str], seconds: float) -> Run:
@@ -50,20 +63,32 @@ def sqlite(setup: list[str], seconds: float) -> Run:
 def duckdb(setup: list[str], memory: int) -> Run:
     """A reader of a DuckDB database in memory."""
     library = importlib.import_module("duckdb")
+    if importlib.util.find_spec("pytz") is None:
+        # DuckDB names time zones by it; the standard library has them too.
+        zones: Any = types.ModuleType("pytz")
+        zones.timezone, zones.utc = cache(Zone), UTC
+        zones.timezone("UTC")  # kept, since no file can be opened later
+        sys.modules["pytz"] = zones
     settings = {"threads": 1, "memory_limit": f"{memory // 1_000_000}MB", "temp_directory": ""}
     base = library.connect(":memory:", config=settings)
     for name in ("enable_external_access", "autoload_known_extensions", "enable_progress_bar"):
         base.execute(f"SET {name} = false")
     for statement in setup:
         base.execute(statement)
+    base.execute("SET TimeZone = 'UTC'")  # equal rows on every machine
     base.execute("SET lock_configuration = true")
 
     def run(query: str) -> Iterable[tuple[Any, ...]]:
         parsed = base.extract_statements(query)
         if len(parsed) != 1 or parsed[0].type != library.StatementType.SELECT:
             raise ValueError("one SELECT is all that may be asked")
-        asked = base.execute(parsed[0])
-        return iter(asked.fetchone, None)
+        # A SELECT may change tables in its common table expressions: the engine refuses, and nothing is kept.
+        base.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            asked = base.execute(parsed[0])
+            yield from iter(asked.fetchone, None)
+        finally:
+            base.execute("ROLLBACK")
 
     return run
 
@@ -100,7 +125,7 @@ def main() -> None:
     run = sqlite(job["setup"], seconds) if job["engine"] == "sqlite" else duckdb(job["setup"], memory)
     # DuckDB's code and what it keeps for itself come on top of the data.
     room = memory + (1 << 29 if job["engine"] == "duckdb" else 1 << 26)
-    processor = math.ceil(seconds) * (len(job["queries"]) + 1)
+    processor = math.ceil(seconds) * (len(job["items"]) + 1)
     for limit, value in (
         (resource.RLIMIT_AS, room),
         (resource.RLIMIT_CPU, processor),
@@ -109,7 +134,8 @@ def main() -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    for query in job["queries"]:
+    print("ready", flush=True)
+    for query in job["items"]:
         try:
             made = answer(run(query), int(job["rows"]))
         except Exception as error:  # the boundary: whatever an engine says of a query is its answer
