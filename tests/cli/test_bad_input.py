@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("commands")
     ("line", "error"),
     [
         ("label --out x", "expected either --data or --problems; pass one of them"),
-        ("label --problems none.jsonl --out x", "none.jsonl: cannot read problems"),
+        ("label --problems none.jsonl --out x", "none.jsonl: cannot be read"),
         ("label --problems bad.jsonl --out x", "bad.jsonl, row 2: broken JSON"),
         ("label --problems field.jsonl --out x", "field.jsonl, row 1: a problem needs a text under 'prompt'"),
         ("label --problems problems.jsonl --out x --estimator bisect", "did you mean bisection"),
@@ -61,7 +61,6 @@ pytestmark = pytest.mark.xdist_group("commands")
         ("evaluate --data labels/labels.parquet", "the rows hold no step scores; pass --model"),
         ("convert labels/labels.parquet x.txt --to trl", "no format for the ending '.txt'"),
         ("convert labels/labels.parquet x.jsonl --to gsm8k", "format gsm8k can only be read"),
-        ("convert labels/labels.parquet x.jsonl", "format stepreward is Parquet"),
         ("convert problems.jsonl x.parquet --from nothing", "no format is called 'nothing'"),
         (
             "convert both.jsonl x.parquet",
@@ -116,7 +115,7 @@ def test_bad_input_is_one_clear_line(
 ) -> None:
     files = {
         "bad": '{"prompt": "a"}\n{"prompt": \n',
-        "field": '{"question": "a"}\n',
+        "field": '{"text": "a"}\n',
         "range": '{"question": "q", "steps": ["a"], "scores": [1.5]}\n',
         "empty": '{"prompt": "q", "completions": [], "labels": []}\n',
         "odd": '{"what": 1}\n',

@@ -57,7 +57,7 @@ def test_search_writes_a_row_for_each_problem_and_its_bill(inside: Path) -> None
     assert outcome["bill"]["generated_tokens"] == spent > 0  # type: ignore[index]
     for row in rows:
         assert row["candidates"][row["chosen"]]["answer"] == row["answer"]
-        assert "".join(row["steps"]) == row["candidates"][row["chosen"]]["text"]
+        assert "".join(step["text"] for step in row["steps"]) == row["candidates"][row["chosen"]]["text"]
     again = json.loads(invoke(f"{example('search')} {FAST['search']} --json"))
     assert again["bill"]["generated_tokens"] == 0
     assert again["accuracy"] == outcome["accuracy"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import stepreward
-from stepreward.pipeline.world import read_problems
+from stepreward.formats.problems import read_problems
 from stepreward.policies.local import LocalPolicy
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from tests.cli.running import invoke, refused, trl_model

@@ -63,7 +63,7 @@ def test_none_and_line_breaks_can_be_written_as_arguments(inside: Path) -> None:
         ("convert fover.jsonl o.jsonl --to trl --write threshold=much", "threshold must be a number or none, got 'm"),
         ("convert fover.jsonl o.jsonl --to trl --write threshold=1 --write threshold=0", "'threshold' is given twice"),
         ("convert prm800k.jsonl o.jsonl --to trl --read alternatives=maybe", "alternatives must be true or false"),
-        ("convert fover.jsonl o.parquet --write threshold=1", "format stepreward has no options to write"),
+        ("convert fover.jsonl o.parquet --write threshold=1", "option of format stepreward is called 'threshold'"),
         ("convert fover.jsonl fover.jsonl --to trl", "fover.jsonl: is read and written at once"),
         ("convert fover.jsonl", "a file to read and one to write are needed"),
         ("convert rewardmath-pairs.jsonl o.jsonl --to trl", "holds comparisons and cannot become trl, which holds"),

@@ -147,7 +147,7 @@ def test_the_trained_model_scores_rows_and_names_bad_ones(whole: Path, tmp_path:
         ({"policy": "builtin:nothing"}, "no built-in policy is called"),
         ({"estimator": "bisecton"}, "did you mean bisection"),
         ({"objective": "mae"}, "no loss method is called 'mae'"),
-        ({"problems": "/nowhere.jsonl"}, "cannot read problems"),
+        ({"problems": "/nowhere.jsonl"}, "cannot be read"),
     ],
 )
 def test_bad_flags_are_one_line(

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.format_options import format_options
-from stepreward.cli.inputs import is_own, no_options, read_solutions
 from stepreward.cli.models import scorer_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import Recipe
@@ -24,6 +23,7 @@ from stepreward.core.flows import Scorer
 from stepreward.evaluate.published import comparable
 from stepreward.evaluate.result import BenchResult
 from stepreward.evaluate.scoring import NEXT_STEP, STEP_LEVEL, RecordedScorer
+from stepreward.formats.files import is_run
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.formats.saved import is_saved
 from stepreward.pipeline.report import percent
@@ -152,11 +152,8 @@ def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple
 
     What `stepreward label` wrote is read as well.
     """
-    if is_own(data, form):
-        no_options(given)
-        return list(read_solutions(data, form, strict=strict)), {}
     files = [data]
-    if data.is_dir() and not is_saved(data):
+    if data.is_dir() and not is_saved(data) and not is_run(data):
         endings = {".json", ".jsonl", ".parquet", ".gz"}
         files = sorted(path for path in data.iterdir() if endings & {one.lower() for one in path.suffixes})
     if not files:

@@ -12,15 +12,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from stepreward.cli.format_options import ReadFlag, format_options
-from stepreward.cli.inputs import OWN, is_own, no_options, read_solutions, shown_format
+from stepreward.cli.inputs import filled, shown_format
 from stepreward.cli.progress import SECONDS_BETWEEN_LINES, speed
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.store import write_labels
 from stepreward.formats.describe import formats_table
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
+from stepreward.formats.trajectories import OWN
 
-_READABLE = (OWN, *formats)
-_WRITABLE = (OWN, *(one.name for one in formats.values() if one.write))
+_WRITABLE = tuple(one.name for one in formats.values() if one.write)
 _TOLD = 10
 T = TypeVar("T")
 
@@ -56,18 +55,12 @@ def convert(
     origin = shown_format(source, form)
     kind, items, reading = _items(source, form, read_option or [], strict=strict)
     watched = Watched(items, quiet=json_output)
-    if to == OWN:
-        _same_kind(kind, "solutions", source, OWN)
-        if write_option:
-            raise InputError(f"format {OWN} has no options to write", remedy="drop --write")
-        made, refused = write_labels(out, (item.to_labels() for item in watched)), 0
-    else:
-        given = write_option or []
-        made, refused = _write(watched, kind, source, out, to, given, ended_by=_separator(reading), strict=strict)
+    given = write_option or []
+    made, refused = _write(watched, kind, source, out, to, given, ended_by=_separator(reading), strict=strict)
     seen = watched.count
     if json_output:
         done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": seen, "written": made}
-        lost = {"refused": refused, "bad_rows": reading.left_out if reading else 0}
+        lost = {"refused": refused, "bad_rows": reading.left_out}
         typer.echo(json.dumps({**done, **lost, "seconds": round(watched.seconds, 3)}))
     else:
         left = f"; {refused:,} that {to} cannot hold were left out" if refused else ""
@@ -75,14 +68,10 @@ def convert(
 
 
 def _check(source: Path, out: Path, to: str) -> None:
-    if to not in _READABLE:
+    if to not in formats:
         raise UnknownNameError("format", to, _WRITABLE)
     if to not in _WRITABLE:
         raise InputError(f"format {to} can only be read", remedy=f"write one of {', '.join(_WRITABLE)}")
-    if to == OWN and out.suffix != ".parquet":
-        raise InputError(
-            f"format {OWN} is Parquet, got the ending {out.suffix!r}", source=out, remedy="end in .parquet"
-        )
     if source.exists() and out.exists() and source.samefile(out):
         raise InputError("is read and written at once", source=out, remedy="write another file")
 
@@ -96,13 +85,8 @@ def _same_kind(kind: str, other: str, source: Path, to: str) -> None:
         )  # fmt: skip
 
 
-def _items(
-    source: Path, form: str, given: Sequence[str], *, strict: bool
-) -> tuple[str, Iterable[Any], Reading[Any] | None]:
-    """What the source holds: its kind, its solutions or comparisons, and their reading unless the format is our own."""
-    if is_own(source, form):
-        no_options(given)
-        return "solutions", read_solutions(source, form, strict=strict), None
+def _items(source: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple[str, Iterable[Any], Reading[Any]]:
+    """What the source holds: its kind, its solutions or comparisons, and their reading."""
     chosen = by_name(form) if form else detect(source)
     reading: Reading[Any] = Reading(source, chosen, format_options(chosen, chosen.read, given), strict)
     return chosen.kind, _told(reading), reading
@@ -110,19 +94,12 @@ def _items(
 
 def _told(reading: Reading[Any]) -> Iterator[Any]:
     """The items of a file; bad rows are told on standard error as they come, the first ones in full."""
-    found, told = False, 0
-    for item in reading:
-        found = True
+    told = 0
+    for item in filled(reading):
         yield item
         for error in reading.bad[told:_TOLD]:
             print(f"stepreward: left out: {error}", file=sys.stderr)
             told += 1
-    if not found:
-        what, row = "no row is here", None
-        if reading.bad:
-            first, more = reading.bad[0], reading.left_out - 1
-            what, row = f"{first.problem}" + (f", and {more:,} more rows cannot be read" if more else ""), first.row
-        raise InputError(what, source=reading.path, row=row, remedy="repair the rows, or name another format")
     for error in reading.bad[told:_TOLD]:
         print(f"stepreward: left out: {error}", file=sys.stderr)
     if reading.left_out > _TOLD:
@@ -151,10 +128,8 @@ class Watched:
             yield item
 
 
-def _separator(reading: Reading[Any] | None) -> str:
+def _separator(reading: Reading[Any]) -> str:
     """What the source's format puts at the end of each step; "" where it says none."""
-    if reading is None:
-        return ""
     known = reading.format.options(reading.format.read)
     return str({**known, **reading.options}.get("separator", ""))
 

@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from stepreward.cli.cuts import cut_note
-from stepreward.cli.inputs import GRADERS, LABELS, grader_by_name, hold_problems, problems_of, read_solutions
+from stepreward.cli.inputs import GRADERS, grader_by_name, hold_problems, problems_of, read_solutions
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
@@ -25,6 +25,7 @@ from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.formats.files import LABELS
 from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.label.samples import graded_samples
 from stepreward.policies.named import policy_at

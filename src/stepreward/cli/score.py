@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,16 +16,16 @@ import typer
 from numpy.typing import NDArray
 
 from stepreward.cli.format_options import ReadFlag, format_options
-from stepreward.cli.inputs import OWN, is_own, no_options, read_solutions
 from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scorer
 from stepreward.core.json_file import plain
-from stepreward.core.types import Step
+from stepreward.core.table import SCORE, row_of
+from stepreward.formats import trajectories
 from stepreward.formats.files import Numbered, read_rows
-from stepreward.formats.registry import Reading, by_name, detect
+from stepreward.formats.registry import NothingReadError, Reading, by_name, detect
 from stepreward.formats.unlabelled import UNLABELLED
 
 _AT_ONCE = 256
@@ -59,9 +60,10 @@ def score(
         bool, typer.Option(help="Stop at the first bad row instead of reporting it and going on.")
     ] = False,
 ) -> None:
-    """Score the steps of solutions; one JSON line {"scores": [...]} a row, {"error": ...} for a bad row.
+    """Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.
 
-    Labels are not needed and not read. A format whose rows hold several solutions gives a line for each. Observations
+    A line is the row itself with its scores, which every command reads.
+    Labels are not needed. A format whose rows hold several solutions gives a line for each. Observations
     have no score (null); "unscored" counts the steps that have none though they should, such as those past the most
     tokens that the checkpoint's record allows.
 
@@ -84,10 +86,6 @@ def score(
 
 def _items(path: Path | None, form: str, given: Sequence[str], *, strict: bool) -> Iterator[Solution | InputError]:
     """Solutions in the order of their rows, and in the place of a bad row its error."""
-    if path is not None and is_own(path, form):
-        no_options(given)
-        yield from read_solutions(path, OWN, strict=strict)
-        return
     chosen = by_name(form) if form else UNLABELLED if path is None or _is_plain(path) else detect(path)
     if chosen.kind != "solutions":
         raise InputError(f"format {chosen.name} holds {chosen.kind}, not solutions", source=path, remedy=_FORM)
@@ -100,14 +98,16 @@ def _items(path: Path | None, form: str, given: Sequence[str], *, strict: bool) 
 def _is_plain(path: Path) -> bool:
     """Whether some of the first rows name their question and steps plainly, or none can be read at all."""
     first = [row for _, row in islice(read_rows(path), _LOOKED_AT) if not isinstance(row, InputError)]
-    return not first or any(UNLABELLED.matches(row) for row in first)
+    return not first or any(UNLABELLED.matches(row) and not trajectories.matches(row) for row in first)
 
 
 def _in_place(reading: Reading[Solution]) -> Iterator[Solution | InputError]:
-    for item in reading:
-        while reading.bad:
-            yield reading.bad.pop(0)
-        yield item
+    # That no row can be read is told by each row's error.
+    with suppress(NothingReadError):
+        for item in reading:
+            while reading.bad:
+                yield reading.bad.pop(0)
+            yield item
     yield from reading.bad
 
 
@@ -163,9 +163,14 @@ def _scored(scorer: Scorer, part: Sequence[Solution | InputError], *, strict: bo
         if isinstance(item, InputError):
             yield {"error": str(item)}
         else:
-            yield _line(item.trajectory.steps, next(found).scores)
+            yield _line(item, next(found).scores, scorer.name)
 
 
-def _line(steps: Sequence[Step], scores: NDArray[np.float64]) -> dict[str, Any]:
+def _line(item: Solution, scores: NDArray[np.float64], by: str) -> dict[str, Any]:
+    """The scores, how many are missing, and the row of the table that they belong to, which every command reads."""
+    steps = item.trajectory.steps
     without = sum(step.kind == "action" and bool(np.isnan(score)) for step, score in zip(steps, scores, strict=True))
-    return {"scores": plain(scores.tolist()), **({"unscored": without} if without else {})}
+    kept = {name: values for name, values in item.scores.items() if name != SCORE}
+    others = (*(one for one in item.others if one.get("what") != [SCORE]), {"what": [SCORE], "estimator": by})
+    row = row_of(replace(item, scores=kept, others=others))
+    return {"scores": plain(scores.tolist()), **({"unscored": without} if without else {}), **row}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from stepreward.cli.parts import (
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
+from stepreward.core.annotations import Annotated as Row
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
@@ -40,7 +41,8 @@ from stepreward.core.json_file import write_text
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.statistics import bootstrap
-from stepreward.core.types import Problem
+from stepreward.core.table import SCORE, row_of
+from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.pipeline.compare import PLAN, REFERENCE, verdict
 from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
@@ -181,7 +183,7 @@ def _tell(
     bill = Bill()
     for one in solutions:
         bill.add(one.bill)
-    made = [_row(one, reader) for one in solutions]
+    made = [_row(one, solver, reader, seed) for one in solutions]
     failed = [row for row in made if row["error"]]
     write_text(out, "".join(json.dumps(row) + "\n" for row in made))
     graded = [float(row["correct"]) for row in made if row["correct"] is not None]
@@ -261,12 +263,22 @@ def _compare(
     console.print(f"report: {out / 'compare.html'}", soft_wrap=True)
 
 
-def _row(one: Solution, grader: Grader) -> dict[str, Any]:
+def _row(one: Solution, solver: Solver, grader: Grader, seed: int) -> dict[str, Any]:
+    """The solution chosen, as a row of the table of trajectories, with what the search says of it and the others."""
     problem, found = one.problem, one.found
-    steps = found.trajectory.steps if found.trajectory is not None else ()
-    grade = grader.grade(problem, steps) if steps else 0.0
-    # None also where it could not be graded: unknown is not wrong.
-    right = None if problem.reference is None or one.error or np.isnan(grade) else grade > 0.5
+    chosen = found.trajectory or Trajectory(problem, (), terminal=False)
+    grade = np.nan if problem.reference is None or one.error else 0.0
+    # NaN also where it could not be graded: unknown is not wrong.
+    if chosen.steps and not np.isnan(grade):
+        grade = grader.grade(problem, chosen.steps)
+    scorer = {"what": [SCORE], "estimator": solver.scorer.name} if solver.scorer is not None else None
+    by = Provenance(solver.search.name, solver.policy.name, seed=seed, settings=dict(solver.settings))
+    row = row_of(
+        Row(
+            replace(chosen, outcome=grade), np.full(len(chosen), np.nan), by, answer=found.answer,
+            others=() if scorer is None else (scorer,),
+        )
+    )  # fmt: skip
     candidates = [
         {
             "answer": answer,
@@ -279,8 +291,7 @@ def _row(one: Solution, grader: Grader) -> dict[str, Any]:
     return {
         "id": problem.id,
         "answer": found.answer,
-        "correct": right,
-        "steps": [step.text for step in steps],
+        "correct": None if np.isnan(grade) else grade > 0.5,
         "scores": found.scores(found.chosen) if found.chosen >= 0 else [],
         "chosen": found.chosen,
         "stopped": one.stopped,
@@ -289,4 +300,5 @@ def _row(one: Solution, grader: Grader) -> dict[str, Any]:
         "seconds": round(one.seconds, 3),
         "candidates": candidates,
         "bill": asdict(one.bill),
+        **row,
     }

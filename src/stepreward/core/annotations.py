@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.types import Labels, Problem, Provenance, Trajectory
+from stepreward.core.types import Labels, Problem, Provenance, Trajectory, first_error
 
 Floats = NDArray[np.float64]
+COLUMNS = ("value", "n_rollouts", "n_correct", "low", "high")
+"""What rollouts measure of a step beside its label, as step columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,33 @@ class Annotated:
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What a benchmark groups by (subset, category), and what a writer needs to give the row back; JSON values only."""
 
+    columns: Mapping[str, Floats] = field(default_factory=dict)
+    """Any other numbers of each step by name, each (S,), NaN where not measured; those of `COLUMNS` among them."""
+    others: tuple[Mapping[str, Any], ...] = ()
+    """Who measured the other columns: `what`, their names, and the fields of a provenance; JSON values only."""
+
+    @classmethod
+    def from_labels(cls, labels: Labels) -> Annotated:
+        """Labels with all that was measured; the root's value and the transforms are facts."""
+        known = bool((~np.isnan(labels.label)).any())
+        facts: dict[str, Any] = {} if np.isnan(labels.root_value) else {"root_value": float(labels.root_value)}
+        facts |= {"transforms": list(labels.transforms)} if labels.transforms else {}
+        return cls(
+            labels.trajectory, labels.label, labels.provenance, first_error(labels.label) if known else None,
+            meta=facts, columns={name: np.asarray(getattr(labels, name), np.float64) for name in COLUMNS},
+        )  # fmt: skip
+
     def to_labels(self) -> Labels:
-        """The same as `Labels`: no rollouts, value and label equal."""
-        steps = len(self.labels)
-        nothing, none = np.full(steps, np.nan), np.zeros(steps, np.int64)
+        """The same as `Labels`; without rollouts, value and label are equal."""
+        nothing = np.full(len(self.labels), np.nan)
+        floats = {name: self.columns.get(name, nothing).copy() for name in COLUMNS}
+        counts = {name: np.nan_to_num(floats[name]).astype(np.int64) for name in ("n_rollouts", "n_correct")}
+        value = floats["value"] if "value" in self.columns else self.labels
         return Labels(
-            self.trajectory, self.labels, none, none.copy(), nothing, nothing.copy(), self.labels.copy(), float("nan"),
-            self.provenance,
+            self.trajectory, value=value, low=floats["low"], high=floats["high"], label=self.labels.copy(),
+            n_rollouts=counts["n_rollouts"], n_correct=counts["n_correct"],
+            root_value=float(self.meta.get("root_value", np.nan)), provenance=self.provenance,
+            transforms=tuple(self.meta.get("transforms", ())),
         )  # fmt: skip
 
 

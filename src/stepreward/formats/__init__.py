@@ -3,6 +3,7 @@
 from stepreward.core import aggregation as aggregation
 from stepreward.core.annotations import Annotated as Annotated
 from stepreward.formats.format import Format as Format
+from stepreward.formats.problems import read_problems as read_problems
 from stepreward.formats.registry import Reading as Reading
 from stepreward.formats.registry import detect as detect
 from stepreward.formats.registry import formats as formats

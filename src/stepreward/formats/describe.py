@@ -45,7 +45,7 @@ Every public format that stepreward reads and writes, from the registry in `step
 
 The format of a file is found by the fields of its first rows and told with that evidence; rows that fit several formats
 are an error until `--from` names one. Labels are numbers in [0, 1], 1 for right; what a data set does not say is not
-measured, never 0. `stepreward`, the Parquet that `stepreward label` writes, keeps rollouts and provenance as well.
+measured, never 0. `stepreward` is our own [table](table.md), which keeps everything that is known of a trajectory.
 
 Each option below changes how a reader or writer treats what formats disagree on.
 """

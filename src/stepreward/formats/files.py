@@ -19,13 +19,17 @@ from stepreward.core.errors import InputError, StoreError
 from stepreward.formats.archives import archived
 from stepreward.formats.arrow_rows import FAULTS, rows_of, unreadable
 from stepreward.formats.limits import LARGEST_ROW, too_large
-from stepreward.formats.saved import saved_rows
+from stepreward.formats.saved import SPLITS, is_saved, saved_rows
 
 Numbered = tuple[int, Mapping[str, Any] | InputError]
 """A 1-based line or row and what stands there; an unreadable one is its error."""
 Bytes = BinaryIO | gzip.GzipFile
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
+LABELS = "labels.parquet"
+"""The labels in the folder of a run."""
+_LOGS = ("answers.jsonl", "samples.jsonl")
+"""Logs of paid answers, which stand beside results and are no rows."""
 _HEAD = 4096
 _TOKEN = 12
 """More characters than any of JSON's words and escapes has."""
@@ -66,16 +70,17 @@ def read_rows(path: str | Path) -> Iterator[Numbered]:
     Lines that are lists of chat messages each are rows of `messages`.
 
     An object that holds its rows in a list, `{"data": [...]}`, is read as that list, and a folder as what
-    `Dataset.save_to_disk` wrote. All stream: no more than a row and a block is in memory. Objects may be written over
-    several lines. A line that cannot be read is given as its error and costs no other; in an array or among objects it
-    ends the file, as nothing tells where the next one starts.
+    `Dataset.save_to_disk` wrote, as the labels of a run, or as the Parquet or JSON lines that are its parts. All
+    stream: no more than a row and a block is in memory. Objects may be written over several lines. A line that cannot
+    be read is given as its error and costs no other; in an array or among objects it ends the file, as nothing tells
+    where the next one starts.
 
     Raises:
         InputError: the file cannot be opened or unpacked at all.
     """
     path = Path(path)
     if path.is_dir():
-        yield from saved_rows(path)
+        yield from _folder(path)
         return
     if path.suffix.lower() in (".parquet", ".eval"):
         yield from _parquet(path) if path.suffix.lower() == ".parquet" else archived(path)
@@ -89,6 +94,46 @@ def read_rows(path: str | Path) -> Iterator[Numbered]:
         if not number:
             raise broken from error
         yield number + 1, broken
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `label` or `run` wrote the folder."""
+    return (folder / LABELS).is_file() or (folder / "plan.json").is_file() or any(folder.glob("labels-*.parquet"))
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The files of a folder that hold its rows: labels.parquet, or else its shards or parts, in the order of names.
+
+    Raises:
+        InputError: there is none.
+    """
+    if (folder / LABELS).is_file():
+        return [folder / LABELS]
+    shards = sorted(folder.glob("labels-*.parquet"))
+    parts = (
+        shards
+        or sorted(folder.glob("*.parquet"))
+        or [path for path in sorted(folder.glob("*.jsonl")) if not path.name.endswith(_LOGS)]
+    )
+    if not parts and (folder / "plan.json").is_file():
+        what = "no finished shard of labels is here"
+        raise InputError(what, source=folder, remedy="run `label` to its end first")
+    if not parts:
+        what = "no labels.parquet and no parts, .parquet or .jsonl, are in this folder"
+        raise InputError(what, source=folder, remedy="name a file, or what `label`, `run` or save_to_disk wrote")
+    return parts
+
+
+def _folder(folder: Path) -> Iterator[Numbered]:
+    """The rows of a folder, numbered through all of its parts."""
+    if is_saved(folder) or (folder / SPLITS).is_file():
+        yield from saved_rows(folder)
+        return
+    number = 0
+    for part in parts_of(folder):
+        for _, row in read_rows(part):
+            number += 1
+            yield number, row
 
 
 def _json(path: Path) -> Iterator[Numbered]:
@@ -274,10 +319,10 @@ def _parquet(path: Path) -> Iterator[Numbered]:
             number = end
 
 
-def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], *, schema: pa.Schema | None = None) -> int:
     """Writes rows as the name says (.jsonl, .json, .parquet, or with .gz) and returns how many.
 
-    The file appears under its name when it is complete.
+    The file appears under its name when it is complete. Parquet has the columns of `schema`, then others of the rows.
 
     Raises:
         StoreError: it cannot be written.
@@ -289,7 +334,7 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
         raise InputError(f"no format for the ending {kind!r}", source=path, remedy="use .jsonl, .json or .parquet")
     partial = path.with_name(path.name + ".partial")
     try:
-        count = _write(partial, kind, rows, packed=path.suffix == ".gz")
+        count = _write(partial, kind, rows, schema or pa.schema([]), packed=path.suffix == ".gz")
         partial.replace(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}; choose a folder with room and permission") from error
@@ -299,9 +344,9 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def _write(path: Path, kind: str, rows: Iterable[Mapping[str, Any]], *, packed: bool) -> int:
+def _write(path: Path, kind: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, packed: bool) -> int:
     if kind == ".parquet":
-        return _write_parquet(path, rows)
+        return _write_parquet(path, rows, schema)
     array, count = kind == ".json", 0
     with gzip.open(path, "wb") if packed else path.open("wb") as file:
         for row in rows:
@@ -320,16 +365,16 @@ def _encoded(row: Mapping[str, Any]) -> bytes:
         return json.dumps(row).encode()
 
 
-def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
     """Writes the rows twice: the types of columns are known when the last row is, and rows may not fit in memory."""
     spool = path.with_name(path.name + ".rows")
-    schema, count = pa.schema([]), 0
+    known, count = {*schema.names}, 0
     try:
         with spool.open("w", encoding="utf-8") as file:
             for batch in _batches(rows):
                 # The columns of a table are those of its first row, and a later row may have others.
-                names = dict.fromkeys(name for row in batch for name in row)
-                made = pa.Table.from_pylist([dict.fromkeys(names) | dict(row) for row in batch]).schema
+                names = dict.fromkeys(name for row in batch for name in row if name not in known)
+                made = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in batch]).schema
                 schema = pa.unify_schemas([schema, made], promote_options="permissive")
                 file.writelines(json.dumps(row) + "\n" for row in batch)
                 count += len(batch)

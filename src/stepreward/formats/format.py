@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import UnknownNameError
 from stepreward.formats.files import Numbered, read_rows
@@ -32,6 +34,8 @@ class Format:
     rows: Callable[[Path], Iterator[Numbered]] = read_rows
     """Opens the file; formats of two files join them here."""
     kind: Kind = "solutions"
+    schema: pa.Schema | None = None
+    """Types of its fields in Parquet; found out from the rows where None."""
 
     def options(self, function: Callable[..., Any]) -> dict[str, Any]:
         """Options of `read` or `write` with their defaults."""

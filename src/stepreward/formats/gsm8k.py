@@ -13,6 +13,8 @@ from stepreward.core.types import Problem, Step
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown
 
+MARK = "####"
+"""What stands before the final answer of a GSM8K solution."""
 _ANSWER = re.compile(r"(?:####|^A:)[ \t]*([^\n]*)", re.MULTILINE)
 
 

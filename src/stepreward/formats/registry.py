@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.table import REMEDY
 from stepreward.formats import (
     actprm,
     agent_prm,
@@ -50,6 +51,7 @@ from stepreward.formats import (
     tool_prm_bench,
     toolbench,
     tot,
+    trajectories,
     unprm,
     visual,
     web_prm_bench,
@@ -113,6 +115,7 @@ MODULES: tuple[ModuleType, ...] = (
     tool_prm_bench,
     toolbench,
     tot,
+    trajectories,
     unprm,
     visual,
     web_prm_bench,
@@ -189,6 +192,13 @@ class Evidence:
         )
 
 
+def fitting(row: Row) -> list[Format]:
+    """The formats that a row is evidence of: our own alone where it says so, whatever columns it has besides."""
+    if trajectories.matches(row):
+        return [formats[trajectories.OWN]]
+    return [form for form in formats.values() if form.matches(row)]
+
+
 def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
     """The one format that the first rows of a file fit, with the first row that shows it.
 
@@ -236,7 +246,9 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
         if first
         else "no readable row"
     )
-    raise InputError(what + broken, source=path, remedy="name the format; `stepreward convert --formats` lists them")
+    raise InputError(
+        what + broken, source=path, remedy=f"name the format; `stepreward convert --formats` lists them; or {REMEDY}"
+    )
 
 
 def _nearest(fields: Sequence[str], most: int = 3) -> str:
@@ -262,6 +274,10 @@ def detect(path: str | Path, *, rows: int = 20) -> Format:
     return evidence(path, rows=rows).format
 
 
+class NothingReadError(InputError):
+    """A file of which no row could be read."""
+
+
 @dataclass
 class Reading(Generic[Item]):
     """The solutions or comparisons of a file, read as they are iterated; iterating again reads again."""
@@ -281,11 +297,13 @@ class Reading(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         self.bad.clear()
         self.left_out = 0
+        found, fields = False, list[str]()
         for number, row in self.format.rows(self.path):
             self.number = number
             try:
                 if isinstance(row, InputError):
                     raise row
+                fields = fields or list(map(str, row))
                 # A row counts whole or not at all: no half of a problem's samples.
                 made = cast(list[Item], list(self.format.read(row, number, **self.options)))
             except InputError as error:
@@ -302,7 +320,21 @@ class Reading(Generic[Item]):
                     raise located from error
                 self._leave_out(located)
             else:
+                found = found or bool(made)
                 yield from made
+        if not found and (fields or self.bad):
+            raise self._nothing(fields)
+
+    def _nothing(self, fields: Sequence[str]) -> NothingReadError:
+        """Why no item came of the file: an empty list would say that it holds none."""
+        what = f"no {self.format.kind[:-1]} of format {self.format.name} is here" if fields else "no row is here"
+        row, remedy = None, f"repair the rows, name another format, or {REMEDY}"
+        if self.bad:
+            first, more = self.bad[0], self.left_out - 1
+            what, row = f"{first.problem}" + (f", and {more:,} more rows cannot be read" if more else ""), first.row
+            remedy = remedy if first.remedy in ("", _REMEDY) else f"{first.remedy}; or {remedy}"
+        told = f"; read as {self.format.name}, the first row has the fields {', '.join(fields)}" if fields else ""
+        return NothingReadError(what + told, source=self.path, row=row, remedy=remedy)
 
     def _leave_out(self, error: InputError) -> None:
         self.left_out += 1
@@ -406,5 +438,5 @@ def write(
             raise _NothingToWriteError
 
     with suppress(_NothingToWriteError):
-        write_rows(path, rows())
+        write_rows(path, rows(), schema=chosen.schema)
     return refused

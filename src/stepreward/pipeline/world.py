@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Grader
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
+from stepreward.formats.problems import read_problems
 from stepreward.pipeline.settings import RunSettings
 from stepreward.tasks.arithmetic import Split, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
@@ -61,31 +61,3 @@ def open_world(settings: RunSettings, grader: Grader | None = None) -> World:
     picked = [rows[i] for i in order[: sum(sizes)]]
     first, second = sizes[0], sizes[0] + sizes[1]
     return World(picked[:first], picked[first:second], picked[second:], grader, None)
-
-
-def read_problems(path: Path) -> Iterator[Problem]:
-    """Yields problems of a JSONL file, rows {"id", "prompt", "reference"}; `id` defaults to the line number.
-
-    Raises:
-        InputError: the file cannot be read, or a row is no such object; the row is named.
-    """
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _problem(path, number, line)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read problems: {error}", source=path, remedy="pass a JSONL file") from error
-
-
-def _problem(path: Path, number: int, line: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"broken JSON: {error}", source=path, row=number, remedy="fix or remove the line") from error
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
-        raise InputError("a problem needs a text under 'prompt'", source=path, row=number, remedy="add it")
-    reference = row.get("reference")
-    known = ("id", "prompt", "reference")
-    meta = {k: v for k, v in row.items() if k not in known}
-    return Problem(str(row.get("id", number)), row["prompt"], None if reference is None else str(reference), meta)

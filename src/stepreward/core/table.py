@@ -1,0 +1,300 @@
+"""The table of trajectories: one row each, with steps, step columns, facts and provenance; Parquet or JSON lines.
+
+    SELECT problem, unnest(steps).text AS step, unnest(label) AS label FROM 'labels.parquet'
+
+Fields of a row (`FIELDS`), all but `steps` and a prompt optional, null where not known:
+
+schema                 "stepreward/trajectories/1"
+problem, prompt, messages, reference, meta
+                       the problem: its id, its text or else its chat messages (JSON), gold answer, anything else (JSON)
+steps                  list of {text, kind, role, agent, images, tokens, logprobs, meta (JSON)}
+outcome, terminal      grade in [0, 1]; false where the trajectory was cut before its end
+answer, first_error    final answer; 0-based index of the first wrong step, -1 if none
+facts                  anything else of the trajectory (JSON)
+provenance             who measured which columns: a JSON list of {what, estimator, policy, grader, seed, settings}
+
+Every other column is a step column if it is a list of numbers, one a step, null where not measured: `label`, `value`,
+`score` and any name of yours. A column that is none of these is a fact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stepreward.core.annotations import Annotated, Floats
+from stepreward.core.errors import InputError
+from stepreward.core.json_file import in_one_move, plain
+from stepreward.core.types import Message, Problem, Provenance, Step, Trajectory
+
+VERSION = "stepreward/trajectories/1"
+"""What stands in the field `schema` of each row."""
+_STEP = pa.struct(
+    [
+        ("text", pa.large_string()),
+        ("kind", pa.string()),
+        ("role", pa.string()),
+        ("agent", pa.string()),
+        ("images", pa.list_(pa.large_string())),
+        ("tokens", pa.list_(pa.int64())),
+        ("logprobs", pa.list_(pa.float64())),
+        ("meta", pa.string()),
+    ]
+)
+FIELDS = pa.schema(
+    [
+        ("schema", pa.string()),
+        ("problem", pa.string()),
+        ("prompt", pa.string()),
+        ("messages", pa.string()),
+        ("reference", pa.string()),
+        ("meta", pa.string()),
+        ("steps", pa.list_(_STEP)),
+        ("outcome", pa.float64()),
+        ("terminal", pa.bool_()),
+        ("answer", pa.string()),
+        ("first_error", pa.int64()),
+        ("facts", pa.string()),
+        ("provenance", pa.string()),
+    ]
+)
+"""The fields that every row may have; step columns come behind them."""
+LABEL, SCORE = "label", "score"
+"""Step columns that training and evaluation read; the scores of a verifier with a name are `score:NAME`."""
+_PLURAL = {"scores": SCORE, "labels": LABEL}
+"""Step columns under the names that lines of `score` and `search` give them."""
+_EXAMPLE = '{"schema": "stepreward/trajectories/1", "prompt": "1 + 1?", "steps": [{"text": "1 + 1 = 2"}]}'
+REMEDY = f"write rows like {_EXAMPLE}"
+
+
+def step_columns(names: Iterable[str]) -> pa.Schema:
+    """The schema of a table with these step columns."""
+    return pa.schema([*FIELDS, *((name, pa.list_(pa.float64())) for name in dict.fromkeys(names))])
+
+
+def row_of(item: Annotated) -> dict[str, Any]:
+    """The row of a trajectory; what is null or empty is left out.
+
+    Raises:
+        InputError: a name of its step columns is that of a field, or a fact is no JSON value.
+    """
+    trajectory, problem = item.trajectory, item.trajectory.problem
+    chat = None if isinstance(problem.prompt, str) else json.dumps([dict(message) for message in problem.prompt])
+    first = {"what": [LABEL], **asdict(item.provenance)}
+    made = {
+        "schema": VERSION,
+        "problem": problem.id,
+        "prompt": problem.prompt if isinstance(problem.prompt, str) else None,
+        "messages": chat,
+        "reference": problem.reference,
+        "meta": _json(problem.meta),
+        "steps": [_step_row(step) for step in trajectory.steps],
+        "outcome": plain(float(trajectory.outcome)),
+        "terminal": trajectory.terminal,
+        "answer": item.answer,
+        "first_error": item.first_error,
+        "facts": _json(item.meta),
+        "provenance": json.dumps([first, *map(dict, item.others)]),
+    }
+    columns = dict(item.columns)
+    columns |= {} if np.isnan(item.labels).all() else {LABEL: item.labels}
+    columns |= {SCORE if name == SCORE else f"{SCORE}:{name}": values for name, values in item.scores.items()}
+    if taken := sorted(made.keys() & columns.keys()):
+        raise InputError(f"step columns {taken} have the names of a row's fields", remedy="rename them")
+    return {name: value for name, value in made.items() if value is not None} | {
+        name: plain([float(value) for value in values]) for name, values in columns.items()
+    }
+
+
+def _step_row(step: Step) -> dict[str, Any]:
+    more = {
+        "agent": step.agent,
+        "images": list(step.images) or None,
+        "tokens": None if step.tokens is None else list(step.tokens),
+        "logprobs": None if step.logprobs is None else plain(list(step.logprobs)),
+        "meta": _json(step.meta),
+    }
+    made = {"text": step.text, "kind": step.kind, "role": step.role}
+    return made | {name: value for name, value in more.items() if value is not None}
+
+
+def _json(value: Mapping[str, Any]) -> str | None:
+    try:
+        return json.dumps(dict(value)) if value else None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"meta must hold JSON values: {error}", remedy="drop or convert it") from error
+
+
+def item_of(row: Mapping[str, Any]) -> Annotated:
+    """The trajectory of a row, of this version or of the labels that releases before it wrote.
+
+    Raises:
+        InputError: a field is missing or of another kind, or a step column has another length than the steps.
+    """
+    steps = _steps(row.get("steps"))
+    known = {name: value for name, value in row.items() if name not in FIELDS.names and value is not None}
+    measured = {_PLURAL.get(name, name): _column(name, known, len(steps)) for name in known if _is_column(known[name])}
+    labels = measured.pop(LABEL, np.full(len(steps), np.nan))
+    if ((labels < 0) | (labels > 1)).any():
+        raise InputError(f"labels {labels.tolist()} leave [0, 1]", remedy="rescale them")
+    scores = {
+        name.removeprefix(f"{SCORE}:"): measured.pop(name) for name in list(measured) if name.split(":")[0] == SCORE
+    }
+    facts = dict(_object(row.get("facts"), "facts"))
+    facts |= {name: value for name, value in known.items() if not _is_column(value)}
+    given = _loaded(row.get("provenance"), "provenance") or []
+    entries = [given] if isinstance(given, Mapping) else list(given)
+    own: dict[str, Any] = {k: v for k, v in entries[0].items() if k != "what"} if entries else {"estimator": "unknown"}
+    outcome = row.get("outcome")
+    made = Trajectory(
+        _problem(row), steps, np.nan if outcome is None else float(outcome), row.get("terminal") is not False
+    )
+    return Annotated(
+        made, labels, Provenance(**own), first_error=row.get("first_error"), answer=row.get("answer"), scores=scores,
+        meta=facts, columns=measured, others=tuple(entries[1:]),
+    )  # fmt: skip
+
+
+def _problem(row: Mapping[str, Any]) -> Problem:
+    prompt: Any = row.get("prompt")
+    chat = _loaded(row.get("messages"), "messages")
+    if chat is None and isinstance(prompt, str) and prompt.startswith('[{"') and "schema" not in row:
+        chat = json.loads(prompt)  # Releases before this version wrote chats as JSON in `prompt`.
+    if chat is not None:
+        prompt = tuple(_message(message) for message in chat)
+    if prompt is None:
+        raise InputError("there is no 'prompt' and there are no 'messages'", remedy=REMEDY)
+    if not isinstance(prompt, str | tuple):
+        raise InputError(f"'prompt' must be text, got {prompt!r:.60}", remedy="write chat messages in 'messages'")
+    name, reference = row.get("problem"), row.get("reference")
+    return Problem(
+        str(prompt)[:40] if name is None else str(name), prompt, None if reference is None else str(reference),
+        _object(row.get("meta"), "meta"),
+    )  # fmt: skip
+
+
+def _message(message: object) -> Message:
+    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+        raise InputError(f"a message must have a 'role' and a text 'content', got {message!r:.60}")
+    return dict(message)
+
+
+def _steps(given: object) -> tuple[Step, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise InputError(f"'steps' must be a list, got {given!r:.60}", remedy=REMEDY)
+    return tuple(_step({"text": one} if isinstance(one, str) else one, place) for place, one in enumerate(given))
+
+
+def _step(row: object, place: int) -> Step:
+    if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
+        raise InputError(f"step {place} must have a 'text', got {row!r:.60}", remedy=REMEDY)
+    kind: Any = row.get("kind") or "action"
+    if kind not in ("action", "observation"):
+        raise InputError(f"'kind' of step {place} must be action or observation, got {kind!r:.60}")
+    tokens, logprobs = row.get("tokens"), row.get("logprobs")
+    return Step(
+        row["text"], kind, row.get("role") or "assistant", row.get("agent"), tuple(row.get("images") or ()),
+        None if tokens is None else tuple(tokens), None if logprobs is None else tuple(_floats(logprobs).tolist()),
+        _object(row.get("meta"), f"meta of step {place}"),
+    )  # fmt: skip
+
+
+def _is_column(value: object) -> bool:
+    """Whether a value is a list of numbers with gaps."""
+    return isinstance(value, list | tuple) and all(
+        one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in value
+    )
+
+
+def _column(name: str, row: Mapping[str, Any], steps: int) -> Floats:
+    values = row[name]
+    if len(values) != steps:
+        raise InputError(f"{steps} steps but {len(values)} numbers in '{name}'", remedy="give one a step, null if none")
+    return _floats(values)
+
+
+def _floats(values: Sequence[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _object(value: object, name: str) -> Mapping[str, Any]:
+    made = _loaded(value, name)
+    if made is None:
+        return {}
+    if not isinstance(made, Mapping):
+        raise InputError(f"'{name}' must be a JSON object, got {value!r:.60}", remedy="write an object")
+    return dict(made)
+
+
+def _loaded(value: object, name: str) -> Any:
+    """A JSON value, given as itself or as its text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"'{name}' is no JSON: {error}", remedy="write JSON") from error
+
+
+def write_table(path: Path, items: Iterable[Annotated], columns: Sequence[str], *, rows_at_once: int = 4096) -> int:
+    """Writes trajectories as Parquet in one move, streaming; a kill leaves the old file or none.
+
+    Args:
+        path: the file.
+        items: trajectories.
+        columns: names of all step columns that they have.
+        rows_at_once: rows of a row group.
+
+    Returns:
+        The number of trajectories written.
+
+    Raises:
+        InputError: a trajectory has another step column, or cannot be stored.
+        StoreError: the file cannot be written.
+    """
+    schema, written, rows = step_columns(columns), 0, list[dict[str, Any]]()
+    with in_one_move(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+        for item in items:
+            rows.append(row_of(item))
+            if unknown := sorted(rows[-1].keys() - {*schema.names}):
+                raise InputError(f"step columns {unknown} were not announced", source=path, remedy="name them")
+            if len(rows) == rows_at_once:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                written, rows = written + len(rows), []
+        writer.write_table(pa.Table.from_pylist(rows, schema))
+    return written + len(rows)
+
+
+def read_table(path: Path) -> Iterator[Annotated]:
+    """Yields the trajectories of a Parquet file, streaming.
+
+    Raises:
+        InputError: the file is no Parquet file, misses a column, or a row is damaged.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"not a readable Parquet file ({error})", source=path, remedy="pass what `label` wrote"
+        ) from error
+    missing = [name for name in ("problem", "prompt", "steps") if name not in file.schema_arrow.names]
+    if missing:
+        raise InputError(f"columns {missing} are missing", source=path, remedy="pass what `label` wrote")
+    number = 0
+    for batch in file.iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            try:
+                made = item_of(row)
+            except InputError as error:
+                raise InputError(error.problem, source=path, row=number, remedy=error.remedy) from error
+            except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+                raise InputError(f"damaged: {error}", source=path, row=number, remedy=REMEDY) from error
+            yield made

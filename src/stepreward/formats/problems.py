@@ -1,0 +1,110 @@
+"""Problems out of rows of any public layout: a prompt under one of its usual names, and the gold answer beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.errors import InputError
+from stepreward.core.table import item_of
+from stepreward.core.types import Message, Problem
+from stepreward.formats import trajectories
+from stepreward.formats.files import read_rows
+from stepreward.formats.gsm8k import MARK, answer_of
+from stepreward.formats.messages import prompt_of
+from stepreward.formats.rows import Row, shown
+
+PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("prompt", ("reference", "ground_truth", "answer", "gold", "target", "solution")),
+    ("question", ("reference", "ground_truth", "answer", "gold", "target", "final_answer", "solution")),
+    ("problem", ("reference", "ground_truth", "answer", "gold", "target", "final_answer", "solution")),
+    ("query", ("reference", "ground_truth", "answer", "response")),
+    ("instruction", ("reference", "ground_truth", "answer", "output", "response")),
+    ("input", ("reference", "ground_truth", "target", "answer", "output", "ideal")),
+)
+"""Names of a prompt, each with the names of the gold answer that may stand beside it, the likeliest first."""
+IDS = ("id", "problem_id", "unique_id", "task_id", "question_id")
+_REMEDY = 'write rows like {"id": "1", "prompt": "1 + 1?", "reference": "2"}'
+
+
+def prompt_field(row: Row) -> str | None:
+    """The name under which a row has a prompt, text or chat messages; None where it has none."""
+    return next((name for name, _ in PAIRS if _is_prompt(row.get(name))), None)
+
+
+def _is_prompt(value: object) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and "role" in one for one in value)
+
+
+def problem_of(row: Row, number: int) -> Problem:
+    """The problem of a row; what stands before the `####` of a GSM8K answer is kept in `meta` as `solution`.
+
+    Args:
+        row: a row of any layout of `PAIRS`, of the data of verl, or of our own table.
+        number: its 1-based number, the id where it has none.
+
+    Raises:
+        InputError: there is no prompt.
+    """
+    if trajectories.matches(row) and "steps" in row and ("prompt" in row or "messages" in row):
+        return item_of(row).trajectory.problem
+    name = prompt_field(row)
+    if name is None:
+        known = ", ".join(f"'{one}'" for one, _ in PAIRS)
+        what = (
+            f"a problem needs a text under 'prompt' (or {known}); the row has {', '.join(map(str, row)) or 'nothing'}"
+        )
+        raise InputError(what, remedy=_REMEDY)
+    prompt, used = _prompt(row, name)
+    gold, reference = _reference(row, name)
+    own = next((one for one in IDS if isinstance(row.get(one), str | int) and row[one] != ""), None)
+    meta = {key: value for key, value in row.items() if key not in {*used, gold, own}}
+    if reference is not None and MARK in reference and answer_of(reference) is not None:
+        meta, reference = {**meta, "solution": reference}, answer_of(reference)
+    return Problem(str(number if own is None else row[own]), prompt, reference, meta)
+
+
+def _prompt(row: Row, name: str) -> tuple[str | tuple[Message, ...], tuple[str, ...]]:
+    """The prompt and the fields that it is made of: an instruction is followed by its input."""
+    if name == "instruction" and isinstance(row.get("input"), str) and ("output" in row or "response" in row):
+        more = row["input"].strip()
+        return row[name] + (f"\n\n{row['input']}" if more else ""), (name, "input")
+    return prompt_of(row[name], name), (name,)
+
+
+def _reference(row: Row, prompt: str) -> tuple[str | None, str | None]:
+    """The field of the gold answer and its text."""
+    inner = row.get("reward_model")
+    if isinstance(inner, Mapping) and inner.get("ground_truth") is not None:
+        return None, _text(inner["ground_truth"])
+    name = next((one for one in dict(PAIRS)[prompt] if row.get(one) is not None), None)
+    return name, None if name is None else _text(row[name])
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def read_problems(path: str | Path) -> Iterator[Problem]:
+    """Yields the problems of a file of any container; of a table of trajectories each problem once.
+
+    Raises:
+        InputError: the file cannot be read, or a row is no problem; the row is named.
+    """
+    path, seen = Path(path), dict[str, Problem]()
+    for number, row in read_rows(path):
+        if isinstance(row, InputError):
+            raise row
+        try:
+            made = problem_of(row, number)
+        except InputError as error:
+            raise InputError(error.problem, source=path, row=number, remedy=error.remedy or _REMEDY) from error
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"no problem: {shown(error)}", source=path, row=number, remedy=_REMEDY) from error
+        if trajectories.matches(row) and seen.setdefault(made.id, made) == made and seen[made.id] is not made:
+            continue
+        yield made

@@ -1,0 +1,172 @@
+"""The table of trajectories: every field comes back, as Parquet and as JSON lines, and what it refuses is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset  # type: ignore[import-untyped]
+
+from stepreward import formats
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.store import read_labels, write_labels
+from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+
+STEPS = (
+    Step("look\n", agent="a", images=("x.png", "data:y"), tokens=(1, 2), logprobs=(-0.5, -np.inf), meta={"k": [1, {}]}),
+    Step("seen\n", "observation", "tool", meta={"tool_call_id": "t"}),
+    Step("12", tokens=(), logprobs=()),
+)
+PROBLEMS = (
+    Problem("p", "1 + 1?", "2", {"level": 3, "tests": ["a"], "nested": {"x": None}}),
+    Problem("chat", ({"role": "system", "content": "be brief"}, {"role": "user", "content": "[{"})),
+)
+
+
+def item(problem: Problem) -> Annotated:
+    return Annotated(
+        Trajectory(problem, STEPS, 0.25, terminal=False),
+        np.array([1.0, np.nan, 0.0]),
+        Provenance("mc", "model", "math", 2**64 - 1, {"n": 8}),
+        first_error=2,
+        answer="12",
+        scores={"score": np.array([0.5, np.nan, 0.125]), "Qwen/PRM-7B": np.array([0.25, np.nan, np.nan])},
+        meta={"total": 0.5, "subset": "sums", "list": [1, "a"]},
+        columns={"value": np.array([0.75, np.nan, 0.0]), "mine": np.array([1.0, 2.0, 3.0])},
+        others=({"what": ["score"], "estimator": "prm"},),
+    )
+
+
+def equal(one: Annotated, other: Annotated) -> None:
+    for name in ("trajectory", "provenance", "first_error", "answer", "meta", "others"):
+        assert getattr(one, name) == getattr(other, name), name
+    # Equality of steps leaves their meta out.
+    assert [dict(step.meta) for step in one.trajectory.steps] == [dict(step.meta) for step in other.trajectory.steps]
+    assert one.trajectory.problem.meta == other.trajectory.problem.meta
+    np.testing.assert_array_equal(one.labels, other.labels)
+    for mine, theirs in ((one.scores, other.scores), (one.columns, other.columns)):
+        assert mine.keys() == theirs.keys()
+        for name, values in mine.items():
+            np.testing.assert_array_equal(values, theirs[name])
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".json", ".jsonl.gz"])
+def test_every_field_comes_back(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows{ending}"
+    items = [item(problem) for problem in PROBLEMS]
+    assert formats.write(path, items, "stepreward", strict=True) == []
+    for form in (None, "stepreward"):
+        again = list(formats.read(path, form, strict=True))
+        for one, other in zip(items, again, strict=True):
+            equal(one, other)
+
+
+def test_labels_keep_images_tokens_logprobs_meta_and_are_found_by_their_fields(tmp_path: Path) -> None:
+    path, ones = tmp_path / "labels.parquet", np.array([1, 2, 3])
+    label = np.array([1.0, np.nan, 0.5])
+    made = Labels(
+        Trajectory(PROBLEMS[0], STEPS, 1.0), label, ones, ones - 1, label / 2, label, label, 0.75,
+        Provenance("bisection", "p", "g", 3, {"n": 4}), ("hard", "mask"),
+    )  # fmt: skip
+    assert write_labels(path, [made]) == 1
+    (again,) = read_labels(path)
+    (read,) = formats.read(path)
+    for other in (again, read.to_labels()):
+        assert other.trajectory == made.trajectory
+        assert dict(other.trajectory.steps[0].meta) == {"k": [1, {}]}
+        assert (other.provenance, other.transforms, other.root_value) == (made.provenance, made.transforms, 0.75)
+        for name in ("value", "n_rollouts", "n_correct", "low", "high", "label"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(made, name))
+    assert read.first_error == 2  # 0.5 is the first label of at most 0.5.
+
+
+def test_the_labels_of_releases_before_are_read(tmp_path: Path) -> None:
+    step = pa.struct([(name, pa.string()) for name in ("text", "kind", "role", "agent")])
+    lists = {name: pa.list_(pa.float64()) for name in ("value", "low", "high", "label")}
+    counts = {name: pa.list_(pa.int64()) for name in ("n_rollouts", "n_correct")}
+    texts = {name: pa.string() for name in ("problem", "prompt", "reference", "meta", "provenance")}
+    rest = {"outcome": pa.float64(), "terminal": pa.bool_(), "root_value": pa.float64()}
+    schema = {**texts, "steps": pa.list_(step), **rest, **lists, **counts, "transforms": pa.list_(pa.string())}
+    row = {
+        "problem": "p", "prompt": '[{"role": "user", "content": "1 + 1?"}]', "reference": "2", "meta": '{"level": 1}',
+        "steps": [{"text": "2", "kind": "action", "role": "assistant", "agent": None}], "outcome": 1.0,
+        "terminal": True, "root_value": None, "value": [0.5], "low": [None], "high": [None], "label": [0.0],
+        "n_rollouts": [8], "n_correct": [4], "transforms": ["hard"],
+        "provenance": '{"estimator": "mc", "policy": "m", "grader": "g", "seed": 1, "settings": {"n": 8}}',
+    }  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([row], pa.schema(schema)), tmp_path / "labels.parquet")
+    (one,) = formats.read(tmp_path)
+    labels = one.to_labels()
+    assert one.trajectory.problem == Problem("p", ({"role": "user", "content": "1 + 1?"},), "2", {"level": 1})
+    assert (labels.value[0], labels.label[0], labels.n_rollouts[0], labels.n_correct[0]) == (0.5, 0.0, 8, 4)
+    assert (labels.transforms, labels.provenance) == (("hard",), Provenance("mc", "m", "g", 1, {"n": 8}))
+
+
+def test_a_folder_of_parts_is_one_table(tmp_path: Path) -> None:
+    for place, problem in enumerate(PROBLEMS):
+        formats.write(tmp_path / f"part-{place}.parquet", [item(problem)], "stepreward", strict=True)
+    assert [one.trajectory.problem for one in formats.read(tmp_path)] == list(PROBLEMS)
+
+
+def test_other_tools_read_it_as_it_is(tmp_path: Path) -> None:
+    for ending, kind in ((".parquet", "parquet"), (".jsonl", "json")):
+        path = str(tmp_path / f"rows{ending}")
+        plain = [step for step in STEPS if step.logprobs is None]
+        items = [Annotated(Trajectory(p, tuple(plain)), np.array([0.5]), Provenance("x")) for p in PROBLEMS]
+        formats.write(path, items, "stepreward", strict=True)
+        steps = duckdb.sql(f"select problem, unnest(steps).text, unnest(label) from '{path}' order by 1").fetchall()
+        assert steps == [("chat", "seen\n", 0.5), ("p", "seen\n", 0.5)]
+        rows = load_dataset(kind, data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+        assert rows[0]["steps"][0]["text"] == "seen\n"
+        assert rows[0]["label"] == [0.5]
+
+
+BASE: dict[str, Any] = {"schema": "stepreward/trajectories/1", "prompt": "1 + 1?", "steps": [{"text": "2"}]}
+
+
+def test_a_row_by_hand_needs_a_prompt_and_steps_alone(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**BASE, "steps": ["1 + 1 = 2", "2"], "mine": [1, None]}))
+    (one,) = formats.read(tmp_path / "rows.jsonl")
+    assert one.trajectory.steps == (Step("1 + 1 = 2"), Step("2"))
+    np.testing.assert_array_equal(one.columns["mine"], [1.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**BASE, "label": [1.0, 0.0]}, "1 steps but 2 numbers in 'label'"),
+        ({**BASE, "label": [2.0]}, "leave"),
+        ({**BASE, "steps": []}, "there is no step"),
+        ({**BASE, "steps": [{"kind": "action"}]}, "must have a 'text'"),
+        ({**BASE, "steps": [{"text": "x", "kind": "thought"}]}, "must be action or observation"),
+        ({**BASE, "prompt": None}, "no 'prompt'"),
+        ({**BASE, "meta": "{"}, "'meta' is no JSON"),
+        ({**BASE, "error": "server gone"}, "it has no solution: server gone"),
+        ({"schema": "stepreward/summary/1", "settings": {}}, "no trajectories are in it"),
+        ({"scores": [0.5]}, "without its problem and steps"),
+        (
+            {"id": "1", "answer": "2", "correct": True, "steps": ["2"], "candidates": [], "bill": {}},
+            "without its problem",
+        ),
+    ],
+)
+def test_what_is_no_trajectory_is_named_and_never_an_empty_list(row: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=r"rows.jsonl, row 1: .*read as stepreward, the first row has") as caught:
+        list(formats.read(tmp_path / "rows.jsonl"))
+    assert message in str(caught.value)
+
+
+def test_rows_of_another_format_than_named_are_an_error_with_a_row_to_write(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"id": 1, "text": "2"}\n')
+    for form in ("trl", "prm800k", "gsm8k", "who-and-when", None):
+        with pytest.raises(InputError, match="write rows like") as caught:
+            list(formats.read(tmp_path / "rows.jsonl", form))
+        assert "id, text" in str(caught.value)
