@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from stepreward.core.annotations import COLUMNS, Annotated
 from stepreward.core.table import LABEL, read_table, write_table
 from stepreward.core.types import Labels

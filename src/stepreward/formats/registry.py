@@ -166,7 +166,9 @@ def by_name(name: str) -> Format:
 
 
 def fitting(row: Row) -> list[Format]:
-    """The formats that a row fits, a general one only where no other does."""
+    """The formats that a row fits: our own alone where it says so, a general one only where no other does."""
+    if trajectories.matches(row):
+        return [formats[trajectories.OWN]]
     fits = [form for form in formats.values() if form.matches(row)]
     return [form for form in fits if form.name not in GENERAL] or fits
 
@@ -190,13 +192,6 @@ class Evidence:
             f"{self.format.name} ({self.format.about}): row {self.row} has {', '.join(self.fields)}"
             f"; {self.agreeing} of the first {self.seen} rows fit it and no other"
         )
-
-
-def fitting(row: Row) -> list[Format]:
-    """The formats that a row is evidence of: our own alone where it says so, whatever columns it has besides."""
-    if trajectories.matches(row):
-        return [formats[trajectories.OWN]]
-    return [form for form in formats.values() if form.matches(row)]
 
 
 def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
