@@ -152,12 +152,15 @@ def item_of(row: Mapping[str, Any]) -> Annotated:
     given = _loaded(row.get("provenance"), "provenance") or []
     entries = [given] if isinstance(given, Mapping) else list(given)
     own: dict[str, Any] = {k: v for k, v in entries[0].items() if k != "what"} if entries else {"estimator": "unknown"}
-    outcome = row.get("outcome")
+    outcome, first, answer = row.get("outcome"), row.get("first_error"), row.get("answer")
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or not -1 <= first < len(steps)):
+        raise InputError(f"'first_error' must be -1 or a step below {len(steps)}, got {first!r:.60}")
     made = Trajectory(
         _problem(row), steps, np.nan if outcome is None else float(outcome), row.get("terminal") is not False
     )
     return Annotated(
-        made, labels, Provenance(**own), first_error=row.get("first_error"), answer=row.get("answer"), scores=scores,
+        made, labels, Provenance(**own), first_error=first,
+        answer=None if answer is None else str(answer), scores=scores,
         meta=facts, columns=measured, others=tuple(entries[1:]),
     )  # fmt: skip
 
