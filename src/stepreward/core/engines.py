@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import ModelError, SteprewardError
 
 VLLM = "vllm:"
 """Names that start like this are models for a vLLM engine in this process: `vllm:Qwen/Qwen2.5-Math-7B-Instruct`."""
@@ -61,11 +66,12 @@ class Deferred:
 
 
 def vllm_module(name: str = "vllm") -> Any:
-    """The package vLLM, or a module of it.
+    """The package vLLM, or a module of it; its log goes to standard error, as standard output is for results.
 
     Raises:
         ModelError: it is not installed, or does not find what it needs.
     """
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -73,3 +79,34 @@ def vllm_module(name: str = "vllm") -> Any:
             f"vLLM is not here ({error}): pip install 'stepreward[vllm]' on a machine with an accelerator that it "
             "knows, or name a server, URL#NAME"
         ) from error
+
+
+def vllm_engine(**arguments: Any) -> Any:
+    """Starts a `vllm.LLM`, whose processes end with this one, also when it is terminated.
+
+    An engine runs in processes of its own, which vLLM ends when the interpreter exits. SIGTERM would end the
+    interpreter without that, and leave them with all their memory; here it exits.
+
+    Raises:
+        ModelError: vLLM is not installed, or cannot load the model.
+    """
+    package = vllm_module()
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with engine_faults(ModelError):
+        return package.LLM(**arguments)
+
+
+@contextmanager
+def engine_faults(error: type[SteprewardError]) -> Iterator[None]:
+    """Turns whatever a vLLM engine raises into one error of ours.
+
+    Raises:
+        SteprewardError: of the class given.
+    """
+    try:
+        yield
+    except Exception as fault:
+        # Another program's boundary: its errors, of ten classes, change from release to release.
+        said = next(iter(str(fault).strip().splitlines()), "")
+        raise error(f"the vLLM engine failed with {type(fault).__name__}: {said}; its log says more") from fault

@@ -22,6 +22,8 @@ AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 AWAY = frozenset({502, 503, 504})
 """Those of them that a server gives, or a proxy before it, while it starts."""
+UNFIT = frozenset({400, 413, 422})
+"""Answers that refuse this body, where another one may succeed."""
 LONGEST_WAIT = 60.0
 """Most seconds waited between two tries, whatever a server asks for."""
 LONGEST_PAUSE = 10.0
@@ -128,6 +130,8 @@ class Patience:
     Args:
         server: how often and how long.
         error: what to raise.
+        refused: what to raise where the server refuses a body that another one may fare better than; `error` where
+            None.
         sleep: waits.
         draw: a number in [0, 1) for each pause.
     """
@@ -137,10 +141,12 @@ class Patience:
         server: Server,
         error: type[SteprewardError],
         *,
+        refused: type[SteprewardError] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.server, self.error, self._sleep, self._draw = server, error, sleep, draw
+        self._refused = refused or error
         self.tried_again = 0
         """Further tries so far."""
         self._met = False
@@ -217,7 +223,8 @@ class Patience:
             what = f"status {answer.status_code}: {_head(answer)}"
             raise PassingError(what, retry_after(answer.headers), away=answer.status_code in AWAY)
         if answer.status_code != 200:
-            raise self.error(f"{url} refused with status {answer.status_code}: {_head(answer)}{_hint(answer)}")
+            raised = self._refused if answer.status_code in UNFIT else self.error
+            raise raised(f"{url} refused with status {answer.status_code}: {_head(answer)}{_hint(answer)}")
         self._met = True
         return answer
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.engines import VLLM, vllm_module
+from stepreward.core.engines import VLLM, engine_faults, vllm_engine, vllm_module
 from stepreward.core.errors import PolicyError
 from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
@@ -96,13 +96,12 @@ class VllmPolicy:
             settings: the keywords of the class.
 
         Raises:
-            ModelError: vLLM is not installed.
+            ModelError: vLLM is not installed, or cannot load the model.
         """
         name = name.removeprefix(VLLM)
-        package = vllm_module()
-        llm = package.LLM(model=name, **{"enable_prefix_caching": True, **(engine or {})})
-        tokenizer = llm.get_tokenizer()
-        return cls(llm, tokenizer, package.SamplingParams, **{"label": name, **settings})
+        parameters = vllm_module().SamplingParams
+        llm = vllm_engine(model=name, **{"enable_prefix_caching": True, **(engine or {})})
+        return cls(llm, llm.get_tokenizer(), parameters, **{"label": name, **settings})
 
     @property
     def name(self) -> str:
@@ -144,7 +143,8 @@ class VllmPolicy:
                 parameters.append(self._sampling(question, key, room))
                 steps.append(question.until == "step")
         # Outputs come in the order of the prompts.
-        outputs = self.engine.generate(prompts, parameters, use_tqdm=False) if prompts else []
+        with engine_faults(PolicyError):
+            outputs = self.engine.generate(prompts, parameters, use_tqdm=False) if prompts else []
         made = iter([self._continuation(output, step) for output, step in zip(outputs, steps, strict=True)])
         none = Continuation((), finished=False, n_tokens=0, truncated=True)
         answers = iter([none if no_room else next(made) for no_room in full])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import InputError, ModelError
 from stepreward.core.flows import Propose
 from stepreward.core.servers import Patience, Server
 from stepreward.score.texts import valid
@@ -48,7 +48,7 @@ class NextTokens:
             raise ValueError(f"top must be at least 1, got {top}")
         self.server, self.tokenizer, self.top = server, tokenizer, top
         self.url = server.at("completions" if server.url.rstrip("/").endswith("/v1") else "v1/completions")
-        self._patience = Patience(server, ModelError, sleep=sleep)
+        self._patience = Patience(server, ModelError, refused=InputError, sleep=sleep)
         self._client = server.client()
         weakref.finalize(self, self._client.close)
 
@@ -58,7 +58,8 @@ class NextTokens:
         What the server says that it had cached is not counted. Requests run at the same time.
 
         Raises:
-            ModelError: the server fails, refuses, or cannot tell how likely a token is.
+            InputError: the server refuses a prompt, such as one past its context.
+            ModelError: the server fails, or cannot tell how likely a token is.
         """
         if not prompts:
             return np.zeros((0, len(tokens))), 0
@@ -68,7 +69,8 @@ class NextTokens:
 
     def _one(self, prompt: list[int], tokens: Sequence[int]) -> tuple[list[float], int]:
         found, paid = self._request(prompt, {"logprobs": self.top})
-        least = min(found.values(), default=0.0)
+        # vLLM adds the token that it drew, which may be far less likely than the `top` likeliest.
+        least = min(sorted(found.values(), reverse=True)[: self.top], default=0.0)
         for token in tokens:
             if token not in found:
                 forced = {"logprobs": 1, "allowed_token_ids": [token]}
@@ -88,7 +90,7 @@ class NextTokens:
     def _request(self, prompt: list[int], more: Mapping[str, Any]) -> tuple[dict[int, float], int]:
         """Log-probabilities by token id of one request, and the tokens it cost."""
         body = {
-            "model": self.server.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0, "seed": 0,
+            "model": self.server.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0,
             "return_tokens_as_token_ids": True, **more,
         }  # fmt: skip
         answer = self._patience.json(self._client, self.url, body)

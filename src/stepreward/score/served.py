@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import InputError, ModelError
 from stepreward.core.flows import Score, Scored
 from stepreward.core.servers import Patience, Server
+from stepreward.core.types import Step
 from stepreward.score.asking import score_texts
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.next_tokens import NextTokens
-from stepreward.score.passes import Pass
+from stepreward.score.passes import Pass, PassEncoder
 from stepreward.score.public import label_ids
 from stepreward.score.reading import Answer, Asked, Reading
 from stepreward.score.record import EncoderRecord
@@ -42,8 +43,9 @@ class ServedScorer:
         server: where it is.
         encoder: the record, and the tokenizer of the served model.
         endpoint: which of the server's interfaces.
-        probabilities: whether the server has applied softmax or sigmoid already. None asks it not to, and tells for two
-            or more labels by whether every row is a distribution; for one label it must be said. `completions` needs
+        probabilities: whether the server applies softmax or sigmoid: it is asked to, or not to. None asks it not to,
+            and tells for two or more labels by whether every row is a distribution; for one label it must be said, as
+            older servers do not listen. `completions` needs
             none.
         top: tokens asked for beside the next one by `completions`.
         batch_size: trajectories that make a full batch.
@@ -68,7 +70,7 @@ class ServedScorer:
     ) -> None:
         self.server, self.encoder, self.record, self.endpoint = server, encoder, encoder.record, endpoint
         self.probabilities, self.batch_size = probabilities, batch_size
-        self._patience = Patience(server, ModelError, sleep=sleep)
+        self._patience = Patience(server, ModelError, refused=InputError, sleep=sleep)
         self._client = server.client()
         weakref.finalize(self, self._client.close)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
@@ -92,6 +94,7 @@ class ServedScorer:
         """Scores of each question's steps, NaN at observations; requests run at the same time.
 
         Raises:
+            InputError: the server refuses a question, such as one past its context; another may have a score.
             ModelError: the server fails after its retries, or answers with other shapes.
         """
         with ThreadPoolExecutor(self.server.concurrency) as pool:
@@ -110,9 +113,8 @@ class ServedScorer:
         """(Q, n_labels) outputs at the reads of a sequence, in their order."""
         places = list(one.reads.values())
         body: dict[str, Any] = {"model": self.server.model}
-        if self.probabilities is None:
-            # Both names, for servers older and newer; what a server does not know it passes over.
-            body |= {"use_activation": False, "activation": False}
+        # Both names, for servers older and newer; what a server does not know it passes over.
+        body |= dict.fromkeys(("use_activation", "activation"), bool(self.probabilities))
         if self.endpoint == "pooling":
             ids = one.ids[: max(places) + 1]
             answer = self._ask(body | {"input": ids.tolist(), "encoding_format": "float"})
@@ -121,14 +123,19 @@ class ServedScorer:
             prefixes = [one.ids[: at + 1].tolist() for at in places]
             data = _data(self._ask(body | {"input": prefixes}), len(places))
             return self._checked(np.concatenate([_table([row.get("probs")]) for row in data]), len(places))
-        text = self.encoder.text
-        head, so_far, bodies = text.head(question.problem), "", []
-        for i, step in enumerate(question.steps):
-            so_far += (self.record.between if i else "") + text.body(step, i + 1) + self.record.separator
-            bodies.append(so_far)
-        asked = {"text_1": head, "text_2": [bodies[i] for i in one.reads]}
+        asked = {
+            "text_1": self.encoder.text.head(question.problem),
+            "text_2": [self._so_far(question.steps, i) for i in one.reads],
+        }
         data = _data(self._ask(body | asked), len(places))
         return self._checked(_table([[row.get("score")] for row in data]), len(places))
+
+    def _so_far(self, steps: Sequence[Step], i: int) -> str:
+        """The text of the steps up to the i-th (from 0), as the record writes it there."""
+        if self.record.tokenise == "prefix":
+            return PassEncoder(self.encoder).prefix_text(steps, i)
+        between, end = self.record.between, self.record.separator
+        return between.join(self.encoder.text.body(step, n) + end for n, step in enumerate(steps[: i + 1], 1))
 
     def _at(self, rows: NDArray[np.float64], places: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """The rows of the reads, from a server that returns every token or its step tags alone."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.engines import VLLM, vllm_module
+from stepreward.core.engines import VLLM, engine_faults, vllm_engine, vllm_module
 from stepreward.core.errors import ModelError
 from stepreward.core.flows import Score, Scored
 from stepreward.score.asking import score_texts
@@ -108,7 +108,8 @@ class VllmScorer:
         # The engine does not read its cache for such outputs unless told to: cached tokens give none.
         parameters = self._parameters(use_activation=False, skip_reading_prefix_cache=not cached)
         prompts = [{"prompt_token_ids": own} for own in ids]
-        outputs = self.engine.encode(prompts, parameters, use_tqdm=False, pooling_task="token_classify")
+        with engine_faults(ModelError):
+            outputs = self.engine.encode(prompts, parameters, use_tqdm=False, pooling_task="token_classify")
         made = [np.asarray(one.outputs.data.float().cpu().numpy(), np.float64) for one in outputs]
         return [rows[:, None] if rows.ndim == 1 else rows for rows in made]
 
@@ -161,7 +162,8 @@ class VllmLabelScorer:
 
     def _ask(self, asked: Sequence[Asked]) -> list[Answer]:
         prompts = [{"prompt_token_ids": one.ids[: at + 1].tolist()} for _, one in asked for at in one.reads.values()]
-        outputs = iter(self.engine.generate(prompts, self._asking, use_tqdm=False))
+        with engine_faults(ModelError):
+            outputs = iter(self.engine.generate(prompts, self._asking, use_tqdm=False))
         made: list[Answer] = []
         for _, one in asked:
             own = [next(outputs) for _ in one.reads]
@@ -180,12 +182,13 @@ def start(name: str, encoder: StepEncoder, *, engine: dict[str, Any] | None = No
         engine: further arguments of `vllm.LLM`.
 
     Raises:
-        ModelError: vLLM is not installed, or the record cannot be read out of it.
+        ModelError: vLLM is not installed, cannot load the model, or the record cannot be read out of it.
     """
     package = vllm_module()
     own = {"model": name, "enable_prefix_caching": True, **(engine or {})}
     if encoder.record.label_tokens:
-        return VllmLabelScorer(package.LLM(**own), package.SamplingParams, encoder, name=VLLM + name)
-    pooler = vllm_module("vllm.config").PoolerConfig(pooling_type="ALL")
-    llm = package.LLM(**{"runner": "pooling", "pooler_config": pooler, **own})
+        return VllmLabelScorer(vllm_engine(**own), package.SamplingParams, encoder, name=VLLM + name)
+    # The task must be named: sequence classifiers are not asked for every token otherwise.
+    pooler = vllm_module("vllm.config").PoolerConfig(task="token_classify", pooling_type="ALL")
+    llm = vllm_engine(**{"runner": "pooling", "pooler_config": pooler, **own})
     return VllmScorer(llm, package.PoolingParams, encoder, name=VLLM + name)
