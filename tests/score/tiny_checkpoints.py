@@ -192,17 +192,18 @@ class Built:
             return self.model(input_ids=torch.tensor([ids])).logits[0]
 
 
-def config_of(family: str, **more: Any) -> Any:
+def config_of(family: str, hidden: int = 32, **more: Any) -> Any:
     tokenizer, kind = TOKENIZERS[family](), _KINDS.get(family, "mistral")
     return AutoConfig.for_model(
-        kind, vocab_size=len(tokenizer) + 8, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192, initializer_range=0.15,
+        kind, vocab_size=len(tokenizer) + 8, hidden_size=hidden, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192,
+        initializer_range=0.15,
         tie_word_embeddings=False, sliding_window=None, use_sliding_window=False, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **more,
     )  # fmt: skip
 
 
-def build(folder: Path, family: str, layout: str, names: str = "", seed: int = 0) -> Built:
+def build(folder: Path, family: str, layout: str, names: str = "", seed: int = 0, *, hidden: int = 32) -> Built:
     """Writes a checkpoint of a family's architecture in a layout."""
     torch.manual_seed(seed)
     tokenizer = TOKENIZERS[family]()
@@ -221,7 +222,7 @@ def build(folder: Path, family: str, layout: str, names: str = "", seed: int = 0
         return intern_vl(folder, tokenizer, names, seed)
     if layout in whole:
         kind, more = whole[layout]
-        model = kind.from_config(config_of(family, **more)).eval()
+        model = kind.from_config(config_of(family, hidden, **more)).eval()
         if layout == "one-row":
             with torch.no_grad():
                 model.lm_head.weight.copy_(torch.linspace(-0.6, 0.6, 32).expand_as(model.lm_head.weight))
