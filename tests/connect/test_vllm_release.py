@@ -37,7 +37,7 @@ from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.load import load, load_served
 from stepreward.score.served import ServedScorer
-from stepreward.tasks.arithmetic import XPROBLEMS
+from stepreward.tasks.arithmetic import generate
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM: make vllm"),
@@ -49,6 +49,7 @@ ENVIRONMENT = {
 }  # fmt: skip
 # Seeded requests whose prompt is cut into chunks crash this build; it cuts above the batched tokens.
 FLAGS = ["--enforce-eager", "--dtype", "float32", "--max-num-batched-tokens", "16384"]
+PROBLEMS = list(generate("held_out", 6))
 WIDE = 128
 """Hidden states: with four heads the narrowest that the CPU kernels know."""
 FOVER = "ryokamoi/Qwen-2.5-7B-FoVer-PRM"
@@ -255,7 +256,8 @@ def test_a_sequence_classifier_in_process_scores_and_prints_results_alone(tmp_pa
 def test_sigterm_of_a_gateway_leaves_no_engine(language: Path, tmp_path: Path) -> None:
     log = (tmp_path / "log").open("wb")
     gateway = subprocess.Popen(
-        [sys.executable, "-m", "stepreward", "serve", "--port", "0", "--policy", f"vllm:{language}", "--grader", "arithmetic"],
+        [sys.executable, "-m", "stepreward", "serve", "--port", "0", "--policy", f"vllm:{language}",
+         "--grader", "arithmetic"],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True,
     )  # fmt: skip
     assert gateway.stdout is not None
