@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import httpx
 import pytest
 
-from stepreward.core.flows import Continuation, Propose, Wanted
-from stepreward.core.types import Problem, Step
+from stepreward.core.flows import Continuation, Flow, Propose, Wanted
+from stepreward.serve import chat
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, LastDigit, SaysAll, serving, until
@@ -151,17 +152,6 @@ def test_what_is_no_http_is_told_in_the_form_of_all_errors(guarded: Address) -> 
         assert is_error(read(raw), 400)
 
 
-class Hangs(SaysAll):
-    """Reads no answer before it is let go."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-
-    def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
-        self.gate.wait(60)
-        return None
-
-
 class Deaf(Digits):
     """Answers nothing, whoever waits."""
 
@@ -172,15 +162,20 @@ class Deaf(Digits):
         return super().propose_while(wanted, questions)
 
 
-def test_health_says_that_the_thread_of_the_searches_hangs() -> None:
-    grader = Hangs()
-    with serving(Served(Digits(), LastDigit(), grader=grader, name="d", limits=Limits(seconds=0.5))) as url:
-        asking = threading.Thread(target=lambda: httpx.post(f"{url}/v1/chat/completions", timeout=30, json={
-            **CHAT, "model": "d:majority"}))  # fmt: skip
+def test_health_says_that_the_thread_of_the_searches_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def hanging(flow: Flow[Any]) -> Flow[Any]:
+        gate.wait(60)
+        return (yield from flow)
+
+    monkeypatch.setattr(chat, "readable", hanging)
+    with serving(Served(Digits(), LastDigit(), grader=SaysAll(), name="d")) as url:
+        asking = threading.Thread(target=lambda: httpx.post(f"{url}/v1/chat/completions", timeout=60, json=CHAT))
         asking.start()
         until(lambda: httpx.get(f"{url}/health", timeout=10).status_code == 503)
         assert "not come round" in httpx.get(f"{url}/health", timeout=10).json()["status"]
-        grader.gate.set()
+        gate.set()
         asking.join()
         until(lambda: httpx.get(f"{url}/health", timeout=10).status_code == 200)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from stepreward.core.driver import Finished, finished
 from stepreward.core.engine import Answerers, Engine
 from stepreward.core.errors import SteprewardError
-from stepreward.core.flows import Bill, Budget, Compare, Flow, Prices, Propose, Score
+from stepreward.core.flows import Bill, Budget, Compare, Extract, Flow, Grade, Prices, Propose, Score
 from stepreward.core.running import Running
 
 T = TypeVar("T")
@@ -78,7 +78,8 @@ class ResidentDriver:
     def stuck(self) -> dict[str, float]:
         """For who answers, by role: seconds for which all that may be asked at once is, and nothing has come back."""
         roles = {"policy": Propose, "scorer": Score, "judge": Compare}
-        return {role: self._engine.stuck(kind) for role, kind in roles.items()}
+        told = {role: self._engine.stuck(kind) for role, kind in roles.items()}
+        return told | {"grader": max(self._engine.stuck(kind) for kind in (Grade, Extract))}
 
     def submit(self, flow: Flow[T], budget: Budget | None = None) -> Future[Finished[T]]:
         """Takes a flow in; its end, or the error that ended it. Cancelling the future drops the flow.
