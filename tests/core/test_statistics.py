@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from stepreward.core.keys import Key
-from stepreward.core.statistics import bootstrap, paired_difference, percentile_interval, proportion, wilson
+from stepreward.core.statistics import bootstrap, known_mean, paired_difference, percentile_interval, proportion, wilson
 
 KEY = Key.seed(0)
 
@@ -87,3 +87,14 @@ def test_pairing_narrows_the_interval() -> None:
     assert 0.09 < paired.low < 0.1 < paired.high < 0.11
     with pytest.raises(ValueError, match="must match"):
         paired_difference([1, 2], [1], KEY)
+
+
+def test_what_is_unknown_is_left_out_and_counted_neither_way() -> None:
+    made = known_mean([1.0, np.nan, 0.0, 1.0, np.nan], KEY)
+    assert (made.value, made.n) == (pytest.approx(2 / 3), 3)
+    nothing = known_mean([np.nan], KEY)
+    assert np.isnan(nothing.value)
+    assert nothing.n == 0
+    paired = paired_difference([1.0, np.nan, 1.0], [0.0, 1.0, 1.0], KEY)
+    assert (paired.value, paired.n) == (0.5, 2)
+    assert paired_difference([np.nan], [1.0], KEY).n == 0

@@ -75,3 +75,14 @@ def test_label_error_is_hand_worked() -> None:
     found = label_error(np.array([[0.5, 0.0], [0.25, np.nan]]), truth)
     assert found["mean_absolute_error"] == pytest.approx((0.5 + 0 + 0.25) / 3)
     assert found["first_error_accuracy"] == 0.5
+
+
+def test_samples_that_could_not_be_graded_are_neither_right_nor_wrong() -> None:
+    nan = np.nan
+    answers = np.array([[0, 0, 1], [2, 2, 3], [4, 4, 5]])
+    outcome = np.array([[nan, nan, 1.0], [0.0, 0.0, nan], [1.0, 1.0, 0.0]])
+    made = hits(Pool(answers, outcome, {}), 3, Key.seed(0))
+    np.testing.assert_array_equal(made["majority"], [nan, 0.0, 1.0])
+    np.testing.assert_array_equal(made["oracle"], [1.0, nan, 1.0])
+    ends = curves(Pool(answers, outcome, {}), [3], Key.seed(0))
+    assert (ends["majority"][0].value, ends["majority"][0].n) == (0.5, 2)

@@ -12,7 +12,8 @@ import pytest
 
 from stepreward.core.catalog import search
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Propose, Score, Scored
+from stepreward.core.flows import Grader, Propose, Score, Scored
+from stepreward.core.types import Problem, Step
 from stepreward.pipeline.compare import LEFT_OUT, PLAN, REFERENCE, compare, verdict
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.tasks.enumerable import EnumerableWorld
@@ -102,3 +103,29 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
 def test_every_search_is_compared_or_named_with_the_reason_why_not() -> None:
     assert sorted([*PLAN, *LEFT_OUT]) == sorted(method.name for method in search)
     assert all(LEFT_OUT.values())
+
+
+class Unsure:
+    """The world's grader, which cannot grade one problem."""
+
+    name = "unsure"
+
+    def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
+        return float("nan") if problem.id == PROBLEMS[0].id else WORLD.grade(problem, steps)
+
+    def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
+        return WORLD.answer(problem, steps)
+
+
+def test_problems_that_could_not_be_graded_are_left_out_of_all_runs_and_told(tmp_path: Path) -> None:
+    def points(problems: list[Problem], grader: Grader, out: str) -> list[float]:
+        policy = TabularPolicy(WORLD.next_steps, WORLD.name)
+        made = compare(
+            problems, tmp_path / out, policy=policy, scorer=Exact(), grader=grader, methods=["majority"], budgets=[2]
+        )
+        assert made["ungraded"] == (out == "unsure")
+        said = "1 with an answer that could not be graded left out" in (tmp_path / out / "compare.html").read_text()
+        assert said == (out == "unsure")
+        return [p["accuracy"]["value"] for p in made["points"]] + [row["pass_at_k"] for row in made["oracle"]]
+
+    assert points(PROBLEMS, Unsure(), "unsure") == pytest.approx(points(PROBLEMS[1:], WORLD, "without"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,7 +69,12 @@ def test_it_finds_what_its_parts_find() -> None:
     total = Bill()
     for one in found:
         total.add(one.bill)
-    assert total == driver.bill
+    # Beside what the search asks, what each chose is graded.
+    assert replace(total, grades=0) == driver.bill
+    assert total.grades == len(PROBLEMS)
+    assert [one.outcome for one in found] == [
+        WORLD.grade(p, one.found.trajectory.steps) for p, one in zip(PROBLEMS, found, strict=True)
+    ]
     for one in found:
         np.testing.assert_allclose(one.found.totals, 0.4)
 

@@ -162,8 +162,12 @@ def evaluate(
     outcome: dict[str, Any] = {
         "solutions": len(items),
         "problems": len({item.trajectory.problem.id for item in items}),
-        "scorers": {name: _measured(items, name, key, threshold, tune, aggregate) for name in names},
+        "scorers": {
+            name: _measured(items, name, key, threshold, tune, aggregate, judged=judge is not None) for name in names
+        },
     }
+    if judge is not None and (lost := sum(_gradable(item) and np.isnan(item.trajectory.outcome) for item in items)):
+        outcome["ungraded"] = int(lost)
     if all(set(made) <= {"solutions", "unscored"} for made in outcome["scorers"].values()):
         raise InputError("the rows hold no labels, first errors or groups", source=data, remedy="label them first")
     typer.echo(json.dumps(outcome, allow_nan=False)) if json_output else _print(outcome)
@@ -221,9 +225,14 @@ def _judged(item: Solution, grader: Grader) -> Solution:
     return replace(item, trajectory=trajectory, answer=answer)
 
 
+def _gradable(item: Solution) -> bool:
+    return item.trajectory.problem.reference is not None
+
+
 def _measured(
-    items: Sequence[Solution], name: str, key: Key, threshold: float | None, tune: float, aggregate: str
-) -> dict[str, Any]:
+    items: Sequence[Solution], name: str, key: Key, threshold: float | None, tune: float, aggregate: str, *,
+    judged: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Everything that the rows allow to measure of one scorer."""
     mine = [item for item in items if name in item.scores]
     made: dict[str, Any] = {"solutions": len(mine)}
@@ -239,7 +248,7 @@ def _measured(
         labels = np.round(ragged([item.labels for item in labelled]))
         steps = step_metrics(score_rows(labelled, name), labels)
         made["steps"] = {k: v for k, v in steps.items() if not isinstance(v, float) or np.isfinite(v)}
-    why_not = _no_selection(mine)
+    why_not = _no_selection(mine, judged=judged)
     if why_not is None:
         return {**made, "selection": _selection(mine, name, key, aggregate)}
     return {**made, "no_selection": why_not} if why_not else made
@@ -264,15 +273,17 @@ def _first_error(
     return {"first_error": tuned.to_json()}
 
 
-def _no_selection(items: Sequence[Solution]) -> str | None:
+def _no_selection(items: Sequence[Solution], *, judged: bool) -> str | None:
     """What keeps selection from being measured; empty where no problem has a choice, None where nothing does."""
     sizes = sorted(Counter(item.trajectory.problem.id for item in items).values())
     if sizes[-1] < 2:
         return ""
     if sizes[0] != sizes[-1]:
         return f"problems have {sizes[0]} to {sizes[-1]} solutions, selection needs the same number of each"
-    if any(np.isnan(item.trajectory.outcome) for item in items):
+    if any(np.isnan(item.trajectory.outcome) and not (judged and _gradable(item)) for item in items):
         return "some solutions have no outcome; pass --grader"
+    if all(np.isnan(item.trajectory.outcome) for item in items):
+        return "no solution could be graded"
     if all(item.answer is None for item in items):
         return "no solution states its answer; pass --grader"
     return None
@@ -312,6 +323,8 @@ def _print(outcome: dict[str, Any]) -> None:
             name, percent(found["f1"]) if found else "", f"{found['threshold']:.3f}" if found else "", *numbers
         )
     console.print(table)
+    if "ungraded" in outcome:
+        console.print(f"{outcome['ungraded']:,} solutions could not be graded and count neither way", highlight=False)
     for name, made in outcome["scorers"].items():
         if "selection" in made:
             n, versus = made["selection"]["sizes"][-1], made["selection"]["versus_majority"]

@@ -169,12 +169,10 @@ def search(
             progress("search", done, total, f"{bill.generated_tokens:,} tokens")
 
         solutions = solver.solve(rows, seed=seed, log=log, on_progress=tell)
-    _tell(out, solutions, solver, reader, seed, json_output)
+    _tell(out, solutions, solver, seed, json_output)
 
 
-def _tell(
-    out: Path, solutions: Sequence[Solution], solver: Solver, reader: Grader, seed: int, json_output: bool
-) -> None:
+def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, json_output: bool) -> None:
     """Writes the rows and says what became of the problems.
 
     Raises:
@@ -183,18 +181,18 @@ def _tell(
     bill = Bill()
     for one in solutions:
         bill.add(one.bill)
-    made = [_row(one, solver, reader, seed) for one in solutions]
+    made = [_row(one, solver, seed) for one in solutions]
     failed = [row for row in made if row["error"]]
     write_text(out, "".join(json.dumps(row) + "\n" for row in made))
     graded = [float(row["correct"]) for row in made if row["correct"] is not None]
-    unknown = sum(row["correct"] is None and not row["error"] for row in made) if graded else 0
+    unknown = sum(np.isnan(one.outcome) and one.problem.reference is not None and not one.error for one in solutions)
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {
         "out": str(out),
         "problems": len(made),
         "failed": len(failed),
         "accuracy": accuracy,
-        "ungraded": unknown,
+        "ungraded": int(unknown),
         "bill": asdict(bill),
         "cut": cut_note(bill, solver.policy),
     }
@@ -202,7 +200,8 @@ def _tell(
     if json_output:
         typer.echo(json.dumps(outcome | ({} if used is None else {"judge": asdict(used)})))
         raise typer.Exit(int(bool(failed)))
-    told = "no references" if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
+    none = "none graded" if unknown or failed else "no references"
+    told = none if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     told += f" ({unknown} could not be graded and count neither way)" if unknown else ""
     typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
     if note := cut_note(bill, solver.policy):
@@ -263,14 +262,11 @@ def _compare(
     console.print(f"report: {out / 'compare.html'}", soft_wrap=True)
 
 
-def _row(one: Solution, solver: Solver, grader: Grader, seed: int) -> dict[str, Any]:
+def _row(one: Solution, solver: Solver, seed: int) -> dict[str, Any]:
     """The solution chosen, as a row of the table of trajectories, with what the search says of it and the others."""
     problem, found = one.problem, one.found
     chosen = found.trajectory or Trajectory(problem, (), terminal=False)
-    grade = np.nan if problem.reference is None or one.error else 0.0
-    # NaN also where it could not be graded: unknown is not wrong.
-    if chosen.steps and not np.isnan(grade):
-        grade = grader.grade(problem, chosen.steps)
+    grade = one.outcome
     scorer = {"what": [SCORE], "estimator": solver.scorer.name} if solver.scorer is not None else None
     by = Provenance(solver.search.name, solver.policy.name, seed=seed, settings=dict(solver.settings))
     row = row_of(

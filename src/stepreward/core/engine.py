@@ -31,7 +31,7 @@ from stepreward.core.flows import (
     Score,
     Scorer,
 )
-from stepreward.core.grading import DEAR, Graded, asking
+from stepreward.core.grading import Graded, asking, kept
 from stepreward.core.lanes import Ask, Asked, Batch, Lane, Open
 from stepreward.core.rounds import Part, Round, wave
 from stepreward.core.running import Asker, Running, charge, charge_cached
@@ -352,9 +352,9 @@ class Engine:
         lane.settle(batch)
         pairs = list(zip(batch, answers, strict=True))
         if self.log is not None:
-            kept = [(entry.name, _paid(answer)) for entry, answer in pairs if _is_kept(entry, answer)]
-            if kept:
-                self.log.put(kept)
+            paid = [(entry.name, _paid(answer)) for entry, answer in pairs if _is_kept(entry, answer)]
+            if paid:
+                self.log.put(paid)
         for entry, answer in pairs:
             # A grade costs nothing: each flow that asked counts it.
             payers = [running.bill for running, _ in entry.askers[: None if isinstance(answer, Graded) else 1]]
@@ -387,7 +387,10 @@ def _plainly(ask: Callable[[Sequence[Any]], list[Any]]) -> Ask:
 
 def _is_kept(entry: Open, answer: Any) -> bool:
     """Whether an answer goes into the log: it is whole, and it cost something."""
-    return answer.seconds >= DEAR if isinstance(answer, Graded) else not _interrupted(entry, answer)
+    if isinstance(answer, Graded):
+        assert isinstance(entry.question, Grade | Extract)
+        return kept(entry.question, answer)
+    return not _interrupted(entry, answer)
 
 
 def _paid(answer: Any) -> Any:

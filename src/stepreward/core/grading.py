@@ -10,6 +10,8 @@ from stepreward.core.flows import Extract, Grade, Grader
 
 DEAR = 1.0
 """Seconds from which a grade is worth a place in the log: a rerun reads it."""
+UNREAD = "unread: "
+"""What an answer begins with that could not be read within its bounds; the text as written follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ def asking(
         return made
 
     return ask
+
+
+def kept(question: Grade | Extract, answer: Graded) -> bool:
+    """Whether a rerun should read an answer in the log: it took long, or could not be had and might take long again."""
+    if answer.seconds >= DEAR:
+        return True
+    if isinstance(question, Extract):
+        return isinstance(answer.answer, str) and answer.answer.startswith(UNREAD)
+    return isinstance(answer.answer, float) and ungraded(question, answer.answer)
 
 
 def ungraded(question: Grade, answer: float) -> bool:

@@ -136,6 +136,16 @@ def bootstrap(
     return percentile_interval(value, drawn, len(values), bounds=bounds, confidence=confidence)
 
 
+def known_mean(outcomes: ArrayLike, key: Key) -> Estimate:
+    """Mean of (n,) outcomes in [0, 1] with its bootstrap interval, over the units whose outcome is known (not NaN).
+
+    NaN over 0 units where none is: what could not be graded is neither right nor wrong.
+    """
+    values = np.asarray(outcomes, np.float64)
+    known = values[~np.isnan(values)]
+    return bootstrap(known, key) if known.size else Estimate(float("nan"), float("nan"), float("nan"), 0)
+
+
 def paired_difference(
     first: ArrayLike,
     second: ArrayLike,
@@ -145,6 +155,8 @@ def paired_difference(
     bounds: tuple[float, float] | None = (-1.0, 1.0),
 ) -> Estimate:
     """Mean of `first - second` over paired units, with its 95 % bootstrap interval.
+
+    Units in which one of the two is NaN (unknown) are left out; the estimate is NaN where that leaves none.
 
     Args:
         first: (n,) of one way.
@@ -159,4 +171,7 @@ def paired_difference(
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired units must match: got shapes {a.shape} and {b.shape}")
-    return bootstrap(a - b, key, draws=draws, bounds=bounds)
+    known = ~np.isnan(a - b)
+    if a.size and not known.any():
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    return bootstrap((a - b)[known], key, draws=draws, bounds=bounds)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
 from stepreward.core.selection import best_of_n, majority, oracle, weighted_vote
-from stepreward.core.statistics import Estimate, bootstrap
+from stepreward.core.statistics import Estimate, known_mean
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ class Pool:
     answers: NDArray[np.int64]
     """(G, M) answer ids, -1 for none; see `core.selection.answer_ids`."""
     outcome: Floats
-    """(G, M) 1 right, 0 wrong."""
+    """(G, M) 1 right, 0 wrong, NaN where it could not be graded."""
     totals: dict[str, Floats]
     """(G, M) one score a sample, by name (an aggregate, a scorer)."""
 
@@ -37,6 +37,7 @@ def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:
         draws: subsets a problem; one, the whole pool, where n = M.
 
     Returns:
+        NaN where no choice could be graded.
         For "majority", "oracle", and "best-of-n" and "weighted-vote" with each of the pool's totals
         ("weighted-vote:min").
 
@@ -57,7 +58,19 @@ def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:
         totals = values.ravel()[rows]
         chosen[f"best-of-n:{name}"] = best_of_n(totals, group)
         chosen[f"weighted-vote:{name}"] = weighted_vote(totals, answers, group)
-    return {name: outcome[rows_].reshape(draws, problems).mean(axis=0) for name, rows_ in chosen.items()}
+    rates = {name: outcome[rows_].reshape(draws, problems) for name, rows_ in chosen.items()}
+    # A sample that could not be graded may be right: only a known right one decides.
+    open_ = np.isnan(outcome).reshape(draws, problems, n).any(axis=2)
+    rates["oracle"] = np.where(open_ & ~(rates["oracle"] > 0.5), np.nan, rates["oracle"])
+    return {name: _mean_known(rate) for name, rate in rates.items()}
+
+
+def _mean_known(rates: Floats) -> Floats:
+    """(G,) means of (draws, G) over draws that are known; NaN where none is."""
+    known = ~np.isnan(rates)
+    with np.errstate(invalid="ignore"):
+        made: Floats = np.where(known, rates, 0.0).sum(axis=0) / known.sum(axis=0)
+    return made
 
 
 def curves(pool: Pool, sizes: Sequence[int], key: Key) -> dict[str, list[Estimate]]:
@@ -65,5 +78,5 @@ def curves(pool: Pool, sizes: Sequence[int], key: Key) -> dict[str, list[Estimat
     made: dict[str, list[Estimate]] = {}
     for n in sizes:
         for name, rate in hits(pool, n, key).items():
-            made.setdefault(name, []).append(bootstrap(rate, key.fold("bootstrap", name, n)))
+            made.setdefault(name, []).append(known_mean(rate, key.fold("bootstrap", name, n)))
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stepreward.pipeline.report import percent, points
 from stepreward.report.costs import cost_plot
 from stepreward.report.page import MISSING, Page, Section, Table, write
 from stepreward.report.svg import Series
+from stepreward.search.graded import with_outcome, with_outcomes
 
 assert _search
 REFERENCE = "weighted-vote"
@@ -157,13 +159,15 @@ def compare(
                 if on_progress is not None:
                     on_progress("compare", done, total, f"{name}, {budget}")
                 how = {**PLAN[name](budget), **_total(name, aggregate), **(settings or {}).get(name, {})}
-                one, tokens = _spent(name, budget, how, problems, key, driver(log), grader)
+                one, tokens = _spent(name, budget, how, problems, key, driver(log))
                 spendings.append(one)
                 scored.append(tokens)
                 done += 1
-        oracle = _oracle(problems, key, max(budgets), driver(log), grader)
+        oracle = _oracle(problems, key, max(budgets), driver(log))
+    spendings, ungraded = _graded(spendings)
     curves = accuracy_against_cost(spendings, key.fold("costs"), reference=REFERENCE)
     summary = _summary(curves, spendings, scored, oracle, len(problems), policy.name, scorer.name, seed)
+    summary["ungraded"] = ungraded
     summary["aggregate"] = aggregate
     summary["settings"] = {name: dict(own) for name, own in (settings or {}).items() if own}
     write_json(out / "compare.json", summary)
@@ -177,40 +181,49 @@ def _total(name: str, aggregate: str) -> dict[str, str]:
 
 
 def _spent(
-    name: str,
-    budget: int,
-    how: Mapping[str, Any],
-    problems: Sequence[Problem],
-    key: Key,
-    driver: Driver,
-    grader: Grader,
+    name: str, budget: int, how: Mapping[str, Any], problems: Sequence[Problem], key: Key, driver: Driver
 ) -> tuple[Spending, float]:
-    """Results and generated tokens of each problem, and scored tokens a problem."""
-    flows = (searches[name].take({"problem": p, "key": key.fold(p.id)}, **how) for p in problems)
+    """Results, NaN where not graded, and generated tokens of each problem, and scored tokens a problem."""
+    flows = (with_outcome(searches[name].take({"problem": p, "key": key.fold(p.id)}, **how), p) for p in problems)
     correct, cost = np.zeros(len(problems)), np.zeros(len(problems))
     for one in driver.run(flows):
-        trajectory = one.result.trajectory
-        if trajectory is not None:
-            correct[one.index] = float(grader.grade(problems[one.index], trajectory.steps) > 0.5)
+        _, grade = one.result
+        correct[one.index] = grade if np.isnan(grade) else grade > 0.5
         cost[one.index] = one.bill.generated_tokens + one.bill.cached_generated_tokens
     bill = driver.bill
     return Spending(name, budget, correct, cost), (bill.scored_tokens + bill.cached_scored_tokens) / len(problems)
 
 
-def _oracle(
-    problems: Sequence[Problem], key: Key, n: int, driver: Driver, grader: Grader
-) -> list[tuple[int, float, float]]:
-    """(k, tokens, pass@k) of a perfect choice among k samples, for powers of two."""
-    flows = (searches["majority"].take({"problem": p, "key": key.fold(p.id)}, n=n) for p in problems)
+def _graded(spendings: Sequence[Spending]) -> tuple[list[Spending], int]:
+    """Spendings on the problems that all runs graded, so that they stay paired, and how many others there are.
+
+    Raises:
+        InputError: each problem has an answer that could not be graded.
+    """
+    known = ~np.isnan([one.correct for one in spendings]).any(axis=0)
+    if not known.any():
+        raise InputError("of each problem some answer could not be graded", remedy="look at the references")
+    kept = [replace(one, correct=one.correct[known], cost=one.cost[known]) for one in spendings]
+    return kept, int((~known).sum())
+
+
+def _oracle(problems: Sequence[Problem], key: Key, n: int, driver: Driver) -> list[tuple[int, float, float]]:
+    """(k, tokens, pass@k) of a perfect choice among k samples, for powers of two.
+
+    A sample that could not be graded counts as not drawn; problems with fewer than k graded samples are left out.
+    """
+    majority = searches["majority"]
+    flows = (with_outcomes(majority.take({"problem": p, "key": key.fold(p.id)}, n=n), p) for p in problems)
     right, drawn, tokens = np.zeros(len(problems)), np.zeros(len(problems)), 0.0
     for one in driver.run(flows):
-        made = one.result.tree.trajectories()
-        right[one.index] = sum(grader.grade(problems[one.index], t.steps) > 0.5 for t in made)
-        drawn[one.index] = n
+        _, grades = one.result
+        right[one.index] = sum(grade > 0.5 for grade in grades)
+        drawn[one.index] = n - np.isnan(grades).sum()
         tokens += one.bill.generated_tokens + one.bill.cached_generated_tokens
     each = tokens / len(problems) / n
     sizes = [2**i for i in range(n.bit_length()) if 2**i <= n]
-    return [(k, k * each, float(pass_at_k(right, drawn, k).mean())) for k in sizes]
+    enough = {k: drawn >= k for k in sizes}
+    return [(k, k * each, float(pass_at_k(right[e], drawn[e], k).mean())) for k, e in enough.items() if e.any()]
 
 
 def _summary(
@@ -225,6 +238,10 @@ def _summary(
         "schema": SCHEMA, "policy": policy, "scorer": scorer, "seed": seed, "problems": problems, **made,
         "oracle": [{"k": k, "tokens": cost, "pass_at_k": value} for k, cost, value in oracle],
     }  # fmt: skip
+
+
+def _left_out(ungraded: int) -> str:
+    return f"{ungraded} with an answer that could not be graded left out; " if ungraded else ""
 
 
 def verdict(gain: Mapping[str, Any] | Estimate | None) -> str:
@@ -257,7 +274,8 @@ def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
     ]
     heads = ("search", "budget", "generated", "scored", "accuracy", f"points over {REFERENCE}", "verdict", "front")
     told = (
-        f"{summary['problems']} problems, seed {summary['seed']}; tokens a problem. Points over {REFERENCE} are at "
+        f"{summary['problems']} problems, seed {summary['seed']}; {_left_out(summary['ungraded'])}tokens a problem. "
+        f"Points over {REFERENCE} are at "
         "equal generated tokens, on the line between its runs; 95 % paired bootstrap intervals over problems, not "
         "corrected for the number of searches. Scored tokens: each shared prefix once, answers of the log included. "
         f"Not compared: {'; '.join(f'{name} ({why})' for name, why in LEFT_OUT.items())}."
@@ -268,7 +286,7 @@ def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
         f"{summary['policy']} with {summary['scorer']}",
         [
             (percent(best["accuracy"]).split(" [")[0], f"best: {best['algorithm']}", f"budget {best['budget']:g}"),
-            (f"{100 * oracle[-1]['pass_at_k']:.1f} %", f"perfect choice of {oracle[-1]['k']}", "pass@k"),
+            *((f"{100 * one['pass_at_k']:.1f} %", f"perfect choice of {one['k']}", "pass@k") for one in oracle[-1:]),
         ],
         [Section("Accuracy against cost", told, [plot], [Table(heads, rows, "")])],
     )

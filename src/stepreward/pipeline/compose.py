@@ -20,6 +20,7 @@ from stepreward.core.types import Problem
 from stepreward.policies.expert import WithExpert
 from stepreward.score.ensemble import Combine, combined
 from stepreward.search.found import Found, nothing_found
+from stepreward.search.graded import with_outcome
 
 assert _search
 OnProgress = Callable[[int, int, Bill], None]
@@ -50,6 +51,12 @@ class Solver:
         flow: Flow[Found] = self.search.take({"problem": problem, "key": key.fold(problem.id)}, **self.settings)
         return shaped(flow, temperature=self.temperature, top_p=self.top_p)
 
+    def _graded(self, problem: Problem, key: Key) -> Flow[tuple[Found, float]]:
+        """The search of one problem, and the grade of what it chose where somebody grades."""
+        if self.grader is None:
+            return (yield from self.flow(problem, key)), float("nan")
+        return (yield from with_outcome(self.flow(problem, key), problem))
+
     def solve(
         self,
         problems: Sequence[Problem],
@@ -76,7 +83,7 @@ class Solver:
             prices=self.prices,
         )  # fmt: skip
         made: dict[int, Solution] = {}
-        for one in driver.outcomes(self.flow(problem, key) for problem in problems):
+        for one in driver.outcomes(self._graded(problem, key) for problem in problems):
             problem = problems[one.index]
             if isinstance(one, Failed):
                 if len(made) + 1 == len(problems) and all(s.error for s in made.values()):
@@ -84,7 +91,8 @@ class Solver:
                 found = nothing_found(problem)
                 made[one.index] = Solution(problem, found, one.bill, one.seconds, error=str(one.error))
             else:
-                made[one.index] = Solution(problem, one.result, one.bill, one.seconds, one.stopped)
+                found, grade = one.result
+                made[one.index] = Solution(problem, found, one.bill, one.seconds, one.stopped, outcome=grade)
             if on_progress is not None:
                 on_progress(len(made), len(problems), driver.bill)
         return [made[index] for index in range(len(problems))]
@@ -104,6 +112,8 @@ class Solution:
     """The limit of the budget that ended it, such as `tokens`; "" where none did."""
     error: str = ""
     """Why it could not be solved; asked again in the next run, as errors are not kept."""
+    outcome: float = float("nan")
+    """Grade of the chosen solution, 0 where none was; NaN without a reference or a grader, or where it failed."""
 
     @property
     def answer(self) -> str | None:

@@ -19,7 +19,7 @@ from stepreward.core.flows import Bill, Grader
 from stepreward.core.json_file import write_json
 from stepreward.core.keys import Key
 from stepreward.core.metrics import ragged
-from stepreward.core.statistics import bootstrap, paired_difference
+from stepreward.core.statistics import known_mean, paired_difference
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Trajectory
 from stepreward.evaluate.selection import curves, hits
@@ -123,9 +123,9 @@ class Run:
         samples, bill = self._samples("held_out")
 
         def numbers() -> dict[str, Any]:
-            per_problem = [float(np.mean([t.outcome for t in group])) if group else 0.0 for group in samples]
+            per_problem = [_share_right(group) for group in samples]
             return {
-                "solved": bootstrap(per_problem, self.key.fold("solved")).to_json(),
+                "solved": known_mean(per_problem, self.key.fold("solved")).to_json(),
                 "steps": float(np.mean([len(t) for group in samples for t in group])),
                 "bill": asdict(bill),
                 "seconds": time.perf_counter() - start,
@@ -144,7 +144,9 @@ class Run:
             truth = stages.truth_of(self.world, [one.trajectory for one in labels])
             array = ragged([one.label for one in labels])
             error = label_error(array, truth) if self.world.truth is not None else {}
-            wrong = float(np.mean([one.trajectory.outcome < 0.5 for one in labels]))
+            outcomes = np.array([one.trajectory.outcome for one in labels])
+            graded = outcomes[~np.isnan(outcomes)]
+            wrong = float(np.mean(graded < 0.5)) if graded.size else 0.0
             numbers = {"trajectories": len(labels), "wrong": wrong, "bill": asdict(driver.bill)}
             return {**numbers, "against_truth": error, "seconds": time.perf_counter() - start}
 
@@ -222,17 +224,13 @@ class Run:
         }
 
     def _search(self, scorer: DiscriminativeScorer) -> dict[str, Any]:
-        problems, grader = self.world.held_out, self.world.grader
         found = stages.searches(
-            problems, self.settings, self.key, lambda: self._driver(scorer), self._progress("search")
+            self.world.held_out, self.settings, self.key, lambda: self._driver(scorer), self._progress("search")
         )
         numbers: dict[str, Any] = {}
         for name, (results, bill) in found.items():
-            right = [
-                grader.grade(p, one.trajectory.steps) if one.trajectory is not None and one.answer is not None else 0.0
-                for p, one in zip(problems, results, strict=True)
-            ]
-            accuracy = bootstrap(right, self.key.fold("search", name))
+            right = [0.0 if one.answer is None else grade for one, grade in results]
+            accuracy = known_mean(right, self.key.fold("search", name))
             numbers[name] = {"accuracy": accuracy.to_json(), "bill": asdict(bill)}
         return numbers
 
@@ -244,6 +242,15 @@ class Run:
             truth = stages.truth_of(self.world, tree.trajectories())
             made.append(TreeView(tree.with_column("truth", tree.scatter_mean(truth)), "score", ["score", "truth"]))
         return made
+
+
+def _share_right(group: Sequence[Trajectory]) -> float:
+    """Of the samples of a problem that could be graded; NaN where none could, 0 without samples."""
+    if not group:
+        return 0.0
+    outcomes = np.array([t.outcome for t in group])
+    graded = outcomes[~np.isnan(outcomes)]
+    return float(graded.mean()) if graded.size else float("nan")
 
 
 def _scores_and_truth(

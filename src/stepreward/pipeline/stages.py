@@ -29,6 +29,7 @@ from stepreward.label.samples import graded_samples
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World
 from stepreward.search.found import Found
+from stepreward.search.graded import with_outcome
 
 T = TypeVar("T")
 Progress = Callable[[int, int, str], None]
@@ -117,18 +118,21 @@ def pool_of(samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree], 
 
 def searches(
     problems: Sequence[Problem], settings: RunSettings, key: Key, driver: Callable[[], Driver], progress: Progress
-) -> dict[str, tuple[list[Found], Bill]]:
-    """Beam search and DVTS over every problem, each with its own bill."""
+) -> dict[str, tuple[list[tuple[Found, float]], Bill]]:
+    """Beam search and DVTS over every problem with the grade of what was chosen, each with its own bill."""
     made = {}
     options = {"beam": {"beams": settings.beams}, "dvts": {"trees": settings.beams}}
     for name, own in options.items():
         runner = driver()
         flows = [
-            search[name].take(
-                {"problem": problem, "key": key.fold(name, problem.id)},
-                width=settings.width,
-                aggregate=settings.aggregate,
-                **own,
+            with_outcome(
+                search[name].take(
+                    {"problem": problem, "key": key.fold(name, problem.id)},
+                    width=settings.width,
+                    aggregate=settings.aggregate,
+                    **own,
+                ),
+                problem,
             )
             for problem in problems
         ]

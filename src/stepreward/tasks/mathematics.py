@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from stepreward.core.bounded import Bounded, Unbounded
 from stepreward.core.errors import ModelError
+from stepreward.core.grading import UNREAD
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.final_answer import final_answer, last_box
 from stepreward.tasks.values import number_name
@@ -78,7 +79,7 @@ class MathGrader:
             return None
         wanted = stated(problem.reference) if problem.reference and problem.reference.strip() else None
         found = self._form(said, wanted)
-        return f"unread: {said}" if found is None else found
+        return f"{UNREAD}{said}" if found is None else found
 
     def _read(self, text: str, wanted: str | None) -> str | None:
         """The form of an answer beside a reference; None where it cannot be had within the bounds."""
@@ -87,7 +88,7 @@ class MathGrader:
             # Exact, and bounded by its length: no process is asked.
             return number_name(Fraction(bare))
         if _nesting(text) > _DEEPEST:
-            return "unread: brackets"
+            return f"{UNREAD}brackets"
         try:
             made = self._bounded([text, wanted])
         except Unbounded:
