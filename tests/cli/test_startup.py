@@ -98,7 +98,7 @@ def test_a_plain_installation_converts_lists_and_scores_by_computing(rows: Path)
     assert json.loads(made.stdout)["written"] == 1, made.stderr
     methods = json.loads(run(WITHOUT_EXTRAS, "methods --json", rows).stdout)
     assert {"loss", "credit", "search"} <= {row["family"] for row in methods}
-    assert json.loads(run(WITHOUT_EXTRAS, "score --model tool --data ask.jsonl", rows).stdout) == {"scores": [1.0, 0.0]}
+    assert json.loads(run(WITHOUT_EXTRAS, "score --model tool --data ask.jsonl", rows).stdout)["scores"] == [1.0, 0.0]
     measured = run(WITHOUT_EXTRAS, "evaluate --data rows.jsonl --model tool --threshold 0.5 --json", rows)
     assert json.loads(measured.stdout)["scorers"]["model"]["steps"]["brier"] == 0, measured.stderr
     doctor = {row["what"]: row["says"] for row in json.loads(run(WITHOUT_EXTRAS, "doctor --json", rows).stdout)}

@@ -15,7 +15,7 @@ COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
     "label": "Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.",
     "train": "Train a step reward model on whole trees; writes a checkpoint that `score` and `stepreward.load` read.",
-    "score": 'Score the steps of solutions; one JSON line {"scores": [...]} a row, {"error": ...} for a bad row.',
+    "score": 'Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.',
     "search": "Search for solutions; each row holds the answer, the solution, all candidates and the exact bill.",
     "evaluate": (
         "Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions."
