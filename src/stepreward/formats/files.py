@@ -141,7 +141,7 @@ def _json(path: Path) -> Iterator[Numbered]:
         start = file.readline(LARGEST_ROW).removeprefix(_BOM)
         while start and not start.strip():
             start = file.readline(LARGEST_ROW)
-        is_list = start.lstrip().startswith(b"[") and not (_is_json(start) and file.readline().lstrip()[:1] == b"[")
+        is_list = start.lstrip().startswith(b"[") and not (_is_messages(start) and file.readline().lstrip()[:1] == b"[")
     held = _HELD.match(start[:_HEAD].decode("utf-8", "replace"))
     if held or is_list or (start.lstrip().startswith(b"{") and not _is_json(start)):
         first, rest = True, _values(path)
@@ -193,6 +193,14 @@ def _row(path: Path, number: int, line: bytes) -> Mapping[str, Any] | InputError
 def is_message(value: object) -> bool:
     """Whether a value is a chat message: of a role, or of a speaker as ShareGPT has it."""
     return isinstance(value, Mapping) and ("role" in value or {"from", "value"} <= value.keys())
+
+
+def _is_messages(line: bytes) -> bool:
+    """Whether a line is a whole list of chat messages, as opposed to an array of rows."""
+    if too_large(line):
+        return True  # Whatever it is, its row is refused.
+    value = json.loads(line) if _is_json(line) else None
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
 
 
 def _object(path: Path, number: int, row: object) -> Mapping[str, Any] | InputError:
