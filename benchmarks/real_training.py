@@ -36,12 +36,13 @@ from stepreward.evaluate.selection import Pool, hits
 from stepreward.evaluate.steps import first_error
 from stepreward.formats.arrays import first_errors, sampled, score_rows
 from stepreward.formats.rows import Floats
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.model import StepRewardModel
 from stepreward.train.data import LabelledTree, TrainingSet, labelled_trees
-from stepreward.train.scratch import SCRATCH, starting_model
-from stepreward.train.trainer import TrainResult, TrainSettings, train
+from stepreward.train.scratch import starting_model
+from stepreward.train.settings import SCRATCH, TrainSettings
+from stepreward.train.trainer import TrainResult, train
 
 TEACHER = "skywork_prm"
 RECORDED_AS = "Skywork-o1-Open-PRM-Qwen-2.5-7B"

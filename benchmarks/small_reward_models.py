@@ -13,14 +13,15 @@ from stepreward.core.driver import Driver
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.label.samples import graded_samples
-from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
 from stepreward.train.data import LabelledTree
-from stepreward.train.trainer import TrainSettings, train
+from stepreward.train.settings import TrainSettings
+from stepreward.train.trainer import train
 
 BUILTIN = "builtin:arithmetic"
 OPERATIONS = (3, 6)

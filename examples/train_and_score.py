@@ -15,8 +15,8 @@ import stepreward
 from stepreward import Key, StepTree
 from stepreward.core.driver import Driver
 from stepreward.label.samples import graded_samples
-from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 from stepreward.tasks.arithmetic import generate

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.__main__ import HERE, arguments, discover
 
 from stepreward.cli.group import COMMANDS, command_of
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 from tests.forked import ran

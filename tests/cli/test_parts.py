@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import stepreward
 from stepreward.cli import doctor
-from stepreward.cli.app import app, read_config
+from stepreward.cli.app import app
+from stepreward.cli.config import read_config
 from stepreward.core.catalog import families
 from tests.cli.running import invoke
 

@@ -14,7 +14,7 @@ from stepreward.cli.row_by_row import GIVEN_UP, RowByRow, shown
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 from tests.cli.running import invoke, refused

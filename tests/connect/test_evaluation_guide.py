@@ -16,7 +16,7 @@ pytest.importorskip("inspect_ai")
 pytest.importorskip("lm_eval")
 from inspect_ai.log import read_eval_log
 
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 

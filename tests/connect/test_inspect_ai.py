@@ -34,7 +34,7 @@ from inspect_ai.tool import Tool, tool
 
 from stepreward.connect.inspect_ai import REDUCERS, step_scores, with_step_scores
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.load import load
 from stepreward.score.model import StepRewardModel

@@ -25,7 +25,7 @@ from lm_eval.utils import handle_non_serializable
 
 from stepreward.connect.lm_eval import StepChoice, StepScores, best_of_n, step_total, weighted_vote
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.load import load
 from stepreward.score.model import StepRewardModel

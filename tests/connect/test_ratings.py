@@ -14,7 +14,7 @@ from stepreward.connect import ratings
 from stepreward.connect.ratings import Rater, Rating
 from stepreward.core.errors import ModelError, UnknownNameError
 from stepreward.core.flows import Score
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.load import load
 from stepreward.score.model import StepRewardModel

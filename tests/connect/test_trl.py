@@ -19,7 +19,7 @@ from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.types import Step, Trajectory
 from stepreward.credit import outcome as _outcome  # noqa: F401  registers
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.baselines import RuleScorer
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader

@@ -25,7 +25,7 @@ from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer, LanguageModel

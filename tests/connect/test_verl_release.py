@@ -25,7 +25,7 @@ from stepreward.connect import verl_rewards
 from stepreward.connect.verl import estimators
 from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 

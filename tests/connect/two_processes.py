@@ -21,7 +21,7 @@ from stepreward.connect.rollouts import LocalRollouts
 from stepreward.connect.trl import StepGRPOTrainer
 from stepreward.core.keys import Key
 from stepreward.core.types import Trajectory
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.tasks.arithmetic import generate
 
 MODEL = resolve("builtin:arithmetic")

@@ -11,7 +11,7 @@ import pytest
 
 from stepreward.core.errors import InputError, StoreError
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise, tokens_to
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.report.page import render
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel

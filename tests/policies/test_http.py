@@ -29,9 +29,9 @@ from stepreward.core.servers import Server, retry_after
 from stepreward.core.types import Problem, Step
 from stepreward.policies.chats import messages_of
 from stepreward.policies.http import SEEDS, HttpPolicy
-from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.named import policy_at
+from stepreward.policies.sources import resolve
 from stepreward.policies.under_way import UnderWay
 from stepreward.search.sampling import majority_vote
 from stepreward.tasks.arithmetic import generate

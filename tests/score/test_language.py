@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.implicit import LanguageModel
 from stepreward.score.language import PROMPT_TOKENS, CertaintyScorer, EntropyScorer, LikelihoodScorer, reference_after
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.core.errors import SteprewardError
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 from stepreward.tasks.arithmetic import generate

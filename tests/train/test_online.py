@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer, LanguageModel

@@ -1,83 +1,62 @@
-"""The command-line application: its commands, its configuration file, and how errors end it."""
+"""The command-line application: its commands, its configuration file, and how errors and Ctrl-C end it."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-import tomllib
+import threading
 import warnings
-from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from stepreward.cli.group import COMMANDS, LazyGroup, command_of
+from stepreward.cli.config import HELP, defaults
+from stepreward.cli.group import COMMANDS, RESUMED, LazyGroup, command_of
 from stepreward.cli.terminal import plain_output
 from stepreward.core.addresses import without_secrets
-from stepreward.core.errors import InputError, ServerWarning, SteprewardError, UnknownNameError
+from stepreward.core.errors import ServerWarning, SteprewardError
 
 TRACEBACK = "STEPREWARD_TRACEBACK"
 _LONGEST = 400
 """Characters told of an error that was not foreseen."""
+_GRACE = 3.0
+"""Seconds in which a command that was interrupted may end by itself."""
 
 app = typer.Typer(
     name="stepreward",
     cls=LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Process rewards: label, train, score, search, evaluate, serve.",
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stepreward {version('stepreward')}")
+        raise typer.Exit
 
 
 @app.callback()
 def configure(
     context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML or YAML file with a table of flags for each command.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help=HELP)] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+    ] = False,
 ) -> None:
     """Process rewards: label, train, score, search, evaluate, serve."""
     if config is not None:
-        context.default_map = by_parameter(read_config(config), str(context.invoked_subcommand), config)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Flags by command out of a TOML or YAML file; dashes and underscores are the same.
-
-    Raises:
-        InputError: the file cannot be read or is no table of tables.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read the configuration: {error}", source=path, remedy="pass TOML or YAML") from error
-    if not isinstance(content, dict) or not all(isinstance(table, dict) for table in content.values()):
-        raise InputError("expected a table for each command, such as [run]", source=path, remedy="see docs/commands")
-    named = {name: {str(k).replace("-", "_"): v for k, v in table.items()} for name, table in content.items()}
-    return {str(name): table for name, table in named.items()}
-
-
-def by_parameter(tables: Mapping[str, Mapping[str, Any]], called: str, source: Path) -> dict[str, dict[str, Any]]:
-    """The called command's table under the names of parameters, which a flag's need not be: `set` fills `settings`.
-
-    Raises:
-        InputError: a table is no command's, or a key is no flag of the called one; the closest one is suggested.
-    """
-    for name in tables:
-        if name not in COMMANDS:
-            raise InputError(str(UnknownNameError("command", name, COMMANDS)), source=source)
-    flags = {flag.removeprefix("--").replace("-", "_"): p.name for p in command_of(called).params for flag in p.opts}
-    table = tables.get(called, {})
-    for key in table:
-        if key not in flags:
-            raise InputError(str(UnknownNameError(f"flag of {called}", key, flags)), source=source)
-    return {called: {flags[key]: value for key, value in table.items()}}
+        name = str(context.invoked_subcommand)
+        context.default_map = {name: defaults(config, name, command_of(name).params, COMMANDS)}
 
 
 _show_others = warnings.showwarning
@@ -96,15 +75,15 @@ def main() -> None:
 
     With STEPREWARD_TRACEBACK=1 in the environment, errors are raised with their traceback.
     """
-    # Commands show progress of their own. Hugging Face's libraries read this where they are imported.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty():
+        # Downloads show their bars to people alone. Hugging Face's libraries read this where they are imported.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, partial(_interrupt, os.getpid()))
     warnings.showwarning = _show
     with plain_output():
         try:
             app()
-        except KeyboardInterrupt:
-            print("stepreward: interrupted; run the same command again to resume", file=sys.stderr)
-            sys.exit(130)
         except Exception as error:
             # The boundary: what no code foresaw ends as one line as well.
             if os.environ.get(TRACEBACK):
@@ -131,3 +110,17 @@ def _drop_output() -> None:
     """What could not be written to standard output is not tried again at the end of the process."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupt(own: int, signum: int, frame: FrameType | None) -> None:
+    """Ends the command, also where threads wait for a server that is silent; a second Ctrl-C ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getpid() == own:
+        command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+        resume = "; run the same command again to resume" if command in RESUMED else ""
+        print(f"stepreward: interrupted{resume}", file=sys.stderr, flush=True)
+        # Whatever is kept on disk is safe from a kill.
+        late = threading.Timer(_GRACE, os._exit, [130])
+        late.daemon = True
+        late.start()
+    raise KeyboardInterrupt

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as built
 
+from stepreward.cli.config import with_config
 from stepreward.core.engines import optional
 
 COMMANDS = {
@@ -30,6 +31,10 @@ COMMANDS = {
     "doctor": "Check the installation, or what servers can do, and say what to do about what is missing.",
 }
 """Every command and its line of help. NAME is the function NAME of the module `stepreward.cli.NAME`."""
+
+
+RESUMED = frozenset({"run", "label", "train", "search", "rl"})
+"""Commands that go on where they were interrupted."""
 
 
 class LazyGroup(TyperGroup):
@@ -54,5 +59,6 @@ def command_of(name: str) -> Any:
         ModelError: an extra that it needs is not installed.
     """
     one = typer.Typer(add_completion=False)
-    one.command(name)(getattr(optional(f"stepreward.cli.{name}"), name))
+    function = getattr(optional(f"stepreward.cli.{name}"), name)
+    one.command(name)(with_config(function, name, COMMANDS))
     return built(one)

@@ -38,7 +38,7 @@ class StageProgress:
             TextColumn("{task.fields[pace]}"),
             TextColumn("{task.fields[detail]}"),
             console=console,
-            get_time=time.monotonic,  # looked up at each call, so that a test can wind it
+            get_time=time.monotonic,
             speed_estimate_period=_PERIOD,
         )
         self.tasks: dict[str, Task] = {}

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.progress import StageProgress
+from stepreward.core.engines import optional
 from stepreward.pipeline.report import percent, points
-from stepreward.pipeline.run import Run
 from stepreward.pipeline.settings import RunSettings
 from stepreward.tasks.mathematics import MathGrader
 
@@ -76,7 +76,9 @@ def run(
     given = locals()
     settings = RunSettings(**{f.name: given[f.name] for f in fields(RunSettings)})
     with StageProgress(quiet=json_output) as progress:
-        job = Run(out, settings, grader=MathGrader() if problems else None, on_progress=progress)
+        job = optional("stepreward.pipeline.run").Run(
+            out, settings, grader=MathGrader() if problems else None, on_progress=progress
+        )
         summary = job.execute()
     typer.echo(json.dumps(summary)) if json_output else _print(summary, out)
 

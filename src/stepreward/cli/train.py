@@ -14,18 +14,15 @@ from stepreward.cli.inputs import read_labels_of
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import loss
+from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.types import Labels
-from stepreward.policies.loading import resolve
+from stepreward.policies.sources import resolve
 from stepreward.score.encoder import RECORD_FILE, EncoderRecord
 from stepreward.train.checkpoints import UNFINISHED
-from stepreward.train.data import labelled_trees
-from stepreward.train.evaluation import HIGHER_IS_BETTER
-from stepreward.train.scratch import SCRATCH, starting_model
-from stepreward.train.trainer import RESULT_FILE, TrainSettings, finished
-from stepreward.train.trainer import train as train_model
+from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, SCRATCH, TrainSettings
 
 _DEFAULT = TrainSettings()
 
@@ -73,6 +70,7 @@ def train(
     if ended and not (out / RESULT_FILE).is_file():
         raise _kept(out)
     (own,) = read_settings(settings or [], loss[objective])
+    name = backbone if backbone == SCRATCH else resolve(backbone)
     try:
         chosen = TrainSettings(
             objective,
@@ -86,21 +84,24 @@ def train(
             seed=seed,
             objective_settings=own,
         )
-        # An objective's own numbers are checked now, not after minutes of reading.
+        rows, kept = _split(read_labels_of(data, form, given=read_option or (), strict=strict), held_out, seed)
+        # An objective's own numbers are checked now, not after minutes of training.
         chosen.loss()
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(str(error), remedy="see `stepreward train --help`") from error
-    rows, kept = _split(read_labels_of(data, form, given=read_option or (), strict=strict), held_out, seed)
+    labelled_trees = optional("stepreward.train.data").labelled_trees
     trees = labelled_trees(rows)
-    name = backbone if backbone == SCRATCH else resolve(backbone)
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
     record = EncoderRecord(clean=("chomp",), max_length=max_length, surprise=surprise)
-    model = starting_model(name, trees, record=record, seed=seed)
-    again = finished(trees, model, out, chosen, labelled_trees(kept) if kept else ()) if ended else None
+    trainer = optional("stepreward.train.trainer")
+    model = optional("stepreward.train.scratch").starting_model(name, trees, record=record, seed=seed)
+    again = trainer.finished(trees, model, out, chosen, labelled_trees(kept) if kept else ()) if ended else None
     if ended and again is None:
         raise _kept(out)
     with StageProgress(quiet=json_output) as progress:
-        result = again or train_model(
+        result = again or trainer.train(
             trees,
             model,
             out,

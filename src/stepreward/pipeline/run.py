@@ -29,14 +29,15 @@ from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.report import build_page
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World, open_world
-from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
+from stepreward.policies.sources import resolve
 from stepreward.report.page import TreeView, write
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 from stepreward.train.data import labelled_trees
-from stepreward.train.trainer import TrainSettings, train
+from stepreward.train.settings import TrainSettings
+from stepreward.train.trainer import train
 
 SCHEMA = "stepreward/summary/1"
 OnProgress = Callable[[str, int, int, str], None]

@@ -16,6 +16,7 @@ from stepreward.policies.decode import Decoder, Request, Sampled
 from stepreward.policies.draw import Distribution
 from stepreward.policies.pieces import Pieces, spans
 from stepreward.policies.prompts import PromptTokens
+from stepreward.policies.sources import BUILTIN
 
 _NO_LIMIT = 1 << 30
 
@@ -113,7 +114,7 @@ class LocalPolicy:
             ModelError: there is no such model, or it is not a causal language model that can be sampled.
         """
         model, tokenizer = loading.load(source, device, dtype)
-        label = str(source).removeprefix(loading.BUILTIN).rstrip("/").rsplit("/", 1)[-1]
+        label = str(source).removeprefix(BUILTIN).rstrip("/").rsplit("/", 1)[-1]
         return cls(model, tokenizer, **{"label": label, **settings})
 
     @property

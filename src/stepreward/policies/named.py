@@ -16,6 +16,7 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Policy
 from stepreward.core.servers import Server
 from stepreward.policies.http import HttpPolicy
+from stepreward.policies.sources import resolve
 from stepreward.policies.vllm import VllmPolicy
 
 
@@ -94,6 +95,7 @@ def policy_at(
     """
     bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
     if not source.startswith(("http://", "https://")):
+        resolve(source)  # what is no model is refused before torch is loaded
         return _loaded(source, bare, dtype)
     url, _, model = source.partition("#")
     if not model:

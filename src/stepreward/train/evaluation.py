@@ -18,7 +18,6 @@ from stepreward.train.data import TrainingBatch
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (B, S), labels (B, S), mask (B, S)) -> scalar."""
 
-HIGHER_IS_BETTER = {"f1": True, "auroc": True, "brier": False, "ece": False, "loss": False}
 """The metrics that can pick a checkpoint."""
 
 

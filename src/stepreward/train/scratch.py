@@ -10,8 +10,7 @@ from stepreward.score.encoder import EncoderRecord
 from stepreward.score.fresh import fresh_backbone, train_tokenizer
 from stepreward.score.model import StepRewardModel
 from stepreward.train.data import LabelledTree
-
-SCRATCH = "scratch"
+from stepreward.train.settings import SCRATCH
 
 
 def starting_model(

@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,91 +19,18 @@ from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from stepreward.core.catalog import loss as losses
-from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
+from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.json_file import held, to_disk, write_json
 from stepreward.core.keys import Key
 from stepreward.score.model import StepRewardModel
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import LabelledTree, TrainingBatch, TrainingSet, fingerprint, make_batches
-from stepreward.train.evaluation import HIGHER_IS_BETTER, Objective, evaluate_batches, step_logits
+from stepreward.train.evaluation import Objective, evaluate_batches, step_logits
 from stepreward.train.progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
+from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, TrainSettings
 
-RESULT_FILE = "training.json"
 _WRITERS = ("PytorchStreamWriter", "inline_container")
 """In what PyTorch says of a file that it cannot write."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Hyper-parameters of training.
-
-    Raises:
-        ValueError: a number is outside its range.
-        UnknownNameError: no such metric.
-    """
-
-    objective: str = "bce"
-    """Name in the loss family."""
-    epochs: float = 3.0
-    """Passes over the data, at least one batch."""
-    learning_rate: float = 1e-3
-    """Peak; warm-up over the first 5 % of steps, then cosine decay to 0."""
-    weight_decay: float = 0.01
-    batch_tokens: int = 8192
-    """Tokens of a batch, padding included."""
-    row_tokens: int = 512
-    """Tokens of a packed row; wider trees are cut."""
-    evaluations: int = 4
-    """Evaluations over the whole training, checkpoints with them."""
-    patience: int = 0
-    """Stop after this many evaluations without a better metric; 0 never stops early."""
-    metric: str = "loss"
-    """Which evaluation picks the best checkpoint, the earliest of equals: f1, auroc, brier, ece or loss. The loss is
-    always defined and does not saturate as ranks do."""
-    seed: int = 0
-    """Orders the batches; the model's own seed decides its first weights."""
-    device: str = "cpu"
-    """`cpu`, `cuda`, or `auto`: an accelerator where there is one. Which one of several, CUDA_VISIBLE_DEVICES says."""
-    objective_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Hyper-parameters of the objective, by name."""
-    weigh: Literal["trajectory", "node"] = "trajectory"
-    """A step that m trajectories share weighs m times, or once."""
-    accumulate: int = 1
-    """Batches to a step of the optimizer."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the forward pass; weights and losses stay in float32."""
-    save_seconds: float = 300.0
-    """A checkpoint at least this often, so that a kill costs no more."""
-
-    def __post_init__(self) -> None:
-        if self.metric not in HIGHER_IS_BETTER:
-            raise UnknownNameError("metric", self.metric, HIGHER_IS_BETTER)
-        for name in ("epochs", "learning_rate", "batch_tokens", "row_tokens", "evaluations", "accumulate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.device not in ("cpu", "cuda", "auto"):
-            raise ValueError(f"device must be cpu, cuda or auto, got {self.device!r}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' is not here: pass cpu, or auto for what there is")
-        if self.weigh not in ("trajectory", "node") or self.precision not in ("float32", "bf16"):
-            raise ValueError(
-                f"weigh is trajectory or node, precision float32 or bf16; got {self.weigh}, {self.precision}"
-            )
-        if self.weigh == "node" and self.objective == "pqm":
-            raise ValueError("pqm compares the steps of a trajectory and cannot weigh nodes: use weigh='trajectory'")
-
-    def loss(self) -> Objective:
-        """The objective with its hyper-parameters.
-
-        Raises:
-            UnknownNameError: there is no such objective, or it has no such hyper-parameter.
-            ValueError: a hyper-parameter is outside its range.
-        """
-        method = losses[self.objective]
-        probe = torch.zeros(1, 1)
-        method.take({"logits": probe, "labels": probe, "mask": probe > 0}, **self.objective_settings)
-        return partial(method, **self.objective_settings)
 
 
 @dataclass
