@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from transformers.utils.logging import disable_progress_bar
 
-from stepreward.cli.serve import Announced
+from stepreward.serve.launch import Announced
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import FAST, example, invoke
 

@@ -128,7 +128,8 @@ def test_a_damaged_checkpoint_is_one_line(
         "half": content[: len(content) // 2], "empty": b"", "zeros": bytes(len(content)),
         "lying": b"\xff" * 8 + content[8:],
     }[damage])  # fmt: skip
-    said = refused(f"score --model {broken.name} --data rows.jsonl", capsys, monkeypatch)
+    (inside / "ask.jsonl").write_text('{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}\n')
+    said = refused(f"score --model {broken.name} --data ask.jsonl", capsys, monkeypatch)
     assert "cannot load" in said
     assert "not foreseen" not in said
 

@@ -54,6 +54,13 @@ def rows(tmp_path: Path) -> Path:
         ("view nowhere", set()),
         ("rl --help", {"scipy", "jinja2"}),
         ("doctor --help", {"httpx"}),
+        ("train --help", {"scipy", "sklearn", "pyarrow", "httpx", "jinja2"}),
+        ("run --help", {"scipy", "sklearn", "pyarrow", "httpx", "jinja2"}),
+        ("train --data nowhere.jsonl --out model", {"scipy", "sklearn", "pyarrow", "httpx", "jinja2"}),
+        ("train --data rows.jsonl --out model --backbone ./nowhere", {"scipy", "sklearn", "pyarrow", "httpx"}),
+        ("score --model ./nowhere --data nowhere.jsonl", {"scipy", "sklearn", "pyarrow", "httpx"}),
+        ("label --data nowhere.jsonl --out labels", {"scipy", "sklearn", "pyarrow", "httpx"}),
+        ("label --problems problems.jsonl --out labels --policy ./nowhere", {"scipy", "sklearn", "pyarrow", "httpx"}),
         ("methods --json", {"scipy", "sklearn", "pyarrow"}),
         ("methods credit", {"scipy", "sklearn", "pyarrow"}),
         ("convert --formats", {"scipy", "pyarrow"}),
@@ -93,7 +100,6 @@ for family in families.values():
 
 
 def test_a_plain_installation_converts_lists_and_scores_by_computing(rows: Path) -> None:
-    assert run(WITHOUT_EXTRAS, "--help", rows).returncode == 0
     made = run(WITHOUT_EXTRAS, "convert rows.jsonl rows.parquet --json", rows)
     assert json.loads(made.stdout)["written"] == 1, made.stderr
     methods = json.loads(run(WITHOUT_EXTRAS, "methods --json", rows).stdout)
@@ -146,3 +152,52 @@ def test_every_optional_package_stands_under_the_extra_that_brings_it() -> None:
         assert package in extras[extra] | with_others
     for extra in set(extras) - {"all", "dev"}:
         assert extras[extra] - {"stepreward"} <= {package for package, where in EXTRAS.items() if where == extra}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_needs_no_extra(command: str, rows: Path) -> None:
+    done = run(WITHOUT_EXTRAS, f"{command} -h", rows)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: stepreward" in done.stdout
+
+
+def test_the_version_is_that_of_the_package(rows: Path) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert run("", "--version", rows).stdout == f"stepreward {project['version']}\n"
+
+
+@pytest.mark.parametrize(("words", "expected"), [("stepreward ev", "evaluate"), ("stepreward score --mod", "--model")])
+def test_shells_complete_commands_and_flags(words: str, expected: str, rows: Path) -> None:
+    asked = {"_STEPREWARD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = run(f"import os; os.environ.update({asked})", "", rows)
+    assert expected in done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "line", ["--config c.toml convert {}", "convert --config c.toml {}", "convert {} --config c.toml"]
+)
+def test_a_configuration_may_stand_before_and_behind_the_command(line: str, rows: Path) -> None:
+    (rows / "c.toml").write_text("[convert]\njson = true\n")
+    done = run("", line.format("rows.jsonl rows.parquet"), rows)
+    assert json.loads(done.stdout)["written"] == 1, done.stderr
+    (rows / "c.toml").write_text("[convert]\njsn = true\n")
+    assert "did you mean json" in run("", line.format("rows.jsonl rows.parquet"), rows).stderr
+
+
+SILENT = """
+import socket, threading, os, signal, time
+server = socket.create_server(("127.0.0.1", 0))
+sys.argv[sys.argv.index("--policy") + 1] = f"http://127.0.0.1:{server.getsockname()[1]}/v1#m"
+def asked():
+    held = [server.accept()]
+    os.kill(os.getpid(), signal.SIGINT)
+    while True: held.append(server.accept())
+threading.Thread(target=asked, daemon=True).start()
+"""
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_a_silent_server(rows: Path) -> None:
+    (rows / "problems.jsonl").write_text('{"prompt": "1 + 1?", "reference": "2"}\n')
+    done = run(SILENT, "label --problems problems.jsonl --grader arithmetic --out labels --policy here", rows)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "stepreward: interrupted; run the same command again to resume\n"

@@ -66,10 +66,10 @@ def with_config(function: Callable[..., Any], name: str, commands: Iterable[str]
             context.default_map = defaults(value, name, context.command.params, commands)
 
     @wraps(function)
-    def called(**given: Any) -> Any:
+    def called(config: Path | None = None, **given: Any) -> Any:
         return function(**given)
 
-    flag = Annotated[Path | None, typer.Option("--config", help=HELP, is_eager=True, expose_value=False, callback=read)]
+    flag = Annotated[Path | None, typer.Option("--config", help=HELP, is_eager=True, callback=read)]
     own = inspect.signature(function, eval_str=True)
     more = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=flag)
     called.__signature__ = own.replace(parameters=[*own.parameters.values(), more])  # type: ignore[attr-defined]

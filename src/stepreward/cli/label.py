@@ -98,7 +98,6 @@ def label(
         rewrite.take({"labels": _PROBE}, **rewriting)
     folder, path = (out.with_suffix(".run"), out) if out.suffix == ".parquet" else (out, out / LABELS)
     plan = LabelPlan(estimator, own, seed, Budget(max_rollouts, max_tokens))
-    roller = policy_at(policy)
     left_out, drawn = 0, Bill()
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
         items: list[Problem] | list[Trajectory]
@@ -109,9 +108,11 @@ def label(
         else:
             tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
             items = tasks
-            if "trajectory" in method.data:
-                items, failed, drawn = _sampled(tasks, samples, seed, folder, roller, judge, progress)
-                left_out += _counted(failed, "problems could not be sampled", skip_failed)
+        # What is wrong with a file is told before a model is loaded, which takes seconds.
+        roller = policy_at(policy)
+        if data is None and "trajectory" in method.data:
+            items, failed, drawn = _sampled(tasks, samples, seed, folder, roller, judge, progress)
+            left_out += _counted(failed, "problems could not be sampled", skip_failed)
         bill, failed = label_many(
             items,
             folder,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,11 +69,14 @@ def score(
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
-    scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers, dtype))
     items = _items(data, form, read_option or (), strict=strict)
     bad = unscored = 0
     # What comes through a pipe is answered line by line.
-    for part in _parts(items, 1 if data is None else _AT_ONCE):
+    parts = _parts(items, 1 if data is None else _AT_ONCE)
+    # What is wrong with a file is told before a model is loaded, which takes seconds.
+    first = [] if data is None else [next(parts)]
+    scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers, dtype))
+    for part in chain(first, parts):
         for line in _scored(scorer, part, strict=strict):
             bad += "error" in line
             unscored += line.get("unscored", 0)
@@ -140,7 +143,8 @@ def _parts(items: Iterable[Solution | InputError], size: int) -> Iterator[list[S
                 yield part
                 part = []
     except InputError:
-        yield part
+        if part:
+            yield part
         raise
     yield part
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from stepreward.cli.inputs import GRADERS, grader_by_name
 from stepreward.cli.parts import (
@@ -26,14 +24,11 @@ from stepreward.cli.parts import (
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
+from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
 from stepreward.core.settings import read_settings
 from stepreward.search.needs import needs
-from stepreward.serve.abilities import parts_of
-from stepreward.serve.app import build
-from stepreward.serve.doors import Ends, doors
 from stepreward.serve.limits import Limits
-from stepreward.serve.service import Served
 
 KEYS = "STEPREWARD_SERVE_KEYS"
 """The environment's variable that holds API keys, parted by commas."""
@@ -108,8 +103,10 @@ def serve(
         running=running, waiting=waiting, seconds=max_seconds, generated_tokens=max_tokens, samples=max_samples,
         body_bytes=max_body, connections=4 * (running + waiting) + 64,
     )  # fmt: skip
+    # A server that cannot start says so before models are loaded.
+    launch = optional("stepreward.serve.launch")
     scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
-    served = Served(
+    served = optional("stepreward.serve.service").Served(
         policy=None if policy is None else policies_at(policy, expert, concurrency=concurrency, patience=0.0),
         scorer=scorer,
         judge=judge_at(judge, scorer, concurrency=concurrency),
@@ -121,40 +118,7 @@ def serve(
         keys=known,
         limits=limits,
     )
-    _check_search(served)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for quiet in ("httpx", "httpcore"):
-        logging.getLogger(quiet).setLevel(logging.WARNING)
-    config = uvicorn.Config(
-        build(served), host=host, port=port, log_level="warning", access_log=False, server_header=False, ws="none",
-        http=doors(limits), timeout_graceful_shutdown=30,
-    )  # fmt: skip
-    Announced(config).run()
-
-
-def _check_search(served: Served) -> None:
-    """Refuses a search of requests that name none which this server cannot run, and a judge whom nobody asks."""
-    if served.policy is None:
-        if served.judge is not None:
-            raise InputError("a judge compares what a policy writes", remedy="pass --policy too")
-        return
-    lacking = needs(served.method) - parts_of(served)
-    if lacking:
-        raise InputError(
-            f"--method {served.method} needs what is not here: {', '.join(sorted(lacking))}",
-            remedy="pass --model or --judge, or another --method",
-        )
-
-
-class Announced(Ends):
-    """A server that says where it listens once it does."""
-
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup(sockets=sockets)  # type: ignore[arg-type]
-        for server in self.servers:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
-                typer.echo(f"stepreward serves at http://{host}:{port}")
+    launch.launch(served, needs(method), host, port)
 
 
 def _keys(path: Path | None) -> list[str]:

@@ -21,8 +21,7 @@ from stepreward.core.settings import read_settings
 from stepreward.core.types import Labels
 from stepreward.policies.sources import resolve
 from stepreward.score.encoder import RECORD_FILE, EncoderRecord
-from stepreward.train.checkpoints import UNFINISHED
-from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, SCRATCH, TrainSettings
+from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 
 _DEFAULT = TrainSettings()
 

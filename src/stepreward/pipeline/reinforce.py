@@ -55,8 +55,10 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
 
 def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress | None) -> dict[str, Any]:
     """Trains what is not there yet, in a folder that is held."""
-    _claim(out, settings)
     scorer = DiscriminativeScorer.load(settings.model) if settings.model else None
+    # Only what nothing refuses takes the folder: it could not be trained there with better settings.
+    LocalPolicy.load(settings.policy)
+    _claim(out, settings)
     plan = [(name, seed) for seed in range(settings.seeds) for name in settings.credits]
     curves: list[Curve] = []
     for done, (name, seed) in enumerate(plan):

@@ -36,7 +36,6 @@ from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
 from stepreward.train.data import labelled_trees
-from stepreward.train.settings import TrainSettings
 from stepreward.train.trainer import train
 
 SCHEMA = "stepreward/summary/1"
@@ -64,7 +63,6 @@ class Run:
     ) -> None:
         self.out, self.settings = out, settings or RunSettings()
         stages.require_methods(self.settings)
-        self.folder = RunFolder(out, asdict(self.settings))
         self.world: World = open_world(self.settings, grader)
         self.policy = LocalPolicy.load(self.settings.policy)
         if self.settings.surprise and not AutoConfig.from_pretrained(resolve(self.settings.policy)).tie_word_embeddings:
@@ -72,6 +70,8 @@ class Run:
                 f"the embeddings of {self.settings.policy} are not tied, which reading surprise needs",
                 remedy="pass --no-surprise",
             )
+        # Only what nothing refuses takes the folder: it could not be run there with better settings.
+        self.folder = RunFolder(out, asdict(self.settings))
         self.log = AnswerLog(out / "answers.sqlite")
         self.key = Key.seed(self.settings.seed)
         self.on_progress = on_progress or (lambda *_: None)
@@ -159,15 +159,12 @@ class Run:
         def numbers() -> dict[str, Any]:
             record = EncoderRecord(surprise=s.surprise)
             model = StepRewardModel.from_backbone(resolve(s.policy), record, seed=s.seed)
-            settings = TrainSettings(
-                s.objective, epochs=s.epochs, learning_rate=s.learning_rate, batch_tokens=s.batch_tokens, seed=s.seed
-            )
             validation = self._validation_labels()
             result = train(
                 labelled_trees(labels),
                 model,
                 self.out / "model",
-                settings,
+                stages.training_of(s),
                 held_out=labelled_trees(validation),
                 on_progress=self._progress("train"),
             )

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.answer_log import AnswerLog
-from stepreward.core.catalog import aggregate, estimate, loss, search, transform
+from stepreward.core.catalog import aggregate, estimate, search, transform
 from stepreward.core.driver import Driver
+from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.flows import Bill, Flow, Grader, Policy, Scorer
 from stepreward.core.keys import Key
 from stepreward.core.metrics import ragged
@@ -30,6 +31,7 @@ from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World
 from stepreward.search.found import Found
 from stepreward.search.graded import with_outcome
+from stepreward.train.settings import TrainSettings
 
 T = TypeVar("T")
 Progress = Callable[[int, int, str], None]
@@ -57,11 +59,26 @@ def require_methods(settings: RunSettings) -> None:
     """Tells a name that is wrong before hours of sampling rather than after them.
 
     Raises:
-        UnknownNameError: no method has the name of the estimator, the transform or the objective.
+        InputError: a number of training is outside its range.
+        UnknownNameError: no method has the name of the estimator, the transform, the objective or the aggregate.
     """
-    named = ((estimate, settings.estimator), (transform, settings.transform), (loss, settings.objective))
+    named = ((estimate, settings.estimator), (transform, settings.transform), (aggregate, settings.aggregate))
     for family, name in named:
         family[name]
+    try:
+        training_of(settings).loss()
+    except SteprewardError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error), remedy="see `stepreward run --help`") from error
+
+
+def training_of(settings: RunSettings) -> TrainSettings:
+    """How the reward model of a run is trained."""
+    s = settings
+    return TrainSettings(
+        s.objective, epochs=s.epochs, learning_rate=s.learning_rate, batch_tokens=s.batch_tokens, seed=s.seed
+    )
 
 
 def label(

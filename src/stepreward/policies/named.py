@@ -95,7 +95,6 @@ def policy_at(
     """
     bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
     if not source.startswith(("http://", "https://")):
-        resolve(source)  # what is no model is refused before torch is loaded
         return _loaded(source, bare, dtype)
     url, _, model = source.partition("#")
     if not model:
@@ -130,6 +129,7 @@ def _loaded(source: str, bare: dict[str, Any], dtype: str) -> Policy:
     settings |= {**bare, **({"chat": chat} if chat else {})}
     if engine:
         return VllmPolicy.load(name, **settings)
+    resolve(name)  # what is no model is refused before torch is loaded
     local: Policy = optional("stepreward.policies.local").LocalPolicy.load(name, dtype=dtype or "auto", **settings)
     return local
 

@@ -21,8 +21,9 @@ from stepreward.core.resident import ResidentDriver
 from stepreward.core.tool_calls import calls_of, spelled
 from stepreward.core.types import Problem, Step
 from stepreward.score.pairwise import PolicyJudge, ScorerJudge
+from stepreward.serve.admission import Admission
 from stepreward.serve.errors import ApiError
-from stepreward.serve.limits import Admission, Limits
+from stepreward.serve.limits import Limits
 from stepreward.serve.metrics import Metrics
 from stepreward.serve.turns import Check, Turns, Watch
 

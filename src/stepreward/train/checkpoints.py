@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from stepreward.core.errors import InputError
 from stepreward.core.json_file import claim
+from stepreward.train.settings import UNFINISHED
 
 _log = logging.getLogger(__name__)
-UNFINISHED = "unfinished"
 _IDENTITY = "identity.json"
 _STATE = "trainer_state.json"
 WEIGHTS = "model.safetensors"

@@ -16,6 +16,8 @@ HIGHER_IS_BETTER = {"f1": True, "auroc": True, "brier": False, "ece": False, "lo
 """Metrics that may pick the best checkpoint."""
 RESULT_FILE = "training.json"
 """Of a finished checkpoint: what was measured."""
+UNFINISHED = "unfinished"
+"""Folder of unfinished work in that of the checkpoint."""
 SCRATCH = "scratch"
 """In place of a backbone: a small fresh model."""
 

@@ -1,0 +1,60 @@
+"""Starting the server on an address, and saying where it listens."""
+
+from __future__ import annotations
+
+import logging
+
+import uvicorn
+
+from stepreward.core.errors import InputError
+from stepreward.serve.abilities import parts_of
+from stepreward.serve.app import build
+from stepreward.serve.doors import Ends, doors
+from stepreward.serve.service import Served
+
+
+def launch(served: Served, needed: frozenset[str], host: str, port: int) -> None:
+    """Serves until it is told to end.
+
+    Args:
+        served: what.
+        needed: what the search of requests that name none asks of a server.
+        host, port: where to listen; port 0 takes a free one.
+
+    Raises:
+        InputError: the search of requests that name none cannot be run here.
+    """
+    require_search(served, needed)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for quiet in ("httpx", "httpcore"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        build(served), host=host, port=port, log_level="warning", access_log=False, server_header=False, ws="none",
+        http=doors(served.limits), timeout_graceful_shutdown=30,
+    )  # fmt: skip
+    Announced(config).run()
+
+
+def require_search(served: Served, needed: frozenset[str]) -> None:
+    """Refuses a search of requests that name none which this server cannot run, and a judge whom nobody asks."""
+    if served.policy is None:
+        if served.judge is not None:
+            raise InputError("a judge compares what a policy writes", remedy="pass --policy too")
+        return
+    lacking = needed - parts_of(served)
+    if lacking:
+        raise InputError(
+            f"--method {served.method} needs what is not here: {', '.join(sorted(lacking))}",
+            remedy="pass --model or --judge, or another --method",
+        )
+
+
+class Announced(Ends):
+    """A server that says where it listens once it does."""
+
+    async def startup(self, sockets: object = None) -> None:
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                print(f"stepreward serves at http://{host}:{port}", flush=True)
