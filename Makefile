@@ -31,8 +31,8 @@ verl: .venv/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/verl:src $(BIN)/python -m pytest -W ignore tests/connect/test_verl_release.py
 
 vllm: .venv/installed
-	test -d .venv/vllm || ($(PYTHON) -m venv .venv/vllm && .venv/vllm/bin/pip install --quiet torch==2.13.0 && .venv/vllm/bin/pip install --quiet --no-deps --requirement tests/connect/vllm.txt)
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/src .venv/vllm/bin/python -m pytest tests/connect/test_vllm_release.py
+	test -d .venv/vllm || ($(PYTHON) -m venv .venv/vllm && .venv/vllm/bin/pip install --quiet torch==2.13.0 && .venv/vllm/bin/pip install --quiet --no-deps --requirement tests/connect/vllm.txt && .venv/vllm/bin/pip install --quiet --no-deps --editable .)
+	OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest tests/connect/test_vllm_release.py
 
 evals: .venv/installed
 	test -d .venv/evals || $(BIN)/pip install --quiet --no-deps --target .venv/evals --requirement tests/connect/evals.txt

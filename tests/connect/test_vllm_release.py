@@ -119,7 +119,7 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labels(language: Path) -> Iterator[Running]:
-    with running(language, "--max-model-len", "256") as server:
+    with running(language, "--max-model-len", "1024") as server:
         yield server
 
 
@@ -128,6 +128,10 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The built-in policy, which has learned to write what people can read."""
     folder = tmp_path_factory.mktemp("vllm") / "policy"
     shutil.copytree(resolve("builtin:arithmetic"), folder)
+    # Renders a prompt as the completions' template does, so that both interfaces see one text.
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"
+    )
     with running(folder) as server:
         yield server
 
@@ -254,18 +258,19 @@ def test_a_sequence_classifier_in_process_scores_and_prints_results_alone(tmp_pa
 
 
 def test_sigterm_of_a_gateway_leaves_no_engine(language: Path, tmp_path: Path) -> None:
-    log = (tmp_path / "log").open("wb")
-    gateway = subprocess.Popen(
-        [sys.executable, "-m", "stepreward", "serve", "--port", "0", "--policy", f"vllm:{language}",
-         "--grader", "arithmetic"],
-        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True,
-    )  # fmt: skip
-    assert gateway.stdout is not None
-    line = gateway.stdout.readline()
-    assert "serves at http" in line, (tmp_path / "log").read_text()[-3000:]
-    family = psutil.Process(gateway.pid).children(recursive=True)
-    assert family
-    gateway.send_signal(signal.SIGTERM)
-    gateway.wait(90)
-    _, alive = psutil.wait_procs(family, timeout=60)
-    assert not alive
+    words = ["serve", "--port", "0", "--policy", f"vllm:{language}", "--grader", "arithmetic"]
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "stepreward", *words], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as gateway,
+    ):
+        assert gateway.stdout is not None
+        line = gateway.stdout.readline()
+        assert "serves at http" in line, (tmp_path / "log").read_text()[-3000:]
+        family = psutil.Process(gateway.pid).children(recursive=True)
+        assert family
+        gateway.send_signal(signal.SIGTERM)
+        gateway.wait(90)
+        _, alive = psutil.wait_procs(family, timeout=60)
+        assert not alive

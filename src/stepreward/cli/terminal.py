@@ -33,6 +33,11 @@ class _Plain(io.TextIOWrapper):
         super().write(printable(text))
         return len(text)
 
+    def close(self) -> None:
+        """Writes what is held: the buffer is not ours to close, and loggers write here until the interpreter ends."""
+        with suppress(OSError, ValueError):
+            self.flush()
+
 
 @contextmanager
 def plain_output() -> Iterator[None]:
@@ -47,7 +52,4 @@ def plain_output() -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr = before
         for stream in made:
-            # The buffer is not ours to close.
-            with suppress(OSError, ValueError):
-                stream.flush()
-            stream.detach()
+            stream.close()
