@@ -15,7 +15,7 @@ from stepreward.cli.format_options import format_options
 from stepreward.cli.models import scorer_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import Recipe
-from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_left_out
+from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_blank, tell_left_out
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
@@ -171,6 +171,7 @@ def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple
             for one in item.candidates if isinstance(item, Comparison) else (item.trajectory,):
                 places[one.problem.id, one.steps] = places[one.problem.id] = (path, reading.number)
         tell_left_out(reading.bad, more=reading.left_out - len(reading.bad))
+        tell_blank(reading.blank)
     if not items:
         raise InputError("no row can be read", source=data, remedy="name its --format")
     return items, places

@@ -14,6 +14,7 @@ import typer
 from stepreward.cli.format_options import ReadFlag, format_options
 from stepreward.cli.inputs import filled, shown_format
 from stepreward.cli.progress import SECONDS_BETWEEN_LINES, speed
+from stepreward.cli.row_by_row import tell_blank
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.formats.describe import formats_table
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
@@ -104,6 +105,7 @@ def _told(reading: Reading[Any]) -> Iterator[Any]:
         print(f"stepreward: left out: {error}", file=sys.stderr)
     if reading.left_out > _TOLD:
         print(f"stepreward: left out: {reading.left_out - _TOLD:,} more rows", file=sys.stderr)
+    tell_blank(reading.blank)
 
 
 class Watched:

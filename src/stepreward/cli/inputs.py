@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stepreward.cli.format_options import format_options
+from stepreward.cli.row_by_row import tell_blank
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Grader
@@ -103,6 +104,7 @@ def read_solutions(
         print(f"stepreward: left out: {one}", file=sys.stderr)
     if more := reading.left_out + len(broken) - len(told):
         print(f"stepreward: left out: {more:,} more rows", file=sys.stderr)
+    tell_blank(reading.blank)
 
 
 def filled(reading: Reading[Item]) -> Iterator[Item]:

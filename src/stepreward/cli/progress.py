@@ -12,6 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_TO_JUDGE = 1.0
 """A speed measured over less is noise."""
+SHARE_TO_JUDGE = 0.1
+"""Hundreds of searches run side by side and end together: the first few say nothing of the rest."""
+SECONDS_TO_GUESS = 300.0
+"""After so long an estimate is shown in any case."""
 _PERIOD = 3600.0
 """Seconds over which speed is measured: answers of a slow model may come in batches, minutes apart."""
 
@@ -66,13 +70,18 @@ class StageProgress:
             self.began[stage] = now
             task = self.tasks[stage] = self._task(self.bar.add_task(stage, total=total, detail="", pace=""))
         self.bar.update(task.id, completed=done, detail=detail)
-        says = pace(task) if now - self.began[stage] >= SECONDS_TO_JUDGE else ""
+        says = pace(task) if self._tells(now - self.began[stage], done, total) else ""
         self.bar.update(task.id, pace=says)
         if self.live or self.quiet:
             return
         if done == total or now - self.told.get(stage, -1e9) > SECONDS_BETWEEN_LINES:
             self.told[stage] = now
             print(f"{stage}: {done:,} of {total:,}{says and f' at {says},'} {detail}", file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _tells(seconds: float, done: int, total: int) -> bool:
+        """Whether so much is done, or so long waited, that the speed so far says something of the rest."""
+        return seconds >= SECONDS_TO_JUDGE and (done >= SHARE_TO_JUDGE * total or seconds >= SECONDS_TO_GUESS)
 
     def _task(self, wanted: TaskID) -> Task:
         return next(task for task in self.bar.tasks if task.id == wanted)

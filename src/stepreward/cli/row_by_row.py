@@ -30,6 +30,12 @@ def tell_left_out(bad: Sequence[InputError], by: str = "", *, more: int = 0) -> 
         print(f"stepreward: left out{of}: {rest:,} more rows", file=sys.stderr)
 
 
+def tell_blank(steps: int) -> None:
+    """Says on standard error how many steps hold no text."""
+    if steps:
+        print(f"stepreward: {steps:,} steps hold no text: context, without label or score", file=sys.stderr)
+
+
 def shown(progress: StageProgress, stage: str, total: int) -> Callable[[int], None]:
     """Tells a stage of questions as they are answered, unless that takes no time worth telling."""
     began = time.monotonic()

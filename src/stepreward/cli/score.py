@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stepreward.cli.format_options import ReadFlag, format_options
 from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
+from stepreward.cli.row_by_row import tell_blank
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scorer
@@ -112,6 +113,7 @@ def _in_place(reading: Reading[Solution]) -> Iterator[Solution | InputError]:
                 yield reading.bad.pop(0)
             yield item
     yield from reading.bad
+    tell_blank(reading.blank)
 
 
 def _standard_input(path: Path) -> Iterator[Numbered]:

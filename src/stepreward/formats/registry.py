@@ -73,7 +73,7 @@ from stepreward.formats.agents import (
 )
 from stepreward.formats.files import read_rows, write_rows
 from stepreward.formats.format import Format, Kind
-from stepreward.formats.rows import Row, shown
+from stepreward.formats.rows import Row, blank_as_context, shown
 from stepreward.formats.steps import lm_eval, rollouts, samples, verifiers
 
 Item = TypeVar("Item", Annotated, Comparison)
@@ -269,6 +269,12 @@ def detect(path: str | Path, *, rows: int = 20) -> Format:
     return evidence(path, rows=rows).format
 
 
+def _judged(items: Sequence[Annotated | Comparison]) -> tuple[list[Annotated | Comparison], int]:
+    """The items of a row with blank steps as context, and how many those are."""
+    made = [blank_as_context(one) if isinstance(one, Annotated) else (one, 0) for one in items]
+    return [one for one, _ in made], sum(blank for _, blank in made)
+
+
 class NothingReadError(InputError):
     """A file of which no row could be read."""
 
@@ -286,12 +292,14 @@ class Reading(Generic[Item]):
     """What was wrong with the rows left out by the last iteration, the first `MOST_KEPT` of them."""
     left_out: int = 0
     """How many rows the last iteration left out."""
+    blank: int = 0
+    """How many steps of white space the last iteration made context of."""
     number: int = 0
     """1-based number of the row that the last item came from."""
 
     def __iter__(self) -> Iterator[Item]:
         self.bad.clear()
-        self.left_out = 0
+        self.left_out = self.blank = 0
         found, fields = False, list[str]()
         for number, row in self.format.rows(self.path):
             self.number = number
@@ -300,7 +308,7 @@ class Reading(Generic[Item]):
                     raise row
                 fields = fields or list(map(str, row))
                 # A row counts whole or not at all: no half of a problem's samples.
-                made = cast(list[Item], list(self.format.read(row, number, **self.options)))
+                made, blank = _judged(list(self.format.read(row, number, **self.options)))
             except InputError as error:
                 located = self._located(error, number)
                 if self.strict:
@@ -316,7 +324,8 @@ class Reading(Generic[Item]):
                 self._leave_out(located)
             else:
                 found = found or bool(made)
-                yield from made
+                self.blank += blank
+                yield from cast(list[Item], made)
         if not found and (fields or self.bad):
             raise self._nothing(fields)
 

@@ -162,6 +162,33 @@ def first_marked(first: int | None, steps: int, *, after: AfterMarked = "mask") 
     return labels
 
 
+def blank_as_context(item: Annotated) -> tuple[Annotated, int]:
+    """The solution with its steps of white space alone as context, and how many they are.
+
+    Nothing is said in such a step that could be right or wrong. It keeps its place, so that all that stands a step
+    stays aligned, and has no label, no score and no other number.
+
+    Raises:
+        InputError: no step says anything.
+    """
+    steps = item.trajectory.steps
+    blank = np.array([step.kind == "action" and not step.text.strip() for step in steps], bool)
+    if not blank.any():
+        return item, 0
+    if all(not step.text.strip() for step in steps):
+        raise InputError(f"none of {len(steps)} steps holds text", remedy="drop or fill the row")
+    judged = zip(steps, blank.tolist(), strict=True)
+    trajectory = replace(
+        item.trajectory, steps=tuple(replace(step, kind="observation") if bare else step for step, bare in judged)
+    )
+    labels = np.where(blank, np.nan, item.labels)
+    scores, columns = (
+        {name: np.where(blank, np.nan, values) for name, values in numbers.items()}
+        for numbers in (item.scores, item.columns)
+    )
+    return replace(item, trajectory=trajectory, labels=labels, scores=scores, columns=columns), int(blank.sum())
+
+
 def known_first_error(item: Annotated, *, threshold: float = 0.5) -> int:
     """The first wrong step as stated, or else the first label at or below `threshold`; -1 if none.
 
@@ -238,6 +265,7 @@ def measured(item: Annotated, unknown: Unknown) -> Annotated:
     Raises:
         InputError: nothing is left, `unknown` is "error" and a label is, or it is no option.
     """
+    item = _without_blank(item)
     gaps = np.flatnonzero(np.isnan(item.labels))
     if unknown not in ("cut", "right", "wrong", "error"):
         raise InputError(f"unknown must be cut, right, wrong or error, got {unknown!r}")
@@ -255,6 +283,23 @@ def measured(item: Annotated, unknown: Unknown) -> Annotated:
             item, trajectory=replace(item.trajectory, steps=steps, terminal=False), labels=item.labels[:end], scores={}
         )
     return replace(item, labels=np.where(np.isnan(item.labels), float(unknown == "right"), item.labels))
+
+
+def _without_blank(item: Annotated) -> Annotated:
+    """The solution without context that says nothing (`blank_as_context`): it would end at the first such step."""
+    steps = item.trajectory.steps
+    kept = np.array([step.kind == "action" or bool(step.text.strip()) for step in steps], bool)
+    if kept.all():
+        return item
+    trajectory = replace(item.trajectory, steps=tuple(step for step, keep in zip(steps, kept, strict=True) if keep))
+    first = item.first_error
+    if first is not None and first >= 0:
+        first = int(kept[:first].sum()) if kept[first] else None
+    return replace(
+        item, trajectory=trajectory, labels=item.labels[kept], first_error=first,
+        scores={name: values[kept] for name, values in item.scores.items()},
+        columns={name: values[kept] for name, values in item.columns.items()},
+    )  # fmt: skip
 
 
 def annotated(

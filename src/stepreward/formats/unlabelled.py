@@ -31,12 +31,12 @@ def read_unlabelled(row: Row, number: int, *, separator: str = "") -> Iterator[A
         separator: put at the end of each step.
 
     Raises:
-        InputError: a field is missing or of the wrong type, or a step is blank.
+        InputError: a field is missing or of the wrong type.
     """
     question, name = (next((name for name in names if name in row), names[0]) for names in (QUESTIONS, STEPS))
     prompt, texts = need(row, question), row.get(name)
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise InputError(f"'{name}' must be a list of texts, none empty; got {shown(texts)}", remedy=_REMEDY)
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"'{name}' must be a list of texts; got {shown(texts)}", remedy=_REMEDY)
     steps = steps_of(texts, separator, name=name)
     labels = label_array([None] * len(steps), len(steps))
     yield annotated(Problem(id_of("unlabelled", prompt), prompt), steps, labels, "none", first_error=None)

@@ -15,7 +15,7 @@ from transformers.trainer_callback import ExportableState
 from stepreward.core.errors import ModelError
 
 OnProgress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a line such as "loss 0.310, 12,400 tokens/s, 1:05 left"."""
+"""Called with steps done, steps in all, and a line such as "loss 0.310, 12,400 tokens/s"."""
 
 _SECONDS = 0.5
 
@@ -56,17 +56,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def _tell(self, state: Any) -> None:
         self.told = time.perf_counter()
-        done, first, everything = (
-            self.tokens[min(step * self.accumulate, len(self.tokens) - 1)]
-            for step in (state.global_step, self.first, state.max_steps)
+        done, first = (
+            self.tokens[min(step * self.accumulate, len(self.tokens) - 1)] for step in (state.global_step, self.first)
         )
         speed = (done - first) / max(self.told - self.started, 1e-9)
         line = "" if math.isnan(self.loss) else f"loss {self.loss:.3f}, "
-        line += f"{speed:,.0f} tokens/s"
-        if speed > 0 and everything > done:
-            minutes, seconds = divmod(round((everything - done) / speed), 60)
-            line += f", {minutes}:{seconds:02d} left"
-        self.report(state.global_step, state.max_steps, line)
+        self.report(state.global_step, state.max_steps, f"{line}{speed:,.0f} tokens/s")
 
 
 class Clock(TrainerCallback, ExportableState):  # type: ignore[misc]
