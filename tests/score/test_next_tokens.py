@@ -47,6 +47,8 @@ class Completions:
     """What it does with `allowed_token_ids`: `raw` keeps to them and tells the model's log-probability, `processed`
     tells the one among them, `ignored` does neither."""
     cached: int | None = None
+    drawn: int | None = None
+    """The token that it draws and adds to the likeliest, as vLLM does; the likeliest where None."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -55,7 +57,7 @@ class Completions:
             self.asked.append(body)
             logs = self.built.logits(body["prompt"])[-1].double().log_softmax(-1)
         allowed = body.get("allowed_token_ids") if self.forced != "ignored" else None
-        chosen = allowed[0] if allowed else int(logs.argmax())
+        chosen = allowed[0] if allowed else int(logs.argmax()) if self.drawn is None else self.drawn
         top = torch.topk(logs, min(body["logprobs"], len(logs))).indices.tolist()
         sure = allowed and self.forced == "processed"
         told = {token: 0.0 if sure else float(logs[token]) for token in [chosen, *top]}
@@ -277,3 +279,17 @@ def test_what_completions_cannot_tell(running: Running) -> None:
     with pytest.raises(ValueError, match="top must be"):
         NextTokens(Server(url, "m"), state.built.tokenizer, top=0)
     assert NextTokens(Server(url, "m"), state.built.tokenizer).ask([], [1, 2])[0].shape == (0, 2)
+
+
+def test_a_drawn_token_below_the_likeliest_hides_no_label(running: Running) -> None:
+    """vLLM adds what it drew to the likeliest; a label between the two is no proof of a server that forces tokens."""
+    state, url = running("metaspace")
+    tokenizer, ids = state.built.tokenizer, state.built.tokenizer("What is 12 + 5?")["input_ids"]
+    logs = state.built.logits(ids)[-1].double().log_softmax(-1)
+    order = logs.argsort(descending=True).tolist()
+    state.drawn = order[-1]
+    try:
+        found, _ = NextTokens(Server(url, "m"), tokenizer, top=5).ask([ids], [order[20]])
+    finally:
+        state.drawn = None
+    np.testing.assert_allclose(found, [[float(logs[order[20]])]], atol=1e-9)

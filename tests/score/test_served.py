@@ -20,6 +20,7 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.flows import Score
 from stepreward.core.servers import Server
 from stepreward.core.types import Problem, Step
+from stepreward.score.checkpoints.table import by_name
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.load import load, load_served
 from stepreward.score.served import ServedScorer
@@ -241,6 +242,27 @@ def test_a_server_that_answers_wrongly_is_one_clear_error(qwen_prm, faults: list
     state.faults = list(faults)
     with pytest.raises(ModelError, match=message):
         scorer_of(qwen_prm).score(QUESTION, STEPS)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_body_that_the_server_refuses_is_the_fault_of_its_row(qwen_prm, status: int) -> None:
+    state, _ = qwen_prm
+    state.faults = [status]
+    with pytest.raises(InputError, match=f"refused with status {status}"):
+        scorer_of(qwen_prm).score(QUESTION, STEPS)
+    assert np.isfinite(scorer_of(qwen_prm).score(QUESTION, STEPS)).all()
+
+
+def test_pairs_of_texts_follow_a_recipe_that_writes_each_prefix_anew(one_label) -> None:
+    """HRM's text, as its own scripts write it: the earlier steps under one heading, the last one under another."""
+    state, url = one_label
+    encoder = StepEncoder(by_name("HRM").record, state.built.tokenizer)
+    ServedScorer(Server(url, "m"), encoder, endpoint="score").score("q", ["one", "two", "three"])
+    assert {text for _, body in state.asked for text in body["text_2"]} == {
+        "Now, let's focus on the current step:\none\n",
+        "Previous reasoning:\none\n\nNow, let's focus on the current step:\ntwo",
+        "Previous reasoning:\nonetwo\n\nNow, let's focus on the current step:\nthree",
+    }
 
 
 def test_numbers_of_another_head_are_refused(qwen_prm) -> None:

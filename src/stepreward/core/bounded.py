@@ -51,7 +51,7 @@ class _Worker:
         """The function's result.
 
         Raises:
-            Unbounded: the call was stopped; the worker is of no use any more.
+            Unbounded: there is no answer in time; the worker is of no use any more, and must be killed.
         """
         assert self._process.stdin is not None
         try:
@@ -61,7 +61,6 @@ class _Worker:
         except OSError:
             line = b""
         if not line.endswith(b"\n"):
-            self.kill()
             raise Unbounded(f"no answer within {self._seconds:g} s and its memory")
         return json.loads(line)
 
