@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# Read where Hugging Face's libraries are imported: which test does that first must not decide what another one sees.
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @pytest.hookimpl(tryfirst=True)

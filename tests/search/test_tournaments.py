@@ -22,6 +22,7 @@ from stepreward.core.selection import (
     majority,
     reward_frequency_vote,
     self_certainty,
+    weighted_vote,
 )
 from stepreward.core.types import Problem, Step
 from stepreward.search.beam import step_beam
@@ -167,6 +168,14 @@ def chosen_by(votes: dict[int, float], answers: list[str | None], mine: list[int
         return mine[0]
     top = max(mass.values())
     return next(i for i in mine if answers[i] is not None and mass[answers[i]] >= top - 1e-12)  # type: ignore[index]
+
+
+def test_a_tie_of_votes_goes_to_the_earliest_whatever_the_order_of_their_sum() -> None:
+    """Squares of ranks: b has 36 + 4 + 1, a has 25 + 16, both 41; as shares of 36 their sums differ by rounding."""
+    ids, group = np.array([0, 1, 1, -1, 0, 0]), np.zeros(6, np.int64)
+    assert borda_vote(np.zeros(6), ids, group, power=2.0).tolist() == [0]
+    infinite = np.array([1.0, np.inf, 2.0, 3.0, 4.0, 5.0])
+    assert weighted_vote(infinite, np.arange(6), group).tolist() == [1]
 
 
 @given(rows=ROWS, power=st.sampled_from([0.0, 0.5, 2.0]))

@@ -38,13 +38,23 @@ def _best_row(values: Totals, group: Groups) -> Chosen:
     return order[first]
 
 
+_TIE = 1e-12
+"""Relative difference up to which two sums of weights are equal."""
+
+
 def _vote(weights: Totals, answers: Answers, group: Groups) -> Chosen:
     """The first row of the answer with the most weight; rows without an answer count only where none has one."""
     real = answers >= 0
     _, index = np.unique(np.stack([group, answers]), axis=1, return_inverse=True)
     index = index.ravel()
-    mass = np.bincount(index, weights=np.where(np.isnan(weights), 0.0, weights))[index]
-    return _best_row(np.where(real, mass, -np.inf), group)
+    mass = np.where(real, np.bincount(index, weights=np.where(np.isnan(weights), 0.0, weights))[index], -np.inf)
+    # Sums of the same weights in another order differ in their last digits: a tie is none of rounding's to break.
+    _, problem = np.unique(group, return_inverse=True)
+    top = np.full(problem.max(initial=-1) + 1, -np.inf)
+    np.maximum.at(top, problem, mass)
+    with np.errstate(invalid="ignore"):  # an infinite sum is its own tie
+        tied = mass >= top[problem] - _TIE * np.abs(top[problem])
+    return _best_row(np.where(real & tied, top[problem], mass), group)
 
 
 @select.method("best-of-n", paper="arXiv:2110.14168", equation="section 4.2")
