@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from transformers.utils.logging import disable_progress_bar
 
 from stepreward.serve.launch import Announced
 from stepreward.tasks.arithmetic import generate
@@ -29,12 +28,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / f"{command}.json").write_text(invoke(f"{example(command)} {FAST[command]} --json"))
     os.chdir(before)
     return made
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_bars() -> None:
-    """No progress bars of transformers, which the command line turns off before it imports it."""
-    disable_progress_bar()
 
 
 @pytest.fixture(scope="package", autouse=True)
