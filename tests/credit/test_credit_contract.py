@@ -20,7 +20,7 @@ BATCH_WIDE = {
 }  # fmt: skip
 """Methods that take statistics over the batch, and say so."""
 OUTCOME_ALONE = [m for m in credit if not {"rewards", "values", "components", "entropy"} & set(m.data)]
-ROWS = {"outcome", "group", "root", "components", "prior"}
+ROWS = {"outcome", "group", "root", "components", "prior", "references"}
 Data = dict[str, Any]
 
 
@@ -33,7 +33,7 @@ def batch(sizes: list[int], group: list[int], seed: int = 0) -> Data:
         "rewards": rng.random(n), "values": rng.random(n), "action_values": rng.random(n), "entropy": rng.random(n),
         "duration": rng.random(n) + 0.5, "grounding": rng.integers(0, 2, n).astype(float), "outcome": outcome,
         "components": np.stack([outcome, rng.random(b)], axis=1), "group": np.array(group, np.int64),
-        "prior": rng.random(b) / 2,
+        "prior": rng.random(b) / 2, "references": rng.random((b, 3)),
         "offsets": np.cumsum([0, *sizes]), "lengths": rng.integers(1, 6, n), "state": rng.integers(0, 3, n),
         "node": rng.integers(0, 4, n), "edge": rng.integers(0, 4, n), "said": rng.integers(0, 4, n),
         "agent": rng.integers(0, 2, n), "root": rng.integers(0, 2, b),

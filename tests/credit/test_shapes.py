@@ -37,7 +37,13 @@ def data(batch: Batch) -> dict[str, np.ndarray]:
         "lengths": np.array([s[1] for s in flat]), "values": np.array([s[2] for s in flat]),
         "entropy": np.array([s[2] for s in flat]), "duration": np.array([float(s[1]) for s in flat]),
         "agent": np.array([s[1] % 2 for s in flat]), "said": np.array([s[1] for s in flat]),
+        "references": np.array([[*references(row), *[np.nan] * 3][:3] for row in batch]),
     }  # fmt: skip
+
+
+def references(row: Row) -> list[float]:
+    """Rewards of one to three reference answers to the row's prompt."""
+    return [0.2, 0.4, 0.9][: 1 + len(row[2]) % 3]
 
 
 def z(value: float, others: list[float]) -> float:
@@ -59,10 +65,11 @@ def shaped_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
     if name == "trust":
         means = {True: [], False: []}  # type: dict[bool, list[float]]
         for _, o, steps in group:
-            means[o >= 0.2].append(float(np.mean([s[0] for s in steps])))
-        if row[1] < 0.2 or not means[True] or not means[False]:
+            means[o >= 0.5].append(float(np.mean([s[0] for s in steps])))
+        every = [o for _, o, _ in group]
+        if row[1] < 0.2 or max(every) <= 0.1 or min(every) >= 0.9:
             return 0.0
-        gap = float(np.mean(means[True]) - np.mean(means[False]))
+        gap = float(np.mean(means[True]) - np.mean(means[False])) if means[True] and means[False] else 0.0
         return 0.3 * math.exp(-250 / 500) * (1.0 if gap >= 0 else math.exp(gap)) * r[k]
     if name == "red":
         return 0.75 * d[k] + (0.25 * r[-1] if k + 1 == len(r) else 0.0)
@@ -90,7 +97,11 @@ def shaped_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
     if name == "repetition-penalty":
         return -0.5 if row[2][k][1] in [s[1] for s in row[2][:k]] else r[k]
     if name == "par":
+        return float(np.mean([logistic(3 * (r[k] - one)) for one in references(row)]))
+    if name == "sigmoid":
         return logistic(3 * (r[k] - 0.4))
+    if name == "renorm":
+        return r[k] + row[1] - 1
     if name == "tanh":
         return math.tanh(3 * (r[k] - 0.4))
     if name == "bounded":
@@ -103,9 +114,9 @@ def shaped_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
             (float(np.var(every, ddof=1)) if len(every) > 1 else 0.0) + 1e-8
         )
     if name == "pspo-weibull":
-        density = weibull_min(2.0, scale=8.0).pdf
+        density = weibull_min(1.5, scale=8.0).pdf
         steps, m = len(r), float(np.prod(r)) ** (1 / len(r))
-        return m * density(steps) / density(8 * 0.5**0.5) if k + 1 == steps else 0.0
+        return m * density(steps) / density(8 * (0.5 / 1.5) ** (1 / 1.5)) if 1 < steps == k + 1 else 0.0
     assert name == "pspo"
     return pspo(r) if k + 1 == len(r) else 0.0
 
@@ -115,23 +126,24 @@ def pspo(r: list[float]) -> float:
     if steps <= 1:
         return 0.0
     if steps <= 4:
-        return m * math.exp(0.5 * steps)
+        return m * m * math.exp(0.5 * steps)
     base = m * math.exp(2)
-    if m > 0.884:
+    if m > 0.88433:
         end = base * math.exp(0.1 * (steps - 4))
     elif m < 0.2:
         end = base * math.exp(-0.1 * (steps - 4))
     else:
-        end = base * math.exp(0.1 * (steps - 4) * (m - 0.2116) / 0.884)
+        end = base * math.exp(0.1 * (steps - 4) * (m - 0.21159) / 0.88433)
     blend = logistic(10 * (steps - 4))
-    return (1 - blend) * base + blend * end
+    return m * ((1 - blend) * base + blend * end)
 
 
 SHAPES: dict[str, dict[str, Any]] = {
     "posterior": {"weight": 0.5}, "gated": {}, "trust": {"step": 250}, "red": {"start": 0.3, "share": 0.75},
     "vsrm": {"start": 0.3, "ahead": 2}, "turning-point": {"start": 0.3}, "thoughts": {}, "centre": {},
     "td-target": {"n": 2, "discount": 0.9}, "group-normal": {}, "batch-normal": {}, "pspo": {}, "pspo-weibull": {},
-    "length-penalty": {"weight": 0.1, "free": 2}, "repetition-penalty": {}, "par": {"reference": 0.4, "slope": 3.0},
+    "length-penalty": {"weight": 0.1, "free": 2}, "repetition-penalty": {}, "par": {"slope": 3.0}, "renorm": {},
+    "sigmoid": {"reference": 0.4, "slope": 3.0},
     "tanh": {"reference": 0.4, "slope": 3.0}, "bounded": {"low": 0.2, "high": 0.6},
 }  # fmt: skip
 
@@ -150,6 +162,72 @@ def test_every_shape_has_a_test() -> None:
     assert {m.name for m in shape} == {
         *SHAPES, "clip", "delta", "clip-delta", "potential", "progress", "soft-minimum",
     }  # fmt: skip
+
+
+@LIBRARIES
+def test_pspo_pays_its_authors_numbers(give: Callable[[Any], Any]) -> None:
+    rows = [[0.9, 0.8], [0.9, 0.8, 0.7, 0.9], [0.95] * 5, [0.95] * 6, [0.5] * 6, [0.1] * 6, [0.7]]
+    d = {
+        "rewards": give(np.concatenate(rows)), "offsets": give(np.cumsum([0, *map(len, rows)])),
+    }  # fmt: skip
+    ends = np.cumsum([len(row) for row in rows]) - 1
+    found = np.asarray(shape["pspo"].take(d))
+    # R = m f(m, K) by the published piecewise form; for the first, m^2 = 0.72 and R = 0.72 e.
+    expected = [1.957163, 4.976517, 7.369937, 8.145074, 1.971772, 0.060496, 0.0]
+    np.testing.assert_allclose(found[ends], expected, atol=1e-6)
+    assert found.sum() == pytest.approx(sum(expected), abs=1e-5)
+
+
+@LIBRARIES
+def test_pspo_weibull_is_the_published_form_over_steps(give: Callable[[Any], Any]) -> None:
+    sizes = np.arange(1, 9)
+    d = {"rewards": give(np.ones(36)), "offsets": give(np.cumsum([0, *sizes]))}
+    # C (k / l) (K / l)^(k - 1) e^(-(K / l)^k) with k = 1.5, l = 8, C = 10.735; 0 for one step.
+    expected = [0, 0.88815, 0.97969, 0.99941, 0.97086, 0.91044, 0.83051, 0.74047]
+    np.testing.assert_allclose(np.asarray(shape["pspo-weibull"].take(d))[np.cumsum(sizes) - 1], expected, atol=1e-5)
+
+
+@LIBRARIES
+def test_renorm_gives_every_step_the_outcome_s_sign(give: Callable[[Any], Any]) -> None:
+    d = {
+        "rewards": give(np.array([0.8, 0.2, 0.8, 0.2])), "outcome": give(np.array([1.0, 0.0])),
+        "offsets": give(np.array([0, 2, 4])), "group": give(np.array([0, 0])),
+    }  # fmt: skip
+    np.testing.assert_allclose(np.asarray(shape["renorm"].take(d)), [0.8, 0.2, -0.2, -0.8])
+    # Returns to go 1.0, 0.2 and -1.0, -0.8, less the other's total; the outcome is not paid again.
+    np.testing.assert_allclose(np.asarray(credit["ppr"].take(d)), [2.0, 1.2, -2.0, -1.8])
+
+
+@LIBRARIES
+def test_trust_is_measured_at_one_cut_and_paid_from_another(give: Callable[[Any], Any]) -> None:
+    d = {
+        "rewards": give(np.array([0.2, 0.6, 0.8, 0.5])), "outcome": give(np.array([0.9, 0.3, 0.1, 1.0])),
+        "offsets": give(np.arange(5)), "group": give(np.array([0, 0, 0, 1])),
+    }  # fmt: skip
+    # Right: 0.2. Wrong: 0.6 and 0.8, of which the second is below `least` and gets nothing. A group all right: nothing.
+    trust = math.exp(0.2 - 0.7)
+    found = np.asarray(shape["trust"].take(d))
+    np.testing.assert_allclose(found, [0.3 * trust * 0.2, 0.3 * trust * 0.6, 0, 0])
+    # Graded answers that are all right, or all wrong, leave trust at 1.
+    graded = d | {"outcome": give(np.array([0.6, 0.7, 0.8, 0.3]))}
+    np.testing.assert_allclose(np.asarray(shape["trust"].take(graded)), 0.3 * np.array([0.2, 0.6, 0.8, 0.5]))
+
+
+@LIBRARIES
+def test_par_is_the_mean_over_references_after_the_sigmoid(give: Callable[[Any], Any]) -> None:
+    d = {
+        "rewards": give(np.array([1.0, 0.0, 2.0])), "offsets": give(np.array([0, 2, 3])),
+        "references": give(np.array([[0.0, 2.0], [2.0, np.nan]])),
+    }  # fmt: skip
+    # sigmoid(1) = 0.731059 and sigmoid(-1) = 0.268941; sigmoid(0) = 0.5 and sigmoid(-2) = 0.119203; sigmoid(0).
+    np.testing.assert_allclose(np.asarray(shape["par"].take(d)), [0.5, 0.309601, 0.5], atol=1e-6)
+    one = d | {"references": give(np.array([0.0, 2.0]))}
+    np.testing.assert_allclose(np.asarray(shape["par"].take(one)), [0.731059, 0.5, 0.5], atol=1e-6)
+    with pytest.raises(ValueError, match="at least one"):
+        shape["par"].take(d | {"references": give(np.zeros((2, 0)))})
+    # A prompt none of whose references is scored leaves its steps unscored.
+    lacking = d | {"references": give(np.array([[0.0, 2.0], [np.nan, np.nan]]))}
+    np.testing.assert_allclose(np.asarray(shape["par"].take(lacking)), [0.5, 0.309601, np.nan], atol=1e-6)
 
 
 def credit_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
@@ -299,6 +377,18 @@ def test_a_clock_does_not_make_another_state() -> None:
     assert alike([hall + "10:01", hall + "10:02"], "pq").tolist() == [0, 1]
 
 
+@LIBRARIES
+def test_hidden_rewards_count_each_right_solution_by_its_mean(give: Callable[[Any], Any]) -> None:
+    one, h = give(np.array([[1.0, -1.0]])), give(np.array([[1.0]]))
+    to, to_hidden = give(np.array([[0.5, -0.5], [1.0, 0.0], [0.0, 2.0]])), give(np.array([[1.0], [2.0], [3.0]]))
+    # Products 1, 1 and -2 times 1, 2 and 3: 1, 2, -6. The first two are of one solution, the third of another.
+    assert float(hidden_rewards(one, h, to, to_hidden)[0]) == -3
+    weights = give(np.array([0.5, 0.5, 1.0]))
+    assert float(hidden_rewards(one, h, to, to_hidden, to_weights=weights)[0]) == 0.5 + 1 - 6
+    with pytest.raises(InputError, match="2 weights"):
+        hidden_rewards(one, h, to, to_hidden, to_weights=weights[:2])
+
+
 def test_hidden_rewards_are_the_change_of_log_likelihood_by_a_gradient_step() -> None:
     rng = np.random.default_rng(0)
     unembedding = torch.tensor(rng.normal(size=(7, 4)), requires_grad=True)
@@ -346,9 +436,10 @@ def test_tokens_that_right_solutions_need_are_spared(give: Callable[[Any], Any])
 @LIBRARIES
 def test_tokens_lean_towards_what_is_known_or_away_from_it(give: Callable[[Any], Any]) -> None:
     rewards, advantages = give(np.array([2.0, -1.0, 1.0, 0.0, 3.0])), give(np.array([1.0, 1.0, -1.0, 1.0, -0.1]))
-    # Influences 2, -1, -1, 0, -0.3.
+    # Signs of A s: +, -, -, 0, -. The threshold is on |s| alone, so that a small advantage leaves no token out.
     made = steered_token_weights(rewards, advantages, lean=0.2, least=0.5)
-    np.testing.assert_allclose(np.asarray(made), [1.2, 0.8, 0.8, 0, 0])
+    np.testing.assert_allclose(np.asarray(made), [1.2, 0.8, 0.8, 0, 0.8])
+    np.testing.assert_allclose(np.asarray(steered_token_weights(rewards, advantages, least=1.0)), [1.1, 0, 0, 0, 0.9])
     np.testing.assert_allclose(np.asarray(steered_token_weights(rewards, advantages, lean=-0.2))[:2], [0.8, 1.2])
     with pytest.raises(ValueError, match="lean"):
         steered_token_weights(rewards, advantages, lean=2.0)
@@ -375,13 +466,15 @@ def test_presets_are_their_shape_and_then_rloo(method: Any, batch: Batch) -> Non
     named = shape[method.fixed["shape"]]
     shaped = named.take(d, **(method.fixed.get("shape_settings") or {}))
     rows = np.split(shaped, d["offsets"][1:-1])
-    whole = [float(row.sum()) + d["outcome"][i] for i, row in enumerate(rows)]
+    weight, paid = method.settings["weight"], method.settings["outcome_weight"] * d["outcome"]
+    rows = [weight * row for row in rows]
+    whole = [float(row.sum()) + paid[i] for i, row in enumerate(rows)]
     expected = []
     for i, row in enumerate(rows):
         others = [whole[j] for j in range(len(rows)) if j != i and d["group"][j] == d["group"][i]]
         baseline = float(np.mean(others)) if others else 0.0
         to_go = credit["step-rloo"].function is method.function
-        expected += [(row[k:].sum() if to_go else row.sum()) + d["outcome"][i] - baseline for k in range(len(row))]
+        expected += [(row[k:].sum() if to_go else row.sum()) + paid[i] - baseline for k in range(len(row))]
     np.testing.assert_allclose(method.take(d), expected, atol=1e-9)
 
 

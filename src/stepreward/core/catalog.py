@@ -46,6 +46,7 @@ DATA: Mapping[str, str] = {
     "lengths": "(N,) tokens of each step",
     "prior": "(B,) mean probability of the reference answer without any reasoning",
     "components": "(B, C) parts of the outcome reward",
+    "references": "(B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer",
     "node": "(N,) identity of the place that each step leads to: equal in a group iff all steps up to it are",
     "edge": "(N,) identity of state and action of each step",
     "root": "(B,) tree of each trajectory, where a problem has several",

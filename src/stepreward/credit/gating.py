@@ -14,6 +14,9 @@ from stepreward.core.catalog import credit, shape
 from stepreward.credit import process as _process  # noqa: F401  registers what the presets are of
 from stepreward.credit.segments import Array, Groups, Trajectories
 
+ALIKE = (0.1, 0.9)
+"""Outcomes of a group that are all at most the first, or all at least the second, tell nothing of its step scores."""
+
 
 @shape.method(
     "posterior",
@@ -52,14 +55,16 @@ def gated(rewards: Array, outcome: Array, offsets: Array, *, threshold: float = 
     """
     xp = array_namespace(rewards)
     high = Trajectories(offsets, rewards.shape[0]).spread(outcome)
-    return xp.where(high >= threshold, rewards, 0 * high)
+    return xp.where(high >= threshold, rewards, xp.zeros_like(rewards))
 
 
 @shape.method(
     "trust",
     paper="arXiv:2505.17018",
-    equation="the trustworthiness weight and its annealing; reward code of SophiaVL-R1",
-    note="one thinking reward a response in the paper: here the mean of its steps decides trust, and each is weighted",
+    equation="the trustworthiness weight and its annealing; verl/workers/reward/custom.py of SophiaVL-R1",
+    note="one thinking reward a response in the paper: here the mean of its steps decides trust, and each is weighted. "
+    "The code counts thinking below `least` as 0 in the means, so that outcomes of 0 and 1 are always trusted; here "
+    "wrong solutions have their own scores, as in the paper. The horizon is the code's default; the full run has 12000",
 )
 def trusted(
     rewards: Array,
@@ -70,13 +75,15 @@ def trusted(
     weight: float = 0.3,
     step: int = 0,
     horizon: float = 500.0,
+    split: float = 0.5,
     least: float = 0.2,
 ) -> Array:
     """Trusts step rewards as far as they rank the group's right solutions over wrong ones, and less as training goes.
 
         r'_k = weight e^(-step / horizon) trust r_k,    trust = min(1, e^(mean of right - mean of wrong))
 
-    0 for wrong solutions, and in groups that are all right or all wrong: there is nothing to check trust on.
+    0 for outcomes below `least`, and in groups whose outcomes are all at most 0.1, or all at least 0.9. Where no
+    solution is right, or none is wrong, trust is 1.
 
     Args:
         rewards: (N,) in [0, 1].
@@ -86,7 +93,8 @@ def trusted(
         weight: of step rewards at the start of training.
         step: updates of the policy so far.
         horizon: updates in which the weight falls to 1/e.
-        least: outcomes below it are wrong.
+        split: outcomes below it are wrong, in the two means.
+        least: outcomes below it get nothing for their steps.
 
     Raises:
         ValueError: `horizon` is not positive.
@@ -96,13 +104,38 @@ def trusted(
     xp = array_namespace(rewards)
     trajectories, groups = Trajectories(offsets, rewards.shape[0]), Groups(group)
     mean = trajectories.mean(rewards)
-    right = xp.astype(outcome >= least, mean.dtype)
     # A trajectory without steps has no score that could be trusted or not.
     scored = xp.astype(trajectories.sizes > 0, mean.dtype)
-    gap = groups.mean(mean, right * scored) - groups.mean(mean, (1 - right) * scored) + 0 * groups.total(outcome)
-    mixed = (groups.total(right * scored) > 0) & (groups.total((1 - right) * scored) > 0)
-    trust = xp.where(mixed, xp.exp(xp.minimum(gap, xp.zeros_like(gap))), 0 * gap) * right
+    right = xp.astype(outcome >= split, mean.dtype) * scored
+    wrong = scored - right
+    gap = groups.mean(mean, right) - groups.mean(mean, wrong)
+    compared = (groups.total(right) > 0) & (groups.total(wrong) > 0)
+    trust = xp.where(compared, xp.exp(xp.minimum(gap, xp.zeros_like(gap))), xp.ones_like(gap))
+    low, high = ALIKE
+    mixed = (groups.total(xp.astype(outcome > low, mean.dtype)) > 0) & (
+        groups.total(xp.astype(outcome < high, mean.dtype)) > 0
+    )
+    trust = xp.where(mixed & (outcome >= least), trust, xp.zeros_like(trust))
     return weight * math.exp(-step / horizon) * rewards * trajectories.spread(trust)
+
+
+@shape.method(
+    "renorm",
+    paper="arXiv:2509.25598",
+    equation="ReNorm: the process score and the outcome, each less one half, at every step",
+    note="the outcome is in every step's reward, and is not paid once more: outcome_weight=0",
+)
+def renormed(rewards: Array, outcome: Array, offsets: Array) -> Array:
+    """Adds to each step's score its trajectory's outcome less 1, so that the outcome decides the sign.
+
+        r'_k = r_k + o - 1,    in [0, 1] where o = 1, in [-1, 0] where o = 0
+
+    Args:
+        rewards: (N,) in [0, 1].
+        outcome: (B,) in [0, 1].
+        offsets: (B + 1,).
+    """
+    return rewards + Trajectories(offsets, rewards.shape[0]).spread(outcome) - 1
 
 
 @shape.method("centre", note="folklore: rewards less a constant, one half for probabilities, so that a doubt costs")
@@ -157,9 +190,10 @@ credit.preset(
     "ppr",
     of="step-rloo",
     paper="arXiv:2509.25598",
-    note="ReNorm: r_p + r_o - 1, both parts centred by one half; the outcome's half falls to the baseline. The paper's "
-    "PPO has a critic instead",
-    objective="centred-by-half",
-    invariant=(),
-    shape="centre",
+    note="rewards r_p + r_o - 1 of ReNorm, summed to the end, and nothing else; RLOO's baseline in place of the "
+    "paper's critic. As the outcome is part of earlier steps' rewards too, returns to go are no gradient of their sum",
+    objective="none",
+    invariant=("split",),
+    shape="renorm",
+    outcome_weight=0.0,
 )

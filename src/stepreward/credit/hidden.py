@@ -12,20 +12,27 @@ from stepreward.credit.segments import Array, Groups, typed
 
 
 def hidden_rewards(
-    gradients: Array, hidden: Array, to_gradients: Array, to_hidden: Array, *, at_once: int = 1024
+    gradients: Array,
+    hidden: Array,
+    to_gradients: Array,
+    to_hidden: Array,
+    *,
+    to_weights: Array | None = None,
+    at_once: int = 1024,
 ) -> Array:
     """How far a step up on each token raises the log-likelihood of other tokens, to first order in the last layer.
 
-        s_t = sum_{t'} (g_t . g_t') (h_t . h_t') = g_t^T M h_t,    M = sum_t' g_t' h_t'^T,    g = onehot(y) - pi
+        s_t = sum_{t'} w_t' (g_t . g_t') (h_t . h_t'),    g = onehot(y) - pi
 
-    NTHR (arXiv:2510.03669 and its predecessor), for the unembedding's weights. The (V, D) matrix M is never made where
-    there are fewer tokens than that.
+    For the unembedding's weights. With w = 1 it is NTHR; with w = 1 / length of the right solution that t' is of, the
+    token hidden reward of THR (arXiv:2510.03669), up to the sign of t's own outcome, which the advantage holds.
 
     Args:
         gradients: (T, V) g of the tokens asked about.
         hidden: (T, D) h, the last hidden states that predicted them.
         to_gradients: (T', V) g of the tokens of right solutions.
         to_hidden: (T', D).
+        to_weights: (T',) w; all 1 where None.
         at_once: tokens whose products are held together.
 
     Returns:
@@ -37,11 +44,15 @@ def hidden_rewards(
     """
     if at_once < 1:
         raise ValueError(f"at_once must be at least 1, got {at_once}")
-    if len(gradients) != len(hidden) or len(to_gradients) != len(to_hidden):
+    weights = len(to_hidden) if to_weights is None else len(to_weights)
+    if len(gradients) != len(hidden) or not len(to_gradients) == len(to_hidden) == weights:
         raise InputError(
-            f"{len(gradients)} gradients for {len(hidden)} hidden states, {len(to_gradients)} for {len(to_hidden)}",
+            f"{len(gradients)} gradients for {len(hidden)} hidden states, {len(to_gradients)} for {len(to_hidden)} "
+            f"with {weights} weights",
             remedy="pass one of each a token",
         )
+    if to_weights is not None:
+        to_hidden = to_hidden * typed(to_weights, to_hidden)[:, None]
     xp = array_namespace(gradients, hidden, to_gradients, to_hidden)
     parts = [slice(start, start + at_once) for start in range(0, max(len(gradients), 1), at_once)]
     products = ((gradients[part] @ to_gradients.T, hidden[part] @ to_hidden.T) for part in parts)
@@ -80,21 +91,22 @@ def negative_token_weights(
 def steered_token_weights(rewards: Array, advantages: Array, *, lean: float = 0.1, least: float = 0.0) -> Array:
     """Weights of tokens that lean training towards exploiting what is known to be right, or away from it.
 
-        w_t = (1 + lean sign(A_t s_t)) [|A_t s_t| > least]
+        w_t = (1 + lean sign(A_t s_t)) [|s_t| > least]
 
-    Token hidden rewards (THR, arXiv:2510.03669): A_t s_t says whether the update on a token, up or down, raises the
-    likelihood of right solutions. From public summaries of the paper; its exact weights are not verified.
+    Token hidden rewards (THR, arXiv:2510.03669): the sign of A_t s_t says whether the update on a token, up or down,
+    raises the likelihood of right solutions. The paper leans by 0.1 either way.
 
     Args:
-        rewards: (T,) hidden rewards s of tokens, as `hidden_rewards` gives them.
+        rewards: (T,) hidden rewards s of tokens, as `hidden_rewards` gives them with the weights of THR.
         advantages: (T,) A of the same tokens.
         lean: in [-1, 1]: above 0 for exploitation, below for exploration.
-        least: tokens of less influence are left out.
+        least: tau, tokens whose hidden reward is not larger than it, up or down, are left out.
 
     Raises:
         ValueError: `lean` is not in [-1, 1].
     """
     if not -1 <= lean <= 1:
         raise ValueError(f"lean must be in [-1, 1], got {lean}")
-    xp, influence = array_namespace(rewards), typed(advantages, rewards) * rewards
-    return xp.where(xp.abs(influence) > least, 1 + lean * xp.sign(influence), xp.zeros_like(influence))
+    xp = array_namespace(rewards)
+    leaning = 1 + lean * xp.sign(typed(advantages, rewards)) * xp.sign(rewards)
+    return xp.where(xp.abs(rewards) > least, leaning, xp.zeros_like(leaning))

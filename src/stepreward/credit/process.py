@@ -46,13 +46,14 @@ def return_to_go(
     offsets: Array,
     *,
     weight: float = 1.0,
+    outcome_weight: float = 1.0,
     discount: float = 1.0,
     shape: str = "",
     shape_settings: Mapping[str, Any] | None = None,
 ) -> Array:
     """Credits a step with all that comes after it, less what the group's others got in all.
 
-        A_k = weight (r_k + discount r_{k+1} + ...) + o - mean of others (weight sum r + o)
+        A_k = weight (r_k + discount r_{k+1} + ...) + w o - mean of others (weight sum r + w o),    w = outcome_weight
 
     The plain gradient of the sum. Scores that are all positive make it a bonus for more steps: shape them first.
 
@@ -62,6 +63,7 @@ def return_to_go(
         group: (B,) problem of each.
         offsets: (B + 1,).
         weight: of step rewards beside the outcome.
+        outcome_weight: of the outcome; 0 where a shape has paid it.
         discount: of later step rewards, in [0, 1]; the outcome is not discounted.
         shape: method of the family shape, applied to the rewards first; empty for none.
         shape_settings: its hyper-parameters.
@@ -69,9 +71,9 @@ def return_to_go(
     trajectories = Trajectories(offsets, rewards.shape[0])
     available = {"rewards": rewards, "outcome": outcome, "group": group, "offsets": offsets}
     paid = weight * shaped(available, shape, shape_settings)
-    total = trajectories.total(paid) + outcome
-    baseline = Groups(group).mean_of_others(total)
-    return trajectories.to_go(paid, discount=discount) + trajectories.spread(outcome - baseline)
+    ending = outcome_weight * outcome
+    baseline = Groups(group).mean_of_others(trajectories.total(paid) + ending)
+    return trajectories.to_go(paid, discount=discount) + trajectories.spread(ending - baseline)
 
 
 credit.preset(
@@ -96,12 +98,13 @@ def whole_return(
     offsets: Array,
     *,
     weight: float = 1.0,
+    outcome_weight: float = 1.0,
     shape: str = "",
     shape_settings: Mapping[str, Any] | None = None,
 ) -> Array:
     """Credits every step with the whole trajectory's rewards, less what the group's others got.
 
-        A_k = weight sum r + o - mean of others (weight sum r + o)
+        A_k = R - mean of others R,    R = weight sum r + outcome_weight o
 
     More variance than `step-rloo`, but right also where a step's reward hangs on what comes later, as a gated one does.
 
@@ -111,12 +114,13 @@ def whole_return(
         group: (B,) problem of each.
         offsets: (B + 1,).
         weight: of step rewards beside the outcome.
+        outcome_weight: of the outcome; 0 where a shape has paid it.
         shape: method of the family shape, applied to the rewards first; empty for none.
         shape_settings: its hyper-parameters.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
     available = {"rewards": rewards, "outcome": outcome, "group": group, "offsets": offsets}
-    total = weight * trajectories.total(shaped(available, shape, shape_settings)) + outcome
+    total = weight * trajectories.total(shaped(available, shape, shape_settings)) + outcome_weight * outcome
     return trajectories.spread(total - Groups(group).mean_of_others(total))
 
 

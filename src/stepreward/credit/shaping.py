@@ -111,8 +111,38 @@ def soft_minimum(rewards: Array, offsets: Array, *, temperature: float = 0.1) ->
 @shape.method(
     "par",
     paper="arXiv:2502.18770",
-    equation="preference as reward: the sigmoid of the reward over a reference's",
-    note="one reference reward in place of the mean over several; variants of the code are `tanh` and `bounded`",
+    equation="preference as reward: the mean over references of the sigmoid of the reward over each",
+    note="by step; the paper has one reward a response and up to 10 references. One reference for all prompts is "
+    "`sigmoid`; variants of the code are `tanh` and `bounded`. Its penalty on length is `length-penalty`",
+)
+def preferred_to_references(rewards: Array, references: Array, offsets: Array, *, slope: float = 1.0) -> Array:
+    """Bounds rewards to the mean chance of being preferred to a reference: gains saturate, so a hack pays little.
+
+        r' = mean_m 1 / (1 + e^(-slope (r - reference_m)))
+
+    Args:
+        rewards: (N,).
+        references: (B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer; or (B,).
+        offsets: (B + 1,).
+        slope: k, of the sigmoid, times 4 at its middle.
+
+    Raises:
+        ValueError: there are no references.
+    """
+    xp = array_namespace(rewards, references)
+    if not (references.shape[1:] or (1,))[0]:
+        raise ValueError(f"references are (B, M) with at least one, got shape {tuple(references.shape)}")
+    trajectories = Trajectories(offsets, rewards.shape[0])
+    each = trajectories.spread(typed(references, rewards))
+    each = each[:, None] if each.ndim == 1 else each
+    known = ~xp.isnan(each)
+    chance = sigmoid_centred(rewards[:, None] - xp.where(known, each, xp.zeros_like(each)), slope=slope)
+    weight = xp.astype(known, each.dtype)
+    return xp.sum(chance * weight, axis=1) / xp.sum(weight, axis=1)
+
+
+@shape.method(
+    "sigmoid", paper="arXiv:2502.18770", note="`par` with one reference for all prompts, or with a centred reward"
 )
 def sigmoid_centred(rewards: Array, *, reference: float = 0.0, slope: float = 1.0) -> Array:
     """Bounds rewards by a sigmoid around a reference's: gains saturate, so that a hack of the model pays little.
@@ -225,17 +255,18 @@ def fined_by_repetition(rewards: Array, said: Array, offsets: Array, *, fine: fl
 @shape.method(
     "pspo",
     paper="arXiv:2411.11681",
-    equation="PSPO-WRS as its authors' code has it: a factor of accuracy and of the number of steps",
-    note="the paper speaks of an adjusted Weibull distribution, whose form could not be checked; this is the published "
-    "code's piecewise form, blended by a sigmoid at four steps",
+    equation="PSPO-WRS: R = m f(m, K), ppo_trl.py of the authors",
+    note="the code's piecewise form, blended by a sigmoid at four steps; the Weibull form in the same file is "
+    "`pspo-weibull`. A step's score is the probability of its class 1 of -1, 0 and 1, read with the step before it",
 )
 def accuracy_by_length(rewards: Array, offsets: Array) -> Array:
     """Pays, at the end, the geometric mean of the step scores times a factor that grows with steps while they are good.
 
-        m = (prod r)^(1/K),    m e^(K/2) up to K = 4, beyond it from b = m e^2 to
-        b e^(0.1 (K - 4)) if m > 0.884,  b e^(-0.1 (K - 4)) if m < 0.2,  b e^(0.1 (K - 4) (m - 0.2116) / 0.884) between
+        R = m f,    m = (prod r)^(1/K),    f = m e^(K/2) up to K = 4,    f = (1 - s) b + s g beyond it
+        b = m e^2,  s = sigmoid(10 (K - 4)),  g = b e^(0.1 (K - 4) lean)
+        lean = 1 if m > 0.88433,  -1 if m < 0.2,  (m - 0.21159) / 0.88433 between
 
-    A trajectory of one step gets 0.
+    The reward grows as m squared, as f holds a factor m. A trajectory of one step gets 0.
 
     Args:
         rewards: (N,) step scores, at least 0.
@@ -248,26 +279,27 @@ def accuracy_by_length(rewards: Array, offsets: Array) -> Array:
     m = _geometric(rewards, trajectories)
     steps = xp.astype(trajectories.sizes, rewards.dtype)
     past = xp.maximum(steps - 4, xp.zeros_like(steps))
-    lean = xp.where(m > 0.884, xp.ones_like(m), xp.where(m < 0.2, -xp.ones_like(m), (m - 0.2116) / 0.884))
+    between = (m - 0.21159) / 0.88433
+    lean = xp.where(m > 0.88433, xp.ones_like(m), xp.where(m < 0.2, -xp.ones_like(m), between))
     base = m * float(np.exp(2.0))
     blend = (1 + xp.tanh(5 * past)) / 2
     beyond = (1 - blend) * base + blend * base * xp.exp(0.1 * past * lean)
-    paid = xp.where(steps > 4, beyond, m * xp.exp(xp.minimum(steps, xp.full_like(steps, 4.0)) / 2))
-    return trajectories.at_end(xp.where(steps > 1, paid, xp.zeros_like(paid)))
+    factor = xp.where(steps > 4, beyond, m * xp.exp(xp.minimum(steps, xp.full_like(steps, 4.0)) / 2))
+    return trajectories.at_end(xp.where(steps > 1, m * factor, xp.zeros_like(m)))
 
 
 @shape.method(
     "pspo-weibull",
     paper="arXiv:2411.11681",
-    note="the paper's adjusted Weibull distribution over the number of steps, read as its density over its greatest "
-    "value: the adjustment itself could not be checked, and shape and scale are parameters. The code has `pspo`",
+    equation="the adjusted Weibull distribution over the number of steps, commented out in ppo_trl.py of the authors",
+    note="the code's factor 10.735 is 1 over the density's greatest value; its runs use `pspo`",
 )
-def accuracy_by_weibull(rewards: Array, offsets: Array, *, form: float = 2.0, scale: float = 8.0) -> Array:
+def accuracy_by_weibull(rewards: Array, offsets: Array, *, form: float = 1.5, scale: float = 8.0) -> Array:
     """Pays, at the end, the geometric mean of the step scores times how usual the number of steps is.
 
         m = (prod r)^(1/K),    r'_K = m f(K) / max f,    f(K) = (K / scale)^(form - 1) e^(-(K / scale)^form)
 
-    Full pay is at K = scale ((form - 1) / form)^(1 / form) steps; fewer and more are paid less.
+    Full pay is at K = scale ((form - 1) / form)^(1 / form) steps; fewer and more are paid less, a single one nothing.
 
     Args:
         rewards: (N,) step scores, at least 0.
@@ -284,17 +316,19 @@ def accuracy_by_weibull(rewards: Array, offsets: Array, *, form: float = 2.0, sc
     trajectories = Trajectories(offsets, rewards.shape[0])
     if not rewards.shape[0]:
         return rewards
-    x = xp.astype(trajectories.sizes, rewards.dtype) / scale
+    steps = xp.astype(trajectories.sizes, rewards.dtype)
+    x = steps / scale
     top = ((form - 1) / form) ** (1 / form)
     usual = (x / top) ** (form - 1) * xp.exp(top**form - x**form)
-    return trajectories.at_end(_geometric(rewards, trajectories) * usual)
+    paid = _geometric(rewards, trajectories) * usual
+    return trajectories.at_end(xp.where(steps > 1, paid, xp.zeros_like(paid)))
 
 
 def _geometric(rewards: Array, trajectories: Trajectories) -> Array:
-    """(B,) geometric mean of each trajectory's rewards; 0 where one is 0 or less, NaN where one is."""
+    """(B,) geometric mean of each trajectory's rewards; 0 where one is 0 or less."""
     xp = array_namespace(rewards)
     positive = rewards > 0
-    logs = xp.where(positive, xp.log(xp.where(positive, rewards, xp.ones_like(rewards))), 0 * rewards)
+    logs = xp.log(xp.where(positive, rewards, xp.ones_like(rewards)))
     zeros = trajectories.total(xp.astype(~positive, rewards.dtype))
     mean = trajectories.mean(logs)
-    return xp.where(zeros == 0, xp.exp(mean), 0 * mean)
+    return xp.where(zeros == 0, xp.exp(mean), xp.zeros_like(mean))

@@ -195,10 +195,6 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
         "the expected outcome and, where it is right, sum of step scores",
         lambda p: p.outcome * (1 + p.total(p.rewards)),
     ),
-    "centred-by-half": (
-        "the expected sum of step scores, each less one half, and outcome",
-        lambda p: p.total(p.rewards - 0.5) + p.outcome,
-    ),
     "last-score": ("the expected last step score and outcome", lambda p: p.rewards[p.offsets[1:] - 1] + p.outcome),
     "thoughts": (
         "the expected sum over runs of steps of one verdict of their mean score, and outcome",
