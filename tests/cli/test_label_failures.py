@@ -51,7 +51,7 @@ def test_what_failed_is_told_asked_again_or_left_out(
     inner, hard = policy_at("builtin:arithmetic"), problems[1].id
 
     def tried(names: set[str]) -> None:
-        monkeypatch.setattr(label, "policy_at", lambda _: Refusing(inner, names, prefixes=prefixes))
+        monkeypatch.setattr(label, "policy_at", lambda _, **how: Refusing(inner, names, prefixes=prefixes))
 
     tried({hard})
     said = refused(f"{LABEL} --json", capsys, monkeypatch)

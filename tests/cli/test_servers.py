@@ -135,6 +135,33 @@ def test_a_refused_start_says_the_way_out_and_takes_it(server: tuple[Backend, st
         assert row["correct"]
 
 
+FLAGS = (
+    "--top-k", "20", "--min-p", "0.1", "--reasoning-effort", "low", "--chat-template-kwargs",
+    '{"enable_thinking": false}', "--body", '{"user": "me"}',
+)  # fmt: skip
+SENT = {
+    "top_k": 20, "min_p": 0.1, "reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False},
+    "user": "me",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["search", "label", "doctor"])
+def test_settings_of_a_policy_are_flags_too(server: tuple[Backend, str], problems: Path, command: str) -> None:
+    backend, url = server
+    words = {
+        "search": (*MAJORITY, "2", "--problems", "p.jsonl", "--out", "o.jsonl"),
+        "label": ("--samples", "1", "--rollouts", "1", "--problems", "p.jsonl", "--out", "lab"),
+        "doctor": (),
+    }[command]
+    backend.sent.clear()
+    code, said = run(command, "--policy", f"{url}#nothink400+count+draw", *words, *FLAGS)
+    assert code == 0, said
+    assert all({name: body[name] for name in SENT} == SENT for body in backend.sent)
+    assert backend.sent
+    code, said = run(command, "--policy", f"{url}#good?top_k=3", *words, *FLAGS)
+    assert (code, "top_k is given twice" in said) == (1, True)
+
+
 def test_streams_of_comments_do_not_hold_the_others(server: tuple[Backend, str], problems: Path) -> None:
     backend, url = server
     rows = [ROW | {"id": f"p{i}"} for i in range(20)]

@@ -775,5 +775,5 @@ def test_settings_behind_a_name_reach_a_model_on_this_machine() -> None:
     assert len(one.steps) <= 1, "single line breaks end no step"
     with pytest.raises(InputError, match="enable_thinking reach a chat template"):
         policy_at('builtin:arithmetic?chat_template_kwargs={"enable_thinking":false}')
-    with pytest.raises(InputError, match="min_p cannot be set"):
-        policy_at('builtin:arithmetic?body={"min_p":0.1}')
+    with pytest.raises(InputError, match="seed cannot be set for a model on this machine"):
+        policy_at('builtin:arithmetic?body={"seed":1}')

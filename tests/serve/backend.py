@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -85,6 +86,8 @@ class Backend:
         self.faults: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         """Of requests with tools."""
+        self.sent: deque[dict[str, Any]] = deque(maxlen=64)
+        """Of the latest requests."""
         self.asked = 0
         self.held = 0
         """Streams of comments that were begun."""
@@ -110,6 +113,7 @@ class Backend:
             return True
         length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
         body = json.loads(await reader.readexactly(length))
+        self.sent.append(body)
         self.asked += 1
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "hang up":

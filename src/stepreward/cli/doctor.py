@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from stepreward.cli.doctor_servers import Finding, model_findings, policy_findings
+from stepreward.cli.parts import BodyFlag, EffortFlag, MinPFlag, TemplateKwargsFlag, TopKFlag, policy_settings
 from stepreward.cli.recipes import LikeFlag
 from stepreward.core.engines import EXTRAS
 
@@ -68,6 +69,11 @@ def _checkpoint() -> Finding:
 
 def doctor(
     policy: Annotated[str, typer.Option(help="Look at the server of a policy instead: URL#MODEL.")] = "",
+    top_k: TopKFlag = None,
+    min_p: MinPFlag = None,
+    reasoning_effort: EffortFlag = None,
+    chat_template_kwargs: TemplateKwargsFlag = None,
+    body: BodyFlag = None,
     model: Annotated[str, typer.Option(help="Look at the server of a reward model instead: URL#NAME.")] = "",
     like: LikeFlag = "",
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
@@ -77,7 +83,8 @@ def doctor(
     Example: stepreward doctor
     """
     if policy or model:
-        findings = [*(policy_findings(policy) if policy else ()), *(model_findings(model, like) if model else ())]
+        told = policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body)
+        findings = [*(policy_findings(policy, told) if policy else ()), *(model_findings(model, like) if model else ())]
     else:
         checks: list[Callable[[], Finding]] = [_device, _writable, _checkpoint]
         findings = [Finding("python", True, platform.python_version())]

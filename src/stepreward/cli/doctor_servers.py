@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -44,8 +45,8 @@ class Finding:
     """Whether nothing works without it."""
 
 
-def policy_findings(address: str) -> Iterator[Finding]:
-    """What the server of a policy can do: `URL#MODEL`, settings as everywhere.
+def policy_findings(address: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Finding]:
+    """What the server of a policy can do: `URL#MODEL`, settings in it and beside it as everywhere.
 
     Raises:
         InputError: it is no address.
@@ -53,7 +54,7 @@ def policy_findings(address: str) -> Iterator[Finding]:
     # A name that is no address would have a model loaded first, or looked for in the network.
     if not address.startswith(("http://", "https://")):
         raise InputError(f"{without_secrets(address)} is no address of a server", remedy="pass URL#MODEL")
-    policy = policy_at(address, concurrency=2)
+    policy = policy_at(address, concurrency=2, settings=settings)
     assert isinstance(policy, HttpPolicy)
     yield _listed(policy)
     began = time.monotonic()
@@ -71,7 +72,7 @@ def policy_findings(address: str) -> Iterator[Finding]:
     yield _found("seeds", lambda: _seeds(policy))
     yield _found("goes on", lambda: _goes_on(policy))
     yield _found("length", lambda: _holds(policy))
-    yield _optional("logprobs", _tried(lambda: _tells(address)), "no log-probabilities: self-prm needs them")
+    yield _optional("logprobs", _tried(lambda: _tells(policy)), "no log-probabilities: self-prm needs them")
 
 
 def model_findings(address: str, like: str) -> Iterator[Finding]:
@@ -211,9 +212,7 @@ def _context(policy: HttpPolicy) -> int | None:
         return None
 
 
-def _tells(address: str) -> bool:
-    mark = "&" if "?" in address.partition("#")[2] else "?"
-    policy = policy_at(f"{address}{mark}logprobs=true", concurrency=2)
-    assert isinstance(policy, HttpPolicy)
+def _tells(policy: HttpPolicy) -> bool:
+    policy.logprobs = True
     steps = _asked(policy).steps
     return bool(steps) and all(step.logprobs for step in steps)

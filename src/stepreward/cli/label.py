@@ -14,6 +14,7 @@ import typer
 
 from stepreward.cli.cuts import cut_note
 from stepreward.cli.inputs import GRADERS, grader_by_name, hold_problems, problems_of, read_solutions
+from stepreward.cli.parts import BodyFlag, EffortFlag, MinPFlag, TemplateKwargsFlag, TopKFlag, policy_settings
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog
@@ -65,6 +66,11 @@ def label(
     policy: Annotated[
         str, typer.Option(help="Who rolls out: builtin:arithmetic, a model folder, a hub name, or URL#MODEL.")
     ] = "builtin:arithmetic",
+    top_k: TopKFlag = None,
+    min_p: MinPFlag = None,
+    reasoning_effort: EffortFlag = None,
+    chat_template_kwargs: TemplateKwargsFlag = None,
+    body: BodyFlag = None,
     grader: Annotated[str, typer.Option(help=f"Who decides: {', '.join(GRADERS)}.")] = "mathematics",
     estimator: Annotated[str, typer.Option(help=f"How steps are measured: {choices(estimate)}.")] = "bisection",
     rollouts: Annotated[int | None, typer.Option(min=1, help="Rollouts of each probed prefix.")] = None,
@@ -109,7 +115,7 @@ def label(
             tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
             items = tasks
         # What is wrong with a file is told before a model is loaded, which takes seconds.
-        roller = policy_at(policy)
+        roller = policy_at(policy, settings=policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body))
         if data is None and "trajectory" in method.data:
             items, failed, drawn = _sampled(tasks, samples, seed, folder, roller, judge, progress)
             left_out += _counted(failed, "problems could not be sampled", skip_failed)

@@ -17,14 +17,20 @@ from stepreward.cli.cuts import cut_note
 from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
 from stepreward.cli.parts import (
     OWN_SCORE,
+    BodyFlag,
     CacheFlag,
     CombineFlag,
     DoubtFlag,
+    EffortFlag,
     ExpertFlag,
     JudgeFlag,
+    MinPFlag,
     ModelsFlag,
+    TemplateKwargsFlag,
+    TopKFlag,
     judge_at,
     policies_at,
+    policy_settings,
     scorers_at,
 )
 from stepreward.cli.progress import StageProgress
@@ -68,6 +74,11 @@ def search(
     top_p: Annotated[
         float | None, typer.Option(min=0.01, max=1.0, help="Share of the probability to sample from.")
     ] = None,
+    top_k: TopKFlag = None,
+    min_p: MinPFlag = None,
+    reasoning_effort: EffortFlag = None,
+    chat_template_kwargs: TemplateKwargsFlag = None,
+    body: BodyFlag = None,
     method: Annotated[str, typer.Option(help=f"How to search: {choices(searches)}.")] = "beam",
     samples: Annotated[
         int | None, typer.Option(min=1, help="Solutions of each problem, for majority, best-of-n and weighted-vote.")
@@ -149,9 +160,10 @@ def search(
     each = _of_each(settings or [], only or [*PLAN]) if compare else {}
     aggregates[own.get("aggregate", "min")]
     rows = problems_of(problems)
+    own_settings = policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body)
     scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
     solver = compose(
-        policies_at(policy, expert), () if scorer is None else scorer, search=method, grader=reader,
+        policies_at(policy, expert, own_settings), () if scorer is None else scorer, search=method, grader=reader,
         judge=judge_at(judge, scorer),
         stop=Budget(max_samples, max_tokens, max_scored_tokens, max_seconds, max_money),
         prices=Prices(price_generated, price_scored, price_expert), temperature=temperature, top_p=top_p, **own,

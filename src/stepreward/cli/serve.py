@@ -11,14 +11,20 @@ import typer
 
 from stepreward.cli.inputs import GRADERS, grader_by_name
 from stepreward.cli.parts import (
+    BodyFlag,
     CacheFlag,
     CombineFlag,
     DoubtFlag,
+    EffortFlag,
     ExpertFlag,
     JudgeFlag,
+    MinPFlag,
     ModelsFlag,
+    TemplateKwargsFlag,
+    TopKFlag,
     judge_at,
     policies_at,
+    policy_settings,
     scorers_at,
 )
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
@@ -42,6 +48,11 @@ def serve(
         str | None,
         typer.Option(help="Who writes: builtin:arithmetic, a model folder, a hub name, or URL#MODEL of a server."),
     ] = None,
+    top_k: TopKFlag = None,
+    min_p: MinPFlag = None,
+    reasoning_effort: EffortFlag = None,
+    chat_template_kwargs: TemplateKwargsFlag = None,
+    body: BodyFlag = None,
     expert: ExpertFlag = "",
     judge: JudgeFlag = "",
     host: Annotated[
@@ -89,6 +100,9 @@ def serve(
 
     Example: stepreward serve --model runs/demo/model --policy builtin:arithmetic --grader arithmetic
     """
+    told = policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body)
+    if policy is None and told:
+        raise InputError(f"{next(iter(told))} is of the policy, and there is none", remedy="pass --policy, or drop it")
     if not model and policy is None:
         raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
     recipe = recipe_of(like, record, calibrator, answers, dtype, needed=bool(model))
@@ -107,7 +121,7 @@ def serve(
     launch = optional("stepreward.serve.launch")
     scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
     served = optional("stepreward.serve.service").Served(
-        policy=None if policy is None else policies_at(policy, expert, concurrency=concurrency, patience=0.0),
+        policy=None if policy is None else policies_at(policy, expert, told, concurrency=concurrency, patience=0.0),
         scorer=scorer,
         judge=judge_at(judge, scorer, concurrency=concurrency),
         grader=grader_by_name(grader),

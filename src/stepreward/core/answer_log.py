@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from stepreward.core.answer_codec import Answered, decode, encode
 from stepreward.core.errors import StoreError
-from stepreward.core.flows import Compare, Extract, Grade, Propose, Question
+from stepreward.core.flows import READ_BY_POLICIES, Compare, Extract, Grade, Propose, Question
 from stepreward.core.prefix import prefix_of
 from stepreward.core.sqlite_pages import PAGE, rows, wal_rows
 
@@ -49,6 +49,10 @@ def digest(question: Question, answerer: str) -> str:
         parts += [prefix_of(question.prefix).name]
         if question.temperature is not None or question.top_p is not None:
             parts += [("sampled at", question.temperature, question.top_p)]
+        if question.top_k is not None or question.min_p is not None:
+            parts += [("cut at", question.top_k, question.min_p)]
+        if read := {name: problem.meta[name] for name in READ_BY_POLICIES if problem.meta.get(name)}:
+            parts += [json.dumps(read, sort_keys=True, default=repr)]
         parts += ["expert"] if question.expert else []
     elif isinstance(question, Compare):
         parts += [prefix_of(side).name for side in (question.first, question.second)]

@@ -17,6 +17,11 @@ from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 
 T = TypeVar("T")
+MESSAGES, TOOLS, TOOL_CHOICE = "messages", "tools", "tool_choice"
+TEMPLATE_KWARGS, EFFORT = "chat_template_kwargs", "reasoning_effort"
+READ_BY_POLICIES = (MESSAGES, TOOLS, TOOL_CHOICE, TEMPLATE_KWARGS, EFFORT)
+"""Keys of a problem's meta that a policy may read (`takes`): messages as a client sent them, which say more than text,
+what may be called, and what a chat template reads beside the messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,10 @@ class Propose:
     """Of sampling; None leaves it to the policy."""
     top_p: float | None = None
     """Share of the probability that is sampled from; None leaves it to the policy."""
+    top_k: int | None = None
+    """Tokens that are sampled from, the likeliest; 0 is all, None leaves it to the policy."""
+    min_p: float | None = None
+    """Share of the likeliest token's probability below which none is sampled; None leaves it to the policy."""
     expert: bool = False
     """Asks the stronger policy, where there is one (`policies.expert`)."""
     partial: bool = False
@@ -228,6 +237,20 @@ class Policy(Protocol):
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order."""
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """A policy that honours more of a question than every policy does."""
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Of `top_k` and `min_p` of a question, and `READ_BY_POLICIES` of a problem's meta, those that it honours."""
+
+
+def taken(policy: Policy | None) -> frozenset[str]:
+    """What of a question a policy honours beyond what every policy does."""
+    return policy.takes if isinstance(policy, Asked) else frozenset()
 
 
 Wanted = Callable[[int], bool]

@@ -11,12 +11,12 @@ from stepreward.core.translated import Tell, translated
 from stepreward.core.types import Step
 
 T = TypeVar("T")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+"""What a question may say of how its tokens are drawn."""
 
 
-def shaped(
-    flow: Flow[T], *, temperature: float | None = None, top_p: float | None = None, max_tokens: int | None = None
-) -> Flow[T]:
-    """The same flow, its continuations sampled as told and its answers at most `max_tokens` long.
+def shaped(flow: Flow[T], *, max_tokens: int | None = None, **sampling: float | None) -> Flow[T]:
+    """The same flow, its continuations sampled as given and its answers at most `max_tokens` long.
 
     A question that says itself how it is sampled, such as a roll-out at temperature 0, stays as it is. A prefix that
     has reached the limit is not asked about: its continuations are cut before they begin. Tokens of the steps of one
@@ -24,13 +24,13 @@ def shaped(
 
     Args:
         flow: not started.
-        temperature, top_p: of sampling; None leaves them to the policy.
         max_tokens: of a whole answer; None is no limit.
+        sampling: any of `SAMPLING`; None leaves one to the policy.
     """
     length: dict[tuple[object, ...], float] = {}
 
     def ask(questions: Sequence[Question]) -> tuple[Sequence[Question], Tell]:
-        asked = [_sampled(q, temperature, top_p) for q in questions]
+        asked = [_sampled(q, sampling) for q in questions]
         limits = [_left(q, length, max_tokens) for q in asked]
 
         def tell(answered: Sequence[Any]) -> list[Any]:
@@ -58,15 +58,12 @@ def _whole(asked: Sequence[Question], limits: Sequence[int | None], answered: Se
     ]
 
 
-def _sampled(question: Question, temperature: float | None, top_p: float | None) -> Question:
+def _sampled(question: Question, sampling: Mapping[str, float | None]) -> Question:
     """The question with what it does not say of its sampling."""
     if not isinstance(question, Propose):
         return question
-    return replace(
-        question,
-        temperature=temperature if question.temperature is None else question.temperature,
-        top_p=top_p if question.top_p is None else question.top_p,
-    )
+    open_: dict[str, Any] = {name: value for name, value in sampling.items() if getattr(question, name) is None}
+    return replace(question, **open_)
 
 
 def _least(one: int | None, other: int | None) -> int | None:

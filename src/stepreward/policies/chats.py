@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stepreward.core.errors import InputError
+from stepreward.core.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE, TOOLS
 from stepreward.core.tool_calls import ANSWERS, as_message, calls_of, content_of
 from stepreward.core.types import Problem, Step
-
-MESSAGES, TOOLS, TOOL_CHOICE = "messages", "tools", "tool_choice"
-"""Keys of a problem's meta: messages as a client sent them, which say more than text, and what may be called."""
 
 
 def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:
@@ -40,3 +39,22 @@ def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]
 def tools_of(problem: Problem) -> dict[str, Any]:
     """Fields of a request that say what may be called; none where nothing may."""
     return {name: problem.meta[name] for name in (TOOLS, TOOL_CHOICE) if problem.meta.get(name)}
+
+
+def template_fields(problem: Problem, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chat template reads beside the messages, as fields of a request.
+
+    Args:
+        problem: what its meta says goes before the policy's own.
+        own: fields of every request of the policy.
+
+    Raises:
+        InputError: the problem's are no object.
+    """
+    told = {name: problem.meta[name] for name in (TEMPLATE_KWARGS, EFFORT) if problem.meta.get(name)}
+    if TEMPLATE_KWARGS in told:
+        if not isinstance(told[TEMPLATE_KWARGS], Mapping):
+            what = f"{TEMPLATE_KWARGS} of problem {problem.id!r} must be an object"
+            raise InputError(what, remedy='write {"enable_thinking": false}')
+        told[TEMPLATE_KWARGS] = {**own.get(TEMPLATE_KWARGS, {}), **told[TEMPLATE_KWARGS]}
+    return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,10 +15,11 @@ from stepreward.core.errors import InputError
 class Distribution:
     """How tokens are drawn from logits.
 
-        q(v) ~ exp(z_v / temperature)  over v in the top k and in the smallest set of mass >= top_p
+        q(v) ~ exp(z_v / temperature)  over v in the top k, in the smallest set of mass >= top_p, and with
+                                       exp(z_v / temperature) >= min_p max_w exp(z_w / temperature)
         token = min {v : q(0) + ... + q(v) > u}
 
-    The set is cut by k first, then by mass, as in transformers. Sums run in float64.
+    The set is cut by k first, then by mass, then by min_p, as in transformers. Sums run in float64.
     """
 
     temperature: float = 1.0
@@ -27,6 +28,8 @@ class Distribution:
     """Keep the k most likely tokens (ties at the k-th kept); 0 keeps all."""
     top_p: float = 1.0
     """Keep the smallest set of most likely tokens whose mass reaches this, in (0, 1]."""
+    min_p: float = field(default=0.0, repr=False)
+    """Keep tokens of at least this share of the likeliest one's probability, in [0, 1]; 0 keeps all."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -35,6 +38,8 @@ class Distribution:
             raise InputError(f"expected top_k >= 0, got {self.top_k}", remedy="0 keeps every token")
         if not 0 < self.top_p <= 1:
             raise InputError(f"expected top_p in (0, 1], got {self.top_p}", remedy="1 keeps every token")
+        if not 0 <= self.min_p <= 1:
+            raise InputError(f"expected min_p in [0, 1], got {self.min_p}", remedy="0 keeps every token")
 
     def draw(self, logits: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Draws one token a row.
@@ -72,6 +77,9 @@ class Distribution:
             before = mass.cumsum(-1) - mass
             cut = before >= self.top_p * mass.sum(-1, keepdim=True)
             weights = weights.masked_fill(torch.zeros_like(cut).scatter_(-1, order, cut), 0.0)
+        if self.min_p > 0:
+            # The likeliest weighs exp(0) = 1.
+            weights = weights.masked_fill(weights < self.min_p, 0.0)
         return weights
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from stepreward.core.flows import Continuation, Interruptible, Limited, Policy, Propose, Wanted, always
+from stepreward.core.flows import Continuation, Interruptible, Limited, Policy, Propose, Wanted, always, taken
 
 
 class WithExpert:
@@ -25,9 +25,9 @@ class WithExpert:
         return f"{self.policy.name} with {self.expert.name}"
 
     @property
-    def takes_tools(self) -> bool:
-        """Whether both may be told of tools to call."""
-        return all(getattr(policy, "takes_tools", False) for policy in (self.policy, self.expert))
+    def takes(self) -> frozenset[str]:
+        """What both take."""
+        return taken(self.policy) & taken(self.expert)
 
     @property
     def batch_size(self) -> int:

@@ -17,12 +17,12 @@ from typing import Any, Literal
 import httpx
 
 from stepreward.core.errors import PolicyError, ServerWarning
-from stepreward.core.flows import Continuation, Propose, Wanted
+from stepreward.core.flows import EFFORT, TEMPLATE_KWARGS, TOOLS, Continuation, Propose, Wanted
 from stepreward.core.keys import Key
 from stepreward.core.servers import PassingError, Patience, Server, UnwantedError, streamed
 from stepreward.core.types import Step
 from stepreward.core.watched import GLANCE, Look, looking
-from stepreward.policies.chats import messages_of, tools_of
+from stepreward.policies.chats import messages_of, template_fields, tools_of
 from stepreward.policies.endings import FILTERS, ending, incomplete, room_left
 from stepreward.policies.streams import events, mended, places
 from stepreward.policies.under_way import Flight, UnderWay
@@ -170,9 +170,10 @@ class HttpPolicy:
         return self._name
 
     @property
-    def takes_tools(self) -> bool:
-        """Whether a problem may name tools to call."""
-        return self.endpoint == "chat"
+    def takes(self) -> frozenset[str]:
+        """What questions may ask for (`core.flows.Policy`); whether the server knows the field, it says itself."""
+        fields = {"top_k", "min_p"} | ({TOOLS, TEMPLATE_KWARGS, EFFORT} if self.endpoint == "chat" else set())
+        return frozenset(name for name in fields if self.fields.get(name, name))
 
     @property
     def batch_size(self) -> int:
@@ -270,8 +271,12 @@ class HttpPolicy:
             body |= {"logprobs": True} if self.logprobs else {}
             if body["messages"][-1]["role"] == "assistant" and self.prefill == "continue":
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-        named = {self.fields.get(name, name): value for name, value in body.items()}
-        return {name: value for name, value in named.items() if name} | self.body
+            body |= template_fields(question.problem, self.body)
+        body |= {} if question.min_p is None else {"min_p": question.min_p}
+        # 0 is no token at all to some servers, where -1 is none of a limit to all.
+        body |= {} if question.top_k is None else {"top_k": question.top_k or -1}
+        named = {self.fields.get(name, name): value for name, value in (self.body | body).items()}
+        return {name: value for name, value in named.items() if name}
 
     @contextmanager
     def _turn(self, wanted: Callable[[], bool] | None) -> Iterator[None]:

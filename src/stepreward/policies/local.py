@@ -10,6 +10,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Continuation, Propose, Wanted, always
+from stepreward.core.sampling import SAMPLING
 from stepreward.core.types import Problem, Step
 from stepreward.policies import loading
 from stepreward.policies.decode import Decoder, Request, Sampled
@@ -26,8 +27,8 @@ class LocalPolicy:
 
         token_t of sample i = min {v : q(0) + ... + q(v) > u},    u = uniforms(key.fold(i), t)
 
-    with q the model's next-token distribution after temperature, top_k and top_p (`draw.Distribution`). Samples are
-    those of the key alone up to float noise; on a CPU in float32 rows and columns are padded so that even the noise
+    with q the model's next-token distribution after temperature, top_k, top_p and min_p (`draw.Distribution`). Samples
+    are those of the key alone up to float noise; on a CPU in float32 rows and columns are padded so that even the noise
     does not depend on the batch.
 
     *Text.* The prompt is the tokenizer's chat template over the problem's messages, or without one the prompt's text
@@ -52,6 +53,7 @@ class LocalPolicy:
         temperature: >= 0; 0 is greedy.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of this mass, in (0, 1].
+        min_p: keep tokens of at least this share of the likeliest one's probability, in [0, 1]; 0 keeps all.
         separator: text that ends a step.
         max_tokens: limit of one continuation where the question sets none.
         batch_size: rows under way at most.
@@ -76,6 +78,7 @@ class LocalPolicy:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
         separator: str = "\n",
         max_tokens: int = 512,
         batch_size: int = 256,
@@ -90,11 +93,11 @@ class LocalPolicy:
         self._max_tokens = max_tokens
         self._batch_size = batch_size
         self._context = int(getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT)
-        self._distribution = distribution = Distribution(temperature, top_k, top_p)
+        self._distribution = distribution = Distribution(temperature, top_k, top_p, min_p)
         self._pieces = Pieces(tokenizer, model.config.vocab_size, separator)
         eos = loading.end_tokens(model, tokenizer)
         self._decoder = Decoder(model.eval(), distribution, self._pieces, eos, batch_size)
-        told = [sorted(chat.items())] if chat else []
+        told = ([sorted(chat.items())] if chat else []) + ([min_p] if min_p else [])
         mark = loading.fingerprint(model, tokenizer, distribution, separator, max_tokens, template, eos.tolist(), *told)
         self._name = f"{label}-{mark}"
 
@@ -121,6 +124,11 @@ class LocalPolicy:
     def name(self) -> str:
         """Identity for caches: readable label and fingerprint of weights, tokenizer and sampling settings."""
         return self._name
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What questions may ask for (`core.flows.Policy`)."""
+        return frozenset({"top_k", "min_p"}) | self._prompts.takes
 
     @property
     def batch_size(self) -> int:
@@ -163,9 +171,8 @@ class LocalPolicy:
 
     def _drawn(self, question: Propose) -> Distribution:
         """How a question's tokens are drawn."""
-        own = self._distribution
-        temperature = own.temperature if question.temperature is None else question.temperature
-        return replace(own, temperature=temperature, top_p=own.top_p if question.top_p is None else question.top_p)
+        told: dict[str, Any] = {name: getattr(question, name) for name in SAMPLING}
+        return replace(self._distribution, **{name: value for name, value in told.items() if value is not None})
 
     def _sample(self, requests: Sequence[Request], drawn: Sequence[Distribution], wanted: Wanted) -> list[Continuation]:
         open_: dict[Distribution, list[int]] = {}

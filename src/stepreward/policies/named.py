@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -61,8 +62,8 @@ _HTTP_SETTINGS: Kinds = {
     "fields": _renamed, "body": _object,
 }  # fmt: skip
 _CHAT: Kinds = {"reasoning_effort": str, "chat_template_kwargs": _object}
-_LOCAL_SETTINGS: Kinds = {**_SAMPLING, **_CHAT, "top_k": int, "body": _object}
-_VLLM_SETTINGS: Kinds = {**_LOCAL_SETTINGS, "min_p": float, "logprobs": _truth}
+_LOCAL_SETTINGS: Kinds = {**_SAMPLING, **_CHAT, "top_k": int, "min_p": float, "body": _object}
+_VLLM_SETTINGS: Kinds = {**_LOCAL_SETTINGS, "logprobs": _truth}
 _FORMS = {
     _renamed: "FIELD:OTHER pairs with commas between, or FIELD: to leave one out", _object: "a JSON object",
     _truth: "true or false", int: "a whole number", float: "a number",
@@ -71,8 +72,9 @@ _CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain"
 
 
 def policy_at(
-    source: str, *, concurrency: int = 16, raw: bool = False, dtype: str = "", patience: float | None = None
-) -> Policy:
+    source: str, *, concurrency: int = 16, raw: bool = False, dtype: str = "", patience: float | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Policy:  # fmt: skip
     """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
 
     Settings may follow: `URL#MODEL?endpoint=completions&temperature=0.7`, `NAME?separator=\\n\\n`. `body={...}`, or
@@ -87,56 +89,58 @@ def policy_at(
         dtype: of a model loaded here; its own choice where empty.
         patience: seconds that a server which answered before is waited for, where its address does not say; None is
             `Server`'s default, which rides out a restart.
+        settings: more settings, as texts, such as flags give them; the same as in the address.
 
     Raises:
-        InputError: an address without a model, or a setting that does not fit.
+        InputError: an address without a model, or a setting that does not fit or is given twice.
         UnknownNameError: there is no such setting.
         ModelError: the model cannot be loaded.
     """
     bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
     if not source.startswith(("http://", "https://")):
-        return _loaded(source, bare, dtype)
+        return _loaded(source, bare, dtype, settings)
     url, _, model = source.partition("#")
     if not model:
         shown = without_secrets(f"{source}#").rstrip("#")
         raise InputError(f"{shown} names no model", remedy=f"pass {shown.rstrip('/')}#MODEL")
     model, _, query = model.partition("?")
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
-    given = _settings(query, "policy in a server", _HTTP_SETTINGS)
+    given = _settings(query, settings, "policy in a server", _HTTP_SETTINGS)
     body = given.pop("body", {}) | {name: given.pop(name) for name in _BODY if name in given}
     waits: dict[str, Any] = {} if patience is None else {"patience": patience}
     waits |= {name: given.pop(name) for name in _SERVER if name in given}
-    settings = given | ({**bare, "endpoint": "completions"} if raw else {})
+    own = given | ({**bare, "endpoint": "completions"} if raw else {})
     try:
-        return HttpPolicy(Server(url, model, key, concurrency=concurrency, **waits), body=body, **settings)
+        return HttpPolicy(Server(url, model, key, concurrency=concurrency, **waits), body=body, **own)
     except ValueError as error:
         raise InputError(str(error), source=without_secrets(source)) from error
 
 
-def _loaded(source: str, bare: dict[str, Any], dtype: str) -> Policy:
+def _loaded(source: str, bare: dict[str, Any], dtype: str, settings: Mapping[str, str]) -> Policy:
     """A policy whose model runs in this process."""
     name, query = (source, "") if Path(source).exists() else source.partition("?")[::2]
     engine = name.startswith(VLLM)
-    given = _settings(query, "policy on this machine", _VLLM_SETTINGS if engine else _LOCAL_SETTINGS)
+    given = _settings(query, settings, "policy on this machine", _VLLM_SETTINGS if engine else _LOCAL_SETTINGS)
     body = given.pop("body", {}) | {name: given.pop(name) for name in _BODY if name in given}
-    settings = given | {name: body.pop(name) for name in ("top_k", "min_p") if name in body}
-    chat = body.pop("chat_template_kwargs", {}) | {
-        name: body.pop(name) for name in ("reasoning_effort",) if name in body
-    }
-    if body or ("min_p" in settings and not engine):
-        other = next(iter(body), "min_p")
-        raise InputError(f"{other} cannot be set for a model on this machine", source=name, remedy="take a server")
-    settings |= {**bare, **({"chat": chat} if chat else {})}
+    own = given | {name: body.pop(name) for name in ("top_k", "min_p") if name in body}
+    chat = {**body.pop("chat_template_kwargs", {}), **{name: body.pop(name) for name in _CHAT if name in body}}
+    if body:
+        raise InputError(f"{next(iter(body))} cannot be set for a model on this machine", remedy="take a server")
+    own |= {**bare, **({"chat": chat} if chat else {})}
     if engine:
-        return VllmPolicy.load(name, **settings)
+        return VllmPolicy.load(name, **own)
     resolve(name)  # what is no model is refused before torch is loaded
-    local: Policy = optional("stepreward.policies.local").LocalPolicy.load(name, dtype=dtype or "auto", **settings)
+    local: Policy = optional("stepreward.policies.local").LocalPolicy.load(name, dtype=dtype or "auto", **own)
     return local
 
 
-def _settings(query: str, what: str, kinds: Kinds) -> dict[str, Any]:
-    """Settings in the types that a policy takes."""
-    return {name: _setting(name, text, what, kinds) for name, text in parse_qsl(query, keep_blank_values=True)}
+def _settings(query: str, more: Mapping[str, str], what: str, kinds: Kinds) -> dict[str, Any]:
+    """Settings of an address and of flags in the types that a policy takes."""
+    told = parse_qsl(query, keep_blank_values=True)
+    names = [name for name, _ in told]
+    if twice := next((name for name in [*names, *more] if [*names, *more].count(name) > 1), ""):
+        raise InputError(f"{twice} is given twice", remedy="give it once, in the address or as a flag")
+    return {name: _setting(name, text, what, kinds) for name, text in [*told, *more.items()]}
 
 
 def _setting(name: str, text: str, what: str, kinds: Kinds) -> Any:

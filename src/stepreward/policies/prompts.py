@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from stepreward.core.errors import InputError
+from stepreward.core.flows import EFFORT, TEMPLATE_KWARGS
 from stepreward.core.types import Problem, Step
+from stepreward.policies.chats import template_fields
+
+_OWN_WORDS = frozenset({"messages", "conversation", "add_generation_prompt", "tokenize", "chat_template", "tools"})
+"""What is passed to a chat template here, or would replace it."""
 
 
 class PromptTokens:
@@ -18,29 +26,31 @@ class PromptTokens:
         chat: what the chat template is told beside the messages, such as `enable_thinking` or `reasoning_effort`.
 
     Raises:
-        InputError: the template has no place for the prompt, or there is no chat template to be told anything.
+        InputError: the template has no place for the prompt, or the chat template does not read what is in `chat`.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None, chat: Mapping[str, Any] | None = None) -> None:
         if template is not None and "{prompt}" not in template:
             raise InputError(f"expected '{{prompt}}' in the template, got {template!r}")
-        if chat and (template is not None or not tokenizer.chat_template):
-            what = f"{', '.join(sorted(chat))} reach a chat template, and none is used here"
-            raise InputError(what, remedy="drop them, or take a model with a chat template")
         self.tokenizer, self.template, self.chat = tokenizer, template, dict(chat or {})
+        self._require_read(self.chat)
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What of `core.flows.READ_BY_POLICIES` the chat template reads; nothing where none is used."""
+        if not self._chats:
+            return frozenset()
+        return frozenset({TEMPLATE_KWARGS} | ({EFFORT} if self._reads(EFFORT) else set()))
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """The tokens that stand before a problem's first step.
 
         Raises:
-            InputError: there are none.
+            InputError: there are none, or the chat template refuses the messages.
         """
         tokenizer = self.tokenizer
-        if self.template is None and tokenizer.chat_template:
-            text = tokenizer.apply_chat_template(
-                list(problem.messages), add_generation_prompt=True, tokenize=False, **self.chat
-            )
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self._chats:
+            ids = tokenizer(self._chat_text(problem), add_special_tokens=False)["input_ids"]
         else:
             text = (self.template or "{prompt}\n").replace("{prompt}", problem.text)
             ids = tokenizer(text)["input_ids"]
@@ -50,6 +60,36 @@ class PromptTokens:
         if not ids:
             raise InputError(f"the prompt of problem {problem.id!r} has no tokens", remedy="give it text")
         return tuple(ids)
+
+    @property
+    def _chats(self) -> bool:
+        return self.template is None and bool(self.tokenizer.chat_template)
+
+    def _chat_text(self, problem: Problem) -> str:
+        own = template_fields(problem, {})
+        own = {**own.pop(TEMPLATE_KWARGS, {}), **own}
+        self._require_read(own)
+        try:
+            made: str = self.tokenizer.apply_chat_template(
+                list(problem.messages), add_generation_prompt=True, tokenize=False, **{**self.chat, **own}
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            what = f"the chat template refuses problem {problem.id!r}: {' '.join(str(error).split())[:200]}"
+            raise InputError(what, remedy="send the roles and the content that it knows") from error
+        return made
+
+    def _require_read(self, told: Mapping[str, Any]) -> None:
+        """Lets pass what the chat template reads: all else would be ignored without a word."""
+        if told and not self._chats:
+            what = f"{', '.join(sorted(told))} reach a chat template, and none is used here"
+            raise InputError(what, remedy="drop them, or take a model with a chat template")
+        for name in sorted(told):
+            if name in _OWN_WORDS or not self._reads(name):
+                what = f"the chat template of this model reads no {name!r}"
+                raise InputError(what, remedy="drop it, or check its name in the model's chat template")
+
+    def _reads(self, name: str) -> bool:
+        return re.search(rf"\b{re.escape(name)}\b", str(self.tokenizer.chat_template)) is not None
 
     def prefix(self, steps: Sequence[Step]) -> tuple[int, ...]:
         """The tokens of steps: their own where they have them, else those of each step's text by itself."""

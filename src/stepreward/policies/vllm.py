@@ -109,6 +109,11 @@ class VllmPolicy:
         return self._name
 
     @property
+    def takes(self) -> frozenset[str]:
+        """What questions may ask for (`core.flows.Policy`)."""
+        return frozenset({"top_k", "min_p"}) | self._prompts.takes
+
+    @property
     def batch_size(self) -> int:
         """Continuations handed to the engine together."""
         return self._batch_size
@@ -152,17 +157,18 @@ class VllmPolicy:
 
     def _sampling(self, question: Propose, key: Key, room: int) -> Any:
         wanted = self.max_tokens if question.max_tokens is None else question.max_tokens
+        min_p = self.min_p if question.min_p is None else question.min_p
         stop = {"stop": [self.separator], "include_stop_str_in_output": True} if question.until == "step" else {}
         return self._parameters(
             n=1,
             seed=key.bits % SEEDS,
             temperature=self.temperature if question.temperature is None else question.temperature,
             top_p=self.top_p if question.top_p is None else question.top_p,
-            top_k=self.top_k,
+            top_k=self.top_k if question.top_k is None else question.top_k,
             max_tokens=min(wanted, room),
             skip_special_tokens=False,
             **({"logprobs": 0} if self.logprobs else {}),
-            **({"min_p": self.min_p} if self.min_p else {}),
+            **({"min_p": min_p} if min_p else {}),
             **stop,
         )
 

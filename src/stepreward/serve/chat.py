@@ -17,13 +17,14 @@ from starlette.types import Receive, Scope, Send
 
 from stepreward.core.driver import Finished
 from stepreward.core.errors import UnknownNameError
+from stepreward.core.flows import EFFORT, TEMPLATE_KWARGS, taken
 from stepreward.core.keys import Key
 from stepreward.core.sampling import shaped
 from stepreward.core.types import Problem
 from stepreward.score.token_outputs import TokenOutputs
 from stepreward.search.found import Found
 from stepreward.serve.abilities import possible, writer
-from stepreward.serve.conversations import CONVERSES, problem_of, shown
+from stepreward.serve.conversations import problem_of, require_taken, shown
 from stepreward.serve.ending import ending_before, readable
 from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.planning import Plan, plan
@@ -91,16 +92,15 @@ class Job:
             SteprewardError: what ended the search.
         """
         body = self.body
-        problem = problem_of(body.messages, body.tools or (), body.tool_choice)
-        tooled = CONVERSES & problem.meta.keys()
-        if tooled and not getattr(self.service.served.policy, "takes_tools", False):
-            raise ApiError(400, "this model calls no tools: leave them out", param="tools", code="unsupported")
+        template = {name: getattr(body, name) for name in (TEMPLATE_KWARGS, EFFORT)}
+        problem = problem_of(body.messages, body.tools or (), body.tool_choice, **template)
+        sampling = require_taken(body, problem, taken(self.service.served.policy))
         key = Key.seed(secrets.randbits(63) if body.seed is None else body.seed).fold("chat")
         flow = self.plan.method.take({"problem": problem, "key": key}, **self.plan.settings)
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
         flow = ending_before(readable(flow), stop) if stop else readable(flow)
         limit = body.max_completion_tokens or body.max_tokens
-        flow = shaped(flow, temperature=body.temperature, top_p=body.top_p, max_tokens=limit)
+        flow = shaped(flow, max_tokens=limit, temperature=body.temperature, top_p=body.top_p, **sampling)
         finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
         if finished.result.chosen < 0:
             raise await self._empty(problem, finished.stopped)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepreward.core.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE, TOOLS
 from stepreward.core.tool_calls import as_message, calls_of, content_of, parsed, spelled
 from stepreward.core.types import Problem
-from stepreward.policies.chats import MESSAGES, TOOL_CHOICE, TOOLS
 from stepreward.search.found import Found
-from stepreward.serve.shapes import Choice, Message, Tool
+from stepreward.serve.errors import ApiError
+from stepreward.serve.shapes import ChatRequest, Choice, Message, Tool
 
 CONVERSES = frozenset({MESSAGES, TOOLS})
 """What of a problem only a policy that calls tools understands."""
+_MUST = (MESSAGES, TOOLS, TEMPLATE_KWARGS, EFFORT)
+_REPLACES = frozenset({"chat_template", "tokenize", "messages", "conversation"})
+"""Words that would replace what the template is given, or the template itself."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,15 @@ class Shown:
         return {"role": "assistant", "content": text if text or not self.calls else None, **called}
 
 
-def problem_of(messages: Sequence[Message], tools: Sequence[Tool] = (), tool_choice: Choice = None) -> Problem:
-    """The problem that a conversation is; equal conversations are equal problems, whose prefixes are kept once."""
+def problem_of(
+    messages: Sequence[Message], tools: Sequence[Tool] = (), tool_choice: Choice = None, **template: Any
+) -> Problem:
+    """The problem that a conversation is; equal conversations are equal problems, whose prefixes are kept once.
+
+    Args:
+        messages, tools, tool_choice: of the request.
+        template: what the policy's chat template reads beside them, by the names in `core.flows.READ_BY_POLICIES`.
+    """
     told = tuple({"role": message.role, "content": _said(message)} for message in messages)
     meta: dict[str, Any] = {}
     if any(message.tool_calls or message.tool_call_id for message in messages):
@@ -46,8 +57,33 @@ def problem_of(messages: Sequence[Message], tools: Sequence[Tool] = (), tool_cho
     if tools and tool_choice != "none":
         meta[TOOLS] = [tool.model_dump() for tool in tools]
         meta |= {TOOL_CHOICE: tool_choice} if tool_choice else {}
+    meta |= {name: value for name, value in template.items() if value}
     digest = hashlib.blake2b(json.dumps([told, meta] if meta else told).encode(), digest_size=16).hexdigest()
     return Problem(digest, told, meta=meta)
+
+
+def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -> dict[str, float | None]:
+    """What a request says of its sampling, in the words of `core.sampling.shaped`.
+
+    Args:
+        body: the request.
+        problem: what it is.
+        takes: what the policy honours, of `core.flows.taken`.
+
+    Raises:
+        ApiError: 400, the policy does not honour a field that asks for something.
+    """
+    sampling = {"top_k": None if body.top_k is None else max(0, body.top_k), "min_p": body.min_p}
+    asked = [name for name, value in sampling.items() if value] + [name for name in _MUST if name in problem.meta]
+    for name in asked:
+        if (TOOLS if name == MESSAGES else name) not in takes:
+            if name in CONVERSES:
+                raise ApiError(400, "this model calls no tools: leave them out", param="tools", code="unsupported")
+            what = f"the policy behind this server cannot honour {name!r}: leave it out"
+            raise ApiError(400, what, param=name)
+    if replaced := sorted(_REPLACES & set(body.chat_template_kwargs or {})):
+        raise ApiError(400, f"{TEMPLATE_KWARGS} may not hold {replaced[0]!r}: leave it out", param=TEMPLATE_KWARGS)
+    return {name: value for name, value in sampling.items() if name in takes}
 
 
 def _said(message: Message) -> str:

@@ -25,11 +25,11 @@ SAMPLES: dict[str, list[Any]] = {
     "functions": [[]], "function_call": ["none", "auto"], "response_format": [{"type": "text"}], "audio": [],
     "modalities": [["text"]], "logprobs": [False, 0], "top_logprobs": [0], "prompt_logprobs": [False],
     "frequency_penalty": [0], "presence_penalty": [0], "repetition_penalty": [1], "length_penalty": [1],
-    "logit_bias": [{}], "top_k": [-1, 0], "min_p": [0], "typical_p": [1], "min_tokens": [0], "ignore_eos": [False],
+    "logit_bias": [{}], "typical_p": [1], "min_tokens": [0], "ignore_eos": [False],
     "best_of": [1], "use_beam_search": [False], "stop_token_ids": [[]], "include_stop_str_in_output": [False],
     "skip_special_tokens": [True], "spaces_between_special_tokens": [True], "echo": [False], "bad_words": [[]],
     "add_generation_prompt": [True], "continue_final_message": [False], "add_special_tokens": [False],
-    "chat_template": [], "chat_template_kwargs": [{}], "documents": [[]], "reasoning_effort": [], "verbosity": [],
+    "chat_template": [], "documents": [[]], "verbosity": [],
     "include_reasoning": [True], "separate_reasoning": [True], "thinking_token_budget": [], "web_search_options": [],
     "prediction": [], "guided_json": [], "guided_regex": [], "guided_choice": [], "guided_grammar": [],
     "structured_outputs": [], "parallel_tool_calls": [True], "truncate_prompt_tokens": [], "truncation_side": [],
@@ -184,6 +184,14 @@ class ChatRequest(Asked):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    """Likeliest tokens to sample from, where the policy can; -1 and 0 are all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the likeliest token's probability to sample from, where the policy can."""
+    chat_template_kwargs: Annotated[dict[Name, Any], Field(max_length=64)] | None = None
+    """What the policy's chat template reads beside the messages, where it has one."""
+    reasoning_effort: Name | None = None
+    """How much the policy thinks, where it can."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Of the answer."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
