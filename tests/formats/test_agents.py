@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from stepreward import formats
 from stepreward.core.errors import InputError
-from stepreward.formats.agents.log import continued, outcome
+from stepreward.formats.agents.log import before, outcome, whole_runs
+from stepreward.formats.messages import Turn
 from stepreward.formats.registry import NothingReadError, by_name
 
 from .examples import EXAMPLES, items, one, texts
@@ -271,11 +272,29 @@ def test_calls_of_a_trace_keep_their_own_usage() -> None:
     assert one("langsmith").trajectory.steps[0].meta["tool_calls"][0]["id"] == "c1"
 
 
-def test_a_talk_that_a_later_one_goes_on_with_is_part_of_it() -> None:
-    assert continued([["q", "a"], ["q", "b"], ["q", "a", "o", "c"]]) == [True, False, False]
-    assert continued([["q", "a"], ["q", "a"]]) == [False, False], "two samples with one answer"
-    assert continued([]) == []
-    assert continued([[]]) == [False]
+def talk(*said: str) -> list[Turn]:
+    """Turns, those of the model at odd places."""
+    return [Turn("assistant" if at % 2 else "user", text) for at, text in enumerate(said)]
+
+
+def test_a_talk_goes_on_with_the_longest_that_is_its_beginning() -> None:
+    assert before([talk("q", "a"), talk("q", "b"), talk("q", "a", "o", "c")]) == [None, None, 0]
+    assert before([talk("q", "a", "o", "c"), talk("q", "a"), talk("q", "a", "o", "c", "o", "d")]) == [1, None, 0]
+    assert before([talk("q", "a"), talk("q", "a")]) == [None, None], "two samples with one answer"
+    assert before([talk("q", "a"), talk("q", "a"), talk("q", "a", "o", "c"), talk("q", "a", "p", "d")]) == [
+        None, None, 0, 1,
+    ]  # fmt: skip
+    assert before([talk("q", "a"), talk("q", "a", "o", "c"), talk("q", "a", "p", "d")]) == [None, 0, 0], "a branch"
+    assert before([talk("q", "<think>t</think> a "), talk("q", "a", "o", "c")]) == [None, 0], "thinking left out"
+    assert before([]) == []
+    assert before([[]]) == [None]
+
+
+def test_an_answer_is_kept_as_its_own_call_gave_it() -> None:
+    first = [Turn("user", "q"), Turn("assistant", "<think>t</think>a", reasoning="r", meta={"finish_reason": "stop"})]
+    ((at, turns),) = whole_runs([first, talk("q", "a", "o", "c")])
+    assert (at, [turn.text for turn in turns]) == (1, ["q", "<think>t</think>a", "o", "c"])
+    assert (turns[1].reasoning, turns[1].meta) == ("r", {"finish_reason": "stop"})
 
 
 def test_of_several_responses_a_metric_judges_the_first_or_none() -> None:

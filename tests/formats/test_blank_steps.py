@@ -35,6 +35,15 @@ def test_a_blank_step_keeps_its_place_without_a_label(rows: Path) -> None:
         np.testing.assert_array_equal(item.labels, [1.0, np.nan, 1.0])
 
 
+def test_a_first_error_in_a_blank_step_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"id": "a", "problem": "Q", "steps": ["x", " ", "y"], "label": 1, "generator": "m",
+                                "final_answer_correct": False}))  # fmt: skip
+    (item,) = formats.read(path, "process-bench")
+    assert item.first_error is None
+    np.testing.assert_array_equal(item.labels, [1.0, np.nan, np.nan])
+
+
 def test_a_row_of_blank_steps_alone_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "1 + 1?", "completions": ["", " "], "labels": [True, False]}))

@@ -18,6 +18,11 @@ MODEL = "assistant"
 Asked = Literal["lead", "request"]
 """What is the problem: what stands before the first action, or all before the last one, as a request has it."""
 _ROLES = {"developer": "system", "function": "tool", "human": "user", "ai": MODEL, "model": MODEL}
+_THINKING = ("reasoning_content", "reasoning", "reasoning_details", "thinking_blocks", "thinking")
+"""Fields of a message that hold its thinking, as servers and gateways name them."""
+_SAID = ("text", "thinking", "summary", "content", "reasoning")
+ENDS = ("finish_reason", "stop_reason")
+"""Fields of an answer that say why it ended."""
 _NO_TURN = "write messages with a 'role' and a 'content'"
 
 
@@ -83,16 +88,35 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
     if not isinstance(blocks, list | tuple):
         raise InputError(f"'content' of message {place} is neither text nor a list: {shown(content)}", remedy=_NO_TURN)
     parts = _Parts(blocks, place)
-    thinking = next((v for k in ("reasoning_content", "reasoning") if isinstance(v := message.get(k), str)), "")
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        parts.texts.append(refusal)
+        parts.meta["refusal"] = True
+    parts.meta |= {name: message[name] for name in ENDS if isinstance(message.get(name), str)}
+    # Servers state the same thinking as text and in parts: one of them is it.
+    thinking = next((text for name in _THINKING if (text := _thought(message.get(name)))), "")
     name = message.get("name") or (message.get("function") if role == "tool" else None) or message.get("agent")
     answers = message.get("tool_call_id")
     whole = Turn(
         _ROLES.get(role, role), "\n".join(parts.texts), (*parts.calls, *_calls(message, place)),
         "\n".join([*([thinking] if thinking else []), *parts.reasoning]), name if isinstance(name, str) else None,
-        answers if isinstance(answers, str) else None, tuple(parts.images), place,
+        answers if isinstance(answers, str) else None, tuple(parts.images), place, meta=parts.meta,
     )  # fmt: skip
     is_empty = not (whole.text or whole.calls or whole.reasoning or whole.images)
     return [replace(one, place=place) for one in parts.results] + ([] if parts.results and is_empty else [whole])
+
+
+def _thought(value: object) -> str:
+    """Recorded thinking as text: a text, or the texts of parts; what a provider has sealed is a cipher and left out."""
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list | tuple) else [value]
+    texts = [
+        next((said for name in _SAID if isinstance(said := part.get(name), str) and said), "")
+        if isinstance(part, Mapping) else part
+        for part in parts if part is not None and not (isinstance(part, Mapping) and "data" in part)
+    ]  # fmt: skip
+    return "\n".join(text for text in texts if isinstance(text, str) and text)
 
 
 class _Parts:
@@ -104,6 +128,7 @@ class _Parts:
         self.images: list[str] = []
         self.calls: list[Mapping[str, Any]] = []
         self.results: list[Turn] = []
+        self.meta: dict[str, Any] = {}
         for block in blocks:
             self._add(block, place)
 
@@ -125,14 +150,16 @@ class _Parts:
             inner = block.get("content")
             nested = _Parts([inner] if isinstance(inner, str) else inner or [], place)
             answers = block.get("tool_use_id")
+            failed = {"is_error": True} if block.get("is_error") is True else {}
             self.results.append(
                 Turn("tool", "\n".join(nested.texts), answers=answers if isinstance(answers, str) else None,
-                     images=tuple(nested.images))
+                     images=tuple(nested.images), meta=failed)
             )  # fmt: skip
         elif (image := _image(block)) is not None:
             self.images.append(image)
         elif said:
             self.texts.append(said)
+            self.meta |= {"refusal": True} if kind == "refusal" else {}
 
 
 def _image(block: Mapping[str, Any]) -> str | None:

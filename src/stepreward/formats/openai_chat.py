@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import spelled
-from stepreward.core.types import Step
+from stepreward.core.tool_calls import parsed, spelled
+from stepreward.core.types import Problem, Step
+from stepreward.formats.agents.log import apart, ended, gathered_runs, lines_of, whole_runs
+from stepreward.formats.files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.messages import (
     Asked,
     Reasoning,
+    Turn,
     chosen_outcome,
     episode,
     list_of_messages,
@@ -24,7 +29,8 @@ from stepreward.formats.messages import (
 from stepreward.formats.rows import Floats, Row, annotated, label_array, null_for_nan, rest_of, shown, text_or_none
 
 LABELS, FIRST = "message_labels", "first_error_message"
-_OWN = ("messages", "request", "response", "body", "choices", "reward", "reference", LABELS, FIRST)
+_OWN = ("messages", "request", "response", "body", "request_body", "response_body", "choices", "reward", "reference",
+        LABELS, FIRST)  # fmt: skip
 _BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking"})
 _ELSEWHERE = frozenset({"step_labels", "samples", "simulations", "trajectory_format", "chosen", "rejected", "history"})
 """Fields of other formats that have messages too."""
@@ -32,8 +38,8 @@ _ELSEWHERE = frozenset({"step_labels", "samples", "simulations", "trajectory_for
 
 def request_of(row: Row) -> Mapping[str, Any]:
     """The request in a log of requests and responses: under `request` or `body`, or the row itself."""
-    for name in ("request", "body"):
-        inner = row.get(name)
+    for name in ("request", "body", "request_body"):
+        inner = parsed(row.get(name))
         if isinstance(inner, Mapping):
             return request_of(inner) if isinstance(inner.get("body"), Mapping) else inner
     return row
@@ -41,10 +47,11 @@ def request_of(row: Row) -> Mapping[str, Any]:
 
 def response_of(row: Row) -> Mapping[str, Any]:
     """The response in such a log, or nothing."""
-    inner = row.get("response")
+    inner = parsed(row.get("response", row.get("response_body")))
     if not isinstance(inner, Mapping):
         return {}
-    return inner["body"] if isinstance(inner.get("body"), Mapping) else inner
+    body = parsed(inner.get("body"))
+    return body if isinstance(body, Mapping) else inner
 
 
 def anthropic_style(row: Row) -> bool:
@@ -101,41 +108,88 @@ def read(
 ) -> Iterator[Annotated]:
     """Reads `messages`, or `request` with the `choices` of its `response`; a trajectory for each choice.
 
-    Messages of the assistant, with their tool
-    calls as JSON, are actions; messages of tools, users and others are observations. `message_labels`, one label a
-    message and null where there is none, are read if they are there.
+    Messages of the assistant, with their tool calls as JSON, are actions; messages of tools, users and others are
+    observations. Calls that go on with each other, as one run of an agent makes them, are one trajectory.
+    `message_labels`, one label a message and null where there is none, are read if they are there. An answer that
+    ended for its length or another fault, by its `finish_reason`, leaves its trajectory not terminal.
 
     Args:
-        row: the row.
+        row: the row, or gathered `lines`.
         number: its 1-based number, used where the row has no `id`.
         agent: `name` of the agent whose messages alone are actions; those of all where empty.
         problem: all before the first action, or before the last, as if earlier ones were examples or someone else's.
         outcome: field of the outcome; `reward`, `outcome` or `success` where empty.
         scale: the largest reward; outcomes are rewards divided by it.
-        reasoning: whether `reasoning_content` opens an action's text.
+        reasoning: whether recorded reasoning opens an action's text.
 
     Raises:
         InputError: the messages have another shape, none is of the assistant, or a label or reward is none.
     """
-    request, response = request_of(row), response_of(row)
-    messages = list_of_messages(request.get("messages"))
-    choices = response.get("choices", row.get("choices"))
-    if choices is not None and not isinstance(choices, list):
-        raise InputError(f"'choices' must be a list, got {shown(choices)}", remedy="drop the row")
-    ends: list[list[Mapping[str, Any]]] = [list_of_messages([_answer(one)], "choices") for one in choices or []] or [[]]
-    won = chosen_outcome(row, outcome, scale)
-    model = response.get("model") or request.get("model") or ""
-    for place, end in enumerate(ends):
-        turns = turns_of([*messages, *end])
+    talks = [talk for line in lines_of(row) for talk in _talks(line)]
+    asked: dict[str, list[Problem]] = {}
+    for at, turns in whole_runs([talk.turns for talk in talks]):
+        line, talk = talks[at].line, talks[at]
         task, steps = episode(
-            turns, identity(row, "openai-chat", number), reference=text_or_none(row.get("reference")), agent=agent,
+            turns, identity(line, "openai-chat", number), reference=text_or_none(line.get("reference")), agent=agent,
             reasoning=reasoning, problem=problem,
         )  # fmt: skip
-        labels, first = _labels(row, steps, len(messages) + len(end))
-        meta = {**rest_of(row, *_OWN), **rest_of(request, *_OWN), **({"choice": place} if len(ends) > 1 else {})}
+        labels, first = _labels(line, steps, talk.messages)
+        request, response = request_of(line), response_of(line)
+        meta = {**rest_of(line, *_OWN), **rest_of(request, *_OWN), **talk.meta}
         meta |= {"response_id": response["id"]} if isinstance(response.get("id"), str) else {}
-        yield annotated(task, steps, labels, "openai-chat annotators", policy=str(model), outcome=won,
-                        first_error=first, meta=meta)  # fmt: skip
+        made = annotated(task, steps, labels, "openai-chat annotators",
+                         policy=str(response.get("model") or request.get("model") or ""),
+                         outcome=chosen_outcome(line, outcome, scale), first_error=first, meta=meta)  # fmt: skip
+        yield apart(ended(made, line.get("finish_reason")), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """What a line says up to one of its answers."""
+
+    line: Row
+    turns: list[Turn]
+    messages: int
+    """How many messages these are."""
+    meta: Mapping[str, Any]
+
+
+def _talks(line: Row) -> list[_Talk]:
+    """What a line says, for each choice of its response.
+
+    Raises:
+        InputError: a message or the choices are of another shape.
+    """
+    messages = list_of_messages(request_of(line).get("messages"))
+    response = response_of(line)
+    choices = response.get("choices", line.get("choices"))
+    if choices is not None and not isinstance(choices, list):
+        raise InputError(f"'choices' must be a list, got {shown(choices)}", remedy="drop the row")
+    if not choices:
+        return [_Talk(line, turns_of(messages), len(messages), {})]
+    made = []
+    for place, choice in enumerate(choices):
+        (answer,) = list_of_messages([_answer(choice)], "choices")
+        turns = turns_of([*messages, answer])
+        told = {name: response[name] for name in ("id", "usage") if name in response and len(choices) == 1}
+        turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **_reason(choice), **told})
+        made.append(_Talk(line, turns, len(messages) + 1, {"choice": place} if len(choices) > 1 else {}))
+    return made
+
+
+def _reason(choice: object) -> dict[str, Any]:
+    """Why an answer ended, where its choice says it."""
+    reason = choice.get("finish_reason") if isinstance(choice, Mapping) else None
+    return {"finish_reason": reason} if isinstance(reason, str) else {}
+
+
+def calls(path: Path) -> Iterator[Numbered]:
+    """A row a run: requests with their responses that go on with each other; rows of messages as they are."""
+    yield from gathered_runs(read_rows(path), lambda row: [talk.turns for talk in _talks(row)] if _is_call(row) else [])
+
+
+def _is_call(row: Row) -> bool:
+    return bool(response_of(row).get("choices") or row.get("choices")) and LABELS not in row
 
 
 def _answer(choice: object) -> object:
@@ -231,5 +285,5 @@ def _written(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("openai-chat", "OpenAI chat-completions logs with tool calls", matches, read, write),
+    Format("openai-chat", "OpenAI chat-completions logs with tool calls", matches, read, write, rows=calls),
 )

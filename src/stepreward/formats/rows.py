@@ -166,7 +166,7 @@ def blank_as_context(item: Annotated) -> tuple[Annotated, int]:
     """The solution with its steps of white space alone as context, and how many they are.
 
     Nothing is said in such a step that could be right or wrong. It keeps its place, so that all that stands a step
-    stays aligned, and has no label, no score and no other number.
+    stays aligned, and has no label, no score and no other number; a first error there is not known.
 
     Raises:
         InputError: no step says anything.
@@ -186,7 +186,10 @@ def blank_as_context(item: Annotated) -> tuple[Annotated, int]:
         {name: np.where(blank, np.nan, values) for name, values in numbers.items()}
         for numbers in (item.scores, item.columns)
     )
-    return replace(item, trajectory=trajectory, labels=labels, scores=scores, columns=columns), int(blank.sum())
+    at = item.first_error
+    first = None if at is not None and at >= 0 and blank[at] else at
+    made = replace(item, trajectory=trajectory, labels=labels, scores=scores, columns=columns, first_error=first)
+    return made, int(blank.sum())
 
 
 def known_first_error(item: Annotated, *, threshold: float = 0.5) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,41 +15,56 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.types import Problem
 from stepreward.formats.files import Numbered, read_rows
-from stepreward.formats.messages import Reasoning, Turn, episode
+from stepreward.formats.messages import ENDS, MODEL, Asked, Reasoning, Turn, episode
 from stepreward.formats.rows import Row, annotated
 
 LINES = "lines"
 """Field of a gathered row: the lines of one run."""
+CUT = frozenset({
+    "length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "content_filter",
+    "error", "abort", "aborted", "cancelled",
+})  # fmt: skip
+"""Reasons in small letters for which an answer ends before its end."""
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 def lines_of(row: Row) -> list[Any]:
     """The lines of a gathered row; a line alone is its own."""
-    return row[LINES] if isinstance(row.get(LINES), list) else [row]
+    return row[LINES] if _is_gathered(row) else [row]
 
 
 def _is_gathered(row: Row) -> bool:
-    return isinstance(row.get(LINES), list)
+    return row.keys() == {LINES} and isinstance(row[LINES], list)
 
 
-def gathered(path: Path, key: Callable[[Row], str], whole: Callable[[Row], bool] = _is_gathered) -> Iterator[Numbered]:
+def gathered(
+    path: Path,
+    key: Callable[[Row], str],
+    whole: Callable[[Row], bool] = _is_gathered,
+    parts: Callable[[Row], Sequence[Row]] = lambda row: [row],
+) -> Iterator[Numbered]:
     """A row a run: the lines with one key in the order of the file, which is in memory; bad lines are rows alone.
 
     Args:
         path: the file.
         key: what the lines of a run share; lines with "" belong to the run of the line before.
         whole: whether a row is no line, but a run already.
+        parts: the lines that a row holds: itself, or those of an export.
     """
     runs: dict[str, list[Row]] = {}
     starts: dict[str, int] = {}
     now = ""
     for number, row in read_rows(path):
-        if isinstance(row, InputError) or _is_gathered(row) or whole(row):
+        lines: Sequence[Row] = () if isinstance(row, InputError) or _is_gathered(row) or whole(row) else parts(row)
+        if not lines or isinstance(row, InputError):
             yield number, row
             continue
-        now = key(row) or now
-        runs.setdefault(now, []).append(row)
-        starts.setdefault(now, number)
+        for line in lines:
+            now = key(line) or now
+            runs.setdefault(now, []).append(line)
+            starts.setdefault(now, number)
     if "" in runs and len(runs) > 1:  # What stands before the first line with a key belongs to it.
         first = next(name for name in runs if name)
         runs[first][:0] = runs.pop("")
@@ -55,18 +72,93 @@ def gathered(path: Path, key: Callable[[Row], str], whole: Callable[[Row], bool]
         yield starts[name], {LINES: lines}
 
 
-def continued(talks: Sequence[Sequence[str]]) -> list[bool]:
-    """Whether a later talk begins with all that was said in this one and goes on: one run of several calls."""
-    longer: set[int] = set()
-    found = []
-    for said in reversed(talks):
-        whole, prefixes = 0, []
-        for text in said:
-            prefixes.append(whole)
-            whole = hash((whole, text))
-        found.append(bool(said) and whole in longer)
-        longer.update(prefixes[1:])
-    return found[::-1]
+def _marks(talk: Sequence[Turn]) -> list[int]:
+    """A mark for each beginning of a talk, equal where the same was said.
+
+    Thinking and outer white space do not count: clients leave them out where they repeat an answer.
+    """
+    whole, marks = 0, []
+    for turn in talk:
+        whole = hash((whole, turn.role == MODEL, _THOUGHT.sub("", turn.said).strip(), turn.images))
+        marks.append(whole)
+    return marks
+
+
+def before(talks: Sequence[Sequence[Turn]]) -> list[int | None]:
+    """For each talk the one that it goes on with, the longest that is its beginning, in any order; None if none is.
+
+    Of several equal ones, as samples with one answer, each is gone on with by another.
+    """
+    marks = [_marks(talk) for talk in talks]
+    ends: dict[int, list[int]] = {}
+    for at, own in enumerate(marks):
+        if own:
+            ends.setdefault(own[-1], []).append(at)
+    taken: set[int] = set()
+    found: list[int | None] = []
+    for own in marks:
+        same = next((ends[mark] for mark in reversed(own[:-1]) if mark in ends), [])
+        found.append(next((one for one in same if one not in taken), same[0]) if same else None)
+        taken |= {one for one in found[-1:] if one is not None}
+    return found
+
+
+def whole_runs(talks: Sequence[Sequence[Turn]]) -> list[tuple[int, list[Turn]]]:
+    """The talks that no other goes on with, each answer in them as the call gave it that made it.
+
+    A call repeats all that was said before it: K calls of one run are one talk of K answers.
+    """
+    earlier = before(talks)
+    inner = set(earlier)
+    made = []
+    for at, talk in enumerate(talks):
+        if at in inner:
+            continue
+        turns, above = list(talk), earlier[at]
+        while above is not None:
+            place, own = len(talks[above]) - 1, talks[above][-1]
+            if own.role == MODEL:
+                turns[place] = replace(own, place=turns[place].place)
+            above = earlier[above]
+        made.append((at, turns))
+    return made
+
+
+def gathered_runs(numbered: Iterable[Numbered], talks: Callable[[Row], Sequence[Sequence[Turn]]]) -> Iterator[Numbered]:
+    """A row a run: the calls of a log that go on with each other, as `lines`; the calls are in memory.
+
+    Args:
+        numbered: the rows of the log.
+        talks: what is said in a call up to each of its answers; none for a row that is no call. What it raises is left
+            to the reader of the row, which stays alone.
+    """
+    numbers: list[int] = []
+    rows: list[Row] = []
+    said: list[Sequence[Turn]] = []
+    owners: list[int] = []
+    for number, row in numbered:
+        made: Sequence[Sequence[Turn]] = ()
+        if not isinstance(row, InputError):
+            with suppress(InputError, TypeError, KeyError, AttributeError, ValueError):
+                made = talks(row)
+        if isinstance(row, InputError) or not made:
+            yield number, row
+            continue
+        owners += [len(rows)] * len(made)
+        said += made
+        numbers.append(number)
+        rows.append(row)
+    groups = {at: [at] for at in range(len(rows))}
+    for talk, earlier in enumerate(before(said)):
+        if earlier is not None and groups[owners[talk]] is not groups[owners[earlier]]:
+            both = sorted({*groups[owners[talk]], *groups[owners[earlier]]})
+            groups |= dict.fromkeys(both, both)
+    for at, group in groups.items():
+        if at == group[0]:
+            yield (
+                numbers[at],
+                rows[at] if len(group) == 1 else {LINES: [line for one in group for line in lines_of(rows[one])]},
+            )
 
 
 def outcome(value: object, scale: float = 1.0) -> float:
@@ -135,14 +227,35 @@ def solution(
     terminal: bool = True,
     answer: str | None = None,
     meta: Mapping[str, Any] | None = None,
+    problem: Asked = "lead",
 ) -> Annotated:
     """A run without step labels as a solution; what comes before the first action is the problem.
 
     Raises:
         InputError: the model says nothing, or an unknown option.
     """
-    problem, steps = episode(turns, name, reference=reference, meta=problem_meta, reasoning=reasoning)
+    task, steps = episode(turns, name, reference=reference, meta=problem_meta, reasoning=reasoning, problem=problem)
     made = annotated(
-        problem, steps, np.full(len(steps), np.nan), by, policy=policy, outcome=won, answer=answer, meta=meta or {}
+        task, steps, np.full(len(steps), np.nan), by, policy=policy, outcome=won, answer=answer, meta=meta or {}
     )
-    return made if terminal else replace(made, trajectory=replace(made.trajectory, terminal=False))
+    return ended(made, None if terminal else "error")
+
+
+def apart(item: Annotated, known: dict[str, list[Problem]]) -> Annotated:
+    """The solution, with an id of its own where `known` runs of that id begin otherwise, as those of several agents."""
+    trajectory, name = item.trajectory, item.trajectory.problem.id
+    same = known.setdefault(name, [])
+    if trajectory.problem not in same:
+        same.append(trajectory.problem)
+    place = same.index(trajectory.problem)
+    if not place:
+        return item
+    return replace(item, trajectory=replace(trajectory, problem=replace(trajectory.problem, id=f"{name}/{place}")))
+
+
+def ended(item: Annotated, reason: object = None) -> Annotated:
+    """The solution, not terminal where its last answer ended for `reason`, or what it states itself, before its end."""
+    last = next((step for step in reversed(item.trajectory.steps) if step.kind == "action"), None)
+    told = [reason, *((last.meta.get(name) for name in ENDS) if last is not None else ())]
+    cut = any(isinstance(one, str) and one.lower() in CUT for one in told)
+    return replace(item, trajectory=replace(item.trajectory, terminal=False)) if cut else item

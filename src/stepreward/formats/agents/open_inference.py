@@ -13,45 +13,10 @@ from stepreward.formats.agents.payloads import Call, finish, messages, runs
 from stepreward.formats.files import Numbered
 from stepreward.formats.format import Format
 from stepreward.formats.messages import MODEL, Reasoning
-from stepreward.formats.open_telemetry import attributes_of, is_open_inference, spans_of
+from stepreward.formats.open_telemetry import attributes_of, is_open_inference, nested, place_of, spans_of, trace_of
 from stepreward.formats.rows import Row
 
 _OURS = ("llm.input_messages", "llm.output_messages", "openinference.span.kind")
-_TRACE = ("context.trace_id", "trace_id", "traceId", "context.traceId")
-_START = ("start_time", "startTimeUnixNano", "start_time_unix_nano", "startTime")
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes with dots in their names as objects in objects, and numbered ones as lists."""
-    made: dict[str, Any] = {}
-    for name, value in flat.items():
-        *above, last = str(name).split(".")
-        place = made
-        for part in above:
-            inner = place.get(part)
-            place[part] = inner if isinstance(inner, dict) else {}
-            place = place[part]
-        value = _inner(value)
-        old = place.get(last)
-        place[last] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-    listed = _lists(made)
-    return listed if isinstance(listed, dict) else {}
-
-
-def _inner(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return nested(value)
-    return [_inner(one) for one in value] if isinstance(value, list) else value
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_lists(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    if value and all(name.isdecimal() for name in value):
-        return [_lists(value[name]) for name in sorted(value, key=int)]
-    return {name: _lists(one) for name, one in value.items()}
 
 
 def _attributes(span: Row) -> Mapping[str, Any]:
@@ -90,7 +55,7 @@ def matches(row: Row) -> bool:
 
 def traces(path: Path) -> Iterator[Numbered]:
     """A row a trace: its spans are gathered, wherever they stand in the file."""
-    yield from gathered(path, lambda line: named_text(stated(line, *_TRACE) or line.get("context.trace_id")))
+    yield from gathered(path, trace_of, parts=spans_of)
 
 
 def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
@@ -112,7 +77,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[An
         attributes = nested(_attributes(span))
         call = _call(span, attributes)
         if call is not None:
-            trace = named_text(stated(span, *_TRACE) or span.get("context.trace_id")) or str(number)
+            trace = trace_of(span) or str(number)
             found.setdefault(trace, []).append((span, call))
     if not found:
         yield from runs([], "", "")
@@ -134,10 +99,10 @@ def _call(span: Row, attributes: Mapping[str, Any]) -> Call | None:
         return None
     usage = llm.get("token_count")
     meta: dict[str, Any] = {"usage": usage} if isinstance(usage, dict) else {}
-    marked = stated(span, "spanId", "span_id", "context.span_id") or span.get("context.span_id")
-    meta |= {"span_id": marked} if isinstance(marked, str) else {}
+    marked, _, start = place_of(span)
+    meta |= {"span_id": marked} if marked else {}
     ended = named_text(llm.get("finish_reason")) or finish(stated(attributes, "output.value"))
-    return Call(asked, answered, text_of(stated(span, *_START)), named_text(llm.get("model_name")), ended, meta)
+    return Call(asked, answered, start, named_text(llm.get("model_name")), ended, meta)
 
 
 def _messages(value: object) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.formats.agents.log import (
     LINES,
-    continued,
+    before,
     kept,
     lines_of,
     named_text,
@@ -21,7 +21,7 @@ from stepreward.formats.agents.log import (
 from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.messages import Reasoning
+from stepreward.formats.messages import Reasoning, Turn
 from stepreward.formats.openai_chat import request_of, response_of
 from stepreward.formats.rows import Row, rest_of, shown, text_or_none
 
@@ -63,31 +63,30 @@ def runs(path: Path) -> Iterator[Numbered]:
     """
     alone: list[tuple[int, Row]] = []
     for number, row in read_rows(path):
-        if isinstance(row, InputError) or isinstance(row.get(LINES), list):
+        if isinstance(row, InputError) or row.keys() == {LINES}:
             yield number, row
         else:
             alone.append((number, row))
     of = {named_text(_response(row).get("id")): at for at, (_, row) in enumerate(alone)}
-    before = [of.get(_previous(row)) if _previous(row) else None for _, row in alone]
-    before = [None if one is not None and one >= at else one for at, one in enumerate(before)]
-    inner = {one for one in before if one is not None}
+    named = [of.get(_previous(row)) if _previous(row) else None for _, row in alone]
+    earlier = [None if one is not None and one >= at else one for at, one in enumerate(named)]
+    inner = {one for one in earlier if one is not None}
     chains = []
     for at, (number, row) in enumerate(alone):
         if at in inner:
             continue
-        chain, above = [row], before[at]
+        chain, above = [row], earlier[at]
         while above is not None:
             chain.insert(0, alone[above][1])
-            above = before[above]
+            above = earlier[above]
         chains.append((number, {LINES: chain}))
-    for (number, made), again in zip(chains, continued([_said(made[LINES]) for _, made in chains]), strict=True):
-        if not again:
-            yield number, made
+    gone_on = set(before([_said(made[LINES]) for _, made in chains]))
+    yield from (chain for at, chain in enumerate(chains) if at not in gone_on)
 
 
-def _said(lines: list[Row]) -> list[str]:
+def _said(lines: list[Row]) -> list[Turn]:
     try:
-        return [turn.said for turn in turns_of_items(_items(lines))[0]]
+        return turns_of_items(_items(lines))[0]
     except InputError:
         return []  # Its reader says what is wrong with it.
 

@@ -11,9 +11,10 @@ from typing import Any
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.tool_calls import parsed
-from stepreward.formats.agents.log import continued, named_text, solution, stated
+from stepreward.core.types import Problem
+from stepreward.formats.agents.log import CUT, apart, named_text, solution, stated, whole_runs
 from stepreward.formats.agents.response_items import is_item, turns_of_items
-from stepreward.formats.messages import MODEL, Reasoning, Turn, turns_of
+from stepreward.formats.messages import MODEL, Asked, Reasoning, Turn, turns_of
 
 _ROLES = {"human": "user", "ai": MODEL, "system": "system", "tool": "tool", "function": "tool", "chat": "user"}
 """LangChain's types of messages."""
@@ -97,6 +98,8 @@ class Call:
     ended: str = ""
     """Why it ended."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
+    """The id of what it is a part of, where calls of several are read together."""
 
     def turns(self) -> list[Turn]:
         """The whole talk; what the tracer says of the call stays with the last turn of the model.
@@ -108,39 +111,33 @@ class Call:
         turns = turns_of_items(talk)[0] if any(map(is_item, talk)) else turns_of(talk)
         last = max((at for at, turn in enumerate(turns) if turn.role == MODEL), default=None)
         if last is not None:
-            turns[last] = replace(turns[last], meta={**turns[last].meta, **self.meta})
+            ended = {"finish_reason": self.ended} if self.ended else {}
+            turns[last] = replace(turns[last], meta={**turns[last].meta, **ended, **self.meta})
         return turns
 
 
 def runs(
     calls: Sequence[Call], name: str, by: str, *, won: float = math.nan, reasoning: Reasoning = "keep",
-    reference: str | None = None, meta: Mapping[str, Any] | None = None,
+    reference: str | None = None, meta: Mapping[str, Any] | None = None, problem: Asked = "lead",
 ) -> Iterator[Annotated]:  # fmt: skip
-    """A trajectory for each call that no later one of the trace goes on with.
+    """A trajectory for each call that no other of the trace goes on with.
 
     Raises:
         InputError: there is no call, a message is of no known shape, or the model says nothing.
     """
     if not calls:
         raise InputError("no call of a model with an output is in this trace", remedy="export inputs and outputs too")
-    ordered = sorted(calls, key=lambda call: call.start) if all(call.start for call in calls) else list(calls)
-    talks = [call.turns() for call in ordered]
-    said = [[turn.said for turn in turns] for turns in talks]
-    known: dict[tuple[str, ...], Mapping[str, Any]] = {
-        tuple(one): call.meta for one, call in zip(said, ordered, strict=True)
-    }
-    last = [at for at, again in enumerate(continued(said)) if not again]
-    for branch, at in enumerate(last):
-        turns = [
-            replace(turn, meta={**known.get(tuple(said[at][: place + 1]), {}), **turn.meta})
-            if turn.role == MODEL else turn
-            for place, turn in enumerate(talks[at])
-        ]  # fmt: skip
-        yield solution(
-            turns, name, by, reasoning=reasoning, reference=reference, won=won, policy=ordered[at].model,
-            terminal=ordered[at].ended not in ("length", "max_tokens", "MAX_TOKENS"),
-            meta={**(meta or {}), **({"branch": branch} if len(last) > 1 else {})},
+    ordered = sorted(calls, key=lambda call: call.start.zfill(32)) if all(call.start for call in calls) else list(calls)
+    found = whole_runs([call.turns() for call in ordered])
+    asked: dict[str, list[Problem]] = {}
+    for branch, (at, turns) in enumerate(found):
+        own = ordered[at].run or name
+        made = solution(
+            turns, own, by, reasoning=reasoning, reference=reference, won=won, policy=ordered[at].model,
+            terminal=ordered[at].ended.lower() not in CUT, problem=problem,
+            meta={**(meta or {}), **({"branch": branch} if len(found) > 1 else {})},
         )  # fmt: skip
+        yield apart(made, asked)
 
 
 def finish(value: object) -> str:
