@@ -141,7 +141,8 @@ def gathered_runs(numbered: Iterable[Numbered], talks: Callable[[Row], Sequence[
         if not isinstance(row, InputError):
             with suppress(InputError, TypeError, KeyError, AttributeError, ValueError):
                 made = talks(row)
-        if isinstance(row, InputError) or not made:
+        # A row with an answer that is none is told alone: it takes no other call with it.
+        if isinstance(row, InputError) or not made or not all(any(turn.role == MODEL for turn in one) for one in made):
             yield number, row
             continue
         owners += [len(rows)] * len(made)
