@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from stepreward.cli.console import plain_console
 from stepreward.cli.format_options import format_options
 from stepreward.cli.models import scorer_at
 from stepreward.cli.progress import StageProgress
@@ -183,11 +183,9 @@ def _in_subset(item: Annotated | Comparison, subset: str) -> Annotated | Compari
     return item if item.meta.get("subset") else replace(item, meta={**item.meta, "subset": subset})
 
 
-def show(outcome: dict[str, Any], width: int) -> None:
+def show(outcome: dict[str, Any]) -> None:
     """The table of scorers, what was published, and the protocol."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = width
+    console = plain_console()
     first = next(iter(outcome["scorers"].values()))
     metrics = list(first["metrics"])[:5]
     table = Table(title=f"{outcome['benchmark']}, {outcome['rows']:,} rows", title_justify="left")
@@ -200,17 +198,17 @@ def show(outcome: dict[str, Any], width: int) -> None:
     console.print(table)
     for metric, group in dict.fromkeys((row["metric"], row["group"]) for row in outcome["published"]):
         if metric in metrics:
-            console.print(published_line(outcome["published"], metric, group), highlight=False, soft_wrap=True)
+            console.print(published_line(outcome["published"], metric, group), soft_wrap=True)
     for name, made in outcome["scorers"].items():
         if made["unscored"]:
             lack = (
                 f"{made['unscored']:,} of {made['rows']:,} rows lack a score that is needed: no part of these numbers"
             )
-            console.print(f"{name}: {lack}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {lack}", soft_wrap=True)
     origin = (
         f" Threshold {first['threshold']:.3g}, {first['threshold_from']}." if first["threshold"] is not None else ""
     )
-    console.print(first["protocol"] + origin, highlight=False, soft_wrap=True)
+    console.print(first["protocol"] + origin, soft_wrap=True)
 
 
 def published_line(rows: Sequence[dict[str, Any]], metric: str, group: str = "") -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from stepreward.cli.console import plain_console
 from stepreward.cli.doctor_servers import Finding, model_findings, policy_findings
 from stepreward.cli.parts import BodyFlag, EffortFlag, MinPFlag, TemplateKwargsFlag, TopKFlag, policy_settings
 from stepreward.cli.recipes import LikeFlag
@@ -92,7 +92,8 @@ def doctor(
     if json_output:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
+        console = plain_console()
         for finding in findings:
-            mark = "[green]ok [/]" if finding.good else "[red]no [/]" if finding.needed else "[yellow]-  [/]"
-            Console().print(f"{mark} {finding.what:17} {escape(finding.says)}", soft_wrap=True)
+            mark, colour = ("ok ", "green") if finding.good else ("no ", "red") if finding.needed else ("-  ", "yellow")
+            console.print(Text(mark, colour), f"{finding.what:17} {finding.says}", soft_wrap=True)
     raise typer.Exit(0 if all(finding.good or not finding.needed for finding in findings) else 1)

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from stepreward.cli.benchmark import measure, show
+from stepreward.cli.console import plain_console
 from stepreward.cli.format_options import ReadFlag
 from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions
 from stepreward.cli.models import scorer_at
@@ -43,8 +43,6 @@ from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrated import CALIBRATOR_FILE, save_calibrator
 
 _MODEL = "model"
-_FILE_WIDTH = 160
-"""Characters of a line where the output is no terminal, so that no name is cut."""
 
 
 def evaluate(
@@ -139,7 +137,7 @@ def evaluate(
                 recipe=recipe,
                 quiet=json_output,
             )
-        typer.echo(json.dumps(measured)) if json_output else show(measured, _FILE_WIDTH)
+        typer.echo(json.dumps(measured)) if json_output else show(measured)
         return
     if scorer or settings:
         raise InputError("--scorer and --set belong to --benchmark", remedy="name a benchmark, or drop them")
@@ -309,9 +307,7 @@ def _selection(items: Sequence[Solution], name: str, key: Key, aggregate: str) -
 
 
 def _print(outcome: dict[str, Any]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
+    console = plain_console()
     table = Table(title=f"{outcome['solutions']:,} solutions of {outcome['problems']:,} problems", title_justify="left")
     table.add_column("scorer", overflow="fold")
     for head in ("first-error F1", "threshold", "step AUROC", "Brier", "ECE"):
@@ -324,17 +320,17 @@ def _print(outcome: dict[str, Any]) -> None:
         )
     console.print(table)
     if "ungraded" in outcome:
-        console.print(f"{outcome['ungraded']:,} solutions could not be graded and count neither way", highlight=False)
+        console.print(f"{outcome['ungraded']:,} solutions could not be graded and count neither way")
     for name, made in outcome["scorers"].items():
         if "selection" in made:
             n, versus = made["selection"]["sizes"][-1], made["selection"]["versus_majority"]
             for selector, row in made["selection"]["accuracy"].items():
                 beside = f", {points(versus[selector])} over majority" if selector in versus else ""
-                console.print(f"{name}, {selector} of {n}: {percent(row[-1])}{beside}", highlight=False, soft_wrap=True)
+                console.print(f"{name}, {selector} of {n}: {percent(row[-1])}{beside}", soft_wrap=True)
         if "unscored" in made:
             lack = f"{made['unscored']:,} of {made['solutions']:,} solutions lack a score that is needed for it"
-            console.print(f"{name}, first error: {lack}", highlight=False, soft_wrap=True)
+            console.print(f"{name}, first error: {lack}", soft_wrap=True)
         for what in ("first_error", "selection"):
             if f"no_{what}" in made:
                 told = f"{name}, no {what.replace('_', ' ')}: {made[f'no_{what}']}"
-                console.print(told, highlight=False, soft_wrap=True)
+                console.print(told, soft_wrap=True)

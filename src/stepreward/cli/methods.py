@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from stepreward.cli.console import plain_console
 from stepreward.core.catalog import Family, families
 from stepreward.core.errors import UnknownNameError
 
@@ -49,7 +49,7 @@ def methods(
         ]
         typer.echo(json.dumps(rows))
         return
-    console = Console()
+    console = plain_console()
     for one in chosen:
         table = Table(title=f"{one.name}: {one.signature}", title_justify="left", caption=one.about)
         for head in ("name", "what it does", "source", "settings"):

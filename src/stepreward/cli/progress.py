@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn
+
+from stepreward.cli.console import lines_above, plain_console
+from stepreward.cli.terminal import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_TO_JUDGE = 1.0
@@ -31,32 +34,35 @@ class StageProgress:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        console = Console(stderr=True)
+        console = plain_console(stderr=True)
         self.live = console.is_terminal and not quiet
         self.quiet = quiet
         self.bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:9}"),
+            TextColumn("{task.description:9}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}"),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=console,
             get_time=time.monotonic,
+            redirect_stdout=False,
+            redirect_stderr=False,
             speed_estimate_period=_PERIOD,
         )
+        self._shown = ExitStack()
         self.tasks: dict[str, Task] = {}
         self.told: dict[str, float] = {}
         self.began: dict[str, float] = {}
 
     def __enter__(self) -> StageProgress:
         if self.live:
-            self.bar.start()
+            self._shown.enter_context(lines_above(self.bar.console))
+            self._shown.enter_context(self.bar)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.live:
-            self.bar.stop()
+        self._shown.close()
 
     def __call__(self, stage: str, done: int, total: int, detail: str) -> None:
         """Advances a stage."""
@@ -68,8 +74,8 @@ class StageProgress:
                 self.bar.remove_task(task.id)
             self.told.pop(stage, None)
             self.began[stage] = now
-            task = self.tasks[stage] = self._task(self.bar.add_task(stage, total=total, detail="", pace=""))
-        self.bar.update(task.id, completed=done, detail=detail)
+            task = self.tasks[stage] = self._task(self.bar.add_task(printable(stage), total=total, detail="", pace=""))
+        self.bar.update(task.id, completed=done, detail=printable(detail))
         says = pace(task) if self._tells(now - self.began[stage], done, total) else ""
         self.bar.update(task.id, pace=says)
         if self.live or self.quiet:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from stepreward.cli.console import plain_console
 from stepreward.cli.progress import StageProgress
 from stepreward.core.engines import optional
 from stepreward.pipeline.learning import ReinforceSettings
@@ -59,8 +59,6 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         before, after = made["accuracy"][0], made["accuracy"][-1]
         beside = "" if name == first else points(made["versus_first"])
         table.add_row(name, made["objective"], percent(before), percent(after), beside, ", ".join(made["alarms"]))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
+    console = plain_console()
     console.print(table)
     console.print(f"report: {out / 'reinforce.html'}", soft_wrap=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from stepreward.cli.console import plain_console
 from stepreward.cli.progress import StageProgress
 from stepreward.core.engines import optional
 from stepreward.pipeline.report import percent, points
@@ -84,7 +84,7 @@ def run(
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:
-    evaluation, console = summary["evaluate"], Console()
+    evaluation, console = summary["evaluate"], plain_console()
     n = summary["settings"]["held_out_samples"]
     main, rows = evaluation["main"], {name: row[-1] for name, row in evaluation["curves"].items()}
     table = Table(title="held-out accuracy", title_justify="left")
@@ -100,4 +100,4 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     if "first_error" in evaluation:
         f1 = evaluation["first_error"]["f1"]
         console.print(f"first-error F1 {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]")
-    console.print(f"report: {out / 'report.html'}")
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from stepreward.cli.console import plain_console
 from stepreward.cli.cuts import cut_note
 from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
 from stepreward.cli.parts import (
@@ -267,9 +267,7 @@ def _compare(
         beside = "" if gain is None or gain["value"] is None else points(gain)
         cost = f"{point['cost']['value']:,.0f}"
         table.add_row(point["algorithm"], str(point["budget"]), cost, percent(point["accuracy"]), beside, verdict(gain))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
+    console = plain_console()
     console.print(table)
     console.print(f"report: {out / 'compare.html'}", soft_wrap=True)
 

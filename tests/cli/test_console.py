@@ -1,0 +1,166 @@
+"""Names of files, models and servers in tables and bars: text is text, whatever rich or a terminal would make of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+from typer.testing import CliRunner
+
+import stepreward
+from stepreward.cli.app import app, main
+from stepreward.cli.console import plain_console
+from stepreward.cli.doctor_servers import Finding
+from stepreward.cli.progress import StageProgress
+from stepreward.cli.terminal import plain_output
+
+HOSTILE = "m[red]x[/] [/] [link=http://a]b :smile: \x1b]0;t\x07\x1b[2J\r\x9b31m\u202e[bold"
+SHOWN = "m[red]x[/] [/] [link=http://a]b :smile: \\x1b]0;t\\x07\\x1b[2J\\r\\x9b31m\\u202e[bold"
+OWN = re.compile(r"\x1b\[[\d;]*m|\x1b\[(?:\?25[hl]|[12]K|1A)|\r")
+"""What rich itself writes: colours, the cursor, and lines written anew."""
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_every_place_of_a_table_shows_a_name_as_it_is(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if terminal:
+        on_terminal(monkeypatch)
+    table = Table(title=HOSTILE, caption=HOSTILE)
+    table.add_column(HOSTILE, footer=HOSTILE)
+    table.show_footer = True
+    table.add_row(HOSTILE)
+    console = plain_console()
+    assert console.is_terminal == terminal
+    console.print(table)
+    console.print(HOSTILE, soft_wrap=True)
+    said = capsys.readouterr().out
+    assert said.count("\x1b") == (len(re.findall(r"\x1b\[[\d;]*m", said)) if terminal else 0)
+    assert OWN.sub("", said).count(SHOWN) == 6
+
+
+def test_a_bar_shows_a_name_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    on_terminal(monkeypatch)
+    with StageProgress() as show:
+        show(HOSTILE, 1, 2, HOSTILE)
+    said = OWN.sub("", capsys.readouterr().err)
+    assert said.count(SHOWN) >= 2
+    assert "\x1b" not in said
+
+
+def test_on_a_terminal_the_bar_writes_its_own_sequences_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    master, slave = pty.openpty()
+    with open(slave, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with plain_output():
+            with StageProgress() as show:
+                show("score", 1, 2, "")
+                print(HOSTILE)
+                print(HOSTILE, file=sys.stderr)
+                print("half a line\x9b", end="", file=sys.stderr)
+            print("end\x1b", file=sys.stderr)
+        monkeypatch.undo()
+        raw = os.read(master, 65536).decode()
+    os.close(master)
+    assert "\x1b[2K" in raw
+    said = OWN.sub("", raw)
+    assert said.count(SHOWN) == 2
+    assert "half a line\\x9b" in said
+    assert "end\\x1b\n" in said
+    assert "\x1b" not in said
+    assert "\\x1b[2K" not in said.replace(SHOWN, "")
+
+
+def test_rows_that_go_into_a_file_stay_out_of_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_terminal(monkeypatch)
+    with (tmp_path / "rows").open("w") as rows:
+        monkeypatch.setattr(sys, "stdout", rows)
+        with StageProgress() as show:
+            show("score", 1, 2, "")
+            print("row")
+        monkeypatch.undo()
+    assert (tmp_path / "rows").read_text() == "row\n"
+
+
+def ran(line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command prints on a terminal, without what rich itself writes; both streams."""
+    monkeypatch.setattr(sys, "argv", ["stepreward", *line])
+    on_terminal(monkeypatch)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr()
+    return OWN.sub("", said.out + said.err)
+
+
+def test_scorers_of_a_file_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [{"id": f"b-{i}", "problem": f"{i}?", "steps": ["One.", "Two."], "label": -i} for i in (0, 1)]
+    scored = [{"id": f"b-{i}", "label": -i, "n_scored": 2, "scores": {HOSTILE: [0.9, 0.1]}} for i in (0, 1)]
+    path = tmp_path / "scores" / "two.jsonl"
+    for target, rows in ((path, scored), (tmp_path / "processbench" / "two.json", texts)):
+        target.parent.mkdir()
+        target.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    said = ran(["evaluate", "--data", str(path), "--threshold", "0.5"], monkeypatch, capsys)
+    assert "2 solutions" in said
+    assert said.count(SHOWN) >= 1
+    assert "\x1b" not in said
+    line = ["evaluate", "--data", str(path), "--benchmark", "process-bench", "--set", "threshold=0.5"]
+    said = ran(line, monkeypatch, capsys)
+    assert SHOWN in said
+    assert "\x1b" not in said
+
+
+def test_a_subset_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    rows = [
+        {"id": f"{i}", "generator": "m", "problem": "2 + 3?", "final_answer_correct": bool(i),
+         "steps": ["2 + 3 = 5", f"2 * 5 = {10 + 2 * i}"], "label": 1 if i else -1}
+        for i in (0, 1)
+    ]  # fmt: skip
+    (folder / "[red]a[bold\x1b[2J.json").write_text(json.dumps(rows))
+    said = ran(
+        ["evaluate", "--benchmark", "process-bench", "--data", str(folder), "--scorer", "tool"], monkeypatch, capsys
+    )
+    assert "[red]a[bold\\x1b[2J" in said
+    assert "\x1b" not in said
+
+
+def test_what_a_server_says_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Finding(HOSTILE[:30], True, HOSTILE), Finding("server", False, HOSTILE)]
+    monkeypatch.setattr("stepreward.cli.doctor.policy_findings", lambda _: iter(found))
+    said = CliRunner().invoke(app, ["doctor", "--policy", "http://127.0.0.1:1/v1#m"]).stdout
+    assert said.count(SHOWN) == 2
+    assert "\x1b" not in said
+
+
+def test_rich_is_reached_through_the_plain_console_alone() -> None:
+    folder = Path(stepreward.__file__).parent
+    sources = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*.py")}
+    direct = [
+        path.name
+        for path, text in sources.items()
+        if re.search(r"rich\.console import|rich import|\bConsole\(\)", text)
+    ]
+    assert direct == ["console.py"]
+    columns = re.findall(r"TextColumn\((.*)\)", sources[folder / "cli" / "progress.py"])
+    assert [column for column in columns if "markup=False" not in column] == ['"{task.fields[pace]}"']
