@@ -7,6 +7,7 @@ import math
 import pytest
 
 from stepreward.core.types import Problem, Step
+from stepreward.tasks.final_answer import final_answer
 from stepreward.tasks.mathematics import MathGrader
 
 PROBLEM = Problem("p", "q", "1")
@@ -54,3 +55,34 @@ def test_what_cannot_be_graded_is_unknown_and_told_once(capsys: pytest.CaptureFi
 def test_brackets_as_people_write_them_are() -> None:
     text = "So \\boxed{" + "(" * 20 + "1" + ")" * 20 + "}"
     assert MathGrader().answer(PROBLEM, [Step(text)]) == "1"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("start", ["#### ", "####* ", "the answer is ", "the answer is: *", "= ", "\\boxed{1 ", "$"])
+@pytest.mark.parametrize(
+    "filler", [" ", "\t", "* ", "#### ", "\\(", "\\[", "$", "answer is ", "1,", "- ", "\n", "a ", "{"]
+)
+def test_text_without_an_answer_is_read_in_linear_time(start: str, filler: str) -> None:
+    """Quadratic time in 20,000 characters takes seconds; time beyond that does not end."""
+    for end in ("", "!", "\n"):
+        final_answer(start + filler * (19_000 // len(filler)) + end)
+
+
+def test_numbers_too_small_for_sixty_digits_differ() -> None:
+    grader = MathGrader()
+
+    def graded(reference: str, answer: str) -> float:
+        return grader.grade(Problem("p", "q", reference), [Step(rf"\boxed{{{answer}}}")])
+
+    assert graded(r"\frac{1}{2004!}", r"\frac{1}{200!}") == 0
+    assert graded("10^{-60}", "0") == 0
+    assert graded(r"\sin \pi", "0") == 1
+    assert graded(r"\sqrt2+\sqrt3-\sqrt{5+2\sqrt6}", "0") == 1
+    assert graded(r"\ln(\sqrt2^2/2)", "0") == 1
+    assert graded(r"\cos\frac{\pi}{2}", "0") == 1
+
+
+def test_an_answer_that_breaks_off_is_wrong_and_no_fault() -> None:
+    grader = MathGrader()
+    for answer in ("x=", "=", "y =", "x <", "|", "(,", r"\frac", "^", "_", r"\sqrt[", "{", ":", r"\begin{", ","):
+        assert grader.grade(Problem("p", "q", "x=5"), [Step(rf"So \fbox {answer} \boxed{{{answer} }}")]) in (0, 1)

@@ -8,17 +8,20 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*(\{|[^\s{}\\$]|\\[A-
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _THOUGHT = re.compile(r"</think(?:ing)?>")
 _THINKS = re.compile(r"<think(?:ing)?>")
-_NUMBER = r"[-+−]?\s*\\?\$?\s*[-+−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?"
+# Quantifiers are possessive, so that hostile text is read in time that is linear in its length.
+_GAP = r"[ \t]*+"
+_NUMBER = rf"[-+−]?{_GAP}\\?\$?{_GAP}[-+−]?(?:\d[\d,]*+(?:\.\d++)?|\.\d++)(?:{_GAP}/{_GAP}\d++)?"
 _MARKED = re.compile(
-    rf"####[ \t]*[*$]*[ \t]*({_NUMBER})[ \t]*\$?[ \t]*(\\?%|(?:[A-Za-z°]+[ \t]*){{0,3}})[*$.。 \t]*$", re.MULTILINE
+    rf"####{_GAP}(?:[*$]++{_GAP})?({_NUMBER}){_GAP}\$?{_GAP}(\\?%|(?:[A-Za-z°]++{_GAP}){{0,3}})[*$.。 \t]*+$",
+    re.MULTILINE,
 )
 _STATED = re.compile(
-    r"(?:answer|solution|result)[ \t]*(?:is|are|was|equals|:|=|\uff1a)(?:[ \t]*(?:that|option|choice|:))*"
-    r"[ \t]*[*_]*[ \t]*(\S[^\n]*)",
+    rf"(?:answer|solution|result){_GAP}(?:is|are|was|equals|:|=|\uff1a)(?:{_GAP}(?:that|option|choice|:))*+"
+    rf"{_GAP}(?:[*_]++{_GAP})?(\S[^\n]*+)",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?。](?=\s|$)")
-_DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]+?)\$\$?|\\\(((?:[^\\]|\\[^()])+?)\\\)|\\\[((?:[^\\]|\\[^\[\]])+?)\\\]")
 _NUMBERS = re.compile(r"(?<![\w.])[-−]?\\?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 

@@ -46,7 +46,7 @@ class MathGrader:
         ModelError: mpmath is not installed.
     """
 
-    name = "mathematics-2"
+    name = "mathematics-3"
 
     def __init__(self, *, seconds: float = SECONDS) -> None:
         if importlib.util.find_spec("mpmath") is None:
@@ -91,7 +91,7 @@ class MathGrader:
             return f"{UNREAD}brackets"
         try:
             made = self._bounded([text, wanted])
-        except Unbounded:
+        except (Unbounded, ValueError):
             return None
         return None if made is None else str(made)
 

@@ -54,6 +54,7 @@ _LABEL = re.compile(
 )
 _VARIABLE = re.compile(r"^\\?[A-Za-z]+(?:_\s*(?:\{\w+\}|\w))?$")
 _FUNCTION = re.compile(r"^[A-Za-z](?:\^\{-1\})?\s*\([^()]*\)$")
+_POINTS = re.compile(r"^[A-Z]{2,4}$")
 _CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|limsup|liminf|frac\{d)(?![A-Za-z])")
 _BRACKETS = re.compile(r"\\[{}]|[()\[\]{}]|\\(?:begin|end)\{")
 _AND = re.compile(rf"\s*,?\s*{OPEN}\s*,?\s*(?:and|or)\s*,?\s*{CLOSE}\s*|\s*,?\s+(?:and|or)\s+")
@@ -300,6 +301,8 @@ def _relation(text: str, kind: Kind | None) -> list[str]:
     """Forms of an equation, an inequality, or a value with its letter."""
     pieces = [piece.strip() for piece in _split(text, "=≈≠<>≤≥", keep=True)]
     sides, signs = pieces[::2], pieces[1::2]
+    if not all(sides[1:]):
+        return [_words(text)]
     if any(sign in _TURNED for sign in signs):
         return [_order(sides, signs, kind)]
     if "≠" in signs:
@@ -320,6 +323,8 @@ def _labelled(sides: Sequence[str], kind: Kind | None) -> bool:
     name, rest = sides[0], letters(sides[1])
     if not name:
         return True
+    if _POINTS.match(name) and _POINTS.match(sides[1]):
+        return False
     if _FUNCTION.match(name) or (_LABEL.match(name) and not (_VARIABLE.match(name) and rest & letters(name))):
         return True
     return kind is not None and not kind.relation and not rest and not re.search(r"\d", name) and bool(letters(name))

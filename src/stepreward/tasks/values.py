@@ -6,21 +6,15 @@ Expressions with letters are named by their polynomial where they are one in one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from stepreward.core.engines import Deferred
-from stepreward.tasks.expressions import (
-    DIGITS,
-    Evaluator,
-    Node,
-    NotAnExpression,
-    branches,
-    holds,
-    read,
-    symbols_of,
-)
+from stepreward.tasks.evaluation import DIGITS, Evaluator, floating
+from stepreward.tasks.expressions import Node, NotAnExpression, branches, holds, read, symbols_of
 
 mpmath: Any = Deferred("mpmath")
 SHOWN = 12
@@ -48,17 +42,17 @@ def relation_name(left: str, right: str) -> str:
     """The name of an equation, up to a factor of its two sides; "0" for an identity."""
     node = ("sum", read(left), ("-", read(right)))
     values = _values(node, 1)
-    if all(_is_zero(value) for value in values):
+    if not any(values):
         return "0"
-    first = next(value for value in values if not _is_zero(value))
-    return "; ".join(number_name(_floating(value) / _floating(first)) for value in values)
+    first = next(filter(None, values))
+    return "; ".join(number_name(floating(value) / floating(first)) for value in values)
 
 
 def order_name(smaller: str, larger: str) -> str:
     """The name of an inequality, up to a positive factor."""
     values = _values(("sum", read(larger), ("-", read(smaller))), 1)
-    first = next((value for value in values if not _is_zero(value)), Fraction(1))
-    return "; ".join(number_name(_floating(value) / abs(_floating(first))) for value in values)
+    first = next(filter(None, values), Fraction(1))
+    return "; ".join(number_name(floating(value) / abs(floating(first))) for value in values)
 
 
 def letters(text: str) -> frozenset[str]:
@@ -121,20 +115,12 @@ def _interpolated(points: Sequence[Fraction], values: Sequence[Fraction]) -> lis
     return made
 
 
-def _floating(value: Any) -> Any:
-    return mpmath.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
-
-
-def _is_zero(value: Any) -> bool:
-    return bool(value == 0 if isinstance(value, Fraction) else abs(value) < mpmath.mpf(10) ** (10 - DIGITS))
-
-
 def number_name(value: Any) -> str:
     """The name of a number: whole ones exact, fractions and roots where 12 digits show one, else 12 digits."""
     with mpmath.workdps(DIGITS):
         if isinstance(value, Fraction) and value.denominator == 1:
             return str(value.numerator)
-        value = mpmath.mpmathify(_floating(value))
+        value = mpmath.mpmathify(floating(value))
         if not mpmath.isfinite(value):
             raise NotAnExpression("no finite number")
         real, imaginary = mpmath.re(value), mpmath.im(value)
@@ -148,38 +134,36 @@ def number_name(value: Any) -> str:
 
 
 def _real_name(value: Any) -> str:
-    if abs(value) < mpmath.mpf(10) ** (10 - DIGITS):
+    if value == 0:
         return "0"
     nearest = mpmath.nint(value)
     if nearest != 0 and abs(value) < mpmath.mpf(10) ** 30 and abs(value - nearest) < mpmath.mpf(10) ** -(SHOWN + 2):
         return str(int(nearest))
-    shown = str(mpmath.nstr(value, SHOWN))
-    simple = _fraction_name(value, shown)
-    if simple is not None:
-        return simple
-    for unit, word in ((mpmath.pi, "pi"), (mpmath.e, "e")):
-        times = _small_fraction(value / unit)
-        if times is not None:
+    whole = len(str(int(abs(nearest)))) if abs(value) < mpmath.mpf(10) ** 30 else 0
+    return _shown_name(str(mpmath.nstr(value, max(SHOWN, whole + 3))))
+
+
+@lru_cache(maxsize=1 << 12)
+def _shown_name(shown: str) -> str:
+    """A fraction, a multiple of pi or e, or a root of small parts that shows the same digits; else the digits.
+
+    Digits alone decide, so that a decimal of 15 digits has the name of what it stands for.
+    """
+    value = float(shown)
+    if "e" in shown or not 1e-6 < abs(value) < 1e9:
+        return shown
+    near = Fraction(shown).limit_denominator(10_000)
+    if near and _shows(near.numerator / near.denominator, shown):
+        return str(near)
+    for unit, word in ((math.pi, "pi"), (math.e, "e")):
+        times = Fraction(value / unit).limit_denominator(1_000)
+        if times and _shows(unit * times.numerator / times.denominator, shown):
             return f"{times}*{word}"
-    square = _small_fraction(value * value)
-    if square is not None:
+    square = Fraction(value * value).limit_denominator(1_000)
+    if square and _shows(math.sqrt(square), shown):
         return ("-" if value < 0 else "") + f"sqrt({square})"
     return shown
 
 
-def _fraction_name(value: Any, shown: str) -> str | None:
-    """A fraction of small parts that shows the same digits."""
-    if "e" in shown:
-        return None
-    near = Fraction(shown).limit_denominator(10_000)
-    if near == 0 or str(mpmath.nstr(_floating(near), SHOWN)) != shown:
-        return None
-    return str(near)
-
-
-def _small_fraction(value: Any) -> Fraction | None:
-    """The fraction of small parts that a number is, to all digits but a few."""
-    if not mpmath.mpf(10) ** -6 < abs(value) < mpmath.mpf(10) ** 9:
-        return None
-    near = Fraction(str(mpmath.nstr(value, 40))).limit_denominator(10_000)
-    return near if near and abs(_floating(near) - value) < abs(value) * mpmath.mpf(10) ** -30 else None
+def _shows(value: float, shown: str) -> bool:
+    return Fraction(format(abs(value), f".{SHOWN}g")) == Fraction(shown.lstrip("-"))

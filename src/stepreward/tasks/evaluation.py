@@ -1,0 +1,242 @@
+"""Evaluates expressions at points: equal expressions have equal values.
+
+Nothing is expanded or simplified. Two expressions are equal if they agree at points drawn from the names of their
+letters, to 60 digits (Schwartz and Zippel's test of identities), so that equality takes time in the length of the text.
+Numbers beyond 2^(2^60) and arguments that cost more than their text says are refused.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from stepreward.core.engines import Deferred
+from stepreward.tasks.expressions import Node, NotAnExpression, TooCostly
+
+mpmath: Any = Deferred("mpmath")
+DIGITS = 60
+"""Decimal digits of evaluation."""
+_BITS = 20_000
+"""Exact numbers are at most so long; longer ones are floating."""
+_LARGEST = 2**60
+"""Of exponents, in bits."""
+
+
+class Evaluator:
+    """Values of expressions where each letter has a number.
+
+    Args:
+        point: values of letters, by name; None for values drawn from names and `turn`.
+        turn: number of the point; odd ones from 3 on are negative.
+        sign: what a plus-minus sign is, 1 or -1.
+    """
+
+    def __init__(self, turn: int = 0, sign: int = 1, point: Mapping[str, Fraction] | None = None) -> None:
+        self.turn, self.sign, self.point = turn, sign, point
+
+    def value(self, node: Node) -> Any:
+        """A Fraction where the value is rational and short, an mpf or mpc elsewhere.
+
+        Raises:
+            NotAnExpression: it has no value.
+            TooCostly: it is too large to be computed.
+        """
+        with mpmath.workdps(DIGITS):
+            try:
+                return self._of(node)
+            except (ZeroDivisionError, OverflowError, mpmath.libmp.NoConvergence, TypeError) as error:
+                raise NotAnExpression(str(error)) from error
+
+    def _of(self, node: Node) -> Any:
+        kind, parts = node[0], node[1:]
+        if kind == "number":
+            return parts[0]
+        if kind == "symbol":
+            return self._letter(parts[0])
+        if kind in _CONSTANTS:
+            return _CONSTANTS[kind]()
+        if kind == "infty":
+            raise NotAnExpression("infinity is no number")
+        if kind == "apply":
+            return mpmath.sin(floating(self._of(parts[1])) * (1 + _drawn(parts[0], 7)) + 1)
+        values = [self._of(part) for part in parts]
+        if kind == "sum":
+            return _added(values)
+        if kind in ("-", r"\pm", r"\mp"):
+            return {"-": -1, r"\pm": self.sign, r"\mp": -self.sign}[kind] * values[0]
+        return _OPERATIONS[kind](*values)
+
+    def _letter(self, name: str) -> Any:
+        if self.point is not None:
+            return self.point[name]
+        drawn = _drawn(name, self.turn)
+        return -drawn if self.turn >= 2 else drawn
+
+
+def _drawn(name: str, turn: int) -> Fraction:
+    """A number in (0.5, 2.5) that belongs to a name."""
+    seed = zlib.crc32(f"{turn} {name}".encode())
+    return Fraction(1, 2) + Fraction(2 * seed + 1, 2**32)
+
+
+def floating(value: Any) -> Any:
+    """The number as mpmath has it."""
+    return mpmath.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
+def _both(left: Any, right: Any) -> tuple[Any, Any]:
+    """Two numbers of one kind; exact ones of too many bits become floating."""
+    if isinstance(left, Fraction) and isinstance(right, Fraction) and _bits(left) + _bits(right) <= _BITS:
+        return left, right
+    return floating(left), floating(right)
+
+
+def _bits(value: Fraction) -> int:
+    return value.numerator.bit_length() + value.denominator.bit_length()
+
+
+def _added(values: Sequence[Any]) -> Any:
+    total = values[0]
+    for value in values[1:]:
+        left, right = _both(total, value)
+        total = left + right
+    return total if isinstance(total, Fraction) else _cancelled(total, max(abs(floating(value)) for value in values))
+
+
+def _cancelled(value: Any, largest: Any) -> Any:
+    """Exactly 0 where terms as large as `largest` left nothing but their rounding: tiny numbers are not 0."""
+    return Fraction(0) if abs(value) < largest * mpmath.mpf(10) ** (10 - DIGITS) else value
+
+
+def _times(left: Any, right: Any) -> Any:
+    left, right = _both(left, right)
+    return left * right
+
+
+def _over(left: Any, right: Any) -> Any:
+    left, right = _both(left, right)
+    if right == 0:
+        raise ZeroDivisionError("division by zero")
+    return left / right
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    whole = isinstance(exponent, Fraction) and exponent.denominator == 1
+    if whole and isinstance(base, Fraction) and _bits(base) * abs(exponent.numerator) <= _BITS:
+        if base == 0 and exponent < 0:
+            raise ZeroDivisionError("division by zero")
+        return Fraction(base**exponent.numerator)
+    base, exponent = floating(base), floating(exponent)
+    if base == 0:
+        return Fraction(0) if exponent != 0 else Fraction(1)
+    logarithm = mpmath.log(base)
+    if abs(logarithm * exponent) > _LARGEST:
+        raise TooCostly("a power beyond 2^(2^60)")
+    return mpmath.exp(logarithm * exponent) if not whole else mpmath.power(base, int(exponent))
+
+
+def _root(value: Any, index: Any) -> Any:
+    if not isinstance(index, Fraction) or index.denominator != 1 or not 0 < index <= 1000:
+        return _power(value, _over(Fraction(1), index))
+    n = int(index)
+    if isinstance(value, Fraction) and value < 0 and n % 2:
+        return -_root(-value, index)
+    if isinstance(value, Fraction) and value >= 0:
+        exact = [round(mpmath.root(part, n)) if part else 0 for part in (value.numerator, value.denominator)]
+        if exact[0] ** n == value.numerator and exact[1] ** n == value.denominator:
+            return Fraction(exact[0], exact[1])
+    return mpmath.root(floating(value), n)
+
+
+def _factorial(value: Any) -> Any:
+    if isinstance(value, Fraction) and value.denominator == 1 and 0 <= value <= 1000:
+        return Fraction(int(mpmath.mp.factorial(int(value)))) if value < 40 else Fraction(_product(int(value)))
+    value = floating(value)
+    if abs(value) > 10**15:
+        raise TooCostly("a factorial beyond (10^15)!")
+    return mpmath.factorial(value)
+
+
+def _product(n: int) -> int:
+    made = 1
+    for i in range(2, n + 1):
+        made *= i
+    return made
+
+
+def _binomial(n: Any, k: Any) -> Any:
+    if not all(isinstance(v, Fraction) and v.denominator == 1 and 0 <= v <= 10**15 for v in (n, k)):
+        return mpmath.binomial(floating(n), floating(k))
+    if n <= 1000:
+        return Fraction(0) if k > n else _factorial(n) / (_factorial(k) * _factorial(n - k))
+    return mpmath.binomial(int(n), int(k))
+
+
+def _whole(name: str) -> Callable[[Any], Any]:
+    def taken(value: Any) -> Any:
+        if not isinstance(value, Fraction) and (mpmath.im(value) != 0 or abs(value) > 10**DIGITS):
+            raise NotAnExpression("no whole number lies there")
+        return Fraction(int(getattr(mpmath, name)(floating(value))))
+
+    return taken
+
+
+def _of_angle(name: str) -> Callable[[Any], Any]:
+    def taken(value: Any) -> Any:
+        value = floating(value)
+        if abs(value) > 10**20:
+            raise TooCostly("an angle beyond 10^20")
+        return _cancelled(getattr(mpmath, name)(value), min(abs(value), 1))
+
+    return taken
+
+
+def _plain(name: str) -> Callable[[Any], Any]:
+    return lambda value: getattr(mpmath, name)(floating(value))
+
+
+def _log(value: Any, base: Any = None) -> Any:
+    value = floating(value)
+    if value == 0:
+        raise ZeroDivisionError("logarithm of 0")
+    logarithm = _cancelled(mpmath.log(value), 1)
+    return logarithm if base is None else _over(logarithm, _log(base))
+
+
+def _magnitude(value: Any) -> Any:
+    return abs(value)
+
+
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "pi": lambda: +mpmath.pi,
+    "e": lambda: +mpmath.e,
+    "i": lambda: mpmath.mpc(0, 1),
+}
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "*": _times,
+    "/": _over,
+    "^": _power,
+    "root": _root,
+    "!": _factorial,
+    "binom": _binomial,
+    "degrees": lambda value: floating(value) * mpmath.pi / 180,
+    "lvert": _magnitude,
+    "lfloor": _whole("floor"),
+    "lceil": _whole("ceil"),
+    "ln": _log,
+    "log": lambda value, base=None: _log(value, Fraction(10) if base is None else base),
+    "lg": lambda value: _log(value, Fraction(10)),
+    "exp": lambda value: _power(mpmath.e, value),
+    **{name: _of_angle(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
+    "arcsin": _plain("asin"),
+    "arccos": _plain("acos"),
+    "arctan": _plain("atan"),
+    "arccot": _plain("acot"),
+    "arcsec": _plain("asec"),
+    "arccsc": _plain("acsc"),
+    "arcsinh": _plain("asinh"),
+    "arccosh": _plain("acosh"),
+    "arctanh": _plain("atanh"),
+}
