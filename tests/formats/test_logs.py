@@ -47,6 +47,81 @@ def test_thinking_opens_the_action_or_is_left_out() -> None:
         one("anthropic", reasoning="lose")
 
 
+THOUGHTS: dict[str, dict[str, Any]] = {
+    "reasoning_content": {"reasoning_content": "I add."},
+    "reasoning": {"reasoning": "I add."},
+    "reasoning of parts": {"reasoning": [{"type": "text", "text": "I add."}]},
+    "text twice": {"reasoning": "I add.", "reasoning_details": [{"type": "reasoning.text", "text": "I add."}]},
+    "details": {"reasoning_details": [{"type": "reasoning.text", "text": "I", "signature": "x"},
+                                      {"type": "reasoning.encrypted", "data": "c2VhbGVk"}]},
+    "summary": {"reasoning_details": [{"type": "reasoning.summary", "summary": "I add."}]},
+    "thinking blocks": {"thinking_blocks": [{"type": "thinking", "thinking": "I add.", "signature": "x"}]},
+    "object": {"thinking": {"content": "I add.", "signature": "x"}},
+    "block": {"content": [{"type": "thinking", "thinking": "I add."}, {"type": "text", "text": "17"}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", THOUGHTS)
+def test_reasoning_is_kept_wherever_servers_put_it(name: str) -> None:
+    row = {
+        "messages": [{"role": "user", "content": "12 + 5"}, {"role": "assistant", "content": "17", **THOUGHTS[name]}]
+    }
+    (item,) = by_name("openai-chat").read(row, 1)
+    thought = "I" if name == "details" else "I add."
+    assert texts(item) == [f"{thought}\n17\n"]
+    assert item.trajectory.steps[0].meta["reasoning"] == thought
+    (item,) = by_name("openai-chat").read(row, 1, reasoning="drop")
+    assert texts(item) == ["17\n"]
+
+
+def answered(reason: str, message: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "request": {"model": "m", "messages": [{"role": "user", "content": "12 + 5"}]},
+        "response": {"id": "r", "usage": {"completion_tokens": 3}, "choices": [
+            {"index": 0, "finish_reason": reason, "message": {"role": "assistant", **message}}]},
+    }  # fmt: skip
+
+
+def test_a_refusal_is_what_the_model_said() -> None:
+    (item,) = by_name("openai-chat").read(answered("stop", {"content": None, "refusal": "I cannot."}), 1)
+    assert texts(item) == ["I cannot.\n"]
+    assert item.trajectory.steps[0].meta["refusal"] is True
+    row = answered("stop", {"content": [{"type": "refusal", "refusal": "I cannot."}], "refusal": None})
+    (item,) = by_name("openai-chat").read(row, 1)
+    assert (texts(item), item.trajectory.steps[0].meta["refusal"]) == (["I cannot.\n"], True)
+    (item,) = by_name("openai-chat").read(answered("stop", {"content": "17", "refusal": None}), 1)
+    assert "refusal" not in item.trajectory.steps[0].meta
+
+
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [("stop", True), ("tool_calls", True), ("length", False), ("max_tokens", False), ("content_filter", False),
+     ("abort", False), ("error", False)],
+)  # fmt: skip
+def test_an_answer_that_was_cut_is_not_terminal_and_says_why(reason: str, ends: bool) -> None:
+    (item,) = by_name("openai-chat").read(answered(reason, {"content": "It is"}), 1)
+    assert item.trajectory.terminal is ends
+    assert item.trajectory.steps[0].meta["finish_reason"] == reason
+    assert item.trajectory.steps[0].meta["usage"] == {"completion_tokens": 3}
+    talk = {"messages": [{"role": "user", "content": "12 + 5"}, {"role": "assistant", "content": "It is"}]}
+    (item,) = by_name("openai-chat").read({**talk, "finish_reason": reason}, 1)
+    assert item.trajectory.terminal is ends
+
+
+def test_anthropic_s_stop_reasons_and_failed_tools_are_kept() -> None:
+    request = {"model": "m", "max_tokens": 4, "messages": [
+        {"role": "user", "content": "12 + 5"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "add", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "no", "is_error": True}]},
+    ]}  # fmt: skip
+    response = {"id": "msg", "type": "message", "role": "assistant", "content": [{"type": "text", "text": "It"}]}
+    for reason, ends in (("end_turn", True), ("max_tokens", False), ("refusal", True)):
+        row = {"request": request, "response": {**response, "stop_reason": reason}}
+        (item,) = by_name("anthropic").read(row, 1)
+        assert (item.trajectory.terminal, item.trajectory.steps[-1].meta["stop_reason"]) == (ends, reason)
+        assert [step.meta.get("is_error") for step in item.trajectory.steps] == [None, True, None]
+
+
 def test_sealed_thinking_is_its_summary_or_nothing() -> None:
     block = {"type": "reasoning", "reasoning": "c2VhbGVk", "redacted": True}
     for more, thought in (({}, ""), ({"summary": "I add."}, "I add."), ({"redacted": False}, "c2VhbGVk")):

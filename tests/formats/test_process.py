@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,54 @@ def test_programs_are_read_and_not_run() -> None:
     assert (solved.trajectory.outcome, failed.trajectory.outcome) == (1.0, 0.0)
 
 
+def program(number: int) -> str:
+    return f"def three(): return {number}\n"
+
+
+def test_every_program_of_reflexion_stands_with_the_feedback_and_the_reflection_on_it() -> None:
+    made = one("reflexion-code", 2)
+    assert [(step.kind, step.agent, step.text) for step in made.trajectory.steps] == [
+        ("action", None, program(1)),
+        ("observation", "tests", "Tests failed:\nassert three() == 3 # output: 1\n"),
+        ("observation", "reflection", "It returns 1.\n"),
+        ("action", None, program(2)),
+        ("observation", "tests", "Tests failed:\nassert three() == 3 # output: 2\n"),
+        ("observation", "reflection", "It returns 2.\n"),
+        ("action", None, program(3)),
+        ("observation", "tests", "Tested passed:\nassert three() == 3\n"),
+    ]
+    assert made.trajectory.outcome == 1
+
+
+def test_lats_logs_the_first_program_and_the_last_and_reflections_on_others_between_them() -> None:
+    made = one("reflexion-code", 3)
+    assert texts(made) == [
+        program(1), "Tests failed:\n1\n", "It returns 1.\n", "It returns 7.\n", "It returns 8.\n", program(4),
+        "Tests failed:\n4\n",
+    ]  # fmt: skip
+    assert (made.trajectory.outcome, made.meta) == (0, {"acc": 0.5})
+
+
+def test_logs_with_parts_of_an_attempt_missing(tmp_path: Path) -> None:
+    whole = EXAMPLES["reflexion-code"][2]
+    read = by_name("reflexion-code").read
+    debugged = {key: value for key, value in whole.items() if key not in ("reflections", "solution")}
+    (made,) = read({**debugged, "test_feedback": [None, {"error": "x"}]}, 1)
+    assert texts(made) == [program(1), program(2), '{"error": "x"}\n', program(3)]
+    (made,) = read({**whole, "solution": program(2)}, 1)
+    assert texts(made)[-1] == program(2), "what is_solved is said of ends the trajectory"
+    (made,) = read({**whole, "solution": None, "is_solved": None}, 1)
+    assert np.isnan(made.trajectory.outcome)
+    assert len(made.trajectory) == 8
+    # LATS logs no program where the first attempt passed: the row is told, and costs no other.
+    path = tmp_path / "log.jsonl"
+    early = {key: whole[key] for key in ("name", "prompt", "entry_point", "test")} | {"acc": 1.0}
+    path.write_text(json.dumps(early) + "\n" + json.dumps(whole) + "\n")
+    reading = formats.read(path)
+    assert len(list(reading)) == 1
+    assert [(error.row, error.problem[:22]) for error in reading.bad] == [(1, "there is no program: L")]
+
+
 def change(name: str, at: int, *path: Any, to: Any) -> tuple[str, dict[str, Any]]:
     row = copy.deepcopy(EXAMPLES[name][at])
     holder: Any = row
@@ -323,7 +372,7 @@ BAD: list[tuple[tuple[str, dict[str, Any]], str]] = [
     (change("tot", 0, "steps", 1, "values", to=[]), "level 1 has 1 thoughts and 0 values"),
     (change("toolbench", 0, "tree", "tree", "children", to=[3]), "'children' must be a list of nodes"),
     (change("code-samples", 0, "samples", 0, to=3), "sample 0 must be text, got 3"),
-    (change("reflexion-code", 0, "solution", to=" "), "'solution' is empty"),
+    (change("reflexion-code", 0, "solution", to=" "), "no program is in 'implementations' or 'solution'"),
 ]  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""Programs: samples of HumanEval and MBPP problems (CodeT), and Reflexion's solutions with its reflections."""
+"""Programs: samples of HumanEval and MBPP problems (CodeT), and those of Reflexion and LATS with feedback on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -10,11 +11,16 @@ import numpy as np
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step
+from stepreward.formats.agents.log import text_of
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, shown
+from stepreward.formats.rows import Row, annotated, need, rest_of, shown
 
 Cut = Literal["whole", "lines"]
 """What a step of a program is: all of it, or a line."""
+_READ = ("prompt", "entry_point", "test", "canonical_solution", "implementations", "test_feedback", "reflections",
+         "solution", "is_solved", "name")  # fmt: skip
+_NONE = "MCTS reflections"
+"""What LATS logs in the place of a reflection on its last program."""
 
 
 def is_samples(row: Row) -> bool:
@@ -23,8 +29,15 @@ def is_samples(row: Row) -> bool:
 
 
 def is_reflexion(row: Row) -> bool:
-    """Whether a row looks like Reflexion's result on a problem."""
-    return {"prompt", "entry_point", "test", "is_solved", "reflections", "solution"} <= row.keys()
+    """Whether a row looks like a result of Reflexion, of LATS, or of a debugger with their log, on a problem."""
+    return {"prompt", "entry_point", "test"} <= row.keys() and (
+        ("is_solved" in row and ("solution" in row or "implementations" in row)) or _is_early(row)
+    )
+
+
+def _is_early(row: Row) -> bool:
+    """Whether a row is what LATS logs where the first program passed: the problem, without the program."""
+    return "acc" in row and not {"is_solved", "solution", "implementations", "samples"} & row.keys()
 
 
 def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Annotated]:
@@ -50,29 +63,73 @@ def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Annot
 
 
 def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Annotated]:
-    """Reads `solution` with `is_solved` as its outcome; `reflections` come before it, as observations.
+    """Reads `implementations`, each followed by its `test_feedback` and the reflection on it, and `is_solved`.
 
-    The programs that the reflections are about are not in the file.
+    Feedback and `reflections` are observations, the latter by the agent "reflection". Reflections on programs that are
+    not in the log, of which LATS has many, come before the last program. `solution` ends the trajectory where it is
+    not the last program, and is all of it where the log holds no programs: reflections then come before it.
 
     Args:
         row: the row.
         number: its 1-based number, the problem's id where the row has no `name`.
-        cut: `whole` makes the program one step, `lines` a line each.
+        cut: `whole` makes a program one step, `lines` a line each.
 
     Raises:
         InputError: a field is missing or of another kind, or an unknown option.
     """
-    problem = _problem(row, str(row.get("name") or f"code-{number}"))
-    said = need(row, "reflections", list)
-    if not all(isinstance(text, str) for text in said):
-        raise InputError(f"'reflections' must be texts, got {shown(said)}", remedy="drop the row")
-    seen = tuple(Step(text.rstrip("\n") + "\n", "observation", agent="reflection") for text in said if text.strip())
-    steps = _steps(need(row, "solution"), cut)
-    if not steps:
-        raise InputError("'solution' is empty", remedy="drop the row")
-    solved = need(row, "is_solved", bool)
-    made = (*seen, *steps)
-    yield annotated(problem, made, np.full(len(made), np.nan), "unit tests", outcome=float(solved))
+    if _is_early(row):
+        what = "there is no program: LATS logs none where the first attempt passed"
+        raise InputError(what, remedy="log 'solution' and 'is_solved' there too")
+    problem = _problem(row, str(row.get("name") or row.get("task_id") or f"code-{number}"))
+    programs, reflections = _texts(row, "implementations"), _texts(row, "reflections")
+    reflections = [text for text in reflections if text.strip() and text != _NONE]
+    steps = _attempts(programs, _texts(row, "test_feedback"), reflections, cut)
+    solution = row.get("solution")
+    if isinstance(solution, str) and [text.strip() for text in programs[-1:]] != [solution.strip()]:
+        steps += _steps(solution, cut)
+    elif solution is not None and not isinstance(solution, str):
+        raise InputError(f"'solution' must be text, got {shown(solution)}", remedy="drop the row")
+    if not any(step.kind == "action" for step in steps):
+        raise InputError("no program is in 'implementations' or 'solution'", remedy="drop the row")
+    solved = row.get("is_solved")
+    if not isinstance(solved, bool | int | None) or solved not in (0, 1, None):
+        raise InputError(f"'is_solved' must be true or false, got {shown(solved)}", remedy="drop the row")
+    yield annotated(
+        problem, tuple(steps), np.full(len(steps), np.nan), "unit tests",
+        outcome=np.nan if solved is None else float(solved), meta=rest_of(row, *_READ),
+    )  # fmt: skip
+
+
+def _attempts(programs: list[str], feedback: list[str], reflections: list[str], cut: Cut) -> list[Step]:
+    """Programs with what was said of them."""
+    each = len(reflections) in (len(programs) - 1, len(programs))  # As Reflexion has them: one a program.
+    steps: list[Step] = []
+    for at, program in enumerate(programs):
+        if not each and at == len(programs) - 1:
+            steps += map(_reflection, reflections[min(at, 1) :])
+        steps += (replace(step, meta={"attempt": at}) for step in _steps(program, cut))
+        if at < len(feedback) and feedback[at].strip():
+            told = feedback[at].rstrip("\n") + "\n"
+            steps.append(Step(told, "observation", "tool", "tests", meta={"attempt": at}))
+        if reflections[at : at + 1] and (each or at == 0 < len(programs) - 1):
+            steps.append(_reflection(reflections[at]))
+    return steps if programs else [_reflection(text) for text in reflections]
+
+
+def _reflection(text: str) -> Step:
+    return Step(text.rstrip("\n") + "\n", "observation", agent="reflection")
+
+
+def _texts(row: Row, name: str) -> list[str]:
+    """The texts of a list; feedback of another kind is its JSON.
+
+    Raises:
+        InputError: it is no list, or one of programs or reflections is no text.
+    """
+    given = [] if row.get(name) is None else need(row, name, list)
+    if name != "test_feedback" and not all(isinstance(text, str) for text in given):
+        raise InputError(f"'{name}' must be texts, got {shown(given)}", remedy="drop the row")
+    return [text_of(text) for text in given]
 
 
 def _problem(row: Row, name: str) -> Problem:
@@ -90,5 +147,10 @@ def _steps(program: str, cut: Cut) -> tuple[Step, ...]:
 
 FORMATS: tuple[Format, ...] = (
     Format("code-samples", "samples of programming problems, not graded", is_samples, read_samples),
-    Format("reflexion-code", "Reflexion's programs with its reflections", is_reflexion, read_reflexion),
+    Format(
+        "reflexion-code",
+        "programs of Reflexion and LATS with test feedback and reflections",
+        is_reflexion,
+        read_reflexion,
+    ),
 )
