@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stepreward import formats
-from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.errors import InputError, StoreError, UnknownNameError
 from stepreward.formats.describe import formats_page, formats_table
-from stepreward.formats.files import read_rows, write_rows
+from stepreward.formats.files import read_rows
 from stepreward.formats.registry import formats as registry
+from stepreward.formats.writing import write_rows
 from tests.cli.running import invoke, refused
 
 from .examples import EXAMPLES, FOLDER
@@ -166,8 +170,59 @@ def test_half_a_character_can_be_written_and_read(tmp_path: Path) -> None:
     for name in ("o.jsonl", "o.json", "o.jsonl.gz"):
         assert formats.write(tmp_path / name, items, "trl") == []
         assert next(iter(formats.read(tmp_path / name))).trajectory.problem.text == "\ud800?"
-    with pytest.raises(InputError, match="Parquet needs UTF-8 text"):
-        formats.write(tmp_path / "o.parquet", items, "trl")
+    whole = list(formats.read(_lines(tmp_path / "in.jsonl", {**row, "prompt": "?"}), strict=True))
+    for form in ("trl", "stepreward"):
+        (error,) = formats.write(tmp_path / "o.parquet", [*items, *whole], form)
+        assert "half a surrogate pair, '\\ud800', which Parquet cannot hold" in error.problem
+        assert [item.trajectory.problem.text for item in formats.read(tmp_path / "o.parquet")] == ["?"]
+        with pytest.raises(InputError, match="half a surrogate pair"):
+            formats.write(tmp_path / "o.parquet", items, form, strict=True)
+    # What is JSON in a text has it as its escape.
+    meta = [replace(one, meta={"said": "\ud800"}) for one in whole]
+    assert formats.write(tmp_path / "o.parquet", meta, "stepreward") == []
+    assert next(iter(formats.read(tmp_path / "o.parquet"))).meta == {"said": "\ud800"}
+
+
+def test_what_cannot_be_converted_is_told_and_counted(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": text, "completions": ["a"], "labels": [True]} for text in ("\ud800?", "?")]
+    _lines(inside / "in.jsonl", *rows)
+    told = json.loads(invoke("convert in.jsonl out.parquet --json"))
+    assert (told["written"], told["refused"], told["bad_rows"]) == (1, 1, 0)
+    assert "1 that stepreward cannot hold were left out" in invoke("convert in.jsonl out.parquet")
+
+
+SLOW_WRITER = """
+import sys, time
+from pathlib import Path
+from stepreward.formats.writing import write_rows
+def rows():
+    for number in range(10_000_000):
+        if number == 5000:
+            print("half", flush=True)
+            time.sleep(60)
+        yield {"number": number, "text": "x" * 100}
+write_rows(Path(sys.argv[1]), rows())
+"""
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.json", "o.parquet", "o.jsonl.gz"])
+def test_a_kill_leaves_the_old_file_and_a_second_writer_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    write_rows(path, [{"old": 1}])
+    before = path.read_bytes()
+    child = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "half\n"
+    with pytest.raises(StoreError, match="is being written by another process"):
+        write_rows(path, [{"new": 1}])
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert path.read_bytes() == before
+    assert [row for _, row in read_rows(tmp_path / name)] == [{"old": 1}]
+    assert write_rows(path, [{"new": 1}]) == 1
+    assert [row for _, row in read_rows(path)] == [{"new": 1}]
+    assert {one.name for one in tmp_path.iterdir()} <= {name, f"{name}.partial.rows"}
 
 
 def _lines(path: Path, *made: object) -> Path:

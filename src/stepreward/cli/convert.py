@@ -14,7 +14,7 @@ import typer
 from stepreward.cli.format_options import ReadFlag, format_options
 from stepreward.cli.inputs import filled, shown_format
 from stepreward.cli.progress import SECONDS_BETWEEN_LINES, speed
-from stepreward.cli.row_by_row import tell_blank
+from stepreward.cli.row_by_row import tell_blank, tell_left_out
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.formats.describe import formats_table
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
@@ -151,6 +151,8 @@ def _write(
         options.setdefault("separator", ended_by)
     errors = write(out, items, to, strict=strict, **options)
     made = items.count - len(errors)
+    if made:
+        tell_left_out(errors)
     if not made:
         raise InputError(f"{to} can hold none of the {len(errors):,} {kind}: {errors[0].problem}", source=source)
     return made, len(errors)

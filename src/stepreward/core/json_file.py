@@ -30,7 +30,7 @@ def in_one_move(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the file cannot be written.
     """
-    unfinished = path.with_name(path.name + ".partial")
+    unfinished = _unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
@@ -44,6 +44,39 @@ def in_one_move(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in_one_move(path: Path) -> Iterator[Path]:
+    """As `in_one_move`, and keeps other processes from writing the file meanwhile, which would mix two contents.
+
+    Raises:
+        StoreError: another process writes it, or it cannot be written.
+    """
+    unfinished = _unfinished(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}; choose a writable folder with free space") from error
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not unfinished.exists() or not os.path.samestat(os.fstat(handle), unfinished.stat()):
+                raise BlockingIOError  # Another process has just ended, and moved its file away.
+    except BlockingIOError as error:
+        os.close(handle)
+        what = f"{path} is being written by another process: wait for its end, or write another file"
+        raise StoreError(what) from error
+    try:
+        with in_one_move(path):
+            yield unfinished
+    finally:
+        os.close(handle)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
 
 
 def to_disk(path: Path) -> None:

@@ -7,15 +7,14 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.errors import InputError, StoreError
+from stepreward.core.errors import InputError
 from stepreward.formats.archives import archived
 from stepreward.formats.arrow_rows import FAULTS, rows_of, unreadable
 from stepreward.formats.limits import LARGEST_ROW, too_large
@@ -43,7 +42,7 @@ _HELD = re.compile(rf"\s*\{{\s*(?:{_FIELD}\s*,\s*)*{_LISTS}\s*:\s*\[(?=\s*(?:\{{
 _REST = re.compile(rf"\s*(?:,\s*{_FIELD}\s*)*\}}")
 CONVERSATIONS = "conversations"
 """Field under which a bare list of ShareGPT's messages is read; one of other messages is read as `messages`."""
-_DECODER, _ENCODER = json.JSONDecoder(), json.JSONEncoder(ensure_ascii=False)
+_DECODER = json.JSONDecoder()
 
 
 def open_bytes(path: Path) -> Bytes:
@@ -325,85 +324,3 @@ def _parquet(path: Path) -> Iterator[Numbered]:
             what = f"rows {number + 1} to {end} cannot be read: {' '.join(str(error).split())}"
             yield number + 1, InputError(what, source=path, row=number + 1, remedy="write the file again")
             number = end
-
-
-def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], *, schema: pa.Schema | None = None) -> int:
-    """Writes rows as the name says (.jsonl, .json, .parquet, or with .gz) and returns how many.
-
-    The file appears under its name when it is complete. Parquet has the columns of `schema`, then others of the rows.
-
-    Raises:
-        StoreError: it cannot be written.
-        InputError: the ending is not one of these.
-    """
-    path = Path(path)
-    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    if kind not in (".jsonl", ".json", ".parquet"):
-        raise InputError(f"no format for the ending {kind!r}", source=path, remedy="use .jsonl, .json or .parquet")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        count = _write(partial, kind, rows, schema or pa.schema([]), packed=path.suffix == ".gz")
-        partial.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error}; choose a folder with room and permission") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return count
-
-
-def _write(path: Path, kind: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, packed: bool) -> int:
-    if kind == ".parquet":
-        return _write_parquet(path, rows, schema)
-    array, count = kind == ".json", 0
-    with gzip.open(path, "wb") if packed else path.open("wb") as file:
-        for row in rows:
-            file.write(((b",\n" if count else b"[\n") if array else b"") + _encoded(row) + (b"" if array else b"\n"))
-            count += 1
-        if array:
-            file.write(b"\n]\n" if count else b"[]\n")
-    return count
-
-
-def _encoded(row: Mapping[str, Any]) -> bytes:
-    """The row as one line of UTF-8; half a surrogate pair, which UTF-8 cannot hold, makes all of it escapes."""
-    try:
-        return _ENCODER.encode(row).encode()
-    except UnicodeEncodeError:
-        return json.dumps(row).encode()
-
-
-def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
-    """Writes the rows twice: the types of columns are known when the last row is, and rows may not fit in memory."""
-    spool = path.with_name(path.name + ".rows")
-    known, count = {*schema.names}, 0
-    try:
-        with spool.open("w", encoding="utf-8") as file:
-            for batch in _batches(rows):
-                # The columns of a table are those of its first row, and a later row may have others.
-                names = dict.fromkeys(name for row in batch for name in row if name not in known)
-                made = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in batch]).schema
-                schema = pa.unify_schemas([schema, made], promote_options="permissive")
-                file.writelines(json.dumps(row) + "\n" for row in batch)
-                count += len(batch)
-        with pq.ParquetWriter(path, schema) as writer, spool.open(encoding="utf-8") as file:
-            for batch in _batches(json.loads(line) for line in file):
-                writer.write_table(pa.Table.from_pylist(batch, schema))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError) as error:
-        what = f"Parquet needs UTF-8 text and columns of one type: {error}"
-        raise InputError(what, source=path.with_suffix(""), remedy="write .jsonl instead") from error
-    finally:
-        with suppress(OSError):
-            spool.unlink(missing_ok=True)
-    return count
-
-
-def _batches(rows: Iterable[Mapping[str, Any]], size: int = 1024) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(dict(row))
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -71,10 +71,11 @@ from stepreward.formats.agents import (
     openhands,
     share_gpt,
 )
-from stepreward.formats.files import read_rows, write_rows
+from stepreward.formats.files import read_rows
 from stepreward.formats.format import Format, Kind
 from stepreward.formats.rows import Row, blank_as_context, shown
 from stepreward.formats.steps import lm_eval, rollouts, samples, verifiers
+from stepreward.formats.writing import holds, write_rows
 
 Item = TypeVar("Item", Annotated, Comparison)
 
@@ -391,6 +392,15 @@ def _chosen(path: str | Path, form: str | None, kind: Kind, options: Iterable[st
     return chosen
 
 
+def _of_problem(error: InputError, item: object) -> InputError:
+    """The error with the problem that it is about."""
+    problem = item.trajectory.problem if isinstance(item, Annotated) else getattr(item, "problem", None)
+    if problem is None:
+        return error
+    return InputError(f"problem {problem.id!r:.60}: {error.problem}", source=error.source, row=error.row,
+                      remedy=error.remedy)  # fmt: skip
+
+
 class _NothingToWriteError(Exception):
     """A format can hold none of the items."""
 
@@ -433,11 +443,14 @@ def write(
                     raise InputError(
                         f"format {form} holds {chosen.kind}, got a {type(item).__name__}", remedy="name another format"
                     )
-                yield chosen.write(item, **options)
+                row = chosen.write(item, **options)
+                holds(Path(path), row)
+                yield row
             except InputError as error:
+                named = _of_problem(error, item)
                 if strict:
-                    raise
-                refused.append(error)
+                    raise named from error
+                refused.append(named)
         if refused and len(refused) == seen:
             raise _NothingToWriteError
 
