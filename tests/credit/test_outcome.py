@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stepreward.core.catalog import credit
 from stepreward.core.errors import MissingDataError
-from stepreward.credit import outcome as _outcome  # noqa: F401  registers
+from stepreward.credit.outcome import MovingThreshold
 
 BATCH = st.lists(
     st.tuples(
@@ -52,7 +52,9 @@ def by_trajectory(name: str, d: dict[str, np.ndarray]) -> list[float]:
             "grpo-openrlhf": (o[i] - mean) / (deviation + 1e-9),
             "lite-ppo": (o[i] - mean) / (float(np.std(o, ddof=1)) + 1e-4),
             "dr-grpo": o[i] - mean,
+            "minirl": o[i] - mean,
             "rloo": o[i] - sum(o[j] for j in others) / len(others) if others else 0.0,
+            "likelihood": o[i] - sum(o[j] for j in others) / len(others) if others else 0.0,
             "rloo-verl": o[i] - sum(o[j] for j in others) / len(others) if others else o[i],
             "reinforce++": o[i],
             "reinforce++-baseline": o[i] - mean,
@@ -74,7 +76,9 @@ def by_trajectory(name: str, d: dict[str, np.ndarray]) -> list[float]:
         "grpo-openrlhf",
         "lite-ppo",
         "dr-grpo",
+        "minirl",
         "rloo",
+        "likelihood",
         "rloo-verl",
         "reinforce++",
         "reinforce++-baseline",
@@ -135,6 +139,24 @@ def test_reasoning_is_paid_for_what_it_adds_to_the_reference_s_probability(give:
     found = np.asarray(credit["rlpr"].take(d, least=0.08))
     np.testing.assert_allclose(found, [z[0], z[1], z[1], z[2], 0, 0], atol=1e-9)
     assert np.asarray(credit["rlpr"].take(d, least=0.07))[4:].any()
+
+
+@LIBRARIES
+def test_the_threshold_is_a_share_of_the_moving_average_of_deviations(give: Callable[[Any], Any]) -> None:
+    def see(spread: float) -> None:
+        # Two groups of two: gains 0 and `spread`, of deviation spread / sqrt(2), and an unscored trajectory.
+        outcome, prior = np.array([0.5, 0.5 + spread, 0.5, 0.5 + spread, np.nan]), np.full(5, 0.5)
+        threshold.update(give(outcome), give(prior), give(np.array([0, 0, 1, 1, 1])))
+
+    threshold = MovingThreshold(start=2)
+    see(0.2)
+    assert threshold.least == 0
+    see(0.4)
+    assert threshold.least == pytest.approx(0.5 * 0.3 / np.sqrt(2))
+    see(0.1)
+    assert threshold.least == pytest.approx(0.5 * (0.99 * 0.3 + 0.01 * 0.1) / np.sqrt(2))
+    threshold.update(give(np.full(2, np.nan)), give(np.zeros(2)), give(np.zeros(2, int)))
+    assert threshold.seen == 3
 
 
 def test_what_is_missing_is_named() -> None:

@@ -61,7 +61,7 @@ def test_a_solution_without_steps_has_no_rewards(name: str) -> None:
     assert reward[name](problem(**META), []).shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["carr", "verpo", "tool-calls", "toolrl", "matchtir"])
+@pytest.mark.parametrize("name", ["carr", "weighted-tests", "tool-calls", "toolrl", "matchtir"])
 def test_what_the_problem_lacks_is_named(name: str) -> None:
     with pytest.raises(MissingDataError, match=r"meta\['"):
         reward[name](problem(other=1), said("x"))
@@ -135,16 +135,24 @@ def test_hard_and_rare_tests_weigh_more() -> None:
     raw = np.array([1 / 3, 1 / 3, np.exp(-1) / 2])
     np.testing.assert_allclose(made, raw / raw.sum(), rtol=1e-9)
     np.testing.assert_allclose(difficulty_weights([0.3, 0.3], power=5.0), [0.5, 0.5])
+    # Kernel counts 1, 2, 2, 1 (the others are 5 bandwidths away), each with 1 more: e^-1 / 2, e^-0.5 / 3 twice, 1 / 2.
+    rates = [1.0, 0.5, 0.5, 0.0]
+    raw = difficulty_weights(rates, normalise=False)
+    np.testing.assert_allclose(raw, [0.18394, 0.20218, 0.20218, 0.5], atol=1e-5)
+    np.testing.assert_allclose(difficulty_weights(rates), [0.16902, 0.18577, 0.18577, 0.45943], atol=1e-5)
+    passed = [Step("", meta={"passed": [1, 0, 0, 1]})]
+    found = reward["weighted-tests"](problem(pass_rates=rates), passed, normalise=False)
+    np.testing.assert_allclose(found, [0.68394], atol=1e-5)
     assert difficulty_weights([]).shape == (0,)
     with pytest.raises(ValueError, match="pass rates"):
         difficulty_weights([1.5])
     with pytest.raises(ValueError, match="bandwidth"):
         difficulty_weights([0.5], bandwidth=0.0)
     steps = [Step("", meta={"passed": [1, 0, 1]}), Step(""), Step("run", kind="observation")]
-    found = reward["verpo"](problem(pass_rates=[0.0, 0.0, 1.0]), steps)
+    found = reward["weighted-tests"](problem(pass_rates=[0.0, 0.0, 1.0]), steps)
     np.testing.assert_allclose(found, [made[0] + made[2], 0, np.nan])
     with pytest.raises(ValueError, match="2 results of tests for 1 pass rates"):
-        reward["verpo"](problem(pass_rates=[0.5]), [Step("", meta={"passed": [1, 1]})])
+        reward["weighted-tests"](problem(pass_rates=[0.5]), [Step("", meta={"passed": [1, 1]})])
 
 
 def test_calls_are_read_one_a_block_or_one_a_line() -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import weibull_min
 
 import stepreward.credit  # noqa: F401  registers
-from stepreward.core.catalog import credit, shape
-from stepreward.core.errors import InputError
+from stepreward.core.catalog import Family, credit, reward, shape
+from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.credit.hidden import hidden_rewards, negative_token_weights, steered_token_weights
 from stepreward.credit.similar import _in_order, _places, alike
 
@@ -37,6 +37,7 @@ def data(batch: Batch) -> dict[str, np.ndarray]:
         "lengths": np.array([s[1] for s in flat]), "values": np.array([s[2] for s in flat]),
         "entropy": np.array([s[2] for s in flat]), "duration": np.array([float(s[1]) for s in flat]),
         "agent": np.array([s[1] % 2 for s in flat]), "said": np.array([s[1] for s in flat]),
+        "difficulty": np.array([0.1 * len(steps) for _, _, steps in batch]),
         "references": np.array([[*references(row), *[np.nan] * 3][:3] for row in batch]),
     }  # fmt: skip
 
@@ -60,6 +61,8 @@ def shaped_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
     group = [other for other in batch if other[0] == row[0]]
     if name == "posterior":
         return 0.5 * row[1] * r[k]
+    if name == "annealed-posterior":
+        return 0.5 * (0.8 + 0.1 * len(row[2])) * row[1] * r[k]
     if name == "gated":
         return r[k] if row[1] >= 0.5 else 0.0
     if name == "trust":
@@ -139,8 +142,9 @@ def pspo(r: list[float]) -> float:
 
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "posterior": {"weight": 0.5}, "gated": {}, "trust": {"step": 250}, "red": {"start": 0.3, "share": 0.75},
-    "vsrm": {"start": 0.3, "ahead": 2}, "turning-point": {"start": 0.3}, "thoughts": {}, "centre": {},
+    "posterior": {"weight": 0.5}, "annealed-posterior": {"strength": 0.5, "anneal": 0.8}, "gated": {},
+    "trust": {"step": 250}, "red": {"start": 0.3, "share": 0.75}, "vsrm": {"start": 0.3, "ahead": 2},
+    "turning-point": {"start": 0.3}, "thoughts": {}, "centre": {},
     "td-target": {"n": 2, "discount": 0.9}, "group-normal": {}, "batch-normal": {}, "pspo": {}, "pspo-weibull": {},
     "length-penalty": {"weight": 0.1, "free": 2}, "repetition-penalty": {}, "par": {"slope": 3.0}, "renorm": {},
     "sigmoid": {"reference": 0.4, "slope": 3.0},
@@ -241,6 +245,19 @@ def credit_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
         return sum(s[0] for s in steps) + row[1] - (float(np.mean(totals)) if totals else 0.0)
     if name == "istar":
         return z(row[1], outcomes) + 0.5 * z(steps[k][0], [s[0] for other in group for s in other[2]])
+    if name == "istar-rloo":
+        largest = max(abs(s[0]) for other in batch for s in other[2]) + 1e-6
+        held = [s[0] / largest for other in group for s in other[2]]
+        whole = row[1] - float(np.mean([o for _, o, _ in others])) if others else 0.0
+        # Less the mean of the others is n / (n - 1) times less the mean of all.
+        step = (steps[k][0] / largest - float(np.mean(held))) * len(held) / (len(held) - 1) if len(held) > 1 else 0.0
+        return whole + step
+    if name == "grpo-by-verdicts":
+        right, good = row[1] > 0.5, steps[k][0] > 0.5
+        fine = 0.4 * float(np.mean([o > 0.5 for o in outcomes]))
+        if right:
+            return z(row[1], outcomes) - (0.0 if good else fine)
+        return 0.0 if good else z(row[1], outcomes)
     if name == "dense-grpo":
         change = [(other[2][k][0] - (other[2][k - 1][0] if k else 0.0)) for other in group if len(other[2]) > k]
         return z(steps[k][0] - (steps[k - 1][0] if k else 0.0), change)
@@ -271,7 +288,8 @@ def credit_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
 
 
 CREDITS: dict[str, dict[str, Any]] = {
-    "total-rloo": {}, "istar": {"weight": 0.5}, "dense-grpo": {}, "duration-aware": {}, "capo": {},
+    "total-rloo": {}, "istar": {"weight": 0.5}, "istar-rloo": {}, "grpo-by-verdicts": {"weight": 0.4},
+    "dense-grpo": {}, "duration-aware": {}, "capo": {},
     "empg": {"sharpness": 2.0, "bonus": 0.1}, "multi-agent": {"temperature": 0.5},
 }  # fmt: skip
 
@@ -286,6 +304,83 @@ def test_credit_is_that_of_the_formula(give: Callable[[Any], Any], name: str, ba
     expected = [credit_by_hand(name, batch, row, k) for row in batch for k in range(len(row[2]))]
     found = credit[name].take({k: give(v) for k, v in data(batch).items()}, **CREDITS[name])
     np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    rights=st.lists(st.tuples(st.booleans(), st.lists(st.booleans(), max_size=6)), min_size=2, max_size=5),
+    cuts=st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_verdicts_are_the_sums_of_thought_rewards_to_the_end(rights: list[tuple[bool, list[bool]]], cuts: int) -> None:
+    # Rewards of thoughts as TP-GRPO has them: +-alpha acc in right solutions, +-z in wrong ones where a step that goes
+    # into the final answer "matches"; the last thought, right or matching, carries the outcome.
+    outcomes = [float(right) for right, _ in rights]
+    accuracy = float(np.mean(outcomes))
+    expected, scores = [], []
+    for right, verdicts in rights:
+        whole = z(float(right), outcomes)
+        # The last thought leads to the answer: it is right, or what the wrong answer is made of.
+        kept = [*verdicts, True]
+        thoughts = [(verdict, len(list(run))) for verdict, run in groupby(kept)]
+        reward = 0.7 * accuracy if right else whole
+        paid = [reward if verdict else -reward for verdict, _ in thoughts[:-1]] + [whole]
+        for place, (_, length) in enumerate(thoughts):
+            expected += [sum(paid[place:])] * length * cuts
+        scores += [0.9 if verdict == right else 0.2 for verdict in kept for _ in range(cuts)]
+    sizes = [(len(verdicts) + 1) * cuts for _, verdicts in rights]
+    d = {
+        "rewards": np.array(scores), "outcome": np.array(outcomes), "group": np.zeros(len(rights), int),
+        "offsets": np.cumsum([0, *sizes]),
+    }  # fmt: skip
+    np.testing.assert_allclose(credit["grpo-by-verdicts"].take(d, weight=0.7), expected, atol=1e-9)
+
+
+@LIBRARIES
+def test_istar_s_release_leaves_one_out_and_scales(give: Callable[[Any], Any]) -> None:
+    d = {
+        "rewards": give(np.array([2.0, -4.0, 1.0])), "outcome": give(np.array([1.0, 0.0])),
+        "offsets": give(np.array([0, 2, 3])), "group": give(np.array([0, 0])),
+    }  # fmt: skip
+    # Outcomes 1 and -1; steps 0.5, -1, 0.25 less the means of the others, -0.375, 0.375, -0.25.
+    found = np.asarray(credit["istar-rloo"].take(d))
+    np.testing.assert_allclose(found, [1.875, -0.375, -0.5], atol=1e-5)
+    # Less the mean alone: outcomes 0.5 and -0.5; steps 2, -4, 1 less -1/3.
+    found = np.asarray(credit["istar"].take(d, norm="mean"))
+    np.testing.assert_allclose(found, [0.5 + 7 / 3, 0.5 - 11 / 3, -0.5 + 4 / 3])
+
+
+@LIBRARIES
+def test_c_grpo_pays_the_mixture_where_the_outcome_is_right(give: Callable[[Any], Any]) -> None:
+    d = {
+        "rewards": give(np.array([0.25, 0.25, 1.0, 0.0])), "outcome": give(np.array([1.0, 0.0, 1.0])),
+        "offsets": give(np.array([0, 2, 3, 4])), "group": give(np.array([0, 0, 0])),
+    }  # fmt: skip
+    # R = 0.7 + 0.3 * 0.5 = 0.85, 0, 0.7; less the mean of the others: 0.35, 0.775, 0.425.
+    np.testing.assert_allclose(np.asarray(credit["c-grpo"].take(d)), [0.5, 0.5, -0.775, 0.275])
+
+
+@pytest.mark.parametrize("name", ["tp-grpo", "step-agent", "salt", "treeps", "portool", "g-ra", "verpo"])
+def test_a_name_that_a_guess_bore_leads_to_what_it_is_called(name: str) -> None:
+    with pytest.raises(UnknownNameError) as error:
+        credit[name]
+    now = {
+        "tp-grpo": "grpo-by-verdicts", "step-agent": "implicit-step-rloo", "salt": "shared-edges",
+        "treeps": "node-differences", "portool": "fork-and-trajectory", "g-ra": "gated-rloo", "verpo": "turn-centred",
+    }[name]  # fmt: skip
+    assert f"did you mean {now}?" in str(error.value)
+    assert credit[now].unverified
+
+
+@pytest.mark.parametrize("family", [credit, shape, reward], ids=lambda family: family.name)
+def test_what_is_unverified_says_of_which_paper_and_bears_another_name(family: Family) -> None:
+    def plain(name: str) -> str:
+        return name.lower().replace("-", "").replace(" ", "")
+
+    for method in family:
+        if method.unverified:
+            paper = method.unverified.partition(" (arXiv:")
+            assert paper[1]
+            assert not plain(paper[0]).startswith(plain(method.name))
 
 
 @LIBRARIES
@@ -482,21 +577,22 @@ def test_every_method_of_credit_is_held_against_a_transcription() -> None:
     elsewhere = {
         "test_outcome": {
             "grpo", "grpo-verl", "grpo-openrlhf", "lite-ppo", "dr-grpo", "rloo", "rloo-verl", "reinforce++",
-            "reinforce++-baseline",
+            "reinforce++-baseline", "minirl", "likelihood",
             "opo", "gdpo", "gae", "rlpr",
         },
         "test_process": {"step-rloo", "deepseekmath-process", "prime", "pure", "pure-strict", "pav"},
-        "test_turns": {"gigpo", "mt-grpo", "igpo", "step-grpo", "kevin", "matchtir", "verpo", "vineppo"},
+        "test_turns": {"gigpo", "mt-grpo", "igpo", "step-grpo", "kevin", "matchtir", "turn-centred", "vineppo"},
         "test_states_and_trees": {
-            "treeps", "treerl", "tree-grpo", "portool", "lambda-grpo", "salt", "hgpo", "gigpo-verl-agent",
+            "node-differences", "treerl", "tree-grpo", "fork-and-trajectory", "lambda-grpo", "shared-edges", "hgpo",
+            "gigpo-verl-agent",
             "bi-level-gae", "spa", "archer",
         },
         "here": {"prof", *CREDITS, *(method.name for method in SHAPED)},
         "verl's own numbers, and the next test": {"ppo"},
-        "other names for the same": {"spo", "step-agent"},
+        "other names for the same": {"spo", "implicit-step-rloo"},
     }  # fmt: skip
     assert {method.name for method in credit} == set().union(*elsewhere.values())
-    for name, of in (("spo", "vineppo"), ("step-agent", "step-rloo")):
+    for name, of in (("spo", "vineppo"), ("implicit-step-rloo", "step-rloo")):
         assert (credit[name].function, credit[name].fixed) == (credit[of].function, credit[of].fixed)
 
 

@@ -79,14 +79,14 @@ def tree_by_hand(name: str, group: list[Row], row: Row, k: int) -> float:
     mine, before, root = value(group, row, k), value(group, row, k - 1), value(group, row, -1)
     shared = len(through(group, k, path(row, k)))
     outcomes = [o for _, o, _ in group]
-    if name == "treeps":
+    if name == "node-differences":
         return mine - before
     if name == "treerl":
         return ((mine - root) + (mine - before)) / shared**0.5
     if name == "tree-grpo":
         tree = [o for _, o, steps in group if len(steps) % 2 == len(row[2]) % 2]
         return z(row[1], outcomes, 1e-6) + z(row[1], tree, 1e-6)
-    if name == "portool":
+    if name == "fork-and-trajectory":
         parents = [r for r in group if len(r[2]) > k and (k == 0 or path(r, k - 1) == path(row, k - 1))]
         children = {path(r, k): value(group, r, k) for r in parents}
         return 0.5 * (mine - float(np.mean([*children.values()]))) + 2.0 * (row[1] - root)
@@ -96,7 +96,7 @@ def tree_by_hand(name: str, group: list[Row], row: Row, k: int) -> float:
 
 def state_by_hand(name: str, group: list[Row], row: Row, k: int, scale: str = "none") -> float:
     every = [(r, j) for r in group for j in range(len(r[2]))]
-    if name == "salt":
+    if name == "shared-edges":
         outcomes = [o for _, o, _ in group]
         same = [r for r, j in every if (state(r, j), r[2][j][0]) == (state(row, k), row[2][k][0])]
         return float(np.mean([z(r[1], outcomes, 1e-4) for r in same]))
@@ -117,8 +117,8 @@ def state_by_hand(name: str, group: list[Row], row: Row, k: int, scale: str = "n
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "treeps": {}, "treerl": {}, "tree-grpo": {}, "portool": {"fork": 0.5, "trajectory": 2.0}, "lambda-grpo": {},
-    "salt": {}, "hgpo": {"discount": 0.9, "power": 2.0},
+    "node-differences": {}, "treerl": {}, "tree-grpo": {}, "fork-and-trajectory": {"fork": 0.5, "trajectory": 2.0},
+    "lambda-grpo": {}, "shared-edges": {}, "hgpo": {"discount": 0.9, "power": 2.0},
 }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @given(batch=BATCH)
 @settings(max_examples=40, deadline=None)
 def test_places_are_credited_as_by_the_loop(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
-    by_hand = state_by_hand if name in ("salt", "hgpo") else tree_by_hand
+    by_hand = state_by_hand if name in ("shared-edges", "hgpo") else tree_by_hand
     expected = [
         by_hand(name, [r for r in batch if r[0] == row[0]], row, k) for row in batch for k in range(len(row[2]))
     ]

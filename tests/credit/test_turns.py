@@ -69,7 +69,7 @@ def by_hand(name: str, batch: Batch) -> list[float]:
             elif name == "matchtir":
                 level = z(returns(steps, o, 0.9)[k], [returns(row[2], row[1], 0.9)[k] for row in later])
                 made.append((z(o, outcomes) + level) / 2)
-            elif name == "verpo":
+            elif name == "turn-centred":
                 short = [row[1] * 0.8 ** len(row[2]) for row in mine]
                 every = [s[0] for row in mine for s in row[2]]
                 made.append(o * 0.8 ** len(steps) - float(np.mean(short)) + 0.5 * (r - float(np.mean(every))))
@@ -87,7 +87,7 @@ def paid_of(row: tuple[int, float, list[tuple[float, int, float]]]) -> list[floa
 SETTINGS: dict[str, dict[str, Any]] = {
     "gigpo": {"discount": 0.9, "weight": 0.5}, "mt-grpo": {}, "igpo": {"discount": 0.9}, "step-grpo": {},
     "kevin": {"discount": 0.4}, "matchtir": {"discount": 0.9}, "vineppo": {},
-    "verpo": {"weight": 0.5, "discount": 0.8},
+    "turn-centred": {"weight": 0.5, "discount": 0.8},
 }  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.sources import resolve
@@ -85,6 +88,27 @@ def test_likelihoods_of_the_reference_after_each_step_and_what_each_adds() -> No
         expected += [before[i] for i in actions]
         np.testing.assert_allclose(added.scores[actions], np.diff(expected), rtol=1e-3, atol=1e-6)
         assert np.isnan(np.delete(answer.scores, actions)).all()
+
+
+@pytest.mark.parametrize(
+    ("mean", "measure"),
+    [
+        ("geometric", lambda logs: np.exp(np.mean(logs))), ("arithmetic", lambda logs: np.mean(np.exp(logs))),
+        ("log", np.mean), ("sum", np.sum), ("product", lambda logs: np.prod(np.exp(logs))),
+    ],
+)  # fmt: skip
+def test_likelihoods_of_tokens_become_one_number_as_asked(mean: Any, measure: Callable[[list[float]], float]) -> None:
+    question = QUESTIONS[0]
+    (answer,) = LikelihoodScorer(LanguageModel.of(MODEL), TOKENIZER, mean=mean).score_many([question])
+    prefix, said = ids(question.problem.text + "\n" + question.steps[0].text), ids("Answer: 17")
+    rows = distributions(prefix + said)
+    logs = [float(rows[len(prefix) + k][token]) for k, token in enumerate(said)]
+    assert answer.scores[0] == pytest.approx(measure(logs), rel=1e-3)
+
+
+def test_a_mean_that_is_not_there_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="arithmetic"):
+        LikelihoodScorer(LanguageModel.of(MODEL), TOKENIZER, mean="arithmetical")  # type: ignore[arg-type]
 
 
 def test_tokens_that_come_with_prompt_and_steps_are_used_as_they_are() -> None:

@@ -45,6 +45,7 @@ DATA: Mapping[str, str] = {
     "offsets": "(B + 1,) where each trajectory's steps begin and end in flat arrays",
     "lengths": "(N,) tokens of each step",
     "prior": "(B,) mean probability of the reference answer without any reasoning",
+    "difficulty": "(B,) how hard each trajectory's problem is",
     "components": "(B, C) parts of the outcome reward",
     "references": "(B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer",
     "node": "(N,) identity of the place that each step leads to: equal in a group iff all steps up to it are",
@@ -219,7 +220,15 @@ class Family:
         try:
             return self._methods[name]
         except KeyError:
-            raise UnknownNameError(f"{self.name} method", name, self._methods) from None
+            raise UnknownNameError(f"{self.name} method", name, self._methods, self._following(name)) from None
+
+    def _following(self, paper: str) -> list[str]:
+        """Names of unverified methods that follow a paper's method of this name: they do not bear it themselves."""
+
+        def plain(name: str) -> str:
+            return name.lower().replace("-", "").replace(" ", "")
+
+        return [m.name for m in self if m.unverified and plain(m.unverified).startswith(plain(paper))]
 
     def __iter__(self) -> Iterator[Method[..., Any]]:
         return iter(self._methods.values())

@@ -53,12 +53,19 @@ class MissingDataError(SteprewardError, ValueError):
 
 
 class UnknownNameError(SteprewardError, LookupError):
-    """No entry of a table has this name; the closest ones are suggested, whatever their case."""
+    """No entry of a table has this name; the closest ones are suggested, whatever their case.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        kind: of what the table holds.
+        name: what was asked for.
+        known: names in the table.
+        instead: names of entries that are meant, where that is known.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], instead: Iterable[str] = ()) -> None:
         names = sorted(known)
         cased = {known.lower(): known for known in names}
-        close = [cased[known] for known in difflib.get_close_matches(name.lower(), cased, n=3)]
+        close = list(instead) or [cased[known] for known in difflib.get_close_matches(name.lower(), cased, n=3)]
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
         super().__init__(f"no {kind} is called {name!r}; {hint}")
 

@@ -17,11 +17,11 @@ from stepreward.core.errors import InputError
 
 Array = Any
 """A NumPy array or a torch tensor."""
-OF_TRAJECTORIES = frozenset({"outcome", "group", "prior", "components", "references", "root"})
+OF_TRAJECTORIES = frozenset({"outcome", "group", "prior", "difficulty", "components", "references", "root"})
 """Data beside `offsets` with one entry a trajectory; all others have one a step."""
 MEASURED_STEPS = frozenset({"rewards", "values", "action_values", "entropy", "duration", "grounding"})
 """Real numbers of steps: a step is unscored where one that the method asks for is NaN."""
-MEASURED = MEASURED_STEPS | {"outcome", "prior", "components", "references"}
+MEASURED = MEASURED_STEPS | {"outcome", "prior", "difficulty", "components", "references"}
 """Real numbers: counts and truth values among them are taken in float64, as 0.5 is no integer."""
 NAMES = frozenset({"group", "state", "node", "edge", "said", "agent", "root", "turn"})
 """Identities: text is as good as integers."""

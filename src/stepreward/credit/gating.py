@@ -39,10 +39,34 @@ def posterior(rewards: Array, outcome: Array, offsets: Array, *, weight: float =
 
 
 @shape.method(
+    "annealed-posterior",
+    note="`posterior` with a weight that changes over training and by problem",
+    unverified="conciseness reward function (arXiv:2511.09158): R = o (1 + alpha c (s + d)), from a review; the value "
+    "of alpha, how s moves and how d is measured are in no reachable source",
+)
+def annealed_posterior(
+    rewards: Array, outcome: Array, difficulty: Array, offsets: Array, *, strength: float = 1.0, anneal: float = 1.0
+) -> Array:
+    """Multiplies step rewards by the outcome, more for hard problems, and by what training has come to.
+
+        r'_k = strength (anneal + d) o r_k
+
+    Args:
+        rewards: (N,) such as how concise a step is.
+        outcome: (B,) in [0, 1].
+        difficulty: (B,) d of each trajectory's problem.
+        offsets: (B + 1,).
+        strength: alpha.
+        anneal: s at this point of training.
+    """
+    return posterior(rewards, outcome * (anneal + difficulty), offsets, weight=strength)
+
+
+@shape.method(
     "gated",
-    paper="arXiv:2508.10548",
-    equation="gated reward accumulation (G-RA): the low-level reward where the high-level one is at least a threshold",
-    note="from public summaries; the threshold's value in the paper could not be checked",
+    note="the low-level reward where the high-level one is at least a threshold",
+    unverified="G-RA (arXiv:2508.10548): gated reward accumulation, from summaries; its threshold is in no reachable "
+    "source, 0.5 is ours",
 )
 def gated(rewards: Array, outcome: Array, offsets: Array, *, threshold: float = 0.5) -> Array:
     """Keeps the step rewards of trajectories whose outcome reaches a threshold and drops all others.
@@ -159,20 +183,23 @@ credit.preset(
     shape="posterior",
 )
 credit.preset(
-    "conciseness",
+    "c-grpo",
     of="total-rloo",
-    paper="arXiv:2511.09158",
-    note="conciseness reward function: a conciseness score that counts only with the outcome, from the abstract; the "
-    "paper's weight could not be checked",
+    paper="arXiv:2601.06021",
+    note="R = (1 - a) o + a o sum r with a = 0.3, as released for outcomes of 0 and 1, r of the rule `carr`; RLOO's "
+    "baseline in place of the group's deviation. The scripts ask to divide sum r by the group's largest, which the "
+    "code does not do",
     objective="posterior",
     invariant=("neutral",),
     shape="posterior",
+    weight=0.3,
+    outcome_weight=0.7,
 )
 credit.preset(
-    "g-ra",
+    "gated-rloo",
     of="total-rloo",
-    paper="arXiv:2508.10548",
-    note="gated reward accumulation, see the shape gated; RLOO's baseline",
+    note="the shape gated with RLOO's baseline",
+    unverified="G-RA (arXiv:2508.10548): see the shape gated",
     objective="posterior",
     invariant=("neutral",),
     shape="gated",

@@ -42,7 +42,8 @@ def redistributed(rewards: Array, offsets: Array, *, start: float = 0.0, share: 
     "vsrm",
     paper="arXiv:2508.10293",
     equation="the step reward with look-ahead; rollout_postprocess.py of the authors",
-    note="placed at the step itself",
+    note="placed at the step itself, where the code has the start of the one behind it. The code pays the first part "
+    "nothing, as none is before it: here it is paid what it adds to `start`",
 )
 def first_change(
     rewards: Array, offsets: Array, *, start: float = 0.0, decay: float = 0.7, ahead: int = 4, least: float = 1e-5
@@ -69,8 +70,7 @@ def first_change(
     change = progress(rewards, offsets, start=start)
     made, later = xp.zeros_like(change), change
     for j in range(ahead + 1):
-        # A change that was not measured ends the search as well: it may have been one.
-        made = xp.where((made == 0) & ~(xp.abs(later) < least), decay**j * later, made)
+        made = xp.where((made == 0) & (xp.abs(later) >= least), decay**j * later, made)
         later = trajectories.next(later)
     return made
 
@@ -79,8 +79,8 @@ def first_change(
     "turning-point",
     paper="arXiv:2602.06422",
     equation="incremental rewards, and the aggregate at turning points",
-    note="from a review of the paper, which is on diffusion; at a turning point the increments' sign changes to that "
-    "of the whole",
+    note="at a turning point the increments' sign changes to that of the whole; the paper is on diffusion",
+    unverified="the rule for turning points (arXiv:2602.06422): from a review, as the paper could not be read",
 )
 def turning_points(rewards: Array, offsets: Array, *, start: float = 0.0) -> Array:
     """Pays each step its increment, and a step that turns the trend to where it ends all that is gained from there on.
@@ -105,9 +105,8 @@ def turning_points(rewards: Array, offsets: Array, *, start: float = 0.0) -> Arr
 
 @shape.method(
     "thoughts",
-    paper="arXiv:2507.23317",
-    note="thought-level process reward (TP-GRPO), from its abstract: contiguous steps of one verdict are one thought. "
-    "The exact reward could not be checked: a thought gets the mean of its steps, once",
+    note="contiguous steps of one verdict are one thought, as in TP-GRPO (arXiv:2507.23317), which pays otherwise: see "
+    "the credit `grpo-by-verdicts`. Here a thought gets the mean of its steps, once",
 )
 def thoughts(rewards: Array, offsets: Array, *, threshold: float = 0.5) -> Array:
     """Merges neighbouring steps of one verdict into a thought and pays it once, at its end.
@@ -172,7 +171,7 @@ def temporal_difference_target(
     "dense-grpo",
     paper="arXiv:2601.20218",
     equation="step-wise reward gains, standardised at each time step over the group",
-    note="from a summary of the paper, whose steps denoise images; the same arithmetic on any steps",
+    note="the paper's steps denoise images; the same arithmetic on any steps",
     objective="none",
     invariant=("shift", "split"),
 )
@@ -202,22 +201,22 @@ credit.preset(
     invariant=("shift", "split"),
     shape="red",
 )
-credit.preset("vsrm", of="step-rloo", paper="arXiv:2508.10293", objective="none", invariant=("shift",), shape="vsrm")
+credit.preset(
+    "vsrm",
+    of="step-rloo",
+    paper="arXiv:2508.10293",
+    note="see the shape vsrm; the outcome is added to the last step's reward, in the code it replaces that",
+    objective="none",
+    invariant=("shift",),
+    shape="vsrm",
+)
 credit.preset(
     "turning-point",
     of="step-rloo",
     paper="arXiv:2602.06422",
     note="see the shape of that name",
+    unverified="the rule for turning points (arXiv:2602.06422): from a review, as the paper could not be read",
     objective="last-score",
     invariant=("shift",),
     shape="turning-point",
-)
-credit.preset(
-    "tp-grpo",
-    of="total-rloo",
-    paper="arXiv:2507.23317",
-    note="see the shape thoughts",
-    objective="thoughts",
-    invariant=("split",),
-    shape="thoughts",
 )

@@ -5,11 +5,15 @@ B trajectories, N steps of all of them. NumPy or torch in, the same out.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from array_api_compat import array_namespace, device
 
 from stepreward.core.catalog import credit
-from stepreward.credit.segments import Array, Groups, Trajectories, typed
+from stepreward.credit.segments import Array, Groups, Trajectories, one_of, typed
 
+Norm = Literal["std", "mean", "others"]
+"""What a value is held against: the group's mean and deviation, its mean, or the mean of the others."""
 EPSILON = 1e-6
 
 
@@ -62,8 +66,9 @@ def entropy_modulated(
 
 @credit.method(
     "duration-aware",
-    note="duration-aware policy gradients: a step's term is weighed by the time it took over the batch's mean, as in "
-    "semi-Markov decision processes; from a summary, whose source could not be checked",
+    paper="arXiv:2509.01684",
+    note="duration-aware policy gradients: a step's term is weighed by the time it took over the batch's mean, so that "
+    "fast actions, which come back sooner, do not count more",
     objective="none",
     invariant=("shift", "split", "neutral"),
 )
@@ -88,15 +93,26 @@ def weighed_by_duration(outcome: Array, group: Array, offsets: Array, duration: 
     "istar",
     paper="arXiv:2509.19199",
     equation="episode-level and step-level advantages, A = A_E + omega A_S",
-    note="steps are standardised over all steps of the group; the released code sees the first step of each trajectory "
-    "alone. Step rewards are beta log pi_model / pi_old: a `score.implicit` model's gains",
+    note="over all steps of the group; the released code sees the first step of each trajectory alone. Step rewards "
+    "are beta log pi_model / pi_old, beta 0.05: a `score.implicit` model's gains. The release's runs are `istar-rloo`",
     objective="none",
     invariant=("shift",),
 )
-def episode_and_step(rewards: Array, outcome: Array, group: Array, offsets: Array, *, weight: float = 1.0) -> Array:
-    """Adds to the standardised outcome each step's own standardised reward, and nothing of what follows it.
+def episode_and_step(
+    rewards: Array,
+    outcome: Array,
+    group: Array,
+    offsets: Array,
+    *,
+    weight: float = 1.0,
+    norm: Norm = "std",
+    scaled: bool = False,
+) -> Array:
+    """Adds to the outcome, held against the group's, each step's own reward, held against those of the group's steps.
 
         A_k = z over the group of o + weight z over the group's steps of r_k
+
+    Nothing of what follows a step is credited to it.
 
     Args:
         rewards: (N,).
@@ -104,17 +120,85 @@ def episode_and_step(rewards: Array, outcome: Array, group: Array, offsets: Arra
         group: (B,) problem of each.
         offsets: (B + 1,).
         weight: omega.
+        norm: z of both: less the mean over the deviation, less the mean alone, or less the mean of the others.
+        scaled: divide step rewards by the largest of the batch, up or down, first.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
-    whole = trajectories.spread(Groups(group).standardised(outcome, epsilon=EPSILON))
-    return whole + weight * Groups(trajectories.spread(group)).standardised(rewards, epsilon=EPSILON)
+    if scaled and rewards.shape[0]:
+        xp = array_namespace(rewards)
+        rewards = rewards / (xp.max(xp.abs(rewards)) + EPSILON)
+    whole = trajectories.spread(_held_against(Groups(group), outcome, norm))
+    return whole + weight * _held_against(Groups(trajectories.spread(group)), rewards, norm)
+
+
+def _held_against(groups: Groups, values: Array, norm: Norm) -> Array:
+    """Values against their group's; 0 where there is no other."""
+    one_of("norm", norm, Norm)
+    if norm == "std":
+        return groups.standardised(values, epsilon=EPSILON)
+    above = groups.centred(values)
+    if norm == "mean":
+        return above
+    xp, n = array_namespace(values), groups.count(values)
+    return above * n / xp.where(n > 1, n - 1, xp.ones_like(n))
+
+
+credit.preset(
+    "istar-rloo",
+    of="istar",
+    paper="arXiv:2509.19199",
+    note="the estimator of the release's scripts, core_istar.py and dp_rm.py, but for its baseline, which sees the "
+    "first step of each trajectory alone. A group of one gets 0, there its raw reward",
+    invariant=(),
+    norm="others",
+    scaled=True,
+)
+
+
+@credit.method(
+    "grpo-by-verdicts",
+    paper="arXiv:2507.23317",
+    equation="thought-level process rewards, whose sums to the end telescope to this: its two propositions",
+    note="in a wrong solution a poor verdict means that what the step says goes into the final answer",
+    unverified="TP-GRPO (arXiv:2507.23317): from notes with its formulas, as there is no code and the paper could not "
+    "be read; the value of its weight is in no reachable source, 1 is ours",
+    objective="none",
+    invariant=("split", "neutral"),
+)
+def spared_and_fined(
+    rewards: Array, outcome: Array, group: Array, offsets: Array, *, threshold: float = 0.5, weight: float = 1.0
+) -> Array:
+    """Gives each step the standardised outcome, fines poor steps of right solutions, and spares good ones of wrong.
+
+        right solution:  A_k = z           at good steps,    z - weight a   at poor ones
+        wrong solution:  A_k = 0           at good steps,    z              at poor ones
+
+    z is the outcome standardised in the group, a the share of it that is right. Verdicts alone count, so cutting a step
+    in two, or adding more of what is already there, earns nothing.
+
+    Args:
+        rewards: (N,) step scores.
+        outcome: (B,) above 1/2 counts as right.
+        group: (B,) problem of each.
+        offsets: (B + 1,).
+        threshold: steps scored above it are good.
+        weight: alpha, of the fine.
+    """
+    xp = array_namespace(rewards)
+    trajectories, groups = Trajectories(offsets, rewards.shape[0]), Groups(group)
+    whole = trajectories.spread(groups.standardised(outcome, epsilon=EPSILON))
+    right = xp.astype(outcome > 0.5, whole.dtype)
+    fined = whole - weight * trajectories.spread(groups.mean(right))
+    good, nothing = rewards > threshold, xp.zeros_like(whole)
+    return xp.where(trajectories.spread(right) > 0, xp.where(good, whole, fined), xp.where(good, nothing, whole))
 
 
 @credit.method(
     "capo",
     paper="arXiv:2508.02298",
     equation="the token reward r_v W_whole - 1[wrong] W_process, standardised over the group's tokens",
-    note="wrong steps are those scored below a threshold, where the paper takes votes of a critic",
+    note="wrong steps are those scored below a threshold, where the paper takes votes of 4 critiques: their "
+    "intersection for models of 1 to 1.5 B parameters, majority or union for 7 B",
     objective="none",
     invariant=("split",),
 )
@@ -148,8 +232,7 @@ def wrong_steps_pay(
         raise ValueError(f"process must be less than whole, got {process} and {whole}")
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
-    # What was not measured is neither right nor wrong: nought times it keeps it unmeasured.
-    fine = xp.astype(rewards < threshold, rewards.dtype) * process + 0 * rewards
+    fine = xp.astype(rewards < threshold, rewards.dtype) * process
     paid = whole * trajectories.spread(outcome) - fine
     groups = Groups(trajectories.spread(group))
     return groups.standardised(paid, typed(lengths, rewards), epsilon=EPSILON)
@@ -189,8 +272,6 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
     share = xp.where(right > 0, kept_good, wanted - kept_good)
     sides = Groups(2 * groups.of + xp.astype(right, groups.of.dtype))
     kept = _kept(sides, xp.where(right > 0, -mean, mean), share)
-    # An outcome or a score that was not measured leaves nothing to rank its group by.
-    kept = kept + 0 * groups.total(mean + outcome)
     size = groups.total(kept)
     above = groups.centred(outcome, kept)
     free = xp.where(size > 1, size - 1, xp.ones_like(size))

@@ -5,6 +5,8 @@ B trajectories, N steps of all of them. NumPy or torch in, the same out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit
@@ -100,6 +102,14 @@ def group_centred(outcome: Array, group: Array, offsets: Array, *, alone: Alone 
     return _spread(Groups(group).centred(outcome, alone=alone), offsets)
 
 
+credit.preset(
+    "minirl",
+    of="dr-grpo",
+    paper="arXiv:2512.01374",
+    note="MiniRL's advantage, not divided by length; its importance weights, masks and routing replay are the loss's",
+)
+
+
 @credit.method(
     "rloo",
     paper="arXiv:2402.14740",
@@ -123,6 +133,13 @@ def leave_one_out(outcome: Array, group: Array, offsets: Array, *, alone: Alone 
     return _spread(made if alone == "raw" else xp.where(groups.count(made) > 1, made, xp.zeros_like(made)), offsets)
 
 
+credit.preset(
+    "likelihood",
+    of="rloo",
+    paper="arXiv:2602.03979",
+    note="outcomes are log-likelihoods of the reference after the reasoning: `score.language.LikelihoodScorer`, "
+    "mean='sum', at the last step. As they depend on the policy, the loss adds minus the log-likelihood, weight 1",
+)
 credit.preset("rloo-verl", of="rloo", note="verl 0.10: a group of one keeps its raw score", alone="raw")
 
 
@@ -238,8 +255,9 @@ def components_standardised(
     "rlpr",
     paper="arXiv:2506.18254",
     equation="the debiased probability reward and the filter by standard deviation",
-    note="the threshold is given, where the paper keeps a moving average of deviations; probabilities are means over "
-    "the reference's tokens, as `score.language` measures them",
+    note="the threshold is given: `MovingThreshold` keeps the paper's moving average. Probabilities are arithmetic "
+    "means over the reference's tokens: `score.language.LikelihoodScorer(mean='arithmetic')`. The paper adds a reward "
+    "of format, 0.9 r + 0.1 format, before it standardises",
     objective="outcome",
     invariant=SHIFT_SPLIT_NEUTRAL,
 )
@@ -248,21 +266,61 @@ def debiased_probability(
 ) -> Array:
     """Rewards what reasoning adds to the probability of the reference answer, in groups where it makes a difference.
 
-        r = min(1, max(0, o - prior)),    A = (r - mean_g) / (std_g + epsilon) where std_g > least, else 0
+        r = min(1, max(0, o - prior)),    A = (r - mean_g) / (std_g + epsilon) where std_g >= least, else 0
 
     Args:
         outcome: (B,) mean probability of the reference's tokens after the reasoning.
         prior: (B,) the same without any.
         group: (B,) problem of each.
         offsets: (B + 1,).
-        least: groups whose deviation is not above it are left out: too easy or too hard to learn from.
+        least: groups whose deviation is below it are left out: too easy or too hard to learn from.
         epsilon: added to the deviation.
     """
     xp, groups = array_namespace(outcome), Groups(group)
     gained = xp.clip(outcome - prior, 0.0, 1.0)
     made = groups.standardised(gained, epsilon=epsilon)
-    spread = groups.deviation(gained)
-    return _spread(xp.where(spread > least, made, 0 * spread), offsets)
+    return _spread(xp.where(groups.deviation(gained) >= least, made, xp.zeros_like(made)), offsets)
+
+
+@dataclass
+class MovingThreshold:
+    """The threshold `least` of `rlpr` as training goes: a share of the moving average of the groups' deviations.
+
+        least = beta m,    m' = decay m + (1 - decay) mean std_g
+
+    m is the plain mean over the first `start` batches, in which nothing is left out. As in the released code, with its
+    settings for Qwen; beta is 0.9 for Llama and 1 for Gemma, whose average begins at the sixth batch.
+    """
+
+    beta: float = 0.5
+    decay: float = 0.99
+    start: int = 5
+    mean: float = 0.0
+    """m, so far."""
+    seen: int = 0
+    """Batches so far."""
+
+    @property
+    def least(self) -> float:
+        """For the next batch."""
+        return self.beta * self.mean if self.seen >= self.start else 0.0
+
+    def update(self, outcome: Array, prior: Array, group: Array) -> None:
+        """Takes in a batch, after its advantages were taken; unscored trajectories are left out.
+
+        Args:
+            outcome: (B,) as of `rlpr`.
+            prior: (B,).
+            group: (B,).
+        """
+        xp = array_namespace(outcome)
+        scored = ~xp.isnan(outcome - prior)
+        if not bool(xp.any(scored)):
+            return
+        gained = xp.clip(outcome[scored] - prior[scored], 0.0, 1.0)
+        deviation = float(xp.mean(Groups(group[scored]).deviation(gained)))
+        share = 1 / (self.seen + 1) if self.seen < self.start else 1 - self.decay
+        self.mean, self.seen = self.mean + share * (deviation - self.mean), self.seen + 1
 
 
 @credit.method(

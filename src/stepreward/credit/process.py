@@ -77,11 +77,11 @@ def return_to_go(
 
 
 credit.preset(
-    "step-agent",
+    "implicit-step-rloo",
     of="step-rloo",
-    paper="arXiv:2411.03817",
-    note="StepAgent's implicit reward: rewards are beta log pi_expert / pi_old of each step, as `score.implicit` and "
-    "`connect.online` make them; from its description, as the formula could not be checked. RLOO in place of PPO",
+    note="rewards are beta log pi_expert / pi_old of each step, as `score.implicit` and `connect.online` make them",
+    unverified="StepAgent (arXiv:2411.03817): its implicit reward, from its abstract, as there is no code and no "
+    "formula was found; RLOO in place of its PPO",
 )
 
 

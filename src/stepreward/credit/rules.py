@@ -185,7 +185,7 @@ def citations(problem: Problem, steps: Sequence[Step]) -> Floats:
     paper="arXiv:2601.06021",
     equation="evidence connectivity",
     note="the judge's verdicts, which rubrics a step meets with a supporting citation, come as data; the paper rewards "
-    "whole trajectories, here each step gets what it adds. From public summaries of the paper",
+    "whole trajectories, here each step gets what it adds. The paper's mixture with the outcome is the credit `c-grpo`",
 )
 def connected_rubrics(problem: Problem, steps: Sequence[Step]) -> Floats:
     """Rewards a step for the evidence that it ties to the answer: rubrics that a chain of others connects with it.
@@ -227,20 +227,21 @@ def _connected(rubrics: Sequence[frozenset[str]], answer: str) -> int:
 
 
 def difficulty_weights(
-    rates: Sequence[float], *, power: float = 1.0, bandwidth: float = 0.1, floor: float = 1.0
+    rates: Sequence[float], *, power: float = 1.0, bandwidth: float = 0.1, floor: float = 1.0, normalise: bool = True
 ) -> Floats:
     """Weighs unit tests by how hard they are and how few others are as hard.
 
-        w_j ~ exp(-power rho_j) / (N(rho_j) + floor),    N(rho) = sum_i exp(-(rho - rho_i)^2 / (2 bandwidth^2))
+        w_j = exp(-power rho_j) / (N(rho_j) + floor),    N(rho) = sum_i exp(-(rho - rho_i)^2 / (2 bandwidth^2))
 
     Args:
         rates: (J,) pass rates rho in [0, 1], over the group.
         power: alpha: 0 weighs by density alone.
         bandwidth: of the Gaussian kernel, > 0.
         floor: delta, added to the density, >= 0.
+        normalise: divide by the sum. VeRPO (arXiv:2601.03525) does not, so that problems with many tests pay more.
 
     Returns:
-        (J,) positive weights of sum 1.
+        (J,) positive weights, of sum 1 where normalised.
 
     Raises:
         ValueError: a setting or a rate is out of range.
@@ -252,19 +253,26 @@ def difficulty_weights(
         raise ValueError("pass rates must be one number in [0, 1] a test")
     density = np.exp(-((rho[:, None] - rho) ** 2) / (2 * bandwidth**2)).sum(axis=1)
     weights = np.exp(-power * rho) / (density + floor)
-    made: Floats = weights / weights.sum() if rho.size else weights
+    made: Floats = weights / weights.sum() if rho.size and normalise else weights
     return made
 
 
 @reward.method(
-    "verpo",
+    "weighted-tests",
     paper="arXiv:2601.03525",
     equation="the dense rewards of weighted unit tests",
-    note="kernel counts are not divided by the number of tests, and weights sum to 1; the paper's constants are not "
-    "verified",
+    note="the paper does not divide weights by their sum: normalise=False",
+    unverified="VeRPO (arXiv:2601.03525): from notes with its formulas; the values of its constants are in no "
+    "reachable source, these are ours",
 )
 def weighted_tests(
-    problem: Problem, steps: Sequence[Step], *, power: float = 1.0, bandwidth: float = 0.1, floor: float = 1.0
+    problem: Problem,
+    steps: Sequence[Step],
+    *,
+    power: float = 1.0,
+    bandwidth: float = 0.1,
+    floor: float = 1.0,
+    normalise: bool = True,
 ) -> Floats:
     """Rewards a step by the unit tests that its code passes, hard and rare ones more.
 
@@ -276,15 +284,17 @@ def weighted_tests(
         power: as in `difficulty_weights`.
         bandwidth: likewise.
         floor: likewise.
+        normalise: likewise.
 
     Returns:
-        (S,) in [0, 1].
+        (S,) in [0, 1] where normalised, at least 0 in any case.
 
     Raises:
         MissingDataError: the problem has no pass rates.
         ValueError: a step has another number of results than there are tests.
     """
-    weights = difficulty_weights(needed(problem, "verpo", "pass_rates"), power=power, bandwidth=bandwidth, floor=floor)
+    rates = needed(problem, "weighted-tests", "pass_rates")
+    weights = difficulty_weights(rates, power=power, bandwidth=bandwidth, floor=floor, normalise=normalise)
     made = []
     for step in steps:
         passed = np.asarray(step.meta.get("passed", np.zeros(len(weights))), dtype=np.float64)

@@ -91,8 +91,9 @@ def run_queries(
     "reasoning-sql",
     paper="arXiv:2503.23157",
     equation="the partial rewards",
-    note="without the judge of AI feedback, whose reward can be added; the paper's weights are not verified, these "
-    "favour execution. Rows are compared as bags, in order where the gold query has an ORDER BY outside",
+    note="without the judge of AI feedback (weight 2) and the format (1), whose rewards can be added; weights as a "
+    "third party states the paper's. Its syntax reward is for running without an error, here for parsing. "
+    "Rows are compared as bags, in order where the gold query has an ORDER BY outside",
 )
 def partial_sql(
     problem: Problem,

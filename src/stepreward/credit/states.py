@@ -133,7 +133,8 @@ def groups_by_history(
     trajectories = Trajectories(offsets, rewards.shape[0])
     returns = trajectories.to_go(rewards + trajectories.at_end(outcome), discount=discount)
     present = Groups.of_pairs(trajectories.spread(group), state)
-    xp, places, made, mass = array_namespace(returns), present, 0 * returns, 0 * returns
+    xp, places = array_namespace(returns), present
+    made = mass = xp.zeros_like(returns)
     for h in range(history + 1):
         shared = xp.astype((places.count(returns) > 1) & (trajectories.position >= h), returns.dtype)
         weight = shared * (h + 1) ** power
@@ -144,10 +145,9 @@ def groups_by_history(
 
 
 @credit.method(
-    "salt",
-    paper="arXiv:2510.20022",
-    equation="the mean over merged edges",
-    note="from the abstract: there is no public code. Edges come as data, so any notion of a state will do",
+    "shared-edges",
+    note="edges come as data, so any notion of a state will do",
+    unverified="SALT (arXiv:2510.20022): from its abstract, as there is no public code; its normalisation is unknown",
     objective="outcome",
     invariant=("shift", "split", "neutral"),
 )

@@ -58,9 +58,10 @@ class _Forest:
 
 
 @credit.method(
-    "treeps",
-    paper="arXiv:2601.06922",
-    note="read from the abstract: values by the leaves below, and their differences; merging like siblings is not here",
+    "node-differences",
+    note="values by the leaves below, and their differences",
+    unverified="TreePS-RAG (arXiv:2601.06922): from its abstract; its normalisation is unknown, and its merging of "
+    "siblings whose retrieved documents overlap is not here",
     objective="outcome",
     invariant=BY_NODES,
 )
@@ -130,9 +131,10 @@ def inter_and_intra(outcome: Array, group: Array, offsets: Array, root: Array, *
 
 
 @credit.method(
-    "portool",
-    paper="arXiv:2510.26020",
-    note="read from the abstract: its weights of both terms are not known, and are 1 here",
+    "fork-and-trajectory",
+    note="siblings at a fork, and the trajectory in its group",
+    unverified="PORTool (arXiv:2510.26020): from its abstract; the weights of both terms are unknown, 1 is ours. Its "
+    "outcome loses 5 % with every step, and a reward of format is part of a step's: neither is here",
     objective="outcome",
     invariant=BY_NODES,
 )

@@ -226,16 +226,19 @@ def attributed_progress(
         decay: lambda, in [0, 1].
     """
     paid = weight * rewards + grounded * grounding
-    unpaid = 0 * Trajectories(offsets, paid.shape[0]).total(paid)
+    total = Trajectories(offsets, paid.shape[0]).total(paid)
+    unpaid = array_namespace(total).zeros_like(total)
     return generalised_advantage(paid, unpaid, values, offsets, discount=discount, decay=decay)
 
 
 @credit.method(
-    "verpo",
+    "turn-centred",
     paper="arXiv:2601.03525",
     equation="the advantages of trajectory and turn",
-    note="step rewards are the rule `verpo`'s. The trajectory's reward shrinks with every turn; means only, no "
-    "deviations. From a summary of the paper",
+    note="step rewards are the rule `weighted-tests`. The trajectory's reward shrinks with every turn; means only, no "
+    "deviations",
+    unverified="VeRPO (arXiv:2601.03525): from notes with its formulas; the values of its weight and discount are in "
+    "no reachable source, 1 and 0.9 are ours",
     objective="none",
     invariant=("shift",),
 )

@@ -196,10 +196,6 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
         lambda p: p.outcome * (1 + p.total(p.rewards)),
     ),
     "last-score": ("the expected last step score and outcome", lambda p: p.rewards[p.offsets[1:] - 1] + p.outcome),
-    "thoughts": (
-        "the expected sum over runs of steps of one verdict of their mean score, and outcome",
-        lambda p: p.total(_thoughts(p)) + p.outcome,
-    ),
     "components": (
         "the expected sum of the reward's parts, each over its own standard deviation",
         lambda p: sum(part / part.std() for part in (p.outcome, p.total(p.rewards))),
@@ -207,17 +203,6 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
     "minimum": ("the expected least step score", lambda p: np.minimum.reduceat(p.rewards, p.offsets[:-1])),
 }
 """By name: what it is, and its value for each trajectory, (B,)."""
-
-
-def _thoughts(p: Population) -> Floats:
-    """(N,) the mean score of each run of steps on one side of one half, at its last step."""
-    made = np.zeros(len(p.rewards))
-    for a, b in itertools.pairwise(p.offsets.tolist()):
-        scores = p.rewards[a:b].tolist()
-        for _, run in itertools.groupby(range(b - a), key=lambda k: scores[k] > 0.5):
-            places = list(run)
-            made[a + places[-1]] = np.mean([scores[k] for k in places])
-    return made
 
 
 def _mean_paid(p: Population) -> float:

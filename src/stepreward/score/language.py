@@ -6,15 +6,15 @@ They are signals of a policy about itself as much as rewards: shaping, credit an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.score.encoder import EncoderRecord, StepEncoder
@@ -180,19 +180,35 @@ class CertaintyScorer(_MeanOverTokens):
         return -distributions.mean(-1) - float(np.log(distributions.shape[-1]))
 
 
-class LikelihoodScorer(_LanguageScorer):
-    """How likely the reference answer is once a step is written: the geometric mean of its tokens' probabilities.
+Mean = Literal["geometric", "arithmetic", "log", "sum", "product"]
+_MEANS: Mapping[str, Callable[[Floats], Any]] = {
+    "geometric": lambda logs: np.exp(logs.mean()),
+    "arithmetic": lambda logs: np.exp(logs).mean(),
+    "log": lambda logs: logs.mean(),
+    "sum": lambda logs: logs.sum(),
+    "product": lambda logs: np.exp(logs.sum()),
+}
+"""From the log-likelihoods of an answer's tokens to one number."""
 
-        s_k = exp(mean_t log pi(a_t | prompt, steps up to k, a_<t)),    in (0, 1]
+
+class LikelihoodScorer(_LanguageScorer):
+    """How likely the reference answer is once a step is written: a mean of its tokens' probabilities.
+
+        s_k = exp(mean_t l_t),    l_t = log pi(a_t | prompt, steps up to k, a_<t)    (`geometric`, in (0, 1])
+        s_k = mean_t exp(l_t) (`arithmetic`),    mean_t l_t (`log`),    sum_t l_t (`sum`),    exp(sum_t l_t) (`product`)
 
     `gain=True` gives what each step adds, s_k - s_{k-1}, the bare prompt being step 0: the information gain of IGPO
-    (arXiv:2510.14967); a sum over steps is then what the whole trajectory added. Probabilities of reference answers as
-    rewards are those of RLPR (arXiv:2506.18254), which takes the arithmetic mean.
+    (arXiv:2510.14967); a sum over steps is then what the whole trajectory added. RLPR (arXiv:2506.18254) takes the
+    arithmetic mean, in which one rare token does not decide; arXiv:2602.03979 recommends the sum of logarithms.
 
     Args:
         model, tokenizer, settings: as of the other scorers.
         answer: from a problem to the text whose likelihood is measured.
         gain: differences instead of likelihoods.
+        mean: how the likelihoods of the answer's tokens become one number.
+
+    Raises:
+        UnknownNameError: there is no such mean.
     """
 
     def __init__(
@@ -202,10 +218,13 @@ class LikelihoodScorer(_LanguageScorer):
         *,
         answer: AnswerText | None = None,
         gain: bool = False,
+        mean: Mean = "geometric",
         **settings: Any,
     ) -> None:
         super().__init__(model, tokenizer, **settings)
-        self.answer, self.gain = answer or reference_after(), gain
+        if mean not in _MEANS:
+            raise UnknownNameError("mean of likelihoods", mean, _MEANS)
+        self.answer, self.gain, self.mean = answer or reference_after(), gain, mean
 
     def _sequences(self, question: Score) -> list[Pass]:
         ids, ends = self._bounds(question)
@@ -216,7 +235,7 @@ class LikelihoodScorer(_LanguageScorer):
         return [Pass(np.array(ids[: ends[i]] + said, np.int64), {}, ends[i]) for i in wanted]
 
     def _scores(self, question: Score, read: Sequence[Floats]) -> Floats:
-        likelihood = np.exp([row.mean() for row in read])
+        likelihood = np.array([_MEANS[self.mean](row) for row in read])
         scores = np.full(len(question.steps), np.nan)
         actions = [i for i, step in enumerate(question.steps) if step.kind == "action"]
         scores[actions] = np.diff(likelihood) if self.gain else likelihood[1:]

@@ -75,8 +75,8 @@ def right_over_wrong(
         mean over pairs (i, j) of -log sigmoid(z_i - z_j),    o_i > 1/2 >= o_j
 
     Cooper (arXiv:2508.05613) takes as positives rollouts that a rule found right and has an assistant model write the
-    negatives; pass that model as `corrupt`. Without it, negatives are the wrong rollouts of the same problem. The
-    paper's exact loss could not be checked; this is the logistic loss of pairs.
+    negatives; pass that model as `corrupt`. Without it, negatives are the wrong rollouts of the same problem. Cooper
+    pairs the first right rollout of a problem alone; here every right one counts.
 
     Args:
         scorer: its model learns.
