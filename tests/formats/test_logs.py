@@ -250,6 +250,10 @@ def test_inspect_s_letters_are_outcomes_and_a_limit_is_no_end() -> None:
     right, part = one("inspect"), one("inspect", 1)
     assert (right.trajectory.outcome, right.trajectory.terminal) == (1.0, True)
     assert (part.trajectory.outcome, part.trajectory.terminal) == (0.25, False)
+    row = json.loads(json.dumps(EXAMPLES["inspect"][0]))
+    row["samples"][0]["output"] = {"model": "m", "choices": [{"message": {}, "stop_reason": "max_tokens"}]}
+    (cut,) = by_name("inspect").read(row, 1)
+    assert not cut.trajectory.terminal
     with pytest.raises(InputError, match="no scorer is called 'judge'; the sample has match"):
         one("inspect", scorer="judge")
 

@@ -61,7 +61,7 @@ def test_what_datasets_itself_saves_is_read(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_plain_data_set(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no parts, \.parquet or \.jsonl, are in this folder"):
+    with pytest.raises(InputError, match=r"no parts, \.parquet, \.jsonl or \.json, and no events are in this folder"):
         list(read_rows(tmp_path))
     folder = saved(tmp_path / "set", ROWS[:4])
     state = json.loads((folder / "state.json").read_text())

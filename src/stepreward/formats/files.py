@@ -7,7 +7,8 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,14 @@ LABELS = "labels.parquet"
 """The labels in the folder of a run."""
 _LOGS = ("answers.jsonl", "samples.jsonl")
 """Logs of paid answers, which stand beside results and are no rows."""
+_NOTES = frozenset({
+    "base_state.json", "metadata.json", "plan.json", "settings.json", "summary.json", "results.json", "compare.json",
+})  # fmt: skip
+"""Files about a run beside its rows."""
+_EVENT = re.compile(r"(?:event-)?\d+[^.]*\.json")
+"""Names of files that hold an event each, as OpenHands writes them."""
+_TOLD_APART = frozenset({"conversation_id", "session_id", "thread_id", "trajectory_id", "episode_id", "uuid"})
+"""Fields of messages that say themselves what they belong to."""
 _HEAD = 4096
 _TOKEN = 12
 """More characters than any of JSON's words and escapes has."""
@@ -69,10 +78,10 @@ def read_rows(path: str | Path) -> Iterator[Numbered]:
     Lines that are lists of chat messages each are rows of `messages`.
 
     An object that holds its rows in a list, `{"data": [...]}`, is read as that list, and a folder as what
-    `Dataset.save_to_disk` wrote, as the labels of a run, or as the Parquet or JSON lines that are its parts. All
-    stream: no more than a row and a block is in memory. Objects may be written over several lines. A line that cannot
-    be read is given as its error and costs no other; in an array or among objects it ends the file, as nothing tells
-    where the next one starts.
+    `Dataset.save_to_disk` wrote, as the labels of a run, as the files that are its parts, or as the events, a file
+    each, of a session of OpenHands. All but events stream: no more than a row and a block is in memory. Objects may be
+    written over several lines. A line that cannot be read is given as its error and costs no other; in an array or
+    among objects it ends the file, as nothing tells where the next one starts.
 
     Raises:
         InputError: the file cannot be opened or unpacked at all.
@@ -108,19 +117,25 @@ def parts_of(folder: Path) -> list[Path]:
     """
     if (folder / LABELS).is_file():
         return [folder / LABELS]
-    shards = sorted(folder.glob("labels-*.parquet"))
-    parts = (
-        shards
-        or sorted(folder.glob("*.parquet"))
-        or [path for path in sorted(folder.glob("*.jsonl")) if not path.name.endswith(_LOGS)]
-    )
+    parts = sorted(folder.glob("labels-*.parquet")) or sorted(folder.glob("*.parquet"))
     if not parts and (folder / "plan.json").is_file():
         what = "no finished shard of labels is here"
         raise InputError(what, source=folder, remedy="run `label` to its end first")
+    for ending in (".jsonl", ".json"):
+        found = [*folder.glob(f"*{ending}"), *folder.glob(f"*{ending}.gz")]
+        parts = parts or sorted(path for path in found if path.name not in _NOTES and not path.name.endswith(_LOGS))
     if not parts:
-        what = "no labels.parquet and no parts, .parquet or .jsonl, are in this folder"
+        what = (
+            f"no labels.parquet, no parts, .parquet, .jsonl or .json, and no events are in this folder{_made(folder)}"
+        )
         raise InputError(what, source=folder, remedy="name a file, or what `label`, `run` or save_to_disk wrote")
     return parts
+
+
+def _made(folder: Path) -> str:
+    """What a folder without rows is, where a command of ours wrote it."""
+    notes = sorted(path.name for path in folder.iterdir() if path.name in _NOTES) if folder.is_dir() else []
+    return f"; {', '.join(notes)} are the notes and results of a command" if notes else ""
 
 
 def _folder(folder: Path) -> Iterator[Numbered]:
@@ -128,11 +143,53 @@ def _folder(folder: Path) -> Iterator[Numbered]:
     if is_saved(folder) or (folder / SPLITS).is_file():
         yield from saved_rows(folder)
         return
-    number = 0
-    for part in parts_of(folder):
-        for _, row in read_rows(part):
-            number += 1
-            yield number, row
+    runs = [(one, files) for one in (folder, folder / "events", *sorted(folder.glob("*/events")))
+            if (files := _event_files(one))]  # fmt: skip
+    rows = _events(runs) if runs else (row for part in parts_of(folder) for row in _part(part))
+    for number, (_, row) in enumerate(rows, start=1):
+        yield number, row
+
+
+def _event_files(folder: Path) -> list[Path]:
+    """The files of a folder of events, one a file, in the order of their numbers; none where it is no such folder."""
+    files = sorted(folder.glob("*.json"), key=lambda path: [int(one) for one in re.findall(r"\d+", path.name)[:1]])
+    if not files or not all(_EVENT.fullmatch(path.name) for path in files):
+        return []
+    first = next(read_rows(files[0]), (1, None))[1]
+    return files if isinstance(first, InputError) or (isinstance(first, Mapping) and "source" in first) else []
+
+
+def _events(runs: Sequence[tuple[Path, Sequence[Path]]]) -> Iterator[Numbered]:
+    """A row a folder, its `events`; a file that cannot be read is its error and costs no other."""
+    for folder, files in runs:
+        events = []
+        for path in files:
+            for number, row in read_rows(path):
+                if isinstance(row, InputError):
+                    yield number, row
+                else:
+                    events.append(row)
+        name = folder.parent.name if folder.name == "events" else folder.name
+        yield 1, {"id": name, "events": events}
+
+
+def _part(path: Path) -> Iterator[Numbered]:
+    """The rows of a part; where they are all chat messages they are one conversation, and not one with other parts."""
+    rows = read_rows(path)
+    first = next(rows, None)
+    if first is None or not _is_bare(first[1]) or path.suffix == ".parquet":
+        yield from rows if first is None else chain([first], rows)
+        return
+    rest = [first, *rows]
+    if all(_is_bare(row) for _, row in rest):
+        talk: list[Any] = [row for _, row in rest]
+        yield 1, {CONVERSATIONS if "from" in talk[0] else "messages": talk}
+    else:
+        yield from rest
+
+
+def _is_bare(row: object) -> bool:
+    return is_message(row) and isinstance(row, Mapping) and not _TOLD_APART & row.keys()
 
 
 def _json(path: Path) -> Iterator[Numbered]:

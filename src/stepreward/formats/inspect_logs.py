@@ -13,6 +13,8 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.formats.agents.log import CUT, stated
+from stepreward.formats.agents.payloads import finish
 from stepreward.formats.files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
@@ -78,7 +80,8 @@ def read(
     """Reads the samples of a log, each with its final `messages`; its events are left out.
 
     The outcome is a scorer's value: C is 1, P 1/2, I and N 0, numbers as they are; `meta["scores"]` holds all. Samples
-    that a limit or an error ended are not terminal. Samples without a message of the model are told as bad rows.
+    that a limit, an error or the model's length ended are not terminal. Samples without a message of the model are told
+    as bad rows.
 
     Args:
         row: the header of a log with one or more `samples`.
@@ -105,7 +108,8 @@ def read(
             meta={"metadata": sample["metadata"]} if isinstance(sample.get("metadata"), dict) else {},
             reasoning=reasoning,
         )  # fmt: skip
-        ended = sample.get("limit") is None and sample.get("error") is None
+        reason = stated(sample, "output.stop_reason") or finish(sample.get("output"))
+        ended = sample.get("limit") is None and sample.get("error") is None and str(reason).lower() not in CUT
         scores = {name: _value(score) for name, score in (sample.get("scores") or {}).items()}
         made = annotated(
             problem, steps, np.full(len(steps), np.nan), "inspect log", policy=str(run.get("model", "")),
