@@ -16,6 +16,7 @@ from stepreward.cli.models import scorer_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import Recipe
 from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_blank, tell_left_out
+from stepreward.core.addresses import without_secrets
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
@@ -87,11 +88,12 @@ def measure(
         scorer = PositionScorer() if name == POSITION else scorer_at(name, device, recipe)
         own = {**by_recipe(scorer, method), **settings}
         total = sum(len(item.candidates) if isinstance(item, Comparison) else 1 for item in mine)
+        bare = without_secrets(name)
         with StageProgress(quiet=quiet) as progress:
-            patient = RowByRow(scorer, places, told=shown(progress, name, total), strict=strict)
-            results[name] = _result(method, patient, mine, own)
-            made[name] = results[name].to_json() | {"rows": len(mine), "bad_rows": len(patient.bad)}
-        tell_left_out(patient.bad, f"by {name}")
+            patient = RowByRow(scorer, places, told=shown(progress, bare, total), strict=strict)
+            results[bare] = _result(method, patient, mine, own)
+            made[bare] = results[bare].to_json() | {"rows": len(mine), "bad_rows": len(patient.bad)}
+        tell_left_out(patient.bad, f"by {bare}")
     printed = [
         {"model": one.model, "group": one.group, "metric": one.metric, "percent": one.value, "source": one.source}
         for one in comparable(list(results.values()))

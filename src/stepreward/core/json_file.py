@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from stepreward.core.addresses import without_secrets
 from stepreward.core.errors import InputError, StoreError
 
 try:
@@ -143,7 +144,7 @@ def claim(path: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
     Args:
         path: the file, JSON.
-        asked: what the folder shall be for; JSON values.
+        asked: what the folder shall be for; JSON values. Secrets in addresses are left out.
 
     Returns:
         By name, what was noted and what is asked, where they differ; empty where the folder may be used.
@@ -152,7 +153,7 @@ def claim(path: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         InputError: the file is no JSON object.
         StoreError: it cannot be written or read.
     """
-    mine = json.loads(json.dumps(asked))
+    mine = json.loads(without_secrets(json.dumps(asked)))
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except OSError as error:

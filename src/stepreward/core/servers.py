@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import httpx
 
+from stepreward.core.addresses import without_secrets
 from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.watched import GLANCE, Look, looking, watch
 
@@ -33,6 +35,15 @@ CONNECT = 15.0
 _HIDDEN = "***"
 _SHORTEST_SECRET = 4
 """Letters below which a secret is not looked for in texts: it would be found everywhere."""
+
+
+def _bare(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_secrets(record.getMessage()), ()
+    return True
+
+
+# It logs the address of each request, parameters included.
+logging.getLogger("httpx").addFilter(_bare)
 
 
 @dataclass(frozen=True)
@@ -203,8 +214,8 @@ class Patience:
             except httpx.TransportError as error:
                 fault = f"{type(error).__name__}: {error}"
                 away = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            except self.error as error:
-                raise self.error(self.server.hidden(str(error))) from error
+            except (self.error, self._refused) as error:
+                raise type(error)(self.server.hidden(str(error))) from error
             rides = away and self._met and waited < self.server.patience
             tried += 1
             if not (rides or tried <= self.server.retries) or time.monotonic() - began > self.server.longest:

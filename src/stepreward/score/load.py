@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import torch
 
+from stepreward.core.addresses import without_secrets
 from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.servers import Server
@@ -187,9 +188,9 @@ def served_at(address: str, *, like: str = "", record: EncoderRecord | None = No
         try:
             settings[setting] = _SERVED[setting](text)
         except (KeyError, ValueError):
-            raise InputError(f"{setting} cannot be {text!r}", source=address) from None
+            raise InputError(f"{setting} cannot be {text!r}", source=without_secrets(address)) from None
     if settings.get("endpoint", "pooling") not in get_args(Endpoint):
-        raise InputError(f"endpoint must be one of {', '.join(get_args(Endpoint))}", source=address)
+        raise InputError(f"endpoint must be one of {', '.join(get_args(Endpoint))}", source=without_secrets(address))
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
     return load_served(name, url, api_key=key, like=like, record=record, **settings)
 
@@ -199,7 +200,8 @@ def _split(address: str) -> tuple[str, str, list[tuple[str, str]]]:
     url, _, rest = address.partition("#")
     name, _, query = rest.partition("?")
     if not name:
-        raise InputError(f"{address} names no model", remedy=f"write {url}#NAME, its hub name or folder")
+        shown = without_secrets(url)
+        raise InputError(f"{shown} names no model", remedy=f"write {shown}#NAME, its hub name or folder")
     return url, name, parse_qsl(query, keep_blank_values=True)
 
 

@@ -99,7 +99,7 @@ class NextTokens:
             listed = _listed(given)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             what = f"{self.url} answered without log-probabilities: {str(answer)[:200]}"
-            raise ModelError(f"{what}; does the server give logprobs of completions?") from error
+            raise ModelError(f"{self.server.hidden(what)}; does the server give logprobs of completions?") from error
         usage = answer.get("usage") or {}
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         found: dict[int, float] = {}

@@ -118,16 +118,16 @@ class ServedScorer:
         if self.endpoint == "pooling":
             ids = one.ids[: max(places) + 1]
             answer = self._ask(body | {"input": ids.tolist(), "encoding_format": "float"})
-            return self._at(_table(_data(answer, 1)[0].get("data")), places, ids)
+            return self._at(_table(self._data(answer, 1)[0].get("data")), places, ids)
         if self.endpoint == "classify":
             prefixes = [one.ids[: at + 1].tolist() for at in places]
-            data = _data(self._ask(body | {"input": prefixes}), len(places))
+            data = self._data(self._ask(body | {"input": prefixes}), len(places))
             return self._checked(np.concatenate([_table([row.get("probs")]) for row in data]), len(places))
         asked = {
             "text_1": self.encoder.text.head(question.problem),
             "text_2": [self._so_far(question.steps, i) for i in one.reads],
         }
-        data = _data(self._ask(body | asked), len(places))
+        data = self._data(self._ask(body | asked), len(places))
         return self._checked(_table([[row.get("score")] for row in data]), len(places))
 
     def _so_far(self, steps: Sequence[Step], i: int) -> str:
@@ -164,6 +164,13 @@ class ServedScorer:
 
     def _ask(self, body: Mapping[str, Any]) -> Any:
         return self._patience.json(self._client, self.server.at(self.endpoint), body)
+
+    def _data(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
+        """The rows of an answer in the order of its inputs."""
+        try:
+            return _data(answer, count)
+        except ModelError as error:
+            raise ModelError(self.server.hidden(str(error))) from None
 
 
 def _require_readable(record: EncoderRecord, endpoint: Endpoint, probabilities: bool | None) -> None:
