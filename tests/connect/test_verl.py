@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError, UnknownNameError
 
 FOUND = dict(estimators())
+METHOD = {PREFIX + m.name.replace("-", "_").replace("+", "p"): m for m in credit}
 MASK = torch.tensor([[1, 1, 0, 1, 1, 0], [1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 0]])
 REWARDS = torch.zeros(3, 6)
 REWARDS[0, 1], REWARDS[0, 4] = 0.5, 1.0
@@ -120,11 +122,69 @@ def test_a_registry_of_verl_s_shape_is_filled_by_the_entry_point(tmp_path: Path)
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
 
 
-def test_a_reward_that_is_nan_is_unscored() -> None:
-    given = REWARDS.clone()
-    last = [int(row.nonzero()[-1]) for row in MASK]
-    given[0, last[0]] = torch.nan
-    for name in ("rloo", "step_rloo"):
-        made = call(name, token_level_rewards=given)
-        assert not made[0].any()
-        assert torch.isfinite(made).all()
+# One problem of four rows, three steps of two tokens each; outcomes stand at the last token.
+LACKING = torch.tensor([[1, 1, 1, 1, 1, 1]] * 4)
+LAST = torch.zeros(4, 6)
+LAST[:, 1] = torch.tensor([0.5, 0.25, 0.75, 0.1])
+LAST[:, 5] = torch.tensor([1.0, 0.0, 1.0, 1.0])
+ONE = np.array(["a"] * 4, dtype=object)
+
+
+def four(name: str, rewards: torch.Tensor, rows: list[int] | None = None, **more: object) -> torch.Tensor:
+    rows = [*range(4)] if rows is None else rows
+    made, _ = FOUND[name](
+        token_level_rewards=rewards[rows], response_mask=LACKING[rows], config=None, index=ONE[rows], **more
+    )
+    return made
+
+
+def test_an_outcome_that_is_nan_is_unscored() -> None:
+    given = LAST.clone()
+    given[2, 5] = torch.nan
+    # Of 1, 0, 1: mean 2/3, deviation 1/sqrt 3; the mean of the others is 1/2, 1, 1/2.
+    for name, values in (
+        ("grpo", [0.57725, -1.1545, 0, 0.57725]), ("dr_grpo", [1 / 3, -2 / 3, 0, 1 / 3]), ("rloo", [0.5, -1, 0, 0.5]),
+    ):  # fmt: skip
+        made = four(PREFIX + name, given)
+        torch.testing.assert_close(made, torch.tensor(values)[:, None].expand(4, 6), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("said", [None, float("nan")], ids=["none", "nan"])
+def test_an_unscored_outcome_enters_no_estimator(name: str, said: float | None) -> None:
+    lacking = LAST.clone()
+    lacking[2, 5] = torch.nan
+    stated = {"outcome": np.array([1.0, 0.0, said, 1.0], dtype=object)}
+    known = {"outcome": np.array([1.0, 0.0, 1.0], dtype=object)}
+    here, apart = four(name, lacking), four(name, LAST, non_tensor_batch=stated)
+    if "outcome" in METHOD[name].data:
+        assert not here[2].any()
+        assert not apart[2].any()
+        torch.testing.assert_close(here[[0, 1, 3]], four(name, LAST, [0, 1, 3]))
+        torch.testing.assert_close(apart[[0, 1, 3]], four(name, LAST, [0, 1, 3], non_tensor_batch=known))
+    else:
+        torch.testing.assert_close(here, four(name, LAST))
+        assert torch.isfinite(apart).all()
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_an_unscored_step_gets_nothing_and_its_trajectory_keeps_its_outcome(name: str) -> None:
+    lacking = LAST.clone()
+    lacking[0, 1] = torch.nan
+    made = four(name, lacking)
+    if "rewards" not in METHOD[name].data:
+        torch.testing.assert_close(made, four(name, LAST))
+        return
+    assert torch.isfinite(made).all()
+    assert not made[0, :2].any()
+    if not {"lengths", "place"} & set(signature(METHOD[name].function).parameters):
+        # But for its number and its length, a step that is not scored is as if the policy had not written it.
+        mask = LACKING.clone()
+        mask[0, :2] = 0
+        expected, _ = FOUND[name](token_level_rewards=LAST * mask, response_mask=mask, config=None, index=ONE)
+        torch.testing.assert_close(made, expected)
+
+
+def test_an_outcome_that_is_no_number_is_told() -> None:
+    with pytest.raises(InputError, match="'outcome' of the batch is no array of numbers"):
+        four(PREFIX + "rloo", LAST, non_tensor_batch={"outcome": np.array(["right"] * 4, dtype=object)})

@@ -173,6 +173,55 @@ def test_the_last_step_s_reward_stands_before_the_outcome_s_place() -> None:
     assert verl_rewards.dense_scores(1, [(0, 0.25)], 1.0).tolist() == [1.25]
 
 
+def test_an_unscored_step_leaves_the_outcome_where_both_would_stand_at_one_token() -> None:
+    nan = float("nan")
+    np.testing.assert_array_equal(verl_rewards.dense_scores(5, [(1, nan), (4, nan)], 1.0), [0, nan, 0, nan, 1.0])
+    np.testing.assert_array_equal(verl_rewards.dense_scores(3, [(1, 0.5), (2, nan)], 1.0), [0, 0.5, 1.0])
+    np.testing.assert_array_equal(verl_rewards.dense_scores(3, [(1, 0.5)], nan), [0, 0.5, nan])
+
+
+def test_an_outcome_that_nobody_could_grade_costs_no_other_row_its_reward(manager: Any, monkeypatch: Any) -> None:
+    outcomes = iter([1.0, 0.0, None, 1.0])
+    monkeypatch.setattr(manager, "compute_score", lambda **_: next(outcomes))
+    rows = [rewarded(manager, verl_rewards._with_steps(episode(text))) for text in TEXTS]
+    rewards, mask = (
+        torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True)
+        for name in ("rm_scores", "response_mask")
+    )
+    # Of 1, 0, 1: mean 2/3, deviation 1/sqrt 3; the mean of the others is 1/2, 1, 1/2.
+    for name, values in (("grpo", [0.57725, -1.1545, 0, 0.57725]), ("rloo", [0.5, -1, 0, 0.5])):
+        made = advantages(f"stepreward_{name}", rewards, mask, ["p"] * 4)
+        expected = torch.tensor(values)[:, None] * mask
+        torch.testing.assert_close(made, expected, atol=1e-4, rtol=0)
+    made = advantages("stepreward_step_rloo", rewards, mask, ["p"] * 4)
+    assert torch.isfinite(made).all()
+    assert not made[2].any()
+    others = advantages("stepreward_step_rloo", rewards[[0, 1, 3]], mask[[0, 1, 3]], ["p"] * 3)
+    torch.testing.assert_close(made[[0, 1, 3]], others)
+
+
+def test_a_scorer_that_leaves_a_step_out_leaves_its_tokens_out(manager: Any, monkeypatch: Any) -> None:
+    ask = manager.scorer.score_many
+
+    def forgetful(questions: Any) -> Any:
+        answers = list(ask(questions))
+        answers[0].scores[0] = np.nan
+        return answers
+
+    monkeypatch.setattr(manager.scorer, "score_many", forgetful)
+    rows = [rewarded(manager, verl_rewards._with_steps(episode(text))) for text in TEXTS[:2]]
+    rewards, mask = (
+        torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True)
+        for name in ("rm_scores", "response_mask")
+    )
+    made = advantages("stepreward_step_rloo", rewards, mask, ["p"] * 2)
+    ends = [int(row.isnan().nonzero()[0, 0]) for row in rewards]
+    for row, end in zip(made, ends, strict=True):
+        assert torch.isfinite(row).all()
+        assert not row[: end + 1].any()
+        assert row[end + 1 :].any()
+
+
 def test_a_manager_without_a_scorer_is_a_clear_error() -> None:
     config = OmegaConf.create({"reward": {}})
     with pytest.raises(InputError, match=r"reward\.stepreward\.scorer"):

@@ -8,7 +8,9 @@ under `stepreward_` and the method's name, dashes as underscores. Importing the 
 
 Steps are runs of the response mask, that is turns of an agent, and within them spans that end at tokens with a reward:
 verl keeps a step's reward at its last token. What stands at the last token of a response is its outcome, together with
-the reward of the last step if both were added there; `outcome` in the batch's metadata tells them apart.
+the reward of the last step if both were added there; `outcome` in the batch's metadata tells them apart. NaN is
+unscored, at a step or as an outcome, and None in the metadata is NaN: such a step or trajectory gets 0 and no other
+sees it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 
 from stepreward.core.catalog import Method, credit
 from stepreward.core.errors import InputError
+from stepreward.core.flat_data import numbers
 from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 
 GIVEN = frozenset(("rewards", "outcome", "group", "offsets", "lengths"))
@@ -62,7 +65,7 @@ def estimator(method: Method[..., Any]) -> Estimator:
         """Advantages and returns, both (B, T).
 
         Args:
-            token_level_rewards: (B, T), nonzero at the ends of steps.
+            token_level_rewards: (B, T), nonzero at the ends of steps; NaN where one is unscored.
             response_mask: (B, T), 1 at the policy's tokens.
             config: verl's algorithm configuration.
             index: (B,) identity of each row's prompt.
@@ -103,9 +106,8 @@ def _by_row(
     blocks = own.view(len(own), -1, math.gcd(own.shape[1], BLOCK))
     counts = blocks.sum(dim=2)
     lengths = counts.sum(dim=1)
-    if "outcome" in extra:
-        outcome = torch.as_tensor(np.asarray(extra["outcome"], np.float64), device=rewards.device)
-    else:
+    outcome = _stated(extra, rewards)
+    if outcome is None:
         outcome = rewards.gather(1, _last(blocks, counts)[:, None])[:, 0].double() * (lengths > 0)
     offsets = torch.arange(mask.shape[0] + 1, device=rewards.device)
     data = {"outcome": outcome, "group": group, "offsets": offsets, "lengths": lengths.long()}
@@ -141,17 +143,24 @@ def _by_step(
     offsets = spans.offsets
     ends = offsets[1:] - 1
     real = offsets[1:] > offsets[:-1]
-    outcome = torch.zeros(rewards.shape[0], dtype=torch.float64, device=rewards.device)
-    if "outcome" in extra:
-        outcome = torch.as_tensor(np.asarray(extra["outcome"], np.float64), device=rewards.device)
+    outcome = _stated(extra, rewards)
+    if outcome is not None:
         # The trainer adds the outcome to the last token, where the last step's own reward stands too.
         steps[ends[real]] -= outcome[real]
     else:
+        outcome = torch.zeros(rewards.shape[0], dtype=torch.float64, device=rewards.device)
         outcome[real] = steps[ends[real]]
         steps[ends[real]] = 0.0
     data = {"rewards": steps, "outcome": outcome, "group": group, "offsets": offsets, "lengths": spans.lengths}
     made: torch.Tensor = to_tokens(method.take(data, **settings), spans)
     return made
+
+
+def _stated(extra: Mapping[str, Any], rewards: torch.Tensor) -> torch.Tensor | None:
+    """(B,) outcomes that the batch's metadata state, NaN where one is None; None where they state none."""
+    if "outcome" not in extra:
+        return None
+    return torch.as_tensor(numbers("'outcome' of the batch", extra["outcome"])).to(rewards.device, torch.float64)
 
 
 def _settings(config: Any) -> dict[str, Any]:

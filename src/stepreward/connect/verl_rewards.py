@@ -8,6 +8,7 @@ the estimators of `connect.verl` find them there. Needs verl; imported by its co
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +55,14 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
         self._finder = StepFinder(tokenizer, len(tokenizer), table.get("step_end", "\n"), ends)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
-        """The outcome as `reward_score`, step rewards in `reward_extra_info`; of several outputs the last counts."""
+        """The outcome as `reward_score`, step rewards in `reward_extra_info`; of several outputs the last counts.
+
+        An outcome that is None is NaN, which is unscored: verl would drop the rewards of the whole batch for it.
+        """
         made: dict[str, Any] = await super().run_single(data)
+        if made["reward_score"] is None:
+            told = {name: math.nan if value is None else value for name, value in made["reward_extra_info"].items()}
+            made |= {"reward_score": math.nan, "reward_extra_info": told}
         row = data[-1:][0]
         width = row.batch["responses"].shape[-1]
         real = row.batch["attention_mask"][-width:].bool().numpy()
@@ -76,16 +83,17 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
 
 
 def dense_scores(length: int, steps: Sequence[tuple[int, float]], outcome: float) -> torch.Tensor:
-    """(T,) rewards of tokens: a step's at its last token, the outcome at the last one.
+    """(T,) rewards of tokens: a step's at its last token, the outcome at the last one; NaN where one is unscored.
 
     The reward of a step that ends the response stands one token earlier, for verl's estimators read the last token as
-    the outcome: only if that token is another step's, or there is none, do the two add up.
+    the outcome: only if that token is another step's, or there is none, do the two add up. An unscored step adds
+    nothing there, for its trajectory has an outcome all the same.
     """
     scores = torch.zeros(length, dtype=torch.float32)
     taken = {end for end, _ in steps}
     for end, reward in steps:
-        last = end == length - 1
-        scores[end - 1 if last and end and end - 1 not in taken else end] += reward
+        place = end - 1 if end == length - 1 and end and end - 1 not in taken else end
+        scores[place] += 0.0 if place == length - 1 and math.isnan(reward) else reward
     if length:
         scores[-1] += outcome
     return scores
