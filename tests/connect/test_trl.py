@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("trl")
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig
+from trl import GRPOConfig, RLOOConfig, RLOOTrainer
 
 from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.errors import InputError, UnknownNameError
@@ -116,6 +116,65 @@ def test_missing_rewards_are_what_they_are_in_trl(
         torch.testing.assert_close(row[mask], value.expand(int(mask.sum())), atol=1e-5, rtol=1e-5)
     assert not made.given["advantages"][2].any()
     assert made.state.log_history[0]["process/unscored"] == pytest.approx(4 / 8 if len(functions) == 1 else 2 / 8)
+
+
+def test_rloo_with_missing_rewards_is_what_trl_s_rloo_trainer_gives(tmp_path: Path) -> None:
+    made = trainer(tmp_path, credit="rloo", functions=[first, second], settings={"reward_weights": [2.0, 0.5]})
+    made.train()
+    config = RLOOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=8, num_generations=4, max_completion_length=8,
+        max_steps=1, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True, beta=0.0,
+        reward_weights=[2.0, 0.5],
+    )  # fmt: skip
+    theirs = RLOOTrainer(
+        AutoModelForCausalLM.from_pretrained(MODEL), [first, second], config,
+        Dataset.from_dict({"prompt": list(PROBLEMS)}), processing_class=AutoTokenizer.from_pretrained(MODEL),
+    )  # fmt: skip
+    theirs.train()
+    own = made.given["completion_mask"].bool()
+    for row, mask, value in zip(made.given["advantages"], own, theirs._logs["advantages"], strict=True):
+        torch.testing.assert_close(row[mask], torch.full((int(mask.sum()),), value), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("as_none", [False, True], ids=["nan", "none"])
+def test_an_unscored_step_has_no_advantage_and_its_solution_keeps_the_rest(as_none: bool, tmp_path: Path) -> None:
+    seen: list[Trajectory] = []
+
+    def rewards(trajectories: Sequence[Trajectory]) -> list[Any]:
+        """0.1 at each step, but the first of every other solution is unscored, and all of the last one's are."""
+        seen.extend(trajectories)
+        rows = [np.full(len(t.steps), 0.1) for t in trajectories]
+        for row in rows[::2]:
+            row[0] = np.nan
+        rows[7][:] = np.nan
+        return [[None if np.isnan(v) else v for v in row] for row in rows] if as_none else rows
+
+    def outcome(prompts: list[str], **_: Any) -> list[float | None]:
+        return [1.0, 0.0, None, 1.0, 0.0, 1.0, 1.0, 0.0]
+
+    made = trainer(tmp_path, credit="step-rloo", functions=outcome, step_rewards=rewards)
+    made.train()
+    # A step's return: the outcome and 0.1 for each scored step from it on; less the mean of the others' whole returns.
+    results = outcome([])
+    scored = [
+        [not (i % 2 == 0 and k == 0) and i not in (2, 7) for k in range(len(t.steps))] for i, t in enumerate(seen)
+    ]
+    whole = {i: results[i] + 0.1 * sum(marks) for i, marks in enumerate(scored) if any(marks)}
+    assert sorted(whole) == [i for i in (0, 1, 3, 4, 5, 6) if any(scored[i])]
+    for i, marks in enumerate(scored):
+        others = [total for j, total in whole.items() if j != i and j // 4 == i // 4]
+        expected = [
+            results[i] + 0.1 * sum(marks[k:]) - float(np.mean(others)) if mark and others else 0.0
+            for k, mark in enumerate(marks)
+        ]
+        by_token = np.repeat(expected, [len(step.tokens) for step in seen[i].steps])
+        mask = made.given["completion_mask"][i].bool()
+        np.testing.assert_allclose(made.given["advantages"][i][mask], by_token, atol=1e-5)
+    told = made.state.log_history[0]
+    assert told["process/unscored"] == pytest.approx(1 / 8)
+    assert 0 < told["process/unscored_steps"] < 1
+    assert told["process/process"] == pytest.approx(0.1)
+    assert np.isfinite(told["loss"])
 
 
 def test_steps_are_the_lines_of_the_solution(tmp_path: Path) -> None:
