@@ -227,6 +227,10 @@ def test_par_is_the_mean_over_references_after_the_sigmoid(give: Callable[[Any],
     np.testing.assert_allclose(np.asarray(shape["par"].take(d)), [0.5, 0.309601, 0.5], atol=1e-6)
     one = d | {"references": give(np.array([0.0, 2.0]))}
     np.testing.assert_allclose(np.asarray(shape["par"].take(one)), [0.731059, 0.5, 0.5], atol=1e-6)
+    ragged = d | {"references": [[0.0, 2.0], [2.0]]}
+    np.testing.assert_allclose(np.asarray(shape["par"].take(ragged)), [0.5, 0.309601, 0.5], atol=1e-6)
+    none = d | {"references": [[0.0, 2.0], []]}
+    np.testing.assert_allclose(np.asarray(shape["par"].take(none)), [0.5, 0.309601, np.nan], atol=1e-6)
     with pytest.raises(ValueError, match="at least one"):
         shape["par"].take(d | {"references": give(np.zeros((2, 0)))})
     # A prompt none of whose references is scored leaves its steps unscored.

@@ -120,6 +120,17 @@ def test_right_solutions_are_ranked_over_wrong_ones_of_their_problem_alone() -> 
     assert sum(right_over_wrong(scorer, ROLLOUTS)).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_one_pair_a_problem_is_the_first_right_rollout_and_the_first_wrong_one() -> None:
+    scorer = discriminative("sigmoid", 1)
+    p = chances(scorer, GRADED[:3])
+    z = np.log(p / (1 - p))
+    again = replace(GRADED[0], steps=GRADED[0].steps[:1])
+    found = sum(right_over_wrong(scorer, [*GRADED[:3], again], pairs="first")).item()
+    assert found == pytest.approx(np.log1p(np.exp(z[1] - z[0])), rel=1e-4)
+    with pytest.raises(ValueError, match="'all' or 'first'"):
+        list(right_over_wrong(scorer, ROLLOUTS, pairs="one"))  # type: ignore[arg-type]
+
+
 def test_negatives_may_be_written_by_another() -> None:
     scorer = discriminative("sigmoid", 1)
 

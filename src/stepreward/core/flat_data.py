@@ -7,7 +7,7 @@ the step or trajectory is left out before a method runs, so that no method can c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ MEASURED = MEASURED_STEPS | {"outcome", "prior", "difficulty", "components", "re
 """Real numbers: counts and truth values among them are taken in float64, as 0.5 is no integer."""
 NAMES = frozenset({"group", "state", "node", "edge", "said", "agent", "root", "turn"})
 """Identities: text is as good as integers."""
+RAGGED = "references"
+"""Numbers of which each trajectory has as many as there are: the rows of a list may differ in length."""
 PLACE = "place"
 """Number of each step in its trajectory, told by `offsets` where it is not given: an unscored step keeps its number."""
 
@@ -76,7 +78,7 @@ def _read(what: str, value: Any) -> np.ndarray[Any, Any]:
 
 def _array(method: str, name: str, value: Any) -> Array:
     if name in MEASURED:
-        return numbers(f"{method}: {name!r}", value)
+        return numbers(f"{method}: {name!r}", _padded(value) if name == RAGGED else value)
     if is_array_api_obj(value) and not (is_numpy_array(value) and value.dtype.kind in "OUS"):
         return value
     try:
@@ -88,6 +90,14 @@ def _array(method: str, name: str, value: Any) -> Array:
     if made.dtype.kind not in "fiub":
         raise InputError(f"{method}: {name!r} holds {made.dtype} data", remedy="pass integers")
     return made.astype(np.int64) if not made.size else made
+
+
+def _padded(rows: Any) -> Any:
+    """A list of rows with `None` behind the shorter ones; anything else as it is."""
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, Sized) for row in rows):
+        return rows
+    width = max(map(len, rows), default=0)
+    return [[*row, *[None] * (width - len(row))] for row in rows]
 
 
 def _check_lengths(method: str, data: Mapping[str, Array]) -> None:

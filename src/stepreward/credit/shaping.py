@@ -122,7 +122,8 @@ def preferred_to_references(rewards: Array, references: Array, offsets: Array, *
 
     Args:
         rewards: (N,).
-        references: (B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer; or (B,).
+        references: (B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer; as a
+            list, rows of any length. (B,) is one for each.
         offsets: (B + 1,).
         slope: k, of the sigmoid, times 4 at its middle.
 

@@ -7,7 +7,7 @@ one group is held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -69,21 +69,30 @@ def right_over_wrong(
     trajectories: Sequence[Trajectory],
     *,
     corrupt: Callable[[Trajectory], Trajectory] | None = None,
+    pairs: Literal["all", "first"] = "all",
 ) -> Iterator[Tensor]:
     """Ranks a right solution above a wrong one of its problem, as a reward model that is trained beside its policy.
 
         mean over pairs (i, j) of -log sigmoid(z_i - z_j),    o_i > 1/2 >= o_j
 
     Cooper (arXiv:2508.05613) takes as positives rollouts that a rule found right and has an assistant model write the
-    negatives; pass that model as `corrupt`. Without it, negatives are the wrong rollouts of the same problem. Cooper
-    pairs the first right rollout of a problem alone; here every right one counts.
+    negatives; pass that model as `corrupt`. Without it, negatives are the wrong rollouts of the same problem. Cooper's
+    code takes one pair a problem: `pairs="first"`.
 
     Args:
         scorer: its model learns.
         trajectories: with outcomes.
         corrupt: from a right solution to a wrong one of the same problem.
+        pairs: every right solution with every wrong one, or the first of each alone.
+
+    Raises:
+        ValueError: `pairs` is neither.
     """
+    if pairs not in ("all", "first"):
+        raise ValueError(f"pairs must be 'all' or 'first', got {pairs!r}")
     graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
+    if pairs == "first":
+        graded = _first_of_each(graded)
     if corrupt is not None:
         graded = [pair for t in graded if t.outcome > 0.5 for pair in (t, _as_wrong(corrupt(t)))]
     problems: dict[str, list[Trajectory]] = {}
@@ -95,6 +104,14 @@ def right_over_wrong(
         z = torch.stack([found[i] for i in range(len(rows))])
         right = torch.tensor([t.outcome > 0.5 for t in rows], device=z.device)
         yield functional.softplus(z[~right][None] - z[right][:, None]).mean() / len(mixed)
+
+
+def _first_of_each(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """The first right and the first wrong trajectory of each problem."""
+    found: dict[tuple[str, bool], Trajectory] = {}
+    for trajectory in trajectories:
+        found.setdefault((trajectory.problem.id, trajectory.outcome > 0.5), trajectory)
+    return list(found.values())
 
 
 def _as_wrong(trajectory: Trajectory) -> Trajectory:
