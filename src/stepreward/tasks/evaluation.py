@@ -18,6 +18,8 @@ from stepreward.tasks.expressions import Node, NotAnExpression, TooCostly
 mpmath: Any = Deferred("mpmath")
 DIGITS = 60
 """Decimal digits of evaluation."""
+WHOLE = range(10, 22)
+"""Turns at which letters are whole numbers, each from 1 to 12 once."""
 _BITS = 20_000
 """Exact numbers are at most so long; longer ones are floating."""
 _LARGEST = 2**60
@@ -29,7 +31,7 @@ class Evaluator:
 
     Args:
         point: values of letters, by name; None for values drawn from names and `turn`.
-        turn: number of the point; odd ones from 3 on are negative.
+        turn: number of the point: letters are positive at 0 and 1, negative at 2, whole at those of `WHOLE`.
         sign: what a plus-minus sign is, 1 or -1.
     """
 
@@ -71,6 +73,8 @@ class Evaluator:
     def _letter(self, name: str) -> Any:
         if self.point is not None:
             return self.point[name]
+        if self.turn in WHOLE:
+            return Fraction(1 + (self.turn + zlib.crc32(name.encode())) % len(WHOLE))
         drawn = _drawn(name, self.turn)
         return -drawn if self.turn >= 2 else drawn
 

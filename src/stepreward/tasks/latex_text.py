@@ -2,6 +2,7 @@ r"""Answers as people write them, tidied: one way to write fractions, signs, wor
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -55,11 +56,19 @@ _SAME = (
     (re.compile(r":="), "="),
 )
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,30})\}|(\d))")
-_THIN = re.compile(r"(?<![\d.,])(\d{1,3}(?:(?:\\,|\\ |,\\!|\{,\}|,\\,|\u202f|\u2009|\u00a0)\d{3})+)(?!\d)")
+_GAP = r"(?:\\[,;:! ]|\\thinspace\s?|~|\{,\}|,\s*\\!\s*|,\\,|[\u202f\u2009\u00a0 ])+"
+_THIN = re.compile(rf"(?<![\d.,/^_])([1-9]\d{{0,2}}(?:{_GAP}\d{{3}})+)(?!\d|\s*[\d/]|\s*\\[dtc]?frac)")
+_VALUE = re.compile(r"[\d.}]\s*$")
+_OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
 
 
 def tidy(text: str) -> str:
-    """An answer without delimiters, boxes, sizes and spaces of LaTeX, with words between `OPEN` and `CLOSE`."""
+    """An answer without delimiters, boxes, sizes and spaces of LaTeX, with words between `OPEN` and `CLOSE`.
+
+    A JSON list of texts, as data sets keep several answers, becomes these answers between semicolons.
+    """
+    if (listed := _from_json(text)) is not None:
+        return " ; ".join(map(tidy, listed))
     text = _delimited(text.strip())
     text = _THIN.sub(lambda found: re.sub(r"\D", "", found[1]), text)
     text = _unicode(text)
@@ -68,7 +77,9 @@ def tidy(text: str) -> str:
         if shorter == text:
             break
         text = shorter
-    text = _FRACTION.sub(r"\\frac", _SPACE.sub(" ", _NOISE.sub("", text))).replace("{,}", ",")
+    text = _FRACTION.sub(r"\\frac", _SPACE.sub(" ", _NOISE.sub("", text))).replace("{,}", ",").replace("{:}", ":")
+    if r"\over" in text:
+        text = _OVER.sub(r"\\frac{\1}{\2}", _OVER.sub(r"\\frac{\1}{\2}", text if "{" in text else f"{{{text}}}"))
     for pattern, sign in _SAME:
         text = pattern.sub(sign, text)
     text = _REPEATING.sub(_repeated, text)
@@ -78,6 +89,21 @@ def tidy(text: str) -> str:
             break
         text = shorter
     return re.sub(r"\s+", " ", _NAMES.sub(r"\\\1", text)).strip().rstrip(" .;,").strip()
+
+
+def _from_json(text: str) -> list[str] | None:
+    """The answers of a list of texts, as data sets keep them; None where it is none."""
+    text = text.strip().strip("$").strip()
+    if not re.match(r"^\[\s*[\"']", text):
+        return None
+    for source in (text, re.sub(r"(?<!\\)\\(?![\\\"])", r"\\\\", text), re.sub(r"'", '"', text.replace("\\", "\\\\"))):
+        try:
+            found = json.loads(source)
+        except ValueError:
+            continue
+        if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
+            return found
+    return None
 
 
 def _delimited(text: str) -> str:
@@ -114,6 +140,9 @@ def _rooted(found: re.Match[str]) -> str:
 def _worded(found: re.Match[str]) -> str:
     """Words of a text command, marked; letters and numbers in another font are letters and numbers."""
     command, inside = found[1], found[2].strip()
+    behind = bool(_VALUE.search(found.string[: found.start()]))
+    if behind and (inside in ("min", "sec") or (len(inside) == 1 and inside.isalpha() and found[2] == f" {inside}")):
+        return f"{OPEN}{inside}{CLOSE}"
     if inside in FUNCTIONS:
         return f"\\{inside} "
     if not re.search(r"[^\W\d_]", inside) or (len(inside) == 1 and not command.startswith("text")):

@@ -11,8 +11,10 @@ _SAME = {
     "percents": "%", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "meter": "m", "metre": "m",
     "kilometer": "km", "kilometre": "km", "inche": "inch", "in": "inch", "feet": "foot", "ft": "foot", "hr": "hour",
     "h": "hour", "min": "minute", "sec": "second", "s": "second", "gram": "g", "kilogram": "kg", "liter": "l",
-    "litre": "l", "pound": "lb", "ounce": "oz", "unit": "", "square": "sq", "sq.": "sq", "cubic": "cu",
+    "litre": "l", "pound": "lb", "ounce": "oz", "mph": "mile/hour", "kph": "km/hour", "kmh": "km/hour", "per": "/",
+    "squared": "^2", "cubed": "^3",
 }  # fmt: skip
+_POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 _BARE = (
     "mm", "cm", "dm", "km", "kg", "mg", "ml", "lb", "lbs", "oz", "ft", "inch", "inches", "feet", "foot", "hr", "hrs",
     "min", "mins", "sec", "hour", "hours", "minute", "minutes", "second", "seconds", "day", "days", "week", "weeks",
@@ -21,11 +23,11 @@ _BARE = (
     "degrees", "unit", "units", "square", "cubic", "sq",
 )  # fmt: skip
 _UNIT = (
-    rf"(?:{OPEN}[^{CLOSE}]*{CLOSE}|(?<![A-Za-z\\])(?:{'|'.join(_BARE)})(?![A-Za-z])|(?<![A-Za-z\\])[ap]\.?m\b\.?|"
+    rf"(?:{OPEN}[^{CLOSE}]*{CLOSE}|(?<![A-Za-z\\])(?:{'|'.join(_BARE)})(?![A-Za-z])|(?<![A-Za-z\\])(?i:[ap]\.?m)\b\.?|"
     r"(?<=\s)(?!and\b|or\b)[A-Za-z]{3,}(?![A-Za-z]))"
 )
 _TAIL = re.compile(
-    rf"^(?P<value>.*?[\w)\]}}!|]\s*)(?P<unit>{_UNIT}(?:{_UNIT}|[\s./()-]|\\cdot|\\times|\^\s*\{{?-?\d\}}?|[A-Za-z])*)$",
+    rf"^(?P<value>.*?[\w)\]}}!|]\s*)(?P<unit>{_UNIT}(?:{_UNIT}|[\s./()-]|\\cdot|\\times|\^\s*\{{?-?\d\}}?|[A-Za-z])*+)$",
     re.DOTALL,
 )
 _MONEY = re.compile(r"\\\$|[$€£]")
@@ -49,12 +51,21 @@ def split_unit(text: str) -> tuple[str, str]:
     return found["value"].strip(), _named(found["unit"])
 
 
+def same_unit(one: str, other: str) -> bool:
+    """Whether two units are one; the plain "unit" is any of the same power."""
+    bases = [re.sub(r"^[a-z]+", "unit", unit) for unit in (one, other)]
+    return one == other or ("unit" in (one[:4], other[:4]) and bases[0] == bases[1])
+
+
 def _named(unit: str) -> str:
-    words = re.findall(r"[ap]\.m|[A-Za-z]+\.?|\d+|[/^-]", re.sub(rf"[{OPEN}{CLOSE}]", " ", unit))
-    named = []
+    words = re.findall(r"[ap]\.m|[A-Za-z]+\.?|\d+|[/^-]", re.sub(rf"[{OPEN}{CLOSE}]", " ", unit.lower()))
+    named, power = [], ""
     for word in words:
-        low = word.lower().replace(".", "")
-        low = low[:-1] if len(low) > 2 and low.endswith("s") and low not in ("sines",) else low
-        named.append(_SAME.get(low, low))
-    made = "".join(part for part in named if part not in ("of", "the"))
-    return "" if made in ("sq", "cu") else made
+        low = word.replace(".", "")
+        if low in _POWERS:
+            power = _POWERS[low]
+        elif low not in ("of", "the"):
+            low = low[:-1] if len(low) > 2 and low.endswith("s") else low
+            named.append(_SAME.get(low, low) + power)
+            power = ""
+    return "".join(named) or power

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from stepreward.core.engines import Deferred
-from stepreward.tasks.evaluation import DIGITS, Evaluator, floating
+from stepreward.tasks.evaluation import DIGITS, WHOLE, Evaluator, floating
 from stepreward.tasks.expressions import Node, NotAnExpression, branches, holds, read, symbols_of
 
 mpmath: Any = Deferred("mpmath")
@@ -36,6 +36,16 @@ def names(text: str, scale: Fraction = Fraction(1)) -> list[str]:
     node = node if scale == 1 else ("*", ("number", scale), node)
     signs = (1, -1) if holds(node, ("\\pm", "\\mp")) else (1,)
     return list(dict.fromkeys(_name(node, sign) for sign in signs))
+
+
+def rational(text: str) -> Fraction | None:
+    """The value of an expression that is a rational number; None elsewhere."""
+    try:
+        node = read(text)
+        value = None if symbols_of(node) or holds(node, ("\\pm", "\\mp")) else Evaluator().value(node)
+    except ValueError:
+        return None
+    return value if isinstance(value, Fraction) else None
 
 
 def relation_name(left: str, right: str) -> str:
@@ -81,9 +91,21 @@ def _name(node: Node, sign: int) -> str:
 
 
 def _values(node: Node, sign: int) -> list[Any]:
-    """Values at two points of positive letters, and at one of negative letters where no branch depends on it."""
+    """Values at two points of positive letters, and at one of negative letters where no branch depends on it.
+
+    Expressions that round are told apart at whole numbers; those at which one has no value count too.
+    """
+    if holds(node, ("lfloor", "lceil")):
+        return [_value_or_none(Evaluator(turn, sign), node) for turn in WHOLE]
     turns = (0, 1) if branches(node) else (0, 1, 2)
     return [Evaluator(turn, sign).value(node) for turn in turns]
+
+
+def _value_or_none(evaluator: Evaluator, node: Node) -> Any:
+    try:
+        return evaluator.value(node)
+    except NotAnExpression:
+        return Fraction(0)
 
 
 def _polynomial(node: Node, letter: str, sign: int) -> str | None:

@@ -1,0 +1,81 @@
+"""What kind of answer a reference is: how others are read beside it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from stepreward.tasks.latex_text import CLOSE, OPEN, tidy
+from stepreward.tasks.numerals import joined, mixed
+from stepreward.tasks.pieces import FUNCTION, LABEL, POINTS, VARIABLE, labels, parts, row, split
+from stepreward.tasks.units import split_unit
+from stepreward.tasks.values import letters, rational
+
+_OPTION = re.compile(rf"[{OPEN}(\[]*[A-J][)\].{CLOSE}]*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What may be left out, and what signs mean that mean several things."""
+
+    unit: str = ""
+    """Its unit; answers may leave it out."""
+    option: bool = False
+    """It is the letter of an option."""
+    listed: bool = False
+    """It has several parts, so that commas separate them and not thousands."""
+    commas: bool = False
+    """It is a number with commas between thousands."""
+    labels: tuple[str, ...] = ()
+    """The names of which it tells values, if several."""
+    entries: int = 0
+    """Of the tuple that it is; 0 for none."""
+    relation: bool = False
+    """It is an equation in several letters."""
+    left: str = ""
+    """The letter that such an equation is solved for."""
+    radians: bool = False
+    """It is a multiple of pi without a unit."""
+    value: Fraction | None = None
+    """Of a rational number without its unit."""
+
+
+@lru_cache(maxsize=1 << 12)
+def kind_of(reference: str) -> Kind:
+    """The kind of a reference."""
+    text = tidy(reference)
+    if _OPTION.fullmatch(text):
+        return Kind(option=True)
+    bare = joined(text)
+    pieces = parts(bare)
+    listed = len(pieces) > 1 or bare.startswith(("(", "[", r"\{"))
+    value, unit = (bare, "") if listed else split_unit(bare)
+    relation = _is_relation(split(text, "="))
+    return Kind(
+        unit=unit,
+        listed=listed,
+        commas=bare != text,
+        labels=labels(pieces),
+        entries=len(row(bare)) if len(pieces) == 1 else 0,
+        relation=relation,
+        left=_solved_for(split(text, "=")) if relation else "",
+        radians=not listed and not unit and r"\pi" in bare,
+        value=None if listed else rational(mixed(value)),
+    )
+
+
+def _is_relation(sides: list[str]) -> bool:
+    """Whether an equation is more than a value with its name."""
+    if len(sides) != 2 or len(letters(sides[0]) | letters(sides[1])) < 2 or FUNCTION.match(sides[0].strip()):
+        return False
+    return not (LABEL.match(sides[0].strip()) and not letters(sides[1]))
+
+
+def _solved_for(sides: list[str]) -> str:
+    """The one name on the left: answers may leave it out. A product of capitals is a side."""
+    left, right = sides[0].strip(), sides[1].strip()
+    if POINTS.match(left):
+        return "" if re.search(r"[A-Z]", right) else left
+    return left if VARIABLE.match(left) and len(letters(left)) == 1 else ""
