@@ -4,9 +4,9 @@ BIN := .venv/bin
 
 .PHONY: demo test check docs bench mutants verl vllm evals clean
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml src/stepreward/tested.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch && $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/pip install --quiet --constraint src/stepreward/tested.txt torch && $(BIN)/pip install --quiet --constraint src/stepreward/tested.txt --editable '.[all,dev]'
 	touch $@
 
 demo: .venv/installed

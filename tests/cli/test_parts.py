@@ -1,12 +1,10 @@
-"""The small commands: score, view, methods, doctor, and flags out of a file."""
+"""The small commands: score, view, methods, and flags out of a file."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 import stepreward
-from stepreward.cli import doctor
 from stepreward.cli.app import app
 from stepreward.cli.config import read_config
 from stepreward.core.catalog import families
@@ -56,32 +53,6 @@ def test_methods_lists_the_whole_registry() -> None:
     assert all(row["summary"] and (row["paper"] or row["note"]) for row in rows)
     assert "weighted-vote" in invoke("methods search")
     assert "bisection" not in invoke("methods search")
-
-
-def test_doctor_finds_everything_here() -> None:
-    found = {row["what"]: row for row in json.loads(invoke("doctor --json"))}
-    assert {"python", "torch", "device", "folder", "built-in policy"} <= set(found)
-    assert {name for name, row in found.items() if not row["good"]} <= {"vllm"}
-    assert found["numpy"]["says"] == np.__version__
-    assert doctor.packages().items() >= {"numpy": "", "pyyaml": "", "mpmath": "math", "vllm": "vllm"}.items()
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert {name for name, extra in doctor.packages().items() if not extra} == {
-        re.split(r"[^\w-]", one)[0] for one in project["dependencies"]
-    }
-
-
-def test_doctor_says_what_to_do_about_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "packages", lambda: {"no-such-package": "models"})
-    done = CliRunner().invoke(app, ["doctor", "--json"])
-    (missing,) = (row for row in json.loads(done.stdout) if not row["good"])
-    assert missing["says"] == "not installed; pip install 'stepreward[models]'"
-    # A base installation works; only what nothing works without is an error.
-    assert done.exit_code == 0
-    assert "pip install 'stepreward[models]'" in CliRunner().invoke(app, ["doctor"]).stdout
-    monkeypatch.setattr(doctor, "packages", lambda: {"no-such-package": ""})
-    done = CliRunner().invoke(app, ["doctor"])
-    assert "no  no-such-package   not installed; pip install 'no-such-package'" in done.stdout
-    assert done.exit_code == 1
 
 
 @pytest.mark.parametrize(

@@ -371,14 +371,14 @@ def test_impossible_settings(settings: dict[str, str], message: str) -> None:
 @pytest.fixture(scope="module")
 def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`transformers serve` on the built-in policy."""
-    pytest.importorskip("fastapi")
+    pytest.importorskip("openai")  # the server's, beside FastAPI
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     program = str(Path(sys.executable).with_name("transformers"))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [program, "serve", resolve("builtin:arithmetic"), "--host", "127.0.0.1", "--port", str(port)]
+    command = [program, "serve", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
         url = f"http://127.0.0.1:{port}"
         for _ in range(1200):
@@ -389,6 +389,9 @@ def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
                 pass
             assert process.poll() is None, log.read_text()[-2000:]
             time.sleep(0.1)
+        if "/v1/completions" not in httpx.get(f"{url}/openapi.json").json()["paths"]:
+            process.terminate()
+            pytest.skip("this release of transformers serves no /v1/completions")
         yield f"{url}/v1"
         process.terminate()
 

@@ -46,7 +46,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("backend") / "log.txt"
-    command = [program("transformers"), "serve", resolve("builtin:arithmetic"), "--host", "127.0.0.1"]
+    command = [program("transformers"), "serve", "--host", "127.0.0.1"]
     with (
         log.open("w") as out,
         subprocess.Popen([*command, "--port", str(port)], env=HERE, stdout=out, stderr=out) as run,

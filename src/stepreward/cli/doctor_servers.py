@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import httpx
 
+from stepreward.cli.finding import Finding
 from stepreward.core.addresses import without_secrets
 from stepreward.core.engines import optional
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
@@ -32,17 +32,6 @@ _EMPTY = (
     '?chat_template_kwargs={"enable_thinking":false}, or a large ?max_tokens='
 )
 _PLAIN = "pass ?endpoint=completions, or ?prefill=plain if the server knows no continue_final_message"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    what: str
-    good: bool
-    says: str
-    needed: bool = True
-    """Whether nothing works without it."""
 
 
 def policy_findings(address: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,10 +13,16 @@ from typing import Any
 import httpcore
 import httpx
 
+from stepreward.core.errors import ServerWarning
+
 Look = Callable[[], None]
 """Raises if the request must end now."""
 GLANCE = 0.25
 """Seconds between two looks."""
+_UNWATCHED = (
+    f"requests to servers cannot be left while they wait: httpx {httpx.__version__} keeps its connections elsewhere "
+    "than the releases tested; pip install 'httpx<0.29'"
+)
 _look: ContextVar[Look | None] = ContextVar("look", default=None)
 
 
@@ -33,13 +40,16 @@ def watch(client: httpx.Client) -> httpx.Client:
     """The client, with reads that look.
 
     A read timeout closes a connection for good, so that short ones cannot serve as looks: the connection's own stream
-    must read in slices. httpx has no argument for the network that its pools connect by.
+    must read in slices. httpx has no argument for the network that its pools connect by. With a release of httpx that
+    keeps its pools elsewhere, the client works without looks, and says so once: a request then ends at its time limits.
     """
     # A transport of our own in place of these would lose the proxies that the environment names.
-    for transport in (client._transport, *client._mounts.values()):
-        pool = getattr(transport, "_pool", None)
-        if isinstance(pool, httpcore.ConnectionPool):
-            pool._network_backend = _Network(pool._network_backend)
+    try:
+        for transport in (client._transport, *client._mounts.values()):
+            if isinstance(transport, httpx.HTTPTransport):
+                transport._pool._network_backend = _Network(transport._pool._network_backend)
+    except AttributeError:
+        warnings.warn(_UNWATCHED, ServerWarning, stacklevel=2)
     return client
 
 

@@ -40,9 +40,9 @@ class PrefillCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """Nothing was there before."""
         return 0
 
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """Length and offset of the keys."""
-        return query_length, 0
+    def get_mask_sizes(self, queries: int | Tensor, layer_idx: int) -> tuple[int, int]:
+        """Length and offset of the keys, told the number of queries or, as by transformers 5.2, their positions."""
+        return len(queries) if isinstance(queries, Tensor) else queries, 0
 
 
 class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
@@ -123,6 +123,6 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """Columns already there before this pass."""
         return self._seen - 1
 
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+    def get_mask_sizes(self, queries: int | Tensor, layer_idx: int) -> tuple[int, int]:
         """Length and offset of the keys."""
         return self._seen, 0

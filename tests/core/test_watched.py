@@ -1,0 +1,59 @@
+"""Reads of HTTP that can be left, with the release of httpx installed and with one whose connections are elsewhere."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import warnings
+
+import httpx
+import pytest
+
+from stepreward.core.errors import ServerWarning
+from stepreward.core.watched import looking, watch
+
+
+class Left(Exception):  # noqa: N818 - what a look raises is its own
+    """Raised by a look."""
+
+
+def test_a_request_to_a_silent_server_is_left_at_a_look() -> None:
+    gone = threading.Event()
+
+    def look() -> None:
+        if gone.is_set():
+            raise Left
+
+    threading.Timer(0.3, gone.set).start()
+    start = time.monotonic()
+    # It accepts connections, as a server that hangs does, and says nothing.
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        warnings.catch_warnings(action="error"),
+        watch(httpx.Client(timeout=60, trust_env=False)) as client,
+        looking(look),
+        pytest.raises(Left),
+    ):
+        client.get(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - start < 30
+
+
+def test_a_release_of_httpx_with_its_pools_elsewhere_works_without_looks() -> None:
+    class Hidden(httpx.HTTPTransport):
+        """Answers, and has no `_pool`."""
+
+        def __init__(self) -> None:
+            pass
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, text="here")
+
+        def close(self) -> None:
+            pass
+
+    with pytest.warns(ServerWarning, match="pip install 'httpx<"):
+        client = watch(httpx.Client(transport=Hidden(), trust_env=False))
+    with looking(lambda: None):
+        assert client.get("http://127.0.0.1:9").text == "here"
+    client.close()
