@@ -33,6 +33,8 @@ _UNIT = re.compile(
 _WORDED = (r"\text", r"\mbox", r"\mathrm", r"\textbf", r"\rm", r"\textnormal", r"\begin")
 _NOTHING = re.compile(r"\\!|\\[,;:](?=\\text|[a-z])|\\quad")
 _MONEY = re.compile(r"^(?:\\\$|\$)\s*")
+ALLOWED = frozenset(("its unit", "its label", "its unit in brackets"))
+"""What an answer may leave out."""
 
 
 @dataclass(frozen=True)

@@ -263,4 +263,5 @@ def test_where_a_solution_states_its_answer(text: str, answer: str | None) -> No
 
 def test_without_a_reference_nothing_is_known() -> None:
     assert math.isnan(GRADER.grade(Problem("p", "q"), [Step(r"\boxed{1}")]))
-    assert math.isnan(GRADER.grade(Problem("p", "q", " "), [Step(r"\boxed{1}")]))
+    for empty in ("", " ", "$$", "$ $"):
+        assert math.isnan(GRADER.grade(Problem("p", "q", empty), [Step(r"\boxed{1}")]))

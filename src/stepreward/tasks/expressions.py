@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+|\\[A-Za-z]+|\\.|\S", re.ASCII)
@@ -223,6 +224,7 @@ def _number(token: str) -> Fraction:
     return Fraction(token)
 
 
+@lru_cache(maxsize=1 << 12)
 def read(text: str) -> Node:
     """The expression that a text is.
 

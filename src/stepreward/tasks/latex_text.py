@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 
 from stepreward.tasks.expressions import FUNCTIONS
 
@@ -25,7 +26,6 @@ _NOISE = re.compile(
     r"tiny|small|large|Large|phantom\{[^{}]*\})(?![A-Za-z])\.?|\\!"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\(?:thinspace|enspace|hspace\{[^{}]*\})(?![A-Za-z])")
-_FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _WORDS = re.compile(
     r"\\(text|textbf|textit|textrm|textsf|texttt|textup|textnormal|emph|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|bf|"
     r"operatorname|boldsymbol|bm|mathcal|underline)\*?\s*\{([^{}]*)\}"
@@ -34,27 +34,17 @@ _BOXES = re.compile(r"^\\(?:boxed|fbox|framebox)\s*\{(.*)\}$", re.DOTALL)
 _NAMES = re.compile(
     r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sqrt|theta|infty|infinity|sin|cos|tan|log|ln|exp|pi|sec|csc|cot)(?![a-zA-Z])"
 )
-_SAME = (
-    (re.compile(r"\\(?:leqslant|leq|leqq|le)(?![A-Za-z])|<="), "≤"),
-    (re.compile(r"\\(?:geqslant|geq|geqq|ge)(?![A-Za-z])|>="), "≥"),
-    (re.compile(r"\\(?:neq|ne)(?![A-Za-z])|!="), "≠"),
-    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
-    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
-    (re.compile(r"\\(?:approx|simeq|thickapprox)(?![A-Za-z])"), "≈"),
-    (re.compile(r"\\(?:in|isin)(?![A-Za-z])"), "∈"),
-    (re.compile(r"\\cup(?![A-Za-z])"), "∪"),
-    (re.compile(r"\\(?:lbrace)(?![A-Za-z])"), r"\\{"),
-    (re.compile(r"\\(?:rbrace)(?![A-Za-z])"), r"\\}"),
-    (re.compile(r"\\(?:langle)(?![A-Za-z])"), "("),
-    (re.compile(r"\\(?:rangle)(?![A-Za-z])"), ")"),
-    (re.compile(r"\\(?:rvert|lvert|vert)(?![A-Za-z])"), "|"),
-    (re.compile(r"\\(?:degree|deg)(?![A-Za-z])"), r"^{\\circ}"),
-    (re.compile(r"\\(?:emptyset|varnothing)(?![A-Za-z])"), "∅"),
-    (re.compile(r"\\(?:dots|ldots|cdots)(?![A-Za-z])|\.\.\."), "…"),
-    (re.compile(r"\\infinity"), r"\\infty"),
-    (re.compile(r"\*\*"), "^"),
-    (re.compile(r":="), "="),
-)
+_SAME = {
+    r"\leqslant": "≤", r"\leq": "≤", r"\leqq": "≤", r"\le": "≤", "<=": "≤", r"\geqslant": "≥", r"\geq": "≥",
+    r"\geqq": "≥", r"\ge": "≥", ">=": "≥", r"\neq": "≠", r"\ne": "≠", "!=": "≠", r"\lt": "<", r"\gt": ">",
+    r"\approx": "≈", r"\simeq": "≈", r"\thickapprox": "≈", r"\in": "∈", r"\isin": "∈", r"\cup": "∪",
+    r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")", r"\rvert": "|", r"\lvert": "|",
+    r"\vert": "|", r"\degree": r"^{\circ}", r"\deg": r"^{\circ}", r"\emptyset": "∅", r"\varnothing": "∅",
+    r"\dots": "…", r"\ldots": "…", r"\cdots": "…", "...": "…", r"\infinity": r"\infty", "**": "^", ":=": "=",
+    r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
+}  # fmt: skip
+"""Commands and signs, each in one way."""
+_SIGN = re.compile(r"\\[A-Za-z]+|[<>!:]=|\.\.\.|\*\*")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,30})\}|(\d))")
 _GAP = r"(?:\\[,;:! ]|\\thinspace\s?|~|\{,\}|,\s*\\!\s*|,\\,|[\u202f\u2009\u00a0 ])+"
 _THIN = re.compile(rf"(?<![\d.,/^_])([1-9]\d{{0,2}}(?:{_GAP}\d{{3}})+)(?!\d|\s*[\d/]|\s*\\[dtc]?frac)")
@@ -72,23 +62,24 @@ def tidy(text: str) -> str:
     text = _delimited(text.strip())
     text = _THIN.sub(lambda found: re.sub(r"\D", "", found[1]), text)
     text = _unicode(text)
-    for _ in range(8):
-        shorter = _BOXES.sub(r"\1", _delimited(text))
-        if shorter == text:
-            break
-        text = shorter
-    text = _FRACTION.sub(r"\\frac", _SPACE.sub(" ", _NOISE.sub("", text))).replace("{,}", ",").replace("{:}", ":")
+    text = _until_the_same(lambda shorter: _BOXES.sub(r"\1", _delimited(shorter)), text)
+    text = _SPACE.sub(" ", _NOISE.sub("", text)).replace("{,}", ",").replace("{:}", ":")
     if r"\over" in text:
         text = _OVER.sub(r"\\frac{\1}{\2}", _OVER.sub(r"\\frac{\1}{\2}", text if "{" in text else f"{{{text}}}"))
-    for pattern, sign in _SAME:
-        text = pattern.sub(sign, text)
-    text = _REPEATING.sub(_repeated, text)
+    text = _SIGN.sub(lambda found: _SAME.get(found[0], found[0]), text)
+    if "\\" in text:
+        text = _REPEATING.sub(_repeated, text)
+        text = _until_the_same(lambda shorter: _WORDS.sub(_worded, shorter), text)
+    return re.sub(r"\s+", " ", _NAMES.sub(r"\\\1", text)).strip().rstrip(" .;,").strip()
+
+
+def _until_the_same(shorten: Callable[[str], str], text: str) -> str:
     for _ in range(8):
-        shorter = _WORDS.sub(_worded, text)
+        shorter = shorten(text)
         if shorter == text:
             break
         text = shorter
-    return re.sub(r"\s+", " ", _NAMES.sub(r"\\\1", text)).strip().rstrip(" .;,").strip()
+    return text
 
 
 def _from_json(text: str) -> list[str] | None:

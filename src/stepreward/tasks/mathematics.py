@@ -51,49 +51,47 @@ class MathGrader:
     def __init__(self, *, seconds: float = SECONDS) -> None:
         if importlib.util.find_spec("mpmath") is None:
             raise ModelError("grading mathematics needs mpmath: pip install 'stepreward[math]'")
-        self._bounded = Bounded("stepreward.tasks.normal_form:read_form", seconds=seconds)
-        self._form = lru_cache(maxsize=1 << 14)(self._read)
+        self._bounded = Bounded("stepreward.tasks.normal_form:read_forms", seconds=seconds)
+        self._forms = lru_cache(maxsize=1 << 14)(self._read)
         self._told, self._lock = False, threading.Lock()
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
         """1.0 or 0.0; NaN if the problem has no reference, or one of the two answers could not be read in time."""
-        if not (problem.reference or "").strip():
+        wanted = stated(problem.reference or "")
+        if not wanted:
             return float("nan")
-        assert problem.reference is not None
-        wanted = stated(problem.reference)
         said = _answer(steps)
         if said is None:
             return 0.0
         if said == wanted:
             return 1.0
-        forms = [self._form(text, wanted) for text in (said, wanted)]
-        if None in forms:
+        found, right = self._forms(said, wanted)
+        if found is None or right is None:
             self._tell(problem)
             return float("nan")
-        return float(forms[0] == forms[1])
+        return float(found == right)
 
     def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
         """The final answer in a normal form; None if there is none. What could not be read in time stays as written."""
         said = _answer(steps)
         if said is None:
             return None
-        wanted = stated(problem.reference) if problem.reference and problem.reference.strip() else None
-        found = self._form(said, wanted)
+        found, _ = self._forms(said, stated(problem.reference or "") or None)
         return f"{UNREAD}{said}" if found is None else found
 
-    def _read(self, text: str, wanted: str | None) -> str | None:
-        """The form of an answer beside a reference; None where it cannot be had within the bounds."""
+    def _read(self, text: str, wanted: str | None) -> tuple[str | None, str | None]:
+        """The forms of an answer and of a reference; None where one cannot be had within the bounds."""
         bare = text.strip().strip("$").strip()
         if _PLAIN.fullmatch(bare) and (wanted is None or _PLAIN.fullmatch(wanted)):
             # Exact, and bounded by its length: no process is asked.
-            return number_name(Fraction(bare))
+            return number_name(Fraction(bare)), wanted and number_name(Fraction(wanted))
         if _nesting(text) > _DEEPEST:
-            return f"{UNREAD}brackets"
+            return f"{UNREAD}brackets", ""
         try:
-            made = self._bounded([text, wanted])
+            found, right = self._bounded([text, wanted])
         except (Unbounded, ValueError):
-            return None
-        return None if made is None else str(made)
+            return None, None
+        return found, right
 
     def _tell(self, problem: Problem) -> None:
         with self._lock:
@@ -107,12 +105,13 @@ class MathGrader:
 
 
 def stated(reference: str) -> str:
-    """The answer that a reference is, or holds in a box or behind GSM8K's mark."""
+    """The answer that a reference is, or holds in a box or behind GSM8K's mark; empty where there is none."""
     box = last_box(reference)
     if box:
         return box.strip()
     marked = _MARKED.findall(reference)
-    return str(marked[-1] if marked else reference).strip()
+    found = str(marked[-1] if marked else reference).strip()
+    return found if found.strip("$ ") else ""
 
 
 def _answer(steps: Sequence[Step]) -> str | None:

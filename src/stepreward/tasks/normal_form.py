@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from stepreward.tasks.answer_kind import Kind, kind_of
 from stepreward.tasks.expressions import NotAnExpression, TooCostly
@@ -37,11 +38,19 @@ _PLAIN_WORDS = re.compile(rf"^[\s.,'’\"!?:;()&/-]*+(?:(?:{WORD}|[A-Za-z]{{2,}}
 _TURNED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 
 
-def read_form(job: Sequence[str | None]) -> str | None:
-    """The form of an answer beside a reference, for a worker process; None where it cannot be compared."""
+def read_forms(job: Sequence[str | None]) -> list[str | None]:
+    """The forms of an answer and of its reference, for a worker process; None where one cannot be compared."""
     text, reference = job
+    if reference is None:
+        return [_form_or_none(text or "", None), None]
+    kind = kind_of(reference)
+    return [_form_or_none(text or "", kind), _form_or_none(reference, kind)]
+
+
+@lru_cache(maxsize=1 << 12)
+def _form_or_none(text: str, kind: Kind | None) -> str | None:
     try:
-        return form(text or "", None if reference is None else kind_of(reference))
+        return form(text, kind)
     except TooCostly:
         return None
 

@@ -19,6 +19,8 @@ from stepreward.tasks.expressions import Node, NotAnExpression, branches, holds,
 mpmath: Any = Deferred("mpmath")
 SHOWN = 12
 """Significant digits by which numbers that are not whole are told apart."""
+_LARGEST = 10_000
+"""Of the denominators of fractions that are names."""
 _DEGREE = 6
 
 
@@ -139,9 +141,9 @@ def _interpolated(points: Sequence[Fraction], values: Sequence[Fraction]) -> lis
 
 def number_name(value: Any) -> str:
     """The name of a number: whole ones exact, fractions and roots where 12 digits show one, else 12 digits."""
+    if isinstance(value, Fraction) and (value.denominator == 1 or _is_short(value)):
+        return str(value)
     with mpmath.workdps(DIGITS):
-        if isinstance(value, Fraction) and value.denominator == 1:
-            return str(value.numerator)
         value = mpmath.mpmathify(floating(value))
         if not mpmath.isfinite(value):
             raise NotAnExpression("no finite number")
@@ -153,6 +155,11 @@ def number_name(value: Any) -> str:
         if imaginary == 0:
             return _real_name(real)
         return (f"{_real_name(real)} + " if real != 0 else "") + f"{_real_name(imaginary)}*i"
+
+
+def _is_short(value: Fraction) -> bool:
+    """Whether twelve digits show this fraction and none of smaller parts, so that it has its own name."""
+    return value.denominator <= _LARGEST and 10**-4 <= abs(value) < 10**3
 
 
 def _real_name(value: Any) -> str:
@@ -174,7 +181,7 @@ def _shown_name(shown: str) -> str:
     value = float(shown)
     if "e" in shown or not 1e-6 < abs(value) < 1e9:
         return shown
-    near = Fraction(shown).limit_denominator(10_000)
+    near = Fraction(shown).limit_denominator(_LARGEST)
     if near and _shows(near.numerator / near.denominator, shown):
         return str(near)
     for unit, word in ((math.pi, "pi"), (math.e, "e")):
