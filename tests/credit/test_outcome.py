@@ -145,7 +145,7 @@ def test_reasoning_is_paid_for_what_it_adds_to_the_reference_s_probability(give:
 def test_the_threshold_is_a_share_of_the_moving_average_of_deviations(give: Callable[[Any], Any]) -> None:
     def see(spread: float) -> None:
         # Two groups of two: gains 0 and `spread`, of deviation spread / sqrt(2), and an unscored trajectory.
-        outcome, prior = np.array([0.5, 0.5 + spread, 0.5, 0.5 + spread, np.nan]), np.full(5, 0.5)
+        outcome, prior = np.array([0.5, 0.5, 0.4, 0.3 + spread, np.nan]), np.array([0.5, 0.5 - spread, 0.5, 0.3, 0.5])
         threshold.update(give(outcome), give(prior), give(np.array([0, 0, 1, 1, 1])))
 
     threshold = MovingThreshold(start=2)

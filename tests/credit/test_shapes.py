@@ -170,14 +170,15 @@ def test_every_shape_has_a_test() -> None:
 
 @LIBRARIES
 def test_pspo_pays_its_authors_numbers(give: Callable[[Any], Any]) -> None:
-    rows = [[0.9, 0.8], [0.9, 0.8, 0.7, 0.9], [0.95] * 5, [0.95] * 6, [0.5] * 6, [0.1] * 6, [0.7]]
+    rows = [[0.9, 0.8], [0.9, 0.8, 0.7, 0.9], [0.95] * 5, [0.95] * 6, [0.5] * 6, [0.1] * 6, [0.7], [0.8842] * 6]
     d = {
         "rewards": give(np.concatenate(rows)), "offsets": give(np.cumsum([0, *map(len, rows)])),
     }  # fmt: skip
     ends = np.cumsum([len(row) for row in rows]) - 1
     found = np.asarray(shape["pspo"].take(d))
-    # R = m f(m, K) by the published piecewise form; for the first, m^2 = 0.72 and R = 0.72 e.
-    expected = [1.957163, 4.976517, 7.369937, 8.145074, 1.971772, 0.060496, 0.0]
+    # R = m f(m, K) by the published piecewise form; for the first, m^2 = 0.72 and R = 0.72 e. The last is below the
+    # upper border, 0.88433: 0.8842^2 e^2 e^(0.2 (0.8842 - 0.21159) / 0.88433).
+    expected = [1.957163, 4.976517, 7.369937, 8.145074, 1.971772, 0.060496, 0.0, 6.725952]
     np.testing.assert_allclose(found[ends], expected, atol=1e-6)
     assert found.sum() == pytest.approx(sum(expected), abs=1e-5)
 
@@ -205,7 +206,7 @@ def test_renorm_gives_every_step_the_outcome_s_sign(give: Callable[[Any], Any]) 
 @LIBRARIES
 def test_trust_is_measured_at_one_cut_and_paid_from_another(give: Callable[[Any], Any]) -> None:
     d = {
-        "rewards": give(np.array([0.2, 0.6, 0.8, 0.5])), "outcome": give(np.array([0.9, 0.3, 0.1, 1.0])),
+        "rewards": give(np.array([0.2, 0.6, 0.8, 0.5])), "outcome": give(np.array([0.9, 0.3, 0.1, 0.9])),
         "offsets": give(np.arange(5)), "group": give(np.array([0, 0, 0, 1])),
     }  # fmt: skip
     # Right: 0.2. Wrong: 0.6 and 0.8, of which the second is below `least` and gets nothing. A group all right: nothing.
