@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepreward.core.errors import InputError, StoreError
+from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise, tokens_to
 from stepreward.policies.sources import resolve
 from stepreward.report.page import render
@@ -58,7 +58,15 @@ def test_trainings_are_measured_kept_and_not_done_again(model: str, tmp_path: Pa
 
 def test_a_credit_that_reads_step_rewards_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'step-rloo' reads step rewards; pass --model"):
-        reinforce(tmp_path, SMALL)
+        reinforce(tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"model": "nowhere"}, {"policy": "builtin:none"}])
+def test_a_refused_training_leaves_its_folder_to_the_next(model: str, tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(ModelError):
+        reinforce(tmp_path, replace(SMALL, **{"model": model, **wrong}))
+    assert not list(tmp_path.iterdir())
 
 
 def curves(final: dict[str, list[float]]) -> list[Curve]:

@@ -158,4 +158,4 @@ def test_bad_flags_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert message in refused(line(tmp_path / "run", **flags), capsys, monkeypatch)
-    assert not (tmp_path / "run" / "answers.sqlite").exists(), "told before any work"
+    assert not (tmp_path / "run").exists(), "a refused run took the folder"

@@ -17,10 +17,10 @@ from tests.score.models import model as own_model
 from tests.score.tiny_checkpoints import build, qwen
 from transformers import AutoModelForCausalLM
 
+from stepreward.core import hub
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.score import weights
 from stepreward.score.checkpoints.describe import checkpoints_page
 from stepreward.score.checkpoints.judges import JUDGES
 from stepreward.score.checkpoints.table import CHECKPOINTS, by_name, recognised
@@ -119,7 +119,7 @@ def test_a_hub_name_is_fetched_once_without_code(tmp_path: Path, monkeypatch: py
         asked.append((name, allow_patterns))
         return str(tmp_path / "hub")
 
-    monkeypatch.setattr(weights, "snapshot_download", fetch)
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
     scorer = load(QWEN)
     np.testing.assert_array_equal(
         scorer.score(QUESTION, STEPS), load(tmp_path / "hub", like=QWEN).score(QUESTION, STEPS)
@@ -130,7 +130,7 @@ def test_a_hub_name_is_fetched_once_without_code(tmp_path: Path, monkeypatch: py
     def offline(name: str, **_: Any) -> str:
         raise OSError("no network here\nlong trace")
 
-    monkeypatch.setattr(weights, "snapshot_download", offline)
+    monkeypatch.setattr(hub, "snapshot_download", offline)
     with pytest.raises(ModelError, match="cannot fetch 'sail/ActPRM' from the hub: no network here; download it"):
         load("sail/ActPRM")
 

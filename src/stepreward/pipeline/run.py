@@ -29,6 +29,7 @@ from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.report import build_page
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World, open_world
+from stepreward.policies.loading import located
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.sources import resolve
 from stepreward.report.page import TreeView, write
@@ -65,7 +66,7 @@ class Run:
         stages.require_methods(self.settings)
         self.world: World = open_world(self.settings, grader)
         self.policy = LocalPolicy.load(self.settings.policy)
-        if self.settings.surprise and not AutoConfig.from_pretrained(resolve(self.settings.policy)).tie_word_embeddings:
+        if self.settings.surprise and not AutoConfig.from_pretrained(located(self.settings.policy)).tie_word_embeddings:
             raise InputError(
                 f"the embeddings of {self.settings.policy} are not tied, which reading surprise needs",
                 remedy="pass --no-surprise",

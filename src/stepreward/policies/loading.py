@@ -15,6 +15,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from stepreward.core.engines import cache_argument
 from stepreward.core.errors import ModelError
+from stepreward.core.hub import fetch
 from stepreward.policies.sources import resolve
 
 _SAMPLED = 4096
@@ -40,7 +41,7 @@ def load(source: str | Path, device: str, dtype: str) -> tuple[Any, Any]:
         wanted = getattr(torch, dtype, None)
         if not isinstance(wanted, torch.dtype):
             raise ModelError(f"torch has no dtype {dtype!r}: pass auto, float32, bfloat16 or float16")
-    where = resolve(source)
+    where = located(source)
     try:
         tokenizer = load_tokenizer(where)
         model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted)
@@ -51,6 +52,16 @@ def load(source: str | Path, device: str, dtype: str) -> tuple[Any, Any]:
             f"cannot load a causal language model and its tokenizer from {str(source)!r}: {reason}"
         ) from error
     return model.to(place).eval(), tokenizer
+
+
+def located(source: str | Path) -> str:
+    """The folder of a model, fetched where it is the hub's.
+
+    Raises:
+        ModelError: it cannot be found.
+    """
+    where = resolve(source)
+    return where if Path(where).is_dir() else str(fetch(where))
 
 
 def load_tokenizer(where: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from stepreward.core.engines import cache_argument
 from stepreward.core.errors import ModelError, StoreError
+from stepreward.core.hub import fetch
 from stepreward.score.calibrated import CALIBRATOR_FILE
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.heads import build_head, head_state
@@ -60,9 +62,10 @@ class StepRewardModel(nn.Module):
         Raises:
             ModelError: the model cannot be loaded.
         """
+        folder = name if Path(name).is_dir() else fetch(str(name))
         try:
-            backbone = AutoModel.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            backbone = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+            tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, RuntimeError, SafetensorError, RecursionError, KeyError, TypeError) as error:
             raise ModelError(f"cannot load a backbone from {name}: {error}") from error
         return cls(backbone, tokenizer, record, seed=seed)
@@ -151,6 +154,9 @@ class StepRewardModel(nn.Module):
             self.tokenizer.save_pretrained(folder)
             save_file(head_state(self.head), folder / HEAD_FILE)
             self.record.save(folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+            for path in folder.glob("*.safetensors"):
+                # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
+                shutil.copymode(folder / "config.json", path)
         except OSError as error:
             raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
 

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stepreward.core.errors import ModelError
+from stepreward.core.hub import fetch
 
 State = dict[str, torch.Tensor]
 
-_SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 _ADAPTER = "base_model.model."
 _HEAD_FILE = "reward_head.pt"
 """A linear head beside the weights of its backbone."""
@@ -47,14 +45,7 @@ def find(name: str | Path, *, weights: bool = True) -> Path:
             f"no checkpoint folder {text!r}: pass a folder written by `stepreward run` or `train`, "
             "a folder in transformers format, or a hub name such as Qwen/Qwen2.5-Math-PRM-7B"
         )
-    try:
-        found = Path(snapshot_download(text, allow_patterns=[*_SMALL, *["*.safetensors", _HEAD_FILE] * weights]))
-        if weights and not list(found.glob("*.safetensors")):
-            found = Path(snapshot_download(text, allow_patterns=[*_SMALL, "pytorch_model*.bin", _HEAD_FILE]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"cannot fetch {text!r} from the hub: {reason}; download it and pass its folder") from error
-    return found
+    return fetch(text, ["*.safetensors"], beside=[_HEAD_FILE]) if weights else fetch(text, ())
 
 
 def read_json(path: Path) -> dict[str, Any]:

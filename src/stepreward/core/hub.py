@@ -1,0 +1,45 @@
+"""Models of the hub, fetched once into its cache: no code, and one copy of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from stepreward.core.errors import ModelError
+
+_SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
+MODEL = ("model*.safetensors", "adapter_model*.safetensors")
+"""Weights under the names of transformers and PEFT: some models have a second copy under a name of their own."""
+PICKLED = ("pytorch_model*.bin",)
+
+
+def fetch(name: str, weights: Sequence[str] = MODEL, *, beside: Sequence[str] = ()) -> Path:
+    """The folder of a model of the hub: from the cache, or downloaded with its progress shown.
+
+    Args:
+        name: `owner/name`.
+        weights: patterns of its weights; none fetches configuration and tokenizer alone. Pickled weights are fetched
+            where none of these is there.
+        beside: patterns of other files with weights.
+
+    Raises:
+        ModelError: it is neither in the cache nor within reach.
+    """
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL, *weights, *beside]))
+        if weights and not any(path for pattern in weights for path in folder.glob(pattern)):
+            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL, *PICKLED, *beside]))
+    except HFValidationError as error:
+        raise ModelError(f"no model at {name!r}: there is no such folder, and the hub has no such names") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"the hub has no {name!r}, or shows it to its members alone: check the name, or log in (`hf auth login`) "
+            "and accept its licence on its page"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"cannot fetch {name!r} from the hub: {reason}; download it and pass its folder") from error
+    return folder
