@@ -75,6 +75,8 @@ class _Rows:
         self.one_step = np.empty(0, dtype=np.bool_)
         self.alive = np.empty(0, dtype=np.bool_)
         self.since = np.empty(0, dtype=np.int64)
+        self.lead = np.empty(0, dtype=np.int64)
+        self.void = np.empty(0, dtype=np.bool_)
         self.recent = np.empty((0, window), dtype=np.int64)
 
     def __len__(self) -> int:
@@ -92,6 +94,8 @@ class _Rows:
             "one_step": np.array([r.one_step for r in chosen], dtype=np.bool_),
             "alive": np.ones(n, dtype=np.bool_),
             "since": np.zeros(n, dtype=np.int64),
+            "lead": np.zeros(n, dtype=np.int64),
+            "void": np.ones(n, dtype=np.bool_),
             "recent": np.zeros((n, self.recent.shape[1]), dtype=np.int64),
         }
         for name, values in new.items():
@@ -225,7 +229,7 @@ class Decoder:
         if not np.isfinite(logprobs[rows.alive]).all():
             raise ModelError("the model's logits are not finite: its weights are damaged, or its dtype overflows")
         ended = self._eos[tokens]
-        stepped = self._step_ends(rows, tokens) & ~ended
+        stepped = self._step_ends(rows, tokens, log) & ~ended
         log.add(rows, tokens, (logprobs, certainties), stepped, ended)
         rows.count += 1
         rows.alive &= ~(ended | (stepped & rows.one_step) | (rows.count >= rows.limit))
@@ -255,15 +259,26 @@ class Decoder:
         made = torch.stack((tokens.double(), logprobs.double(), certainties.double())).cpu().numpy()
         return made[0].astype(np.int64), made[1], made[2]
 
-    def _step_ends(self, rows: _Rows, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _step_ends(self, rows: _Rows, tokens: NDArray[np.int64], log: _Log) -> NDArray[np.bool_]:
         window = rows.recent.shape[1]
         rows.recent[:, :-1] = rows.recent[:, 1:]
         rows.recent[:, -1] = tokens
         rows.since += 1
-        stepped = self._pieces.certain[tokens]
-        for i in np.flatnonzero(self._pieces.possible[tokens] & rows.alive):
-            stepped[i] = self._pieces.ends(rows.recent[i, window - min(int(rows.since[i]), window) :].tolist())
-        rows.since[stepped] = 0
+        rows.lead += self._pieces.blank[tokens] & (rows.lead == rows.since - 1)
+        void, certain = rows.void, self._pieces.certain[tokens]
+        rows.void = void & self._pieces.void[tokens]
+        stepped = certain & ~void
+        for i in np.flatnonzero((self._pieces.possible[tokens] | (certain & void)) & rows.alive):
+            since = int(rows.since[i])
+            if void[i]:
+                whole = [*log.latest(int(rows.request[i]), since - 1), int(tokens[i])]
+                stepped[i] = self._pieces.ends(whole, whole=True)
+            else:
+                own = since - int(rows.lead[i])
+                seen = rows.recent[i, window - min(own, window) :].tolist()
+                stepped[i] = self._pieces.ends(seen, whole=own <= window)
+        rows.since[stepped] = rows.lead[stepped] = 0
+        rows.void |= stepped
         return stepped
 
     def _compact(self, rows: _Rows) -> None:
@@ -318,6 +333,11 @@ class _Log:
         self._tokens.append(tokens[kept])
         self._measured.append(np.stack(measured)[:, kept])
         self._stepped.append(stepped[kept])
+
+    def latest(self, request: int, n: int) -> list[int]:
+        """The latest `n` tokens of a request that is under way: one was added each time."""
+        own = zip(self._requests[len(self._requests) - n :], self._tokens[len(self._tokens) - n :], strict=True)
+        return [int(tokens[requests == request][0]) for requests, tokens in own]
 
     def sampled(self) -> list[Sampled]:
         """The continuations by request."""

@@ -15,7 +15,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies import loading
 from stepreward.policies.decode import Decoder, Request, Sampled
 from stepreward.policies.draw import Distribution
-from stepreward.policies.pieces import Pieces, spans
+from stepreward.policies.pieces import Pieces
 from stepreward.policies.prompts import PromptTokens
 from stepreward.policies.sources import BUILTIN
 
@@ -35,7 +35,8 @@ class LocalPolicy:
     and a newline. A prefix is continued from its steps' tokens where they have them, else from their text, each step
     tokenised by itself, and never re-tokenised from joined text. A step ends with the token that completes the
     separator; its tokens are the sampled ids, and its text is what they say after other text, so that the texts join
-    to the decoded solution.
+    to the decoded solution. White space alone is no step: it belongs to the step that follows, or behind the last
+    separator to the last one.
 
     *Ends.* An end token finishes the solution. It is in no step, has no log-probability, and counts in `n_tokens`. A
     step that ends with a separator is not known to be the last: with `until="step"` the next question then gets a
@@ -188,7 +189,7 @@ class LocalPolicy:
 
     def _continuation(self, request: Request, sampled: Sampled) -> Continuation:
         steps = []
-        for start, stop in spans(sampled.ends):
+        for start, stop in self._pieces.steps(sampled.tokens.tolist(), sampled.ends):
             tokens = tuple(sampled.tokens[start:stop].tolist())
             logprobs = tuple(sampled.logprobs[start:stop].tolist())
             certainty = float(sampled.certainties[start:stop].mean())

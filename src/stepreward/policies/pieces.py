@@ -23,6 +23,9 @@ class Pieces:
     by themselves: it is also the text that they have within the solution, but for tokenizers with byte fallback, which
     decode a run of bytes that is not valid UTF-8 to nothing but replacement characters, across the separator.
 
+    White space alone is no step: separators before the first other character do not count, and white space behind the
+    last separator belongs to the last step.
+
     Args:
         tokenizer: any transformers tokenizer.
         size: number of the model's logits, which may exceed the tokenizer's vocabulary.
@@ -58,13 +61,30 @@ class Pieces:
         """(V,) True where it depends on the tokens before."""
         if any(separator in text and text.endswith(_UNKNOWN) for text in texts) or not separator.isascii():
             self.possible |= np.array([_UNKNOWN in text for text in texts]) & ~self.certain
+        self.blank = np.array([not text.strip() for text in texts])
+        """(V,) True where the token is white space alone."""
+        self.void = np.array([not text.replace(_UNKNOWN, "").strip() for text in texts])
+        """(V,) True where the token may be white space alone: it is, or is a part of a character."""
         self.window = len(separator.encode()) + _SLACK
         """Tokens to look back at."""
 
-    def ends(self, tokens: Sequence[int]) -> bool:
-        """Whether the last of these tokens, all of one step (the last `window` suffice), ends the step."""
-        text = self.text(tokens)
+    def ends(self, tokens: Sequence[int], *, whole: bool = False) -> bool:
+        """Whether the last of these tokens ends the step.
+
+        Args:
+            tokens: of one step, the last `window` of them or more.
+            whole: whether they are the whole step, but for white space at its beginning: white space alone is none.
+        """
+        text = self.text(tokens).lstrip() if whole else self.text(tokens)
         return self._separator in text and not text.endswith(_UNKNOWN)
+
+    def steps(self, tokens: Sequence[int], ends: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """Start and stop of each step of tokens with these end marks; none of them is white space alone."""
+        found = spans(ends)
+        if found and not self.text(tokens[slice(*found[-1])]).strip():
+            _, stop = found.pop()
+            found[-1:] = [(start, stop) for start, _ in found[-1:]]
+        return found
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens that stand after other text: a leading space is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from stepreward.core.errors import PolicyError
 from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
-from stepreward.policies.pieces import Pieces, spans
+from stepreward.policies.pieces import Pieces
 from stepreward.policies.prompts import PromptTokens
 
 SEEDS = 2**63
@@ -27,6 +28,23 @@ class Engine(Protocol):
 
     def generate(self, prompts: Any, sampling_params: Any, *, use_tqdm: bool) -> list[Any]:
         """Outputs of the prompts, in order."""
+
+
+@dataclass
+class _Sample:
+    """A sample under way."""
+
+    question: Propose
+    key: Key
+    prompt: list[int]
+    tokens: list[int] = field(default_factory=list)
+    """Written so far, the end token left out."""
+    logprobs: list[float] = field(default_factory=list)
+    n_tokens: int = 0
+    n_prompt: int = 0
+    stopped: bool = False
+    """The separator ended it."""
+    finished: bool = False
 
 
 class VllmPolicy:
@@ -133,30 +151,56 @@ class VllmPolicy:
             InputError: a problem's prompt has no tokens.
             PolicyError: the engine gives up a request.
         """
-        prompts: list[dict[str, list[int]]] = []
-        parameters: list[Any] = []
-        steps: list[bool] = []
-        full: list[bool] = []
-        for question in questions:
-            ids = [*self._prompts.prompt(question.problem), *self._prompts.prefix(question.prefix)]
-            room = self._context - len(ids)
-            full += [room < 1] * question.n
-            if room < 1:
-                continue
-            for key in question.sample_keys():
-                prompts.append({"prompt_token_ids": ids})
-                parameters.append(self._sampling(question, key, room))
-                steps.append(question.until == "step")
-        # Outputs come in the order of the prompts.
-        with engine_faults(PolicyError):
-            outputs = self.engine.generate(prompts, parameters, use_tqdm=False) if prompts else []
-        made = iter([self._continuation(output, step) for output, step in zip(outputs, steps, strict=True)])
-        none = Continuation((), finished=False, n_tokens=0, truncated=True)
-        answers = iter([none if no_room else next(made) for no_room in full])
+        samples = [
+            _Sample(question, key, [*self._prompts.prompt(question.problem), *self._prompts.prefix(question.prefix)])
+            for question in questions
+            for key in question.sample_keys()
+        ]
+        open_, rounds = [one for one in samples if self._context > len(one.prompt)], 0
+        while open_:
+            # Outputs come in the order of the prompts.
+            with engine_faults(PolicyError):
+                outputs = self.engine.generate(
+                    [{"prompt_token_ids": one.prompt + one.tokens} for one in open_],
+                    [self._sampling(one, rounds) for one in open_],
+                    use_tqdm=False,
+                )
+            open_ = [one for one, output in zip(open_, outputs, strict=True) if self._goes_on(one, output)]
+            rounds += 1
+        answers = map(self._continuation, samples)
         return [[next(answers) for _ in range(question.n)] for question in questions]
 
-    def _sampling(self, question: Propose, key: Key, room: int) -> Any:
-        wanted = self.max_tokens if question.max_tokens is None else question.max_tokens
+    def _left(self, sample: _Sample) -> int:
+        """Tokens that a sample may still have."""
+        most = self.max_tokens if sample.question.max_tokens is None else sample.question.max_tokens
+        return min(most, self._context - len(sample.prompt)) - len(sample.tokens)
+
+    def _goes_on(self, sample: _Sample, output: Any) -> bool:
+        """Takes the engine's output in; whether the step that it ended is white space alone, which is no step."""
+        (made,) = output.outputs
+        if made.finish_reason not in ("stop", "length"):
+            raise PolicyError(f"the engine gave a request up: {made.finish_reason!r}; see its log")
+        sample.n_prompt = sample.n_prompt or len(output.prompt_token_ids)
+        sample.stopped = made.finish_reason == "stop" and isinstance(made.stop_reason, str)
+        sample.finished = made.finish_reason == "stop" and not sample.stopped
+        tokens = [int(token) for token in made.token_ids]
+        sample.n_tokens += len(tokens)
+        if sample.finished and tokens and tokens[-1] in self._ends:
+            tokens = tokens[:-1]
+        sample.tokens += tokens
+        if self.logprobs and made.logprobs is not None:
+            sample.logprobs += [float(row[t].logprob) for t, row in zip(tokens, made.logprobs, strict=False)]
+        return (
+            bool(tokens)
+            and sample.stopped
+            and not self._pieces.ends(sample.tokens, whole=True)
+            and self._left(sample) > 0
+        )
+
+    def _sampling(self, sample: _Sample, rounds: int) -> Any:
+        question = sample.question
+        # What follows white space is drawn anew: the same seed would draw what it has drawn before.
+        key = sample.key.fold("on").fold(rounds) if rounds else sample.key
         min_p = self.min_p if question.min_p is None else question.min_p
         stop = {"stop": [self.separator], "include_stop_str_in_output": True} if question.until == "step" else {}
         return self._parameters(
@@ -165,38 +209,27 @@ class VllmPolicy:
             temperature=self.temperature if question.temperature is None else question.temperature,
             top_p=self.top_p if question.top_p is None else question.top_p,
             top_k=self.top_k if question.top_k is None else question.top_k,
-            max_tokens=min(wanted, room),
+            max_tokens=self._left(sample),
             skip_special_tokens=False,
             **({"logprobs": 0} if self.logprobs else {}),
             **({"min_p": min_p} if min_p else {}),
             **stop,
         )
 
-    def _continuation(self, output: Any, one_step: bool) -> Continuation:
-        """A continuation out of a `vllm.RequestOutput`."""
-        (sample,) = output.outputs
-        if sample.finish_reason not in ("stop", "length"):
-            raise PolicyError(f"the engine gave a request up: {sample.finish_reason!r}; see its log")
-        tokens = [int(token) for token in sample.token_ids]
-        count = len(tokens)
-        stopped = sample.finish_reason == "stop" and isinstance(sample.stop_reason, str)
-        finished = sample.finish_reason == "stop" and not stopped
-        if finished and tokens and tokens[-1] in self._ends:
-            tokens = tokens[:-1]
-        values = self._logprobs(sample, tokens)
-        marks = np.zeros(len(tokens), bool) if one_step else self._step_ends(tokens)
+    def _continuation(self, sample: _Sample) -> Continuation:
+        """What a sample has become."""
+        tokens, until_step = sample.tokens, sample.question.until == "step"
+        # A step that the limit cut within white space has no end.
+        stopped = sample.stopped and self._pieces.ends(tokens, whole=True)
+        marks = np.zeros(len(tokens), bool) if until_step else self._step_ends(tokens)
+        values = sample.logprobs if self.logprobs else None
         made = []
-        for start, stop in spans(marks):
+        for start, stop in self._pieces.steps(tokens, marks):
             own = tuple(tokens[start:stop])
-            made.append(
-                Step(self._pieces.text(own), tokens=own, logprobs=None if values is None else values[start:stop])
-            )
-        return Continuation(tuple(made), finished, count, not (finished or stopped), len(output.prompt_token_ids))
-
-    def _logprobs(self, sample: Any, tokens: Sequence[int]) -> tuple[float, ...] | None:
-        if not self.logprobs or sample.logprobs is None:
-            return None
-        return tuple(float(row[token].logprob) for token, row in zip(tokens, sample.logprobs, strict=False))
+            logprobs = None if values is None else tuple(values[start:stop])
+            made.append(Step(self._pieces.text(own), tokens=own, logprobs=logprobs))
+        cut = not (sample.finished or stopped)
+        return Continuation(tuple(made), sample.finished, sample.n_tokens, cut, sample.n_prompt)
 
     def _step_ends(self, tokens: Sequence[int]) -> NDArray[np.bool_]:
         """(T,) True at tokens that end a step."""
@@ -207,7 +240,7 @@ class VllmPolicy:
         maybe = np.zeros(len(ids), bool)
         maybe[known] = self._pieces.possible[ids[known]]
         for at in np.flatnonzero(ends | maybe).tolist():
-            ends[at] = ends[at] or self._pieces.ends(tokens[max(start, at + 1 - self._pieces.window) : at + 1])
+            ends[at] = self._pieces.ends(tokens[start : at + 1], whole=True)
             start = at + 1 if ends[at] else start
         return ends
 
