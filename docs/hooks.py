@@ -21,9 +21,13 @@ from stepreward.score.checkpoints.describe import checkpoints_page
 PACKAGE = Path(__file__).parents[1] / "src" / "stepreward"
 
 
+METHODS_HEAD = """Every method of every family, read from the registry. *Unverified* is what tries to follow a paper of
+which no source that could be read confirms all; it says what, and does not bear the paper's name."""
+
+
 def methods_page() -> str:
     """Every registered method with its paper, settings and docstring."""
-    lines = ["# Methods", "", "Every method of every family, read from the registry.", ""]
+    lines = ["# Methods", "", METHODS_HEAD, ""]
     for family in all_families():
         lines += [f"## {family.name}", "", f"`{family.signature}`: {family.about}.", ""]
         for method in family:
@@ -35,11 +39,12 @@ def methods_page() -> str:
             origin = " ".join(part for part in (paper, method.equation, method.note and f"({method.note})") if part)
             settings = ", ".join(f"`{name}={value!r}`" for name, value in method.settings.items()) or "none"
             lines += [
-                f"### {family.name}: {method.name}",
+                f"### {family.name}: {method.listed}",
                 "",
                 method.summary,
                 "",
-                f"- Source: {origin}",
+                *([f"- **Unverified**: {method.unverified}"] if method.unverified else ()),
+                *([f"- Source: {origin}"] if origin else ()),
                 f"- Data: {', '.join(f'`{d}`' for d in method.data)}",
                 f"- Settings: {settings}",
                 "",
@@ -148,7 +153,7 @@ def objectives_page() -> str:
         found = verify(method)
         cosines = [_both(found.cosine[name], found.limit[name]) for name in OBJECTIVES]
         holds = ["yes" if found.invariant[name] else "no" for name in CHANGES]
-        lines.append(f"| {method.name} | {method.objective} | {' | '.join([*cosines, *holds])} |")
+        lines.append(f"| {method.listed} | {method.objective} | {' | '.join([*cosines, *holds])} |")
     return "\n".join([*lines, ""])
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stepreward.core.catalog import search
 from stepreward.core.driver import Driver
 from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.search.found import Found
-from stepreward.search.mcts import SearchTree, puct, puct_search, uct, uct_search
+from stepreward.search.mcts import SearchTree, agents_tree_search, puct, puct_search, uct, uct_floored, uct_search
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.search.worlds import Blurred
 
@@ -131,7 +132,7 @@ def test_one_at_a_time_it_is_the_recursive_search(search: Any, rule: str, simula
                 assert mean == pytest.approx(slow[path][1] / n)
 
 
-@pytest.mark.parametrize("search", [puct_search, uct_search])
+@pytest.mark.parametrize("search", [puct_search, uct_search, agents_tree_search])
 @pytest.mark.parametrize("at_once", [1, 4, 16])
 def test_visits_add_up_and_no_simulation_is_lost(search: Any, at_once: int) -> None:
     for problem in PROBLEMS:
@@ -159,7 +160,7 @@ def test_several_in_flight_fill_batches_and_go_different_ways() -> None:
     assert len(rounds[8]) < len(rounds[1])
 
 
-@pytest.mark.parametrize("search", [puct_search, uct_search])
+@pytest.mark.parametrize("search", [puct_search, uct_search, agents_tree_search])
 def test_with_the_exact_value_it_finds_a_right_end(search: Any) -> None:
     class Exact:
         name, batch_size = "exact", 64
@@ -180,6 +181,11 @@ def test_rules_worked_out() -> None:
     second = 0.2 + (math.log((4 + 1 + 19652) / 19652) + 1.25) * 0.25 * 2 / 1
     np.testing.assert_allclose(puct(4.0, visits, values, priors), [first, second])
     assert np.argmax(uct(4.0, visits, values, priors)) == 1, "who has no visit goes first"
+    # MASPRM's own: chances .75 (two visits), .5 (one) and none are values .5, 0 and 0, whose bonus counts no visit as
+    # one: .5 + 2 sqrt(ln 4 / 2), 2 sqrt(ln 4), and the same.
+    three = uct_floored(4.0, np.array([2.0, 1.0, 0.0]), np.array([0.75, 0.5, 0.9]), np.ones(3))
+    np.testing.assert_allclose(three, [2.16511, 2.35482, 2.35482], atol=1e-5)
+    assert search["masprm-mcts"].settings["exploration"] == 2.0
     both = uct(4.0, np.array([3.0, 1.0]), values, priors, exploration=1.0)
     np.testing.assert_allclose(both, [0.5 + math.sqrt(math.log(4) / 3), 0.2 + math.sqrt(math.log(4))])
 
@@ -200,7 +206,7 @@ def test_a_simulation_in_flight_counts_as_a_loss_until_it_lands() -> None:
     assert not tree.flying.any()
 
 
-@pytest.mark.parametrize("search", [puct_search, uct_search])
+@pytest.mark.parametrize("search", [puct_search, uct_search, agents_tree_search])
 def test_too_few_simulations_still_give_an_answer(search: Any) -> None:
     found = find(search(PROBLEMS[0], KEY, simulations=4, width=3, at_once=1))
     # Four simulations expand the root and one child at most; the rest of the five steps is one sample.

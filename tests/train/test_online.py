@@ -144,6 +144,25 @@ def test_negatives_may_be_written_by_another() -> None:
     assert sum(right_over_wrong(scorer, ROLLOUTS, corrupt=corrupt)).item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_negative_that_is_not_wrong_makes_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(_: object, rows: list[Trajectory]) -> list[tuple[list[int], torch.Tensor]]:
+        # Of problem a the right one stands 1 above the wrong one, of problem b 1 below it.
+        return [([0, 1], torch.tensor([1.0, 0.0] if rows[0].problem.id == "a" else [0.0, 1.0]))]
+
+    monkeypatch.setattr("stepreward.train.online._ends", ends)
+
+    def loss(kept: str) -> float:
+        def corrupt(t: Trajectory) -> Trajectory | None:
+            return replace(t, steps=(Step("Answer: 99\n"),)) if t.problem.id in kept else None
+
+        return float(sum(right_over_wrong(None, ROLLOUTS, corrupt=corrupt, pairs="first")))  # type: ignore[arg-type]
+
+    # -log sigmoid(1) = 0.3133 and -log sigmoid(-1) = 1.3133.
+    assert loss("a") == pytest.approx(0.3133, abs=1e-4)
+    assert loss("ab") == pytest.approx(0.8133, abs=1e-4)
+    assert loss("") == 0
+
+
 @pytest.mark.parametrize("objective", [outcome_cross_entropy, right_over_wrong])
 def test_what_teaches_nothing_costs_nothing(objective: object) -> None:
     assert list(objective(discriminative("sigmoid", 1), ROLLOUTS[4:])) == []  # type: ignore[operator]

@@ -34,6 +34,8 @@ def methods(
 ) -> None:
     """List every method with its family, paper, data and settings.
 
+    What tries to follow a paper that could not be checked is marked as unverified, and says what is not confirmed.
+
     Example: stepreward methods aggregate
     """
     known = list(all_families())
@@ -43,7 +45,12 @@ def methods(
     if json_output:
         rows = [
             {"family": f.name, "name": m.name, "summary": m.summary, "paper": m.paper, "equation": m.equation}
-            | {"note": m.note, "data": m.data, "settings": {k: repr(v) for k, v in m.settings.items()}}
+            | {
+                "note": m.note,
+                "unverified": m.unverified,
+                "data": m.data,
+                "settings": {k: repr(v) for k, v in m.settings.items()},
+            }
             for f in chosen
             for m in f
         ]
@@ -56,5 +63,5 @@ def methods(
             table.add_column(head)
         for m in one:
             settings = ", ".join(f"{k}={v}" for k, v in m.settings.items())
-            table.add_row(m.name, m.summary, " ".join(filter(None, (m.paper, m.equation))) or m.note, settings)
+            table.add_row(m.listed, m.summary, m.source, settings)
         console.print(table)

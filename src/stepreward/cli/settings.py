@@ -12,7 +12,7 @@ from stepreward.core.errors import InputError, SteprewardError
 
 def choices(family: Family) -> str:
     """The methods of a family, for a flag's help."""
-    return ", ".join(method.name for method in family)
+    return ", ".join(method.listed for method in family)
 
 
 def shortcut(method: Method[..., Any], flag: str, value: object, *names: str) -> list[str]:

@@ -66,7 +66,7 @@ DATA: Mapping[str, str] = {
 """The closed vocabulary of data that a method may ask for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Method(Generic[P, R]):
     """A registered method: the function and what its paper is."""
 
@@ -86,7 +86,10 @@ class Method(Generic[P, R]):
     invariant: tuple[str, ...] = ()
     """Changes of the step scores that leave its expected gradient alone, by name in `credit.verify.CHANGES`."""
     unverified: str = ""
-    """What no source that could be read confirms, with the paper that it tries to follow; "" where nothing."""
+    """The method whose paper it tries to follow, and what no source that could be read confirms; "" where nothing.
+
+    Such a method does not bear the paper's name; every listing shows this.
+    """
     unscored: float | None = None
     """Of flat data: what a step gets that is unscored. None where the family's data are not flat."""
 
@@ -109,6 +112,22 @@ class Method(Generic[P, R]):
     def summary(self) -> str:
         """The first sentence of its docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+    @property
+    def listed(self) -> str:
+        """Its name as listings show it: with a mark where no source confirms the method."""
+        return f"{self.name} (unverified)" if self.unverified else self.name
+
+    @property
+    def source(self) -> str:
+        """Paper and place in it, or who states it; what is not confirmed, where no source confirms the method."""
+        known = " ".join(filter(None, (self.paper, self.equation))) or self.note
+        return "; ".join(filter(None, (self.unverified and f"unverified: {self.unverified}", known)))
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        data = ", ".join(self.data)
+        return f"<{self.family} {self.listed}: {self.summary} Data: {data}. Settings: {settings}. {self.source}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if self.unscored is None:

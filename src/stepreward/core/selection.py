@@ -92,9 +92,8 @@ def oracle(outcome: Totals, group: Groups) -> Chosen:
 
 @select.method(
     "hybrid-vote",
-    paper="arXiv:2508.01773",
-    note="hybrid majority reward vote (HMR); the paper's body gives no formula that could be checked and its code has "
-    "none: the definition is a secondary source's, the threshold a parameter",
+    unverified="hybrid majority reward vote, HMR (arXiv:2508.01773): neither the paper's formula nor its authors' code "
+    "could be read; the definition is a secondary source's, with the threshold as a parameter",
 )
 def hybrid_vote(totals: Totals, answers: Answers, group: Groups, *, threshold: float = 0.5) -> Chosen:
     """Chooses the majority's answer where its share of the trajectories exceeds `threshold`, else the best rewarded.
@@ -111,8 +110,8 @@ def hybrid_vote(totals: Totals, answers: Answers, group: Groups, *, threshold: f
 
 @select.method(
     "reward-frequency-vote",
-    paper="arXiv:2508.01773",
-    note="weighted reward frequency vote (WRF); the formula is that of public code by others, with alpha .75 to .85",
+    unverified="weighted reward frequency vote, WRF (arXiv:2508.01773): neither the paper's formula nor code of its "
+    "authors could be read; the formula is that of public code by others (UCO-WRF), with alpha .75 to .85",
 )
 def reward_frequency_vote(totals: Totals, answers: Answers, group: Groups, *, alpha: float = 0.8) -> Chosen:
     """Chooses the answer with the best blend of mean total and number of votes, each scaled to [0, 1] over the answers.

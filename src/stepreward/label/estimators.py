@@ -75,7 +75,8 @@ def monte_carlo(
     "scan",
     paper="arXiv:2509.16548",
     equation="section 3",
-    note="the walk alone; the paper's soft labels before the error are the transform 'scan-denoise'",
+    note="the walk alone; the paper's soft labels before the error are the transform 'scan-denoise'. The authors' code "
+    "probes the last step of a wrong solution too, and drops what no probe finds lost; here its outcome counts",
 )
 def first_error_walk(
     trajectory: Trajectory, key: Key, *, n: int = 8, root: bool = False, unfinished: Unfinished = "wrong"

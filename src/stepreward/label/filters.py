@@ -24,7 +24,12 @@ def _outcomes(labels: Sequence[Labels]) -> Floats:
     return np.array([one.trajectory.outcome for one in labels], np.float64)
 
 
-@keep.method("informative", paper="arXiv:2406.06592", equation="section 3.3, questions neither solved always nor never")
+@keep.method(
+    "informative",
+    paper="arXiv:2406.06592",
+    equation="appendix A, questions neither solved always nor never",
+    note="by the rollouts at hand, where the paper takes 32",
+)
 def informative(labels: Sequence[Labels]) -> NDArray[np.bool_]:
     """Keeps trajectories of problems that the policy solves sometimes: always and never teach nothing.
 

@@ -120,7 +120,7 @@ def _identity(prefix: Sequence[Step]) -> tuple[object, ...]:
     paper="arXiv:2406.06592",
     equation="Algorithm 1, Eqs. 1 to 3",
     note="bisects at steps rather than tokens, from what earlier states on the path have shown; each wrong rollout is "
-    "searched once; stops when the pool is empty",
+    "searched once; the exploration term sums visits over all states, in the paper over those of the pool",
 )
 def omega_prm(
     problem: Problem,

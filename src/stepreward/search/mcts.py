@@ -68,6 +68,25 @@ def uct(parent: float, visits: Floats, values: Floats, priors: Floats, *, explor
     return made
 
 
+def uct_floored(parent: float, visits: Floats, values: Floats, priors: Floats, *, exploration: float = 2.0) -> Floats:
+    """UCB whose bonus counts no visit as one, so that no child must be tried first; chances count from -1 to 1.
+
+        (2 Q - 1) + exploration sqrt(ln max(N, 1) / max(n, 1)),    0 for 2 Q - 1 at n = 0
+
+    MASPRM's released code, `MAS_MCTS`.
+
+    Args:
+        parent: N, visits of the parent.
+        visits: (C,) n of each child.
+        values: (C,) Q in [0, 1], mean value.
+        priors: (C,), not used.
+        exploration: C.
+    """
+    signed = np.where(visits > 0, 2 * values - 1, 0.0)
+    made: Floats = signed + exploration * np.sqrt(np.log(max(parent, 1.0)) / np.maximum(visits, 1.0))
+    return made
+
+
 class SearchTree:
     """Visits and values of the nodes of one search, as arrays; node 0 is the bare problem.
 
@@ -295,14 +314,52 @@ search.preset(
     "alphamath-mcts",
     of="mcts",
     paper="arXiv:2405.03553",
-    note="AlphaMath's MCTS at inference: PUCT with a value model, the constant 1.25 and no growth of the bonus. Its "
-    "step beam is `step-beam`",
+    note="AlphaMath's MCTS at inference: PUCT with a value model, the constant 1.25 (1.5 where it makes "
+    "data) and no growth of the bonus; its priors are exp of a step's mean log-probability, here shares of equal "
+    "samples. Its step beam is `step-beam`",
     base=1e9,
 )
-search.preset(
+
+
+@search.method(
     "masprm-mcts",
-    of="uct",
     paper="arXiv:2510.24803",
-    note="over agents' turns: a step is a turn, `Step.agent` its speaker; the constant is not the paper's",
-    exploration=1.0,
+    equation="the selection of MAS_MCTS in the released code",
+    note="over agents' turns: a step is a turn, `Step.agent` its speaker. A turn is worth its score, where the code "
+    "plays on to the end; of the turns that end a solution together each waits for a walk of its own",
 )
+def agents_tree_search(
+    problem: Problem,
+    key: Key,
+    *,
+    simulations: int = 32,
+    width: int = 4,
+    at_once: int = 4,
+    exploration: float = 2.0,
+    max_steps: int = 40,
+    aggregate: str = "last",
+    vote: bool = False,
+) -> Flow[Found]:
+    """Searches turns of agents by an upper bound that forces no child to be tried.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        simulations: walks from the root.
+        width: samples of a node when it is expanded.
+        at_once: simulations in flight together; 1 in the released code.
+        exploration: C of the bonus, on values from -1 to 1.
+        max_steps: most steps of a solution.
+        aggregate: total of a candidate's step scores in [0, 1], the value of its node.
+        vote: choose by the weighted vote over the ends instead of the best one.
+    """
+
+    def rule(parent: float, visits: Floats, values: Floats, priors: Floats) -> Floats:
+        return uct_floored(parent, visits, values, priors, exploration=exploration)
+
+    return (
+        yield from _simulated(
+            problem, key, rule, simulations=simulations, width=width, at_once=at_once, max_steps=max_steps,
+            aggregate=aggregate, vote=vote,
+        )
+    )  # fmt: skip

@@ -38,8 +38,7 @@ def weighted_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "
 
 @search.method(
     "hybrid-vote",
-    paper="arXiv:2508.01773",
-    note="hybrid majority reward vote (HMR); the definition is a secondary source's, see the select method",
+    unverified="hybrid majority reward vote, HMR (arXiv:2508.01773): see the select method of this name",
 )
 def hybrid_vote(
     problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", threshold: float = 0.5
@@ -50,8 +49,7 @@ def hybrid_vote(
 
 @search.method(
     "reward-frequency-vote",
-    paper="arXiv:2508.01773",
-    note="weighted reward frequency vote (WRF); the formula is a third party's, see the select method",
+    unverified="weighted reward frequency vote, WRF (arXiv:2508.01773): see the select method of this name",
 )
 def reward_frequency_vote(
     problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", alpha: float = 0.8

@@ -68,7 +68,7 @@ def right_over_wrong(
     scorer: DiscriminativeScorer,
     trajectories: Sequence[Trajectory],
     *,
-    corrupt: Callable[[Trajectory], Trajectory] | None = None,
+    corrupt: Callable[[Trajectory], Trajectory | None] | None = None,
     pairs: Literal["all", "first"] = "all",
 ) -> Iterator[Tensor]:
     """Ranks a right solution above a wrong one of its problem, as a reward model that is trained beside its policy.
@@ -82,7 +82,8 @@ def right_over_wrong(
     Args:
         scorer: its model learns.
         trajectories: with outcomes.
-        corrupt: from a right solution to a wrong one of the same problem.
+        corrupt: from a right solution to a wrong one of the same problem; None where what it wrote is not wrong, which
+            makes no pair.
         pairs: every right solution with every wrong one, or the first of each alone.
 
     Raises:
@@ -94,7 +95,8 @@ def right_over_wrong(
     if pairs == "first":
         graded = _first_of_each(graded)
     if corrupt is not None:
-        graded = [pair for t in graded if t.outcome > 0.5 for pair in (t, _as_wrong(corrupt(t)))]
+        made = [(t, corrupt(t)) for t in graded if t.outcome > 0.5]
+        graded = [one for right, wrong in made if wrong is not None for one in (right, _as_wrong(wrong))]
     problems: dict[str, list[Trajectory]] = {}
     for trajectory in graded:
         problems.setdefault(trajectory.problem.id, []).append(trajectory)
