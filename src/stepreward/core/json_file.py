@@ -139,6 +139,24 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(plain(content), indent=1, allow_nan=False))
 
 
+def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it holds none.
+        StoreError: it cannot be read.
+    """
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error}; choose a folder of yours") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"broken JSON: {error}", source=path, remedy=remedy) from error
+    if not isinstance(made, dict):
+        raise InputError("expected a JSON object", source=path, remedy=remedy)
+    return made
+
+
 def claim(path: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Notes in a file what its folder is for, or says how that differs from what stands there.
 
@@ -154,17 +172,10 @@ def claim(path: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         StoreError: it cannot be written or read.
     """
     mine = json.loads(without_secrets(json.dumps(asked)))
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error}; choose a folder of yours") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"broken JSON: {error}", source=path, remedy=_ANEW) from error
-    if found is None:
+    if not path.exists():
         write_json(path, mine)
         return {}
-    if not isinstance(found, dict):
-        raise InputError("expected a JSON object", source=path, remedy=_ANEW)
+    found = read_object(path, remedy=_ANEW)
     names = sorted(name for name in mine.keys() | found.keys() if found.get(name) != mine.get(name))
     return {name: (found.get(name), mine.get(name)) for name in names}
 

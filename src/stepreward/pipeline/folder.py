@@ -8,14 +8,13 @@ stages/NAME.json  the numbers of a finished stage, with its seconds
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.json_file import claim, plain, write_json
+from stepreward.core.json_file import claim, plain, read_object, write_json
 
 
 class RunFolder:
@@ -49,8 +48,7 @@ class RunFolder:
         """
         path = self.path / "stages" / f"{name}.json"
         if path.exists():
-            finished: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return finished
+            return read_object(path, remedy="delete this one file and run again, which computes the stage again")
         start = time.perf_counter()
         numbers: dict[str, Any] = dict(compute())
         numbers.setdefault("seconds", round(time.perf_counter() - start, 3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.flows import Propose
-from stepreward.core.json_file import claim, held, write_json
+from stepreward.core.json_file import claim, held, read_object, write_json
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise
@@ -64,7 +63,7 @@ def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress 
     for done, (name, seed) in enumerate(plan):
         path = out / f"{name}-{seed}.json"
         if path.is_file():
-            curves.append(Curve(**json.loads(path.read_text(encoding="utf-8"))))
+            curves.append(Curve(**read_object(path, remedy="delete this one file and run again")))
             continue
         if on_progress is not None:
             on_progress("reinforce", done, len(plan), f"{name}, seed {seed}")

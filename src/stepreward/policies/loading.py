@@ -45,7 +45,7 @@ def load(source: str | Path, device: str, dtype: str) -> tuple[Any, Any]:
     try:
         tokenizer = load_tokenizer(where)
         model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RecursionError) as error:
         # Some tokenizers need packages of their own, which transformers then asks for.
         reason = str(error).strip().split("\n")[0]
         raise ModelError(

@@ -81,7 +81,7 @@ def read_calibrator(path: Path) -> Calibrator:
     """
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"cannot read a calibrator: {error}", source=path, remedy="fit one with `evaluate --calibrate`"
         ) from error

@@ -28,7 +28,7 @@ def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
     """
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"no readable JSON ({error})", source=path, remedy="pass a file like {}") from error
     if not isinstance(row, dict):
         raise InputError(f"expected an object, got {row!r:.60}", source=path, remedy='write {"separator": "..."}')
