@@ -85,7 +85,7 @@ def test_a_folder_without_rows_says_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no events are in this folder; name a file"):
         formats.read(tmp_path)
     (tmp_path / "settings.json").write_text("{}")
-    with pytest.raises(InputError, match=r"settings\.json are the notes and results of a command"):
+    with pytest.raises(InputError, match=r"settings\.json are notes and results"):
         formats.read(tmp_path)
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(InputError, match="no finished shard of labels"):

@@ -32,12 +32,16 @@ _LOGS = ("answers.jsonl", "samples.jsonl")
 """Logs of paid answers, which stand beside results and are no rows."""
 _NOTES = frozenset({
     "base_state.json", "metadata.json", "plan.json", "settings.json", "summary.json", "results.json", "compare.json",
+    "config.json", "generation_config.json", "stepreward.json", "tokenizer.json", "tokenizer_config.json",
+    "training.json",
 })  # fmt: skip
 """Files about a run beside its rows."""
 _EVENT = re.compile(r"(?:event-)?\d+[^.]*\.json")
 """Names of files that hold an event each, as OpenHands writes them."""
 _TOLD_APART = frozenset({"conversation_id", "session_id", "thread_id", "trajectory_id", "episode_id", "uuid"})
 """Fields of messages that say themselves what they belong to."""
+_DATABASE = b"SQLite format 3\0"
+_BESIDE = "pass what the command wrote beside it, such as labels.parquet"
 _HEAD = 4096
 _TOKEN = 12
 """More characters than any of JSON's words and escapes has."""
@@ -135,7 +139,7 @@ def parts_of(folder: Path) -> list[Path]:
 def _made(folder: Path) -> str:
     """What a folder without rows is, where a command of ours wrote it."""
     notes = sorted(path.name for path in folder.iterdir() if path.name in _NOTES) if folder.is_dir() else []
-    return f"; {', '.join(notes)} are the notes and results of a command" if notes else ""
+    return f"; {', '.join(notes)} are notes and results" if notes else ""
 
 
 def _folder(folder: Path) -> Iterator[Numbered]:
@@ -195,6 +199,8 @@ def _is_bare(row: object) -> bool:
 def _json(path: Path) -> Iterator[Numbered]:
     with open_bytes(path) as file:
         start = file.readline(LARGEST_ROW).removeprefix(_BOM)
+        if start.startswith(_DATABASE):
+            raise InputError("a log of paid answers, which holds no rows", source=path, remedy=_BESIDE)
         while start and not start.strip():
             start = file.readline(LARGEST_ROW)
         is_list = start.lstrip().startswith(b"[") and not (_is_messages(start) and file.readline().lstrip()[:1] == b"[")

@@ -54,6 +54,10 @@ def problem_of(row: Row, number: int) -> Problem:
         return item_of(row).trajectory.problem
     name = prompt_field(row)
     if name is None:
+        if str(row.get("schema", "")).startswith("stepreward/"):
+            raise InputError(
+                f"{row['schema']} holds no problem", remedy="pass labels.parquet, or other rows of problems"
+            )
         known = ", ".join(f"'{one}'" for one, _ in PAIRS)
         what = (
             f"a problem needs a text under 'prompt' (or {known}); the row has {', '.join(map(str, row)) or 'nothing'}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import stepreward.search as _search  # registers the searches
+from stepreward.core.annotations import Annotated
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import search as searches
 from stepreward.core.driver import Driver
@@ -18,13 +19,16 @@ from stepreward.core.flows import Grader, Policy, Scorer
 from stepreward.core.json_file import write_json
 from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate
-from stepreward.core.types import Problem
+from stepreward.core.table import SCORE, row_of
+from stepreward.core.types import Problem, Provenance
 from stepreward.evaluate.attempts import pass_at_k
 from stepreward.evaluate.costs import CostCurves, Spending, accuracy_against_cost
+from stepreward.formats.writing import write_rows
 from stepreward.pipeline.report import percent, points
 from stepreward.report.costs import cost_plot
 from stepreward.report.page import MISSING, Page, Section, Table, write
 from stepreward.report.svg import Series
+from stepreward.search.found import Found
 from stepreward.search.graded import with_outcome, with_outcomes
 
 assert _search
@@ -115,7 +119,7 @@ def compare(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Runs every search at every budget on the same problems and writes the comparison as JSON and a page.
+    """Runs every search at every budget on the same problems; writes the comparison, a page and all solutions chosen.
 
     Questions that searches share are asked once, and so are those of an interrupted run; each search is charged for
     all that it asked.
@@ -152,6 +156,7 @@ def compare(
 
     spendings: list[Spending] = []
     scored: list[float] = []
+    rows: list[Annotated] = []
     total, done = len(chosen) * len(budgets), 0
     with AnswerLog(out / "answers.sqlite") as log:
         for name in chosen:
@@ -159,7 +164,9 @@ def compare(
                 if on_progress is not None:
                     on_progress("compare", done, total, f"{name}, {budget}")
                 how = {**PLAN[name](budget), **_total(name, aggregate), **(settings or {}).get(name, {})}
-                one, tokens = _spent(name, budget, how, problems, key, driver(log))
+                by = Provenance(name, policy.name, seed=seed, settings=how)
+                one, tokens, made = _spent(by, budget, problems, key, driver(log))
+                rows += made
                 spendings.append(one)
                 scored.append(tokens)
                 done += 1
@@ -170,6 +177,7 @@ def compare(
     summary["ungraded"] = ungraded
     summary["aggregate"] = aggregate
     summary["settings"] = {name: dict(own) for name, own in (settings or {}).items() if own}
+    write_rows(out / "solutions.jsonl", [row_of(row) for row in rows])
     write_json(out / "compare.json", summary)
     write(build_page(curves, summary), out / "compare.html")
     return summary
@@ -181,17 +189,33 @@ def _total(name: str, aggregate: str) -> dict[str, str]:
 
 
 def _spent(
-    name: str, budget: int, how: Mapping[str, Any], problems: Sequence[Problem], key: Key, driver: Driver
-) -> tuple[Spending, float]:
-    """Results, NaN where not graded, and generated tokens of each problem, and scored tokens a problem."""
+    by: Provenance, budget: int, problems: Sequence[Problem], key: Key, driver: Driver
+) -> tuple[Spending, float, list[Annotated]]:
+    """Results, NaN where not graded, and generated tokens of each problem, scored tokens a problem, and solutions."""
+    name, how = by.estimator, by.settings
     flows = (with_outcome(searches[name].take({"problem": p, "key": key.fold(p.id)}, **how), p) for p in problems)
     correct, cost = np.zeros(len(problems)), np.zeros(len(problems))
+    rows: dict[int, Annotated] = {}
     for one in driver.run(flows):
-        _, grade = one.result
+        found, grade = one.result
+        if found.trajectory is not None and found.trajectory.steps:
+            rows[one.index] = _row(found, grade, by, budget)
         correct[one.index] = grade if np.isnan(grade) else grade > 0.5
         cost[one.index] = one.bill.generated_tokens + one.bill.cached_generated_tokens
     bill = driver.bill
-    return Spending(name, budget, correct, cost), (bill.scored_tokens + bill.cached_scored_tokens) / len(problems)
+    tokens = (bill.scored_tokens + bill.cached_scored_tokens) / len(problems)
+    return Spending(name, budget, correct, cost), tokens, [rows[at] for at in sorted(rows)]
+
+
+def _row(found: Found, grade: float, by: Provenance, budget: int) -> Annotated:
+    """The solution that a search chose, with the scores of its steps where it asked for them."""
+    assert found.trajectory is not None
+    steps = len(found.trajectory)
+    scores = np.array([np.nan if score is None else score for score in found.scores(found.chosen)], dtype=float)
+    return Annotated(
+        replace(found.trajectory, outcome=grade), np.full(steps, np.nan), by, answer=found.answer,
+        scores={SCORE: scores} if len(scores) == steps else {}, meta={"search": by.estimator, "budget": budget},
+    )  # fmt: skip
 
 
 def _graded(spendings: Sequence[Spending]) -> tuple[list[Spending], int]:
