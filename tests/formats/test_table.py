@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from stepreward import formats
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.store import read_labels, write_labels
+from stepreward.core.table import read_table
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 
 STEPS = (
@@ -170,3 +173,83 @@ def test_rows_of_another_format_than_named_are_an_error_with_a_row_to_write(tmp_
         with pytest.raises(InputError, match="write rows like") as caught:
             list(formats.read(tmp_path / "rows.jsonl", form))
         assert "id, text" in str(caught.value)
+
+
+WHOLE = {
+    "schema": "stepreward/trajectories/1", "problem": "p", "prompt": "1 + 1?", "reference": "2",
+    "steps": [{"text": "a", "kind": "action", "role": "assistant", "tokens": [1, 2], "logprobs": [-0.5, -0.1]},
+              {"text": "b"}],
+    "outcome": 1.0, "terminal": True, "first_error": 1, "label": [1.0, 0.0], "value": [0.5, 0.25],
+    "provenance": '[{"what": ["label"], "estimator": "e"}]',
+}  # fmt: skip
+DAMAGE: dict[str, tuple[dict[str, Any], str]] = {
+    "outcome of text": ({"outcome": "yes"}, "'outcome' must be a number in [0, 1], got 'yes'"),
+    "outcome of 7": ({"outcome": 7.0}, "'outcome' must be a number in [0, 1], got 7.0"),
+    "half a first error": ({"first_error": 0.5}, "'first_error' must be a whole number, got 0.5"),
+    "no such first error": ({"first_error": 9}, "'first_error' must be -1 or a step below 2, got 9"),
+    "tokens with NaN": ({"steps": [{"text": "a", "tokens": [1.0, math.nan]}]}, "'tokens of step 0' must be"),
+    "tokens of text": ({"steps": [{"text": "a", "tokens": "abc"}]}, "must be a list of whole numbers, got 'abc'"),
+    "log-probabilities": ({"steps": [{"text": "a", "logprobs": ["x"]}]}, "must be a list of numbers, got ['x']"),
+    "tokens without": ({"steps": [{"text": "a", "tokens": [1, 2], "logprobs": [0.0]}]}, "2 'tokens' and 1 'logprobs'"),
+    "role": ({"steps": [{"text": "a", "role": 5}]}, "'role' of step 0 must be text, got 5"),
+    "images": ({"steps": [{"text": "a", "images": "x.png"}]}, "'images' of step 0 must be a list of texts"),
+    "labels of text": ({"label": ["x", "y"]}, "'label' must be a list of numbers, got ['x', 'y']"),
+    "one label": ({"label": 1.0}, "'label' must be a list of numbers, got 1.0"),
+    "a label too few": ({"label": [1.0]}, "2 steps but 1 numbers in 'label'"),
+    "a label of 7": ({"label": [7.0, 0.0]}, "labels [7.0, 0.0] leave [0, 1]"),
+    "values of text": ({"value": ["a", "b"]}, "'value' must be a list of numbers"),
+    "scores of text": ({"score:prm": "0.5"}, "'score:prm' must be a list of numbers, got '0.5'"),
+    "who": ({"provenance": "[1]"}, "'provenance' must be a list of objects, got [1]"),
+    "who without a name": ({"provenance": '[{"policy": "p"}]'}, "'provenance' begins with {'policy': 'p'}"),
+    "terminal": ({"terminal": "yes"}, "'terminal' must be true or false, got 'yes'"),
+    "prompt": ({"prompt": 5}, "'prompt' must be text, got 5"),
+    "no steps": ({"steps": None}, "'steps' must be a list, got None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_named_with_its_file_row_and_value_and_costs_no_other_row(name: str, tmp_path: Path) -> None:
+    change, said = DAMAGE[name]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (WHOLE, WHOLE | change, WHOLE)))
+    reading = formats.read(path)
+    assert len(list(reading)) == 2
+    (error,) = reading.bad
+    assert (error.source, error.row) == (path, 2)
+    assert said in error.problem
+    table = tmp_path / "labels.parquet"
+    pq.write_table(pa.Table.from_pylist([WHOLE | change]), table)
+    for read in (lambda: list(formats.read(table)), lambda: list(read_table(table))):
+        with pytest.raises(InputError, match=re.escape(said)) as told:
+            read()
+        assert str(told.value).startswith(f"{table}, row 1: ")
+
+
+@pytest.mark.parametrize("column", ["problem", "prompt", "steps"])
+def test_a_missing_column_is_named(column: str, tmp_path: Path) -> None:
+    table = tmp_path / "labels.parquet"
+    pq.write_table(pa.Table.from_pylist([{name: value for name, value in WHOLE.items() if name != column}]), table)
+    if column == "problem":  # The first words of the prompt are its name.
+        assert [item.trajectory.problem.id for item in formats.read(table)] == ["1 + 1?"]
+    else:
+        with pytest.raises(InputError, match=f"row 1: .*'{column}'"):
+            list(formats.read(table))
+    with pytest.raises(InputError, match=re.escape(f"columns ['{column}'] are missing")):
+        list(read_table(table))
+
+
+def test_what_pandas_makes_of_gaps_is_the_same_table(tmp_path: Path) -> None:
+    """Whole numbers and truths with a gap are floats there, and null is NaN."""
+    path = tmp_path / "labels.parquet"
+    gaps = {"first_error": math.nan, "terminal": math.nan, "outcome": math.nan, "reference": math.nan}
+    pq.write_table(pa.Table.from_pylist([WHOLE | gaps]), path)
+    (item,) = formats.read(path)
+    assert (item.first_error, item.trajectory.terminal, item.trajectory.problem.reference) == (None, True, None)
+    assert math.isnan(item.trajectory.outcome)
+    floats = {"first_error": 1.0, "terminal": 0.0, "label": [True, False]}
+    pq.write_table(pa.Table.from_pylist([WHOLE | floats]), path)
+    (item,) = formats.read(path)
+    assert (item.first_error, item.trajectory.terminal, item.labels.tolist()) == (1, False, [1.0, 0.0])
+    # A table that has lost its mark is still this table.
+    pq.write_table(pa.Table.from_pylist([{name: value for name, value in WHOLE.items() if name != "schema"}]), path)
+    assert formats.read(path).format.name == "stepreward"

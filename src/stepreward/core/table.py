@@ -20,8 +20,9 @@ Every other column is a step column if it is a list of numbers, one a step, null
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ LABEL, SCORE = "label", "score"
 _PLURAL = {"scores": SCORE, "labels": LABEL}
 """Step columns under the names that lines of `score` and `search` give them."""
 _EXAMPLE = '{"schema": "stepreward/trajectories/1", "prompt": "1 + 1?", "steps": [{"text": "1 + 1 = 2"}]}'
+_WHO = 'write [{"what": ["label"], "estimator": "NAME"}], with policy, grader, seed and settings where known'
+_WHO_FIELDS = {"what", *(one.name for one in fields(Provenance))}
 REMEDY = f"write rows like {_EXAMPLE}"
 
 
@@ -140,6 +143,7 @@ def item_of(row: Mapping[str, Any]) -> Annotated:
     """
     steps = _steps(row.get("steps"))
     known = {name: value for name, value in row.items() if name not in FIELDS.names and value is not None}
+    known |= {name: _numbers(value, name) for name, value in known.items() if _is_measured(name)}
     measured = {_PLURAL.get(name, name): _column(name, known, len(steps)) for name in known if _is_column(known[name])}
     labels = measured.pop(LABEL, np.full(len(steps), np.nan))
     if ((labels < 0) | (labels > 1)).any():
@@ -149,20 +153,63 @@ def item_of(row: Mapping[str, Any]) -> Annotated:
     }
     facts = dict(_object(row.get("facts"), "facts"))
     facts |= {name: value for name, value in known.items() if not _is_column(value)}
-    given = _loaded(row.get("provenance"), "provenance") or []
-    entries = [given] if isinstance(given, Mapping) else list(given)
-    own: dict[str, Any] = {k: v for k, v in entries[0].items() if k != "what"} if entries else {"estimator": "unknown"}
-    outcome, first, answer = row.get("outcome"), row.get("first_error"), row.get("answer")
-    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or not -1 <= first < len(steps)):
-        raise InputError(f"'first_error' must be -1 or a step below {len(steps)}, got {first!r:.60}")
-    made = Trajectory(
-        _problem(row), steps, np.nan if outcome is None else float(outcome), row.get("terminal") is not False
-    )
+    entries = _entries(row)
+    first = _whole(row.get("first_error"), "first_error")
+    if first is not None and not -1 <= first < len(steps):
+        raise InputError(f"'first_error' must be -1 or a step below {len(steps)}, got {first}")
+    made = Trajectory(_problem(row), steps, _outcome(row.get("outcome")), _terminal(row.get("terminal")))
     return Annotated(
-        made, labels, Provenance(**own), first_error=first,
-        answer=None if answer is None else str(answer), scores=scores,
+        made, labels, Provenance(**{name: value for name, value in entries[0].items() if name != "what"}),
+        first_error=first, answer=_text(row.get("answer"), "answer"), scores=scores,
         meta=facts, columns=measured, others=tuple(entries[1:]),
     )  # fmt: skip
+
+
+def _entries(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who measured what; the first entry is of the labels."""
+    given = _loaded(row.get("provenance"), "provenance") or [{"estimator": "unknown"}]
+    entries = [given] if isinstance(given, Mapping) else given
+    if not isinstance(entries, Sequence) or not all(isinstance(one, Mapping) for one in entries):
+        raise InputError(f"'provenance' must be a list of objects, got {given!r:.60}", remedy=_WHO)
+    if not isinstance(entries[0].get("estimator"), str) or entries[0].keys() - _WHO_FIELDS:
+        raise InputError(f"'provenance' begins with {dict(entries[0])!r:.80}", remedy=_WHO)
+    return [dict(one) for one in entries]
+
+
+def _missing(value: object) -> bool:
+    """Whether a value is not known; NaN is what pandas writes for null."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _outcome(value: object) -> float:
+    if _missing(value):
+        return math.nan
+    if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
+        raise InputError(f"'outcome' must be a number in [0, 1], got {value!r:.60}", remedy="rescale it, or null")
+    return float(value)
+
+
+def _terminal(value: object) -> bool:
+    if not _missing(value) and value not in (True, False):
+        raise InputError(f"'terminal' must be true or false, got {value!r:.60}")
+    return _missing(value) or bool(value)
+
+
+def _whole(value: object, name: str) -> int | None:
+    """A whole number; a column with a gap makes floats of them."""
+    if _missing(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:
+        raise InputError(f"'{name}' must be a whole number, got {value!r:.60}")
+    return int(value)
+
+
+def _text(value: object, name: str) -> str | None:
+    if _missing(value):
+        return None
+    if not isinstance(value, str | int | float):
+        raise InputError(f"'{name}' must be text, got {value!r:.60}")
+    return str(value)
 
 
 def _problem(row: Mapping[str, Any]) -> Problem:
@@ -176,11 +223,8 @@ def _problem(row: Mapping[str, Any]) -> Problem:
         raise InputError("there is no 'prompt' and there are no 'messages'", remedy=REMEDY)
     if not isinstance(prompt, str | tuple):
         raise InputError(f"'prompt' must be text, got {prompt!r:.60}", remedy="write chat messages in 'messages'")
-    name, reference = row.get("problem"), row.get("reference")
-    return Problem(
-        str(prompt)[:40] if name is None else str(name), prompt, None if reference is None else str(reference),
-        _object(row.get("meta"), "meta"),
-    )  # fmt: skip
+    name, reference = _text(row.get("problem"), "problem"), _text(row.get("reference"), "reference")
+    return Problem(str(prompt)[:40] if name is None else name, prompt, reference, _object(row.get("meta"), "meta"))
 
 
 def _message(message: object) -> Message:
@@ -201,12 +245,40 @@ def _step(row: object, place: int) -> Step:
     kind: Any = row.get("kind") or "action"
     if kind not in ("action", "observation"):
         raise InputError(f"'kind' of step {place} must be action or observation, got {kind!r:.60}")
-    tokens, logprobs = row.get("tokens"), row.get("logprobs")
+    tokens, logprobs = _tokens(row.get("tokens"), place), row.get("logprobs")
+    known = None if logprobs is None else tuple(_floats(_numbers(logprobs, f"logprobs of step {place}")).tolist())
+    if tokens is not None and known is not None and len(tokens) != len(known):
+        raise InputError(f"step {place} has {len(tokens)} 'tokens' and {len(known)} 'logprobs'")
+    images = row.get("images") or ()
+    if not isinstance(images, list | tuple) or not all(isinstance(one, str) for one in images):
+        raise InputError(f"'images' of step {place} must be a list of texts, got {images!r:.60}")
+    for name in ("role", "agent"):
+        if not isinstance(row.get(name), str | None):
+            raise InputError(f"'{name}' of step {place} must be text, got {row[name]!r:.60}")
     return Step(
-        row["text"], kind, row.get("role") or "assistant", row.get("agent"), tuple(row.get("images") or ()),
-        None if tokens is None else tuple(tokens), None if logprobs is None else tuple(_floats(logprobs).tolist()),
+        row["text"], kind, row.get("role") or "assistant", row.get("agent"), tuple(images), tokens, known,
         _object(row.get("meta"), f"meta of step {place}"),
     )  # fmt: skip
+
+
+def _tokens(given: object, place: int) -> tuple[int, ...] | None:
+    if given is None:
+        return None
+    whole = [_whole(one, f"tokens of step {place}") for one in given] if isinstance(given, list | tuple) else [None]
+    if None in whole:
+        raise InputError(f"'tokens of step {place}' must be a list of whole numbers, got {given!r:.60}")
+    return tuple(one for one in whole if one is not None)
+
+
+def _is_measured(name: str) -> bool:
+    """Whether a column is one of step numbers by its name, so that another kind of value there is damage."""
+    return name in (LABEL, SCORE, "value", *_PLURAL) or name.startswith(f"{SCORE}:")
+
+
+def _numbers(values: object, name: str) -> list[float | None]:
+    if not isinstance(values, list | tuple) or not all(isinstance(one, bool | int | float | None) for one in values):
+        raise InputError(f"'{name}' must be a list of numbers, got {values!r:.60}", remedy="one a step, null if none")
+    return [None if one is None else float(one) for one in values]
 
 
 def _is_column(value: object) -> bool:

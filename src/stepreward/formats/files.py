@@ -49,10 +49,10 @@ _BROKEN = "broken JSON"
 _PACKED = {".zst": "zstd -d", ".bz2": "bunzip2", ".xz": "unxz", ".zip": "unzip"}
 """Endings of what the standard library cannot stream, or that holds several files, with what unpacks them."""
 _FIELD = r'"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|-?[\d.eE+]+|true|false|null)'
-_LISTS = '"(?:data|rows|records|examples|instances)"'
+_LISTS = '"(?:data|rows|records|examples|instances|traces|runs)"'
 _HELD = re.compile(rf"\s*\{{\s*(?:{_FIELD}\s*,\s*)*{_LISTS}\s*:\s*\[(?=\s*(?:\{{|\]|$))")
 """An object whose rows are in a list, after plain fields at most."""
-_REST = re.compile(rf"\s*(?:,\s*{_FIELD}\s*)*\}}")
+_COMMA, _CLOSED = re.compile(r'\s*,\s*"(?:[^"\\]|\\.)*"\s*:\s*'), re.compile(r"\s*\}")
 CONVERSATIONS = "conversations"
 """Field under which a bare list of ShareGPT's messages is read; one of other messages is read as `messages`."""
 _DECODER = json.JSONDecoder()
@@ -333,8 +333,14 @@ def _over(blocks: _Blocks) -> None:
     """Goes over what a holder of rows says behind them, to its end."""
     while blocks.more():
         pass
-    rest = _REST.match(blocks.text, blocks.at)
-    blocks.at = rest.end() if rest is not None else blocks.at
+    at = blocks.at
+    try:
+        while (field := _COMMA.match(blocks.text, at)) is not None:
+            _, at = _DECODER.raw_decode(blocks.text, field.end())
+    except (ValueError, RecursionError):
+        return
+    end = _CLOSED.match(blocks.text, at)
+    blocks.at = end.end() if end is not None else blocks.at
 
 
 def _is_next(blocks: _Blocks, *, inside: bool, first: bool) -> bool:

@@ -173,13 +173,13 @@ def _image(block: Mapping[str, Any]) -> str | None:
 
 
 def _calls(message: Mapping[str, Any], place: int) -> list[Mapping[str, Any]]:
-    given = message.get("tool_calls")
+    given = parsed(message.get("tool_calls"))
     if given is None:
         given = [message["function_call"]] if isinstance(message.get("function_call"), Mapping) else []
     if not isinstance(given, list | tuple):
         raise InputError(f"'tool_calls' of message {place} must be a list, got {shown(given)}")
     calls = []
-    for call in given:
+    for call in map(parsed, given):  # Columns of one type hold each call as its JSON.
         if not isinstance(call, Mapping):
             raise InputError(f"a tool call of message {place} must be an object, got {shown(call)}")
         inner = call.get("function", call)

@@ -32,7 +32,8 @@ LABELS, FIRST = "message_labels", "first_error_message"
 _OWN = ("messages", "request", "response", "body", "request_body", "response_body", "choices", "reward", "reference",
         LABELS, FIRST)  # fmt: skip
 _BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking"})
-_ELSEWHERE = frozenset({"step_labels", "samples", "simulations", "trajectory_format", "chosen", "rejected", "history"})
+_ELSEWHERE = frozenset({"step_labels", "samples", "simulations", "trajectory_format", "chosen", "rejected", "history",
+                        "distilabel_metadata"})  # fmt: skip
 """Fields of other formats that have messages too."""
 
 

@@ -73,6 +73,7 @@ from stepreward.formats.agents import (
 )
 from stepreward.formats.files import read_rows
 from stepreward.formats.format import Format, Kind
+from stepreward.formats.problems import prompt_field
 from stepreward.formats.rows import Row, blank_as_context, shown
 from stepreward.formats.steps import lm_eval, rollouts, samples, verifiers
 from stepreward.formats.writing import holds, write_rows
@@ -208,14 +209,14 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
         InputError: no format fits any of them, a row fits several, or two rows fit different ones.
     """
     found: dict[str, Evidence] = {}
-    first: list[str] = []
+    first: Row = {}
     seen, broken = 0, ""
     for (number, row), _ in zip(read_rows(path), range(rows), strict=False):
         seen += 1
         if isinstance(row, InputError):
             broken = broken or f"; row {number}: {row.problem}"
             continue
-        first = first or list(row)
+        first = first or row
         fits = fitting(row)
         if len(fits) > 1:
             names = " and ".join(form.name for form in fits)
@@ -238,10 +239,12 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
     for one in found.values():
         return replace(one, seen=seen)
     what = (
-        f"no format fits; the first row has the fields {', '.join(first)}{_nearest(first)}"
+        f"no format fits; the first row has the fields {', '.join(map(str, first))}{_nearest(list(first))}"
         if first
         else "no readable row"
     )
+    if prompt_field(first) is not None:
+        broken += "; a problem without a solution is read by --problems, and by formats.read_problems"
     raise InputError(
         what + broken, source=path, remedy=f"name the format; `stepreward convert --formats` lists them; or {REMEDY}"
     )

@@ -25,8 +25,18 @@ _REWARDS = (
 
 def matches(row: Row) -> bool:
     """Whether a row looks like a trajectory in ATIF."""
+    row = _unwrapped(row)
     version = row.get("schema_version")
     return isinstance(version, str) and version.upper().startswith("ATIF") and "steps" in row
+
+
+def _unwrapped(row: Row) -> Row:
+    """The trajectory with what stands beside it, where a row holds it in `trajectory`, as an object or its JSON."""
+    value = row.get("trajectory")
+    inner = parsed(value) if isinstance(value, str) and value.lstrip()[:1] == "{" else value
+    if "steps" in row or not isinstance(inner, Mapping):
+        return row
+    return {**{name: one for name, one in row.items() if name != "trajectory"}, **inner}
 
 
 def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
@@ -45,6 +55,7 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
         InputError: a step has another shape, or the agent does nothing.
     """
     turns: list[Turn] = []
+    row = _unwrapped(row)
     for place, step in enumerate(need(row, "steps", list)):
         turns += _turns(step, place)
     agent = row["agent"] if isinstance(row.get("agent"), Mapping) else {}

@@ -1,4 +1,4 @@
-"""Sessions of Claude Code: lines that point to the one before, with branches and side chains."""
+"""Sessions of Claude Code: lines that point to the one before, with branches and side chains, and streamed ones."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from stepreward.formats.rows import Row
 _TURN = ("timestamp", "isMeta", "isCompactSummary", "toolUseResult", "requestId", "uuid")
 """What a line says of its turn."""
 _MESSAGE = ("usage", "stop_reason", "model")
+_STREAM = ("system", "user", "assistant", "result")
+"""Kinds of lines that `--output-format stream-json` prints, which name no line before."""
+_RESULT = ("subtype", "is_error", "num_turns", "duration_ms", "total_cost_usd", "usage", "result")
 _SESSION = ("sessionId", "version", "cwd", "gitBranch", "agentId", "slug", "entrypoint")
 
 
@@ -37,6 +40,8 @@ class _Node:
 def _is_line(line: object) -> bool:
     if not isinstance(line, Mapping) or not isinstance(line.get("type"), str):
         return False
+    if isinstance(line.get("session_id"), str) and line["type"] in _STREAM:
+        return isinstance(line.get("message"), Mapping) or isinstance(line.get("subtype"), str)
     return {"uuid", "parentUuid"} <= line.keys() or (line["type"] == "summary" and "leafUuid" in line) or (
         "sessionId" in line and isinstance(line.get("message"), Mapping)
     )  # fmt: skip
@@ -48,8 +53,10 @@ def matches(row: Row) -> bool:
 
 
 def _session(line: Row) -> str:
+    own = named_text(stated(line, "sessionId", "session_id"))
     side = f"/{line.get('agentId') or 'side'}" if line.get("isSidechain") is True else ""
-    return f"{line['sessionId']}{side}" if isinstance(line.get("sessionId"), str) and "uuid" in line else ""
+    side = f"/{line['parent_tool_use_id']}" if isinstance(line.get("parent_tool_use_id"), str) else side
+    return f"{own}{side}" if own and ("uuid" in line or "session_id" in line) else ""
 
 
 def sessions(path: Path) -> Iterator[Numbered]:
@@ -72,23 +79,27 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[An
         InputError: a line or message has another shape, or the model says nothing.
     """
     lines = [line for line in lines_of(row) if isinstance(line, Mapping)]
-    nodes = _nodes([line for line in lines if isinstance(line.get("uuid"), str)] or lines)
+    is_stream = any("session_id" in line for line in lines)
+    nodes = _nodes(lines if is_stream else [line for line in lines if isinstance(line.get("uuid"), str)] or lines)
+    result = next((line for line in reversed(lines) if line.get("type") == "result"), {})
+    failed = result.get("is_error") is True or named_text(result.get("subtype")).startswith("error")
     paths = _paths(nodes)
     if not paths:
         raise InputError("the model says nothing in this session", remedy="drop the file")
     summaries = [line["summary"] for line in lines if isinstance(line.get("summary"), str)]
     for branch, path in enumerate(paths):
-        first = next((line for at in path for line in nodes[at].lines if "sessionId" in line), {})
+        first = next((line for at in path for line in nodes[at].lines if {"sessionId", "session_id"} & line.keys()), {})
         last = [line for at in path for line in nodes[at].lines if line.get("type") == MODEL][-1]
         meta = kept(first, *_SESSION) | ({"summaries": summaries} if summaries else {})
         meta |= {"branch": branch} if len(paths) > 1 else {}
+        meta |= {"result": kept(result, *_RESULT)} if result else {}
         meta |= {"isSidechain": True} if first.get("isSidechain") is True else {}
         turns = named([turn for at in path for turn in nodes[at].turns])
         yield solution(
             [replace(turn, place=place) for place, turn in enumerate(turns)],
             f"claude-code-{_session(first) or number}", "claude code session", reasoning=reasoning,
             policy=named_text(stated(last, "message.model")),
-            terminal=stated(last, "message.stop_reason") != "max_tokens", meta=meta,
+            terminal=stated(last, "message.stop_reason") != "max_tokens" and not failed, meta=meta,
         )  # fmt: skip
 
 

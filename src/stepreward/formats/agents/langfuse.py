@@ -18,7 +18,8 @@ from stepreward.formats.rows import Row, rest_of, text_or_none
 
 _TYPES = frozenset({"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING",
                     "GUARDRAIL"})  # fmt: skip
-_KEPT = ("usage", "usageDetails", "costDetails", "startTime", "endTime", "level", "statusMessage", "modelParameters")
+_KEPT = ("usage", "usageDetails", "costDetails", "startTime", "endTime", "level", "statusMessage", "modelParameters",
+         "usage_details", "cost_details", "start_time", "end_time", "status_message", "model_parameters")  # fmt: skip
 _TRACE = frozenset({"projectId", "htmlPath", "observations", "userId", "sessionId", "latency", "totalCost", "release",
                     "bookmarked", "environment", "public"})  # fmt: skip
 
@@ -68,6 +69,9 @@ def read(
     """
     lines = [line for line in lines_of(row) if isinstance(line, Mapping)]
     trace = next(filter(_is_trace, lines), {})
+    if isinstance(trace.get("trace"), Mapping):  # As it is downloaded from a trace's page.
+        scores = stated(trace, "scores", "trace.scores")
+        trace = {**trace["trace"], "observations": trace.get("observations"), "scores": scores}
     held = trace["observations"] if isinstance(trace.get("observations"), list) else lines
     calls = [_call(one) for one in held if _is_observation(one) and one["type"].upper() == "GENERATION"]
     found = [call for call in calls if call.answered]
@@ -96,9 +100,10 @@ def read(
 
 def _call(one: Mapping[str, Any]) -> Call:
     start = named_text(stated(one, "startTime", "start_time"))
+    model = named_text(stated(one, "model", "providedModelName", "provided_model_name"))
     return Call(
         messages(one.get("input"), "user"), messages(one.get("output"), MODEL), start,
-        named_text(stated(one, "model", "providedModelName")), finish(parsed(one.get("output"))), kept(one, *_KEPT),
+        model, finish(parsed(one.get("output"))), kept(one, *_KEPT),
     )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ def messages(value: object, role: str, depth: int = 0) -> list[Mapping[str, Any]
         return _of_object(value, role, depth)
     if not isinstance(value, list):
         return [{"role": role, "content": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}]
-    if value and all(isinstance(one, Mapping) and ("type" in one and "role" not in one) and not is_item(one)
-                     and _langchain(one) is None for one in value):  # fmt: skip
+    if value and all(isinstance(one, Mapping) and "type" in one and not {"role", "message"} & one.keys()
+                     and not is_item(one) and _langchain(one) is None for one in value):  # fmt: skip
         return [{"role": role, "content": value}]
     if value and isinstance(value[0], list):
         return messages(value[0], role, depth + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step
 from stepreward.formats.agents.log import named_text, outcome, solution, stated
 from stepreward.formats.format import Format
-from stepreward.formats.messages import list_of_messages, turns_of
+from stepreward.formats.messages import list_of_messages, prompt_of, turns_of
 from stepreward.formats.rows import Floats, Row, annotated, id_of, need, rest_of, shown, text_or_none
 from stepreward.formats.steps.rollouts import cut
 
+_RENAMED = ("response", "completion")
+"""What pipelines rename a generation to."""
+_DISTILABEL = ("instruction", "generation", "generations", *_RENAMED, "conversation", "messages", "ratings", "rating",
+               "system_prompt")  # fmt: skip
 _SEARCH = ("problem", "completions", "scores", "pred", "agg_scores", "completion_tokens", "answer", "solution")
 
 
@@ -102,11 +107,14 @@ def is_distilabel(row: Row) -> bool:
     by = "distilabel_metadata" in row or bool(
         {"model_name", "model_names", "generation_models", "ratings"} & row.keys()
     )
-    return by and ((asked and made) or ("distilabel_metadata" in row and (made or "conversation" in row)))
+    ours = "distilabel_metadata" in row and bool(
+        made or "conversation" in row or (asked and any(isinstance(row.get(name), str) for name in _RENAMED))
+    )
+    return ours or (by and asked and made)
 
 
 def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Annotated]:
-    """Reads `generation` or each of `generations` as an answer to `instruction`, or a `conversation`.
+    """Reads `generation` or each of `generations` as an answer to `instruction` or `messages`, or a `conversation`.
 
     `ratings` are scores under the name `rating` at the answer's last step and stay in meta; as an outcome, a rating is
     divided by the scale. A generation that failed, null, is left out and counted in meta.
@@ -119,24 +127,30 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[An
     Raises:
         InputError: a field is missing or of another shape, or nothing was generated.
     """
-    given = row.get("generations") if isinstance(row.get("generations"), list) else [row.get("generation")]
+    given = row.get("generations") if isinstance(row.get("generations"), list) else [
+        next((row[name] for name in ("generation", *_RENAMED) if row.get(name)), None)]  # fmt: skip
     assert isinstance(given, list)
-    own = ("instruction", "generation", "generations", "conversation", "ratings", "rating", "system_prompt")
-    ratings = row.get("ratings") if isinstance(row.get("ratings"), list) else [row.get("rating")]
+    ratings = row.get("ratings") if isinstance(row.get("ratings"), list) else [stated(row, "rating", "score")]
     assert isinstance(ratings, list)
-    meta = rest_of(row, *own)
+    models = next((row[name] for name in ("model_names", "generation_models", "generation_model", "model_name")
+                   if row.get(name)), "")  # fmt: skip
+    if any(isinstance(one, list) for one in given):  # Several of each model.
+        inner = [one if isinstance(one, list) else [one] for one in given]
+        models = [model for model, one in zip(models, inner, strict=False) for _ in one]
+        given = [text for one in inner for text in one]
+    meta = rest_of(row, *_DISTILABEL)
     asked = row.get("instruction")
-    if not isinstance(asked, str) or not any(isinstance(one, str) and one for one in given):
+    asked = asked if isinstance(asked, str) else prompt_of(row["messages"], "messages") if "messages" in row else None
+    if asked is None or not any(isinstance(one, str) and one for one in given):
         talk = turns_of(list_of_messages(row.get("conversation"), "conversation"))
         yield solution(talk, f"distilabel-{number}", "distilabel", policy=named_text(row.get("model_name")),
                        won=outcome(ratings[0], scale), meta=meta)  # fmt: skip
         return
     system = named_text(row.get("system_prompt"))
-    prompt = ({"role": "system", "content": system}, {"role": "user", "content": asked})
+    said = ({"role": "user", "content": asked},) if isinstance(asked, str) else asked
+    prompt = ({"role": "system", "content": system}, *said)
     problem = Problem(id_of("distilabel", asked), prompt if system else asked,
                       text_or_none(stated(row, "reference", "answer")))  # fmt: skip
-    models = next((row[name] for name in ("model_names", "generation_models", "generation_model", "model_name")
-                   if row.get(name)), "")  # fmt: skip
     failed = sum(not isinstance(one, str) or not one for one in given)
     for at, text in enumerate(given):
         if not isinstance(text, str) or not text:
@@ -144,14 +158,15 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[An
         steps = cut(text)
         rating = ratings[at] if len(ratings) == len(given) else None
         marks = np.full(len(steps), np.nan)
-        if isinstance(rating, int | float):
-            marks[-1] = rating
+        with suppress(TypeError, ValueError):  # Some data sets have their ratings as texts.
+            marks[-1] = float(rating or "")
         model = models[at] if isinstance(models, list) and at < len(models) else models
         yield annotated(
             problem, steps, np.full(len(steps), np.nan), "distilabel", policy=named_text(model),
             outcome=outcome(rating, scale), scores={} if np.isnan(marks).all() else {"rating": marks},
             meta={**meta, "sample": at} | ({"rating": rating} if rating is not None else {})
-            | ({"failed_generations": failed} if failed else {}),
+            | ({"failed_generations": failed} if failed else {})
+            | ({"ratings": ratings} if len(ratings) != len(given) else {}),
         )  # fmt: skip
 
 
