@@ -254,9 +254,12 @@ def test_unknown_names_suggest_known_ones(tmp_path: Path) -> None:
 
 def test_an_unwritable_folder_is_one_store_error_and_leaves_no_half_file(tmp_path: Path) -> None:
     (item,) = stepwise.read_trl(TRL, 1)
-    with pytest.raises(StoreError, match="cannot be written"):
-        formats.write(tmp_path / "absent" / "o.jsonl", [item], "trl")
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match=r"cannot write .*o\.jsonl"):
+        formats.write(tmp_path / "file" / "o.jsonl", [item], "trl")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    formats.write(tmp_path / "new" / "o.jsonl", [item], "trl")
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["o.jsonl"]
 
 
 def test_writing_reports_what_a_format_cannot_hold(tmp_path: Path) -> None:
