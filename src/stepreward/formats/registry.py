@@ -243,7 +243,7 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
         if first
         else "no readable row"
     )
-    if prompt_field(first) is not None:
+    if prompt_field(first) is not None and not {"steps", "completion", "completions"} & first.keys():
         broken += "; a problem without a solution is read by --problems, and by formats.read_problems"
     raise InputError(
         what + broken, source=path, remedy=f"name the format; `stepreward convert --formats` lists them; or {REMEDY}"
