@@ -32,6 +32,8 @@ class SamplingParams:
     max_tokens: int | None = 16
     logprobs: int | None = None
     logprob_token_ids: list[int] | None = None
+    prompt_logprob_token_ids: Any = None
+    prompt_logprob_start: int | None = None
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
 
@@ -59,6 +61,8 @@ class StandIn:
     head: Any = None
     """Of a reward model, on the last hidden states."""
     gives_up: bool = False
+    second_runner: bool = False
+    """Whether it can score given tokens of prompts."""
     calls: list[tuple[list[list[int]], list[Any]]] = field(default_factory=list)
     blocks: set[tuple[int, ...]] = field(default_factory=set)
     """Prefixes, in whole blocks, that are in the cache."""
@@ -67,6 +71,11 @@ class StandIn:
     def model_config(self) -> Any:
         """What is read of the model's configuration."""
         return SimpleNamespace(max_model_len=self.max_model_len, try_get_generation_config=dict)
+
+    @property
+    def llm_engine(self) -> Any:
+        """What is read of the engine's configuration."""
+        return SimpleNamespace(vllm_config=SimpleNamespace(use_v2_model_runner=self.second_runner))
 
     def get_tokenizer(self) -> Any:
         """The tokenizer."""
@@ -106,7 +115,12 @@ class StandIn:
         self.blocks |= {tuple(ids[: n * BLOCK]) for n in range(1, len(ids) // BLOCK + 1)}
 
     def _complete(self, prompt: list[int], asked: SamplingParams) -> Any:
-        cached, generator = self._cached(prompt), torch.Generator().manual_seed(asked.seed or 0)
+        scored = self._along(prompt, asked)
+        # Rows of tokens that were cached could not be given: the cache is not read.
+        cached, generator = (
+            self._cached(prompt) if scored is None else 0,
+            torch.Generator().manual_seed(asked.seed or 0),
+        )
         written: list[int] = []
         logprobs: list[dict[int, Any]] = []
         reason, stopped = "length", None
@@ -133,7 +147,21 @@ class StandIn:
             index=0, text=text, token_ids=tuple(written), logprobs=logprobs if told else None,
             finish_reason="abort" if self.gives_up else reason, stop_reason=stopped, cumulative_logprob=None,
         )  # fmt: skip
-        return SimpleNamespace(outputs=[sample], prompt_token_ids=prompt, num_cached_tokens=cached, finished=True)
+        return SimpleNamespace(
+            outputs=[sample], prompt_token_ids=prompt, num_cached_tokens=cached, finished=True,
+            prompt_token_id_logprobs=None if self.gives_up else scored,
+        )  # fmt: skip
+
+    def _along(self, prompt: list[int], asked: SamplingParams) -> Any:
+        """(rows, K) log-probabilities of each row's tokens as the next of the prompt; its last token has no row."""
+        ids, start = asked.prompt_logprob_token_ids, asked.prompt_logprob_start or 0
+        if ids is None:
+            return None
+        assert self.second_runner
+        assert ids.shape[0] == len(prompt) - 1 - start > 0
+        with torch.no_grad():
+            logs = self.model(torch.tensor([prompt])).logits[0].double().log_softmax(-1)
+        return logs[start:-1].gather(1, torch.as_tensor(ids).long()).float().numpy()
 
     def _draw(self, logits: torch.Tensor, asked: SamplingParams, generator: torch.Generator) -> int:
         if asked.temperature == 0:

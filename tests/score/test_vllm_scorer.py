@@ -97,6 +97,31 @@ def test_label_tokens_are_asked_for_by_id(row: object, tmp_path: Path) -> None:
     assert scorer.score_many([Score(PROBLEM, STEPS)])[0].tokens == 0
 
 
+@pytest.mark.parametrize(
+    "row", [row for row in LABELLED if not row.record.second], ids=lambda row: row.name.split("/")[-1]
+)
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_engine_that_scores_prompts_encodes_a_sequence_once(row: object, interrupted: bool, tmp_path: Path) -> None:
+    recipe = RECIPES[row.name]  # type: ignore[attr-defined]
+    built = build(tmp_path, recipe.families[0], "tokens", seed=recipe.seed)
+    engine = StandIn(built.model, built.tokenizer, second_runner=True, gives_up=interrupted)
+    scorer = VllmLabelScorer(engine, SamplingParams, StepEncoder(row.record, built.tokenizer))  # type: ignore[attr-defined]
+    other = Problem("q", "What is 7 + 5?")
+    questions = [Score(PROBLEM, STEPS), Score(other, STEPS[:1]), Score(other, STEPS[:2])]
+    made = scorer.score_many(questions)
+    for question, got in zip(questions, made, strict=True):
+        expected = recipe.score(built, question.problem.text, recipe.cleaned([step.text for step in question.steps]))
+        np.testing.assert_allclose(got.scores, expected, atol=1e-5)
+    asked = [len(ids) for ids, _ in engine.calls]
+    if row.record.tokenise != "prefix" and not interrupted:  # type: ignore[attr-defined]
+        # Each sequence of several new steps is one prompt, its tokens paid once.
+        assert made[0].tokens == max(len(ids) for call, _ in engine.calls for ids in call)
+        assert sum(asked) <= 3
+    (again,) = scorer.score_many([Score(PROBLEM, (*STEPS, Step("It is 17.")))])
+    assert np.isfinite(again.scores).all()
+    assert len(engine.calls[-1][0]) == 1, "one new step is a prompt of its own, read from the cache"
+
+
 def test_what_an_engine_cannot_say(tmp_path: Path) -> None:
     built = build(tmp_path, "qwen", "tokens")
     encoder = StepEncoder(by_name(QWEN).record, built.tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,7 +118,9 @@ class VllmScorer:
 class VllmLabelScorer:
     """Scores steps with a language model in a vLLM engine that answers with a label token; a `core.flows.Scorer`.
 
-    The labels' log-probabilities behind each read position are asked for by their ids, so that none is missing.
+    The labels' log-probabilities behind each read position are asked for by their ids, so that none is missing. An
+    engine that scores tokens of prompts (vLLM 0.32 with its second model runner) encodes a sequence once for all of its
+    new steps; another one is asked for each step by the prefix up to it.
 
     Args:
         engine: a `vllm.LLM` for generation.
@@ -145,7 +148,8 @@ class VllmLabelScorer:
                 "a language model is read by its labels: the record must compare label_tokens by a softmax"
             )
         self._labels = label_ids(self.record, encoder.tokenizer)
-        self._asking = parameters(max_tokens=1, temperature=1.0, logprob_token_ids=self._labels)
+        self._asking = partial(parameters, max_tokens=1, temperature=1.0, logprob_token_ids=self._labels)
+        self._at_once = _scores_prompts(engine, parameters)
         self._reading = Reading(encoder)
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
@@ -161,16 +165,64 @@ class VllmLabelScorer:
         return self._reading.score_many(questions, self._ask)
 
     def _ask(self, asked: Sequence[Asked]) -> list[Answer]:
-        prompts = [{"prompt_token_ids": one.ids[: at + 1].tolist()} for _, one in asked for at in one.reads.values()]
+        whole = [i for i, (_, one) in enumerate(asked) if self._at_once and len(one.reads) > 1]
+        found: dict[int, Answer] = {}
+        if whole:
+            outputs = self._generate([self._passed(*_ends(asked[i])) for i in whole])
+            # What an engine had to interrupt and begin again has no rows.
+            found = {
+                i: (self._along(output, *_ends(asked[i])), False, _paid([output]))
+                for i, output in zip(whole, outputs, strict=True)
+                if output.prompt_token_id_logprobs is not None
+            }
+        apart = [(i, asked[i][1]) for i in range(len(asked)) if i not in found]
+        prefixes = [one.ids[: at + 1] for _, one in apart for at in one.reads.values()]
+        each = iter(self._generate([(ids, self._asking()) for ids in prefixes]) if prefixes else ())
+        for i, one in apart:
+            own = [next(each) for _ in one.reads]
+            found[i] = np.array([self._behind(output) for output in own]), False, _paid(own)
+        return [found[i] for i in range(len(asked))]
+
+    def _generate(self, asked: Sequence[tuple[NDArray[np.int64], Any]]) -> list[Any]:
+        prompts = [{"prompt_token_ids": ids.tolist()} for ids, _ in asked]
         with engine_faults(ModelError):
-            outputs = iter(self.engine.generate(prompts, self._asking, use_tqdm=False))
-        made: list[Answer] = []
-        for _, one in asked:
-            own = [next(outputs) for _ in one.reads]
-            rows = [[output.outputs[0].logprobs[0][label].logprob for label in self._labels] for output in own]
-            paid = sum(len(output.prompt_token_ids) - int(output.num_cached_tokens or 0) for output in own)
-            made.append((np.array(rows, np.float64), False, paid))
-        return made
+            return self.engine.generate(prompts, [parameters for _, parameters in asked], use_tqdm=False)
+
+    def _passed(self, ids: NDArray[np.int64], places: NDArray[np.int64]) -> tuple[NDArray[np.int64], Any]:
+        """A sequence up to its last read, and the question for the labels behind every token from its first read on."""
+        rows = np.tile(np.array(self._labels), (places[-1] - places[0], 1))
+        more = {"prompt_logprob_token_ids": rows, "prompt_logprob_start": int(places[0])}
+        return ids[: places[-1] + 1], self._asking(**more)
+
+    def _along(self, output: Any, _: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(Q, K) log-probabilities behind the reads: of the prompt's tokens, and of the next one behind the last."""
+        rows = np.asarray(output.prompt_token_id_logprobs, np.float64)
+        if rows.shape != (places[-1] - places[0], len(self._labels)):
+            raise ModelError(
+                f"the engine scored tokens of a prompt in shape {rows.shape}, expected "
+                f"{(int(places[-1] - places[0]), len(self._labels))}"
+            )
+        return np.concatenate([rows[places[:-1] - places[0]], [self._behind(output)]])
+
+    def _behind(self, output: Any) -> list[float]:
+        """(K,) log-probabilities of the labels as the next token."""
+        return [float(output.outputs[0].logprobs[0][label].logprob) for label in self._labels]
+
+
+def _scores_prompts(engine: Any, parameters: Any) -> bool:
+    """Whether an engine tells how likely given tokens are behind each token of a prompt."""
+    config = getattr(getattr(engine, "llm_engine", None), "vllm_config", None)
+    return hasattr(parameters, "prompt_logprob_token_ids") and bool(getattr(config, "use_v2_model_runner", False))
+
+
+def _ends(asked: Asked) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens of a sequence, and its reads from first to last."""
+    return asked[1].ids, np.array([*asked[1].reads.values()])
+
+
+def _paid(outputs: Sequence[Any]) -> int:
+    """Tokens of prompts that the engine had to encode."""
+    return sum(len(output.prompt_token_ids) - int(output.num_cached_tokens or 0) for output in outputs)
 
 
 def start(name: str, encoder: StepEncoder, *, engine: dict[str, Any] | None = None) -> VllmScorer | VllmLabelScorer:
