@@ -50,7 +50,7 @@ def rows(path: str) -> list[dict[str, Any]]:
 
 
 def references() -> dict[str, list[str]]:
-    """The references of each answer file, as its rows state them; each once."""
+    """The references of each answer file, as its rows state them; each once, empty ones left out."""
     made = {
         "MATH-500": [row["answer"] for row in rows("math/test500.jsonl")],
         "MATH test, 5,000": [in_box(row["solution"]) for row in rows("math/math_test_5000.jsonl.gz")],
@@ -62,7 +62,7 @@ def references() -> dict[str, list[str]]:
         "SVAMP": [str(row["Answer"]) for row in rows("math/svamp.jsonl.gz")],
         "GSM8K": [row["answer"] for name in ("test", "train") for row in rows(f"gsm8k/{name}.jsonl.gz")],
     }
-    return {name: list(dict.fromkeys(found)) for name, found in made.items()}
+    return {name: list(filter(None, dict.fromkeys(found))) for name, found in made.items()}
 
 
 def in_box(solution: str) -> str:

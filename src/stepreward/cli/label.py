@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import estimate, transform
 from stepreward.core.driver import Driver, Failed
 from stepreward.core.errors import InputError, SteprewardError
-from stepreward.core.flows import Bill, Budget, Grader, Policy
+from stepreward.core.flows import Bill, Budget, Flow, Grade, Grader, Policy
 from stepreward.core.keys import Key
 from stepreward.core.settings import read_settings
 from stepreward.core.store import write_labels
@@ -109,16 +109,18 @@ def label(
         items: list[Problem] | list[Trajectory]
         if data is not None:
             gold = {} if references is None else _references(references)
-            found = (_referred(item.trajectory, gold, data) for item in read_solutions(data, form, strict=strict))
-            items = [_graded(trajectory, judge) for trajectory in found]
+            found = [_referred(item.trajectory, gold, data) for item in read_solutions(data, form, strict=strict)]
+            found, drawn = _graded(found, folder, judge)
+            items = _known(found)
         else:
             tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
             items = tasks
         # What is wrong with a file is told before a model is loaded, which takes seconds.
         roller = policy_at(policy, settings=policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body))
         if data is None and "trajectory" in method.data:
-            items, failed, drawn = _sampled(tasks, samples, seed, folder, roller, judge, progress)
+            found, failed, drawn = _sampled(tasks, samples, seed, folder, roller, judge, progress)
             left_out += _counted(failed, "problems could not be sampled", skip_failed)
+            items = _known(found)
         bill, failed = label_many(
             items,
             folder,
@@ -137,12 +139,16 @@ def label(
     note = cut_note(drawn, roller)
     if json_output:
         told = {"labels": str(path), "trajectories": made, "failed": left_out, "bill": asdict(bill)}
-        typer.echo(json.dumps(told | {"cut": note, "without_labels": unmeasured.count}))
+        typer.echo(json.dumps(told | {"cut": note, "without_labels": unmeasured.count, "ungraded": drawn.ungraded}))
     else:
         without = f", {left_out:,} failed and left out" if left_out else ""
         typer.echo(
             f"{made:,} labelled solutions in {path}{without}; {bill.proposals:,} rollouts, {bill.cached:,} from the log"
         )
+        if drawn.ungraded:
+            typer.echo(
+                f"{drawn.ungraded:,} answers could not be graded: unknown, not wrong; whole solutions are left out"
+            )
         if note:
             typer.echo(note)
     if unmeasured.count:
@@ -189,11 +195,28 @@ def _gradable(problem: Problem, source: Path | None) -> Problem:
     return problem
 
 
-def _graded(trajectory: Trajectory, grader: Grader) -> Trajectory:
-    """The trajectory with its outcome, graded where the data set does not tell."""
-    if not np.isnan(trajectory.outcome):
-        return trajectory
-    return replace(trajectory, outcome=grader.grade(trajectory.problem, trajectory.steps))
+def _graded(found: Sequence[Trajectory], out: Path, grader: Grader) -> tuple[list[Trajectory], Bill]:
+    """The trajectories with their outcomes, graded where the data set does not tell, and what it cost.
+
+    What took long, or could not be graded, is logged: a rerun does not pay for it again.
+    """
+    unknown = [i for i, trajectory in enumerate(found) if np.isnan(trajectory.outcome)]
+    if not unknown:
+        return [*found], Bill()
+    with AnswerLog(out / "samples.sqlite") as log:
+        driver = Driver(grader=grader, log=log)
+        grades = {unknown[one.index]: one.result for one in driver.run(_grade(found[i]) for i in unknown)}
+    return [replace(one, outcome=grades.get(i, one.outcome)) for i, one in enumerate(found)], driver.bill
+
+
+def _known(found: Sequence[Trajectory]) -> list[Trajectory]:
+    """Without whole solutions whose grade is unknown: they have no label, and no other is lost for them."""
+    return [one for one in found if not (one.terminal and np.isnan(one.outcome))]
+
+
+def _grade(trajectory: Trajectory) -> Flow[float]:
+    (grade,) = yield [Grade(trajectory.problem, trajectory.steps)]
+    return float(grade)
 
 
 def _sampled(

@@ -1,0 +1,86 @@
+"""A served search whose grader's worker hangs: the server says how it is, and SIGTERM ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from stepreward.tasks.arithmetic import generate
+
+pytestmark = pytest.mark.timeout(180)
+SERVER = '''
+import os, re, sys
+from stepreward.cli import inputs
+from stepreward.cli.app import main
+from stepreward.core.bounded import Bounded
+
+def hang(path):
+    """In the worker: tells its process and never answers."""
+    open(path, "w").write(str(os.getpid()))
+    re.match(r"(a|a)*$", "a" * 60 + "b")
+
+class Hangs:
+    name = "hangs"
+    def __init__(self):
+        self.bounded = Bounded("hanging:hang", seconds=90)
+    def grade(self, problem, steps):
+        return float("nan")
+    def answer(self, problem, steps):
+        return self.bounded(os.environ["TOLD"]) if os.environ["HANG"] in problem.text else "x"
+
+if __name__ == "__main__":
+    inputs.GRADERS["hangs"] = Hangs
+    flags = "serve --port 0 --policy builtin:arithmetic --method majority --set n=4 --name d --grader hangs"
+    sys.argv = ["stepreward", *flags.split()]
+    main()
+'''
+
+PROBLEM = next(iter(generate("held_out", 1)))
+
+
+class Serving(NamedTuple):
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    url: str
+    told: Path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Serving]:
+    (tmp_path / "hanging.py").write_text(SERVER)
+    told = tmp_path / "worker"
+    source = str(Path(__file__).parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": f"{source}:{tmp_path}", "TOLD": str(told), "HANG": PROBLEM.text}
+    command = [sys.executable, str(tmp_path / "hanging.py")]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+    ):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "http" in line, (tmp_path / "log").read_text()
+        yield Serving(process, line[line.index("http") :].split()[0], told)
+        process.kill()
+
+
+def test_sigterm_ends_a_server_whose_grader_hangs(server: Serving) -> None:
+    body = {"model": "d", "messages": [{"role": "user", "content": PROBLEM.text}]}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=5.0)
+    end = time.monotonic() + 60
+    while not (server.told.exists() and server.told.read_text()):
+        assert time.monotonic() < end, "the grader was not asked"
+        time.sleep(0.05)
+    assert httpx.get(f"{server.url}/health", timeout=30).status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) is not None
