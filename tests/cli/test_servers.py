@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ def searched(url: str, model: str, *how: str) -> tuple[dict[str, Any], str]:
     return json.loads(Path("o.jsonl").read_text()), said
 
 
+@pytest.mark.parametrize("model", ["unasked", "nullusage", "lpgap", "unasked+lpgap"])
+def test_odd_accounts_change_no_answer(server: tuple[Backend, str], problems: Path, model: str) -> None:
+    for how in ("", "?logprobs=true"):
+        with warnings.catch_warnings(action="ignore", category=ServerWarning):
+            row, said = searched(server[1], model + how, *MAJORITY, "2")
+        assert (row["correct"], row["cut"], row["error"]) == (True, 0, ""), said
+        assert [step["text"] for step in row["steps"]] == STEPS
+
+
 @pytest.mark.parametrize("model", ["errnull", "parts", "blank", "leadnl", "half", "good+count+errnull", "context"])
 def test_answers_of_odd_forms_are_read(server: tuple[Backend, str], problems: Path, model: str) -> None:
     row, said = searched(server[1], model, *MAJORITY, "2")
@@ -56,7 +66,7 @@ def test_answers_of_odd_forms_are_read(server: tuple[Backend, str], problems: Pa
     assert not [step for step in row["steps"] if not step["text"].strip()]
 
 
-@pytest.mark.parametrize("model", ["good", "blank", "leadnl"])
+@pytest.mark.parametrize("model", ["good", "blank", "leadnl", "unasked", "nullusage"])
 def test_a_beam_grows_steps_that_say_something(server: tuple[Backend, str], problems: Path, model: str) -> None:
     row, _ = searched(server[1], model, *BEAM)
     assert [step["text"].strip() for step in row["steps"]] == [step.strip() for step in STEPS]
@@ -116,10 +126,29 @@ def test_a_null_log_probability_is_named(server: tuple[Backend, str], problems: 
     assert row["correct"]
 
 
+def test_tokens_without_a_log_probability_do_not_shift_the_others(server: tuple[Backend, str], problems: Path) -> None:
+    with pytest.warns(ServerWarning, match="null in place of log-probabilities of tokens, or none"):
+        row, _ = searched(server[1], "lpgap?logprobs=true", *MAJORITY, "1")
+    # "2 " of the first step and of the last number "2 " of the second have none; every other token has -0.5.
+    given = [["nan" if value is None else value for value in step["logprobs"]] for step in row["steps"]]
+    assert given == [[-0.5, "nan", -0.5, -0.5, -0.5, -0.5], [-0.5, -0.5, -0.5, "nan", -0.5, -0.5], [-0.5, -0.5]]
+
+
+def test_null_usage_counts_pieces_and_thinking_without_an_answer_is_told(
+    server: tuple[Backend, str], problems: Path
+) -> None:
+    row, _ = searched(server[1], "nullusage", *MAJORITY, "1")
+    assert row["bill"]["generated_tokens"] == 14
+    row, said = searched(server[1], "thinkonly", *MAJORITY, "3")
+    assert "3 wrote nothing but thinking" in said
+    assert (row["answer"], row["cut"]) == (None, 0)
+
+
 def test_a_search_says_once_that_a_server_begins_anew(server: tuple[Backend, str], problems: Path) -> None:
-    with pytest.warns(ServerWarning, match="continued answers as their prefix began") as told:
-        searched(server[1], "plain", *BEAM)
-    assert len(told) == 1
+    for model in ("plain", "echo", "last", "odd"):
+        with pytest.warns(ServerWarning, match="continued answers as their prefix began") as told:
+            searched(server[1], model, *BEAM)
+        assert len(told) == 1
 
 
 def test_a_refused_start_says_the_way_out_and_takes_it(server: tuple[Backend, str], problems: Path) -> None:
@@ -204,6 +233,12 @@ def test_a_password_in_an_address_is_in_no_output(server: tuple[Backend, str], p
         ("count+draw+trim", {"goes on": "trims the started answer"}),
         ("draw+nothink400", {"goes on": "a started answer is refused"}),
         ("draw", {}),
+        ("count+draw+last", {"goes on": "the last line of the start is repeated"}),
+        ("count+draw+odd", {"goes on": "of 4 answers a new answer is begun"}),
+        ("count+greedy+draw", {}),
+        ("count+draw+unasked", {}),
+        ("count+draw+nullusage", {"counts tokens": "usage is not reported"}),
+        ("thinkonly", {"answers": "went into thinking"}),
         ("draw+plain", {"goes on": "a new answer is begun, or the start is repeated"}),
         ("reasoncut", {"answers": "went into thinking"}),
     ],

@@ -35,6 +35,9 @@ BEHAVIOURS = {
     "draw": "begins with the seed",
     "plain": "begins a started answer anew",
     "echo": "repeats a started answer before it goes on",
+    "last": "repeats the last line of a started answer before it goes on",
+    "odd": "begins a started answer anew at odd seeds",
+    "greedy": "answers by the seed, but at temperature 0",
     "trim": "writes the line break that a started answer ends with once more",
     "nothink400": "refuses a started answer of a model that thinks",
     "abort": "breaks off by finish_reason",
@@ -45,6 +48,10 @@ BEHAVIOURS = {
     "leadnl": "begins with line breaks",
     "reasoncut": "spends all tokens on thinking",
     "lpnull": "gives null for a log-probability",
+    "unasked": "gives log-probabilities whether they are asked for or not",
+    "lpgap": "gives no log-probabilities of some tokens",
+    "nullusage": "reports null tokens",
+    "thinkonly": "ends, without a word behind its thinking",
     "toolcut": "breaks a tool call off",
     "half": "ends in half a character",
     "context": "holds 16 tokens of an answer",
@@ -66,16 +73,18 @@ def told(kinds: set[str], body: dict[str, Any]) -> tuple[list[str], str | None]:
     text = COUNT if "count" in kinds else FULL
     text = f"{body.get('seed')}\n{text}" if "draw" in kinds and body["temperature"] and not started else text
     text = text.replace("\n", "\n\n") if "blank" in kinds else "\n\n" + text if "leadnl" in kinds else text
-    if started and "plain" not in kinds:
+    anew = "plain" in kinds or ("odd" in kinds and body["seed"] % 2)
+    if started and not anew:
         text = text[len(started) :] if text.startswith(started) else "Answer: \\boxed{10}\n"
+        text = f"{started.splitlines()[-1]}\n{text}" if "last" in kinds else text
         text = started + text if "echo" in kinds else "\n" + text if "trim" in kinds else text
     made, reason = pieces(text + ("\ud83d" if "half" in kinds else "")), "stop"
     if len(made) > body["max_tokens"]:
         made, reason = made[: body["max_tokens"]], "length"
     if "abort" in kinds:
         made, reason = made[: len(made) // 2], "abort"
-    if "reasoncut" in kinds:
-        made, reason = [], "length"
+    if kinds & {"reasoncut", "thinkonly"}:
+        made, reason = [], "length" if "reasoncut" in kinds else "stop"
     return made, "tool_calls" if "toolcut" in kinds else None if "nullreason" in kinds else reason
 
 
@@ -153,13 +162,14 @@ class Backend:
                 await asyncio.sleep(0.02)
         made, reason = told(kinds, body)
         more = {"error": None} if "errnull" in kinds else {}
-        for _ in range(5 * ("reasoncut" in kinds)):
-            _event(writer, {"choices": [{"delta": {"reasoning_content": "hm "}}]})
+        for _ in range(5 * bool(kinds & {"reasoncut", "thinkonly"})):
+            _event(writer, {"choices": [{"delta": {"content": None, "reasoning_content": "hm "}}]})
         for token in made:
             choice: dict[str, Any] = {"index": 0, "delta": {"content": token}, "text": token, "finish_reason": None}
             if "parts" in kinds:
                 choice["delta"] = {"content": [{"type": "text", "text": token}]}
-            if body.get("logprobs"):
+            gap = "lpgap" in kinds and token.startswith("2")
+            if (body.get("logprobs") or "unasked" in kinds) and not gap:
                 value = None if "lpnull" in kinds and token.startswith("Then") else -0.5
                 choice["logprobs"] = {"content": [{"token": token, "logprob": value}]}
             _event(writer, {"choices": [choice], **more})
@@ -168,7 +178,8 @@ class Backend:
             call = {"index": 0, "id": "k", "function": {"name": "calc", "arguments": '{"expr": "2+'}}
             _event(writer, {"choices": [{"delta": {"tool_calls": [call]}}]})
         _event(writer, {"choices": [{"delta": {}, "text": "", "finish_reason": reason}], **more})
-        _event(writer, {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": len(made)}})
+        count = None if "nullusage" in kinds else len(made)
+        _event(writer, {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": count}})
         _chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()

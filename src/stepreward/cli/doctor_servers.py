@@ -27,6 +27,8 @@ _COUNTED = tuple(Step(f"{i}\n") for i in range(1, 8))
 _ODD = (Step("Let me see.\n"), *_COUNTED)
 """A start that no model would write again by itself, so that a repeated start is told from a new answer."""
 _NEXT = "8"
+_TRIES = 4
+"""Started answers that a server is asked to go on with."""
 _EMPTY = (
     f"all of {_TOKENS} tokens went into thinking, none into an answer: pass ?reasoning_effort=low, or "
     '?chat_template_kwargs={"enable_thinking":false}, or a large ?max_tokens='
@@ -101,9 +103,10 @@ def _asked(
     policy: HttpPolicy, problem: Problem = _COUNT, *, sample: int = 0, prefix: tuple[Step, ...] = (), **how: Any
 ) -> Continuation:
     question = Propose(problem, prefix, Key.seed(0), first=sample, **{"max_tokens": _TOKENS, **how})
+    thought = policy.usage.only_thoughts
     with warnings.catch_warnings(action="ignore", category=ServerWarning):
         ((made,),) = policy.propose([question])
-    if not (made.steps or made.truncated):
+    if not (made.steps or made.truncated or policy.usage.only_thoughts > thought):
         raise PolicyError("the answer is empty")
     return made
 
@@ -147,9 +150,16 @@ def _seeds(policy: HttpPolicy) -> str:
 
 
 def _goes_on(policy: HttpPolicy) -> str:
-    """What is wrong with how the server goes on with a started answer, told from what it writes behind one to seven."""
+    """What is wrong with how the server goes on with a started answer; some do so in some of the answers alone."""
+    found = [_once(policy, sample) for sample in range(_TRIES)]
+    wrong = [one for one in found if one]
+    return "" if not wrong else wrong[0] if len(wrong) == _TRIES else f"in {len(wrong)} of {_TRIES} answers {wrong[0]}"
+
+
+def _once(policy: HttpPolicy, sample: int) -> str:
+    """The same of one answer, told from what the server writes behind one to seven."""
     try:
-        text = _text(_asked(policy, prefix=_COUNTED, temperature=0.0))
+        text = _text(_asked(policy, prefix=_COUNTED, temperature=0.0, sample=sample))
     except SteprewardError as error:
         return f"a started answer is refused: {_PLAIN} ({error})"
     said = text.split()
@@ -160,20 +170,22 @@ def _goes_on(policy: HttpPolicy) -> str:
             "the chat template trims the started answer: the model writes the line break again, and text differs from "
             "one that is written at once; pass ?endpoint=completions"
         )
+    if said[:1] == [_COUNTED[-1].text.strip()]:
+        return f"the last line of the start is repeated in place of going on: {_PLAIN}"
     if said[:1] == [_COUNTED[0].text.strip()]:
-        odd = _text(_asked(policy, prefix=_ODD, temperature=0.0)).split()
+        odd = _text(_asked(policy, prefix=_ODD, temperature=0.0, sample=sample)).split()
         repeats = odd[:2] == _ODD[0].text.split()[:2]
         return f"{'the start is repeated' if repeats else 'a new answer is begun'} in place of going on: {_PLAIN}"
-    return _compared(policy, text)
+    return _compared(policy, text, sample)
 
 
-def _compared(policy: HttpPolicy, text: str) -> str:
+def _compared(policy: HttpPolicy, text: str, sample: int) -> str:
     """The same for a model that does not count: it goes on with its own answer as it did when it wrote it at once."""
     whole = _asked(policy, temperature=0.0)
     if len(whole.steps) < 2:
         return f"cannot be told: the model does not count on from seven, but writes {text[:40]!r}"
     start, rest = whole.steps[:1], "".join(step.text for step in whole.steps[1:])
-    on = _text(_asked(policy, prefix=start, temperature=0.0))
+    on = _text(_asked(policy, prefix=start, temperature=0.0, sample=sample))
     shared = min(len(on), len(rest), 20)
     if on[:shared] == rest[:shared]:
         return ""

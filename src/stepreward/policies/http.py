@@ -47,7 +47,9 @@ _STARTED = (
     'or ?chat_template_kwargs={"enable_thinking":false} for a model that thinks'
 )
 _REPEATS = 2
-"""Answers that begin as their prefix did, after which a server is suspected."""
+"""Answers that begin as their prefix did, after which a server is suspected..."""
+_SHARE = 4
+"""... where they are at least one of so many."""
 
 
 @dataclass
@@ -66,13 +68,13 @@ class Usage:
     filtered: int = 0
     """Answers that a filter of the server cut, or a detector of loops; to the search they are cut as by a limit."""
     only_thoughts: int = 0
-    """Cut answers of which nothing came but thinking."""
+    """Answers, cut or ended, of which nothing came but thinking."""
     unknown_logprobs: int = 0
     """Tokens for which the server gave null in place of a log-probability; they are NaN in `Step.logprobs`."""
     continued: int = 0
     """Answers to questions with a prefix."""
     repeated: int = 0
-    """Those of them that begin as the prefix does: the server began anew, or repeated the start."""
+    """Those of them that begin as the prefix begins or ends: the server began anew, or repeated what was there."""
 
 
 class _TooLongError(Exception):
@@ -365,14 +367,14 @@ class HttpPolicy:
         text = written.text[:cut] if cut >= 0 else written.text
         broken = any(incomplete(call["arguments"]) for call in written.calls.values())
         truncated = left or (cut < 0 and (ending(written.reason) == "cut" or broken))
-        steps = [*self._steps(text, written.logprobs)]
+        steps = [*self._steps(text, written.logprobs if written.measured else ())]
         with self._lock:
-            self.usage.only_thoughts += truncated and not left and not steps and written.thoughts > 0
+            self.usage.only_thoughts += not left and not steps and not written.calls and written.thoughts > 0
         tokens = self._count(written, cut, left, sum(len(step.logprobs or ()) for step in steps))
         if unknown := sum(math.isnan(value) for step in steps for value in step.logprobs or ()):
             with self._lock:
                 self.usage.unknown_logprobs += unknown
-            self._warn("logprobs", "gives null in place of log-probabilities of tokens; they are NaN, not measured")
+            self._warn("logprobs", "gives null in place of log-probabilities of tokens, or none; they are NaN")
         if written.calls and cut < 0 and not truncated:
             steps = with_calls(steps, written.calls, self.separator)
         return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated, written.prompt, left)
@@ -389,15 +391,16 @@ class HttpPolicy:
         said = [step.text.strip() for step in prefix if step.kind == "action" and step.text.strip()]
         if not said or not made.steps:
             return
-        repeats = made.steps[0].text.strip() == said[0]
+        repeats = made.steps[0].text.strip() in (said[0], said[-1])
         with self._lock:
             self.usage.continued += 1
             self.usage.repeated += repeats
-            suspect = self.usage.repeated >= _REPEATS and 2 * self.usage.repeated >= self.usage.continued
+            suspect = self.usage.repeated >= _REPEATS and _SHARE * self.usage.repeated >= self.usage.continued
         if repeats and suspect:
             self._warn(
                 "repeats", f"begins {self.usage.repeated} of {self.usage.continued} continued answers as their prefix "
-                "began: it writes a new answer or repeats the start in place of going on; try ?endpoint=completions or "
+                "began or ended: it writes a new answer or repeats what was there in place of going on; try "
+                "?endpoint=completions or "
                 "?prefill=plain in the policy's address, and `stepreward doctor --policy`",
             )  # fmt: skip
 
@@ -437,10 +440,11 @@ class HttpPolicy:
 
     def _steps(self, text: str, logprobs: Sequence[tuple[str, float]]) -> Iterator[Step]:
         """The text in steps, each with its separator; a token belongs to the step in which it begins."""
-        told = self.logprobs and bool(logprobs)
-        begins = places(text, [token for token, _ in logprobs]) if told else []
+        # Some servers give them unasked.
+        told = list(logprobs) if self.logprobs else []
+        begins = places(text, [token for token, _ in told])
         start = 0
         for stop in step_ends(text, self.separator):
-            own = tuple(value for at, (_, value) in zip(begins, logprobs, strict=True) if start <= at < stop)
+            own = tuple(value for at, (_, value) in zip(begins, told, strict=True) if start <= at < stop)
             yield Step(mended(text[start:stop]), logprobs=own if told else None)
             start = stop

@@ -36,6 +36,9 @@ class Written:
     """Tokens with log-probabilities that were thinking."""
     prompt: int = 0
     logprobs: list[tuple[str, float]] = field(default_factory=list)
+    """Of the answer's tokens, NaN where an event with text has none."""
+    measured: int = 0
+    """Of them, those that the server gave, be it as null."""
     calls: dict[int, dict[str, str]] = field(default_factory=dict)
     """Tool calls by their index: id, name and arguments as far as they came."""
 
@@ -51,7 +54,8 @@ class Written:
         """
         usage = event.get("usage")
         if isinstance(usage, Mapping):
-            self.before, self.tokens = self.tokens or 0, int(usage.get("completion_tokens") or 0)
+            told = usage.get("completion_tokens")
+            self.before, self.tokens = self.tokens or 0, self.tokens if told is None else int(told)
             self.prompt = int(usage.get("prompt_tokens") or 0)
         self.done = self.done or bool(event.get(DONE))
         choice = next((one for one in event.get("choices") or () if not one.get("index")), None)
@@ -89,7 +93,8 @@ class Written:
                 tokens = tokens[1:]
                 self.thought += 1
             self.thinking = not part
-        self.logprobs += tokens
+        self.measured += len(tokens)
+        self.logprobs += tokens or ([(part, float("nan"))] if part else [])
 
 
 def step_end(text: str, separator: str, start: int = 0) -> int:
