@@ -26,8 +26,8 @@ from stepreward.core.errors import ServerWarning, SteprewardError
 TRACEBACK = "STEPREWARD_TRACEBACK"
 _LONGEST = 400
 """Characters told of an error that was not foreseen."""
-_GRACE = 3.0
-"""Seconds in which a command that was interrupted may end by itself."""
+_GRACE = {signal.SIGINT: 3.0, signal.SIGTERM: 8.0}
+"""Seconds in which a command that was interrupted may end by itself; after SIGTERM it also ends its own engines."""
 
 app = typer.Typer(
     name="stepreward",
@@ -79,7 +79,8 @@ def main() -> None:
         # Downloads show their bars to people alone. Hugging Face's libraries read this where they are imported.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, partial(_interrupt, os.getpid()))
+        for number in _GRACE:
+            signal.signal(number, partial(_interrupt, os.getpid()))
     warnings.showwarning = _show
     with plain_output():
         try:
@@ -113,14 +114,18 @@ def _drop_output() -> None:
 
 
 def _interrupt(own: int, signum: int, frame: FrameType | None) -> None:
-    """Ends the command, also where threads wait for a server that is silent; a second Ctrl-C ends it at once."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if os.getpid() == own:
-        command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
-        resume = "; run the same command again to resume" if command in RESUMED else ""
-        print(f"stepreward: interrupted{resume}", file=sys.stderr, flush=True)
-        # Whatever is kept on disk is safe from a kill.
-        late = threading.Timer(_GRACE, os._exit, [130])
-        late.daemon = True
-        late.start()
+    """Ends the command, also where threads wait for a server that is silent; a second signal ends it at once."""
+    signal.signal(signum, signal.SIG_DFL)
+    if os.getpid() != own:
+        # A child that was forked ends as one without this handler.
+        os.kill(os.getpid(), signum)
+    command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+    resume = "; run the same command again to resume" if command in RESUMED else ""
+    print(f"stepreward: interrupted{resume}", file=sys.stderr, flush=True)
+    # Whatever is kept on disk is safe from a kill.
+    late = threading.Timer(_GRACE[signal.Signals(signum)], os._exit, [128 + signum])
+    late.daemon = True
+    late.start()
+    if signum == signal.SIGTERM:
+        sys.exit(128 + signum)
     raise KeyboardInterrupt

@@ -154,7 +154,9 @@ def label(
     if unmeasured.count:
         print(
             f"stepreward: {unmeasured.count:,} of {made:,} solutions have no label on any step"
-            + (": most of their rollouts were cut, which says nothing of the steps; raise max_tokens" if drawn.cut else ""),
+            + (
+                ": most of their rollouts were cut, which tells nothing of steps; raise max_tokens" if drawn.cut else ""
+            ),
             file=sys.stderr,
         )
     elif 2 * drawn.cut > drawn.drawn:
