@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
+import struct
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rich.table import Table
+from tqdm import tqdm
 from typer.testing import CliRunner
 
 import stepreward
@@ -30,6 +35,16 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "200")
+
+
+def shown_on(master: int) -> str:
+    """All that was written to a terminal that has been closed."""
+    parts = []
+    with suppress(OSError):
+        while part := os.read(master, 65536):
+            parts.append(part)
+    os.close(master)
+    return b"".join(parts).decode()
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -75,8 +90,7 @@ def test_on_a_terminal_the_bar_writes_its_own_sequences_and_nothing_else_does(mo
                 print("half a line\x9b", end="", file=sys.stderr)
             print("end\x1b", file=sys.stderr)
         monkeypatch.undo()
-        raw = os.read(master, 65536).decode()
-    os.close(master)
+    raw = shown_on(master)
     assert "\x1b[2K" in raw
     said = OWN.sub("", raw)
     assert said.count(SHOWN) == 2
@@ -84,6 +98,34 @@ def test_on_a_terminal_the_bar_writes_its_own_sequences_and_nothing_else_does(mo
     assert "end\\x1b\n" in said
     assert "\x1b" not in said
     assert "\\x1b[2K" not in said.replace(SHOWN, "")
+
+
+@pytest.mark.parametrize("beside_ours", [False, True])
+def test_bars_of_downloads_are_lines_that_begin_anew(beside_ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    with open(slave, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with plain_output():
+            with StageProgress(quiet=not beside_ours):
+                for _ in tqdm(range(3), desc=f"model {HOSTILE}"):
+                    tqdm.write("x\x1b", file=sys.stderr)
+            print("\rout\x1b[A")
+            print("end", file=sys.stderr)
+        monkeypatch.undo()
+    raw = shown_on(master)
+    assert "\\r" not in raw.replace(SHOWN, "").replace("\\rout", "")
+    assert ("3/3" in raw) != beside_ours
+    assert raw.count("\r") > 3
+    assert "\\rout\\x1b[A\r\n" in raw, "standard output has no bars"
+    said = OWN.sub("", raw)
+    assert "\x1b" not in said
+    assert said.endswith("end\n")
+    if not beside_ours:
+        assert SHOWN in said
 
 
 def test_rows_that_go_into_a_file_stay_out_of_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +189,7 @@ def test_a_subset_may_have_any_name(
 
 def test_what_a_server_says_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Finding(HOSTILE[:30], True, HOSTILE), Finding("server", False, HOSTILE)]
-    monkeypatch.setattr("stepreward.cli.doctor.policy_findings", lambda _: iter(found))
+    monkeypatch.setattr("stepreward.cli.doctor.policy_findings", lambda *_: iter(found))
     said = CliRunner().invoke(app, ["doctor", "--policy", "http://127.0.0.1:1/v1#m"]).stdout
     assert said.count(SHOWN) == 2
     assert "\x1b" not in said

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 from rich.text import Text
 
-from stepreward.cli.terminal import printable
+from stepreward.cli.terminal import BAR, printable
 
 WIDTH = 160
 """Characters of a line where the output is no terminal, so that no name is cut."""
@@ -43,10 +43,10 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 class _Above(FileProxy):
-    """Shows lines above a bar, as plain as where there is none."""
+    """Shows lines above a bar, as plain as where there is none; bars of libraries are left out."""
 
     def write(self, text: str) -> int:
-        return super().write(printable(text))
+        return len(text) if BAR.match(text) else super().write(printable(text))
 
 
 @contextmanager

@@ -17,20 +17,32 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u
 """Control characters but for line feeds and tabs, and those that turn the direction of writing."""
 
 
+BAR = re.compile(r"\r|(?:\x1b\[A)+\Z")
+"""How a write of tqdm begins, by which libraries show downloads: back to the line's start, or lines up and no more."""
+
+
 def printable(text: str) -> str:
     """The text with what would steer a terminal as escapes such as `\\x1b`."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class _Plain(io.TextIOWrapper):
-    """Writes printable text; half a surrogate pair, and what the terminal's encoding lacks, as escapes."""
+    """Writes printable text; half a surrogate pair, and what the terminal's encoding lacks, as escapes.
 
-    def __init__(self, below: TextIO) -> None:
+    Args:
+        below: where to.
+        bars: let bars of libraries begin their line anew where this is a terminal.
+    """
+
+    def __init__(self, below: TextIO, *, bars: bool = False) -> None:
         self.rich_proxied_file = below
+        self._bars = bars and below.isatty()
         super().__init__(below.buffer, below.encoding, errors="backslashreplace", line_buffering=True)
 
     def write(self, text: str) -> int:
-        super().write(printable(text))
+        begins = BAR.match(text) if self._bars else None
+        own = begins[0] if begins else ""
+        super().write(own + printable(text[len(own) :]))
         return len(text)
 
     def close(self) -> None:
@@ -45,7 +57,7 @@ def plain_output() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     for stream in before:
         stream.flush()
-    made = [_Plain(stream) for stream in before]
+    made = [_Plain(sys.stdout), _Plain(sys.stderr, bars=True)]
     sys.stdout, sys.stderr = made
     try:
         yield
