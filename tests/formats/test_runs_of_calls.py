@@ -100,6 +100,16 @@ def before(calls: Sequence[Call]) -> list[Message]:
     return made
 
 
+def plain(calls: Sequence[Call]) -> list[Message]:
+    """As frameworks write it that put messages in OpenAI's shape there, and an answer alone."""
+    made = []
+    for one, (asked, answer, _) in zip(trace_a_run(calls), calls, strict=True):
+        output = answer["content"] or json.dumps(answer)
+        own = {"gen_ai.operation.name": "call_llm", "gen_ai.input.messages": json.dumps(asked), "gen_ai.output": output}
+        made.append({**one, "attributes": own})
+    return made
+
+
 def events(calls: Sequence[Call]) -> list[Message]:
     """As the conventions were between: messages in events."""
     made = []
@@ -156,7 +166,7 @@ def anthropic(calls: Sequence[Call]) -> list[Message]:
 
 LAYOUTS: dict[str, Callable[[Sequence[Call]], list[Message]]] = {
     "a trace a run": trace_a_run, "a trace a call": trace_a_call, "one trace": one_trace, "exported": exported,
-    "numbered attributes": before, "events": events, "proxy": proxy, "bodies": bodies, "beside": beside,
+    "numbered attributes": before, "events": events, "plain": plain, "proxy": proxy, "bodies": bodies, "beside": beside,
     "anthropic": anthropic,
 }  # fmt: skip
 
@@ -225,11 +235,12 @@ def test_an_agent_s_span_and_a_framework_s_around_that_of_a_provider_repeat_thei
     inner = [{**one, "parentSpanId": "root"} for one in one_trace(calls)]
     whole = span(calls[-1], 9, "t")
     own = {"gen_ai.operation.name": "invoke_agent", "gen_ai.input.messages": json.dumps([otel(calls[0][0][1])])}
-    root = {**whole, "spanId": "root", "attributes": whole["attributes"] | own}
+    root = {**whole, "spanId": "root", "parentSpanId": "top", "attributes": whole["attributes"] | own}
+    top = {**root, "spanId": "top", "attributes": root["attributes"] | {"gen_ai.operation.name": "conversation"}}
     around = [{**one, "spanId": f"a-{one['spanId']}"} for one in inner]
     inner = [{**one, "parentSpanId": f"a-{one['spanId']}"} for one in inner]
     path = tmp_path / "log.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in [root, *around, *inner]))
+    path.write_text("".join(json.dumps(row) + "\n" for row in [top, root, *around, *inner]))
     (item,) = formats.read(path, strict=True)
     assert [step.text for step in item.trajectory.steps] == steps_of(("notes.txt", "7"))
     # Where the calls inside have no content, the agent's span is all there is.

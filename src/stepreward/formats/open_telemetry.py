@@ -14,14 +14,15 @@ from stepreward.formats.agents.log import gathered, gathered_runs, lines_of, nam
 from stepreward.formats.agents.payloads import Call, messages, runs
 from stepreward.formats.files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Asked, Reasoning
+from stepreward.formats.messages import MODEL, Asked, Reasoning, turns_of
 from stepreward.formats.rows import Row, shown
 
 INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
-_CONTENT = (INPUT, OUTPUT, SYSTEM, "gen_ai.prompt", "gen_ai.completion")
+_CONTENT = (INPUT, OUTPUT, SYSTEM, "gen_ai.prompt", "gen_ai.completion", "gen_ai.output")
 _EVENT = re.compile(r"gen_ai\.(choice|(?:system|user|assistant|tool)\.message)")
 """Names of a message's event in the conventions before."""
-_AGENTS = ("invoke_agent", "create_agent", "invoke_workflow")
+_CALLS = ("chat", "text_completion", "generate_content", "call_llm", "stream", None)
+"""Operations that ask a model, as opposed to those of agents and workflows around them."""
 _TRACE = ("context.trace_id", "trace_id", "traceId", "context.traceId")
 _SPAN = ("spanId", "span_id", "context.span_id", "context.spanId")
 _PARENT = ("parentSpanId", "parent_id", "parent_span_id", "parentId")
@@ -170,6 +171,8 @@ def _recorded(attributes: Mapping[str, Any], events: object) -> tuple[list[Mappi
         opening = attributes.get(SYSTEM)
         lead = _with_content({"role": "system", "parts": parsed(opening)}) if opening is not None else []
         return [*lead, *_messages(attributes.get(INPUT, []), INPUT)], _messages(attributes[OUTPUT], OUTPUT)
+    if INPUT in attributes and "gen_ai.output" in attributes:
+        return _messages(attributes[INPUT], INPUT), messages(attributes["gen_ai.output"], MODEL)
     inner = nested({name: value for name, value in attributes.items() if str(name).startswith("gen_ai.")})
     before = inner.get("gen_ai", {})
     if before.get("completion"):
@@ -225,11 +228,15 @@ def _outer(found: Sequence[tuple[Mapping[str, Any], Sequence[Call]]]) -> set[int
         while calls and above is not None and above not in seen:
             seen.add(above)
             around, own = found[above]
-            is_agent = attributes_of(around).get("gen_ai.operation.name") in _AGENTS
-            if own and (is_agent or [call.answered for call in own] == [call.answered for call in calls]):
+            is_agent = attributes_of(around).get("gen_ai.operation.name") not in _CALLS
+            if own and (is_agent or _said(own) == _said(calls)):
                 outer.add(above)
             above = ids.get((trace_of(around), place_of(around)[1]))
     return outer
+
+
+def _said(calls: Sequence[Call]) -> list[str]:
+    return [turn.said for call in calls for turn in turns_of(call.answered)]
 
 
 def _all_calls(row: Row) -> list[Call]:
