@@ -83,7 +83,7 @@ def answered(reason: str, message: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_refusal_is_what_the_model_said() -> None:
-    (item,) = by_name("openai-chat").read(answered("stop", {"content": None, "refusal": "I cannot."}), 1)
+    (item,) = by_name("openai-chat").read(answered("stop", {"content": "", "refusal": "I cannot."}), 1)
     assert texts(item) == ["I cannot.\n"]
     assert item.trajectory.steps[0].meta["refusal"] is True
     row = answered("stop", {"content": [{"type": "refusal", "refusal": "I cannot."}], "refusal": None})
@@ -106,6 +106,18 @@ def test_an_answer_that_was_cut_is_not_terminal_and_says_why(reason: str, ends: 
     talk = {"messages": [{"role": "user", "content": "12 + 5"}, {"role": "assistant", "content": "It is"}]}
     (item,) = by_name("openai-chat").read({**talk, "finish_reason": reason}, 1)
     assert item.trajectory.terminal is ends
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "failed"),
+    [({"content": "", "error": {"type": "timeout", "message": "Too slow."}}, "Too slow.", True),
+     ({"content": "Error: Too slow.", "error": "Too slow."}, "Error: Too slow.", True),
+     ({"content": "no", "status": "error"}, "no", True), ({"content": "no", "is_error": True}, "no", True),
+     ({"content": "17", "error": None, "status": "success"}, "17", None)],
+)  # fmt: skip
+def test_what_a_tool_s_failure_says_is_seen(more: dict[str, Any], text: str, failed: bool | None) -> None:
+    (turn,) = read_message({"role": "tool", "tool_call_id": "c", **more}, 0)
+    assert (turn.text, turn.meta.get("is_error")) == (text, failed)
 
 
 def test_anthropic_s_stop_reasons_and_failed_tools_are_kept() -> None:

@@ -90,9 +90,11 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
     parts = _Parts(blocks, place)
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
-        parts.texts.append(refusal)
+        parts.texts = [*filter(None, parts.texts), refusal]
         parts.meta["refusal"] = True
     parts.meta |= {name: message[name] for name in ENDS if isinstance(message.get(name), str)}
+    if _ROLES.get(role, role) == "tool":
+        _add_failure(message, parts)
     # Servers state the same thinking as text and in parts: one of them is it.
     thinking = next((text for name in _THINKING if (text := _thought(message.get(name)))), "")
     name = message.get("name") or (message.get("function") if role == "tool" else None) or message.get("agent")
@@ -104,6 +106,16 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
     )  # fmt: skip
     is_empty = not (whole.text or whole.calls or whole.reasoning or whole.images)
     return [replace(one, place=place) for one in parts.results] + ([] if parts.results and is_empty else [whole])
+
+
+def _add_failure(message: Mapping[str, Any], parts: _Parts) -> None:
+    """Marks a tool's message that tells a failure; what went wrong is its text where the log has it apart."""
+    error = message.get("error")
+    told = error.get("message") if isinstance(error, Mapping) else error
+    if isinstance(told, str) and told and told not in "\n".join(parts.texts):
+        parts.texts = [*filter(None, parts.texts), told]
+    if told or message.get("is_error") is True or message.get("status") == "error":
+        parts.meta["is_error"] = True
 
 
 def _thought(value: object) -> str:

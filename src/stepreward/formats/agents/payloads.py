@@ -81,7 +81,8 @@ def _langchain(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if calls and isinstance(content, list):  # Anthropic's blocks repeat the calls.
         content = [part for part in content if not (isinstance(part, Mapping) and part.get("type") == "tool_use")]
     made = {"role": _ROLES[name], "content": content, "tool_calls": calls, "name": inner.get("name"),
-            "tool_call_id": inner.get("tool_call_id"), "reasoning_content": more.get("reasoning_content"),
+            "tool_call_id": inner.get("tool_call_id"), "status": inner.get("status"),
+            "reasoning_content": more.get("reasoning_content"),
             "function_call": more.get("function_call")}  # fmt: skip
     return {field: part for field, part in made.items() if part is not None}
 
