@@ -2,7 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs bench mutants verl vllm evals clean
+# What the lanes of versions run: every command and example, and the tests that touch libraries most.
+LANE := tests/smoke tests/test_examples.py tests/test_docs.py tests/policies tests/cli/test_doctor.py \
+	tests/connect/test_trl.py tests/connect/test_trl_environments.py tests/core/test_answer_log.py \
+	tests/core/test_statistics.py tests/core/test_watched.py tests/credit/test_rules.py tests/credit/test_rules_sql.py \
+	tests/formats/test_table.py tests/score/test_calibration.py tests/score/test_load.py tests/score/test_packing.py \
+	tests/search/test_rebase_and_ets.py tests/serve/test_doors.py tests/serve/test_scoring.py \
+	tests/tasks/test_mathematics.py tests/train/test_trainer.py
+IN_LANE := -m pytest -n 2 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning $(LANE)
+
+.PHONY: demo test check docs bench mutants verl vllm evals newest lowest clean
 
 .venv/installed: pyproject.toml src/stepreward/tested.txt
 	$(PYTHON) -m venv .venv
@@ -37,6 +46,20 @@ vllm: .venv/installed
 evals: .venv/installed
 	test -d .venv/evals || $(BIN)/pip install --quiet --no-deps --target .venv/evals --requirement tests/connect/evals.txt
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/evals:$(CURDIR)/src $(BIN)/python -m pytest -n 2 tests/connect/test_evaluation_guide.py tests/connect/test_inspect_ai.py tests/connect/test_lm_eval.py
+
+# Environments of their own, with the newest and the least versions of what the package needs; it is built into a wheel.
+.venv/%/installed: pyproject.toml tests/lanes.txt tests/lowest.txt
+	$(PYTHON) -m venv --clear .venv/$* && .venv/$*/bin/pip install --quiet torch==2.13.0
+	.venv/$*/bin/pip install --quiet $(RANGE) --requirement tests/lanes.txt '.[all]' && touch $@
+
+newest: .venv/newest/installed
+	.venv/newest/bin/pip install --quiet --force-reinstall --no-deps .
+	OMP_NUM_THREADS=1 .venv/newest/bin/python $(IN_LANE)
+
+lowest: RANGE := --constraint tests/lowest.txt
+lowest: .venv/lowest/installed
+	.venv/lowest/bin/pip install --quiet --force-reinstall --no-deps .
+	OMP_NUM_THREADS=1 .venv/lowest/bin/python $(IN_LANE)
 
 mutants: .venv/installed
 	$(BIN)/python -m tests.mutants

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,28 +14,8 @@ from stepreward.cli.group import COMMANDS, command_of
 from stepreward.policies.sources import resolve
 from stepreward.score.encoder import EncoderRecord
 from stepreward.score.model import StepRewardModel
+from tests.docs import PAGES, ROOT, blocks, lines_of
 from tests.forked import ran
-
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    return [code for kind, code in BLOCK.findall(path.read_text(encoding="utf-8")) if kind == language]
-
-
-def commands() -> list[tuple[str, list[str]]]:
-    """Every command line of the pages, with the page it stands on."""
-    lines = [
-        (path.name, line.removeprefix("$ "))
-        for path in PAGES
-        for code in blocks(path, "console")
-        for line in code.splitlines()
-        if line.startswith("$ ")
-    ]
-    prose = re.findall(r"`(stepreward [a-z][^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
-    return [(page, shlex.split(line, comments=True)) for page, line in [*lines, *(("README.md", p) for p in prose)]]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +44,11 @@ def test_the_first_lines_of_the_readme_score_each_step(folder: Path) -> None:
     assert done.stdout == "(2,)\n", done.stderr
 
 
-@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda v: v if isinstance(v, str) else " ".join(v))
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [(page.name, words) for page in PAGES for words in lines_of(page)],
+    ids=lambda v: v if isinstance(v, str) else " ".join(v),
+)
 def test_commands_exist_with_their_flags(page: str, words: list[str]) -> None:
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"{page}: no target"

@@ -72,7 +72,9 @@ def keep_leaves(
     last = len(needs) + size - n
     entries += [(last, i, 1.0) for i in range(n)]
     row, column, value = zip(*entries, strict=True)
-    rows = coo_array((np.array(value), (np.array(row), np.array(column))), shape=(last + 1, size)).tocsr()
+    # Indices of 32 bits: the solver of older releases of scipy takes no others.
+    places = np.array(row, np.int32), np.array(column, np.int32)
+    rows = coo_array((np.array(value), places), shape=(last + 1, size)).tocsr()
     floor = np.zeros(last + 1)
     floor[last] = 1
     solved = milp(
