@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from stepreward.tasks.latex_text import CLOSE, OPEN, tidy
-from stepreward.tasks.numerals import joined, mixed
+from stepreward.tasks.numerals import joined, mixed, time_of_day
 from stepreward.tasks.pieces import FUNCTION, LABEL, POINTS, VARIABLE, labels, parts, row, split
 from stepreward.tasks.units import split_unit
 from stepreward.tasks.values import letters, rational
@@ -36,6 +36,10 @@ class Kind:
     """It is an equation in several letters."""
     left: str = ""
     """The letter that such an equation is solved for."""
+    ratio: bool = False
+    """It is a ratio of two: their quotient says the same."""
+    time: bool = False
+    """It is a time of day; elsewhere a colon is a ratio."""
     radians: bool = False
     """It is a multiple of pi without a unit."""
     value: Fraction | None = None
@@ -61,6 +65,8 @@ def kind_of(reference: str) -> Kind:
         entries=len(row(bare)) if len(pieces) == 1 else 0,
         relation=relation,
         left=_solved_for(split(text, "=")) if relation else "",
+        ratio=len(split(bare, ":")) == 2 and time_of_day(value) is None,
+        time=time_of_day(value) is not None,
         radians=not listed and not unit and r"\pi" in bare,
         value=None if listed else rational(mixed(value)),
     )

@@ -248,14 +248,16 @@ def holds(node: Node, kinds: Sequence[str]) -> bool:
     return node[0] in kinds or any(holds(part, kinds) for part in node[1:] if isinstance(part, tuple))
 
 
+def _is_whole(node: Node) -> bool:
+    return bool(node[0] == "number" and node[1].denominator == 1)
+
+
 def branches(node: Node) -> bool:
     """Whether a root, a logarithm or a power has an argument with letters, so that signs decide its branch."""
     return (
         (node[0] in ("root", "ln", "log", "lg") and bool(symbols_of(node)))
         or (
-            node[0] == "^"
-            and bool(symbols_of(node[1]))
-            and not (node[2][0] == "number" and node[2][1].denominator == 1)
+            node[0] == "^" and bool(symbols_of(node[1])) and not _is_whole(node[2][1] if node[2][0] == "-" else node[2])
         )
         or any(branches(part) for part in node[1:] if isinstance(part, tuple))
     )

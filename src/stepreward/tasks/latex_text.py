@@ -41,6 +41,7 @@ _SAME = {
     r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")", r"\rvert": "|", r"\lvert": "|",
     r"\vert": "|", r"\degree": r"^{\circ}", r"\deg": r"^{\circ}", r"\emptyset": "∅", r"\varnothing": "∅",
     r"\dots": "…", r"\ldots": "…", r"\cdots": "…", "...": "…", r"\infinity": r"\infty", "**": "^", ":=": "=",
+    r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\colon": ":", r"\pmod": r"\mod", r"\bmod": r"\mod",
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
 }  # fmt: skip
 """Commands and signs, each in one way."""
@@ -49,6 +50,7 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,30})\}
 _GAP = r"(?:\\[,;:! ]|\\thinspace\s?|~|\{,\}|,\s*\\!\s*|,\\,|[\u202f\u2009\u00a0 ])+"
 _THIN = re.compile(rf"(?<![\d.,/^_])([1-9]\d{{0,2}}(?:{_GAP}\d{{3}})+)(?!\d|\s*[\d/]|\s*\\[dtc]?frac)")
 _VALUE = re.compile(r"[\d.}]\s*$")
+_CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
 
 
@@ -66,6 +68,8 @@ def tidy(text: str) -> str:
     text = _SPACE.sub(" ", _NOISE.sub("", text)).replace("{,}", ",").replace("{:}", ":")
     if r"\over" in text:
         text = _OVER.sub(r"\\frac{\1}{\2}", _OVER.sub(r"\\frac{\1}{\2}", text if "{" in text else f"{{{text}}}"))
+    if r"\choose" in text:
+        text = _CHOOSE.sub(r"\\binom{\1}{\2}", text if "{" in text else f"{{{text}}}")
     text = _SIGN.sub(lambda found: _SAME.get(found[0], found[0]), text)
     if "\\" in text:
         text = _REPEATING.sub(_repeated, text)

@@ -17,19 +17,25 @@ from stepreward.tasks.expressions import NotAnExpression, TooCostly
 from stepreward.tasks.latex_text import CLOSE, OPEN, tidy
 from stepreward.tasks.numerals import in_base, joined, mixed, time_of_day
 from stepreward.tasks.pieces import FUNCTION, LABEL, POINTS, VARIABLE, WORD, labels, parts, row, split, whole
-from stepreward.tasks.units import same_unit, split_unit
+from stepreward.tasks.units import factor_of, same_unit, split_unit
 from stepreward.tasks.values import letters, names, order_name, rational, relation_name
 
 _OPTION = re.compile(rf"^[{OPEN}(\[]*([A-J])(?:[)\].:{CLOSE}]+|\s*$)(?!\s*=)", re.IGNORECASE)
-_CHOICE = re.compile(rf"^{OPEN}?(?:option|choice|answer)\b[\s:{CLOSE}]*", re.IGNORECASE)
+_CHOICE = re.compile(
+    rf"^{OPEN}?(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)\b(?:\s+is\b)?[\s:{CLOSE}]*", re.IGNORECASE
+)
 _ABOUT = re.compile(
-    rf"^{OPEN}?(?:about|approximately|approx\.?|around|roughly|nearly)[\s{CLOSE}]+(?=[\d\\$.-])", re.IGNORECASE
+    rf"^{OPEN}?(?:about|approximately|approx\.?|around|roughly|nearly|either)[\s{CLOSE}]+(?=[\d\\$.-])", re.IGNORECASE
 )
 _TO = re.compile(rf"(?<=\d)\s*(?:{OPEN}\s*to\s*{CLOSE}|\bto\b)\s*(?=\d)")
 _SET_OF = re.compile(r"^\\\{\s*([A-Za-z])\s*(?:∈\s*[^|:]+?)?(?:\\mid|\||:)\s*(.*?)\s*\\\}$")
 _MATRIX = re.compile(
     r"^\(?\\begin\{([pbvBV]?matrix|smallmatrix|array|cases|aligned)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}\)?$", re.DOTALL
 )
+_MODULO = re.compile(r"^(?:\\?\w+\s*\\equiv\s*)?([^=]+?)\s*\(?\s*\\?mod\s*\{?(\d+)\}?\s*\)?$")
+_OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")
+_BOTH = re.compile(rf"{OPEN}\s*and\s*{CLOSE}|\band\b")
+_DISTANCE = re.compile(r"^\|\s*[A-Za-z]\s*\|$")
 _REALS = re.compile(rf"^(?:\\mathbb\s*\{{?R\}}?|{OPEN}?all real(?: number)?s?{CLOSE}?)$", re.IGNORECASE)
 _CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|limsup|liminf)(?![A-Za-z])|\\frac\s*\{d[^{}]*\}\s*\{d")
 _ALGEBRA = re.compile(r"^(?:[b-df-hj-np-tv-z]{2,3}|[a-d]{2,3}|a[b-df-hj-np-tv-z]|[b-df-hj-np-tv-z]a)$")
@@ -86,7 +92,22 @@ def _forms(text: str, kind: Kind | None) -> list[str]:
     made = [one for piece in pieces for one in _part(piece, kind)]
     if len(pieces) == 1 and pieces[0].startswith(r"\{") and not _SET_OF.match(pieces[0]):
         return list(dict.fromkeys(made)) or ["{}"]
-    return [" U ".join(sorted(made))] if len(pieces) > 1 and all(ranges) else made
+    if len(pieces) > 1 and all(ranges):
+        return [(_met(made) if _BOTH.search(text) else "") or " U ".join(sorted(made))]
+    return made
+
+
+def _met(rays: Sequence[str]) -> str:
+    """What two rays share, between their ends; "" where that is nothing, or they are no rays."""
+    upward = [ray for ray in rays if ray.endswith(", oo)")]
+    downward = [ray for ray in rays if ray.startswith("(-oo, ")]
+    if len(rays) != 2 or len(upward) != 1 or len(downward) != 1:
+        return ""
+    low, high = upward[0][1:].removesuffix(", oo)"), downward[0].removeprefix("(-oo, ")[:-1]
+    ends = rational(low), rational(high)
+    if None not in ends and ends[0] >= ends[1]:  # type: ignore[operator]
+        return ""
+    return f"{upward[0][0]}{low}, {high}{downward[0][-1]}"
 
 
 def _options(text: str) -> list[str]:
@@ -116,6 +137,11 @@ def _is_order(text: str) -> bool:
 
 def _part(text: str, kind: Kind | None) -> list[str]:
     """Forms of one part: several for a plus-minus sign or a set."""
+    if (found := _OUTWARD.match(text)) and (found[1] == "]" or found[3] == "["):
+        # Intervals as they are written in France: what opens outward is open.
+        text = f"{'(' if found[1] == ']' else found[1]}{found[2]}{')' if found[3] == '[' else found[3]}"
+    if found := _MODULO.match(text):
+        return [f"{_one(found[1], kind)} mod {found[2]}"]
     if (digits := in_base(text) or _time(text, kind)) is not None:
         return [digits]
     if _REALS.match(text):
@@ -131,13 +157,19 @@ def _part(text: str, kind: Kind | None) -> list[str]:
     if len(sides := split(text, "∈")) == 2:
         return _part(sides[1].strip(), kind)
     if len(sides := split(text, "∪")) > 1:
+        if all(side.strip().startswith(r"\{") for side in sides):
+            return list(dict.fromkeys(one for side in sides for one in _part(side.strip(), kind)))
         return [" U ".join(sorted(one for side in sides for one in _part(side.strip(), kind)))]
     if len(split(text, "=≈≠<>≤≥")) > 1:
         return _relation(text, kind)
     if entries := row(text):
         return [text[0] + ", ".join(_one(entry, kind) for entry in entries) + text[-1]]
     if len(ratio := split(text, ":")) > 1:
+        if len(ratio) == 2 and kind is not None and not kind.ratio and kind.value is not None:
+            return _quantity(rf"\frac{{{ratio[0]}}}{{{ratio[1]}}}", kind)
         return [_ratio(ratio, kind)]
+    if kind is not None and kind.ratio and re.search(r"/|frac", text) and rational(text):
+        return [_ratio([text, "1"], kind)]
     if kind is not None and kind.left and kind.left not in letters(text) and letters(text):
         return ["equation = " + relation_name(kind.left, text)]
     return _quantity(text, kind)
@@ -146,13 +178,15 @@ def _part(text: str, kind: Kind | None) -> list[str]:
 def _time(text: str, kind: Kind | None) -> str | None:
     """A time of day, with its half of the day where the reference tells another."""
     value, unit = split_unit(text)
-    time = time_of_day(value)
+    time = None if kind is not None and not kind.time else time_of_day(value)
     return f"{time} {unit}" if time is not None and _another(unit, kind) else time
 
 
 def _another(unit: str, kind: Kind | None) -> bool:
     """Whether a unit is not the one of the reference; there is nothing to tell where either has none."""
-    return kind is not None and bool(unit and kind.unit) and not same_unit(unit, kind.unit)
+    if kind is None or not (unit and kind.unit):
+        return False
+    return not same_unit(unit, kind.unit) and factor_of(unit, kind.unit) is None
 
 
 def _one(text: str, kind: Kind | None) -> str:
@@ -235,6 +269,11 @@ def _order(sides: Sequence[str], signs: Sequence[str], kind: Kind | None) -> str
             end = _one(right, kind)
             ranges = {">": f"({end}, oo)", "≥": f"[{end}, oo)", "<": f"(-oo, {end})", "≤": f"(-oo, {end}]"}
             return ranges[sign]
+    if len(signs) == 1 and _DISTANCE.match(sides[0]) and not letters(sides[1]):
+        low, high = _one(f"-({sides[1]})", kind), _one(sides[1], kind)
+        inside = {"<": f"({low}, {high})", "≤": f"[{low}, {high}]"}
+        outside = {">": f"(-oo, {low}) U ({high}, oo)", "≥": f"(-oo, {low}] U [{high}, oo)"}
+        return (inside | outside)[signs[0]]
     try:
         made = []
         for i, sign in enumerate(signs):
@@ -265,6 +304,8 @@ def _scaled(value: str, unit: str, kind: Kind | None) -> tuple[str, Fraction]:
     """A value with the factor that makes it one in the unit of the reference: percent and degrees."""
     if kind is None or unit == kind.unit:
         return value, Fraction(1)
+    if (factor := factor_of(unit, kind.unit)) is not None:
+        return value, factor
     if kind.unit == "degree" and not unit and r"\pi" in value:
         return rf"\frac{{({value})}}{{\pi}}", Fraction(180)
     if unit == "degree" and kind.radians:

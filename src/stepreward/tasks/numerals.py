@@ -6,7 +6,7 @@ import re
 
 from stepreward.tasks.latex_text import CLOSE, OPEN
 
-_BASE = re.compile(rf"^\(?(-?[0-9A-Z]+)\)?_\s*\{{?\s*(?:{OPEN})?(\d+|[a-z]+)(?:{CLOSE})?\s*\}}?$")
+_BASE = re.compile(rf"^[({OPEN}]?(-?[0-9A-Z]+)[){CLOSE}]?\s*_\s*\{{?\s*(?:{OPEN})?(\d+|[a-z]+)(?:{CLOSE})?\s*\}}?$")
 _BASES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen",

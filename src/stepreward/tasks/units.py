@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from stepreward.tasks.latex_text import CLOSE, OPEN
 
@@ -22,6 +23,16 @@ _BARE = (
     "yards", "gram", "grams", "liter", "liters", "dollar", "dollars", "cent", "cents", "percent", "degree",
     "degrees", "unit", "units", "square", "cubic", "sq",
 )  # fmt: skip
+_SIZES: tuple[dict[str, str], ...] = (
+    {"mm": "1", "cm": "10", "dm": "100", "m": "1000", "km": "1000000"},
+    {"inch": "1", "foot": "12", "yard": "36", "mile": "63360"},
+    {"mg": "1", "g": "1000", "kg": "1000000"},
+    {"oz": "1", "lb": "16"},
+    {"ml": "1", "l": "1000"},
+    {"second": "1", "minute": "60", "hour": "3600", "day": "86400", "week": "604800"},
+    {"cent": "1", "dollar": "100"},
+)
+"""Units that measure the same, each in the smallest of them."""
 _UNIT = (
     rf"(?:{OPEN}[^{CLOSE}]*{CLOSE}|(?<![A-Za-z\\])(?:{'|'.join(_BARE)})(?![A-Za-z])|(?<![A-Za-z\\])(?i:[ap]\.?m)\b\.?|"
     r"(?<=\s)(?!and\b|or\b)[A-Za-z]{3,}(?![A-Za-z]))"
@@ -55,6 +66,14 @@ def same_unit(one: str, other: str) -> bool:
     """Whether two units are one; the plain "unit" is any of the same power."""
     bases = [re.sub(r"^[a-z]+", "unit", unit) for unit in (one, other)]
     return one == other or ("unit" in (one[:4], other[:4]) and bases[0] == bases[1])
+
+
+def factor_of(unit: str, wanted: str) -> Fraction | None:
+    """What a value in one unit is multiplied with to be one in another; None where they measure different things."""
+    for sizes in _SIZES:
+        if unit in sizes and wanted in sizes:
+            return Fraction(sizes[unit]) / Fraction(sizes[wanted])
+    return None
 
 
 def _named(unit: str) -> str:
