@@ -142,6 +142,15 @@ def beside(calls: Sequence[Call]) -> list[Message]:
     return [{**row["request"], "response": row["response"], "startTime": at} for at, row in enumerate(proxy(calls))]
 
 
+def spent(calls: Sequence[Call]) -> list[Message]:
+    """As LiteLLM exports its table of calls: messages and response as JSON beside each other."""
+    return [
+        {"request_id": f"r{at}", "model": "m", "messages": json.dumps(row["request"]["messages"]), "spend": 0.1,
+         "response": json.dumps(row["response"]), "startTime": f"2026-01-01T00:00:0{at}"}
+        for at, row in enumerate(proxy(calls))
+    ]  # fmt: skip
+
+
 def anthropic(calls: Sequence[Call]) -> list[Message]:
     made = []
     for at, (asked, answer, _) in enumerate(calls):
@@ -167,6 +176,7 @@ def anthropic(calls: Sequence[Call]) -> list[Message]:
 LAYOUTS: dict[str, Callable[[Sequence[Call]], list[Message]]] = {
     "a trace a run": trace_a_run, "a trace a call": trace_a_call, "one trace": one_trace, "exported": exported,
     "numbered attributes": before, "events": events, "plain": plain, "proxy": proxy, "bodies": bodies, "beside": beside,
+    "spent": spent,
     "anthropic": anthropic,
 }  # fmt: skip
 

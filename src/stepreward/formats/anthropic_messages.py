@@ -24,7 +24,7 @@ from stepreward.formats.messages import (
     list_of_messages,
     turns_of,
 )
-from stepreward.formats.openai_chat import anthropic_style, has_messages, identity, request_of, response_of
+from stepreward.formats.openai_chat import anthropic_style, has_messages, identity, messages_of, request_of, response_of
 from stepreward.formats.rows import Row, annotated, rest_of, shown, text_or_none
 
 _OWN = ("messages", "request", "response", "body", "request_body", "response_body", "system", "reward", "reference")
@@ -91,7 +91,7 @@ def _turns(line: Row) -> list[Turn]:
     opening = [{"role": "system", "content": request["system"]}] if request.get("system") is not None else []
     if response and response.get("role") != MODEL:
         raise InputError(f"'response' is no message of the assistant: {shown(response)}", remedy="drop the row")
-    turns = turns_of([*opening, *list_of_messages(request.get("messages")), *([response] if response else [])])
+    turns = turns_of([*opening, *list_of_messages(messages_of(line)), *([response] if response else [])])
     told = {name: response[name] for name in _ENDED if response.get(name) is not None}
     turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **told})
     return turns

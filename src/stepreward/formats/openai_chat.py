@@ -55,10 +55,16 @@ def response_of(row: Row) -> Mapping[str, Any]:
     return body if isinstance(body, Mapping) else inner
 
 
+def messages_of(row: Row) -> Any:
+    """The messages of the request; gateways store them as JSON in a text beside the response."""
+    value = request_of(row).get("messages")
+    return parsed(value) if isinstance(value, str) and response_of(row) else value
+
+
 def anthropic_style(row: Row) -> bool:
     """Whether a row of messages is Anthropic's: a system prompt beside the messages, or its kinds of blocks."""
     request, response = request_of(row), response_of(row)
-    messages = request.get("messages")
+    messages = messages_of(row)
     if "choices" in response or not isinstance(messages, list):
         return False
     if response.get("type") == "message" or isinstance(request.get("system"), str | list):
@@ -72,7 +78,7 @@ def anthropic_style(row: Row) -> bool:
 
 def has_messages(row: Row) -> bool:
     """Whether a row is a chat log of some provider's and of no other format with messages."""
-    messages = request_of(row).get("messages")
+    messages = messages_of(row)
     first = messages[0] if isinstance(messages, list) and messages else None
     return isinstance(first, Mapping) and "role" in first and not _ELSEWHERE & row.keys() and not _is_mini(row)
 
@@ -161,7 +167,7 @@ def _talks(line: Row) -> list[_Talk]:
     Raises:
         InputError: a message or the choices are of another shape.
     """
-    messages = list_of_messages(request_of(line).get("messages"))
+    messages = list_of_messages(messages_of(line))
     response = response_of(line)
     choices = response.get("choices", line.get("choices"))
     if choices is not None and not isinstance(choices, list):
