@@ -10,6 +10,7 @@ import pytest
 
 from stepreward.core.errors import InputError
 from stepreward.formats import read_problems
+from stepreward.formats.problems import problem_of
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,22 @@ def test_a_table_gives_each_problem_once_and_a_row_without_prompt_is_named(tmp_p
     (tmp_path / "p.jsonl").write_text('{"text": "1"}')
     with pytest.raises(InputError, match=r"p.jsonl, row 1: a problem needs .* the row has text; write rows like"):
         list(read_problems(tmp_path / "p.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "reference"),
+    [
+        ({"ID": "2024-I-1", "Problem": "Q", "Solution": "s", "Answer": 5}, "Q", "5"),
+        ({"Body": "Two apples.", "Question": "How many?", "Answer": "2"}, "Two apples. How many?", "2"),
+        ({"messages": [{"role": "user", "content": "Q"}], "answer": "5"}, "Q", "5"),
+    ],
+)
+def test_problems_of_data_sets_with_other_names(row: dict[str, Any], text: str, reference: str) -> None:
+    made = problem_of(row, 1)
+    assert (made.messages[-1]["content"], made.reference) == (text, reference)
+
+
+def test_a_conversation_that_has_an_answer_is_no_bare_problem() -> None:
+    row = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "5"}]}
+    with pytest.raises(InputError, match="a problem needs a text"):
+        problem_of(row, 1)

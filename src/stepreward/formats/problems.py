@@ -23,6 +23,7 @@ PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("query", ("reference", "ground_truth", "answer", "response")),
     ("instruction", ("reference", "ground_truth", "answer", "output", "response")),
     ("input", ("reference", "ground_truth", "target", "answer", "output", "ideal")),
+    ("messages", ("reference", "ground_truth", "answer", "gold", "target", "solution")),
 )
 """Names of a prompt, each with the names of the gold answer that may stand beside it, the likeliest first."""
 IDS = ("id", "problem_id", "unique_id", "task_id", "question_id")
@@ -31,7 +32,17 @@ _REMEDY = 'write rows like {"id": "1", "prompt": "1 + 1?", "reference": "2"}'
 
 def prompt_field(row: Row) -> str | None:
     """The name under which a row has a prompt, text or chat messages; None where it has none."""
-    return next((name for name, _ in PAIRS if _is_prompt(row.get(name))), None)
+    found = next((name for name, _ in PAIRS if _is_prompt(row.get(name))), None)
+    # A conversation that the model has ended is a solution with its problem.
+    return None if found == "messages" and row[found][-1]["role"] == "assistant" else found
+
+
+def _in_small_letters(row: Row) -> Row:
+    """The row with names in small letters, as data sets have `Problem` and `Answer`, and a body before its question."""
+    made = {str(name).lower(): value for name, value in row.items()}
+    if isinstance(made.get("body"), str) and isinstance(made.get("question"), str):
+        made["question"] = f"{made.pop('body').rstrip()} {made['question']}"
+    return made
 
 
 def _is_prompt(value: object) -> bool:
@@ -52,6 +63,7 @@ def problem_of(row: Row, number: int) -> Problem:
     """
     if trajectories.matches(row) and "steps" in row and ("prompt" in row or "messages" in row):
         return item_of(row).trajectory.problem
+    row = row if prompt_field(row) is not None else _in_small_letters(row)
     name = prompt_field(row)
     if name is None:
         if str(row.get("schema", "")).startswith("stepreward/"):
