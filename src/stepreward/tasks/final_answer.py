@@ -20,6 +20,7 @@ _STATED = re.compile(
     rf"{_GAP}(?:[*_]++{_GAP})?(\S[^\n]*+)",
     re.IGNORECASE,
 )
+_REASON = re.compile(r"(?<=\S) \((?:since|because|as|from|see|i\.e\.|that is)\b[^()]*\)$", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?。](?=\s|$)")
 _DOLLARS = re.compile(r"(?<!\\)\$\$?([^$]+?)\$\$?|\\\(((?:[^\\]|\\[^()])+?)\\\)|\\\[((?:[^\\]|\\[^\[\]])+?)\\\]")
 _NUMBERS = re.compile(r"(?<![\w.])[-−]?\\?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
@@ -75,6 +76,7 @@ def _closed(text: str, start: int) -> int:
 def _statement(said: str) -> str | None:
     """The answer of "the answer is ...", up to the end of its sentence."""
     said = _SENTENCE.split(said, maxsplit=1)[0].strip().strip("*_").strip()
+    said = _REASON.sub("", said) or said
     formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(said)]
     rest = _DOLLARS.sub("", said)
     if len(formulas) == 1 and not re.search(r"\d|\b(?:or|and)\b", rest):
@@ -87,7 +89,9 @@ def _last_line(text: str) -> str | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return None
-    line = lines[-1].strip("*_ ")
+    line = lines[-1].lstrip("#").strip("*_ ")
+    if line != lines[-1].strip("*_ ") and _PROSE.search(line):
+        return None  # a heading
     line = _SENTENCE.split(line.rstrip(".。"))[-1].strip() or line
     formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(line)]
     if len(formulas) == 1 and not re.search(r"\d|\bor\b", _DOLLARS.sub("", line)):
