@@ -250,3 +250,17 @@ def test_the_doctor_tells_servers_apart(server: tuple[Backend, str], model: str,
     for what, says in lacks.items():
         assert says in found[what]["says"]
     assert set(model.split("+")) <= set(BEHAVIOURS)
+
+
+def test_a_resumed_search_says_that_scores_may_differ(
+    server: tuple[Backend, str], problems: Path, inside: Path
+) -> None:
+    Path("s.jsonl").write_text(json.dumps(ROW) + "\n")
+    words = ("search", "--problems", "s.jsonl", "--policy", f"{server[1]}#good", "--model", "model", "--out", "s.out")
+    how = ("--method", "best-of-n", "--samples", "1")
+    told = "scores may differ in their last digits"
+    assert told not in run(*words, *how)[1]
+    assert told in run(*words, *how)[1]
+    assert told not in run(*words, *how, "--cache-memory", "0")[1]
+    tool = [word if word != "model" else "tool" for word in words]
+    assert told not in run(*tool, *how)[1]

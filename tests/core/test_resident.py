@@ -215,3 +215,27 @@ def _until(true: Callable[[], bool], seconds: float = 5.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.005)
+
+
+def test_flows_that_ask_nothing_keep_no_other_waiting(parts: Parts) -> None:
+    driver = parts[2]
+
+    def idle() -> Flow[str]:
+        while True:
+            yield []
+
+    flood = [driver.submit(idle()) for _ in range(50)]
+    ask = Propose(Problem("p", "say"), (), Key.seed(0))
+
+    def asking() -> Flow[str]:
+        ((made,),) = yield [ask]
+        return made.steps[0].text
+
+    assert driver.submit(asking()).result(20).result == "p"
+    driver.heartbeat().result(20)
+    for one in flood:
+        one.cancel()
+    end = time.monotonic() + 20
+    while driver.active and time.monotonic() < end:
+        time.sleep(0.01)
+    assert driver.active == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ from stepreward.pipeline.compare import PLAN, REFERENCE, verdict
 from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
+from stepreward.score.baselines import WITHOUT_MODEL
 from stepreward.score.pairwise import PolicyJudge
 from stepreward.search.needs import needs
 
@@ -180,8 +182,15 @@ def search(
         def tell(done: int, total: int, bill: Bill) -> None:
             progress("search", done, total, f"{bill.generated_tokens:,} tokens")
 
+        resumed = len(log) > 0
         solutions = solver.solve(rows, seed=seed, log=log, on_progress=tell)
     _tell(out, solutions, solver, seed, json_output)
+    if resumed and model and set(model) - WITHOUT_MODEL.keys() and cache_memory.strip() != "0":
+        print(
+            "stepreward: answers of an earlier run were used: with the cache of prefixes, scores may differ in their "
+            "last digits from those of a run at once; with --cache-memory 0 they do not",
+            file=sys.stderr,
+        )
 
 
 def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, json_output: bool) -> None:

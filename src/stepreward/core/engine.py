@@ -146,11 +146,12 @@ class Engine:
             lane.launch(partial=True)
 
     def hear(self) -> None:
-        """Waits for an event and handles all that have come; tells flows whose time is over."""
+        """Waits for an event, unless a flow can go on; handles all that have come; tells flows whose time is over."""
         ends = [self._patience(running) for running in self._timed if running.proposing]
+        ends += [self.clock()] if self.ready else []
         try:
             self.handle(self.events.get(timeout=max(0.0, min(ends) - self.clock()) if ends else None))
-            while True:
+            for _ in range(self.events.qsize()):
                 self.handle(self.events.get_nowait())
         except Empty:
             pass
