@@ -234,7 +234,8 @@ JUDGES = (
         temperature=1.0,
         notes="Of text alone. A step is the text of thought and action, the page that it sees the observation before "
         "it, and the problem's meta holds the `checklist`, which is written by another model first. Its authors weigh "
-        "the probabilities of Yes and In of each item; here sampled words are counted, the more answers the closer.",
+        "the probabilities of Yes and In of each item; here sampled words are counted, the more answers the closer. "
+        "Theirs also have the page's address before its tree, and the last ten steps alone.",
     ),
 )
 """Every verifier that writes."""
