@@ -82,6 +82,20 @@ def test_numbers_too_small_for_sixty_digits_differ() -> None:
     assert graded(r"\cos\frac{\pi}{2}", "0") == 1
 
 
+def test_endless_products_and_values_that_do_not_exist_are_wrong() -> None:
+    grader = MathGrader()
+    for answer in (
+        "a" * 3000 + "1",
+        "1 " * 1500,
+        "-" * 2000 + "1",
+        r"\frac" * 800,
+        "(-1)!",
+        "i^2!",
+        "5 " + "cm " * 900 + "1",
+    ):
+        assert grader.grade(PROBLEM, [Step(rf"\boxed{{{answer}}}")]) == 0
+
+
 def test_an_answer_that_breaks_off_is_wrong_and_no_fault() -> None:
     grader = MathGrader()
     for answer in ("x=", "=", "y =", "x <", "|", "(,", r"\frac", "^", "_", r"\sqrt[", "{", ":", r"\begin{", ","):

@@ -48,7 +48,9 @@ class Evaluator:
         with mpmath.workdps(DIGITS):
             try:
                 return self._of(node)
-            except (ZeroDivisionError, OverflowError, mpmath.libmp.NoConvergence, TypeError) as error:
+            except (NotAnExpression, TooCostly):
+                raise
+            except (ValueError, ZeroDivisionError, OverflowError, mpmath.libmp.NoConvergence, TypeError) as error:
                 raise NotAnExpression(str(error)) from error
 
     def _of(self, node: Node) -> Any:

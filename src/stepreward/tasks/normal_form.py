@@ -59,6 +59,9 @@ def _form_or_none(text: str, kind: Kind | None) -> str | None:
         return form(text, kind)
     except TooCostly:
         return None
+    except RecursionError:
+        # Thousands of factors or brackets: no answer is meant, and text is equal to the same text alone.
+        return _words(tidy(text))
 
 
 def form(text: str, kind: Kind | None = None) -> str:
