@@ -76,7 +76,7 @@ class World:
     def _continue(self, question: Propose) -> list[Continuation]:
         left = question.problem.meta["length"] - len(question.prefix)
         table = thresholds(question.problem)
-        bits = np.array([question.key.fold(i).bits for i in range(question.n)], np.uint64)
+        bits = np.array([key.bits for key in question.sample_keys()], np.uint64)
         u = uniforms(bits[:, None], np.arange(left)[None])
         slipped = np.full(question.n, any(KIND[step.text] == SLIP for step in question.prefix))
         kinds = np.empty((question.n, left), np.int64)

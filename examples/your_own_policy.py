@@ -1,8 +1,7 @@
 """Puts your own generator behind stepreward: a policy is a name, two numbers and one method.
 
-This one guesses a number by halving an interval, with a coin that is sometimes unfair. Anything that writes steps fits:
-a server, an agent, a person. What it samples must follow from the question's key alone, and then batching, concurrency
-and resuming never change a result.
+This one guesses a number by halving an interval, with a coin that is sometimes unfair. A server, an agent, a person fit
+too. Each sample must follow from its own key alone: then batching, concurrency and resuming never change a result.
 """
 
 from __future__ import annotations
@@ -24,17 +23,18 @@ class Halving:
     concurrency = 1
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        return [[self.solve(question, question.key.fold(i)) for i in range(question.n)] for question in questions]
+        return [[self.solve(question, key) for key in question.sample_keys()] for question in questions]
 
     def solve(self, question: Propose, key: Key) -> Continuation:
         low, high = map(int, question.prefix[-1].text.split("..")) if question.prefix else (0, 15)
-        steps, coin = [], key.rng()
-        while low < high and not (question.until == "step" and steps):
+        wanted, steps, coin = 1 if question.until == "step" else 4, [], key.rng()
+        while low < high and len(steps) < wanted and len(steps) != question.max_tokens:  # a step counts as a token
             middle = (low + high) // 2
             right = (int(question.problem.reference or 0) > middle) != (coin.random() < 0.1)
             low, high = (middle + 1, high) if right else (low, middle)
             steps.append(Step(f"{low}..{high}\n"))
-        return Continuation(tuple(steps), finished=low == high, n_tokens=len(steps))
+        cut = low < high and len(steps) < wanted
+        return Continuation(tuple(steps), finished=low == high, n_tokens=len(steps), truncated=cut)
 
 
 class LastNumber:

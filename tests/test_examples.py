@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import math
 import re
+import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stepreward.core.flows import Continuation, Propose
+from stepreward.core.keys import Key
 from tests.forked import ran
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +84,26 @@ def test_your_own_policy(tmp_path: Path) -> None:
     assert [exact for _, exact in values] == [0.73, 0.81, 0.90, 1.0]
     assert max(abs(value - exact) for value, exact in values) < 0.13
     assert values[-1] == (1.0, 1.0)
+
+
+def test_your_own_policy_draws_each_sample_from_its_own_key_and_keeps_to_the_limits() -> None:
+    made = runpy.run_path(str(ROOT / "examples" / "your_own_policy.py"))
+    policy, problem = made["Halving"](), made["problem"]
+
+    def asked(**how: Any) -> list[Continuation]:
+        (answers,) = policy.propose([Propose(problem, (), Key.seed(3), **how)])
+        return answers
+
+    whole = asked(n=40)
+    assert asked(n=20) + asked(n=20, first=20) == whole, "asking in parts draws the same samples"
+    assert asked(n=20) != asked(n=20, first=20), "and the second part is new"
+    assert all(one.finished and len(one.steps) == 4 and not one.truncated for one in whole)
+    for limit in range(4):
+        for one, full in zip(asked(n=40, max_tokens=limit), whole, strict=True):
+            assert (one.steps, one.finished, one.truncated) == (full.steps[:limit], False, True)
+    for one, full in zip(asked(n=40, until="step"), whole, strict=True):
+        assert (one.steps, one.finished, one.truncated) == (full.steps[:1], False, False)
+    assert all(one.truncated and not one.steps for one in asked(n=2, until="step", max_tokens=0))
 
 
 def test_check_equations(tmp_path: Path) -> None:
