@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-import stepreward.evaluate  # noqa: F401 - registers every benchmark
 from benchmarks import literal
 from benchmarks.literal import Numbers, Row
 from stepreward.core.annotations import Annotated, Comparison

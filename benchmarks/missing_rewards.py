@@ -29,7 +29,6 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import credit
 from stepreward.policies.sources import resolve
 

@@ -16,9 +16,6 @@ from typing import Any
 
 import numpy as np
 
-import stepreward.core.aggregation
-import stepreward.score.calibration
-import stepreward.score.conformal  # noqa: F401 - the three fill the catalog
 from benchmarks import need
 from benchmarks.real_data_page import page
 from benchmarks.real_training_page import section

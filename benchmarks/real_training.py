@@ -23,7 +23,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
-import stepreward.core.aggregation  # noqa: F401 - fills the catalog
 from benchmarks import need
 from benchmarks.real_data import DATA, SEED, TRAINING, plain, read
 from stepreward.core.annotations import Annotated

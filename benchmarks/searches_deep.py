@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 
-import stepreward.search as _search  # registers the searches
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver
 from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 
-assert _search
 TOKENS = 100
 DEPTHS, QUICK = (25, 50, 100, 200), (10, 20)
 SEARCHES: dict[str, dict[str, Any]] = {

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import stepreward.credit  # noqa: F401  registers
 from benchmarks import SKIPPED
 from benchmarks.verl_functions import verl_functions
 from stepreward.connect.verl import estimator

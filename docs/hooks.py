@@ -13,7 +13,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from stepreward.cli.group import command_of
-from stepreward.cli.methods import all_families
+from stepreward.core.catalog import credit, families
 from stepreward.credit.verify import CHANGES, GROUP, OBJECTIVES, verify
 from stepreward.formats.describe import formats_page
 from stepreward.score.checkpoints.describe import checkpoints_page
@@ -28,7 +28,7 @@ which no source that could be read confirms all; it says what, and does not bear
 def methods_page() -> str:
     """Every registered method with its paper, settings and docstring."""
     lines = ["# Methods", "", METHODS_HEAD, ""]
-    for family in all_families():
+    for family in families.values():
         lines += [f"## {family.name}", "", f"`{family.signature}`: {family.about}.", ""]
         for method in family:
             paper = (
@@ -149,7 +149,7 @@ def objectives_page() -> str:
         f"| method | climbs | {' | '.join(OBJECTIVES)} | {' | '.join(f'*{name}*' for name in CHANGES)} |",
         "|---" * (2 + len(OBJECTIVES) + len(CHANGES)) + "|",
     ]
-    for method in next(family for family in all_families() if family.name == "credit"):
+    for method in credit:
         found = verify(method)
         cosines = [_both(found.cosine[name], found.limit[name]) for name in OBJECTIVES]
         holds = ["yes" if found.invariant[name] else "no" for name in CHANGES]

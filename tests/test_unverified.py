@@ -11,13 +11,12 @@ from types import ModuleType
 import pytest
 
 from stepreward.cli.group import command_of
-from stepreward.cli.methods import all_families
-from stepreward.core.catalog import Family, Method
+from stepreward.core.catalog import Family, Method, families
 from stepreward.credit.verify import CHANGES, OBJECTIVES
 from tests.cli.running import invoke
 
 ROOT = Path(__file__).parents[1]
-GUESSED = [method for family in all_families() for method in family if method.unverified]
+GUESSED = [method for family in families.values() for method in family if method.unverified]
 EACH = pytest.mark.parametrize("method", GUESSED, ids=lambda m: f"{m.family}:{m.name}")
 
 

@@ -18,7 +18,6 @@ from trl import GRPOConfig, RLOOConfig, RLOOTrainer
 from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.types import Step, Trajectory
-from stepreward.credit import outcome as _outcome  # noqa: F401  registers
 from stepreward.policies.sources import resolve
 from stepreward.score.baselines import RuleScorer
 from stepreward.tasks.arithmetic import generate

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import Method, credit, shape
 from stepreward.core.errors import InputError
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import pkgutil
 
 import numpy as np
 import pytest
 
-import stepreward.credit
 from stepreward.core.catalog import Method, credit
 from stepreward.credit.verify import CHANGES, NOTHING, Population, cosine, exact_gradient, population, verify
 
-for module in pkgutil.iter_modules(stepreward.credit.__path__):
-    importlib.import_module(f"stepreward.credit.{module.name}")
 METHODS = list(credit)
 LOGITS = np.log([0.25, 0.25, 0.5])
 

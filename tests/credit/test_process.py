@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from stepreward.core.catalog import credit, shape
 from stepreward.core.errors import UnknownNameError
-from stepreward.credit import process as _process  # noqa: F401  registers
 from stepreward.credit.verify import population, verify
 
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])

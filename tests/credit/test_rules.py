@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 from stepreward.core.types import Problem, Step

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.types import Problem, Step

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import weibull_min
 
-import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import Family, credit, reward, shape
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.credit.hidden import hidden_rewards, negative_token_weights, steered_token_weights

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stepreward.credit  # noqa: F401  registers
 from stepreward.core.catalog import credit
 from stepreward.credit.matching import assigned, similarities, similarity, transported
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from benchmarks.verl_functions import verl_functions
 
-import stepreward.credit  # noqa: F401  registers
 from stepreward.connect.verl import estimator
 from stepreward.core.catalog import credit
 

@@ -15,10 +15,6 @@ from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate import comparisons as _comparisons  # noqa: F401  registers
-from stepreward.evaluate import first_errors as _first_errors  # noqa: F401
-from stepreward.evaluate import robustness as _robustness  # noqa: F401
-from stepreward.evaluate import step_labels as _step_labels  # noqa: F401
 from stepreward.evaluate.scoring import RecordedScorer
 from stepreward.score.baselines import constant
 

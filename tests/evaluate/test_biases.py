@@ -13,7 +13,6 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scored, Scorer
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate import pools as _pools  # noqa: F401  registers
 from stepreward.evaluate.robustness import token_attack
 from stepreward.evaluate.scoring import RecordedScorer
 from stepreward.score.baselines import RuleScorer

@@ -11,7 +11,6 @@ from stepreward.core.annotations import Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.flows import Score, Scored
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.evaluate import web as _web  # noqa: F401  registers
 from stepreward.evaluate.scoring import candidate_scores
 
 

@@ -11,7 +11,6 @@ from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate import __name__ as _registers  # noqa: F401
 from stepreward.evaluate.result import BenchResult
 from stepreward.evaluate.scoring import RecordedScorer
 

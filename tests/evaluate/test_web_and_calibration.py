@@ -13,7 +13,6 @@ from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.evaluate import calibration as _calibration
-from stepreward.evaluate import web as _web  # noqa: F401  registers
 from stepreward.evaluate.scoring import RecordedScorer
 from stepreward.score.baselines import RuleScorer, constant
 

@@ -18,7 +18,6 @@ from stepreward.core.catalog import Method, calibrate
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.metrics import brier, expected_calibration_error
-from stepreward.score import conformal  # noqa: F401  registers
 from stepreward.score.calibration import Beta, Calibrator, Histogram, Identity, Isotonic, Platt, Temperature
 
 each = pytest.mark.parametrize("method", calibrate, ids=lambda m: m.name)

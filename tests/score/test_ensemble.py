@@ -14,7 +14,6 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.score.baselines import RuleScorer, uniform
 from stepreward.score.ensemble import EnsembleScorer
-from stepreward.search import sampling  # noqa: F401  registers
 from stepreward.tasks.enumerable import EnumerableWorld
 
 ASK = [Score(Problem("p", "q"), (Step("a"), Step("b", "observation"), Step("c")))]

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver, Finished
 from stepreward.core.flows import Continuation, Propose, Score, Scored

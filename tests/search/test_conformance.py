@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import Method, aggregate, search
 from stepreward.core.driver import Driver
 from stepreward.core.errors import ModelError

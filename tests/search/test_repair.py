@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver, Finished
 from stepreward.core.flows import Continuation, Propose, Score, Scored

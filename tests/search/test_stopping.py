@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-import stepreward.score.conformal  # noqa: F401  registers
 from stepreward.core.catalog import calibrate
 from stepreward.core.driver import Driver, Finished
 from stepreward.core.flows import Continuation, Propose, Score, Scored

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver
 from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import Method, search
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Propose

@@ -16,7 +16,6 @@ import numpy as np
 import openai
 import pytest
 
-import stepreward.search  # noqa: F401  registers
 from stepreward.core.catalog import search
 from stepreward.core.driver import Driver
 from stepreward.core.errors import PolicyError

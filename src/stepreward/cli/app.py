@@ -21,7 +21,7 @@ from stepreward.cli.config import HELP, defaults
 from stepreward.cli.group import COMMANDS, RESUMED, LazyGroup, command_of
 from stepreward.cli.terminal import plain_output
 from stepreward.core.addresses import without_secrets
-from stepreward.core.errors import ServerWarning, SteprewardError
+from stepreward.core.errors import PluginWarning, ServerWarning, SteprewardError
 
 TRACEBACK = "STEPREWARD_TRACEBACK"
 _LONGEST = 400
@@ -63,8 +63,8 @@ _show_others = warnings.showwarning
 
 
 def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Shows a warning about a server as one line, without the place in the code that a programmer would look for."""
-    if issubclass(category, ServerWarning):
+    """Shows a warning about a server or a plug-in as one line, without the place in the code."""
+    if issubclass(category, ServerWarning | PluginWarning):
         print(f"stepreward: {message}", file=sys.stderr)
     else:
         _show_others(message, category, *where, **more)

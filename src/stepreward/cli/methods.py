@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from stepreward.cli.console import plain_console
-from stepreward.core.catalog import Family, families
+from stepreward.core.catalog import families
 from stepreward.core.errors import UnknownNameError
-
-_REGISTERING = (
-    "core.segment", "label", "train.objectives", "core.aggregation", "core.selection", "score.calibration",
-    "score.conformal", "search", "credit", "evaluate",
-)  # fmt: skip
-"""Packages and modules that register methods; none of them loads torch."""
-
-
-def all_families() -> Iterator[Family]:
-    """Every family that has methods, with all that register any imported."""
-    for name in _REGISTERING:
-        importlib.import_module(f"stepreward.{name}")
-    return (family for family in families.values() if len(family))
 
 
 def methods(
@@ -38,16 +23,16 @@ def methods(
 
     Example: stepreward methods aggregate
     """
-    known = list(all_families())
-    if family and family not in {f.name for f in known}:
-        raise UnknownNameError("family", family, (f.name for f in known))
-    chosen = [f for f in known if family in ("", f.name)]
+    if family and family not in families:
+        raise UnknownNameError("family", family, families)
+    chosen = [f for f in families.values() if family in ("", f.name)]
     if json_output:
         rows = [
             {"family": f.name, "name": m.name, "summary": m.summary, "paper": m.paper, "equation": m.equation}
             | {
                 "note": m.note,
                 "unverified": m.unverified,
+                "plugin": m.plugin,
                 "data": m.data,
                 "settings": {k: repr(v) for k, v in m.settings.items()},
             }

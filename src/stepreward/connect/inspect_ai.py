@@ -19,7 +19,6 @@ from inspect_ai.model import ChatMessage
 from inspect_ai.scorer import Score, ScoreReducer, Target
 from inspect_ai.solver import TaskState
 
-import stepreward.core.selection  # noqa: F401 - fills the family select
 from stepreward.connect.ratings import Rater, Rating
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import select as selections

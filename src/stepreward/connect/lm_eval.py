@@ -30,7 +30,6 @@ from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter, register_metric
 from lm_eval.utils import apply_template
 
-import stepreward.core.selection  # noqa: F401 - fills the family select
 from stepreward.connect.ratings import Rater, Rating
 from stepreward.core.catalog import select as selections
 from stepreward.core.errors import InputError, MissingDataError

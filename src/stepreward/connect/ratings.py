@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-import stepreward.core.aggregation
-import stepreward.core.segment
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import segment as segments
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scored, Scorer
+from stepreward.core.segment import from_messages
 from stepreward.core.types import Message, Problem, Step
 
 AT_ONCE = 256
@@ -81,7 +80,7 @@ class Rater:
         """
         given = tuple({"role": message["role"], "content": message["content"]} for message in problem)
         asked = Problem(repr(given), given, reference or None)
-        return Score(asked, tuple(stepreward.core.segment.from_messages(said, inside=self._segment)))
+        return Score(asked, tuple(from_messages(said, inside=self._segment)))
 
     def rate(self, questions: Sequence[Score]) -> list[Rating]:
         """Ratings in the order of the questions; calls from several threads wait for each other."""

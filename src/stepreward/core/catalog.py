@@ -3,20 +3,29 @@
 A parameter without a default is data, taken by name from what the caller has; one with a default is a
 hyper-parameter. So the signature is the configuration, and contract tests, `stepreward methods`, the documentation and
 command-line options all follow from here.
+
+A family fills itself at its first look-up: it imports its home (folders or modules of this package, named once, below),
+then the plug-ins of other packages (`core.plugins`, entry points of the group `stepreward.methods`).
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
+import pkgutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from functools import cache, cached_property, partial
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from stepreward.core.errors import MissingDataError, UnknownNameError
 from stepreward.core.flat_data import PLACE, flat, places, scored_only
+from stepreward.core.plugins import Plugin, load_plugins
 
+_PACKAGE = __name__.partition(".")[0]
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,6 +101,8 @@ class Method(Generic[P, R]):
     """
     unscored: float | None = None
     """Of flat data: what a step gets that is unscored. None where the family's data are not flat."""
+    plugin: str = ""
+    """The plug-in that registered it, as `PACKAGE:NAME`; "" for this package and for code that registers by itself."""
 
     @cached_property
     def data(self) -> tuple[str, ...]:
@@ -160,9 +171,17 @@ class Method(Generic[P, R]):
         return made
 
 
+@dataclass(frozen=True)
+class _Preset:
+    """A preset whose base was not registered yet: modules of a family may be imported in any order."""
+
+    of: str
+    made: Callable[[Method[..., Any]], Method[..., Any]]
+
+
 @dataclass
 class Family:
-    """A table of methods that can all be called by the same code."""
+    """A table of methods that can all be called by the same code; it fills itself at the first look-up."""
 
     name: str
     signature: str
@@ -170,7 +189,10 @@ class Family:
     about: str
     unscored: float | None = None
     """Where data are flat arrays (`core.flat_data`): NaN is unscored, is left out of every call, and gets this."""
-    _methods: dict[str, Method[..., Any]] = field(default_factory=dict)
+    home: tuple[str, ...] = ()
+    """Folders and modules of this package whose code registers its methods; all modules of a folder are imported."""
+    _methods: dict[str, Method[..., Any] | _Preset] = field(default_factory=dict, repr=False)
+    _state: Literal["empty", "filling", "filled"] = "empty"
 
     def method(
         self,
@@ -191,8 +213,12 @@ class Family:
         """
 
         def register(function: F) -> F:
-            told = {"objective": objective, "invariant": invariant, "unverified": unverified}
-            self._add(Method(self.name, name, function, paper, equation, note, unscored=self.unscored, **told))  # type: ignore[arg-type]
+            self._add(
+                Method(
+                    self.name, name, function, paper, equation, note, objective=objective, invariant=invariant,
+                    unverified=unverified, unscored=self.unscored, plugin=_PLUGIN.get(),
+                )
+            )  # fmt: skip
             return function
 
         return register
@@ -210,22 +236,32 @@ class Family:
         **fixed: Any,
     ) -> None:
         """Registers a paper, or a library's convention, that is another method with numbers fixed."""
-        base = self[of]
-        for setting in fixed:
-            if setting not in base.settings:
-                raise UnknownNameError(f"setting of {of}", setting, base.settings)
-        told = note or f"{of} with {fixed}"
-        claims = {
-            "objective": base.objective if objective is None else objective,
-            "invariant": base.invariant if invariant is None else invariant,
-        }
-        every = {**base.fixed, **fixed}
-        new = {"name": name, "paper": paper, "equation": "", "note": told, "fixed": every, "unverified": unverified}
-        self._add(replace(base, **new, **claims))  # type: ignore[arg-type]
+
+        def made(base: Method[..., Any]) -> Method[..., Any]:
+            for setting in fixed:
+                if setting not in base.settings:
+                    raise UnknownNameError(f"setting of {of}", setting, base.settings)
+            return replace(
+                base,
+                name=name,
+                paper=paper,
+                equation="",
+                note=note or f"{of} with {fixed}",
+                fixed={**base.fixed, **fixed},
+                unverified=unverified,
+                objective=base.objective if objective is None else objective,
+                invariant=base.invariant if invariant is None else invariant,
+            )
+
+        if _PLUGIN.get():
+            self._fill()
+        late = self.home and self._state != "filled" and not _PLUGIN.get()
+        if isinstance(self._methods.get(of), Method) or not late:
+            self._add(replace(made(self._known(of)), plugin=_PLUGIN.get()))
+        else:
+            self._put(name, _Preset(of, made))
 
     def _add(self, method: Method[..., Any]) -> None:
-        if method.name in self._methods:
-            raise ValueError(f"{self.name} {method.name!r} is already registered")
         if not method.summary:
             raise ValueError(f"{self.name} {method.name!r} has no docstring")
         if not (method.paper or method.note or method.unverified):
@@ -233,13 +269,52 @@ class Family:
         unknown = [name for name in method.data if name not in DATA]
         if unknown:
             raise ValueError(f"{self.name} {method.name!r} asks for data outside the vocabulary: {unknown}")
-        self._methods[method.name] = method
+        self._put(method.name, method)
+
+    def _put(self, name: str, entry: Method[..., Any] | _Preset) -> None:
+        if _PLUGIN.get():
+            # A plug-in must not take the name of a method of this package that is not imported yet.
+            self._fill()
+        if name in self._methods:
+            raise ValueError(f"{self.name} {name!r} is already registered")
+        self._methods[name] = entry
+
+    def _known(self, name: str) -> Method[..., Any]:
+        """A registered method; a preset is made of its base first."""
+        entry = self._methods.get(name)
+        if isinstance(entry, _Preset):
+            entry = entry.made(self._known(entry.of))
+            self._methods[name] = entry
+        if entry is None:
+            raise UnknownNameError(f"{self.name} method", name, self._methods, self._following(name))
+        return entry
+
+    def _fill(self) -> None:
+        """Imports what registers the family's methods, then plug-ins.
+
+        A module that looks up its own family while it is imported sees what is registered so far.
+        """
+        if self._state == "filled":
+            return
+        with _FILLING:
+            if self._state != "empty":
+                return
+            self._state = "filling"
+            try:
+                for name in self.home:
+                    _import_home(name)
+                for name in self._methods:
+                    self._known(name)
+                if not _PLUGIN.get():
+                    _register_plugins()
+            except BaseException:
+                self._state = "empty"
+                raise
+            self._state = "filled"
 
     def __getitem__(self, name: str) -> Method[..., Any]:
-        try:
-            return self._methods[name]
-        except KeyError:
-            raise UnknownNameError(f"{self.name} method", name, self._methods, self._following(name)) from None
+        self._fill()
+        return self._known(name)
 
     def _following(self, paper: str) -> list[str]:
         """Names of unverified methods that follow a paper's method of this name: they do not bear it themselves."""
@@ -247,40 +322,91 @@ class Family:
         def plain(name: str) -> str:
             return name.lower().replace("-", "").replace(" ", "")
 
-        return [m.name for m in self if m.unverified and plain(m.unverified).startswith(plain(paper))]
+        made = [m for m in self._methods.values() if isinstance(m, Method) and m.unverified]
+        return [m.name for m in made if plain(m.unverified).startswith(plain(paper))]
 
     def __iter__(self) -> Iterator[Method[..., Any]]:
-        return iter(self._methods.values())
+        self._fill()
+        return iter([self._known(name) for name in self._methods])
 
     def __len__(self) -> int:
+        self._fill()
         return len(self._methods)
 
     def __contains__(self, name: object) -> bool:
+        self._fill()
         return name in self._methods
 
+    def _drop(self, plugin: str) -> None:
+        """Takes out what a plug-in has registered."""
+        self._methods = {
+            name: entry for name, entry in self._methods.items() if isinstance(entry, _Preset) or entry.plugin != plugin
+        }
 
-def _family(name: str, signature: str, about: str, *, unscored: float | None = None) -> Family:
-    families[name] = Family(name, signature, about, unscored)
+
+_FILLING = threading.RLock()
+"""One thread fills at a time; it may come back, as modules of one family look up methods of another."""
+_PLUGIN: ContextVar[str] = ContextVar("plugin", default="")
+"""The plug-in that is being loaded, as `PACKAGE:NAME`."""
+
+
+def _import_home(name: str) -> None:
+    """Imports a module of this package; of a folder all modules in it."""
+    module = importlib.import_module(f"{_PACKAGE}.{name}")
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        importlib.import_module(f"{module.__name__}.{found.name}")
+
+
+@cache
+def _register_plugins() -> None:
+    """Loads every plug-in that registers methods, once; of one that fails nothing stays."""
+    load_plugins("stepreward.methods", _register)
+
+
+def _register(plugin: Plugin) -> None:
+    """Imports a plug-in; its module registers methods, or it names a function that does."""
+    name = f"{plugin.package}:{plugin.name}"
+    token = _PLUGIN.set(name)
+    try:
+        made = plugin.load()
+        if inspect.isfunction(made):
+            made()
+    except BaseException:
+        for family in families.values():
+            family._drop(name)
+        raise
+    finally:
+        _PLUGIN.reset(token)
+
+
+def _family(name: str, signature: str, about: str, *home: str, unscored: float | None = None) -> Family:
+    families[name] = Family(name, signature, about, unscored, home)
     return families[name]
 
 
 families: dict[str, Family] = {}
 """The table of contents of the library, by name."""
 
-segment = _family("segment", "text -> list[Step]", "cuts text into steps, losslessly")
+segment = _family("segment", "text -> list[Step]", "cuts text into steps, losslessly", "core.segment")
 estimate = _family(
-    "estimate", "(problem, trajectory or tree, key, ...) -> Flow[labels]", "measures what steps are worth"
+    "estimate", "(problem, trajectory or tree, key, ...) -> Flow[labels]", "measures what steps are worth", "label"
 )
-transform = _family("transform", "labels -> labels", "rewrites labels out of their provenance")
-keep = _family("filter", "labels (, others) -> bool mask", "says which labelled trajectories to keep")
-loss = _family("loss", "(logits, labels, mask, ...) -> scalar", "what training minimises")
-aggregate = _family("aggregate", "(scores, mask) -> (B,)", "one score a trajectory")
-calibrate = _family("calibrate", "fit(scores, outcome), predict(scores)", "makes scores probabilities")
-select = _family("select", "(totals, answers, group) -> (G,) row index", "chooses one trajectory a problem")
-search = _family("search", "(problem, key, ...) -> Flow[Found]", "spends compute with step scores")
+transform = _family("transform", "labels -> labels", "rewrites labels out of their provenance", "label")
+keep = _family("filter", "labels (, others) -> bool mask", "says which labelled trajectories to keep", "label")
+loss = _family("loss", "(logits, labels, mask, ...) -> scalar", "what training minimises", "train.objectives")
+aggregate = _family("aggregate", "(scores, mask) -> (B,)", "one score a trajectory", "core.aggregation")
+calibrate = _family(
+    "calibrate", "fit(scores, outcome), predict(scores)", "makes scores probabilities",
+    "score.calibration", "score.conformal",
+)  # fmt: skip
+select = _family(
+    "select", "(totals, answers, group) -> (G,) row index", "chooses one trajectory a problem", "core.selection"
+)
+search = _family("search", "(problem, key, ...) -> Flow[Found]", "spends compute with step scores", "search")
 credit = _family(
-    "credit", "(rewards, outcome, group, offsets, ...) -> (N,)", "turns step rewards into advantages", unscored=0.0
-)
-shape = _family("shape", "(rewards, ...) -> (N,)", "rewrites step rewards before credit", unscored=math.nan)
-reward = _family("reward", "(problem, steps) -> (S,)", "step rewards by rule")
-bench = _family("bench", "(scorer, data) -> metrics with intervals", "benchmarks")
+    "credit", "(rewards, outcome, group, offsets, ...) -> (N,)", "turns step rewards into advantages", "credit",
+    unscored=0.0,
+)  # fmt: skip
+shape = _family("shape", "(rewards, ...) -> (N,)", "rewrites step rewards before credit", "credit", unscored=math.nan)
+reward = _family("reward", "(problem, steps) -> (S,)", "step rewards by rule", "credit")
+bench = _family("bench", "(scorer, data) -> metrics with intervals", "benchmarks", "evaluate")

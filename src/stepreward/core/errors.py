@@ -82,6 +82,10 @@ class ServerWarning(UserWarning):
     """A server answers, but not as the policy's settings suppose: what comes of it may be worth less than it looks."""
 
 
+class PluginWarning(UserWarning):
+    """A plug-in of another package could not be loaded and is left out."""
+
+
 class StoreError(SteprewardError, OSError):
     """A folder or shard cannot be written or read."""
 

@@ -11,7 +11,6 @@ import math
 from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit, shape
-from stepreward.credit import process as _process  # noqa: F401  registers what the presets are of
 from stepreward.credit.segments import Array, Groups, Trajectories
 
 ALIKE = (0.1, 0.9)

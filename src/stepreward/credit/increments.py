@@ -8,7 +8,6 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit, shape
-from stepreward.credit import process as _process  # noqa: F401  registers what the presets are of
 from stepreward.credit.segments import Array, Groups, Trajectories
 from stepreward.credit.shaping import progress
 

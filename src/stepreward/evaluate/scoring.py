@@ -9,7 +9,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-import stepreward.core.aggregation  # noqa: F401 - fills the family aggregate
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.errors import InputError

@@ -1,8 +1,4 @@
 """What steps are worth: estimators by rollouts, transforms of their results, filters, and runs that resume."""
 
-from stepreward.label import estimators as estimators
-from stepreward.label import filters as filters
-from stepreward.label import omega as omega
-from stepreward.label import transforms as transforms
 from stepreward.label.run import label_many as label_many
 from stepreward.label.run import load_labels as load_labels

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-import stepreward.search as _search  # registers the searches
 from stepreward.core.annotations import Annotated
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import search as searches
@@ -31,7 +30,6 @@ from stepreward.report.svg import Series
 from stepreward.search.found import Found
 from stepreward.search.graded import with_outcome, with_outcomes
 
-assert _search
 REFERENCE = "weighted-vote"
 """What every other search is held against, at equal generated tokens."""
 SCHEMA = "stepreward/compare/1"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import stepreward.search as _search  # registers the searches
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import aggregate as aggregates
@@ -22,7 +21,6 @@ from stepreward.score.ensemble import Combine, combined
 from stepreward.search.found import Found, nothing_found
 from stepreward.search.graded import with_outcome
 
-assert _search
 OnProgress = Callable[[int, int, Bill], None]
 
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import stepreward.score.conformal as _conformal  # registers its calibrators, which a file may name
 from stepreward.core.errors import InputError
 from stepreward.core.flows import Score, Scored, Scorer
 from stepreward.core.json_file import write_json
@@ -15,7 +14,6 @@ from stepreward.score.asking import score_texts
 from stepreward.score.calibration import Calibrator, Floats
 from stepreward.score.record import EncoderRecord
 
-assert _conformal
 CALIBRATOR_FILE = "calibrator.json"
 """In the folder of a checkpoint: scores of the checkpoint are mapped by it wherever it is loaded."""
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-import stepreward.search as _search  # registers the searches
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
@@ -18,7 +17,6 @@ from stepreward.serve.errors import ApiError
 from stepreward.serve.limits import Limits
 from stepreward.serve.shapes import ChatRequest
 
-assert _search
 MOST = 100_000
 """Of any whole-number setting: what a request spends is limited elsewhere, this keeps loops short."""
 NO_COUNT = frozenset({"max_steps", "least", "window", "start", "tokens", "at_once"})

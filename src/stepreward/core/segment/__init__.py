@@ -2,14 +2,9 @@
 
 Each method decides where steps end; what it cuts at (a blank line, a line break, a marker) stays at the end of the step
 before. No step is blank unless the whole text is. Methods that cut at characters leave fenced code and display
-mathematics whole, unless `protect` is False. All take linear time on any input. Importing this registers them in the
-family `segment`.
+mathematics whole, unless `protect` is False. All take linear time on any input. They are the family `segment`.
 """
 
-from stepreward.core.segment import code as code
-from stepreward.core.segment import sections as sections
-from stepreward.core.segment import sentences as sentences
-from stepreward.core.segment import text as text
 from stepreward.core.segment.merging import merge_short as merge_short
 from stepreward.core.segment.sections import from_messages as from_messages
 from stepreward.core.segment.spans import protected as protected

@@ -1,0 +1,85 @@
+"""Plug-ins: what packages of others declare as entry points, found by group and loaded at the first look-up.
+
+| group | what an entry point names |
+|---|---|
+| `stepreward.methods` | a module whose import registers methods in families of `core.catalog`, or a function for it |
+| `stepreward.formats` | a `formats.format.Format`, several of them, or a module with `FORMATS` |
+| `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint`, several of them, or a module with `ROWS` |
+| `stepreward.graders` | a class or function without arguments that makes a grader; the entry point's name is its name |
+
+A plug-in that cannot be loaded is left out with a warning that names it: one broken package never stops the others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from stepreward.core.errors import InputError, PluginWarning
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An entry point of another package."""
+
+    point: EntryPoint
+
+    @property
+    def name(self) -> str:
+        """The name that its package gave it."""
+        return self.point.name
+
+    @property
+    def package(self) -> str:
+        """The name of its package."""
+        return self.point.dist.name if self.point.dist is not None else "a package of unknown name"
+
+    def load(self) -> Any:
+        """Imports what it names."""
+        return self.point.load()
+
+    def objects(self, kind: type[T], attribute: str) -> list[T]:
+        """The objects of a kind that it names: one, several, or those of a module's `attribute`.
+
+        Raises:
+            InputError: it names something else.
+        """
+        value = self.load()
+        value = getattr(value, attribute, value)
+        made = [value] if isinstance(value, kind) else list(value) if isinstance(value, Iterable) else [value]
+        for one in made:
+            if not isinstance(one, kind):
+                raise InputError(
+                    f"{self.point.value} is a {type(one).__name__}, not a {kind.__name__}",
+                    remedy=f"name a {kind.__name__}, a list of them, or a module with {attribute}",
+                )
+        return made
+
+    def __str__(self) -> str:
+        return f"{self.name!r} of {self.package} ({self.point.group}: {self.point.value})"
+
+
+def load_plugins(group: str, accept: Callable[[Plugin], None]) -> None:
+    """Gives every plug-in of a group to `accept`, by name; one that raises is left out with a `PluginWarning`.
+
+    Args:
+        group: such as `stepreward.methods`.
+        accept: loads it and takes what it holds, or raises.
+    """
+    for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
+        plugin = Plugin(point)
+        try:
+            accept(plugin)
+        except (Exception, SystemExit) as error:
+            # Code of others, at its import: it may raise anything, and all else must go on.
+            what = str(error).strip().split("\n")[0]
+            warnings.warn(
+                f"plug-in {plugin} is left out: {type(error).__name__}: {what}; repair or uninstall it",
+                PluginWarning,
+                stacklevel=2,
+            )
