@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import need
 from benchmarks.real_data_page import Row, number, points, table
-from stepreward.pipeline.compare import PLAN, REFERENCE, compare, verdict
+from stepreward.pipeline.compare import REFERENCE, comparable, compare, verdict
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.tasks.arithmetic import generate
@@ -125,7 +125,7 @@ if __name__ == "__main__":
     need(MODEL)
     quick = "--quick" in sys.argv
     out = ROOT / "runs" / ("searches-quick" if quick else "searches")
-    results = main(4, (4,), ("beam", "majority"), out) if quick else main(PROBLEMS, BUDGETS, tuple(PLAN), out)
+    results = main(4, (4,), ("beam", "majority"), out) if quick else main(PROBLEMS, BUDGETS, tuple(comparable()), out)
     sys.stdout.write(json.dumps(results, indent=1) + "\n")
     if "--write" in sys.argv and not quick:
         PAGE.write_text(page(results))

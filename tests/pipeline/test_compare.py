@@ -14,7 +14,7 @@ from stepreward.core.catalog import search
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.flows import Grader, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.pipeline.compare import LEFT_OUT, PLAN, REFERENCE, compare, verdict
+from stepreward.pipeline.compare import REFERENCE, comparable, compare, left_out, verdict
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.tasks.enumerable import EnumerableWorld
 
@@ -45,7 +45,9 @@ def run(out: Path, **settings: object) -> dict:  # type: ignore[type-arg]
 
 def test_every_search_of_the_plan_runs_at_every_budget_and_beside_its_bound(tmp_path: Path) -> None:
     made = run(tmp_path, budgets=(2, 4))
-    assert {(p["algorithm"], p["budget"]) for p in made["points"]} == {(name, b) for name in PLAN for b in (2, 4)}
+    assert {(p["algorithm"], p["budget"]) for p in made["points"]} == {
+        (name, b) for name in comparable() for b in (2, 4)
+    }
     assert all(0 <= p["accuracy"]["value"] <= 1 and p["cost"]["value"] > 0 for p in made["points"])
     assert [row["k"] for row in made["oracle"]] == [1, 2, 4]
     chances = [row["pass_at_k"] for row in made["oracle"]]
@@ -101,8 +103,19 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
 
 
 def test_every_search_is_compared_or_named_with_the_reason_why_not() -> None:
-    assert sorted([*PLAN, *LEFT_OUT]) == sorted(method.name for method in search)
-    assert all(LEFT_OUT.values())
+    assert sorted([*comparable(), *left_out()]) == sorted(method.name for method in search)
+    assert left_out() == {
+        "feynman-kac": "fk-difference is it",
+        "glore": "asks a policy that follows requests in words",
+        "glore-global": "asks a policy that follows requests in words",
+        "glore-local": "asks a policy that follows requests in words",
+        "reflexion": "asks a policy that follows requests in words",
+        "intervention": "asks a stronger policy",
+        "self-certainty": "asks a policy that measures its certainty",
+        "self-prm": "asks a policy that reports log-probabilities",
+        "knockout": "asks a judge of pairs",
+        "elo": "asks a judge of pairs",
+    }
 
 
 class Unsure:

@@ -15,7 +15,6 @@ import pytest
 from stepreward.core.catalog import search
 from stepreward.core.flows import Compare, Continuation, Judged
 from stepreward.score.pairwise import ScorerJudge
-from stepreward.search.needs import needs
 from stepreward.serve.limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, LastDigit, SaysAll, serving
@@ -91,11 +90,3 @@ def test_a_judge_by_the_scorers_totals_takes_turns_with_those_who_score() -> Non
             return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code
 
         assert set(pool.map(ask, range(24))) == {200}
-
-
-def test_what_a_search_needs_is_seen_in_a_run_of_it() -> None:
-    assert needs("majority") == {"grader"}
-    assert needs("beam") == {"grader", "scorer"}
-    assert needs("elo") == {"grader", "judge"}
-    assert needs("self-prm") == {"grader", "logprobs"}
-    assert needs("self-certainty") == {"grader", "self_certainty"}

@@ -50,13 +50,12 @@ from stepreward.core.settings import read_settings
 from stepreward.core.statistics import bootstrap
 from stepreward.core.table import SCORE, row_of
 from stepreward.core.types import Problem, Provenance, Trajectory
-from stepreward.pipeline.compare import PLAN, REFERENCE, verdict
+from stepreward.pipeline.compare import REFERENCE, comparable, verdict
 from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
 from stepreward.score.baselines import WITHOUT_MODEL
 from stepreward.score.pairwise import PolicyJudge
-from stepreward.search.needs import needs
 
 
 def search(
@@ -123,10 +122,11 @@ def search(
         bool, typer.Option("--compare", help="Compare searches at several budgets; OUT is then a folder.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help=f"Search to compare; may be repeated. One of {', '.join(PLAN)}.")
+        list[str] | None, typer.Option(help=f"Search to compare; may be repeated. One of {', '.join(comparable())}.")
     ] = None,
     budgets: Annotated[
-        list[int] | None, typer.Option("--budget", min=1, help="Samples a step or solution to compare at; repeatable.")
+        list[int] | None,
+        typer.Option("--budget", min=1, help="Samples or walks to compare at; may be repeated."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
 ) -> None:
@@ -138,7 +138,7 @@ def search(
     """
     chosen, reader = searches[method], grader_by_name(grader)
     recipe = recipe_of(like, record, calibrator, answers, dtype, needed=bool(model))
-    asked = frozenset({"scorer"}) if compare else needs(method)
+    asked = ("scorer",) if compare else chosen.asks
     if not model and "scorer" in asked:
         what = "a comparison" if compare else method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
@@ -159,7 +159,7 @@ def search(
     if compare and given:
         raise InputError(f"{given[0]} is of one search", remedy="with --compare write --set SEARCH.NAME=VALUE")
     own = {} if compare else read_settings([*given, *(settings or [])], chosen)[0]
-    each = _of_each(settings or [], only or [*PLAN]) if compare else {}
+    each = _of_each(settings or [], only or [*comparable()]) if compare else {}
     aggregates[own.get("aggregate", "min")]
     rows = problems_of(problems)
     own_settings = policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body)
@@ -248,7 +248,7 @@ def _check_judge(judge: str, search: str, *, needed: bool) -> None:
 
 def _of_each(given: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
     """Settings of the searches to compare, by name: `beam.max_steps=9`, or a bare name that one alone has."""
-    known = [name for name in dict.fromkeys([REFERENCE, *names]) if name in PLAN]
+    known = [name for name in dict.fromkeys([REFERENCE, *names]) if name in comparable()]
     return dict(zip(known, read_settings(given, *(searches[name] for name in known)), strict=True))
 
 

@@ -33,7 +33,6 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
 from stepreward.core.settings import read_settings
-from stepreward.search.needs import needs
 from stepreward.serve.limits import Limits
 
 KEYS = "STEPREWARD_SERVE_KEYS"
@@ -132,7 +131,7 @@ def serve(
         keys=known,
         limits=limits,
     )
-    launch.launch(served, needs(method), host, port)
+    launch.launch(served, searches[method].asks, host, port)
 
 
 def _keys(path: Path | None) -> list[str]:

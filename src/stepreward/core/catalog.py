@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
-from stepreward.core.errors import MissingDataError, UnknownNameError
+from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 from stepreward.core.flat_data import PLACE, flat, places, scored_only
 from stepreward.core.plugins import Plugin, load_plugins
 
@@ -75,6 +75,29 @@ DATA: Mapping[str, str] = {
 """The closed vocabulary of data that a method may ask for."""
 
 
+ASKS: Mapping[str, str] = {
+    "policy": "a policy",
+    "grader": "a grader, which reads answers",
+    "scorer": "a reward model",
+    "judge": "a judge of pairs",
+    "expert": "a stronger policy",
+    "instructions": "a policy that follows requests in words",
+    "logprobs": "a policy that reports log-probabilities",
+    "self_certainty": "a policy that measures its certainty",
+}
+"""The closed vocabulary of what a flow may ask of the world."""
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What a search's budget counts, and how it is spent."""
+
+    unit: str
+    """What one of the budget is, in the plural."""
+    settings: Callable[[int, Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+    """`(budget, all settings, those that the user gave)` -> the settings that spend at most the budget."""
+
+
 @dataclass(frozen=True, repr=False)
 class Method(Generic[P, R]):
     """A registered method: the function and what its paper is."""
@@ -101,6 +124,10 @@ class Method(Generic[P, R]):
     """
     unscored: float | None = None
     """Of flat data: what a step gets that is unscored. None where the family's data are not flat."""
+    asks: tuple[str, ...] = ()
+    """Of the world, in words of `ASKS`, where it is a flow."""
+    budget: Allotment | None = None
+    """What a budget of it means, where it has one."""
     plugin: str = ""
     """The plug-in that registered it, as `PACKAGE:NAME`; "" for this package and for code that registers by itself."""
 
@@ -134,6 +161,22 @@ class Method(Generic[P, R]):
         """Paper and place in it, or who states it; what is not confirmed, where no source confirms the method."""
         known = " ".join(filter(None, (self.paper, self.equation))) or self.note
         return "; ".join(filter(None, (self.unverified and f"unverified: {self.unverified}", known)))
+
+    def within(self, budget: int, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Settings with which it spends at most a budget, in its own unit (`self.budget.unit`).
+
+        Args:
+            budget: at least 1.
+            given: settings that the user chose; those that the budget decides are overruled.
+
+        Raises:
+            InputError: it declares no budget, or the budget is not positive.
+        """
+        if self.budget is None:
+            raise InputError(f"{self.family} {self.name} declares no budget", remedy="give its settings by name")
+        if budget < 1:
+            raise InputError(f"a budget must be at least 1, got {budget}")
+        return self.budget.settings(budget, {**self.settings, **(given or {})}, given or {})
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
@@ -189,6 +232,8 @@ class Family:
     about: str
     unscored: float | None = None
     """Where data are flat arrays (`core.flat_data`): NaN is unscored, is left out of every call, and gets this."""
+    asks: tuple[str, ...] = ()
+    """What each of its methods asks of the world."""
     home: tuple[str, ...] = ()
     """Folders and modules of this package whose code registers its methods; all modules of a folder are imported."""
     _methods: dict[str, Method[..., Any] | _Preset] = field(default_factory=dict, repr=False)
@@ -204,19 +249,22 @@ class Family:
         objective: str = "",
         invariant: tuple[str, ...] = (),
         unverified: str = "",
+        asks: tuple[str, ...] = (),
+        budget: Allotment | None = None,
     ) -> Callable[[F], F]:
         """Registers a function or class under the paper's name; it comes back unchanged.
 
         Raises:
             ValueError: the name is taken, there is no docstring, neither paper nor note is given, or a parameter
-                without default is not in the vocabulary.
+                without default, or what it asks, is not in the vocabulary.
         """
 
         def register(function: F) -> F:
             self._add(
                 Method(
                     self.name, name, function, paper, equation, note, objective=objective, invariant=invariant,
-                    unverified=unverified, unscored=self.unscored, plugin=_PLUGIN.get(),
+                    unverified=unverified, unscored=self.unscored, asks=(*self.asks, *asks), budget=budget,
+                    plugin=_PLUGIN.get(),
                 )
             )  # fmt: skip
             return function
@@ -233,6 +281,7 @@ class Family:
         objective: str | None = None,
         invariant: tuple[str, ...] | None = None,
         unverified: str = "",
+        budget: Allotment | None = None,
         **fixed: Any,
     ) -> None:
         """Registers a paper, or a library's convention, that is another method with numbers fixed."""
@@ -249,6 +298,7 @@ class Family:
                 note=note or f"{of} with {fixed}",
                 fixed={**base.fixed, **fixed},
                 unverified=unverified,
+                budget=budget or base.budget,
                 objective=base.objective if objective is None else objective,
                 invariant=base.invariant if invariant is None else invariant,
             )
@@ -266,6 +316,9 @@ class Family:
             raise ValueError(f"{self.name} {method.name!r} has no docstring")
         if not (method.paper or method.note or method.unverified):
             raise ValueError(f"{self.name} {method.name!r} names neither a paper nor, in a note, its origin")
+        stray = [name for name in method.asks if name not in ASKS]
+        if stray:
+            raise ValueError(f"{self.name} {method.name!r} asks for {stray}; known: {', '.join(ASKS)}")
         unknown = [name for name in method.data if name not in DATA]
         if unknown:
             raise ValueError(f"{self.name} {method.name!r} asks for data outside the vocabulary: {unknown}")
@@ -379,8 +432,10 @@ def _register(plugin: Plugin) -> None:
         _PLUGIN.reset(token)
 
 
-def _family(name: str, signature: str, about: str, *home: str, unscored: float | None = None) -> Family:
-    families[name] = Family(name, signature, about, unscored, home)
+def _family(
+    name: str, signature: str, about: str, *home: str, unscored: float | None = None, asks: tuple[str, ...] = ()
+) -> Family:
+    families[name] = Family(name, signature, about, unscored, asks, home)
     return families[name]
 
 
@@ -389,8 +444,9 @@ families: dict[str, Family] = {}
 
 segment = _family("segment", "text -> list[Step]", "cuts text into steps, losslessly", "core.segment")
 estimate = _family(
-    "estimate", "(problem, trajectory or tree, key, ...) -> Flow[labels]", "measures what steps are worth", "label"
-)
+    "estimate", "(problem, trajectory or tree, key, ...) -> Flow[labels]", "measures what steps are worth", "label",
+    asks=("policy", "grader"),
+)  # fmt: skip
 transform = _family("transform", "labels -> labels", "rewrites labels out of their provenance", "label")
 keep = _family("filter", "labels (, others) -> bool mask", "says which labelled trajectories to keep", "label")
 loss = _family("loss", "(logits, labels, mask, ...) -> scalar", "what training minimises", "train.objectives")
@@ -402,7 +458,10 @@ calibrate = _family(
 select = _family(
     "select", "(totals, answers, group) -> (G,) row index", "chooses one trajectory a problem", "core.selection"
 )
-search = _family("search", "(problem, key, ...) -> Flow[Found]", "spends compute with step scores", "search")
+search = _family(
+    "search", "(problem, key, ...) -> Flow[Found]", "spends compute with step scores", "search",
+    asks=("policy", "grader"),
+)  # fmt: skip
 credit = _family(
     "credit", "(rewards, outcome, group, offsets, ...) -> (N,)", "turns step rewards into advantages", "credit",
     unscored=0.0,

@@ -11,6 +11,7 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.answer_log import AnswerLog
+from stepreward.core.catalog import ASKS, Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, UnknownNameError
@@ -34,73 +35,28 @@ REFERENCE = "weighted-vote"
 """What every other search is held against, at equal generated tokens."""
 SCHEMA = "stepreward/compare/1"
 OnProgress = Callable[[str, int, int, str], None]
-Settings = Callable[[int], Mapping[str, Any]]
+_THERE = frozenset({"policy", "grader", "scorer"})
+"""What every comparison has."""
 
 
-def _samples(budget: int) -> dict[str, Any]:
-    return {"n": budget}
+def comparable() -> dict[str, Method[..., Any]]:
+    """Searches that can be compared with a policy, a reward model and a grader, by name."""
+    return {method.name: method for method in searches if not _why_not(method)}
 
 
-def _width(budget: int) -> dict[str, Any]:
-    return {"width": budget}
+def left_out() -> dict[str, str]:
+    """Searches that are not compared, and why."""
+    return {method.name: why for method in searches if (why := _why_not(method))}
 
 
-def _by_four(kept: str) -> Settings:
-    """Four samples each of as many as fit into the budget."""
-
-    def settings(budget: int) -> dict[str, Any]:
-        width = min(budget, 4)
-        return {kept: budget // width, "width": width}
-
-    return settings
-
-
-def _simulations(budget: int) -> dict[str, Any]:
-    return {"simulations": 4 * budget, "width": 4}
-
-
-def _rounds(budget: int) -> dict[str, Any]:
-    return {"rounds": max(1, budget // 4), "width": 4}
-
-
-def _cuts(budget: int) -> dict[str, Any]:
-    return {"n": max(2, budget // 2), "rounds": max(1, budget // 4), "again": 2}
-
-
-def _sweeps(budget: int) -> dict[str, Any]:
-    return {"n": max(2, budget // 2), "sweeps": 2}
-
-
-PLAN: Mapping[str, Settings] = {
-    "majority": _samples, "weighted-vote": _samples, "best-of-n": _samples, "borda": _samples, "hybrid-vote": _samples,
-    "reward-frequency-vote": _samples, "beam": _by_four("beams"), "lookahead": _by_four("beams"),
-    "early-rejection": _by_four("beams"), "step-beam": _by_four("beams"),
-    "dvts": _by_four("trees"), "rebase": _width, "ets": _width, "mcts": _simulations, "uct": _simulations,
-    "vm-mcts": _rounds, "rearter": _by_four("beams"), "saffron": _by_four("beams"), "omega": _cuts, "zip-rc": _samples,
-    "search-r2": _samples, "particle-filter": _samples, "particle-gibbs": _sweeps,
-    "fk-difference": _samples, "fk-max": _samples, "fk-sum": _samples, "reward-weighted": _samples,
-    "transfer-q": _by_four("n"), "gflownet": _by_four("n"), "adaptive-consistency": _samples,
-    "instance-adaptive": _samples, "early-stopping-consistency": _samples, "doubling-consistency": _samples,
-    "ias-of-k": _by_four("beams"), "ias-of-m": _by_four("beams"),
-    "greedy": _width, "qlass": _width, "masprm": _by_four("beams"),
-    "rest-mcts": _simulations, "alphamath-mcts": _simulations, "masprm-mcts": _simulations,
-}  # fmt: skip
-"""Searches that can be compared with a policy and a scorer alone, and their settings at a budget of so many samples a
-step or solution. What each really spends is measured."""
-
-LEFT_OUT: Mapping[str, str] = {
-    "feynman-kac": "fk-difference, fk-max and fk-sum are it",
-    "glore": "asks a policy that follows requests in words",
-    "glore-global": "asks a policy that follows requests in words",
-    "glore-local": "asks a policy that follows requests in words",
-    "reflexion": "asks a policy that follows requests in words",
-    "intervention": "asks a stronger policy",
-    "self-certainty": "asks a policy that measures its certainty",
-    "self-prm": "asks a policy that reports log-probabilities",
-    "knockout": "asks a judge of pairs",
-    "elo": "asks a judge of pairs",
-}
-"""Registered searches that are not compared, and why."""
+def _why_not(method: Method[..., Any]) -> str:
+    """Why a search is not compared; "" where it is."""
+    if lacking := [name for name in method.asks if name not in _THERE]:
+        return f"asks {' and '.join(ASKS[name] for name in lacking)}"
+    if method.budget is None:
+        return "declares no budget"
+    presets = [m.name for m in searches if m.function is method.function and m.fixed and m.settings == method.settings]
+    return f"{presets[0]} is it" if presets and not method.fixed else ""
 
 
 def compare(
@@ -126,26 +82,27 @@ def compare(
         problems: with references.
         out: folder.
         policy, scorer, grader: of all searches.
-        methods: names in `PLAN`; all of them where empty. The reference is always among them.
-        budgets: samples a step or solution.
+        methods: names of `comparable`; all of them where empty. The reference is always among them.
+        budgets: each in the unit of each search: solutions, samples of a step, or walks.
         aggregate: total of step scores, of every search that has one; each search's own where empty.
-        settings: of searches by name, beside or in place of those in the plan.
+        settings: of searches by name, beside or in place of those that the budget decides.
         seed: of all samples.
         on_progress: called as work is done.
 
     Raises:
         InputError: there is no problem, or one has no reference.
-        UnknownNameError: a search that is not in the plan.
+        UnknownNameError: a search that is not comparable.
     """
     bare = [problem.id for problem in problems if problem.reference is None]
     if not problems or bare:
         raise InputError(
             f"problem {bare[0]!r} has no reference" if bare else "there is no problem", remedy="give all a reference"
         )
+    known = comparable()
     for name in methods:
-        if name not in PLAN:
-            raise UnknownNameError("search to compare", name, PLAN)
-    chosen = list(dict.fromkeys([REFERENCE, *(methods or PLAN)]))
+        if name not in known:
+            raise UnknownNameError("search to compare", name, known)
+    chosen = list(dict.fromkeys([REFERENCE, *(methods or known)]))
     out.mkdir(parents=True, exist_ok=True)
     key = Key.seed(seed).fold("search")
 
@@ -161,7 +118,8 @@ def compare(
             for budget in budgets:
                 if on_progress is not None:
                     on_progress("compare", done, total, f"{name}, {budget}")
-                how = {**PLAN[name](budget), **_total(name, aggregate), **(settings or {}).get(name, {})}
+                how = {**_total(name, aggregate), **(settings or {}).get(name, {})}
+                how = {**searches[name].within(budget, how), **how}
                 by = Provenance(name, policy.name, seed=seed, settings=how)
                 one, tokens, made = _spent(by, budget, problems, key, driver(log))
                 rows += made
@@ -300,7 +258,7 @@ def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
         f"Points over {REFERENCE} are at "
         "equal generated tokens, on the line between its runs; 95 % paired bootstrap intervals over problems, not "
         "corrected for the number of searches. Scored tokens: each shared prefix once, answers of the log included. "
-        f"Not compared: {'; '.join(f'{name} ({why})' for name, why in LEFT_OUT.items())}."
+        f"Not compared: {'; '.join(f'{name} ({why})' for name, why in left_out().items())}."
     )
     best = max(summary["points"], key=lambda point: point["accuracy"]["value"])
     return Page(

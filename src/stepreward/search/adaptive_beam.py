@@ -10,6 +10,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
@@ -83,7 +84,14 @@ def _chance(candidate: Candidate) -> float:
     return max(candidate.rank, 0.0)
 
 
-@search.method("ias-of-k", paper="arXiv:2506.09338", equation="instance-adaptive beam search, IAS of K", note=NOTE)
+@search.method(
+    "ias-of-k",
+    paper="arXiv:2506.09338",
+    equation="instance-adaptive beam search, IAS of K",
+    note=NOTE,
+    asks=("scorer",),
+    budget=budgets.several("beams"),
+)
 def adaptive_beams(
     problem: Problem,
     key: Key,
@@ -118,7 +126,14 @@ def adaptive_beams(
     return (yield from growth.conclude(found, select=choice(vote)))
 
 
-@search.method("ias-of-m", paper="arXiv:2506.09338", equation="instance-adaptive beam search, IAS of M", note=NOTE)
+@search.method(
+    "ias-of-m",
+    paper="arXiv:2506.09338",
+    equation="instance-adaptive beam search, IAS of M",
+    note=NOTE,
+    asks=("scorer",),
+    budget=budgets.several("beams"),
+)
 def adaptive_widths(
     problem: Problem,
     key: Key,

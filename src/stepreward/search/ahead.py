@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found, choice, ends, total_of
 from stepreward.search.growth import Growth
 
@@ -24,6 +25,8 @@ _EDGE = 1e-6
     paper="arXiv:2408.03314",
     equation="section 5.2: lookahead search",
     note="a candidate is ranked by its rollout, and keeps its own scores for the choice at the end",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
 )
 def lookahead_search(
     problem: Problem,
@@ -104,6 +107,8 @@ def mended(values: Sequence[float], *, rate: float = 0.5, gain: float = 0.05) ->
     equation="test-time scaling: look-ahead search by temporal differences",
     note="on the logits of scores, as in the released code. Without the refinement of steps by explanations, for which "
     "a second model is trained",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
 )
 def mended_search(
     problem: Problem,

@@ -8,6 +8,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
 
@@ -17,6 +18,8 @@ from stepreward.search.growth import Growth
     paper="arXiv:2408.03314",
     equation="section 5.2 and appendix D",
     note="a finished candidate keeps its place among the beams and is not sampled again",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
 )
 def beam_search(
     problem: Problem,
@@ -57,6 +60,7 @@ search.preset(
     of="beam",
     note="the best of `width` sampled steps, one step after another: a beam of one",
     beams=1,
+    budget=budgets.width,
 )
 search.preset(
     "masprm",
@@ -76,6 +80,8 @@ search.preset(
     equation="section 3.4 and Algorithm 2",
     note="a finished candidate leaves the beam and its place is not refilled, as in the released code; candidates that "
     "finish together all leave (the code skips every second one)",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
 )
 def step_beam(
     problem: Problem,
@@ -118,6 +124,8 @@ def step_beam(
     paper="huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute",
     equation="section on diverse verifier tree search",
     note="independent greedy subtrees; the vote over their ends is an option",
+    asks=("scorer",),
+    budget=budgets.several("trees"),
 )
 def diverse_tree_search(
     problem: Problem,
@@ -165,4 +173,5 @@ search.preset(
     width=3,
     aggregate="last",
     vote=False,
+    budget=budgets.width,
 )

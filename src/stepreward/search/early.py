@@ -10,6 +10,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Begun, Growth
@@ -21,6 +22,8 @@ from stepreward.search.growth import Begun, Growth
     equation="Algorithm 1",
     note="a step that was completed is scored again, as a whole; public code keeps the score of its start, and leaves "
     "its separator in the middle of the step",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
 )
 def early_rejection(
     problem: Problem,

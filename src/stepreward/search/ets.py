@@ -16,6 +16,7 @@ from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.prefix import TOP
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
@@ -127,6 +128,8 @@ def clusters(vectors: Vectors, distance: float = 0.05) -> list[int]:
     equation="section 4, the integer programme with semantic coverage",
     note="clusters by character n-grams unless `embed` is given, which the paper's code takes from a sentence encoder; "
     "equal samples are one node, paid once, with the shares of all of them",
+    asks=("scorer",),
+    budget=budgets.width,
 )
 def ets(
     problem: Problem,

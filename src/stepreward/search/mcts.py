@@ -17,6 +17,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
@@ -226,6 +227,8 @@ def _expand(tree: SearchTree, growth: Growth, leaves: set[int], width: int, max_
     equation="the pseudo-code's PUCT, as public code uses it with step scores for values",
     note="priors are the shares of equal samples, not log-probabilities; values are totals of step scores; no noise at "
     "the root and no play-outs",
+    asks=("scorer",),
+    budget=budgets.walks,
 )
 def puct_search(
     problem: Problem,
@@ -272,6 +275,8 @@ def puct_search(
     paper="Kocsis and Szepesvari, Bandit based Monte-Carlo Planning, ECML 2006",
     equation="section 2.2",
     note="values are totals of step scores instead of play-outs; 1.414 is the constant of public code",
+    asks=("scorer",),
+    budget=budgets.walks,
 )
 def uct_search(
     problem: Problem,
@@ -327,6 +332,8 @@ search.preset(
     equation="the selection of MAS_MCTS in the released code",
     note="over agents' turns: a step is a turn, `Step.agent` its speaker. A turn is worth its score, where the code "
     "plays on to the end; of the turns that end a solution together each waits for a walk of its own",
+    asks=("scorer",),
+    budget=budgets.walks,
 )
 def agents_tree_search(
     problem: Problem,

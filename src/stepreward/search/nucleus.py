@@ -11,6 +11,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.found import ROOT, Found, best, choice, ends
 from stepreward.search.growth import Growth
 
@@ -36,6 +37,8 @@ def nucleus(counts: Sequence[int], top_p: float) -> list[int]:
     note="over steps instead of tokens: a step's share of equal samples stands for its probability, and one batch of "
     "scores on shared prefixes for the multifurcation model, which names the rewards of all next tokens at once. No "
     "least length of a solution; what its model has not learned of (the unseen tokens) is here what has no score",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
 )
 def conservative_search(
     problem: Problem,

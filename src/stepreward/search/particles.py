@@ -16,6 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice
 from stepreward.search.growth import Growth
@@ -162,6 +163,8 @@ def concluded(growth: Growth, particles: Sequence[Particle], vote: bool) -> Flow
     paper="arXiv:2502.01618",
     equation="Algorithm 1",
     note="a finished particle keeps its weight and its place in the resampling, with no further factor",
+    asks=("scorer",),
+    budget=budgets.particles,
 )
 def particle_filter(
     problem: Problem,
@@ -199,6 +202,8 @@ def particle_filter(
     paper="arXiv:2502.01618",
     equation="section 3.3: particle Gibbs; Andrieu, Doucet and Holenstein (2010) for the conditional filter",
     note="one solution of the last sweep, drawn by weight, is kept through the next; the particles of all sweeps count",
+    asks=("scorer",),
+    budget=budgets.sweeps,
 )
 def particle_gibbs(
     problem: Problem,
@@ -217,16 +222,16 @@ def particle_gibbs(
     Args:
         problem: what to solve.
         key: randomness.
-        n: particles of a sweep, at least 2.
+        n: particles of a sweep, at least 2 where there are several.
         sweeps: how many.
         temperature: of the odds, as in `particle-filter`.
         max_steps: most steps of a solution.
         vote: choose the answer with the most weight instead of the heaviest particle.
 
     Raises:
-        ValueError: `n` is less than 2, or `sweeps` or `temperature` is not positive.
+        ValueError: `n` is less than 2 in several sweeps, or `sweeps` or `temperature` is not positive.
     """
-    if n < 2:
+    if n < 2 and sweeps > 1:
         raise ValueError(f"n must be at least 2: one particle is kept, got {n}")
     positive(temperature=temperature, sweeps=sweeps)
     growth = Growth(problem, key, "last")

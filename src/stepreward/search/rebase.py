@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
@@ -71,6 +72,8 @@ def balance(candidates: Sequence[Candidate], width: int, temperature: float) -> 
     equation="section 3.2, Eq. 3 and Algorithm 1",
     note="a sample that ends the solution, or is cut by a limit, is not replaced, as in the released code; equal "
     "samples of a node are scored once and take the shares of as many nodes, as if they stood apart",
+    asks=("scorer",),
+    budget=budgets.width,
 )
 def rebase(
     problem: Problem,

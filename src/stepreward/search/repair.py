@@ -16,6 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, best, choice
 from stepreward.search.growth import Growth
@@ -39,6 +40,8 @@ def first_below(scores: Sequence[float], threshold: float) -> int | None:
     equation="section 3: cut and regenerate",
     note="the discriminator and the trimmer are the step scores, not trained models of their own; a rewritten solution "
     "takes its draft's place only where its total is higher",
+    asks=("scorer",),
+    budget=budgets.mended,
 )
 def cut_and_regenerate(
     problem: Problem,
@@ -86,6 +89,8 @@ def cut_and_regenerate(
     paper="arXiv:2402.10963",
     equation="sections 3 and 4: global and local refinement, and the reranker over draft and both",
     note="one policy asked in words instead of two trained refinement models; the critique names the first bad step",
+    asks=("scorer", "instructions"),
+    budget=budgets.requests,
 )
 def refined(
     problem: Problem,
@@ -134,6 +139,8 @@ search.preset("glore-local", of="glore", paper="arXiv:2402.10963", note="local r
     paper="arXiv:2303.11366",
     equation="Algorithm 1",
     note="the evaluator is the total of the step scores; all reflections are kept",
+    asks=("scorer", "instructions"),
+    budget=budgets.attempts,
 )
 def reflect_and_retry(
     problem: Problem,
@@ -184,6 +191,8 @@ def reflect_and_retry(
     note="greedy search that asks a stronger policy (`policies.expert`) for steps at which the scores doubt the own "
     "one, under a budget of such questions; without a stronger one the policy is asked again, as InT does in training "
     "(arXiv:2601.14209)",
+    asks=("scorer", "expert"),
+    budget=budgets.width,
 )
 def intervene(
     problem: Problem,

@@ -13,6 +13,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, best, choice, ends
 from stepreward.search.growth import Growth
@@ -89,6 +90,8 @@ class Walk:
     note="the scorer is the value model. No self-critic: an end is where the policy ends, only an end is accepted at "
     "`gate`, and no hints are sampled by. Ties go to the first child; without an accepted end the best whole solution "
     "is chosen, the tree's before those of roll-outs, instead of the best node",
+    asks=("scorer",),
+    budget=budgets.walks,
 )
 def greedy_rollout_search(
     problem: Problem,

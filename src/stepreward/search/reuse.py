@@ -13,6 +13,7 @@ from stepreward.core.keys import Key
 from stepreward.core.prefix import TOP
 from stepreward.core.rollout_priority import priority
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
@@ -71,6 +72,8 @@ class Pool:
     equation="Eqs. 2 and 3 and the reuse of rollouts, at test time",
     note="without an answer to compare with: a prefix is worth the mean total of all solutions through it, and a "
     "solution goes wrong at its first step scored below `threshold`, or at its worst one; lengths are in steps",
+    asks=("scorer",),
+    budget=budgets.cuts,
 )
 def reusing_search(
     problem: Problem,

@@ -12,11 +12,12 @@ from stepreward.core.errors import MissingDataError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
+from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found, choice, total_of
 from stepreward.search.growth import Growth
 
 
-@search.method("majority", paper="arXiv:2203.11171", equation="section 2")
+@search.method("majority", paper="arXiv:2203.11171", equation="section 2", budget=budgets.samples)
 def majority_vote(problem: Problem, key: Key, *, n: int = 16) -> Flow[Found]:
     """Samples `n` solutions and takes the answer given most often; asks for no score."""
     growth = Growth(problem, key)
@@ -24,13 +25,15 @@ def majority_vote(problem: Problem, key: Key, *, n: int = 16) -> Flow[Found]:
     return (yield from growth.conclude(candidates, select="majority"))
 
 
-@search.method("best-of-n", paper="arXiv:2110.14168", equation="section 4.2")
+@search.method("best-of-n", paper="arXiv:2110.14168", equation="section 4.2", asks=("scorer",), budget=budgets.samples)
 def best_of_n(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the one with the best total."""
     return (yield from _chosen(problem, key, n, aggregate, "best-of-n"))
 
 
-@search.method("weighted-vote", paper="arXiv:2206.02336", equation="section 2.2, Eq. 2")
+@search.method(
+    "weighted-vote", paper="arXiv:2206.02336", equation="section 2.2, Eq. 2", asks=("scorer",), budget=budgets.samples
+)
 def weighted_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the answer with the largest sum of totals."""
     return (yield from _chosen(problem, key, n, aggregate, "weighted-vote"))
@@ -39,6 +42,8 @@ def weighted_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "
 @search.method(
     "hybrid-vote",
     unverified="hybrid majority reward vote, HMR (arXiv:2508.01773): see the select method of this name",
+    asks=("scorer",),
+    budget=budgets.samples,
 )
 def hybrid_vote(
     problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", threshold: float = 0.5
@@ -50,6 +55,8 @@ def hybrid_vote(
 @search.method(
     "reward-frequency-vote",
     unverified="weighted reward frequency vote, WRF (arXiv:2508.01773): see the select method of this name",
+    asks=("scorer",),
+    budget=budgets.samples,
 )
 def reward_frequency_vote(
     problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", alpha: float = 0.8
@@ -58,7 +65,14 @@ def reward_frequency_vote(
     return (yield from _chosen(problem, key, n, aggregate, "reward-frequency-vote", alpha=alpha))
 
 
-@search.method("borda", paper="arXiv:2502.18581", equation="section 4.3", note="ranked by step scores")
+@search.method(
+    "borda",
+    paper="arXiv:2502.18581",
+    equation="section 4.3",
+    note="ranked by step scores",
+    asks=("scorer",),
+    budget=budgets.samples,
+)
 def borda_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", power: float = 0.5) -> Flow[Found]:
     """Samples `n` solutions and lets each vote for its answer with a weight that falls with its rank, not its score."""
     return (yield from _chosen(problem, key, n, aggregate, "borda", power=power))
@@ -70,6 +84,8 @@ def borda_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min
     equation="section 4, Eqs. 7 and 8",
     note="`LocalPolicy` leaves the certainty of each step in `Step.meta['self_certainty']`, a mean over the step's "
     "tokens (`core.selection.self_certainty`); the end token, which is in no step, does not count",
+    asks=("self_certainty",),
+    budget=budgets.samples,
 )
 def self_certainty_vote(problem: Problem, key: Key, *, n: int = 16, power: float = 0.5) -> Flow[Found]:
     """Samples `n` solutions and lets them vote by the rank of the policy's own certainty; asks for no score.
@@ -89,6 +105,8 @@ def self_certainty_vote(problem: Problem, key: Key, *, n: int = 16, power: float
     "self-prm",
     note="the policy as its own process reward model: a step's score is the geometric mean of its tokens' "
     "probabilities, exp(mean log p), as several papers use it for a baseline",
+    asks=("logprobs",),
+    budget=budgets.samples,
 )
 def self_prm(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "mean", vote: bool = False) -> Flow[Found]:
     """Samples `n` solutions and scores their steps by the probabilities that the policy itself gave them.

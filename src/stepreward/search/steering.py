@@ -10,6 +10,7 @@ from stepreward.core.errors import UnknownNameError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.found import Found
 from stepreward.search.growth import Growth
 from stepreward.search.particles import Filter, concluded, known
@@ -45,6 +46,8 @@ POTENTIALS: Mapping[Name, Callable[[Sequence[float]], float]] = {
     paper="arXiv:2501.06848",
     equation="the difference, max and sum potentials, and the correction at the end",
     note="on steps of reasoning instead of diffusion",
+    asks=("scorer",),
+    budget=budgets.particles,
 )
 def steered(
     problem: Problem,

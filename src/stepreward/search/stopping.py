@@ -14,6 +14,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Extract, Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice
 from stepreward.search.growth import Growth
@@ -93,6 +94,7 @@ def _voting(problem: Problem, stop: Callable[[Sequence[str | None]], bool]) -> C
     paper="arXiv:2305.11860",
     equation="section 3: the Beta criterion",
     note="stops after a round of `at_once` samples, so that batches fill; the paper's rounds are of one",
+    budget=budgets.samples,
 )
 def adaptive_consistency(
     problem: Problem, key: Key, *, n: int = 40, least: int = 2, at_once: int = 2, confidence: float = 0.95
@@ -122,6 +124,7 @@ def adaptive_consistency(
     "early-stopping-consistency",
     paper="arXiv:2401.10480",
     equation="section 3: a window of one answer",
+    budget=budgets.samples,
 )
 def unanimous_window(problem: Problem, key: Key, *, n: int = 40, window: int = 5) -> Flow[Found]:
     """Samples window by window and stops when one is unanimous.
@@ -146,6 +149,7 @@ def unanimous_window(problem: Problem, key: Key, *, n: int = 40, window: int = 5
 @search.method(
     "doubling-consistency",
     note="as in the package its_hub: two samples, then as many again, until an answer has three quarters",
+    budget=budgets.samples,
 )
 def doubling(problem: Problem, key: Key, *, n: int = 32, start: int = 2, share: float = 0.75) -> Flow[Found]:
     """Doubles the number of samples until one answer has a given share of the votes.
@@ -174,6 +178,8 @@ def doubling(problem: Problem, key: Key, *, n: int = 32, start: int = 2, share: 
     note="the paper reads the chance at the bare question, which has no score here: it is the mean of the first steps' "
     "scores in `least` samples, which count among the budget. Lower quantiles as in the paper come of a scorer "
     "calibrated by `quantile`. The paper's beams are `ias-of-k` and `ias-of-m`",
+    asks=("scorer",),
+    budget=budgets.samples,
 )
 def instance_adaptive(
     problem: Problem,

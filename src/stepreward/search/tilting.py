@@ -13,6 +13,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key, uniforms
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.found import ROOT, Found, choice, ends
 from stepreward.search.growth import Growth
 from stepreward.search.particles import last
@@ -23,6 +24,8 @@ from stepreward.search.resampling import normalised
     "reward-weighted",
     note="importance sampling by the final score, as reward-weighted resampling has it: a particle filter that weighs "
     "only at the end",
+    asks=("scorer",),
+    budget=budgets.samples,
 )
 def reward_weighted(
     problem: Problem, key: Key, *, n: int = 16, strength: float = 4.0, aggregate: str = "last", vote: bool = True
@@ -51,6 +54,8 @@ def reward_weighted(
     paper="arXiv:2405.20495",
     equation="the decoding rule: the policy's probability times e^(Q / alpha)",
     note="over sampled steps instead of tokens, Q the score: self-normalised importance sampling among `width` samples",
+    asks=("scorer",),
+    budget=budgets.several("n"),
 )
 def tilted_steps(
     problem: Problem,
@@ -80,6 +85,8 @@ def tilted_steps(
     "gflownet",
     note="sampling by flows at the level of steps, as GFlowNet fine-tuning of reasoners has it: each step is taken in "
     "proportion to its score, read as the flow through it. Training the flows is not part of this",
+    asks=("scorer",),
+    budget=budgets.several("n"),
 )
 def flow_steps(
     problem: Problem, key: Key, *, n: int = 4, width: int = 8, max_steps: int = 40, vote: bool = True

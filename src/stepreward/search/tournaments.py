@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Compare, Extract, Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found
 from stepreward.search.growth import Growth
 
@@ -24,6 +25,8 @@ Pair = tuple[int, int]
     equation="section 3.3",
     note="pairs in order of sampling; a tie goes to the earlier; two that state the same answer are not judged, the "
     "earlier advances",
+    asks=("judge",),
+    budget=budgets.samples,
 )
 def knockout(problem: Problem, key: Key, *, n: int = 8, both_orders: bool = True) -> Flow[Found]:
     """Samples `n` solutions and lets a judge knock them out in pairs until one is left.
@@ -58,6 +61,8 @@ def knockout(problem: Problem, key: Key, *, n: int = 8, both_orders: bool = True
     "elo",
     paper="Elo, The Rating of Chessplayers, Past and Present (1978)",
     note="every pair once, in the rounds of a round-robin schedule; a judge's chance is the result of the game",
+    asks=("judge",),
+    budget=budgets.samples,
 )
 def elo(
     problem: Problem,

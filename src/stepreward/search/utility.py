@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
@@ -89,6 +90,8 @@ def worth_growing(
     equation="section 4: the sampling utility and its meta-actions",
     note="a calibrated step score stands for the distribution of the reward, and the mean length of the solutions that "
     "ended for that of the length, in steps; the paper's model predicts both at every token",
+    asks=("scorer",),
+    budget=budgets.samples,
 )
 def while_worth_it(
     problem: Problem,

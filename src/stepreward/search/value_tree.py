@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends, total_of
 from stepreward.search.growth import Growth
@@ -56,6 +57,8 @@ class Node:
     equation="section 3.3, assisted decoding",
     note="as in the released code at test time: a leaf samples whole solutions, whose distinct first steps are its "
     "children; ties go to the first child. A child's value is the total of its own scores within a whole solution",
+    asks=("scorer",),
+    budget=budgets.several("rounds", budgets.SOLUTIONS),
 )
 def value_tree(
     problem: Problem,

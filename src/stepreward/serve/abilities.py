@@ -9,7 +9,6 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.flows import Policy
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.local import LocalPolicy
-from stepreward.search.needs import TOLD, needs
 from stepreward.serve.service import Served
 
 
@@ -19,14 +18,19 @@ def writer(policy: Policy | None) -> Policy | None:
 
 
 def parts_of(served: Served) -> set[str]:
-    """What a server has of that which searches need, in the words of `needs`."""
+    """What a server has of that which searches ask for, in words of `core.catalog.ASKS`.
+
+    A policy is taken to follow requests in words, and does what a stronger one would where there is none.
+    """
     policy = writer(served.policy)
-    there = {who for who in ("scorer", "judge", "grader") if getattr(served, who) is not None}
-    there |= {told for told in TOLD if getattr(policy, told, False)}
+    there = {who for who in ("policy", "scorer", "judge", "grader") if getattr(served, who) is not None}
+    if policy is not None:
+        there |= {"expert", "instructions"}
+        there |= {told for told in ("logprobs", "self_certainty") if getattr(policy, told, False)}
     return there | ({"logprobs"} if isinstance(policy, LocalPolicy) else set())
 
 
 def possible(served: Served) -> list[Method[..., Any]]:
     """The searches that a server can run."""
     there = parts_of(served)
-    return [method for method in searches if needs(method.name) <= there] if served.policy is not None else []
+    return [method for method in searches if there.issuperset(method.asks)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import uvicorn
 
@@ -13,7 +14,7 @@ from stepreward.serve.doors import Ends, doors
 from stepreward.serve.service import Served
 
 
-def launch(served: Served, needed: frozenset[str], host: str, port: int) -> None:
+def launch(served: Served, needed: Collection[str], host: str, port: int) -> None:
     """Serves until it is told to end.
 
     Args:
@@ -35,13 +36,13 @@ def launch(served: Served, needed: frozenset[str], host: str, port: int) -> None
     Announced(config).run()
 
 
-def require_search(served: Served, needed: frozenset[str]) -> None:
+def require_search(served: Served, needed: Collection[str]) -> None:
     """Refuses a search of requests that name none which this server cannot run, and a judge whom nobody asks."""
     if served.policy is None:
         if served.judge is not None:
             raise InputError("a judge compares what a policy writes", remedy="pass --policy too")
         return
-    lacking = needed - parts_of(served)
+    lacking = set(needed) - parts_of(served)
     if lacking:
         raise InputError(
             f"--method {served.method} needs what is not here: {', '.join(sorted(lacking))}",

@@ -12,7 +12,6 @@ from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.settings import read_settings
-from stepreward.search.needs import needs
 from stepreward.serve.errors import ApiError
 from stepreward.serve.limits import Limits
 from stepreward.serve.shapes import ChatRequest
@@ -65,7 +64,7 @@ def plan(
     own |= read_settings(told, chosen)[0]
     own |= read_settings([f"{k}={_text(v)}" for k, v in request.stepreward.settings.items()], chosen)[0]
     if request.budget is not None:
-        own |= _of_budget(request.budget, {**chosen.settings, **own})
+        own |= chosen.within(request.budget, own)
     large = next((k for k, v in own.items() if isinstance(v, int) and v > MOST), None)
     if large is not None:
         raise InputError(f"setting {large!r} may be at most {MOST:,}, got {own[large]:,}")
@@ -89,7 +88,7 @@ def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], sa
         InputError: it is too large, or would hold that thread for longer than by default.
     """
     counts = {k: v for k, v in settings.items() if type(v) is int and v > 1 and k not in NO_COUNT}
-    pairs = "judge" in needs(method.name)
+    pairs = "judge" in method.asks
     whole = math.prod(v for k, v in counts.items() if k not in IN_TURN) * (counts.get("n", 1) // 4 + 1 if pairs else 1)
     turns = max((v for k, v in counts.items() if k in IN_TURN), default=0)
     if whole > ROOM * samples or turns > samples:
@@ -112,27 +111,6 @@ def _suffix(model: str, name: str) -> tuple[str, list[tuple[str, str]]]:
         raise ApiError(404, str(UnknownNameError("model", model, names(name))), param="model", code="model_not_found")
     method, _, query = model.removeprefix(f"{name}:").partition("?")
     return method, parse_qsl(query, keep_blank_values=True)
-
-
-def _of_budget(budget: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """At most so many candidates, and as many of them as the search can have, in the words of a search."""
-    if "sweeps" in settings:
-        # A sweep keeps one solution of the last, and needs two; the rest are new.
-        sweeps = max(1, min(int(settings["sweeps"]), budget // 2))
-        return {"n": max(2, budget // sweeps), "sweeps": sweeps}
-    if "again" in settings:
-        again = min(int(settings["again"]), max(1, budget // 2))
-        rounds = budget // (2 * again)
-        return {"n": budget - rounds * again, "rounds": rounds, "again": again}
-    if "width" in settings and (kept := next((k for k in ("beams", "trees", "rounds", "n") if k in settings), "")):
-        most = min(budget, int(settings["width"]))
-        # Of the widths down to half its own, that which wastes least of the budget; the widest of equals.
-        width = max(range((most + 1) // 2, most + 1), key=lambda w: (budget // w * w, w))
-        return {kept: budget // width, "width": width}
-    if "n" in settings:
-        again = sum(bool(settings.get(name)) for name in ("global_request", "local_request"))
-        return {"n": max(1, budget // (1 + int(settings.get("rounds", again))))}
-    return {next(name for name in ("simulations", "attempts", "width") if name in settings): budget}
 
 
 def _text(value: object) -> str:
