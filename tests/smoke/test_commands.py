@@ -22,7 +22,7 @@ from stepreward.cli.group import COMMANDS
 from stepreward.tasks.arithmetic import generate
 from tests.docs import README, commands_of
 
-pytestmark = pytest.mark.xdist_group("smoke commands")
+pytestmark = [pytest.mark.xdist_group("smoke commands"), pytest.mark.timeout(600)]
 QUIET = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 SMALL = {
     "run": "--train-problems 8 --validation-problems 4 --held-out-problems 4 --train-samples 3 --held-out-samples 4 "
@@ -54,7 +54,7 @@ def kind(words: list[str]) -> str:
     return f"{words[1]} {other}".strip()
 
 
-def ran(folder: Path, line: str | list[str], *, seconds: int = 280) -> subprocess.CompletedProcess[str]:
+def ran(folder: Path, line: str | list[str], *, seconds: int = 580) -> subprocess.CompletedProcess[str]:
     """A command of the installed program in a folder."""
     words = [str(Path(sys.executable).with_name("stepreward")), *(shlex.split(line) if isinstance(line, str) else line)]
     return subprocess.run(words, cwd=folder, env=QUIET, capture_output=True, text=True, timeout=seconds, check=False)
@@ -135,4 +135,4 @@ def test_serve_answers_clients_of_openai_and_ends_at_sigterm(folder: Path) -> No
         assert run.wait(30) in (0, -signal.SIGTERM)
     finally:
         run.kill()
-        run.wait()
+        run.communicate()
