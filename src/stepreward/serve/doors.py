@@ -60,6 +60,7 @@ class Door(HttpToolsProtocol):
         super().__init__(*given, **named)
         self._limits, self._served = limits, self.app
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._awaits_head, self._turned_away, self._read = True, False, 0
         self._idle_since = self.loop.time()
 
@@ -77,8 +78,24 @@ class Door(HttpToolsProtocol):
         if len(self.connections) > SPARE * self._limits.connections:
             self._refuse(_full())
 
+    def pause_writing(self) -> None:
+        """The client does not take what it is sent: it has its time for that, and is cut off then."""
+        super().pause_writing()
+        self._unread = self._unread or self.loop.call_later(self._limits.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self._take_back()
+        super().resume_writing()
+
+    def _take_back(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._take_back()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
