@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.policies import vllm
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.named import policy_at
@@ -155,3 +157,20 @@ def test_what_a_policy_honours_is_what_it_says(server: tuple[Backend, str], chat
     far = policy_at(f"{server[1]}#good?fields=top_k:")
     assert isinstance(far, HttpPolicy)
     assert far.takes == {"tools", "min_p", "chat_template_kwargs", "reasoning_effort"}
+
+
+def test_settings_behind_the_name_of_an_engine_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = TEMPLATE
+    engine = StandIn(tiny("qwen2", tokenizer), tokenizer)
+    monkeypatch.setattr(vllm, "vllm_engine", lambda **_: engine)
+    monkeypatch.setattr(vllm, "vllm_module", lambda: SimpleNamespace(SamplingParams=SamplingParams))
+    how = 'vllm:org/m?top_k=7&logprobs=true&separator=th&max_tokens=4&chat_template_kwargs={"enable_thinking":false}'
+    made = policy_at(how, settings={"min_p": "0.2", "reasoning_effort": "low"})
+    ((one,),) = made.propose([ask(max_tokens=None, until="step")])
+    ((given,),) = [given for _, given in engine.calls]
+    assert (given.top_k, given.min_p, given.max_tokens, given.stop) == (7, 0.2, 4, ["th"])
+    assert tokenizer.decode(engine.calls[0][0][0]) == "<user>ab<a><no>low"
+    assert all(len(step.logprobs or ()) == len(step.tokens or ()) for step in one.steps)
+    with pytest.raises(InputError, match="seed cannot be set for a model on this machine"):
+        policy_at('vllm:org/m?body={"seed":1}')
