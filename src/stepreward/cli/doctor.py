@@ -21,7 +21,14 @@ from stepreward.cli.doctor_packages import diagnosis, package_finding, packages
 from stepreward.cli.doctor_servers import model_findings, policy_findings
 from stepreward.cli.doctor_trials import trial_findings
 from stepreward.cli.finding import Finding
-from stepreward.cli.parts import BodyFlag, EffortFlag, MinPFlag, TemplateKwargsFlag, TopKFlag, policy_settings
+from stepreward.cli.policy_flags import (
+    BodyFlag,
+    EffortFlag,
+    MinPFlag,
+    TemplateKwargsFlag,
+    TopKFlag,
+    policy_settings,
+)
 from stepreward.cli.recipes import LikeFlag
 
 

@@ -14,7 +14,14 @@ import typer
 
 from stepreward.cli.cuts import cut_note
 from stepreward.cli.inputs import GRADERS, grader_by_name, hold_problems, problems_of, read_solutions
-from stepreward.cli.parts import BodyFlag, EffortFlag, MinPFlag, TemplateKwargsFlag, TopKFlag, policy_settings
+from stepreward.cli.policy_flags import (
+    BodyFlag,
+    EffortFlag,
+    MinPFlag,
+    TemplateKwargsFlag,
+    TopKFlag,
+    policy_settings,
+)
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.answer_log import AnswerLog

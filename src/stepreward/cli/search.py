@@ -18,21 +18,23 @@ from stepreward.cli.cuts import cut_note
 from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
 from stepreward.cli.parts import (
     OWN_SCORE,
-    BodyFlag,
     CacheFlag,
     CombineFlag,
     DoubtFlag,
-    EffortFlag,
     ExpertFlag,
     JudgeFlag,
-    MinPFlag,
     ModelsFlag,
-    TemplateKwargsFlag,
-    TopKFlag,
     judge_at,
     policies_at,
-    policy_settings,
     scorers_at,
+)
+from stepreward.cli.policy_flags import (
+    BodyFlag,
+    EffortFlag,
+    MinPFlag,
+    TemplateKwargsFlag,
+    TopKFlag,
+    policy_settings,
 )
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of

@@ -11,21 +11,23 @@ import typer
 
 from stepreward.cli.inputs import GRADERS, grader_by_name
 from stepreward.cli.parts import (
-    BodyFlag,
     CacheFlag,
     CombineFlag,
     DoubtFlag,
-    EffortFlag,
     ExpertFlag,
     JudgeFlag,
-    MinPFlag,
     ModelsFlag,
-    TemplateKwargsFlag,
-    TopKFlag,
     judge_at,
     policies_at,
-    policy_settings,
     scorers_at,
+)
+from stepreward.cli.policy_flags import (
+    BodyFlag,
+    EffortFlag,
+    MinPFlag,
+    TemplateKwargsFlag,
+    TopKFlag,
+    policy_settings,
 )
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
+from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
 from stepreward.core.flows import EFFORT, TEMPLATE_KWARGS
 from stepreward.core.types import Problem, Step
@@ -73,7 +72,7 @@ class PromptTokens:
             made: str = self.tokenizer.apply_chat_template(
                 list(problem.messages), add_generation_prompt=True, tokenize=False, **{**self.chat, **own}
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except (optional("jinja2").TemplateError, TypeError, ValueError) as error:
             what = f"the chat template refuses problem {problem.id!r}: {' '.join(str(error).split())[:200]}"
             raise InputError(what, remedy="send the roles and the content that it knows") from error
         return made
