@@ -8,23 +8,25 @@ from stepreward.search.found import Found
 
 
 def with_outcome(search: Flow[Found], problem: Problem) -> Flow[tuple[Found, float]]:
-    """A search, and the grade of the candidate that it chose: 0 where it chose none.
+    """A search, and the grade of the candidate that it chose: 0 where it chose none, or one cut before its end.
 
-    The grade is NaN where the problem has no reference, or the answer could not be graded.
+    A cut solution has no answer, whatever stands in it so far; samples are graded in the same way. The grade is NaN
+    where the problem has no reference, or the answer could not be graded.
     """
     found = yield from search
     trajectory = found.trajectory
     if problem.reference is None:
         return found, float("nan")
-    if trajectory is None or not trajectory.steps:
+    if trajectory is None or not trajectory.steps or not trajectory.terminal:
         return found, 0.0
     (grade,) = yield [Grade(problem, trajectory.steps)]
     return found, float(grade)
 
 
 def with_outcomes(search: Flow[Found], problem: Problem) -> Flow[tuple[Found, list[float]]]:
-    """A search, and the grade of each of its candidates, NaN where one could not be graded."""
+    """A search, and the grade of each of its candidates: 0 of one cut before its end, NaN where one was not graded."""
     found = yield from search
-    asked = [Grade(problem, trajectory.steps) for trajectory in found.tree.trajectories()]
-    grades = (yield asked) if asked else []
-    return found, [float(grade) for grade in grades]
+    trajectories = list(found.tree.trajectories())
+    asked = [Grade(problem, one.steps) for one in trajectories if one.terminal]
+    grades = iter((yield asked) if asked else [])
+    return found, [float(next(grades)) if one.terminal else 0.0 for one in trajectories]
