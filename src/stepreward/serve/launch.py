@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
+import threading
 from collections.abc import Collection
 
 import uvicorn
@@ -15,7 +18,7 @@ from stepreward.serve.service import Served
 
 
 def launch(served: Served, needed: Collection[str], host: str, port: int) -> None:
-    """Serves until it is told to end.
+    """Serves until Ctrl-C or SIGTERM, which ends the process with status 0 once the requests under way have ended.
 
     Args:
         served: what.
@@ -33,6 +36,9 @@ def launch(served: Served, needed: Collection[str], host: str, port: int) -> Non
         build(served), host=host, port=port, log_level="warning", access_log=False, server_header=False, ws="none",
         http=doors(served.limits), timeout_graceful_shutdown=30,
     )  # fmt: skip
+    if threading.current_thread() is threading.main_thread():
+        # Uvicorn sends itself the signal that ended it once all is closed: for a server that is a good end.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Announced(config).run()
 
 
