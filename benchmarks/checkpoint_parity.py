@@ -25,7 +25,7 @@ from tests.score.tiny_checkpoints import build
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.row import Checkpoint
-from stepreward.score.checkpoints.table import CHECKPOINTS
+from stepreward.score.checkpoints.table import checkpoints
 from stepreward.score.load import load
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "checkpoint-parity.md"
@@ -84,7 +84,7 @@ def compared(row: Checkpoint, family: str, *, quick: bool = False) -> Compared:
 
 def main(*, quick: bool = False) -> list[dict[str, Any]]:
     """One row a checkpoint and tiny checkpoint."""
-    pairs = [(row, family) for row in CHECKPOINTS for family in RECIPES[row.name].families]
+    pairs = [(row, family) for row in checkpoints.values() for family in RECIPES[row.name].families]
     return [asdict(compared(row, family, quick=quick)) for row, family in pairs]
 
 

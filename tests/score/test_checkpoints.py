@@ -16,7 +16,7 @@ from tests.score.tiny_checkpoints import Built, build
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.row import Checkpoint
-from stepreward.score.checkpoints.table import CHECKPOINTS
+from stepreward.score.checkpoints.table import checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
@@ -51,14 +51,14 @@ def shown(row: Checkpoint) -> str:
 
 
 def test_every_row_has_a_literal_recipe_and_every_recipe_a_row() -> None:
-    assert {row.name for row in CHECKPOINTS} == set(RECIPES)
+    assert {row.name for row in checkpoints.values()} == set(RECIPES)
 
 
 def compare(got: np.ndarray, expected: list[float]) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE, equal_nan=True)
 
 
-@pytest.mark.parametrize("row", CHECKPOINTS, ids=shown)
+@pytest.mark.parametrize("row", checkpoints.values(), ids=shown)
 def test_a_row_scores_as_its_published_recipe(row: Checkpoint, built: Callable) -> None:
     recipe, spread = RECIPES[row.name], []
     for one, scorer in built(row):
@@ -72,7 +72,7 @@ def test_a_row_scores_as_its_published_recipe(row: Checkpoint, built: Callable) 
     assert np.isfinite(spread).mean() > 0.9
 
 
-@pytest.mark.parametrize("row", CHECKPOINTS, ids=shown)
+@pytest.mark.parametrize("row", checkpoints.values(), ids=shown)
 def test_questions_together_equal_questions_alone(row: Checkpoint, built: Callable) -> None:
     """Shared prefixes, cut trees and merged tokens change no score."""
     problem = Problem("p", "What is 12 + 5?")
@@ -104,7 +104,7 @@ def shortened(scorer: Any, record: EncoderRecord) -> Any:
     return DiscriminativeScorer(StepRewardModel(model.backbone, model.tokenizer, record, head=model.head))
 
 
-@pytest.mark.parametrize("row", [r for r in CHECKPOINTS if r.record.too_long == "drop"], ids=shown)
+@pytest.mark.parametrize("row", [r for r in checkpoints.values() if r.record.too_long == "drop"], ids=shown)
 def test_steps_beyond_the_longest_input_are_left_out(row: Checkpoint, built: Callable) -> None:
     recipe = RECIPES[row.name]
     for one, scorer in built(row):
@@ -119,7 +119,7 @@ def test_steps_beyond_the_longest_input_are_left_out(row: Checkpoint, built: Cal
             assert 0 < np.isnan(got).sum() < len(steps)
 
 
-@pytest.mark.parametrize("row", [r for r in CHECKPOINTS if r.record.too_long == "cut"], ids=shown)
+@pytest.mark.parametrize("row", [r for r in checkpoints.values() if r.record.too_long == "cut"], ids=shown)
 def test_prefixes_beyond_the_longest_input_are_cut(row: Checkpoint, built: Callable) -> None:
     question, steps = CASES["many"]
     for one, scorer in built(row):

@@ -23,7 +23,7 @@ from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.describe import checkpoints_page
 from stepreward.score.checkpoints.judges import JUDGES
-from stepreward.score.checkpoints.table import CHECKPOINTS, by_name, recognised
+from stepreward.score.checkpoints.table import by_name, checkpoints, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.heads import build_head
@@ -37,9 +37,9 @@ QWEN = "Qwen/Qwen2.5-Math-PRM-7B"
 
 
 def test_every_name_of_the_table_stands_once_and_finds_its_row() -> None:
-    names = [name for row in CHECKPOINTS for name in row.names]
+    names = [name for row in checkpoints.values() for name in row.names]
     assert len(names) == len(set(names))
-    for row in CHECKPOINTS:
+    for row in checkpoints.values():
         assert all(by_name(name) is row for name in row.names)
         assert row.source
     with pytest.raises(UnknownNameError, match=r"Qwen2.5-Math-PRM-7B"):
@@ -271,7 +271,7 @@ def test_a_record_of_version_1_still_loads_and_a_newer_one_does_not(tmp_path: Pa
 
 def test_the_page_of_checkpoints_tells_every_row() -> None:
     page = checkpoints_page()
-    for row in CHECKPOINTS:
+    for row in checkpoints.values():
         assert f"## {row.name}\n" in page
         assert all(name in page for name in row.names)
         assert row.notes in page
@@ -284,7 +284,7 @@ def test_the_page_of_checkpoints_tells_every_row() -> None:
     assert "(#verifiers-that-write)" in page
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     made = [eval(block, {"EncoderRecord": EncoderRecord}) for block in blocks]
-    assert made == [row.record for row in CHECKPOINTS]
+    assert made == [row.record for row in checkpoints.values()]
 
 
 VISUAL, URSA = "OpenGVLab/VisualPRM-8B", "URSA-MATH/URSA-RM-8B"

@@ -24,14 +24,14 @@ from stepreward.core.flows import Propose, Score
 from stepreward.core.keys import Key
 from stepreward.core.servers import Server
 from stepreward.core.types import Problem, Step
-from stepreward.score.checkpoints.table import CHECKPOINTS, by_name
+from stepreward.score.checkpoints.table import by_name, checkpoints
 from stepreward.score.choosing import LanguageModelChooser
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.load import load_served
 from stepreward.score.next_tokens import NextTokens, ServedChooser
 from stepreward.score.served import ServedScorer
 
-ROWS = [row for row in CHECKPOINTS if row.record.label_tokens and not row.record.second]
+ROWS = [row for row in checkpoints.values() if row.record.label_tokens and not row.record.second]
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "So the answer is 17."]
 SHEPHERD = "peiyi9979/math-shepherd-mistral-7b-prm"
 

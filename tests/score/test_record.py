@@ -13,7 +13,7 @@ from tests.score.tiny_checkpoints import llama3, metaspace, qwen
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
-from stepreward.score.checkpoints.table import CHECKPOINTS, by_name
+from stepreward.score.checkpoints.table import by_name, checkpoints
 from stepreward.score.encoder import EncoderRecord, StepEncoder
 from stepreward.score.passes import Pass, PassEncoder, grouped, trie
 
@@ -81,7 +81,9 @@ def test_a_separator_that_melts_into_a_step_is_refused_or_leaves_it_without_a_sc
         PassEncoder(strict).passes(problem, steps)
 
 
-@pytest.mark.parametrize("row", [r for r in CHECKPOINTS if r.record.per_step], ids=lambda r: r.name.split("/")[-1])
+@pytest.mark.parametrize(
+    "row", [r for r in checkpoints.values() if r.record.per_step], ids=lambda r: r.name.split("/")[-1]
+)
 def test_braces_in_texts_are_texts(row: Any) -> None:
     tokenizer = llama3() if "ReasonEval" in row.name else qwen()
     encoder = StepEncoder(row.record, tokenizer)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.score.checkpoints.table import CHECKPOINTS, by_name
+from stepreward.score.checkpoints.table import by_name, checkpoints
 from stepreward.score.record import EncoderRecord
 from stepreward.score.record_file import read_record
 
@@ -21,7 +21,7 @@ def written(folder: Path, row: object) -> Path:
 
 
 def test_every_record_of_the_table_is_read_back(tmp_path: Path) -> None:
-    for row in CHECKPOINTS:
+    for row in checkpoints.values():
         assert read_record(written(tmp_path, asdict(row.record))) == row.record
 
 

@@ -13,7 +13,7 @@ from tests.vllm_engine import BLOCK, PoolingParams, SamplingParams, StandIn
 from stepreward.core.errors import ModelError
 from stepreward.core.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.score.checkpoints.table import CHECKPOINTS, by_name
+from stepreward.score.checkpoints.table import by_name, checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encoder import StepEncoder
 from stepreward.score.load import load
@@ -78,7 +78,7 @@ def test_an_engine_with_another_head_or_pooler_is_an_error(tmp_path: Path) -> No
         scorer.score_many([Score(PROBLEM, STEPS)])
 
 
-LABELLED = [row for row in CHECKPOINTS if row.record.label_tokens and RECIPES[row.name].layout == "tokens"]
+LABELLED = [row for row in checkpoints.values() if row.record.label_tokens and RECIPES[row.name].layout == "tokens"]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import ASKS, Method, search
+from stepreward.core.catalog import Method, search
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.flows import Compare, Continuation, Extract, Propose, Question, Score
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
+from stepreward.core.vocabulary import ASKS
 from stepreward.search.budgets import SOLUTIONS, STEPS, WALKS
 
 EVERY = pytest.mark.parametrize("method", list(search), ids=lambda m: m.name)

@@ -19,7 +19,7 @@ from stepreward.tasks.arithmetic import generate
 pytestmark = pytest.mark.timeout(180)
 SERVER = '''
 import os, re, sys
-from stepreward.cli import inputs
+from stepreward.tasks import graders
 from stepreward.cli.app import main
 from stepreward.core.bounded import Bounded
 
@@ -38,7 +38,7 @@ class Hangs:
         return self.bounded(os.environ["TOLD"]) if os.environ["HANG"] in problem.text else "x"
 
 if __name__ == "__main__":
-    inputs.GRADERS["hangs"] = Hangs
+    graders.graders = {**graders.graders, "hangs": Hangs}
     flags = "serve --port 0 --policy builtin:arithmetic --method majority --set n=4 --name d --grader hangs"
     sys.argv = ["stepreward", *flags.split()]
     main()

@@ -17,7 +17,7 @@ from rich.table import Table
 from stepreward.cli.benchmark import measure, show
 from stepreward.cli.console import plain_console
 from stepreward.cli.format_options import ReadFlag
-from stepreward.cli.inputs import GRADERS, grader_by_name, read_solutions
+from stepreward.cli.inputs import read_solutions
 from stepreward.cli.models import scorer_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import AnswersFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
@@ -41,6 +41,7 @@ from stepreward.formats.arrays import first_errors, sampled, score_rows
 from stepreward.pipeline.report import percent, points
 from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrated import CALIBRATOR_FILE, save_calibrator
+from stepreward.tasks.graders import grader_by_name, graders
 
 _MODEL = "model"
 
@@ -80,7 +81,7 @@ def evaluate(
     ] = "",
     grader: Annotated[
         str,
-        typer.Option(help=f"Who reads answers and outcomes that the rows do not state: {', '.join(GRADERS)}."),
+        typer.Option(help=f"Who reads answers and outcomes that the rows do not state: {', '.join(graders)}."),
     ] = "",
     calibrate: Annotated[
         str, typer.Option(help=f"Fit a calibrator of --model's step scores to the labels: {choices(calibrators)}.")

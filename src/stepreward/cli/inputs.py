@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stepreward.cli.format_options import format_options
 from stepreward.cli.row_by_row import tell_blank
 from stepreward.core.annotations import Annotated
-from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Grader
+from stepreward.core.errors import InputError
 from stepreward.core.types import Labels, Problem
 from stepreward.formats.files import read_rows
 from stepreward.formats.problems import prompt_field, read_problems
 from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, fitting, formats, read
 from stepreward.score.texts import valid
-from stepreward.tasks.arithmetic_truth import ArithmeticGrader
-from stepreward.tasks.mathematics import MathGrader
 
-GRADERS: dict[str, Callable[[], Grader]] = {"mathematics": MathGrader, "arithmetic": ArithmeticGrader}
 _SOLUTION_FIELDS = ("steps", "completions", "completion", "solution")
 _TOLD = 10
-
-
-def grader_by_name(name: str) -> Grader:
-    """An outcome grader.
-
-    Raises:
-        UnknownNameError: there is none of that name.
-    """
-    if name not in GRADERS:
-        raise UnknownNameError("grader", name, GRADERS)
-    return GRADERS[name]()
 
 
 def problems_of(path: Path) -> list[Problem]:

@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from stepreward.cli.cuts import cut_note
-from stepreward.cli.inputs import GRADERS, grader_by_name, hold_problems, problems_of, read_solutions
+from stepreward.cli.inputs import hold_problems, problems_of, read_solutions
 from stepreward.cli.policy_flags import (
     BodyFlag,
     EffortFlag,
@@ -37,6 +37,7 @@ from stepreward.formats.files import LABELS
 from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.label.samples import graded_samples
 from stepreward.policies.named import policy_at
+from stepreward.tasks.graders import grader_by_name, graders
 
 _PROBE = Labels(
     Trajectory(Problem("probe", "1 + 1?"), (Step("2"),), 1.0),
@@ -78,7 +79,7 @@ def label(
     reasoning_effort: EffortFlag = None,
     chat_template_kwargs: TemplateKwargsFlag = None,
     body: BodyFlag = None,
-    grader: Annotated[str, typer.Option(help=f"Who decides: {', '.join(GRADERS)}.")] = "mathematics",
+    grader: Annotated[str, typer.Option(help=f"Who decides: {', '.join(graders)}.")] = "mathematics",
     estimator: Annotated[str, typer.Option(help=f"How steps are measured: {choices(estimate)}.")] = "bisection",
     rollouts: Annotated[int | None, typer.Option(min=1, help="Rollouts of each probed prefix.")] = None,
     make: Annotated[str, typer.Option("--transform", help=f"Labels of measurements: {choices(transform)}.")] = "hard",

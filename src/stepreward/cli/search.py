@@ -15,7 +15,7 @@ from rich.table import Table
 
 from stepreward.cli.console import plain_console
 from stepreward.cli.cuts import cut_note
-from stepreward.cli.inputs import GRADERS, grader_by_name, problems_of
+from stepreward.cli.inputs import problems_of
 from stepreward.cli.parts import (
     OWN_SCORE,
     CacheFlag,
@@ -58,6 +58,7 @@ from stepreward.pipeline.compose import Solution, Solver, compose
 from stepreward.pipeline.report import percent, points
 from stepreward.score.baselines import WITHOUT_MODEL
 from stepreward.score.pairwise import PolicyJudge
+from stepreward.tasks.graders import grader_by_name, graders
 
 
 def search(
@@ -94,7 +95,7 @@ def search(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the search as name=value; may be repeated.")
     ] = None,
-    grader: Annotated[str, typer.Option(help=f"Who reads answers: {', '.join(GRADERS)}.")] = "mathematics",
+    grader: Annotated[str, typer.Option(help=f"Who reads answers: {', '.join(graders)}.")] = "mathematics",
     seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
     like: LikeFlag = "",
     record: RecordFlag = None,

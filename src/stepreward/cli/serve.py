@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from stepreward.cli.inputs import GRADERS, grader_by_name
 from stepreward.cli.parts import (
     CacheFlag,
     CombineFlag,
@@ -36,6 +35,7 @@ from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
 from stepreward.core.settings import read_settings
 from stepreward.serve.limits import Limits
+from stepreward.tasks.graders import grader_by_name, graders
 
 KEYS = "STEPREWARD_SERVE_KEYS"
 """The environment's variable that holds API keys, parted by commas."""
@@ -71,7 +71,7 @@ def serve(
     ] = None,
     name: Annotated[str, typer.Option(help="Name under which clients ask for the searched policy.")] = "policy",
     scorer_name: Annotated[str, typer.Option(help="Name under which clients ask for the reward model.")] = "scorer",
-    grader: Annotated[str, typer.Option(help=f"Who reads answers, for votes: {', '.join(GRADERS)}.")] = "mathematics",
+    grader: Annotated[str, typer.Option(help=f"Who reads answers, for votes: {', '.join(graders)}.")] = "mathematics",
     keys: Annotated[
         Path | None, typer.Option(help=f"File of API keys, one a line; {KEYS} holds more, parted by commas.")
     ] = None,

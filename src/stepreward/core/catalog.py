@@ -14,6 +14,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -24,68 +25,12 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 from stepreward.core.flat_data import PLACE, flat, places, scored_only
 from stepreward.core.plugins import Plugin, load_plugins
+from stepreward.core.vocabulary import ASKS, DATA
 
 _PACKAGE = __name__.partition(".")[0]
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
-
-DATA: Mapping[str, str] = {
-    "text": "str, the text of a solution",
-    "problem": "Problem",
-    "trajectory": "Trajectory",
-    "trajectories": "list of Trajectory of one problem",
-    "tree": "StepTree",
-    "key": "Key, the randomness of the call",
-    "labels": "(B, S) step labels in [0, 1], or Labels objects where a transform reads provenance",
-    "others": "a second source of labels for the same trajectories",
-    "logits": "(B, S) raw outputs of a reward model",
-    "scores": "(B, S) step scores",
-    "values": "(N,) value before each step",
-    "outcome": "(B,) outcomes",
-    "mask": "(B, S), True where a step is real",
-    "group": "(B,) problem index",
-    "answers": "(B,) final answers as integer ids, equal within a problem iff the answers are equal, -1 for none",
-    "totals": "(B,) one score a trajectory",
-    "steps": "tuple of Step",
-    "state": "(N,) identity of the state before each step",
-    "entropy": "(N,) mean entropy of the policy over each step's tokens",
-    "rewards": "(N,) step rewards, one trajectory after another",
-    "offsets": "(B + 1,) where each trajectory's steps begin and end in flat arrays",
-    "lengths": "(N,) tokens of each step",
-    "prior": "(B,) mean probability of the reference answer without any reasoning",
-    "difficulty": "(B,) how hard each trajectory's problem is",
-    "components": "(B, C) parts of the outcome reward",
-    "references": "(B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer",
-    "node": "(N,) identity of the place that each step leads to: equal in a group iff all steps up to it are",
-    "edge": "(N,) identity of state and action of each step",
-    "root": "(B,) tree of each trajectory, where a problem has several",
-    "turn": "(N,) turn of each step; a new turn begins where it changes",
-    "place": "(N,) number of each step in its trajectory, told by offsets",
-    "action_values": "(N,) value of each step's action in its state",
-    "duration": "(N,) time or work of each step",
-    "said": "(N,) identity of each step's words",
-    "agent": "(N,) identity of who acts",
-    "grounding": "(N,) 1 where a step's action could be executed, else 0",
-    "parent": "(n,) parent of each node",
-    "weights": "weights of steps or trajectories",
-    "scorer": "Scorer",
-    "data": "rows of a benchmark",
-}
-"""The closed vocabulary of data that a method may ask for."""
-
-
-ASKS: Mapping[str, str] = {
-    "policy": "a policy",
-    "grader": "a grader, which reads answers",
-    "scorer": "a reward model",
-    "judge": "a judge of pairs",
-    "expert": "a stronger policy",
-    "instructions": "a policy that follows requests in words",
-    "logprobs": "a policy that reports log-probabilities",
-    "self_certainty": "a policy that measures its certainty",
-}
-"""The closed vocabulary of what a flow may ask of the world."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +209,7 @@ class Family:
                 Method(
                     self.name, name, function, paper, equation, note, objective=objective, invariant=invariant,
                     unverified=unverified, unscored=self.unscored, asks=(*self.asks, *asks), budget=budget,
-                    plugin=_PLUGIN.get(),
+                    plugin=_plugin_of(function.__module__),
                 )
             )  # fmt: skip
             return function
@@ -303,11 +248,11 @@ class Family:
                 invariant=base.invariant if invariant is None else invariant,
             )
 
-        if _PLUGIN.get():
+        plugin = _plugin_of(sys._getframe(1).f_globals.get("__name__", ""))
+        if plugin:
             self._fill()
-        late = self.home and self._state != "filled" and not _PLUGIN.get()
-        if isinstance(self._methods.get(of), Method) or not late:
-            self._add(replace(made(self._known(of)), plugin=_PLUGIN.get()))
+        if isinstance(self._methods.get(of), Method) or plugin or self._state == "filled" or not self.home:
+            self._add(replace(made(self._known(of)), plugin=plugin))
         else:
             self._put(name, _Preset(of, made))
 
@@ -322,12 +267,12 @@ class Family:
         unknown = [name for name in method.data if name not in DATA]
         if unknown:
             raise ValueError(f"{self.name} {method.name!r} asks for data outside the vocabulary: {unknown}")
+        if method.plugin:
+            # A plug-in must not take the name of a method of this package that is not imported yet.
+            self._fill()
         self._put(method.name, method)
 
     def _put(self, name: str, entry: Method[..., Any] | _Preset) -> None:
-        if _PLUGIN.get():
-            # A plug-in must not take the name of a method of this package that is not imported yet.
-            self._fill()
         if name in self._methods:
             raise ValueError(f"{self.name} {name!r} is already registered")
         self._methods[name] = entry
@@ -401,6 +346,11 @@ _FILLING = threading.RLock()
 """One thread fills at a time; it may come back, as modules of one family look up methods of another."""
 _PLUGIN: ContextVar[str] = ContextVar("plugin", default="")
 """The plug-in that is being loaded, as `PACKAGE:NAME`."""
+
+
+def _plugin_of(module: str) -> str:
+    """The plug-in that a module's methods are of: a module of this package may be imported by one."""
+    return "" if module.partition(".")[0] == _PACKAGE else _PLUGIN.get()
 
 
 def _import_home(name: str) -> None:

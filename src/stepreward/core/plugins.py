@@ -5,15 +5,17 @@
 | `stepreward.methods` | a module whose import registers methods in families of `core.catalog`, or a function for it |
 | `stepreward.formats` | a `formats.format.Format`, several of them, or a module with `FORMATS` |
 | `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint`, several of them, or a module with `ROWS` |
-| `stepreward.graders` | a class or function without arguments that makes a grader; the entry point's name is its name |
+| `stepreward.graders` | a class or function without arguments, which makes a grader of the entry point's name |
 
-A plug-in that cannot be loaded is left out with a warning that names it: one broken package never stops the others.
+Formats, checkpoints and graders stand in a `Table` that fills itself. A plug-in that cannot be loaded is left out with
+a warning that names it: one broken package never stops the others.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -77,9 +79,57 @@ def load_plugins(group: str, accept: Callable[[Plugin], None]) -> None:
             accept(plugin)
         except (Exception, SystemExit) as error:
             # Code of others, at its import: it may raise anything, and all else must go on.
-            what = str(error).strip().split("\n")[0]
-            warnings.warn(
-                f"plug-in {plugin} is left out: {type(error).__name__}: {what}; repair or uninstall it",
-                PluginWarning,
-                stacklevel=2,
-            )
+            leave_out(plugin, error)
+
+
+def leave_out(plugin: Plugin, error: BaseException) -> None:
+    """Warns that a plug-in is left out, and why."""
+    what = " ".join(str(error).split())
+    warnings.warn(
+        f"plug-in {plugin} is left out: {type(error).__name__}: {what}; repair or uninstall it",
+        PluginWarning,
+        stacklevel=3,
+    )
+
+
+class Table(Mapping[str, T]):
+    """Things by name that fills itself at the first look-up: with those of this package, then those of plug-ins.
+
+    Args:
+        own: makes those of this package, by name.
+        group: of entry points.
+        loaded: makes those of a plug-in, by name, or raises.
+    """
+
+    def __init__(
+        self, own: Callable[[], Mapping[str, T]], group: str, loaded: Callable[[Plugin], Mapping[str, T]]
+    ) -> None:
+        self._own, self._group, self._loaded = own, group, loaded
+        self._lock = threading.RLock()
+        self._entries: dict[str, T] = {}
+        self._filled = False
+
+    def _table(self) -> dict[str, T]:
+        if not self._filled:
+            with self._lock:
+                if not self._filled and not self._entries:
+                    self._entries = dict(self._own())
+                    load_plugins(self._group, self._accept)
+                    self._filled = True
+        return self._entries
+
+    def _accept(self, plugin: Plugin) -> None:
+        made = self._loaded(plugin)
+        taken = [name for name in made if name in self._entries]
+        if taken:
+            raise InputError(f"the name {taken[0]!r} is taken", remedy="rename it")
+        self._entries |= made
+
+    def __getitem__(self, name: str) -> T:
+        return self._table()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table())
+
+    def __len__(self) -> int:
+        return len(self._table())

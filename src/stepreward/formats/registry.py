@@ -2,145 +2,62 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.plugins import Plugin, Table, leave_out
 from stepreward.core.table import REMEDY
-from stepreward.formats import (
-    actprm,
-    agent_prm,
-    agent_process_bench,
-    anthropic_messages,
-    code_samples,
-    comparisons,
-    episodes,
-    first_errors,
-    fover,
-    genprm,
-    gsm8k,
-    implicit_prm,
-    inspect_logs,
-    masprm,
-    math_shepherd,
-    mp_bench,
-    mr_ben,
-    omega_prm,
-    open_telemetry,
-    openai_chat,
-    openr,
-    preferences,
-    prm800k,
-    prm_bench,
-    process_bench,
-    qwen_rm_maj,
-    recorded,
-    rewardmath,
-    rlhflow,
-    stepwise,
-    tagged,
-    tdrm,
-    tool_comp,
-    tool_prm_bench,
-    toolbench,
-    tot,
-    trajectories,
-    unprm,
-    visual,
-    web_prm_bench,
-    web_reward_bench,
-    who_and_when,
-)
-from stepreward.formats.agents import (
-    atif,
-    bare_messages,
-    claude_code,
-    codex,
-    langfuse,
-    langsmith,
-    mini_swe_agent,
-    open_inference,
-    openai_responses,
-    openhands,
-    share_gpt,
-)
+from stepreward.formats import trajectories
 from stepreward.formats.files import read_rows
 from stepreward.formats.format import Format, Kind
 from stepreward.formats.problems import prompt_field
 from stepreward.formats.rows import Row, blank_as_context, shown
-from stepreward.formats.steps import lm_eval, rollouts, samples, verifiers
 from stepreward.formats.writing import holds, write_rows
 
 Item = TypeVar("Item", Annotated, Comparison)
 
-MODULES: tuple[ModuleType, ...] = (
-    actprm,
-    agent_prm,
-    agent_process_bench,
-    anthropic_messages,
-    code_samples,
-    comparisons,
-    episodes,
-    first_errors,
-    fover,
-    genprm,
-    gsm8k,
-    implicit_prm,
-    inspect_logs,
-    masprm,
-    math_shepherd,
-    mp_bench,
-    mr_ben,
-    omega_prm,
-    open_telemetry,
-    openai_chat,
-    openr,
-    preferences,
-    prm800k,
-    prm_bench,
-    process_bench,
-    qwen_rm_maj,
-    recorded,
-    rewardmath,
-    rlhflow,
-    stepwise,
-    tagged,
-    tdrm,
-    tool_comp,
-    tool_prm_bench,
-    toolbench,
-    tot,
-    trajectories,
-    unprm,
-    visual,
-    web_prm_bench,
-    web_reward_bench,
-    who_and_when,
-    atif,
-    bare_messages,
-    claude_code,
-    codex,
-    langfuse,
-    langsmith,
-    mini_swe_agent,
-    open_inference,
-    openai_responses,
-    openhands,
-    share_gpt,
-    lm_eval,
-    rollouts,
-    samples,
-    verifiers,
-)
-"""Every module of formats, each with its `FORMATS`."""
-formats: dict[str, Format] = {form.name: form for module in MODULES for form in module.FORMATS}
+
+def _own() -> dict[str, Format]:
+    """The formats of this package: each module of this folder and of those in it may have `FORMATS`."""
+    home = sys.modules[__name__.rpartition(".")[0]]
+    names = [found.name for found in pkgutil.walk_packages(home.__path__, f"{home.__name__}.")]
+    # Those of this folder first, then folder by folder.
+    modules = [importlib.import_module(name) for name in sorted(names, key=lambda name: (name.count("."), name))]
+    return {form.name: form for module in modules for form in getattr(module, "FORMATS", ())}
+
+
+def _of_plugin(plugin: Plugin) -> dict[str, Format]:
+    """The formats of a plug-in: a test of rows that raises fits nothing, and is told once."""
+
+    def guarded(form: Format) -> Format:
+        told: list[Exception] = []
+
+        def matches(row: Row) -> bool:
+            try:
+                return form.matches(row)
+            except Exception as error:
+                # Code of others, asked about every row of every file: it must not keep those from being read.
+                if not told:
+                    told.append(error)
+                    leave_out(plugin, error)
+                return False
+
+        return replace(form, matches=matches)
+
+    return {form.name: guarded(form) for form in plugin.objects(Format, "FORMATS")}
+
+
+formats: Mapping[str, Format] = Table(_own, "stepreward.formats", _of_plugin)
 """Every format by name."""
 
 _NAMED = re.compile(r"`([a-z_]+)`")

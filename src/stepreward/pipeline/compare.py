@@ -11,7 +11,7 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.answer_log import AnswerLog
-from stepreward.core.catalog import ASKS, Method
+from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, UnknownNameError
@@ -21,6 +21,7 @@ from stepreward.core.keys import Key
 from stepreward.core.statistics import Estimate
 from stepreward.core.table import SCORE, row_of
 from stepreward.core.types import Problem, Provenance
+from stepreward.core.vocabulary import ASKS
 from stepreward.evaluate.attempts import pass_at_k
 from stepreward.evaluate.costs import CostCurves, Spending, accuracy_against_cost
 from stepreward.formats.writing import write_rows

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 
 from stepreward.score.checkpoints.judges import JUDGES
-from stepreward.score.checkpoints.table import CHECKPOINTS
+from stepreward.score.checkpoints.table import checkpoints
 from stepreward.score.record import EncoderRecord
 
 _HEAD = """# Checkpoints
@@ -96,14 +96,14 @@ _SEEN = {
 def checkpoints_page() -> str:
     """Every row of the table of public checkpoints: its recipe, source and how to score with it."""
     lines = [_HEAD, "| checkpoint | the tokenizer sees | score | threshold |", "|---|---|---|---|"]
-    for row in CHECKPOINTS:
+    for row in checkpoints.values():
         record = row.record
         lines.append(
             f"| [{row.name}](#{re.sub(r'[^a-z0-9_-]+', '', row.name.lower())}) | {_SEEN[record.tokenise]} | "
             f"{record.readout} | {record.threshold:g} |"
         )
     blank = EncoderRecord()
-    for row in CHECKPOINTS:
+    for row in checkpoints.values():
         call = f'stepreward.load("{row.name}")' if not row.generic else f'stepreward.load(folder, like="{row.name}")'
         lines += ["", f"## {row.name}", "", "```text", f"{call}.score(question, steps)", "```", ""]
         others = ", ".join(f"`{name}`" for name in row.names[1:])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from stepreward.core.errors import UnknownNameError
+from stepreward.core.plugins import Plugin, Table
 from stepreward.score.checkpoints import (
     conversations,
     extra_token,
@@ -16,7 +17,7 @@ from stepreward.score.checkpoints import (
 )
 from stepreward.score.checkpoints.row import Checkpoint
 
-CHECKPOINTS: tuple[Checkpoint, ...] = (
+_OWN = (
     *extra_token.ROWS,
     *plain_steps.ROWS,
     *label_tokens.ROWS,
@@ -25,7 +26,16 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     *values.ROWS,
     *log_ratios.ROWS,
 )
-"""Every row."""
+
+
+def _of_plugin(plugin: Plugin) -> dict[str, Checkpoint]:
+    return {row.name: row for row in plugin.objects(Checkpoint, "ROWS")}
+
+
+checkpoints: Mapping[str, Checkpoint] = Table(
+    lambda: {row.name: row for row in _OWN}, "stepreward.checkpoints", _of_plugin
+)
+"""Every row, by its first name."""
 
 
 def by_name(name: str) -> Checkpoint:
@@ -34,7 +44,8 @@ def by_name(name: str) -> Checkpoint:
     Raises:
         UnknownNameError: there is none.
     """
-    found = {n: row for row in CHECKPOINTS for n in row.names}
+    # Of rows that share a name the first is meant: those of plug-ins come last.
+    found = {n: row for row in reversed([*checkpoints.values()]) for n in row.names}
     if name not in found:
         raise UnknownNameError("checkpoint", name, found)
     return found[name]
@@ -48,11 +59,11 @@ def recognised(name: str, config_name: str, architectures: Iterable[str]) -> lis
         config_name: `_name_or_path` of its configuration, "" if there is none.
         architectures: of its configuration.
     """
-    wanted = set(architectures)
+    wanted, rows = set(architectures), [*checkpoints.values()]
     for given in (name, config_name):
         ends = given.rstrip("/").split("/")
-        exact = [row for row in CHECKPOINTS if any(given.lower() == n.lower() for n in row.names)]
-        close = [row for row in CHECKPOINTS if any(ends[-1].lower() == n.split("/")[-1].lower() for n in row.names)]
+        exact = [row for row in rows if any(given.lower() == n.lower() for n in row.names)]
+        close = [row for row in rows if any(ends[-1].lower() == n.split("/")[-1].lower() for n in row.names)]
         found = exact or close
         if len(found) > 1 and wanted:
             # Two authors may give a checkpoint the same name; one of them says more of its architecture.
@@ -60,4 +71,4 @@ def recognised(name: str, config_name: str, architectures: Iterable[str]) -> lis
             found = fitting or [row for row in found if not row.architectures] or found
         if found:
             return found
-    return [row for row in CHECKPOINTS if wanted & set(row.architectures)]
+    return [row for row in rows if wanted & set(row.architectures)]

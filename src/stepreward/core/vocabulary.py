@@ -1,0 +1,62 @@
+"""The words that methods may use for the data that they take, and for what they ask of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DATA: Mapping[str, str] = {
+    "text": "str, the text of a solution",
+    "problem": "Problem",
+    "trajectory": "Trajectory",
+    "trajectories": "list of Trajectory of one problem",
+    "tree": "StepTree",
+    "key": "Key, the randomness of the call",
+    "labels": "(B, S) step labels in [0, 1], or Labels objects where a transform reads provenance",
+    "others": "a second source of labels for the same trajectories",
+    "logits": "(B, S) raw outputs of a reward model",
+    "scores": "(B, S) step scores",
+    "values": "(N,) value before each step",
+    "outcome": "(B,) outcomes",
+    "mask": "(B, S), True where a step is real",
+    "group": "(B,) problem index",
+    "answers": "(B,) final answers as integer ids, equal within a problem iff the answers are equal, -1 for none",
+    "totals": "(B,) one score a trajectory",
+    "steps": "tuple of Step",
+    "state": "(N,) identity of the state before each step",
+    "entropy": "(N,) mean entropy of the policy over each step's tokens",
+    "rewards": "(N,) step rewards, one trajectory after another",
+    "offsets": "(B + 1,) where each trajectory's steps begin and end in flat arrays",
+    "lengths": "(N,) tokens of each step",
+    "prior": "(B,) mean probability of the reference answer without any reasoning",
+    "difficulty": "(B,) how hard each trajectory's problem is",
+    "components": "(B, C) parts of the outcome reward",
+    "references": "(B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer",
+    "node": "(N,) identity of the place that each step leads to: equal in a group iff all steps up to it are",
+    "edge": "(N,) identity of state and action of each step",
+    "root": "(B,) tree of each trajectory, where a problem has several",
+    "turn": "(N,) turn of each step; a new turn begins where it changes",
+    "place": "(N,) number of each step in its trajectory, told by offsets",
+    "action_values": "(N,) value of each step's action in its state",
+    "duration": "(N,) time or work of each step",
+    "said": "(N,) identity of each step's words",
+    "agent": "(N,) identity of who acts",
+    "grounding": "(N,) 1 where a step's action could be executed, else 0",
+    "parent": "(n,) parent of each node",
+    "weights": "weights of steps or trajectories",
+    "scorer": "Scorer",
+    "data": "rows of a benchmark",
+}
+"""The closed vocabulary of data that a method may ask for."""
+
+
+ASKS: Mapping[str, str] = {
+    "policy": "a policy",
+    "grader": "a grader, which reads answers",
+    "scorer": "a reward model",
+    "judge": "a judge of pairs",
+    "expert": "a stronger policy",
+    "instructions": "a policy that follows requests in words",
+    "logprobs": "a policy that reports log-probabilities",
+    "self_certainty": "a policy that measures its certainty",
+}
+"""The closed vocabulary of what a flow may ask of the world."""

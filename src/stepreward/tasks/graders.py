@@ -1,0 +1,43 @@
+"""Graders by name: those of this package, and those of plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.flows import Grader
+from stepreward.core.plugins import Plugin, Table
+from stepreward.tasks.arithmetic_truth import ArithmeticGrader
+from stepreward.tasks.mathematics import MathGrader
+
+
+def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
+    maker = plugin.load()
+    if not callable(maker):
+        raise InputError(
+            f"{plugin.point.value} is a {type(maker).__name__}, which makes no grader",
+            remedy="name a class or function without arguments",
+        )
+    return {plugin.name: maker}
+
+
+graders: Mapping[str, Callable[[], Grader]] = Table(
+    lambda: {"mathematics": MathGrader, "arithmetic": ArithmeticGrader}, "stepreward.graders", _of_plugin
+)
+"""What makes each grader, by name."""
+
+
+def grader_by_name(name: str) -> Grader:
+    """An outcome grader.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        InputError: what a plug-in makes is no grader.
+    """
+    if name not in graders:
+        raise UnknownNameError("grader", name, graders)
+    grader = graders[name]()
+    missing = [part for part in ("name", "grade", "answer") if not hasattr(grader, part)]
+    if missing:
+        raise InputError(f"{type(grader).__name__} has no {missing[0]}", remedy="see `core.flows.Grader`")
+    return grader
