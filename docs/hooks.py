@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 
 from stepreward.cli.group import command_of
 from stepreward.core.catalog import credit, families
+from stepreward.core.vocabulary import ASKS
 from stepreward.credit.verify import CHANGES, GROUP, OBJECTIVES, verify
 from stepreward.formats.describe import formats_page
 from stepreward.score.checkpoints.describe import checkpoints_page
@@ -47,6 +48,8 @@ def methods_page() -> str:
                 *([f"- Source: {origin}"] if origin else ()),
                 f"- Data: {', '.join(f'`{d}`' for d in method.data)}",
                 f"- Settings: {settings}",
+                *([f"- Asks: {', '.join(ASKS[name] for name in method.asks)}"] if method.asks else ()),
+                *([f"- A budget counts {method.budget.unit}"] if method.budget else ()),
                 "",
             ]
             lines += ["```text", inspect.getdoc(method.function) or "", "```", ""]

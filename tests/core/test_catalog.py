@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import Family
-from stepreward.core.errors import MissingDataError, UnknownNameError
+from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 
 
 @pytest.fixture
@@ -58,6 +58,9 @@ def test_registration_refuses_what_no_reader_could_understand(family: Family) ->
     def unknown_data(rewards_of_mine: np.ndarray) -> None:
         """Asks for data outside the vocabulary."""
 
+    def without_offsets(rewards: np.ndarray, place: np.ndarray) -> None:
+        """Asks for places without what tells them."""
+
     with pytest.raises(ValueError, match="already registered"):
         family.method("double", paper="p")(documented)
     with pytest.raises(ValueError, match="no docstring"):
@@ -66,3 +69,9 @@ def test_registration_refuses_what_no_reader_could_understand(family: Family) ->
         family.method("a")(documented)
     with pytest.raises(ValueError, match="rewards_of_mine"):
         family.method("a", paper="p")(unknown_data)
+    with pytest.raises(ValueError, match="'place', which offsets tell"):
+        family.method("a", paper="p")(without_offsets)
+    with pytest.raises(ValueError, match=r"asks for \['money'\]; known: policy, grader"):
+        family.method("a", paper="p", asks=("money",))(documented)
+    with pytest.raises(InputError, match="declares no budget"):
+        family["double"].within(8)

@@ -33,6 +33,8 @@ def methods(
                 "note": m.note,
                 "unverified": m.unverified,
                 "plugin": m.plugin,
+                "asks": m.asks,
+                "budget": m.budget.unit if m.budget is not None else None,
                 "data": m.data,
                 "settings": {k: repr(v) for k, v in m.settings.items()},
             }

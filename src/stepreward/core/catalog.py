@@ -267,6 +267,8 @@ class Family:
         unknown = [name for name in method.data if name not in DATA]
         if unknown:
             raise ValueError(f"{self.name} {method.name!r} asks for data outside the vocabulary: {unknown}")
+        if PLACE in method._parameters and "offsets" not in method.data:
+            raise ValueError(f"{self.name} {method.name!r} asks for {PLACE!r}, which offsets tell: take both")
         if method.plugin:
             # A plug-in must not take the name of a method of this package that is not imported yet.
             self._fill()
