@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -27,7 +27,7 @@ def methods(
         raise UnknownNameError("family", family, families)
     chosen = [f for f in families.values() if family in ("", f.name)]
     if json_output:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"family": f.name, "name": m.name, "summary": m.summary, "paper": m.paper, "equation": m.equation}
             | {
                 "note": m.note,
