@@ -10,9 +10,10 @@ from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.catalog import Family, Method, estimate, loss, search, transform
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.settings import read_settings
+from stepreward.core.vocabulary import Count
 
 
-def first(*, n: int = 8, rate: float = 0.5, root: bool = False, how: Literal["wrong", "drop"] = "wrong") -> None:
+def first(*, n: Count = 8, rate: float = 0.5, root: bool = False, how: Literal["wrong", "drop"] = "wrong") -> None:
     """Has a setting of every kind."""
     if rate > 1:
         raise ValueError(f"rate must be at most 1, got {rate}")

@@ -8,9 +8,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stepreward.core.catalog import Method
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.vocabulary import Count
 
-_AT_LEAST_ONE = frozenset({"n", "beams", "trees", "width", "max_steps", "searches", "bins"})
-"""Whole-number settings of which 0 would ask for nothing at all."""
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -59,7 +58,9 @@ def _owner(name: str, methods: Sequence[Method[..., Any]]) -> tuple[int, str]:
 def _value(method: Method[..., Any], name: str, text: str) -> Any:
     """The value in the type of the setting's default, checked against the choices that its annotation states."""
     default = method.settings[name]
-    hint = get_type_hints(method.function).get(name)
+    stated = get_type_hints(method.function, include_extras=True).get(name)
+    hint = get_args(stated)[0] if stated is Count else stated
+    least = 1 if stated is Count else 0
     options = get_args(hint) if get_origin(hint) is Literal else ()
     if default is None and text.lower() == "none":
         return None
@@ -76,19 +77,19 @@ def _value(method: Method[..., Any], name: str, text: str) -> Any:
     if isinstance(value, float):
         valid = math.isfinite(value)
     if kind is int and value is not None:
-        valid = value >= (1 if name in _AT_LEAST_ONE else 0)
+        valid = value >= least
     if not valid:
         raise InputError(
-            f"setting {name!r} of {method.name} must be {_wanted(name, kind, options)}, got {text!r}",
+            f"setting {name!r} of {method.name} must be {_wanted(kind, options, least)}, got {text!r}",
             remedy=f"for example {name}={default}",
         )
     return value
 
 
-def _wanted(name: str, kind: type, options: Sequence[object]) -> str:
+def _wanted(kind: type, options: Sequence[object], least: int) -> str:
     kinds: Mapping[type, str] = {bool: "true or false", float: "a finite number", str: "a text"}
     if options:
         return f"one of {', '.join(map(str, options))}"
     if kind is int:
-        return f"a whole number of at least {1 if name in _AT_LEAST_ONE else 0}"
+        return f"a whole number of at least {least}"
     return kinds[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 DATA: Mapping[str, str] = {
     "text": "str, the text of a solution",
@@ -60,3 +61,6 @@ ASKS: Mapping[str, str] = {
     "self_certainty": "a policy that measures its certainty",
 }
 """The closed vocabulary of what a flow may ask of the world."""
+
+Count = Annotated[int, "at least 1"]
+"""The type of a whole-number setting of which 0 would ask for nothing at all."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from stepreward.core.catalog import credit, shape
+from stepreward.core.vocabulary import Count
 from stepreward.credit.segments import Array, Groups, Trajectories
 from stepreward.credit.shaping import progress
 
@@ -133,7 +134,7 @@ def thoughts(rewards: Array, offsets: Array, *, threshold: float = 0.5) -> Array
     note="what a value model is fitted to, not what a policy is paid",
 )
 def temporal_difference_target(
-    rewards: Array, values: Array, outcome: Array, offsets: Array, *, n: int = 3, discount: float = 0.8
+    rewards: Array, values: Array, outcome: Array, offsets: Array, *, n: Count = 3, discount: float = 0.8
 ) -> Array:
     """Targets of a value model before each step: rewards of the next n steps, then what the model itself says.
 

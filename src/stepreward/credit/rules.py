@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import reward
 from stepreward.core.errors import MissingDataError
 from stepreward.core.types import Problem, Step
+from stepreward.core.vocabulary import Count
 
 Floats = NDArray[np.float64]
 CITATION = re.compile(r"\[([^\[\]\s]{1,64})\]")
@@ -56,7 +57,7 @@ def size(step: Step) -> int:
     equation="the n-gram repetition penalty",
     note="there a penalty on each repeated token, here the share of a step's n-grams of words that were said before",
 )
-def repetition(problem: Problem, steps: Sequence[Step], *, n: int = 20, weight: float = 1.0) -> Floats:
+def repetition(problem: Problem, steps: Sequence[Step], *, n: Count = 20, weight: float = 1.0) -> Floats:
     """Charges a step for saying again what it or an earlier step of the trajectory has said.
 
         r_k = -weight |n-grams of step k that were seen before| / |n-grams of step k|

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError, ModelError
 from stepreward.core.types import Problem, Step
+from stepreward.core.vocabulary import Count
 from stepreward.credit import sql_child
 from stepreward.credit.child import answers_of
 from stepreward.credit.matching import overlap
@@ -103,7 +104,7 @@ def partial_sql(
     syntax: float = 1.0,
     schema: float = 1.0,
     ngram: float = 1.0,
-    n: int = 2,
+    n: Count = 2,
     engine: Engine = "sqlite",
     limits: Limits | None = None,
 ) -> Floats:

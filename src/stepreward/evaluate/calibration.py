@@ -15,6 +15,7 @@ from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
 from stepreward.core.metrics import auroc, brier, expected_calibration_error, ragged
 from stepreward.core.statistics import Estimate, resamples
+from stepreward.core.vocabulary import Count
 from stepreward.evaluate.counts import drawn, interval, ratio
 from stepreward.evaluate.result import BenchResult
 from stepreward.evaluate.scoring import Floats, step_scores
@@ -34,7 +35,7 @@ def positive_brier(scores: Floats, labels: Floats) -> float:
     paper="arXiv:2506.09338",
     equation="section 3: Brier, positive Brier and calibration error of step scores",
 )
-def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: int = 10, seed: int = 0) -> BenchResult:
+def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: Count = 10, seed: int = 0) -> BenchResult:
     """Brier score, over-estimation, calibration errors and discrimination of step scores against labels.
 
     The groups are the bins of the reliability diagram: mean score, mean label and share of the steps in each. Steps
@@ -63,7 +64,7 @@ def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: int = 10, se
     note="the chance that a solution is right, as the total of its step scores states it",
 )
 def outcome_calibration(
-    scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "last", bins: int = 10, seed: int = 0
+    scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "last", bins: Count = 10, seed: int = 0
 ) -> BenchResult:
     """The same of whole solutions: is the total of the step scores the chance that the solution is right?
 

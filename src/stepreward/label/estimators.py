@@ -15,6 +15,7 @@ from stepreward.core.errors import BudgetExhausted, InputError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Labels, Trajectory
+from stepreward.core.vocabulary import Count
 from stepreward.label.rollouts import Counts, Unfinished, rollouts
 
 
@@ -40,7 +41,7 @@ def _start(trajectory: Trajectory) -> tuple[Counts, list[int]]:
     note="keeps the fraction of correct rollouts; the paper's hard labels are the transform 'hard'",
 )
 def monte_carlo(
-    trajectory: Trajectory, key: Key, *, n: int = 8, root: bool = False, unfinished: Unfinished = "wrong"
+    trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
 ) -> Flow[Labels]:
     """Values every step by the share of rollouts from it that succeed.
 
@@ -79,7 +80,7 @@ def monte_carlo(
     "probes the last step of a wrong solution too, and drops what no probe finds lost; here its outcome counts",
 )
 def first_error_walk(
-    trajectory: Trajectory, key: Key, *, n: int = 8, root: bool = False, unfinished: Unfinished = "wrong"
+    trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
 ) -> Flow[Labels]:
     """Finds the first step after which no rollout succeeds, walking forward; a right solution costs no rollout.
 
@@ -122,7 +123,7 @@ def first_error_walk(
     note="assumes that a lost trajectory stays lost; a right solution costs no rollout",
 )
 def first_error_bisection(
-    trajectory: Trajectory, key: Key, *, n: int = 8, at_once: int = 0, unfinished: Unfinished = "wrong"
+    trajectory: Trajectory, key: Key, *, n: Count = 8, at_once: int = 0, unfinished: Unfinished = "wrong"
 ) -> Flow[Labels]:
     """Finds the first step after which no rollout succeeds, by bisection: at most ceil(log2 S) probes.
 

@@ -22,6 +22,7 @@ from stepreward.core.rollout_priority import priority
 from stepreward.core.statistics import wilson
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.vocabulary import Count
 from stepreward.label.rollouts import Rollout, Unfinished, count, rollouts
 
 Floats = NDArray[np.float64]
@@ -126,8 +127,8 @@ def omega_prm(
     problem: Problem,
     key: Key,
     *,
-    n: int = 8,
-    searches: int = 100,
+    n: Count = 8,
+    searches: Count = 100,
     alpha: float = 0.5,
     beta: float = 0.9,
     length_scale: float = 500.0,

@@ -10,6 +10,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
@@ -96,10 +97,10 @@ def adaptive_beams(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 8,
-    width: int = 8,
+    beams: Count = 8,
+    width: Count = 8,
     confidence: float = 0.99,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -138,10 +139,10 @@ def adaptive_widths(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 8,
-    width: int = 8,
+    beams: Count = 8,
+    width: Count = 8,
     confidence: float = 0.99,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

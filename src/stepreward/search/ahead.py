@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found, choice, ends, total_of
 from stepreward.search.growth import Growth
@@ -32,10 +33,10 @@ def lookahead_search(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 4,
-    width: int = 4,
+    beams: Count = 4,
+    width: Count = 4,
     ahead: int = 2,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -114,12 +115,12 @@ def mended_search(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 1,
-    width: int = 4,
+    beams: Count = 1,
+    width: Count = 4,
     ahead: int = 3,
     rate: float = 0.5,
     gain: float = 0.05,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -8,6 +8,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
@@ -25,9 +26,9 @@ def beam_search(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 4,
-    width: int = 4,
-    max_steps: int = 40,
+    beams: Count = 4,
+    width: Count = 4,
+    max_steps: Count = 40,
     aggregate: str = "min",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -87,9 +88,9 @@ def step_beam(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 3,
-    width: int = 5,
-    max_steps: int = 40,
+    beams: Count = 3,
+    width: Count = 5,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -131,9 +132,9 @@ def diverse_tree_search(
     problem: Problem,
     key: Key,
     *,
-    trees: int = 4,
-    width: int = 4,
-    max_steps: int = 40,
+    trees: Count = 4,
+    width: Count = 4,
+    max_steps: Count = 40,
     aggregate: str = "min",
     vote: bool = True,
 ) -> Flow[Found]:

@@ -10,6 +10,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, best, choice, ends
@@ -29,10 +30,10 @@ def early_rejection(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 4,
-    width: int = 4,
+    beams: Count = 4,
+    width: Count = 4,
     tokens: int = 64,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "min",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -16,6 +16,7 @@ from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.prefix import TOP
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
@@ -135,14 +136,14 @@ def ets(
     problem: Problem,
     key: Key,
     *,
-    width: int = 16,
+    width: Count = 16,
     temperature: float = 0.2,
     cost: float = 1.0,
     coverage: float = 1.5,
     distance: float = 0.05,
     embed: Embed | None = None,
     solver_seconds: float = 1.0,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = True,
 ) -> Flow[Found]:

@@ -17,6 +17,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
@@ -235,11 +236,11 @@ def puct_search(
     key: Key,
     *,
     simulations: int = 32,
-    width: int = 4,
+    width: Count = 4,
     at_once: int = 4,
     base: float = 19652.0,
     start: float = 1.25,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -283,10 +284,10 @@ def uct_search(
     key: Key,
     *,
     simulations: int = 32,
-    width: int = 4,
+    width: Count = 4,
     at_once: int = 4,
     exploration: float = 1.414,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -340,10 +341,10 @@ def agents_tree_search(
     key: Key,
     *,
     simulations: int = 32,
-    width: int = 4,
+    width: Count = 4,
     at_once: int = 4,
     exploration: float = 2.0,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -11,6 +11,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import ROOT, Found, best, choice, ends
 from stepreward.search.growth import Growth
@@ -44,10 +45,10 @@ def conservative_search(
     problem: Problem,
     key: Key,
     *,
-    beams: int = 4,
-    width: int = 8,
+    beams: Count = 4,
+    width: Count = 8,
     top_p: float = 0.8,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

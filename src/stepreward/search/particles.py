@@ -16,6 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice
@@ -170,11 +171,11 @@ def particle_filter(
     problem: Problem,
     key: Key,
     *,
-    n: int = 16,
+    n: Count = 16,
     temperature: float = 1.0,
     resample: Resampling = "systematic",
     gate: float = 1.0,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Samples solutions in proportion to the policy's probability times the odds that each of their steps is right.
@@ -209,10 +210,10 @@ def particle_gibbs(
     problem: Problem,
     key: Key,
     *,
-    n: int = 8,
+    n: Count = 8,
     sweeps: int = 2,
     temperature: float = 1.0,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Repeats the particle filter with a solution of the last sweep among the particles, towards the same distribution.

@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice, ends
@@ -79,9 +80,9 @@ def rebase(
     problem: Problem,
     key: Key,
     *,
-    width: int = 16,
+    width: Count = 16,
     temperature: float = 0.2,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = True,
 ) -> Flow[Found]:

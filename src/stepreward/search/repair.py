@@ -16,6 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, best, choice
@@ -47,7 +48,7 @@ def cut_and_regenerate(
     problem: Problem,
     key: Key,
     *,
-    n: int = 8,
+    n: Count = 8,
     rounds: int = 1,
     threshold: float = 0.5,
     aggregate: str = "min",
@@ -96,7 +97,7 @@ def refined(
     problem: Problem,
     key: Key,
     *,
-    n: int = 4,
+    n: Count = 4,
     threshold: float = 0.5,
     global_request: str = GLOBAL,
     local_request: str = LOCAL,
@@ -198,10 +199,10 @@ def intervene(
     problem: Problem,
     key: Key,
     *,
-    width: int = 1,
+    width: Count = 1,
     most: int = 2,
     threshold: float = 0.5,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
 ) -> Flow[Found]:
     """Writes step by step and asks the stronger policy only where a step's score is below a threshold.

@@ -13,6 +13,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, best, choice, ends
@@ -98,14 +99,14 @@ def greedy_rollout_search(
     key: Key,
     *,
     simulations: int = 32,
-    width: int = 3,
+    width: Count = 3,
     exploration: float = 0.7,
     unvisited: float = 1.0,
     alpha: float = 0.5,
     rollout_width: int = 1,
     rollout_steps: int = 3,
     gate: float = 0.9,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -13,6 +13,7 @@ from stepreward.core.keys import Key
 from stepreward.core.prefix import TOP
 from stepreward.core.rollout_priority import priority
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends
@@ -79,7 +80,7 @@ def reusing_search(
     problem: Problem,
     key: Key,
     *,
-    n: int = 4,
+    n: Count = 4,
     rounds: int = 4,
     again: int = 2,
     threshold: float = 0.5,

@@ -12,13 +12,14 @@ from stepreward.core.errors import MissingDataError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found, choice, total_of
 from stepreward.search.growth import Growth
 
 
 @search.method("majority", paper="arXiv:2203.11171", equation="section 2", budget=budgets.samples)
-def majority_vote(problem: Problem, key: Key, *, n: int = 16) -> Flow[Found]:
+def majority_vote(problem: Problem, key: Key, *, n: Count = 16) -> Flow[Found]:
     """Samples `n` solutions and takes the answer given most often; asks for no score."""
     growth = Growth(problem, key)
     (candidates,) = yield from growth.complete([ROOT], n)
@@ -26,7 +27,7 @@ def majority_vote(problem: Problem, key: Key, *, n: int = 16) -> Flow[Found]:
 
 
 @search.method("best-of-n", paper="arXiv:2110.14168", equation="section 4.2", asks=("scorer",), budget=budgets.samples)
-def best_of_n(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min") -> Flow[Found]:
+def best_of_n(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the one with the best total."""
     return (yield from _chosen(problem, key, n, aggregate, "best-of-n"))
 
@@ -34,7 +35,7 @@ def best_of_n(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min"
 @search.method(
     "weighted-vote", paper="arXiv:2206.02336", equation="section 2.2, Eq. 2", asks=("scorer",), budget=budgets.samples
 )
-def weighted_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min") -> Flow[Found]:
+def weighted_vote(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the answer with the largest sum of totals."""
     return (yield from _chosen(problem, key, n, aggregate, "weighted-vote"))
 
@@ -46,7 +47,7 @@ def weighted_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "
     budget=budgets.samples,
 )
 def hybrid_vote(
-    problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", threshold: float = 0.5
+    problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min", threshold: float = 0.5
 ) -> Flow[Found]:
     """Samples `n` solutions and takes the majority's answer if its share exceeds `threshold`, else the best."""
     return (yield from _chosen(problem, key, n, aggregate, "hybrid-vote", threshold=threshold))
@@ -59,7 +60,7 @@ def hybrid_vote(
     budget=budgets.samples,
 )
 def reward_frequency_vote(
-    problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", alpha: float = 0.8
+    problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min", alpha: float = 0.8
 ) -> Flow[Found]:
     """Samples `n` solutions and weighs how well an answer is rewarded against how often it is given."""
     return (yield from _chosen(problem, key, n, aggregate, "reward-frequency-vote", alpha=alpha))
@@ -73,7 +74,7 @@ def reward_frequency_vote(
     asks=("scorer",),
     budget=budgets.samples,
 )
-def borda_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min", power: float = 0.5) -> Flow[Found]:
+def borda_vote(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min", power: float = 0.5) -> Flow[Found]:
     """Samples `n` solutions and lets each vote for its answer with a weight that falls with its rank, not its score."""
     return (yield from _chosen(problem, key, n, aggregate, "borda", power=power))
 
@@ -87,7 +88,7 @@ def borda_vote(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "min
     asks=("self_certainty",),
     budget=budgets.samples,
 )
-def self_certainty_vote(problem: Problem, key: Key, *, n: int = 16, power: float = 0.5) -> Flow[Found]:
+def self_certainty_vote(problem: Problem, key: Key, *, n: Count = 16, power: float = 0.5) -> Flow[Found]:
     """Samples `n` solutions and lets them vote by the rank of the policy's own certainty; asks for no score.
 
     A solution's certainty is the mean over its tokens; a step without token ids counts as one token.
@@ -108,7 +109,7 @@ def self_certainty_vote(problem: Problem, key: Key, *, n: int = 16, power: float
     asks=("logprobs",),
     budget=budgets.samples,
 )
-def self_prm(problem: Problem, key: Key, *, n: int = 16, aggregate: str = "mean", vote: bool = False) -> Flow[Found]:
+def self_prm(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "mean", vote: bool = False) -> Flow[Found]:
     """Samples `n` solutions and scores their steps by the probabilities that the policy itself gave them.
 
     Raises:

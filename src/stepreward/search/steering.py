@@ -10,6 +10,7 @@ from stepreward.core.errors import UnknownNameError
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import Found
 from stepreward.search.growth import Growth
@@ -53,12 +54,12 @@ def steered(
     problem: Problem,
     key: Key,
     *,
-    n: int = 16,
+    n: Count = 16,
     potential: Name = "difference",
     strength: float = 4.0,
     resample: Resampling = "systematic",
     gate: float = 0.5,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Samples in proportion to p(x) e^(strength r_T), weighing each step by a potential of the scores so far.

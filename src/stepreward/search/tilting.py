@@ -13,6 +13,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key, uniforms
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import ROOT, Found, choice, ends
 from stepreward.search.growth import Growth
@@ -28,7 +29,7 @@ from stepreward.search.resampling import normalised
     budget=budgets.samples,
 )
 def reward_weighted(
-    problem: Problem, key: Key, *, n: int = 16, strength: float = 4.0, aggregate: str = "last", vote: bool = True
+    problem: Problem, key: Key, *, n: Count = 16, strength: float = 4.0, aggregate: str = "last", vote: bool = True
 ) -> Flow[Found]:
     """Samples whole solutions and weighs each by the exponential of its total: p(x) e^(strength R).
 
@@ -61,10 +62,10 @@ def tilted_steps(
     problem: Problem,
     key: Key,
     *,
-    n: int = 4,
-    width: int = 8,
+    n: Count = 4,
+    width: Count = 8,
     strength: float = 8.0,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Draws each step among a few samples in proportion to the exponential of its score: p(a) e^(strength r) at last.
@@ -89,7 +90,7 @@ def tilted_steps(
     budget=budgets.several("n"),
 )
 def flow_steps(
-    problem: Problem, key: Key, *, n: int = 4, width: int = 8, max_steps: int = 40, vote: bool = True
+    problem: Problem, key: Key, *, n: Count = 4, width: Count = 8, max_steps: Count = 40, vote: bool = True
 ) -> Flow[Found]:
     """Takes each step among the distinct samples in proportion to its score: solutions in proportion to their reward.
 

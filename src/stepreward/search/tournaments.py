@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Compare, Extract, Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import ROOT, Candidate, Found
 from stepreward.search.growth import Growth
@@ -28,7 +29,7 @@ Pair = tuple[int, int]
     asks=("judge",),
     budget=budgets.samples,
 )
-def knockout(problem: Problem, key: Key, *, n: int = 8, both_orders: bool = True) -> Flow[Found]:
+def knockout(problem: Problem, key: Key, *, n: Count = 8, both_orders: bool = True) -> Flow[Found]:
     """Samples `n` solutions and lets a judge knock them out in pairs until one is left.
 
     Asks at most n - 1 comparisons, twice as many in both orders, in ceil(log2 n) rounds. Totals are the rounds that a
@@ -68,7 +69,7 @@ def elo(
     problem: Problem,
     key: Key,
     *,
-    n: int = 8,
+    n: Count = 8,
     k: float = 32.0,
     start: float = 1000.0,
     scale: float = 400.0,

@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, choice, ends
@@ -97,12 +98,12 @@ def while_worth_it(
     problem: Problem,
     key: Key,
     *,
-    n: int = 8,
+    n: Count = 8,
     cost: float = 0.01,
     delay: float = 0.0,
     length: float = 6.0,
     prior: float = 0.5,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

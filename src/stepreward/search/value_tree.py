@@ -12,6 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.checks import positive
 from stepreward.search.found import ROOT, Candidate, Found, Path, choice, ends, total_of
@@ -65,11 +66,11 @@ def value_tree(
     key: Key,
     *,
     rounds: int = 8,
-    width: int = 5,
+    width: Count = 5,
     kept: int = 3,
     exploration: float = 0.2,
     floor: float = 0.1,
-    max_steps: int = 40,
+    max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -9,6 +9,7 @@ from stepreward.core.catalog import credit, search
 from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
 from stepreward.search.found import ROOT, Found
 from stepreward.search.growth import Growth
@@ -24,7 +25,7 @@ credit.preset("toy-doubled", of="toy-own-reward", note="an example of a plug-in"
 
 
 @search.method("toy-longest", note="an example of a plug-in", budget=budgets.samples)
-def longest(problem: Problem, key: Key, *, n: int = 4) -> Flow[Found]:
+def longest(problem: Problem, key: Key, *, n: Count = 4) -> Flow[Found]:
     """Samples `n` solutions and takes the one with the most steps."""
     growth = Growth(problem, key)
     (candidates,) = yield from growth.complete([ROOT], n)
