@@ -36,9 +36,10 @@ Written by `python -m benchmarks.searches --write`; no number in a table is type
 
 {problems} held-out problems of the built-in world, its policy, and the reward model that `make demo` trained on one
 machine (training is not equal to the last bit between machines, so other models give other digits). A budget is
-a number of solutions, samples of a step, or walks, as each search declares; what that costs differs between searches, so
-each is held against **weighted best-of-n** (`{reference}`) *at equal generated tokens*: its accuracy between two of its runs lies on the line between
-them. Intervals are 95 % bootstrap over problems, paired where they are of differences, and not corrected for
+a number of solutions, samples of a step, or walks, as each search declares; what that costs differs between searches,
+so each is held against **weighted best-of-n** (`{reference}`) *at equal generated tokens*: its accuracy between two of
+its runs lies on the line between them. Intervals are 95 % bootstrap over problems, paired where they are of
+differences, and not corrected for
 {searches} searches: of so many, some would seem to win or lose by chance alone. Tokens are those of a problem; scored
 tokens count each shared prefix once. A solution's total is the `{aggregate}` of its step scores in every search that
 has one. Settings beside the plan of `stepreward search --compare`: {settings}.
