@@ -27,9 +27,9 @@ from stepreward.core.keys import Key
 from stepreward.core.metrics import brier, expected_calibration_error, ragged
 from stepreward.core.selection import best_of_n, majority, oracle, weighted_vote
 from stepreward.core.statistics import Estimate, bootstrap, paired_difference
+from stepreward.evaluate.arrays import Sampled, first_errors, sampled, score_rows
 from stepreward.evaluate.selection import Pool, curves
 from stepreward.evaluate.steps import FirstErrorResult, first_error
-from stepreward.formats.arrays import Sampled, first_errors, sampled, score_rows
 from stepreward.formats.rows import Floats
 from stepreward.score.tool_equations import ToolScorer, equations
 

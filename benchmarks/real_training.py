@@ -31,9 +31,9 @@ from stepreward.core.flows import Score
 from stepreward.core.keys import Key
 from stepreward.core.metrics import auroc, best_threshold, predicted_first_error, ragged
 from stepreward.core.statistics import Estimate, bootstrap, paired_difference, resamples
+from stepreward.evaluate.arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.selection import Pool, hits
 from stepreward.evaluate.steps import first_error
-from stepreward.formats.arrays import first_errors, sampled, score_rows
 from stepreward.formats.rows import Floats
 from stepreward.policies.sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer

@@ -17,9 +17,9 @@ from stepreward import formats
 from stepreward.core.catalog import aggregate, calibrate
 from stepreward.core.keys import Key
 from stepreward.core.metrics import best_threshold, brier, expected_calibration_error
+from stepreward.evaluate.arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.selection import Pool, hits
 from stepreward.evaluate.steps import first_error
-from stepreward.formats.arrays import first_errors, sampled, score_rows
 from stepreward.score.tool_equations import ToolScorer
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

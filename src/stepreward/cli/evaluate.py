@@ -33,11 +33,11 @@ from stepreward.core.keys import Key
 from stepreward.core.metrics import ragged
 from stepreward.core.settings import read_settings
 from stepreward.core.statistics import paired_difference
+from stepreward.evaluate.arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.fitting import fit_calibrator
 from stepreward.evaluate.scoring import unmeasured
 from stepreward.evaluate.selection import Pool, curves, hits
 from stepreward.evaluate.steps import first_error, step_metrics
-from stepreward.formats.arrays import first_errors, sampled, score_rows
 from stepreward.pipeline.report import percent, points
 from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrated import CALIBRATOR_FILE, save_calibrator

@@ -28,7 +28,10 @@ Item = TypeVar("Item", Annotated, Comparison)
 
 
 def _own() -> dict[str, Format]:
-    """The formats of this package: each module of this folder and of those in it may have `FORMATS`."""
+    """The formats of this package: each module of this folder and of those in it may have `FORMATS`.
+
+    All of them are imported, so none of them may load more than reading takes.
+    """
     home = sys.modules[__name__.rpartition(".")[0]]
     names = [found.name for found in pkgutil.walk_packages(home.__path__, f"{home.__name__}.")]
     # Those of this folder first, then folder by folder.

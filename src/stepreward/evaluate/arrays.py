@@ -12,7 +12,8 @@ from stepreward.core.annotations import Annotated
 from stepreward.core.errors import MissingDataError
 from stepreward.core.metrics import ragged
 from stepreward.core.selection import answer_ids
-from stepreward.formats.rows import Floats
+
+Floats = NDArray[np.float64]
 
 
 def score_rows(items: Sequence[Annotated], name: str) -> Floats:
