@@ -10,6 +10,7 @@ import pytest
 
 from stepreward.core.catalog import Family, families
 from stepreward.core.errors import UnknownNameError
+from stepreward.formats import formats
 
 ONE_OF_EACH = {
     "segment": "sentences", "estimate": "bisection", "transform": "hard", "filter": "consensus", "loss": "bce",
@@ -77,3 +78,20 @@ def test_a_home_that_cannot_be_imported_says_so_at_every_look_up() -> None:
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match="no_such_module"):
             family["any"]
+
+
+def test_threads_that_look_at_the_same_time_see_a_full_family() -> None:
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from threading import Barrier\n"
+        "from stepreward.core.catalog import credit, search\n"
+        "from stepreward.formats import formats\n"
+        "barrier = Barrier(12)\n"
+        "def look(i):\n"
+        "    barrier.wait()\n"
+        "    return len((credit, search, formats)[i % 3])\n"
+        "with ThreadPoolExecutor(12) as pool:\n"
+        "    print(*sorted(set(pool.map(look, range(12)))))"
+    )
+    sizes = sorted(map(len, (families["credit"], families["search"], formats)))
+    assert fresh(code).split() == [*map(str, sizes)]
