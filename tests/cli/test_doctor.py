@@ -112,7 +112,7 @@ def test_what_cannot_be_tried_for_want_of_an_extra_is_no_error(
         ("generates", transformers.AutoModelForCausalLM, "from_pretrained", "transformers"),
         ("scores", torch.nn.Linear, "forward", "torch"),
         ("trains", transformers.Trainer, "train", "transformers"),
-        ("trains", tokenizers.Tokenizer, "from_str", "tokenizers"),
+        ("trains", tokenizers.Tokenizer, "train_from_iterator", "tokenizers"),
         ("rules", sqlglot, "parse", "sqlglot"),
         ("serves", uvicorn.Server, "startup", "uvicorn"),
         ("stores", pyarrow.parquet, "ParquetWriter", "pyarrow"),
