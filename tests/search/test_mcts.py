@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.search.found import Found
-from stepreward.search.mcts import SearchTree, agents_tree_search, puct, puct_search, uct, uct_floored, uct_search
+from stepreward.search.mcts import SearchTree, puct, puct_search, uct, uct_floored, uct_search
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.search.worlds import Blurred
 
@@ -132,7 +133,7 @@ def test_one_at_a_time_it_is_the_recursive_search(search: Any, rule: str, simula
                 assert mean == pytest.approx(slow[path][1] / n)
 
 
-@pytest.mark.parametrize("search", [puct_search, uct_search, agents_tree_search])
+@pytest.mark.parametrize("search", [puct_search, uct_search, partial(uct_search, floored=True, exploration=2.0)])
 @pytest.mark.parametrize("at_once", [1, 4, 16])
 def test_visits_add_up_and_no_simulation_is_lost(search: Any, at_once: int) -> None:
     for problem in PROBLEMS:
@@ -160,7 +161,7 @@ def test_several_in_flight_fill_batches_and_go_different_ways() -> None:
     assert len(rounds[8]) < len(rounds[1])
 
 
-@pytest.mark.parametrize("search", [puct_search, uct_search, agents_tree_search])
+@pytest.mark.parametrize("search", [puct_search, uct_search, partial(uct_search, floored=True, exploration=2.0)])
 def test_with_the_exact_value_it_finds_a_right_end(search: Any) -> None:
     class Exact:
         name, batch_size = "exact", 64
@@ -206,7 +207,7 @@ def test_a_simulation_in_flight_counts_as_a_loss_until_it_lands() -> None:
     assert not tree.flying.any()
 
 
-@pytest.mark.parametrize("search", [puct_search, uct_search, agents_tree_search])
+@pytest.mark.parametrize("search", [puct_search, uct_search, partial(uct_search, floored=True, exploration=2.0)])
 def test_too_few_simulations_still_give_an_answer(search: Any) -> None:
     found = find(search(PROBLEMS[0], KEY, simulations=4, width=3, at_once=1))
     # Four simulations expand the root and one child at most; the rest of the five steps is one sample.

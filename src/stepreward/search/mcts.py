@@ -9,6 +9,7 @@ the simulations are over before any reached the end of a solution, one sample co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -290,6 +291,7 @@ def uct_search(
     max_steps: Count = 40,
     aggregate: str = "last",
     vote: bool = False,
+    floored: bool = False,
 ) -> Flow[Found]:
     """Searches by upper confidence bounds: every child once, then those that may still be the best.
 
@@ -303,11 +305,9 @@ def uct_search(
         max_steps: most steps of a solution.
         aggregate: total of a candidate's step scores, the value of its node.
         vote: choose by the weighted vote over the ends instead of the best one.
+        floored: bound by `uct_floored`, which forces no child to be tried; totals are then in [0, 1].
     """
-
-    def rule(parent: float, visits: Floats, values: Floats, priors: Floats) -> Floats:
-        return uct(parent, visits, values, priors, exploration=exploration)
-
+    rule = partial(uct_floored if floored else uct, exploration=exploration)
     return (
         yield from _simulated(
             problem, key, rule, simulations=simulations, width=width, at_once=at_once, max_steps=max_steps,
@@ -327,47 +327,13 @@ search.preset(
 )
 
 
-@search.method(
+search.preset(
     "masprm-mcts",
+    of="uct",
     paper="arXiv:2510.24803",
-    equation="the selection of MAS_MCTS in the released code",
-    note="over agents' turns: a step is a turn, `Step.agent` its speaker. A turn is worth its score, where the code "
-    "plays on to the end; of the turns that end a solution together each waits for a walk of its own",
-    asks=("scorer",),
-    budget=budgets.walks,
+    note="the selection of MAS_MCTS in the released code, over agents' turns: a step is a turn, `Step.agent` its "
+    "speaker. A turn is worth its score, where the code plays on to the end; of the turns that end a solution "
+    "together each waits for a walk of its own. The code has one simulation in flight",
+    floored=True,
+    exploration=2.0,
 )
-def agents_tree_search(
-    problem: Problem,
-    key: Key,
-    *,
-    simulations: int = 32,
-    width: Count = 4,
-    at_once: int = 4,
-    exploration: float = 2.0,
-    max_steps: Count = 40,
-    aggregate: str = "last",
-    vote: bool = False,
-) -> Flow[Found]:
-    """Searches turns of agents by an upper bound that forces no child to be tried.
-
-    Args:
-        problem: what to solve.
-        key: randomness.
-        simulations: walks from the root.
-        width: samples of a node when it is expanded.
-        at_once: simulations in flight together; 1 in the released code.
-        exploration: C of the bonus, on values from -1 to 1.
-        max_steps: most steps of a solution.
-        aggregate: total of a candidate's step scores in [0, 1], the value of its node.
-        vote: choose by the weighted vote over the ends instead of the best one.
-    """
-
-    def rule(parent: float, visits: Floats, values: Floats, priors: Floats) -> Floats:
-        return uct_floored(parent, visits, values, priors, exploration=exploration)
-
-    return (
-        yield from _simulated(
-            problem, key, rule, simulations=simulations, width=width, at_once=at_once, max_steps=max_steps,
-            aggregate=aggregate, vote=vote,
-        )
-    )  # fmt: skip
