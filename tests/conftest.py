@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
+from tests.effort import scaled
+
+# A test that states no number of examples tries these; none fails by the clock.
+settings.register_profile("scaled", max_examples=scaled(100), deadline=None)
+settings.load_profile("scaled")
 # Read where Hugging Face's libraries are imported: which test does that first must not decide what another one sees.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 

@@ -25,7 +25,6 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": BELOW | {"serve", "connect", "pipeline"},
 }
-FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def own_imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
@@ -39,24 +38,36 @@ def own_imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
                     yield node, alias.name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_flow_one_way(path: Path) -> None:
-    folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if folder == "__init__":
-        return
-    for node, module in own_imports(ast.parse(path.read_text())):
-        assert not getattr(node, "level", 0), f"{path}:{node.lineno}: relative import; write it in full"
-        parts = module.split(".")
-        assert len(parts) > 1, f"{path}:{node.lineno}: imports the package's front door; import the module itself"
-        assert parts[1] in MAY_IMPORT[folder] | {folder}, f"{path}:{node.lineno}: {folder} may not import {module}"
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """The syntax tree of every file of the package."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_own_import_inside_a_function(path: Path) -> None:
-    for function in ast.walk(ast.parse(path.read_text())):
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.name != "__getattr__":
-            hidden = [module for _, module in own_imports(function)]
-            assert not hidden, f"{path}:{function.lineno}: {function.name} hides imports of {hidden}"
+def test_imports_flow_one_way(trees: dict[Path, ast.Module]) -> None:
+    wrong = []
+    for path, tree in trees.items():
+        folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node, module in own_imports(tree) if folder != "__init__" else ():
+            parts = module.split(".")
+            if getattr(node, "level", 0):
+                wrong.append(f"{path}:{node.lineno}: relative import; write it in full")
+            elif len(parts) == 1:
+                wrong.append(f"{path}:{node.lineno}: imports the package's front door; import the module itself")
+            elif parts[1] not in MAY_IMPORT[folder] | {folder}:
+                wrong.append(f"{path}:{node.lineno}: {folder} may not import {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_own_import_inside_a_function(trees: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{path}:{function.lineno}: {function.name} hides the import of {module}"
+        for path, tree in trees.items()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.name != "__getattr__"
+        for _, module in own_imports(function)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.answer_log import AnswerLog
 from stepreward.core.driver import Driver, Failed, Finished
@@ -82,7 +83,7 @@ def spend(policy: Any, budget: Budget, flow: Flow[Sampled], **more: Any) -> Fini
     most=st.sampled_from([1, 20, 1000]),
     concurrency=st.sampled_from([1, 3]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=scaled(60))
 def test_no_token_more_than_the_budget_and_none_left_while_samples_wait(
     lengths: list[int], n: int, rounds: int, tokens: int, most: int, concurrency: int
 ) -> None:

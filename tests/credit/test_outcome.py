@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.catalog import credit
 from stepreward.core.errors import MissingDataError
@@ -86,7 +87,7 @@ def by_trajectory(name: str, d: dict[str, np.ndarray]) -> list[float]:
     ],
 )
 @given(batch=BATCH)
-@settings(max_examples=30)
+@settings(max_examples=scaled(30))
 def test_every_step_gets_the_advantage_of_the_formula(give: Callable[[Any], Any], name: str, batch: list[Any]) -> None:
     d = data(batch)
     found = np.asarray(credit[name].take({k: give(v) for k, v in d.items()}))
@@ -112,7 +113,7 @@ def test_parts_of_the_reward_are_standardised_before_they_are_added(give: Callab
 
 @LIBRARIES
 @given(batch=BATCH, discount=st.sampled_from([1.0, 0.9]), decay=st.sampled_from([0.0, 0.7, 1.0]))
-@settings(max_examples=30)
+@settings(max_examples=scaled(30))
 def test_gae_is_the_recursion(give: Callable[[Any], Any], batch: list[Any], discount: float, decay: float) -> None:
     d = data(batch)
     expected = np.empty(len(d["rewards"]))

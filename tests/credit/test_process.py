@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.catalog import credit, shape
 from stepreward.core.errors import UnknownNameError
@@ -82,7 +83,7 @@ def by_hand(name: str, batch: Batch) -> list[float]:
 @LIBRARIES
 @pytest.mark.parametrize("name", ["step-rloo", "deepseekmath-process", "prime", "pure", "pure-strict", "pav"])
 @given(batch=BATCH)
-@settings(max_examples=40)
+@settings(max_examples=scaled(40))
 def test_advantages_are_those_of_the_formula(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
     d = data(batch)
     if name == "deepseekmath-process" and any(
@@ -97,7 +98,7 @@ def test_advantages_are_those_of_the_formula(give: Callable[[Any], Any], name: s
 
 @pytest.mark.parametrize("name", [method.name for method in credit])
 @given(batch=BATCH, seed=st.integers(0, 99))
-@settings(max_examples=10)
+@settings(max_examples=scaled(10))
 def test_the_order_of_trajectories_does_not_matter(name: str, batch: Batch, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(batch))
 
@@ -137,7 +138,7 @@ def test_shapes_on_numbers_worked_out(
 
 @LIBRARIES
 @given(batch=BATCH, temperature=st.sampled_from([0.01, 0.1, 10.0]))
-@settings(max_examples=30)
+@settings(max_examples=scaled(30))
 def test_the_soft_minimum_is_the_formula_and_tends_to_the_least(
     give: Callable[[Any], Any], batch: Batch, temperature: float
 ) -> None:
@@ -202,7 +203,7 @@ def test_a_setting_that_names_no_option_is_told(name: str, settings: dict[str, s
 
 
 @given(batch=BATCH, by=NUMBERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_prime_does_not_see_what_is_added_to_every_token(batch: Batch, by: float) -> None:
     d = data(batch)
     compared = np.array([sum(row[0] == g for row in batch) > 1 for g, _, _ in batch])

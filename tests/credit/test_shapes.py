@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import weibull_min
+from tests.effort import scaled
 
 from stepreward.core.catalog import Family, credit, reward, shape
 from stepreward.core.errors import InputError, UnknownNameError
@@ -154,7 +155,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 @LIBRARIES
 @pytest.mark.parametrize("name", SHAPES)
 @given(batch=BATCH)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_shapes_are_those_of_the_formula(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
     expected = [shaped_by_hand(name, batch, row, k) for row in batch for k in range(len(row[2]))]
     found = shape[name].take({k: give(v) for k, v in data(batch).items()}, **SHAPES[name])
@@ -301,7 +302,7 @@ CREDITS: dict[str, dict[str, Any]] = {
 @LIBRARIES
 @pytest.mark.parametrize("name", CREDITS)
 @given(batch=BATCH)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_credit_is_that_of_the_formula(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
     # Rows are told apart by identity in the loop, so each is one of its own.
     batch = [(g, o, list(steps)) for g, o, steps in batch]
@@ -314,7 +315,7 @@ def test_credit_is_that_of_the_formula(give: Callable[[Any], Any], name: str, ba
     rights=st.lists(st.tuples(st.booleans(), st.lists(st.booleans(), max_size=6)), min_size=2, max_size=5),
     cuts=st.integers(1, 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 def test_verdicts_are_the_sums_of_thought_rewards_to_the_end(rights: list[tuple[bool, list[bool]]], cuts: int) -> None:
     # Rewards of thoughts as TP-GRPO has them: +-alpha acc in right solutions, +-z in wrong ones where a step that goes
     # into the final answer "matches"; the last thought, right or matching, carries the outcome.
@@ -400,7 +401,7 @@ def test_the_filter_drops_what_contradicts_its_outcome(give: Callable[[Any], Any
 
 
 @given(batch=BATCH, keep=st.sampled_from([0.3, 0.5, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_the_filter_keeps_as_many_as_told_and_both_sides_as_even_as_it_can(batch: Batch, keep: float) -> None:
     d = data(batch)
     made = credit["prof"].take(d, keep=keep)
@@ -453,7 +454,7 @@ OBSERVATIONS = st.lists(st.tuples(st.integers(0, 1), st.text("ab ", max_size=12)
 
 
 @given(rows=OBSERVATIONS, threshold=st.sampled_from([0.5, 0.8, 0.95]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=scaled(80), deadline=None)
 def test_similar_states_are_those_of_the_plain_loop(rows: list[tuple[int, str]], threshold: float) -> None:
     found = alike([text for _, text in rows], [g for g, _ in rows], threshold=threshold)
     firsts: list[tuple[int, str]] = []
@@ -545,7 +546,7 @@ def test_tokens_lean_towards_what_is_known_or_away_from_it(give: Callable[[Any],
 
 
 @given(one=st.text("abc", max_size=9), other=st.text("abc", max_size=9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_characters_in_order_are_counted_as_by_the_table(one: str, other: str) -> None:
     table = np.zeros((len(one) + 1, len(other) + 1), int)
     for i, a in enumerate(one):
@@ -559,7 +560,7 @@ SHAPED = [method for method in credit if method.fixed.get("shape")]
 
 @pytest.mark.parametrize("method", SHAPED, ids=lambda method: method.name)
 @given(batch=BATCH)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(15), deadline=None)
 def test_presets_are_their_shape_and_then_rloo(method: Any, batch: Batch) -> None:
     d = data(batch)
     named = shape[method.fixed["shape"]]
@@ -601,7 +602,7 @@ def test_every_method_of_credit_is_held_against_a_transcription() -> None:
 
 
 @given(batch=BATCH, discount=st.sampled_from([1.0, 0.9]), decay=st.sampled_from([0.0, 0.7]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_ppo_is_gae_whitened_token_by_token(batch: Batch, discount: float, decay: float) -> None:
     d = data(batch)
     tokens: list[float] = []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.catalog import credit
 from stepreward.credit.matching import assigned, similarities, similarity, transported
@@ -124,7 +125,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @LIBRARIES
 @pytest.mark.parametrize("name", SETTINGS)
 @given(batch=BATCH)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_places_are_credited_as_by_the_loop(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
     by_hand = state_by_hand if name in ("shared-edges", "hgpo") else tree_by_hand
     expected = [
@@ -135,7 +136,7 @@ def test_places_are_credited_as_by_the_loop(give: Callable[[Any], Any], name: st
 
 
 @given(batch=BATCH)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_histories_are_weighed_by_their_length_under_deviations_too(batch: Batch) -> None:
     found = credit["hgpo"].take(data(batch), discount=0.9, power=2.0, scale="std")
     expected = [
@@ -155,7 +156,7 @@ def test_a_history_that_no_other_shares_takes_no_weight_from_those_that_are_shar
 
 
 @given(batch=BATCH)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_verl_agent_s_gigpo_counts_rows_of_steps(batch: Batch) -> None:
     found = credit["gigpo-verl-agent"].take(data(batch))
     expected = []
@@ -172,7 +173,7 @@ def test_verl_agent_s_gigpo_counts_rows_of_steps(batch: Batch) -> None:
 
 @LIBRARIES
 @given(batch=BATCH, decay=st.sampled_from([0.0, 0.7, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_turns_are_estimated_first_and_then_their_steps(give: Callable[[Any], Any], batch: Batch, decay: float) -> None:
     expected = []
     for _, outcome, steps in batch:
@@ -204,7 +205,7 @@ def test_a_turn_without_reward_keeps_its_place() -> None:
 
 
 @given(batch=BATCH)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_attributed_progress_is_estimated_from_parts_and_grounding(batch: Batch) -> None:
     found = credit["spa"].take(data(batch), weight=2.0, grounded=0.25, discount=0.9, decay=0.8)
     expected = []
@@ -242,7 +243,7 @@ TABLES = st.integers(1, 4).flatmap(
 
 
 @given(table=TABLES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 def test_the_assignment_is_the_best_of_all(table: list[list[float]]) -> None:
     scores = np.array(table)
     m, k = scores.shape
@@ -259,7 +260,7 @@ def test_greedy_matching_would_have_missed_it() -> None:
 
 
 @given(table=TABLES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 def test_transport_keeps_its_margins_and_tends_to_the_assignment(table: list[list[float]]) -> None:
     scores = np.array(table)
     soft = transported(scores, regularisation=1000.0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.catalog import credit
 
@@ -93,7 +94,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @LIBRARIES
 @pytest.mark.parametrize("name", SETTINGS)
 @given(batch=BATCH)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_advantages_are_those_of_the_formula(give: Callable[[Any], Any], name: str, batch: Batch) -> None:
     d = data(batch)
     found = np.asarray(credit[name].take({k: give(v) for k, v in d.items()}, **SETTINGS[name]))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
+from tests.effort import scaled
 
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
@@ -65,7 +66,7 @@ def official_f1(data: Sequence[Annotated], threshold: float) -> float:
 
 
 @given(data=located())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_process_bench_chooses_on_gsm8k_and_averages_subsets(data: list[Annotated]) -> None:
     made = bench["process-bench"].take({"scorer": RecordedScorer(data, "v"), "data": data})
     parts = {name: [item for item in data if item.meta["subset"] == name] for name in ("gsm8k", "math")}
@@ -86,7 +87,7 @@ def test_process_bench_says_where_a_threshold_cannot_come_from() -> None:
 
 
 @given(data=located(), threshold=st.sampled_from([0.3, 0.5, 0.8]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_mr_score_and_first_error_accuracy(data: list[Annotated], threshold: float) -> None:
     have = {"scorer": RecordedScorer(data, "v"), "data": data}
     found = [next((k for k, s in enumerate(item.scores["v"]) if s < threshold), -1) for item in data]
@@ -133,7 +134,7 @@ def official_prm_score(data: Sequence[Annotated], threshold: float) -> float:
 
 
 @given(data=classified(), threshold=st.sampled_from([0.0, 0.5, 0.6]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_prm_score_by_class_group_and_overall(data: list[Annotated], threshold: float) -> None:
     have = {"scorer": RecordedScorer(data, "v"), "data": data}
     made = bench["prm-bench"].take(have, threshold=threshold)
@@ -180,7 +181,7 @@ ONE_AGAINST_MANY = st.lists(st.tuples(SCORE, st.lists(SCORE, min_size=1, max_siz
 
 
 @given(rows=ONE_AGAINST_MANY)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=scaled(50), deadline=None)
 def test_one_against_many(rows: list[tuple[float, list[float]]]) -> None:
     have = {"scorer": Named(), "data": [compared(i, [good], bad) for i, (good, bad) in enumerate(rows)]}
     ranked = bench["rewardmath"].take(have).metrics

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.keys import Key
 from stepreward.evaluate.attempts import all_at_k, pass_at_k
@@ -124,7 +125,7 @@ def test_errors_say_what_is_wrong(spendings: list[Spending], reference: str | No
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(15), deadline=None)
 def test_more_algorithms_never_bring_a_point_back_to_the_front(seed: int) -> None:
     rng = np.random.default_rng(seed)
     every = [Spending(f"a{i}", 1, rng.integers(0, 2, 6).astype(float), rng.integers(1, 5, 6) * 1.0) for i in range(5)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.errors import InputError
 from stepreward.evaluate.distances import canonical, epic, starc, values
@@ -39,7 +40,7 @@ def test_values_of_a_process_worked_out() -> None:
 
 
 @given(seed=SEEDS, discount=st.sampled_from([0.0, 0.5, 0.95]), norm=NORMS)
-@settings(max_examples=40)
+@settings(max_examples=scaled(40))
 def test_shaping_and_scale_do_not_count_and_the_opposite_is_farthest(seed: int, discount: float, norm: str) -> None:
     transition, policy, reward = process(seed)
     potential = np.random.default_rng(seed + 1).normal(size=4)
@@ -54,7 +55,7 @@ def test_shaping_and_scale_do_not_count_and_the_opposite_is_farthest(seed: int, 
 
 
 @given(seed=SEEDS, norm=NORMS)
-@settings(max_examples=40)
+@settings(max_examples=scaled(40))
 def test_it_is_a_pseudometric(seed: int, norm: str) -> None:
     transition, _, first = process(seed)
     second, third = process(seed + 1)[2], process(seed + 2)[2]
@@ -77,7 +78,7 @@ def test_a_reward_without_preferences_is_half_way_from_any_other() -> None:
 
 
 @given(seed=SEEDS, discount=st.sampled_from([0.0, 0.5, 1.0]))
-@settings(max_examples=40)
+@settings(max_examples=scaled(40))
 def test_epic(seed: int, discount: float) -> None:
     reward, other = process(seed)[2], process(seed + 1)[2]
     potential = np.random.default_rng(seed).normal(size=4)

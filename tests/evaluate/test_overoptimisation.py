@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.core.keys import Key
 from stepreward.evaluate.overoptimisation import chance_of_rank, overoptimisation
@@ -33,7 +34,7 @@ def test_a_pool_of_thousands_does_not_overflow() -> None:
         min_size=1, max_size=4,
     )
 )  # fmt: skip
-@settings(max_examples=30)
+@settings(max_examples=scaled(30))
 def test_means_over_all_subsets_ties_shared(rows: list[list[tuple[float, float]]]) -> None:
     proxy, gold = np.array(rows)[..., 0], np.array(rows)[..., 1]
     made = overoptimisation(proxy, gold, [1, 3, 5], KEY, draws=10)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
+from tests.effort import scaled
 
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
@@ -42,7 +43,7 @@ def steps_of(tasks: list[list[tuple[float, list[float]]]]) -> list[Comparison]:
 
 
 @given(tasks=TASKS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_ranks_steps_and_tasks(tasks: list[list[tuple[float, list[float]]]]) -> None:
     made = bench["web-reward-bench"].take({"scorer": Named(), "data": steps_of(tasks)})
     flat = [step for task in tasks for step in task]

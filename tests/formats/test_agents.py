@@ -17,6 +17,7 @@ from stepreward.core.errors import InputError
 from stepreward.formats.agents.log import before, outcome, whole_runs
 from stepreward.formats.messages import Turn
 from stepreward.formats.registry import NothingReadError, by_name
+from tests.effort import scaled
 
 from .examples import EXAMPLES, items, one, texts
 from .test_contract import mutated
@@ -357,7 +358,7 @@ SESSIONS = (
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("name", SESSIONS)
 def test_a_changed_line_of_a_session_is_read_or_told(name: str, data: st.DataObject, tmp_path: Path) -> None:

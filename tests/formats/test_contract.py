@@ -21,6 +21,7 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.formats.format import Format
 from stepreward.formats.registry import MISSHAPEN, Reading, by_name, evidence, fitting
 from stepreward.formats.registry import formats as registry
+from tests.effort import scaled
 
 from .examples import EXAMPLES, FOLDER
 
@@ -180,7 +181,7 @@ def unlabelled_at_its_end(item: Annotated) -> Annotated:
 # Readers meet what people's files hold: every error is the documented one, and the good rows around it are kept.
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_rows_with_anything_changed_cost_no_other_row(name: str, data: st.DataObject, tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_rows_with_anything_changed_cost_no_other_row(name: str, data: st.DataOb
     kept_around(form, row, tmp_path)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(row=st.dictionaries(st.text(max_size=8), json_values, max_size=6))
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_arbitrary_rows_cost_no_other_row(name: str, row: dict[str, Any], tmp_path: Path) -> None:
@@ -230,14 +231,14 @@ def round_trip_or_say_why(form: Format, item: Any) -> None:
             return
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=scaled(100), deadline=None)
 @given(row=st.dictionaries(st.text(max_size=8), json_values, max_size=6))
 def test_recognising_never_fails_on_arbitrary_rows(row: dict[str, Any]) -> None:
     for form in registry.values():
         assert form.matches(row) in (True, False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 @given(data=st.data())
 def test_recognising_never_fails_on_changed_rows(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(EXAMPLES)))

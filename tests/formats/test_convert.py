@@ -21,6 +21,7 @@ from stepreward.formats.files import read_rows
 from stepreward.formats.registry import formats as registry
 from stepreward.formats.writing import write_rows
 from tests.cli.running import invoke, refused
+from tests.effort import scaled
 
 from .examples import EXAMPLES, FOLDER
 
@@ -244,7 +245,7 @@ def test_unknown_options_of_a_writer_are_refused_in_python_too(tmp_path: Path) -
         formats.write(tmp_path / "o.jsonl", [], "trl", treshold=1)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200) | st.text(alphabet='[]{}",:\\ u012tfn-.e\n\ufeffé', max_size=60).map(str.encode))
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.jsonl.gz", "x.parquet"])
 def test_any_bytes_are_rows_or_the_documented_error(name: str, data: bytes, tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_any_bytes_are_rows_or_the_documented_error(name: str, data: bytes, tmp_
     assert refusal is None or (name in str(refusal) and refusal.remedy)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     made=st.lists(st.dictionaries(st.text(max_size=3), st.none() | st.floats(allow_nan=False) | st.text(), max_size=3)),
     block=st.integers(1, 40),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_world import PROBLEM, World, letters, steps
+from tests.effort import scaled
 
 from stepreward.core.catalog import estimate
 from stepreward.core.driver import Driver, answer_all
@@ -89,7 +90,7 @@ def test_bisection_asks_exactly_these_prefixes(
 
 
 @given(length=st.integers(1, 40), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 def test_both_searches_find_any_error_and_keep_their_bounds(length: int, data: st.DataObject) -> None:
     lost_from = data.draw(st.integers(1, length))
     t = WORLD.trajectory("a" * (length - 1) + "x")

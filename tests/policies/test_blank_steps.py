@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 from tests.vllm_engine import SamplingParams, StandIn
 from tiny_models import byte_level, letters
 from transformers import Qwen2Config
@@ -84,7 +85,7 @@ def marks(pieces: Pieces, tokens: list[int]) -> list[bool]:
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n", " a", "。"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 @given(text=st.text(st.sampled_from("ab \n\t。\u3000é."), max_size=24))
 def test_the_decoder_cuts_as_the_text_says(separator: str, text: str) -> None:
     pieces = Pieces(BYTES, len(BYTES), separator)

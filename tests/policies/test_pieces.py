@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 from tiny_models import byte_level, sentence_piece
 
 from stepreward.core.errors import InputError
@@ -39,7 +40,7 @@ texts = st.text(st.sampled_from("ab 。\n=3é東👩\u200d\ufffd"), max_size=30)
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n", "。", "=3\n"])
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 @given(text=texts)
 def test_steps_of_encoded_text_join_to_the_text(name: str, separator: str, text: str) -> None:
     pieces, tokenizer = PIECES[name, separator], TOKENIZERS[name]
@@ -48,7 +49,7 @@ def test_steps_of_encoded_text_join_to_the_text(name: str, separator: str, text:
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n", "。"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 @given(tokens=st.lists(st.integers(0, len(BYTE_LEVEL) - 1), max_size=40))
 def test_steps_of_any_tokens_join_to_what_the_tokens_decode_to(separator: str, tokens: list[int]) -> None:
     # Any ids: characters split over tokens, broken ones, special tokens.
@@ -56,7 +57,7 @@ def test_steps_of_any_tokens_join_to_what_the_tokens_decode_to(separator: str, t
     assert "".join(cut(pieces, tokens)) == BYTE_LEVEL.decode(tokens, skip_special_tokens=False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 @given(groups=st.lists(st.sampled_from(WHOLE), max_size=20))
 def test_after_other_text_a_leading_space_is_kept(groups: list[list[int]]) -> None:
     tokens = [token for group in groups for token in group]
@@ -67,7 +68,7 @@ def test_after_other_text_a_leading_space_is_kept(groups: list[list[int]]) -> No
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n", "。", "=3\n"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=scaled(100), deadline=None)
 @given(text=texts)
 def test_the_tables_agree_with_the_slow_loop(separator: str, text: str) -> None:
     pieces = PIECES["byte_level", separator]

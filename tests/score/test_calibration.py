@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.base import clone
+from tests.effort import scaled
 
 from stepreward.core.catalog import Method, calibrate
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
@@ -276,7 +277,7 @@ pairs = st.lists(
 
 
 @each
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 @given(pairs=pairs, asked=st.lists(st.floats(0, 1), min_size=2, max_size=8))
 def test_probabilities_that_keep_the_order_of_scores(method: Some, pairs: list[Any], asked: list[float]) -> None:
     scores, outcome, weights = (np.array(column) for column in zip(*pairs, strict=True))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 from tests.score.models import SEEDS, model, random_trajectories
 
 from stepreward.core.errors import InputError, ModelError
@@ -65,7 +66,7 @@ def test_a_search_by_levels_equals_scoring_each_trajectory(name: str) -> None:
     assert np.nanstd(spread) > 0.01
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=scaled(20), deadline=None)
 @given(
     SEEDS,
     st.integers(1, 6),
@@ -124,7 +125,7 @@ def test_memory_is_bounded_and_what_was_forgotten_is_paid_again() -> None:
         IncrementalScorer(MODELS["qwen2"], max_bytes=0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=scaled(10), deadline=None)
 @given(SEEDS, st.sampled_from([100, 200, 400]))
 def test_room_is_made_before_a_pass_and_kept_until_the_call_is_over(seed: int, room: int) -> None:
     """Many problems in one call: whatever its size, what it has scored goes before the rest is encoded."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 from tests.score.models import SEEDS, model, random_trajectories, tokenizer
 
 from stepreward.core.errors import ModelError
@@ -71,7 +72,7 @@ def test_packed_scores_equal_single_ones(kind: str, row_tokens: int) -> None:
     torch.testing.assert_close(packed, single, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(15), deadline=None)
 @given(SEEDS, st.integers(1, 8))
 def test_packed_scores_equal_single_ones_on_random_trees(seed: int, rows: int) -> None:
     group = random_trajectories(seed, rows)
@@ -114,7 +115,7 @@ def test_a_plan_holds_every_tree_once_within_its_limits(lengths: list[int], row:
         assert len(rows) == 1 or len(rows) * max(used) <= batch
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(15), deadline=None)
 @given(SEEDS, st.integers(1, 12), st.integers(20, 300))
 def test_parts_of_a_wide_tree_hold_every_trajectory_once_within_the_limit(seed: int, rows: int, limit: int) -> None:
     tree, encoder = StepTree.from_trajectories(random_trajectories(seed, rows)), MODELS["qwen2"].encoder

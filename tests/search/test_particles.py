@@ -22,6 +22,7 @@ from stepreward.search.particles import particle_filter, particle_gibbs
 from stepreward.search.resampling import RESAMPLERS, effective_size, normalised
 from stepreward.search.steering import steered
 from stepreward.search.tilting import flow_steps, reward_weighted, tilted_steps
+from tests.effort import scaled
 
 PROBLEM = Problem("p", "three bits")
 DEPTH = 3
@@ -147,16 +148,17 @@ def test_weights_converge_to_the_stated_distribution(
 
 @pytest.mark.parametrize(
     ("method", "given_settings", "weight"),
-    [(tilted_steps, {"strength": 3.0, "width": 64}, stepwise), (flow_steps, {"width": 64}, flows)],
+    [(tilted_steps, {"strength": 3.0, "width": 24}, stepwise), (flow_steps, {"width": 24}, flows)],
     ids=["transfer-q", "gflownet"],
 )
 def test_walks_converge_to_the_stated_distribution(
     method: Callable[..., Any], given_settings: dict[str, Any], weight: Callable[[tuple[int, ...]], float]
 ) -> None:
-    share = sampled(lambda key: method(PROBLEM, key, n=1, **given_settings), 2500, by_weight=False)
+    share = sampled(lambda key: method(PROBLEM, key, n=1, **given_settings), 1200, by_weight=False)
     exact = target(weight)
-    assert 0.5 * float(np.abs(share - exact).sum()) < 0.04
-    assert 0.5 * float(np.abs(target(chance) - exact).sum()) > 0.1
+    # The mean distance of 1200 exact samples is below 0.03; seeds are fixed. The policy is four times the bound away.
+    assert 0.5 * float(np.abs(share - exact).sum()) < 0.06
+    assert 0.5 * float(np.abs(target(chance) - exact).sum()) > 0.24
 
 
 ENDS = {"A\n": 0.8, "B\n": 0.2, "C\n": 0.15}
@@ -214,7 +216,7 @@ def test_limits() -> None:
 
 @pytest.mark.parametrize("name", RESAMPLERS)
 @given(weights=WEIGHTS, n=st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=scaled(25), deadline=None)
 def test_resamplers_have_no_bias(name: str, weights: list[float], n: int) -> None:
     w = np.array(weights) / sum(weights)
     counts = np.array([np.bincount(RESAMPLERS[name](w, n, Key.seed(i)), minlength=len(w)) for i in range(400)])

@@ -23,6 +23,7 @@ from stepreward.search.ets import clusters, ets, keep_leaves, n_grams
 from stepreward.search.found import Found
 from stepreward.search.rebase import balanced, rebase
 from stepreward.tasks.enumerable import EnumerableWorld
+from tests.effort import scaled
 
 WORLD = EnumerableWorld(4, 3, seed=2)
 PROBLEM = WORLD.problems(1)[0]
@@ -73,7 +74,7 @@ def published_shares(rewards: list[float], width: int, temperature: float) -> li
 
 
 @given(rewards=REWARDS, width=st.integers(0, 40), temperature=st.sampled_from([0.1, 0.2, 1.0]))
-@settings(max_examples=200)
+@settings(max_examples=scaled(200))
 def test_samples_are_shared_as_the_authors_share_them(rewards: list[float], width: int, temperature: float) -> None:
     counts = balanced(rewards, width, temperature)
     assert sum(counts) == width
@@ -103,7 +104,7 @@ def one_by_one(samples: Sequence[float], width: int, temperature: float) -> list
     width=st.integers(0, 40),
     temperature=st.sampled_from([0.1, 0.2, 1.0]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_equal_samples_share_as_if_each_were_a_node_of_its_own(
     merged: list[tuple[float, int]], width: int, temperature: float
 ) -> None:
@@ -160,7 +161,7 @@ def test_shares_worked_out() -> None:
 
 
 @given(rewards=REWARDS, width=st.integers(1, 40))
-@settings(max_examples=50)
+@settings(max_examples=scaled(50))
 def test_limits_of_the_temperature(rewards: list[float], width: int) -> None:
     cold = balanced(rewards, width, 1e-4) if len({round(r, 2) for r in rewards}) == len(rewards) else None
     if cold is not None:
@@ -203,7 +204,7 @@ def programmes(draw: st.DrawFn) -> tuple[list[float], list[list[int]], list[int]
 
 
 @given(programme=programmes(), cost=st.sampled_from([0.0, 1.0, 5.0]), coverage=st.sampled_from([0.0, 1.5]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=scaled(80), deadline=None)
 def test_the_programme_is_solved_as_by_trying_every_subset(programme: Any, cost: float, coverage: float) -> None:
     shares, ancestors, cluster = programme
     kept = keep_leaves(shares, ancestors, cluster, cost=cost, coverage=coverage)

@@ -24,6 +24,7 @@ from stepreward.search.nucleus import nucleus
 from stepreward.search.reuse import Pool
 from stepreward.search.utility import utility, worth_growing
 from stepreward.tasks.enumerable import EnumerableWorld
+from tests.effort import scaled
 from tests.search.worlds import Blurred, Wheel
 
 WORLD = EnumerableWorld(4, 3, seed=3)
@@ -358,7 +359,7 @@ def slow_utility(
 candidates = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 9)), min_size=0, max_size=7)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=scaled(80), deadline=None)
 @given(candidates, st.floats(0, 1), st.floats(0, 0.1), st.floats(0, 0.1))
 def test_the_set_worth_growing_is_the_best_of_all(some: list[Any], have: float, cost: float, delay: float) -> None:
     p, need = [p for p, _ in some], [float(n) for _, n in some]

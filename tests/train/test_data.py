@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError
@@ -71,7 +72,7 @@ def gradient(trees: list[LabelledTree], row_tokens: int) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=scaled(15))
 @given(st.integers(0, 10_000))
 def test_gradients_of_trees_equal_those_of_trajectories(seed: int) -> None:
     """Also where labels of a shared step disagree: the mean label has the mean gradient. Also where trees are cut."""

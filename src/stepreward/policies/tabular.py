@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepreward.core.errors import PolicyError
 from stepreward.core.flows import Continuation, Propose
-from stepreward.core.keys import Key, uniforms
+from stepreward.core.keys import uniforms
 from stepreward.core.types import Problem, Step
 
 NextSteps = Callable[[Problem, tuple[Step, ...]], Sequence[tuple[Step, float, bool]]]
 """`(problem, prefix) -> [(step, probability, finished), ...]`; empty where the solution is already over."""
+_Choices = tuple[Sequence[tuple[Step, float, bool]], list[float]]  # and their cumulative probabilities
 
 
 class TabularPolicy:
@@ -45,31 +49,50 @@ class TabularPolicy:
         Raises:
             PolicyError: the probabilities after some prefix are negative or do not sum to 1.
         """
-        return [[self._continue(question, key) for key in question.sample_keys()] for question in questions]
+        return [self._answer(question) for question in questions]
 
-    def _continue(self, question: Propose, key: Key) -> Continuation:
+    def _answer(self, question: Propose) -> list[Continuation]:
+        bits = np.array([key.bits for key in question.sample_keys()], dtype=np.uint64)
         limit = self._max_steps if question.max_tokens is None else question.max_tokens
-        bits = np.array([key.bits], dtype=np.uint64)
-        written: list[Step] = []
-        while len(written) < limit:
-            choices = self._next_steps(question.problem, (*question.prefix, *written))
-            if not choices:
-                return Continuation(tuple(written), finished=True, n_tokens=len(written))
-            step, finished = self._choose(choices, float(uniforms(bits, len(written))[0]), question.problem)
-            written.append(step)
-            if finished or question.until == "step":
-                return Continuation(tuple(written), finished=finished, n_tokens=len(written))
-        return Continuation(tuple(written), finished=False, n_tokens=len(written), truncated=True)
+        # Samples of one question meet the same prefixes: each is looked up once, by the choices that lead to it.
+        tables: dict[tuple[int, ...], _Choices] = {}
+        draws: list[list[float]] = []
+        return [self._continue(question, limit, sample, tables, draws, bits) for sample in range(len(bits))]
 
-    def _choose(self, choices: Sequence[tuple[Step, float, bool]], u: float, problem: Problem) -> tuple[Step, bool]:
+    def _continue(
+        self,
+        question: Propose,
+        limit: int,
+        sample: int,
+        tables: dict[tuple[int, ...], _Choices],
+        draws: list[list[float]],
+        bits: NDArray[np.uint64],
+    ) -> Continuation:
+        path: tuple[int, ...] = ()
+        written: tuple[Step, ...] = ()
+        while len(written) < limit:
+            if path not in tables:
+                tables[path] = self._choices(question.problem, (*question.prefix, *written))
+            choices, cumulative = tables[path]
+            if not choices:
+                return Continuation(written, finished=True, n_tokens=len(written))
+            if len(draws) == len(written):
+                draws.append(uniforms(bits, len(written)).tolist())
+            # u times the float sum, and a bound below it: rounding can select neither past the end nor weight 0.
+            target = min(draws[len(written)][sample] * cumulative[-1], math.nextafter(cumulative[-1], 0))
+            index = bisect_right(cumulative, target)
+            step, _, finished = choices[index]
+            path, written = (*path, index), (*written, step)
+            if finished or question.until == "step":
+                return Continuation(written, finished=finished, n_tokens=len(written))
+        return Continuation(written, finished=False, n_tokens=len(written), truncated=True)
+
+    def _choices(self, problem: Problem, prefix: tuple[Step, ...]) -> _Choices:
+        choices = self._next_steps(problem, prefix)
         probabilities = np.array([probability for _, probability, _ in choices])
-        if (probabilities < 0).any() or abs(probabilities.sum() - 1) > 1e-9:
+        if len(choices) and ((probabilities < 0).any() or abs(probabilities.sum() - 1) > 1e-9):
             raise PolicyError(
                 f"{self._name}: expected probabilities that are not negative and sum to 1, got "
                 f"{probabilities.tolist()} for problem {problem.id!r}: correct the table"
             )
-        cumulative = probabilities.cumsum()
-        # u times the float sum, and a bound below it, so that rounding can select neither past the end nor weight 0.
-        target = min(u * cumulative[-1], np.nextafter(cumulative[-1], 0))
-        step, _, finished = choices[int(np.searchsorted(cumulative, target, side="right"))]
-        return step, finished
+        return choices, probabilities.cumsum().tolist()
