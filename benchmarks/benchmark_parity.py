@@ -24,13 +24,13 @@ from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate.attempts import all_at_k, pass_at_k
-from stepreward.evaluate.comparisons import COUNTS, SECTIONS
-from stepreward.evaluate.distances import epic, starc
-from stepreward.evaluate.overoptimisation import overoptimisation
+from stepreward.evaluate.comparison_benches import COUNTS, SECTIONS
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import RecordedScorer
+from stepreward.evaluate.measures.attempts import all_at_k, pass_at_k
+from stepreward.evaluate.measures.overoptimisation import overoptimisation
+from stepreward.evaluate.measures.reward_distances import epic, starc
 from stepreward.evaluate.prm_bench import GROUPS, PATTERNS
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import RecordedScorer
 from stepreward.formats.registry import read, read_comparisons
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -22,7 +22,7 @@ from tests.score.awkward_texts import cases
 from tests.score.literal_recipes import RECIPES
 from tests.score.tiny_checkpoints import build
 
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.checkpoints.table import checkpoints

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 from benchmarks.lock_step import Reencoder
-from stepreward.core.flows import Continuation, Policy, Propose, Score
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Continuation, Policy, Propose, Score
 from stepreward.core.types import Problem, Step
 
 ANSWER = "Answer:"

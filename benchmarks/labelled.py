@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.metrics import ragged
+from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 from stepreward.train.data import LabelledTree, labelled_trees

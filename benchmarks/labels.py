@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import estimate
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key, uniforms
-from stepreward.core.statistics import Estimate, bootstrap, proportion
+from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 from stepreward.label.omega import tree_labels

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stepreward.core.flows import Policy, Propose, Score
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Policy, Propose, Score
 from stepreward.core.types import Problem, Step
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 DIGITS = 6
 """Decimals of a score that count: encoded again in another batch, a step may differ behind them, and must not win."""

@@ -30,7 +30,7 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from stepreward.core.catalog import credit
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "missing-rewards.md"
 Rewards = Sequence[float | None]

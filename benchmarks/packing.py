@@ -20,20 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Propose, Score, Scored
 from stepreward.core.tree import StepTree, group_trees
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies import loading
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.baselines import uniform
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.fresh import fresh_backbone
-from stepreward.score.model import StepRewardModel
-from stepreward.score.packing import pack, plan
-from stepreward.search.beam import beam_search
+from stepreward.score.encode.packing import pack, plan
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.tiny_models import fresh_backbone
+from stepreward.search.beams.beam import beam_search
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 

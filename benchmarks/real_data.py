@@ -22,16 +22,16 @@ from benchmarks.real_training_page import section
 from stepreward import formats
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import aggregate, calibrate
-from stepreward.core.flows import Score
 from stepreward.core.keys import Key
-from stepreward.core.metrics import brier, expected_calibration_error, ragged
-from stepreward.core.selection import best_of_n, majority, oracle, weighted_vote
-from stepreward.core.statistics import Estimate, bootstrap, paired_difference
-from stepreward.evaluate.arrays import Sampled, first_errors, sampled, score_rows
-from stepreward.evaluate.selection import Pool, curves
-from stepreward.evaluate.steps import FirstErrorResult, first_error
+from stepreward.core.measure.selection import best_of_n, majority, oracle, weighted_vote
+from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference
+from stepreward.core.measure.step_metrics import brier, expected_calibration_error, ragged
+from stepreward.core.runtime.flows import Score
+from stepreward.evaluate.data.solution_arrays import Sampled, first_errors, sampled, score_rows
+from stepreward.evaluate.measures.selection_curves import Pool, curves
+from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error
 from stepreward.formats.rows import Floats
-from stepreward.score.tool_equations import ToolScorer, equations
+from stepreward.score.tools.equations import ToolScorer, equations
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

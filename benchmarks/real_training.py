@@ -27,17 +27,17 @@ from benchmarks import need
 from benchmarks.real_data import DATA, SEED, TRAINING, plain, read
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import aggregate
-from stepreward.core.flows import Score
 from stepreward.core.keys import Key
-from stepreward.core.metrics import auroc, best_threshold, predicted_first_error, ragged
-from stepreward.core.statistics import Estimate, bootstrap, paired_difference, resamples
-from stepreward.evaluate.arrays import first_errors, sampled, score_rows
-from stepreward.evaluate.selection import Pool, hits
-from stepreward.evaluate.steps import first_error
+from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference, resamples
+from stepreward.core.measure.step_metrics import auroc, best_threshold, predicted_first_error, ragged
+from stepreward.core.runtime.flows import Score
+from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
+from stepreward.evaluate.measures.selection_curves import Pool, hits
+from stepreward.evaluate.measures.step_scores import first_error
 from stepreward.formats.rows import Floats
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import LabelledTree, TrainingSet, labelled_trees
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings

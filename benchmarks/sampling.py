@@ -21,8 +21,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from stepreward.core.errors import ModelError
-from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem
 from stepreward.policies import loading
 from stepreward.policies.local import LocalPolicy

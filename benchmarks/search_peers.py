@@ -46,18 +46,18 @@ from benchmarks import SKIPPED
 from benchmarks.its_hub_searches import ANSWER, LanguageModel, RewardModel, its_hub
 from benchmarks.lock_step import Loop, Reencoder
 from benchmarks.small_reward_models import BUILTIN, trained, untrained
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
-from stepreward.core.statistics import paired_difference, proportion
+from stepreward.core.measure.statistics import paired_difference, proportion
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.model import StepRewardModel
-from stepreward.search.beam import beam_search
-from stepreward.search.found import Found
-from stepreward.search.particles import particle_filter
-from stepreward.search.sampling import best_of_n
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.search.beams.beam import beam_search
+from stepreward.search.candidates import Found
+from stepreward.search.particles.filters import particle_filter
+from stepreward.search.samples.independent import best_of_n
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 

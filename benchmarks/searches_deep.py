@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 
 TOKENS = 100

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stepreward.core.driver import Driver
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
 from stepreward.core.tree import StepTree
 from stepreward.label.samples import graded_samples
 from stepreward.policies.local import LocalPolicy
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
 from stepreward.train.data import LabelledTree

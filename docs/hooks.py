@@ -16,7 +16,7 @@ from stepreward.cli.group import command_of
 from stepreward.core.catalog import credit, families
 from stepreward.core.vocabulary import ASKS
 from stepreward.credit.verify import CHANGES, GROUP, OBJECTIVES, verify
-from stepreward.formats.describe import formats_page
+from stepreward.formats.description import formats_page
 from stepreward.score.checkpoints.describe import checkpoints_page
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stepreward"

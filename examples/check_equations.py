@@ -7,8 +7,8 @@ arithmetic. 1 says that all equations of the step hold, 0 that one does not; a s
 from __future__ import annotations
 
 from stepreward import Problem, Step
-from stepreward.core.flows import Score
-from stepreward.score.tool_equations import ToolScorer, equations
+from stepreward.core.runtime.flows import Score
+from stepreward.score.tools.equations import ToolScorer, equations
 
 question = Problem(
     "clips", "Natalia sold 48 clips in April and half as many in May. At 25 cents each, what did she earn?"

@@ -7,7 +7,7 @@ times each; the share that still arrives is the value of the prefix. Bisection n
 from __future__ import annotations
 
 from stepreward import Key
-from stepreward.core.driver import Driver
+from stepreward.core.runtime.driver import Driver
 from stepreward.label.estimators import first_error_bisection
 from stepreward.label.samples import graded_samples
 from stepreward.label.transforms import hard

@@ -7,11 +7,11 @@ equation about the wrong numbers: compare what each way of using it gains, and w
 from __future__ import annotations
 
 from stepreward import Key
-from stepreward.core.driver import Driver
+from stepreward.core.runtime.driver import Driver
 from stepreward.policies.local import LocalPolicy
-from stepreward.score.tool_equations import ToolScorer
-from stepreward.search.beam import beam_search
-from stepreward.search.sampling import majority_vote, weighted_vote
+from stepreward.score.tools.equations import ToolScorer
+from stepreward.search.beams.beam import beam_search
+from stepreward.search.samples.independent import majority_vote, weighted_vote
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 

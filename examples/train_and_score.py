@@ -13,12 +13,12 @@ import numpy as np
 
 import stepreward
 from stepreward import Key, StepTree
-from stepreward.core.driver import Driver
+from stepreward.core.runtime.driver import Driver
 from stepreward.label.samples import graded_samples
 from stepreward.policies.local import LocalPolicy
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
 from stepreward.train.data import LabelledTree

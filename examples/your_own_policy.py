@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepreward import Key, Problem, Step
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Propose
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.label.estimators import monte_carlo
 from stepreward.label.samples import graded_samples
 

@@ -27,7 +27,7 @@ import torch
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from stepreward.core.types import Problem
-from stepreward.score.fresh import fresh_config, train_tokenizer
+from stepreward.score.model.tiny_models import fresh_config, train_tokenizer
 from stepreward.tasks.arithmetic import Difficulty, generate, solution
 from stepreward.tasks.arithmetic_writers import written_solution
 

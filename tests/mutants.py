@@ -1,6 +1,6 @@
 """Tests the tests: changes one thing at a time in a sample of files and lists the changes that no test noticed.
 
-    python -m tests.mutants [--files src/stepreward/core/metrics.py ...] [--limit 40] [--seed 0]
+    python -m tests.mutants [--files src/stepreward/core/measure/step_metrics.py ...] [--limit 40] [--seed 0]
 
 Each mutant flips a sign, an order, a comparison or a boolean, or drops a mask, in a copy of one file; the tests of that
 file's folder must then fail. The file is always restored.
@@ -19,11 +19,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = [
-    "core/metrics.py",
-    "core/statistics.py",
+    "core/measure/step_metrics.py",
+    "core/measure/statistics.py",
     "core/tree.py",
     "label/transforms.py",
-    "core/aggregation.py",
+    "core/measure/aggregation.py",
     "train/objectives.py",
 ]
 BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr}

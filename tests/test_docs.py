@@ -11,9 +11,9 @@ import pytest
 from benchmarks.__main__ import HERE, arguments, discover
 
 from stepreward.cli.group import COMMANDS, command_of
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from tests.docs import PAGES, ROOT, blocks, lines_of
 from tests.forked import ran
 

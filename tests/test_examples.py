@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Continuation, Propose
 from tests.forked import ran
 
 ROOT = Path(__file__).parents[1]

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import Family, families
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Flow, Grade
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Flow, Grade
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.pipeline.compare import comparable
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.search import budgets
-from stepreward.search.found import ROOT, Found
+from stepreward.search.candidates import ROOT, Found
 from stepreward.search.growth import Growth
 from stepreward.serve.planning import names, plan
-from stepreward.serve.shapes import ChatRequest
+from stepreward.serve.request_schemas import ChatRequest
 from tests.cli.running import invoke
 
 PROBLEM = Problem("p", "1 + 1?", reference="2")

@@ -11,15 +11,15 @@ from benchmarks.its_hub_searches import Desk, LanguageModel, RewardModel, cut
 from benchmarks.lock_step import Loop, Reencoder
 from benchmarks.small_reward_models import untrained
 
-from stepreward.core.driver import answer_all
-from stepreward.core.flows import Propose, Score
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import answer_all
+from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.model import StepRewardModel
-from stepreward.search.beam import beam_search
-from stepreward.search.sampling import best_of_n
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.search.beams.beam import beam_search
+from stepreward.search.samples.independent import best_of_n
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 

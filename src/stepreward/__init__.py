@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stepreward.core.engines import optional
 from stepreward.core.keys import Key
+from stepreward.core.optional import optional
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Step, Trajectory
 

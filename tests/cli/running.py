@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app, main
 from stepreward.cli.group import command_of
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 
 FAST = {
     "label": "--samples 4 --set n=4",

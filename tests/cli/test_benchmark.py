@@ -12,9 +12,9 @@ import pytest
 
 from stepreward.cli.benchmark import Recorded, by_recipe
 from stepreward.core.catalog import bench as benchmarks
-from stepreward.core.flows import Score, Scored
-from stepreward.evaluate.scoring import STEP_LEVEL
-from stepreward.score.record import EncoderRecord
+from stepreward.core.runtime.flows import Score, Scored
+from stepreward.evaluate.data.scoring import STEP_LEVEL
+from stepreward.score.encode.record import EncoderRecord
 from tests.cli.running import invoke, refused
 
 

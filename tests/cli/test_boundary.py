@@ -16,7 +16,7 @@ from stepreward.cli import app as application
 from stepreward.cli.app import app, main
 from stepreward.cli.terminal import plain_output, printable
 from stepreward.core.errors import InputError, ModelError
-from stepreward.score.weights import read_weights
+from stepreward.score.model.weights import read_weights
 from tests.cli.running import invoke, refused
 
 ROW = '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}\n'

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import stepreward
-from stepreward.score.calibrated import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
-from stepreward.score.model import StepRewardModel
+from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
+from stepreward.score.model.step_reward_model import StepRewardModel
 from tests.cli.running import invoke, refused
 
 ROW = {"question": "Kai has 10 nuts. Kai finds 1 more nuts. How many?", "steps": ["10 + 1 = 11", "Answer: 11"]}

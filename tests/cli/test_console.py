@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import stepreward
 from stepreward.cli.app import app, main
 from stepreward.cli.console import plain_console
-from stepreward.cli.doctor_servers import Finding
+from stepreward.cli.doctor.servers import Finding
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.terminal import plain_output
 
@@ -189,7 +189,7 @@ def test_a_subset_may_have_any_name(
 
 def test_what_a_server_says_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Finding(HOSTILE[:30], True, HOSTILE), Finding("server", False, HOSTILE)]
-    monkeypatch.setattr("stepreward.cli.doctor.policy_findings", lambda *_: iter(found))
+    monkeypatch.setattr("stepreward.cli.doctor.command.policy_findings", lambda *_: iter(found))
     said = CliRunner().invoke(app, ["doctor", "--policy", "http://127.0.0.1:1/v1#m"]).stdout
     assert said.count(SHOWN) == 2
     assert "\x1b" not in said

@@ -21,11 +21,11 @@ import uvicorn
 from packaging.version import Version
 from typer.testing import CliRunner
 
-from stepreward.cli import doctor_packages
 from stepreward.cli.app import app
-from stepreward.cli.doctor_packages import Package, packages
-from stepreward.cli.doctor_trials import TRIALS
-from stepreward.credit import rules_sql
+from stepreward.cli.doctor import packages as doctor_packages
+from stepreward.cli.doctor.packages import Package, packages
+from stepreward.cli.doctor.trial import TRIALS
+from stepreward.credit.rules import sql as rules_sql
 from stepreward.tasks import mathematics
 
 pytestmark = pytest.mark.xdist_group("doctor")
@@ -48,7 +48,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Leaves one trial."""
 
     def leave(what: str) -> None:
-        monkeypatch.setattr("stepreward.cli.doctor_trials.TRIALS", [one for one in TRIALS if one.what == what])
+        monkeypatch.setattr("stepreward.cli.doctor.trial.TRIALS", [one for one in TRIALS if one.what == what])
 
     return leave
 

@@ -71,8 +71,8 @@ def worked_in(program: str) -> Iterator[None]:
         other.communicate("\n")
 
 
-LOG = "from stepreward.core.answer_log import AnswerLog\nwith AnswerLog('{}'):"
-FOLDER = "from pathlib import Path\nfrom stepreward.core.json_file import held\nwith held(Path('{}')):"
+LOG = "from stepreward.core.runtime.answer_log import AnswerLog\nwith AnswerLog('{}'):"
+FOLDER = "from pathlib import Path\nfrom stepreward.core.atomic_files import held\nwith held(Path('{}')):"
 
 
 @pytest.mark.parametrize(

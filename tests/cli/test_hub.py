@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from tests.cli.running import trl_model
 from tests.hub import serving
 

@@ -10,7 +10,7 @@ import pytest
 
 from stepreward.cli import label
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Continuation, Policy, Propose
+from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.store import read_labels
 from stepreward.policies.named import policy_at
 from stepreward.tasks.arithmetic import generate

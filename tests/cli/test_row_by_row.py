@@ -12,11 +12,11 @@ import pytest
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.row_by_row import GIVEN_UP, RowByRow, shown
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Score, Scored
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from tests.cli.running import invoke, refused
 
 pytestmark = pytest.mark.xdist_group("commands")

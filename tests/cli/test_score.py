@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app
-from stepreward.formats.writing import write_rows
+from stepreward.formats.files.writing import write_rows
 from tests.cli.running import invoke
 
 STEPS = ["1 + 1 = 2", "2 + 2 = 5", "Answer: 5"]

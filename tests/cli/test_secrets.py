@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.core.addresses import without_secrets
+from stepreward.core.http.addresses import without_secrets
 from tests.cli.running import trl_model
 from tests.serve.backend import backing
 

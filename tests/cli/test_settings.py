@@ -9,7 +9,7 @@ import pytest
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.catalog import Family, Method, estimate, loss, search, transform
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.settings import read_settings
+from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stepreward.cli.group import COMMANDS, command_of
-from stepreward.core.engines import EXTRAS
+from stepreward.core.optional import EXTRAS
 
 HEAVY = sorted({*EXTRAS, "scipy", "sklearn", "pyarrow", "httpx", "jinja2"})
 LOADED = f"import sys; print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"

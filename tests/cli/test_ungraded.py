@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepreward.cli import label, search
-from stepreward.core.flows import Continuation, Propose
+from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.mathematics import MathGrader
 from tests.cli.running import invoke

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Score, Scored
+from stepreward.core.runtime.flows import Score, Scored
 
 
 class Judge:

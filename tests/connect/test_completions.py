@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from stepreward.connect.alarms import HackingAlarms
 from stepreward.connect.completions import StepFinder, problem_of
 from stepreward.core.types import Problem
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 
 TOKENIZER = AutoTokenizer.from_pretrained(resolve("builtin:arithmetic"))
 END = TOKENIZER.eos_token_id

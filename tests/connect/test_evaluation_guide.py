@@ -16,9 +16,9 @@ pytest.importorskip("inspect_ai")
 pytest.importorskip("lm_eval")
 from inspect_ai.log import read_eval_log
 
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "evaluation-harnesses.md").read_text(encoding="utf-8")
 FILE = re.compile(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -34,10 +34,10 @@ from inspect_ai.tool import Tool, tool
 
 from stepreward.connect.inspect_ai import REDUCERS, step_scores, with_step_scores
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.load import load
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning"),

@@ -25,10 +25,10 @@ from lm_eval.utils import handle_non_serializable
 
 from stepreward.connect.lm_eval import StepChoice, StepScores, best_of_n, step_total, weighted_vote
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.load import load
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 ROWS = [{"question": "What is 12 + 5?", "answer": "17"}, {"question": "What is 3 + 4?", "answer": "7"}]
 SAMPLES = ["12 + 5 = 16\nAnswer: 16", "12 + 5 = 17\nAnswer: 17", "12 + 5 = 16\nAnswer: 16"]

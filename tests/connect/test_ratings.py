@@ -13,12 +13,12 @@ from tests.connect.judge import Judge
 from stepreward.connect import ratings
 from stepreward.connect.ratings import Rater, Rating
 from stepreward.core.errors import ModelError, UnknownNameError
-from stepreward.core.flows import Score
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
+from stepreward.core.runtime.flows import Score
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.load import load
-from stepreward.score.model import StepRewardModel
-from stepreward.score.served import ServedScorer
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.remote.reward_server import ServedScorer
 
 ASKED = [{"role": "user", "content": "What is 12 + 5?"}]
 

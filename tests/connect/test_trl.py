@@ -18,7 +18,7 @@ from trl import GRPOConfig, RLOOConfig, RLOOTrainer
 from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.types import Step, Trajectory
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.score.baselines import RuleScorer
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader

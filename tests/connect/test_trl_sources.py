@@ -18,19 +18,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from stepreward.connect.online import OnlineReward
-from stepreward.connect.rollouts import LocalRollouts
+from stepreward.connect.online_reward_models import OnlineReward
 from stepreward.connect.trl import OfPolicy, StepGRPOTrainer, from_scorer
+from stepreward.connect.trl_rollouts import LocalRollouts
 from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
 from stepreward.score.language import EntropyScorer, LikelihoodScorer
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import generate
 from stepreward.train.online import implicit_cross_entropy, right_over_wrong
 

@@ -25,9 +25,9 @@ from stepreward.connect import verl_rewards
 from stepreward.connect.verl import estimators
 from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TOKENIZER = AutoTokenizer.from_pretrained(resolve("builtin:arithmetic"))

@@ -28,15 +28,15 @@ from tests.score.awkward_texts import CASES
 from tests.score.tiny_checkpoints import build
 
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Propose, Score
+from stepreward.core.http.client import Server
 from stepreward.core.keys import Key
-from stepreward.core.servers import Server
+from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.load import load, load_served
-from stepreward.score.served import ServedScorer
+from stepreward.score.remote.reward_server import ServedScorer
 from stepreward.tasks.arithmetic import generate
 
 pytestmark = [

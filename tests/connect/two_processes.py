@@ -17,11 +17,11 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
-from stepreward.connect.rollouts import LocalRollouts
 from stepreward.connect.trl import StepGRPOTrainer
+from stepreward.connect.trl_rollouts import LocalRollouts
 from stepreward.core.keys import Key
 from stepreward.core.types import Trajectory
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.tasks.arithmetic import generate
 
 MODEL = resolve("builtin:arithmetic")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepreward.core import aggregation
 from stepreward.core.catalog import Method, aggregate
+from stepreward.core.measure import aggregation
 
 SCORES = np.array([[0.5, 0.8, 0.0], [0.2, 0.9, 0.4], [0.7, 0.0, 0.0]])
 MASK = np.array([[True, True, False], [True, True, True], [True, False, False]])

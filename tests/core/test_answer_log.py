@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepreward.core.answer_log import AnswerLog, digest
 from stepreward.core.errors import StoreError
-from stepreward.core.flows import Continuation, Extract, Grade, Judged, Scored
+from stepreward.core.runtime.answer_log import AnswerLog, digest
+from stepreward.core.runtime.flows import Continuation, Extract, Grade, Judged, Scored
 from stepreward.core.types import Problem, Step
 
 PAGE = 4096
@@ -132,7 +132,7 @@ def test_a_file_cut_short_keeps_what_stands_in_it(tmp_path: Path, kept: int) -> 
 
 WRITER = """
 import os, sys
-from stepreward.core.answer_log import AnswerLog
+from stepreward.core.runtime.answer_log import AnswerLog
 sys.path.insert(0, {here!r})
 from test_answer_log import N, answer
 log = AnswerLog({path!r})

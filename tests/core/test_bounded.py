@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.core.bounded import Bounded, Unbounded
+from stepreward.core.sandbox.bounded import Bounded, Unbounded
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -76,7 +76,7 @@ def test_threads_get_their_own_answers(module: str) -> None:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
 def test_a_worker_ends_with_its_killed_caller(module: str, tmp_path: Path) -> None:
     script = (
-        "import threading, time; from stepreward.core.bounded import Bounded\n"
+        "import threading, time; from stepreward.core.sandbox.bounded import Bounded\n"
         f"b = Bounded('{module}:sleep', seconds=2.0, workers=1); b(0)\n"
         "threading.Thread(target=b, args=(60,), daemon=True).start(); time.sleep(0.3)\n"
         "print(0, flush=True); time.sleep(60)\n"

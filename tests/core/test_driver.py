@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepreward.core.answer_log import AnswerLog
-from stepreward.core.driver import Driver, Finished, answer_all
 from stepreward.core.errors import BudgetExhausted, SteprewardError
-from stepreward.core.flows import (
+from stepreward.core.keys import Key
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver, Finished, answer_all
+from stepreward.core.runtime.flows import (
     Budget,
     Compare,
     Continuation,
@@ -26,7 +27,6 @@ from stepreward.core.flows import (
     Score,
     Scored,
 )
-from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 
 

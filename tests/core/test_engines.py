@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stepreward.core.engines import cache_argument, engine_faults, vllm_module
 from stepreward.core.errors import ModelError
+from stepreward.core.optional import cache_argument, engine_faults, vllm_module
 
 
 def newer(input_ids: Any, position_ids: Any = None, cache: Any = None, **more: Any) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tests.core.test_driver import Dice
 
-from stepreward.core.answer_log import AnswerLog
-from stepreward.core.bounded import Bounded, Unbounded
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Extract, Flow, Grade
-from stepreward.core.grading import DEAR, UNREAD, Graded, kept
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Extract, Flow, Grade
+from stepreward.core.runtime.grades import DEAR, UNREAD, Graded, kept
+from stepreward.core.sandbox.bounded import Bounded, Unbounded
 from stepreward.core.types import Problem, Step
 
 pytestmark = pytest.mark.timeout(120)

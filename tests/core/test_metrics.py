@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core.metrics import (
+from stepreward.core.measure.step_metrics import (
     auroc,
     best_threshold,
     brier,

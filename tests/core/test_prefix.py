@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core.answer_log import digest
-from stepreward.core.flows import Compare, Propose, Score
 from stepreward.core.keys import Key
-from stepreward.core.prefix import Prefix, prefix_of
+from stepreward.core.prefix_names import Prefix, prefix_of
+from stepreward.core.runtime.answer_log import digest
+from stepreward.core.runtime.flows import Compare, Propose, Score
 from stepreward.core.types import Problem, Step
 
 STEPS = st.lists(

@@ -45,7 +45,7 @@ def test_every_way_of_looking_fills(first: str) -> None:
     assert int(fresh(code)) == len(families["credit"]) > 50
 
 
-@pytest.mark.parametrize("module", ["credit.gating", "search.mcts", "cli.search"])
+@pytest.mark.parametrize("module", ["credit.gating", "search.trees.mcts", "cli.search"])
 def test_a_module_that_is_imported_first_changes_nothing(module: str) -> None:
     code = (
         f"import stepreward.{module}; from stepreward.core.catalog import families; "

@@ -10,11 +10,11 @@ from concurrent.futures import CancelledError, Future, wait
 import numpy as np
 import pytest
 
-from stepreward.core.engine import Answerers
 from stepreward.core.errors import BudgetExhausted, InputError, PolicyError, SteprewardError
-from stepreward.core.flows import Budget, Continuation, Flow, Propose, Score, Scored, Wanted, always
 from stepreward.core.keys import Key
-from stepreward.core.resident import ResidentDriver
+from stepreward.core.runtime.engine import Answerers
+from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose, Score, Scored, Wanted, always
+from stepreward.core.runtime.resident import ResidentDriver
 from stepreward.core.types import Problem, Step
 
 

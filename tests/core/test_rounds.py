@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.effort import scaled
 
-from stepreward.core.answer_log import AnswerLog
-from stepreward.core.driver import Driver, Failed, Finished
-from stepreward.core.engine import Answerers
 from stepreward.core.errors import BudgetExhausted, PolicyError, Unanswered
-from stepreward.core.flows import Budget, Continuation, Flow, Prices, Propose, Wanted, always
 from stepreward.core.keys import Key
-from stepreward.core.lanes import Lane
-from stepreward.core.resident import ResidentDriver
-from stepreward.core.rounds import wave
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver, Failed, Finished
+from stepreward.core.runtime.engine import Answerers
+from stepreward.core.runtime.flows import Budget, Continuation, Flow, Prices, Propose, Wanted, always
+from stepreward.core.runtime.queue import Lane
+from stepreward.core.runtime.resident import ResidentDriver
+from stepreward.core.runtime.rounds import wave
 from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
-from stepreward.search.sampling import majority_vote
+from stepreward.search.samples.independent import majority_vote
 
 PROBLEM = Problem("p", "q")
 KEY = Key.seed(0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stepreward.core.driver import answer_all
-from stepreward.core.flows import Continuation, Flow, Propose
 from stepreward.core.keys import Key
-from stepreward.core.sampling import shaped
+from stepreward.core.runtime.driver import answer_all
+from stepreward.core.runtime.flows import Continuation, Flow, Propose
+from stepreward.core.runtime.limited_flows import shaped
 from stepreward.core.types import Problem, Step
 
 PROBLEM, KEY = Problem("p", "?"), Key.seed(0)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core.selection import answer_ids, best_of_n, first, majority, oracle, weighted_vote
+from stepreward.core.measure.selection import answer_ids, best_of_n, first, majority, oracle, weighted_vote
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from([None, "a", "b", "c"]), st.sampled_from([0.0, 0.25, 0.5, math.nan])),

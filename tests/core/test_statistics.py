@@ -9,7 +9,14 @@ import pytest
 from scipy import stats
 
 from stepreward.core.keys import Key
-from stepreward.core.statistics import bootstrap, known_mean, paired_difference, percentile_interval, proportion, wilson
+from stepreward.core.measure.statistics import (
+    bootstrap,
+    known_mean,
+    paired_difference,
+    percentile_interval,
+    proportion,
+    wilson,
+)
 
 KEY = Key.seed(0)
 

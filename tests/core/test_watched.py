@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from stepreward.core.errors import ServerWarning
-from stepreward.core.watched import looking, watch
+from stepreward.core.http.interruptible import looking, watch
 
 
 class Left(Exception):  # noqa: N818 - what a look raises is its own

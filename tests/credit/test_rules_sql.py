@@ -13,7 +13,7 @@ import pytest
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.types import Problem, Step
-from stepreward.credit.rules_sql import Answer, Limits, fenced, named, run_queries
+from stepreward.credit.rules.sql import Answer, Limits, fenced, named, run_queries
 
 DATABASE = [
     "CREATE TABLE pets (name TEXT, age INTEGER, weight REAL);",

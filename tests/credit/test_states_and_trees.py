@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.effort import scaled
 
 from stepreward.core.catalog import credit
-from stepreward.credit.matching import assigned, similarities, similarity, transported
+from stepreward.credit.rules.matching import assigned, similarities, similarity, transported
 
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 NUMBERS = st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.8, 1.0])

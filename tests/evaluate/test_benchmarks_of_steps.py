@@ -16,7 +16,7 @@ from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate.scoring import RecordedScorer
+from stepreward.evaluate.data.scoring import RecordedScorer
 from stepreward.score.baselines import constant
 
 SCORE = st.sampled_from([0.0, 0.2, 0.5, 0.7, 1.0])

@@ -10,11 +10,11 @@ import pytest
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Score, Scored, Scorer
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Score, Scored, Scorer
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.evaluate.data.scoring import RecordedScorer
 from stepreward.evaluate.robustness import token_attack
-from stepreward.evaluate.scoring import RecordedScorer
 from stepreward.score.baselines import RuleScorer
 
 NAN = float("nan")

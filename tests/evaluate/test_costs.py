@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.effort import scaled
 
 from stepreward.core.keys import Key
-from stepreward.evaluate.attempts import all_at_k, pass_at_k
-from stepreward.evaluate.costs import Spending, accuracy_against_cost, pareto
-from stepreward.report.costs import cost_plot
+from stepreward.evaluate.measures.attempts import all_at_k, pass_at_k
+from stepreward.evaluate.measures.costs import Spending, accuracy_against_cost, pareto
+from stepreward.report.cost_table import cost_plot
 from stepreward.report.svg import Series
 
 KEY = Key.seed(0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.effort import scaled
 
 from stepreward.core.errors import InputError
-from stepreward.evaluate.distances import canonical, epic, starc, values
+from stepreward.evaluate.measures.reward_distances import canonical, epic, starc, values
 
 SEEDS = st.integers(0, 10_000)
 NORMS = st.sampled_from(["l1", "l2", "max"])

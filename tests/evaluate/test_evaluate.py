@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stepreward.core.keys import Key
-from stepreward.core.selection import majority
-from stepreward.evaluate.selection import Pool, curves, hits
-from stepreward.evaluate.steps import first_error, label_error, step_metrics
+from stepreward.core.measure.selection import majority
+from stepreward.evaluate.measures.selection_curves import Pool, curves, hits
+from stepreward.evaluate.measures.step_scores import first_error, label_error, step_metrics
 
 KEY = Key.seed(0)
 

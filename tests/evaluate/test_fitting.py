@@ -10,7 +10,7 @@ from stepreward.core.catalog import calibrate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.evaluate.fitting import fit_calibrator
-from stepreward.score.calibration import Temperature
+from stepreward.score.calibrate.calibrators import Temperature
 
 KEY = Key.seed(4)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.effort import scaled
 
 from stepreward.core.keys import Key
-from stepreward.evaluate.overoptimisation import chance_of_rank, overoptimisation
+from stepreward.evaluate.measures.overoptimisation import chance_of_rank, overoptimisation
 
 KEY = Key.seed(0)
 

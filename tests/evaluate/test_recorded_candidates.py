@@ -9,9 +9,9 @@ import pytest
 
 from stepreward.core.annotations import Comparison
 from stepreward.core.catalog import bench
-from stepreward.core.flows import Score, Scored
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.evaluate.scoring import candidate_scores
+from stepreward.evaluate.data.scoring import candidate_scores
 
 
 class Named:

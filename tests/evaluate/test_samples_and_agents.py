@@ -12,7 +12,7 @@ from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate.scoring import RecordedScorer
+from stepreward.evaluate.data.scoring import RecordedScorer
 
 NAN = float("nan")
 

@@ -11,8 +11,8 @@ from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import RecordedScorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import RecordedScorer
 
 NAN = float("nan")
 

@@ -13,8 +13,8 @@ from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.evaluate import calibration as _calibration
-from stepreward.evaluate.scoring import RecordedScorer
+from stepreward.evaluate import calibration_bench as _calibration
+from stepreward.evaluate.data.scoring import RecordedScorer
 from stepreward.score.baselines import RuleScorer, constant
 
 SCORE = st.sampled_from([0.0, 0.25, 0.5, 1.0])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stepreward import formats
 from stepreward.core.errors import InputError
 from stepreward.formats.agents.log import before, outcome, whole_runs
-from stepreward.formats.messages import Turn
+from stepreward.formats.agents.messages import Turn
 from stepreward.formats.registry import NothingReadError, by_name
 from tests.effort import scaled
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from stepreward import formats
 from stepreward.core.errors import InputError, StoreError, UnknownNameError
-from stepreward.formats.describe import formats_page, formats_table
-from stepreward.formats.files import read_rows
+from stepreward.formats.description import formats_page, formats_table
+from stepreward.formats.files.rows_of_files import read_rows
+from stepreward.formats.files.writing import write_rows
 from stepreward.formats.registry import formats as registry
-from stepreward.formats.writing import write_rows
 from tests.cli.running import invoke, refused
 from tests.effort import scaled
 
@@ -109,7 +109,7 @@ def test_the_list_and_the_page_hold_every_format_and_option() -> None:
 
 
 def test_an_array_is_read_value_by_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepreward.formats.files._BLOCK", 7)
+    monkeypatch.setattr("stepreward.formats.files.rows_of_files._BLOCK", 7)
     made = [{"text": "[,]}{" * i, "n": i, "half": i / 7, "é": "\u2028"} for i in range(30)]
     for name, text in (
         ("a.json", json.dumps(made)),
@@ -195,7 +195,7 @@ def test_what_cannot_be_converted_is_told_and_counted(inside: Path, capsys: pyte
 SLOW_WRITER = """
 import sys, time
 from pathlib import Path
-from stepreward.formats.writing import write_rows
+from stepreward.formats.files.writing import write_rows
 def rows():
     for number in range(10_000_000):
         if number == 5000:
@@ -274,5 +274,5 @@ def test_arrays_of_anything_come_back_whole(
     path.write_text(json.dumps(made, indent=indent, ensure_ascii=indent is None), encoding="utf-8", errors="ignore")
     expected = json.loads(path.read_text(encoding="utf-8"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stepreward.formats.files._BLOCK", block)
+        patch.setattr("stepreward.formats.files.rows_of_files._BLOCK", block)
         assert list(read_rows(path)) == list(enumerate(expected, start=1))

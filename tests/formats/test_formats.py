@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from stepreward import formats
 from stepreward.core.errors import InputError, StoreError, UnknownNameError
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.formats import Annotated, math_shepherd, prm800k, process_bench, stepwise
+from stepreward.formats import Annotated
+from stepreward.formats.benchmarks import process_bench
 from stepreward.formats.rows import Neutral, label_array, relabel
+from stepreward.formats.steps import math_shepherd, prm800k, stepwise
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 BENCH: dict[str, Any] = {

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from stepreward.core.errors import InputError
-from stepreward.formats import files as files_module
-from stepreward.formats import limits
-from stepreward.formats.files import read_rows
+from stepreward.formats.files import row_limits as limits
+from stepreward.formats.files import rows_of_files as files_module
+from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.registry import by_name
 
 TEXTS = [b"good", b"\xff\xfe bad", b"fine"]

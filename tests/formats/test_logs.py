@@ -12,8 +12,9 @@ import pytest
 
 from stepreward import formats
 from stepreward.core.errors import InputError
-from stepreward.formats import archives, limits
-from stepreward.formats.messages import outcome_of, read_message, turns_of
+from stepreward.formats.agents.messages import outcome_of, read_message, turns_of
+from stepreward.formats.files import archives
+from stepreward.formats.files import row_limits as limits
 from stepreward.formats.registry import by_name
 
 from .examples import EXAMPLES, items, one, texts

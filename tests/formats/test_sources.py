@@ -13,7 +13,7 @@ import pytest
 from stepreward import formats
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.formats.files import read_rows
+from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.registry import by_name, detect, evidence, read
 from tests.cli.running import invoke
 

@@ -13,10 +13,10 @@ from label_world import PROBLEM, World, letters, steps
 from tests.effort import scaled
 
 from stepreward.core.catalog import estimate
-from stepreward.core.driver import Driver, answer_all
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Budget, Continuation, Flow, Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver, answer_all
+from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose
 from stepreward.core.types import Labels, Problem, Step, Trajectory
 from stepreward.label.estimators import first_error_bisection, first_error_walk, monte_carlo
 from stepreward.policies.scripted import ScriptedPolicy

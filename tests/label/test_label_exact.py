@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import estimate
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Budget
 from stepreward.core.keys import Key
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Budget
 from stepreward.core.types import Labels, Trajectory
 from stepreward.label.estimators import first_error_bisection, first_error_walk, monte_carlo
 from stepreward.label.samples import graded_samples

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from label_world import World
 
-from stepreward.core.answer_log import AnswerLog
 from stepreward.core.errors import InputError, PolicyError, StoreError, UnknownNameError
-from stepreward.core.flows import Budget, Continuation, Policy, Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.flows import Budget, Continuation, Policy, Propose
 from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Trajectory
 from stepreward.label.run import Item, LabelPlan, label_many, load_labels

@@ -9,10 +9,10 @@ import pytest
 from label_world import PROBLEM, World, letters, steps
 
 from stepreward.core.catalog import estimate
-from stepreward.core.driver import Driver, answer_all
-from stepreward.core.flows import Budget, Continuation
 from stepreward.core.keys import Key
-from stepreward.core.rollout_priority import priority
+from stepreward.core.measure.rollout_priority import priority
+from stepreward.core.runtime.driver import Driver, answer_all
+from stepreward.core.runtime.flows import Budget, Continuation
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.estimators import monte_carlo

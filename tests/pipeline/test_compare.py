@@ -12,7 +12,7 @@ import pytest
 
 from stepreward.core.catalog import search
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Grader, Propose, Score, Scored
+from stepreward.core.runtime.flows import Grader, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.pipeline.compare import REFERENCE, comparable, compare, left_out, verdict
 from stepreward.policies.tabular import TabularPolicy

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import stepreward
-from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, PolicyError, SteprewardError, UnknownNameError
-from stepreward.core.flows import Bill, Budget, Continuation, Prices, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Bill, Budget, Continuation, Prices, Propose, Score, Scored
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.tasks.enumerable import EnumerableWorld
 

@@ -11,10 +11,10 @@ import pytest
 
 from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise, tokens_to
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.report.page import render
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 pytest.importorskip("trl")
 from stepreward.pipeline.reinforce import reinforce

@@ -14,10 +14,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from stepreward.core.flows import Bill
+from stepreward.core.runtime.flows import Bill
 from stepreward.pipeline.folder import RunFolder
-from stepreward.pipeline.report import build_page
 from stepreward.pipeline.run import SCHEMA
+from stepreward.pipeline.run_report import build_page
 from stepreward.report.page import render
 
 ROOT = Path(__file__).parents[2]

@@ -15,14 +15,14 @@ from tests.vllm_engine import SamplingParams, StandIn
 from tiny_models import byte_level, letters
 from transformers import Qwen2Config
 
-from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step
+from stepreward.policies.answer_reader import step_ends
 from stepreward.policies.decode import Decoder, Request, _Log, _Rows
 from stepreward.policies.local import LocalPolicy
-from stepreward.policies.pieces import Pieces
-from stepreward.policies.vllm import VllmPolicy
-from stepreward.policies.written import step_ends
+from stepreward.policies.token_pieces import Pieces
+from stepreward.policies.vllm_policy import VllmPolicy
 
 WORDS = letters("ab \n.")
 BYTES = byte_level()

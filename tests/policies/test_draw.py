@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from stepreward.core.errors import InputError
-from stepreward.policies.draw import Distribution
+from stepreward.policies.token_sampling import Distribution
 
 
 def test_the_token_is_the_first_whose_cumulative_probability_exceeds_u() -> None:

@@ -20,20 +20,20 @@ import httpx
 import numpy as np
 import pytest
 
-from stepreward.core.addresses import without_secrets
-from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
-from stepreward.core.flows import Propose
+from stepreward.core.http.addresses import without_secrets
+from stepreward.core.http.client import Server, retry_after
 from stepreward.core.keys import Key
-from stepreward.core.servers import Server, retry_after
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step
-from stepreward.policies.chats import messages_of
+from stepreward.policies.chat_messages import messages_of
 from stepreward.policies.http import SEEDS, HttpPolicy
 from stepreward.policies.local import LocalPolicy
+from stepreward.policies.model_sources import resolve
 from stepreward.policies.named import policy_at
-from stepreward.policies.sources import resolve
-from stepreward.policies.under_way import UnderWay
-from stepreward.search.sampling import majority_vote
+from stepreward.policies.open_requests import UnderWay
+from stepreward.search.samples.independent import majority_vote
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 
@@ -483,7 +483,7 @@ def test_a_stream_without_events_frees_its_place_and_is_tried_again(served: tupl
 
 def test_requests_that_nothing_comes_of_count_as_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("stepreward.policies.under_way.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("stepreward.policies.open_requests.time.monotonic", lambda: now[0])
     under_way = UnderWay()
     with under_way.one() as first, under_way.one():
         now[0] = 129.0

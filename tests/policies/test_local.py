@@ -15,8 +15,8 @@ from tiny_models import byte_level, letters, sentence_piece, tiny
 from transformers import MistralConfig, MistralForCausalLM
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.flows import Continuation, Policy, Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
 

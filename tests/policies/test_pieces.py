@@ -9,7 +9,7 @@ from tests.effort import scaled
 from tiny_models import byte_level, sentence_piece
 
 from stepreward.core.errors import InputError
-from stepreward.policies.pieces import Pieces, spans
+from stepreward.policies.token_pieces import Pieces, spans
 
 BYTE_LEVEL = byte_level()
 SENTENCE_PIECE = sentence_piece()

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Continuation, Policy, Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.scripted import ScriptedPolicy
 

@@ -14,17 +14,17 @@ from tests.serve.backend import Backend, backing
 from tests.vllm_engine import SamplingParams, StandIn
 from tiny_models import byte_level, tiny
 
-from stepreward.core.answer_log import digest
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.answer_log import digest
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem
-from stepreward.policies import vllm
+from stepreward.policies import vllm_policy as vllm
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.named import policy_at
 from stepreward.policies.prompts import PromptTokens
-from stepreward.policies.vllm import VllmPolicy
+from stepreward.policies.vllm_policy import VllmPolicy
 
 GIVEN = {
     "top_k": "20", "min_p": "0.1", "reasoning_effort": "low", "chat_template_kwargs": '{"enable_thinking":false}',

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import chisquare
 
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
 

@@ -13,12 +13,12 @@ from tests.vllm_engine import PoolingParams, SamplingParams, StandIn
 from tiny_models import byte_level, tiny
 
 from stepreward.core.errors import ModelError, PolicyError
-from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.named import policy_at
-from stepreward.policies.vllm import VllmPolicy
+from stepreward.policies.vllm_policy import VllmPolicy
 
 BYTES = byte_level()
 MODEL = tiny("qwen2", BYTES)

@@ -16,11 +16,11 @@ from benchmarks import real_data
 from stepreward import formats
 from stepreward.core.catalog import aggregate, calibrate
 from stepreward.core.keys import Key
-from stepreward.core.metrics import best_threshold, brier, expected_calibration_error
-from stepreward.evaluate.arrays import first_errors, sampled, score_rows
-from stepreward.evaluate.selection import Pool, hits
-from stepreward.evaluate.steps import first_error
-from stepreward.score.tool_equations import ToolScorer
+from stepreward.core.measure.step_metrics import best_threshold, brier, expected_calibration_error
+from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
+from stepreward.evaluate.measures.selection_curves import Pool, hits
+from stepreward.evaluate.measures.step_scores import first_error
+from stepreward.score.tools.equations import ToolScorer
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not DATA.exists(), reason="needs the real data")]

@@ -15,7 +15,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.keys import Key
-from stepreward.core.metrics import auroc
+from stepreward.core.measure.step_metrics import auroc
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.rows import annotated

@@ -8,7 +8,7 @@ import numpy as np
 
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.pipeline.report import build_page
+from stepreward.pipeline.run_report import build_page
 from stepreward.report.page import Page, TreeView
 
 SCRIPT = "<script>window.hacked = 1</script>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepreward.score.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
 
 QUESTION = "What is 12 + 5? "
 CASES = {

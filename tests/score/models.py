@@ -10,9 +10,9 @@ import torch
 from hypothesis import strategies as st
 
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.fresh import fresh_backbone, train_tokenizer
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 
 CORPUS = ["What is 12 + 5?\n12 + 5 = 17\nAnswer: 17\n", "the quick brown fox, naïve café ünïcode 漢字 🙂\n"] * 50
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.baselines import PositionScorer, WithoutModel, constant, length, uniform
 

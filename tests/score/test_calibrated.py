@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stepreward.core.driver import answer_all
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.flows import Flow, Score, Scored
+from stepreward.core.runtime.driver import answer_all
+from stepreward.core.runtime.flows import Flow, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.score.calibrated import CalibratedScorer
-from stepreward.score.calibration import Isotonic, Temperature
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
+from stepreward.score.calibrate.calibrators import Isotonic, Temperature
 
 ASK = Score(Problem("p", "?"), (Step("a\n"), Step("seen\n", kind="observation"), Step("b\n")))
 FITTED = Isotonic().fit([0.2, 0.8], [0.0, 1.0])

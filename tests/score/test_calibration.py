@@ -18,8 +18,8 @@ from tests.effort import scaled
 from stepreward.core.catalog import Method, calibrate
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.keys import Key
-from stepreward.core.metrics import brier, expected_calibration_error
-from stepreward.score.calibration import Beta, Calibrator, Histogram, Identity, Isotonic, Platt, Temperature
+from stepreward.core.measure.step_metrics import brier, expected_calibration_error
+from stepreward.score.calibrate.calibrators import Beta, Calibrator, Histogram, Identity, Isotonic, Platt, Temperature
 
 each = pytest.mark.parametrize("method", calibrate, ids=lambda m: m.name)
 fitted_shape = pytest.mark.parametrize("method", [m for m in calibrate if m.name != "identity"], ids=lambda m: m.name)

@@ -13,15 +13,15 @@ from tests.score.awkward_texts import CASES, cases
 from tests.score.literal_recipes import RECIPES, cut_at
 from tests.score.tiny_checkpoints import Built, build
 
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.checkpoints.table import checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 TOLERANCE = 1e-5
 

@@ -9,8 +9,8 @@ from sklearn.isotonic import IsotonicRegression
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.score.calibration import Calibrator
-from stepreward.score.conformal import Quantile, VennAbers, lower_bounds, select
+from stepreward.score.calibrate.calibrators import Calibrator
+from stepreward.score.calibrate.conformal import Quantile, VennAbers, lower_bounds, select
 
 
 def world(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from tests.score.models import model, random_trajectories, tokenizer
 
-from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, ModelError, StoreError
-from stepreward.core.flows import Flow, Score
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Flow, Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord, StepEncoder
-from stepreward.score.model import StepRewardModel
-from stepreward.score.packing import narrow
+from stepreward.score.encode.packing import narrow
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.model.step_reward_model import StepRewardModel
 
 AWKWARD = ["12 + 5 = 17\n", "17\n\n\n", "  spaces  ", "漢字 🙂 naïve\n", "Answer: 17\nsecond line in one step\n"]
 

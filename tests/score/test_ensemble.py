@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.flows import Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.score.baselines import RuleScorer, uniform

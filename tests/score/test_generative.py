@@ -13,13 +13,13 @@ import pytest
 from tests.score.tiny_checkpoints import build
 
 from stepreward.core.errors import InputError, ModelError, PolicyError, UnknownNameError
-from stepreward.core.flows import Continuation, Propose, Score
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Continuation, Propose, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.checkpoints.judges import JUDGES, judge_by_name
-from stepreward.score.choosing import LanguageModelChooser
-from stepreward.score.generative import GenerativeScorer, boxed, cut, judged_items
+from stepreward.score.judges.continuations import LanguageModelChooser
+from stepreward.score.judges.generative import GenerativeScorer, boxed, cut, judged_items
 
 THINK, GEN = judge_by_name("launch/ThinkPRM-1.5B"), judge_by_name("GenPRM/GenPRM-7B")
 QUESTION, STEPS = "What is {12} + 5?", ["Step 1: 12 + 5 = 17.\n", "  So 18."]

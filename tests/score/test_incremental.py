@@ -14,13 +14,13 @@ from tests.effort import scaled
 from tests.score.models import SEEDS, model, random_trajectories
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.score.cached.growing_tree import GrowingTree, ancestors
+from stepreward.score.cached.incremental import IncrementalScorer
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.growing import GrowingTree, ancestors
-from stepreward.score.incremental import IncrementalScorer
+from stepreward.score.encode.per_step import EncoderRecord
 
 BEFORE = EncoderRecord(read="before", separator="", separator_token=False, readout="value")
 SURPRISED = model("qwen2", EncoderRecord(surprise=True, readout="value"))

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.score.implicit import LanguageModel
 from stepreward.score.language import PROMPT_TOKENS, CertaintyScorer, EntropyScorer, LikelihoodScorer, reference_after
 

@@ -19,18 +19,18 @@ from transformers import AutoModelForCausalLM
 
 from stepreward.core import hub
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.describe import checkpoints_page
 from stepreward.score.checkpoints.judges import JUDGES
 from stepreward.score.checkpoints.table import by_name, checkpoints, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord, StepEncoder
-from stepreward.score.heads import build_head
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
-from stepreward.score.places import device_of, saved_dtype
-from stepreward.score.weights import read_weights
+from stepreward.score.model.devices import device_of, saved_dtype
+from stepreward.score.model.heads import build_head
+from stepreward.score.model.weights import read_weights
 
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "So 17."]
 QWEN = "Qwen/Qwen2.5-Math-PRM-7B"

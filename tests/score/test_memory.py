@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stepreward.core.errors import InputError
-from stepreward.score import memory
-from stepreward.score.memory import CAP, NO_CACHE, CacheSize, cache_size, free_bytes
+from stepreward.score.model import cache_memory as memory
+from stepreward.score.model.cache_memory import CAP, NO_CACHE, CacheSize, cache_size, free_bytes
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

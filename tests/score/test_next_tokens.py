@@ -20,16 +20,16 @@ from tests.score.tiny_checkpoints import Built, build
 
 import stepreward
 from stepreward.core.errors import ModelError, SteprewardError
-from stepreward.core.flows import Propose, Score
+from stepreward.core.http.client import Server
 from stepreward.core.keys import Key
-from stepreward.core.servers import Server
+from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.table import by_name, checkpoints
-from stepreward.score.choosing import LanguageModelChooser
-from stepreward.score.encoder import StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.judges.continuations import LanguageModelChooser
 from stepreward.score.load import load_served
-from stepreward.score.next_tokens import NextTokens, ServedChooser
-from stepreward.score.served import ServedScorer
+from stepreward.score.remote.label_tokens_server import NextTokens, ServedChooser
+from stepreward.score.remote.reward_server import ServedScorer
 
 ROWS = [row for row in checkpoints.values() if row.record.label_tokens and not row.record.second]
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "So the answer is 17."]

@@ -15,10 +15,10 @@ from tests.score.models import SEEDS, model, random_trajectories, tokenizer
 from stepreward.core.errors import ModelError
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
-from stepreward.score.encoder import EncoderRecord, depth_first
-from stepreward.score.fresh import fresh_backbone
-from stepreward.score.model import StepRewardModel
-from stepreward.score.packing import narrow, pack, plan
+from stepreward.score.encode.packing import narrow, pack, plan
+from stepreward.score.encode.per_step import EncoderRecord, depth_first
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.tiny_models import fresh_backbone
 
 MODELS = {kind: model(kind) for kind in ("qwen2", "llama")}
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core.driver import answer_all
 from stepreward.core.errors import UnknownNameError
-from stepreward.core.flows import Compare, Continuation, Judge, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import answer_all
+from stepreward.core.runtime.flows import Compare, Continuation, Judge, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.scripted import ScriptedPolicy
-from stepreward.score.pairwise import PROMPT, PolicyJudge, ScorerJudge, verdict
-from stepreward.search.sampling import best_of_n
-from stepreward.search.tournaments import elo, knockout
+from stepreward.score.judges.pairwise import PROMPT, PolicyJudge, ScorerJudge, verdict
+from stepreward.search.samples.independent import best_of_n
+from stepreward.search.samples.tournaments import elo, knockout
 
 PROBLEM = Problem("p", "What is 3 + 4?")
 RIGHT, WRONG, OTHER = (Step("3 + 4 = 7\n"), Step("Answer: 7\n")), (Step("3 + 4 = 8\n"),), (Step("Answer: 9\n"),)

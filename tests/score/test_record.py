@@ -14,8 +14,8 @@ from tests.score.tiny_checkpoints import llama3, metaspace, qwen
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.table import by_name, checkpoints
-from stepreward.score.encoder import EncoderRecord, StepEncoder
-from stepreward.score.passes import Pass, PassEncoder, grouped, trie
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.whole_text import Pass, PassEncoder, grouped, trie
 
 TURNS = {
     "template": "turns", "tokenise": "segment", "prompt_format": "{prompt} {step}", "separator": "",

@@ -10,8 +10,8 @@ import pytest
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.score.checkpoints.table import by_name, checkpoints
-from stepreward.score.record import EncoderRecord
-from stepreward.score.record_file import read_record
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record_file import read_record
 
 
 def written(folder: Path, row: object) -> Path:

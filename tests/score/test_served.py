@@ -17,13 +17,13 @@ import torch
 from tests.score.tiny_checkpoints import Built, build
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.flows import Score
-from stepreward.core.servers import Server
+from stepreward.core.http.client import Server
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.table import by_name
-from stepreward.score.encoder import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.load import load, load_served
-from stepreward.score.served import ServedScorer
+from stepreward.score.remote.reward_server import ServedScorer
 
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "inner <extra_0> tag", "So 17."]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.score.tool_arithmetic import NotArithmeticError, Parser, tokens
-from stepreward.score.tool_equations import ToolScorer, equations, plain
+from stepreward.score.tools.arithmetic_text import NotArithmeticError, Parser, tokens
+from stepreward.score.tools.equations import ToolScorer, equations, plain
 
 WHOLE = st.integers(1, 500)
 OPERATORS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}

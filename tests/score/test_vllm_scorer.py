@@ -11,14 +11,14 @@ from tests.score.tiny_checkpoints import build
 from tests.vllm_engine import BLOCK, PoolingParams, SamplingParams, StandIn
 
 from stepreward.core.errors import ModelError
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
+from stepreward.score.cached.first_scores import Told
 from stepreward.score.checkpoints.table import by_name, checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.load import load
-from stepreward.score.told import Told
-from stepreward.score.vllm import VllmLabelScorer, VllmScorer, start
+from stepreward.score.remote.vllm_scorer import VllmLabelScorer, VllmScorer, start
 
 PROBLEM = Problem("p", "What is 12 + 5?")
 STEPS = tuple(Step(text) for text in ("12 + 5 = 17.", "That is 10 + 7, and so it is 17.", "So the answer is 17."))

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver, Finished
-from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver, Finished
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.search.adaptive_beam import beams_needed, width_needed
-from stepreward.search.found import Found
+from stepreward.search.beams.adaptive_beam import beams_needed, width_needed
+from stepreward.search.candidates import Found
 from stepreward.tasks.enumerable import EnumerableWorld
 
 WORLD = EnumerableWorld(5, 3, seed=4)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import Method, aggregate, search
-from stepreward.core.driver import Driver
 from stepreward.core.errors import ModelError
-from stepreward.core.flows import Bill, Budget, Compare, Continuation, Judged, Propose, Score, Scored
 from stepreward.core.keys import Key, uniforms
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Bill, Budget, Compare, Continuation, Judged, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.search.found import Found
+from stepreward.search.candidates import Found
 
 KEY = Key.seed(3)
 DEPTH = 3

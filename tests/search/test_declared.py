@@ -11,8 +11,8 @@ import pytest
 
 from stepreward.core.catalog import Method, search
 from stepreward.core.errors import InputError, MissingDataError
-from stepreward.core.flows import Compare, Continuation, Extract, Propose, Question, Score
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Compare, Continuation, Extract, Propose, Question, Score
 from stepreward.core.types import Problem, Step
 from stepreward.core.vocabulary import ASKS
 from stepreward.search.budgets import SOLUTIONS, STEPS, WALKS

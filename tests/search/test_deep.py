@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from benchmarks.searches_deep import SEARCHES, Instant
 
-from stepreward.core import prefix
+from stepreward.core import prefix_names as prefix
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
 from stepreward.core.types import Problem, Step
 
 

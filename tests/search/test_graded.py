@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Flow
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Flow
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.search.found import Found
-from stepreward.search.graded import with_outcome, with_outcomes
+from stepreward.search.candidates import Found
+from stepreward.search.graded_candidates import with_outcome, with_outcomes
 from stepreward.tasks.mathematics import MathGrader
 
 PROBLEM = Problem("p", "What is half of one?", "1/2")

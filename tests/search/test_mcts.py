@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.search.found import Found
-from stepreward.search.mcts import SearchTree, puct, puct_search, uct, uct_floored, uct_search
+from stepreward.search.candidates import Found
+from stepreward.search.trees.mcts import SearchTree, puct, puct_search, uct, uct_floored, uct_search
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.search.worlds import Blurred
 
@@ -192,7 +192,7 @@ def test_rules_worked_out() -> None:
 
 
 def test_a_simulation_in_flight_counts_as_a_loss_until_it_lands() -> None:
-    from stepreward.search.found import Candidate
+    from stepreward.search.candidates import Candidate
 
     tree = SearchTree(puct)
     tree.expand(0, [Candidate((Step(t),), False, (v,), v) for t, v in (("a", 0.6), ("b", 0.55))])

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.search.found import Found
-from stepreward.search.particles import particle_filter, particle_gibbs
-from stepreward.search.resampling import RESAMPLERS, effective_size, normalised
-from stepreward.search.steering import steered
-from stepreward.search.tilting import flow_steps, reward_weighted, tilted_steps
+from stepreward.search.candidates import Found
+from stepreward.search.particles.filters import particle_filter, particle_gibbs
+from stepreward.search.particles.resampling import RESAMPLERS, effective_size, normalised
+from stepreward.search.particles.steering import steered
+from stepreward.search.particles.tilting import flow_steps, reward_weighted, tilted_steps
 from tests.effort import scaled
 
 PROBLEM = Problem("p", "three bits")

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult
 
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.search.ets import clusters, ets, keep_leaves, n_grams
-from stepreward.search.found import Found
-from stepreward.search.rebase import balanced, rebase
+from stepreward.search.candidates import Found
+from stepreward.search.trees.ets import clusters, ets, keep_leaves, n_grams
+from stepreward.search.trees.rebase import balanced, rebase
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.effort import scaled
 
@@ -253,7 +253,7 @@ def test_a_solver_out_of_time_leaves_its_best_set_or_all_leaves(
         x = None if found is None else np.array(found + [1.0] * (len(gain) - 3))
         return OptimizeResult(status=1, x=x, message="Time limit reached.")
 
-    monkeypatch.setattr("stepreward.search.ets.milp", out_of_time)
+    monkeypatch.setattr("stepreward.search.trees.ets.milp", out_of_time)
     assert keep_leaves([0.5, 0.3, 0.2], [[0], [0], [0]], [0, 0, 1], seconds=0.25) == kept
     assert asked == [{"time_limit": 0.25}]
 

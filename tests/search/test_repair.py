@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver, Finished
-from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver, Finished
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.search.found import Found
+from stepreward.search.candidates import Found
 from stepreward.search.repair import first_below
 from stepreward.tasks.enumerable import EnumerableWorld
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.search.found import Found
+from stepreward.search.candidates import Found
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.search.worlds import Blurred, Wheel
 

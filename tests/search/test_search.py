@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stepreward.core.driver import Driver, answer_all
-from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver, answer_all
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.search.beam import beam_search, diverse_tree_search
-from stepreward.search.found import Found
-from stepreward.search.sampling import best_of_n, majority_vote, weighted_vote
+from stepreward.search.beams.beam import beam_search, diverse_tree_search
+from stepreward.search.candidates import Found
+from stepreward.search.samples.independent import best_of_n, majority_vote, weighted_vote
 
 PROBLEM = Problem("digits", "three digits", "999")
 KEY = Key.seed(0)

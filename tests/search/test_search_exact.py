@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Flow, Policy, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Flow, Policy, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.search.beam import beam_search, diverse_tree_search
-from stepreward.search.found import Found
-from stepreward.search.sampling import best_of_n, majority_vote, weighted_vote
+from stepreward.search.beams.beam import beam_search, diverse_tree_search
+from stepreward.search.candidates import Found
+from stepreward.search.samples.independent import best_of_n, majority_vote, weighted_vote
 from stepreward.tasks.enumerable import EnumerableWorld
 
 WORLD = EnumerableWorld(4, 3, seed=2)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from stepreward.core.catalog import calibrate
-from stepreward.core.driver import Driver, Finished
-from stepreward.core.flows import Continuation, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver, Finished
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.score.calibrated import CalibratedScorer
-from stepreward.search.found import Found
-from stepreward.search.stopping import (
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
+from stepreward.search.candidates import Found
+from stepreward.search.samples.stopping import (
     adaptive_consistency,
     doubling,
     instance_adaptive,

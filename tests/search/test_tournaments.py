@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core.driver import Driver
 from stepreward.core.errors import MissingDataError
-from stepreward.core.flows import Compare, Continuation, Flow, Judged, Propose, Score, Scored
 from stepreward.core.keys import Key
-from stepreward.core.selection import (
+from stepreward.core.measure.selection import (
     answer_ids,
     borda_vote,
     hybrid_vote,
@@ -24,11 +22,13 @@ from stepreward.core.selection import (
     self_certainty,
     weighted_vote,
 )
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Compare, Continuation, Flow, Judged, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.search.beam import step_beam
-from stepreward.search.found import Found
-from stepreward.search.sampling import self_certainty_vote, self_prm
-from stepreward.search.tournaments import elo, elo_ratings, knockout, round_robin
+from stepreward.search.beams.beam import step_beam
+from stepreward.search.candidates import Found
+from stepreward.search.samples.independent import self_certainty_vote, self_prm
+from stepreward.search.samples.tournaments import elo, elo_ratings, knockout, round_robin
 
 PROBLEM = Problem("p", "?", "7")
 KEY = Key.seed(0)

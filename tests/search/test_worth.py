@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.search.ahead import mended
-from stepreward.search.found import ROOT, Candidate, Found
-from stepreward.search.nucleus import nucleus
-from stepreward.search.reuse import Pool
-from stepreward.search.utility import utility, worth_growing
+from stepreward.search.beams.lookahead import mended
+from stepreward.search.beams.nucleus import nucleus
+from stepreward.search.candidates import ROOT, Candidate, Found
+from stepreward.search.samples.reuse import Pool
+from stepreward.search.samples.utility import utility, worth_growing
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.effort import scaled
 from tests.search.worlds import Blurred, Wheel

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stepreward.core.flows import Continuation, Propose, Score, Scored
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.enumerable import EnumerableWorld
 

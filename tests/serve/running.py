@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from stepreward.core.flows import Continuation, Propose, Score, Scored, Wanted, always
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored, Wanted, always
 from stepreward.core.types import Problem, Step
 from stepreward.serve.app import build
-from stepreward.serve.doors import doors
+from stepreward.serve.connections import doors
 from stepreward.serve.service import Served
 
 DEPTH = 3

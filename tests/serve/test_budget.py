@@ -9,11 +9,11 @@ import pytest
 
 from stepreward.core.catalog import Method, search
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem
 from stepreward.serve.planning import MOST, ROOM, plan
-from stepreward.serve.shapes import ChatRequest
+from stepreward.serve.request_schemas import ChatRequest
 
 
 def asked(settings: Mapping[str, Any]) -> int:

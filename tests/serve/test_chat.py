@@ -17,15 +17,15 @@ import openai
 import pytest
 
 from stepreward.core.catalog import search
-from stepreward.core.driver import Driver
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Continuation, Propose, Scored, Wanted
 from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Propose, Scored, Wanted
 from stepreward.policies.local import LocalPolicy
 from stepreward.serve.chat import problem_of
-from stepreward.serve.limits import Limits
+from stepreward.serve.request_schemas import Message
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
-from stepreward.serve.shapes import Message
 from tests.serve.running import DEPTH, Digits, LastDigit, SaysAll, serving, until
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "three digits, please"}]

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from stepreward.core.flows import Continuation, Flow, Propose, Wanted
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Wanted
 from stepreward.serve import chat
-from stepreward.serve.limits import Limits
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, LastDigit, SaysAll, serving, until
 
@@ -196,8 +196,8 @@ def test_a_server_with_a_thread_that_hangs_ends_when_it_is_told_to() -> None:
     code = """
 import threading, uvicorn
 from stepreward.serve.app import build
-from stepreward.serve.doors import Ends, doors
-from stepreward.serve.limits import Limits
+from stepreward.serve.connections import Ends, doors
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, SaysAll
 

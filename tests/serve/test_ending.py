@@ -7,11 +7,11 @@ import random
 import pytest
 
 from stepreward.core.errors import BudgetExhausted
-from stepreward.core.flows import Continuation, Flow, Propose
 from stepreward.core.keys import Key
-from stepreward.core.tool_calls import calling_step
+from stepreward.core.runtime.flows import Continuation, Flow, Propose
+from stepreward.core.segment.tool_calls import calling_step
 from stepreward.core.types import Problem, Step
-from stepreward.serve.ending import ending_before
+from stepreward.serve.stop_words import ending_before
 
 PROBLEM = Problem("p", "?")
 

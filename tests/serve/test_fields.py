@@ -10,7 +10,7 @@ import pytest
 
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.named import policy_at
-from stepreward.serve.limits import Limits
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.backend import Backend, backing
 from tests.serve.running import SaysAll, serving

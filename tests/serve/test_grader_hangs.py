@@ -21,7 +21,7 @@ SERVER = '''
 import os, re, sys
 from stepreward.tasks import graders
 from stepreward.cli.app import main
-from stepreward.core.bounded import Bounded
+from stepreward.core.sandbox.bounded import Bounded
 
 def hang(path):
     """In the worker: tells its process and never answers."""

@@ -15,7 +15,7 @@ import pytest
 
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.serve.app import build
-from stepreward.serve.limits import Limits
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.score.models import model
 from tests.serve.running import Digits, LastDigit, SaysAll, serving

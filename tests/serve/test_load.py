@@ -14,9 +14,9 @@ import httpx
 import openai
 import pytest
 
-from stepreward.core.servers import Server
+from stepreward.core.http.client import Server
 from stepreward.policies.http import HttpPolicy
-from stepreward.serve.limits import Limits
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.backend import LINES, TOO_LONG, Backend, backing
 from tests.serve.running import LastDigit, SaysAll, serving, until

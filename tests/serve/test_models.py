@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from stepreward.core.catalog import search
-from stepreward.core.flows import Compare, Continuation, Judged
-from stepreward.score.pairwise import ScorerJudge
-from stepreward.serve.limits import Limits
+from stepreward.core.runtime.flows import Compare, Continuation, Judged
+from stepreward.score.judges.pairwise import ScorerJudge
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, LastDigit, SaysAll, serving
 

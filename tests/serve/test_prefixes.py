@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from stepreward.core.types import Problem, Step
-from stepreward.serve.errors import ApiError
-from stepreward.serve.prefixes import Prefix, Prefixes
+from stepreward.serve.handles import Prefix, Prefixes
+from stepreward.serve.http_errors import ApiError
 
 STEPS = [
     (Step("1 + 1 = 2\n"), Step("seen \ud800", "observation", "tool")),

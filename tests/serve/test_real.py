@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.core.errors import SteprewardError
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import generate
 
 HERE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}

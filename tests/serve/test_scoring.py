@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from stepreward.core.flows import Score
-from stepreward.core.servers import Server
+from stepreward.core.http.client import Server
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord
+from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.load import load
-from stepreward.score.served import ServedScorer
-from stepreward.score.token_outputs import TokenOutputs
+from stepreward.score.remote.reward_server import ServedScorer
+from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.serve.service import Served
 from tests.score.models import model
 from tests.score.tiny_checkpoints import build

@@ -8,9 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
-from stepreward.serve.desk import _packed
+from stepreward.serve.head_output_answers import _packed
+from stepreward.serve.request_schemas import PoolingRequest
 from stepreward.serve.service import Served
-from stepreward.serve.shapes import PoolingRequest
 from tests.serve.running import Digits, SaysAll, serving
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import openai
 import pytest
 
-from stepreward.core.answer_log import AnswerLog
-from stepreward.core.driver import Driver
-from stepreward.core.flows import Continuation, Flow, Propose, Score, Scored
+from stepreward.core.http.client import Server
 from stepreward.core.keys import Key
-from stepreward.core.servers import Server
-from stepreward.core.tool_calls import calling_step, calls_of, content_of
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Score, Scored
+from stepreward.core.segment.tool_calls import calling_step, calls_of, content_of
 from stepreward.core.types import Problem, Step
-from stepreward.formats.messages import step_of, turns_of
-from stepreward.policies.chats import messages_of
+from stepreward.formats.agents.messages import step_of, turns_of
+from stepreward.policies.chat_messages import messages_of
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.http import HttpPolicy
 from stepreward.serve.service import Served

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from stepreward.score.load import load
-from stepreward.serve.errors import ApiError
-from stepreward.serve.limits import Limits
+from stepreward.serve.http_errors import ApiError
+from stepreward.serve.model_turns import Turns, Watch
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
-from stepreward.serve.turns import Turns, Watch
 from tests.score.tiny_checkpoints import build
 from tests.serve.running import serving, until
 

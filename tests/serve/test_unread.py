@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from stepreward.core.flows import Continuation, Propose, Wanted
+from stepreward.core.runtime.flows import Continuation, Propose, Wanted
 from stepreward.core.types import Step
-from stepreward.serve.limits import Limits
+from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, SaysAll, serving, until
 

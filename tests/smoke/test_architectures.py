@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from stepreward.core.flows import Propose, Score
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from tests.policies.tiny_models import byte_level
 
 KINDS = ["llama", "qwen2", "qwen3", "mistral", "olmo2", "phi3"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.tasks.enumerable import EnumerableWorld

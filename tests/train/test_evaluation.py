@@ -11,7 +11,7 @@ from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import ModelError
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
-from stepreward.score.encoder import EncoderRecord
+from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.train.data import labelled_trees, make_batches
 from stepreward.train.evaluation import evaluate_batches, step_logits
 from stepreward.train.objectives import binary_cross_entropy

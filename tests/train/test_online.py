@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.online import implicit_cross_entropy, outcome_cross_entropy, right_over_wrong
 
 FOLDER = resolve("builtin:arithmetic")

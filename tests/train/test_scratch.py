@@ -9,8 +9,8 @@ import pytest
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import labelled_trees
 from stepreward.train.scratch import starting_model
 

@@ -15,11 +15,11 @@ import torch
 from tests.forked import started
 from tests.train.toy import toy_labels, toy_model
 
+from stepreward.core.atomic_files import held
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
-from stepreward.core.json_file import held
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete
 from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import TrainResult, TrainSettings, train

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.fresh import fresh_backbone, train_tokenizer
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 
 WORDS = ["good", "fine", "bad", "nice", "well"]
 

@@ -20,8 +20,8 @@ import typer
 from stepreward.cli.config import HELP, defaults
 from stepreward.cli.group import COMMANDS, RESUMED, LazyGroup, command_of
 from stepreward.cli.terminal import plain_output
-from stepreward.core.addresses import without_secrets
 from stepreward.core.errors import PluginWarning, ServerWarning, SteprewardError
+from stepreward.core.http.addresses import without_secrets
 
 TRACEBACK = "STEPREWARD_TRACEBACK"
 _LONGEST = 400

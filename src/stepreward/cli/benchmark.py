@@ -16,20 +16,20 @@ from stepreward.cli.models import scorer_at
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import Recipe
 from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_blank, tell_left_out
-from stepreward.core.addresses import without_secrets
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
+from stepreward.core.http.addresses import without_secrets
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import NEXT_STEP, STEP_LEVEL, RecordedScorer
 from stepreward.evaluate.published import comparable
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import NEXT_STEP, STEP_LEVEL, RecordedScorer
-from stepreward.formats.files import is_run
+from stepreward.formats.files.rows_of_files import is_run
+from stepreward.formats.files.saved_folders import is_saved
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
-from stepreward.formats.saved import is_saved
-from stepreward.pipeline.report import percent
+from stepreward.pipeline.run_report import percent
 from stepreward.score.baselines import POSITION, PositionScorer
-from stepreward.score.calibrated import CalibratedScorer
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
 
 
 def measure(

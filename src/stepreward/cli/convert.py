@@ -16,7 +16,7 @@ from stepreward.cli.inputs import filled, shown_format
 from stepreward.cli.progress import SECONDS_BETWEEN_LINES, speed
 from stepreward.cli.row_by_row import tell_blank, tell_left_out
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.formats.describe import formats_table
+from stepreward.formats.description import formats_table
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
 from stepreward.formats.trajectories import OWN
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepreward.core.flows import Bill, Limited, Policy
+from stepreward.core.runtime.flows import Bill, Limited, Policy
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.http import HttpPolicy
 

@@ -28,19 +28,19 @@ from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.catalog import calibrate as calibrators
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Grader, Score, Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import ragged
-from stepreward.core.settings import read_settings
-from stepreward.core.statistics import paired_difference
-from stepreward.evaluate.arrays import first_errors, sampled, score_rows
+from stepreward.core.measure.statistics import paired_difference
+from stepreward.core.measure.step_metrics import ragged
+from stepreward.core.runtime.flows import Grader, Score, Scorer
+from stepreward.core.settings_text import read_settings
+from stepreward.evaluate.data.scoring import unmeasured
+from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.fitting import fit_calibrator
-from stepreward.evaluate.scoring import unmeasured
-from stepreward.evaluate.selection import Pool, curves, hits
-from stepreward.evaluate.steps import first_error, step_metrics
-from stepreward.pipeline.report import percent, points
+from stepreward.evaluate.measures.selection_curves import Pool, curves, hits
+from stepreward.evaluate.measures.step_scores import first_error, step_metrics
+from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import POSITION, PositionScorer
-from stepreward.score.calibrated import CALIBRATOR_FILE, save_calibrator
+from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE, save_calibrator
 from stepreward.tasks.graders import grader_by_name, graders
 
 _MODEL = "model"

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as built
 
 from stepreward.cli.config import with_config
-from stepreward.core.engines import optional
+from stepreward.core.optional import optional
 
 COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",

@@ -12,10 +12,10 @@ from stepreward.cli.row_by_row import tell_blank
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.types import Labels, Problem
-from stepreward.formats.files import read_rows
+from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.problems import prompt_field, read_problems
 from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, fitting, formats, read
-from stepreward.score.texts import valid
+from stepreward.score.encode.recipe_text import valid
 
 _SOLUTION_FIELDS = ("steps", "completions", "completion", "solution")
 _TOLD = 10

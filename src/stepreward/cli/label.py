@@ -24,16 +24,16 @@ from stepreward.cli.policy_flags import (
 )
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
-from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import estimate, transform
-from stepreward.core.driver import Driver, Failed
 from stepreward.core.errors import InputError, SteprewardError
-from stepreward.core.flows import Bill, Budget, Flow, Grade, Grader, Policy
 from stepreward.core.keys import Key
-from stepreward.core.settings import read_settings
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver, Failed
+from stepreward.core.runtime.flows import Bill, Budget, Flow, Grade, Grader, Policy
+from stepreward.core.settings_text import read_settings
 from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
-from stepreward.formats.files import LABELS
+from stepreward.formats.files.rows_of_files import LABELS
 from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.label.samples import graded_samples
 from stepreward.policies.named import policy_at

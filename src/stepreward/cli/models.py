@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stepreward.cli.recipes import Recipe, mark
-from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
+from stepreward.core.optional import optional
 from stepreward.policies.named import policy_at
 from stepreward.score.baselines import WITHOUT_MODEL
-from stepreward.score.calibrated import CalibratedScorer, read_calibrator
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.judges import Judge, judge_of
-from stepreward.score.generative import GenerativeScorer
-from stepreward.score.memory import NO_CACHE, CacheSize
+from stepreward.score.judges.generative import GenerativeScorer
+from stepreward.score.model.cache_memory import NO_CACHE, CacheSize
 
 if TYPE_CHECKING:
     from stepreward.score.load import Loaded
@@ -33,7 +33,7 @@ def scorer_at(
         UnknownNameError: there is no such device, dtype or row.
     """
     if device != "cpu":  # which always is, with or without torch
-        optional("stepreward.score.places").device_of(device)
+        optional("stepreward.score.model.devices").device_of(device)
     recipe = recipe or Recipe()
     judge = judge_of(recipe.like or model)
     if judge is not None:

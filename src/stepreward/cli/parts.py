@@ -12,12 +12,12 @@ import typer
 from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import Recipe
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Judge, Policy, Scorer
+from stepreward.core.runtime.flows import Judge, Policy, Scorer
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.named import policy_at
 from stepreward.score.ensemble import Combine, combined
-from stepreward.score.memory import cache_size
-from stepreward.score.pairwise import PolicyJudge, ScorerJudge
+from stepreward.score.judges.pairwise import PolicyJudge, ScorerJudge
+from stepreward.score.model.cache_memory import cache_size
 
 OWN_SCORE = "score"
 """Name of the judge that compares by the reward model's own totals."""

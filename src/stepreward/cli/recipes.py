@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
-from stepreward.score.record import EncoderRecord
-from stepreward.score.record_file import read_record
+from stepreward.core.optional import optional
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record_file import read_record
 
 LikeFlag = Annotated[
     str, typer.Option("--like", help="Row of the table of checkpoints that the model follows, such as trl-prm.")

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from stepreward.cli.console import plain_console
 from stepreward.cli.progress import StageProgress
-from stepreward.core.engines import optional
+from stepreward.core.optional import optional
 from stepreward.pipeline.learning import ReinforceSettings
-from stepreward.pipeline.report import percent, points
+from stepreward.pipeline.run_report import percent, points
 
 _DEFAULT = ReinforceSettings()
 

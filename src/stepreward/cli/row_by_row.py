@@ -11,7 +11,7 @@ import numpy as np
 
 from stepreward.cli.progress import SECONDS_TO_JUDGE, StageProgress
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Score, Scored, Scorer
+from stepreward.core.runtime.flows import Score, Scored, Scorer
 
 Place = tuple[object, int | None]
 """A file, and a row in it where that is known."""
@@ -48,7 +48,7 @@ def shown(progress: StageProgress, stage: str, total: int) -> Callable[[int], No
 
 
 class RowByRow:
-    """Scores in parts; a question that cannot be scored gets NaN and is counted; a `core.flows.Scorer`.
+    """Scores in parts; a question that cannot be scored gets NaN and is counted; a `core.runtime.flows.Scorer`.
 
     Args:
         scorer: who scores.

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from stepreward.cli.console import plain_console
 from stepreward.cli.progress import StageProgress
-from stepreward.core.engines import optional
-from stepreward.pipeline.report import percent, points
+from stepreward.core.optional import optional
+from stepreward.pipeline.run_report import percent, points
 from stepreward.pipeline.settings import RunSettings
 from stepreward.tasks.mathematics import MathGrader
 

@@ -20,14 +20,14 @@ from stepreward.cli.models import scorer_at
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.row_by_row import tell_blank
 from stepreward.core.annotations import Annotated as Solution
+from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Score, Scorer
-from stepreward.core.json_file import plain
+from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.table import SCORE, row_of
 from stepreward.formats import trajectories
-from stepreward.formats.files import Numbered, read_rows
+from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.registry import NothingReadError, Reading, by_name, detect
-from stepreward.formats.unlabelled import UNLABELLED
+from stepreward.formats.steps.unlabelled import UNLABELLED
 
 _AT_ONCE = 256
 _LOOKED_AT = 20

@@ -40,24 +40,24 @@ from stepreward.cli.progress import StageProgress
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import blamed_on_settings, choices, shortcut
 from stepreward.core.annotations import Annotated as Row
-from stepreward.core.answer_log import AnswerLog
+from stepreward.core.atomic_files import write_text
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
-from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Bill, Budget, Grader, Prices
-from stepreward.core.json_file import write_text
 from stepreward.core.keys import Key
-from stepreward.core.settings import read_settings
-from stepreward.core.statistics import bootstrap
+from stepreward.core.measure.statistics import bootstrap
+from stepreward.core.optional import VLLM
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
+from stepreward.core.settings_text import read_settings
 from stepreward.core.table import SCORE, row_of
 from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.pipeline.compare import REFERENCE, comparable, verdict
 from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
-from stepreward.pipeline.report import percent, points
+from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import WITHOUT_MODEL
-from stepreward.score.pairwise import PolicyJudge
+from stepreward.score.judges.pairwise import PolicyJudge
 from stepreward.tasks.graders import grader_by_name, graders
 
 

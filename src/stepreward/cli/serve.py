@@ -31,10 +31,10 @@ from stepreward.cli.policy_flags import (
 from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import search as searches
-from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
-from stepreward.core.settings import read_settings
-from stepreward.serve.limits import Limits
+from stepreward.core.optional import optional
+from stepreward.core.settings_text import read_settings
+from stepreward.serve.server_limits import Limits
 from stepreward.tasks.graders import grader_by_name, graders
 
 KEYS = "STEPREWARD_SERVE_KEYS"

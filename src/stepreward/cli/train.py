@@ -14,13 +14,13 @@ from stepreward.cli.inputs import read_labels_of
 from stepreward.cli.progress import StageProgress
 from stepreward.cli.settings import choices
 from stepreward.core.catalog import loss
-from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.settings import read_settings
+from stepreward.core.optional import optional
+from stepreward.core.settings_text import read_settings
 from stepreward.core.types import Labels
-from stepreward.policies.sources import resolve
-from stepreward.score.encoder import RECORD_FILE, EncoderRecord
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.per_step import RECORD_FILE, EncoderRecord
 from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 
 _DEFAULT = TrainSettings()

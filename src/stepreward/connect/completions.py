@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.types import Kind, Message, Problem, Step, Trajectory
 from stepreward.credit.tokens import TokenSpans, from_mask
-from stepreward.policies.pieces import Pieces
+from stepreward.policies.token_pieces import Pieces
 
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]

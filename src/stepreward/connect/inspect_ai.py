@@ -23,10 +23,10 @@ from stepreward.connect.ratings import Rater, Rating
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import select as selections
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
-from stepreward.core.selection import answer_ids
+from stepreward.core.measure.selection import answer_ids
+from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Message
-from stepreward.formats.messages import MODEL, Reasoning, Turn, turns_of
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, turns_of
 
 TOTAL = "step_total"
 """Key of a score's metadata: the one number of the solution, by which reducers choose; None where it has none."""

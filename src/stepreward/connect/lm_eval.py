@@ -33,8 +33,8 @@ from lm_eval.utils import apply_template
 from stepreward.connect.ratings import Rater, Rating
 from stepreward.core.catalog import select as selections
 from stepreward.core.errors import InputError, MissingDataError
-from stepreward.core.flows import Scorer
-from stepreward.core.selection import answer_ids
+from stepreward.core.measure.selection import answer_ids
+from stepreward.core.runtime.flows import Scorer
 
 PREFIX = "stepreward_"
 Document = Mapping[str, Any]

@@ -15,7 +15,7 @@ import numpy as np
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import segment as segments
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Score, Scored, Scorer
+from stepreward.core.runtime.flows import Score, Scored, Scorer
 from stepreward.core.segment import from_messages
 from stepreward.core.types import Message, Problem, Step
 

@@ -15,12 +15,12 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from stepreward.connect.alarms import HackingAlarms
 from stepreward.connect.completions import Ids, Mask, StepFinder, problem_of
-from stepreward.connect.online import OnlineReward
+from stepreward.connect.online_reward_models import OnlineReward
 from stepreward.connect.step_data import DERIVED
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError
 from stepreward.core.flat_data import numbers as read_numbers
-from stepreward.core.flows import Score, Scorer
+from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import Problem, Trajectory
 from stepreward.credit.tokens import to_tokens
 from stepreward.score.implicit import LanguageModel

@@ -22,7 +22,7 @@ from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManage
 
 from stepreward.connect.completions import StepFinder, problem_of
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Score, Scorer
+from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.score.load import load
 
 OWN = "stepreward_own"

@@ -356,10 +356,10 @@ def _plugin_of(module: str) -> str:
 
 
 def _import_home(name: str) -> None:
-    """Imports a module of this package; of a folder all modules in it."""
+    """Imports a module of this package; of a folder all modules in it and below."""
     module = importlib.import_module(f"{_PACKAGE}.{name}")
-    for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
-        importlib.import_module(f"{module.__name__}.{found.name}")
+    for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
+        importlib.import_module(found.name)
 
 
 @cache
@@ -402,13 +402,13 @@ estimate = _family(
 transform = _family("transform", "labels -> labels", "rewrites labels out of their provenance", "label")
 keep = _family("filter", "labels (, others) -> bool mask", "says which labelled trajectories to keep", "label")
 loss = _family("loss", "(logits, labels, mask, ...) -> scalar", "what training minimises", "train.objectives")
-aggregate = _family("aggregate", "(scores, mask) -> (B,)", "one score a trajectory", "core.aggregation")
+aggregate = _family("aggregate", "(scores, mask) -> (B,)", "one score a trajectory", "core.measure.aggregation")
 calibrate = _family(
     "calibrate", "fit(scores, outcome), predict(scores)", "makes scores probabilities",
-    "score.calibration", "score.conformal",
+    "score.calibrate.calibrators", "score.calibrate.conformal",
 )  # fmt: skip
 select = _family(
-    "select", "(totals, answers, group) -> (G,) row index", "chooses one trajectory a problem", "core.selection"
+    "select", "(totals, answers, group) -> (G,) row index", "chooses one trajectory a problem", "core.measure.selection"
 )
 search = _family(
     "search", "(problem, key, ...) -> Flow[Found]", "spends compute with step scores", "search",

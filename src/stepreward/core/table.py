@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stepreward.core.annotations import Annotated, Floats
+from stepreward.core.atomic_files import in_one_move, plain
 from stepreward.core.errors import InputError
-from stepreward.core.json_file import in_one_move, plain
 from stepreward.core.types import Message, Problem, Provenance, Step, Trajectory
 
 VERSION = "stepreward/trajectories/1"

@@ -79,7 +79,8 @@ def return_to_go(
 credit.preset(
     "implicit-step-rloo",
     of="step-rloo",
-    note="rewards are beta log pi_expert / pi_old of each step, as `score.implicit` and `connect.online` make them",
+    note="rewards are beta log pi_expert / pi_old of each step, as `score.implicit` and "
+    "`connect.online_reward_models` make them",
     unverified="StepAgent (arXiv:2411.03817): its implicit reward, from its abstract, as there is no code and no "
     "formula was found; RLOO in place of its PPO",
 )

@@ -10,14 +10,21 @@ from numpy.typing import NDArray
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import ragged
-from stepreward.core.statistics import Estimate, bootstrap, proportion
-from stepreward.evaluate.comparisons import preferred_and_others
-from stepreward.evaluate.counts import drawn, interval, ratio
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import rows_by, rows_kept, rows_of_subsets, scored_comparisons, step_scores, unmeasured
+from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
+from stepreward.core.measure.step_metrics import ragged
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.comparison_benches import preferred_and_others
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import (
+    rows_by,
+    rows_kept,
+    rows_of_subsets,
+    scored_comparisons,
+    step_scores,
+    unmeasured,
+)
+from stepreward.evaluate.measures.counts import drawn, interval, ratio
 
 NEAR = 5
 """Steps by which a blamed step may miss in the tolerant accuracy."""

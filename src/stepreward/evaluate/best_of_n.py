@@ -14,13 +14,13 @@ from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.selection import answer_ids, majority, oracle, weighted_vote
-from stepreward.core.selection import best_of_n as highest
-from stepreward.core.statistics import Estimate, bootstrap
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, rows_kept, step_scores, unmeasured
+from stepreward.core.measure.selection import answer_ids, majority, oracle, weighted_vote
+from stepreward.core.measure.selection import best_of_n as highest
+from stepreward.core.measure.statistics import Estimate, bootstrap
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, rows_kept, step_scores, unmeasured
 
 
 @bench.method(

@@ -13,12 +13,12 @@ from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate, bootstrap, resamples
-from stepreward.evaluate.counts import interval
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, rows_kept, step_scores, unmeasured
+from stepreward.core.measure.statistics import Estimate, bootstrap, resamples
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.measures.counts import interval
 
 DRAWS = 300
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import best_threshold, predicted_first_error
-from stepreward.core.statistics import Estimate, mean_of, proportion
-from stepreward.evaluate.counts import cells, drawn, interval, matthews, ratio
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, rows_by, rows_kept, step_scores, unmeasured
-from stepreward.evaluate.steps import FirstErrorResult, first_error
+from stepreward.core.measure.statistics import Estimate, mean_of, proportion
+from stepreward.core.measure.step_metrics import best_threshold, predicted_first_error
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, rows_by, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.measures.counts import cells, drawn, interval, matthews, ratio
+from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error
 
 
 def _located(data: Sequence[Annotated]) -> tuple[list[Annotated], NDArray[np.int64]]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import Method
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate, bootstrap, paired_difference
-from stepreward.score.calibration import Calibrator
+from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference
+from stepreward.score.calibrate.calibrators import Calibrator
 
 Floats = NDArray[np.float64]
 

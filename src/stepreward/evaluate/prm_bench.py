@@ -13,12 +13,12 @@ import numpy as np
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate, bootstrap, proportion
-from stepreward.evaluate.counts import drawn, interval, prm_score, ratio, step_counts, step_metrics_of
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, labelled_scores, rows_by
+from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, labelled_scores, rows_by
+from stepreward.evaluate.measures.counts import drawn, interval, prm_score, ratio, step_counts, step_metrics_of
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "simplicity": ("redundency", "circular"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from stepreward.evaluate.result import BenchResult
+from stepreward.evaluate.data.result import BenchResult
 
 
 @dataclass(frozen=True, slots=True)

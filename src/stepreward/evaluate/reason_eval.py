@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import auroc
-from stepreward.core.statistics import resamples
-from stepreward.evaluate.counts import cells, drawn, interval, macro_f1, step_counts
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, labelled_scores
+from stepreward.core.measure.statistics import resamples
+from stepreward.core.measure.step_metrics import auroc
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, labelled_scores
+from stepreward.evaluate.measures.counts import cells, drawn, interval, macro_f1, step_counts
 
 AUC_DRAWS = 200
 

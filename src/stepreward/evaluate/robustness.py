@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import auroc, predicted_first_error, ragged
-from stepreward.core.statistics import Estimate, bootstrap
+from stepreward.core.measure.statistics import Estimate, bootstrap
+from stepreward.core.measure.step_metrics import auroc, predicted_first_error, ragged
+from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Step, Trajectory
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, rows_kept, step_scores, unmeasured
 
 NEUTRAL = "Let us go on.\n"
 """A step that says nothing."""

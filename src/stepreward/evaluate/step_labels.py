@@ -12,10 +12,12 @@ import numpy as np
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
-from stepreward.core.flows import Scorer
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate
-from stepreward.evaluate.counts import (
+from stepreward.core.measure.statistics import Estimate
+from stepreward.core.runtime.flows import Scorer
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, labelled_scores, rows_by
+from stepreward.evaluate.measures.counts import (
     balanced_f1,
     cells,
     drawn,
@@ -24,8 +26,6 @@ from stepreward.evaluate.counts import (
     step_counts,
     step_metrics_of,
 )
-from stepreward.evaluate.result import BenchResult
-from stepreward.evaluate.scoring import Floats, labelled_scores, rows_by
 
 
 @bench.method(

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import UnknownNameError
-from stepreward.formats.files import Numbered, read_rows
+from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.rows import Row
 
 Kind = Literal["solutions", "comparisons"]

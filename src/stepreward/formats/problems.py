@@ -11,9 +11,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.table import item_of
 from stepreward.core.types import Message, Problem
 from stepreward.formats import trajectories
-from stepreward.formats.files import read_rows
-from stepreward.formats.gsm8k import MARK, answer_of
-from stepreward.formats.messages import prompt_of
+from stepreward.formats.agents.messages import prompt_of
+from stepreward.formats.benchmarks.gsm8k import MARK, answer_of
+from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.rows import Row, shown
 
 PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -18,11 +18,11 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.plugins import Plugin, Table, leave_out
 from stepreward.core.table import REMEDY
 from stepreward.formats import trajectories
-from stepreward.formats.files import read_rows
+from stepreward.formats.files.rows_of_files import read_rows
+from stepreward.formats.files.writing import holds, write_rows
 from stepreward.formats.format import Format, Kind
 from stepreward.formats.problems import prompt_field
 from stepreward.formats.rows import Row, blank_as_context, shown
-from stepreward.formats.writing import holds, write_rows
 
 Item = TypeVar("Item", Annotated, Comparison)
 

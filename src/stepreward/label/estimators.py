@@ -12,8 +12,8 @@ import numpy as np
 
 from stepreward.core.catalog import estimate
 from stepreward.core.errors import BudgetExhausted, InputError
-from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Labels, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.rollouts import Counts, Unfinished, rollouts

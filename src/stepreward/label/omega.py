@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from stepreward.core.catalog import estimate
 from stepreward.core.errors import BudgetExhausted
-from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
-from stepreward.core.rollout_priority import priority
-from stepreward.core.statistics import wilson
+from stepreward.core.measure.rollout_priority import priority
+from stepreward.core.measure.statistics import wilson
+from stepreward.core.runtime.flows import Flow
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 from stepreward.core.vocabulary import Count

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.flows import Flow, Grade, Propose
 from stepreward.core.keys import Key
-from stepreward.core.statistics import wilson
+from stepreward.core.measure.statistics import wilson
+from stepreward.core.runtime.flows import Flow, Grade, Propose
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
 
 Unfinished = Literal["wrong", "drop"]

@@ -15,13 +15,13 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.answer_log import AnswerLog
+from stepreward.core.atomic_files import claim
 from stepreward.core.catalog import Method, estimate
-from stepreward.core.driver import Driver, Failed
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Bill, Budget, Flow, Grader, Policy
-from stepreward.core.json_file import claim
 from stepreward.core.keys import Key
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver, Failed
+from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Policy
 from stepreward.core.store import is_whole, read_labels, write_labels
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Provenance, Trajectory

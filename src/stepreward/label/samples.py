@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stepreward.core.flows import Flow, Grade, Propose
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow, Grade, Propose
 from stepreward.core.types import Problem, Trajectory
 
 

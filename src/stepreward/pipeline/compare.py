@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.annotations import Annotated
-from stepreward.core.answer_log import AnswerLog
+from stepreward.core.atomic_files import write_json
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
-from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Grader, Policy, Scorer
-from stepreward.core.json_file import write_json
 from stepreward.core.keys import Key
-from stepreward.core.statistics import Estimate
+from stepreward.core.measure.statistics import Estimate
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Grader, Policy, Scorer
 from stepreward.core.table import SCORE, row_of
 from stepreward.core.types import Problem, Provenance
 from stepreward.core.vocabulary import ASKS
-from stepreward.evaluate.attempts import pass_at_k
-from stepreward.evaluate.costs import CostCurves, Spending, accuracy_against_cost
-from stepreward.formats.writing import write_rows
-from stepreward.pipeline.report import percent, points
-from stepreward.report.costs import cost_plot
+from stepreward.evaluate.measures.attempts import pass_at_k
+from stepreward.evaluate.measures.costs import CostCurves, Spending, accuracy_against_cost
+from stepreward.formats.files.writing import write_rows
+from stepreward.pipeline.run_report import percent, points
+from stepreward.report.cost_table import cost_plot
 from stepreward.report.page import MISSING, Page, Section, Table, write
 from stepreward.report.svg import Series
-from stepreward.search.found import Found
-from stepreward.search.graded import with_outcome, with_outcomes
+from stepreward.search.candidates import Found
+from stepreward.search.graded_candidates import with_outcome, with_outcomes
 
 REFERENCE = "weighted-vote"
 """What every other search is held against, at equal generated tokens."""

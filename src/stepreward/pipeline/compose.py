@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
-from stepreward.core.driver import Driver, Failed
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
 from stepreward.core.keys import Key
-from stepreward.core.sampling import shaped
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver, Failed
+from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
+from stepreward.core.runtime.limited_flows import shaped
 from stepreward.core.types import Problem
 from stepreward.policies.expert import WithExpert
 from stepreward.score.ensemble import Combine, combined
-from stepreward.search.found import Found, nothing_found
-from stepreward.search.graded import with_outcome
+from stepreward.search.candidates import Found, nothing_found
+from stepreward.search.graded_candidates import with_outcome
 
 OnProgress = Callable[[int, int, Bill], None]
 

@@ -1,7 +1,7 @@
 """The run folder: each stage's results on disk in one move, so that a killed run continues where it was.
 
 settings.json     what the run was asked to do; a resumed run must be asked the same
-answers.sqlite     every paid answer (`core.answer_log`)
+answers.sqlite     every paid answer (`core.runtime.answer_log`)
 stages/NAME.json  the numbers of a finished stage, with its seconds
 ...               what the stages make: trees, labels, checkpoint, summary.json, report.html
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stepreward.core.atomic_files import claim, plain, read_object, write_json
 from stepreward.core.errors import InputError
-from stepreward.core.json_file import claim, plain, read_object, write_json
 
 
 class RunFolder:

@@ -11,8 +11,8 @@ import numpy as np
 
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.keys import Key
-from stepreward.core.statistics import bootstrap, paired_difference
-from stepreward.pipeline.report import percent, points
+from stepreward.core.measure.statistics import bootstrap, paired_difference
+from stepreward.pipeline.run_report import percent, points
 from stepreward.report.page import MISSING, Page, Section, Table
 from stepreward.report.svg import Series, curves
 

@@ -14,13 +14,13 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
-from stepreward.connect.rollouts import LocalRollouts
 from stepreward.connect.trl import StepGRPOTrainer, from_scorer
+from stepreward.connect.trl_rollouts import LocalRollouts
+from stepreward.core.atomic_files import claim, held, read_object, write_json
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
-from stepreward.core.flows import Propose
-from stepreward.core.json_file import claim, held, read_object, write_json
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise
 from stepreward.policies import loading

@@ -12,30 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from stepreward.core.answer_log import AnswerLog
-from stepreward.core.driver import Driver
+from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Bill, Grader
-from stepreward.core.json_file import write_json
 from stepreward.core.keys import Key
-from stepreward.core.metrics import ragged
-from stepreward.core.statistics import known_mean, paired_difference
+from stepreward.core.measure.statistics import known_mean, paired_difference
+from stepreward.core.measure.step_metrics import ragged
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Bill, Grader
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Trajectory
-from stepreward.evaluate.selection import curves, hits
-from stepreward.evaluate.steps import first_error, label_error, step_metrics
+from stepreward.evaluate.measures.selection_curves import curves, hits
+from stepreward.evaluate.measures.step_scores import first_error, label_error, step_metrics
 from stepreward.pipeline import stages
 from stepreward.pipeline.folder import RunFolder
-from stepreward.pipeline.report import build_page
+from stepreward.pipeline.run_report import build_page
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World, open_world
 from stepreward.policies.loading import located
 from stepreward.policies.local import LocalPolicy
-from stepreward.policies.sources import resolve
+from stepreward.policies.model_sources import resolve
 from stepreward.report.page import TreeView, write
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import train
 

@@ -14,23 +14,23 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.answer_log import AnswerLog
 from stepreward.core.catalog import aggregate, estimate, search, transform
-from stepreward.core.driver import Driver
 from stepreward.core.errors import InputError, SteprewardError
-from stepreward.core.flows import Bill, Flow, Grader, Policy, Scorer
 from stepreward.core.keys import Key
-from stepreward.core.metrics import ragged
-from stepreward.core.selection import answer_ids
+from stepreward.core.measure.selection import answer_ids
+from stepreward.core.measure.step_metrics import ragged
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Bill, Flow, Grader, Policy, Scorer
 from stepreward.core.store import write_labels
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Trajectory
-from stepreward.evaluate.selection import Pool
+from stepreward.evaluate.measures.selection_curves import Pool
 from stepreward.label.samples import graded_samples
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World
-from stepreward.search.found import Found
-from stepreward.search.graded import with_outcome
+from stepreward.search.candidates import Found
+from stepreward.search.graded_candidates import with_outcome
 from stepreward.train.settings import TrainSettings
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Grader
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Grader
 from stepreward.core.types import Problem, Step
 from stepreward.formats.problems import read_problems
 from stepreward.pipeline.settings import RunSettings

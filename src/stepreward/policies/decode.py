@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stepreward.core.engines import cache_argument
 from stepreward.core.errors import ModelError
-from stepreward.core.flows import Wanted, always
 from stepreward.core.keys import uniforms
-from stepreward.policies.draw import Distribution, self_certainty
-from stepreward.policies.kv import PrefillCache, RowCache, aligned
-from stepreward.policies.pieces import Pieces
+from stepreward.core.optional import cache_argument
+from stepreward.core.runtime.flows import Wanted, always
+from stepreward.policies.kv_cache import PrefillCache, RowCache, aligned
+from stepreward.policies.token_pieces import Pieces
+from stepreward.policies.token_sampling import Distribution, self_certainty
 
 _PREFILL_EVEN = 512
 _ROOM = 64

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from stepreward.core.flows import Continuation, Interruptible, Limited, Policy, Propose, Wanted, always, taken
+from stepreward.core.runtime.flows import Continuation, Interruptible, Limited, Policy, Propose, Wanted, always, taken
 
 
 class WithExpert:
-    """Sends questions that ask for the expert to a stronger policy; a `core.flows.Policy`.
+    """Sends questions that ask for the expert to a stronger policy; a `core.runtime.flows.Policy`.
 
     Args:
         policy: who answers all others.

@@ -17,17 +17,17 @@ from typing import Any, Literal
 import httpx
 
 from stepreward.core.errors import PolicyError, ServerWarning
-from stepreward.core.flows import EFFORT, TEMPLATE_KWARGS, TOOLS, Continuation, Propose, Wanted
+from stepreward.core.http.client import PassingError, Patience, Server, UnwantedError, streamed
+from stepreward.core.http.interruptible import GLANCE, Look, looking
 from stepreward.core.keys import Key
-from stepreward.core.servers import PassingError, Patience, Server, UnwantedError, streamed
+from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, TOOLS, Continuation, Propose, Wanted
 from stepreward.core.types import Step
-from stepreward.core.watched import GLANCE, Look, looking
-from stepreward.policies.chats import messages_of, template_fields, tools_of
-from stepreward.policies.endings import FILTERS, ending, incomplete, room_left
-from stepreward.policies.streams import events, mended, places
-from stepreward.policies.under_way import Flight, UnderWay
-from stepreward.policies.written import Written as _Written
-from stepreward.policies.written import step_end, step_ends, with_calls
+from stepreward.policies.answer_reader import Written as _Written
+from stepreward.policies.answer_reader import step_end, step_ends, with_calls
+from stepreward.policies.chat_messages import messages_of, template_fields, tools_of
+from stepreward.policies.event_streams import events, mended, places
+from stepreward.policies.finish_reasons import FILTERS, ending, incomplete, room_left
+from stepreward.policies.open_requests import Flight, UnderWay
 
 Endpoint = Literal["chat", "completions"]
 Prefill = Literal["continue", "plain"]
@@ -91,15 +91,16 @@ class _TooLongError(Exception):
 
 
 class HttpPolicy:
-    """Samples from a model in a server; a `core.flows.Policy`.
+    """Samples from a model in a server; a `core.runtime.flows.Policy`.
 
     Each sample is a request of its own with a seed from its key, so that where the server keeps its promise on seeds a
     run repeats, and asking for 8 or for 2 and 6 draws the same. A step is read as a stream and the connection closed at
     its end, so that no server needs to know what a step is; what it wrote past the end is dropped.
 
     Tools that a problem's meta names (`tools`, `tool_choice`, as OpenAI has them) are sent along in a chat. An answer
-    that calls tools is finished: its last step holds the calls, in its text and in its meta (`core.tool_calls`). A
-    result goes back as an observation under the role `tool`, with `tool_call_id` in its meta.
+    that calls tools is finished: its last step holds the calls, in its text and in its meta
+    (`core.segment.tool_calls`). A result goes back as an observation under the role `tool`, with `tool_call_id` in its
+    meta.
 
     Args:
         server: where it is; `url` up to and with `/v1`.
@@ -173,7 +174,7 @@ class HttpPolicy:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What questions may ask for (`core.flows.Policy`); whether the server knows the field, it says itself."""
+        """What questions may ask for (`core.runtime.flows.Policy`); the server itself says which fields it knows."""
         fields = {"top_k", "min_p"} | ({TOOLS, TEMPLATE_KWARGS, EFFORT} if self.endpoint == "chat" else set())
         return frozenset(name for name in fields if self.fields.get(name, name))
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from stepreward.core.engines import cache_argument
 from stepreward.core.errors import ModelError
 from stepreward.core.hub import fetch
-from stepreward.policies.sources import resolve
+from stepreward.core.optional import cache_argument
+from stepreward.policies.model_sources import resolve
 
 _SAMPLED = 4096
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")

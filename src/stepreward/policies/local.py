@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.flows import Continuation, Propose, Wanted, always
-from stepreward.core.sampling import SAMPLING
+from stepreward.core.runtime.flows import Continuation, Propose, Wanted, always
+from stepreward.core.runtime.limited_flows import SAMPLING
 from stepreward.core.types import Problem, Step
 from stepreward.policies import loading
 from stepreward.policies.decode import Decoder, Request, Sampled
-from stepreward.policies.draw import Distribution
-from stepreward.policies.pieces import Pieces
+from stepreward.policies.model_sources import BUILTIN
 from stepreward.policies.prompts import PromptTokens
-from stepreward.policies.sources import BUILTIN
+from stepreward.policies.token_pieces import Pieces
+from stepreward.policies.token_sampling import Distribution
 
 _NO_LIMIT = 1 << 30
 
@@ -128,7 +128,7 @@ class LocalPolicy:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What questions may ask for (`core.flows.Policy`)."""
+        """What questions may ask for (`core.runtime.flows.Policy`)."""
         return frozenset({"top_k", "min_p"}) | self._prompts.takes
 
     @property

@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
-from stepreward.core.addresses import without_secrets
-from stepreward.core.engines import VLLM, optional
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Policy
-from stepreward.core.servers import Server
+from stepreward.core.http.addresses import without_secrets
+from stepreward.core.http.client import Server
+from stepreward.core.optional import VLLM, optional
+from stepreward.core.runtime.flows import Policy
 from stepreward.policies.http import HttpPolicy
-from stepreward.policies.sources import resolve
-from stepreward.policies.vllm import VllmPolicy
+from stepreward.policies.model_sources import resolve
+from stepreward.policies.vllm_policy import VllmPolicy
 
 
 def _renamed(text: str) -> dict[str, str]:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepreward.core.engines import optional
 from stepreward.core.errors import InputError
-from stepreward.core.flows import EFFORT, TEMPLATE_KWARGS
+from stepreward.core.optional import optional
+from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS
 from stepreward.core.types import Problem, Step
-from stepreward.policies.chats import template_fields
+from stepreward.policies.chat_messages import template_fields
 
 _OWN_WORDS = frozenset({"messages", "conversation", "add_generation_prompt", "tokenize", "chat_template", "tools"})
 """What is passed to a chat template here, or would replace it."""
@@ -36,7 +36,7 @@ class PromptTokens:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What of `core.flows.READ_BY_POLICIES` the chat template reads; nothing where none is used."""
+        """What of `core.runtime.flows.READ_BY_POLICIES` the chat template reads; nothing where none is used."""
         if not self._chats:
             return frozenset()
         return frozenset({TEMPLATE_KWARGS} | ({EFFORT} if self._reads(EFFORT) else set()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Continuation, Propose
+from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Step
 
 Line = str | Continuation

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import PolicyError
-from stepreward.core.flows import Continuation, Propose
 from stepreward.core.keys import uniforms
+from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step
 
 NextSteps = Callable[[Problem, tuple[Step, ...]], Sequence[tuple[Step, float, bool]]]

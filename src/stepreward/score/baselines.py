@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.flows import Score, Scored
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.score.asking import score_texts
-from stepreward.score.tool_equations import ToolScorer
+from stepreward.score.short_call import score_texts
+from stepreward.score.tools.equations import ToolScorer
 
 Rule = Callable[[Problem, tuple[Step, ...]], float]
 """Score of the last step of a prefix."""
 
 
 class RuleScorer:
-    """Scores each step by a rule on the prefix that ends in it; a `core.flows.Scorer` that encodes no tokens.
+    """Scores each step by a rule on the prefix that ends in it; a `core.runtime.flows.Scorer` that encodes no tokens.
 
     Args:
         rule: called for each action, never for an observation.

@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stepreward.core.flows import Score, Scored
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
-from stepreward.score.asking import score_texts
-from stepreward.score.encoder import EncodedTree
-from stepreward.score.incremental import IncrementalScorer
-from stepreward.score.memory import CacheSize, cache_size
-from stepreward.score.model import StepRewardModel
-from stepreward.score.packing import narrow, pack, plan
-from stepreward.score.passes import Pass, PassEncoder, grouped, trie
-from stepreward.score.record import EncoderRecord
+from stepreward.score.cached.incremental import IncrementalScorer
+from stepreward.score.encode.packing import narrow, pack, plan
+from stepreward.score.encode.per_step import EncodedTree
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.whole_text import Pass, PassEncoder, grouped, trie
+from stepreward.score.model.cache_memory import CacheSize, cache_size
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.short_call import score_texts
 
 
 class DiscriminativeScorer:
-    """Scores steps with a step reward model; a `core.flows.Scorer`.
+    """Scores steps with a step reward model; a `core.runtime.flows.Scorer`.
 
     Args:
         model: the model; it is put in evaluation mode.

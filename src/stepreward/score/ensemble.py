@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.flows import Score, Scored, Scorer
+from stepreward.core.runtime.flows import Score, Scored, Scorer
 
 Floats = NDArray[np.float64]
 Combine = Literal["mean", "median", "min", "lower"]
 
 
 class EnsembleScorer:
-    """Scores each step by what several scorers say of it; a `core.flows.Scorer`.
+    """Scores each step by what several scorers say of it; a `core.runtime.flows.Scorer`.
 
     A search that maximises a score finds where it errs. Scorers that err elsewhere hold each other back, the more so
     when the doubt counts: `min` believes the worst of them, `lower` the mean less `doubt` standard deviations.

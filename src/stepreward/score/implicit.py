@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stepreward.core.flows import Score, Scored
-from stepreward.score.asking import score_texts
-from stepreward.score.encoder import EncodedTree, StepEncoder
-from stepreward.score.packing import pack
-from stepreward.score.passes import Pass, PassEncoder, Trie, grouped, trie
-from stepreward.score.public import load_backbone, load_tokenizer, unembedding
-from stepreward.score.record import EncoderRecord
-from stepreward.score.weights import find, read_weights
+from stepreward.core.runtime.flows import Score, Scored
+from stepreward.score.encode.packing import pack
+from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.whole_text import Pass, PassEncoder, Trie, grouped, trie
+from stepreward.score.model.public_checkpoints import load_backbone, load_tokenizer, unembedding
+from stepreward.score.model.weights import find, read_weights
+from stepreward.score.short_call import score_texts
 
 _ROWS = 256
 """Tokens whose distribution over the vocabulary is held at once."""
@@ -84,7 +84,7 @@ class ImplicitScorer:
 
         s_t = beta * sum_{i <= end of step t} log pi(y_i | y_<i) / pi_ref(y_i | y_<i)
 
-    A `core.flows.Scorer`. Prefixes that trajectories share are encoded once, by each model.
+    A `core.runtime.flows.Scorer`. Prefixes that trajectories share are encoded once, by each model.
 
     Args:
         model: pi.

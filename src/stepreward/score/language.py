@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Score, Scored
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.score.encoder import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
 from stepreward.score.implicit import LanguageModel
-from stepreward.score.passes import Pass, Trie, grouped, trie
 
 PROMPT_TOKENS = "tokens"
 """Key of `Problem.meta` under which a caller may leave the prompt's token ids, as the policy saw them."""

@@ -11,23 +11,23 @@ from urllib.parse import parse_qsl
 
 import torch
 
-from stepreward.core.addresses import without_secrets
-from stepreward.core.engines import VLLM
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
-from stepreward.core.servers import Server
+from stepreward.core.http.addresses import without_secrets
+from stepreward.core.http.client import Server
+from stepreward.core.optional import VLLM
 from stepreward.score.baselines import WITHOUT_MODEL, WithoutModel
-from stepreward.score.calibrated import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
+from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.row import Checkpoint, Head
 from stepreward.score.checkpoints.table import by_name, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encoder import RECORD_FILE, EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import RECORD_FILE, EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
-from stepreward.score.memory import CacheSize
-from stepreward.score.places import device_of, dtype_of, saved_dtype
-from stepreward.score.public import load_public, load_tokenizer
-from stepreward.score.served import Endpoint, ServedScorer
-from stepreward.score.vllm import VllmLabelScorer, VllmScorer, start
-from stepreward.score.weights import find, read_json
+from stepreward.score.model.cache_memory import CacheSize
+from stepreward.score.model.devices import device_of, dtype_of, saved_dtype
+from stepreward.score.model.public_checkpoints import load_public, load_tokenizer
+from stepreward.score.model.weights import find, read_json
+from stepreward.score.remote.reward_server import Endpoint, ServedScorer
+from stepreward.score.remote.vllm_scorer import VllmLabelScorer, VllmScorer, start
 
 Loaded = (
     DiscriminativeScorer | ImplicitScorer | CalibratedScorer | ServedScorer | VllmScorer | VllmLabelScorer

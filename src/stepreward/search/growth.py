@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from stepreward.core.catalog import select as selectors
 from stepreward.core.errors import BudgetExhausted, ModelError, Unanswered
-from stepreward.core.flows import Continuation, Extract, Flow, Propose, Question, Score
 from stepreward.core.keys import Folding, Key
-from stepreward.core.prefix import TOP, below
-from stepreward.core.selection import answer_ids
+from stepreward.core.measure.selection import answer_ids
+from stepreward.core.prefix_names import TOP, below
+from stepreward.core.runtime.flows import Continuation, Extract, Flow, Propose, Question, Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
-from stepreward.search.found import Candidate, Found, Path, total_of, tree_of
+from stepreward.search.candidates import Candidate, Found, Path, total_of, tree_of
 
 Columns = Callable[[Sequence[Path]], Mapping[str, NDArray[np.float64]]]
 """From the paths of a tree's nodes, the root's first, to columns of it."""

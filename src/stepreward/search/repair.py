@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from stepreward.core.catalog import search
-from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
-from stepreward.search.checks import positive
-from stepreward.search.found import ROOT, Candidate, Found, best, choice
+from stepreward.search.candidates import ROOT, Candidate, Found, best, choice
 from stepreward.search.growth import Growth
+from stepreward.search.setting_checks import positive
 
 GLOBAL = "The solution above may be wrong. Write a correct solution of the problem from the start."
 LOCAL = "The solution above is right up to here:\n{before}\nIts next step is wrong:\n{step}\nWrite a correct solution."

@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from stepreward.serve.errors import ApiError
-from stepreward.serve.limits import Limits
+from stepreward.serve.http_errors import ApiError
+from stepreward.serve.server_limits import Limits
 
 
 class Admission:

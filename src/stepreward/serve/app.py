@@ -13,15 +13,15 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from stepreward.core.errors import ModelError, SteprewardError
-from stepreward.score.calibrated import CalibratedScorer
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.token_outputs import TokenOutputs
+from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.serve.chat import chat_routes, model_routes
-from stepreward.serve.errors import ANSWERS, ApiError, answer_http, answer_invalid, answer_known
 from stepreward.serve.guard import Guard
+from stepreward.serve.http_errors import ANSWERS, ApiError, answer_http, answer_invalid, answer_known
 from stepreward.serve.service import Served, Service
-from stepreward.serve.steps import step_routes
-from stepreward.serve.tokens import token_routes
+from stepreward.serve.step_routes import step_routes
+from stepreward.serve.token_routes import token_routes
 
 _PASS = {False: 16_384, True: 2048}
 """Most tokens of a forward pass for token requests, by whether it is on a CPU: others have their turn between two."""

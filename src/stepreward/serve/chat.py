@@ -15,21 +15,21 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from stepreward.core.driver import Finished
 from stepreward.core.errors import UnknownNameError
-from stepreward.core.flows import EFFORT, TEMPLATE_KWARGS, taken
 from stepreward.core.keys import Key
-from stepreward.core.sampling import shaped
+from stepreward.core.runtime.driver import Finished
+from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, taken
+from stepreward.core.runtime.limited_flows import shaped
 from stepreward.core.types import Problem
-from stepreward.score.token_outputs import TokenOutputs
-from stepreward.search.found import Found
-from stepreward.serve.abilities import possible, writer
+from stepreward.score.remote.token_outputs import TokenOutputs
+from stepreward.search.candidates import Found
+from stepreward.serve.available_searches import possible, writer
 from stepreward.serve.conversations import problem_of, require_taken, shown
-from stepreward.serve.ending import ending_before, readable
-from stepreward.serve.errors import ANSWERS, ApiError, as_answer, raised_at, too_long
+from stepreward.serve.http_errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.planning import Plan, plan
+from stepreward.serve.request_schemas import ChatRequest
 from stepreward.serve.service import Service, left, tell, unless_left
-from stepreward.serve.shapes import ChatRequest
+from stepreward.serve.stop_words import ending_before, readable
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {

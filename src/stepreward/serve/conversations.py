@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepreward.core.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE, TOOLS
-from stepreward.core.tool_calls import as_message, calls_of, content_of, parsed, spelled
+from stepreward.core.runtime.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE, TOOLS
+from stepreward.core.segment.tool_calls import as_message, calls_of, content_of, parsed, spelled
 from stepreward.core.types import Problem
-from stepreward.search.found import Found
-from stepreward.serve.errors import ApiError
-from stepreward.serve.shapes import ChatRequest, Choice, Message, Tool
+from stepreward.search.candidates import Found
+from stepreward.serve.http_errors import ApiError
+from stepreward.serve.request_schemas import ChatRequest, Choice, Message, Tool
 
 CONVERSES = frozenset({MESSAGES, TOOLS})
 """What of a problem only a policy that calls tools understands."""
@@ -48,7 +48,7 @@ def problem_of(
 
     Args:
         messages, tools, tool_choice: of the request.
-        template: what the policy's chat template reads beside them, by the names in `core.flows.READ_BY_POLICIES`.
+        template: what the policy's chat template reads beside them, by names of `core.runtime.flows.READ_BY_POLICIES`.
     """
     told = tuple({"role": message.role, "content": _said(message)} for message in messages)
     meta: dict[str, Any] = {}
@@ -63,12 +63,12 @@ def problem_of(
 
 
 def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -> dict[str, float | None]:
-    """What a request says of its sampling, in the words of `core.sampling.shaped`.
+    """What a request says of its sampling, in the words of `core.runtime.limited_flows.shaped`.
 
     Args:
         body: the request.
         problem: what it is.
-        takes: what the policy honours, of `core.flows.taken`.
+        takes: what the policy honours, of `core.runtime.flows.taken`.
 
     Raises:
         ApiError: 400, the policy does not honour a field that asks for something.

@@ -15,9 +15,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from stepreward.serve.errors import ApiError, raised_at
-from stepreward.serve.limits import Limits
-from stepreward.serve.metrics import Metrics
+from stepreward.serve.counters import Metrics
+from stepreward.serve.http_errors import ApiError, raised_at
+from stepreward.serve.server_limits import Limits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

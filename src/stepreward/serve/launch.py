@@ -11,9 +11,9 @@ from collections.abc import Collection
 import uvicorn
 
 from stepreward.core.errors import InputError
-from stepreward.serve.abilities import parts_of
 from stepreward.serve.app import build
-from stepreward.serve.doors import Ends, doors
+from stepreward.serve.available_searches import parts_of
+from stepreward.serve.connections import Ends, doors
 from stepreward.serve.service import Served
 
 

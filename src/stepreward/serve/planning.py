@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.settings import read_settings
-from stepreward.serve.errors import ApiError
-from stepreward.serve.limits import Limits
-from stepreward.serve.shapes import ChatRequest
+from stepreward.core.settings_text import read_settings
+from stepreward.serve.http_errors import ApiError
+from stepreward.serve.request_schemas import ChatRequest
+from stepreward.serve.server_limits import Limits
 
 MOST = 100_000
 """Of any whole-number setting: what a request spends is limited elsewhere, this keeps loops short."""

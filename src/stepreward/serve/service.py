@@ -13,19 +13,19 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from stepreward.core.driver import Finished
-from stepreward.core.engine import Answerers
 from stepreward.core.errors import SteprewardError
-from stepreward.core.flows import Budget, Flow, Grader, Judge, Policy, Score, Scored, Scorer
-from stepreward.core.resident import ResidentDriver
-from stepreward.core.tool_calls import calls_of, spelled
+from stepreward.core.runtime.driver import Finished
+from stepreward.core.runtime.engine import Answerers
+from stepreward.core.runtime.flows import Budget, Flow, Grader, Judge, Policy, Score, Scored, Scorer
+from stepreward.core.runtime.resident import ResidentDriver
+from stepreward.core.segment.tool_calls import calls_of, spelled
 from stepreward.core.types import Problem, Step
-from stepreward.score.pairwise import PolicyJudge, ScorerJudge
+from stepreward.score.judges.pairwise import PolicyJudge, ScorerJudge
 from stepreward.serve.admission import Admission
-from stepreward.serve.errors import ApiError
-from stepreward.serve.limits import Limits
-from stepreward.serve.metrics import Metrics
-from stepreward.serve.turns import Check, Turns, Watch
+from stepreward.serve.counters import Metrics
+from stepreward.serve.http_errors import ApiError
+from stepreward.serve.model_turns import Check, Turns, Watch
+from stepreward.serve.server_limits import Limits
 
 T = TypeVar("T")
 GRACE = 10.0

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from stepreward.tasks.latex_text import CLOSE, OPEN, tidy
 from stepreward.tasks.numerals import joined, mixed, time_of_day
-from stepreward.tasks.pieces import FUNCTION, LABEL, POINTS, VARIABLE, labels, parts, row, split
+from stepreward.tasks.text_pieces import FUNCTION, LABEL, POINTS, VARIABLE, labels, parts, row, split
 from stepreward.tasks.units import split_unit
 from stepreward.tasks.values import letters, rational
 

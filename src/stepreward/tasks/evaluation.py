@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from stepreward.core.engines import Deferred
+from stepreward.core.optional import Deferred
 from stepreward.tasks.expressions import Node, NotAnExpression, TooCostly
 
 mpmath: Any = Deferred("mpmath")

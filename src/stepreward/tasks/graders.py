@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.flows import Grader
 from stepreward.core.plugins import Plugin, Table
+from stepreward.core.runtime.flows import Grader
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
 
@@ -39,5 +39,5 @@ def grader_by_name(name: str) -> Grader:
     grader = graders[name]()
     missing = [part for part in ("name", "grade", "answer") if not hasattr(grader, part)]
     if missing:
-        raise InputError(f"{type(grader).__name__} has no {missing[0]}", remedy="see `core.flows.Grader`")
+        raise InputError(f"{type(grader).__name__} has no {missing[0]}", remedy="see `core.runtime.flows.Grader`")
     return grader

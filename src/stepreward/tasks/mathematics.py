@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from stepreward.core.bounded import Bounded, Unbounded
 from stepreward.core.errors import ModelError
-from stepreward.core.grading import UNREAD
+from stepreward.core.runtime.grades import UNREAD
+from stepreward.core.sandbox.bounded import Bounded, Unbounded
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.final_answer import final_answer, last_box
 from stepreward.tasks.values import number_name

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from stepreward.core.engines import Deferred
+from stepreward.core.optional import Deferred
 from stepreward.tasks.evaluation import DIGITS, WHOLE, Evaluator, floating
 from stepreward.tasks.expressions import Node, NotAnExpression, branches, holds, read, symbols_of
 

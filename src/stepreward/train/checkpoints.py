@@ -13,8 +13,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from stepreward.core.atomic_files import claim
 from stepreward.core.errors import InputError
-from stepreward.core.json_file import claim
 from stepreward.train.settings import UNFINISHED
 
 _log = logging.getLogger(__name__)

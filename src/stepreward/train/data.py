@@ -16,8 +16,8 @@ from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree, trees_of
 from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import Labels, Steps
-from stepreward.score.encoder import EncodedTree, StepEncoder
-from stepreward.score.packing import PackedBatch, narrow, pack, plan, some_rows
+from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan, some_rows
+from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 
 _WINDOW = 8
 """Batches whose trees are packed together: more wastes less padding, fewer mixes better."""

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from stepreward.core.errors import ModelError
-from stepreward.core.metrics import auroc, best_threshold, brier, expected_calibration_error, ragged
-from stepreward.score.model import StepRewardModel
+from stepreward.core.measure.step_metrics import auroc, best_threshold, brier, expected_calibration_error, ragged
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import TrainingBatch
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from stepreward.core.catalog import loss
-from stepreward.core.engines import Deferred
+from stepreward.core.optional import Deferred
 
 if TYPE_CHECKING:
     import torch

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stepreward.core.flows import Score
+from stepreward.core.runtime.flows import Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
 from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.encode.packing import narrow, pack
 from stepreward.score.implicit import ImplicitScorer
-from stepreward.score.packing import narrow, pack
 from stepreward.train.evaluation import step_logits
 
 Objective = Callable[[Any, Sequence[Trajectory]], Iterator[Tensor]]

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stepreward.core.errors import InputError
-from stepreward.score.encoder import EncoderRecord
-from stepreward.score.fresh import fresh_backbone, train_tokenizer
-from stepreward.score.model import StepRewardModel
+from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 from stepreward.train.data import LabelledTree
 from stepreward.train.settings import SCRATCH
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Literal
 
 from stepreward.core.catalog import loss as losses
-from stepreward.core.engines import Deferred
 from stepreward.core.errors import UnknownNameError
+from stepreward.core.optional import Deferred
 
 torch = Deferred("torch")
 HIGHER_IS_BETTER = {"f1": True, "auroc": True, "brier": False, "ece": False, "loss": False}

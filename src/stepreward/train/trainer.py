@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from stepreward.core.atomic_files import held, to_disk, write_json
 from stepreward.core.errors import InputError, ModelError, StoreError
-from stepreward.core.json_file import held, to_disk, write_json
 from stepreward.core.keys import Key
-from stepreward.score.model import StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import LabelledTree, TrainingBatch, TrainingSet, fingerprint, make_batches
 from stepreward.train.evaluation import Objective, evaluate_batches, step_logits

@@ -8,10 +8,10 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated, text_of
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, list_of_messages, named, read_message, turns_of
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Reasoning, Turn, list_of_messages, named, read_message, turns_of
 from stepreward.formats.rows import Row, need, rest_of, shown, text_or_none
 
 _SOURCES = {"agent": MODEL, "user": "user", "system": "system"}

@@ -8,12 +8,12 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.formats.agents.log import LINES, gathered, lines_of, named_text, outcome, solution, stated
+from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
-from stepreward.formats.files import Numbered
+from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import Reasoning, list_of_messages, turns_of
 from stepreward.formats.rows import Row, rest_of, shown, text_or_none
 
 FIELDS = ("messages", "conversations", "conversation", "trajectory", "traj", "history", "dialogue", "dialog", "chat")

@@ -10,9 +10,9 @@ from typing import Any
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, solution, stated
-from stepreward.formats.files import Numbered
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined, named, read_message
+from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Reasoning, Turn, joined, named, read_message
 from stepreward.formats.rows import Row
 
 _TURN = ("timestamp", "isMeta", "isCompactSummary", "toolUseResult", "requestId", "uuid")

@@ -9,10 +9,10 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, solution, stated, text_of
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined
 from stepreward.formats.agents.response_items import is_item, turns_of_items
-from stepreward.formats.files import Numbered
+from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Reasoning, Turn, joined
 from stepreward.formats.rows import Row
 
 _ROLLOUT = frozenset({"session_meta", "response_item", "event_msg", "turn_context", "compacted"})

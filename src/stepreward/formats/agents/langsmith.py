@@ -8,12 +8,12 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
+from stepreward.formats.agents.messages import MODEL, Reasoning
 from stepreward.formats.agents.payloads import Call, finish, messages, runs
-from stepreward.formats.files import Numbered
+from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Reasoning
 from stepreward.formats.rows import Row, text_or_none
 
 _MODELS = ("extra.metadata.ls_model_name", "extra.invocation_params.model", "extra.invocation_params.model_name")

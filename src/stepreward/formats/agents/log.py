@@ -16,8 +16,8 @@ import numpy as np
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem
-from stepreward.formats.files import Numbered, read_rows
-from stepreward.formats.messages import ENDS, MODEL, Asked, Reasoning, Turn, episode
+from stepreward.formats.agents.messages import ENDS, MODEL, Asked, Reasoning, Turn, episode
+from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.rows import Row, annotated
 
 LINES = "lines"

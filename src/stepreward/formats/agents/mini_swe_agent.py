@@ -8,9 +8,9 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated
+from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.format import Format
-from stepreward.formats.messages import Reasoning, list_of_messages, turns_of
 from stepreward.formats.rows import Row, rest_of, text_or_none
 
 _ENDED = frozenset({"", "Submitted", "submitted"})

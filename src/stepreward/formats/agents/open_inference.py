@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.annotations import Annotated
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.formats.agents.log import gathered, lines_of, named_text, outcome, stated, text_of
+from stepreward.formats.agents.messages import MODEL, Reasoning
+from stepreward.formats.agents.open_telemetry import (
+    attributes_of,
+    is_open_inference,
+    nested,
+    place_of,
+    spans_of,
+    trace_of,
+)
 from stepreward.formats.agents.payloads import Call, finish, messages, runs
-from stepreward.formats.files import Numbered
+from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Reasoning
-from stepreward.formats.open_telemetry import attributes_of, is_open_inference, nested, place_of, spans_of, trace_of
 from stepreward.formats.rows import Row
 
 _OURS = ("llm.input_messages", "llm.output_messages", "openinference.span.kind")

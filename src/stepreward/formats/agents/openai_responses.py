@@ -18,11 +18,11 @@ from stepreward.formats.agents.log import (
     solution,
     stated,
 )
+from stepreward.formats.agents.messages import Reasoning, Turn
+from stepreward.formats.agents.openai_chat import request_of, response_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
-from stepreward.formats.files import Numbered, read_rows
+from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.messages import Reasoning, Turn
-from stepreward.formats.openai_chat import request_of, response_of
 from stepreward.formats.rows import Row, rest_of, shown, text_or_none
 
 _OWN = ("input", "output", "request", "response", "body", "instructions", "reference", "reward", "previous_response_id")

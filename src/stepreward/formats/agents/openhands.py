@@ -8,7 +8,7 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.formats.agents.log import (
     LINES,
     gathered,
@@ -20,9 +20,9 @@ from stepreward.formats.agents.log import (
     stated,
     text_of,
 )
-from stepreward.formats.files import Numbered
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined, named, read_message
+from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Reasoning, Turn, joined, named, read_message
 from stepreward.formats.rows import Row, rest_of, shown, text_or_none
 
 _SILENT = frozenset({"null", "change_agent_state", "agent_state_changed", "recall", "start", "stop"})

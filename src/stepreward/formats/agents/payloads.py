@@ -10,11 +10,11 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Problem
 from stepreward.formats.agents.log import CUT, apart, named_text, solution, stated, whole_runs
+from stepreward.formats.agents.messages import MODEL, Asked, Reasoning, Turn, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
-from stepreward.formats.messages import MODEL, Asked, Reasoning, Turn, turns_of
 
 _ROLES = {"human": "user", "ai": MODEL, "system": "system", "tool": "tool", "function": "tool", "chat": "user"}
 """LangChain's types of messages."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.formats.agents.log import kept, text_of
-from stepreward.formats.messages import MODEL, Turn, joined, named, read_message
+from stepreward.formats.agents.messages import MODEL, Turn, joined, named, read_message
 from stepreward.formats.rows import shown
 
 _RESULTS = ("outputs", "output", "results", "result", "error")

@@ -8,11 +8,11 @@ from typing import Any
 
 from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.tool_calls import parsed
+from stepreward.core.segment.tool_calls import parsed
 from stepreward.formats.agents.log import LINES, gathered, kept, lines_of, outcome, solution, stated, text_of
-from stepreward.formats.files import CONVERSATIONS, Numbered
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined
+from stepreward.formats.files.rows_of_files import CONVERSATIONS, Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.messages import MODEL, Reasoning, Turn, joined
 from stepreward.formats.rows import Row, rest_of, shown, text_or_none
 
 FIELDS = (CONVERSATIONS, "conversation", "items", "messages", "trajectory")

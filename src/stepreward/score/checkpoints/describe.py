@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from stepreward.score.checkpoints.judges import JUDGES
 from stepreward.score.checkpoints.table import checkpoints
-from stepreward.score.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
 
 _HEAD = """# Checkpoints
 
@@ -72,14 +72,14 @@ $ stepreward score --model http://localhost:8000/v1#verifier --like GenPRM/GenPR
 ```text
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.checkpoints.judges import judge_by_name
-from stepreward.score.generative import GenerativeScorer
+from stepreward.score.judges.generative import GenerativeScorer
 policy = LocalPolicy.load("launch/ThinkPRM-1.5B")
 GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 1 = ?", ["1 + 1 = 2"])
 ```
 
-With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.score.choosing`, GenPRM's verdict is the
-probability of Yes beside that of No, instead of a sampled word; `ServedChooser` of `stepreward.score.next_tokens` asks
-a completions server for it."""
+With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.score.judges.continuations`, GenPRM's
+verdict is the probability of Yes beside that of No, instead of a sampled word; `ServedChooser` of
+`stepreward.score.remote.label_tokens_server` asks a completions server for it."""
 _ASKED = {
     "once": "once about all steps",
     "dialogue": "one message a step",

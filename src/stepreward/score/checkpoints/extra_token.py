@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
-from stepreward.score.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
 
 _BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
-from stepreward.score.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
 
 _TAGGED = EncoderRecord(
     prompt_format="{prompt} ",

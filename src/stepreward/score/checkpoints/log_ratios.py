@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
-from stepreward.score.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
 
 ROWS = (
     Checkpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stepreward.score.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
 
 Head = Literal["weights", "tokens", "mean", "none"]
 """Where labels come from: a head among the weights, rows of the language-model head, the mean of all its rows, or

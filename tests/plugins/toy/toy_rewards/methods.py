@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import credit, search
-from stepreward.core.flows import Flow
 from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
-from stepreward.search.found import ROOT, Found
+from stepreward.search.candidates import ROOT, Found
 from stepreward.search.growth import Growth
 
 

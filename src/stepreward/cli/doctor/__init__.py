@@ -1,0 +1,1 @@
+from stepreward.cli.doctor.command import doctor as doctor

@@ -1,0 +1,75 @@
+"""Answers as bytes: JSON that gives back equal answers, NaN and lone surrogates included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from stepreward.core.runtime.flows import Continuation, Judged, Scored
+from stepreward.core.types import Step
+
+Answered = Sequence[Continuation] | Scored | Judged | float | str | None
+"""The answer to a `Propose`, `Score`, `Compare`, `Grade` (a float, NaN where unknown) or `Extract` (a str or None)."""
+_STEP_DEFAULTS = asdict(Step(""))
+
+
+def encode(answer: Answered) -> bytes:
+    """The answer as one line of ASCII."""
+    return json.dumps(_row(answer), separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> Answered:
+    """The answer that was encoded.
+
+    Raises:
+        ValueError, KeyError, TypeError: the bytes are no answer.
+    """
+    row = json.loads(data)
+    if "chance" in row:
+        return Judged(float(row["chance"]), row["tokens"])
+    if "scores" in row:
+        scores = np.array([np.nan if s is None else s for s in row["scores"]], dtype=np.float64)
+        return Scored(scores, row["tokens"], row["unshared"])
+    if "grade" in row:
+        return np.nan if row["grade"] is None else float(row["grade"])
+    if "stated" in row:
+        stated: str | None = row["stated"]
+        return stated
+    return [Continuation(**{**c, "steps": tuple(map(_decode_step, c["steps"]))}) for c in row["continuations"]]
+
+
+def _row(answer: Answered) -> dict[str, Any]:
+    if answer is None or isinstance(answer, str):
+        return {"stated": answer}
+    if isinstance(answer, Judged):
+        return {"chance": answer.chance, "tokens": answer.tokens}
+    if isinstance(answer, Scored):
+        scores = [None if np.isnan(s) else float(s) for s in answer.scores]
+        return {"scores": scores, "tokens": answer.tokens, "unshared": answer.tokens_unshared}
+    if isinstance(answer, float | int):
+        return {"grade": None if np.isnan(answer) else float(answer)}
+    return {"continuations": [_continuation(one) for one in answer]}
+
+
+def _continuation(one: Continuation) -> dict[str, Any]:
+    return {
+        "steps": [_encode_step(step) for step in one.steps],
+        "finished": one.finished,
+        "n_tokens": one.n_tokens,
+        "truncated": one.truncated,
+        "n_prompt_tokens": one.n_prompt_tokens,
+    }
+
+
+def _encode_step(step: Step) -> dict[str, Any]:
+    values = {name: getattr(step, name) for name in _STEP_DEFAULTS}
+    return {name: value for name, value in values.items() if name == "text" or value != _STEP_DEFAULTS[name]}
+
+
+def _decode_step(row: dict[str, Any]) -> Step:
+    lists = {name: tuple(row[name]) for name in ("images", "tokens", "logprobs") if row.get(name) is not None}
+    return Step(**{**row, **lists})

@@ -1,0 +1,152 @@
+"""Calibration of step scores as a benchmark: do scores mean what they say?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.catalog import aggregate as aggregates
+from stepreward.core.catalog import bench
+from stepreward.core.errors import InputError
+from stepreward.core.keys import Key
+from stepreward.core.measure.statistics import Estimate, resamples
+from stepreward.core.measure.step_metrics import auroc, brier, expected_calibration_error, ragged
+from stepreward.core.runtime.flows import Scorer
+from stepreward.core.vocabulary import Count
+from stepreward.evaluate.data.result import BenchResult
+from stepreward.evaluate.data.scoring import Floats, step_scores
+from stepreward.evaluate.measures.counts import drawn, interval, ratio
+
+DRAWS = 300
+METRICS = ("brier", "positive_brier", "ece", "adaptive_ece", "auroc")
+
+
+def positive_brier(scores: Floats, labels: Floats) -> float:
+    """Mean squared over-estimation: like Brier's score, but only where a score is above its label."""
+    real = ~(np.isnan(scores) | np.isnan(labels))
+    return float(np.mean(np.maximum(scores[real] - labels[real], 0.0) ** 2)) if real.any() else float("nan")
+
+
+@bench.method(
+    "calibration",
+    paper="arXiv:2506.09338",
+    equation="section 3: Brier, positive Brier and calibration error of step scores",
+)
+def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: Count = 10, seed: int = 0) -> BenchResult:
+    """Brier score, over-estimation, calibration errors and discrimination of step scores against labels.
+
+    The groups are the bins of the reliability diagram: mean score, mean label and share of the steps in each. Steps
+    without a score are left out; `unscored` counts the solutions that have some.
+
+    Args:
+        scorer: whose scores are measured; they must be in [0, 1].
+        data: solutions with labels: 0 or 1, or the share of rollouts that succeeded.
+        bins: of the calibration errors.
+        seed: of the bootstrap over solutions.
+
+    Raises:
+        InputError: no step is labelled, or a score is outside [0, 1].
+    """
+    labels = ragged([item.labels for item in data])
+    if not data or np.isnan(labels).all():
+        raise InputError("no step is labelled", remedy="pass data with step labels")
+    scores, unit = step_scores(scorer, data), np.arange(len(data))
+    return _measured("calibration", "Step scores", scorer, scores, labels, unit, bins, seed)
+
+
+@bench.method(
+    "outcome-calibration",
+    paper="arXiv:2506.09338",
+    equation="section 3, with whole solutions in place of prefixes",
+    note="the chance that a solution is right, as the total of its step scores states it",
+)
+def outcome_calibration(
+    scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "last", bins: Count = 10, seed: int = 0
+) -> BenchResult:
+    """The same of whole solutions: is the total of the step scores the chance that the solution is right?
+
+    Args:
+        scorer: whose scores are measured; their totals must be in [0, 1].
+        data: graded solutions.
+        aggregate: how the scores of a solution's steps become one.
+        bins: of the calibration errors.
+        seed: of the bootstrap, over problems: their solutions share what is hard about them.
+
+    Raises:
+        InputError: no solution is graded, or a total is outside [0, 1].
+        UnknownNameError: no such aggregation.
+    """
+    outcome = np.array([[item.trajectory.outcome] for item in data], np.float64)
+    if not data or np.isnan(outcome).all():
+        raise InputError("no solution has an outcome", remedy="pass graded solutions")
+    rows = step_scores(scorer, data)
+    totals = aggregates[aggregate].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
+    _, unit = np.unique([item.trajectory.problem.id for item in data], return_inverse=True)
+    name = f"Totals ({aggregate})"
+    return _measured("outcome-calibration", name, scorer, totals[:, None], outcome, unit, bins, seed)
+
+
+def _measured(
+    name: str, what: str, scorer: Scorer, scores: Floats, labels: Floats, unit: NDArray[np.int64], bins: int, seed: int
+) -> BenchResult:
+    known = scores[~np.isnan(scores)]
+    if known.size and (known.min() < 0 or known.max() > 1):
+        told = f"scores of {scorer.name} reach from {known.min():.3g} to {known.max():.3g}"
+        raise InputError(told, remedy="calibrate them first, so that they are in [0, 1]")
+    key = Key.seed(seed).fold(name)
+    order, starts = np.argsort(unit, kind="stable"), np.unique(np.sort(unit), return_index=True)[1]
+    members = np.split(order, starts[1:])
+    every = np.concatenate(members)
+    values = [_values(scores[every], labels[every], bins)]
+    for chosen in resamples(len(members), DRAWS, key):
+        rows = np.concatenate([members[at] for at in chosen])
+        values.append(_values(scores[rows], labels[rows], bins))
+    columns = np.array(values).T
+    return BenchResult(
+        name,
+        "brier",
+        {metric: interval(column, len(members)) for metric, column in zip(METRICS, columns, strict=True)},
+        f"{what} against labels in [0, 1], pooled; {bins} bins, listed with their mean score and mean label. "
+        "Intervals: percentile bootstrap over solutions, or over problems that have several. Calibration errors are "
+        "biased upwards in small samples, and so are their intervals.",
+        _reliability(scores, labels, unit, bins, key.fold("reliability")),
+        unscored=int((np.isnan(scores) & ~np.isnan(labels)).any(axis=1).sum()),
+    )
+
+
+def _values(scores: Floats, labels: Floats, bins: int) -> list[float]:
+    return [
+        brier(scores, labels),
+        positive_brier(scores, labels),
+        expected_calibration_error(scores, labels, bins=bins),
+        expected_calibration_error(scores, labels, bins=bins, adaptive=True),
+        auroc(scores, labels),
+    ]
+
+
+def _reliability(
+    scores: Floats, labels: Floats, unit: NDArray[np.int64], bins: int, key: Key
+) -> dict[str, Mapping[str, Estimate]]:
+    """Bins that are not empty: mean score, mean label, and the share of all steps, with intervals over units."""
+    real = ~(np.isnan(scores) | np.isnan(labels))
+    p, y, of = scores[real], labels[real], np.broadcast_to(unit[:, None], scores.shape)[real]
+    at = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
+    cell, cells = of * bins + at, (int(unit.max()) + 1) * bins
+    sums = [np.bincount(cell, weights=w, minlength=cells).reshape(-1, bins) for w in (p, y, np.ones_like(p))]
+    score, label, count = np.moveaxis(drawn(np.stack(sums, axis=1), key, draws=DRAWS), 1, 0)
+    parts = {
+        "score": ratio(score, count, empty=np.nan),
+        "label": ratio(label, count, empty=np.nan),
+        "share": ratio(count, count.sum(axis=1, keepdims=True)),
+    }
+    return {
+        f"{b / bins:.2g}-{(b + 1) / bins:.2g}": {
+            metric: interval(values[:, b], int(count[0, b]), bounds=None if metric == "score" else (0.0, 1.0))
+            for metric, values in parts.items()
+        }
+        for b in range(bins)
+        if count[0, b]
+    }

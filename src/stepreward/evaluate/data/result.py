@@ -1,0 +1,52 @@
+"""What every benchmark returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepreward.core.measure.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Metrics of one scorer on one benchmark, with intervals and the protocol by which they were measured.
+
+    Raises:
+        ValueError: `main` is not among the metrics.
+    """
+
+    benchmark: str
+    """Registered name."""
+    main: str
+    """Name of the metric that the benchmark is quoted by."""
+    metrics: Mapping[str, Estimate]
+    """Over all of the data; shares in [0, 1]."""
+    protocol: str
+    """One or two sentences: what counts as right, who averages over what, how ties go."""
+    groups: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    """The same metrics by category, where the benchmark has categories."""
+    threshold: float | None = None
+    """Scores below it say "wrong"; None where no threshold is used."""
+    threshold_from: str = ""
+    """Where the threshold comes from."""
+    unscored: int = 0
+    """Rows that the scorer gave no score where one was needed: no part of any number here, neither right nor wrong."""
+
+    def __post_init__(self) -> None:
+        if self.main not in self.metrics:
+            raise ValueError(f"main metric {self.main!r} is not measured; there are {', '.join(self.metrics)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, NaN as None."""
+        return {
+            "benchmark": self.benchmark,
+            "main": self.main,
+            "protocol": self.protocol,
+            "metrics": {name: one.to_json() for name, one in self.metrics.items()},
+            "groups": {g: {name: one.to_json() for name, one in made.items()} for g, made in self.groups.items()},
+            "threshold": self.threshold,
+            "threshold_from": self.threshold_from,
+            "unscored": self.unscored,
+        }

@@ -1,0 +1,121 @@
+"""Step scores against the truth: first error, ranking, calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.keys import Key
+from stepreward.core.measure.statistics import Estimate, percentile_interval, proportion, resamples
+from stepreward.core.measure.step_metrics import (
+    auroc,
+    best_threshold,
+    brier,
+    expected_calibration_error,
+    first_error_scores,
+    harmonic,
+    predicted_first_error,
+    reliability,
+)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FirstErrorResult:
+    """First-error accuracy by the ProcessBench protocol (arXiv:2412.06559), with intervals."""
+
+    f1: Estimate
+    """Harmonic mean of the two accuracies; percentile bootstrap within each kind of solution."""
+    erroneous: Estimate
+    correct: Estimate
+    threshold: float
+    threshold_from: str
+    """Where the threshold comes from."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        parts = {"f1": self.f1, "erroneous": self.erroneous, "correct": self.correct}
+        plain = {name: part.to_json() for name, part in parts.items()}
+        return {**plain, "threshold": self.threshold, "threshold_from": self.threshold_from}
+
+
+def first_error(
+    scores: Floats,
+    gold: NDArray[np.int64],
+    key: Key,
+    *,
+    tune_on: tuple[Floats, NDArray[np.int64]] | None = None,
+    threshold: float = 0.5,
+    draws: int = 2000,
+) -> FirstErrorResult:
+    """How exactly first errors are found.
+
+    Args:
+        scores: (B, S), NaN at padding.
+        gold: (B,) first wrong step, -1 where none.
+        key: randomness of the bootstrap.
+        tune_on: scores and gold of a separate split on which the threshold is chosen; none uses `threshold`.
+        threshold: scores below it say "wrong".
+        draws: bootstrap resamples.
+    """
+    origin = "given"
+    if tune_on is not None:
+        threshold, origin = best_threshold(*tune_on).threshold, f"best F1 on {len(tune_on[1])} separate solutions"
+    hit = predicted_first_error(scores, threshold) == gold
+    wrong = gold >= 0
+    parts = [hit[wrong], hit[~wrong]]
+    accuracies = [proportion(int(part.sum()), len(part)) for part in parts]
+    drawn = [
+        part[resamples(len(part), draws, key.fold("first error", i))].mean(axis=1)
+        if len(part)
+        else np.full(draws, np.nan)
+        for i, part in enumerate(parts)
+    ]
+    total = drawn[0] + drawn[1]
+    f1s = np.where(total > 0, 2 * drawn[0] * drawn[1] / np.where(total > 0, total, 1), 0.0)
+    # Where nothing varies, the rarer kind of solution says the least.
+    f1 = percentile_interval(harmonic(accuracies[0].value, accuracies[1].value), f1s, min(map(len, parts)))
+    return FirstErrorResult(replace(f1, n=len(gold)), accuracies[0], accuracies[1], threshold, origin)
+
+
+def step_metrics(scores: Floats, labels: Floats) -> dict[str, Any]:
+    """AUROC, Brier score, calibration errors and the reliability curve of steps.
+
+    Args:
+        scores: (B, S) in [0, 1], NaN at padding.
+        labels: (B, S) truth in [0, 1].
+    """
+    table = reliability(scores, labels, bins=10)
+    return {
+        "auroc": auroc(scores, labels),
+        "brier": brier(scores, labels),
+        "ece": expected_calibration_error(scores, labels),
+        "adaptive_ece": expected_calibration_error(scores, labels, adaptive=True),
+        "reliability": {
+            "score": table.score.tolist(),
+            "label": table.label.tolist(),
+            "count": table.count.tolist(),
+        },
+    }
+
+
+def label_error(labels: Floats, truth: Floats) -> dict[str, float]:
+    """How far labels are from the truth: mean absolute error over labelled steps, and first-error accuracy.
+
+    The truth here is whether each step is right; a label is a policy's chance to succeed, so part of the error is the
+    policy's own. First errors are compared at threshold 1/2 of hard labels.
+    """
+    real = ~np.isnan(labels)
+    hard = np.where(real, (labels > 0).astype(np.float64), np.nan)
+    wrong = truth <= 0.5
+    gold = np.where(wrong.any(axis=1), wrong.argmax(axis=1), -1)
+    found = first_error_scores(hard, gold)
+    return {
+        "mean_absolute_error": float(np.abs(labels - truth)[real].mean()),
+        "first_error_accuracy": float((predicted_first_error(hard, 0.5) == gold).mean()),
+        "first_error_f1": found.f1,
+    }

@@ -1,0 +1,205 @@
+"""Episodes of agents in files of their own kind: tau-bench, ReAct on FEVER and WebShop, FireAct, SWE-agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem, Step
+from stepreward.formats.agents.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Row, annotated, need, rest_of, shown, text_or_none
+
+
+def _unlabelled(problem: Problem, steps: tuple[Step, ...], by: str, **rest: Any) -> Annotated:
+    return annotated(problem, steps, np.full(len(steps), np.nan), by, **rest)
+
+
+def is_tau_bench(row: Row) -> bool:
+    """Whether a row looks like an episode of tau-bench."""
+    return {"task_id", "traj", "reward"} <= row.keys() and isinstance(row.get("info"), Mapping)
+
+
+def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+    """Reads an episode: the agent's messages and tool calls are actions, those of the user and the tools observations.
+
+    Trials of a task are trajectories of one problem. Gold actions are the reference.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `trial`.
+        reasoning: whether recorded reasoning opens an action's text.
+
+    Raises:
+        InputError: a field is missing or of another shape, or the reward is not in [0, 1].
+    """
+    info = need(row, "info", Mapping)
+    task = info.get("task") if isinstance(info.get("task"), Mapping) else {}
+    assert isinstance(task, Mapping)
+    gold = task.get("actions")
+    problem, steps = episode(
+        turns_of(list_of_messages(row.get("traj"), "traj")), f"tau-bench-{row['task_id']}",
+        reference=None if gold is None else json.dumps(gold, ensure_ascii=False), reasoning=reasoning,
+        meta=rest_of(task, "actions"),
+    )  # fmt: skip
+    meta = {"trial": row.get("trial", number), **rest_of(info, "task")}
+    yield _unlabelled(problem, steps, "tau-bench", outcome=outcome_of(row.get("reward"), "reward"), meta=meta)
+
+
+def is_fire_act(row: Row) -> bool:
+    """Whether a row looks like an episode of FireAct."""
+    return {"traj", "reward", "gt", "pred"} <= row.keys()
+
+
+def read_fire_act(row: Row, number: int) -> Iterator[Annotated]:
+    """Reads an episode of thoughts and actions on HotpotQA; exact match is the outcome.
+
+    It is a list of chat messages, or one text under `### Instruction:` and `### Response:` whose lines that begin with
+    "Observation" are the environment's.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `id`.
+
+    Raises:
+        InputError: a field is missing or of another shape.
+    """
+    name, gold = f"fire-act-{row.get('id', number)}", text_or_none(row.get("gt"))
+    if isinstance(row.get("traj"), str):
+        asked, steps = _transcript(row["traj"])
+        problem = Problem(name, asked, gold)
+    else:
+        talk = turns_of(list_of_messages(row.get("traj"), "traj"))
+        problem, steps = episode(talk, name, reference=gold)
+    won = outcome_of(row.get("reward"), "reward")
+    own = ("traj", "traj_by_line", "prompt", "gt", "pred", "reward", "id")
+    yield _unlabelled(problem, steps, "fire-act", outcome=won, answer=text_or_none(row.get("pred")),
+                      meta=rest_of(row, *own))  # fmt: skip
+
+
+def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
+    """The question and the steps of an instruction and its response."""
+    _, marked, rest = text.partition("### Instruction:\n")
+    asked, answered, said = rest.partition("\n\n### Response:\n")
+    if not marked or not answered or not asked.strip():
+        raise InputError("'traj' has no instruction and response", remedy="drop the row")
+    steps: list[Step] = []
+    for line in said.rstrip("\n").splitlines(keepends=True):
+        seen = line.startswith("Observation")
+        # A line without a mark goes on with what the last one began, and an action with its thought.
+        thought = bool(steps) and steps[-1].kind == "action" and line.startswith("Action")
+        if not steps or (line.startswith(("Observation", "Thought", "Action")) and not thought):
+            steps.append(Step(line, "observation", "tool") if seen else Step(line))
+        else:
+            steps[-1] = replace(steps[-1], text=steps[-1].text + line)
+    if not steps:
+        raise InputError("'traj' has an empty response", remedy="drop the row")
+    return asked, tuple(steps)
+
+
+def is_react(row: Row) -> bool:
+    """Whether a row looks like an episode of ReAct: steps of an action and an observation."""
+    steps = row.get("steps")
+    first = steps[0] if isinstance(steps, list) and steps else None
+    return isinstance(first, Mapping) and {"action", "observation"} <= first.keys() and "reward" in row
+
+
+def read_react(row: Row, number: int) -> Iterator[Annotated]:
+    """Reads an episode of ReAct: thought and action are one action, what follows is an observation.
+
+    On WebShop the action `reset` asks for the instruction, which is the problem; on FEVER the claim is.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `idx`.
+
+    Raises:
+        InputError: a field is missing or of another shape, or the reward is not in [0, 1].
+    """
+    turns = need(row, "steps", list)
+    asked = row.get("claim", row.get("question"))
+    for i, turn in enumerate(turns):
+        if not isinstance(turn, Mapping) or not isinstance(turn.get("action"), str):
+            raise InputError(f"step {i} must have an 'action', got {shown(turn)}", remedy="drop the row")
+    if not isinstance(asked, str) and turns and turns[0]["action"] == "reset":
+        asked, turns = str(turns[0].get("observation", "")), turns[1:]
+    if not isinstance(asked, str) or not asked or not turns:
+        raise InputError("there is no claim, question or first observation to act on", remedy="drop the row")
+    steps: list[Step] = []
+    for turn in turns:
+        said = [part for part in (turn.get("thought"), turn["action"]) if isinstance(part, str) and part]
+        steps.append(Step("\n".join(said) + "\n"))
+        if isinstance(turn.get("observation"), str) and turn["observation"]:
+            steps.append(Step(turn["observation"] + "\n", "observation", "tool"))
+    problem = Problem(f"react-{row.get('idx', number)}", asked, text_or_none(row.get("gt_answer")))
+    yield _unlabelled(
+        problem, tuple(steps), "react", outcome=outcome_of(row.get("reward"), "reward"),
+        answer=text_or_none(row.get("answer")),
+        meta=rest_of(row, "steps", "claim", "question", "reward", "gt_answer", "answer", "idx"),
+    )  # fmt: skip
+
+
+def is_swe_agent(row: Row) -> bool:
+    """Whether a row looks like a trajectory of SWE-agent."""
+    return {"trajectory", "history", "info"} <= row.keys() and isinstance(row["trajectory"], list)
+
+
+def read_swe_agent(row: Row, number: int) -> Iterator[Annotated]:
+    """Reads a `.traj` file: what the model wrote is an action, what the environment answered an observation.
+
+    The problem is what stands in the history before the model first speaks, demonstrations left out. A trajectory has
+    no outcome: whether its patch resolves the issue is measured elsewhere.
+
+    Args:
+        row: the file's object.
+        number: 1, as a file holds one.
+
+    Raises:
+        InputError: a field is missing or of another shape, or the model does nothing.
+    """
+    steps: list[Step] = []
+    turns: list[Any] = need(row, "trajectory", list)
+    for i, turn in enumerate(turns):
+        if not isinstance(turn, Mapping):
+            raise InputError(f"step {i} of the trajectory must be an object, got {shown(turn)}", remedy="drop the row")
+        texts = [turn.get(name) for name in ("response", "thought", "action")]
+        said = next((text for text in texts if isinstance(text, str) and text), None)
+        if said is None:
+            continue
+        meta = {name: turn[name] for name in ("action", "thought", "state") if isinstance(turn.get(name), str | dict)}
+        steps.append(Step(said + "\n", meta={**meta, "turn": i}))
+        if isinstance(turn.get("observation"), str) and turn["observation"]:
+            steps.append(Step(turn["observation"] + "\n", "observation", "tool", meta={"turn": i}))
+    if not steps:
+        raise InputError("the model says nothing", remedy="drop the file")
+    info = need(row, "info", Mapping)
+    more = rest_of(row, "trajectory", "history", "info", "instance_id", "replay_config")
+    problem = Problem(f"swe-agent-{row.get('instance_id', number)}", _task(row), meta=more)
+    yield _unlabelled(problem, tuple(steps), "swe-agent", answer=text_or_none(info.get("submission")),
+                      meta=rest_of(info, "submission"))  # fmt: skip
+
+
+def _task(row: Row) -> tuple[dict[str, str], ...] | str:
+    """Messages of the history before the model's first, demonstrations left out."""
+    asked: list[dict[str, str]] = []
+    for message in list_of_messages(row.get("history"), "history"):
+        if message.get("is_demo"):
+            continue
+        if message.get("role") == "assistant":
+            break
+        asked += [{"role": turn.role, "content": turn.said} for turn in turns_of([message])]
+    return tuple(asked)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("tau-bench", "tau-bench episodes with rewards and gold actions", is_tau_bench, read_tau_bench),
+    Format("fire-act", "FireAct episodes on HotpotQA", is_fire_act, read_fire_act),
+    Format("react", "ReAct episodes of actions and observations", is_react, read_react),
+    Format("swe-agent", "SWE-agent trajectories", is_swe_agent, read_swe_agent),
+)

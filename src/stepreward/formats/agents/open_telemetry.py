@@ -1,0 +1,302 @@
+"""OpenTelemetry's GenAI spans: conversations out of exported traces, OTLP JSON or a span a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.segment.tool_calls import parsed
+from stepreward.formats.agents.log import gathered, gathered_runs, lines_of, named_text, stated, text_of
+from stepreward.formats.agents.messages import MODEL, Asked, Reasoning, turns_of
+from stepreward.formats.agents.payloads import Call, messages, runs
+from stepreward.formats.files.rows_of_files import Numbered
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Row, shown
+
+INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
+_CONTENT = (INPUT, OUTPUT, SYSTEM, "gen_ai.prompt", "gen_ai.completion", "gen_ai.output")
+_EVENT = re.compile(r"gen_ai\.(choice|(?:system|user|assistant|tool)\.message)")
+"""Names of a message's event in the conventions before."""
+_CALLS = ("chat", "text_completion", "generate_content", "call_llm", "stream", None)
+"""Operations that ask a model, as opposed to those of agents and workflows around them."""
+_TRACE = ("context.trace_id", "trace_id", "traceId", "context.traceId")
+_SPAN = ("spanId", "span_id", "context.span_id", "context.spanId")
+_PARENT = ("parentSpanId", "parent_id", "parent_span_id", "parentId")
+_START = ("start_time", "startTimeUnixNano", "start_time_unix_nano", "startTime")
+_REMEDY = "export spans with the content of messages recorded"
+
+
+def spans_of(row: Row) -> list[Mapping[str, Any]]:
+    """The spans of a row: it is one, or an OTLP export of many."""
+    if "resourceSpans" not in row:
+        return [row]
+    return [
+        span
+        for resource in _list(row["resourceSpans"]) if isinstance(resource, Mapping)
+        for scope in _list(resource.get("scopeSpans")) if isinstance(scope, Mapping)
+        for span in _list(scope.get("spans")) if isinstance(span, Mapping)
+    ]  # fmt: skip
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def is_open_inference(row: Row) -> bool:
+    """Whether an export's spans have attributes of OpenInference and none of GenAI."""
+    names = [str(name) for span in spans_of(row) for name in _names(span)]
+    ours = any(name.startswith("gen_ai.") for name in names)
+    return not ours and any(name.startswith(("openinference.", "llm.")) for name in names)
+
+
+def _names(span: Mapping[str, Any]) -> list[object]:
+    given = span.get("attributes")
+    if isinstance(given, list):
+        return [one.get("key") for one in given if isinstance(one, Mapping)]
+    return list(given) if isinstance(given, Mapping) else []
+
+
+def _plain(value: Any) -> Any:
+    """An OTLP attribute's value."""
+    if not isinstance(value, Mapping):
+        return value
+    if "arrayValue" in value:
+        return [_plain(one) for one in value["arrayValue"].get("values", [])]
+    if "kvlistValue" in value:
+        return {one["key"]: _plain(one["value"]) for one in value["kvlistValue"].get("values", [])}
+    kinds = ("stringValue", "intValue", "doubleValue", "boolValue")
+    return next((value[kind] for kind in kinds if kind in value), value)
+
+
+def attributes_of(span: Mapping[str, Any]) -> dict[str, Any]:
+    given = span.get("attributes")
+    if isinstance(given, list):
+        return {one["key"]: _plain(one.get("value")) for one in given if isinstance(one, Mapping) and "key" in one}
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+def trace_of(span: Mapping[str, Any]) -> str:
+    """The id of a span's trace, as exporters name it; "" where it names none."""
+    return named_text(stated(span, *_TRACE) or span.get("context.trace_id"))
+
+
+def place_of(span: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A span's own id, that of the span around it, and when it began, "" where it names none."""
+    own = named_text(stated(span, *_SPAN) or span.get("context.span_id"))
+    return own, named_text(stated(span, *_PARENT)), text_of(stated(span, *_START))
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with dots in their names as objects in objects, and numbered ones as lists."""
+    made: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = str(name).split(".")
+        place = made
+        for part in above:
+            inner = place.get(part)
+            place[part] = inner if isinstance(inner, dict) else {}
+            place = place[part]
+        value = _inner(value)
+        old = place.get(last)
+        place[last] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    listed = _lists(made)
+    return listed if isinstance(listed, dict) else {}
+
+
+def _inner(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return nested(value)
+    return [_inner(one) for one in value] if isinstance(value, list) else value
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_lists(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value and all(name.isdecimal() for name in value):
+        return [_lists(value[name]) for name in sorted(value, key=int)]
+    return {name: _lists(one) for name, one in value.items()}
+
+
+def _messages(value: Any, name: str) -> list[Mapping[str, Any]]:
+    """Messages as an attribute holds them, a list or its JSON, in OpenAI's shape."""
+    made = parsed(value)
+    made = [made] if isinstance(made, Mapping) else made
+    if not isinstance(made, list) or not all(isinstance(one, Mapping) for one in made):
+        raise InputError(f"'{name}' must be a list of messages, got {shown(value)}", remedy=_REMEDY)
+    return [message for one in made for message in _with_content(one)]
+
+
+def _with_content(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A message whose content lies in parts, in OpenAI's shape: one, and one more for each tool result."""
+    parts = message.get("parts")
+    if not isinstance(parts, list):
+        return [{"role": "user", **message}]
+    content: list[Any] = []
+    calls, results = [], []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "tool_call":
+            calls.append({name: part.get(name) for name in ("id", "name", "arguments")})
+        elif kind == "tool_call_response":
+            told = text_of(stated(part, "response", "result", "content"))
+            results.append({"role": "tool", "tool_call_id": part.get("id"), "content": told})
+        elif kind == "reasoning":
+            content.append({"type": "reasoning", "text": part.get("content")})
+        elif isinstance(part, Mapping):
+            content.append(_content(part))
+        elif isinstance(part, str):
+            content.append(part)
+    whole = {"role": "user", **message, "content": content, "tool_calls": calls or None}
+    return [*results, *([whole] if content or calls or not results else [])]
+
+
+def _content(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part of text or, by address or as bytes, of an image."""
+    if part.get("modality") != "image":
+        return {"type": "text", "text": part.get("content")}
+    if isinstance(part.get("content"), str):
+        return {"type": "image", "source": {"media_type": part.get("mime_type"), "data": part["content"]}}
+    return {"type": "image", "image": stated(part, "uri", "file_id", "path")}
+
+
+def _recorded(attributes: Mapping[str, Any], events: object) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """What a call was asked and answered, as this version of the conventions records it or one before it."""
+    if OUTPUT in attributes:
+        opening = attributes.get(SYSTEM)
+        lead = _with_content({"role": "system", "parts": parsed(opening)}) if opening is not None else []
+        return [*lead, *_messages(attributes.get(INPUT, []), INPUT)], _messages(attributes[OUTPUT], OUTPUT)
+    if INPUT in attributes and "gen_ai.output" in attributes:
+        return _messages(attributes[INPUT], INPUT), messages(attributes["gen_ai.output"], MODEL)
+    inner = nested({name: value for name, value in attributes.items() if str(name).startswith("gen_ai.")})
+    before = inner.get("gen_ai", {})
+    if before.get("completion"):
+        return messages(before.get("prompt"), "user"), messages(before["completion"], MODEL)
+    asked: list[Mapping[str, Any]] = []
+    answered: list[Mapping[str, Any]] = []
+    for event in _list(events):
+        name = named_text(event.get("name")) if isinstance(event, Mapping) else ""
+        role = _EVENT.fullmatch(name)
+        if role is None:
+            continue
+        body = {**attributes_of(event), **(event["body"] if isinstance(event.get("body"), Mapping) else {})}
+        said = parsed(body.get("message", body))
+        said = {"content": said} if isinstance(said, str) else said
+        (answered if role[1] == "choice" else asked).append(
+            {"role": MODEL if role[1] == "choice" else role[1].removesuffix(".message"), **said,
+             "tool_calls": parsed(said.get("tool_calls")), "tool_call_id": said.get("id")}
+        )  # fmt: skip
+    return asked, answered
+
+
+def _calls(span: Mapping[str, Any]) -> list[Call]:
+    """The calls of a span: one, and one more for each further answer to it."""
+    attributes = attributes_of(span)
+    for event in _list(span.get("events")):
+        if isinstance(event, Mapping):
+            attributes |= {name: value for name, value in attributes_of(event).items() if name in _CONTENT}
+    asked, answered = _recorded(attributes, span.get("events"))
+    if not answered:
+        return []
+    own, _, start = place_of(span)
+    meta = {name: value for name, value in attributes.items() if not str(name).startswith(_CONTENT) and _is_json(value)}
+    meta |= {"span_id": own} if own else {}
+    model = named_text(attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"))
+    reasons = parsed(attributes.get("gen_ai.response.finish_reasons"))
+    reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
+    # Each message of the output is an answer of its own, unless frameworks write those of a whole run there.
+    several = len(answered) > 1 and all(isinstance(one.get("finish_reason"), str) for one in answered)
+    return [
+        Call(asked, answer, start, model, named_text(answer[-1].get("finish_reason")) or named_text(reason), meta,
+             f"otel-{trace_of(span)}" if trace_of(span) else "")
+        for answer in ([[one] for one in answered] if several else [answered])
+    ]  # fmt: skip
+
+
+def _outer(found: Sequence[tuple[Mapping[str, Any], Sequence[Call]]]) -> set[int]:
+    """Places of spans that repeat the calls inside them: an agent's, or a framework's around that of a provider."""
+    ids = {(trace_of(span), place_of(span)[0]): at for at, (span, _) in enumerate(found) if place_of(span)[0]}
+    outer: set[int] = set()
+    for span, calls in found:
+        seen: set[int] = set()
+        above = ids.get((trace_of(span), place_of(span)[1]))
+        while calls and above is not None and above not in seen:
+            seen.add(above)
+            around, own = found[above]
+            is_agent = attributes_of(around).get("gen_ai.operation.name") not in _CALLS
+            if own and (is_agent or _said(own) == _said(calls)):
+                outer.add(above)
+            above = ids.get((trace_of(around), place_of(around)[1]))
+    return outer
+
+
+def _said(calls: Sequence[Call]) -> list[str]:
+    return [turn.said for call in calls for turn in turns_of(call.answered)]
+
+
+def _all_calls(row: Row) -> list[Call]:
+    spans = [(span, _calls(span)) for line in lines_of(row) for span in spans_of(line)]
+    outer = _outer(spans)
+    return [call for at, (_, calls) in enumerate(spans) if at not in outer for call in calls]
+
+
+def traces(path: Path) -> Iterator[Numbered]:
+    """A row a run: spans are gathered by trace, wherever they stand, and traces that go on with each other.
+
+    A span that cannot be read stays alone.
+    """
+    whole = gathered(path, trace_of, whole=_is_broken, parts=spans_of)
+    yield from gathered_runs(whole, lambda row: [call.turns() for call in _all_calls(row)])
+
+
+def _is_broken(row: Row) -> bool:
+    try:
+        made = [call.turns() for span in spans_of(row) for call in _calls(span)]
+    except (InputError, TypeError, KeyError, AttributeError, ValueError):
+        return True
+    return not all(any(turn.role == MODEL for turn in turns) for turns in made)
+
+
+def matches(row: Row) -> bool:
+    """Whether a row looks like a GenAI span, an export that may hold some, or spans gathered."""
+    if "resourceSpans" in row:
+        return not is_open_inference(row)
+    return any(
+        str(name).startswith("gen_ai.") for line in lines_of(row) if isinstance(line, Mapping) for name in _names(line)
+    )
+
+
+def read(row: Row, number: int, *, problem: Asked = "lead", reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+    """Reads `gen_ai.input.messages` and `gen_ai.output.messages` of spans, as the semantic conventions define them.
+
+    The calls of the model in a trace that go on with each other are one trajectory. An agent's span around its calls,
+    which repeats them, and spans without messages, such as those of tools, are passed over. Messages in events, and in
+    `gen_ai.prompt` and `gen_ai.completion`, as versions before have them, are read too. Traces have no outcome.
+
+    Args:
+        row: a span, an OTLP export in JSON, or gathered `lines`.
+        number: its 1-based number, used where a span names no trace.
+        problem: all before the first action, or before the last.
+        reasoning: whether recorded reasoning opens an action's text.
+
+    Raises:
+        InputError: no span has messages, or they are of another shape.
+    """
+    calls = _all_calls(row)
+    if not calls:
+        raise InputError(f"no span has '{OUTPUT}'", remedy=_REMEDY)
+    yield from runs(calls, f"otel-{number}", "otel spans", reasoning=reasoning, problem=problem)
+
+
+def _is_json(value: object) -> bool:
+    return isinstance(value, str | int | float | list | dict | None)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("otel-genai", "OpenTelemetry GenAI spans, OTLP JSON or a span a line", matches, read, rows=traces),
+)

@@ -1,0 +1,296 @@
+"""OpenAI chat-completions logs: rows of messages, and requests with their responses, tool calls included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.segment.tool_calls import parsed, spelled
+from stepreward.core.types import Problem, Step
+from stepreward.formats.agents.log import apart, ended, gathered_runs, lines_of, whole_runs
+from stepreward.formats.agents.messages import (
+    Asked,
+    Reasoning,
+    Turn,
+    chosen_outcome,
+    episode,
+    list_of_messages,
+    turns_of,
+)
+from stepreward.formats.files.rows_of_files import Numbered, read_rows
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Floats, Row, annotated, label_array, null_for_nan, rest_of, shown, text_or_none
+
+LABELS, FIRST = "message_labels", "first_error_message"
+_OWN = ("messages", "request", "response", "body", "request_body", "response_body", "choices", "reward", "reference",
+        LABELS, FIRST)  # fmt: skip
+_BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking"})
+_ELSEWHERE = frozenset({"step_labels", "samples", "simulations", "trajectory_format", "chosen", "rejected", "history",
+                        "distilabel_metadata"})  # fmt: skip
+"""Fields of other formats that have messages too."""
+
+
+def request_of(row: Row) -> Mapping[str, Any]:
+    """The request in a log of requests and responses: under `request` or `body`, or the row itself."""
+    for name in ("request", "body", "request_body"):
+        inner = parsed(row.get(name))
+        if isinstance(inner, Mapping):
+            return request_of(inner) if isinstance(inner.get("body"), Mapping) else inner
+    return row
+
+
+def response_of(row: Row) -> Mapping[str, Any]:
+    """The response in such a log, or nothing."""
+    inner = parsed(row.get("response", row.get("response_body")))
+    if not isinstance(inner, Mapping):
+        return {}
+    body = parsed(inner.get("body"))
+    return body if isinstance(body, Mapping) else inner
+
+
+def messages_of(row: Row) -> Any:
+    """The messages of the request; gateways store them as JSON in a text beside the response."""
+    value = request_of(row).get("messages")
+    return parsed(value) if isinstance(value, str) and response_of(row) else value
+
+
+def anthropic_style(row: Row) -> bool:
+    """Whether a row of messages is Anthropic's: a system prompt beside the messages, or its kinds of blocks."""
+    request, response = request_of(row), response_of(row)
+    messages = messages_of(row)
+    if "choices" in response or not isinstance(messages, list):
+        return False
+    if response.get("type") == "message" or isinstance(request.get("system"), str | list):
+        return True
+    return any(
+        isinstance(block, Mapping) and isinstance(block.get("type"), str) and block["type"] in _BLOCKS
+        for message in messages if isinstance(message, Mapping) and isinstance(message.get("content"), list)
+        for block in message["content"]
+    )  # fmt: skip
+
+
+def has_messages(row: Row) -> bool:
+    """Whether a row is a chat log of some provider's and of no other format with messages."""
+    messages = messages_of(row)
+    first = messages[0] if isinstance(messages, list) and messages else None
+    return isinstance(first, Mapping) and "role" in first and not _ELSEWHERE & row.keys() and not _is_mini(row)
+
+
+def _is_mini(row: Row) -> bool:
+    """Whether a row is a trajectory of mini-swe-agent without the mark of its format."""
+    info = row.get("info")
+    return isinstance(info, Mapping) and ("mini_version" in info or {"exit_status", "submission"} <= info.keys())
+
+
+def matches(row: Row) -> bool:
+    """Whether a row looks like an OpenAI chat log."""
+    return has_messages(row) and not anthropic_style(row)
+
+
+def identity(row: Row, form: str, number: int) -> str:
+    """The id that a row states, its own or its response's, or else one made of the format and the row's number."""
+    for name in ("id", "custom_id", "request_id", "conversation_id", "uuid"):
+        value = row.get(name, response_of(row).get(name))
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return f"{form}-{value}"
+    return f"{form}-{number}"
+
+
+def read(
+    row: Row,
+    number: int,
+    *,
+    agent: str = "",
+    problem: Asked = "lead",
+    outcome: str = "",
+    scale: float = 1.0,
+    reasoning: Reasoning = "keep",
+) -> Iterator[Annotated]:
+    """Reads `messages`, or `request` with the `choices` of its `response`; a trajectory for each choice.
+
+    Messages of the assistant, with their tool calls as JSON, are actions; messages of tools, users and others are
+    observations. Calls that go on with each other, as one run of an agent makes them, are one trajectory.
+    `message_labels`, one label a message and null where there is none, are read if they are there. An answer that
+    ended for its length or another fault, by its `finish_reason`, leaves its trajectory not terminal.
+
+    Args:
+        row: the row, or gathered `lines`.
+        number: its 1-based number, used where the row has no `id`.
+        agent: `name` of the agent whose messages alone are actions; those of all where empty.
+        problem: all before the first action, or before the last, as if earlier ones were examples or someone else's.
+        outcome: field of the outcome; `reward`, `outcome` or `success` where empty.
+        scale: the largest reward; outcomes are rewards divided by it.
+        reasoning: whether recorded reasoning opens an action's text.
+
+    Raises:
+        InputError: the messages have another shape, none is of the assistant, or a label or reward is none.
+    """
+    talks = [talk for line in lines_of(row) for talk in _talks(line)]
+    asked: dict[str, list[Problem]] = {}
+    for at, turns in whole_runs([talk.turns for talk in talks]):
+        line, talk = talks[at].line, talks[at]
+        task, steps = episode(
+            turns, identity(line, "openai-chat", number), reference=text_or_none(line.get("reference")), agent=agent,
+            reasoning=reasoning, problem=problem,
+        )  # fmt: skip
+        labels, first = _labels(line, steps, talk.messages)
+        request, response = request_of(line), response_of(line)
+        meta = {**rest_of(line, *_OWN), **rest_of(request, *_OWN), **talk.meta}
+        meta |= {"response_id": response["id"]} if isinstance(response.get("id"), str) else {}
+        made = annotated(task, steps, labels, "openai-chat annotators",
+                         policy=str(response.get("model") or request.get("model") or ""),
+                         outcome=chosen_outcome(line, outcome, scale), first_error=first, meta=meta)  # fmt: skip
+        yield apart(ended(made, line.get("finish_reason")), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """What a line says up to one of its answers."""
+
+    line: Row
+    turns: list[Turn]
+    messages: int
+    """How many messages these are."""
+    meta: Mapping[str, Any]
+
+
+def _talks(line: Row) -> list[_Talk]:
+    """What a line says, for each choice of its response.
+
+    Raises:
+        InputError: a message or the choices are of another shape.
+    """
+    messages = list_of_messages(messages_of(line))
+    response = response_of(line)
+    choices = response.get("choices", line.get("choices"))
+    if choices is not None and not isinstance(choices, list):
+        raise InputError(f"'choices' must be a list, got {shown(choices)}", remedy="drop the row")
+    if not choices:
+        return [_Talk(line, turns_of(messages), len(messages), {})]
+    made = []
+    for place, choice in enumerate(choices):
+        (answer,) = list_of_messages([_answer(choice)], "choices")
+        turns = turns_of([*messages, answer])
+        told = {name: response[name] for name in ("id", "usage") if name in response and len(choices) == 1}
+        turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **_reason(choice), **told})
+        made.append(_Talk(line, turns, len(messages) + 1, {"choice": place} if len(choices) > 1 else {}))
+    return made
+
+
+def _reason(choice: object) -> dict[str, Any]:
+    """Why an answer ended, where its choice says it."""
+    reason = choice.get("finish_reason") if isinstance(choice, Mapping) else None
+    return {"finish_reason": reason} if isinstance(reason, str) else {}
+
+
+def calls(path: Path) -> Iterator[Numbered]:
+    """A row a run: requests with their responses that go on with each other; rows of messages as they are."""
+    yield from gathered_runs(read_rows(path), lambda row: [talk.turns for talk in _talks(row)] if _is_call(row) else [])
+
+
+def _is_call(row: Row) -> bool:
+    return bool(response_of(row).get("choices") or row.get("choices")) and LABELS not in row
+
+
+def _answer(choice: object) -> object:
+    return choice.get("message", choice) if isinstance(choice, Mapping) else choice
+
+
+def _labels(row: Row, steps: tuple[Step, ...], count: int) -> tuple[Floats, int | None]:
+    """The labels of steps by their messages' places, and the first error among them."""
+    labels, marked = np.full(len(steps), np.nan), row.get(FIRST)
+    if row.get(LABELS) is not None:
+        of = label_array(row[LABELS], count, name=LABELS)
+        # In a few traces of agents what a program answered is the decisive step.
+        labels = np.array([
+            of[step.meta["message"]] if step.kind == "action" or step.meta["message"] == marked else np.nan
+            for step in steps
+        ])  # fmt: skip
+    if marked is None:
+        return labels, None
+    places = [step.meta["message"] for step in steps]
+    if isinstance(marked, int) and 0 <= marked < places[0]:
+        # What was wrong is part of the problem now; the steps after it stand on it.
+        return labels, None
+    first = -1 if marked == -1 else places.index(marked) if marked in places else None
+    if first is None or (first >= 0 and labels[first] != 0) or (labels[: first if first >= 0 else None] == 0).any():
+        what = f"'{FIRST}' must be the first message labelled 0, or -1, got {shown(marked)}"
+        raise InputError(what, remedy="count messages from 0")
+    return labels, first
+
+
+def write(item: Annotated) -> dict[str, Any]:
+    """One row of `messages`, with `reward`, `message_labels` and `first_error_message` where they are known.
+
+    Steps that were read from messages are the same messages again; other steps that follow each other under one role
+    are one message, which has a label only if it is one step.
+    """
+    trajectory = item.trajectory
+    messages: list[dict[str, Any]] = [dict(message) for message in trajectory.problem.messages if message["content"]]
+    if trajectory.problem.meta.get("images") and messages:
+        messages[-1]["content"] = _with_images(messages[-1]["content"], trajectory.problem.meta["images"])
+    labels: list[float | None] = [None] * len(messages)
+    places: list[int] = []
+    known = null_for_nan(item.labels)
+    for i, step in enumerate(trajectory.steps):
+        before = trajectory.steps[i - 1] if i else None
+        if before is not None and _continues(before, step):
+            messages[-1]["content"] += step.text
+            labels[-1] = None
+        else:
+            messages.append(_message(step))
+            labels.append(known[i])
+        places.append(len(messages) - 1)
+    row: dict[str, Any] = {**item.meta, "messages": messages}
+    row |= {} if trajectory.problem.reference is None else {"reference": trajectory.problem.reference}
+    row |= {} if np.isnan(trajectory.outcome) else {"reward": trajectory.outcome}
+    row |= {LABELS: labels} if any(label is not None for label in labels) else {}
+    alone = item.first_error is not None and (item.first_error < 0 or labels[places[item.first_error]] == 0)
+    if item.first_error is not None and alone and LABELS in row:
+        row[FIRST] = places[item.first_error] if item.first_error >= 0 else -1
+    return row
+
+
+def _continues(before: Step, step: Step) -> bool:
+    """Whether two steps are parts of one message."""
+    return "message" not in step.meta and (before.role, before.agent, before.kind) == (step.role, step.agent, step.kind)
+
+
+def _message(step: Step) -> dict[str, Any]:
+    calls = step.meta.get("tool_calls") or []
+    text = step.text.removesuffix("\n") if "message" in step.meta else step.text
+    reasoning = step.meta.get("reasoning") or ""
+    if reasoning:
+        text = text.removeprefix(reasoning).removeprefix("\n")
+    text = text.removesuffix("\n".join(map(spelled, calls))).removesuffix("\n") if calls else text
+    content: Any = _with_images(text, step.images) if step.images else text
+    made: dict[str, Any] = {"role": step.role, "content": content or (None if calls else "")}
+    made |= {"reasoning_content": reasoning} if reasoning else {}
+    made |= {"tool_calls": [_written(call) for call in calls]} if calls else {}
+    made |= {"name": step.agent} if step.agent else {}
+    return made | ({"tool_call_id": step.meta["tool_call_id"]} if "tool_call_id" in step.meta else {})
+
+
+def _with_images(text: str, images: Any) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    return [*parts, *({"type": "image_url", "image_url": {"url": image}} for image in images)]
+
+
+def _written(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The call as the provider writes it: arguments as JSON in a string."""
+    arguments = call.get("arguments")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    named = {"type": "function", "function": {"name": call.get("name"), "arguments": text}}
+    return {"id": call["id"], **named} if "id" in call else named
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("openai-chat", "OpenAI chat-completions logs with tool calls", matches, read, write, rows=calls),
+)

@@ -1,0 +1,267 @@
+"""Preferences between answers: RewardBench and kin, RewardBench 2, RM-Bench, HelpSteer, UltraFeedback, LLMBar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stepreward.core.annotations import Comparison
+from stepreward.core.errors import InputError
+from stepreward.core.types import Message, Problem, Step, Trajectory
+from stepreward.formats.agents.messages import answer_of, episode, list_of_messages, prompt_of, turns_of
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Row, need, rest_of, shown
+
+RM_BENCH = 3
+"""Styles of each answer in RM-Bench, plainest first."""
+
+
+def _compared(
+    row: Row, number: int, form: str, prompt: str | tuple[Message, ...], answers: Sequence[str],
+    worth: Sequence[float], *, subset: object = "", own: Sequence[str] = (), more: Mapping[str, Any] | None = None,
+) -> Comparison:  # fmt: skip
+    """A comparison of single answers."""
+    if len(answers) < 2:
+        raise InputError(f"there must be two answers to compare, got {len(answers)}", remedy="drop the row")
+    problem = Problem(f"{form}-{row.get('id', row.get('prompt_id', number))}", prompt)
+    candidates = tuple(
+        Trajectory(problem, (Step(text),), outcome=value if 0 <= value <= 1 else math.nan)
+        for text, value in zip(answers, worth, strict=True)
+    )
+    meta = {**rest_of(row, *own, "subset", "id"), **(more or {})}
+    return Comparison(problem, candidates, tuple(worth), "" if subset is None else str(subset), {}, meta)
+
+
+def is_reward_bench(row: Row) -> bool:
+    """Whether a row looks like RewardBench's."""
+    its = bool({"chosen_model", "language", "source"} & row.keys())
+    return its and {"prompt", "chosen", "rejected", "subset"} <= row.keys() and isinstance(row["chosen"], str)
+
+
+def read_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads a prompt with a chosen and a rejected answer; M-RewardBench's rows are the same in other languages.
+
+    Args:
+        row: the row; `language` or `source`, where there is one, is kept.
+        number: its 1-based number, used where the row has no `id`.
+
+    Raises:
+        InputError: a field is missing or of another shape.
+    """
+    pair = [answer_of(row.get(name), name) for name in ("chosen", "rejected")]
+    yield _compared(
+        row, number, "reward-bench", prompt_of(row.get("prompt"), "prompt"), pair, (1.0, 0.0), subset=row.get("subset"),
+        own=("prompt", "chosen", "rejected"),
+    )  # fmt: skip
+
+
+def is_reward_bench_2(row: Row) -> bool:
+    """Whether a row looks like RewardBench 2's."""
+    return {"prompt", "chosen", "rejected", "subset", "num_correct"} <= row.keys() and isinstance(row["chosen"], list)
+
+
+def read_reward_bench_2(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads a prompt with right and wrong answers: one against three, and in the subset Ties several against many.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `id`.
+
+    Raises:
+        InputError: a field is missing or of another shape.
+    """
+    chosen, rejected = need(row, "chosen", list), need(row, "rejected", list)
+    answers = [answer_of(text, "chosen") for text in chosen] + [answer_of(text, "rejected") for text in rejected]
+    yield _compared(
+        row, number, "reward-bench-2", prompt_of(row.get("prompt"), "prompt"), answers,
+        [1.0] * len(chosen) + [0.0] * len(rejected), subset=row.get("subset"), own=("prompt", "chosen", "rejected"),
+        more={"row_id": row.get("id")},
+    )  # fmt: skip
+
+
+def is_rm_bench(row: Row) -> bool:
+    """Whether a row looks like RM-Bench's."""
+    return {"prompt", "chosen", "rejected", "domain"} <= row.keys() and isinstance(row["chosen"], list)
+
+
+def read_rm_bench(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads three chosen and three rejected answers, from terse to decorated.
+
+    Args:
+        row: the row; `domain` becomes the subset.
+        number: its 1-based number, used where the row has no `id`.
+
+    Raises:
+        InputError: a field is missing, or there are not three of each.
+    """
+    chosen, rejected = need(row, "chosen", list), need(row, "rejected", list)
+    if len(chosen) != RM_BENCH or len(rejected) != RM_BENCH:
+        what = f"there must be {RM_BENCH} chosen and {RM_BENCH} rejected answers, got {len(chosen)} and {len(rejected)}"
+        raise InputError(what, remedy="drop the row")
+    answers = [answer_of(text, "chosen") for text in chosen] + [answer_of(text, "rejected") for text in rejected]
+    yield _compared(
+        row, number, "rm-bench", prompt_of(row.get("prompt"), "prompt"), answers, [1.0] * RM_BENCH + [0.0] * RM_BENCH,
+        subset=row.get("domain"), own=("prompt", "chosen", "rejected", "domain"),
+    )  # fmt: skip
+
+
+def is_llm_bar(row: Row) -> bool:
+    """Whether a row looks like LLMBar's."""
+    return {"input", "output_1", "output_2", "label"} <= row.keys()
+
+
+def read_llm_bar(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads an instruction with two outputs, of which one follows it.
+
+    Args:
+        row: the row; `label` is 1 or 2.
+        number: its 1-based number.
+
+    Raises:
+        InputError: a field is missing, or the label is neither.
+    """
+    label = need(row, "label", int)
+    if label not in (1, 2) or isinstance(label, bool):
+        raise InputError(f"'label' must be 1 or 2, got {shown(label)}", remedy="drop the row")
+    pair = [answer_of(row.get(name), name) for name in ("output_1", "output_2")]
+    yield _compared(
+        row, number, "llm-bar", prompt_of(row.get("input"), "input"), pair, (float(label == 1), float(label == 2)),
+        own=("input", "output_1", "output_2", "label"),
+    )  # fmt: skip
+
+
+def is_help_steer(row: Row) -> bool:
+    """Whether a row looks like a preference of HelpSteer 2 or 3."""
+    second = {"prompt", "response_1", "response_2", "preference_strength"} <= row.keys()
+    return second or {"context", "response1", "response2", "overall_preference"} <= row.keys()
+
+
+def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads two responses and by how much people prefer one: negative for the first, positive for the second.
+
+    A preference of 0 is a tie: both are worth 1/2.
+
+    Args:
+        row: the row.
+        number: its 1-based number.
+
+    Raises:
+        InputError: a field is missing, or the preference is no whole number from -3 to 3.
+    """
+    third = "overall_preference" in row
+    names = ("response1", "response2") if third else ("response_1", "response_2")
+    field, asked = ("overall_preference", "context") if third else ("preference_strength", "prompt")
+    preferred = need(row, field, int)
+    if isinstance(preferred, bool) or not -3 <= preferred <= 3:
+        raise InputError(f"'{field}' must be from -3 to 3, got {shown(preferred)}", remedy="drop the row")
+    worth = (0.5, 0.5) if preferred == 0 else (float(preferred < 0), float(preferred > 0))
+    yield _compared(
+        row, number, "help-steer", prompt_of(row.get(asked), asked), [answer_of(row.get(name), name) for name in names],
+        worth, subset=row.get("domain"), own=(*names, asked, "domain"),
+    )  # fmt: skip
+
+
+def is_ultra_feedback(row: Row) -> bool:
+    """Whether a row looks like UltraFeedback's."""
+    return {"instruction", "completions"} <= row.keys() and isinstance(row["completions"], list)
+
+
+def read_ultra_feedback(row: Row, number: int, *, score: str = "overall_score") -> Iterator[Comparison]:
+    """Reads an instruction with completions of several models and the score that a judge gave each.
+
+    Args:
+        row: the row; `source` becomes the subset.
+        number: its 1-based number.
+        score: field of a completion that ranks it; `fine-grained_score` is the other one.
+
+    Raises:
+        InputError: a field is missing, or a score is no finite number.
+    """
+    completions = need(row, "completions", list)
+    answers, worth = [], []
+    for i, one in enumerate(completions):
+        value = one.get(score) if isinstance(one, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"completion {i} needs a number as '{score}', got {shown(value)}", remedy="drop the row")
+        answers.append(answer_of(one.get("response"), "response"))
+        worth.append(float(value))
+    yield _compared(
+        row, number, "ultra-feedback", prompt_of(row.get("instruction"), "instruction"), answers, worth,
+        subset=row.get("source"), own=("instruction", "completions", "source"),
+        more={"models": [str(one.get("model", "")) for one in completions]},
+    )  # fmt: skip
+
+
+def is_binarised(row: Row) -> bool:
+    """Whether a row looks like a binarised preference: messages that are chosen and rejected, each with a score."""
+    return {"chosen", "rejected", "score_chosen", "score_rejected"} <= row.keys()
+
+
+def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads two conversations that differ in their last message, with a judge's scores.
+
+    Args:
+        row: the row; the prompt is what the conversations share.
+        number: its 1-based number.
+
+    Raises:
+        InputError: a field is missing or of another shape.
+    """
+    talks = [turns_of(list_of_messages(row.get(name), name)) for name in ("chosen", "rejected")]
+    shared = 0
+    while shared < min(map(len, talks)) - 1 and talks[0][shared].said == talks[1][shared].said:
+        shared += 1
+    asked = tuple({"role": turn.role, "content": turn.said} for turn in talks[0][:shared])
+    answers = ["\n".join(turn.said for turn in talk[shared:]) for talk in talks]
+    yield _compared(
+        row, number, "ultra-feedback-binarised", asked or prompt_of(row.get("prompt"), "prompt"), answers, (1.0, 0.0),
+        own=("prompt", "chosen", "rejected", "messages"),
+    )  # fmt: skip
+
+
+def is_plan_reward_bench(row: Row) -> bool:
+    """Whether a row looks like Plan-RewardBench's."""
+    return {"query", "tools", "chosen", "reject"} <= row.keys()
+
+
+def read_plan_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
+    """Reads two trajectories of an agent with tools, of which one is preferred.
+
+    Args:
+        row: the row; roles `tool_call` and `tool_response` are the model's and the tool's.
+        number: its 1-based number, used where the row has no `uuid`.
+
+    Raises:
+        InputError: a field is missing or of another shape.
+    """
+    roles = {"tool_call": "assistant", "tool_response": "tool"}
+    name = f"plan-reward-bench-{row.get('uuid', number)}"
+    made = []
+    for side in ("chosen", "reject"):
+        talk = list_of_messages(need(row, side, Mapping).get("messages"))
+        turns = turns_of([{**m, "role": roles.get(str(m.get("role")), m.get("role"))} for m in talk])
+        made.append(episode(turns, name))
+    problem = Problem(name, made[0][0].prompt, meta={"tools": row["tools"]})
+    candidates = tuple(
+        Trajectory(problem, steps, outcome=worth) for (_, steps), worth in zip(made, (1.0, 0.0), strict=True)
+    )
+    yield Comparison(problem, candidates, (1.0, 0.0), str(row.get("_lcp_bucket", "")))
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("reward-bench", "RewardBench and M-RewardBench pairs", is_reward_bench, read_reward_bench,
+           kind="comparisons"),
+    Format("reward-bench-2", "RewardBench 2: right answers against wrong ones", is_reward_bench_2, read_reward_bench_2,
+           kind="comparisons"),
+    Format("rm-bench", "RM-Bench: three styles of a right and a wrong answer", is_rm_bench, read_rm_bench,
+           kind="comparisons"),
+    Format("llm-bar", "LLMBar pairs", is_llm_bar, read_llm_bar, kind="comparisons"),
+    Format("help-steer", "preferences of HelpSteer 2 and 3", is_help_steer, read_help_steer, kind="comparisons"),
+    Format("ultra-feedback", "UltraFeedback: several completions with scores", is_ultra_feedback, read_ultra_feedback,
+           kind="comparisons"),
+    Format("ultra-feedback-binarised", "binarised preferences as messages", is_binarised, read_binarised,
+           kind="comparisons"),
+    Format("plan-reward-bench", "Plan-RewardBench: two agent trajectories", is_plan_reward_bench,
+           read_plan_reward_bench, kind="comparisons"),
+)  # fmt: skip

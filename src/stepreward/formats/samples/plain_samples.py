@@ -1,0 +1,176 @@
+"""Several answers to a problem in one row: search-and-learn's results with step scores, and distilabel's rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem, Step
+from stepreward.formats.agents.log import named_text, outcome, solution, stated
+from stepreward.formats.agents.messages import list_of_messages, prompt_of, turns_of
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Floats, Row, annotated, id_of, need, rest_of, shown, text_or_none
+from stepreward.formats.samples.rollout_logs import cut
+
+_RENAMED = ("response", "completion")
+"""What pipelines rename a generation to."""
+_DISTILABEL = ("instruction", "generation", "generations", *_RENAMED, "conversation", "messages", "ratings", "rating",
+               "system_prompt")  # fmt: skip
+_SEARCH = ("problem", "completions", "scores", "pred", "agg_scores", "completion_tokens", "answer", "solution")
+
+
+def is_search(row: Row) -> bool:
+    """Whether a row looks like a result of search-and-learn."""
+    return isinstance(row.get("completions"), list) and "scores" in row and bool(
+        {"pred", "agg_scores", "completion_tokens"} & row.keys()
+    ) and bool({"problem", "prompt", "question"} & row.keys())  # fmt: skip
+
+
+def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotated]:
+    """Reads `completions` of a `problem` with the recorded step scores of `scores`, under the name `prm`.
+
+    Steps end in the separator. Where their number is not that of the scores, the scores stay in meta and are NaN: which
+    step they belong to is not known. `meta["chosen"]` says which completion is `pred`. There is no outcome.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `unique_id`.
+        separator: what ends a step.
+
+    Raises:
+        InputError: a field is missing or of another shape, or a completion is no text.
+    """
+    if not separator:
+        raise InputError("the separator is empty", remedy="pass what ends a step")
+    texts, scores = need(row, "completions", list), need(row, "scores", list)
+    if len(scores) != len(texts):
+        raise InputError(f"{len(scores)} lists of scores for {len(texts)} completions", remedy="drop the row")
+    asked = need(row, next((name for name in ("problem", "prompt", "question") if name in row), "problem"))
+    marked = row.get("unique_id")
+    problem = Problem(
+        f"search-{marked}" if marked is not None else id_of("search", asked), asked, text_or_none(row.get("answer")),
+        {"solution": row["solution"]} if isinstance(row.get("solution"), str) else {},
+    )  # fmt: skip
+    shared = rest_of(row, *_SEARCH)
+    for at, text in enumerate(texts):
+        if not isinstance(text, str) or not text:
+            raise InputError(f"completion {at} must be a text, got {shown(text)}", remedy="drop the row")
+        steps = tuple(Step(part) for part in _parts(text, separator))
+        values = scores[at] if isinstance(scores[at], list) else [scores[at]]
+        made = _scores(values, len(steps))
+        meta = {**shared, "sample": at, "chosen": text == row.get("pred")} | _of(row, "agg_scores", at, len(texts))
+        meta |= _of(row, "completion_tokens", at, len(texts)) | ({"step_scores": values} if made is None else {})
+        yield annotated(
+            problem, steps, np.full(len(steps), np.nan), "search-and-learn",
+            scores={"prm": np.full(len(steps), np.nan) if made is None else made}, meta=meta,
+        )  # fmt: skip
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    """The steps with their separators; more blank lines belong to the step before."""
+    parts: list[str] = []
+    for piece in text.split(separator):
+        if parts and not piece.strip():
+            parts[-1] += separator + piece
+        elif parts:
+            parts[-1] += separator
+            parts.append(piece)
+        else:
+            parts.append(piece)
+    return parts
+
+
+def _scores(values: list[Any], steps: int) -> Floats | None:
+    """The scores as (S,); None where they are not one a step."""
+    if len(values) != steps or not all(one is None or isinstance(one, int | float) for one in values):
+        return None
+    return np.array([math.nan if one is None else float(one) for one in values])
+
+
+def _of(row: Row, name: str, at: int, count: int) -> dict[str, Any]:
+    values = row.get(name)
+    return {name: values[at]} if isinstance(values, list) and len(values) == count else {}
+
+
+def is_distilabel(row: Row) -> bool:
+    """Whether a row looks like one that distilabel generated."""
+    if {"chosen", "rejected"} & row.keys():
+        return False
+    made = isinstance(row.get("generation"), str) or isinstance(row.get("generations"), list)
+    asked = isinstance(row.get("instruction"), str)
+    by = "distilabel_metadata" in row or bool(
+        {"model_name", "model_names", "generation_models", "ratings"} & row.keys()
+    )
+    ours = "distilabel_metadata" in row and bool(
+        made or "conversation" in row or (asked and any(isinstance(row.get(name), str) for name in _RENAMED))
+    )
+    return ours or (by and asked and made)
+
+
+def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Annotated]:
+    """Reads `generation` or each of `generations` as an answer to `instruction` or `messages`, or a `conversation`.
+
+    `ratings` are scores under the name `rating` at the answer's last step and stay in meta; as an outcome, a rating is
+    divided by the scale. A generation that failed, null, is left out and counted in meta.
+
+    Args:
+        row: the row.
+        number: its 1-based number.
+        scale: the largest rating.
+
+    Raises:
+        InputError: a field is missing or of another shape, or nothing was generated.
+    """
+    given = row.get("generations") if isinstance(row.get("generations"), list) else [
+        next((row[name] for name in ("generation", *_RENAMED) if row.get(name)), None)]  # fmt: skip
+    assert isinstance(given, list)
+    ratings = row.get("ratings") if isinstance(row.get("ratings"), list) else [stated(row, "rating", "score")]
+    assert isinstance(ratings, list)
+    models = next((row[name] for name in ("model_names", "generation_models", "generation_model", "model_name")
+                   if row.get(name)), "")  # fmt: skip
+    if any(isinstance(one, list) for one in given):  # Several of each model.
+        inner = [one if isinstance(one, list) else [one] for one in given]
+        models = [model for model, one in zip(models, inner, strict=False) for _ in one]
+        given = [text for one in inner for text in one]
+    meta = rest_of(row, *_DISTILABEL)
+    asked = row.get("instruction")
+    asked = asked if isinstance(asked, str) else prompt_of(row["messages"], "messages") if "messages" in row else None
+    if asked is None or not any(isinstance(one, str) and one for one in given):
+        talk = turns_of(list_of_messages(row.get("conversation"), "conversation"))
+        yield solution(talk, f"distilabel-{number}", "distilabel", policy=named_text(row.get("model_name")),
+                       won=outcome(ratings[0], scale), meta=meta)  # fmt: skip
+        return
+    system = named_text(row.get("system_prompt"))
+    said = ({"role": "user", "content": asked},) if isinstance(asked, str) else asked
+    prompt = ({"role": "system", "content": system}, *said)
+    problem = Problem(id_of("distilabel", asked), prompt if system else asked,
+                      text_or_none(stated(row, "reference", "answer")))  # fmt: skip
+    failed = sum(not isinstance(one, str) or not one for one in given)
+    for at, text in enumerate(given):
+        if not isinstance(text, str) or not text:
+            continue
+        steps = cut(text)
+        rating = ratings[at] if len(ratings) == len(given) else None
+        marks = np.full(len(steps), np.nan)
+        with suppress(TypeError, ValueError):  # Some data sets have their ratings as texts.
+            marks[-1] = float(rating or "")
+        model = models[at] if isinstance(models, list) and at < len(models) else models
+        yield annotated(
+            problem, steps, np.full(len(steps), np.nan), "distilabel", policy=named_text(model),
+            outcome=outcome(rating, scale), scores={} if np.isnan(marks).all() else {"rating": marks},
+            meta={**meta, "sample": at} | ({"rating": rating} if rating is not None else {})
+            | ({"failed_generations": failed} if failed else {})
+            | ({"ratings": ratings} if len(ratings) != len(given) else {}),
+        )  # fmt: skip
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("search-and-learn", "search-and-learn results with step scores", is_search, read_search),
+    Format("distilabel", "distilabel rows of generations and ratings", is_distilabel, read_distilabel),
+)

@@ -1,0 +1,161 @@
+"""A conversation in which the user says a step and the assistant "+" or "-": RLHFlow's rows and VisualPRM400K's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem, Step
+from stepreward.formats.format import Format
+from stepreward.formats.rows import (
+    SIGNS,
+    AfterError,
+    Floats,
+    Row,
+    Unknown,
+    annotated,
+    hard_first_error,
+    id_of,
+    measured,
+    need,
+    raw,
+    relabel,
+    rest_of,
+    shown,
+    signed,
+)
+from stepreward.formats.steps.tagged import MARK, parted
+
+QUESTION, PROCESS = "### Question:\n", "\n\n### Solution Process:\n"
+
+
+def _turns(row: Row, role: str, content: str) -> list[tuple[str, str]]:
+    turns = []
+    for i, turn in enumerate(need(row, "conversations", list)):
+        said = (turn.get(role), turn.get(content)) if isinstance(turn, Mapping) else (None, None)
+        if not isinstance(said[0], str) or not isinstance(said[1], str):
+            raise InputError(f"turn {i} needs '{role}' and '{content}', got {shown(turn)}", remedy="drop the row")
+        turns.append((said[0], said[1]))
+    return turns
+
+
+def _is_signed(row: Row, role: str, content: str, asks: str, answers: str) -> bool:
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        return False
+    said = [turn.get(content) for turn in turns if turn.get(role) == answers]
+    return bool(said) and any(turn.get(role) == asks for turn in turns) and all(sign in ("+", "-") for sign in said)
+
+
+def _steps(turns: list[tuple[str, str]], asks: str, answers: str, after: AfterError) -> tuple[list[str], Floats]:
+    spoken = [(who, text) for who, text in turns if who != "system"]
+    if not spoken or len(spoken) % 2:
+        raise InputError(f"a step and its sign must take turns; there are {len(spoken)} turns", remedy="drop the row")
+    for i, (who, text) in enumerate(spoken):
+        expected = answers if i % 2 else asks
+        if who != expected or (i % 2 and text not in SIGNS):
+            raise InputError(f"turn {i} must be {expected}'s{' sign' * (i % 2)}, got {who}: {shown(text)}")
+    texts, signs = [text for _, text in spoken[::2]], [text for _, text in spoken[1::2]]
+    return texts, relabel(signed(signs, len(texts)), after_first_error=after)
+
+
+def is_rlhflow(row: Row) -> bool:
+    """Whether a row looks like RLHFlow's process rows."""
+    return _is_signed(row, "role", "content", "user", "assistant")
+
+
+def read_rlhflow(
+    row: Row, number: int, *, mark: str = MARK, separator: str = "\n", after_first_error: AfterError = "keep"
+) -> Iterator[Annotated]:
+    """Reads `conversations`: the question and the first step in one turn, then a step a turn.
+
+    Args:
+        row: the row.
+        number: its 1-based number; the problem's id is of its words.
+        mark: how the first step begins; '' leaves the question inside it, as the rows made with Deepseek need.
+        separator: put at the end of each step.
+        after_first_error: labels after the first "-"; each step was estimated by its own rollouts.
+
+    Raises:
+        InputError: a turn is missing or no sign, or the mark is not in the first turn.
+    """
+    texts, labels = _steps(_turns(row, "role", "content"), "user", "assistant", after_first_error)
+    question, first = parted(texts[0], mark)
+    steps = tuple(Step(text + separator) for text in (first, *texts[1:]))
+    problem, first_error = Problem(id_of("rlhflow", question), question), hard_first_error(labels)
+    meta = rest_of(row, "conversations")
+    yield annotated(problem, steps, labels, "rlhflow rollouts", first_error=first_error, meta=meta)
+
+
+def write_rlhflow(
+    item: Annotated, *, mark: str = MARK, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "cut"
+) -> dict[str, Any]:
+    """One RLHFlow row.
+
+    Args:
+        item: the solution.
+        mark: how the first step begins; put before one that begins otherwise, to part it from the question.
+        separator: taken from the end of each step.
+        threshold: labels above it are "+".
+        unknown: what a label that was not measured becomes; the format cannot hold it.
+    """
+    item = measured(item, unknown)
+    texts = raw(item.trajectory.steps, separator)
+    question = item.trajectory.problem.text
+    if question:
+        first = texts[0] if texts[0].startswith(mark) else f"{mark} {texts[0]}"
+        texts[0] = f"{question} {first}"
+    turns = []
+    for text, label in zip(texts, item.labels.tolist(), strict=True):
+        turns += [{"role": "user", "content": text}]
+        turns += [{"role": "assistant", "content": "+" if label > threshold else "-"}]
+    return {"conversations": turns}
+
+
+def is_visual(row: Row) -> bool:
+    """Whether a row looks like VisualPRM400K."""
+    return _is_signed(row, "from", "value", "human", "gpt")
+
+
+def read_visual(
+    row: Row, number: int, *, separator: str = "\n\n", after_first_error: AfterError = "keep"
+) -> Iterator[Annotated]:
+    """Reads `conversations` and `image` of arXiv:2503.10291; the paths of images are the problem's `meta["images"]`.
+
+    Args:
+        row: the row.
+        number: its 1-based number; the problem's id.
+        separator: put at the end of each step.
+        after_first_error: labels after the first "-"; a step is "+" if any of its 16 rollouts is right.
+
+    Raises:
+        InputError: a turn is missing or no sign, or the first turn has no question.
+    """
+    texts, labels = _steps(_turns(row, "from", "value"), "human", "gpt", after_first_error)
+    question, found, first = texts[0].removeprefix(QUESTION).partition(PROCESS)
+    if not found:
+        raise InputError(f"the first turn must hold a question and a step, got {shown(texts[0])}", remedy="drop it")
+    problem = Problem(f"visual-prm-{number}", question, meta={"images": images_of(row.get("image"))})
+    steps = tuple(Step(text + separator) for text in (first, *texts[1:]))
+    meta = rest_of(row, "conversations", "image")
+    yield annotated(problem, steps, labels, "visual-prm rollouts", first_error=hard_first_error(labels), meta=meta)
+
+
+def images_of(value: object) -> list[str]:
+    """The paths of images that a row names: one, several or none.
+
+    Raises:
+        InputError: it is neither text, a list of texts nor null.
+    """
+    paths = [value] if isinstance(value, str) else value or []
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise InputError(f"'image' must be a path or a list of paths, got {shown(value)}", remedy="or leave it out")
+    return paths
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("rlhflow", "turns of steps and signs", is_rlhflow, read_rlhflow, write_rlhflow),
+    Format("visual-prm-turns", "turns of steps and signs about images", is_visual, read_visual),
+)

@@ -1,0 +1,124 @@
+"""TRL's stepwise supervision and SCAN's rows: a prompt, a list of steps, a number for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.types import Problem
+from stepreward.formats.format import Format
+from stepreward.formats.rows import (
+    AfterError,
+    Row,
+    Unknown,
+    annotated,
+    hard_first_error,
+    id_of,
+    label_array,
+    measured,
+    need,
+    null_for_nan,
+    raw,
+    relabel,
+    steps_of,
+)
+from stepreward.formats.steps.masprm import hold_q
+
+
+def is_trl(row: Row) -> bool:
+    """Whether a row looks like TRL's stepwise supervision."""
+    return {"prompt", "completions", "labels"} <= row.keys() and not hold_q(row["labels"])
+
+
+def read_trl(
+    row: Row,
+    number: int,
+    *,
+    separator: str = "\n",
+    threshold: float | None = None,
+    after_first_error: AfterError = "keep",
+) -> Iterator[Annotated]:
+    """Reads `prompt`, `completions` (one text a step) and `labels` (booleans, or numbers in [0, 1], null if unknown).
+
+    Args:
+        row: the row.
+        number: its 1-based number; the problem's id is of its words.
+        separator: put at the end of each step; TRL's trainer joins with a line break.
+        threshold: labels above it become 1; None keeps them.
+        after_first_error: labels after the first 0.
+
+    Raises:
+        InputError: a field is missing, there is no step, a label is outside [0, 1].
+    """
+    steps = steps_of(row.get("completions"), separator, name="completions")
+    labels = label_array(need(row, "labels", (list, tuple)), len(steps))
+    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
+    problem = Problem(id_of("trl", need(row, "prompt")), need(row, "prompt"))
+    yield annotated(problem, steps, labels, "trl stepwise labels", first_error=hard_first_error(labels))
+
+
+def write_trl(
+    item: Annotated, *, separator: str = "\n", threshold: float | None = 0.5, unknown: Unknown = "cut"
+) -> dict[str, Any]:
+    """One TRL row.
+
+    Args:
+        item: the solution.
+        separator: taken from the end of each step.
+        threshold: labels above it are True; None writes the numbers.
+        unknown: what a label that was not measured becomes; TRL cannot hold it.
+    """
+    item = measured(item, unknown)
+    labels = item.labels.tolist() if threshold is None else (item.labels > threshold).tolist()
+    texts = raw(item.trajectory.steps, separator)
+    return {"prompt": item.trajectory.problem.text, "completions": texts, "labels": labels}
+
+
+def is_scan(row: Row) -> bool:
+    """Whether a row looks like SCAN's."""
+    return {"question", "steps", "scores"} <= row.keys() and isinstance(row["scores"], list)
+
+
+def read_scan(
+    row: Row,
+    number: int,
+    *,
+    separator: str = "\n\n",
+    threshold: float | None = None,
+    after_first_error: AfterError = "keep",
+) -> Iterator[Annotated]:
+    """Reads `question`, `steps` and `scores`, the soft labels of arXiv:2509.16548; its files stop at the first 0.
+
+    Args:
+        row: the row.
+        number: its 1-based number; the problem's id is of its words.
+        separator: put at the end of each step.
+        threshold: labels above it become 1; None keeps them soft.
+        after_first_error: labels after the first 0.
+
+    Raises:
+        InputError: a field is missing, there is no step, a score is outside [0, 1].
+    """
+    steps = steps_of(row.get("steps"), separator)
+    labels = label_array(need(row, "scores", (list, tuple)), len(steps), name="scores")
+    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
+    problem = Problem(id_of("scan", need(row, "question")), need(row, "question"))
+    yield annotated(problem, steps, labels, "scan rollouts", first_error=hard_first_error(labels))
+
+
+def write_scan(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+    """One SCAN row; a label that was not measured is null.
+
+    Args:
+        item: the solution.
+        separator: taken from the end of each step.
+    """
+    texts = raw(item.trajectory.steps, separator)
+    return {"question": item.trajectory.problem.text, "steps": texts, "scores": null_for_nan(item.labels)}
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("trl", "prompt, completions, labels", is_trl, read_trl, write_trl),
+    Format("scan", "question, steps, soft scores", is_scan, read_scan, write_scan),
+)

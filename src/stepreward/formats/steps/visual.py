@@ -1,0 +1,164 @@
+"""Steps about images: VisualPRM400K as measured, and VisualProcessBench (both arXiv:2503.10291)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stepreward.core.annotations import Annotated
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem
+from stepreward.formats.format import Format
+from stepreward.formats.rows import (
+    AfterError,
+    Neutral,
+    Row,
+    annotated,
+    hard_first_error,
+    label_array,
+    need,
+    null_for_nan,
+    raw,
+    relabel,
+    rest_of,
+    shown,
+    steps_of,
+    text_or_none,
+    three_valued,
+)
+from stepreward.formats.steps.rlhflow import images_of
+
+
+def is_measured(row: Row) -> bool:
+    """Whether a row looks like VisualPRM400K with expected accuracies."""
+    return {"question", "steps_with_score"} <= row.keys()
+
+
+def read_measured(
+    row: Row,
+    number: int,
+    *,
+    separator: str = "\n\n",
+    threshold: float | None = None,
+    after_first_error: AfterError = "keep",
+) -> Iterator[Annotated]:
+    """Reads `image`, `question`, `answer` and `steps_with_score`; image paths are the problem's `meta["images"]`.
+
+    Args:
+        row: the row.
+        number: its 1-based number, used where the row has no `id`.
+        separator: put at the end of each step.
+        threshold: scores above it become 1, as the authors train with 0; None keeps them soft.
+        after_first_error: scores after the first 0.
+
+    Raises:
+        InputError: a field is missing, there is no step, or a score is outside [0, 1].
+    """
+    entries = need(row, "steps_with_score", list)
+    if not all(isinstance(entry, Mapping) for entry in entries):
+        raise InputError(f"'steps_with_score' must hold objects, got {shown(entries)}", remedy="drop the row")
+    steps = steps_of([entry.get("step") for entry in entries], separator, name="steps_with_score")
+    labels = label_array([entry.get("score") for entry in entries], len(steps), name="score")
+    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
+    problem = Problem(
+        str(row.get("id", f"visual-prm-{number}")), need(row, "question"), reference=text_or_none(row.get("answer")),
+        meta={"images": images_of(row.get("image"))},
+    )  # fmt: skip
+    yield annotated(
+        problem, steps, labels, "visual-prm rollouts", first_error=hard_first_error(labels),
+        meta={**rest_of(row, "id", "image", "question", "answer", "steps_with_score"), "counts": _counts(entries)},
+    )  # fmt: skip
+
+
+def _counts(entries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: entry[name] for name in ("num_mc_correct", "num_mc_total") if name in entry} for entry in entries]
+
+
+def write_measured(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+    """One row of VisualPRM400K as measured; a label that was not measured is null.
+
+    Args:
+        item: the solution.
+        separator: taken from the end of each step.
+    """
+    texts, labels = raw(item.trajectory.steps, separator), null_for_nan(item.labels)
+    counts = item.meta.get("counts") or [{}] * len(texts)
+    problem = item.trajectory.problem
+    return {
+        "image": problem.meta.get("images", []),
+        "question": problem.text,
+        "answer": problem.reference,
+        "response": separator.join(texts),
+        "steps_with_score": [
+            {"step": text, "score": label, **count} for text, label, count in zip(texts, labels, counts, strict=True)
+        ],
+    }
+
+
+def is_bench(row: Row) -> bool:
+    """Whether a row looks like VisualProcessBench."""
+    response = row.get("response")
+    return isinstance(response, Mapping) and {"steps", "process_correctness"} <= response.keys()
+
+
+def read_bench(
+    row: Row,
+    number: int,
+    *,
+    separator: str = "\n\n",
+    neutral: Neutral = "mask",
+    after_first_error: AfterError = "keep",
+) -> Iterator[Annotated]:
+    """Reads `image`, `question`, `answer`, `response` and its 1, 0, -1 for right, neutral and wrong steps.
+
+    People judged every step, those after the first error too.
+
+    Args:
+        row: the row.
+        number: its 1-based number; the problem's id.
+        separator: put at the end of each step.
+        neutral: label 0; not supervised by default, as the benchmark leaves it out.
+        after_first_error: labels after the first wrong step.
+
+    Raises:
+        InputError: a field is missing, or a label is not 1, 0 or -1.
+    """
+    response = need(row, "response", Mapping)
+    steps = steps_of(response.get("steps"), separator)
+    ratings = need(response, "process_correctness", list)
+    labels = three_valued(ratings, len(steps), neutral=neutral, name="process_correctness")
+    labels = relabel(labels, after_first_error=after_first_error)
+    problem = Problem(
+        f"visual-process-bench-{number}", need(row, "question"), reference=text_or_none(row.get("answer")),
+        meta={"images": images_of(row.get("image"))},
+    )  # fmt: skip
+    yield annotated(
+        problem, steps, labels, "visual-process-bench annotators", policy=str(row.get("policy_model", "")),
+        first_error=ratings.index(-1) if -1 in ratings else -1,
+        meta={"subset": str(row.get("data_source", "")), "ratings": list(ratings)},
+    )  # fmt: skip
+
+
+def write_bench(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+    """One row of VisualProcessBench: labels 1 and 0 are 1 and -1; the rest is neutral unless the row's ratings say.
+
+    Args:
+        item: the solution.
+        separator: taken from the end of each step.
+    """
+    ratings = item.meta.get("ratings") or [{1.0: 1, 0.0: -1}.get(label, 0) for label in item.labels.tolist()]
+    problem = item.trajectory.problem
+    return {
+        "image": problem.meta.get("images", []),
+        "question": problem.text,
+        "answer": problem.reference,
+        "response": {"steps": raw(item.trajectory.steps, separator), "process_correctness": ratings},
+        "policy_model": item.provenance.policy,
+        "data_source": item.meta.get("subset", ""),
+    }
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("visual-prm", "steps about images with expected accuracies", is_measured, read_measured, write_measured),
+    Format("visual-process-bench", "steps about images rated 1, 0, -1 by people", is_bench, read_bench, write_bench),
+)

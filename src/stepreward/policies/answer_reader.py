@@ -1,0 +1,135 @@
+"""What comes of one answer, event by event, and where its steps end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepreward.core.segment.tool_calls import calling_step, parsed
+from stepreward.core.types import Step
+from stepreward.policies.event_streams import DONE, mended, text_of, thought_of, token_logprobs
+
+
+@dataclass
+class Written:
+    """What came of one sample so far."""
+
+    text: str = ""
+    reason: str | None = None
+    done: bool = False
+    """Whether the server said that nothing follows."""
+    pieces: int = 0
+    """Deltas with text; a server streams a token in each."""
+    tokens: int | None = None
+    """Completion tokens by the server's own count."""
+    before: int = 0
+    """The same before the last event."""
+    part: int = 0
+    """Characters of the last event."""
+    thinking: bool = False
+    """Whether the last event with a text was a thought."""
+    thoughts: int = 0
+    """Deltas with thinking."""
+    thought: int = 0
+    """Tokens with log-probabilities that were thinking."""
+    prompt: int = 0
+    logprobs: list[tuple[str, float]] = field(default_factory=list)
+    """Of the answer's tokens, NaN where an event with text has none."""
+    measured: int = 0
+    """Of them, those that the server gave, be it as null."""
+    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Tool calls by their index: id, name and arguments as far as they came."""
+
+    def add(self, event: Mapping[str, Any], *, completions: bool) -> None:
+        """Takes an event in.
+
+        Args:
+            event: of the chat interface, or of the older one.
+            completions: whether it is the older one.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it has another shape.
+        """
+        usage = event.get("usage")
+        if isinstance(usage, Mapping):
+            told = usage.get("completion_tokens")
+            self.before, self.tokens = self.tokens or 0, self.tokens if told is None else int(told)
+            self.prompt = int(usage.get("prompt_tokens") or 0)
+        self.done = self.done or bool(event.get(DONE))
+        choice = next((one for one in event.get("choices") or () if not one.get("index")), None)
+        if choice is None:
+            return
+        delta = choice.get("delta") or {}
+        thought = thought_of(delta)
+        part = text_of(choice.get("text") if completions else delta.get("content"))
+        self.thoughts += bool(thought)
+        self.pieces += bool(thought) + bool(part)
+        self.text += part
+        self.part = len(part)
+        for call in delta.get("tool_calls") or ():
+            self._call(call)
+        reason = choice.get("finish_reason")
+        # Some servers write the word null before the end.
+        self.reason = reason if reason and reason != "null" else self.reason
+        self._measure(token_logprobs(choice.get("logprobs")), thought, part)
+
+    def _call(self, call: Mapping[str, Any]) -> None:
+        at, named = int(call.get("index", len(self.calls))), call.get("function") or {}
+        own = self.calls.setdefault(at, {"id": "", "name": "", "arguments": ""})
+        own["id"] += call.get("id") or ""
+        own["name"] += named.get("name") or ""
+        own["arguments"] += _spelled(named.get("arguments"))
+        self.pieces += 1
+
+    def _measure(self, tokens: list[tuple[str, float]], thought: str, part: str) -> None:
+        """Keeps the log-probabilities of the answer's tokens; those of thinking are no step's."""
+        self.thinking = bool(thought) or (self.thinking and not part)
+        if self.thinking:
+            covered = 0
+            while tokens and (not part or covered < len(thought)):
+                covered += len(tokens[0][0])
+                tokens = tokens[1:]
+                self.thought += 1
+            self.thinking = not part
+        self.measured += len(tokens)
+        self.logprobs += tokens or ([(part, float("nan"))] if part else [])
+
+
+def step_end(text: str, separator: str, start: int = 0) -> int:
+    """Where the step that begins at `start` ends, its separator included; -1 where it goes on.
+
+    White space alone is no step: separators before the first other character do not count.
+    """
+    first = next((i for i in range(start, len(text)) if not text[i].isspace()), len(text))
+    at = text.find(separator, first)
+    return -1 if at < 0 else at + len(separator)
+
+
+def step_ends(text: str, separator: str) -> list[int]:
+    """The ends of all steps of a text; what is left behind the last separator is a step, or white space of the last."""
+    ends: list[int] = []
+    while (end := step_end(text, separator, ends[-1] if ends else 0)) >= 0:
+        ends.append(end)
+    if text[ends[-1] if ends else 0 :].strip():
+        return [*ends, len(text)]
+    return [*ends[:-1], len(text)] if ends else []
+
+
+def _spelled(arguments: Any) -> str:
+    """Arguments of a call as JSON in text, as most servers write them; some write the object."""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments is not None else ""
+
+
+def with_calls(steps: Sequence[Step], calls: Mapping[int, Mapping[str, str]], separator: str) -> list[Step]:
+    """The steps with tool calls in the last one: that which the text has not ended, or one of their own."""
+    told = [
+        {
+            "name": mended(call["name"]), "arguments": parsed(mended(call["arguments"])),
+            **({"id": mended(call["id"])} if call["id"] else {}),
+        }
+        for _, call in sorted(calls.items())
+    ]  # fmt: skip
+    unended = bool(steps) and step_end(steps[-1].text, separator) < 0
+    return [*(steps[:-1] if unended else steps), calling_step(steps[-1].text if unended else "", told)]

@@ -1,0 +1,60 @@
+"""Problems and steps as the messages of OpenAI's chat interface, tool calls and their results included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stepreward.core.errors import InputError
+from stepreward.core.runtime.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOOL_CHOICE, TOOLS
+from stepreward.core.segment.tool_calls import ANSWERS, as_message, calls_of, content_of
+from stepreward.core.types import Problem, Step
+
+
+def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:
+    """The chat that a prefix is: the prompt, then steps, those that follow each other under one role as one message.
+
+    Tool calls end a message, and the result of one is a message of its own.
+    """
+    given = problem.meta.get(MESSAGES)
+    messages: list[dict[str, Any]] = [dict(m) for m in given] if given else [
+        {"role": m["role"], "content": m["content"]} for m in problem.messages
+    ]  # fmt: skip
+    first, called = len(messages), 0
+    for step in prefix:
+        calls, last = calls_of(step), messages[-1] if len(messages) > first else {}
+        answers = step.meta.get(ANSWERS)
+        if answers and step.role == "tool":
+            messages.append({"role": "tool", "content": step.text, "tool_call_id": answers})
+        elif last.get("role") == step.role and not last.get("tool_calls") and "tool_call_id" not in last:
+            last["content"] += content_of(step)
+        else:
+            messages.append({"role": step.role, "content": content_of(step)})
+        if calls:
+            messages[-1]["tool_calls"] = as_message(calls, called)
+            called += len(calls)
+    return messages
+
+
+def tools_of(problem: Problem) -> dict[str, Any]:
+    """Fields of a request that say what may be called; none where nothing may."""
+    return {name: problem.meta[name] for name in (TOOLS, TOOL_CHOICE) if problem.meta.get(name)}
+
+
+def template_fields(problem: Problem, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chat template reads beside the messages, as fields of a request.
+
+    Args:
+        problem: what its meta says goes before the policy's own.
+        own: fields of every request of the policy.
+
+    Raises:
+        InputError: the problem's are no object.
+    """
+    told = {name: problem.meta[name] for name in (TEMPLATE_KWARGS, EFFORT) if problem.meta.get(name)}
+    if TEMPLATE_KWARGS in told:
+        if not isinstance(told[TEMPLATE_KWARGS], Mapping):
+            what = f"{TEMPLATE_KWARGS} of problem {problem.id!r} must be an object"
+            raise InputError(what, remedy='write {"enable_thinking": false}')
+        told[TEMPLATE_KWARGS] = {**own.get(TEMPLATE_KWARGS, {}), **told[TEMPLATE_KWARGS]}
+    return told

@@ -1,0 +1,162 @@
+"""What servers stream: server-sent events of completions, or one answer in their place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from stepreward.core.errors import PolicyError
+from stepreward.core.http.client import PassingError
+
+DONE = "[DONE]"
+"""What ends a stream, and the only field of the event that tells of it."""
+LONGEST_LINE = 1 << 24
+"""Most bytes of an event."""
+THOUGHTS = ("reasoning_content", "reasoning")
+"""What a reasoning model thinks before its answer, as servers name it: not kept, but written and paid for."""
+
+
+def events(response: httpx.Response, url: str) -> Iterator[Mapping[str, Any]]:
+    """The JSON of server-sent events; one JSON object is taken for one event, as servers send that do not stream.
+
+    Args:
+        response: with its body unread.
+        url: for errors; that of the response may hold what is secret.
+    """
+    if "text/event-stream" not in response.headers.get("content-type", ""):
+        response.read()
+        yield _whole(response, url)
+        return
+    for line in _lines(response):
+        if not line.startswith(b"data:"):
+            continue
+        data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
+        if data == DONE:
+            yield {DONE: True}
+            return
+        event = _parsed(data)
+        if event.get("error"):
+            raise PassingError(f"the server reported {str(event['error'])[:200]}")
+        yield event
+
+
+def _lines(response: httpx.Response) -> Iterator[bytes]:
+    """Lines of a stream: only line feeds part them, as text in JSON may hold every other line break."""
+    parts: list[bytes] = []
+    size = 0
+    for block in response.iter_bytes():
+        first, *others = block.split(b"\n")
+        parts.append(first)
+        size += len(first)
+        if size > LONGEST_LINE:
+            raise PassingError(f"a line of more than {LONGEST_LINE:,} bytes in the stream")
+        for other in others:
+            yield b"".join(parts)
+            parts, size = [other], len(other)
+    yield b"".join(parts)
+
+
+def _parsed(data: str) -> Mapping[str, Any]:
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise PassingError(f"no JSON in the stream: {data[:100]!r}") from error
+    if not isinstance(event, Mapping):
+        raise PassingError(f"no object in the stream: {data[:100]!r}")
+    return event
+
+
+def _whole(response: httpx.Response, url: str) -> Mapping[str, Any]:
+    """An answer that was not streamed, in the form of an event."""
+    event = dict(_parsed(response.text))
+    if event.get("error"):
+        raise PassingError(f"the server reported {str(event['error'])[:200]}")
+    choices = event.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise PolicyError(f"{url} answered without choices: {response.text[:200]}; is it OpenAI-compatible?")
+    choice = dict(choices[0])
+    choice.setdefault("delta", choice.get("message") or {})
+    return event | {"choices": [choice], DONE: True}
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: a string, or a list of parts of which those with text count.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError(f"content of type {type(content).__name__}, expected text or a list of parts")
+    return "".join(
+        part if isinstance(part, str) else str(part.get("text") or "")
+        for part in content
+        if isinstance(part, str) or part.get("type", "text") in ("text", "output_text")
+    )
+
+
+def thought_of(delta: Mapping[str, Any]) -> str:
+    """What of a delta is thinking, under any of the names that servers have for it."""
+    content = delta.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    named = [delta.get(name) for name in THOUGHTS]
+    thought = next((one for one in named if isinstance(one, str) and one), "")
+    return thought + "".join(text_of(part.get("thinking")) for part in parts if part.get("type") == "thinking")
+
+
+def mended(text: str) -> str:
+    """Text without lone surrogates, which no file and no request can hold; halves that belong together are joined."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def token_logprobs(given: Any) -> list[tuple[str, float]]:
+    """Texts and log-probabilities of tokens, in either endpoint's form; NaN where a server gives null."""
+    if not isinstance(given, Mapping):
+        return []
+    if isinstance(given.get("content"), list):
+        return [(str(one["token"]), _number(one["logprob"])) for one in given["content"]]
+    tokens, values = given.get("tokens") or [], given.get("token_logprobs") or []
+    return [(str(token), _number(value)) for token, value in zip(tokens, values, strict=True)]
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def places(text: str, tokens: list[str]) -> list[int]:
+    """(T,) where each token begins in a text; -1 for one that is not in it, such as an end token.
+
+    A token's own text may differ from what it adds: half a character is a replacement character, and what completes it
+    may repeat that. Such tokens begin where the character does, and their lengths do not shift the later ones.
+    """
+    begins: list[int] = []
+    at, lost = 0, False
+    for token in tokens:
+        spelled = next((one for one in _spellings(token) if one and text.startswith(one, at)), "")
+        if not spelled and lost and token and (found := text.find(token, at, at + len(token) + _RESYNC)) >= 0:
+            at, spelled = found, token
+        broken = "\N{REPLACEMENT CHARACTER}" in token
+        begins.append(at if spelled or broken else -1)
+        at += len(spelled)
+        lost = not spelled and (broken or lost)
+    return begins
+
+
+_RESYNC = 4
+"""Characters that tokens of halves may have passed without a text of their own."""
+
+
+def _spellings(token: str) -> Iterator[str]:
+    """A token's text, without halves of characters, and with the marks of vocabularies for spaces and line breaks."""
+    yield token
+    yield token.replace("\N{REPLACEMENT CHARACTER}", "")
+    plain = token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n").replace("<0x0A>", "\n")
+    if plain != token:
+        yield plain
+        yield plain.removeprefix(" ")

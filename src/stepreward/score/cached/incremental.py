@@ -1,0 +1,205 @@
+"""Scoring while trees grow: only new tokens are encoded, on the keys and values of what is already there.
+
+Search asks about the same problem again and again, each time a step further. What is kept in between is bounded in
+bytes of the model's own keys and values.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stepreward.core.errors import ModelError
+from stepreward.core.runtime.flows import Score, Scored
+from stepreward.score.cached.first_scores import Told
+from stepreward.score.cached.growing_tree import GrowingTree, Joined
+from stepreward.score.model.step_reward_model import StepRewardModel
+
+_Name = tuple[str, str]
+
+
+class IncrementalScorer:
+    """Scores growing trees, keeping at most `max_bytes` of their tokens' keys, values and logits.
+
+    What was used longest ago goes first: trees that the latest call did not ask about, then branches of the others that
+    it did not ask about, then those trees. Room for what a pass adds is made before it; where the trees that it is
+    about leave none, it comes on top until the pass is over.
+
+    Where the device's memory runs out all the same, everything kept is given back and the pass tried once more, a tree
+    at a time.
+
+    Args:
+        model: the model, in evaluation mode, on its device; call `clear` when its weights change.
+        max_bytes: most bytes kept between passes, over all problems.
+        max_scores: most scores remembered beyond their trees: a step's score, once told, is told again to the last bit,
+            whatever it is encoded with after its tree has gone.
+        batch_tokens: most tokens (encoded and new, padding included) of a forward pass; at least one tree.
+    """
+
+    def __init__(
+        self, model: StepRewardModel, *, max_bytes: int, batch_tokens: int = 16_384, max_scores: int = 1 << 20
+    ) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
+        self.model, self.max_bytes, self.batch_tokens = model, max_bytes, batch_tokens
+        self.rescued = 0
+        """Passes for which memory ran out and was given back."""
+        self._told = Told(max_scores)
+        self._trees: OrderedDict[_Name, GrowingTree] = OrderedDict()
+        self._token_bytes = 0.0
+        """Of a token, as last measured; 0 before the first pass."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens kept now."""
+        return sum(map(len, self._trees.values()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept now."""
+        return sum(tree.nbytes for tree in self._trees.values())
+
+    def clear(self) -> None:
+        """Forgets every tree and every score."""
+        self._trees.clear()
+        self._told.clear()
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        """Scores of each question's steps; `tokens` counts what no earlier question, of any call, had encoded.
+
+        Raises:
+            InputError: a step is empty or a trajectory too long; the trees of this call are forgotten then.
+            ModelError: the device's memory does not even hold one tree.
+        """
+        # Trees leave the cache while they grow: one that failed half-way must not be found again.
+        trees: dict[_Name, GrowingTree] = {}
+        asked: list[tuple[_Name, list[int], int, int]] = []
+        for question in questions:
+            name = (question.problem.id, question.problem.text)
+            if name not in trees:
+                kept = name in self._trees
+                trees[name] = self._trees.pop(name) if kept else GrowingTree(question.problem, self.model.encoder)
+                trees[name].asked = {0}
+            tree = trees[name]
+            path = tree.add(question.steps)
+            whole = tree.length[0] + sum(tree.length[node] for node in path)
+            asked.append((name, path, len(tree) - tree.billed, whole))
+            tree.billed = len(tree)
+        scores = self._grow(trees)
+        return [Scored(scores[name][path], paid, whole) for name, path, paid, whole in asked]
+
+    def _grow(self, trees: dict[_Name, GrowingTree]) -> dict[_Name, NDArray[np.float64]]:
+        """(n,) scores of each tree's nodes; the trees go back into the cache as they are done."""
+        waiting = {name: tree for name, tree in trees.items() if len(tree) > tree.encoded}
+        scores = {name: self._kept(name, tree) for name, tree in trees.items() if name not in waiting}
+        for batch in self._batches(waiting):
+            new = sum(len(waiting[name]) - waiting[name].encoded for name in batch)
+            outside = sum(tree.nbytes for tree in waiting.values())
+            self._shrink(trees, self.max_bytes - outside - int(new * self._token_bytes))
+            self._encode_or_rescue([waiting[name] for name in batch], waiting.values())
+            scores |= {name: self._kept(name, waiting.pop(name)) for name in batch}
+            self._shrink(trees, self.max_bytes - sum(tree.nbytes for tree in waiting.values()))
+        for name in trees:
+            if name in self._trees:
+                self._trees.move_to_end(name)
+        return scores
+
+    def _kept(self, name: _Name, tree: GrowingTree) -> NDArray[np.float64]:
+        """A tree's scores; it goes back into the cache."""
+        self._trees[name] = tree
+        return self._locked(tree)
+
+    def _shrink(self, latest: Collection[_Name], most: int) -> None:
+        """Forgets until what is kept takes at most so many bytes."""
+        held = self.nbytes
+        for name in [name for name in self._trees if name not in latest]:
+            if held <= most:
+                return
+            held -= self._trees.pop(name).nbytes
+        for name in [*self._trees]:
+            if held <= most:
+                return
+            tree = self._trees.pop(name)
+            held -= tree.nbytes
+            # A tree that memory runs out for half-way is not put back.
+            with suppress(torch.OutOfMemoryError):
+                tree.prune()
+                self._trees[name] = tree
+                held += tree.nbytes
+        while held > most and self._trees:
+            held -= self._trees.popitem(last=False)[1].nbytes
+
+    def _encode_or_rescue(self, batch: Sequence[GrowingTree], outside: Collection[GrowingTree]) -> None:
+        """A forward pass; where memory runs out, once more with nothing kept and a tree at a time."""
+        try:
+            self._encode(batch)
+        except torch.OutOfMemoryError:
+            pass
+        else:
+            return
+        # Outside the handler: its traceback would hold the failed pass's tensors.
+        self.rescued += 1
+        self._trees.clear()
+        for tree in outside:
+            tree.forget()
+        for tree in batch:
+            _give_back()
+            try:
+                self._encode([tree])
+            except torch.OutOfMemoryError as error:
+                place = next(self.model.head.parameters()).device
+                what = f"a tree of {len(tree):,} tokens does not fit the memory of {place}"
+                raise ModelError(f"{what}: pass --dtype bfloat16, a smaller --cache-memory, or more memory") from error
+
+    def _locked(self, tree: GrowingTree) -> NDArray[np.float64]:
+        """(n,) scores of a tree's nodes, each as it was first told."""
+        known = len(tree.fixed)
+        if known < len(tree.parent):
+            fresh = self._told.keep(tree.names[known:], tree.scores(self.model)[known:].tolist())
+            tree.fixed = np.concatenate([tree.fixed, fresh])
+        return tree.fixed
+
+    def _batches(self, trees: dict[_Name, GrowingTree]) -> list[list[_Name]]:
+        """Trees with a similar number of new tokens together."""
+        made: list[list[_Name]] = []
+        new = encoded = 0
+        for name, tree in sorted(trees.items(), key=lambda item: (item[1].encoded - len(item[1]), -item[1].encoded)):
+            new, encoded = max(new, len(tree) - tree.encoded), max(encoded, tree.encoded)
+            if made and (len(made[-1]) + 1) * (new + encoded) <= self.batch_tokens:
+                made[-1].append(name)
+            else:
+                made.append([name])
+                new, encoded = len(tree) - tree.encoded, tree.encoded
+        return made
+
+    @torch.inference_mode()
+    def _encode(self, trees: Sequence[GrowingTree]) -> None:
+        """One forward pass over the pending tokens of some trees."""
+        cache = Joined(trees)
+        parts = [tree.pending() for tree in trees]
+        shape = (len(trees), max(len(ids) for ids, *_ in parts))
+        ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        first = np.broadcast_to(np.arange(shape[1]), shape).copy()
+        mask = np.zeros((*shape, cache.past + shape[1]), bool)
+        # Padding sees itself alone, so that no row of the mask is empty.
+        mask[:, np.arange(shape[1]), cache.past + np.arange(shape[1])] = True
+        for row, (tree, (own, place, opens, sees)) in enumerate(zip(trees, parts, strict=True)):
+            ids[row, : len(own)], position[row, : len(own)], first[row, : len(own)] = own, place, opens
+            mask[row, : len(own), : tree.encoded] = sees[:, : tree.encoded]
+            mask[row, : len(own), cache.past : cache.past + len(own)] = sees[:, tree.encoded :]
+        tokens, places, opened, visible = map(torch.from_numpy, (ids, position, first, mask[:, None]))
+        logits = self.model.forward_cached(tokens, places, opened, visible, cache)
+        for row, (tree, (own, *_)) in enumerate(zip(trees, parts, strict=True)):
+            tree.append([(k[row, :, : len(own)], v[row, :, : len(own)]) for k, v in cache.new], logits[row, : len(own)])
+        self._token_bytes = trees[0].nbytes / len(trees[0])
+
+
+def _give_back() -> None:
+    """Lets the device have the memory that torch keeps for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,89 @@
+"""A scorer whose scores are calibrated, wherever a scorer can stand, and the file that keeps its calibrator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from stepreward.core.atomic_files import write_json
+from stepreward.core.errors import InputError
+from stepreward.core.runtime.flows import Score, Scored, Scorer
+from stepreward.score.calibrate.calibrators import Calibrator, Floats
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.short_call import score_texts
+
+CALIBRATOR_FILE = "calibrator.json"
+"""In the folder of a checkpoint: scores of the checkpoint are mapped by it wherever it is loaded."""
+
+
+class CalibratedScorer:
+    """Maps another scorer's step scores by a fitted calibrator; a `core.runtime.flows.Scorer`.
+
+    Its name holds a hash of the calibrator: a cache never mixes scores of two fits.
+
+    Args:
+        scorer: gives scores in [0, 1].
+        calibrator: fitted on held-out solutions of the same scorer.
+
+    Raises:
+        ModelError: the calibrator is not fitted.
+    """
+
+    def __init__(self, scorer: Scorer, calibrator: Calibrator) -> None:
+        self.scorer, self.calibrator = scorer, calibrator
+        row = calibrator.to_json()
+        digest = hashlib.blake2b(json.dumps(row, sort_keys=True).encode(), digest_size=6).hexdigest()
+        self.name = f"{scorer.name} + {row['method']}:{digest}"
+        self.batch_size = scorer.batch_size
+        self.record: EncoderRecord | None = getattr(scorer, "record", None)
+        """The scorer's encoder record, if it has one."""
+
+    def score(self, question: str, steps: Sequence[str]) -> Floats:
+        """One calibrated score a step.
+
+        Raises:
+            InputError: there is no step, one is blank, or the scorer gives a score outside [0, 1].
+        """
+        return score_texts(self, question, steps)
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        """Calibrated scores of each question's steps, NaN where the scorer gives NaN; the cost is the scorer's.
+
+        Raises:
+            InputError: the scorer gives a score outside [0, 1].
+        """
+        return [
+            Scored(self.calibrator.predict(one.scores), one.tokens, one.tokens_unshared)
+            for one in self.scorer.score_many(questions)
+        ]
+
+
+def save_calibrator(calibrator: Calibrator, path: Path) -> None:
+    """Writes a fitted calibrator as JSON, whole or not at all.
+
+    Raises:
+        ModelError: it is not fitted.
+        StoreError: the file cannot be written.
+    """
+    write_json(path, calibrator.to_json())
+
+
+def read_calibrator(path: Path) -> Calibrator:
+    """The calibrator that `save_calibrator` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or holds none.
+        UnknownNameError: it names no method of the family calibrate.
+    """
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"cannot read a calibrator: {error}", source=path, remedy="fit one with `evaluate --calibrate`"
+        ) from error
+    try:
+        return Calibrator.from_json(row)
+    except InputError as error:
+        raise InputError(str(error), source=path) from error

@@ -1,0 +1,174 @@
+"""Whole trees in one forward pass: each shared prefix is encoded once.
+
+A token sees the earlier tokens of its own node and all tokens of the nodes above it. In depth-first order that is an
+interval test, so the mask of a row of several trees is three comparisons; trees do not see each other because their
+intervals are disjoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stepreward.core.tree import StepTree
+from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Trees packed into rows. Axes: R rows, T tokens, Q reads (nodes that are scored, in order of tree and node)."""
+
+    input_ids: torch.Tensor
+    """(R, T) int64, 0 at padding."""
+    position_ids: torch.Tensor
+    """(R, T) int64."""
+    enter: torch.Tensor
+    """(R, T) int64 depth-first numbers, unique to each tree of a row."""
+    leave: torch.Tensor
+    """(R, T) int64."""
+    first: torch.Tensor
+    """(R, T) int64 column of the first token of each token's step; a token of a prompt or of padding is its own."""
+    read_row: torch.Tensor
+    """(Q,) int64 row of each read."""
+    read_column: torch.Tensor
+    """(Q,) int64 token of each read."""
+    tree: torch.Tensor
+    """(Q,) int64 index of the tree that each read belongs to."""
+    node: torch.Tensor
+    """(Q,) int64 its node."""
+    tokens: int
+    """Tokens encoded, padding left out."""
+
+    def mask(self) -> torch.Tensor:
+        """(R, 1, T, T) bool, True where a token (third axis) may see another (fourth)."""
+        enter, leave = self.enter, self.leave
+        above = (enter[:, None, :] <= enter[:, :, None]) & (enter[:, :, None] < leave[:, None, :])
+        return (above & torch.ones(above.shape[-2:], dtype=torch.bool, device=above.device).tril())[:, None]
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The batch on another device."""
+        moved = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name != "tokens"}
+        return PackedBatch(**moved, tokens=self.tokens)
+
+
+def narrow(tree: StepTree, encoder: StepEncoder, row_tokens: int) -> Iterator[tuple[list[int], StepTree, EncodedTree]]:
+    """Cuts a wide tree into trees of fewer trajectories: attention costs the square of a row, a prompt little.
+
+    Args:
+        tree: the tree; not cut where it has at most `row_tokens` tokens or one trajectory.
+        encoder: how it becomes tokens.
+        row_tokens: tokens of a part; one trajectory may be longer.
+
+    Yields:
+        The trajectories of each part (rows of `tree.paths`), its tree and its tokens; neighbours stay together.
+    """
+    encoded = encoder.encode_tree(tree)
+    if len(encoded) <= row_tokens or len(tree.ends) <= 1:
+        yield list(range(len(tree.ends))), tree, encoded
+        return
+    for keep in _parts(tree, encoded, row_tokens):
+        part = some_rows(tree, keep)
+        yield keep, part, encoder.encode_tree(part)
+
+
+def some_rows(tree: StepTree, keep: Sequence[int]) -> StepTree:
+    """The tree of some of the trajectories."""
+    paths = tree.paths[list(keep)]
+    ids = np.where(paths >= 0, tree.step_id[paths], -1)
+    return StepTree.from_arrays(tree.problem, ids, tree.steps, tree.outcomes[list(keep)], tree.complete[list(keep)])
+
+
+def _parts(tree: StepTree, encoded: EncodedTree, row_tokens: int) -> Iterator[list[int]]:
+    """Groups of trajectories of at most `row_tokens` tokens (one trajectory may be longer), neighbours together."""
+    # In order of their paths, trajectories with a common prefix stand together.
+    order = np.lexsort(tree.paths.T[::-1]) if tree.paths.shape[1] else np.arange(len(tree.ends))
+    seen = np.zeros(tree.n, bool)
+    group: list[int] = []
+    used = int(encoded.length[0])
+    for row in order:
+        path = tree.paths[row][tree.mask[row]]
+        more = int(encoded.length[path[~seen[path]]].sum())
+        if group and used + more > row_tokens:
+            yield group
+            group, used = [], int(encoded.length[0])
+            seen[:] = False
+            more = int(encoded.length[path].sum())
+        group.append(int(row))
+        used += more
+        seen[path] = True
+    yield group
+
+
+def plan(lengths: Sequence[int], row_tokens: int, batch_tokens: int) -> Iterator[list[list[int]]]:
+    """Groups trees into rows and rows into batches: first-fit decreasing.
+
+    Args:
+        lengths: tokens of each tree.
+        row_tokens: tokens of a row; a longer tree gets a row of its own.
+        batch_tokens: tokens of a batch, padding included; at least one row.
+
+    Yields:
+        Batches as lists of rows, rows as lists of tree indices; every index once.
+    """
+    rows: list[tuple[int, list[int]]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for at, (used, row) in enumerate(rows):
+            if used + lengths[i] <= row_tokens:
+                row.append(i)
+                rows[at] = (used + lengths[i], row)
+                break
+        else:
+            rows.append((lengths[i], [i]))
+    rows.sort(key=lambda pair: -pair[0])
+    batch: list[list[int]] = []
+    widest = 0
+    for used, row in rows:
+        if batch and (len(batch) + 1) * max(widest, used) > batch_tokens:
+            yield batch
+            batch, widest = [], 0
+        batch.append(row)
+        widest = max(widest, used)
+    if batch:
+        yield batch
+
+
+def pack(trees: Sequence[EncodedTree], rows: Sequence[Sequence[int]] | None = None) -> PackedBatch:
+    """Packs encoded trees.
+
+    Args:
+        trees: the trees.
+        rows: which trees (by index) share a row; one tree a row where None.
+
+    Returns:
+        The batch; `tree` holds indices into `trees`.
+    """
+    layout = [[i] for i in range(len(trees))] if rows is None else rows
+    width = max((sum(len(trees[i]) for i in row) for row in layout), default=0)
+    ids, position = (np.zeros((len(layout), width), np.int64) for _ in range(2))
+    # Padding tokens see themselves alone, so that no row of the mask is empty.
+    enter = np.broadcast_to(np.arange(width) + (1 << 40), ids.shape).copy()
+    leave = enter + 1
+    first = np.broadcast_to(np.arange(width), ids.shape).copy()
+    reads: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
+    for r, row in enumerate(layout):
+        at, nodes = 0, 0
+        for i in row:
+            tree = trees[i]
+            here = slice(at, at + len(tree))
+            ids[r, here], position[r, here] = tree.ids, tree.position
+            enter[r, here], leave[r, here] = tree.enter + nodes, tree.leave + nodes
+            first[r, here] = tree.first + at
+            scored = np.flatnonzero(tree.read >= 0)
+            tag = np.full(len(scored), i)
+            reads.append(np.stack([tag, scored, np.full(len(scored), r), tree.read[scored] + at]))
+            at, nodes = at + len(tree), nodes + tree.nodes
+    table = np.concatenate(reads, axis=1) if reads else np.zeros((4, 0), np.int64)
+    tag, node, read_row, read_column = table[:, np.lexsort((table[1], table[0]))]
+    arrays = (ids, position, enter, leave, first, read_row, read_column, tag, node)
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
+    names = ("input_ids", "position_ids", "enter", "leave", "first", "read_row", "read_column", "tree", "node")
+    tokens = sum(len(trees[i]) for row in layout for i in row)
+    return PackedBatch(**dict(zip(names, tensors, strict=True)), tokens=tokens)

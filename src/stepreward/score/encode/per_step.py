@@ -1,0 +1,301 @@
+"""How problems and steps become token ids and where a model is read.
+
+One record serves training and scoring, so that the two cannot disagree. By default ids are built step by step and
+concatenated, never tokenised from joined text: the tokens of a step do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.errors import InputError, ModelError
+from stepreward.core.tree import StepTree
+from stepreward.core.types import Problem, Step
+from stepreward.score.encode.recipe_text import RecipeText, valid
+from stepreward.score.encode.record import RECORD_FILE, EncoderRecord
+
+__all__ = ["RECORD_FILE", "EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
+
+
+@dataclass(frozen=True)
+class EncodedTree:
+    """A step tree as tokens in depth-first order, each node's tokens once.
+
+    Axes: n nodes, T tokens.
+    """
+
+    ids: NDArray[np.int64]
+    """(T,) token ids."""
+    position: NDArray[np.int64]
+    """(T,) position of each token on its own trajectory, from 0."""
+    enter: NDArray[np.int64]
+    """(T,) depth-first number of the token's node."""
+    leave: NDArray[np.int64]
+    """(T,) depth-first number after the last node below the token's node: token i sees j <= i iff
+    `enter[j] <= enter[i] < leave[j]`."""
+    first: NDArray[np.int64]
+    """(T,) index of the first token of the token's step; a token of the prompt is its own."""
+    read: NDArray[np.int64]
+    """(n,) token at which each node is read, -1 where it is not (root, observations, steps too long)."""
+    length: NDArray[np.int64]
+    """(n,) tokens of each node."""
+    nodes: int = field(default=0)
+    """Depth-first numbers in use: n for a tree of steps."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class StepEncoder:
+    """Builds token ids and read positions by an encoder record.
+
+    Args:
+        record: the encoder record.
+        tokenizer: a transformers tokenizer.
+
+    Raises:
+        ModelError: the record demands what the tokenizer cannot give.
+    """
+
+    def __init__(self, record: EncoderRecord, tokenizer: Any) -> None:
+        self.record, self.tokenizer = record, tokenizer
+        self.text = RecipeText(record, tokenizer)
+        self.separator_ids = self.plain(record.separator)
+        if record.separator_token and len(self.separator_ids) != 1 and record.tokenise != "joined":
+            raise ModelError(
+                f"the separator {record.separator!r} is {len(self.separator_ids)} tokens, not one: choose another, "
+                "add it to the tokenizer, or set separator_token=False"
+            )
+        self._added = sorted(getattr(tokenizer, "get_added_vocab", dict)(), key=len, reverse=True)
+        self._phantom = "" if record.separator or record.template != "plain" else self._padding()
+        self.back = self._back()
+        """Tokens between the one that is read and the step's last."""
+        self._text_ids = lru_cache(maxsize=1 << 16)(self._encode_text)
+        self._heads = lru_cache(maxsize=1 << 10)(self._head_parts)
+
+    def plain(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids of a text, with the tokenizer's own special tokens around it if `special`."""
+        if not text and not special:
+            return []
+        return [int(i) for i in self.tokenizer(valid(text), add_special_tokens=special)["input_ids"]]
+
+    def _padding(self) -> str:
+        if self.record.tokenise == "segment" and self.tokenizer.pad_token is None:
+            raise ModelError("segments without a separator are cut as if by padding: the tokenizer has no pad_token")
+        return str(self.tokenizer.pad_token or "")
+
+    def _back(self) -> int:
+        if self.record.read != "answer":
+            return int(self.record.read == "before")
+        closing, step = self.text.closing(), Step("x")
+        whole = self._segment(self.text.turn(step, 2), "")
+        opened = self._segment(self.text.turn(step, 2).removesuffix(closing), "")
+        if whole[: len(opened)] != opened or len(whole) == len(opened):
+            raise ModelError(f"the dummy answer {self.record.answer!r} melts into the tokens before it")
+        return len(whole) - len(opened)
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """Token ids of the prompt, up to where the first step's own begin."""
+        return list(self._head(problem)[0])
+
+    def _head(self, problem: Problem) -> tuple[tuple[int, ...], str, str]:
+        """Ids of the prompt, the text of it that is tokenised with the first step, and the added token before that."""
+        record = self.record
+        text = self.text.head(problem) if record.template in ("plain", "chat") else self.text.before_content(problem)
+        return self._heads(text)
+
+    def _head_parts(self, text: str) -> tuple[tuple[int, ...], str, str]:
+        record = self.record
+        if record.tokenise != "segment" or self._phantom:
+            return tuple(self.plain(text, special=record.special_tokens)), "", self._phantom
+        kept, last = self._cut(text)
+        if not kept:
+            raise ModelError(
+                "no added token stands in the prompt, so its end and the first step are one for the tokenizer: "
+                "set tokenise='joined'"
+            )
+        return tuple(self.plain(kept, special=record.special_tokens)), text[len(kept) :], last
+
+    def _cut(self, text: str) -> tuple[str, str]:
+        """The text up to the end of its last added token, and that token."""
+        best, last = 0, ""
+        for token in self._added:
+            end = text.rfind(token) + len(token)
+            if token in text and end > best:
+                best, last = end, token
+        return text[:best], last
+
+    def _segment(self, text: str, context: str) -> tuple[int, ...]:
+        """Ids of a text as they are behind an added token: some tokenizers treat the start of a text otherwise."""
+        if not text:
+            return ()
+        if not context or any(text.startswith(token) for token in self._added):
+            return tuple(self.plain(text))
+        ids = self.plain(context + text)
+        if ids[:1] != self.plain(context):
+            raise ModelError(f"the token {context!r} does not cut the text behind it: set tokenise='joined'")
+        return tuple(ids[1:])
+
+    def place(self, depth: int) -> int:
+        """What of a step's depth (from 1) its ids depend on."""
+        record = self.record
+        forms = record.step_format + record.later_format
+        if "{n}" in forms:
+            return depth
+        same = record.tokenise == "step" and not (record.later_format or record.between)
+        return 1 if same else min(depth, 2)
+
+    def step_ids(self, step: Step, problem: Problem | None = None, n: int = 1) -> list[int]:
+        """Token ids of a step, its separator included; never empty.
+
+        A policy may write a blank line: that is a step like any other. One without a single character is none.
+
+        Args:
+            step: the step.
+            problem: needed where the end of the prompt is tokenised with the first step.
+            n: its number, from 1.
+
+        Raises:
+            InputError: a scored step has no text.
+        """
+        if not step.text and step.kind == "action":
+            raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
+        record = self.record
+        self.text.look(step.images)
+        if record.tokenise != "segment":
+            return list(self._text_ids("", "", step.text, step.kind, self.place(n)))
+        if n > 1:
+            last = self._phantom or self._cut(record.separator)[1]
+            ids = self._text_ids("", last, step.text, step.kind, self.place(n))
+        elif problem is None:
+            raise ValueError("the ids of a first step depend on the prompt: pass the problem")
+        elif record.template in ("turns", "messages"):
+            ids = self._opening(problem, step)
+        else:
+            _, lead, last = self._head(problem)
+            ids = self._text_ids(lead, last, step.text, step.kind, 1)
+        if not ids and step.kind == "action":
+            raise InputError(f"step {n} has no tokens: every scored step needs some", remedy="drop empty steps")
+        return list(ids)
+
+    def _opening(self, problem: Problem, step: Step) -> tuple[int, ...]:
+        text = self.text.before_content(problem)
+        kept, last = self._cut(text)
+        whole = self.text.opening(problem, step)
+        if not whole.startswith(kept):
+            raise ModelError("the chat template rewrites the prompt for the first step: set another template")
+        return self._segment(whole[len(kept) :], last)
+
+    def _encode_text(self, lead: str, last: str, text: str, kind: str, n: int) -> tuple[int, ...]:
+        step, record = Step(text, kind=kind), self.record  # type: ignore[arg-type]
+        if record.tokenise == "segment":
+            if record.template in ("turns", "messages"):
+                return self._segment(self.text.turn(step, n), "")
+            between = record.between if n > 1 else ""
+            return self._segment(lead + between + self.text.body(step, n) + record.separator, last)
+        between = record.between if n > 1 else ""
+        lines = self.text.body(step, n).split("\n") if "lines" in record.clean else [self.text.body(step, n)]
+        return tuple(i for line in lines for i in (*self.plain(between + line), *self.separator_ids))
+
+    def encode_tree(self, tree: StepTree) -> EncodedTree:
+        """Encodes every node of a tree once.
+
+        Raises:
+            InputError: a trajectory is longer than the record allows, or a scored step is empty.
+            ModelError: the record's ids are no function of each step alone.
+        """
+        if not self.record.per_step:
+            raise ModelError(f"with tokenise={self.record.tokenise!r} no step has ids of its own: encode trajectories")
+        prompt = np.asarray(self.prompt_ids(tree.problem), np.int64)
+        if not len(prompt):
+            raise InputError(f"problem {tree.problem.id!r} has an empty prompt", remedy="give it some text")
+        pieces, piece = self._pieces(tree)
+        pieces.append(prompt)
+        enter, leave = depth_first(tree)
+        order = np.argsort(enter)
+        length = np.array([*map(len, pieces)], np.int64)[piece]
+        start = self._starts(tree, length)
+        ids = np.concatenate([pieces[i] for i in piece[order]])
+        first = np.empty(tree.n, np.int64)
+        first[order] = np.cumsum(length[order]) - length[order]
+        within = np.arange(len(ids)) - np.repeat(first[order], length[order])
+        scored = tree.action & (start + length <= self.record.max_length)
+        read = np.where(scored, self.read_index(tree.parent, first, length), -1)
+        return EncodedTree(
+            ids,
+            np.repeat(start[order], length[order]) + within,
+            np.repeat(enter[order], length[order]),
+            np.repeat(leave[order], length[order]),
+            np.where(np.repeat(order, length[order]) > 0, np.repeat(first[order], length[order]), np.arange(len(ids))),
+            read,
+            length,
+            tree.n,
+        )
+
+    def _pieces(self, tree: StepTree) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+        """The distinct ids of a tree's steps, and (n,) which of them each node has, -1 at the root."""
+        place = np.array([self.place(d) for d in range(int(tree.depth.max(initial=0)) + 1)], np.int64)[tree.depth]
+        wide = int(place.max(initial=0)) + 1
+        codes, which = np.unique(tree.step_id[1:].astype(np.int64) * wide + place[1:], return_inverse=True)
+        made = [
+            np.asarray(self.step_ids(tree.steps[code // wide], tree.problem, int(code % wide)), np.int64)
+            for code in codes.tolist()
+        ]
+        return made, np.r_[-1, which]
+
+    def _starts(self, tree: StepTree, length: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) position of each node's first token, by levels."""
+        start = np.zeros(tree.n, np.int64)
+        for level in range(1, int(tree.depth.max(initial=0)) + 1):
+            nodes = np.flatnonzero(tree.depth == level)
+            above = tree.parent[nodes]
+            start[nodes] = start[above] + length[above]
+        self.fits(int((start + length).max()), tree.problem)
+        return start
+
+    def fits(self, tokens: int, problem: Problem) -> bool:
+        """Whether a step that ends at this many tokens gets a score.
+
+        Raises:
+            InputError: it does not, and the record says to refuse.
+        """
+        if self.record.too_long == "error" and tokens > self.record.max_length:
+            raise InputError(
+                f"a trajectory of problem {problem.id!r} has {tokens} tokens, more than {self.record.max_length}",
+                remedy="raise max_length, or set too_long='drop' to leave its last steps without a score",
+            )
+        return tokens <= self.record.max_length
+
+    def read_index(
+        self, parent: NDArray[np.integer[Any]], first: NDArray[np.int64], length: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """(n,) token at which each node would be read; what stands before a step of one token is its parent's last.
+
+        Args:
+            parent: (n,) parent of each node, -1 at the root, whose entry means nothing.
+            first: (n,) index of each node's first token.
+            length: (n,) tokens of each node.
+        """
+        last = first + length - 1
+        return last if not self.back else np.where(length > self.back, last - self.back, last[parent])
+
+
+def depth_first(tree: StepTree) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) depth-first numbers of the nodes, and of the node after each one's last descendant; level by level."""
+    size = np.ones(tree.n, np.int64)
+    levels = [np.flatnonzero(tree.depth == d) for d in range(int(tree.depth.max(initial=0)) + 1)]
+    for nodes in reversed(levels[1:]):
+        np.add.at(size, tree.parent[nodes], size[nodes])
+    enter = np.zeros(tree.n, np.int64)
+    for nodes in levels[1:]:
+        ordered = nodes[np.argsort(tree.parent[nodes], kind="stable")]
+        above, before = tree.parent[ordered], np.cumsum(size[ordered]) - size[ordered]
+        head = np.r_[True, above[1:] != above[:-1]]
+        base = np.repeat(before[head], np.diff(np.r_[np.flatnonzero(head), len(ordered)]))
+        enter[ordered] = enter[above] + 1 + before - base
+    return enter, enter + size

@@ -1,0 +1,178 @@
+"""What a recipe's text is: the prompt, each step and what stands between them, as characters, before any tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stepreward.core.errors import InputError, ModelError
+from stepreward.core.types import Problem, Step
+from stepreward.score.encode.record import EncoderRecord
+
+_MARK = "\u2045step\u2046"
+"""Stands for a content while a chat template is rendered; no template changes it."""
+_NUMBER = re.compile(r"^\s*Step \d+:")
+
+
+def valid(text: str) -> str:
+    """The text, if tokenizers can read it: half a surrogate pair, such as a cut emoji leaves, has no UTF-8.
+
+    Raises:
+        InputError: they cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = f"character {error.start} of {text[:40]!r} is half a surrogate pair, which is no text"
+        raise InputError(what, remedy="repair or drop the row") from error
+    return text
+
+
+class RecipeText:
+    """Builds the text of a recipe piece by piece, so that the whole is the concatenation of the pieces.
+
+    Args:
+        record: the encoder record.
+        tokenizer: gives the chat template and the names of its tokens.
+
+    Raises:
+        ModelError: the record asks for a chat and there is no chat template, or the template cannot be cut at messages.
+    """
+
+    def __init__(self, record: EncoderRecord, tokenizer: Any) -> None:
+        self.record, self.tokenizer = record, tokenizer
+        if record.template != "plain" and not getattr(tokenizer, "chat_template", None):
+            raise ModelError("the record asks for a chat prompt but the tokenizer has no chat template")
+        if record.template in ("turns", "messages"):
+            self._check_messages()
+
+    def look(self, images: object) -> None:
+        """Checks that nothing is to be seen, where the record says so.
+
+        Raises:
+            ModelError: there are images.
+        """
+        if images and self.record.images == "refused":
+            raise ModelError(
+                "there are images, and only the language model of this checkpoint is loaded here, not its image tower: "
+                "drop the images, or score them with the checkpoint's own code"
+            )
+
+    def cleaned(self, text: str) -> str:
+        """A step's text as the recipe wants it."""
+        for how in self.record.clean:
+            if how == "unnumber":
+                text = _NUMBER.sub("", text)
+            elif how == "chomp":
+                text = text.rstrip("\r\n")
+            elif how == "strip":
+                text = text.strip()
+            elif how == "no-blank-lines":
+                text = text.replace("\n\n", "")
+        return text
+
+    def body(self, step: Step, n: int, previous: str = "") -> str:
+        """The formatted text of the n-th step (from 1), without separator, behind the text of the previous ones."""
+        record, text = self.record, self.cleaned(step.text)
+        if record.separator and record.tokenise == "step":
+            text = text.removesuffix(record.separator)
+        if "own-number" in record.clean and text.lstrip()[:4].lower() == "step":
+            return text
+        form = record.later_format if n > 1 and record.later_format else record.step_format
+        return _filled(form, {"step": text, "n": str(n), "previous": previous})
+
+    def head(self, problem: Problem) -> str:
+        """The text before the first step."""
+        record = self.record
+        if record.template == "plain":
+            return self.prompt(problem)
+        messages = self.messages(problem)
+        if record.tokenise in ("step", "prefix"):
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return self.render([*messages, {"role": "assistant", "content": _MARK}]).split(_MARK)[0]
+
+    def prompt(self, problem: Problem) -> str:
+        """`prompt_format` filled in; a tokenizer without a first token has none to put there."""
+        self.look(problem.meta.get("images"))
+        return _filled(self.record.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
+
+    def messages(self, problem: Problem, body: str = "") -> list[dict[str, str]]:
+        """The messages of a chat before the first step; the last one's content is `prompt_format` where it is a string.
+
+        A problem that is a conversation keeps its messages, unless the recipe wraps the prompt. In `turns`, `body` is
+        the first step, which stands in that message.
+        """
+        record = self.record
+        self.look(problem.meta.get("images"))
+        made = [dict(m) for m in problem.messages]
+        if isinstance(problem.prompt, str) or record.prompt_format not in ("{prompt}", "{prompt}\n"):
+            # The line break of the plain default is no part of a message.
+            form = "{prompt}" if record.prompt_format == "{prompt}\n" else record.prompt_format
+            made = [{"role": "user", "content": _filled(form, {"prompt": problem.text, "step": body})}]
+        if record.system is not None:
+            made.insert(0, {"role": "system", "content": record.system})
+        return made
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The chat as one text, the last message closed."""
+        return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=False))
+
+    def opening(self, problem: Problem, step: Step) -> str:
+        """`turns` and `messages`: the text of the prompt and the first step."""
+        return self.render(self._first(problem, self.body(step, 1), step))
+
+    def _first(self, problem: Problem, body: str, step: Step) -> list[dict[str, str]]:
+        if self.record.template == "messages":
+            return [*self.messages(problem), self._message(step, body)]
+        return [*self.messages(problem, body), *self._reply(step)]
+
+    def _reply(self, step: Step) -> list[dict[str, str]]:
+        return [{"role": "assistant", "content": self.record.answer}] if step.kind == "action" else []
+
+    def _message(self, step: Step, body: str) -> dict[str, str]:
+        return {"role": "user" if step.kind == "observation" else "assistant", "content": body}
+
+    def turn(self, step: Step, n: int) -> str:
+        """`turns` and `messages`: the text that the n-th step (from 2) adds to the conversation."""
+        record, body = self.record, self.body(step, n)
+        base = self._base()
+        more = (
+            [self._message(step, body)]
+            if record.template == "messages"
+            else [{"role": "user", "content": body}, *self._reply(step)]
+        )
+        return self.render([*base, *more]).removeprefix(self.render(base))
+
+    def _base(self) -> list[dict[str, str]]:
+        made = [{"role": "system", "content": self.record.system}] if self.record.system is not None else []
+        return [*made, {"role": "user", "content": "x"}, {"role": "assistant", "content": self.record.answer or "x"}]
+
+    def before_content(self, problem: Problem) -> str:
+        """`turns` and `messages`: the text of the prompt's first turn up to what depends on the first step."""
+        if self.record.template == "messages":
+            return self.render(self.messages(problem))
+        lead = self.messages(problem)[:-1]
+        return self.render([*lead, {"role": "user", "content": _MARK}]).split(_MARK)[0]
+
+    def closing(self) -> str:
+        """`turns`: the dummy answer and what the template puts behind it."""
+        base = self._base()
+        more = [{"role": "user", "content": "x"}]
+        marked = self.render([*base, *more, {"role": "assistant", "content": _MARK}])
+        return self.record.answer + marked.split(_MARK)[1]
+
+    def _check_messages(self) -> None:
+        """Checks that a message adds the same text wherever it stands in the conversation."""
+        base = self._base()
+        more = [{"role": "user", "content": _MARK}, {"role": "assistant", "content": "y"}]
+        texts = [self.render(base), self.render([*base, *more]), self.render([*base, *more, *more])]
+        if not (texts[1].startswith(texts[0]) and texts[2].startswith(texts[1])):
+            raise ModelError("the chat template rewrites earlier messages: steps cannot be messages of their own")
+        if texts[1][len(texts[0]) :] != texts[2][len(texts[1]) :]:
+            raise ModelError("the chat template writes a message differently later on: steps cannot be messages")
+
+
+def _filled(form: str, values: Mapping[str, str]) -> str:
+    """The form with each `{name}` replaced once, in one pass: braces inside values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), form)

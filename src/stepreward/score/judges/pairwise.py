@@ -1,0 +1,192 @@
+"""Judges of pairs: which of two solutions is better, by what a policy writes or by a scorer's totals."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.catalog import aggregate as aggregates
+from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Compare, Continuation, Judged, Policy, Propose, Score, Scorer
+from stepreward.core.types import Problem, Step
+from stepreward.score.judges.generative import filled
+
+T = TypeVar("T")
+_Steps = tuple[Step, ...]
+_Shown = tuple[str, str, str, str]
+"""Id and text of a problem, and its two solutions in the order in which they are shown."""
+_VERDICT = re.compile(r"\[\[([ABC])\]\]")
+_CHANCES = {"A": 1.0, "B": 0.0, "C": 0.5}
+PROMPT = """Two solutions of one problem follow. Decide which one is better: first by whether its reasoning and its \
+answer are right, then by how clear it is. Neither their order nor their length says anything.
+
+[Problem]
+{prompt}
+
+[Solution A]
+{first}
+
+[Solution B]
+{second}
+
+Compare them briefly. Then end with your verdict alone on a line: [[A]] if solution A is better, [[B]] if solution B \
+is better, [[C]] if they are equally good."""
+"""What a policy is asked; its verdicts are those of MT-Bench (arXiv:2306.05685, appendix A)."""
+
+
+@dataclass(slots=True)
+class JudgeUsage:
+    """What a judge has done so far."""
+
+    answers: int = 0
+    """Written; each pair takes two at least, one for each order."""
+    unread: int = 0
+    """Of them, those without one clear verdict, which count as ties."""
+    swayed: int = 0
+    """Pairs whose verdict turned with the order."""
+    tokens: int = 0
+    """Read and written."""
+
+
+class PolicyJudge:
+    """Compares solutions by the verdicts that a policy writes; a `core.runtime.flows.Judge`.
+
+    Every pair is shown in both orders and the chances are averaged, so that a judge who prefers the first place has no
+    say: one who always names the first gives a tie. An answer counts if it names one verdict, `[[A]]`, `[[B]]` or
+    `[[C]]` for a tie, behind its thoughts if it has any; another one is a tie. Questions for both orders of a pair cost
+    no more than for one if they are asked together.
+
+    Args:
+        policy: who writes.
+        n: answers for each order.
+        prompt: what it is asked, with `{prompt}`, `{first}` and `{second}` in it.
+        temperature: of sampling; None leaves it to the policy.
+        key: the randomness of the answers.
+
+    Raises:
+        ValueError: `n` is not positive, or the prompt leaves something out.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        n: int = 1,
+        prompt: str = PROMPT,
+        temperature: float | None = 0.0,
+        key: Key | None = None,
+    ) -> None:
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        missing = [part for part in ("{prompt}", "{first}", "{second}") if part not in prompt]
+        if missing:
+            raise ValueError(f"the prompt of a judge must hold {', '.join(missing)}")
+        self.policy, self.n, self.prompt, self.temperature = policy, n, prompt, temperature
+        self.key = key or Key.seed(0)
+        mark = hashlib.blake2b(repr((prompt, n, temperature, self.key.bits)).encode(), digest_size=4).hexdigest()
+        self.name = f"{policy.name} as judge of pairs, {mark}"
+        # Both orders of a pair should meet in a batch.
+        self.batch_size = 2 * max(1, max(policy.batch_size, policy.concurrency) // (2 * n))
+        self.usage = JudgeUsage()
+
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
+        """The chance that the first solution of each question is the better one, in order."""
+        pairs = [(_shown(q.problem, q.first, q.second), _shown(q.problem, q.second, q.first)) for q in questions]
+        asked = {shown: q.problem for both, q in zip(pairs, questions, strict=True) for shown in both}
+        said = self.policy.propose([self._ask(problem, shown) for shown, problem in asked.items()])
+        first = {shown: self._chance(answers) for shown, answers in zip(asked, said, strict=True)}
+        turned = {
+            min(both) for both in pairs if both[0] != both[1] and (first[both[0]] - 0.5) * (first[both[1]] - 0.5) > 0
+        }
+        self.usage.swayed += len(turned)
+        cost = {shown: sum(map(_tokens, answers)) for shown, answers in zip(asked, said, strict=True)}
+        # An order that several questions share is paid by the first of them.
+        return [
+            Judged((first[one] + 1 - first[other]) / 2, cost.pop(one, 0) + cost.pop(other, 0)) for one, other in pairs
+        ]
+
+    def _ask(self, problem: Problem, shown: _Shown) -> Propose:
+        _, prompt, first, second = shown
+        text = filled(self.prompt, {"prompt": prompt, "first": first, "second": second})
+        # Policies tell prompts apart by the problem's id.
+        digest = hashlib.blake2b(repr(shown).encode(), digest_size=8).hexdigest()
+        key = self.key.fold("compare", problem.id, digest)
+        return Propose(Problem(f"{problem.id} compared {digest}", text), (), key, self.n, temperature=self.temperature)
+
+    def _chance(self, answers: Sequence[Continuation]) -> float:
+        """The mean verdict of some answers."""
+        read = [verdict("".join(step.text for step in answer.steps)) for answer in answers]
+        self.usage.answers += len(read)
+        self.usage.unread += read.count(None)
+        self.usage.tokens += sum(map(_tokens, answers))
+        return float(np.mean([0.5 if one is None else one for one in read]))
+
+
+class ScorerJudge:
+    """Compares solutions by the totals of their step scores; a `core.runtime.flows.Judge`.
+
+    The better total wins for sure, equal ones tie; a solution without a total loses to any that has one.
+
+    Args:
+        scorer: who scores; where several threads share it, one that may be shared.
+        aggregate: total of a solution's step scores, by name.
+
+    Raises:
+        UnknownNameError: there is no such aggregate.
+    """
+
+    def __init__(self, scorer: Scorer, *, aggregate: str = "min") -> None:
+        self.scorer, self._total = scorer, aggregates[aggregate]
+        self.name = f"{aggregate} of {scorer.name} as judge of pairs"
+        self.batch_size = scorer.batch_size
+
+    def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
+        """1 where the first solution of a question is the better one, 0 where the second is, 1/2 for a tie."""
+        sides = [Score(q.problem, side) for q in questions for side in (q.first, q.second)]
+        asked = {_name(side): side for side in sides}
+        scored = self.scorer.score_many([*asked.values()])
+        totals = {name: self._of(one.scores) for name, one in zip(asked, scored, strict=True)}
+        of_sides = [totals[_name(side)] for side in sides]
+        cost = {name: one.tokens for name, one in zip(asked, scored, strict=True)}
+        paid = [cost.pop(_name(side), 0) for side in sides]
+        return [
+            Judged(_won(*totals), sum(tokens)) for totals, tokens in zip(_pairs(of_sides), _pairs(paid), strict=True)
+        ]
+
+    def _of(self, scores: NDArray[np.float64]) -> float:
+        real = ~np.isnan(scores)
+        return float(self._total.take({"scores": np.where(real, scores, 0.0)[None], "mask": real[None]})[0])
+
+
+def verdict(text: str) -> float | None:
+    """The chance that an answer gives the first solution, behind its thoughts: 1, 0 or 1/2; None for no clear one."""
+    said = set(_VERDICT.findall(text.rpartition("</think>")[2]))
+    return _CHANCES[said.pop()] if len(said) == 1 else None
+
+
+def _tokens(answer: Continuation) -> int:
+    return answer.n_tokens + answer.n_prompt_tokens
+
+
+def _pairs(of_sides: Sequence[T]) -> list[tuple[T, T]]:
+    return list(zip(of_sides[::2], of_sides[1::2], strict=True))
+
+
+def _shown(problem: Problem, first: _Steps, second: _Steps) -> _Shown:
+    one, other = ("".join(step.text for step in side).strip() for side in (first, second))
+    return problem.id, problem.text, one, other
+
+
+def _name(side: Score) -> tuple[object, ...]:
+    return side.problem.id, side.problem.text, *(step.identity for step in side.steps)
+
+
+def _won(first: float, second: float) -> float:
+    one, other = (-np.inf if np.isnan(total) else total for total in (first, second))
+    return 0.5 if one == other else float(one > other)

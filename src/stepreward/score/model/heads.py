@@ -1,0 +1,131 @@
+"""Heads of reward models, recognised by how their weights are laid out; no code of a checkpoint is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from stepreward.core.errors import ModelError
+from stepreward.score.encode.record import EncoderRecord
+
+State = Mapping[str, torch.Tensor]
+
+_NAMES = ("score", "score_head", "v_head.summary", "value_head", "reward_head", "classifier")
+"""Modules that are a head, with all below them. `score` is what transformers calls it."""
+
+
+def is_head(key: str) -> bool:
+    """Whether a weight of this name belongs to a head."""
+    return any(key.startswith(name + ".") for name in _NAMES)
+
+
+class Ensemble(nn.Module):
+    """Many small networks side by side, each with two hidden layers and one output.
+
+    Args:
+        state: `{nn1,nn2,nn_out}.{weight,bias}` with weights (E, in, out) and biases (E, out).
+    """
+
+    nn1_weight: nn.Parameter
+    nn1_bias: nn.Parameter
+    nn2_weight: nn.Parameter
+    nn2_bias: nn.Parameter
+    nn_out_weight: nn.Parameter
+    nn_out_bias: nn.Parameter
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        for name in ("nn1", "nn2", "nn_out"):
+            for part in ("weight", "bias"):
+                self.register_parameter(f"{name}_{part}", nn.Parameter(state[f"{name}.{part}"].clone()))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., E) outputs of hidden states (..., hidden)."""
+        x = hidden.reshape(1, -1, hidden.shape[-1]).to(self.nn1_weight.dtype)
+        x = torch.relu(torch.matmul(x, self.nn1_weight) + self.nn1_bias[:, None])
+        x = torch.relu(torch.matmul(x, self.nn2_weight) + self.nn2_bias[:, None])
+        x = torch.matmul(x, self.nn_out_weight) + self.nn_out_bias[:, None]
+        return x[..., 0].T.reshape(*hidden.shape[:-1], len(self.nn1_weight))
+
+
+def split_head(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A checkpoint's weights without its head, and the head's under its own names.
+
+    Raises:
+        ModelError: there is no head, or there are several.
+    """
+    heads: dict[str, dict[str, torch.Tensor]] = {}
+    rest = {}
+    for key, value in state.items():
+        name = next((n for n in _NAMES if key.startswith(n + ".")), None)
+        if name is None:
+            rest[key] = value
+        elif ".reg_model." not in f".{key}":
+            heads.setdefault(name, {})[key.removeprefix(name + ".")] = value
+    if len(heads) != 1:
+        found = ", ".join(sorted(heads)) or "none"
+        raise ModelError(
+            f"expected one head among the weights ({', '.join(_NAMES)}), found {found}: "
+            "name the label tokens to read the language-model head"
+        )
+    return rest, next(iter(heads.values()))
+
+
+def build_head(state: State, record: EncoderRecord) -> nn.Module:
+    """The head whose weights these are: linear, a multilayer perceptron with ReLU, or an ensemble of such.
+
+    Raises:
+        ModelError: the layout is unknown, or its width is not the record's.
+    """
+    own = {key.removeprefix("model."): value for key, value in state.items()}
+    if "nn1.weight" in own:
+        made: nn.Module = Ensemble(own)
+        width = len(own["nn1.weight"])
+    elif set(own) <= {"weight", "bias"} and "weight" in own:
+        made, width = _linear(own["weight"], own.get("bias")), len(own["weight"])
+    elif own and all(key.split(".")[0].isdigit() for key in own):
+        layers = sorted({int(key.split(".")[0]) for key in own})
+        linear = [_linear(own[f"{i}.weight"], own.get(f"{i}.bias")) for i in layers]
+        made = _stack(linear)
+        width = linear[-1].out_features
+    else:
+        raise ModelError(f"no known head has the weights {', '.join(sorted(own))}")
+    if width != record.n_labels:
+        raise ModelError(f"the head has {width} outputs, the record says n_labels={record.n_labels}")
+    return made
+
+
+def _stack(layers: Iterable[nn.Linear]) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for layer in layers:
+        parts += [nn.ReLU(), layer] if parts else [layer]
+    return nn.Sequential(*parts)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if bias is not None:
+            made.bias.copy_(bias)
+    return made
+
+
+def head_state(head: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a head as `build_head` takes them."""
+    state = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    if isinstance(head, Ensemble):
+        return {".".join(name.rsplit("_", 1)): value for name, value in state.items()}
+    return state
+
+
+def token_head(unembedding: torch.Tensor, ids: Iterable[int]) -> nn.Linear:
+    """A linear head out of the rows of some tokens of a language-model head (V, hidden)."""
+    return _linear(unembedding[list(ids)], None)
+
+
+def mean_head(unembedding: torch.Tensor) -> nn.Linear:
+    """The mean of all logits of a language-model head (V, hidden), as one row: the mean of products is the product."""
+    return _linear(unembedding.float().mean(0, keepdim=True).to(unembedding.dtype), None)

@@ -1,0 +1,224 @@
+"""A step reward model: any transformers backbone with a linear head read at step ends."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel, AutoTokenizer
+from transformers.cache_utils import Cache
+
+from stepreward.core.errors import ModelError, StoreError
+from stepreward.core.hub import fetch
+from stepreward.core.optional import cache_argument
+from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
+from stepreward.score.encode.packing import PackedBatch
+from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.model.heads import build_head, head_state
+from stepreward.score.model.readouts import read_out
+
+HEAD_FILE = "step_head.safetensors"
+_FLOOR = -32.0
+"""Least log-probability that is told apart."""
+PROBE = "Mia has 12.5 + 307 = 319.5 'apples'\n\n  na\u00efve \u6f22\u5b57 don't\r\n<|x|>\t"
+"""Awkward text whose token ids are kept in the checkpoint: a loader that rebuilds the tokenizer otherwise is caught."""
+
+
+class StepRewardModel(nn.Module):
+    """Backbone, head, tokenizer and encoder record: a checkpoint in memory.
+
+    Args:
+        backbone: a transformers model whose first output is (R, T, hidden) hidden states.
+        tokenizer: its tokenizer.
+        record: how it is fed and read.
+        head: maps (..., hidden) to (..., n_labels); None for a fresh linear one.
+        seed: seed of a fresh head's weights.
+
+    Raises:
+        ModelError: the record asks for surprise and the backbone's embeddings are not tied.
+    """
+
+    def __init__(
+        self, backbone: Any, tokenizer: Any, record: EncoderRecord, *, head: nn.Module | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.backbone, self.tokenizer, self.record = backbone, tokenizer, record
+        self.encoder = StepEncoder(record, tokenizer)
+        if record.surprise and not backbone.config.tie_word_embeddings:
+            raise ModelError(
+                "reading surprise needs a backbone whose input and output embeddings are tied: set surprise=False"
+            )
+        self.head = fresh_head(backbone.config.hidden_size, record, seed) if head is None else head
+
+    @classmethod
+    def from_backbone(cls, name: str | Path, record: EncoderRecord, *, seed: int = 0) -> StepRewardModel:
+        """A fresh head on a local folder or hub model; the language-model head is left out.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        folder = name if Path(name).is_dir() else fetch(str(name))
+        try:
+            backbone = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError, RuntimeError, SafetensorError, RecursionError, KeyError, TypeError) as error:
+            raise ModelError(f"cannot load a backbone from {name}: {error}") from error
+        return cls(backbone, tokenizer, record, seed=seed)
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """(Q, n_labels) logits of the batch's reads, in order of tree and node."""
+        hidden = self.backbone(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
+        )[0]
+        logits: torch.Tensor = self.head(
+            self._features(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
+        )
+        return logits
+
+    def _features(self, hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """(R, T, hidden) what the head reads at each token; with surprise, one number more."""
+        if not self.record.surprise:
+            return hidden
+        least = least_logprob(hidden, input_ids, first, self.backbone.get_input_embeddings().weight)
+        return torch.cat([hidden, least[:, :, None].to(hidden.dtype)], dim=-1)
+
+    def forward_cached(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        first: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Cache,
+    ) -> torch.Tensor:
+        """(R, q, n_labels) logits at every new token, given the keys and values of earlier ones.
+
+        Args:
+            input_ids, position_ids: (R, q) new tokens, steps whole.
+            first: (R, q) column of the first token of each token's step; a token of a prompt is its own.
+            mask: (R, 1, q, k) bool, True where a new token may see one of the cache's columns, the new ones last.
+            cache: holds the earlier tokens and receives the new ones.
+        """
+        device = next(self.head.parameters()).device
+        hidden = self.backbone(
+            input_ids=input_ids.to(device),
+            position_ids=position_ids.to(device),
+            attention_mask=mask.to(device),
+            use_cache=True,
+            **{cache_argument(self.backbone): cache},
+        )[0]
+        logits: torch.Tensor = self.head(self._features(hidden, input_ids.to(device), first.to(device)))
+        return logits
+
+    def forward_padded(
+        self,
+        input_ids: torch.Tensor,
+        lengths: torch.Tensor,
+        row: torch.Tensor,
+        column: torch.Tensor,
+        first: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(Q, n_labels) logits of right-padded single trajectories: the plain way, kept as the reference.
+
+        Args:
+            input_ids: (R, T).
+            lengths: (R,) tokens of each row.
+            row, column: (Q,) where to read.
+            first: (R, T) column of the first token of each token's step; needed for surprise alone.
+        """
+        real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
+        hidden = self.backbone(input_ids=input_ids, attention_mask=real.long(), use_cache=False)[0]
+        features = hidden if first is None else self._features(hidden, input_ids, first)
+        logits: torch.Tensor = self.head(features[row, column])
+        return logits
+
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """(Q,) scores of logits (Q, n_labels), by the record's readout."""
+        return read_out(self.record, logits)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a checkpoint: standard transformers files, the head, the record. A calibrator of other weights goes.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
+            self.backbone.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            save_file(head_state(self.head), folder / HEAD_FILE)
+            self.record.save(folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+            for path in folder.glob("*.safetensors"):
+                # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
+                shutil.copymode(folder / "config.json", path)
+        except OSError as error:
+            raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, record: EncoderRecord | None = None) -> StepRewardModel:
+        """Reads a checkpoint written by `save_pretrained`; no code and no pickle in it is run.
+
+        Args:
+            folder: the checkpoint.
+            record: in place of its own.
+
+        Raises:
+            ModelError: the folder is not such a checkpoint.
+        """
+        folder = Path(folder)
+        own, probe = EncoderRecord.load(folder)
+        record = record or own
+        model = cls.from_backbone(folder, record)
+        found = model.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+        if found != probe:
+            raise ModelError(
+                f"the tokenizer of {folder} was loaded with other rules than it was trained with: it cuts {PROBE!r} "
+                f"into {found}, not {probe}; scores would be wrong. Use the library versions of its training"
+            )
+        try:
+            model.head = build_head(load_file(folder / HEAD_FILE), record)
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+            raise ModelError(f"cannot load the step head {folder / HEAD_FILE}: {error}") from error
+        return model.eval()
+
+
+def fresh_head(hidden: int, record: EncoderRecord, seed: int) -> nn.Linear:
+    """A linear head with small random weights."""
+    head = nn.Linear(hidden + record.surprise, record.n_labels)
+    with torch.no_grad():
+        head.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
+        if record.surprise:
+            # A fresh head starts from "as good as its least likely token", for the label that means a right step.
+            head.weight[:, -1] = torch.eye(record.n_labels)[record.positive]
+        head.bias.zero_()
+    return head
+
+
+def least_logprob(
+    hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor, embeddings: torch.Tensor
+) -> torch.Tensor:
+    """(R, T) least log-probability among the tokens of each step up to each token, its first token left out.
+
+    The first token's predecessor may lie anywhere in a packed row; all others follow theirs.
+
+    Args:
+        hidden: (R, T, hidden) last hidden states.
+        input_ids: (R, T).
+        first: (R, T) column of the first token of each token's step.
+        embeddings: (V, hidden) output embeddings.
+    """
+    column = torch.arange(input_ids.shape[1], device=input_ids.device)
+    rows, columns = (column > first).nonzero(as_tuple=True)
+    logits = (hidden[rows, columns - 1] @ embeddings.T).float()
+    said = logits.log_softmax(-1).gather(1, input_ids[rows, columns][:, None])[:, 0].clamp(min=_FLOOR)
+    logprob = torch.zeros(input_ids.shape, dtype=torch.float64, device=hidden.device)
+    logprob = logprob.index_put((rows, columns), said.double())
+    # Each step lies below the one before it, so that the running minimum starts anew with it.
+    depth = 2 * _FLOOR * (column == first).cumsum(dim=1)
+    return (torch.cummin(logprob + depth, dim=1).values - depth).float()

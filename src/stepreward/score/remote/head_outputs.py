@@ -1,0 +1,113 @@
+"""Scores out of head outputs that somebody else computes: which tokens are read, and what the outputs say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.prefix_names import named
+from stepreward.core.runtime.flows import Score, Scored
+from stepreward.score.cached.first_scores import Told
+from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.whole_text import Pass, PassEncoder
+
+Floats = NDArray[np.float64]
+Asked = tuple[Score, Pass]
+"""A question, and one of its sequences with the reads that are open."""
+Answer = tuple[Floats, bool | None, int]
+"""(Q, n_labels) outputs at the reads, whether they are probabilities (None: see by their sums), tokens encoded."""
+_REMEMBERED = 1 << 20
+
+
+class Reading:
+    """Turns questions into token sequences, and outputs at the read positions into scores.
+
+    Attention looks back alone, so that a score depends on the tokens up to its read position: once told, it is told
+    again without asking wherever the same tokens stand before it.
+
+    Args:
+        encoder: the record, and the model's tokenizer.
+    """
+
+    def __init__(self, encoder: StepEncoder) -> None:
+        self.encoder, self.record = encoder, encoder.record
+        self._told = Told(_REMEMBERED)
+
+    def score_many(
+        self, questions: Sequence[Score], ask: Callable[[Sequence[Asked]], Sequence[Answer]]
+    ) -> list[Scored]:
+        """Scores of each question's steps, NaN at observations.
+
+        Args:
+            questions: the questions.
+            ask: answers sequences, all that are open at once; not called where none is.
+        """
+        scores = [np.full(len(question.steps), np.nan) for question in questions]
+        paid, whole = [0] * len(questions), [0] * len(questions)
+        asked: list[tuple[int, Pass, dict[int, bytes]]] = []
+        for row, question in enumerate(questions):
+            for one in self._passes(question):
+                whole[row] += len(one.ids)
+                names = {i: named(b"", one.ids[: at + 1].tobytes()) for i, at in one.reads.items()}
+                told = {i: self._told.get(name) for i, name in names.items()}
+                for i, score in told.items():
+                    scores[row][i] = np.nan if score is None else score
+                new = {i: at for i, at in one.reads.items() if told[i] is None}
+                if new:
+                    asked.append((row, replace(one, reads=new), names))
+        answers = ask([(questions[row], one) for row, one, _ in asked]) if asked else ()
+        for (row, one, names), (outputs, done, tokens) in zip(asked, answers, strict=True):
+            made = read_out(self.record, outputs, done)
+            scores[row][list(one.reads)] = self._told.keep([names[i] for i in one.reads], made.tolist())
+            paid[row] += tokens
+        return [Scored(*parts) for parts in zip(scores, paid, whole, strict=True)]
+
+    def _passes(self, question: Score) -> list[Pass]:
+        if not self.record.per_step:
+            return PassEncoder(self.encoder).passes(question.problem, question.steps)
+        ids, reads = self.encoder.prompt_ids(question.problem), {}
+        for i, step in enumerate(question.steps):
+            own = self.encoder.step_ids(step, question.problem, i + 1)
+            ids = ids + own
+            back = self.encoder.back if len(own) > self.encoder.back else len(own)
+            if step.kind == "action" and self.encoder.fits(len(ids), question.problem):
+                reads[i] = len(ids) - 1 - back
+        return [Pass(np.asarray(ids, np.int64), reads)]
+
+
+def read_out(record: EncoderRecord, rows: Floats, done: bool | None) -> Floats:
+    """(Q,) scores by the record's readout, with the softmax or sigmoid where it was left.
+
+    Args:
+        record: says what the outputs mean.
+        rows: (Q, n_labels).
+        done: whether they are probabilities; None sees by whether every row is a distribution.
+    """
+    if done is None:
+        done = record.n_labels > 1 and bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
+    if record.readout in ("softmax", "difference"):
+        shares = rows if done else _softmax(rows)
+        right: Floats = shares[:, [record.positive, *record.also]].sum(axis=1)
+        return right if record.readout == "softmax" else 2 * right - 1
+    if record.readout == "mean-sigmoid":
+        return np.asarray((rows if done else _sigmoid(rows)).mean(axis=1), np.float64)
+    value = rows[:, record.positive]
+    if record.readout in ("value", "tanh") and done:
+        with np.errstate(divide="ignore"):
+            value = np.log(value) - np.log1p(-value)
+    if record.readout == "tanh":
+        return np.asarray(np.tanh(value), np.float64)
+    return value if record.readout == "value" or done else _sigmoid(value)
+
+
+def _softmax(z: Floats) -> Floats:
+    shifted = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float64)
+
+
+def _sigmoid(z: Floats) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(z / 2)), np.float64)

@@ -1,0 +1,212 @@
+"""Reward models that run in a server: its tokens are ours, its scores are read as the record says."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.errors import InputError, ModelError
+from stepreward.core.http.client import Patience, Server
+from stepreward.core.runtime.flows import Score, Scored
+from stepreward.core.types import Step
+from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.whole_text import Pass, PassEncoder
+from stepreward.score.model.public_checkpoints import label_ids
+from stepreward.score.remote.head_outputs import Answer, Asked, Reading
+from stepreward.score.remote.label_tokens_server import NextTokens
+from stepreward.score.short_call import score_texts
+
+Endpoint = Literal["pooling", "classify", "score", "completions"]
+
+
+class ServedScorer:
+    """Scores steps with a reward model in a server; a `core.runtime.flows.Scorer`.
+
+    Three of the endpoints are vLLM's, for reward models; `completions` is everybody's, for language models that answer
+    with a label token. Tokens are built here, by the record, and sent as ids, so that the server's own tokenisation
+    cannot change them: `pooling` sends whole trajectories and takes the outputs at the read positions, whether the
+    server returns every token or its step tags alone; `classify` sends each prefix up to its read position. `score`
+    takes texts only, the prompt and the text so far, and the server joins them: right for models that were trained with
+    its template. `completions` asks for the next token behind each read position and compares the labels'
+    log-probabilities.
+
+    A step's score, once told, is told again without a request wherever the same tokens stand before it.
+
+    Args:
+        server: where it is.
+        encoder: the record, and the tokenizer of the served model.
+        endpoint: which of the server's interfaces.
+        probabilities: whether the server applies softmax or sigmoid: it is asked to, or not to. None asks it not to,
+            and tells for two or more labels by whether every row is a distribution; for one label it must be said, as
+            older servers do not listen. `completions` needs
+            none.
+        top: tokens asked for beside the next one by `completions`.
+        batch_size: trajectories that make a full batch.
+        name: identity for caches and provenance; the server's model by default.
+        sleep: waits between tries.
+
+    Raises:
+        ModelError: the record cannot be read out of such an endpoint.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        encoder: StepEncoder,
+        *,
+        endpoint: Endpoint = "pooling",
+        probabilities: bool | None = None,
+        top: int = 20,
+        batch_size: int = 256,
+        name: str = "",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.server, self.encoder, self.record, self.endpoint = server, encoder, encoder.record, endpoint
+        self.probabilities, self.batch_size = probabilities, batch_size
+        self._patience = Patience(server, ModelError, refused=InputError, sleep=sleep)
+        self._client = server.client()
+        weakref.finalize(self, self._client.close)
+        self.name = name or f"{server.model} at {server.url} by {endpoint}"
+        self._reading = Reading(encoder)
+        _require_readable(self.record, endpoint, probabilities)
+        self._next = None
+        if endpoint == "completions":
+            self._next = NextTokens(server, encoder.tokenizer, top=top, sleep=sleep)
+            self._labels = label_ids(self.record, encoder.tokenizer)
+
+    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
+        """One score a step.
+
+        Raises:
+            InputError: there is no step, or one is blank.
+            ModelError: the server fails or answers with other shapes.
+        """
+        return score_texts(self, question, steps)
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        """Scores of each question's steps, NaN at observations; requests run at the same time.
+
+        Raises:
+            InputError: the server refuses a question, such as one past its context; another may have a score.
+            ModelError: the server fails after its retries, or answers with other shapes.
+        """
+        with ThreadPoolExecutor(self.server.concurrency) as pool:
+            return self._reading.score_many(questions, lambda asked: list(pool.map(self._ask_for, asked)))
+
+    def _ask_for(self, asked: Asked) -> Answer:
+        """Head outputs at the reads of a sequence, whether they are probabilities, and the tokens encoded for them."""
+        question, one = asked
+        if self._next is None:
+            return self._rows(question, one), self.probabilities, len(one.ids)
+        prefixes = [one.ids[: at + 1].tolist() for at in one.reads.values()]
+        logs, tokens = self._next.ask(prefixes, self._labels)
+        return logs, False, tokens
+
+    def _rows(self, question: Score, one: Pass) -> NDArray[np.float64]:
+        """(Q, n_labels) outputs at the reads of a sequence, in their order."""
+        places = list(one.reads.values())
+        body: dict[str, Any] = {"model": self.server.model}
+        # Both names, for servers older and newer; what a server does not know it passes over.
+        body |= dict.fromkeys(("use_activation", "activation"), bool(self.probabilities))
+        if self.endpoint == "pooling":
+            ids = one.ids[: max(places) + 1]
+            answer = self._ask(body | {"input": ids.tolist(), "encoding_format": "float"})
+            return self._at(_table(self._data(answer, 1)[0].get("data")), places, ids)
+        if self.endpoint == "classify":
+            prefixes = [one.ids[: at + 1].tolist() for at in places]
+            data = self._data(self._ask(body | {"input": prefixes}), len(places))
+            return self._checked(np.concatenate([_table([row.get("probs")]) for row in data]), len(places))
+        asked = {
+            "text_1": self.encoder.text.head(question.problem),
+            "text_2": [self._so_far(question.steps, i) for i in one.reads],
+        }
+        data = self._data(self._ask(body | asked), len(places))
+        return self._checked(_table([[row.get("score")] for row in data]), len(places))
+
+    def _so_far(self, steps: Sequence[Step], i: int) -> str:
+        """The text of the steps up to the i-th (from 0), as the record writes it there."""
+        if self.record.tokenise == "prefix":
+            return PassEncoder(self.encoder).prefix_text(steps, i)
+        between, end = self.record.between, self.record.separator
+        return between.join(self.encoder.text.body(step, n) + end for n, step in enumerate(steps[: i + 1], 1))
+
+    def _at(self, rows: NDArray[np.float64], places: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The rows of the reads, from a server that returns every token or its step tags alone."""
+        tags = np.flatnonzero(ids == ids[places[0]])
+        if len(rows) == len(ids):
+            rows = rows[list(places)]
+        elif len(rows) == len(tags) and set(places) <= set(tags.tolist()):
+            # A tag inside a step is returned too.
+            rows = rows[np.searchsorted(tags, places)]
+        else:
+            raise ModelError(
+                f"{self.server.url} returned {len(rows)} rows for {len(ids)} tokens with {len(places)} steps: expected "
+                "one a token or one a step tag; its step tag is another. Start it with pooling type ALL"
+            )
+        return self._checked(rows, len(places))
+
+    def _checked(self, rows: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        if rows.shape != (count, self.record.n_labels):
+            raise ModelError(
+                f"{self.server.url} returned numbers of shape {rows.shape}, expected {(count, self.record.n_labels)}: "
+                f"its model has another head than the record's n_labels={self.record.n_labels}"
+            )
+        if not np.isfinite(rows).all():
+            raise ModelError(f"{self.server.url} returned numbers that are not finite")
+        return rows
+
+    def _ask(self, body: Mapping[str, Any]) -> Any:
+        return self._patience.json(self._client, self.server.at(self.endpoint), body)
+
+    def _data(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
+        """The rows of an answer in the order of its inputs."""
+        try:
+            return _data(answer, count)
+        except ModelError as error:
+            raise ModelError(self.server.hidden(str(error))) from None
+
+
+def _require_readable(record: EncoderRecord, endpoint: Endpoint, probabilities: bool | None) -> None:
+    if record.readout == "implicit" or record.second or record.surprise:
+        raise ModelError(f"a server returns head outputs: {record.readout!r} and second passes are scored locally")
+    if endpoint == "completions":
+        if record.readout not in ("softmax", "difference") or not record.label_tokens:
+            raise ModelError(
+                "a completions server knows how likely tokens are: the record must compare label_tokens by a softmax; "
+                "ask for pooling"
+            )
+        return
+    if endpoint == "score" and record.n_labels != 1:
+        raise ModelError(f"/score returns one number, the record has n_labels={record.n_labels}: use pooling")
+    if probabilities is None and record.n_labels == 1 and record.readout != "value":
+        raise ModelError(
+            "with one label no answer shows whether the server applied a sigmoid: "
+            "pass probabilities=True if it did, False if it was started or asked not to"
+        )
+
+
+def _data(answer: Any, count: int) -> list[Mapping[str, Any]]:
+    """The rows of an answer in the order of its inputs."""
+    data = answer.get("data") if isinstance(answer, Mapping) else None
+    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
+        raise ModelError(f"the server's answer has no list 'data' of objects: {str(answer)[:200]}")
+    rows = sorted(data, key=lambda row: int(row.get("index", 0)))
+    if len(rows) != count or [int(row.get("index", i)) for i, row in enumerate(rows)] != list(range(count)):
+        raise ModelError(f"the server answered {len(rows)} inputs of {count}")
+    return rows
+
+
+def _table(rows: Any) -> NDArray[np.float64]:
+    """(T, L) numbers; one number a token is one label."""
+    try:
+        made = np.asarray(rows, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the server's numbers are no table: {str(rows)[:200]}") from error
+    return made[:, None] if made.ndim == 1 else made

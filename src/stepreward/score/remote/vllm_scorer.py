@@ -1,0 +1,246 @@
+"""Reward models in a vLLM engine of this process: each prefix is read from its cache, each step scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.errors import ModelError
+from stepreward.core.optional import VLLM, engine_faults, vllm_engine, vllm_module
+from stepreward.core.runtime.flows import Score, Scored
+from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.model.public_checkpoints import label_ids
+from stepreward.score.remote.head_outputs import Answer, Asked, Reading
+from stepreward.score.short_call import score_texts
+
+
+class PoolingEngine(Protocol):
+    """What of a `vllm.LLM` for reward models is used here."""
+
+    def encode(self, prompts: Any, pooling_params: Any, *, use_tqdm: bool, pooling_task: str) -> list[Any]:
+        """Outputs of the prompts, in order."""
+
+
+class GeneratingEngine(Protocol):
+    """What of a `vllm.LLM` for language models is used here."""
+
+    def generate(self, prompts: Any, sampling_params: Any, *, use_tqdm: bool) -> list[Any]:
+        """Outputs of the prompts, in order."""
+
+
+class VllmScorer:
+    """Scores steps with a reward model in a vLLM engine; a `core.runtime.flows.Scorer`.
+
+    Whole sequences are asked for, and the engine reads what it has of them from its prefix cache. It gives outputs for
+    the other tokens alone: those are the last ones, and steps before them were scored when they were new. What was
+    forgotten in the meantime is asked for again without the cache.
+
+    Args:
+        engine: a `vllm.LLM` of the pooling runner, whose pooler gives every token its outputs (`ALL`).
+        parameters: `vllm.PoolingParams`.
+        encoder: the record, and the tokenizer of the model.
+        batch_size: trajectories that make a full batch.
+        name: identity for caches and provenance.
+
+    Raises:
+        ModelError: the record cannot be read out of head outputs.
+    """
+
+    def __init__(
+        self,
+        engine: PoolingEngine,
+        parameters: Callable[..., Any],
+        encoder: StepEncoder,
+        *,
+        batch_size: int = 1024,
+        name: str = "vllm",
+    ) -> None:
+        self.engine, self._parameters, self.record = engine, parameters, encoder.record
+        self.batch_size, self.name = batch_size, name
+        self._reading = Reading(encoder)
+        if self.record.readout == "implicit" or self.record.second or self.record.surprise:
+            raise ModelError(
+                f"an engine gives head outputs: {self.record.readout!r} and second passes are scored locally"
+            )
+
+    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
+        """One score a step.
+
+        Raises:
+            InputError: there is no step, or one is blank.
+        """
+        return score_texts(self, question, steps)
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        """Scores of each question's steps, NaN at observations; `tokens` leaves out what the engine had cached.
+
+        Raises:
+            ModelError: the engine gives outputs of another shape.
+        """
+        return self._reading.score_many(questions, self._ask)
+
+    def _ask(self, asked: Sequence[Asked]) -> list[Answer]:
+        ids = [one.ids[: max(one.reads.values()) + 1].tolist() for _, one in asked]
+        outputs = self._encode(ids, cached=True)
+        short = [
+            i for i, ((_, one), rows) in enumerate(zip(asked, outputs, strict=True))
+            if min(one.reads.values()) < len(ids[i]) - len(rows)
+        ]  # fmt: skip
+        paid = [len(rows) for rows in outputs]
+        for i, rows in zip(short, self._encode([ids[i] for i in short], cached=False) if short else (), strict=True):
+            outputs[i], paid[i] = rows, paid[i] + len(rows)
+        made: list[Answer] = []
+        for i, (_, one) in enumerate(asked):
+            places = np.array([*one.reads.values()]) - (len(ids[i]) - len(outputs[i]))
+            if places.min() < 0 or outputs[i].shape[1] != self.record.n_labels:
+                raise ModelError(
+                    f"the engine gave outputs of shape {outputs[i].shape} for {len(ids[i])} tokens, expected "
+                    f"{self.record.n_labels} a token: start it with pooling type ALL, and with the record's head"
+                )
+            made.append((outputs[i][places], False, paid[i]))
+        return made
+
+    def _encode(self, ids: Sequence[list[int]], *, cached: bool) -> list[NDArray[np.float64]]:
+        """Outputs before any activation, of the tokens of each sequence that the engine did not have."""
+        # The engine does not read its cache for such outputs unless told to: cached tokens give none.
+        parameters = self._parameters(use_activation=False, skip_reading_prefix_cache=not cached)
+        prompts = [{"prompt_token_ids": own} for own in ids]
+        with engine_faults(ModelError):
+            outputs = self.engine.encode(prompts, parameters, use_tqdm=False, pooling_task="token_classify")
+        made = [np.asarray(one.outputs.data.float().cpu().numpy(), np.float64) for one in outputs]
+        return [rows[:, None] if rows.ndim == 1 else rows for rows in made]
+
+
+class VllmLabelScorer:
+    """Scores steps by the label token of a language model in a vLLM engine; a `core.runtime.flows.Scorer`.
+
+    The labels' log-probabilities behind each read position are asked for by their ids, so that none is missing. An
+    engine that scores tokens of prompts (vLLM 0.32 with its second model runner) encodes a sequence once for all of its
+    new steps; another one is asked for each step by the prefix up to it.
+
+    Args:
+        engine: a `vllm.LLM` for generation.
+        parameters: `vllm.SamplingParams`, of a release that has `logprob_token_ids`.
+        encoder: the record, and the tokenizer of the model.
+        batch_size: trajectories that make a full batch.
+        name: identity for caches and provenance.
+
+    Raises:
+        ModelError: the record does not compare label tokens by a softmax.
+    """
+
+    def __init__(
+        self,
+        engine: GeneratingEngine,
+        parameters: Callable[..., Any],
+        encoder: StepEncoder,
+        *,
+        batch_size: int = 1024,
+        name: str = "vllm",
+    ) -> None:
+        self.engine, self.record, self.batch_size, self.name = engine, encoder.record, batch_size, name
+        if self.record.readout not in ("softmax", "difference") or not self.record.label_tokens or self.record.second:
+            raise ModelError(
+                "a language model is read by its labels: the record must compare label_tokens by a softmax"
+            )
+        self._labels = label_ids(self.record, encoder.tokenizer)
+        self._asking = partial(parameters, max_tokens=1, temperature=1.0, logprob_token_ids=self._labels)
+        self._at_once = _scores_prompts(engine, parameters)
+        self._reading = Reading(encoder)
+
+    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
+        """One score a step.
+
+        Raises:
+            InputError: there is no step, or one is blank.
+        """
+        return score_texts(self, question, steps)
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        """Scores of each question's steps, NaN at observations; `tokens` leaves out what the engine had cached."""
+        return self._reading.score_many(questions, self._ask)
+
+    def _ask(self, asked: Sequence[Asked]) -> list[Answer]:
+        whole = [i for i, (_, one) in enumerate(asked) if self._at_once and len(one.reads) > 1]
+        found: dict[int, Answer] = {}
+        if whole:
+            outputs = self._generate([self._passed(*_ends(asked[i])) for i in whole])
+            # What an engine had to interrupt and begin again has no rows.
+            found = {
+                i: (self._along(output, *_ends(asked[i])), False, _paid([output]))
+                for i, output in zip(whole, outputs, strict=True)
+                if output.prompt_token_id_logprobs is not None
+            }
+        apart = [(i, asked[i][1]) for i in range(len(asked)) if i not in found]
+        prefixes = [one.ids[: at + 1] for _, one in apart for at in one.reads.values()]
+        each = iter(self._generate([(ids, self._asking()) for ids in prefixes]) if prefixes else ())
+        for i, one in apart:
+            own = [next(each) for _ in one.reads]
+            found[i] = np.array([self._behind(output) for output in own]), False, _paid(own)
+        return [found[i] for i in range(len(asked))]
+
+    def _generate(self, asked: Sequence[tuple[NDArray[np.int64], Any]]) -> list[Any]:
+        prompts = [{"prompt_token_ids": ids.tolist()} for ids, _ in asked]
+        with engine_faults(ModelError):
+            return self.engine.generate(prompts, [parameters for _, parameters in asked], use_tqdm=False)
+
+    def _passed(self, ids: NDArray[np.int64], places: NDArray[np.int64]) -> tuple[NDArray[np.int64], Any]:
+        """A sequence up to its last read, and the question for the labels behind every token from its first read on."""
+        rows = np.tile(np.array(self._labels), (places[-1] - places[0], 1))
+        more = {"prompt_logprob_token_ids": rows, "prompt_logprob_start": int(places[0])}
+        return ids[: places[-1] + 1], self._asking(**more)
+
+    def _along(self, output: Any, _: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(Q, K) log-probabilities behind the reads: of the prompt's tokens, and of the next one behind the last."""
+        rows = np.asarray(output.prompt_token_id_logprobs, np.float64)
+        if rows.shape != (places[-1] - places[0], len(self._labels)):
+            raise ModelError(
+                f"the engine scored tokens of a prompt in shape {rows.shape}, expected "
+                f"{(int(places[-1] - places[0]), len(self._labels))}"
+            )
+        return np.concatenate([rows[places[:-1] - places[0]], [self._behind(output)]])
+
+    def _behind(self, output: Any) -> list[float]:
+        """(K,) log-probabilities of the labels as the next token."""
+        return [float(output.outputs[0].logprobs[0][label].logprob) for label in self._labels]
+
+
+def _scores_prompts(engine: Any, parameters: Any) -> bool:
+    """Whether an engine tells how likely given tokens are behind each token of a prompt."""
+    config = getattr(getattr(engine, "llm_engine", None), "vllm_config", None)
+    return hasattr(parameters, "prompt_logprob_token_ids") and bool(getattr(config, "use_v2_model_runner", False))
+
+
+def _ends(asked: Asked) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens of a sequence, and its reads from first to last."""
+    return asked[1].ids, np.array([*asked[1].reads.values()])
+
+
+def _paid(outputs: Sequence[Any]) -> int:
+    """Tokens of prompts that the engine had to encode."""
+    return sum(len(output.prompt_token_ids) - int(output.num_cached_tokens or 0) for output in outputs)
+
+
+def start(name: str, encoder: StepEncoder, *, engine: dict[str, Any] | None = None) -> VllmScorer | VllmLabelScorer:
+    """Starts an engine for a reward model, of the kind that its record asks for.
+
+    Args:
+        name: folder or hub name.
+        encoder: its record and tokenizer.
+        engine: further arguments of `vllm.LLM`.
+
+    Raises:
+        ModelError: vLLM is not installed, cannot load the model, or the record cannot be read out of it.
+    """
+    package = vllm_module()
+    own = {"model": name, "enable_prefix_caching": True, **(engine or {})}
+    if encoder.record.label_tokens:
+        return VllmLabelScorer(vllm_engine(**own), package.SamplingParams, encoder, name=VLLM + name)
+    # The task must be named: sequence classifiers are not asked for every token otherwise.
+    pooler = vllm_module("vllm.config").PoolerConfig(task="token_classify", pooling_type="ALL")
+    llm = vllm_engine(**{"runner": "pooling", "pooler_config": pooler, **own})
+    return VllmScorer(llm, package.PoolingParams, encoder, name=VLLM + name)

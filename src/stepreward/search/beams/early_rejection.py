@@ -1,0 +1,81 @@
+"""Beam search that does not pay for the rest of a step whose start is bad already."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+
+from stepreward.core.catalog import search
+from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow
+from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
+from stepreward.search import budgets
+from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
+from stepreward.search.growth import Begun, Growth
+from stepreward.search.setting_checks import positive
+
+
+@search.method(
+    "early-rejection",
+    paper="arXiv:2508.01969",
+    equation="Algorithm 1",
+    note="a step that was completed is scored again, as a whole; public code keeps the score of its start, and leaves "
+    "its separator in the middle of the step",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
+)
+def early_rejection(
+    problem: Problem,
+    key: Key,
+    *,
+    beams: Count = 4,
+    width: Count = 4,
+    tokens: int = 64,
+    max_steps: Count = 40,
+    aggregate: str = "min",
+    vote: bool = False,
+) -> Flow[Found]:
+    """Scores the first tokens of each next step and completes only those of the best.
+
+    With `tokens` beyond any step's length it is `beam`.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        beams: candidates kept after each step.
+        width: starts of each; the first step begins `beams * width`.
+        tokens: length of a start, in the policy's tokens.
+        max_steps: most steps of a solution.
+        aggregate: total of the step scores, a start counting as a step.
+        vote: choose by the weighted vote over the final beams instead of the best one.
+
+    Raises:
+        ValueError: `tokens` is not positive.
+    """
+    positive(tokens=tokens)
+    growth = Growth(problem, key, aggregate)
+    kept = [ROOT]
+    for step in range(max_steps):
+        begun = yield from growth.begin(growth.open(kept), width if step else beams * width, tokens)
+        started = list(chain.from_iterable(begun))
+        if not started:
+            break
+        finished = [Begun(c, cut=False) for c in kept if c.finished]
+        promising = yield from _best(growth, [*finished, *started], beams)
+        whole = yield from growth.end(promising)
+        if not whole:
+            # The rest of every start was refused or cut: what was there before is still the best.
+            break
+        kept = best((yield from growth.score(whole)), beams)
+        if growth.spent:
+            break
+    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+
+
+def _best(growth: Growth, begun: list[Begun], n: int) -> Flow[list[Begun]]:
+    """The `n` starts of highest total, the earliest of equals."""
+    scored: list[Candidate] = yield from growth.score([one.candidate for one in begun])
+    order = np.argsort([-c.rank for c in scored], kind="stable")[:n]
+    return [Begun(scored[i], begun[i].cut) if not begun[i].cut else begun[i] for i in order.tolist()]

@@ -1,0 +1,165 @@
+"""Searches that look some steps ahead before they decide: by the score there, or by scores mended by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from scipy.special import expit, logit
+
+from stepreward.core.catalog import search
+from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow
+from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
+from stepreward.search import budgets
+from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends, total_of
+from stepreward.search.growth import Growth
+
+_EDGE = 1e-6
+"""Scores are kept this far from 0 and 1, where their logits end."""
+
+
+@search.method(
+    "lookahead",
+    paper="arXiv:2408.03314",
+    equation="section 5.2: lookahead search",
+    note="a candidate is ranked by its rollout, and keeps its own scores for the choice at the end",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
+)
+def lookahead_search(
+    problem: Problem,
+    key: Key,
+    *,
+    beams: Count = 4,
+    width: Count = 4,
+    ahead: int = 2,
+    max_steps: Count = 40,
+    aggregate: str = "last",
+    vote: bool = False,
+) -> Flow[Found]:
+    """Beam search that ranks each step by the score some steps further on, rolled out at temperature 0.
+
+    With `ahead=0` it is `beam`.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        beams: candidates kept after each step.
+        width: continuations of each; the first step draws `beams * width`.
+        ahead: steps rolled out behind each candidate; they are thrown away.
+        max_steps: most steps of a solution.
+        aggregate: total of the step scores, of a rollout for its rank and of a candidate for the choice.
+        vote: choose by the weighted vote over the final beams instead of the best one.
+    """
+    growth = Growth(problem, key, aggregate)
+    kept = [ROOT]
+    for step in range(max_steps):
+        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
+        if not any(grown):
+            break
+        rivals = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
+        rank = [tip.rank for tip in (yield from growth.score((yield from _ahead(growth, rivals, ahead))))]
+        kept = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: -rank[i])[:beams]]
+    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+
+
+def _ahead(
+    growth: Growth, candidates: Sequence[Candidate], steps: int, temperature: float | None = 0.0
+) -> Flow[list[Candidate]]:
+    """Where each candidate stands some steps further on, without scores; one that can go no further stays."""
+    tips = list(candidates)
+    for _ in range(steps):
+        going = [i for i, tip in enumerate(tips) if growth.open([tip])]
+        grown = yield from growth.sprout([tips[i] for i in going], 1, temperature=temperature)
+        for i, children in zip(going, grown, strict=True):
+            tips[i] = children[0] if children else tips[i]
+    return tips
+
+
+def mended(values: Sequence[float], *, rate: float = 0.5, gain: float = 0.05) -> float:
+    """The first value, moved towards those that follow as long as they rise.
+
+        V_t <- V_t + rate (V_{t+1} - V_t),    from the end of the rise back to the first
+
+    arXiv:2501.07861, the look-ahead by temporal differences as in the released code: it stops at the first value that
+    is less than `gain` above the one before, which is still moved towards.
+
+    Args:
+        values: at least one, in any unit.
+        rate: alpha in [0, 1]; 0 keeps the first value.
+        gain: the least rise that counts.
+    """
+    risen = 0
+    while risen + 1 < len(values) and values[risen + 1] - values[risen] >= gain:
+        risen += 1
+    last = min(risen + 1, len(values) - 1)
+    made = values[last]
+    for value in reversed(values[:last]):
+        made = value + rate * (made - value)
+    return made
+
+
+@search.method(
+    "rearter",
+    paper="arXiv:2501.07861",
+    equation="test-time scaling: look-ahead search by temporal differences",
+    note="on the logits of scores, as in the released code. Without the refinement of steps by explanations, for which "
+    "a second model is trained",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
+)
+def mended_search(
+    problem: Problem,
+    key: Key,
+    *,
+    beams: Count = 1,
+    width: Count = 4,
+    ahead: int = 3,
+    rate: float = 0.5,
+    gain: float = 0.05,
+    max_steps: Count = 40,
+    aggregate: str = "last",
+    vote: bool = False,
+) -> Flow[Found]:
+    """Beam search that mends each step's score by the scores of steps sampled behind it: early scores say little.
+
+    With `ahead=0` or `rate=0` it is `beam`.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        beams: candidates kept after each step.
+        width: continuations of each; the first step draws `beams * width`.
+        ahead: steps sampled behind each candidate; they are thrown away.
+        rate: alpha of the mend.
+        gain: the least rise of the logit that a mend goes on for.
+        max_steps: most steps of a solution.
+        aggregate: total of the step scores up to each of these steps, and of a candidate for the choice; in [0, 1].
+        vote: choose by the weighted vote over the final beams instead of the best one.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate must be in [0, 1], got {rate}")
+    growth = Growth(problem, key, aggregate)
+    kept = [ROOT]
+    for step in range(max_steps):
+        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
+        if not any(grown):
+            break
+        rivals = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
+        tips = yield from growth.score((yield from _ahead(growth, rivals, ahead, None)))
+        rank = [_mended(c, tip, aggregate, rate, gain) for c, tip in zip(rivals, tips, strict=True)]
+        kept = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: -rank[i])[:beams]]
+    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+
+
+def _mended(candidate: Candidate, tip: Candidate, aggregate: str, rate: float, gain: float) -> float:
+    """A candidate's rank by the totals of the prefixes from itself to its tip."""
+    lengths = range(len(candidate.steps), len(tip.scores) + 1)
+    totals = total_of([tip.scores[:length] for length in lengths], aggregate)
+    known = totals[~np.isnan(totals)]
+    if not known.size:
+        return candidate.rank
+    return float(expit(mended(logit(np.clip(known, _EDGE, 1 - _EDGE)).tolist(), rate=rate, gain=gain)))

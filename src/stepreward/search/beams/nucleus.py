@@ -1,0 +1,86 @@
+"""Beam search within the nucleus of what the policy samples: steps it seldom takes are not even scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from stepreward.core.catalog import search
+from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow
+from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
+from stepreward.search import budgets
+from stepreward.search.candidates import ROOT, Found, best, choice, ends
+from stepreward.search.growth import Growth
+
+
+def nucleus(counts: Sequence[int], top_p: float) -> list[int]:
+    """The fewest of the most frequent whose share of all reaches `top_p`, in their order; the earlier of equals.
+
+    Args:
+        counts: (C,) how often each was sampled.
+        top_p: in (0, 1].
+    """
+    order = np.argsort(-np.asarray(counts), kind="stable")
+    share = np.cumsum(np.asarray(counts)[order]) / max(sum(counts), 1)
+    # A share that equals the bound reaches it, whatever its last bit says.
+    few = int(np.searchsorted(share, top_p - 1e-9)) + 1
+    return sorted(order[:few].tolist())
+
+
+@search.method(
+    "saffron",
+    paper="arXiv:2506.06444",
+    equation="conservative exploration and the shared prefix cache, as in the released saffron.py",
+    note="over steps instead of tokens: a step's share of equal samples stands for its probability, and one batch of "
+    "scores on shared prefixes for the multifurcation model, which names the rewards of all next tokens at once. No "
+    "least length of a solution; what its model has not learned of (the unseen tokens) is here what has no score",
+    asks=("scorer",),
+    budget=budgets.several("beams"),
+)
+def conservative_search(
+    problem: Problem,
+    key: Key,
+    *,
+    beams: Count = 4,
+    width: Count = 8,
+    top_p: float = 0.8,
+    max_steps: Count = 40,
+    aggregate: str = "last",
+    vote: bool = False,
+) -> Flow[Found]:
+    """Beam search among steps that the policy takes often: scores that err cannot lead where it hardly goes.
+
+    Whole solutions compete with each other alone: one stays until `beams` better ones are found, and the places left
+    go to the best new prefixes. With `top_p=1` and solutions of one length it is `beam`.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        beams: candidates kept after each step, whole solutions among them.
+        width: samples of each; the first step draws `beams * width`.
+        top_p: share of the samples of a candidate that its most frequent next steps must reach; others are dropped.
+        max_steps: most steps of a solution.
+        aggregate: total of a candidate's step scores.
+        vote: choose by the weighted vote over the final beams instead of the best one.
+
+    Raises:
+        ValueError: `top_p` is not in (0, 1].
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+    growth = Growth(problem, key, aggregate)
+    kept = [ROOT]
+    for step in range(max_steps):
+        grown = yield from growth.sprout(growth.open(kept), width if step else beams * width)
+        usual = [[some[i] for i in nucleus([c.count for c in some], top_p)] for some in grown if some]
+        if not usual:
+            break
+        new = best((yield from growth.score([*chain.from_iterable(usual)])), beams)
+        whole = best([c for c in [*kept, *new] if c.finished], beams)
+        # A prefix that reads better than a solution is no solution yet: it takes what places are left.
+        kept = [*whole, *(c for c in new if not c.finished)][:beams]
+    return (yield from growth.conclude(ends(kept), select=choice(vote)))

@@ -1,0 +1,180 @@
+"""What searches handle and return: candidates, their totals, and the tree with what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.catalog import aggregate
+from stepreward.core.prefix_names import TOP, prefix_of
+from stepreward.core.tree import StepTree
+from stepreward.core.types import Problem, Step, Trajectory
+
+Path = bytes
+"""Name of the node at which a candidate stands: equal iff all of their steps are."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The end of a search."""
+
+    tree: StepTree
+    """All candidates, with a column `score` where steps were scored; those cut before their end are not terminal."""
+    totals: NDArray[np.float64]
+    """(B,) aggregated score of each candidate, NaN where not scored."""
+    answers: tuple[str | None, ...]
+    """(B,) final answer of each candidate."""
+    chosen: int
+    """Index of the candidate chosen, -1 if there is none."""
+    searched: StepTree | None = None
+    """Every path that was grown, those given up included; columns say what the search knew of each node."""
+
+    @property
+    def answer(self) -> str | None:
+        """The answer of the candidate chosen; None if it has none."""
+        return self.answers[self.chosen] if self.chosen >= 0 else None
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """The candidate chosen."""
+        return self.tree.trajectories()[self.chosen] if self.chosen >= 0 else None
+
+    def scores(self, row: int) -> list[float | None]:
+        """Step scores of a candidate, None at observations; empty where steps were not scored."""
+        if "score" not in self.tree.columns:
+            return []
+        found = self.tree.gather(self.tree.column("score"))[row][self.tree.mask[row]]
+        return [None if np.isnan(score) else float(score) for score in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A path under search."""
+
+    steps: tuple[Step, ...] = ()
+    finished: bool = False
+    scores: tuple[float, ...] = ()
+    """Step scores; NaN at observations; empty before they were asked for."""
+    total: float = float("nan")
+    """Aggregate of `scores`; NaN where not scored."""
+    count: int = 1
+    """Samples that came out equal and were merged into this one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", prefix_of(self.steps))
+
+    @property
+    def path(self) -> Path:
+        """Where it stands in the tree."""
+        return prefix_of(self.steps).name
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """(S,) where it stood after each of its steps."""
+        return prefix_of(self.steps).names
+
+    def then(self, steps: Sequence[Step]) -> tuple[Step, ...]:
+        """Its steps and more."""
+        return prefix_of(self.steps).then(steps)
+
+    def first(self, length: int) -> tuple[Step, ...]:
+        """The first `length` of its steps."""
+        return prefix_of(self.steps).first(length)
+
+    @property
+    def rank(self) -> float:
+        """Its total, or -infinity where that is not known: the highest is the best."""
+        return -np.inf if np.isnan(self.total) else self.total
+
+
+ROOT = Candidate()
+"""The bare problem."""
+
+
+def best(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
+    """The `n` candidates of highest total, best first; the earliest of equals."""
+    return sorted(candidates, key=lambda c: -c.rank)[:n]
+
+
+def ends(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The finished ones, or all where none is finished."""
+    return [c for c in candidates if c.finished] or list(candidates)
+
+
+def choice(vote: bool) -> str:
+    """Name of the method of the family select that takes the best answer of a weighted vote, or the best candidate."""
+    return "weighted-vote" if vote else "best-of-n"
+
+
+def total_of(scores: Sequence[Sequence[float]], method: str) -> NDArray[np.float64]:
+    """(B,) totals of ragged step scores by an aggregate of the family; NaN scores (observations) do not count."""
+    width = max(map(len, scores), default=0)
+    array = np.array([[*row, *[np.nan] * (width - len(row))] for row in scores], dtype=np.float64)
+    array = array.reshape(len(scores), width)
+    totals: NDArray[np.float64] = aggregate[method].take({"scores": np.nan_to_num(array), "mask": ~np.isnan(array)})
+    return totals
+
+
+def tree_of(problem: Problem, candidates: Sequence[Candidate]) -> StepTree:
+    """The candidates as one tree, with the column `score` where steps were scored.
+
+    Each node is read once, however many paths pass it; they stand in the order of `StepTree.from_trajectories`.
+    """
+    nodes = _Nodes()
+    ends = np.array([nodes.add(candidate) for candidate in candidates], np.int32)
+    order = np.argsort(nodes.level, kind="stable")
+    new = np.empty(len(order), np.int32)
+    new[order] = np.arange(len(order))
+    parent = new[np.array(nodes.parent)[order]]
+    parent[0] = -1
+    columns = {"score": np.array(nodes.score)[order]} if any(nodes.scored) else {}
+    return StepTree(
+        problem, parent, np.array(nodes.step_id, np.int32)[order], nodes.steps, new[ends],
+        np.full(len(ends), np.nan), np.array([c.finished for c in candidates], bool), columns,
+    )  # fmt: skip
+
+
+class _Nodes:
+    """Nodes of a tree in the order in which they are met; node 0 is the bare problem."""
+
+    def __init__(self) -> None:
+        self.at: dict[Path, int] = {TOP: 0}
+        self.ids: dict[tuple[object, ...], int] = {}
+        self.steps: list[Step] = []
+        self.parent, self.level, self.step_id = [-1], [0], [-1]
+        self.score, self.scored = [np.nan], [False]
+
+    def add(self, candidate: Candidate) -> int:
+        """The node at which a candidate stands, after adding what is new of its path."""
+        places, steps = candidate.places, candidate.steps
+        known = len(places)
+        while known and places[known - 1] not in self.at:
+            known -= 1
+        node = self.at[places[known - 1]] if known else 0
+        for i in range(known, len(places)):
+            node = self._below(node, places[i], steps[i])
+        assert len(candidate.scores) in (0, len(steps)), "a candidate has scores of all of its steps or of none"
+        i, above = len(candidate.scores) - 1, node
+        while i >= 0 and not self.scored[above]:
+            self.score[above], self.scored[above] = candidate.scores[i], True
+            i, above = i - 1, self.parent[above]
+        return node
+
+    def _below(self, node: int, place: Path, step: Step) -> int:
+        self.at[place] = len(self.parent)
+        at = self.ids.setdefault(step.identity, len(self.steps))
+        self.steps += [step] if at == len(self.steps) else []
+        self.parent.append(node)
+        self.level.append(self.level[node] + 1)
+        self.step_id.append(at)
+        self.score.append(np.nan)
+        self.scored.append(False)
+        return self.at[place]
+
+
+def nothing_found(problem: Problem) -> Found:
+    """The end of a search that could not go on: no candidates."""
+    return Found(tree_of(problem, []), np.zeros(0), (), -1)

@@ -1,0 +1,103 @@
+"""Feynman-Kac steering: particles weighed by a potential of their scores, towards p(x) e^(strength r_T) at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from stepreward.core.catalog import search
+from stepreward.core.errors import UnknownNameError
+from stepreward.core.keys import Key
+from stepreward.core.runtime.flows import Flow
+from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Count
+from stepreward.search import budgets
+from stepreward.search.candidates import Found
+from stepreward.search.growth import Growth
+from stepreward.search.particles.filters import Filter, concluded, known
+from stepreward.search.particles.resampling import Name as Resampling
+
+Name = Literal["difference", "max", "sum"]
+
+
+def difference(scores: Sequence[float]) -> float:
+    """r_t - r_{t-1}: the sum over steps is r_T."""
+    real = known(scores)
+    return real[-1] - (real[-2] if len(real) > 1 else 0.0) if real else 0.0
+
+
+def greatest(scores: Sequence[float]) -> float:
+    """max_{s <= t} r_s."""
+    return max(known(scores), default=0.0)
+
+
+def summed(scores: Sequence[float]) -> float:
+    """sum_{s <= t} r_s."""
+    return sum(known(scores))
+
+
+POTENTIALS: Mapping[Name, Callable[[Sequence[float]], float]] = {
+    "difference": difference, "max": greatest, "sum": summed,
+}  # fmt: skip
+"""From a particle's step scores so far to the logarithm of its newest step's potential, over the strength."""
+
+
+@search.method(
+    "feynman-kac",
+    paper="arXiv:2501.06848",
+    equation="the difference, max and sum potentials, and the correction at the end",
+    note="on steps of reasoning instead of diffusion",
+    asks=("scorer",),
+    budget=budgets.particles,
+)
+def steered(
+    problem: Problem,
+    key: Key,
+    *,
+    n: Count = 16,
+    potential: Name = "difference",
+    strength: float = 4.0,
+    resample: Resampling = "systematic",
+    gate: float = 0.5,
+    max_steps: Count = 40,
+    vote: bool = True,
+) -> Flow[Found]:
+    """Samples in proportion to p(x) e^(strength r_T), weighing each step by a potential of the scores so far.
+
+    All potentials have the same target, for an end is weighed by what its steps lack to it.
+
+    Args:
+        problem: what to solve.
+        key: randomness.
+        n: particles.
+        potential: which particles multiply on the way: those whose score just rose, those that have had the greatest
+            score, or those that have gathered the most.
+        strength: lambda; 0 samples from the policy.
+        resample: multinomial, systematic, stratified or residual.
+        gate: resamples only where the effective number of particles is below this share of n.
+        max_steps: most steps of a solution.
+        vote: choose the answer with the most weight instead of the heaviest particle.
+    """
+    if potential not in POTENTIALS:
+        raise UnknownNameError("potential", potential, POTENTIALS)
+    of = POTENTIALS[potential]
+
+    def weigh(scores: Sequence[float]) -> float:
+        return strength * of(scores)
+
+    def correct(scores: Sequence[float]) -> float:
+        paid = sum(of(scores[: t + 1]) for t, score in enumerate(scores) if score == score)
+        return strength * ((known(scores) or [0.0])[-1] - paid)
+
+    growth = Growth(problem, key, "last")
+    sweep = Filter(growth, n, weigh, ending=correct, resample=resample, gate=gate)
+    return (yield from concluded(growth, (yield from sweep.sweep(key, max_steps)), vote))
+
+
+search.preset(
+    "fk-difference", of="feynman-kac", paper="arXiv:2501.06848", note="keeps whose score rises", potential="difference"
+)
+search.preset(
+    "fk-max", of="feynman-kac", paper="arXiv:2501.06848", note="keeps who has had the greatest score", potential="max"
+)
+search.preset("fk-sum", of="feynman-kac", paper="arXiv:2501.06848", note="keeps who gathered the most", potential="sum")

@@ -1,0 +1,159 @@
+"""Handles of what was scored: each part that solutions share is kept once, in a bounded number of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sys
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepreward.core.types import Problem, Step
+from stepreward.serve.http_errors import ApiError
+
+_PART = 200
+"""Bytes of a part beside its text and scores: the object, its key, and its place in a table."""
+_HANDLE = 200
+"""Bytes of a handle: its name, and its place in a table."""
+
+
+class Part:
+    """A problem, or steps that were scored together, behind the part before them.
+
+    Args:
+        before: what they follow; None for a problem.
+        said: the problem or the steps, as JSON.
+        scores: one a step, as bytes of float64.
+        key: equal for parts that say the same of the same.
+    """
+
+    __slots__ = ("before", "key", "said", "scores", "uses")
+
+    def __init__(self, before: Part | None, said: bytes, scores: bytes, key: bytes) -> None:
+        self.before, self.said, self.scores, self.key = before, said, scores, key
+        self.uses = 0
+        """Handles and parts that need it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return _PART + sys.getsizeof(self.said) + sys.getsizeof(self.scores)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A solution that was scored so far."""
+
+    problem: Problem
+    steps: tuple[Step, ...] = ()
+    scores: tuple[float, ...] = ()
+    part: Part | None = None
+    """Where it is kept; None where it is not."""
+
+
+class Prefixes:
+    """Handles, in at most so many bytes; those used longest ago go first.
+
+    A handle cannot be guessed, and its holder may go on from it as often as wanted: solutions that share a prefix. A
+    handle keeps the steps that are new to it and leads to the part before them; equal parts are one.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, most: int = 64 << 20) -> None:
+        self.most, self.size = most, 0
+        self._kept: OrderedDict[str, Part] = OrderedDict()
+        self._parts: dict[bytes, Part] = {}
+
+    def put(self, before: Prefix, steps: Sequence[Step], scores: Sequence[float]) -> str:
+        """The handle of a prefix.
+
+        Args:
+            before: what the steps follow.
+            steps: those that are new.
+            scores: theirs.
+        """
+        root = before.part or self._part(None, _problem_said(before.problem), b"")
+        root = self._parts.get(root.key, root)
+        handle, part = f"prefix-{secrets.token_urlsafe(18)}", self._part(root, _steps_said(steps), _packed(scores))
+        self._kept[handle] = part
+        self._hold(part)
+        self.size += _HANDLE
+        while self.size > self.most and len(self._kept) > 1:
+            self._release(self._kept.popitem(last=False)[1])
+            self.size -= _HANDLE
+        return handle
+
+    def get(self, handle: str) -> Prefix:
+        """What a handle stands for.
+
+        Raises:
+            ApiError: 404, it is not, or no longer, known.
+        """
+        if handle not in self._kept:
+            raise ApiError(404, "this prefix is not kept: send the problem and all steps", param="prefix", code="gone")
+        self._kept.move_to_end(handle)
+        part = self._kept[handle]
+        chain = [part]
+        while chain[-1].before is not None:
+            chain.append(chain[-1].before)
+        root, *own = reversed(chain)
+        steps = tuple(Step(*one) for each in own for one in json.loads(each.said))
+        scores = tuple(score for each in own for score in array("d", each.scores))
+        return Prefix(_problem(root.said), steps, scores, part)
+
+    def _part(self, before: Part | None, said: bytes, scores: bytes) -> Part:
+        """The part that says this, kept or new."""
+        key = hashlib.blake2b(b"" if before is None else before.key, digest_size=16)
+        key.update(hashlib.blake2b(said, digest_size=16).digest() + scores)
+        return self._parts.get(key.digest()) or Part(before, said, scores, key.digest())
+
+    def _hold(self, part: Part | None) -> None:
+        """Counts one more that needs a part; a part that nobody needed until now needs the one before it."""
+        while part is not None:
+            part.uses += 1
+            if part.uses > 1:
+                return
+            self.size += part.size
+            self._parts[part.key] = part
+            if part.before is not None:
+                # It may have been forgotten, and an equal one kept, since the request under way looked it up.
+                part.before = self._parts.get(part.before.key, part.before)
+            part = part.before
+
+    def _release(self, part: Part | None) -> None:
+        """Counts one less that needs a part; what nobody needs is forgotten."""
+        while part is not None:
+            part.uses -= 1
+            if part.uses:
+                return
+            self.size -= part.size
+            del self._parts[part.key]
+            part = part.before
+
+
+def _packed(scores: Sequence[float]) -> bytes:
+    return array("d", scores).tobytes()
+
+
+def _said(what: Any) -> bytes:
+    return json.dumps(what, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _steps_said(steps: Sequence[Step]) -> bytes:
+    """Steps, each by what is not as it is by default."""
+    return _said([[s.text, s.kind, s.role, s.agent] if s != Step(s.text) else [s.text] for s in steps])
+
+
+def _problem_said(problem: Problem) -> bytes:
+    return _said([problem.id, problem.prompt, dict(problem.meta)])
+
+
+def _problem(said: bytes) -> Problem:
+    name, prompt, meta = json.loads(said)
+    return Problem(name, prompt if isinstance(prompt, str) else tuple(prompt), meta=meta)

@@ -1,0 +1,72 @@
+"""Turns at a model that several threads use, and whether anybody still waits for what a thread does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from stepreward.serve.http_errors import ApiError
+
+Check = Callable[[], None]
+"""Raises once nobody waits for some work any more; the thread that does it calls it between its parts."""
+_LOOK = 0.1
+"""Seconds between two looks of a waiting thread at whether it is still wanted."""
+
+
+class Turns:
+    """A lock that threads get in the order in which they came, so that short work passes between parts of long work."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+
+    @contextmanager
+    def turn(self, check: Check = lambda: None) -> Iterator[None]:
+        """Holds the lock.
+
+        Args:
+            check: called while the thread waits, and once it has the lock; what it raises gives the turn up.
+        """
+        mine = object()
+        with self._changed:
+            self._queue.append(mine)
+        try:
+            with self._changed:
+                while self._queue[0] is not mine:
+                    check()
+                    self._changed.wait(_LOOK)
+            check()
+            yield
+        finally:
+            with self._changed:
+                self._queue.remove(mine)
+                self._changed.notify_all()
+
+
+class Watch:
+    """Whether a client still waits for some work.
+
+    Args:
+        deadline: when it stops waiting, on the monotonic clock.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline, self._left = deadline, threading.Event()
+
+    def leave(self) -> None:
+        """Says that the client has left."""
+        self._left.set()
+
+    def check(self) -> None:
+        """Lets wanted work pass.
+
+        Raises:
+            ApiError: the client has left, or its time is over.
+        """
+        if self._left.is_set():
+            raise ApiError(499, "the client left", code="left")
+        if time.monotonic() > self._deadline:
+            raise ApiError(504, "the request took longer than this server allows: send less at a time", code="timeout")

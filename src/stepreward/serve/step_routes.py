@@ -1,0 +1,115 @@
+"""The scoring server's own interface: steps in, scores out, and a handle to go on from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+
+from stepreward.core.catalog import aggregate as aggregates
+from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.runtime.driver import Finished
+from stepreward.core.runtime.flows import Flow, Score
+from stepreward.core.types import Problem, Step
+from stepreward.search.candidates import total_of
+from stepreward.serve.conversations import problem_of
+from stepreward.serve.handles import Prefix, Prefixes
+from stepreward.serve.http_errors import ANSWERS, ApiError, as_answer
+from stepreward.serve.request_schemas import Message, StepsBatch, StepsRequest, StepText
+from stepreward.serve.service import Service, tell, unless_left
+
+LONGEST = 4000
+"""Steps of a solution at most."""
+
+
+def step_routes(service: Service) -> APIRouter:
+    """POST /v1/steps and /v1/steps/batch."""
+    router, prefixes = APIRouter(), Prefixes()
+    default = getattr(getattr(service.served.scorer, "record", None), "aggregate", "") or "min"
+
+    async def score(body: StepsRequest, deadline: float) -> dict[str, Any]:
+        """Scores one request's steps."""
+        if body.model not in (None, service.served.scorer_name):
+            known = [service.served.scorer_name]
+            raise ApiError(404, str(UnknownNameError("model", body.model or "", known)), code="model_not_found")
+        before = _before(body, prefixes)
+        new = tuple(_step(one, i) for i, one in enumerate(body.steps))
+        steps = before.steps + new
+        if len(steps) > LONGEST:
+            raise InputError(f"a solution has {len(steps):,} steps, more than {LONGEST:,}")
+        aggregate = aggregates[body.aggregate or default].name
+        finished = await service.run(_scored(before.problem, steps), deadline)
+        own = finished.result[len(before.steps) :].tolist()
+        scores = (*before.scores, *own)
+        total = float(total_of([scores], aggregate)[0]) if not all(map(np.isnan, scores)) else None
+        return {
+            "object": "steps",
+            "model": service.served.scorer_name,
+            "scores": [None if np.isnan(s) else s for s in own],
+            "total": total,
+            "aggregate": aggregate,
+            "prefix": prefixes.put(before, new, own),
+            "usage": _usage([finished]),
+        }
+
+    @router.post("/v1/steps", responses=ANSWERS, summary="Score steps, or those that follow a scored prefix")
+    async def one(body: StepsRequest, request: Request) -> dict[str, Any]:
+        deadline = service.deadline()
+        async with service.admission.place(deadline):
+            made = await unless_left(request, score(body, deadline))
+        tell(request, steps=len(made["scores"]), **made["usage"])
+        return made
+
+    @router.post("/v1/steps/batch", responses=ANSWERS, summary="Several requests at once, each answered by itself")
+    async def many(body: StepsBatch, request: Request) -> dict[str, Any]:
+        deadline = service.deadline()
+
+        async def safely(item: StepsRequest) -> dict[str, Any]:
+            try:
+                return await score(item, deadline)
+            except (ApiError, SteprewardError) as error:
+                return as_answer(error).body
+
+        async with service.admission.place(deadline):
+            work = asyncio.gather(*(safely(item) for item in body.items))
+            made = await unless_left(request, work)
+        tell(request, items=len(made))
+        return {"object": "list", "data": made}
+
+    return router
+
+
+def _scored(problem: Problem, steps: tuple[Step, ...]) -> Flow[Any]:
+    (scores,) = yield [Score(problem, steps)]
+    return scores
+
+
+def _before(body: StepsRequest, prefixes: Prefixes) -> Prefix:
+    """Where a request's steps begin."""
+    if (body.problem is None) == (body.prefix is None):
+        raise InputError("expected one of problem and prefix", remedy="send the problem first, then its handle")
+    if body.prefix is not None:
+        return prefixes.get(body.prefix)
+    problem = [Message(role="user", content=body.problem)] if isinstance(body.problem, str) else body.problem or []
+    made = problem_of(problem)
+    if not made.text.strip():
+        raise InputError("the problem has no text")
+    return Prefix(Problem(made.id, body.problem) if isinstance(body.problem, str) else made)
+
+
+def _step(given: str | StepText, i: int) -> Step:
+    step = Step(given) if isinstance(given, str) else Step(given.text, given.kind, given.role, given.agent)
+    if not step.text.strip():
+        raise InputError(f"step {i} has no text: every step needs some", remedy="drop empty steps")
+    return step
+
+
+def _usage(finished: Sequence[Finished[Any]]) -> dict[str, int]:
+    """Tokens encoded for an answer, and those that encoding the whole solution anew would have cost."""
+    bills = [asdict(one.bill) for one in finished]
+    encoded = sum(bill["scored_tokens"] for bill in bills)
+    return {"prompt_tokens": sum(bill["scored_tokens_unshared"] for bill in bills), "encoded_tokens": encoded}

@@ -1,0 +1,73 @@
+"""Answers that end before certain words, OpenAI's `stop`, and that are Unicode, whatever writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from stepreward.core.runtime.flows import Continuation, Flow, Propose, Question
+from stepreward.core.runtime.translated import translated
+from stepreward.core.segment.tool_calls import calls_of
+from stepreward.core.types import Step
+
+T = TypeVar("T")
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
+    """The same flow, whose continuations end, finished, where the solution comes to one of some texts.
+
+    A text may begin in one step and end in the next: then the step that it begins in stays whole.
+
+    Args:
+        flow: not started.
+        stop: the texts, none of which is empty.
+    """
+    return translated(flow, lambda questions: (questions, lambda answers: _ended(questions, answers, stop)))
+
+
+def readable(flow: Flow[T]) -> Flow[T]:
+    """The same flow, in whose continuations half a surrogate pair, as a cut emoji leaves it, is the sign U+FFFD.
+
+    No tokenizer and no answer in UTF-8 can hold one.
+
+    Args:
+        flow: not started.
+    """
+    return translated(flow, lambda questions: (questions, lambda answers: [_readable(one) for one in answers]))
+
+
+def _readable(answer: Any) -> Any:
+    if not isinstance(answer, list) or not any(_HALF.search(step.text) for one in answer for step in one.steps):
+        return answer
+    return [
+        replace(one, steps=tuple(replace(step, text=_HALF.sub("\ufffd", step.text)) for step in one.steps))
+        for one in answer
+    ]
+
+
+def _ended(questions: Sequence[Question], answers: Iterable[Any], stop: Sequence[str]) -> list[Any]:
+    return [
+        [_cut(question.prefix, one, stop) for one in answer] if isinstance(question, Propose) and answer else answer
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+
+
+def _cut(prefix: Sequence[Step], made: Continuation, stop: Sequence[str]) -> Continuation:
+    """A continuation up to where a text of `stop` begins that ends in it."""
+    reach = max(map(len, stop)) - 1
+    before = "".join(step.text for step in prefix)[-reach:] if reach else ""
+    whole = before + "".join(step.text for step in made.steps)
+    found = [at for at in (whole.find(text) for text in stop) if at >= 0]
+    if not found or any(calls_of(step) for step in made.steps):
+        return made
+    left, steps = max(0, min(found) - len(before)), list[Step]()
+    for step in made.steps:
+        if len(step.text) > left:
+            steps += [replace(step, text=step.text[:left], tokens=None, logprobs=None)] if left else []
+            break
+        steps.append(step)
+        left -= len(step.text)
+    return replace(made, steps=tuple(steps), finished=True, truncated=False)
