@@ -1,9 +1,10 @@
-"""Tests the tests: changes one thing at a time in a sample of files and lists the changes that no test noticed.
+"""Tests the tests: changes one thing at a time in files of the whole tree and lists the changes that no test noticed.
 
-    python -m tests.mutants [--files src/stepreward/core/measure/step_metrics.py ...] [--limit 40] [--seed 0]
+    python -m tests.mutants [--files src/stepreward/core/metrics.py ...] [--limit 48] [--seed 0] [--jobs 2]
 
-Each mutant flips a sign, an order, a comparison or a boolean, or drops a mask, in a copy of one file; the tests of that
-file's folder must then fail. The file is always restored.
+Each mutant flips a sign, an order, a comparison or a condition, or drops a mask, in one file of a copy of the package;
+the tests that import this file, or else those of its folder, must then fail. Without `--files` every mutant is in
+another file, drawn at random.
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import os
 import random
-import subprocess
+import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from tests.forked import started
+
 ROOT = Path(__file__).parents[1]
-SAMPLE = [
-    "core/measure/step_metrics.py",
-    "core/measure/statistics.py",
-    "core/tree.py",
-    "label/transforms.py",
-    "core/measure/aggregation.py",
-    "train/objectives.py",
-]
+PACKAGE = ROOT / "src" / "stepreward"
+SLOW = ("tests/smoke/", "tests/real/", "tests/cli/test_startup", "tests/test_docs", "tests/test_examples")
+"""Tests that run whole programs: they are not what should notice a wrong sign."""
 BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr}
-COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+COMPARE = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
 
 
 def change(node: ast.AST) -> str | None:
@@ -38,16 +45,31 @@ def change(node: ast.AST) -> str | None:
     if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARE:
         old, node.ops[0] = type(node.ops[0]).__name__, COMPARE[type(node.ops[0])]()
         return f"{old} -> {type(node.ops[0]).__name__}"
+    if isinstance(node, ast.BoolOp):
+        old, node.op = type(node.op).__name__, ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        return f"{old} -> {type(node.op).__name__}"
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.where" and len(node.args) == 3:
         node.args[0] = ast.parse("True", mode="eval").body
         return "mask dropped from np.where"
     return None
 
 
+def annotations(tree: ast.AST) -> set[ast.AST]:
+    """Nodes within annotations: a change there changes nothing that runs."""
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            found |= set(ast.walk(part)) if part is not None else set()
+    return found
+
+
 def mutants(source: str) -> Iterator[tuple[int, str, str]]:
     """Line, description and text of every mutant of a source."""
     tree = ast.parse(source)
-    for index in range(len(list(ast.walk(tree)))):
+    skipped = annotations(tree)
+    for index, original in enumerate(ast.walk(tree)):
+        if original in skipped or not isinstance(original, ast.BinOp | ast.Compare | ast.BoolOp | ast.Call):
+            continue
         twin = copy.deepcopy(tree)
         node = list(ast.walk(twin))[index]
         said = change(node)
@@ -55,41 +77,70 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
             yield getattr(node, "lineno", 0), said, ast.unparse(ast.fix_missing_locations(twin))
 
 
-def survives(path: Path, text: str, tests: Path) -> bool:
-    """True if the tests pass with the mutant in place."""
-    original = path.read_text()
-    try:
-        path.write_text(text)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(tests)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=600, check=False).returncode == 0
-    finally:
-        path.write_text(original)
+def tests_of(path: Path) -> list[str]:
+    """The test files that import a module, those of its folder first; all of its folder where none does."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    module = re.compile(rf"stepreward\.{re.escape('.'.join(parts))}\b")
+    folder = ROOT / "tests" / parts[0]
+    files = [f for f in sorted((ROOT / "tests").rglob("test_*.py")) if not str(f.relative_to(ROOT)).startswith(SLOW)]
+    found = [f for f in files if f.stem == f"test_{path.stem}" or module.search(f.read_text(encoding="utf-8"))]
+    found = found or [f for f in files if folder in f.parents]
+    found.sort(key=lambda f: (f.stem != f"test_{path.stem}", folder not in f.parents))
+    return [str(f) for f in found] or [str(ROOT / "tests")]
 
 
-def tests_of(path: Path) -> Path:
-    """The test file of a module, or its folder's tests."""
-    folder = ROOT / "tests" / path.parent.name
-    single = folder / f"test_{path.stem}.py"
-    return single if single.exists() else folder
+def survives(path: Path, text: str, *, seconds: float) -> bool:
+    """True if the tests pass with the mutant in place; one that makes them hang does not survive."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(PACKAGE, Path(folder) / "stepreward", ignore=shutil.ignore_patterns("__pycache__"))
+        (Path(folder) / "stepreward" / path.relative_to(PACKAGE)).write_text(text, encoding="utf-8")
+        process = started(_tested, folder, tests_of(path))
+        process.join(seconds)
+        process.kill()
+        process.join()
+        return process.exitcode == 0
+
+
+def _tested(folder: str, tests: list[str]) -> None:
+    """Runs tests in this process on the package of a folder; exits as pytest does."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    os.chdir(ROOT)
+    os.environ["PYTHONPATH"] = folder
+    sys.path.insert(0, folder)
+    sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
 
 
 def main() -> None:
     """Runs the mutants and exits with the number of survivors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--files", nargs="*", type=Path, default=[ROOT / "src" / "stepreward" / name for name in SAMPLE]
-    )
-    parser.add_argument("--limit", type=int, default=40, help="mutants tried, drawn at random over all files")
+    parser.add_argument("--files", nargs="*", type=Path, help="files to change; the whole package where none is given")
+    parser.add_argument("--limit", type=int, default=48, help="mutants tried")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="mutants tried at a time")
+    parser.add_argument("--seconds", type=float, default=600, help="limit for the tests of one mutant")
     options = parser.parse_args()
-    every = [(path.resolve(), *m) for path in options.files for m in mutants(path.read_text())]
-    chosen = random.Random(options.seed).sample(every, min(options.limit, len(every)))
-    alive = 0
-    for path, line, said, text in chosen:
-        lived = survives(path, text, tests_of(path))
-        alive += lived
+    draw = random.Random(options.seed)
+    files = [path.resolve() for path in options.files or sorted(PACKAGE.rglob("*.py"))]
+    draw.shuffle(files)
+    chosen: list[tuple[Path, int, str, str]] = []
+    for path in files:
+        every = [(path, *mutant) for mutant in mutants(path.read_text(encoding="utf-8"))]
+        chosen += every if options.files else draw.sample(every, min(1, len(every)))
+        if not options.files and len(chosen) == options.limit:
+            break
+    chosen = draw.sample(chosen, min(options.limit, len(chosen)))
+
+    def tried(mutant: tuple[Path, int, str, str]) -> bool:
+        path, line, said, text = mutant
+        lived = survives(path, text, seconds=options.seconds)
         print(f"{'SURVIVED' if lived else 'killed  '} {path.relative_to(ROOT)}:{line} {said}", flush=True)
-    print(f"{len(chosen) - alive} of {len(chosen)} mutants killed ({len(every)} possible)")
+        return lived
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        alive = sum(pool.map(tried, chosen))
+    print(f"{len(chosen) - alive} of {len(chosen)} mutants killed, in {len({path for path, *_ in chosen})} files")
     sys.exit(min(alive, 100))
 
 

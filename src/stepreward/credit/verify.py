@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -120,8 +120,9 @@ class Population:
         return made
 
 
+@cache
 def population(n: int = GROUP) -> Population:
-    """All groups of `n` trajectories of the process."""
+    """All groups of `n` trajectories of the process; made once, so its arrays are read-only."""
     draws = [path for path in _OUTCOME for _ in range(round(DRAWS * _chance(path)))]
     chosen = [path for group in itertools.product(draws, repeat=n) for path in group]
     states = {name: i for i, name in enumerate(dict.fromkeys(path[:k] for path in _OUTCOME for k in range(len(path))))}
@@ -129,7 +130,8 @@ def population(n: int = GROUP) -> Population:
     gradients = {(prefix, step): _score(prefix, step, states) for prefix in states for step in "abz"}
     steps = [(path[:k], path[k]) for path in chosen for k in range(len(path))]
     nodes = {name: i for i, name in enumerate(dict.fromkeys(prefix + step for prefix, step in gradients))}
-    return Population(
+    reached = {(prefix, step): _value(prefix + step) for prefix, step in set(steps)}
+    made = Population(
         rewards=np.array([_REWARD[step] for _, step in steps]),
         outcome=np.array([_OUTCOME[path] for path in chosen]),
         group=np.repeat(np.arange(len(chosen) // n), n),
@@ -140,13 +142,16 @@ def population(n: int = GROUP) -> Population:
         node=np.array([nodes[prefix + step] for prefix, step in steps]),
         root=np.tile(np.minimum(np.arange(n), 1), len(chosen) // n),
         turn=np.array([len(prefix) // 2 for prefix, _ in steps]),
-        action_values=np.array([_value(prefix + step) for prefix, step in steps]),
+        action_values=np.array([reached[step] for step in steps]),
         grounding=np.array([float(step != "z") for _, step in steps]),
         entropy=np.array([_ENTROPY if len(prefix) < 2 else 0.0 for prefix, _ in steps]),
         duration=np.array([_DURATION[step] for _, step in steps]),
         agent=np.array([len(prefix) % 2 for prefix, _ in steps]),
         score=np.stack([gradients[step] for step in steps]),
     )
+    for field in fields(made):
+        getattr(made, field.name).flags.writeable = False
+    return made
 
 
 def _chance(path: str) -> float:
