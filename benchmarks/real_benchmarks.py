@@ -102,7 +102,7 @@ def main(*, quick: bool = False) -> dict[str, Any]:
             continue
         start = time.perf_counter()
         try:
-            outcome = measure(run.benchmark, DATA / run.data, "", run.scorers, "cpu", dict(run.settings), strict=False)
+            outcome = measure(run.benchmark, DATA / run.data, run.scorers, dict(run.settings))
         except InputError as error:
             made[run.command] = {"refused": str(error), "title": _title(run)}
             continue

@@ -12,7 +12,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from stepreward.cli.group import command_of
+from stepreward.cli.commands import command_of
 from stepreward.core.catalog import credit, families
 from stepreward.core.vocabulary import ASKS
 from stepreward.credit.verify import CHANGES, GROUP, OBJECTIVES, verify

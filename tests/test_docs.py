@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from benchmarks.__main__ import HERE, arguments, discover
 
-from stepreward.cli.group import COMMANDS, command_of
+from stepreward.cli.commands import COMMANDS, command_of
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel

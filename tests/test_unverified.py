@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from stepreward.cli.group import command_of
+from stepreward.cli.commands import command_of
 from stepreward.core.catalog import Family, Method, families
 from stepreward.credit.verify import CHANGES, OBJECTIVES
 from tests.cli.running import invoke

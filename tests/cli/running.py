@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app, main
-from stepreward.cli.group import command_of
+from stepreward.cli.commands import command_of
 from stepreward.policies.model_sources import resolve
 
 FAST = {

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.xdist_group("commands")
         ("label --problems noref.jsonl --out x", "noref.jsonl: problem '1' has no reference to grade rollouts with"),
         ("label --data solution.jsonl --out x --json", "solution.jsonl: problem 'processbench-1' has no reference"),
         ("label --problems none-here.jsonl --out x", "none-here.jsonl: no problem is here"),
-        ("label --problems twice.jsonl --out x", "twice.jsonl: 1 ids stand twice, first 'a'; make ids differ"),
+        ("label --problems twice.jsonl --out x", "twice.jsonl: 1 ids occur twice, first 'a'; make ids differ"),
         ("search --problems none-here.jsonl --out x --method majority", "none-here.jsonl: no problem is here"),
         ("search --problems problems.jsonl --out x --model model --device gpu9", "no torch device is called 'gpu9'"),
         ("score --model model --device cdua", "no torch device is called 'cdua'; did you mean cuda?"),

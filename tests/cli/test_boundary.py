@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli import app as application
 from stepreward.cli.app import app, main
-from stepreward.cli.terminal import plain_output, printable
+from stepreward.cli.terminal.plain_streams import plain_output, printable
 from stepreward.core.errors import InputError, ModelError
 from stepreward.score.model.weights import read_weights
 from tests.cli.running import invoke, refused

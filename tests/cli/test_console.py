@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 import stepreward
 from stepreward.cli.app import app, main
-from stepreward.cli.console import plain_console
 from stepreward.cli.doctor.servers import Finding
-from stepreward.cli.progress import StageProgress
-from stepreward.cli.terminal import plain_output
+from stepreward.cli.terminal.console import plain_console
+from stepreward.cli.terminal.plain_streams import plain_output
+from stepreward.cli.terminal.progress import StageProgress
 
 HOSTILE = "m[red]x[/] [/] [link=http://a]b :smile: \x1b]0;t\x07\x1b[2J\r\x9b31m\u202e[bold"
 SHOWN = "m[red]x[/] [/] [link=http://a]b :smile: \\x1b]0;t\\x07\\x1b[2J\\r\\x9b31m\\u202e[bold"

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app
-from stepreward.cli.group import COMMANDS, command_of
+from stepreward.cli.commands import COMMANDS, command_of
 from tests.cli.running import trl_model
 
 pytestmark = pytest.mark.xdist_group("commands")

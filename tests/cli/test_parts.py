@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import stepreward
 from stepreward.cli.app import app
-from stepreward.cli.config import read_config
+from stepreward.cli.flags.config_file import read_config
 from stepreward.core.catalog import families
 from tests.cli.running import invoke
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stepreward.cli import progress
-from stepreward.cli.progress import StageProgress, duration, speed
+from stepreward.cli.terminal import progress
+from stepreward.cli.terminal.progress import StageProgress, duration, speed
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepreward.cli.progress import StageProgress
 from stepreward.cli.row_by_row import GIVEN_UP, RowByRow, shown
+from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
@@ -45,7 +45,7 @@ def asked(*texts: str) -> list[Score]:
 
 def test_one_row_costs_no_other_and_is_named() -> None:
     told: list[int] = []
-    scorer = RowByRow(Short(), {"p2": ("rows.jsonl", 7)}, told=told.append)
+    scorer = RowByRow(Short(), {"p2": ("rows.jsonl", 7)}, on_progress=told.append)
     made = scorer.score_many(asked(*["short"] * 2, "much too long", *["short"] * 40))
     assert [bool(np.isnan(one.scores).any()) for one in made] == [i == 2 for i in range(43)]
     assert [str(error) for error in scorer.bad] == ["rows.jsonl, row 7: problem p2 is too long; raise max_length"]
@@ -69,10 +69,10 @@ def test_progress_is_told_of_what_takes_long(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with StageProgress() as progress:
-        RowByRow(Short(), {}, told=shown(progress, "m", 3)).score_many(asked(*["short"] * 3))
+        RowByRow(Short(), {}, on_progress=shown(progress, "m", 3)).score_many(asked(*["short"] * 3))
         assert capsys.readouterr().err == ""
         monkeypatch.setattr("stepreward.cli.row_by_row.SECONDS_TO_JUDGE", -1.0)
-        RowByRow(Short(), {}, told=shown(progress, "m", 3)).score_many(asked(*["short"] * 3))
+        RowByRow(Short(), {}, on_progress=shown(progress, "m", 3)).score_many(asked(*["short"] * 3))
     assert capsys.readouterr().err.startswith("m: 3 of 3")
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 import pytest
 
-from stepreward.cli.settings import blamed_on_settings, choices, shortcut
-from stepreward.core.catalog import Family, Method, estimate, loss, search, transform
+from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
+from stepreward.core.catalog import Method, estimate, loss, search, transform
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count
@@ -106,10 +106,3 @@ def test_only_errors_about_settings_are_blamed_on_them() -> None:
     with pytest.raises(ValueError, match="invalid literal") as error, blamed_on_settings(search["beam"]):
         int("x")
     assert not isinstance(error.value, InputError)
-
-
-def test_choices_are_read_from_the_registry() -> None:
-    family = Family("drink", "", "")
-    family.method("tea", note="here")(first)
-    family.method("coffee", note="here")(second)
-    assert choices(family) == "tea, coffee"

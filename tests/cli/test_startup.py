@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.cli.group import COMMANDS, command_of
+from stepreward.cli.commands import COMMANDS, command_of
 from stepreward.core.optional import EXTRAS
 
 HEAVY = sorted({*EXTRAS, "scipy", "sklearn", "pyarrow", "httpx", "jinja2"})

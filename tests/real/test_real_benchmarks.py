@@ -10,9 +10,11 @@ from benchmarks.real_benchmarks import DATA, PAGE
 
 from stepreward import formats
 from stepreward.cli.benchmark import measure
+from stepreward.cli.flags.rows import ReadFlags
 from stepreward.core.catalog import bench
 from stepreward.score.baselines import PositionScorer
 
+STRICT = ReadFlags(strict=True)
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not DATA.exists(), reason="needs the real data")]
 
 
@@ -23,7 +25,7 @@ pytestmark = [pytest.mark.real, pytest.mark.skipif(not DATA.exists(), reason="ne
 )
 def test_rewardmath_is_what_its_authors_compute(name: str, accuracy: float, mrr: float) -> None:
     path = DATA / "rewardmath" / "rewardmath_scores.jsonl.gz"
-    made = measure("rewardmath", path, "", [name], "cpu", {}, strict=True)["scorers"][name]["metrics"]
+    made = measure("rewardmath", path, [name], {}, reading=STRICT)["scorers"][name]["metrics"]
     assert round(100 * made["accuracy"]["value"], 2) == accuracy
     assert round(100 * made["mrr"]["value"], 2) == mrr
     if name == "gpt4o":
@@ -33,15 +35,13 @@ def test_rewardmath_is_what_its_authors_compute(name: str, accuracy: float, mrr:
 @pytest.mark.parametrize(("subset", "f1"), [("gsm8k", 83.7), ("math", 74.5)])
 def test_process_bench_of_a_recorded_verifier(subset: str, f1: float) -> None:
     name = "Qwen2.5-Math-PRM-7B"
-    made = measure(
-        "process-bench", DATA / "processbench_prm_scores", "", [name], "cpu", {"threshold": 0.5}, strict=True
-    )
+    made = measure("process-bench", DATA / "processbench_prm_scores", [name], {"threshold": 0.5}, reading=STRICT)
     assert round(100 * made["scorers"][name]["groups"][subset]["f1"]["value"], 1) == f1
 
 
 def test_the_page_holds_these_numbers() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    made = measure("mr-score", DATA / "mr_gsm8k", "", ["tool"], "cpu", {}, strict=False)
+    made = measure("mr-score", DATA / "mr_gsm8k", ["tool"], {})
     number = made["scorers"]["tool"]["metrics"]["mr_score"]
     assert f"| `tool` | {100 * number['value']:.1f} [" in text
     assert json.dumps(made, allow_nan=False)

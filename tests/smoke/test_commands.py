@@ -18,7 +18,7 @@ import httpx
 import openai
 import pytest
 
-from stepreward.cli.group import COMMANDS
+from stepreward.cli.commands import COMMANDS
 from stepreward.tasks.arithmetic import generate
 from tests.docs import README, commands_of
 

@@ -17,15 +17,15 @@ from typing import Annotated, Any
 
 import typer
 
-from stepreward.cli.config import HELP, defaults
-from stepreward.cli.group import COMMANDS, RESUMED, LazyGroup, command_of
-from stepreward.cli.terminal import plain_output
+from stepreward.cli.commands import COMMANDS, RESUMED, LazyGroup, command_of
+from stepreward.cli.flags.config_file import HELP, defaults
+from stepreward.cli.terminal.plain_streams import plain_output
 from stepreward.core.errors import PluginWarning, ServerWarning, SteprewardError
 from stepreward.core.http.addresses import without_secrets
 
 TRACEBACK = "STEPREWARD_TRACEBACK"
 _LONGEST = 400
-"""Characters told of an error that was not foreseen."""
+"""Characters shown of an error that was not foreseen."""
 _GRACE = {signal.SIGINT: 3.0, signal.SIGTERM: 8.0}
 """Seconds in which a command that was interrupted may end by itself; after SIGTERM it also ends its own engines."""
 
@@ -39,8 +39,8 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"stepreward {version('stepreward')}")
         raise typer.Exit
 
@@ -50,7 +50,7 @@ def configure(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help=HELP)] = None,
     _version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Process rewards: label, train, score, search, evaluate, serve."""
@@ -89,14 +89,16 @@ def main() -> None:
             # The boundary: what no code foresaw ends as one line as well.
             if os.environ.get(TRACEBACK):
                 raise
-            print(f"stepreward: {without_secrets(_told(error))}", file=sys.stderr)
+            print(f"stepreward: {without_secrets(one_line(error))}", file=sys.stderr)
             if isinstance(error, OSError):
-                _drop_output()
+                # What could not be written to standard output is not tried again at the end of the process.
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
 
 
-def _told(error: Exception) -> str:
-    """An error in one line: what a library reports may run over many."""
+def one_line(error: Exception) -> str:
+    """An error as one line: libraries report in several."""
     text = " ".join(str(error).split())
     if isinstance(error, SteprewardError):
         return text
@@ -105,12 +107,6 @@ def _told(error: Exception) -> str:
         return f"cannot write{where}: {error.strerror}; free some space and run again"
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"an error that was not foreseen, {what[:_LONGEST]}; {TRACEBACK}=1 shows where: please report it"
-
-
-def _drop_output() -> None:
-    """What could not be written to standard output is not tried again at the end of the process."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(own: int, signum: int, frame: FrameType | None) -> None:

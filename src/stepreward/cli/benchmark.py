@@ -10,12 +10,13 @@ from typing import Any
 
 from rich.table import Table
 
-from stepreward.cli.console import plain_console
-from stepreward.cli.format_options import format_options
-from stepreward.cli.models import scorer_at
-from stepreward.cli.progress import StageProgress
-from stepreward.cli.recipes import Recipe
-from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_blank, tell_left_out
+from stepreward.cli.flags.format_options import format_options
+from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.scorers import RecipeFlags
+from stepreward.cli.row_by_row import Place, RowByRow, shown
+from stepreward.cli.terminal.console import plain_console
+from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
+from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
@@ -31,18 +32,17 @@ from stepreward.pipeline.run_report import percent
 from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
 
+_READING, _RECIPE = ReadFlags(), RecipeFlags()
+
 
 def measure(
     benchmark: str,
     data: Path,
-    form: str,
     scorers: Sequence[str],
-    device: str,
     settings: dict[str, Any],
     *,
-    given: Sequence[str] = (),
-    strict: bool,
-    recipe: Recipe | None = None,
+    reading: ReadFlags = _READING,
+    recipe: RecipeFlags = _RECIPE,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Runs a benchmark for each scorer; where steps are judged also for the baseline `position`.
@@ -50,13 +50,10 @@ def measure(
     Args:
         benchmark: registered name.
         data: a file, or a folder whose files are the benchmark's subsets.
-        form: format of the data; detected where empty.
         scorers: names of baselines, of recorded verifiers, or checkpoints; all recorded ones where empty.
-        device: of a checkpoint.
         settings: of the benchmark.
-        given: options of the data's format as `name=value`.
-        strict: raise at the first bad row, or the first that a scorer cannot score; others are left out and counted.
-        recipe: how checkpoints are scored, where they do not tell.
+        reading: how the data are read; rows that cannot be read or scored are left out and counted, unless `strict`.
+        recipe: how checkpoints are scored, where they do not say.
         quiet: show no progress.
 
     Raises:
@@ -64,7 +61,7 @@ def measure(
         UnknownNameError: no such benchmark, or setting of it.
     """
     method = bench[benchmark]
-    items, places = _read(data, form, given, strict=strict)
+    items, places = _read(data, reading)
     wanted = Comparison if "Comparison" in str(inspect.signature(method.function).parameters["data"]) else Annotated
     alien = next((item for item in items if not isinstance(item, wanted)), None)
     if alien is not None:
@@ -85,12 +82,12 @@ def measure(
             results[name] = _result(method, _recorded(name, mine), mine, settings)
             made[name] = results[name].to_json() | {"rows": len(mine)}
             continue
-        scorer = PositionScorer() if name == POSITION else scorer_at(name, device, recipe)
+        scorer = PositionScorer() if name == POSITION else recipe.scorer(name)
         own = {**by_recipe(scorer, method), **settings}
         total = sum(len(item.candidates) if isinstance(item, Comparison) else 1 for item in mine)
         bare = without_secrets(name)
         with StageProgress(quiet=quiet) as progress:
-            patient = RowByRow(scorer, places, told=shown(progress, bare, total), strict=strict)
+            patient = RowByRow(scorer, places, on_progress=shown(progress, bare, total), strict=reading.strict)
             results[bare] = _result(method, patient, mine, own)
             made[bare] = results[bare].to_json() | {"rows": len(mine), "bad_rows": len(patient.bad)}
         tell_left_out(patient.bad, f"by {bare}")
@@ -149,7 +146,7 @@ def _recorded(name: str, items: Sequence[Annotated | Comparison]) -> Scorer:
     return RecordedScorer(solutions, name) if solutions else Recorded(name)
 
 
-def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple[list[Any], dict[Any, Place]]:
+def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
     """Everything in a file or in the files of a folder, and where it stands; a file is the subset of rows without one.
 
     What `stepreward label` wrote is read as well.
@@ -163,10 +160,10 @@ def _read(data: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple
     items: list[Any] = []
     places: dict[Any, Place] = {}
     for path in files:
-        chosen = by_name(form) if form else detect(path)
-        options = format_options(chosen, chosen.read, given)
+        chosen = by_name(flags.form) if flags.form else detect(path)
+        options = format_options(chosen, chosen.read, flags.read)
         reader: Any = read if chosen.kind == "solutions" else read_comparisons
-        reading = reader(path, chosen.name, strict=strict, **options)
+        reading = reader(path, chosen.name, strict=flags.strict, **options)
         subset = path.name.split(".")[0]
         for item in reading:
             items.append(_in_subset(item, subset))

@@ -6,66 +6,94 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from stepreward.cli.format_options import ReadFlag, format_options
-from stepreward.cli.inputs import filled, shown_format
-from stepreward.cli.progress import SECONDS_BETWEEN_LINES, speed
-from stepreward.cli.row_by_row import tell_blank, tell_left_out
+from stepreward.cli.flags.format_options import format_options
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.rows import ReadFlags, filled, shown_format
+from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
+from stepreward.cli.terminal.progress import SECONDS_BETWEEN_LINES, speed
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.vocabulary import Flag
 from stepreward.formats.description import formats_table
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
 from stepreward.formats.trajectories import OWN
 
 _WRITABLE = tuple(one.name for one in formats.values() if one.write)
-_TOLD = 10
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ConvertFlags:
+    """What is converted into what."""
+
+    data: Path | None = None
+    """File to read, in place of the first argument."""
+    out: Path | None = None
+    """File to write, in place of the second argument."""
+    to: str = OWN
+    """Format to write; `--formats` lists them."""
+    write: tuple[str, ...] = ()
+    """Option of the written format as name=value; repeatable."""
+    listing: Annotated[bool, Flag("--formats")] = False
+    """List every format with its options, and end."""
+
+
+@dataclass(frozen=True)
+class SourceFlags(ReadFlags):
+    """How the rows of the source are read."""
+
+    form: Annotated[str, Flag("--format", "--from")] = ""
+    """Format of the source; detected where left out."""
 
 
 def convert(
     source: Annotated[
         Path | None, typer.Argument(help="File to read: .json, .jsonl or .parquet, plain or .gz.")
     ] = None,
-    out: Annotated[Path | None, typer.Argument(help="File to write.")] = None,
-    to: Annotated[str, typer.Option(help="Format to write; `--formats` lists them.")] = OWN,
-    form: Annotated[
-        str, typer.Option("--from", "--format", help="Format of the source; detected where left out.")
-    ] = "",
-    read_option: ReadFlag = None,
-    write_option: Annotated[
-        list[str] | None,
-        typer.Option("--write", help="Option of the written format as name=value; repeatable."),
-    ] = None,
-    listing: Annotated[bool, typer.Option("--formats", help="List every format with its options, and end.")] = False,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    target: Annotated[Path | None, typer.Argument(help="File to write.")] = None,
+    *,
+    flags: ConvertFlags,
+    reading: SourceFlags,
+    json_output: JsonFlag = False,
 ) -> None:
     """Convert data between formats, streaming; says by which evidence it chose the format of the source.
 
     Example: stepreward convert rows.jsonl labels.parquet
     """
-    if listing:
+    if flags.listing:
         typer.echo(formats_table())
         return
-    if source is None or out is None:
-        raise InputError("a file to read and one to write are needed", remedy="stepreward convert IN OUT --to NAME")
+    source, out, to = _one(source, flags.data, "--data"), _one(target, flags.out, "--out"), flags.to
     _check(source, out, to)
-    origin = shown_format(source, form)
-    kind, items, reading = _items(source, form, read_option or [], strict=strict)
+    origin = shown_format(source, reading.form)
+    kind, items, rows = _items(source, reading)
     watched = Watched(items, quiet=json_output)
-    given = write_option or []
-    made, refused = _write(watched, kind, source, out, to, given, ended_by=_separator(reading), strict=strict)
+    made, refused = _write(
+        watched, kind, source, out, to, flags.write, ended_by=_separator(rows), strict=reading.strict
+    )
     seen = watched.count
     if json_output:
         done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": seen, "written": made}
-        lost = {"refused": refused, "bad_rows": reading.left_out}
+        lost = {"refused": refused, "bad_rows": rows.left_out}
         typer.echo(json.dumps({**done, **lost, "seconds": round(watched.seconds, 3)}))
     else:
         left = f"; {refused:,} that {to} cannot hold were left out" if refused else ""
         typer.echo(f"{made:,} {kind} in {out}{left}\nread as {origin}")
+
+
+def _one(argument: Path | None, option: Path | None, flag: str) -> Path:
+    """A file that is named by an argument or by a flag."""
+    found = [path for path in (argument, option) if path is not None]
+    if len(found) == 2:
+        raise InputError(f"{flag} and an argument both name a file", remedy="drop one of them")
+    if not found:
+        raise InputError("a file to read and one to write are needed", remedy="stepreward convert IN OUT --to NAME")
+    return found[0]
 
 
 def _check(source: Path, out: Path, to: str) -> None:
@@ -86,26 +114,20 @@ def _same_kind(kind: str, other: str, source: Path, to: str) -> None:
         )  # fmt: skip
 
 
-def _items(source: Path, form: str, given: Sequence[str], *, strict: bool) -> tuple[str, Iterable[Any], Reading[Any]]:
+def _items(source: Path, flags: ReadFlags) -> tuple[str, Iterable[Any], Reading[Any]]:
     """What the source holds: its kind, its solutions or comparisons, and their reading."""
-    chosen = by_name(form) if form else detect(source)
-    reading: Reading[Any] = Reading(source, chosen, format_options(chosen, chosen.read, given), strict)
-    return chosen.kind, _told(reading), reading
+    chosen = by_name(flags.form) if flags.form else detect(source)
+    reading: Reading[Any] = Reading(source, chosen, format_options(chosen, chosen.read, flags.read), flags.strict)
+    return chosen.kind, _reported(reading), reading
 
 
-def _told(reading: Reading[Any]) -> Iterator[Any]:
-    """The items of a file; bad rows are told on standard error as they come, the first ones in full."""
-    told = 0
-    for item in filled(reading):
-        yield item
-        for error in reading.bad[told:_TOLD]:
-            print(f"stepreward: left out: {error}", file=sys.stderr)
-            told += 1
-    for error in reading.bad[told:_TOLD]:
-        print(f"stepreward: left out: {error}", file=sys.stderr)
-    if reading.left_out > _TOLD:
-        print(f"stepreward: left out: {reading.left_out - _TOLD:,} more rows", file=sys.stderr)
-    tell_blank(reading.blank)
+def _reported(reading: Reading[Any]) -> Iterator[Any]:
+    """The items of a file; bad rows are named on standard error at its end."""
+    try:
+        yield from filled(reading)
+    finally:
+        tell_left_out(reading.bad, more=reading.left_out - len(reading.bad))
+        tell_blank(reading.blank)
 
 
 class Watched:
@@ -121,11 +143,11 @@ class Watched:
         return time.monotonic() - self.began
 
     def __iter__(self) -> Iterator[Any]:
-        told = self.began
+        reported = self.began
         for item in self.items:
             self.count += 1
-            if not self.count % 1024 and not self.quiet and time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
+            if not self.count % 1024 and not self.quiet and time.monotonic() - reported > SECONDS_BETWEEN_LINES:
+                reported = time.monotonic()
                 print(f"convert: {self.count:,} at {speed(self.count / self.seconds)}", file=sys.stderr, flush=True)
             yield item
 
@@ -141,7 +163,7 @@ def _write(
 ) -> tuple[int, int]:
     """Writes them and returns how many were written and how many the format cannot hold.
 
-    What the source's format put at the end of each step (`ended_by`) is what the other takes away, unless it was told.
+    `ended_by`, the source's end of each step, is what the target takes away, unless `given` says otherwise.
     """
     target = by_name(to)
     assert target.write is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from stepreward.cli.benchmark import measure, show
-from stepreward.cli.console import plain_console
-from stepreward.cli.format_options import ReadFlag
-from stepreward.cli.inputs import read_solutions
-from stepreward.cli.models import scorer_at
-from stepreward.cli.progress import StageProgress
-from stepreward.cli.recipes import AnswersFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
-from stepreward.cli.row_by_row import Place, RowByRow, shown, tell_left_out
-from stepreward.cli.settings import blamed_on_settings, choices, shortcut
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
+from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.scorers import RecipeFlags
+from stepreward.cli.row_by_row import Place, RowByRow, shown
+from stepreward.cli.terminal.console import plain_console
+from stepreward.cli.terminal.left_out import tell_left_out
+from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
@@ -33,6 +33,7 @@ from stepreward.core.measure.statistics import paired_difference
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Grader, Score, Scorer
 from stepreward.core.settings_text import read_settings
+from stepreward.core.vocabulary import Flag
 from stepreward.evaluate.data.scoring import unmeasured
 from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.fitting import fit_calibrator
@@ -46,59 +47,36 @@ from stepreward.tasks.graders import grader_by_name, graders
 _MODEL = "model"
 
 
-def evaluate(
-    data: Annotated[
-        Path, typer.Option(help="Labelled solutions in any format; of a benchmark also a folder, a file a subset.")
-    ],
-    form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
-    read_option: ReadFlag = None,
-    benchmark: Annotated[
-        str, typer.Option(help="Measure by a public benchmark's protocol: `stepreward methods bench`.")
-    ] = "",
-    scorer: Annotated[
-        list[str] | None,
-        typer.Option(help="With --benchmark: tool, random, length, constant, a recorded scorer, or a checkpoint."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of the benchmark, name=value; may be repeated.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Folder, hub name or URL#NAME to score with; recorded scores are evaluated as well."),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Steps below it are wrong; left out: chosen on the share --tune."),
-    ] = None,
-    tune: Annotated[
-        float, typer.Option(min=0.05, max=0.9, help="Share of the problems on which the threshold is chosen.")
-    ] = 0.5,
-    aggregate: Annotated[
-        str,
-        typer.Option(
-            help=f"Total of a solution: {choices(aggregates)}. Left out: min, or what checkpoint or benchmark state."
-        ),
-    ] = "",
-    grader: Annotated[
-        str,
-        typer.Option(help=f"Who reads answers and outcomes that the rows do not state: {', '.join(graders)}."),
-    ] = "",
-    calibrate: Annotated[
-        str, typer.Option(help=f"Fit a calibrator of --model's step scores to the labels: {choices(calibrators)}.")
-    ] = "",
-    calibrator: Annotated[
-        Path | None,
-        typer.Option(help="File that --calibrate writes, else one to score with; by default in the model's folder."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of splits and bootstraps.")] = 0,
-    like: LikeFlag = "",
-    record: RecordFlag = None,
-    answers: AnswersFlag = 1,
-    device: DeviceFlag = "cpu",
-    dtype: DtypeFlag = "",
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """What is measured, and how."""
+
+    data: Path
+    """Labelled solutions in any format; of a benchmark also a folder, a file a subset."""
+    benchmark: str = ""
+    """Measure by a public benchmark's protocol: `stepreward methods bench`."""
+    scorer: tuple[str, ...] = ()
+    """With --benchmark: tool, random, length, constant, a recorded scorer, or a checkpoint."""
+    settings: Annotated[tuple[str, ...], Flag("--set")] = ()
+    """Setting of the benchmark, name=value; may be repeated."""
+    model: str | None = None
+    """Folder, hub name or URL#NAME to score with; recorded scores are evaluated as well."""
+    threshold: float | None = None
+    """Steps below it are wrong; left out: chosen on the share --tune."""
+    tune: Annotated[float, Flag(low=0.05, high=0.9)] = 0.5
+    """Share of the problems on which the threshold is chosen."""
+    aggregate: Annotated[str, Flag(choices=aggregates)] = ""
+    """Total of a solution: {choices}. Left out: min, or what checkpoint or benchmark state."""
+    grader: Annotated[str, Flag(choices=graders)] = ""
+    """Who reads answers and outcomes that the rows do not state: {choices}."""
+    calibrate: Annotated[str, Flag(choices=calibrators)] = ""
+    """Fit a calibrator of --model's step scores to the labels: {choices}; it goes to --calibrator, by default into the
+    model's folder."""
+    seed: int = 0
+    """Seed of splits and bootstraps."""
+
+
+def evaluate(flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, json_output: JsonFlag = False) -> None:
     """Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions.
 
     First errors are measured as ProcessBench does; the threshold is chosen on other problems than those measured on.
@@ -106,63 +84,54 @@ def evaluate(
 
     Example: stepreward evaluate --data labels/labels.parquet --model model
     """
-    recipe = recipe_of(like, record, calibrator, answers, dtype, needed=model is not None or bool(scorer))
-    if calibrate:
-        if model is None or benchmark:
+    data, model, threshold = flags.data, flags.model, flags.threshold
+    recipe.require(model is not None or bool(flags.scorer))
+    if flags.calibrate:
+        if model is None or flags.benchmark:
             raise InputError("--calibrate is about --model and labels", remedy="pass --model, and no --benchmark")
-        items = list(read_solutions(data, form, given=read_option or (), strict=strict))
-        calibrators[calibrate]
-        raw = scorer_at(model, device, recipe, calibrated=False)
-        scored = _scored(items, raw, data, strict=strict, quiet=json_output)
-        _calibrate(model, scored, calibrate, calibrator, seed, json_output)
+        items = list(reading.solutions(data))
+        calibrators[flags.calibrate]
+        raw = recipe.scorer(model, calibrated=False)
+        scored = _scored(items, raw, data, strict=reading.strict, quiet=json_output)
+        _calibrate(model, scored, flags.calibrate, recipe.calibrator, flags.seed, json_output)
         return
-    if benchmark:
-        protocol = bench[benchmark]
+    if flags.benchmark:
+        protocol = bench[flags.benchmark]
         given = [
             *shortcut(protocol, "--threshold", threshold, "threshold"),
-            *shortcut(protocol, "--aggregate", aggregate or None, "aggregate"),
-            *(settings or ()),
+            *shortcut(protocol, "--aggregate", flags.aggregate or None, "aggregate"),
+            *flags.settings,
         ]
         (own,) = read_settings(given, protocol)
-        names = [*(scorer or ()), *([model] if model is not None else ())]
+        names = [*flags.scorer, *([model] if model is not None else ())]
         with blamed_on_settings(protocol):
-            measured = measure(
-                benchmark,
-                data,
-                form,
-                names,
-                device,
-                own,
-                given=read_option or (),
-                strict=strict,
-                recipe=recipe,
-                quiet=json_output,
-            )
+            measured = measure(flags.benchmark, data, names, own, reading=reading, recipe=recipe, quiet=json_output)
         typer.echo(json.dumps(measured)) if json_output else show(measured)
         return
-    if scorer or settings:
+    if flags.scorer or flags.settings:
         raise InputError("--scorer and --set belong to --benchmark", remedy="name a benchmark, or drop them")
-    aggregate = aggregate or "min"
+    aggregate = flags.aggregate or "min"
     aggregates[aggregate]
     if threshold is not None and not np.isfinite(threshold):
         raise InputError(f"--threshold must be a finite number, got {threshold}")
-    judge = grader_by_name(grader) if grader else None
-    items = list(read_solutions(data, form, given=read_option or (), strict=strict))
+    judge = grader_by_name(flags.grader) if flags.grader else None
+    items = list(reading.solutions(data))
     if judge is not None:
         items = [_judged(item, judge) for item in items]
     if model is not None:
-        items = _scored(items, scorer_at(model, device, recipe), data, strict=strict, quiet=json_output)
+        items = _scored(items, recipe.scorer(model), data, strict=reading.strict, quiet=json_output)
     names = list(dict.fromkeys(name for item in items for name in item.scores))
     if names and POSITION not in names:
         items, names = _with_position(items), [*names, POSITION]
     if not names:
         raise InputError("the rows hold no step scores", source=data, remedy="pass --model, or recorded scores")
-    key = Key.seed(seed).fold("evaluate")
+    key = Key.seed(flags.seed).fold("evaluate")
     outcome: dict[str, Any] = {
         "solutions": len(items),
         "problems": len({item.trajectory.problem.id for item in items}),
         "scorers": {
-            name: _measured(items, name, key, threshold, tune, aggregate, judged=judge is not None) for name in names
+            name: _measured(items, name, key, threshold, flags.tune, aggregate, judged=judge is not None)
+            for name in names
         },
     }
     if judge is not None and (lost := sum(_gradable(item) and np.isnan(item.trajectory.outcome) for item in items)):
@@ -197,7 +166,7 @@ def _scored(items: Sequence[Solution], scorer: Scorer, source: Path, *, strict: 
     """The solutions with the model's scores beside the recorded ones; NaN for one that it cannot score."""
     places: dict[str, Place] = {item.trajectory.problem.id: (source, None) for item in items}
     with StageProgress(quiet=quiet) as progress:
-        patient = RowByRow(scorer, places, told=shown(progress, "evaluate", len(items)), strict=strict)
+        patient = RowByRow(scorer, places, on_progress=shown(progress, "evaluate", len(items)), strict=strict)
         answers = patient.score_many([Score(item.trajectory.problem, item.trajectory.steps) for item in items])
     tell_left_out(patient.bad, f"by {scorer.name}")
     return [

@@ -12,19 +12,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from stepreward.cli.cuts import cut_note
-from stepreward.cli.inputs import hold_problems, problems_of, read_solutions
-from stepreward.cli.policy_flags import (
-    BodyFlag,
-    EffortFlag,
-    MinPFlag,
-    TemplateKwargsFlag,
-    TopKFlag,
-    policy_settings,
-)
-from stepreward.cli.progress import StageProgress
-from stepreward.cli.settings import blamed_on_settings, choices, shortcut
-from stepreward.core.catalog import estimate, transform
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
+from stepreward.cli.flags.policies import PolicyFlags, cut_note
+from stepreward.cli.flags.rows import ReadFlags, hold_problems, problems_of
+from stepreward.cli.terminal.progress import StageProgress
+from stepreward.core.catalog import estimate
+from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
@@ -33,10 +27,10 @@ from stepreward.core.runtime.flows import Bill, Budget, Flow, Grade, Grader, Pol
 from stepreward.core.settings_text import read_settings
 from stepreward.core.store import write_labels
 from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.vocabulary import Count, Flag
 from stepreward.formats.files.rows_of_files import LABELS
 from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.label.samples import graded_samples
-from stepreward.policies.named import policy_at
 from stepreward.tasks.graders import grader_by_name, graders
 
 _PROBE = Labels(
@@ -53,81 +47,74 @@ _PROBE = Labels(
 """What a transform is tried on, so that its settings are refused before hours of rollouts and not after."""
 
 
-def label(
-    out: Annotated[
-        Path,
-        typer.Option(help="Folder of the run, which ends in labels.parquet; or a .parquet, with the folder beside it."),
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Solutions to label, in any format that `stepreward convert --help` lists, or problems."),
-    ] = None,
-    problems: Annotated[
-        Path | None, typer.Option(help="Instead of --data: JSONL of problems with prompt and reference.")
-    ] = None,
-    references: Annotated[
-        Path | None,
-        typer.Option(help="JSONL of problems whose references --data lacks, found by id or else by prompt."),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Solutions to sample of each problem.")] = 8,
-    form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
-    policy: Annotated[
-        str, typer.Option(help="Who rolls out: builtin:arithmetic, a model folder, a hub name, or URL#MODEL.")
-    ] = "builtin:arithmetic",
-    top_k: TopKFlag = None,
-    min_p: MinPFlag = None,
-    reasoning_effort: EffortFlag = None,
-    chat_template_kwargs: TemplateKwargsFlag = None,
-    body: BodyFlag = None,
-    grader: Annotated[str, typer.Option(help=f"Who decides: {', '.join(graders)}.")] = "mathematics",
-    estimator: Annotated[str, typer.Option(help=f"How steps are measured: {choices(estimate)}.")] = "bisection",
-    rollouts: Annotated[int | None, typer.Option(min=1, help="Rollouts of each probed prefix.")] = None,
-    make: Annotated[str, typer.Option("--transform", help=f"Labels of measurements: {choices(transform)}.")] = "hard",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting of the estimator or the transform as name=value; may be repeated."),
-    ] = None,
-    max_rollouts: Annotated[int | None, typer.Option(min=1, help="Most rollouts of one solution.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most generated tokens of one solution.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all rollouts.")] = 0,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
-    skip_failed: Annotated[
-        bool,
-        typer.Option(help="Leave out what the policy or the grader could not do, instead of ending with an error."),
-    ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class LabelFlags:
+    """What is labelled, by which method, and how far."""
+
+    out: Path
+    """Folder of the run, which ends in labels.parquet; or a .parquet, with the folder beside it."""
+    data: Path | None = None
+    """Solutions to label, in any format that `stepreward convert --help` lists, or problems."""
+    problems: Path | None = None
+    """Instead of --data: JSONL of problems with prompt and reference."""
+    references: Path | None = None
+    """JSONL of problems whose references --data lacks, found by id or else by prompt."""
+    samples: Count = 8
+    """Solutions to sample of each problem."""
+    grader: Annotated[str, Flag(choices=graders)] = "mathematics"
+    """Who decides: {choices}."""
+    estimator: Annotated[str, Flag(choices=estimate)] = "bisection"
+    """How steps are measured: {choices}."""
+    rollouts: Annotated[int | None, Flag(low=1)] = None
+    """Rollouts of each probed prefix."""
+    transform: Annotated[str, Flag(choices=transforms)] = "hard"
+    """Labels of measurements: {choices}."""
+    settings: Annotated[tuple[str, ...], Flag("--set")] = ()
+    """Setting of the estimator or the transform as name=value; may be repeated."""
+    max_rollouts: Annotated[int | None, Flag(low=1)] = None
+    """Most rollouts of one solution."""
+    max_tokens: Annotated[int | None, Flag(low=1)] = None
+    """Most generated tokens of one solution."""
+    seed: int = 0
+    """Seed of all rollouts."""
+    skip_failed: bool = False
+    """Leave out what the policy or the grader could not do, instead of ending with an error."""
+
+
+def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_output: JsonFlag = False) -> None:
     """Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.
 
     Example: stepreward label --problems problems.jsonl --grader arithmetic --out labels
     """
+    data, problems = flags.data, flags.problems
     if (data is None) == (problems is None):
         raise InputError("expected either --data or --problems", remedy="pass one of them")
-    if data is not None and not form and hold_problems(data):
+    if data is not None and not reading.form and hold_problems(data):
         data, problems = None, data
-    method, rewrite, judge = estimate[estimator], transform[make], grader_by_name(grader)
-    given = [*shortcut(method, "--rollouts", rollouts, "n"), *(settings or [])]
+    method, rewrite, judge = estimate[flags.estimator], transforms[flags.transform], grader_by_name(flags.grader)
+    given = [*shortcut(method, "--rollouts", flags.rollouts, "n"), *flags.settings]
     own, rewriting = read_settings(given, method, rewrite)
     with blamed_on_settings(rewrite):
         rewrite.take({"labels": _PROBE}, **rewriting)
+    out = flags.out
     folder, path = (out.with_suffix(".run"), out) if out.suffix == ".parquet" else (out, out / LABELS)
-    plan = LabelPlan(estimator, own, seed, Budget(max_rollouts, max_tokens))
+    plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
     left_out, drawn = 0, Bill()
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
         items: list[Problem] | list[Trajectory]
         if data is not None:
-            gold = {} if references is None else _references(references)
-            found = [_referred(item.trajectory, gold, data) for item in read_solutions(data, form, strict=strict)]
+            gold = {} if flags.references is None else _references(flags.references)
+            found = [_referred(item.trajectory, gold, data) for item in reading.solutions(data)]
             found, drawn = _graded(found, folder, judge)
             items = _known(found)
         else:
             tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
             items = tasks
         # What is wrong with a file is told before a model is loaded, which takes seconds.
-        roller = policy_at(policy, settings=policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body))
+        roller = policy.load()
         if data is None and "trajectory" in method.data:
-            found, failed, drawn = _sampled(tasks, samples, seed, folder, roller, judge, progress)
-            left_out += _counted(failed, "problems could not be sampled", skip_failed)
+            found, failed, drawn = _sampled(tasks, flags.samples, flags.seed, folder, roller, judge, progress)
+            left_out += _counted(failed, "problems could not be sampled", flags.skip_failed)
             items = _known(found)
         bill, failed = label_many(
             items,
@@ -136,9 +123,9 @@ def label(
             policy=roller,
             grader=judge,
             progress=lambda done, bill: progress("label", done, len(items), f"{bill.generated_tokens:,} tokens"),
-            skip_failed=skip_failed,
+            skip_failed=flags.skip_failed,
         )
-        left_out += _counted(failed, "items could not be labelled", skip_failed)
+        left_out += _counted(failed, "items could not be labelled", flags.skip_failed)
         unmeasured = _Unmeasured()
         made = write_labels(
             path, (unmeasured.seen(rewrite.take({"labels": one}, **rewriting)) for one in load_labels(folder))

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from stepreward.cli.console import plain_console
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.terminal.console import plain_console
 from stepreward.core.catalog import families
 from stepreward.core.errors import UnknownNameError
 
 
 def methods(
     family: Annotated[str, typer.Argument(help="Show one family only.")] = "",
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    json_output: JsonFlag = False,
 ) -> None:
     """List every method with its family, paper, data and settings.
 

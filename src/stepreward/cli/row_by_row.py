@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stepreward.cli.progress import SECONDS_TO_JUDGE, StageProgress
+from stepreward.cli.terminal.progress import SECONDS_TO_JUDGE, StageProgress
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 
 Place = tuple[object, int | None]
 """A file, and a row in it where that is known."""
-TOLD = 10
 GIVEN_UP = 16
-"""Rows in a row that fail, from the first on, before it is held to be no row's fault."""
-
-
-def tell_left_out(bad: Sequence[InputError], by: str = "", *, more: int = 0) -> None:
-    """Says on standard error which rows are left out, the first ones in full."""
-    of = f" {by}" if by else ""
-    for error in bad[:TOLD]:
-        print(f"stepreward: left out{of}: {error}", file=sys.stderr)
-    rest = len(bad[TOLD:]) + more
-    if rest:
-        print(f"stepreward: left out{of}: {rest:,} more rows", file=sys.stderr)
-
-
-def tell_blank(steps: int) -> None:
-    """Says on standard error how many steps hold no text."""
-    if steps:
-        print(f"stepreward: {steps:,} steps hold no text: context, without label or score", file=sys.stderr)
+"""Rows that fail one after another from the first on, before the fault is taken to be no row's."""
 
 
 def shown(progress: StageProgress, stage: str, total: int) -> Callable[[int], None]:
-    """Tells a stage of questions as they are answered, unless that takes no time worth telling."""
+    """Reports a stage of questions as they are answered, unless they take less than a second."""
     began = time.monotonic()
 
-    def told(done: int) -> None:
+    def report(done: int) -> None:
         if time.monotonic() - began > SECONDS_TO_JUDGE:
             progress(stage, done, max(total, done), "")
 
-    return told
+    return report
 
 
 class RowByRow:
@@ -53,7 +35,7 @@ class RowByRow:
     Args:
         scorer: who scores.
         places: where questions come from, by the problem's id and steps, or by the id alone.
-        told: called with the number of questions answered after each part.
+        on_progress: called with the number of questions answered after each part.
         strict: raise at the first that cannot be scored, with its place.
     """
 
@@ -62,10 +44,10 @@ class RowByRow:
         scorer: Scorer,
         places: Mapping[Any, Place],
         *,
-        told: Callable[[int], None] = lambda done: None,
+        on_progress: Callable[[int], None] = lambda done: None,
         strict: bool = False,
     ) -> None:
-        self.scorer, self.places, self.told, self.strict = scorer, places, told, strict
+        self.scorer, self.places, self.on_progress, self.strict = scorer, places, on_progress, strict
         self.name, self.batch_size = scorer.name, scorer.batch_size
         self.bad: list[InputError] = []
         """What was wrong with each question that has no score."""
@@ -73,17 +55,17 @@ class RowByRow:
         """Questions answered."""
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
-        """The scorer's answers, NaN for questions that it refuses as somebody's input.
+        """The scorer's answers, NaN for questions that it refuses as bad input.
 
         Raises:
-            InputError: strict, or the scorer refuses all that it is asked.
+            InputError: strict, or the scorer refuses all questions.
         """
         size, made = max(self.batch_size, 32), list[Scored]()
         for at in range(0, len(questions), size):
             part = questions[at : at + size]
             made += self._answered(part)
             self.done += len(part)
-            self.told(self.done)
+            self.on_progress(self.done)
         return made
 
     def _answered(self, questions: Sequence[Score]) -> list[Scored]:

@@ -6,19 +6,19 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from stepreward.cli.format_options import ReadFlag, format_options
-from stepreward.cli.models import scorer_at
-from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
-from stepreward.cli.row_by_row import tell_blank
+from stepreward.cli.flags.format_options import format_options
+from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.scorers import RecipeFlags
+from stepreward.cli.terminal.left_out import tell_blank
 from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
@@ -39,28 +39,17 @@ _UNSCORED = (
 _FORM = 'write {"question": "...", "steps": ["...", ...]}, or name its --format'
 
 
-def score(
-    model: Annotated[
-        str, typer.Option(help="Folder, such as runs/demo/model, hub name, URL#NAME in a server, or tool.")
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Rows with question (or prompt) and steps (or completions), or any format; standard input if left out."
-        ),
-    ] = None,
-    form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
-    read_option: ReadFlag = None,
-    like: LikeFlag = "",
-    record: RecordFlag = None,
-    calibrator: CalibratorFlag = None,
-    answers: AnswersFlag = 1,
-    device: DeviceFlag = "cpu",
-    dtype: DtypeFlag = "",
-    strict: Annotated[
-        bool, typer.Option(help="Stop at the first bad row instead of reporting it and going on.")
-    ] = False,
-) -> None:
+@dataclass(frozen=True)
+class ScoreFlags:
+    """What is scored, and by which model."""
+
+    model: str
+    """Folder, such as runs/demo/model, hub name, URL#NAME in a server, or tool."""
+    data: Path | None = None
+    """Rows with question (or prompt) and steps (or completions), or any format; standard input if left out."""
+
+
+def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags) -> None:
     """Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.
 
     A line is the row itself with its scores, which every command reads.
@@ -70,13 +59,14 @@ def score(
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
-    items = _items(data, form, read_option or (), strict=strict)
+    strict = reading.strict
+    items = _items(flags.data, reading)
     bad = unscored = 0
     # What comes through a pipe is answered line by line.
-    parts = _parts(items, 1 if data is None else _AT_ONCE)
+    parts = _parts(items, 1 if flags.data is None else _AT_ONCE)
     # What is wrong with a file is told before a model is loaded, which takes seconds.
-    first = [] if data is None else [next(parts)]
-    scorer = scorer_at(model, device, recipe_of(like, record, calibrator, answers, dtype))
+    first = [] if flags.data is None else [next(parts)]
+    scorer = recipe.scorer(flags.model)
     for part in chain(first, parts):
         for line in _scored(scorer, part, strict=strict):
             bad += "error" in line
@@ -88,15 +78,15 @@ def score(
         raise typer.Exit(1)
 
 
-def _items(path: Path | None, form: str, given: Sequence[str], *, strict: bool) -> Iterator[Solution | InputError]:
+def _items(path: Path | None, flags: ReadFlags) -> Iterator[Solution | InputError]:
     """Solutions in the order of their rows, and in the place of a bad row its error."""
-    chosen = by_name(form) if form else UNLABELLED if path is None or _is_plain(path) else detect(path)
+    chosen = by_name(flags.form) if flags.form else UNLABELLED if path is None or _is_plain(path) else detect(path)
     if chosen.kind != "solutions":
         raise InputError(f"format {chosen.name} holds {chosen.kind}, not solutions", source=path, remedy=_FORM)
-    options = format_options(chosen, chosen.read, given)
+    options = format_options(chosen, chosen.read, flags.read)
     if path is None:
         path, chosen = _STANDARD_INPUT, replace(chosen, rows=_standard_input)
-    yield from _in_place(Reading(path, chosen, options, strict))
+    yield from _in_place(Reading(path, chosen, options, flags.strict))
 
 
 def _is_plain(path: Path) -> bool:

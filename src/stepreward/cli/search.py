@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,32 +13,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from stepreward.cli.console import plain_console
-from stepreward.cli.cuts import cut_note
-from stepreward.cli.inputs import problems_of
-from stepreward.cli.parts import (
-    OWN_SCORE,
-    CacheFlag,
-    CombineFlag,
-    DoubtFlag,
-    ExpertFlag,
-    JudgeFlag,
-    ModelsFlag,
-    judge_at,
-    policies_at,
-    scorers_at,
-)
-from stepreward.cli.policy_flags import (
-    BodyFlag,
-    EffortFlag,
-    MinPFlag,
-    TemplateKwargsFlag,
-    TopKFlag,
-    policy_settings,
-)
-from stepreward.cli.progress import StageProgress
-from stepreward.cli.recipes import AnswersFlag, CalibratorFlag, DeviceFlag, DtypeFlag, LikeFlag, RecordFlag, recipe_of
-from stepreward.cli.settings import blamed_on_settings, choices, shortcut
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
+from stepreward.cli.flags.policies import OWN_SCORE, HelperFlags, PolicyFlags, cut_note
+from stepreward.cli.flags.rows import problems_of
+from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
+from stepreward.cli.terminal.console import plain_console
+from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.annotations import Annotated as Row
 from stepreward.core.atomic_files import write_text
 from stepreward.core.catalog import aggregate as aggregates
@@ -52,6 +33,7 @@ from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
 from stepreward.core.settings_text import read_settings
 from stepreward.core.table import SCORE, row_of
 from stepreward.core.types import Problem, Provenance, Trajectory
+from stepreward.core.vocabulary import Flag
 from stepreward.pipeline.compare import REFERENCE, comparable, verdict
 from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
@@ -61,77 +43,58 @@ from stepreward.score.judges.pairwise import PolicyJudge
 from stepreward.tasks.graders import grader_by_name, graders
 
 
+@dataclass(frozen=True)
+class SearchFlags:
+    """What is searched for, and how."""
+
+    problems: Annotated[Path, Flag("--problems", "--data")]
+    """JSONL of problems with prompt and, to grade, reference."""
+    out: Path
+    """JSONL to write, one row a problem."""
+    method: Annotated[str, Flag(choices=searches)] = "beam"
+    """How to search: {choices}."""
+    samples: Annotated[int | None, Flag(low=1)] = None
+    """Solutions of each problem, for majority, best-of-n and weighted-vote."""
+    beams: Annotated[int | None, Flag(low=1)] = None
+    """Beams of beam search, subtrees of DVTS."""
+    width: Annotated[int | None, Flag(low=1)] = None
+    """Continuations of each beam or subtree."""
+    aggregate: Annotated[str | None, Flag(choices=aggregates)] = None
+    """Total of a solution's step scores: {choices}."""
+    settings: Annotated[tuple[str, ...], Flag("--set")] = ()
+    """Setting of the search as name=value; may be repeated."""
+    temperature: Annotated[float | None, Flag(low=0.0)] = None
+    """Of sampling; left to the policy if not given."""
+    top_p: Annotated[float | None, Flag(low=0.01, high=1.0)] = None
+    """Share of the probability to sample from."""
+    grader: Annotated[str, Flag(choices=graders)] = "mathematics"
+    """Who reads answers: {choices}."""
+    seed: int = 0
+    """Seed of all samples."""
+
+
+@dataclass(frozen=True)
+class CompareFlags:
+    """Whether searches are compared, which, and at which budgets."""
+
+    compare: Annotated[bool, Flag("--compare")] = False
+    """Compare searches at several budgets; OUT is then a folder."""
+    only: Annotated[tuple[str, ...], Flag(choices=comparable())] = ()
+    """Search to compare; may be repeated. One of {choices}."""
+    budgets: Annotated[tuple[int, ...], Flag("--budget", low=1)] = ()
+    """Samples or walks to compare at; may be repeated."""
+
+
 def search(
-    problems: Annotated[Path, typer.Option(help="JSONL of problems with prompt and, to grade, reference.")],
-    out: Annotated[Path, typer.Option(help="JSONL to write, one row a problem.")],
-    model: ModelsFlag = None,
-    combine: CombineFlag = "mean",
-    doubt: DoubtFlag = 1.0,
-    policy: Annotated[
-        str, typer.Option(help="Who writes: builtin:arithmetic, a folder, a hub name, vllm:NAME, or URL#MODEL.")
-    ] = "builtin:arithmetic",
-    expert: ExpertFlag = "",
-    judge: JudgeFlag = "",
-    temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="Of sampling; left to the policy if not given.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0.01, max=1.0, help="Share of the probability to sample from.")
-    ] = None,
-    top_k: TopKFlag = None,
-    min_p: MinPFlag = None,
-    reasoning_effort: EffortFlag = None,
-    chat_template_kwargs: TemplateKwargsFlag = None,
-    body: BodyFlag = None,
-    method: Annotated[str, typer.Option(help=f"How to search: {choices(searches)}.")] = "beam",
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Solutions of each problem, for majority, best-of-n and weighted-vote.")
-    ] = None,
-    beams: Annotated[int | None, typer.Option(min=1, help="Beams of beam search, subtrees of DVTS.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Continuations of each beam or subtree.")] = None,
-    aggregate: Annotated[
-        str | None, typer.Option(help=f"Total of a solution's step scores: {choices(aggregates)}.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of the search as name=value; may be repeated.")
-    ] = None,
-    grader: Annotated[str, typer.Option(help=f"Who reads answers: {', '.join(graders)}.")] = "mathematics",
-    seed: Annotated[int, typer.Option(help="Seed of all samples.")] = 0,
-    like: LikeFlag = "",
-    record: RecordFlag = None,
-    calibrator: CalibratorFlag = None,
-    answers: AnswersFlag = 1,
-    device: DeviceFlag = "cpu",
-    dtype: DtypeFlag = "",
-    cache_memory: CacheFlag = "auto",
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens generated for a problem; the best so far is its answer.")
-    ] = None,
-    max_scored_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens that the reward model encodes for a problem.")
-    ] = None,
-    max_samples: Annotated[int | None, typer.Option(min=1, help="Most continuations asked for a problem.")] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="Most seconds for a problem; the best so far is its answer.")
-    ] = None,
-    max_money: Annotated[float | None, typer.Option(min=0.0, help="Most money for a problem, by the prices.")] = None,
-    price_generated: Annotated[float, typer.Option(min=0.0, help="Price of a million generated tokens.")] = 0.0,
-    price_expert: Annotated[
-        float | None,
-        typer.Option(min=0.0, help="Price of a million tokens of the expert; that of all others if unset."),
-    ] = None,
-    price_scored: Annotated[float, typer.Option(min=0.0, help="Price of a million scored tokens.")] = 0.0,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Compare searches at several budgets; OUT is then a folder.")
-    ] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help=f"Search to compare; may be repeated. One of {', '.join(comparable())}.")
-    ] = None,
-    budgets: Annotated[
-        list[int] | None,
-        typer.Option("--budget", min=1, help="Samples or walks to compare at; may be repeated."),
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
+    flags: SearchFlags,
+    models: EnsembleFlags,
+    recipe: RecipeFlags,
+    policy: PolicyFlags,
+    helpers: HelperFlags,
+    stop: Budget,
+    prices: Prices,
+    comparing: CompareFlags,
+    json_output: JsonFlag = False,
 ) -> None:
     """Search for solutions; each row holds the answer, the solution, all candidates and the exact bill.
 
@@ -139,42 +102,41 @@ def search(
 
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
-    chosen, reader = searches[method], grader_by_name(grader)
-    recipe = recipe_of(like, record, calibrator, answers, dtype, needed=bool(model))
+    compare, out = comparing.compare, flags.out
+    chosen, reader = searches[flags.method], grader_by_name(flags.grader)
+    recipe.require(bool(models.model))
     asked = ("scorer",) if compare else chosen.asks
-    if not model and "scorer" in asked:
-        what = "a comparison" if compare else method
+    if not models.model and "scorer" in asked:
+        what = "a comparison" if compare else flags.method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
-    _check_judge(judge, "--compare" if compare else method, needed="judge" in asked)
-    if "self_certainty" in asked and policy.startswith(("http://", "https://", VLLM)):
-        what = f"{method} needs the whole distribution of each token, which servers and engines do not tell"
+    _check_judge(helpers.judge, "--compare" if compare else flags.method, needed="judge" in asked)
+    if "self_certainty" in asked and policy.policy.startswith(("http://", "https://", VLLM)):
+        what = f"{flags.method} needs the whole distribution of each token, which servers and engines do not tell"
         raise InputError(what, remedy="take a policy on this machine, a folder or hub name, or --method self-prm")
-    if max_money is not None and not price_generated + price_scored + (price_expert or 0):
+    if stop.money is not None and not prices.generated + prices.scored + (prices.expert or 0):
         raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
     given = [
-        *shortcut(chosen, "--samples", samples, "n"),
-        *shortcut(chosen, "--beams", beams, "beams", "trees"),
-        *shortcut(chosen, "--width", width, "width"),
+        *shortcut(chosen, "--samples", flags.samples, "n"),
+        *shortcut(chosen, "--beams", flags.beams, "beams", "trees"),
+        *shortcut(chosen, "--width", flags.width, "width"),
     ]
-    if aggregate is not None:
-        aggregates[aggregate]
-        given += [] if compare else shortcut(chosen, "--aggregate", aggregate, "aggregate")
+    if flags.aggregate is not None:
+        aggregates[flags.aggregate]
+        given += [] if compare else shortcut(chosen, "--aggregate", flags.aggregate, "aggregate")
     if compare and given:
         raise InputError(f"{given[0]} is of one search", remedy="with --compare write --set SEARCH.NAME=VALUE")
-    own = {} if compare else read_settings([*given, *(settings or [])], chosen)[0]
-    each = _of_each(settings or [], only or [*comparable()]) if compare else {}
+    own = {} if compare else read_settings([*given, *flags.settings], chosen)[0]
+    each = _of_each(flags.settings, comparing.only or [*comparable()]) if compare else {}
     aggregates[own.get("aggregate", "min")]
-    rows = problems_of(problems)
-    own_settings = policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body)
-    scorer = scorers_at(model or [], device, recipe, combine, doubt, cache=cache_memory)
+    rows = problems_of(flags.problems)
+    scorer = models.scorer(recipe)
     solver = compose(
-        policies_at(policy, expert, own_settings), () if scorer is None else scorer, search=method, grader=reader,
-        judge=judge_at(judge, scorer),
-        stop=Budget(max_samples, max_tokens, max_scored_tokens, max_seconds, max_money),
-        prices=Prices(price_generated, price_scored, price_expert), temperature=temperature, top_p=top_p, **own,
+        policy.load(helpers.expert), () if scorer is None else scorer, search=flags.method, grader=reader,
+        judge=helpers.load_judge(scorer), stop=stop, prices=prices, temperature=flags.temperature, top_p=flags.top_p,
+        **own,
     )  # fmt: skip
     if compare:
-        _compare(rows, out, solver, reader, seed, only or [], budgets or [4, 8, 16], aggregate or "", each, json_output)
+        _compare(rows, flags, solver, reader, comparing, each, json_output)
         return
     with (
         AnswerLog(out.with_name(out.name + ".answers.sqlite")) as log,
@@ -186,9 +148,9 @@ def search(
             progress("search", done, total, f"{bill.generated_tokens:,} tokens")
 
         resumed = len(log) > 0
-        solutions = solver.solve(rows, seed=seed, log=log, on_progress=tell)
-    _tell(out, solutions, solver, seed, json_output)
-    if resumed and model and set(model) - WITHOUT_MODEL.keys() and cache_memory.strip() != "0":
+        solutions = solver.solve(rows, seed=flags.seed, log=log, on_progress=tell)
+    _tell(out, solutions, solver, flags.seed, json_output)
+    if resumed and set(models.model) - WITHOUT_MODEL.keys() and models.cache_memory.strip() != "0":
         print(
             "stepreward: answers of an earlier run were used: with the cache of prefixes, scores may differ in their "
             "last digits from those of a run at once; with --cache-memory 0 they do not",
@@ -249,22 +211,23 @@ def _check_judge(judge: str, search: str, *, needed: bool) -> None:
         raise InputError(f"{search} needs a judge, who compares solutions", remedy=remedy)
 
 
-def _of_each(given: list[str], names: list[str]) -> dict[str, dict[str, Any]]:
+def _of_each(given: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Settings of the searches to compare, by name: `beam.max_steps=9`, or a bare name that one alone has."""
     known = [name for name in dict.fromkeys([REFERENCE, *names]) if name in comparable()]
     return dict(zip(known, read_settings(given, *(searches[name] for name in known)), strict=True))
 
 
 def _compare(
-    problems: list[Problem], out: Path, solver: Solver, judge: Grader, seed: int, only: list[str], budgets: list[int],
-    aggregate: str, settings: dict[str, dict[str, Any]], json_output: bool,
+    problems: list[Problem], flags: SearchFlags, solver: Solver, grader: Grader, comparing: CompareFlags,
+    settings: dict[str, dict[str, Any]], json_output: bool,
 ) -> None:  # fmt: skip
     """Runs and shows the comparison."""
     assert solver.scorer is not None
     with StageProgress(quiet=json_output) as progress:
         summary = comparison(
-            problems, out, policy=solver.policy, scorer=solver.scorer, grader=judge, methods=only, budgets=budgets,
-            aggregate=aggregate, settings=settings, seed=seed, on_progress=progress,
+            problems, flags.out, policy=solver.policy, scorer=solver.scorer, grader=grader, methods=comparing.only,
+            budgets=comparing.budgets or (4, 8, 16), aggregate=flags.aggregate or "", settings=settings,
+            seed=flags.seed, on_progress=progress,
         )  # fmt: skip
     if json_output:
         typer.echo(json.dumps(summary))
@@ -281,7 +244,7 @@ def _compare(
         table.add_row(point["algorithm"], str(point["budget"]), cost, percent(point["accuracy"]), beside, verdict(gain))
     console = plain_console()
     console.print(table)
-    console.print(f"report: {out / 'compare.html'}", soft_wrap=True)
+    console.print(f"report: {flags.out / 'compare.html'}", soft_wrap=True)
 
 
 def _row(one: Solution, solver: Solver, seed: int) -> dict[str, Any]:

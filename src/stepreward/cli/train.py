@@ -4,107 +4,81 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stepreward.cli.format_options import ReadFlag
-from stepreward.cli.inputs import read_labels_of
-from stepreward.cli.progress import StageProgress
-from stepreward.cli.settings import choices
+from stepreward.cli import on_demand
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.method_settings import blamed_on_settings
+from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.optional import optional
 from stepreward.core.settings_text import read_settings
 from stepreward.core.types import Labels
+from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.per_step import RECORD_FILE, EncoderRecord
-from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
-
-_DEFAULT = TrainSettings()
+from stepreward.train.settings import RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 
 
-def train(
-    data: Annotated[
-        Path, typer.Option(help="Labelled solutions: what `label` wrote, or any format; `stepreward convert --help`.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; an interrupted training in it is resumed.")],
-    form: Annotated[str, typer.Option("--format", help="Format of --data; detected where left out.")] = "",
-    read_option: ReadFlag = None,
-    backbone: Annotated[
-        str, typer.Option(help="builtin:arithmetic, a model folder, a hub name, or `scratch`: a small fresh model.")
-    ] = "builtin:arithmetic",
-    held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of the problems kept for evaluation.")] = 0.1,
-    objective: Annotated[str, typer.Option(help=f"What is minimised: {choices(loss)}.")] = _DEFAULT.objective,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Setting of the objective as name=value; may be repeated.")
-    ] = None,
-    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = _DEFAULT.epochs,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = _DEFAULT.learning_rate,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens of a batch.")] = _DEFAULT.batch_tokens,
-    row_tokens: Annotated[int, typer.Option(help="Tokens of a packed row; wider trees are cut.")] = _DEFAULT.row_tokens,
-    metric: Annotated[
-        str, typer.Option(help=f"Picks the checkpoint: {', '.join(HIGHER_IS_BETTER)}.")
-    ] = _DEFAULT.metric,
-    patience: Annotated[
-        int, typer.Option(min=0, help="Stop after this many evaluations without a better metric; 0: never.")
-    ] = _DEFAULT.patience,
-    surprise: Annotated[
-        bool, typer.Option(help="The head also reads how surprised its own language model is; needs tied embeddings.")
-    ] = False,
-    max_length: Annotated[int, typer.Option(help="Most tokens of a trajectory.")] = EncoderRecord().max_length,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for what is there.")] = _DEFAULT.device,
-    seed: Annotated[int, typer.Option(help="Seed of the order and of fresh weights.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished checkpoint in OUT.")] = False,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad row instead of leaving it out.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON, show no progress.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class TrainFlags:
+    """What is trained on what, beside the settings of training."""
+
+    data: Path
+    """Labelled solutions: what `label` wrote, or any format; `stepreward convert --help`."""
+    out: Path
+    """Folder of the checkpoint; an interrupted training in it is resumed."""
+    backbone: str = "builtin:arithmetic"
+    """builtin:arithmetic, a model folder, a hub name, or `scratch`: a small fresh model."""
+    held_out: Annotated[float, Flag(low=0.0, high=0.9)] = 0.1
+    """Share of the problems kept for evaluation."""
+    settings: Annotated[tuple[str, ...], Flag("--set")] = ()
+    """Setting of the objective as name=value; may be repeated."""
+    surprise: bool = False
+    """The head also reads how surprised its own language model is; needs tied embeddings."""
+    max_length: int = EncoderRecord().max_length
+    """Most tokens of a trajectory."""
+    overwrite: Annotated[bool, Flag("--overwrite")] = False
+    """Replace a finished checkpoint in OUT."""
+
+
+def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_output: JsonFlag = False) -> None:
     """Train a step reward model on whole trees; writes a checkpoint that `score` and `stepreward.load` read.
 
     Example: stepreward train --data labels/labels.parquet --out model
     """
-    ended = not overwrite and _is_finished(out)
+    out = flags.out
+    ended = not flags.overwrite and _is_finished(out)
     if ended and not (out / RESULT_FILE).is_file():
         raise _kept(out)
-    (own,) = read_settings(settings or [], loss[objective])
-    name = backbone if backbone == SCRATCH else resolve(backbone)
-    try:
-        chosen = TrainSettings(
-            objective,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_tokens=batch_tokens,
-            row_tokens=row_tokens,
-            metric=metric,
-            patience=patience,
-            device=device,
-            seed=seed,
-            objective_settings=own,
-        )
-        rows, kept = _split(read_labels_of(data, form, given=read_option or (), strict=strict), held_out, seed)
-        # An objective's own numbers are checked now, not after minutes of training.
-        chosen.loss()
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(str(error), remedy="see `stepreward train --help`") from error
-    labelled_trees = optional("stepreward.train.data").labelled_trees
+    (own,) = read_settings(flags.settings, loss[training.objective])
+    settings = replace(training, objective_settings=own)
+    name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
+    labels = (item.to_labels() for item in reading.solutions(flags.data))
+    rows, kept = _split(labels, flags.held_out, settings.seed)
+    # The objective's own numbers are checked now, not after minutes of training.
+    with blamed_on_settings(loss[settings.objective]):
+        settings.loss()
+    labelled_trees = on_demand.labelled_trees
     trees = labelled_trees(rows)
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
-    record = EncoderRecord(clean=("chomp",), max_length=max_length, surprise=surprise)
-    trainer = optional("stepreward.train.trainer")
-    model = optional("stepreward.train.scratch").starting_model(name, trees, record=record, seed=seed)
-    again = trainer.finished(trees, model, out, chosen, labelled_trees(kept) if kept else ()) if ended else None
+    record = EncoderRecord(clean=("chomp",), max_length=flags.max_length, surprise=flags.surprise)
+    model = on_demand.starting_model(name, trees, record=record, seed=settings.seed)
+    again = on_demand.finished(trees, model, out, settings, labelled_trees(kept) if kept else ()) if ended else None
     if ended and again is None:
         raise _kept(out)
     with StageProgress(quiet=json_output) as progress:
-        result = again or trainer.train(
+        result = again or on_demand.train(
             trees,
             model,
             out,
-            chosen,
+            settings,
             held_out=labelled_trees(kept) if kept else (),
             on_progress=lambda done, total, detail: progress("train", done, total, detail),
         )

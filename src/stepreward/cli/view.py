@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class ViewFlags:
+    """How the report is shown."""
+
+    browser: bool = False
+    """Open the report in the default browser."""
 
 
 def view(
     run: Annotated[Path, typer.Argument(help="Run folder, such as runs/demo.")],
-    browser: Annotated[bool, typer.Option(help="Open the report in the default browser.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    flags: ViewFlags,
+    json_output: JsonFlag = False,
 ) -> None:
     """Print the address of a run's report; it is one file that opens offline.
 
@@ -26,5 +36,5 @@ def view(
         raise InputError("this run has no report yet", source=run, remedy="finish it: stepreward run --out FOLDER")
     address = report.as_uri()
     typer.echo(json.dumps({"report": address, "summary": str(run / "summary.json")}) if json_output else address)
-    if browser:
+    if flags.browser:
         webbrowser.open(address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import threading
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 from stepreward.core.segment import from_messages
 from stepreward.core.types import Message, Problem, Step
+from stepreward.score import on_demand
 
 AT_ONCE = 256
 """Solutions given to a scorer in one call."""
@@ -122,5 +122,5 @@ def _own(question: Score) -> list[Step]:
 def _loaded(name: str, device: str) -> Scorer:
     """A scorer by name; harnesses make their parts anew for each task, and a model is read once."""
     # Harnesses import their plug-ins at every start: torch is loaded only when a model is.
-    made: Scorer = importlib.import_module("stepreward.score.load").load(name, device=device)
+    made: Scorer = on_demand.load(name, device=device)
     return made

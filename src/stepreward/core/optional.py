@@ -28,13 +28,24 @@ EXTRAS: Mapping[str, str] = {
 
 
 def optional(module: str) -> Any:
-    """A module that needs what a plain installation lacks: an optional package, or one of our own that imports it.
+    """An optional package, or a module of it; own modules that import one are in the `on_demand` of their folder.
 
     Raises:
-        ModelError: an optional package is not installed; the extra that it comes with is named.
+        ModelError: it is not installed; the error names the extra that brings it.
+    """
+    with naming_extra():
+        return importlib.import_module(module)
+
+
+@contextmanager
+def naming_extra() -> Iterator[None]:
+    """Turns a failed import of an optional package into an error that names the extra which brings it.
+
+    Raises:
+        ModelError: an optional package is not installed.
     """
     try:
-        return importlib.import_module(module)
+        yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 DATA: Mapping[str, str] = {
@@ -62,5 +62,30 @@ ASKS: Mapping[str, str] = {
 }
 """The closed vocabulary of what a flow may ask of the world."""
 
-Count = Annotated[int, "at least 1"]
+
+class Flag:
+    """What the command line knows of a field of settings beyond its name, type, default and docstring.
+
+    It is metadata of the field's type: `rollouts: Annotated[int, Flag(low=1)] = 8`.
+
+    Args:
+        names: of the flag, where it is not the field's name with dashes; the first is the one to write.
+        low, high: least and greatest value.
+        choices: what may be given, such as the methods of a family; the help lists them where the docstring says
+            {choices}.
+        hidden: the field has no flag.
+    """
+
+    def __init__(
+        self,
+        *names: str,
+        low: float | None = None,
+        high: float | None = None,
+        choices: Iterable[object] = (),
+        hidden: bool = False,
+    ) -> None:
+        self.names, self.low, self.high, self.choices, self.hidden = names, low, high, choices, hidden
+
+
+Count = Annotated[int, Flag(low=1)]
 """The type of a whole-number setting of which 0 would ask for nothing at all."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap, paired_difference
+from stepreward.core.vocabulary import Count, Flag
 from stepreward.pipeline.run_report import percent, points
 from stepreward.report.page import MISSING, Page, Section, Table
 from stepreward.report.svg import Series, curves
@@ -23,25 +24,36 @@ SCHEMA = "stepreward/reinforce/1"
 class ReinforceSettings:
     """What is trained, how long, and how it is measured."""
 
-    credits: tuple[str, ...] = ("rloo", "step-rloo", "clip-delta", "potential", "pure", "prime")
-    """Methods of the family credit, each trained from the same policy on the same problems."""
-    policy: str = "builtin:arithmetic"
+    credits: Annotated[tuple[str, ...], Flag("--credit")] = (
+        "rloo",
+        "step-rloo",
+        "clip-delta",
+        "potential",
+        "pure",
+        "prime",
+    )
+    """Method of the family credit; may be repeated. The others are compared with the first."""
     model: str = ""
-    """Step reward model; methods that read step rewards need one."""
-    seeds: int = 5
-    steps: int = 40
+    """Step reward model, such as runs/demo/model; methods that read step rewards need one."""
+    policy: str = "builtin:arithmetic"
+    """builtin:arithmetic, a model folder, or a hub name."""
+    seeds: Count = 5
+    """Trainings of each credit."""
+    steps: Count = 40
     """Updates of the policy."""
-    problems: int = 16
+    problems: Count = 16
     """Problems of an update."""
-    generations: int = 4
+    generations: Annotated[int, Flag(low=2)] = 4
     """Solutions of each: a group."""
     learning_rate: float = 3e-4
-    max_tokens: int = 96
-    """Of one solution."""
-    evaluate_every: int = 10
-    held_out: int = 100
+    """Constant after two updates."""
+    max_tokens: Count = 96
+    """Most tokens of a solution."""
+    evaluate_every: Count = 10
+    """Updates between evaluations."""
+    held_out: Annotated[int, Flag(low=2)] = 100
     """Problems to measure on, the same at every evaluation."""
-    samples: int = 4
+    samples: Count = 4
     """Solutions of each, at temperature 1."""
 
 

@@ -1,8 +1,11 @@
-"""What a run does: every knob of `stepreward run`, with defaults that take minutes on two cores."""
+"""The settings of a run: the flags of `stepreward run`, with defaults that take minutes on two cores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from stepreward.core.vocabulary import Count, Flag
 
 
 @dataclass(frozen=True)
@@ -10,36 +13,43 @@ class RunSettings:
     """Settings of the main job on the built-in world or on the user's problems and models."""
 
     policy: str = "builtin:arithmetic"
-    """Policy: `builtin:arithmetic`, a local folder in transformers format, or a hub name."""
+    """builtin:arithmetic, a model folder, or a hub name."""
     problems: str = ""
-    """JSONL file of problems, rows {"id", "prompt", "reference"}; empty for the built-in world."""
+    """JSONL of problems with id, prompt and reference; graded as mathematics. Empty: the built-in world."""
     seed: int = 0
-    train_problems: int = 1800
-    validation_problems: int = 100
+    """Seed of everything that is random."""
+    train_problems: Count = 1800
+    """Problems to label and learn from."""
+    validation_problems: Count = 100
     """Problems on which the threshold and the checkpoint are chosen."""
-    held_out_problems: int = 300
-    train_samples: int = 3
-    """Solutions sampled for each training problem."""
-    held_out_samples: int = 16
-    """Solutions sampled for each held-out problem."""
+    held_out_problems: Annotated[int, Flag(low=2)] = 300
+    """Problems to measure on."""
+    train_samples: Count = 3
+    """Solutions of each training problem."""
+    held_out_samples: Count = 16
+    """Solutions of each held-out problem."""
     estimator: str = "bisection"
-    """Method of the estimate family that labels trajectories."""
-    rollouts: int = 8
-    """Rollouts a probed prefix."""
-    at_once: int = 4
-    """Rollouts asked for at a time, and none after one succeeded, by estimators that only ask whether any does; 0 asks
-    for all together."""
+    """How steps are labelled; `stepreward methods estimate`."""
+    rollouts: Count = 8
+    """Rollouts of each probed prefix."""
+    at_once: Annotated[int, Flag(low=0)] = 4
+    """Rollouts requested at a time, none after one succeeded, where the estimator only needs to know whether any
+    succeeds; 0: all together."""
     transform: str = "hard"
-    """Method of the transform family that makes labels of what was measured."""
+    """Labels of measurements; `stepreward methods transform`."""
     objective: str = "bce"
-    """Method of the loss family."""
+    """What training minimises; `stepreward methods loss`."""
     surprise: bool = True
-    """Lets the reward model's head read how surprised its own language model is; needs tied embeddings."""
-    epochs: float = 3.0
+    """The reward model also reads how surprised its own language model is; needs tied embeddings."""
+    epochs: Annotated[float, Flag(low=0.01)] = 3.0
+    """Passes over the labelled trees."""
     learning_rate: float = 3e-4
-    batch_tokens: int = 1024
+    """Peak learning rate."""
+    batch_tokens: Annotated[int, Flag(low=64)] = 1024
+    """Tokens of a training batch."""
     aggregate: str = "min"
-    """Method of the aggregate family for best-of-N, votes and beams."""
-    beams: int = 4
-    width: int = 4
+    """One score of many, for best-of-N, votes and beams; `stepreward methods aggregate`."""
+    beams: Count = 4
+    """Beams kept in beam search, subtrees in DVTS."""
+    width: Count = 4
     """Continuations of each beam; beams x width is the number of samples it is compared with."""

@@ -14,8 +14,9 @@ from urllib.parse import parse_qsl
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.http.addresses import without_secrets
 from stepreward.core.http.client import Server
-from stepreward.core.optional import VLLM, optional
+from stepreward.core.optional import VLLM
 from stepreward.core.runtime.flows import Policy
+from stepreward.policies import on_demand
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.model_sources import resolve
 from stepreward.policies.vllm_policy import VllmPolicy
@@ -130,7 +131,7 @@ def _loaded(source: str, bare: dict[str, Any], dtype: str, settings: Mapping[str
     if engine:
         return VllmPolicy.load(name, **own)
     resolve(name)  # what is no model is refused before torch is loaded
-    local: Policy = optional("stepreward.policies.local").LocalPolicy.load(name, dtype=dtype or "auto", **own)
+    local: Policy = on_demand.LocalPolicy.load(name, dtype=dtype or "auto", **own)
     return local
 
 

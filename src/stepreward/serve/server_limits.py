@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from stepreward.core.vocabulary import Count, Flag
 
 
 @dataclass(frozen=True)
 class Limits:
     """The most that is taken on."""
 
-    running: int = 64
+    running: Count = 64
     """Requests worked on at once."""
-    waiting: int = 128
-    """Requests that wait for a place; one more is turned away."""
-    body_bytes: int = 4 << 20
-    """Of a request."""
-    body_seconds: float = 30.0
+    waiting: Annotated[int, Flag(low=0)] = 128
+    """Requests that may wait; more get status 429."""
+    body_bytes: Annotated[int, Flag("--max-body", low=1)] = 4 << 20
+    """Most bytes of a request."""
+    body_seconds: Annotated[float, Flag(hidden=True)] = 30.0
     """For a request's body to come, all of it; also for a client to take what it is sent."""
-    head_seconds: float = 10.0
-    """For a request's line and headers to come, all of them; a connection that asks nothing is closed then."""
-    connections: int = 832
+    head_seconds: Annotated[float, Flag(hidden=True)] = 10.0
+    """For a request's line and headers to come, all of them; a connection without a request is closed then."""
+    connections: Annotated[int, Flag(hidden=True)] = 832
     """Open at once; of more, idle ones are closed, or the new one is told to come back."""
-    seconds: float = 300.0
-    """Of work on a request, its wait included; a client may ask for less."""
-    stuck_seconds: float = 60.0
+    seconds: Annotated[float, Flag("--max-seconds", low=0.1)] = 300.0
+    """Most seconds for a request, its wait included; a client may allow less."""
+    stuck_seconds: Annotated[float, Flag(hidden=True)] = 60.0
     """Without an answer of the policy or the scorer, all of whose places are taken, after which /health says so."""
-    generated_tokens: int = 1_000_000
-    """Generated for a request."""
-    samples: int = 4096
-    """Continuations asked for a request."""
+    generated_tokens: Annotated[int, Flag("--max-tokens", low=1)] = 1_000_000
+    """Most tokens generated for a request."""
+    samples: Annotated[int, Flag("--max-samples", low=1)] = 4096
+    """Most continuations sampled for a request."""
 
     def __post_init__(self) -> None:
         if self.waiting < 0 or min(value for name, value in vars(self).items() if name != "waiting") <= 0:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.optional import Deferred
+from stepreward.core.vocabulary import Flag
 
 torch = Deferred("torch")
 HIGHER_IS_BETTER = {"f1": True, "auroc": True, "brier": False, "ece": False, "loss": False}
@@ -31,38 +32,39 @@ class TrainSettings:
         UnknownNameError: no such metric.
     """
 
-    objective: str = "bce"
-    """Name in the loss family."""
+    objective: Annotated[str, Flag(choices=losses)] = "bce"
+    """What is minimised: {choices}."""
     epochs: float = 3.0
     """Passes over the data, at least one batch."""
     learning_rate: float = 1e-3
-    """Peak; warm-up over the first 5 % of steps, then cosine decay to 0."""
+    """Peak learning rate; warm-up over the first 5 % of steps, then cosine decay to 0."""
     weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW."""
     batch_tokens: int = 8192
     """Tokens of a batch, padding included."""
     row_tokens: int = 512
     """Tokens of a packed row; wider trees are cut."""
     evaluations: int = 4
     """Evaluations over the whole training, checkpoints with them."""
-    patience: int = 0
-    """Stop after this many evaluations without a better metric; 0 never stops early."""
-    metric: str = "loss"
-    """Which evaluation picks the best checkpoint, the earliest of equals: f1, auroc, brier, ece or loss. The loss is
-    always defined and does not saturate as ranks do."""
+    patience: Annotated[int, Flag(low=0)] = 0
+    """Stop after this many evaluations without a better metric; 0: never."""
+    metric: Annotated[str, Flag(choices=HIGHER_IS_BETTER)] = "loss"
+    """Picks the checkpoint, the earliest of equals: {choices}. The loss is always defined and does not saturate as
+    ranks do."""
     seed: int = 0
-    """Orders the batches; the model's own seed decides its first weights."""
+    """Seed of the order of batches and, on the command line, of fresh weights."""
     device: str = "cpu"
-    """`cpu`, `cuda`, or `auto`: an accelerator where there is one. Which one of several, CUDA_VISIBLE_DEVICES says."""
-    objective_settings: Mapping[str, Any] = field(default_factory=dict)
+    """cpu, cuda, or auto for what is there; CUDA_VISIBLE_DEVICES says which one of several."""
+    objective_settings: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
     """Hyper-parameters of the objective, by name."""
     weigh: Literal["trajectory", "node"] = "trajectory"
     """A step that m trajectories share weighs m times, or once."""
     accumulate: int = 1
     """Batches to a step of the optimizer."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the forward pass; weights and losses stay in float32."""
+    """Numbers of the forward pass; weights and losses stay in float32."""
     save_seconds: float = 300.0
-    """A checkpoint at least this often, so that a kill costs no more."""
+    """Seconds between checkpoints of unfinished work, at most; a kill costs no more."""
 
     def __post_init__(self) -> None:
         if self.metric not in HIGHER_IS_BETTER:

@@ -9,27 +9,19 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from stepreward.cli.console import plain_console
 from stepreward.cli.doctor.finding import Finding
 from stepreward.cli.doctor.packages import diagnosis, package_finding, packages
 from stepreward.cli.doctor.servers import model_findings, policy_findings
 from stepreward.cli.doctor.trial import trial_findings
-from stepreward.cli.policy_flags import (
-    BodyFlag,
-    EffortFlag,
-    MinPFlag,
-    TemplateKwargsFlag,
-    TopKFlag,
-    policy_settings,
-)
-from stepreward.cli.recipes import LikeFlag
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.policies import PolicyFlags
+from stepreward.cli.terminal.console import plain_console
 
 
 def _writable() -> Finding:
@@ -53,24 +45,25 @@ def _device() -> Finding:
     return Finding("device", True, f"{os.cpu_count()} CPU cores, no CUDA device")
 
 
-def doctor(
-    policy: Annotated[str, typer.Option(help="Look at the server of a policy instead: URL#MODEL.")] = "",
-    top_k: TopKFlag = None,
-    min_p: MinPFlag = None,
-    reasoning_effort: EffortFlag = None,
-    chat_template_kwargs: TemplateKwargsFlag = None,
-    body: BodyFlag = None,
-    model: Annotated[str, typer.Option(help="Look at the server of a reward model instead: URL#NAME.")] = "",
-    like: LikeFlag = "",
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class ServersFlags(PolicyFlags):
+    """The servers to look at; without any, this machine."""
+
+    policy: str = ""
+    """Look at the server of a policy instead: URL#MODEL."""
+    model: str = ""
+    """Look at the server of a reward model instead: URL#NAME."""
+    like: str = ""
+    """Row of the table of checkpoints that the model follows, such as trl-prm."""
+
+
+def doctor(flags: ServersFlags, json_output: JsonFlag = False) -> None:
     """Check the installation, or what servers can do, and say what to do about what is missing.
 
     Example: stepreward doctor
     """
-    told = policy_settings(top_k, min_p, reasoning_effort, chat_template_kwargs, body)
-    asked = [policy_findings(policy, told)] if policy else []
-    asked += [model_findings(model, like)] if model else []
+    asked = [policy_findings(flags.policy, flags.settings)] if flags.policy else []
+    asked += [model_findings(flags.model, flags.like)] if flags.model else []
     findings, console = [], plain_console()
     # A trial takes seconds: each finding is shown as it is made.
     for finding in chain.from_iterable(asked) if asked else _here():

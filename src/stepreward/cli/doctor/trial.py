@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from stepreward.cli.doctor import trials
 from stepreward.cli.doctor.finding import Finding
 from stepreward.cli.doctor.packages import diagnosis, missing
-from stepreward.core.optional import optional
 
 
 @dataclass(frozen=True)
@@ -16,23 +16,21 @@ class Trial:
     """Something done once, small, whose outcome is known."""
 
     what: str
-    module: str
-    """That does it, under `stepreward`; what it imports is on trial too."""
     function: str
-    """Of the module; without one, importing is all."""
+    """Of `cli.doctor.trials`, which does it."""
     extras: tuple[str, ...] = ()
-    """That bring what it needs; the first one is told where something is missing."""
+    """Bring what it needs; the first one is named where something is missing."""
 
 
 TRIALS: Sequence[Trial] = (
-    Trial("stores", "cli.doctor.trials.plain", "stores"),
-    Trial("grades", "cli.doctor.trials.plain", "grades", ("math",)),
-    Trial("rules", "cli.doctor.trials.plain", "rules", ("rules",)),
-    Trial("generates", "cli.doctor.trials.models", "generates", ("models",)),
-    Trial("scores", "cli.doctor.trials.models", "scores", ("models",)),
-    Trial("trains", "cli.doctor.trials.models", "trains", ("models",)),
-    Trial("credits in TRL", "connect.trl", "", ("trl", "models")),
-    Trial("serves", "cli.doctor.trials.serving", "serves", ("serve",)),
+    Trial("stores", "stores"),
+    Trial("grades", "grades", ("math",)),
+    Trial("rules", "rules", ("rules",)),
+    Trial("generates", "generates", ("models",)),
+    Trial("scores", "scores", ("models",)),
+    Trial("trains", "trains", ("models",)),
+    Trial("credits in TRL", "credits_steps", ("trl", "models")),
+    Trial("serves", "serves", ("serve",)),
 )
 
 
@@ -48,8 +46,7 @@ def _tried(trial: Trial) -> Finding:
         return Finding(trial.what, False, says, needed=False)
     try:
         with warnings.catch_warnings(action="ignore"):
-            module = optional(f"stepreward.{trial.module}")
-            says = getattr(module, trial.function)() if trial.function else "TRL's trainer takes step credit"
+            says = getattr(trials, trial.function)()
     except Exception as error:
         # The boundary to other programs: a broken library raises anything, and all of it is a finding.
         return Finding(trial.what, False, diagnosis(error, trial.extras))

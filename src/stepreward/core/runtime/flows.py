@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
+from stepreward.core.vocabulary import Flag
 
 T = TypeVar("T")
 MESSAGES, TOOLS, TOOL_CHOICE = "messages", "tools", "tool_choice"
@@ -139,28 +140,28 @@ class Budget:
     may overshoot all limits but `rollouts`.
     """
 
-    rollouts: int | None = None
-    """Continuations asked for."""
-    tokens: int | None = None
-    """Tokens generated, the expert's among them."""
-    scored_tokens: int | None = None
-    """Tokens encoded by the scorer, each shared prefix once, or used by the judge."""
-    seconds: float | None = None
-    """Time since the flow's first question."""
-    money: float | None = None
-    """By the driver's prices."""
+    rollouts: Annotated[int | None, Flag("--max-samples", low=1)] = None
+    """Most continuations sampled for a problem."""
+    tokens: Annotated[int | None, Flag("--max-tokens", low=1)] = None
+    """Most tokens generated for a problem, the expert's among them; the best so far is its answer."""
+    scored_tokens: Annotated[int | None, Flag("--max-scored-tokens", low=1)] = None
+    """Most tokens that the reward model encodes for a problem, each shared prefix once, or that the judge uses."""
+    seconds: Annotated[float | None, Flag("--max-seconds", low=0.0)] = None
+    """Most seconds for a problem, from its first question; the best so far is its answer."""
+    money: Annotated[float | None, Flag("--max-money", low=0.0)] = None
+    """Most money for a problem, by the prices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
     """What tokens cost, in any one currency."""
 
-    generated: float = 0.0
-    """Of a million tokens generated."""
-    scored: float = 0.0
-    """Of a million tokens encoded by the scorer, or used by the judge."""
-    expert: float | None = None
-    """Of a million tokens that the expert generated; None is the price of all others."""
+    generated: Annotated[float, Flag("--price-generated", low=0.0)] = 0.0
+    """Price of a million generated tokens."""
+    scored: Annotated[float, Flag("--price-scored", low=0.0)] = 0.0
+    """Price of a million tokens that the reward model encodes or the judge uses."""
+    expert: Annotated[float | None, Flag("--price-expert", low=0.0)] = None
+    """Price of a million tokens of the expert; left out: that of all others."""
 
     def of(self, generated: int, scored: int, expert: int = 0) -> float:
         """What so many tokens cost; `expert` of the generated ones are the expert's."""

@@ -7,10 +7,10 @@ import time
 from contextlib import ExitStack
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn
 
-from stepreward.cli.console import lines_above, plain_console
-from stepreward.cli.terminal import printable
+from stepreward.cli.terminal.console import lines_above, plain_console
+from stepreward.cli.terminal.plain_streams import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_TO_JUDGE = 1.0
@@ -52,7 +52,7 @@ class StageProgress:
         )
         self._shown = ExitStack()
         self.tasks: dict[str, Task] = {}
-        self.told: dict[str, float] = {}
+        self.reported: dict[str, float] = {}
         self.began: dict[str, float] = {}
 
     def __enter__(self) -> StageProgress:
@@ -72,25 +72,21 @@ class StageProgress:
         if task is None or done < task.completed or total != task.total:
             if task is not None:
                 self.bar.remove_task(task.id)
-            self.told.pop(stage, None)
+            self.reported.pop(stage, None)
             self.began[stage] = now
-            task = self.tasks[stage] = self._task(self.bar.add_task(printable(stage), total=total, detail="", pace=""))
+            made = self.bar.add_task(printable(stage), total=total, detail="", pace="")
+            task = self.tasks[stage] = next(one for one in self.bar.tasks if one.id == made)
         self.bar.update(task.id, completed=done, detail=printable(detail))
-        says = pace(task) if self._tells(now - self.began[stage], done, total) else ""
+        # A speed says something of the rest once enough is done, or after so long that people want any estimate.
+        seconds = now - self.began[stage]
+        is_known = seconds >= SECONDS_TO_JUDGE and (done >= SHARE_TO_JUDGE * total or seconds >= SECONDS_TO_GUESS)
+        says = pace(task) if is_known else ""
         self.bar.update(task.id, pace=says)
         if self.live or self.quiet:
             return
-        if done == total or now - self.told.get(stage, -1e9) > SECONDS_BETWEEN_LINES:
-            self.told[stage] = now
+        if done == total or now - self.reported.get(stage, -1e9) > SECONDS_BETWEEN_LINES:
+            self.reported[stage] = now
             print(f"{stage}: {done:,} of {total:,}{says and f' at {says},'} {detail}", file=sys.stderr, flush=True)
-
-    @staticmethod
-    def _tells(seconds: float, done: int, total: int) -> bool:
-        """Whether so much is done, or so long waited, that the speed so far says something of the rest."""
-        return seconds >= SECONDS_TO_JUDGE and (done >= SHARE_TO_JUDGE * total or seconds >= SECONDS_TO_GUESS)
-
-    def _task(self, wanted: TaskID) -> Task:
-        return next(task for task in self.bar.tasks if task.id == wanted)
 
 
 def pace(task: Task) -> str:

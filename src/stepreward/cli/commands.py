@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as built
 
-from stepreward.cli.config import with_config
-from stepreward.core.optional import optional
+from stepreward.cli.flags.config_file import with_config
+from stepreward.cli.flags.from_dataclasses import with_flags
+from stepreward.core.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stepreward.cli.convert import convert as convert
+    from stepreward.cli.doctor.command import doctor as doctor
+    from stepreward.cli.evaluate import evaluate as evaluate
+    from stepreward.cli.label import label as label
+    from stepreward.cli.methods import methods as methods
+    from stepreward.cli.rl import rl as rl
+    from stepreward.cli.run import run as run
+    from stepreward.cli.score import score as score
+    from stepreward.cli.search import search as search
+    from stepreward.cli.serve import serve as serve
+    from stepreward.cli.train import train as train
+    from stepreward.cli.view import view as view
+
+__getattr__ = on_demand(__file__)
+"""The functions of the commands, each imported when it is called."""
 
 COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
@@ -30,7 +48,7 @@ COMMANDS = {
     "methods": "List every method with its family, paper, data and settings.",
     "doctor": "Check the installation, or what servers can do, and say what to do about what is missing.",
 }
-"""Every command and its line of help. NAME is the function NAME of the module `stepreward.cli.NAME`."""
+"""Every command and its line of help."""
 
 
 RESUMED = frozenset({"run", "label", "train", "search", "rl"})
@@ -59,6 +77,6 @@ def command_of(name: str) -> Any:
         ModelError: an extra that it needs is not installed.
     """
     one = typer.Typer(add_completion=False)
-    function = getattr(optional(f"stepreward.cli.{name}"), name)
-    one.command(name)(with_config(function, name, COMMANDS))
+    function = __getattr__(name)
+    one.command(name)(with_config(with_flags(function), name, COMMANDS))
     return built(one)

@@ -1,4 +1,4 @@
-"""Flags that follow from the catalog: choices of a family for `--help`, and flags that stand for a hyper-parameter."""
+"""Flags that stand for a hyper-parameter of a method, and errors that its values cause."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stepreward.core.catalog import Family, Method
+from stepreward.core.catalog import Method
 from stepreward.core.errors import InputError, SteprewardError
-
-
-def choices(family: Family) -> str:
-    """The methods of a family, for a flag's help."""
-    return ", ".join(method.listed for method in family)
 
 
 def shortcut(method: Method[..., Any], flag: str, value: object, *names: str) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 from rich.text import Text
 
-from stepreward.cli.terminal import BAR, printable
+from stepreward.cli.terminal.plain_streams import BAR, printable
 
 WIDTH = 160
 """Characters of a line where the output is no terminal, so that no name is cut."""

@@ -6,17 +6,11 @@ import codecs
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
-
-import typer
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.formats.format import Format
 
-ReadFlag = Annotated[
-    list[str] | None,
-    typer.Option("--read", help="Option of the source's format as name=value, such as neutral=wrong; repeatable."),
-]
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 _ESCAPE = re.compile(r"\\(?:[\\ntr]|u[0-9a-fA-F]{4})")
 

@@ -1,0 +1,117 @@
+"""What several commands read: problems, and solutions of any format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from stepreward.cli.flags.format_options import format_options
+from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
+from stepreward.core.annotations import Annotated as Solution
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem
+from stepreward.core.vocabulary import Flag
+from stepreward.formats.files.rows_of_files import read_rows
+from stepreward.formats.problems import prompt_field, read_problems
+from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, fitting, formats, read
+from stepreward.score.encode.recipe_text import valid
+
+_SOLUTION_FIELDS = ("steps", "completions", "completion", "solution")
+
+
+def problems_of(path: Path) -> list[Problem]:
+    """The problems of a file.
+
+    Raises:
+        InputError: it cannot be read, holds none, or two share an id, by which samples are drawn and kept.
+    """
+    made = list(read_problems(path))
+    if not made:
+        raise InputError("no problem is here", source=path, remedy='write rows {"prompt": ..., "reference": ...}')
+    twice = [name for name, count in Counter(problem.id for problem in made).items() if count > 1]
+    if twice:
+        raise InputError(f"{len(twice)} ids occur twice, first {twice[0]!r}", source=path, remedy="make ids differ")
+    return made
+
+
+def hold_problems(path: Path) -> bool:
+    """Whether a file's first readable row is a bare problem: a prompt, no solution, and of no format of solutions.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if path.is_dir():
+        return False
+    row = next((row for _, row in read_rows(path) if isinstance(row, Mapping)), {})
+    return prompt_field(row) is not None and not any(name in row for name in _SOLUTION_FIELDS) and not fitting(row)
+
+
+@dataclass(frozen=True)
+class ReadFlags:
+    """How the rows of a command's data are read."""
+
+    form: Annotated[str, Flag("--format")] = ""
+    """Format of --data; detected where left out."""
+    read: Annotated[tuple[str, ...], Flag("--read")] = ()
+    """Option of the source's format as name=value, such as neutral=wrong; repeatable."""
+    strict: bool = False
+    """Stop at the first bad row instead of leaving it out."""
+
+    def solutions(self, path: Path) -> Iterator[Solution]:
+        """Yields the solutions of a file of any format, or of the folder of a label run.
+
+        Rows that cannot be read are named on standard error and left out, unless `strict`.
+
+        Raises:
+            InputError: nothing can be read, or a row cannot be and `strict`.
+        """
+        chosen = by_name(self.form) if self.form else detect(path)
+        reading = read(path, chosen.name, strict=self.strict, **format_options(chosen, chosen.read, self.read))
+        found = False
+        broken: list[InputError] = []
+        for item in filled(reading):
+            try:
+                for text in (item.trajectory.problem.text, item.trajectory.text):
+                    valid(text)
+            except InputError as error:
+                located = InputError(error.problem, source=path, row=reading.number, remedy=error.remedy)
+                if self.strict:
+                    raise located from error
+                broken.append(located)
+                continue
+            found = True
+            yield item
+        if not found:
+            first, more = broken[0], len(broken) - 1
+            what = first.problem + (f", and {more:,} more rows cannot be read" if more else "")
+            raise InputError(what, source=path, row=first.row, remedy="repair the rows")
+        tell_left_out([*reading.bad, *broken], more=reading.left_out - len(reading.bad))
+        tell_blank(reading.blank)
+
+
+def filled(reading: Reading[Item]) -> Iterator[Item]:
+    """The items of a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = False
+    for item in reading:
+        found = True
+        yield item
+    if not found:
+        raise InputError("no row is here", source=reading.path, remedy="check the path")
+
+
+def shown_format(path: Path, form: str = "") -> str:
+    """The format that a file is read as, with the evidence.
+
+    Raises:
+        InputError: no format fits, or several do.
+        UnknownNameError: no such format.
+    """
+    found: Evidence | str = evidence(path) if not form else f"{by_name(form).name} ({formats[form].about}): as told"
+    return str(found)

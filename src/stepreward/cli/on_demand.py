@@ -1,0 +1,19 @@
+"""What the work of commands needs beyond their flags, imported at its first use, so that help needs no extra."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepreward.core.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stepreward.pipeline.reinforce import reinforce as reinforce
+    from stepreward.pipeline.run import Run as Run
+    from stepreward.serve.launch import launch as launch
+    from stepreward.serve.service import Served as Served
+    from stepreward.train.data import labelled_trees as labelled_trees
+    from stepreward.train.scratch import starting_model as starting_model
+    from stepreward.train.trainer import finished as finished
+    from stepreward.train.trainer import train as train
+
+__getattr__ = on_demand(__file__)

@@ -1,0 +1,37 @@
+"""Imports that wait for the first use of a name, so that what needs no torch loads none."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.optional import naming_extra
+
+
+def on_demand(file: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module that imports each name under its `if TYPE_CHECKING:` at the first use.
+
+    So the imports are written once, as statements that type checkers and the test of layers read.
+
+    Args:
+        file: `__file__` of the module.
+
+    Raises:
+        AttributeError: when called with a name that is not there.
+        ModelError: when called for a name whose import needs an extra that is not installed.
+    """
+    blocks = [one.body for one in ast.parse(Path(file).read_text(encoding="utf-8")).body if isinstance(one, ast.If)]
+    imports = [one for block in blocks for one in block if isinstance(one, ast.ImportFrom)]
+    known = {name.asname or name.name: (str(one.module), name.name) for one in imports for name in one.names}
+
+    def imported(name: str) -> Any:
+        if name not in known:
+            raise AttributeError(f"{file} has no attribute {name!r}")
+        module, attribute = known[name]
+        with naming_extra():
+            return getattr(importlib.import_module(module), attribute)
+
+    return imported
