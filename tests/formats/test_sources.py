@@ -92,7 +92,7 @@ def test_more_behind_the_object_is_told(tmp_path: Path) -> None:
     *rows, (number, error) = read_rows(path)
     assert [row for _, row in rows] == ROWS[:2]
     assert isinstance(error, InputError)
-    assert (number, "more stands behind" in str(error)) == (3, True)
+    assert (number, "more text after the end of the array" in str(error)) == (3, True)
 
 
 def test_endings_may_be_large_and_other_packing_is_named(tmp_path: Path) -> None:

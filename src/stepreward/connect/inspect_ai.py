@@ -51,7 +51,7 @@ def step_scores(
         scorer: a scorer, a checkpoint's folder or hub name, or `URL#NAME` for one in a vLLM server.
         aggregate: how the scores of steps become one, by its registered name.
         segment: how messages are cut into steps, by its registered name; empty makes each message one step.
-        reasoning: whether reasoning that the provider told apart from the answer is scored too.
+        reasoning: whether reasoning that the provider returned apart from the answer is scored too.
         device: torch device of a checkpoint.
 
     Raises:
@@ -93,7 +93,7 @@ def with_step_scores(
         scorer: as in `step_scores`, like all that follows.
         aggregate: how the scores of steps become one.
         segment: how messages are cut into steps.
-        reasoning: whether reasoning that the provider told apart is scored too.
+        reasoning: whether reasoning that the provider returned apart is scored too.
         device: torch device of a checkpoint.
 
     Raises:
@@ -106,11 +106,11 @@ def with_step_scores(
     rate = _Rate(Rater(scorer, aggregate=aggregate, segment=segment, device=device), reasoning)
 
     async def score(state: TaskState, target: Target) -> Score | None:
-        told = await verdict(state, target)
-        if told is None:
+        grade = await verdict(state, target)
+        if grade is None:
             return None
         rating = await rate(state, target)
-        return told.model_copy(update={"metadata": {**(told.metadata or {}), **_metadata(rating)}})
+        return grade.model_copy(update={"metadata": {**(grade.metadata or {}), **_metadata(rating)}})
 
     return score
 

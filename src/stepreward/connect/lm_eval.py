@@ -83,7 +83,7 @@ class StepScores(Filter):  # type: ignore[misc]  # the harness is untyped
         return [[_record(rating) for rating in row] for row in self.rate([list(row) for row in resps], docs)]
 
     def rate(self, rows: Sequence[Responses], docs: Sequence[Document]) -> list[list[Rating]]:
-        """The rating of each response of each document; what could not be scored is told in the log."""
+        """The rating of each response of each document; failures are written to the log."""
         questions = []
         for responses, document in zip(rows, docs, strict=True):
             if not all(isinstance(response, str) for response in responses):
@@ -95,8 +95,8 @@ class StepScores(Filter):  # type: ignore[misc]  # the harness is untyped
         ratings = self._rater.rate(questions)
         faults = Counter(rating.fault for rating in ratings if rating.fault)
         if faults:
-            told = "; ".join(fault for fault, _ in faults.most_common(_TOLD))
-            _log.warning("%d of %d responses have no step scores: %s", faults.total(), len(ratings), told)
+            reported = "; ".join(fault for fault, _ in faults.most_common(_TOLD))
+            _log.warning("%d of %d responses have no step scores: %s", faults.total(), len(ratings), reported)
         found = iter(ratings)
         return [[next(found) for _ in responses] for responses in rows]
 
@@ -182,8 +182,8 @@ def _record(rating: Rating) -> str:
 @register_metric(metric="stepreward_total", higher_is_better=True, aggregation="mean")  # type: ignore[untyped-decorator]
 def step_total(predictions: Sequence[Sequence[str]], **_: Any) -> dict[str, float]:
     """The mean total of a document's samples, a metric of what `StepScores` leaves; nothing where none has one."""
-    told = (json.loads(record)["total"] for record in predictions[0])
-    totals = [total for total in told if total is not None]
+    reported = (json.loads(record)["total"] for record in predictions[0])
+    totals = [total for total in reported if total is not None]
     return {"stepreward_total": sum(totals) / len(totals)} if totals else {}
 
 

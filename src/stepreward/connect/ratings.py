@@ -39,12 +39,12 @@ class Rating:
     @property
     def table(self) -> str:
         """The steps with their scores as a list in Markdown."""
-        told = ("none" if score is None else f"{score:.3f}" for score in self.scores)
-        return "\n".join(f"- {score}: {step.strip()}" for score, step in zip(told, self.steps, strict=True))
+        texts = ("none" if score is None else f"{score:.3f}" for score in self.scores)
+        return "\n".join(f"- {score}: {step.strip()}" for score, step in zip(texts, self.steps, strict=True))
 
 
 class Rater:
-    """Rates solutions with any scorer; one that cannot be scored is told as such and costs no other its rating.
+    """Rates solutions with any scorer; the rating of one that cannot be scored is its error.
 
     Args:
         scorer: a scorer, a checkpoint's folder or hub name, or `URL#NAME` for one in a vLLM server.
@@ -79,8 +79,8 @@ class Rater:
             reference: gold answer.
         """
         given = tuple({"role": message["role"], "content": message["content"]} for message in problem)
-        asked = Problem(repr(given), given, reference or None)
-        return Score(asked, tuple(from_messages(said, inside=self._segment)))
+        rated = Problem(repr(given), given, reference or None)
+        return Score(rated, tuple(from_messages(said, inside=self._segment)))
 
     def rate(self, questions: Sequence[Score]) -> list[Rating]:
         """Ratings in the order of the questions; calls from several threads wait for each other."""

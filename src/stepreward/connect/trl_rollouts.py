@@ -41,10 +41,10 @@ class LocalRollouts:
         problems = [
             Problem(str(i), prompt if isinstance(prompt, str) else tuple(prompt)) for i, (prompt, _) in enumerate(runs)
         ]
-        asked = [Propose(p, (), key.fold(p.id), n=n) for p, (_, n) in zip(problems, runs, strict=True)]
+        questions = [Propose(p, (), key.fold(p.id), n=n) for p, (_, n) in zip(problems, runs, strict=True)]
         # In training mode checkpointed layers keep no cache, and dropout would change what is sampled.
         trainer.model.eval()
-        proposed = policy.propose(asked)
+        proposed = policy.propose(questions)
         trainer.model.train(was_training)
         prompt_ids, completion_ids = [], []
         for problem, answers in zip(problems, proposed, strict=True):

@@ -7,7 +7,7 @@ under `stepreward_` and the method's name, dashes as underscores. Importing the 
 `estimators()` can be used alone.
 
 Steps are runs of the response mask, that is turns of an agent, and within them spans that end at tokens with a reward:
-verl keeps a step's reward at its last token. What stands at the last token of a response is its outcome, together with
+verl keeps a step's reward at its last token. The reward at the last token of a response is its outcome, together with
 the reward of the last step if both were added there; `outcome` in the batch's metadata tells them apart. NaN is
 unscored, at a step or as an outcome, and None in the metadata is NaN: such a step or trajectory gets 0 and no other
 sees it.
@@ -145,7 +145,7 @@ def _by_step(
     real = offsets[1:] > offsets[:-1]
     outcome = _stated(extra, rewards)
     if outcome is not None:
-        # The trainer adds the outcome to the last token, where the last step's own reward stands too.
+        # The trainer adds the outcome to the last token, which also has the last step's own reward.
         steps[ends[real]] -= outcome[real]
     else:
         outcome = torch.zeros(rewards.shape[0], dtype=torch.float64, device=rewards.device)

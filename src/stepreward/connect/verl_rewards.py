@@ -61,8 +61,8 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
         """
         made: dict[str, Any] = await super().run_single(data)
         if made["reward_score"] is None:
-            told = {name: math.nan if value is None else value for name, value in made["reward_extra_info"].items()}
-            made |= {"reward_score": math.nan, "reward_extra_info": told}
+            extra = {name: math.nan if value is None else value for name, value in made["reward_extra_info"].items()}
+            made |= {"reward_score": math.nan, "reward_extra_info": extra}
         row = data[-1:][0]
         width = row.batch["responses"].shape[-1]
         real = row.batch["attention_mask"][-width:].bool().numpy()
@@ -85,7 +85,7 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
 def dense_scores(length: int, steps: Sequence[tuple[int, float]], outcome: float) -> torch.Tensor:
     """(T,) rewards of tokens: a step's at its last token, the outcome at the last one; NaN where one is unscored.
 
-    The reward of a step that ends the response stands one token earlier, for verl's estimators read the last token as
+    The reward of a step that ends the response is one token earlier, for verl's estimators read the last token as
     the outcome: only if that token is another step's, or there is none, do the two add up. An unscored step adds
     nothing there, for its trajectory has an outcome all the same.
     """
@@ -105,9 +105,9 @@ class StepOutput(AgentLoopOutput):  # type: ignore[misc]
     def as_dict(self) -> dict[str, Any]:
         """verl's fields, with `rm_scores` by steps where the reward manager gave them."""
         made: dict[str, Any] = super().as_dict()
-        told = self.extra_fields.get("reward_extra_info", {}).get(STEPS)
-        if told is not None and "rm_scores" in made:
-            made["rm_scores"] = dense_scores(len(made["response_mask"]), json.loads(told), float(self.reward_score))
+        extra = self.extra_fields.get("reward_extra_info", {}).get(STEPS)
+        if extra is not None and "rm_scores" in made:
+            made["rm_scores"] = dense_scores(len(made["response_mask"]), json.loads(extra), float(self.reward_score))
         return made
 
 

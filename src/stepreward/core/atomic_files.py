@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows has no such lock.
     fcntl = None  # type: ignore[assignment]
 
-_ANEW = "delete this one file and run the very same command again: all that was paid for stands in the other files"
+_ANEW = "delete this one file and run the very same command again: all paid answers are in the other files"
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def write_text(path: Path, text: str) -> None:
         StoreError: the file cannot be written.
     """
     with in_one_move(path) as unfinished:
-        # Half a surrogate pair, which UTF-8 cannot hold, stands in a file as the escape that it is in JSON.
+        # Half a surrogate pair, which UTF-8 cannot hold, is written as its JSON escape.
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -157,21 +157,21 @@ def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
     return made
 
 
-def claim(path: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Notes in a file what its folder is for, or says how that differs from what stands there.
+def claim(path: Path, wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Notes in a file what its folder is for, or says how that differs from the note that is there.
 
     Args:
         path: the file, JSON.
-        asked: what the folder shall be for; JSON values. Secrets in addresses are left out.
+        wanted: what the folder shall be for; JSON values. Secrets in addresses are left out.
 
     Returns:
-        By name, what was noted and what is asked, where they differ; empty where the folder may be used.
+        By name, the noted value and the wanted one, where they differ; empty where the folder may be used.
 
     Raises:
         InputError: the file is no JSON object.
         StoreError: it cannot be written or read.
     """
-    mine = json.loads(without_secrets(json.dumps(asked)))
+    mine = json.loads(without_secrets(json.dumps(wanted)))
     if not path.exists():
         write_json(path, mine)
         return {}

@@ -4,10 +4,10 @@
     |-- InputError        ValueError    a file, row or value of the user's is wrong
     |-- MissingDataError  ValueError    a method needs data that this batch does not have
     |-- UnknownNameError  LookupError   no method, checkpoint or format has that name
-    |-- ModelError        RuntimeError  a model, tokenizer or checkpoint cannot do what is asked
+    |-- ModelError        RuntimeError  a model, tokenizer or checkpoint cannot do what the caller wants
     |-- PolicyError       RuntimeError  a policy or its server failed
     |-- StoreError        OSError       a folder or shard cannot be written or read
-    |-- BudgetExhausted   RuntimeError  a flow asked for more than its budget holds
+    |-- BudgetExhausted   RuntimeError  a flow needs more than its budget allows
     `-- Unanswered        RuntimeError  some of a flow's questions could not be answered
 
 Each inherits the root and the built-in error that a stranger would catch. A message says what was expected, what
@@ -57,7 +57,7 @@ class UnknownNameError(SteprewardError, LookupError):
 
     Args:
         kind: of what the table holds.
-        name: what was asked for.
+        name: the unknown name.
         known: names in the table.
         instead: names of entries that are meant, where that is known.
     """
@@ -71,7 +71,7 @@ class UnknownNameError(SteprewardError, LookupError):
 
 
 class ModelError(SteprewardError, RuntimeError):
-    """A model, tokenizer or checkpoint cannot do what is asked of it."""
+    """A model, tokenizer or checkpoint cannot do what the caller wants."""
 
 
 class PolicyError(SteprewardError, RuntimeError):

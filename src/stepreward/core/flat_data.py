@@ -28,7 +28,7 @@ NAMES = frozenset({"group", "state", "node", "edge", "said", "agent", "root", "t
 RAGGED = "references"
 """Numbers of which each trajectory has as many as there are: the rows of a list may differ in length."""
 PLACE = "place"
-"""Number of each step in its trajectory, told by `offsets` where it is not given: an unscored step keeps its number."""
+"""Number of each step in its trajectory, from `offsets` where it is not given: an unscored step keeps its number."""
 
 
 def flat(method: str, data: Mapping[str, Any]) -> dict[str, Array]:
@@ -128,7 +128,7 @@ def scored_only(data: dict[str, Array], call: Callable[..., Array], fill: float)
     """What a method makes of the batch without the unscored, and `fill` at the steps that were left out.
 
     A step is unscored where any of its numbers is NaN; a trajectory where its outcome or prior is, all components are,
-    or none of its steps is scored. The others get exactly what they get in a batch that never held it.
+    or none of its steps is scored. The others get exactly what they get in a batch without it.
 
     Args:
         data: flat data by name.

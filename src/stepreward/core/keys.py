@@ -32,7 +32,7 @@ class Key:
         return self.folding(*parts).key
 
     def folding(self, *parts: str | int) -> Folding:
-        """The child key named by `parts` and by more that is told later."""
+        """The child key named by `parts` and by more parts that are given later."""
         return Folding(hashlib.blake2b(self.bits.to_bytes(8, "little"), digest_size=8)).fold(*parts)
 
     def rng(self) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Optional engines: imported where they are asked for, a clear error where they are not installed."""
+"""Optional packages: imported at their first use, a clear error where they are not installed."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ TOP: Name = b""
 
 
 def named(above: Name, what: object) -> Name:
-    """Name of anything behind what another name stands for, by its representation."""
+    """Name of any object after the prefix of another name, by its `repr`."""
     return hashlib.blake2b(above + repr(what).encode(), digest_size=16).digest()
 
 
 def below(name: Name, step: Step) -> Name:
-    """Name of a step behind what another name stands for: equal for equal steps behind equal ones."""
+    """Name of a step after the prefix of another name: equal steps after equal prefixes have equal names."""
     return named(name, step.identity)
 
 

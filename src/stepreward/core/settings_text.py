@@ -64,7 +64,7 @@ def _value(method: Method[..., Any], name: str, text: str) -> Any:
     options = get_args(hint) if get_origin(hint) is Literal else ()
     if default is None and text.lower() == "none":
         return None
-    # A default of None stands for "worked out": the annotation's other type is what may be given.
+    # A default of None means "worked out": the annotation's other type is what may be given.
     kind = type(default) if default is not None else next(t for t in get_args(hint) if t is not type(None))
     if kind not in (bool, int, float, str):
         raise InputError(f"setting {name!r} of {method.name} is no text", remedy="pass it in Python")

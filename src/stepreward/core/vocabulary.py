@@ -36,7 +36,7 @@ DATA: Mapping[str, str] = {
     "edge": "(N,) identity of state and action of each step",
     "root": "(B,) tree of each trajectory, where a problem has several",
     "turn": "(N,) turn of each step; a new turn begins where it changes",
-    "place": "(N,) number of each step in its trajectory, told by offsets",
+    "place": "(N,) number of each step in its trajectory, derived from offsets",
     "action_values": "(N,) value of each step's action in its state",
     "duration": "(N,) time or work of each step",
     "said": "(N,) identity of each step's words",

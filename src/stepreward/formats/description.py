@@ -43,9 +43,9 @@ Every public format that stepreward reads and writes, from the registry in `step
 
     stepreward convert IN OUT --to NAME --read neutral=wrong --write threshold=0.3
 
-The format of a file is found by the fields of its first rows and told with that evidence; rows that fit several formats
-are an error until `--from` names one. Labels are numbers in [0, 1], 1 for right; what a data set does not say is not
-measured, never 0. `stepreward` is our own [table](table.md), which keeps everything that is known of a trajectory.
+The format of a file is found by the fields of its first rows and reported with that evidence; rows that fit several
+formats are an error until `--from` names one. Labels are numbers in [0, 1], 1 for right; what a data set does not say
+is not measured, never 0. `stepreward` is our own [table](table.md), which keeps all that is known of a trajectory.
 
 Each option below changes how a reader or writer treats what formats disagree on.
 """

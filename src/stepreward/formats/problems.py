@@ -52,7 +52,7 @@ def _is_prompt(value: object) -> bool:
 
 
 def problem_of(row: Row, number: int) -> Problem:
-    """The problem of a row; what stands before the `####` of a GSM8K answer is kept in `meta` as `solution`.
+    """The problem of a row; the text before the `####` of a GSM8K answer is kept in `meta` as `solution`.
 
     Args:
         row: a row of any layout of `PAIRS`, of the data of verl, or of our own table.

@@ -1,4 +1,4 @@
-"""Unfinished work of a training: where it stands, whose it is, and which checkpoint a resumed training starts from."""
+"""Unfinished training: its folder, what it was started for, and the checkpoint that a resumed training starts from."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
 
 
 def last_complete(work: Path) -> str | None:
-    """The newest checkpoint that is whole, as its best one is, None if there is none; others are deleted and told of.
+    """The newest checkpoint that is whole, as its best one is, None if there is none; others are deleted and reported.
 
     The trainer writes its state file last, but a loss of power may leave any file of it half written.
     """

@@ -1,7 +1,7 @@
 """What a reward model learns from while a policy is trained: outcomes of the rollouts that it scored, no step labels.
 
 An objective yields losses whose sum is the whole, a group of trajectories at a time, so that the graph of no more than
-one group is held.
+one group is kept.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     """Tells how far training is, at most twice a second, and at its end.
 
     Args:
-        report: who is told.
+        report: receives each line of progress.
         sizes: tokens of each batch.
         accumulate: batches to a step.
     """
@@ -34,7 +34,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.tokens = np.r_[0, np.cumsum(sizes)]
         self.loss = math.nan
         self.first = 0
-        self.started = self.told = time.perf_counter()
+        self.started = self.reported = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Starts the clock, at the step that a resumed training starts from."""
@@ -47,7 +47,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Tells, if it is time."""
-        if time.perf_counter() - self.told >= _SECONDS:
+        if time.perf_counter() - self.reported >= _SECONDS:
             self._tell(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -55,11 +55,11 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._tell(state)
 
     def _tell(self, state: Any) -> None:
-        self.told = time.perf_counter()
+        self.reported = time.perf_counter()
         done, first = (
             self.tokens[min(step * self.accumulate, len(self.tokens) - 1)] for step in (state.global_step, self.first)
         )
-        speed = (done - first) / max(self.told - self.started, 1e-9)
+        speed = (done - first) / max(self.reported - self.started, 1e-9)
         line = "" if math.isnan(self.loss) else f"loss {self.loss:.3f}, "
         self.report(state.global_step, state.max_steps, f"{line}{speed:,.0f} tokens/s")
 

@@ -97,7 +97,7 @@ def train(
     Args:
         trees: labelled trees to learn from.
         model: the model to train, in place.
-        out: folder of the checkpoint; unfinished work stands in `out/unfinished` until the end.
+        out: folder of the checkpoint; unfinished work is in `out/unfinished` until the end.
         settings: hyper-parameters.
         held_out: labelled trees to evaluate on, which pick the best checkpoint; without them the last model is kept.
         on_progress: called at most twice a second.
@@ -224,10 +224,10 @@ def _history(trainer: StepTrainer, settings: TrainSettings, seconds: float) -> l
     rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     steps = np.diff([0, *(step for step, _ in losses)])
-    told = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": seconds}
+    last = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": seconds}
     if losses:
-        told["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
-    return [_numbers(row, settings.epochs) for row in [*rows, told]]
+        last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
+    return [_numbers(row, settings.epochs) for row in [*rows, last]]
 
 
 def _keep(result: TrainResult, model: StepRewardModel, settings: TrainSettings, identity: Mapping[str, Any]) -> None:

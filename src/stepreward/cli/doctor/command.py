@@ -62,11 +62,11 @@ def doctor(flags: ServersFlags, json_output: JsonFlag = False) -> None:
 
     Example: stepreward doctor
     """
-    asked = [policy_findings(flags.policy, flags.settings)] if flags.policy else []
-    asked += [model_findings(flags.model, flags.like)] if flags.model else []
+    sources = [policy_findings(flags.policy, flags.settings)] if flags.policy else []
+    sources += [model_findings(flags.model, flags.like)] if flags.model else []
     findings, console = [], plain_console()
     # A trial takes seconds: each finding is shown as it is made.
-    for finding in chain.from_iterable(asked) if asked else _here():
+    for finding in chain.from_iterable(sources) if sources else _here():
         findings.append(finding)
         if not json_output:
             mark, colour = ("ok ", "green") if finding.good else ("no ", "red") if finding.needed else ("-  ", "yellow")

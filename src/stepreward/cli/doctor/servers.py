@@ -25,10 +25,10 @@ _DRAW = Problem("doctor", "Write 12 random words, one a line. Write nothing else
 _TOKENS = 48
 _COUNTED = tuple(Step(f"{i}\n") for i in range(1, 8))
 _ODD = (Step("Let me see.\n"), *_COUNTED)
-"""A start that no model would write again by itself, so that a repeated start is told from a new answer."""
+"""A start that no model would write again by itself, so that a repeated start differs from a new answer."""
 _NEXT = "8"
 _TRIES = 4
-"""Started answers that a server is asked to go on with."""
+"""Started answers that a server has to continue."""
 _EMPTY = (
     f"all of {_TOKENS} tokens went into thinking, none into an answer: pass ?reasoning_effort=low, or "
     '?chat_template_kwargs={"enable_thinking":false}, or a large ?max_tokens='
@@ -156,7 +156,7 @@ def _goes_on(policy: HttpPolicy) -> str:
 
 
 def _once(policy: HttpPolicy, sample: int) -> str:
-    """The same of one answer, told from what the server writes behind one to seven."""
+    """The same of one answer, found from what the server writes after one to seven."""
     try:
         text = _text(_asked(policy, prefix=_COUNTED, temperature=0.0, sample=sample))
     except SteprewardError as error:
@@ -182,7 +182,7 @@ def _compared(policy: HttpPolicy, text: str, sample: int) -> str:
     """The same for a model that does not count: it goes on with its own answer as it did when it wrote it at once."""
     whole = _asked(policy, temperature=0.0)
     if len(whole.steps) < 2:
-        return f"cannot be told: the model does not count on from seven, but writes {text[:40]!r}"
+        return f"cannot be found out: the model does not count on from seven, but writes {text[:40]!r}"
     start, rest = whole.steps[:1], "".join(step.text for step in whole.steps[1:])
     on = _text(_asked(policy, prefix=start, temperature=0.0, sample=sample))
     shared = min(len(on), len(rest), 20)

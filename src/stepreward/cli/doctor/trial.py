@@ -19,7 +19,7 @@ class Trial:
     function: str
     """Of `cli.doctor.trials`, which does it."""
     extras: tuple[str, ...] = ()
-    """Bring what it needs; the first one is named where something is missing."""
+    """Extras that bring what it needs; the error names the first one where a package is missing."""
 
 
 TRIALS: Sequence[Trial] = (

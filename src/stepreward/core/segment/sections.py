@@ -15,7 +15,7 @@ _TOKENS = re.compile(
     r"<\|im_start\|>[ \t]*(?P<chatml>\w+)|<\|start_header_id\|>[ \t]*(?P<llama>\w+)[ \t]*<\|end_header_id\|>"
     r"|<start_of_turn>[ \t]*(?P<gemma>\w+)"
 )
-# What stands before the first turn and is no turn itself.
+# Text before the first turn.
 _HOLLOW = re.compile(r"(?:\s|<\|begin_of_text\|>|<bos>|<s>)++")
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 _NAMES = re.compile(
@@ -95,7 +95,7 @@ def chat(text: str, *, first: str = "assistant", inside: str = "", protect: bool
 
     Args:
         text: the transcript.
-        first: role of what stands before the first header.
+        first: role of the text before the first header.
         inside: method by which the assistant's turns are cut further; "" leaves them whole.
         protect: lines inside fenced code or display mathematics are no headers; special tokens are always.
 

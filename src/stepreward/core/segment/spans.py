@@ -35,7 +35,7 @@ _INLINE = re.compile(
 
 
 def protected(text: str) -> list[Span]:
-    """Finds fenced code and display mathematics, which no method cuts unless it is told to.
+    """Finds fenced code and display mathematics, which no method cuts unless an argument says so.
 
     Returns:
         Spans (start, end) in order, without overlap.

@@ -55,7 +55,7 @@ def lines(text: str, *, protect: bool = True) -> list[Step]:
 
 @segment.method("marker", paper="arXiv:2312.08935", note="the default is the step tag of its data")
 def marker(text: str, *, marker: str = "\u043a\u0438", protect: bool = True) -> list[Step]:
-    r"""Cuts after every run of a marker, for text whose steps were marked by whoever wrote it.
+    r"""Cuts after every run of a marker, for text whose author marked its steps.
 
     The markers and the white space after them belong to the step before.
 
@@ -77,7 +77,7 @@ def marker(text: str, *, marker: str = "\u043a\u0438", protect: bool = True) -> 
 def numbered(text: str, *, protect: bool = True) -> list[Step]:
     r"""Cuts before numbered headings: "Step 2:", "## Step 2", "**Step 2**", "2.", "2)", "(2)".
 
-    There is no separator: a heading begins its step, and what stands before the first one is a step of its own. Where
+    There is no separator: a heading begins its step, and text before the first one is a step of its own. Where
     there is any heading with the word "step" (or its Chinese words), plain numbers are lists inside the steps and not
     cut at. Numbers indented by more than two characters are nested lists and not cut at either.
 

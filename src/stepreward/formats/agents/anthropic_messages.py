@@ -70,7 +70,7 @@ def read(
         InputError: the messages have another shape, none is of the assistant, or the reward is none.
     """
     lines = lines_of(row)
-    asked: dict[str, list[Problem]] = {}
+    known: dict[str, list[Problem]] = {}
     for at, turns in whole_runs([_turns(line) for line in lines]):
         request, response = request_of(lines[at]), response_of(lines[at])
         task, steps = episode(
@@ -85,7 +85,7 @@ def read(
             policy=str(response.get("model") or request.get("model") or ""),
             outcome=chosen_outcome(lines[at], outcome, scale), meta=meta,
         )  # fmt: skip
-        yield apart(ended(made, lines[at].get("stop_reason")), asked)
+        yield apart(ended(made, lines[at].get("stop_reason")), known)
 
 
 def _turns(line: Row) -> list[Turn]:
@@ -99,8 +99,8 @@ def _turns(line: Row) -> list[Turn]:
     if response and response.get("role") != MODEL:
         raise InputError(f"'response' is no message of the assistant: {shown(response)}", remedy="drop the row")
     turns = turns_of([*opening, *list_of_messages(messages_of(line)), *([response] if response else [])])
-    told = {name: response[name] for name in _ENDED if response.get(name) is not None}
-    turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **told})
+    more = {name: response[name] for name in _ENDED if response.get(name) is not None}
+    turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **more})
     return turns
 
 

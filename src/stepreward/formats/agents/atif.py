@@ -31,7 +31,7 @@ def matches(row: Row) -> bool:
 
 
 def _unwrapped(row: Row) -> Row:
-    """The trajectory with what stands beside it, where a row holds it in `trajectory`, as an object or its JSON."""
+    """The trajectory and the fields beside it, where a row has it in `trajectory`, as an object or as JSON text."""
     value = row.get("trajectory")
     inner = parsed(value) if isinstance(value, str) and value.lstrip()[:1] == "{" else value
     if "steps" in row or not isinstance(inner, Mapping):

@@ -19,7 +19,7 @@ from stepreward.formats.rows import Row, rest_of, shown, text_or_none
 FIELDS = ("messages", "conversations", "conversation", "trajectory", "traj", "history", "dialogue", "dialog", "chat")
 """Fields that hold the messages of a conversation."""
 KEYS = ("conversation_id", "session_id", "thread_id", "trajectory_id", "episode_id")
-"""Fields by which lines of several conversations in one file are told apart."""
+"""Fields that separate the lines of several conversations in one file."""
 IDS = ("id", "trajectory_id", "traj_id", "instance_id", "task_id", "conversation_id", *KEYS)
 _ELSEWHERE = frozenset({
     "info", "replay_config", "chosen", "rejected", "distilabel_metadata", "mistake_agent", "mistake_step",

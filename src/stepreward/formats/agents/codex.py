@@ -159,12 +159,15 @@ def _printed(lines: Sequence[Mapping[str, Any]]) -> list[Turn]:
         elif kind == "reasoning":
             answer.append(Turn(MODEL, "", reasoning=text_of(item.get("text")), place=place))
         elif kind in _TOOLS:
-            asked, told = _TOOLS[kind]
+            call_fields, result_fields = _TOOLS[kind]
             name = named_text(item.get("tool")) or kind
-            call = {"name": name, "arguments": stated(item, *asked) if kind == "mcp_tool_call" else kept(item, *asked)}
+            call = {
+                "name": name,
+                "arguments": stated(item, *call_fields) if kind == "mcp_tool_call" else kept(item, *call_fields),
+            }
             turns.append(joined([*answer, Turn(MODEL, "", (call,), place=place)]))
             answer = []
-            result = stated(item, *told) if told else None
+            result = stated(item, *result_fields) if result_fields else None
             if result is not None:
                 turns.append(Turn("tool", text_of(result), agent=name, place=place,
                                   meta=kept(item, "exit_code", "status")))  # fmt: skip

@@ -72,8 +72,8 @@ def read_fire_act(row: Row, number: int) -> Iterator[Annotated]:
     """
     name, gold = f"fire-act-{row.get('id', number)}", text_or_none(row.get("gt"))
     if isinstance(row.get("traj"), str):
-        asked, steps = _transcript(row["traj"])
-        problem = Problem(name, asked, gold)
+        prompt, steps = _transcript(row["traj"])
+        problem = Problem(name, prompt, gold)
     else:
         talk = turns_of(list_of_messages(row.get("traj"), "traj"))
         problem, steps = episode(talk, name, reference=gold)
@@ -86,8 +86,8 @@ def read_fire_act(row: Row, number: int) -> Iterator[Annotated]:
 def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
     """The question and the steps of an instruction and its response."""
     _, marked, rest = text.partition("### Instruction:\n")
-    asked, answered, said = rest.partition("\n\n### Response:\n")
-    if not marked or not answered or not asked.strip():
+    prompt, answered, said = rest.partition("\n\n### Response:\n")
+    if not marked or not answered or not prompt.strip():
         raise InputError("'traj' has no instruction and response", remedy="drop the row")
     steps: list[Step] = []
     for line in said.rstrip("\n").splitlines(keepends=True):
@@ -100,7 +100,7 @@ def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
             steps[-1] = replace(steps[-1], text=steps[-1].text + line)
     if not steps:
         raise InputError("'traj' has an empty response", remedy="drop the row")
-    return asked, tuple(steps)
+    return prompt, tuple(steps)
 
 
 def is_react(row: Row) -> bool:
@@ -123,13 +123,13 @@ def read_react(row: Row, number: int) -> Iterator[Annotated]:
         InputError: a field is missing or of another shape, or the reward is not in [0, 1].
     """
     turns = need(row, "steps", list)
-    asked = row.get("claim", row.get("question"))
+    prompt = row.get("claim", row.get("question"))
     for i, turn in enumerate(turns):
         if not isinstance(turn, Mapping) or not isinstance(turn.get("action"), str):
             raise InputError(f"step {i} must have an 'action', got {shown(turn)}", remedy="drop the row")
-    if not isinstance(asked, str) and turns and turns[0]["action"] == "reset":
-        asked, turns = str(turns[0].get("observation", "")), turns[1:]
-    if not isinstance(asked, str) or not asked or not turns:
+    if not isinstance(prompt, str) and turns and turns[0]["action"] == "reset":
+        prompt, turns = str(turns[0].get("observation", "")), turns[1:]
+    if not isinstance(prompt, str) or not prompt or not turns:
         raise InputError("there is no claim, question or first observation to act on", remedy="drop the row")
     steps: list[Step] = []
     for turn in turns:
@@ -137,7 +137,7 @@ def read_react(row: Row, number: int) -> Iterator[Annotated]:
         steps.append(Step("\n".join(said) + "\n"))
         if isinstance(turn.get("observation"), str) and turn["observation"]:
             steps.append(Step(turn["observation"] + "\n", "observation", "tool"))
-    problem = Problem(f"react-{row.get('idx', number)}", asked, text_or_none(row.get("gt_answer")))
+    problem = Problem(f"react-{row.get('idx', number)}", prompt, text_or_none(row.get("gt_answer")))
     yield _unlabelled(
         problem, tuple(steps), "react", outcome=outcome_of(row.get("reward"), "reward"),
         answer=text_or_none(row.get("answer")),
@@ -151,9 +151,9 @@ def is_swe_agent(row: Row) -> bool:
 
 
 def read_swe_agent(row: Row, number: int) -> Iterator[Annotated]:
-    """Reads a `.traj` file: what the model wrote is an action, what the environment answered an observation.
+    """Reads a `.traj` file: what the model wrote is an action, the answer of the environment is an observation.
 
-    The problem is what stands in the history before the model first speaks, demonstrations left out. A trajectory has
+    The problem is the history before the model first speaks, without demonstrations. A trajectory has
     no outcome: whether its patch resolves the issue is measured elsewhere.
 
     Args:
@@ -187,14 +187,14 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Annotated]:
 
 def _task(row: Row) -> tuple[dict[str, str], ...] | str:
     """Messages of the history before the model's first, demonstrations left out."""
-    asked: list[dict[str, str]] = []
+    prompt: list[dict[str, str]] = []
     for message in list_of_messages(row.get("history"), "history"):
         if message.get("is_demo"):
             continue
         if message.get("role") == "assistant":
             break
-        asked += [{"role": turn.role, "content": turn.said} for turn in turns_of([message])]
-    return tuple(asked)
+        prompt += [{"role": turn.role, "content": turn.said} for turn in turns_of([message])]
+    return tuple(prompt)
 
 
 FORMATS: tuple[Format, ...] = (

@@ -80,8 +80,8 @@ def read(
     """Reads the samples of a log, each with its final `messages`; its events are left out.
 
     The outcome is a scorer's value: C is 1, P 1/2, I and N 0, numbers as they are; `meta["scores"]` holds all. Samples
-    that a limit, an error or the model's length ended are not terminal. Samples without a message of the model are told
-    as bad rows.
+    that a limit, an error or the model's length ended are not terminal. Samples without a message of the model are
+    reported as bad rows.
 
     Args:
         row: the header of a log with one or more `samples`.

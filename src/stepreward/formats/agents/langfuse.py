@@ -74,12 +74,12 @@ def read(
         trace = {**trace["trace"], "observations": trace.get("observations"), "scores": scores}
     held = trace["observations"] if isinstance(trace.get("observations"), list) else lines
     calls = [_call(one) for one in held if _is_observation(one) and one["type"].upper() == "GENERATION"]
-    found = [call for call in calls if call.answered]
+    found = [call for call in calls if call.outputs]
     if not found and trace:
-        asked, answered = messages(trace.get("input"), "user"), messages(trace.get("output"), MODEL)
+        inputs, outputs = messages(trace.get("input"), "user"), messages(trace.get("output"), MODEL)
         # An agent's output often holds the whole talk.
-        whole = answered[: len(asked)] == asked
-        found = [Call([] if whole else asked, answered)] if answered else []
+        whole = outputs[: len(inputs)] == inputs
+        found = [Call([] if whole else inputs, outputs)] if outputs else []
     listed = trace["scores"] if isinstance(trace.get("scores"), list) else []
     if isinstance(trace.get("scores"), Mapping):
         listed = [{"name": name, "value": value} for name, value in trace["scores"].items()]

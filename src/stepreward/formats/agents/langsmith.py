@@ -66,14 +66,14 @@ def read(
     """
     found = _whole(lines_of(row))
     root = next((run for run in found if not run.get("parent_run_id")), found[0] if found else {})
-    calls = [call for run in found if run["run_type"] == "llm" and (call := _call(run)).answered]
+    calls = [call for run in found if run["run_type"] == "llm" and (call := _call(run)).outputs]
     if not calls and root:
-        asked, answered = messages(parsed(root["inputs"]), "user"), messages(parsed(root.get("outputs")), MODEL)
+        inputs, outputs = messages(parsed(root["inputs"]), "user"), messages(parsed(root.get("outputs")), MODEL)
         # A graph's output holds the whole talk, its input included.
-        whole = len(answered) > len(asked) and [one.get("content") for one in answered[: len(asked)]] == [
-            one.get("content") for one in asked
+        whole = len(outputs) > len(inputs) and [one.get("content") for one in outputs[: len(inputs)]] == [
+            one.get("content") for one in inputs
         ]  # fmt: skip
-        calls = [Call([] if whole else asked, answered, meta=kept(root, *_KEPT))] if answered else []
+        calls = [Call([] if whole else inputs, outputs, meta=kept(root, *_KEPT))] if outputs else []
     given = [run.get("feedback_stats") for run in [root, *found]]
     stats: Mapping[str, Any] = next((one for one in given if isinstance(one, Mapping) and one), {})
     if feedback and feedback not in stats:

@@ -65,7 +65,7 @@ def gathered(
             now = key(line) or now
             runs.setdefault(now, []).append(line)
             starts.setdefault(now, number)
-    if "" in runs and len(runs) > 1:  # What stands before the first line with a key belongs to it.
+    if "" in runs and len(runs) > 1:  # Lines before the first line with a key belong to its run.
         first = next(name for name in runs if name)
         runs[first][:0] = runs.pop("")
     for name, lines in runs.items():
@@ -141,7 +141,7 @@ def gathered_runs(numbered: Iterable[Numbered], talks: Callable[[Row], Sequence[
         if not isinstance(row, InputError):
             with suppress(InputError, TypeError, KeyError, AttributeError, ValueError):
                 made = talks(row)
-        # A row with an answer that is none is told alone: it takes no other call with it.
+        # A row whose answer cannot be read is reported alone: its other calls are still read.
         if isinstance(row, InputError) or not made or not all(any(turn.role == MODEL for turn in one) for one in made):
             yield number, row
             continue
@@ -257,6 +257,6 @@ def apart(item: Annotated, known: dict[str, list[Problem]]) -> Annotated:
 def ended(item: Annotated, reason: object = None) -> Annotated:
     """The solution, not terminal where its last answer ended for `reason`, or what it states itself, before its end."""
     last = next((step for step in reversed(item.trajectory.steps) if step.kind == "action"), None)
-    told = [reason, *((last.meta.get(name) for name in ENDS) if last is not None else ())]
-    cut = any(isinstance(one, str) and one.lower() in CUT for one in told)
+    reasons = [reason, *((last.meta.get(name) for name in ENDS) if last is not None else ())]
+    cut = any(isinstance(one, str) and one.lower() in CUT for one in reasons)
     return replace(item, trajectory=replace(item.trajectory, terminal=False)) if cut else item

@@ -16,7 +16,7 @@ Reasoning = Literal["keep", "drop"]
 """What becomes of thinking that a log records apart from the answer: it opens the action's text, or is left out."""
 MODEL = "assistant"
 Asked = Literal["lead", "request"]
-"""What is the problem: what stands before the first action, or all before the last one, as a request has it."""
+"""What is the problem: everything before the first action, or before the last one, as a request has it."""
 _ROLES = {"developer": "system", "function": "tool", "human": "user", "ai": MODEL, "model": MODEL}
 _THINKING = ("reasoning_content", "reasoning", "reasoning_details", "thinking_blocks", "thinking")
 """Fields of a message that hold its thinking, as servers and gateways name them."""
@@ -111,10 +111,10 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
 def _add_failure(message: Mapping[str, Any], parts: _Parts) -> None:
     """Marks a tool's message that tells a failure; what went wrong is its text where the log has it apart."""
     error = message.get("error")
-    told = error.get("message") if isinstance(error, Mapping) else error
-    if isinstance(told, str) and told and told not in "\n".join(parts.texts):
-        parts.texts = [*filter(None, parts.texts), told]
-    if told or message.get("is_error") is True or message.get("status") == "error":
+    failure = error.get("message") if isinstance(error, Mapping) else error
+    if isinstance(failure, str) and failure and failure not in "\n".join(parts.texts):
+        parts.texts = [*filter(None, parts.texts), failure]
+    if failure or message.get("is_error") is True or message.get("status") == "error":
         parts.meta["is_error"] = True
 
 
@@ -297,13 +297,13 @@ def episode(
     acts = [i for i, turn in enumerate(turns) if is_action(turn, agent)]
     if not acts:
         who = f"agent {agent!r}" if agent else "the model"
-        speakers = ", ".join(sorted({turn.agent or turn.role for turn in turns})) or "nobody"
+        speakers = ", ".join(sorted({turn.agent or turn.role for turn in turns})) or "none"
         raise InputError(f"no message is of {who}; there are messages of {speakers}", remedy="drop the row")
     start = acts[0] if problem == "lead" else acts[-1]
-    asked = tuple({"role": turn.role, "content": turn.said} for turn in turns[:start])
+    prompt = tuple({"role": turn.role, "content": turn.said} for turn in turns[:start])
     seen = tuple(image for turn in turns[:start] for image in turn.images)
     more = {**(meta or {}), **({"images": list(seen)} if seen else {})}
-    made = Problem(name, asked or "", reference=reference, meta=more)
+    made = Problem(name, prompt or "", reference=reference, meta=more)
     return made, tuple(step_of(turn, agent=agent, reasoning=reasoning) for turn in turns[start:])
 
 

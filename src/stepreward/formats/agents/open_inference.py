@@ -98,18 +98,18 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[An
 def _call(span: Row, attributes: Mapping[str, Any]) -> Call | None:
     llm = attributes["llm"] if isinstance(attributes.get("llm"), Mapping) else {}
     kind = named_text(stated(attributes, "openinference.span.kind") or span.get("span_kind"))
-    asked, answered = (_messages(llm.get(name)) for name in ("input_messages", "output_messages"))
-    if not answered and kind == "LLM":
-        asked = asked or messages(stated(attributes, "input.value"), "user")
-        answered = messages(stated(attributes, "output.value"), MODEL)
-    if not answered:
+    inputs, outputs = (_messages(llm.get(name)) for name in ("input_messages", "output_messages"))
+    if not outputs and kind == "LLM":
+        inputs = inputs or messages(stated(attributes, "input.value"), "user")
+        outputs = messages(stated(attributes, "output.value"), MODEL)
+    if not outputs:
         return None
     usage = llm.get("token_count")
     meta: dict[str, Any] = {"usage": usage} if isinstance(usage, dict) else {}
     marked, _, start = place_of(span)
     meta |= {"span_id": marked} if marked else {}
     ended = named_text(llm.get("finish_reason")) or finish(stated(attributes, "output.value"))
-    return Call(asked, answered, start, named_text(llm.get("model_name")), ended, meta)
+    return Call(inputs, outputs, start, named_text(llm.get("model_name")), ended, meta)
 
 
 def _messages(value: object) -> list[Mapping[str, Any]]:

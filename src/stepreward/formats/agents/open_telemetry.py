@@ -166,7 +166,7 @@ def _content(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _recorded(attributes: Mapping[str, Any], events: object) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """What a call was asked and answered, as this version of the conventions records it or one before it."""
+    """The input and output messages of a call, as this version of the conventions records it or one before it."""
     if OUTPUT in attributes:
         opening = attributes.get(SYSTEM)
         lead = _with_content({"role": "system", "parts": parsed(opening)}) if opening is not None else []
@@ -177,8 +177,8 @@ def _recorded(attributes: Mapping[str, Any], events: object) -> tuple[list[Mappi
     before = inner.get("gen_ai", {})
     if before.get("completion"):
         return messages(before.get("prompt"), "user"), messages(before["completion"], MODEL)
-    asked: list[Mapping[str, Any]] = []
-    answered: list[Mapping[str, Any]] = []
+    inputs: list[Mapping[str, Any]] = []
+    outputs: list[Mapping[str, Any]] = []
     for event in _list(events):
         name = named_text(event.get("name")) if isinstance(event, Mapping) else ""
         role = _EVENT.fullmatch(name)
@@ -187,11 +187,11 @@ def _recorded(attributes: Mapping[str, Any], events: object) -> tuple[list[Mappi
         body = {**attributes_of(event), **(event["body"] if isinstance(event.get("body"), Mapping) else {})}
         said = parsed(body.get("message", body))
         said = {"content": said} if isinstance(said, str) else said
-        (answered if role[1] == "choice" else asked).append(
+        (outputs if role[1] == "choice" else inputs).append(
             {"role": MODEL if role[1] == "choice" else role[1].removesuffix(".message"), **said,
              "tool_calls": parsed(said.get("tool_calls")), "tool_call_id": said.get("id")}
         )  # fmt: skip
-    return asked, answered
+    return inputs, outputs
 
 
 def _calls(span: Mapping[str, Any]) -> list[Call]:
@@ -200,8 +200,8 @@ def _calls(span: Mapping[str, Any]) -> list[Call]:
     for event in _list(span.get("events")):
         if isinstance(event, Mapping):
             attributes |= {name: value for name, value in attributes_of(event).items() if name in _CONTENT}
-    asked, answered = _recorded(attributes, span.get("events"))
-    if not answered:
+    inputs, outputs = _recorded(attributes, span.get("events"))
+    if not outputs:
         return []
     own, _, start = place_of(span)
     meta = {name: value for name, value in attributes.items() if not str(name).startswith(_CONTENT) and _is_json(value)}
@@ -210,11 +210,11 @@ def _calls(span: Mapping[str, Any]) -> list[Call]:
     reasons = parsed(attributes.get("gen_ai.response.finish_reasons"))
     reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
     # Each message of the output is an answer of its own, unless frameworks write those of a whole run there.
-    several = len(answered) > 1 and all(isinstance(one.get("finish_reason"), str) for one in answered)
+    several = len(outputs) > 1 and all(isinstance(one.get("finish_reason"), str) for one in outputs)
     return [
-        Call(asked, answer, start, model, named_text(answer[-1].get("finish_reason")) or named_text(reason), meta,
+        Call(inputs, answer, start, model, named_text(answer[-1].get("finish_reason")) or named_text(reason), meta,
              f"otel-{trace_of(span)}" if trace_of(span) else "")
-        for answer in ([[one] for one in answered] if several else [answered])
+        for answer in ([[one] for one in outputs] if several else [outputs])
     ]  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def _outer(found: Sequence[tuple[Mapping[str, Any], Sequence[Call]]]) -> set[int
 
 
 def _said(calls: Sequence[Call]) -> list[str]:
-    return [turn.said for call in calls for turn in turns_of(call.answered)]
+    return [turn.said for call in calls for turn in turns_of(call.outputs)]
 
 
 def _all_calls(row: Row) -> list[Call]:

@@ -133,7 +133,7 @@ def read(
         InputError: the messages have another shape, none is of the assistant, or a label or reward is none.
     """
     talks = [talk for line in lines_of(row) for talk in _talks(line)]
-    asked: dict[str, list[Problem]] = {}
+    known: dict[str, list[Problem]] = {}
     for at, turns in whole_runs([talk.turns for talk in talks]):
         line, talk = talks[at].line, talks[at]
         task, steps = episode(
@@ -147,7 +147,7 @@ def read(
         made = annotated(task, steps, labels, "openai-chat annotators",
                          policy=str(response.get("model") or request.get("model") or ""),
                          outcome=chosen_outcome(line, outcome, scale), first_error=first, meta=meta)  # fmt: skip
-        yield apart(ended(made, line.get("finish_reason")), asked)
+        yield apart(ended(made, line.get("finish_reason")), known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +178,8 @@ def _talks(line: Row) -> list[_Talk]:
     for place, choice in enumerate(choices):
         (answer,) = list_of_messages([_answer(choice)], "choices")
         turns = turns_of([*messages, answer])
-        told = {name: response[name] for name in ("id", "usage") if name in response and len(choices) == 1}
-        turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **_reason(choice), **told})
+        more = {name: response[name] for name in ("id", "usage") if name in response and len(choices) == 1}
+        turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **_reason(choice), **more})
         made.append(_Talk(line, turns, len(messages) + 1, {"choice": place} if len(choices) > 1 else {}))
     return made
 

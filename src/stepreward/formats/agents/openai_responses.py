@@ -95,11 +95,11 @@ def _items(lines: list[Any]) -> list[Any]:
     items: list[Any] = []
     for at, line in enumerate(lines):
         request, response = request_of(line), _response(line)
-        told = response.get("instructions") or request.get("instructions")
-        if told and at == 0:
-            items += [{"role": "system", "content": told}] if isinstance(told, str) else told
-        asked = request.get("input", response.get("input"))
-        items += [{"role": "user", "content": asked}] if isinstance(asked, str) else asked or []
+        instructions = response.get("instructions") or request.get("instructions")
+        if instructions and at == 0:
+            items += [{"role": "system", "content": instructions}] if isinstance(instructions, str) else instructions
+        inputs = request.get("input", response.get("input"))
+        items += [{"role": "user", "content": inputs}] if isinstance(inputs, str) else inputs or []
         output = response.get("output")
         if not isinstance(output, list):
             raise InputError(f"'output' must be a list of items, got {shown(output)}", remedy="drop the row")

@@ -64,7 +64,7 @@ def runs(path: Path) -> Iterator[Numbered]:
 
 
 def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
-    """Reads `history`, or a list of events: the agent's actions, and what the environment and the user answered.
+    """Reads `history`, or a list of events: the agent's actions, and the answers of the environment and the user.
 
     Calls of one answer of the model are one action. Events of the program itself, as changes of state, are left out.
     The outcome is whether the tests resolved the task, in `test_result`, `resolved` or `reward`, else NaN; a run with
@@ -181,9 +181,9 @@ def _new(event: Mapping[str, Any], place: int) -> list[Turn]:
                 "id": number or named_text(event.get("id"))}  # fmt: skip
         return [Turn(MODEL, thought, (call,), named_text(event.get("reasoning_content")), place=place, meta=meta)]
     if kind in ("ObservationEvent", "UserRejectObservation", "AgentErrorEvent"):
-        told = stated(event, "observation.content", "observation.output", "rejection_reason", "error")
-        parts = read_message({"role": "tool", "content": told if isinstance(told, list) else text_of(
-            event.get("observation") if told is None else told)}, place)  # fmt: skip
+        result = stated(event, "observation.content", "observation.output", "rejection_reason", "error")
+        parts = read_message({"role": "tool", "content": result if isinstance(result, list) else text_of(
+            event.get("observation") if result is None else result)}, place)  # fmt: skip
         failed = (
             {"is_error": True} if kind == "AgentErrorEvent" or stated(event, "observation.is_error") is True else {}
         )

@@ -55,9 +55,9 @@ def _of_object(value: Mapping[str, Any], role: str, depth: int) -> list[Mapping[
             inner = inner[0]
         if isinstance(inner, Mapping | list) and inner:
             return messages(inner, role, depth + 1)
-    told = next((value[name] for name in _SAID if value.get(name) not in (None, "")), None)
-    if told is not None:
-        return messages(told, role, depth + 1)
+    nested = next((value[name] for name in _SAID if value.get(name) not in (None, "")), None)
+    if nested is not None:
+        return messages(nested, role, depth + 1)
     return [{"role": role, "content": json.dumps(value, ensure_ascii=False)}] if value else []
 
 
@@ -91,8 +91,8 @@ def _langchain(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
 class Call:
     """A call of the model in a trace."""
 
-    asked: Sequence[Mapping[str, Any]]
-    answered: Sequence[Mapping[str, Any]]
+    inputs: Sequence[Mapping[str, Any]]
+    outputs: Sequence[Mapping[str, Any]]
     start: str = ""
     """When it began, as text that sorts; calls without one stay as they are in the file."""
     model: str = ""
@@ -108,7 +108,7 @@ class Call:
         Raises:
             InputError: a message is of no known shape.
         """
-        talk = [*self.asked, *self.answered]
+        talk = [*self.inputs, *self.outputs]
         turns = turns_of_items(talk)[0] if any(map(is_item, talk)) else turns_of(talk)
         last = max((at for at, turn in enumerate(turns) if turn.role == MODEL), default=None)
         if last is not None:
@@ -130,7 +130,7 @@ def runs(
         raise InputError("no call of a model with an output is in this trace", remedy="export inputs and outputs too")
     ordered = sorted(calls, key=lambda call: call.start.zfill(32)) if all(call.start for call in calls) else list(calls)
     found = whole_runs([call.turns() for call in ordered])
-    asked: dict[str, list[Problem]] = {}
+    known: dict[str, list[Problem]] = {}
     for branch, (at, turns) in enumerate(found):
         own = ordered[at].run or name
         made = solution(
@@ -138,7 +138,7 @@ def runs(
             terminal=ordered[at].ended.lower() not in CUT, problem=problem,
             meta={**(meta or {}), **({"branch": branch} if len(found) > 1 else {})},
         )  # fmt: skip
-        yield apart(made, asked)
+        yield apart(made, known)
 
 
 def finish(value: object) -> str:
@@ -149,10 +149,10 @@ def finish(value: object) -> str:
             value = value[0]
         if not isinstance(value, Mapping):
             return ""
-        told = stated(value, "finish_reason", "stop_reason", "generation_info.finish_reason",
+        reason = stated(value, "finish_reason", "stop_reason", "generation_info.finish_reason",
                       "response_metadata.finish_reason", "kwargs.response_metadata.finish_reason")  # fmt: skip
-        if isinstance(told, str):
-            return told
+        if isinstance(reason, str):
+            return reason
         value = next((value[name] for name in ("choices", "generations", "messages", "message", "output")
                       if value.get(name)), None)  # fmt: skip
     return named_text(value)

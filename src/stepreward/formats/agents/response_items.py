@@ -92,26 +92,26 @@ def _called(item: Mapping[str, Any], kind: str, place: int) -> list[Turn]:
     call = {"name": name, "arguments": parsed(arguments), **({} if number is None else {"id": number})}
     meta = {} if item.get("status") in (None, "completed") else kept(item, "status")
     turns = [Turn(MODEL, "", (call,), place=place, meta=meta)]
-    told = next((item[field] for field in _RESULTS if item.get(field)), None)
-    return turns if told is None else [*turns, replace(_result(item, told, place), answers=number, agent=name)]
+    output = next((item[field] for field in _RESULTS if item.get(field)), None)
+    return turns if output is None else [*turns, replace(_result(item, output, place), answers=number, agent=name)]
 
 
-def _result(item: Mapping[str, Any], told: object, place: int) -> Turn:
+def _result(item: Mapping[str, Any], output: object, place: int) -> Turn:
     answers = item.get("call_id")
-    parts = told if isinstance(told, list) else [told]
+    parts = output if isinstance(output, list) else [output]
     images = [
         part["image_url"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("image_url"), str)
     ]
     status = {} if item.get("status") in (None, "completed") else kept(item, "status")
-    is_picture = bool(images) and not isinstance(told, list)
+    is_picture = bool(images) and not isinstance(output, list)
     return Turn(
-        "tool", "" if is_picture else _logs(told), answers=answers if isinstance(answers, str) else None,
+        "tool", "" if is_picture else _logs(output), answers=answers if isinstance(answers, str) else None,
         images=tuple(images), place=place, meta=status,
     )  # fmt: skip
 
 
-def _logs(told: object) -> str:
+def _logs(output: object) -> str:
     """The text of a result; code interpreters write a list of logs."""
-    if isinstance(told, list) and told and all(isinstance(one, Mapping) and "logs" in one for one in told):
-        return "\n".join(str(one["logs"]) for one in told)
-    return text_of(told)
+    if isinstance(output, list) and output and all(isinstance(one, Mapping) and "logs" in one for one in output):
+        return "\n".join(str(one["logs"]) for one in output)
+    return text_of(output)

@@ -59,7 +59,7 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
         row: the row.
         number: its 1-based number, used where the row has no id.
         scale: the largest reward; outcomes are rewards divided by it.
-        reasoning: `keep`, as reasoning stands in the texts; `drop` is the same.
+        reasoning: `keep`, as the reasoning is part of the texts; `drop` is the same.
 
     Raises:
         InputError: a message has another shape, or none is of the model.

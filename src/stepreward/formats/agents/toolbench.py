@@ -45,8 +45,8 @@ def read(row: Row, number: int, *, outcome: Outcome = "none") -> Iterator[Annota
     if outcome not in ("none", "answered"):
         raise InputError(f"outcome must be none or answered, got {outcome!r}")
     root = need(need(row, "tree", Mapping), "tree", Mapping)
-    asked = row.get("answer_generation")
-    query = asked.get("query") if isinstance(asked, Mapping) else None
+    generation = row.get("answer_generation")
+    query = generation.get("query") if isinstance(generation, Mapping) else None
     text = query if isinstance(query, str) and query else str(root.get("description") or "")
     if not text:
         raise InputError("the row has no query", remedy="keep 'answer_generation', or drop the row")

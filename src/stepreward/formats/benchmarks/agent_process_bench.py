@@ -65,7 +65,7 @@ def read(
 ) -> Iterator[Annotated]:
     """Reads `messages` and `step_labels`, whose keys are places of messages.
 
-    What stands before the first message of the assistant is the problem. Messages of the assistant are actions,
+    Everything before the first message of the assistant is the problem. Messages of the assistant are actions,
     all others observations. A step's `meta["message"]` is its place, by which the benchmark's scores count.
 
     Args:

@@ -109,8 +109,8 @@ def _attempts(programs: list[str], feedback: list[str], reflections: list[str], 
             steps += map(_reflection, reflections[min(at, 1) :])
         steps += (replace(step, meta={"attempt": at}) for step in _steps(program, cut))
         if at < len(feedback) and feedback[at].strip():
-            told = feedback[at].rstrip("\n") + "\n"
-            steps.append(Step(told, "observation", "tool", "tests", meta={"attempt": at}))
+            feedback_text = feedback[at].rstrip("\n") + "\n"
+            steps.append(Step(feedback_text, "observation", "tool", "tests", meta={"attempt": at}))
         if reflections[at : at + 1] and (each or at == 0 < len(programs) - 1):
             steps.append(_reflection(reflections[at]))
     return steps if programs else [_reflection(text) for text in reflections]

@@ -14,12 +14,12 @@ from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown
 
 MARK = "####"
-"""What stands before the final answer of a GSM8K solution."""
+"""The mark before the final answer of a GSM8K solution."""
 _ANSWER = re.compile(r"(?:####|^A:)[ \t]*([^\n]*)", re.MULTILINE)
 
 
 def answer_of(solution: str) -> str | None:
-    """What stands after the last `####` or `A:`, without commas and currency; None if nothing does."""
+    """The text after the last `####` or `A:`, without commas and currency; None if nothing does."""
     found = _ANSWER.findall(solution)
     return found[-1].replace(",", "").strip(" $.") or None if found else None
 
@@ -42,7 +42,7 @@ def _lines(text: str) -> tuple[Step, ...]:
 
 
 def read_question(row: Row, number: int) -> Iterator[Annotated]:
-    """Reads `question` and `answer`: the reference solution, a line a step; nobody judged its steps.
+    """Reads `question` and `answer`: the reference solution, a line a step; its steps have no labels.
 
     Raises:
         InputError: a field is missing or empty.

@@ -20,7 +20,7 @@ def matches(row: Row) -> bool:
 
 
 def _wrong_line(steps: tuple[Step, ...], line: object) -> int | None:
-    """The line of a program that is marked; None where it is blank or stands several times: which is not said."""
+    """The line of a program that is marked; None where it is blank or occurs several times."""
     if not isinstance(line, str):
         raise InputError(f"'{FIRST}' of a program must be one of its lines, got {shown(line)}", remedy="drop the row")
     if not line.strip():

@@ -35,7 +35,7 @@ def _steps(text: object, separator: str, sample: int) -> tuple[Step, ...]:
 def read(row: Row, number: int, *, separator: str = "\n\n", scorer: str = "Qwen2.5-Math-RM-72B") -> Iterator[Annotated]:
     """Reads `question`, the samples in `code`, their `pred` answers, `score` (right or wrong) and `pred_score`.
 
-    The reward model scores a whole solution: its number stands at the last step, the others are NaN.
+    The reward model scores a whole solution: its score is that of the last step, the others are NaN.
 
     Args:
         row: the row.

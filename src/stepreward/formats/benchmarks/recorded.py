@@ -32,7 +32,7 @@ def is_process_bench(row: Row) -> bool:
 def _joined(
     path: Path, other: Path, key: str, join: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 ) -> Iterator[Numbered]:
-    """Rows of `path`, streamed, each joined with its row of `other`, which is held in memory."""
+    """Rows of `path`, streamed, each joined with its row of `other`, which is kept in memory."""
     if not other.exists():
         raise InputError(f"needs the step texts of {other.name}", source=path, remedy=f"put it at {other}")
     by_other = "problem_id" if key == "problem_id" else "id"
@@ -89,7 +89,7 @@ def read_pool(row: Row, number: int, *, separator: str = "\n\n", strip_prompt: b
         row: the row with `steps`.
         number: its 1-based number.
         separator: put at the end of each step.
-        strip_prompt: take away the chat prompt that stands in the first step of many samples. The verifiers scored
+        strip_prompt: take away the chat prompt at the start of the first step of many samples. The verifiers scored
             the step with it, so it stays by default.
 
     Raises:

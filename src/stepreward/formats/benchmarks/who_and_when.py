@@ -24,7 +24,7 @@ def matches(row: Row) -> bool:
 
 
 def _without_aside(role: str) -> str:
-    """A role without what stands in brackets at its end."""
+    """A role without the brackets at its end."""
     name = role.rstrip()
     return name[: name.index("(")].rstrip() if name.endswith(")") and "(" in name else role
 

@@ -15,7 +15,7 @@ FAULTS = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
 
 
 def unreadable(why: str, path: Path, number: int) -> InputError:
-    """What is told of a row that cannot be read."""
+    """The error message of a row that cannot be read."""
     return InputError(f"the row cannot be read: {why}", source=path, row=number, remedy="write the file again")
 
 

@@ -22,7 +22,7 @@ from stepreward.formats.files.row_limits import LARGEST_ROW, too_large
 from stepreward.formats.files.saved_folders import SPLITS, is_saved, saved_rows
 
 Numbered = tuple[int, Mapping[str, Any] | InputError]
-"""A 1-based line or row and what stands there; an unreadable one is its error."""
+"""A 1-based number of a line or row, and its object; an unreadable one is its error."""
 Bytes = BinaryIO | gzip.GzipFile
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
@@ -204,11 +204,11 @@ def _json(path: Path) -> Iterator[Numbered]:
         while start and not start.strip():
             start = file.readline(LARGEST_ROW)
         is_list = start.lstrip().startswith(b"[") and not (_is_messages(start) and file.readline().lstrip()[:1] == b"[")
-    held = _HELD.match(start[:_HEAD].decode("utf-8", "replace"))
-    if held or is_list or (start.lstrip().startswith(b"{") and not _is_json(start)):
+    matched = _HELD.match(start[:_HEAD].decode("utf-8", "replace"))
+    if matched or is_list or (start.lstrip().startswith(b"{") and not _is_json(start)):
         first, rest = True, _values(path)
         for number, row in rest:
-            if first and isinstance(row, InputError) and not (held or is_list):
+            if first and isinstance(row, InputError) and not (matched or is_list):
                 break  # No object over several lines, but a first line that is broken.
             first = False
             yield number, row
@@ -323,7 +323,7 @@ def _values(path: Path) -> Iterator[Numbered]:
                 if holder is not None:
                     _over(blocks)
                 if blocks.peek():
-                    what = f"{_BROKEN}: more stands behind the array's end; it is left out"
+                    what = f"{_BROKEN}: more text after the end of the array is left out"
                     yield number, InputError(what, source=path, row=number, remedy="write one array, or JSON lines")
         except UnicodeDecodeError as error:
             yield number, InputError(f"not UTF-8 text: {error}", source=path, row=number, remedy="fetch it again")

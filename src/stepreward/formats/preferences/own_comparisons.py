@@ -67,7 +67,7 @@ def _side(value: object, name: str) -> list[Any]:
 
 
 def _candidates(row: Row) -> tuple[list[Any], list[float]]:
-    """What stands for each candidate, and how good it is held to be."""
+    """The value of each candidate's field, and how good the data says it is."""
     if row.get("candidates") is None:
         good, bad = (_side(row.get(name), name) for name in ("chosen", "rejected"))
         return [*good, *bad], [1.0] * len(good) + [0.0] * len(bad)

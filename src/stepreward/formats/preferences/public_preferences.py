@@ -151,14 +151,14 @@ def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
     """
     third = "overall_preference" in row
     names = ("response1", "response2") if third else ("response_1", "response_2")
-    field, asked = ("overall_preference", "context") if third else ("preference_strength", "prompt")
+    field, query = ("overall_preference", "context") if third else ("preference_strength", "prompt")
     preferred = need(row, field, int)
     if isinstance(preferred, bool) or not -3 <= preferred <= 3:
         raise InputError(f"'{field}' must be from -3 to 3, got {shown(preferred)}", remedy="drop the row")
     worth = (0.5, 0.5) if preferred == 0 else (float(preferred < 0), float(preferred > 0))
     yield _compared(
-        row, number, "help-steer", prompt_of(row.get(asked), asked), [answer_of(row.get(name), name) for name in names],
-        worth, subset=row.get("domain"), own=(*names, asked, "domain"),
+        row, number, "help-steer", prompt_of(row.get(query), query), [answer_of(row.get(name), name) for name in names],
+        worth, subset=row.get("domain"), own=(*names, query, "domain"),
     )  # fmt: skip
 
 
@@ -212,10 +212,10 @@ def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
     shared = 0
     while shared < min(map(len, talks)) - 1 and talks[0][shared].said == talks[1][shared].said:
         shared += 1
-    asked = tuple({"role": turn.role, "content": turn.said} for turn in talks[0][:shared])
+    before = tuple({"role": turn.role, "content": turn.said} for turn in talks[0][:shared])
     answers = ["\n".join(turn.said for turn in talk[shared:]) for talk in talks]
     yield _compared(
-        row, number, "ultra-feedback-binarised", asked or prompt_of(row.get("prompt"), "prompt"), answers, (1.0, 0.0),
+        row, number, "ultra-feedback-binarised", before or prompt_of(row.get("prompt"), "prompt"), answers, (1.0, 0.0),
         own=("prompt", "chosen", "rejected", "messages"),
     )  # fmt: skip
 

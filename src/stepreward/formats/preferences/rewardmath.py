@@ -76,7 +76,7 @@ def is_scores(row: Row) -> bool:
 def read_scores(row: Row, number: int, *, scorer: str = "recorded") -> Iterator[Comparison]:
     """Reads the scores that judges gave to one right and several wrong solutions; the texts are not in the file.
 
-    A verifier of steps has a list of scores a solution; whoever compares makes them one.
+    A verifier of steps has a list of scores a solution; the benchmark aggregates them.
 
     Args:
         row: the row.

@@ -94,14 +94,14 @@ def _metrics(row: Row) -> list[str]:
 
 
 def _requests(row: Row) -> list[_Request]:
-    """What was asked and what came back, request by request; newer versions name them, older ones list them."""
-    given, told = row.get("arguments"), need(row, "resps", list)
-    asked = list(given.values()) if isinstance(given, Mapping) else given if isinstance(given, list) else []
-    if not told:
+    """Prompts and responses, request by request; newer versions name them, older ones list them."""
+    given, responses_of_requests = row.get("arguments"), need(row, "resps", list)
+    prompts = list(given.values()) if isinstance(given, Mapping) else given if isinstance(given, list) else []
+    if not responses_of_requests:
         raise InputError("'resps' is empty", remedy="drop the row")
     made = []
-    for at, responses in enumerate(told):
-        one = asked[at] if at < len(asked) else ()
+    for at, responses in enumerate(responses_of_requests):
+        one = prompts[at] if at < len(prompts) else ()
         parts = list(one.values()) if isinstance(one, Mapping) else one if isinstance(one, list | tuple) else [one]
         context = parts[0] if parts else None
         again = parsed(context) if isinstance(context, str) and context.lstrip()[:2] == "[{" else context

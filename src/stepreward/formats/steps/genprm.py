@@ -54,7 +54,7 @@ def read_conversation(
 ) -> Iterator[Annotated]:
     r"""Reads `conversations`: a paragraph from the user, then a verification that ends in \boxed{Yes} or \boxed{No}.
 
-    The first paragraph stands behind the question, after the last blank line. Each step's `meta["rationale"]` is its
+    The first paragraph follows the question, after the last blank line. Each step's `meta["rationale"]` is its
     verification. A verification without a verdict leaves its step unlabelled.
 
     Args:

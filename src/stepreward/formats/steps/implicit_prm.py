@@ -86,11 +86,11 @@ def read_labelled(row: Row, number: int, *, separator: str = "\n\n") -> Iterator
             raise InputError(f"a turn needs 'role' and 'content', got {shown(turn)}", remedy="drop the row")
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
         raise InputError("the chat must be a question and end in a response of the assistant", remedy="drop the row")
-    asked = tuple({"role": turn["role"], "content": turn["content"]} for turn in turns[:-1])
-    plain = len(asked) == 1 and asked[0]["role"] == "user"
+    prompt = tuple({"role": turn["role"], "content": turn["content"]} for turn in turns[:-1])
+    plain = len(prompt) == 1 and prompt[0]["role"] == "user"
     steps = _cut(turns[-1]["content"], separator)
     yield annotated(
-        Problem(str(row.get("id", f"implicit-prm-{number}")), asked[0]["content"] if plain else asked),
+        Problem(str(row.get("id", f"implicit-prm-{number}")), prompt[0]["content"] if plain else prompt),
         steps,
         np.full(len(steps), np.nan),
         "implicit-prm grader",

@@ -71,7 +71,7 @@ def read(
 ) -> Iterator[Annotated]:
     """Reads `prompt`, `completions` (a turn of an agent each) and `labels`, Q in [-1, 1]; the label is (Q + 1) / 2.
 
-    A file is told from TRL's by any negative or packed label among its first rows; without one, name the format.
+    A file differs from TRL's by any negative or packed label among its first rows; without one, name the format.
 
     Args:
         row: the row.

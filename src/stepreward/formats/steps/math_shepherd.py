@@ -33,7 +33,7 @@ def matches(row: Row) -> bool:
 
 
 def _signs(pieces: list[str], label: str) -> list[float]:
-    """The sign that stands in `label` at each tag; the texts between must be those of the input."""
+    """The sign in `label` at each tag; the texts between must be those of the input."""
     at, signs = 0, []
     for i, piece in enumerate(pieces):
         sign = label[at + len(piece) : at + len(piece) + 1]
@@ -54,7 +54,7 @@ def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterErr
     Args:
         row: the row.
         number: its 1-based number; the problem's id is of its words.
-        mark: how the first step begins; the question stands before it.
+        mark: how the first step begins; the question comes before it.
         after_first_error: the file labels every step, each by its own rollouts; "mask" forgets those after a 0.
 
     Raises:

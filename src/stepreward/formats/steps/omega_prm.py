@@ -108,7 +108,7 @@ def read_tree(
 
 
 def _prefix_paths(question: str, values: Mapping[str, list[float]]) -> Iterator[_Path]:
-    """Paths of the prefixes that no other extends; sorted, each stands right after those that it extends."""
+    """Paths of the prefixes that no other extends; sorted, each follows directly those that it extends."""
     chain: list[str] = []
     last = ""
     for prefix in [*sorted(values), None]:
@@ -137,7 +137,7 @@ def read_prefixes(
     """Reads `question` and flat `reasoning_steps`: each a prefix, question and all, with its value.
 
     The steps are won back: where one prefix extends another, what it adds is the next step. One solution comes out
-    for each prefix that no other extends; a prefix that stands twice has the mean of its values.
+    for each prefix that no other extends; a prefix that occurs twice has the mean of its values.
 
     Args:
         row: the row.

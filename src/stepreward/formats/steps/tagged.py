@@ -36,7 +36,7 @@ def pieces_of(text: str, tag: str, *, name: str) -> list[str]:
     """The texts before each tag.
 
     Raises:
-        InputError: no tag is there, or text stands after the last.
+        InputError: no tag is there, or there is text after the last.
     """
     if not tag:
         raise InputError("tag must not be empty", remedy="name the characters that end each step")
@@ -114,7 +114,7 @@ def read_openrlhf(
         row: the row.
         number: its 1-based number; the problem's id is of its words.
         tag: the placeholder.
-        mark: how the first step begins; the question stands before it.
+        mark: how the first step begins; the question comes before it.
         threshold: labels above it become 1; None keeps them soft.
         after_first_error: labels after the first 0.
 
@@ -178,7 +178,7 @@ def read_er_prm(
         row: the row.
         number: its 1-based number; the problem's id is of its words.
         tag: what ends each step.
-        mark: how the first step begins; the question stands before it.
+        mark: how the first step begins; the question comes before it.
         threshold: values above it become 1; None keeps them soft.
         after_first_error: values after the first 0.
 

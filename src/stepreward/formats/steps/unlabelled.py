@@ -1,4 +1,4 @@
-"""Solutions that nobody has labelled: a question and its steps, under the names that others give them."""
+"""Solutions without labels: a question and its steps, under the names that others give them."""
 
 from __future__ import annotations
 

@@ -37,9 +37,9 @@ def generates() -> str:
 def scores() -> str:
     """A reward model scores two solutions with a common start in one pass as it scores each by itself."""
     scorer = DiscriminativeScorer(StepRewardModel.from_backbone(resolve(BUILTIN), EncoderRecord()))
-    asked = [Score(SUM, (RIGHT, last)) for last in (ANSWER, WRONG)]
-    together = np.array([scored.scores for scored in scorer.score_many(asked)])
-    alone = np.array([scorer.score_many([question])[0].scores for question in asked])
+    questions = [Score(SUM, (RIGHT, last)) for last in (ANSWER, WRONG)]
+    together = np.array([scored.scores for scored in scorer.score_many(questions)])
+    alone = np.array([scorer.score_many([question])[0].scores for question in questions])
     if not (np.abs(together - alone) < 1e-3).all():
         raise WrongError(f"{together.tolist()} in one pass are not the scores one by one, {alone.tolist()}")
     return "two solutions were scored, in one pass as each by itself"

@@ -37,7 +37,7 @@ def grades() -> str:
     """Of two answers one is equal to the reference."""
     grader, half = MathGrader(), Problem("doctor", "What is 1/2?", reference="0.5")
     expect([grader.grade(half, [Step(f"\\boxed{{\\frac{{1}}{{{n}}}}}")]) for n in (2, 3)], [1.0, 0.0])
-    return "a right and a wrong answer were told apart"
+    return "a right answer was accepted and a wrong one refused"
 
 
 def rules() -> str:
@@ -47,6 +47,6 @@ def rules() -> str:
     expect(well_formed(Problem("doctor", "Add.", meta={"tools": [tool]}), calls).tolist(), [1.0, -1.0])
     query = "select a from t where a > 1"
     tables = {"database": ["create table t(a int)", "insert into t values (1), (2)"]}
-    asked = Problem("doctor", "Which are more than 1?", reference=query, meta=tables)
-    expect(partial_sql(asked, [Step(f"```sql\n{query}\n```")], engine="duckdb").tolist(), [6.0])
+    problem = Problem("doctor", "Which are more than 1?", reference=query, meta=tables)
+    expect(partial_sql(problem, [Step(f"```sql\n{query}\n```")], engine="duckdb").tolist(), [6.0])
     return "tool calls were checked, a query was run"
