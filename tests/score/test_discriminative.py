@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Flow, Score
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.packing import narrow
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.tree_scores import token_costs
 
 AWKWARD = ["12 + 5 = 17\n", "17\n\n\n", "  spaces  ", "漢字 🙂 naïve\n", "Answer: 17\nsecond line in one step\n"]
 
@@ -52,13 +54,30 @@ def test_batches_of_questions_equal_single_questions_and_the_bill_is_exact() -> 
         np.testing.assert_allclose(cut.scores, uncut.scores, rtol=1e-4, atol=1e-6)
 
 
-def test_trees_get_a_column_of_scores() -> None:
-    scorer = DiscriminativeScorer(model())
-    group = random_trajectories(0)
-    (tree,) = scorer.score_trees([StepTree.from_trajectories(group)])
-    answers = scorer.score_many([Score(t.problem, t.steps) for t in group])
-    for row, answer in zip(tree.gather(tree.column("score")), answers, strict=True):
-        np.testing.assert_allclose(row[: len(answer.scores)], answer.scores, rtol=1e-4)
+@pytest.mark.parametrize("tokenise", ["step", "joined"])
+@pytest.mark.parametrize("row_tokens", [100, 10_000])
+def test_the_column_of_a_tree_holds_what_each_trajectory_gets_by_itself(
+    tokenise: Literal["step", "joined"], row_tokens: int
+) -> None:
+    scorer = DiscriminativeScorer(model(record=EncoderRecord(tokenise=tokenise)), row_tokens=row_tokens)
+    trees = [StepTree.from_trajectories(random_trajectories(seed, 8)) for seed in range(3)]
+    for tree, made in zip(trees, scorer.score_trees(trees), strict=True):
+        assert np.isnan(made.scores).tolist() == (~tree.action).tolist()
+        np.testing.assert_allclose(made.scores, scorer.score_tree(tree), rtol=1e-4, atol=1e-6)
+        alone = [scorer.score_many([Score(t.problem, t.steps)])[0] for t in tree.trajectories()]
+        for row, own in zip(tree.gather(made.scores), alone, strict=True):
+            np.testing.assert_allclose(row[: len(own.scores)], own.scores, rtol=1e-4, atol=1e-6)
+        assert made.tokens_unshared.tolist() == [own.tokens for own in alone]
+
+
+def test_the_first_trajectory_through_a_node_pays_for_it() -> None:
+    problem, (a, b, c) = Problem("p", "?"), map(Step, "abc")
+    tree = StepTree.from_trajectories([Trajectory(problem, steps) for steps in [(a, b), (a, c), (a, b)]])
+    length = np.array([7, 1, 2, 4])  # of the prompt, a, a-b and a-c
+    paid, whole = token_costs(tree, length)
+    assert (paid.tolist(), whole.tolist()) == ([10, 4, 0], [10, 12, 10])
+    paid, whole = token_costs(tree, length, np.array([False, False, True, True]))
+    assert (paid.tolist(), whole.tolist()) == ([2, 4, 0], [10, 12, 10])
 
 
 def test_flows_reach_the_scorer_through_the_driver() -> None:

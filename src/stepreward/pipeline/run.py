@@ -40,6 +40,7 @@ from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import train
 
 SCHEMA = "stepreward/summary/1"
+_TREES_AT_ONCE = 50
 OnProgress = Callable[[str, int, int, str], None]
 """Called with the stage, work done, work in all, and a line of detail."""
 
@@ -182,11 +183,7 @@ class Run:
     def _score(self, samples: Sequence[Sequence[Trajectory]], scorer: DiscriminativeScorer) -> list[StepTree]:
         problems = self.world.held_out
         trees = [StepTree.from_trajectories(group, p) for group, p in zip(samples, problems, strict=True)]
-        scored = []
-        for at in range(0, len(trees), 50):
-            scored += scorer.score_trees(trees[at : at + 50])
-            self.on_progress("score", len(scored), len(trees), "")
-        return scored
+        return _with_scores(trees, scorer, lambda done: self.on_progress("score", done, len(trees), ""))
 
     def _evaluate(
         self, samples: list[list[Trajectory]], trees: list[StepTree], scorer: DiscriminativeScorer
@@ -213,7 +210,7 @@ class Run:
         """First error and calibration of the reward model against the exact checker, one solution a problem."""
         validation, _ = self._samples("validation")
         chosen = [StepTree.from_trajectories(group) for group in validation if group]
-        tuned = _scores_and_truth(self.world, validation, scorer.score_trees(chosen))
+        tuned = _scores_and_truth(self.world, validation, _with_scores(chosen, scorer))
         scores, truth = _scores_and_truth(self.world, samples, trees)
         gold, tune_gold = _first_wrong(truth), _first_wrong(tuned[1])
         steps = step_metrics(scores, truth)
@@ -241,6 +238,19 @@ class Run:
             truth = stages.truth_of(self.world, tree.trajectories())
             made.append(TreeView(tree.with_column("truth", tree.scatter_mean(truth)), "score", ["score", "truth"]))
         return made
+
+
+def _with_scores(
+    trees: Sequence[StepTree], scorer: DiscriminativeScorer, on_progress: Callable[[int], None] = lambda done: None
+) -> list[StepTree]:
+    """The trees with a column `score`; each call of the scorer has `_TREES_AT_ONCE` of them."""
+    scored: list[StepTree] = []
+    for at in range(0, len(trees), _TREES_AT_ONCE):
+        part = trees[at : at + _TREES_AT_ONCE]
+        made = scorer.score_trees(part)
+        scored += [tree.with_column("score", one.scores) for tree, one in zip(part, made, strict=True)]
+        on_progress(len(scored))
+    return scored
 
 
 def _share_right(group: Sequence[Trajectory]) -> float:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Trajectory
 from stepreward.score.cached.incremental import IncrementalScorer
 from stepreward.score.encode.packing import narrow, pack, plan
 from stepreward.score.encode.per_step import EncodedTree
@@ -20,6 +19,7 @@ from stepreward.score.encode.whole_text import Pass, PassEncoder, grouped, trie
 from stepreward.score.model.cache_memory import CacheSize, cache_size
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.short_call import score_texts
+from stepreward.score.tree_scores import Floats, TreeScores, answer_by_trees, token_costs
 
 
 class DiscriminativeScorer:
@@ -68,7 +68,7 @@ class DiscriminativeScorer:
         model = StepRewardModel.from_pretrained(folder, record).to(dtype=dtype)
         return cls(model, name=str(folder), device=device, cache_bytes=cache_bytes)
 
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
+    def score(self, question: str, steps: Sequence[str]) -> Floats:
         """One score a step, in [0, 1] for a probability readout.
 
         Args:
@@ -83,31 +83,43 @@ class DiscriminativeScorer:
         """
         return score_texts(self, question, steps)
 
+    def score_tree(self, tree: StepTree) -> Floats:
+        """(n,) scores of a tree's nodes, NaN at the root and at observations."""
+        return self.score_trees([tree])[0].scores
+
+    def score_trees(self, trees: Sequence[StepTree]) -> list[TreeScores]:
+        """Scores of the nodes of several trees, batched together; nothing that earlier calls encoded is reused."""
+        if not self.model.record.per_step:
+            return self._columns_of_passes(trees)
+        columns = [np.full(tree.n, np.nan) for tree in trees]
+        costs = [np.zeros((2, len(tree.ends)), np.int64) for tree in trees]
+        cut = [(i, *part) for i, tree in enumerate(trees) for part in narrow(tree, self.model.encoder, self.row_tokens)]
+        scores = self._run([encoded for *_, encoded in cut])
+        for (i, rows, part, encoded), values in zip(cut, scores, strict=True):
+            # A part's paths are those of its rows in the whole tree, node by node, under other numbers.
+            mask = part.mask
+            columns[i][trees[i].paths[rows][:, : mask.shape[1]][mask]] = values[part.paths[mask]]
+            costs[i][:, rows] = token_costs(part, encoded.length)
+        return [TreeScores(column, *cost) for column, cost in zip(columns, costs, strict=True)]
+
+    def _columns_of_passes(self, trees: Sequence[StepTree]) -> list[TreeScores]:
+        """Scores where trajectories are encoded one by one: a node has that of the last trajectory through it."""
+        rows = [[Score(tree.problem, t.steps) for t in tree.trajectories()] for tree in trees]
+        answers = iter(self._by_pass([question for group in rows for question in group]))
+        made = []
+        for tree, group in zip(trees, rows, strict=True):
+            column, found = np.full(tree.n, np.nan), [next(answers) for _ in group]
+            for path, answer in zip(tree.paths, found, strict=True):
+                column[path[: len(answer.scores)]] = answer.scores
+            costs = np.array([(answer.tokens, answer.tokens_unshared) for answer in found], np.int64).reshape(-1, 2).T
+            made.append(TreeScores(column, *costs))
+        return made
+
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps; prefixes that questions of one problem share are encoded once."""
         if self.growing is not None:
             return self.growing.score_many(questions)
-        return self._plainly(questions)
-
-    def _plainly(self, questions: Sequence[Score]) -> list[Scored]:
-        """Scores without what earlier calls kept."""
-        return self._by_tree(questions) if self.model.record.per_step else self._by_pass(questions)
-
-    def _by_tree(self, questions: Sequence[Score]) -> list[Scored]:
-        """One tree a problem, wide ones cut; steps have tokens of their own."""
-        answers: list[Scored | None] = [None] * len(questions)
-        asked: list[list[int]] = []
-        parts: list[tuple[StepTree, EncodedTree]] = []
-        for rows in _by_problem(questions):
-            tree = StepTree.from_trajectories([Trajectory(questions[i].problem, questions[i].steps) for i in rows])
-            for keep, part, tokens in narrow(tree, self.model.encoder, self.row_tokens):
-                asked.append([rows[i] for i in keep])
-                parts.append((part, tokens))
-        scores = self._run([tokens for _, tokens in parts])
-        for rows, (tree, tokens), values in zip(asked, parts, scores, strict=True):
-            for i, answer in zip(rows, _split(tree, tokens, values), strict=True):
-                answers[i] = answer
-        return [answer for answer in answers if answer is not None]
+        return answer_by_trees(self.score_trees, questions) if self.model.record.per_step else self._by_pass(questions)
 
     def _by_pass(self, questions: Sequence[Score]) -> list[Scored]:
         """Each trajectory's own sequences, equal prefixes of tokens merged."""
@@ -142,21 +154,8 @@ class DiscriminativeScorer:
                     found[owner[i]][key] = float(values[merged.read(at, token)])
         return found, paid
 
-    def score_trees(self, trees: Sequence[StepTree]) -> list[StepTree]:
-        """The trees with a column `score`, NaN at the root and at observations."""
-        asked = [[Score(tree.problem, t.steps) for t in tree.trajectories()] for tree in trees]
-        found = iter(self._plainly([question for rows in asked for question in rows]))
-        made = []
-        for tree, rows in zip(trees, asked, strict=True):
-            scores = np.full(tree.n, np.nan)
-            for path in tree.paths[: len(rows)]:
-                own = next(found).scores
-                scores[path[: len(own)]] = own
-            made.append(tree.with_column("score", scores))
-        return made
-
     @torch.inference_mode()
-    def _run(self, encoded: Sequence[EncodedTree]) -> list[NDArray[np.float64]]:
+    def _run(self, encoded: Sequence[EncodedTree]) -> list[Floats]:
         """(n,) scores of each tree's nodes."""
         scores = [np.full(len(tree.read), np.nan) for tree in encoded]
         for rows in plan([len(tree) for tree in encoded], self.row_tokens, self.batch_tokens):
@@ -165,26 +164,3 @@ class DiscriminativeScorer:
             for i, node, value in zip(batch.tree.tolist(), batch.node.tolist(), values, strict=True):
                 scores[i][node] = value
         return scores
-
-
-def _by_problem(questions: Sequence[Score]) -> list[list[int]]:
-    groups: dict[tuple[str, str], list[int]] = {}
-    for i, question in enumerate(questions):
-        groups.setdefault((question.problem.id, question.problem.text), []).append(i)
-    return list(groups.values())
-
-
-def _split(tree: StepTree, encoded: EncodedTree, scores: NDArray[np.float64]) -> list[Scored]:
-    """Each trajectory's scores and its share of the tokens: a node is paid by the first trajectory through it."""
-    mask = tree.mask
-    flat = tree.paths[mask]
-    first = np.zeros(mask.shape, bool)
-    first[mask] = np.isin(np.arange(len(flat)), np.unique(flat, return_index=True)[1])
-    lengths = np.where(mask, encoded.length[tree.paths], 0)
-    prompt = int(encoded.length[0])
-    paid, whole = (lengths * first).sum(axis=1), lengths.sum(axis=1) + prompt
-    paid[0] += prompt
-    return [
-        Scored(scores[path[real]], int(p), int(w))
-        for path, real, p, w in zip(tree.paths, mask, paid, whole, strict=True)
-    ]

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache
 
 from stepreward.core.errors import InputError
 from stepreward.core.prefix_names import below
+from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
 from stepreward.score.cached.first_scores import root_name
 from stepreward.score.encode.per_step import StepEncoder
@@ -54,30 +55,30 @@ class GrowingTree:
         self.nbytes = 0
         """Of memory that keys, values and logits take."""
         self.encoded, self.billed = 0, 0
-        """Tokens encoded, and tokens that a question has paid for."""
-        self.asked = {0}
-        """Nodes that the latest call asked about, with all above them."""
+        """Tokens encoded, and nodes that a trajectory has paid for."""
+        self.latest = {0}
+        """Nodes of the trees that the latest call scored."""
         self.fixed = np.zeros(0)
         """Scores of the first nodes, as they were first computed."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, steps: Sequence[Step]) -> list[int]:
-        """Nodes of a trajectory's steps; those not known yet become pending.
+    def add(self, tree: StepTree) -> NDArray[np.int64]:
+        """(n,) the node here of each node of a tree of the same problem; those not known yet become pending.
 
         Raises:
-            InputError: a step is empty, or the trajectory is longer than the record allows.
+            InputError: a step is empty, or a trajectory is longer than the record allows.
         """
-        node, path = 0, []
-        for n, step in enumerate(steps, 1):
-            name = (node, step.identity)
+        nodes = np.zeros(tree.n, np.int64)
+        for at in np.argsort(tree.depth, kind="stable")[1:].tolist():
+            parent, step = int(nodes[tree.parent[at]]), tree.steps[tree.step_id[at]]
+            name = (parent, step.identity)
             if name not in self.known:
-                self.known[name] = self._grow(node, step, n)
-            node = self.known[name]
-            path.append(node)
-        self.asked.update(path)
-        return path
+                self.known[name] = self._grow(parent, step, int(tree.depth[at]))
+            nodes[at] = self.known[name]
+        self.latest.update(nodes.tolist())
+        return nodes
 
     def _grow(self, parent: int, step: Step, n: int) -> int:
         ids = self.encoder.step_ids(step, self.problem, n)
@@ -131,10 +132,10 @@ class GrowingTree:
         self.nbytes = sum(keys.nbytes + values.nbytes for keys, values in self.states) + self.logits.nbytes
 
     def prune(self) -> None:
-        """Forgets, with their tokens, all nodes that the latest call did not ask about; nothing may be pending."""
-        if len(self.asked) == len(self.parent):
+        """Forgets, with their tokens, all nodes that the latest call did not score; nothing may be pending."""
+        if len(self.latest) == len(self.parent):
             return
-        nodes = np.array(sorted(self.asked))
+        nodes = np.array(sorted(self.latest))
         place = {node: i for i, node in enumerate(nodes.tolist())}
         tokens = np.isin(np.repeat(np.arange(len(self.length)), self.length), nodes)
         chosen = torch.from_numpy(np.flatnonzero(tokens)).to(self.logits.device)
@@ -150,8 +151,8 @@ class GrowingTree:
         self.start, self.length = [self.start[node] for node in place], [self.length[node] for node in place]
         self.scored, self.names = [self.scored[node] for node in place], [self.names[node] for node in place]
         self.first = np.concatenate([[0], np.cumsum(self.length[:-1])]).astype(np.int64).tolist()
-        self.fixed, self.asked = self.fixed[nodes], set(range(len(nodes)))
-        self.billed = len(self.ids)
+        self.fixed, self.latest = self.fixed[nodes], set(range(len(nodes)))
+        self.billed = len(self.parent)
 
     def scores(self, model: StepRewardModel) -> NDArray[np.float64]:
         """(n,) scores of the nodes, NaN at the prompt, at observations and at steps too long."""

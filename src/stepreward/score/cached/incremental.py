@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score, Scored
+from stepreward.core.tree import StepTree
 from stepreward.score.cached.first_scores import Told
 from stepreward.score.cached.growing_tree import GrowingTree, Joined
 from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.tree_scores import Counts, TreeScores, answer_by_trees, token_costs
 
 _Name = tuple[str, str]
 
@@ -73,25 +75,32 @@ class IncrementalScorer:
         """Scores of each question's steps; `tokens` counts what no earlier question, of any call, had encoded.
 
         Raises:
+            InputError, ModelError: as for `score_trees`.
+        """
+        return answer_by_trees(self.score_trees, questions)
+
+    def score_trees(self, trees: Sequence[StepTree]) -> list[TreeScores]:
+        """Scores of the nodes of some trees; `tokens` counts what no earlier trajectory, of any call, had encoded.
+
+        Raises:
             InputError: a step is empty or a trajectory too long; the trees of this call are forgotten then.
             ModelError: the device's memory does not even hold one tree.
         """
         # Trees leave the cache while they grow: one that failed half-way must not be found again.
-        trees: dict[_Name, GrowingTree] = {}
-        asked: list[tuple[_Name, list[int], int, int]] = []
-        for question in questions:
-            name = (question.problem.id, question.problem.text)
-            if name not in trees:
-                kept = name in self._trees
-                trees[name] = self._trees.pop(name) if kept else GrowingTree(question.problem, self.model.encoder)
-                trees[name].asked = {0}
-            tree = trees[name]
-            path = tree.add(question.steps)
-            whole = tree.length[0] + sum(tree.length[node] for node in path)
-            asked.append((name, path, len(tree) - tree.billed, whole))
-            tree.billed = len(tree)
-        scores = self._grow(trees)
-        return [Scored(scores[name][path], paid, whole) for name, path, paid, whole in asked]
+        growing: dict[_Name, GrowingTree] = {}
+        asked: list[tuple[_Name, NDArray[np.int64], tuple[Counts, Counts]]] = []
+        for tree in trees:
+            name = (tree.problem.id, tree.problem.text)
+            if name not in growing:
+                kept = self._trees.pop(name, None)
+                growing[name] = GrowingTree(tree.problem, self.model.encoder) if kept is None else kept
+                growing[name].latest = {0}
+            grown = growing[name]
+            nodes = grown.add(tree)
+            asked.append((name, nodes, token_costs(tree, np.array(grown.length)[nodes], nodes >= grown.billed)))
+            grown.billed = len(grown.parent)
+        scores = self._grow(growing)
+        return [TreeScores(scores[name][nodes], *costs) for name, nodes, costs in asked]
 
     def _grow(self, trees: dict[_Name, GrowingTree]) -> dict[_Name, NDArray[np.float64]]:
         """(n,) scores of each tree's nodes; the trees go back into the cache as they are done."""

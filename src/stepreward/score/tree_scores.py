@@ -1,0 +1,62 @@
+"""Scores as a column of a tree, and the thin layer that answers questions about trajectories with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.runtime.flows import Score, Scored
+from stepreward.core.tree import StepTree, trees_of
+from stepreward.core.types import Trajectory
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeScores:
+    """Scores of a tree's nodes and what they cost. Axes: n nodes, B trajectories."""
+
+    scores: Floats
+    """(n,) NaN at the root, at observations and where a trajectory is too long."""
+    tokens: Counts
+    """(B,) tokens encoded for each trajectory that no earlier one had paid for."""
+    tokens_unshared: Counts
+    """(B,) tokens that encoding each trajectory by itself costs."""
+
+
+def token_costs(tree: StepTree, length: Counts, new: NDArray[np.bool_] | None = None) -> tuple[Counts, Counts]:
+    """(B,) tokens that each trajectory pays for, and (B,) its tokens: the first trajectory through a node pays for it.
+
+    Args:
+        tree: the tree.
+        length: (n,) tokens of each node.
+        new: (n,) whether a node was encoded now; all of them if None.
+    """
+    mask = tree.mask
+    flat = tree.paths[mask]
+    first = np.zeros(mask.shape, bool)
+    first[mask] = np.isin(np.arange(len(flat)), np.unique(flat, return_index=True)[1])
+    lengths = np.where(mask, length[tree.paths], 0)
+    fresh = first if new is None else first & new[tree.paths]
+    paid, whole = (lengths * fresh).sum(axis=1), lengths.sum(axis=1) + length[0]
+    paid[:1] += length[0] if new is None or new[0] else 0
+    return paid, whole
+
+
+def answer_by_trees(
+    score_trees: Callable[[Sequence[StepTree]], Sequence[TreeScores]], questions: Sequence[Score]
+) -> list[Scored]:
+    """Answers questions in order: one tree a problem, whose column each trajectory reads at its own nodes."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, question in enumerate(questions):
+        groups.setdefault((question.problem.id, question.problem.text), []).append(i)
+    trees = trees_of([[Trajectory(questions[i].problem, questions[i].steps) for i in rows] for rows in groups.values()])
+    answers: dict[int, Scored] = {}
+    for rows, tree, made in zip(groups.values(), trees, score_trees(trees), strict=True):
+        for i, path, paid, whole in zip(rows, tree.paths, made.tokens, made.tokens_unshared, strict=True):
+            answers[i] = Scored(made.scores[path[path >= 0]], int(paid), int(whole))
+    return [answers[i] for i in range(len(questions))]
