@@ -194,7 +194,11 @@ def main() -> dict[str, Any]:
         return compare(lambda: padded_training(model, asked), lambda: packed_training(model, trees))
 
     everything = group_trees([Trajectory(q.problem, q.steps) for call in beams for q in call])
-    ends = [Trajectory(tree.problem, tree.prefix(int(leaf))) for tree in everything for leaf in tree.leaves]
+    ends = [
+        Trajectory(tree.problem, tree.prefix(int(leaf)))
+        for tree in everything
+        for leaf in np.flatnonzero(~np.isin(np.arange(tree.n), tree.parent))
+    ]
     lone = unmerged(problems)
     lengths = [len(model.encoder.step_ids(step)) for t in sampled for step in t.steps]
     return {

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepreward.core.prefix_names import Prefix
 from stepreward.core.tree import StepTree, group_trees
 from stepreward.core.types import Problem, Step, Trajectory
 
@@ -52,14 +53,9 @@ def test_structure_equals_the_obvious(trajectories: list[Trajectory]) -> None:
     tree = StepTree.from_trajectories(trajectories)
     prefixes = [tree.prefix(i) for i in range(tree.n)]
     for i, prefix in enumerate(prefixes):
-        children = [j for j in range(1, tree.n) if prefixes[j][:-1] == prefix]
         assert tree.depth[i] == len(prefix)
-        assert tree.children_of(i).tolist() == children
-        assert tree.n_children[i] == len(children)
-        assert (i in tree.leaves) == (not children)
-        assert (i in tree.forks) == (len(children) > 1)
-        siblings = [j for j in range(1, tree.n) if i and j != i and prefixes[j][:-1] == prefix[:-1]]
-        assert tree.siblings(i).tolist() == siblings
+        assert prefixes[tree.parent[i]] == prefix[:-1] or i == 0
+        assert tree.names[i] == Prefix(prefix).name
         assert tree.action[i] == bool(prefix and prefix[-1].kind == "action")
         assert tree.terminal[i] == any(t.steps == prefix and t.terminal for t in trajectories)
         graded = [t.outcome for t in trajectories if t.steps == prefix and not math.isnan(t.outcome)]
@@ -86,56 +82,17 @@ def test_gather_and_scatter_are_a_bridge(trajectories: list[Trajectory], seed: i
         np.testing.assert_allclose(means[i], noisy[tree.paths == i].mean())
 
 
-def slow_backup(tree: StepTree, values: np.ndarray, how: str, tau: float, i: int = 0) -> float:
-    below = [slow_backup(tree, values, how, tau, int(j)) for j in tree.children_of(i)]
-    below = [v for v in below if not math.isnan(v)]
-    if not below:
-        return float(values[i])
-    if how == "softmax":
-        return tau * math.log(np.mean([math.exp(v / tau) for v in below]))
-    return float({"mean": np.mean, "max": max, "min": min}[how](below))
-
-
-@given(TRAJECTORIES, SEEDS, st.sampled_from(["mean", "max", "min", "softmax"]), st.sampled_from([0.3, 1.0, 5.0]))
-def test_backup_equals_recursion(trajectories: list[Trajectory], seed: int, how: str, tau: float) -> None:
-    tree = StepTree.from_trajectories(trajectories)
-    rng = np.random.default_rng(seed)
-    values = np.where(rng.random(tree.n) < 0.3, np.nan, rng.normal(size=tree.n))
-    before = values.copy()
-    result = tree.backup(values, how, temperature=tau)  # type: ignore[arg-type]
-    np.testing.assert_allclose(result, [slow_backup(tree, values, how, tau, i) for i in range(tree.n)])
-    np.testing.assert_array_equal(values, before)
-
-
-@given(TRAJECTORIES, SEEDS)
-def test_pruning_keeps_what_all_ancestors_allow(trajectories: list[Trajectory], seed: int) -> None:
-    tree = StepTree.from_trajectories(trajectories)
-    tree = tree.with_column("value", np.arange(tree.n, dtype=float))
-    keep = np.random.default_rng(seed).random(tree.n) < 0.7
-    kept_prefixes = {tree.prefix(i) for i in range(tree.n) if keep[i] or i == 0}
-    survives = {p for p in slow_prefixes(trajectories) if all(p[:k] in kept_prefixes for k in range(1, len(p) + 1))}
-    pruned = tree.prune(keep)
-    assert {pruned.prefix(i) for i in range(pruned.n)} == survives
-    assert all(map(same, pruned.trajectories(), [t for t in trajectories if t.steps in survives]))
-    old = {tree.prefix(i): i for i in range(tree.n)}
-    assert pruned.column("value").tolist() == [old[pruned.prefix(i)] for i in range(pruned.n)]
-
-
-@given(TRAJECTORIES, TRAJECTORIES)
-def test_merging_joins_trajectories_and_columns(first: list[Trajectory], second: list[Trajectory]) -> None:
-    a, b = StepTree.from_trajectories(first), StepTree.from_trajectories(second)
-    merged = a.with_column("value", np.full(a.n, 1.0)).merge(b.with_column("value", np.full(b.n, 2.0)))
-    assert all(map(same, merged.trajectories(), first + second))
-    for i in range(merged.n):
-        expected = 1.0 if merged.prefix(i) in slow_prefixes(first) else 2.0
-        assert merged.column("value")[i] == expected
-
-
-def test_limits_of_softmax_backup() -> None:
-    tree = StepTree.from_trajectories([Trajectory(PROBLEM, (Step(t),)) for t in "abc"])
-    values = np.array([np.nan, 0.1, 0.5, 0.9])
-    assert tree.backup(values, "softmax", temperature=1e-4)[0] == pytest.approx(0.9, abs=1e-3)
-    assert tree.backup(values, "softmax", temperature=1e4)[0] == pytest.approx(0.5, abs=1e-3)
+@given(TRAJECTORIES)
+def test_a_tree_from_named_prefixes_is_that_of_the_trajectories(trajectories: list[Trajectory]) -> None:
+    slow = StepTree.from_trajectories(trajectories)
+    steps = [t.steps for t in trajectories]
+    tree = StepTree.from_prefixes(PROBLEM, steps, [t.terminal for t in trajectories])
+    assert [tree.step(i) for i in range(1, tree.n)] == [slow.step(i) for i in range(1, slow.n)]
+    for name in ("parent", "ends", "complete", "depth"):
+        np.testing.assert_array_equal(getattr(tree, name), getattr(slow, name))
+    assert tree.names == slow.names
+    assert np.isnan(tree.outcomes).all()
+    assert StepTree.from_prefixes(PROBLEM, steps).complete.all()
 
 
 def test_grouping_makes_one_tree_a_problem() -> None:
@@ -158,5 +115,3 @@ def test_bad_input_is_named() -> None:
         StepTree.from_arrays(PROBLEM, np.array([[-1, 0]]), [Step("a")])
     with pytest.raises(ValueError, match="at least one trajectory"):
         StepTree.from_trajectories([])
-    with pytest.raises(ValueError, match="temperature > 0"):
-        tree.backup(np.zeros(2), "softmax", temperature=0.0)

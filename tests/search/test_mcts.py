@@ -15,9 +15,10 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Flow, Propose, Score, Scored
+from stepreward.core.search_tree import puct, uct, uct_floored
 from stepreward.core.types import Problem, Step
 from stepreward.search.candidates import Found
-from stepreward.search.trees.mcts import SearchTree, puct, puct_search, uct, uct_floored, uct_search
+from stepreward.search.trees.mcts import puct_search, uct_search
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.search.worlds import Blurred
 
@@ -189,22 +190,6 @@ def test_rules_worked_out() -> None:
     assert search["masprm-mcts"].settings["exploration"] == 2.0
     both = uct(4.0, np.array([3.0, 1.0]), values, priors, exploration=1.0)
     np.testing.assert_allclose(both, [0.5 + math.sqrt(math.log(4) / 3), 0.2 + math.sqrt(math.log(4))])
-
-
-def test_a_simulation_in_flight_counts_as_a_loss_until_it_lands() -> None:
-    from stepreward.search.candidates import Candidate
-
-    tree = SearchTree(puct)
-    tree.expand(0, [Candidate((Step(t),), False, (v,), v) for t, v in (("a", 0.6), ("b", 0.55))])
-    path = tree.descend()
-    assert path == [0, 1]
-    tree.hold(path)
-    assert tree.descend() == [0, 2]
-    tree.hold(path, -1)
-    tree.back_up(path, 0.6)
-    np.testing.assert_array_equal(tree.visits, [1, 1, 0])
-    assert tree.total[1] == 0.6
-    assert not tree.flying.any()
 
 
 @pytest.mark.parametrize("search", [puct_search, uct_search, partial(uct_search, floored=True, exploration=2.0)])

@@ -14,17 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stepreward.core.tree_arrays import (
-    Backup,
-    Floats,
-    Index,
-    backup,
-    depths,
-    mean_at,
-    merge_prefixes,
-    merge_trees,
-    paths_to,
-)
+from stepreward.core.prefix_names import TOP, Name, below, prefix_of
+from stepreward.core.tree_arrays import Floats, Index, depths, mean_at, merge_prefixes, merge_trees, paths_to
 from stepreward.core.types import Problem, Step, StepMask, Steps, Trajectory
 
 
@@ -100,6 +91,48 @@ class StepTree:
             np.ones(rows, bool) if complete is None else np.asarray(complete, bool),
         )
 
+    @classmethod
+    def from_prefixes(
+        cls, problem: Problem, prefixes: Sequence[Sequence[Step]], complete: ArrayLike | None = None
+    ) -> StepTree:
+        """Builds the tree of `from_trajectories` from prefixes that know their names: each node is read once.
+
+        A search's candidates share most of their steps: the work is that of the nodes, not that of all candidates.
+
+        Args:
+            prefixes: (B,) steps of each trajectory.
+            complete: (B,) False where one was cut before its end; True where None.
+        """
+        node_of: dict[Name, int] = {TOP: 0}
+        distinct: dict[tuple[object, ...], int] = {}
+        steps: list[Step] = []
+        rows = [(-1, 0, -1)]  # parent, depth and step of each node
+        ends = []
+        for prefix in map(prefix_of, prefixes):
+            known = len(prefix)
+            while known and prefix.names[known - 1] not in node_of:
+                known -= 1
+            node = node_of[prefix.names[known - 1]] if known else 0
+            for depth in range(known, len(prefix)):
+                step = distinct.setdefault(prefix[depth].identity, len(steps))
+                if step == len(steps):
+                    steps.append(prefix[depth])
+                rows.append((node, depth + 1, step))
+                node = node_of[prefix.names[depth]] = len(rows) - 1
+            ends.append(node)
+        parent, depths_, step_id = np.array(rows, np.int32).T
+        order = np.argsort(depths_, kind="stable")
+        new = np.empty(len(order), np.int32)
+        new[order] = np.arange(len(order))
+        above = np.where(order > 0, new[parent[order]], -1).astype(np.int32)
+        finished = np.ones(len(ends), bool) if complete is None else np.asarray(complete, bool)
+        outcomes = np.full(len(ends), np.nan)
+        tree = cls(problem, above, step_id[order], steps, new[np.array(ends, np.int64)], outcomes, finished)
+        names = list(node_of)
+        # Where the cached property looks first.
+        vars(tree)["names"] = [names[node] for node in order.tolist()]
+        return tree
+
     @property
     def n(self) -> int:
         """Number of nodes, the root included."""
@@ -139,38 +172,12 @@ class StepTree:
         return mean_at(self.ends, self.outcomes, self.n)
 
     @cached_property
-    def leaves(self) -> Index:
-        """Nodes without children."""
-        return np.flatnonzero(self.n_children == 0).astype(np.int32)
-
-    @cached_property
-    def n_children(self) -> Index:
-        """(n,) number of children."""
-        return np.bincount(self.parent[1:], minlength=self.n).astype(np.int32)
-
-    @property
-    def forks(self) -> Index:
-        """Nodes with more than one child: where trajectories part."""
-        return np.flatnonzero(self.n_children > 1).astype(np.int32)
-
-    @cached_property
-    def child_order(self) -> tuple[Index, NDArray[np.int64]]:
-        """Nodes sorted by parent, and (n + 1,) offsets: the children of i are `order[offsets[i]:offsets[i + 1]]`."""
-        order = np.argsort(self.parent[1:], kind="stable").astype(np.int32) + 1
-        return order.astype(np.int32), np.r_[0, np.cumsum(self.n_children, dtype=np.int64)]
-
-    def children_of(self, node: int) -> Index:
-        """Children of a node, in order of first appearance."""
-        order, offsets = self.child_order
-        children: Index = np.asarray(order[offsets[node] : offsets[node + 1]])
-        return children
-
-    def siblings(self, node: int) -> Index:
-        """The other children of a node's parent; none for the root."""
-        if node == 0:
-            return np.empty(0, np.int32)
-        family = self.children_of(int(self.parent[node]))
-        return np.asarray(family[family != node])
+    def names(self) -> list[Name]:
+        """(n,) name of each node's prefix: equal in every tree where the steps are."""
+        names = [TOP] * self.n
+        for node in range(1, self.n):
+            names[node] = below(names[self.parent[node]], self.step(node))
+        return names
 
     def step(self, node: int) -> Step:
         """The step of a node other than the root.
@@ -230,69 +237,6 @@ class StepTree:
         """Step arrays back to nodes: (n,) means over the trajectories through each node, NaN where there is none."""
         mask = self.mask
         return mean_at(self.paths[mask], values[mask], self.n)
-
-    def backup(self, values: Floats, how: Backup = "mean", *, temperature: float = 1.0) -> Floats:
-        """Values of inner nodes from their children's, leaves keep their own: from the deepest level up.
-
-            mean, max, min over children; softmax: tau log mean exp(v / tau)
-
-        Args:
-            values: (n,); NaN where not measured. A child with NaN does not count; a node none of whose children counts
-                keeps its own value.
-            how: the operator.
-            temperature: tau > 0 of softmax; tau -> 0 tends to max, tau -> infinity to mean.
-
-        Returns:
-            (n,) values.
-
-        Raises:
-            ValueError: unknown operator, or `temperature` not positive.
-        """
-        return backup(self.parent, self.depth, values, how, temperature)
-
-    def prune(self, keep: NDArray[np.bool_]) -> StepTree:
-        """The tree of the nodes kept; a node whose ancestor goes, goes too, and so does a trajectory that ends in one.
-
-        Args:
-            keep: (n,), True for nodes to keep; the root always stays.
-        """
-        kept = keep.copy()
-        kept[0] = True
-        above = np.maximum(self.parent, 0)
-        while above.any():
-            # Before round k, `kept` answers for 2^k ancestors and `above` is the next one.
-            kept, above = kept & kept[above], above[above]
-        new = np.cumsum(kept, dtype=np.int32) - 1
-        parent = np.where(self.parent[kept] >= 0, new[self.parent[kept]], -1).astype(np.int32)
-        stays = kept[self.ends]
-        return StepTree(
-            self.problem,
-            parent,
-            self.step_id[kept],
-            self.steps,
-            new[self.ends[stays]].astype(np.int32),
-            self.outcomes[stays],
-            self.complete[stays],
-            {name: column[kept] for name, column in self.columns.items()},
-        )
-
-    def merge(self, other: StepTree) -> StepTree:
-        """Both trees' trajectories in one tree; columns are kept where a node is in either, the first tree's winning.
-
-        Raises:
-            ValueError: the trees belong to different problems.
-        """
-        merged = StepTree.from_trajectories([*self.trajectories(), *other.trajectories()], self.problem)
-        columns: dict[str, Floats] = {}
-        for tree, paths in ((other, merged.paths[len(self.ends) :]), (self, merged.paths[: len(self.ends)])):
-            nodes, own = paths[:, : tree.paths.shape[1]][tree.mask], tree.paths[tree.mask]
-            for name, values in tree.columns.items():
-                column = columns.setdefault(name, np.full(merged.n, np.nan))
-                known = ~np.isnan(values[own])
-                column[nodes[known]] = values[own][known]
-                if not np.isnan(values[0]):
-                    column[0] = values[0]
-        return replace(merged, columns=columns)
 
 
 def group_trees(trajectories: Iterable[Trajectory]) -> list[StepTree]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from stepreward.core.types import Steps
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int32]
-Backup = Literal["mean", "max", "min", "softmax"]
 Whole = TypeVar("Whole", np.int32, np.int64)
 
 
@@ -78,34 +77,6 @@ def merge_trees(
     return offset, above, ids[order], local[ends]
 
 
-def backup(parent: NDArray[np.integer[Any]], depth: Index, values: Floats, how: Backup, temperature: float) -> Floats:
-    """`StepTree.backup` on bare arrays, of one tree or of many together.
-
-    Args:
-        parent: (n,) parent of each node, negative at roots.
-        depth: (n,) steps above and at each node.
-        values, how, temperature: as in `StepTree.backup`.
-    """
-    if how not in ("mean", "max", "min", "softmax") or temperature <= 0:
-        raise ValueError(f"backup takes mean, max, min or softmax with temperature > 0, got {how!r}, {temperature}")
-    # 16-bit keys are sorted by radix, in linear time.
-    order = np.argsort(depth.astype(np.uint16) if depth.max(initial=0) < 1 << 16 else depth, kind="stable")
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(depth, minlength=1))])
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    above = place[parent[order]]
-    result = values[order].astype(np.float64)
-    for level in range(len(bounds) - 2, 0, -1):
-        start, stop = bounds[level : level + 2]
-        first = bounds[level - 1]
-        known = ~np.isnan(result[start:stop])
-        at = above[start:stop][known] - first
-        combined = _combine(at, result[start:stop][known], int(start - first), how, temperature)
-        has = np.bincount(at, minlength=int(start - first)) > 0
-        result[first:start][has] = combined[has]
-    return np.asarray(result[place])
-
-
 def depths(parent: NDArray[np.integer[Any]]) -> Index:
     """(n,) steps above and at each node of one tree or of many: each pass looks twice as far up as the one before.
 
@@ -147,16 +118,3 @@ def mean_at(index: NDArray[np.integer[Any]], values: Steps, n: int) -> Floats:
     count = np.bincount(index[real], minlength=n)
     total = np.bincount(index[real], weights=values[real], minlength=n)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _combine(at: NDArray[np.int64], values: Floats, n: int, how: Backup, temperature: float) -> Floats:
-    """(n,) the values at each index combined; any number where there is none."""
-    if how == "mean":
-        return np.asarray(np.bincount(at, weights=values, minlength=n) / np.maximum(np.bincount(at, minlength=n), 1))
-    best = np.full(n, np.inf if how == "min" else -np.inf)
-    (np.minimum if how == "min" else np.maximum).at(best, at, values)
-    if how != "softmax":
-        return best
-    spread = np.bincount(at, weights=np.exp((values - best[at]) / temperature), minlength=n)
-    count = np.bincount(at, minlength=n)
-    return np.asarray(best + temperature * np.log(np.where(count > 0, spread / np.maximum(count, 1), 1.0)))

@@ -1,14 +1,13 @@
-"""OmegaPRM: a tree of rollouts in which each search step bisects the most telling wrong rollout for its first error.
+"""OmegaPRM: a tree of rollouts in which each search step bisects the wrong rollout of highest priority.
 
-A *state* is a prefix with rollouts of its own. The search keeps states and their wrong rollouts as arrays, so that all
-priorities are computed afresh before each choice: they depend on the visits of every state.
+A *state* is a prefix with rollouts of its own. A search step takes one wrong rollout and finds its first error.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,101 +18,100 @@ from stepreward.core.errors import BudgetExhausted
 from stepreward.core.keys import Key
 from stepreward.core.measure.rollout_priority import priority
 from stepreward.core.measure.statistics import wilson
+from stepreward.core.prefix_names import Name, Prefix
 from stepreward.core.runtime.flows import Flow
+from stepreward.core.search_tree import SearchTree
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Labels, Problem, Provenance, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.rollouts import Rollout, Unfinished, count, rollouts
 
-Floats = NDArray[np.float64]
-
 
 @dataclass
-class _Search:
-    """States, their rollouts, and the pool of wrong rollouts that are still to be searched."""
+class State:
+    """A prefix with rollouts of its own."""
 
-    problem: Problem
-    prefixes: list[tuple[Step, ...]] = field(default_factory=list)
-    made: list[list[Rollout]] = field(default_factory=list)
-    counted: list[tuple[int, int]] = field(default_factory=list)
-    """Rollouts with a known outcome, and the right ones among them."""
-    visits: list[int] = field(default_factory=list)
-    known: dict[tuple[object, ...], int] = field(default_factory=dict)
-    pool: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
-    """(R, 3) state, rollout and tokens of wrong finished rollouts from states with 0 < MC < 1; each enters once."""
-    searched: set[tuple[object, ...]] = field(default_factory=set)
-    """Full solutions that were bisected, so that a twin rollout is not searched again."""
+    prefix: Prefix
+    rollouts: Sequence[Rollout] = ()
+    n: int = 0
+    """Rollouts with a known outcome."""
+    correct: int = 0
+    """The right ones among them."""
 
-    def value(self, state: int) -> float:
-        n, correct = self.counted[state]
-        return correct / n if n else float("nan")
+    @property
+    def value(self) -> float:
+        """MC of the prefix: the share of right rollouts, NaN where none is known."""
+        return self.correct / self.n if self.n else float("nan")
 
-    def look_up(self, prefix: tuple[Step, ...]) -> float:
+
+class WrongRollouts:
+    """The states of one search, and the wrong rollouts that it may still bisect."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.states = SearchTree(State(Prefix()), float("nan"))
+        """The states; visits count the rollouts of each that were bisected."""
+        self.waiting = np.empty((0, 3), np.int64)
+        """(R, 3) state, rollout and tokens of wrong finished rollouts of states with 0 < MC < 1; each enters once."""
+        self.bisected: set[Name] = set()
+        """Solutions that were bisected: an equal rollout is not searched again."""
+
+    def value_of(self, prefix: Prefix) -> float:
         """MC of a prefix, NaN where it is no state."""
-        state = self.known.get(_identity(prefix))
-        return float("nan") if state is None else self.value(state)
+        node = self.states.node_of.get(prefix.name)
+        return float("nan") if node is None else float(self.states.own[node])
 
-    def add(self, prefix: tuple[Step, ...], made: list[Rollout]) -> int:
-        """Enters a state with its rollouts, and its wrong ones into the pool."""
-        state = len(self.prefixes)
-        self.prefixes.append(prefix)
-        self.made.append(made)
-        self.counted.append(count(made))
-        self.visits.append(0)
-        self.known[_identity(prefix)] = state
-        if 0 < self.value(state) < 1:
-            wrong = [(state, i, r.n_tokens) for i, r in enumerate(made) if r.finished and r.outcome <= 0.5 and r.steps]
-            self.pool = np.concatenate([self.pool, np.array(wrong, np.int64).reshape(-1, 3)])
-        return state
+    def measure(self, parent: int, prefix: Prefix, made: Sequence[Rollout]) -> float:
+        """Records the rollouts of a state below another, or of the root (parent -1), and returns its MC."""
+        state = State(prefix, made, *count(made))
+        if parent < 0:
+            node, self.states.items[0], self.states.own[0] = 0, state, state.value
+        else:
+            (node,) = self.states.expand(parent, [state], [prefix.name], [state.value]).tolist()
+        if 0 < state.value < 1:
+            wrong = [(node, i, r.n_tokens) for i, r in enumerate(made) if r.finished and r.outcome <= 0.5 and r.steps]
+            self.waiting = np.concatenate([self.waiting, np.array(wrong, np.int64).reshape(-1, 3)])
+        return state.value
 
-    def pop(self, **constants: float) -> tuple[int, tuple[Step, ...]] | None:
-        """Takes the rollout of highest priority out of the pool: its state and its full steps; None if none is left."""
-        while len(self.pool):
-            states, _, length = self.pool.T
-            counted, visits = np.array(self.counted, np.float64)[states], np.array(self.visits, np.float64)
-            value = counted[:, 1] / counted[:, 0]
-            order = priority(value, length.astype(np.float64), visits[states], float(visits.sum()), **constants)
+    def take(self, **constants: float) -> tuple[int, Prefix] | None:
+        """Removes the waiting rollout of highest priority: its state and its full solution; None if none is left.
+
+        All priorities are computed afresh, since they depend on the visits of every state.
+        """
+        states = self.states
+        while len(self.waiting):
+            node, _, length = self.waiting.T
+            visits = states.visits
+            order = priority(states.own[node], length.astype(float), visits[node], float(visits.sum()), **constants)
             best = int(order.argmax())
-            state, i, _ = self.pool[best].tolist()
-            self.pool = np.delete(self.pool, best, axis=0)
-            steps = self.prefixes[state] + self.made[state][i].steps
-            if _identity(steps) not in self.searched:
-                self.searched.add(_identity(steps))
-                self.visits[state] += 1
+            state, i, _ = self.waiting[best].tolist()
+            self.waiting = np.delete(self.waiting, best, axis=0)
+            steps = states.items[state].prefix.then(states.items[state].rollouts[i].steps)
+            if steps.name not in self.bisected:
+                self.bisected.add(steps.name)
+                states.visits[state] += 1
                 return state, steps
         return None
 
     def tree(self) -> StepTree:
         """All rollouts as one tree with the columns of `omega_prm`."""
-        trajectories, states = [], []
-        for state, (prefix, made) in enumerate(zip(self.prefixes, self.made, strict=True)):
-            for rollout in made:
-                trajectories.append(Trajectory(self.problem, prefix + rollout.steps, rollout.outcome, rollout.finished))
-                states.append(state)
-        tree = StepTree.from_trajectories(trajectories, self.problem)
-        first = {state: row for row, state in reversed([*enumerate(states)])}
-        node = np.array(
-            [tree.paths[first[s], len(prefix) - 1] if prefix else 0 for s, prefix in enumerate(self.prefixes)], np.int64
+        states = self.states.items
+        tree = StepTree.from_trajectories(
+            [
+                Trajectory(self.problem, state.prefix.then(rollout.steps), rollout.outcome, rollout.finished)
+                for state in states
+                for rollout in state.rollouts
+            ],
+            self.problem,
         )
-        return self._with_columns(tree, node)
-
-    def _with_columns(self, tree: StepTree, node: NDArray[np.int64]) -> StepTree:
-        columns = {name: np.zeros(tree.n) for name in ("n_rollouts", "n_correct", "visits")}
-        counted = np.array(self.counted, np.float64).reshape(-1, 2)
-        columns["n_rollouts"][node], columns["n_correct"][node] = counted.T
-        columns["visits"][node] = self.visits
-        low, high = wilson(columns["n_correct"], columns["n_rollouts"])
-        measured = columns["n_rollouts"] > 0
+        node = self.states.nodes(tree.names)
+        counted = np.array([(state.n, state.correct) for state in states], np.float64)
+        n, correct, visits = np.where(node >= 0, np.array([*counted.T, self.states.visits])[:, node], 0.0)
+        low, high = wilson(correct, n)
         with np.errstate(invalid="ignore"):
-            share = columns["n_correct"] / columns["n_rollouts"]
-        value = np.where(measured, share, np.where(tree.terminal, tree.outcome, np.nan))
-        for name, column in {"value": value, **columns, "low": low, "high": high}.items():
-            tree = tree.with_column(name, column)
-        return tree
-
-
-def _identity(prefix: Sequence[Step]) -> tuple[object, ...]:
-    return tuple(step.identity for step in prefix)
+            value = np.where(n > 0, correct / n, np.where(tree.terminal, tree.outcome, np.nan))
+        columns = {"value": value, "n_rollouts": n, "n_correct": correct, "visits": visits, "low": low, "high": high}
+        return replace(tree, columns=columns)
 
 
 @estimate.method(
@@ -162,12 +160,12 @@ def omega_prm(
     """
     if not (0 < alpha <= 1 and 0 < beta <= 1 and length_scale > 0):
         raise ValueError(f"omegaprm needs alpha, beta in (0, 1], scale > 0; got {alpha}, {beta}, {length_scale}")
-    search = _Search(problem)
+    search = WrongRollouts(problem)
     constants = {"alpha": alpha, "beta": beta, "scale": length_scale, "c_puct": c_puct}
     try:
-        search.add((), (yield from rollouts(problem, (), n, key, unfinished=unfinished)))
+        search.measure(-1, Prefix(), (yield from rollouts(problem, (), n, key, unfinished=unfinished)))
         for _ in range(searches):
-            chosen = search.pop(**constants)
+            chosen = search.take(**constants)
             if chosen is None:
                 break
             yield from _bisect(search, *chosen, n, key, unfinished)
@@ -176,21 +174,20 @@ def omega_prm(
     return search.tree()
 
 
-def _bisect(
-    search: _Search, state: int, steps: tuple[Step, ...], n: int, key: Key, unfinished: Unfinished
-) -> Flow[None]:
+def _bisect(search: WrongRollouts, state: int, steps: Prefix, n: int, key: Key, unfinished: Unfinished) -> Flow[None]:
     """Finds the first lost step of a wrong solution between a state's prefix and the solution's end."""
-    ends = [t + 1 for t in range(len(search.prefixes[state]), len(steps)) if steps[t].kind == "action"]
+    start = len(search.states.items[state].prefix)
+    ends = [t + 1 for t in range(start, len(steps)) if steps[t].kind == "action"]
     # The wrong end itself needs no probe; where an observation ends the solution, even its last action may be winnable.
     inner = ends if not ends or ends[-1] < len(steps) else ends[:-1]
-    known = np.array([search.look_up(steps[:end]) for end in inner], np.float64)
+    known = np.array([search.value_of(steps.first(end)) for end in inner], np.float64)
     lost = int(np.r_[np.flatnonzero(known == 0), len(inner)][0])
     alive = int(np.r_[-1, np.flatnonzero(known[:lost] > 0)][-1])
     while lost - alive > 1:
         middle = (alive + lost) // 2
-        prefix = steps[: inner[middle]]
+        prefix = steps.first(inner[middle])
         made = yield from rollouts(search.problem, prefix, n, key, unfinished=unfinished)
-        value = search.value(search.add(prefix, made))
+        value = search.measure(state, prefix, made)
         if math.isnan(value):
             return
         alive, lost = (middle, lost) if value > 0 else (alive, middle)

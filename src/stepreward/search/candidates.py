@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import aggregate
-from stepreward.core.prefix_names import TOP, prefix_of
+from stepreward.core.prefix_names import prefix_of
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 
@@ -119,60 +119,25 @@ def total_of(scores: Sequence[Sequence[float]], method: str) -> NDArray[np.float
 
 
 def tree_of(problem: Problem, candidates: Sequence[Candidate]) -> StepTree:
-    """The candidates as one tree, with the column `score` where steps were scored.
+    """The candidates as one tree, with the column `score` where steps were scored; the first candidate's scores count.
 
-    Each node is read once, however many paths pass it; they stand in the order of `StepTree.from_trajectories`.
+    Raises:
+        ValueError: a candidate has scores of some of its steps only.
     """
-    nodes = _Nodes()
-    ends = np.array([nodes.add(candidate) for candidate in candidates], np.int32)
-    order = np.argsort(nodes.level, kind="stable")
-    new = np.empty(len(order), np.int32)
-    new[order] = np.arange(len(order))
-    parent = new[np.array(nodes.parent)[order]]
-    parent[0] = -1
-    columns = {"score": np.array(nodes.score)[order]} if any(nodes.scored) else {}
-    return StepTree(
-        problem, parent, np.array(nodes.step_id, np.int32)[order], nodes.steps, new[ends],
-        np.full(len(ends), np.nan), np.array([c.finished for c in candidates], bool), columns,
-    )  # fmt: skip
-
-
-class _Nodes:
-    """Nodes of a tree in the order in which they are met; node 0 is the bare problem."""
-
-    def __init__(self) -> None:
-        self.at: dict[Path, int] = {TOP: 0}
-        self.ids: dict[tuple[object, ...], int] = {}
-        self.steps: list[Step] = []
-        self.parent, self.level, self.step_id = [-1], [0], [-1]
-        self.score, self.scored = [np.nan], [False]
-
-    def add(self, candidate: Candidate) -> int:
-        """The node at which a candidate stands, after adding what is new of its path."""
-        places, steps = candidate.places, candidate.steps
-        known = len(places)
-        while known and places[known - 1] not in self.at:
-            known -= 1
-        node = self.at[places[known - 1]] if known else 0
-        for i in range(known, len(places)):
-            node = self._below(node, places[i], steps[i])
-        assert len(candidate.scores) in (0, len(steps)), "a candidate has scores of all of its steps or of none"
-        i, above = len(candidate.scores) - 1, node
-        while i >= 0 and not self.scored[above]:
-            self.score[above], self.scored[above] = candidate.scores[i], True
-            i, above = i - 1, self.parent[above]
-        return node
-
-    def _below(self, node: int, place: Path, step: Step) -> int:
-        self.at[place] = len(self.parent)
-        at = self.ids.setdefault(step.identity, len(self.steps))
-        self.steps += [step] if at == len(self.steps) else []
-        self.parent.append(node)
-        self.level.append(self.level[node] + 1)
-        self.step_id.append(at)
-        self.score.append(np.nan)
-        self.scored.append(False)
-        return self.at[place]
+    tree = StepTree.from_prefixes(problem, [c.steps for c in candidates], [c.finished for c in candidates])
+    parent, scores = tree.parent.tolist(), dict[int, float]()
+    for end, candidate in zip(tree.ends.tolist(), candidates, strict=True):
+        if len(candidate.scores) not in (0, len(candidate.steps)):
+            raise ValueError(f"{len(candidate.scores)} scores for a candidate of {len(candidate.steps)} steps")
+        node = end
+        # Where a node is scored all above it are: from the end upwards each node is visited once.
+        for score in reversed(candidate.scores):
+            if node in scores:
+                break
+            scores[node], node = score, parent[node]
+    if not scores:
+        return tree
+    return tree.with_column("score", [scores.get(node, np.nan) for node in range(tree.n)])
 
 
 def nothing_found(problem: Problem) -> Found:

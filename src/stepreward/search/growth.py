@@ -19,7 +19,7 @@ from stepreward.core.catalog import select as selectors
 from stepreward.core.errors import BudgetExhausted, ModelError, Unanswered
 from stepreward.core.keys import Folding, Key
 from stepreward.core.measure.selection import answer_ids
-from stepreward.core.prefix_names import TOP, below
+from stepreward.core.prefix_names import TOP
 from stepreward.core.runtime.flows import Continuation, Extract, Flow, Propose, Question, Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
@@ -279,12 +279,7 @@ class Growth:
         inner |= above
         leaves = [c for (path, finished), c in self._seen.items() if finished or path not in inner]
         tree = tree_of(self.problem, leaves)
-        if columns is None:
-            return tree
-        paths: list[Path] = [TOP] * tree.n
-        for node in range(1, tree.n):
-            paths[node] = below(paths[tree.parent[node]], tree.step(node))
-        for name, values in columns(paths).items():
+        for name, values in (columns(tree.names) if columns else {}).items():
             tree = tree.with_column(name, values)
         return tree
 

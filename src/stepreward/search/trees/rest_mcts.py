@@ -2,76 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
+from stepreward.core.search_tree import SearchTree, ucb1
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Candidate, Found, Path, best, choice, ends
+from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
 from stepreward.search.setting_checks import positive
+from stepreward.search.trees.mcts import expand
 
 
 @dataclass(eq=False)
-class Node:
-    """A prefix with its value, as far as it is known."""
-
-    candidate: Candidate
-    value: float = 0.0
-    parent: Node | None = None
-    visits: int = 0
-    children: list[Node] = field(default_factory=list)
-
-    def chosen(self, exploration: float, unvisited: float) -> Node:
-        """The child of the highest bound; the first of equals.
-
-        V + exploration sqrt( 2 ln N_parent / N ),    V + unvisited where N = 0
-        """
-        return max(self.children, key=lambda child: child.bound(self.visits, exploration, unvisited))
-
-    def bound(self, above: int, exploration: float, unvisited: float) -> float:
-        """What it is chosen by, under a parent of so many visits."""
-        if not self.visits:
-            return self.value + unvisited
-        return self.value + exploration * math.sqrt(2 * math.log(above) / self.visits)
-
-    def back_up(self) -> None:
-        """Counts a visit here and above; each node becomes the mean of its children by their visits.
-
-        V = sum_c N_c V_c / sum_c N_c
-        """
-        node: Node | None = self
-        while node is not None:
-            node.visits += 1
-            below = sum(child.visits for child in node.children)
-            if below:
-                node.value = sum(child.visits * child.value for child in node.children) / below
-            node = node.parent
-
-
-@dataclass(eq=False)
-class Walk:
-    """The settings of roll-outs, and where they ended."""
+class GreedyRollouts:
+    """Roll-outs that take the best of a few samples at every step, and the solutions that they reached."""
 
     growth: Growth
     width: int
     steps: int
     first: int
-    """Number of their first sample, behind those of expansion, so that a node's own growth repeats none."""
+    """Index of their first sample, after those of expansion: a node that is expanded later repeats none of them."""
     ended: list[Candidate] = field(default_factory=list)
 
-    def from_node(self, start: Candidate) -> Flow[float]:
-        """The highest value on the way of a few greedy steps; the start's own if it is an end, 0 if nothing came."""
+    def highest_value(self, start: Candidate) -> Flow[float]:
+        """The highest value among the steps of a roll-out; that of a finished start, 0 where no step could be had."""
         if start.finished:
-            return _worth(start)
+            return float(np.nan_to_num(start.total))
         top, at = 0.0, start
         for _ in range(self.steps):
             sprouts = yield from self.growth.sprout(self.growth.open([at]), self.width, first=self.first)
@@ -79,7 +42,7 @@ class Walk:
             if not grown:
                 break
             (at,) = best(grown, 1)
-            top = max(top, _worth(at))
+            top = max(top, float(np.nan_to_num(at.total)))
         self.ended += [at] if at.finished else []
         return top
 
@@ -138,56 +101,40 @@ def greedy_rollout_search(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     positive(simulations=simulations, width=width, rollout_width=rollout_width)
-    growth, root = Growth(problem, key, aggregate), Node(ROOT)
-    walk, nodes, accepted = Walk(growth, rollout_width, rollout_steps if alpha else 0, width), [root], None
+    growth, tree = Growth(problem, key, aggregate), SearchTree(ROOT)
+    rule = partial(ucb1, exploration=exploration, unvisited=unvisited)
+    rollouts, accepted = GreedyRollouts(growth, rollout_width, rollout_steps if alpha else 0, width), None
     for _ in range(simulations):
-        node = root
-        while node.children:
-            node = node.chosen(exploration, unvisited)
-        if node.candidate.finished and node.value >= gate:
-            accepted = node.candidate
+        node = tree.descend(rule)
+        candidate = tree.items[node]
+        if candidate.finished and tree.value[node] >= gate:
+            accepted = candidate
             break
-        if growth.open([node.candidate]) and len(node.candidate.steps) < max_steps:
-            (grown,) = yield from growth.grow([node.candidate], width)
-            node.children = [Node(child, _worth(child), node) for child in grown]
-            nodes += node.children
-        if node.children:
-            leaf = node.chosen(exploration, unvisited)
-            leaf.value += alpha * ((yield from walk.from_node(leaf.candidate)) - leaf.value)
-            leaf.visits += 1
-        node.back_up()
+        if growth.open([candidate]) and len(candidate.steps) < max_steps:
+            (grown,) = yield from growth.grow([candidate], width)
+            if len(expand(tree, node, grown)):
+                leaf = tree.choose(rule, node)
+                highest = yield from rollouts.highest_value(tree.items[leaf])
+                tree.value[leaf] += alpha * (highest - tree.value[leaf])
+                tree.visits[leaf] += 1
+        tree.back_up_children(node)
         if growth.spent:
             break
-    found = [accepted] if accepted else (yield from _whole(growth, nodes, walk.ended))
-    return (yield from growth.conclude(found, select=choice(vote), columns=lambda paths: _columns(nodes, paths)))
+    found = [accepted] if accepted else (yield from _solutions(growth, tree, rollouts.ended))
+    return (yield from growth.conclude(found, select=choice(vote), columns=partial(tree.columns, unvisited=True)))
 
 
-def _worth(candidate: Candidate) -> float:
-    """Its total as a value; 0, the lowest, where that is not known."""
-    return 0.0 if np.isnan(candidate.total) else candidate.total
-
-
-def _whole(growth: Growth, nodes: Sequence[Node], rolled: Sequence[Candidate]) -> Flow[list[Candidate]]:
+def _solutions(growth: Growth, tree: SearchTree[Candidate], rolled: list[Candidate]) -> Flow[list[Candidate]]:
     """The tree's ends; without one those of roll-outs; without those the best leaf, completed by one sample."""
-    leaves = [node for node in nodes[1:] if not node.children]
-    found = [node.candidate for node in leaves if node.candidate.finished]
-    unique = {candidate.path: candidate for candidate in rolled}
-    found = found or [*unique.values()]
+    below = tree.children[1:]
+    leaves = [node for node, children in enumerate(below, 1) if children is None or not len(children)]
+    found = [tree.items[node] for node in leaves if tree.items[node].finished]
+    found = found or list({candidate.path: candidate for candidate in rolled}.values())
     if found or not leaves:
         return found
-    top = max(leaves, key=lambda node: node.value).candidate
+    top = tree.items[max(leaves, key=lambda node: tree.value[node])]
     made: list[Candidate] = []
     if growth.open([top]):
         (fresh,) = yield from growth.complete([top])
         made = yield from growth.score(fresh)
-    return ends([*(node.candidate for node in leaves), *made])
-
-
-def _columns(nodes: Sequence[Node], paths: Sequence[Path]) -> dict[str, NDArray[np.float64]]:
-    """Visits and values by the paths of a tree's nodes; NaN where a node is not of this search's tree."""
-    at = {node.candidate.path: node for node in nodes}
-    found = [at.get(path) for path in paths]
-    return {
-        "visits": np.array([np.nan if node is None else node.visits for node in found]),
-        "value": np.array([np.nan if node is None else node.value for node in found]),
-    }
+    return ends([*(tree.items[node] for node in leaves), *made])
