@@ -1,4 +1,4 @@
-# Environment in .venv; every target is at most three lines and CI runs the same ones.
+# Environment in .venv; every target is at most four lines and CI runs the same ones. A lane that passed says so last.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -11,7 +11,7 @@ LANE := tests/smoke tests/test_examples.py tests/test_docs.py tests/policies tes
 	tests/tasks/test_mathematics.py tests/train/test_trainer.py
 IN_LANE := -m pytest -n 2 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning $(LANE)
 
-.PHONY: demo test check docs bench mutants verl vllm evals newest lowest clean
+.PHONY: demo test check docs bench mutants verl vllm evals newest lowest nightly clean
 
 .venv/installed: pyproject.toml src/stepreward/tested.txt
 	$(PYTHON) -m venv .venv
@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/stepreward run --out runs/demo
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests
 
 check: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -38,14 +38,17 @@ bench: .venv/installed
 verl: .venv/installed
 	test -d .venv/verl || $(BIN)/pip install --quiet --no-deps --target .venv/verl --requirement tests/connect/verl.txt
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/verl:src $(BIN)/python -m pytest -W ignore tests/connect/test_verl_release.py
+	$(PYTHON) tests/lanes.py --passed verl
 
 vllm: .venv/installed
 	test -d .venv/vllm || ($(PYTHON) -m venv .venv/vllm && .venv/vllm/bin/pip install --quiet torch==2.13.0 && .venv/vllm/bin/pip install --quiet --no-deps --requirement tests/connect/vllm.txt && .venv/vllm/bin/pip install --quiet --no-deps --editable .)
 	OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest tests/connect/test_vllm_release.py
+	$(PYTHON) tests/lanes.py --passed vllm
 
 evals: .venv/installed
 	test -d .venv/evals || $(BIN)/pip install --quiet --no-deps --target .venv/evals --requirement tests/connect/evals.txt
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/evals:$(CURDIR)/src $(BIN)/python -m pytest -n 2 tests/connect/test_evaluation_guide.py tests/connect/test_inspect_ai.py tests/connect/test_lm_eval.py
+	$(PYTHON) tests/lanes.py --passed evals
 
 # Environments of their own, with the newest and the least versions of what the package needs; it is built into a wheel.
 .venv/%/installed: pyproject.toml tests/lanes.txt tests/lowest.txt
@@ -55,14 +58,20 @@ evals: .venv/installed
 newest: .venv/newest/installed
 	.venv/newest/bin/pip install --quiet --force-reinstall --no-deps .
 	OMP_NUM_THREADS=1 .venv/newest/bin/python $(IN_LANE)
+	$(PYTHON) tests/lanes.py --passed newest
 
 lowest: RANGE := --constraint tests/lowest.txt
 lowest: .venv/lowest/installed
 	.venv/lowest/bin/pip install --quiet --force-reinstall --no-deps .
 	OMP_NUM_THREADS=1 .venv/lowest/bin/python $(IN_LANE)
+	$(PYTHON) tests/lanes.py --passed lowest
 
 mutants: .venv/installed
-	$(BIN)/python -m tests.mutants
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
+
+# All that holds: every example of the random tests, every lane whatever changed, and the tests of the tests.
+nightly: export STEPREWARD_TESTS := all
+nightly: test check verl evals vllm newest lowest mutants
 
 clean:
 	rm -rf .venv runs site

@@ -16,9 +16,33 @@ settings.load_profile("scaled")
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
+LONGEST = (
+    "smoke commands",
+    "commands",
+    "tests/cli/test_startup.py",
+    "run",
+    "tests/cli/test_own_files.py",
+    "tests/cli/test_hub.py",
+    "tests/train/test_trainer.py",
+    "tests/serve/test_load.py",
+    "tests/test_examples.py",
+    "tests/test_docs.py",
+    "tests/connect/test_trl.py",
+    "tests/serve/test_real.py",
+)
+"""Groups that take longest, which begin first: whichever worker has less to do takes the many short ones at the end."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps each file's tests together, unless they belong to a group: what its fixtures make is made once."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    mark = item.get_closest_marker("xdist_group")
+    group = (mark.args or (mark.kwargs["name"],))[0] if mark else ""
+    return LONGEST.index(group) if group in LONGEST else len(LONGEST)
