@@ -1,4 +1,4 @@
-"""What scoring with weights needs, imported at its first use: importing this module loads no torch."""
+"""What scoring with weights or a calibrator needs, imported at its first use: this module loads no torch, no scipy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from stepreward.core.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer as CalibratedScorer
+    from stepreward.score.calibrate.calibrated_scorer import read_calibrator as read_calibrator
     from stepreward.score.load import Loaded as Loaded
     from stepreward.score.load import is_address as is_address
     from stepreward.score.load import load as load

@@ -14,7 +14,6 @@ from stepreward.core.vocabulary import Count, Flag
 from stepreward.policies.named import policy_at
 from stepreward.score import on_demand
 from stepreward.score.baselines import WITHOUT_MODEL
-from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer, read_calibrator
 from stepreward.score.checkpoints.judges import Judge, judge_of
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.record_file import read_record
@@ -75,7 +74,7 @@ class RecipeFlags:
             scorer = self._loaded(model, cache, calibrated=calibrated and self.calibrator is None)
         if self.calibrator is None or not calibrated:
             return scorer
-        return CalibratedScorer(scorer, read_calibrator(self.calibrator))
+        return on_demand.CalibratedScorer(scorer, on_demand.read_calibrator(self.calibrator))
 
     def _written(self, model: str, judge: Judge) -> GenerativeScorer:
         """A verifier that writes its verdicts."""
