@@ -13,6 +13,7 @@ from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.label.estimators import monte_carlo
 from stepreward.label.samples import graded_samples
+from stepreward.testing import check_policy
 
 
 class Halving:
@@ -43,13 +44,14 @@ class LastNumber:
     name = "last number"
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
-        return float(self.answer(problem, steps) == problem.reference)
+        return float(self.answer(problem, steps) == problem.reference) if problem.reference else float("nan")
 
     def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
         return steps[-1].text.strip().split("..")[0] if steps else None
 
 
 problem = Problem("guess", "Which number from 0 to 15 is it?", reference="11")
+check_policy(Halving(), problem)  # names the rule that a policy breaks, and the remedy
 driver = Driver(policy=Halving(), grader=LastNumber())
 (sampled,) = driver.run([graded_samples(problem, Key.seed(0), n=1000)])
 print(f"{sum(t.outcome for t in sampled.result):.0f} of 1000 right; 0.9 ** 4 = {0.9**4:.2f}")

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "serve": BELOW,
     "connect": BELOW,
     "pipeline": BELOW | {"connect"},
+    "testing": BELOW,
     "__main__": {"cli"},
     "cli": BELOW | {"serve", "connect", "pipeline"},
 }
@@ -132,7 +133,7 @@ def test_every_exception_is_needed(trees: dict[Path, ast.Module]) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["stepreward", *(f"stepreward.{v}" for v in ["label", "search", "credit", "evaluate"])]
+    "module", ["stepreward", *(f"stepreward.{v}" for v in ["label", "search", "credit", "evaluate", "testing"])]
 )
 def test_no_torch_without_a_gradient(module: str) -> None:
     code = f"import {module}, sys; assert 'torch' not in sys.modules, 'torch was loaded'"

@@ -8,6 +8,7 @@
     |-- PolicyError       RuntimeError  a policy or its server failed
     |-- StoreError        OSError       a folder or shard cannot be written or read
     |-- BudgetExhausted   RuntimeError  a flow needs more than its budget allows
+    |-- ContractError     AssertionError  a policy, scorer, grader or method breaks a rule of its contract
     `-- Unanswered        RuntimeError  some of a flow's questions could not be answered
 
 Each inherits the root and the built-in error that a stranger would catch. A message says what was expected, what
@@ -117,3 +118,18 @@ class Unanswered(SteprewardError, RuntimeError):  # noqa: N818 - thrown into a f
     def __init__(self, message: str, answers: Sequence[Any]) -> None:
         super().__init__(message)
         self.answers = list(answers)
+
+
+class ContractError(SteprewardError, AssertionError):
+    """An object breaks a rule of its contract; raised by the checks of `stepreward.testing`.
+
+    Args:
+        who: name of the object.
+        rule: short name of the rule.
+        found: what the object did.
+        remedy: what its author should do.
+    """
+
+    def __init__(self, who: str, rule: str, found: str, remedy: str) -> None:
+        super().__init__(f"{who} breaks the rule '{rule}': {found}; {remedy}")
+        self.who, self.rule, self.found, self.remedy = who, rule, found, remedy

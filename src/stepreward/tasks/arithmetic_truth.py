@@ -36,7 +36,9 @@ class ArithmeticGrader:
     name = "arithmetic"
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
-        """1.0 or 0.0."""
+        """1.0 or 0.0; NaN for a problem without a reference."""
+        if problem.reference is None:
+            return float("nan")
         return float(self.answer(problem, steps) == problem.reference)
 
     def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
