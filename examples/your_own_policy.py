@@ -1,7 +1,6 @@
 """Puts your own generator behind stepreward: a policy is a name, two numbers and one method.
 
-This one guesses a number by halving an interval, with a coin that is sometimes unfair. A server, an agent, a person fit
-too. Each sample must follow from its own key alone: then batching, concurrency and resuming never change a result.
+This one halves an interval, with a coin that is sometimes unfair. `check_policy` tells whether it keeps the contract.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ class Halving:
             right = (int(question.problem.reference or 0) > middle) != (coin.random() < 0.1)
             low, high = (middle + 1, high) if right else (low, middle)
             steps.append(Step(f"{low}..{high}\n"))
-        cut = low < high and len(steps) < wanted
-        return Continuation(tuple(steps), finished=low == high, n_tokens=len(steps), truncated=cut)
+        return Continuation(tuple(steps), low == high, len(steps), truncated=low < high and len(steps) < wanted)
 
 
 class LastNumber:
@@ -56,6 +54,6 @@ driver = Driver(policy=Halving(), grader=LastNumber())
 (sampled,) = driver.run([graded_samples(problem, Key.seed(0), n=1000)])
 print(f"{sum(t.outcome for t in sampled.result):.0f} of 1000 right; 0.9 ** 4 = {0.9**4:.2f}")
 one = next(t for t in sampled.result if t.outcome == 1)
-(labelled,) = driver.run([monte_carlo(one, Key.seed(1), n=200)])
-for step, value, left in zip(one.steps, labelled.result.value, (3, 2, 1, 0), strict=True):
+(made,) = driver.run([monte_carlo(one, Key.seed(1), n=200)])
+for step, value, left in zip(one.steps, made.result.value, (3, 2, 1, 0), strict=True):
     print(f"{step.text.strip():8} value {value:.2f}, exactly {0.9**left:.2f}")
