@@ -119,6 +119,7 @@ def _rows(above: str, part: dict[str, Any], defs: dict[str, Any]) -> Iterator[st
         kind = f" (an [{shared}](#{shared}))" if "properties" in defs.get(shared, {}) else ""
         yield f"| `{above}{name}` | {value['description']}{kind} |\n"
         yield from _rows(f"{above}{name}.", value, defs)
+        yield from _rows(f"{above}{name}[].", value.get("items", {}), defs)
 
 
 def examples_page() -> str:

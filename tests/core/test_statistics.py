@@ -11,6 +11,7 @@ from scipy import stats
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import (
     bootstrap,
+    crossed_mean,
     known_mean,
     paired_difference,
     percentile_interval,
@@ -105,3 +106,24 @@ def test_what_is_unknown_is_left_out_and_counted_neither_way() -> None:
     paired = paired_difference([1.0, np.nan, 1.0], [0.0, 1.0, 1.0], KEY)
     assert (paired.value, paired.n) == (0.5, 2)
     assert paired_difference([np.nan], [1.0], KEY).n == 0
+
+
+def test_the_interval_over_crossed_units_holds_the_variance_of_both() -> None:
+    rng = np.random.default_rng(2)
+    rows, columns = rng.normal(0, 0.2, 40), rng.normal(0.3, 0.5, 400)
+    made = crossed_mean(rows[:, None] + columns, KEY)
+    # Of a sum of a row's and a column's part, the drawn means have variance var(rows) / 40 + var(columns) / 400.
+    half = 1.96 * np.sqrt(rows.var() / 40 + columns.var() / 400)
+    assert made.value == pytest.approx(rows.mean() + columns.mean())
+    assert (made.high - made.low) / 2 == pytest.approx(half, rel=0.05)
+    assert made.n == 400
+
+
+def test_equal_rows_have_the_interval_of_one_and_unknown_columns_are_left_out() -> None:
+    units = np.random.default_rng(3).random(200)
+    one, three = bootstrap(units, KEY), crossed_mean([units] * 3, KEY)
+    assert [three.low, three.high] == pytest.approx([one.low, one.high], abs=0.005)
+    assert crossed_mean([[0.5, np.nan, 1.0], [0.5, 0.0, 0.0]], KEY).value == 0.5
+    assert crossed_mean([[np.nan]], KEY).n == 0
+    with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+        crossed_mean(np.zeros(3), KEY)

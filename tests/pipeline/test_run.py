@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.core.store import read_labels
-from stepreward.pipeline.settings import RunSettings
+from stepreward.pipeline.settings import QUICK, RunSettings
 
 pytestmark = pytest.mark.xdist_group("run")
 COMMAND = [sys.executable, "-m", "stepreward"]
@@ -29,6 +29,7 @@ SMALL = {
     "held-out-problems": 10,
     "train-samples": 4,
     "held-out-samples": 4,
+    "search-problems": 4,
     "rollouts": 4,
     "epochs": 2,
     "batch-tokens": 2048,
@@ -53,6 +54,8 @@ def numbers(path: Path) -> dict[str, Any]:
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: clean(v) for k, v in value.items() if k not in ("seconds", "bill", "history")}
+        if isinstance(value, list):
+            return [clean(one) for one in value]
         return value
 
     return clean(json.loads((path / "summary.json").read_text()))  # type: ignore[no-any-return]
@@ -91,6 +94,42 @@ def test_the_summary_fits_its_schema_and_holds_every_setting(whole: Path) -> Non
     parts = {**schema["properties"]["evaluate"]["properties"], **schema["properties"]["label"]["properties"]}
     assert set(parts) == summary["evaluate"].keys() | summary["label"].keys()
     assert set(parts["against_truth"]["properties"]) == summary["label"]["against_truth"].keys()
+
+
+def test_the_headline_holds_every_training_seed(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    headline, majority = summary["evaluate"]["headline"], summary["evaluate"]["curves"]["majority"][-1]["value"]
+    assert [one["seed"] for one in headline["seeds"]] == [0, 1]
+    assert headline["seeds"][0]["versus_majority"] == summary["evaluate"]["versus_majority"]["weighted-vote:min"]
+    for one in (*headline["seeds"], headline):
+        assert one["accuracy"]["value"] == pytest.approx(majority + one["versus_majority"]["value"])
+    mean = sum(one["accuracy"]["value"] for one in headline["seeds"]) / 2
+    assert headline["accuracy"]["value"] == pytest.approx(mean)
+    weights = [(whole / name / "model.safetensors").read_bytes() for name in ("model", "model-seed-1")]
+    assert weights[0] != weights[1]
+    assert len(summary["retrained"]) == 1
+    assert "by reward models trained on the same labels" in (whole / "report.html").read_text()
+
+
+def test_quick_takes_fewer_problems_where_no_flag_sets_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    taken: list[RunSettings] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(_: Path, settings: RunSettings, **__: Any) -> None:
+        taken.append(settings)
+        raise Stop
+
+    monkeypatch.setattr("stepreward.pipeline.run.Run", stop)
+    for flags in ("", "--quick", "--quick --held-out-problems 7"):
+        with pytest.raises(Stop):
+            CliRunner().invoke(app, shlex.split(f"run --out {tmp_path / 'run'} {flags}"), catch_exceptions=False)
+    whole, quick, own = (asdict(settings) for settings in taken)
+    assert whole == asdict(RunSettings())
+    assert quick == whole | QUICK
+    assert own == quick | {"held_out_problems": 7}
+    assert all(QUICK[name] < whole[name] for name in QUICK)
 
 
 def test_a_run_killed_while_labelling_ends_with_equal_numbers(whole: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def summary() -> dict[str, Any]:
     """A summary of a world without exact truth, in which much could not be measured."""
     curve = {name: [estimate(0.25), estimate(0.5)] for name in ("majority", "oracle", "best-of-n:min")}
     settings: dict[str, Any] = {"policy": "tiny", "problems": "mine.jsonl", "seed": 1}
-    settings |= {"held_out_problems": 10, "held_out_samples": 2, "estimator": "scan", "rollouts": 2}
+    settings |= {"search_problems": 10, "held_out_problems": 10, "held_out_samples": 2, "estimator": "scan", "rollouts": 2}
     settings |= {"transform": "soft", "objective": "bce", "aggregate": "min"}
     made = {
         "schema": SCHEMA,
@@ -41,8 +41,11 @@ def summary() -> dict[str, Any]:
         "policy": {"solved": estimate(0.5), "steps": 3.5, "bill": BILL, "seconds": 0.5},
         "label": {"trajectories": 4, "wrong": 0.5, "bill": BILL, "against_truth": {}, "seconds": 0.1},
         "train": {"metrics": {"f1": None}, "history": [{"step": 1.0, "eval_auroc": None}], "tokens": 9, "seconds": 1.0},
+        "retrained": [],
         "evaluate": {"sizes": [1, 2], "curves": curve, "versus_majority": {"best-of-n:min": estimate(-0.25)},
-                     "main": "best-of-n:min", "seconds": 0.1},
+                     "main": "best-of-n:min", "seconds": 0.1,
+                     "headline": {"accuracy": estimate(0.25), "versus_majority": estimate(None),
+                                  "seeds": [{"seed": 1, "accuracy": estimate(0.25), "versus_majority": estimate(None)}]}},
         "search": {"beam": {"accuracy": estimate(None), "bill": BILL}, "seconds": 2.0},
     }  # fmt: skip
     made["evaluate"]["curves"]["weighted-vote:min"] = [estimate(0.25), estimate(0.25)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.pipeline.run_report import percent, points
-from stepreward.pipeline.settings import RunSettings
+from stepreward.pipeline.settings import QUICK, RunSettings
 from stepreward.tasks.mathematics import MathGrader
 
 
@@ -25,6 +25,8 @@ class RunFlags:
 
     out: Path = Path("runs/run")
     """Run folder; an interrupted run in it is resumed."""
+    quick: bool = False
+    """A whole report in about a minute: fewer problems, where no flag sets them."""
 
 
 def run(flags: RunFlags, settings: RunSettings, json_output: JsonFlag = False) -> None:
@@ -32,6 +34,10 @@ def run(flags: RunFlags, settings: RunSettings, json_output: JsonFlag = False) -
 
     Example: stepreward run --out runs/demo
     """
+    if flags.quick:
+        default = RunSettings()
+        few = {name: value for name, value in QUICK.items() if getattr(settings, name) == getattr(default, name)}
+        settings = replace(settings, **few)
     with StageProgress(quiet=json_output) as progress:
         grader = MathGrader() if settings.problems else None
         job = on_demand.Run(flags.out, settings, grader=grader, on_progress=progress)
@@ -53,6 +59,9 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     for name in ("beam", "dvts"):
         table.add_row(name, percent(summary["search"][name]["accuracy"]), "")
     console.print(table)
+    headline = evaluation["headline"]
+    each = ", ".join(points(one["versus_majority"]) for one in headline["seeds"])
+    console.print(f"{main} over majority: {points(headline['versus_majority'])} points; by training seed {each}")
     if "first_error" in evaluation:
         f1 = evaluation["first_error"]["f1"]
         console.print(f"first-error F1 {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class Run:
     def execute(self) -> dict[str, Any]:
         """Runs every stage that is not finished and returns the summary.
 
-        Writes `labels.parquet`, `model/`, `summary.json` and `report.html` in the run folder.
+        Writes `labels.parquet`, `model/`, a `model-seed-N/` for each other training seed, `summary.json` and
+        `report.html` in the run folder.
         """
         with self.log:
             return self._execute()
@@ -89,7 +91,7 @@ class Run:
     def _execute(self) -> dict[str, Any]:
         held_out, policy = self._sample()
         labels, label = self._label()
-        training = self._train(labels)
+        training, *retrained = [self._train(labels, seed) for seed in self._seeds]
         scorer = DiscriminativeScorer.load(self.out / "model")
         trees = self._score(held_out, scorer)
         evaluation = self.folder.stage("evaluate", lambda: self._evaluate(held_out, trees, scorer))
@@ -101,6 +103,7 @@ class Run:
             "policy": policy,
             "label": label,
             "train": training,
+            "retrained": retrained,
             "evaluate": evaluation,
             "search": search,
         }
@@ -155,25 +158,31 @@ class Run:
 
         return labels, self.folder.stage("label", numbers)
 
-    def _train(self, labels: Sequence[Labels]) -> dict[str, Any]:
-        s = self.settings
+    @property
+    def _seeds(self) -> dict[int, str]:
+        """Each training seed with the suffix of its stage and of its model's folder; the first has none."""
+        first = self.settings.seed
+        return {first + i: f"-seed-{first + i}" if i else "" for i in range(self.settings.seeds)}
+
+    def _train(self, labels: Sequence[Labels], seed: int) -> dict[str, Any]:
+        s, suffix = self.settings, self._seeds[seed]
 
         def numbers() -> dict[str, Any]:
             record = EncoderRecord(surprise=s.surprise)
-            model = StepRewardModel.from_backbone(resolve(s.policy), record, seed=s.seed)
-            validation = self._validation_labels()
+            model = StepRewardModel.from_backbone(resolve(s.policy), record, seed=seed)
             result = train(
                 labelled_trees(labels),
                 model,
-                self.out / "model",
-                stages.training_of(s),
-                held_out=labelled_trees(validation),
-                on_progress=self._progress("train"),
+                self.out / f"model{suffix}",
+                replace(stages.training_of(s), seed=seed),
+                held_out=labelled_trees(self._validation_labels),
+                on_progress=self._progress(f"train{suffix}"),
             )
             return {"metrics": result.metrics, "history": result.history, "tokens": result.tokens}
 
-        return self.folder.stage("train", numbers)
+        return self.folder.stage(f"train{suffix}", numbers)
 
+    @cached_property
     def _validation_labels(self) -> list[Labels]:
         """Labels of validation samples by the run's own estimator: no exact truth takes part in training."""
         samples, _ = self._samples("validation")
@@ -194,15 +203,24 @@ class Run:
         made = {name: [e.to_json() for e in row] for name, row in curves(pool, sizes, key).items()}
         full = hits(pool, s.held_out_samples, key)
         best = f"weighted-vote:{s.aggregate}"
+        chosen = [full[best], *(self._hits(samples, seed, key)[best] for seed in list(self._seeds)[1:])]
         versus = {
             name: paired_difference(full[name], full["majority"], key.fold("paired", name)).to_json()
             for name in full
             if name not in ("majority", "oracle")
         }
+        headline = stages.headline(dict(zip(self._seeds, chosen, strict=True)), full["majority"], key.fold("headline"))
         numbers: dict[str, Any] = {"sizes": sizes, "curves": made, "versus_majority": versus, "main": best}
+        numbers |= {"headline": headline}
         if self.world.truth is not None:
             numbers |= self._against_truth(samples, trees, scorer, key)
         return numbers
+
+    def _hits(self, samples: list[list[Trajectory]], seed: int, key: Key) -> dict[str, NDArray[np.float64]]:
+        """(G,) chance of each selector to be right with all samples, scored by the reward model of a training seed."""
+        trees = self._score(samples, DiscriminativeScorer.load(self.out / f"model{self._seeds[seed]}"))
+        n = self.settings.held_out_samples
+        return hits(stages.pool_of(samples, trees, self.world.grader, n), n, key)
 
     def _against_truth(
         self, samples: list[list[Trajectory]], trees: list[StepTree], scorer: DiscriminativeScorer, key: Key
@@ -221,7 +239,11 @@ class Run:
 
     def _search(self, scorer: DiscriminativeScorer) -> dict[str, Any]:
         found = stages.searches(
-            self.world.held_out, self.settings, self.key, lambda: self._driver(scorer), self._progress("search")
+            self.world.held_out[: self.settings.search_problems],
+            self.settings,
+            self.key,
+            lambda: self._driver(scorer),
+            self._progress("search"),
         )
         numbers: dict[str, Any] = {}
         for name, (results, bill) in found.items():

@@ -62,12 +62,14 @@ def build_page(summary: Summary, views: Sequence[TreeView]) -> Page:
 
 def _headlines(summary: Summary) -> list[tuple[str, str, str]]:
     evaluation, settings = summary["evaluate"], summary["settings"]
-    n, main = settings["held_out_samples"], evaluation["main"]
+    n = settings["held_out_samples"]
     rows = {name: row[-1] for name, row in evaluation["curves"].items()}
+    headline = evaluation["headline"]
+    seeds = f"{len(headline['seeds'])} training seeds"
     cards = [
         _card(f"majority vote of {n}", percent(rows["majority"])),
-        _card(f"step-weighted vote of {n}", percent(rows[main])),
-        _card("points over majority, paired", points(evaluation["versus_majority"][main])),
+        _card(f"step-weighted vote of {n}, {seeds}", percent(headline["accuracy"])),
+        _card("points over majority, paired", points(headline["versus_majority"])),
     ]
     if "first_error" in evaluation:
         cards.append(_card("first-error F1", decimal(evaluation["first_error"]["f1"])))
@@ -103,7 +105,8 @@ def _selection(summary: Summary) -> Section:
     table = Table(
         ("selector", f"accuracy at N = {sizes[-1]}", "points over majority"),
         rows,
-        f"Accuracy on {settings['held_out_problems']} held-out problems.",
+        f"Accuracy on {settings['held_out_problems']} held-out problems, of searches on the first "
+        f"{settings['search_problems']}, by the reward model of the first training seed.",
         [i for i, (name, _) in enumerate(ranked) if name in ("majority", evaluation["main"])],
     )
     text = (
@@ -111,7 +114,21 @@ def _selection(summary: Summary) -> Section:
         "scores, and the other selectors by the aggregation in their names; the difference to the plain majority is "
         "paired by problem. A search grows its solutions step by step instead."
     )
-    return Section("Selection and search", text, [figure], [table])
+    return Section("Selection and search", text, [figure], [table, _by_seed(evaluation)])
+
+
+def _by_seed(evaluation: Summary) -> Table:
+    """The headline for each training seed, and over all."""
+    headline = evaluation["headline"]
+    rows = [
+        (str(one["seed"]), percent(one["accuracy"]), points(one["versus_majority"])) for one in headline["seeds"]
+    ]
+    rows.append(("all", percent(headline["accuracy"]), points(headline["versus_majority"])))
+    note = (
+        f"{evaluation['main']} by reward models trained on the same labels. Intervals are over problems, in the last row "
+        "over training seeds and problems."
+    )
+    return Table(("training seed", f"accuracy at N = {evaluation['sizes'][-1]}", "points over majority"), rows, note)
 
 
 def _truth(evaluation: Summary) -> Section:
@@ -181,5 +198,7 @@ def _cost(summary: Summary) -> Section:
     head = ("stage", "proposals", "tokens generated", "tokens scored", "without sharing", "answers from the log")
     stages = {"policy": "sample", "label": "label", "train": "train", "evaluate": "evaluate", "search": "search"}
     seconds = [(what, f"{summary[name]['seconds']:.1f} s") for name, what in stages.items()]
+    again = sum(one["seconds"] for one in summary["retrained"])
+    seconds.insert(3, ("train with the other seeds", f"{again:.1f} s"))
     text = "Tokens scored count each shared beginning once; without sharing, every solution would be encoded by itself."
     return Section("What it cost", text, tables=[Table(head, rows), Table(("stage", "time"), seconds)])

@@ -6,10 +6,10 @@ without asking the policy again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from stepreward.core.catalog import aggregate, estimate, search, transform
 from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.keys import Key
 from stepreward.core.measure.selection import answer_ids
+from stepreward.core.measure.statistics import crossed_mean, known_mean, paired_difference
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
@@ -131,6 +132,29 @@ def pool_of(samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree], 
     groups = np.repeat(np.arange(problems), n).tolist()
     shaped = {name: values.reshape(problems, n) for name, values in totals.items()}
     return Pool(answer_ids(answers, groups).reshape(problems, n), outcome.reshape(problems, n), shaped)
+
+
+def headline(hits: Mapping[int, NDArray[np.float64]], majority: NDArray[np.float64], key: Key) -> dict[str, Any]:
+    """What step scores add to the majority: over training seeds and problems, and for each seed over problems.
+
+    Args:
+        hits: (G,) chance to be right on each problem, by training seed.
+        majority: (G,) that of the majority.
+        key: randomness of the intervals.
+    """
+    table = np.stack(list(hits.values()))
+    return {
+        "accuracy": crossed_mean(table, key.fold("accuracy"), bounds=(0.0, 1.0)).to_json(),
+        "versus_majority": crossed_mean(table - majority, key.fold("versus")).to_json(),
+        "seeds": [
+            {
+                "seed": seed,
+                "accuracy": known_mean(own, key.fold("accuracy", seed)).to_json(),
+                "versus_majority": paired_difference(own, majority, key.fold("versus", seed)).to_json(),
+            }
+            for seed, own in hits.items()
+        ],
+    }
 
 
 def searches(
