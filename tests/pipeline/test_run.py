@@ -114,16 +114,13 @@ def test_the_headline_holds_every_training_seed(whole: Path) -> None:
 def test_quick_takes_fewer_problems_where_no_flag_sets_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     taken: list[RunSettings] = []
 
-    class Stop(Exception):
-        pass
-
     def stop(_: Path, settings: RunSettings, **__: Any) -> None:
         taken.append(settings)
-        raise Stop
+        raise InterruptedError
 
     monkeypatch.setattr("stepreward.pipeline.run.Run", stop)
     for flags in ("", "--quick", "--quick --held-out-problems 7"):
-        with pytest.raises(Stop):
+        with pytest.raises(InterruptedError):
             CliRunner().invoke(app, shlex.split(f"run --out {tmp_path / 'run'} {flags}"), catch_exceptions=False)
     whole, quick, own = (asdict(settings) for settings in taken)
     assert whole == asdict(RunSettings())

@@ -120,13 +120,11 @@ def _selection(summary: Summary) -> Section:
 def _by_seed(evaluation: Summary) -> Table:
     """The headline for each training seed, and over all."""
     headline = evaluation["headline"]
-    rows = [
-        (str(one["seed"]), percent(one["accuracy"]), points(one["versus_majority"])) for one in headline["seeds"]
-    ]
+    rows = [(str(one["seed"]), percent(one["accuracy"]), points(one["versus_majority"])) for one in headline["seeds"]]
     rows.append(("all", percent(headline["accuracy"]), points(headline["versus_majority"])))
     note = (
-        f"{evaluation['main']} by reward models trained on the same labels. Intervals are over problems, in the last row "
-        "over training seeds and problems."
+        f"{evaluation['main']} by reward models trained on the same labels. Intervals are over problems, in the last "
+        "row over training seeds and problems."
     )
     return Table(("training seed", f"accuracy at N = {evaluation['sizes'][-1]}", "points over majority"), rows, note)
 
