@@ -118,7 +118,7 @@ def test_quick_takes_fewer_problems_where_no_flag_sets_them(monkeypatch: pytest.
         taken.append(settings)
         raise InterruptedError
 
-    monkeypatch.setattr("stepreward.pipeline.run.Run", stop)
+    monkeypatch.setattr("stepreward.cli.on_demand.Run", stop)
     for flags in ("", "--quick", "--quick --held-out-problems 7"):
         with pytest.raises(InterruptedError):
             CliRunner().invoke(app, shlex.split(f"run --out {tmp_path / 'run'} {flags}"), catch_exceptions=False)
