@@ -36,7 +36,9 @@ def run(flags: RunFlags, settings: RunSettings, json_output: JsonFlag = False) -
     """
     if flags.quick:
         default = RunSettings()
-        few = {name: value for name, value in QUICK.items() if getattr(settings, name) == getattr(default, name)}
+        few: dict[str, Any] = {
+            name: value for name, value in QUICK.items() if getattr(settings, name) == getattr(default, name)
+        }
         settings = replace(settings, **few)
     with StageProgress(quiet=json_output) as progress:
         grader = MathGrader() if settings.problems else None
