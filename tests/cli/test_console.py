@@ -204,5 +204,5 @@ def test_rich_is_reached_through_the_plain_console_alone() -> None:
         if re.search(r"rich\.console import|rich import|\bConsole\(\)", text)
     ]
     assert direct == ["console.py"]
-    columns = re.findall(r"TextColumn\((.*)\)", sources[folder / "cli" / "progress.py"])
+    columns = re.findall(r"TextColumn\((.*)\)", sources[folder / "cli" / "terminal" / "progress.py"])
     assert [column for column in columns if "markup=False" not in column] == ['"{task.fields[pace]}"']

@@ -85,12 +85,12 @@ def test_every_dependency_is_looked_at_with_its_least_version() -> None:
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, alone: Callable[[str], None]) -> None:
     alone("")
-    monkeypatch.setattr("stepreward.cli.doctor.packages", lambda: [Package("no-such-package", "models")])
+    monkeypatch.setattr("stepreward.cli.doctor.command.packages", lambda: [Package("no-such-package", "models")])
     rows, status = found()
     assert rows["no-such-package"]["says"] == "not installed; pip install 'stepreward[models]'"
     # A base installation works; only what nothing works without is an error.
     assert status == 0
-    monkeypatch.setattr("stepreward.cli.doctor.packages", lambda: [Package("no-such-package")])
+    monkeypatch.setattr("stepreward.cli.doctor.command.packages", lambda: [Package("no-such-package")])
     done = CliRunner().invoke(app, ["doctor"])
     assert "no  no-such-package   not installed; pip install 'no-such-package'" in done.stdout
     assert done.exit_code == 1
@@ -176,7 +176,8 @@ def test_a_library_that_cannot_be_imported_is_named(
 ) -> None:
     alone("credits in TRL")
     monkeypatch.setitem(sys.modules, "trl.trainer.grpo_trainer", None)
-    monkeypatch.delitem(sys.modules, "stepreward.connect.trl", raising=False)
+    for name in ("stepreward.connect.trl", "stepreward.cli.doctor.trials.trl"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     rows, status = found()
     assert "trl" in rows["credits in TRL"]["says"]
     assert (rows["credits in TRL"]["good"], status) == (False, 1)
