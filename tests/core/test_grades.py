@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from tests.core.test_driver import Dice
 
-from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.answer_log import SLOW_GRADE, AnswerLog, keeps_grade
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Extract, Flow, Grade
-from stepreward.core.runtime.grades import DEAR, UNREAD, Graded, kept
+from stepreward.core.runtime.flows import UNREAD, Extract, Flow, Grade, Graded
 from stepreward.core.sandbox.bounded import Bounded, Unbounded
 from stepreward.core.types import Problem, Step
 
@@ -73,10 +72,10 @@ def test_a_grader_that_hangs_holds_up_no_other_and_is_not_asked_again(
 def test_what_is_kept_is_what_was_dear_or_could_not_be_had() -> None:
     grade, bare = Grade(PROBLEMS[0], ()), Grade(Problem("q", "?"), ())
     extract = Extract(PROBLEMS[0], ())
-    assert kept(grade, Graded(math.nan))
-    assert not kept(bare, Graded(math.nan)), "without a reference nothing was tried"
-    assert not kept(grade, Graded(1.0))
-    assert kept(grade, Graded(1.0, DEAR))
-    assert kept(extract, Graded(f"{UNREAD}9"))
-    assert not kept(extract, Graded("9"))
-    assert not kept(extract, Graded(None))
+    assert keeps_grade(grade, Graded(math.nan))
+    assert not keeps_grade(bare, Graded(math.nan)), "without a reference nothing was tried"
+    assert not keeps_grade(grade, Graded(1.0))
+    assert keeps_grade(grade, Graded(1.0, SLOW_GRADE))
+    assert keeps_grade(extract, Graded(f"{UNREAD}9"))
+    assert not keeps_grade(extract, Graded("9"))
+    assert not keeps_grade(extract, Graded(None))

@@ -12,9 +12,9 @@ import pytest
 
 from stepreward.core.errors import BudgetExhausted, InputError, PolicyError, SteprewardError
 from stepreward.core.keys import Key
-from stepreward.core.runtime.engine import Answerers
+from stepreward.core.runtime.dispatcher import Answerers
+from stepreward.core.runtime.driver import ResidentDriver
 from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose, Score, Scored, Wanted, always
-from stepreward.core.runtime.resident import ResidentDriver
 from stepreward.core.types import Problem, Step
 
 

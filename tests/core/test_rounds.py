@@ -17,12 +17,11 @@ from tests.effort import scaled
 from stepreward.core.errors import BudgetExhausted, PolicyError, Unanswered
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.driver import Driver, Failed, Finished
-from stepreward.core.runtime.engine import Answerers
+from stepreward.core.runtime.dispatcher import Answerers
+from stepreward.core.runtime.driver import Driver, Failed, Finished, ResidentDriver
 from stepreward.core.runtime.flows import Budget, Continuation, Flow, Prices, Propose, Wanted, always
-from stepreward.core.runtime.queue import Lane
-from stepreward.core.runtime.resident import ResidentDriver
-from stepreward.core.runtime.rounds import wave
+from stepreward.core.runtime.queue import QuestionQueue
+from stepreward.core.runtime.running import wave
 from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
 from stepreward.search.samples.independent import majority_vote
@@ -330,7 +329,7 @@ def test_a_flow_of_many_samples_does_not_hold_up_another() -> None:
         launched.append(f"{questions[0].problem.id}{questions[0].first}")
         return [[]]
 
-    lane = Lane(1, 2, answer, lambda asker: True, lambda done: None, threads=True)
+    lane = QuestionQueue(1, 2, answer, lambda asker: True, lambda done: None, threads=True)
     lane.close()
     lane._pool = None
     for i in range(1000):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import answer_all
 from stepreward.core.runtime.flows import Continuation, Flow, Propose
-from stepreward.core.runtime.limited_flows import shaped
+from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import Problem, Step
 
 PROBLEM, KEY = Problem("p", "?"), Key.seed(0)
@@ -41,9 +41,9 @@ def steps(n: int, *, temperature: float | None = None) -> Flow[int]:
 
 def test_what_a_question_says_of_its_sampling_stays() -> None:
     policy = Writer(1)
-    answer_all(shaped(steps(2), temperature=0.7, top_p=0.9), policy=policy)
-    answer_all(shaped(steps(1, temperature=0.0), temperature=0.7, top_p=0.9), policy=policy)
-    answer_all(shaped(steps(1)), policy=policy)
+    answer_all(limited(steps(2), temperature=0.7, top_p=0.9), policy=policy)
+    answer_all(limited(steps(1, temperature=0.0), temperature=0.7, top_p=0.9), policy=policy)
+    answer_all(limited(steps(1)), policy=policy)
     asked = [(q.temperature, q.top_p) for q in policy.asked]
     assert asked == [(0.7, 0.9), (0.7, 0.9), (0.0, 0.9), (None, None)]
 
@@ -51,5 +51,5 @@ def test_what_a_question_says_of_its_sampling_stays() -> None:
 def test_an_answer_has_a_length() -> None:
     policy = Writer(3)
     # Three tokens a step and seven in all: the third step gets one, a fourth is not asked about.
-    assert answer_all(shaped(steps(5), max_tokens=7), policy=policy) == 3
+    assert answer_all(limited(steps(5), max_tokens=7), policy=policy) == 3
     assert [q.max_tokens for q in policy.asked] == [7, 4, 1]

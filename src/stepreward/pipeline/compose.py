@@ -14,7 +14,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
-from stepreward.core.runtime.limited_flows import shaped
+from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import Problem
 from stepreward.policies.expert import WithExpert
 from stepreward.score.ensemble import Combine, combined
@@ -47,7 +47,7 @@ class Solver:
     def flow(self, problem: Problem, key: Key) -> Flow[Found]:
         """The search of one problem."""
         flow: Flow[Found] = self.search.take({"problem": problem, "key": key.fold(problem.id)}, **self.settings)
-        return shaped(flow, temperature=self.temperature, top_p=self.top_p)
+        return limited(flow, temperature=self.temperature, top_p=self.top_p)
 
     def _graded(self, problem: Problem, key: Key) -> Flow[tuple[Found, float]]:
         """The search of one problem, and the grade of what it chose where somebody grades."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from stepreward.core.runtime.flows import Continuation, Interruptible, Limited, Policy, Propose, Wanted, always, taken
+from stepreward.core.runtime.flows import (
+    Continuation,
+    Interruptible,
+    Policy,
+    Propose,
+    Wanted,
+    always,
+    honoured_settings,
+    token_limit,
+)
 
 
 class WithExpert:
@@ -27,7 +36,7 @@ class WithExpert:
     @property
     def takes(self) -> frozenset[str]:
         """What both take."""
-        return taken(self.policy) & taken(self.expert)
+        return honoured_settings(self.policy) & honoured_settings(self.expert)
 
     @property
     def batch_size(self) -> int:
@@ -42,8 +51,8 @@ class WithExpert:
     @property
     def max_tokens(self) -> int:
         """The longest answer of either, where both say; no limit where one does not."""
-        limits = [who.max_tokens for who in (self.policy, self.expert) if isinstance(who, Limited)]
-        return max(limits) if len(limits) == 2 else sys.maxsize
+        own, experts = token_limit(self.policy), token_limit(self.expert)
+        return sys.maxsize if own is None or experts is None else max(own, experts)
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Continuation, Propose, Wanted, always
-from stepreward.core.runtime.limited_flows import SAMPLING
+from stepreward.core.runtime.wrapped_flows import SAMPLING
 from stepreward.core.types import Problem, Step
 from stepreward.policies import loading
 from stepreward.policies.decode import Decoder, Request, Sampled

@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Finished
-from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, taken
-from stepreward.core.runtime.limited_flows import shaped
+from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, honoured_settings
+from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import Problem
 from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.search.candidates import Found
@@ -94,13 +94,13 @@ class Job:
         body = self.body
         template = {name: getattr(body, name) for name in (TEMPLATE_KWARGS, EFFORT)}
         problem = problem_of(body.messages, body.tools or (), body.tool_choice, **template)
-        sampling = require_taken(body, problem, taken(self.service.served.policy))
+        sampling = require_taken(body, problem, honoured_settings(self.service.served.policy))
         key = Key.seed(secrets.randbits(63) if body.seed is None else body.seed).fold("chat")
         flow = self.plan.method.take({"problem": problem, "key": key}, **self.plan.settings)
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
         flow = ending_before(readable(flow), stop) if stop else readable(flow)
         limit = body.max_completion_tokens or body.max_tokens
-        flow = shaped(flow, max_tokens=limit, temperature=body.temperature, top_p=body.top_p, **sampling)
+        flow = limited(flow, max_tokens=limit, temperature=body.temperature, top_p=body.top_p, **sampling)
         finished: Finished[Found] = await self.service.run(flow, self.deadline, body.stepreward.generated_tokens)
         if finished.result.chosen < 0:
             raise await self._empty(problem, finished.stopped)

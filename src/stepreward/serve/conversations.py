@@ -63,12 +63,12 @@ def problem_of(
 
 
 def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -> dict[str, float | None]:
-    """What a request says of its sampling, in the words of `core.runtime.limited_flows.shaped`.
+    """What a request says of its sampling, in the words of `core.runtime.wrapped_flows.limited`.
 
     Args:
         body: the request.
         problem: what it is.
-        takes: what the policy honours, of `core.runtime.flows.taken`.
+        takes: what the policy honours, of `core.runtime.flows.honoured_settings`.
 
     Raises:
         ApiError: 400, the policy does not honour a field that asks for something.

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from stepreward.core.errors import SteprewardError
-from stepreward.core.runtime.driver import Finished
-from stepreward.core.runtime.engine import Answerers
+from stepreward.core.runtime.dispatcher import Answerers
+from stepreward.core.runtime.driver import Finished, ResidentDriver
 from stepreward.core.runtime.flows import Budget, Flow, Grader, Judge, Policy, Score, Scored, Scorer
-from stepreward.core.runtime.resident import ResidentDriver
 from stepreward.core.segment.tool_calls import calls_of, spelled
 from stepreward.core.types import Problem, Step
 from stepreward.score.judges.pairwise import PolicyJudge, ScorerJudge

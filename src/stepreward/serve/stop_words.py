@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from stepreward.core.runtime.flows import Continuation, Flow, Propose, Question
-from stepreward.core.runtime.translated import translated
+from stepreward.core.runtime.wrapped_flows import wrapped
 from stepreward.core.segment.tool_calls import calls_of
 from stepreward.core.types import Step
 
@@ -25,7 +25,7 @@ def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
         flow: not started.
         stop: the texts, none of which is empty.
     """
-    return translated(flow, lambda questions: (questions, lambda answers: _ended(questions, answers, stop)))
+    return wrapped(flow, lambda questions: (questions, lambda answers: _ended(questions, answers, stop)))
 
 
 def readable(flow: Flow[T]) -> Flow[T]:
@@ -36,7 +36,7 @@ def readable(flow: Flow[T]) -> Flow[T]:
     Args:
         flow: not started.
     """
-    return translated(flow, lambda questions: (questions, lambda answers: [_readable(one) for one in answers]))
+    return wrapped(flow, lambda questions: (questions, lambda answers: [_readable(one) for one in answers]))
 
 
 def _readable(answer: Any) -> Any:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from stepreward.core.errors import ModelError
-from stepreward.core.runtime.grades import UNREAD
+from stepreward.core.runtime.flows import UNREAD
 from stepreward.core.sandbox.bounded import Bounded, Unbounded
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.final_answer import final_answer, last_box

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.runtime.flows import Bill, Judge, Limited, Policy, Scorer
+from stepreward.core.runtime.flows import Bill, Judge, Policy, Scorer, token_limit
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.http import HttpPolicy
@@ -96,7 +96,8 @@ def cut_note(bill: Bill, policy: Policy) -> str:
     A limit that is too small looks like a policy that knows nothing.
     """
     writer = policy.policy if isinstance(policy, WithExpert) else policy
-    limit = f"max_tokens={writer.max_tokens}" if isinstance(writer, Limited) else "the policy's limit"
+    most = token_limit(writer)
+    limit = "the policy's limit" if most is None else f"max_tokens={most}"
     thoughts = writer.usage.only_thoughts if isinstance(writer, HttpPolicy) else 0
     what = f"{thoughts:,} wrote nothing but thinking: raise max_tokens, or lower reasoning_effort"
     if not bill.cut:

@@ -21,12 +21,14 @@ from typing import Any, TypeVar
 from stepreward.core.errors import StoreError
 from stepreward.core.prefix_names import prefix_of
 from stepreward.core.runtime.answer_codec import Answered, decode, encode
-from stepreward.core.runtime.flows import READ_BY_POLICIES, Compare, Extract, Grade, Propose, Question
+from stepreward.core.runtime.flows import READ_BY_POLICIES, UNREAD, Compare, Extract, Grade, Graded, Propose, Question
 from stepreward.core.runtime.sqlite_recovery import PAGE, rows, wal_rows
 
 T = TypeVar("T")
 Row = tuple[int, bytes, bytes, bytes]
 """Key, name, answer, checksum."""
+SLOW_GRADE = 1.0
+"""Seconds from which a grade is worth a place in the log: a rerun reads it."""
 _log = logging.getLogger(__name__)
 _VERSION = 3
 """How questions are named and answers are kept."""
@@ -62,6 +64,15 @@ def digest(question: Question, answerer: str) -> str:
             # What a grader reads beside the steps: the reference, and facts such as unit tests.
             parts += [problem.reference, json.dumps(dict(problem.meta), sort_keys=True, default=repr)]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def keeps_grade(question: Grade | Extract, graded: Graded) -> bool:
+    """Whether a grade goes into the log: it was slow, or it failed and might be slow to fail again."""
+    if graded.seconds >= SLOW_GRADE:
+        return True
+    if isinstance(question, Extract):
+        return isinstance(graded.answer, str) and graded.answer.startswith(UNREAD)
+    return isinstance(graded.answer, float) and question.is_ungraded(graded.answer)
 
 
 class AnswerLog:

@@ -1,27 +1,49 @@
-"""The driver: runs thousands of flows together and answers their questions.
+"""The drivers: run thousands of flows together and answer their questions.
 
-Open questions of all flows are coalesced into full batches for a local model, or sent as bounded concurrent requests
-to a server; each flow advances as soon as its own answers are there. Equal questions are asked once. With a log, a
-killed run resumes by running its flows again: what was answered is read, not paid for.
+`Driver` runs flows that are all given at the start, in the caller's thread, and fills batches: it suits a run. In a
+`ResidentDriver` flows come and go from any thread, and a batch starts as soon as its answerer is free: it suits a
+server. Both are thin loops over a `Dispatcher`. They stay two classes because each loop waits for something else: the
+first for full batches and for the caller to take a result, the second for requests.
+
+Equal questions are answered once. With a log, a killed run resumes by running its flows again: known answers are read.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from stepreward.core.errors import SteprewardError
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.engine import Answerers, Engine
-from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
-from stepreward.core.runtime.running import Running
+from stepreward.core.runtime.dispatcher import Answerers, Dispatcher
+from stepreward.core.runtime.flows import (
+    Bill,
+    Budget,
+    Compare,
+    Extract,
+    Flow,
+    Grade,
+    Grader,
+    Judge,
+    Policy,
+    Prices,
+    Propose,
+    Score,
+    Scorer,
+)
+from stepreward.core.runtime.running import RunningFlow
 
 T = TypeVar("T")
 FAILURES = 16
-"""Flows that may fail, with no question answered in between, before the fault is taken for everybody's."""
+"""Flows that may fail in a row, with no question answered in between, before the run itself fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +60,12 @@ class Finished(Generic[T]):
     stopped: str = ""
     """The limit of its budget that refused a question or cut an answer, such as `seconds`; "" where none did."""
     given_tokens: int = 0
-    """Generated tokens that it was given, whoever paid for them; more than on its bill where answers were shared."""
-
-
-def finished(running: Running[T], now: float) -> Finished[T]:
-    """The end of a flow that has just returned."""
-    return Finished(running.index, running.result, running.bill, now - running.started, running.stopped, running.tokens)
+    """Generated tokens that it received, whoever paid; more than on its bill where answers were shared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A flow that could not go on: a question of its own could not be answered, or it raised."""
+    """A flow that could not go on: one of its questions failed, or it raised."""
 
     index: int
     """Position of the flow among those given."""
@@ -56,20 +73,20 @@ class Failed:
     bill: Bill
     """What it had spent."""
     seconds: float = 0.0
-    """From its first question to the fault."""
+    """From its first question to the error."""
 
 
 class Driver:
-    """Answers the questions of flows with a policy, a scorer, a judge and a grader.
+    """Runs given flows to their ends.
 
     Args:
         policy, scorer, judge, grader: who answers `Propose`, `Score`, `Compare`, and `Grade` with `Extract`.
-        budget: the most that each flow may spend; past it, `BudgetExhausted` is thrown into the flow. What a log
-            answers counts as spent, so that a resumed run ends as an uninterrupted one; but for `seconds`.
-        log: where paid answers are kept and looked up.
+        budget: the most that each flow may spend; past it, `BudgetExhausted` is thrown into the flow. Answers from the
+            log count as spent, so that a resumed run ends as an uninterrupted one; only `seconds` are new.
+        log: where paid answers are stored and looked up.
         prices: of tokens, for a budget in money.
         clock: seconds, for a budget in time.
-        window: flows open at the same time; bounds memory, results come back in order of completion.
+        window: flows open at the same time; bounds memory.
     """
 
     def __init__(
@@ -92,31 +109,27 @@ class Driver:
         """What all flows so far have spent."""
 
     def run(self, flows: Iterable[Flow[T]]) -> Iterator[Finished[T]]:
-        """Runs flows to their ends, in order of completion.
+        """Runs flows to their ends; yields results in order of completion.
 
         Raises:
-            SteprewardError: a flow asked something that nobody here answers.
+            SteprewardError: there is no answerer for a question.
         """
         for ended in self._ends(flows, None):
             assert isinstance(ended, Finished)
             yield ended
 
     def outcomes(self, flows: Iterable[Flow[T]]) -> Iterator[Finished[T] | Failed]:
-        """Like `run`, but a flow that fails is told of and no other flow is lost by it.
+        """Like `run`, but a flow that fails is yielded as `Failed`, and the others go on.
 
-        The questions of a batch that failed are asked again one by one, so that it shows whose fault it was.
+        The questions of a failed batch are sent again one by one, so that the failure stays with its question.
 
         Raises:
-            Exception: that of the last of `FAILURES` flows that failed with no question answered in between: a server
-                is down, or nobody here answers what all flows ask.
+            Exception: that of the last of `FAILURES` flows that failed in a row with no question answered in between:
+                a server is down, or there is no answerer for what all flows ask.
         """
         failures: deque[Failed] = deque()
-
-        def failed(running: Running[Any], error: Exception) -> None:
-            failures.append(Failed(running.index, error, running.bill, self.clock() - running.started))
-
         in_a_row, answered = 0, -1
-        with closing(self._ends(flows, failed, failures)) as ends:
+        with closing(self._ends(flows, failures)) as ends:
             for one in ends:
                 if isinstance(one, Failed):
                     in_a_row = in_a_row + 1 if self.bill.answered == answered else 1
@@ -125,16 +138,17 @@ class Driver:
                         raise one.error
                 yield one
 
-    def _ends(
-        self,
-        flows: Iterable[Flow[T]],
-        failed: Callable[[Running[Any], Exception], None] | None,
-        failures: deque[Failed] | None = None,
-    ) -> Generator[Finished[T] | Failed]:
-        """The ends of flows; those that failed come through `failures`, where `failed` has put them."""
-        engine = Engine(
-            self.answerers, log=self.log, prices=self.prices, clock=self.clock, bill=self.bill, failed=failed
-        )
+    def _ends(self, flows: Iterable[Flow[T]], failures: deque[Failed] | None) -> Generator[Finished[T] | Failed]:
+        """The ends of flows; the dispatcher appends those that fail to `failures`, or raises where it is None."""
+
+        def on_failure(running: RunningFlow[Any], error: Exception) -> None:
+            assert failures is not None
+            failures.append(Failed(running.index, error, running.bill, self.clock() - running.started))
+
+        dispatcher = Dispatcher(
+            self.answerers, log=self.log, prices=self.prices, clock=self.clock, bill=self.bill,
+            on_failure=None if failures is None else on_failure,
+        )  # fmt: skip
         source = enumerate(flows)
         active = 0
         try:
@@ -142,21 +156,157 @@ class Driver:
                 if failures:
                     active -= 1
                     yield failures.popleft()
-                elif engine.ready:
-                    running = engine.ready.popleft()
-                    if engine.advance(running) and not running.dropped:
+                elif dispatcher.ready:
+                    running = dispatcher.ready.popleft()
+                    if dispatcher.advance(running) and not running.dropped:
                         active -= 1
-                        yield finished(running, self.clock())
-                elif active < self.window and engine.hungry and (new := next(source, None)):
+                        yield _finished(running, self.clock())
+                elif active < self.window and dispatcher.hungry and (new := next(source, None)):
                     active += 1
                     index, flow = new
-                    engine.start(Running(flow, self.budget, self.clock(), index))
-                elif not engine.answer_some():
-                    if failures or engine.ready:
-                        continue
+                    dispatcher.start(RunningFlow(flow, self.budget, self.clock(), index))
+                elif not dispatcher.answer_batch() and not failures and not dispatcher.ready:
                     return
         finally:
-            engine.close()
+            dispatcher.close()
+
+
+class ResidentDriver:
+    """Runs flows as they are submitted, from any thread, in a thread of its own; a context manager.
+
+    Open questions of all flows share batches, as in `Driver`. The differences: a batch starts as soon as its answerer
+    is free; a flow whose question fails ends with that error, and the others go on; a flow whose seconds are over in
+    the middle of a question gets the samples so far; a flow whose future is cancelled is dropped, with its questions.
+
+    Args:
+        answerers: who answers.
+        prices: of tokens, for budgets in money.
+        clock: seconds, for budgets in time.
+    """
+
+    def __init__(
+        self, answerers: Answerers, *, prices: Prices | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._dispatcher = Dispatcher(answerers, prices=prices, clock=clock, threads=True, on_failure=self._fail)
+        self._futures: dict[RunningFlow[Any], Future[Any]] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="resident-driver", daemon=True)
+
+    def __enter__(self) -> ResidentDriver:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def bill(self) -> Bill:
+        """What all flows so far have spent."""
+        return self._dispatcher.bill
+
+    @property
+    def active(self) -> int:
+        """Flows that have not ended."""
+        return len(self._futures)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def heartbeat(self) -> Future[None]:
+        """A future that the driver's thread completes at its next turn; not while the code of a flow blocks it."""
+        future: Future[None] = Future()
+
+        def beat() -> None:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+
+        self._dispatcher.events.put(beat)
+        return future
+
+    @property
+    def stuck(self) -> dict[str, float]:
+        """By role, the seconds without an answer while as many batches run as may."""
+        roles = {"policy": Propose, "scorer": Score, "judge": Compare}
+        seconds = {role: self._dispatcher.stuck(kind) for role, kind in roles.items()}
+        return seconds | {"grader": max(self._dispatcher.stuck(kind) for kind in (Grade, Extract))}
+
+    def submit(self, flow: Flow[T], budget: Budget | None = None) -> Future[Finished[T]]:
+        """Starts a flow; the future holds its end, or the error that ended it. Cancelling the future drops the flow.
+
+        Args:
+            flow: not started.
+            budget: the most that it may spend; its time begins now.
+
+        Raises:
+            SteprewardError: the driver is not running.
+        """
+        if self._closing or not self.alive:
+            raise SteprewardError("the driver is not running: enter it as a context first")
+        future: Future[Finished[T]] = Future()
+        running = RunningFlow(flow, budget or Budget(), self._dispatcher.clock())
+        future.add_done_callback(partial(self._on_done, running))
+        self._dispatcher.events.put(partial(self._enter, running, future))
+        return future
+
+    def close(self) -> None:
+        """Ends: flows that have not ended fail."""
+        if self.alive:
+            self._dispatcher.events.put(self._begin_closing)
+            self._thread.join()
+
+    def _run(self) -> None:
+        dispatcher = self._dispatcher
+        try:
+            while not self._closing:
+                # A flow without questions is ready again at once. Only one turn of each, so that events are handled.
+                for _ in range(len(dispatcher.ready)):
+                    running = dispatcher.ready.popleft()
+                    if dispatcher.advance(running):
+                        self._finish(running)
+                dispatcher.launch()
+                dispatcher.wait()
+        finally:
+            self._closing = True
+            dispatcher.close()
+            while not dispatcher.events.empty():
+                dispatcher.handle(dispatcher.events.get())
+            for running in list(self._futures):
+                dispatcher.drop(running)
+                self._fail(running, SteprewardError("the driver has been closed"))
+
+    def _begin_closing(self) -> None:
+        self._closing = True
+
+    def _enter(self, running: RunningFlow[Any], future: Future[Any]) -> None:
+        if not future.cancelled():
+            self._futures[running] = future
+            self._dispatcher.start(running)
+
+    def _on_done(self, running: RunningFlow[Any], future: Future[Any]) -> None:
+        # The caller's thread cancels; the flow belongs to the driver's.
+        if future.cancelled():
+            self._dispatcher.events.put(partial(self._drop, running))
+
+    def _drop(self, running: RunningFlow[Any]) -> None:
+        if self._futures.pop(running, None) is not None:
+            self._dispatcher.drop(running)
+
+    def _finish(self, running: RunningFlow[Any]) -> None:
+        future = self._futures.pop(running, None)
+        if future is not None and future.set_running_or_notify_cancel():
+            future.set_result(_finished(running, self._dispatcher.clock()))
+
+    def _fail(self, running: RunningFlow[Any], error: Exception) -> None:
+        future = self._futures.pop(running, None)
+        if future is not None and future.set_running_or_notify_cancel():
+            future.set_exception(error)
+
+
+def _finished(running: RunningFlow[T], now: float) -> Finished[T]:
+    seconds = now - running.started
+    return Finished(running.index, running.result, running.bill, seconds, running.stopped, running.tokens)
 
 
 def answer_all(

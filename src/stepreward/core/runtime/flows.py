@@ -1,7 +1,7 @@
-"""Flows: algorithms that sample, score or grade by asking, so that they do no I/O themselves.
+"""Flows: algorithms that sample, score or grade by yielding questions, so that they do no I/O themselves.
 
-A flow is a generator for one problem. It yields a list of questions and is sent the list of answers, in order.
-The driver (`core.runtime.driver`) runs thousands of them together; a test answers them by hand.
+A flow is a generator for one problem. It yields a list of questions and receives the list of answers, in order.
+The driver (`core.runtime.driver`) runs thousands of flows together; a test can answer the questions by hand.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ T = TypeVar("T")
 MESSAGES, TOOLS, TOOL_CHOICE = "messages", "tools", "tool_choice"
 TEMPLATE_KWARGS, EFFORT = "chat_template_kwargs", "reasoning_effort"
 READ_BY_POLICIES = (MESSAGES, TOOLS, TOOL_CHOICE, TEMPLATE_KWARGS, EFFORT)
-"""Keys of a problem's meta that a policy may read (`takes`): messages as a client sent them, which say more than text,
-what may be called, and what a chat template reads beside the messages."""
+"""Keys of a problem's meta that a policy may read: the messages as a client sent them, tools and the choice of a tool,
+and what a chat template reads beside the messages."""
+UNREAD = "unread: "
+"""Prefix of an extracted answer that could not be parsed within its limits of time and memory; the raw text follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Asks a policy for `n` continuations of a prefix; the answer is a `list[Continuation]` of length n.
+    """Requests `n` continuations of a prefix from a policy; the answer is a `list[Continuation]` of length n.
 
-    Sample `i` is drawn from `key.fold(first + i)`, so that asking for 8 at once or for 2 and then 6 draws the same.
+    Sample `i` is drawn from `key.fold(first + i)`, so that 8 samples at once equal 2 and then 6.
     """
 
     problem: Problem
@@ -39,22 +41,21 @@ class Propose:
     until: Literal["step", "end"] = "end"
     """Stop after one step, or at the end of the solution."""
     max_tokens: int | None = None
-    """Limit on the tokens of one continuation; None leaves it to the policy."""
+    """Limit on the tokens of one continuation. Here and below, None means the policy's own setting."""
     first: int = 0
     """Number of the first sample."""
     temperature: float | None = None
-    """Of sampling; None leaves it to the policy."""
     top_p: float | None = None
-    """Share of the probability that is sampled from; None leaves it to the policy."""
+    """Sample from the likeliest tokens that together have this probability."""
     top_k: int | None = None
-    """Tokens that are sampled from, the likeliest; 0 is all, None leaves it to the policy."""
+    """Sample from this many of the likeliest tokens; 0 means all."""
     min_p: float | None = None
-    """Share of the likeliest token's probability below which none is sampled; None leaves it to the policy."""
+    """Exclude tokens less likely than this share of the likeliest token's probability."""
     expert: bool = False
-    """Asks the stronger policy, where there is one (`policies.expert`)."""
+    """Use the stronger policy, where there is one (`policies.expert`)."""
     partial: bool = False
-    """Whether fewer than `n` continuations, or such as are cut short, are of use: where the budget ends or a sample
-    fails, those that came are thrown into the flow with the error. Without it a question is answered whole or not."""
+    """Whether the flow can use fewer than `n` continuations, or cut ones. When the budget ends or a sample fails, the
+    continuations so far are thrown into the flow with the error. Without it a question is answered in full or not."""
 
     def sample_keys(self) -> list[Key]:
         """The randomness of each of the `n` samples."""
@@ -76,12 +77,12 @@ class Continuation:
     n_prompt_tokens: int = 0
     """Tokens read before it, as far as the policy knows; a server's prefix cache may have spared some."""
     interrupted: bool = False
-    """True if the policy left off since nobody waited any more: truncated, and no answer for whoever asks again."""
+    """True if the policy stopped because no flow waited any more: truncated, and no answer to an equal question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Asks a scorer for the step scores of a trajectory; the answer is a float64 array of shape (len(steps),).
+    """Requests the step scores of a trajectory from a scorer; the answer is a float64 array of shape (len(steps),).
 
     Entries of observations are NaN.
     """
@@ -92,15 +93,19 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """Asks a grader for the outcome of a finished trajectory; the answer is a float in [0, 1], NaN if unknown."""
+    """Requests the outcome of a finished trajectory from a grader; the answer is a float in [0, 1], NaN if unknown."""
 
     problem: Problem
     steps: tuple[Step, ...]
 
+    def is_ungraded(self, answer: float) -> bool:
+        """Whether the outcome is unknown although the problem has a reference."""
+        return answer != answer and self.problem.reference is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """Asks a grader for the final answer that a trajectory states; the answer is a str in a normal form, or None.
+    """Requests the final answer of a trajectory from a grader; the answer is a str in a normal form, or None.
 
     Within a problem, equal strings are equal answers: votes count them.
     """
@@ -111,9 +116,9 @@ class Extract:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Asks a judge which of two solutions is better; the answer is the chance, in [0, 1], that it is the first.
+    """Requests from a judge which of two solutions is better; the answer is the probability, in [0, 1], of the first.
 
-    1/2 is a tie. The order in which the two are shown is part of the question: a flow that mistrusts it asks both.
+    1/2 is a tie. The order of the two is part of the question: a flow that must not depend on it yields both orders.
     """
 
     problem: Problem
@@ -124,20 +129,19 @@ class Compare:
 Question = Propose | Score | Compare | Grade | Extract
 Answer = list[Continuation] | NDArray[np.float64] | float | str | None
 Flow = Generator[Sequence[Question], list[Any], T]
-"""Yields questions, is sent their answers in order, returns a T."""
+"""Yields questions, receives their answers in order, returns a T."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The most that one flow may spend; None is no limit.
 
-    A flow is refused further continuations once it has spent what it may. What it has by then can still be scored and
-    compared: a search ends with the best so far.
+    A flow gets no further continuations once a limit is reached. What it has by then can still be scored and compared:
+    a search ends with the best so far.
 
-    Of a question that takes partial answers (`Propose.partial`) so many samples are drawn as `rollouts` leaves. Under a
-    limit in tokens or money they are drawn in waves, each sample with the tokens that it may have
-    (`core.runtime.rounds`), so that no more is spent than is left. Other questions are answered whole: the last one
-    may overshoot all limits but `rollouts`.
+    A question that accepts partial answers (`Propose.partial`) gets as many samples as `rollouts` allows. Under a limit
+    in tokens or money they are drawn in waves, each sample with a cap of its own (`core.runtime.running.wave`), so that
+    no limit is exceeded. Other questions are answered in full: the last one may exceed all limits but `rollouts`.
     """
 
     rollouts: Annotated[int | None, Flag("--max-samples", low=1)] = None
@@ -164,10 +168,11 @@ class Prices:
     """Price of a million tokens of the expert; left out: that of all others."""
 
     def of(self, generated: int, scored: int, expert: int = 0) -> float:
-        """What so many tokens cost; `expert` of the generated ones are the expert's."""
-        return (self.generated * (generated - expert) + self.of_writing(True) * expert + self.scored * scored) / 1e6
+        """The cost of these numbers of tokens; `expert` of the generated ones are the expert's."""
+        by_expert = self.per_million_generated(expert=True) * expert
+        return (self.generated * (generated - expert) + by_expert + self.scored * scored) / 1e6
 
-    def of_writing(self, expert: bool) -> float:
+    def per_million_generated(self, *, expert: bool) -> float:
         """Price of a million tokens of the policy or of the expert."""
         return self.generated if self.expert is None or not expert else self.expert
 
@@ -177,42 +182,42 @@ class Bill:
     """What was spent."""
 
     proposals: int = 0
-    """Continuations asked for and generated (cache hits are free and are counted in `cached`)."""
+    """Continuations generated. Answers from the log are free and counted in `cached`."""
     generated_tokens: int = 0
     expert_tokens: int = 0
-    """Those of them that the expert generated."""
+    """Generated tokens of the expert."""
     prompt_tokens: int = 0
     """Tokens read before each continuation, as far as the policy knows."""
     drawn: int = 0
-    """Continuations received, those from the log among them."""
+    """Continuations received, those from the log included."""
     cut: int = 0
-    """Those of them that the policy's own limit, or a filter, cut: `max_tokens`, or the end of the context."""
+    """Received continuations that the policy's own limit (`max_tokens`, the context) or a filter cut."""
     failed: int = 0
-    """Continuations that a policy could not give, where the flow went on without them."""
+    """Continuations that failed where the flow went on without them."""
     scorings: int = 0
-    """Solutions that the scorer was asked about."""
+    """Solutions scored."""
     scored_steps: int = 0
     scored_tokens: int = 0
     """Tokens encoded by the scorer with each shared prefix encoded once."""
     scored_tokens_unshared: int = 0
-    """Tokens that scoring each trajectory by itself would have encoded."""
+    """Tokens that scoring each trajectory alone would have encoded."""
     comparisons: int = 0
     """Pairs judged."""
     judged_tokens: int = 0
-    """Tokens that the judge read and wrote, or encoded, for them."""
+    """Tokens that the judge read and wrote, or encoded."""
     grades: int = 0
     ungraded: int = 0
-    """Of them, those that could not be graded (NaN) although there is a reference; they are not counted as wrong."""
+    """Solutions without a grade (NaN) although there is a reference; they do not count as wrong."""
     cached: int = 0
     """Questions answered from the log."""
     cached_generated_tokens: int = 0
-    """Tokens that those answers hold, which were paid before."""
+    """Tokens of continuations from the log, paid before."""
     cached_scored_tokens: int = 0
-    """Tokens that had been encoded for those answers."""
+    """Tokens encoded for scores from the log, paid before."""
 
     @property
     def answered(self) -> int:
-        """Questions to the policy, the scorer and the judge that have been answered, by them or by the log."""
+        """Answers of the policy, the scorer, the judge and the log."""
         return self.proposals + self.scorings + self.comparisons + self.cached
 
     def add(self, other: Bill) -> None:
@@ -222,7 +227,11 @@ class Bill:
 
 
 class Policy(Protocol):
-    """Who proposes steps. Samples depend on the question's key alone, never on the batch."""
+    """Proposes steps. Samples depend on the question's key alone, never on the batch.
+
+    A policy may have more, which the runtime looks for: `takes` (`honoured_settings`), `max_tokens` (`token_limit`) and
+    `propose_while` (`Interruptible`).
+    """
 
     @property
     def name(self) -> str:
@@ -230,32 +239,18 @@ class Policy(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many continuations make a full batch; 1 for a server that takes each request alone."""
+        """Continuations of a full batch; 1 for a server that takes each request alone."""
 
     @property
     def concurrency(self) -> int:
-        """How many batches may run at the same time; 1 for a local model."""
+        """Batches that may run at the same time; 1 for a local model."""
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order."""
 
 
-@runtime_checkable
-class Asked(Protocol):
-    """A policy that honours more of a question than every policy does."""
-
-    @property
-    def takes(self) -> frozenset[str]:
-        """Of `top_k` and `min_p` of a question, and `READ_BY_POLICIES` of a problem's meta, those that it honours."""
-
-
-def taken(policy: Policy | None) -> frozenset[str]:
-    """What of a question a policy honours beyond what every policy does."""
-    return policy.takes if isinstance(policy, Asked) else frozenset()
-
-
 Wanted = Callable[[int], bool]
-"""Whether anybody still waits for the answer to the question of this position; may be called from any thread."""
+"""Whether a flow still waits for the answer to the question at this position of a batch; called from any thread."""
 
 
 def always(position: int) -> bool:
@@ -265,19 +260,28 @@ def always(position: int) -> bool:
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """A policy that can leave off when nobody waits for its answers any more."""
+    """A policy that can stop when no flow waits for its answers any more."""
 
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Answers the questions, in order; what is not wanted any more is left as it is, `interrupted`."""
+        """Answers the questions, in order; an answer that is not wanted any more stays as it is, `interrupted`."""
 
 
-@runtime_checkable
-class Limited(Protocol):
-    """A policy that says how long an answer may become, so that a budget in tokens knows how many it holds."""
+def honoured_settings(policy: Policy | None) -> frozenset[str]:
+    """What of a question a policy honours beyond what every policy does, as its attribute `takes` states.
 
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of one continuation where the question sets no limit."""
+    Names are `top_k` and `min_p` of a question, and `READ_BY_POLICIES` of a problem's meta.
+    """
+    takes: frozenset[str] = getattr(policy, "takes", frozenset())
+    return takes
+
+
+def token_limit(policy: Policy | None) -> int | None:
+    """Most tokens of a continuation whose question sets no limit, as the policy's attribute `max_tokens` states.
+
+    None where the policy states no limit; a budget in tokens then starts with one sample.
+    """
+    limit: int | None = getattr(policy, "max_tokens", None)
+    return limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,13 +291,13 @@ class Scored:
     scores: NDArray[np.float64]
     """(S,) one score a step, NaN at observations."""
     tokens: int = 0
-    """Tokens encoded for this question that no earlier question of the batch, or cached prefix, had paid for."""
+    """Tokens encoded for this question and not for an earlier question of the batch, or a cached prefix."""
     tokens_unshared: int = 0
-    """Tokens that encoding this trajectory by itself costs."""
+    """Tokens that encoding this trajectory alone costs."""
 
 
 class Scorer(Protocol):
-    """Who scores steps."""
+    """Scores steps."""
 
     @property
     def name(self) -> str:
@@ -301,7 +305,7 @@ class Scorer(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many trajectories make a full batch."""
+        """Trajectories of a full batch."""
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, in order; shared prefixes within the batch are encoded once."""
@@ -312,13 +316,13 @@ class Judged:
     """A judge's answer to one question, with its cost."""
 
     chance: float
-    """That the first solution is the better one, in [0, 1]; 1/2 is a tie."""
+    """Probability that the first solution is the better one, in [0, 1]; 1/2 is a tie."""
     tokens: int = 0
-    """Read and written, or encoded, for this question that no earlier one of the batch had paid for."""
+    """Read and written, or encoded, for this question and not for an earlier one of the batch."""
 
 
 class Judge(Protocol):
-    """Who compares solutions."""
+    """Compares solutions."""
 
     @property
     def name(self) -> str:
@@ -326,21 +330,29 @@ class Judge(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many pairs make a full batch."""
+        """Pairs of a full batch."""
 
     def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
-        """The chance that the first solution of each question is the better one, in order."""
+        """The probability that the first solution of each question is the better one, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A grader's answer to one question, with its cost."""
+
+    answer: float | str | None
+    seconds: float = 0.0
 
 
 class Grader(Protocol):
-    """Who decides outcomes. Where an engine has threads it is asked from several of them at once."""
+    """Decides outcomes. Several threads may call it at once."""
 
     @property
     def name(self) -> str:
         """Identity for caches and provenance: equal names promise equal grades."""
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
-        """Outcome in [0, 1], NaN if it cannot tell."""
+        """Outcome in [0, 1], NaN if unknown."""
 
     def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
         """The final answer stated by the steps, in a normal form; None if there is none."""

@@ -1,4 +1,4 @@
-"""Lanes: the open questions for one answerer, each once, and the batches on their way to it."""
+"""The queue of open questions for one answerer, each question once, and the batches on their way to the answerer."""
 
 from __future__ import annotations
 
@@ -10,26 +10,23 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from stepreward.core.runtime.flows import Compare, Extract, Grade, Propose, Score, Wanted
-
-Asked = Propose | Score | Compare | Grade | Extract
-"""Questions that are answered in batches."""
-Ask = Callable[[Wanted, Sequence[Any]], list[Any]]
+from stepreward.core.runtime.flows import Propose, Question, Wanted
 
 
 @dataclass(slots=True, eq=False)
-class Open:
-    """A question that is not answered yet."""
+class PendingQuestion:
+    """A question without an answer yet; equal questions of several flows are one."""
 
     name: str
-    question: Asked
-    askers: list[Any] = field(default_factory=list)
-    """Who waits for it; empty where nobody does any more."""
+    """Digest of the question and its answerer."""
+    question: Question
+    receivers: list[Any] = field(default_factory=list)
+    """Who gets the answer; empty once all of them have withdrawn."""
     alone: bool = False
-    """True after it failed among others: whose fault it was shows when each is asked by itself."""
+    """Whether it is sent in a batch of its own: its batch failed, and a retry one by one shows the cause."""
     launched: bool = False
     withdrawn: bool = False
-    """True once nobody waits for it any more and it was not launched."""
+    """Whether its last receiver withdrew before it was launched."""
 
     @property
     def rows(self) -> int:
@@ -37,150 +34,149 @@ class Open:
         return self.question.n if isinstance(self.question, Propose) else 1
 
 
-Batch = list[Open]
+class QuestionQueue:
+    """The open questions for one answerer.
 
-
-class Lane:
-    """The questions for one answerer.
-
-    Where several batches run at once, flows take turns, as in start-time fair queueing: the k-th question of a round
-    stands k places behind the last one that was launched when it came, so that a flow with a thousand samples does not
-    hold up another's first. A local model takes questions as they come: those of one flow share prefixes.
+    Where several batches may run at once, flows take turns by start-time fair queueing: the k-th question of a round
+    gets place p + k, where p is the place of the question launched last. So a flow with a thousand samples does not
+    delay the first sample of another. A local model takes questions in order of arrival: those of one flow share
+    prefixes.
 
     Args:
         size: rows of a full batch.
-        concurrency: most batches under way at once.
-        ask: answers a batch.
-        waits: whether an asker still has time to wait; called from any thread.
-        landed: told of each batch that was answered in another thread, from that thread.
-        threads: answer in other threads even where one batch at a time is all there may be.
+        concurrency: most batches that run at once.
+        answer: answers a batch.
+        still_waits: whether a receiver still has time to wait; called from any thread.
+        completed: called with each batch that was answered in another thread, from that thread.
+        threads: answer in other threads even where only one batch may run at a time.
     """
 
     def __init__(
         self,
         size: int,
         concurrency: int,
-        ask: Ask,
-        waits: Callable[[Any], bool],
-        landed: Callable[[Future[list[Any]]], None],
+        answer: Callable[[Wanted, Sequence[Any]], list[Any]],
+        still_waits: Callable[[Any], bool],
+        completed: Callable[[Future[list[Any]]], None],
         *,
         threads: bool,
     ) -> None:
-        self.size, self.concurrency, self.ask, self._waits, self._landed = size, concurrency, ask, waits, landed
+        self.size, self.concurrency, self._answer = size, concurrency, answer
+        self._still_waits, self._completed = still_waits, completed
         self.waiting = 0
         """Questions in the queue."""
         self.rows = 0
         """Rows in the queue."""
-        self.flying: dict[Future[list[Any]], Batch] = {}
-        self._queue: list[tuple[int, int, Open]] = []
-        """A heap of what waits, by place and then as it came; withdrawn questions go when they come up."""
+        self.running: dict[Future[list[Any]], list[PendingQuestion]] = {}
+        self._queue: list[tuple[int, int, PendingQuestion]] = []
+        """A heap of (place, number of arrival, question). Withdrawn questions stay until they reach the top."""
         self._place, self._numbers = 0, count()
-        self.moved = time.monotonic()
-        """When a batch last came back, or was started where none was under way."""
-        self._open: dict[str, Open] = {}
+        self.last_progress = time.monotonic()
+        """When a batch last came back, or was started while none was running."""
+        self._open: dict[str, PendingQuestion] = {}
         self._pool = ThreadPoolExecutor(concurrency) if threads or concurrency > 1 else None
 
     @property
     def hungry(self) -> bool:
-        """True while more open questions would make fuller batches."""
-        return self.rows < self.size * self.concurrency or self.waiting + len(self.flying) < self.concurrency
+        """Whether more open questions would make fuller batches."""
+        return self.rows < self.size * self.concurrency or self.waiting + len(self.running) < self.concurrency
 
     @property
     def stuck(self) -> float:
-        """Seconds for which all that may be under way is, and none of it has come back; 0 where there is room."""
-        return time.monotonic() - self.moved if len(self.flying) >= self.concurrency else 0.0
+        """Seconds without progress while as many batches run as may; 0 where another could start."""
+        return time.monotonic() - self.last_progress if len(self.running) >= self.concurrency else 0.0
 
-    def push(self, name: str, question: Asked, asker: Any, *, turn: int = 0) -> Open:
-        """Opens a question, the one of number `turn` of its round, or joins an equal one that is open."""
+    def push(self, name: str, question: Question, receiver: Any, *, turn: int = 0) -> PendingQuestion:
+        """Opens the question number `turn` of a round, or joins an equal one that is open."""
         if name not in self._open:
-            self._open[name] = Open(name, question)
+            self._open[name] = PendingQuestion(name, question)
             self._enqueue(self._open[name], turn)
-        self._open[name].askers.append(asker)
+        self._open[name].receivers.append(receiver)
         return self._open[name]
 
-    def withdraw(self, entry: Open, asker: Any) -> None:
-        """Takes an asker back; a question without one is not asked any more, and no new asker joins it."""
-        entry.askers = [one for one in entry.askers if one is not asker]
-        if entry.askers:
+    def withdraw(self, pending: PendingQuestion, receiver: Any) -> None:
+        """Removes a receiver. A question without receivers is not launched, and no new receiver joins it."""
+        pending.receivers = [one for one in pending.receivers if one is not receiver]
+        if pending.receivers:
             return
-        if self._open.get(entry.name) is entry:
-            del self._open[entry.name]
-        if not entry.launched:
-            entry.withdrawn = True
+        if self._open.get(pending.name) is pending:
+            del self._open[pending.name]
+        if not pending.launched:
+            pending.withdrawn = True
             self.waiting -= 1
-            self.rows -= entry.rows
+            self.rows -= pending.rows
 
-    def launch(self, *, partial: bool) -> list[tuple[Batch, Future[list[Any]]]]:
-        """Starts what may start; returns what was answered at once (an answerer without threads).
+    def launch(self, *, partial: bool) -> list[tuple[list[PendingQuestion], Future[list[Any]]]]:
+        """Starts the batches that may start; returns those that were answered at once, in this thread.
 
         Args:
-            partial: also a batch that is not full.
+            partial: also start batches that are not full.
         """
         if self._pool is None:
             if not self.waiting or not (partial or self.rows >= self.size):
                 return []
-            batch = self._take()
-            return [(batch, self._at_once(batch))]
-        while self.waiting and len(self.flying) < self.concurrency and (partial or self.rows >= self.size):
-            batch = self._take()
-            self.moved = self.moved if self.flying else time.monotonic()
-            future = self._pool.submit(self.ask, self._wanted(batch), [entry.question for entry in batch])
-            self.flying[future] = batch
-            future.add_done_callback(self._landed)
+            batch = self._take_batch()
+            return [(batch, self._answer_now(batch))]
+        while self.waiting and len(self.running) < self.concurrency and (partial or self.rows >= self.size):
+            batch = self._take_batch()
+            self.last_progress = self.last_progress if self.running else time.monotonic()
+            future = self._pool.submit(self._answer, self._wanted(batch), [pending.question for pending in batch])
+            self.running[future] = batch
+            future.add_done_callback(self._completed)
         return []
 
-    def settle(self, batch: Batch) -> None:
+    def settle(self, batch: list[PendingQuestion]) -> None:
         """Closes the questions of a batch that was answered."""
-        for entry in batch:
-            if self._open.get(entry.name) is entry:
-                del self._open[entry.name]
+        for pending in batch:
+            if self._open.get(pending.name) is pending:
+                del self._open[pending.name]
 
-    def again(self, batch: Batch) -> None:
-        """Asks each question of a batch that failed by itself."""
-        for entry in batch:
-            if entry.askers:
-                entry.alone, entry.launched = True, False
-                self._enqueue(entry)
+    def retry_one_by_one(self, batch: list[PendingQuestion]) -> None:
+        """Queues each question of a failed batch again, to be sent alone."""
+        for pending in batch:
+            if pending.receivers:
+                pending.alone, pending.launched = True, False
+                self._enqueue(pending)
 
     def close(self) -> None:
-        """Starts nothing more."""
+        """Starts no further batch."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _at_once(self, batch: Batch) -> Future[list[Any]]:
+    def _answer_now(self, batch: list[PendingQuestion]) -> Future[list[Any]]:
         answered: Future[list[Any]] = Future()
         try:
-            answered.set_result(self.ask(self._wanted(batch), [entry.question for entry in batch]))
+            answered.set_result(self._answer(self._wanted(batch), [pending.question for pending in batch]))
         except Exception as error:
             answered.set_exception(error)
         return answered
 
-    def _wanted(self, batch: Batch) -> Wanted:
-        return lambda position: any(map(self._waits, batch[position].askers))
+    def _wanted(self, batch: list[PendingQuestion]) -> Wanted:
+        return lambda position: any(map(self._still_waits, batch[position].receivers))
 
-    def _enqueue(self, entry: Open, turn: int = 0) -> None:
+    def _enqueue(self, pending: PendingQuestion, turn: int = 0) -> None:
         place = self._place + (turn if self.concurrency > 1 else 0)
-        heapq.heappush(self._queue, (place, next(self._numbers), entry))
+        heapq.heappush(self._queue, (place, next(self._numbers), pending))
         self.waiting += 1
-        self.rows += entry.rows
+        self.rows += pending.rows
 
-    def _first(self) -> Open | None:
-        """What comes up next."""
+    def _next(self) -> PendingQuestion | None:
+        """The question at the top of the heap, after withdrawn ones are removed."""
         while self._queue and self._queue[0][2].withdrawn:
             heapq.heappop(self._queue)
         return self._queue[0][2] if self._queue else None
 
-    def _take(self) -> Batch:
-        """Questions for one batch: as many as fit, at least one."""
-        batch: Batch = []
+    def _take_batch(self) -> list[PendingQuestion]:
+        """Takes as many questions as fit into one batch, at least one."""
+        batch: list[PendingQuestion] = []
         rows = 0
-        while (entry := self._first()) is not None and not (batch and (batch[0].alone or entry.alone)):
-            if batch and rows + entry.rows > self.size:
+        while (pending := self._next()) is not None and not (batch and (batch[0].alone or pending.alone)):
+            if batch and rows + pending.rows > self.size:
                 break
             self._place = heapq.heappop(self._queue)[0]
-            entry.launched = True
-            rows += entry.rows
-            batch.append(entry)
+            pending.launched = True
+            rows += pending.rows
+            batch.append(pending)
         self.rows -= rows
         self.waiting -= len(batch)
         return batch

@@ -1,109 +1,259 @@
-"""A flow on its way: what it asked, what it spent, and what its budget still allows."""
+"""A running flow: the round of questions that it waits for, what it has spent, and what its budget still allows.
+
+A question for many samples goes to its policy in parts of at most one batch, so that a slow or failing sample delays or
+costs no other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from stepreward.core.runtime.flows import Bill, Budget, Compare, Flow, Grade, Judged, Prices, Propose, Score, Scored
-from stepreward.core.runtime.grades import Graded, ungraded
-from stepreward.core.runtime.queue import Asked, Lane, Open
-from stepreward.core.runtime.rounds import Part, Round, generated
+from stepreward.core.runtime.flows import (
+    Bill,
+    Budget,
+    Compare,
+    Continuation,
+    Flow,
+    Grade,
+    Graded,
+    Judged,
+    Prices,
+    Propose,
+    Question,
+    Score,
+    Scored,
+)
+from stepreward.core.runtime.queue import PendingQuestion, QuestionQueue
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class QuestionPart:
+    """What is sent to a queue: a whole question, or some samples of a `Propose`; also the receiver of the answer."""
+
+    flow: RunningFlow[Any]
+    slot: int
+    """Position of the question in its round."""
+    question: Question
+    first: int = 0
+    """Position, in the answer, of its first sample."""
+    capped: bool = False
+    """Whether the budget allows its samples fewer tokens than they may need."""
+
+
+class Round:
+    """The questions that a flow yielded together, and their answers so far."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions = questions
+        self.answers: list[Any] = [[None] * q.n if isinstance(q, Propose) else None for q in questions]
+        self.pending = 0
+        """Parts that were sent and not answered."""
+        self.unsent: deque[tuple[int, int]] = deque(
+            (slot, 0) for slot, q in enumerate(questions) if isinstance(q, Propose) and q.n
+        )
+        """Slots of questions with samples that were not sent, and the position of the first such sample."""
+        self.limit = ""
+        """The limit of the budget that ended the round early; "" while none did."""
+        self.error: Exception | None = None
+        """Why samples failed."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether the flow can use part of the answers."""
+        return all(q.partial for q in self.questions if isinstance(q, Propose))
+
+    @property
+    def done(self) -> bool:
+        """Whether all parts were sent and answered."""
+        return not (self.pending or self.unsent)
+
+    def unsent_samples(self) -> Iterator[tuple[Propose, int]]:
+        """The questions with unsent samples, and how many of each."""
+        for slot, first in self.unsent:
+            question = self.questions[slot]
+            assert isinstance(question, Propose)
+            yield question, question.n - first
+
+    def so_far(self) -> list[Any]:
+        """The answers so far. A `Propose` without `partial` counts as not answered until all samples are there."""
+        return [
+            ([one for one in answer if one is not None] if self.partial else []) if isinstance(q, Propose) else answer
+            for q, answer in zip(self.questions, self.answers, strict=True)
+        ]
+
+
 @dataclass(slots=True, eq=False)
-class Running(Generic[T]):
-    """A flow between two answers."""
+class RunningFlow(Generic[T]):
+    """A flow that has started, or is about to."""
 
     flow: Flow[T]
     budget: Budget
     started: float
+    """By the clock of the dispatcher."""
     index: int = 0
+    """Position among the flows given to `Driver.run`."""
     round: Round | None = None
-    """What it asked last; None before its first question."""
-    open: list[tuple[Lane, Open, Asker]] = field(default_factory=list)
-    """Its questions that are under way, and as whom it waits for each."""
+    """Its newest questions; None before the first."""
+    sent: list[tuple[QuestionQueue, PendingQuestion, QuestionPart]] = field(default_factory=list)
+    """Parts of the round that were put into a queue."""
     bill: Bill = field(default_factory=Bill)
     rollouts: int = 0
+    """Continuations received, whoever paid; so are the three counts of tokens below."""
     tokens: int = 0
-    expert: int = 0
-    scored: int = 0
+    expert_tokens: int = 0
+    scored_tokens: int = 0
     longest: int = 0
-    """Tokens of the longest continuation that it got."""
+    """Tokens of the longest continuation so far."""
     stopped: str = ""
-    """The limit of its budget that refused a question, or cut an answer, if any."""
+    """The limit of the budget that refused a question or cut an answer; "" while none did."""
     ended: bool = False
     dropped: bool = False
-    """Whether it ended before its time, without a result."""
+    """Whether it was given up before its end, without a result."""
     result: Any = None
-    """What it returned; set once it ended."""
+    """What it returned; set at its end."""
 
     @property
-    def end(self) -> float | None:
-        """When its time is over."""
+    def deadline(self) -> float | None:
+        """When its seconds are over."""
         return None if self.budget.seconds is None else self.started + self.budget.seconds
 
     @property
-    def proposing(self) -> bool:
-        """Whether it waits for continuations, so that the end of its budget can be told to it."""
+    def awaits_samples(self) -> bool:
+        """Whether it waits for continuations; only then the end of its seconds interrupts the wait."""
         return (
             self.round is not None
             and not self.round.done
-            and any(isinstance(entry.question, Propose) for _, entry, _ in self.open)
+            and any(isinstance(pending.question, Propose) for _, pending, _ in self.sent)
         )
 
-    def receive(self, part: Part, answer: Any) -> None:
-        """Notes an answer, whoever paid for it, and what it counts in the budget."""
+    def plain_parts(self) -> list[QuestionPart]:
+        """The questions of the round that are no `Propose`."""
+        assert self.round is not None
+        return [QuestionPart(self, i, q) for i, q in enumerate(self.round.questions) if not isinstance(q, Propose)]
+
+    def sample_parts(
+        self, prices: Prices, longest: Callable[[Propose], int | None], size: int | None
+    ) -> list[QuestionPart]:
+        """The next samples of the round to send: as many as the budget allows at once.
+
+        Args:
+            prices: of tokens, for a budget in money.
+            longest: most tokens of a continuation; None where the policy states no limit.
+            size: most samples of one part; None is no limit.
+        """
+        assert self.round is not None
+        waiting = list(self.round.unsent_samples())
+        rows, cap = sum(n for _, n in waiting), None
+        size = size or rows
+        if self.round.partial:
+            if self.budget.rollouts is not None:
+                rows = min(rows, self.budget.rollouts - self.rollouts)
+            left = self._tokens_left(prices, expert=any(question.expert for question, _ in waiting))
+            if left is not None:
+                limits = [longest(question) or left for question, n in waiting for _ in range(n)]
+                rows, cap = wave(limits[:rows], left, self.longest)
+        parts: list[QuestionPart] = []
+        while rows and self.round.unsent:
+            slot, first = self.round.unsent.popleft()
+            question = self.round.questions[slot]
+            assert isinstance(question, Propose)
+            total = question.n
+            n = min(rows, size, total - first)
+            most = None if cap is None else longest(question)
+            capped = cap is not None and (most is None or cap < most)
+            if n < total or capped:
+                limit = cap if capped else question.max_tokens
+                question = replace(question, n=n, first=question.first + first, max_tokens=limit)
+            parts.append(QuestionPart(self, slot, question, first, capped))
+            rows -= n
+            if first + n < total:
+                self.round.unsent.appendleft((slot, first + n))
+        return parts
+
+    def receive(self, part: QuestionPart, answer: Any) -> None:
+        """Stores an answer, and counts it against the budget, whoever paid for it."""
         assert self.round is not None
         question = part.question
         if isinstance(question, Propose):
             tokens = generated(answer)
             self.rollouts += question.n
             self.tokens += tokens
-            self.expert += tokens if question.expert else 0
+            self.expert_tokens += tokens if question.expert else 0
             self.longest = max(self.longest, *(c.n_tokens for c in answer))
             if any(c.interrupted for c in answer):
-                self.round.refused = "seconds"
+                self.round.limit = "seconds"
             elif part.capped and any(c.truncated for c in answer):
-                self.stopped = self.stopped or self.binding
-        elif isinstance(question, Score | Compare):
-            self.scored += answer.tokens
-        self.round.receive(part, _told(answer))
+                self.stopped = self.stopped or ("tokens" if self.budget.tokens is not None else "money")
+            self.round.answers[part.slot][part.first : part.first + question.n] = answer
+            return
+        if isinstance(question, Score | Compare):
+            self.scored_tokens += answer.tokens
+        self.round.answers[part.slot] = _value(answer)
 
-    @property
-    def binding(self) -> str:
-        """Which of its limits on what is generated is there: tokens before money."""
-        return "tokens" if self.budget.tokens is not None else "money"
-
-    def over(self, now: float, prices: Prices) -> str:
+    def limit_reached(self, clock: Callable[[], float], prices: Prices) -> str:
         """The first limit of the budget that is used up; "" if none is."""
         limit = self.budget
         spent = {
             "rollouts": (limit.rollouts, self.rollouts),
             "tokens": (limit.tokens, self.tokens),
-            "scored_tokens": (limit.scored_tokens, self.scored),
-            "seconds": (limit.seconds, now - self.started),
-            "money": (limit.money, prices.of(self.tokens, self.scored, self.expert)),
+            "scored_tokens": (limit.scored_tokens, self.scored_tokens),
+            "seconds": (limit.seconds, clock() - self.started),
+            "money": (limit.money, prices.of(self.tokens, self.scored_tokens, self.expert_tokens)),
         }
         return next((name for name, (most, used) in spent.items() if most is not None and used >= most), "")
 
-    def tokens_left(self, prices: Prices, *, expert: bool) -> int | None:
-        """Tokens that it may still have generated, at least 1; None if no limit says how many."""
-        limit, price = self.budget, prices.of_writing(expert)
+    def limit_for(self, questions: Sequence[Question], clock: Callable[[], float], prices: Prices) -> str:
+        """The limit for which these questions must be refused; "" if they may be asked.
+
+        Only samples are refused: what a flow has by then can still be scored, compared and graded.
+        """
+        proposed = [question for question in questions if isinstance(question, Propose) and question.n]
+        if not proposed:
+            return ""
+        whole = 0 if all(q.partial for q in proposed) else sum(q.n for q in proposed)
+        if self.budget.rollouts is not None and self.rollouts + whole > self.budget.rollouts:
+            return "rollouts"
+        return self.limit_reached(clock, prices)
+
+    def _tokens_left(self, prices: Prices, *, expert: bool) -> int | None:
+        """Tokens that may still be generated, at least 1; None if no limit says how many."""
+        limit, price = self.budget, prices.per_million_generated(expert=expert)
         lefts = [] if limit.tokens is None else [limit.tokens - self.tokens]
         if limit.money is not None and price > 0:
-            money = limit.money - prices.of(self.tokens, self.scored, self.expert)
+            money = limit.money - prices.of(self.tokens, self.scored_tokens, self.expert_tokens)
             lefts.append(int(money * 1e6 / price))
         return max(1, min(lefts)) if lefts else None
 
 
-Asker = tuple[Running[Any], Part]
+def wave(limits: Sequence[int], left: int, seen: int) -> tuple[int, int]:
+    """How many samples to request at once, and the tokens of each, so that together they stay within `left`.
+
+    A sample may need its own limit, or twice the longest answer so far, whichever is less. As many samples as then fit
+    share what is left; at least one, which may have it all. The result depends on earlier answers of the same flow
+    alone, so that a run repeats.
+
+    Args:
+        limits: most tokens of each waiting sample, at least one sample.
+        left: tokens that may be spent, at least 1.
+        seen: tokens of the longest answer so far; 0 where there is none.
+    """
+    need = max(limits) if seen == 0 else min(max(limits), 2 * seen)
+    rows = max(1, min(len(limits), left // need))
+    return rows, left // rows
 
 
-def _told(answer: Any) -> Any:
-    """What the flow gets of an answer."""
+def generated(continuations: Sequence[Continuation]) -> int:
+    """Tokens of an answer to a `Propose`."""
+    return sum(continuation.n_tokens for continuation in continuations)
+
+
+def _value(answer: Any) -> Any:
+    """What the flow receives of an answer: its value without its cost."""
     if isinstance(answer, Scored):
         return answer.scores
     if isinstance(answer, Graded):
@@ -111,10 +261,10 @@ def _told(answer: Any) -> Any:
     return answer.chance if isinstance(answer, Judged) else answer
 
 
-def charge(bill: Bill, question: Asked, answer: Any) -> None:
-    """Adds what an answer cost."""
+def charge(bill: Bill, question: Question, answer: Any) -> None:
+    """Adds the cost of a new answer."""
     if isinstance(question, Propose):
-        _draw(bill, question, answer)
+        _count_samples(bill, question, answer)
         bill.proposals += question.n
         bill.generated_tokens += generated(answer)
         bill.expert_tokens += generated(answer) if question.expert else 0
@@ -124,7 +274,7 @@ def charge(bill: Bill, question: Asked, answer: Any) -> None:
         bill.judged_tokens += answer.tokens
     elif isinstance(question, Grade):
         bill.grades += 1
-        bill.ungraded += ungraded(question, answer.answer)
+        bill.ungraded += question.is_ungraded(answer.answer)
     elif isinstance(question, Score):
         bill.scorings += 1
         bill.scored_steps += len(question.steps)
@@ -132,20 +282,19 @@ def charge(bill: Bill, question: Asked, answer: Any) -> None:
         bill.scored_tokens_unshared += answer.tokens_unshared
 
 
-def charge_cached(bill: Bill, question: Asked, answer: Any) -> None:
-    """Adds an answer that was paid before."""
+def charge_cached(bill: Bill, question: Question, answer: Any) -> None:
+    """Adds an answer of the log, which was paid before."""
     bill.cached += 1
     if isinstance(question, Propose):
-        _draw(bill, question, answer)
+        _count_samples(bill, question, answer)
         bill.cached_generated_tokens += generated(answer)
     elif isinstance(question, Score):
         bill.cached_scored_tokens += answer.tokens
     elif isinstance(question, Grade):
-        bill.ungraded += ungraded(question, answer.answer)
+        bill.ungraded += question.is_ungraded(answer.answer)
 
 
-def _draw(bill: Bill, question: Propose, answer: Any) -> None:
-    """Counts the continuations that came; a limit that the question itself set is no cut."""
+def _count_samples(bill: Bill, question: Propose, answer: Any) -> None:
     bill.drawn += len(answer)
-    if question.max_tokens is None:
+    if question.max_tokens is None:  # a limit that the question itself sets is no cut
         bill.cut += sum(c.truncated and not c.interrupted for c in answer)
