@@ -7,7 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from stepreward.core.keys import Key
-from stepreward.core.runtime.flows import READ_BY_POLICIES, Asked, Continuation, Interruptible, Policy, Propose, always
+from stepreward.core.runtime.flows import (
+    READ_BY_POLICIES,
+    Continuation,
+    Interruptible,
+    Policy,
+    Propose,
+    always,
+    honoured_settings,
+)
 from stepreward.core.types import Problem, Step
 from stepreward.testing.rules import require, require_attributes
 
@@ -176,11 +184,9 @@ def _check_max_tokens(policy: Policy, question: Propose, samples: Answer) -> Non
 
 
 def _check_optional(policy: Policy, question: Propose, samples: Answer) -> None:
-    if isinstance(policy, Asked):
-        known = isinstance(policy.takes, frozenset) and policy.takes <= _TAKEN
-        require(
-            known, policy, "takes", f"takes is {policy.takes!r}", f"name a frozenset of {', '.join(sorted(_TAKEN))}"
-        )
+    takes: object = honoured_settings(policy)
+    known = isinstance(takes, frozenset) and takes <= _TAKEN
+    require(known, policy, "takes", f"takes is {takes!r}", f"name a frozenset of {', '.join(sorted(_TAKEN))}")
     if isinstance(policy, Interruptible):
         same = _same(policy.propose_while(always, [question])[0], samples)
         require(same, policy, "propose_while", "while every answer is wanted it answers otherwise than propose",
