@@ -27,8 +27,8 @@ from stepreward.core.measure.selection import best_of_n, majority, oracle, weigh
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference
 from stepreward.core.measure.step_metrics import brier, expected_calibration_error, ragged
 from stepreward.core.runtime.flows import Score
-from stepreward.evaluate.data.solution_arrays import Sampled, first_errors, sampled, score_rows
-from stepreward.evaluate.measures.selection_curves import Pool, curves
+from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
+from stepreward.evaluate.measures.selection_curves import curves
 from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error
 from stepreward.formats.rows import Floats
 from stepreward.score.tools.equations import ToolScorer, equations
@@ -122,7 +122,7 @@ def totals_of(scores: Floats, *, negative: bool = True) -> dict[str, Floats]:
     return {m.name: m(scores, mask) for m in aggregate if negative or m.name != "log-odds"}
 
 
-def pool_curves(key: Key) -> tuple[dict[str, dict[str, list[Estimate]]], dict[str, Any], Sampled, list[Annotated]]:
+def pool_curves(key: Key) -> tuple[dict[str, dict[str, list[Estimate]]], dict[str, Any], Pool, list[Annotated]]:
     """Accuracy against N of every selector under every aggregation of every verifier, and gaps to majority at 32."""
     items = read("bon_pools/gsm8k_scores.jsonl.gz", strip_prompt=True)
     samples = sampled(items)
@@ -141,7 +141,7 @@ def pool_curves(key: Key) -> tuple[dict[str, dict[str, list[Estimate]]], dict[st
     return made, gaps, samples, items
 
 
-def _against_control(samples: Sampled, rows: Mapping[str, Floats], key: Key) -> dict[str, Estimate]:
+def _against_control(samples: Pool, rows: Mapping[str, Floats], key: Key) -> dict[str, Estimate]:
     """What the equations add to knowing the number of steps: paired differences with product totals, all samples."""
     problems, size = samples.outcome.shape
     group = np.repeat(np.arange(problems), size)
@@ -155,7 +155,7 @@ def _against_control(samples: Sampled, rows: Mapping[str, Floats], key: Key) -> 
     }
 
 
-def _gaps(samples: Sampled, totals: Mapping[str, Floats], key: Key) -> dict[str, Estimate]:
+def _gaps(samples: Pool, totals: Mapping[str, Floats], key: Key) -> dict[str, Estimate]:
     """Paired differences of weighted vote and best-of-N to majority, all samples."""
     problems, size = samples.outcome.shape
     group = np.repeat(np.arange(problems), size)
@@ -171,7 +171,7 @@ def _gaps(samples: Sampled, totals: Mapping[str, Floats], key: Key) -> dict[str,
     return made
 
 
-def calibration(items: Sequence[Annotated], samples: Sampled, key: Key) -> dict[str, dict[str, Any]]:
+def calibration(items: Sequence[Annotated], samples: Pool, key: Key) -> dict[str, dict[str, Any]]:
     """Brier score and ECE of each verifier's last-step score as the chance to be right, before and after a fit.
 
     The fit uses a random half of the problems and is measured on the other half.
@@ -219,7 +219,7 @@ def four_solutions(key: Key) -> dict[str, Estimate]:
     samples = sampled(items)
     totals = totals_of(tool_rows(items, ToolScorer()), negative=False)
     totals = {f"tool:{how}": samples.shaped(total) for how, total in totals.items()}
-    totals["more steps"] = samples.lengths.astype(np.float64)
+    totals["more steps"] = samples.shaped(np.array([len(item.trajectory) for item in items], np.float64))
     rates = {"a solution at random": samples.outcome.mean(axis=1)}
     policies = [item.provenance.policy for item in items[: samples.outcome.shape[1]]]
     rates |= {f"always {name}": samples.outcome[:, i] for i, name in enumerate(policies)}
@@ -233,7 +233,7 @@ def four_solutions(key: Key) -> dict[str, Estimate]:
     return made
 
 
-def _shuffled(samples: Sampled, totals: Mapping[str, Floats], key: Key, *, orders: int = 32) -> dict[str, Floats]:
+def _shuffled(samples: Pool, totals: Mapping[str, Floats], key: Key, *, orders: int = 32) -> dict[str, Floats]:
     """(G,) rate of each selector over random orders of the samples."""
     problems, size = samples.outcome.shape
     group = np.repeat(np.arange(problems), size)

@@ -31,8 +31,8 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference, resamples
 from stepreward.core.measure.step_metrics import auroc, best_threshold, predicted_first_error, ragged
 from stepreward.core.runtime.flows import Score
-from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
-from stepreward.evaluate.measures.selection_curves import Pool, hits
+from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
+from stepreward.evaluate.measures.selection_curves import hits
 from stepreward.evaluate.measures.step_scores import first_error
 from stepreward.formats.rows import Floats
 from stepreward.policies.model_sources import resolve

@@ -9,7 +9,8 @@ import pytest
 
 from stepreward.core.keys import Key
 from stepreward.core.measure.selection import majority
-from stepreward.evaluate.measures.selection_curves import Pool, curves, hits
+from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
+from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error, label_error, step_metrics
 
 KEY = Key.seed(0)
@@ -86,3 +87,15 @@ def test_samples_that_could_not_be_graded_are_neither_right_nor_wrong() -> None:
     np.testing.assert_array_equal(made["oracle"], [1.0, nan, 1.0])
     ends = curves(Pool(answers, outcome, {}), [3], Key.seed(0))
     assert (ends["majority"][0].value, ends["majority"][0].n) == (0.5, 2)
+
+
+def test_a_problem_with_too_few_samples_is_filled_with_empty_ones() -> None:
+    # Problem 1 has no sample, problem 0 one of three, problem 2 two; the second one's only step has no score.
+    scores = np.array([[0.5, 0.4], [np.nan, np.nan], [0.9, np.nan]])
+    made = filled_pool([0, 2, 2], ["a", None, "a"], [1.0, 0.0, 1.0], scores, (3, 3))
+    np.testing.assert_array_equal(made.outcome, [[1, 0, 0], [0, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(made.answers >= 0, [[1, 0, 0], [0, 0, 0], [0, 1, 0]])
+    assert made.answers[0, 0] != made.answers[2, 1], "answers of two problems are never equal"
+    none = np.nan
+    np.testing.assert_allclose(made.totals["product"], [[0.2, none, none], [none] * 3, [none, 0.9, none]])
+    np.testing.assert_allclose(made.totals["last"], [[0.4, none, none], [none] * 3, [none, 0.9, none]])

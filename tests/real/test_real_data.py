@@ -17,8 +17,8 @@ from stepreward import formats
 from stepreward.core.catalog import aggregate, calibrate
 from stepreward.core.keys import Key
 from stepreward.core.measure.step_metrics import best_threshold, brier, expected_calibration_error
-from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
-from stepreward.evaluate.measures.selection_curves import Pool, hits
+from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
+from stepreward.evaluate.measures.selection_curves import hits
 from stepreward.evaluate.measures.step_scores import first_error
 from stepreward.score.tools.equations import ToolScorer
 

@@ -21,7 +21,7 @@ from stepreward.policies.tabular import TabularPolicy
 from stepreward.search.beams.lookahead import mended
 from stepreward.search.beams.nucleus import nucleus
 from stepreward.search.candidates import ROOT, Candidate, Found
-from stepreward.search.samples.reuse import Pool
+from stepreward.search.samples.reuse import SampledSolutions
 from stepreward.search.samples.utility import utility, worth_growing
 from stepreward.tasks.enumerable import EnumerableWorld
 from tests.effort import scaled
@@ -291,7 +291,7 @@ def test_whole_solutions_stay_as_in_the_released_loop(beams: int, width: int, to
 
 def test_a_solution_counts_for_every_prefix_of_it() -> None:
     a, b, c = (Step(text) for text in "abc")
-    pool = Pool()
+    pool = SampledSolutions()
     pool.add(ROOT, [Candidate((a, b), True, (0.9, 0.2), 0.2), Candidate((b,), True, (0.6,), 0.6)], 2)
     pool.add(Candidate((a,)), [Candidate((a, c), True, (0.9, 0.8), 0.8)], 1)
     assert pool.value(ROOT.path) == pytest.approx((0.2 + 0.6 + 0.8) / 3)

@@ -29,6 +29,7 @@ from stepreward.core.catalog import bench
 from stepreward.core.catalog import calibrate as calibrators
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import paired_difference
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Grader, Score, Scorer
@@ -37,7 +38,7 @@ from stepreward.core.vocabulary import Flag
 from stepreward.evaluate.data.scoring import unmeasured
 from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.fitting import fit_calibrator
-from stepreward.evaluate.measures.selection_curves import Pool, curves, hits
+from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error, step_metrics
 from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import POSITION, PositionScorer
@@ -262,8 +263,7 @@ def _selection(items: Sequence[Solution], name: str, key: Key, aggregate: str) -
     ordered = sorted(items, key=lambda item: item.trajectory.problem.id)
     pool, scores = sampled(ordered), score_rows(ordered, name)
     samples = pool.outcome.shape[1]
-    totals = aggregates[aggregate].take({"scores": np.nan_to_num(scores), "mask": ~np.isnan(scores)})
-    built = Pool(pool.answers, pool.outcome, {aggregate: pool.shaped(totals)})
+    built = replace(pool, totals={aggregate: pool.shaped(totals_of(scores, aggregate))})
     sizes = [*(2**k for k in range(20) if 2**k < samples), samples]
     full = hits(built, samples, key)
     return {

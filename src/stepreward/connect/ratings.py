@@ -14,6 +14,7 @@ import numpy as np
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import segment as segments
 from stepreward.core.errors import InputError
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 from stepreward.core.segment import from_messages
 from stepreward.core.types import Message, Problem, Step
@@ -65,7 +66,7 @@ class Rater:
         segment: str = "blank-lines",
         device: str = "cpu",
     ) -> None:
-        self._aggregate = aggregates[aggregate]
+        self._aggregate = aggregates[aggregate].name
         self._segment = segments[segment].name if segment else ""
         self.scorer: Scorer = _loaded(str(scorer), device) if isinstance(scorer, str | Path) else scorer
         self._lock = threading.Lock()
@@ -109,9 +110,9 @@ class Rater:
             return Rating(steps, (None,) * len(steps), fault=str(answer))
         row = answer.scores[[step.kind == "action" for step in question.steps]]
         known = ~np.isnan(row)
-        totals = self._aggregate.take({"scores": np.nan_to_num(row)[None], "mask": known[None]})
+        total = float(totals_of(row[None], self._aggregate)[0])
         scores = tuple(float(score) if there else None for score, there in zip(row, known, strict=True))
-        return Rating(steps, scores, float(totals[0]), "" if known.any() else "the scorer left every step out")
+        return Rating(steps, scores, total, "" if known.any() else "the scorer left every step out")
 
 
 def _own(question: Score) -> list[Step]:

@@ -187,7 +187,7 @@ class Groups:
     """
 
     def __init__(self, ids: Array) -> None:
-        self.of, self.n = _numbered(ids)
+        self.of, self.n = _rank_ids(ids)
         """(M,) number of each member's group, from 0 in order of the ids; how many groups there are."""
 
     @classmethod
@@ -288,19 +288,28 @@ def _over(values: Array, sizes: Array) -> Array:
     return xp.where(sizes > 0, values / xp.where(sizes > 0, sizes, xp.ones_like(sizes)), xp.zeros_like(values))
 
 
-def _numbered(ids: Array) -> tuple[Array, int]:
-    """(M,) rank of each id among those that occur, and their number; without sorting where ids are small."""
+def _rank_ids(ids: Array) -> tuple[Array, int]:
+    """(M,) rank of each id among the distinct ids, and the number of distinct ids."""
     xp = array_namespace(ids)
-    # Not every integer may stand in brackets: torch takes bytes for a mask and refuses short ones.
-    ids = xp.astype(ids, xp.int64, copy=False) if xp.isdtype(ids.dtype, ("bool", "integral")) else ids
+    if not xp.isdtype(ids.dtype, ("bool", "integral")):
+        return _sorted_ranks(ids)
+    # torch reads an index of bytes as a mask and refuses short integers: only int64 indexes in every library.
+    ids = xp.astype(ids, xp.int64, copy=False)
     size = int(ids.shape[0])
-    if size and xp.isdtype(ids.dtype, "integral") and int(xp.min(ids)) >= 0 and int(xp.max(ids)) < 4 * size + 1024:
-        occurs = xp.zeros(int(xp.max(ids)) + 1, dtype=xp.bool, device=device(ids))
-        occurs[ids] = True
-        rank = xp.cumulative_sum(xp.astype(occurs, xp.int64)) - 1
-        return rank[ids], int(rank[-1]) + 1
-    names = xp.unique_inverse(ids)
-    return xp.reshape(names.inverse_indices, (-1,)), int(names.values.shape[0])
+    largest = int(xp.max(ids)) if size else 0
+    # A table of all ids up to the largest needs no sort. It pays as long as it is not much longer than the ids.
+    if not size or int(xp.min(ids)) < 0 or largest >= 4 * size + 1024:
+        return _sorted_ranks(ids)
+    occurs = xp.zeros(largest + 1, dtype=xp.bool, device=device(ids))
+    occurs[ids] = True
+    rank = xp.cumulative_sum(xp.astype(occurs, xp.int64)) - 1
+    return rank[ids], int(rank[-1]) + 1
+
+
+def _sorted_ranks(ids: Array) -> tuple[Array, int]:
+    xp = array_namespace(ids)
+    distinct = xp.unique_inverse(ids)
+    return xp.reshape(distinct.inverse_indices, (-1,)), int(distinct.values.shape[0])
 
 
 def whitened(values: Array, weights: Array | None = None, *, epsilon: float = 1e-8, centre: bool = True) -> Array:

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.annotations import Annotated
-from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.selection import answer_ids, majority, oracle, weighted_vote
 from stepreward.core.measure.selection import best_of_n as highest
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.data.scoring import Floats, numbered, rows_kept, step_scores, unmeasured
 
 
 @bench.method(
@@ -49,23 +49,26 @@ def best_of_n(
         InputError: there is no problem with two samples, or a solution is not graded.
         UnknownNameError: no such aggregation.
     """
-    kept, group = _first_of_each(data, n)
+    _, earlier = numbered([item.trajectory.problem.id for item in data])
+    kept = [item for item, before in zip(data, earlier, strict=True) if n is None or before < n]
+    if len(kept) < 2 or not earlier.any():
+        raise InputError("no problem has two solutions to choose from", remedy="pass several samples of each problem")
+    problems = [item.trajectory.problem.id for item in kept]
     outcome = np.array([item.trajectory.outcome for item in kept], np.float64)
     if np.isnan(outcome).any():
         raise InputError("a solution has no outcome", remedy="pass graded samples, or label them first")
     rows = step_scores(scorer, kept)
     lost = unmeasured(rows, kept, ended=True)
-    left = rows_kept(lost, group.tolist())
-    kept, group, outcome, rows = [kept[row] for row in left], group[left], outcome[left], rows[left]
-    group = np.unique(group, return_inverse=True)[1]
-    totals = aggregates[aggregate].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
+    left = rows_kept(lost, problems)
+    kept, outcome, rows = [kept[row] for row in left], outcome[left], rows[left]
+    group, earlier = numbered([item.trajectory.problem.id for item in kept])
+    totals = totals_of(rows, aggregate)
     answers = answer_ids([item.answer for item in kept], group.tolist())
     key = Key.seed(seed).fold("best-of-n")
-    place = _places(group)
-    sizes = [2**k for k in range(30) if 2**k < place.max() + 1]
+    sizes = [2**k for k in range(30) if 2**k <= earlier.max()]
     groups: dict[str, Mapping[str, Estimate]] = {}
     for size in sizes:
-        part = place < size
+        part = earlier < size
         rates = _rates(totals[part], answers[part], outcome[part], group[part])
         groups[f"first {size}"] = {name: bootstrap(rate, key.fold(name, size)) for name, rate in rates.items()}
     rates = _rates(totals, answers, outcome, group)
@@ -80,31 +83,6 @@ def best_of_n(
         groups,
         unscored=int(lost.sum()),
     )
-
-
-def _first_of_each(data: Sequence[Annotated], n: int | None) -> tuple[list[Annotated], NDArray[np.int64]]:
-    """The first `n` solutions of each problem, and (B,) the number of their problem."""
-    number: dict[str, int] = {}
-    taken: dict[str, int] = {}
-    kept, group = [], []
-    for item in data:
-        problem = item.trajectory.problem.id
-        taken[problem] = taken.get(problem, 0) + 1
-        if n is None or taken[problem] <= n:
-            kept.append(item)
-            group.append(number.setdefault(problem, len(number)))
-    if len(kept) < 2 or max(taken.values()) < 2:
-        raise InputError("no problem has two solutions to choose from", remedy="pass several samples of each problem")
-    return kept, np.array(group, np.int64)
-
-
-def _places(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(B,) how many samples of the same problem stand before each."""
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], group[order])
-    place = np.empty(len(group), np.int64)
-    place[order] = np.arange(len(group)) - starts
-    return place
 
 
 def _rates(totals: Floats, answers: NDArray[np.int64], outcome: Floats, group: NDArray[np.int64]) -> dict[str, Floats]:

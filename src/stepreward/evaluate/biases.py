@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from stepreward.core.annotations import Annotated
-from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, bootstrap, resamples
 from stepreward.core.runtime.flows import Scorer
 from stepreward.evaluate.data.result import BenchResult
@@ -62,7 +62,7 @@ def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", 
     backwards = step_scores(scorer, able[::-1])[::-1]
     lost = unmeasured(before, able) | unmeasured(after, mixed) | unmeasured(backwards, able)
     kept = rows_kept(lost)
-    change = _totals(after[kept], aggregate) - _totals(before[kept], aggregate)
+    change = totals_of(after[kept], aggregate) - totals_of(before[kept], aggregate)
     asked = np.nanmean(np.abs(backwards[kept] - before[kept]), axis=1)
     return BenchResult(
         "order",
@@ -92,11 +92,6 @@ def _shuffled(item: Annotated, key: Key) -> Annotated:
     return replace(item, trajectory=replace(item.trajectory, steps=tuple(steps)))
 
 
-def _totals(rows: Floats, aggregation: str) -> Floats:
-    made: Floats = aggregates[aggregation].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
-    return made
-
-
 @bench.method(
     "length-bias",
     note="our protocol: Spearman's rank correlation of score and length among solutions that are equally right",
@@ -121,7 +116,7 @@ def length_bias(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "
     scores = step_scores(scorer, data)
     lost = unmeasured(scores, data, ended=True)
     kept = rows_kept(lost)
-    totals, items = _totals(scores[kept], aggregate), [data[row] for row in kept]
+    totals, items = totals_of(scores[kept], aggregate), [data[row] for row in kept]
     lengths = {
         "steps": np.array([sum(step.kind == "action" for step in item.trajectory.steps) for item in items], float),
         "characters": np.array([len(item.trajectory.text) for item in items], float),

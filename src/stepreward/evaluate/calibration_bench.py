@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.annotations import Annotated
-from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, resamples
 from stepreward.core.measure.step_metrics import auroc, brier, expected_calibration_error, ragged
 from stepreward.core.runtime.flows import Scorer
@@ -83,7 +83,7 @@ def outcome_calibration(
     if not data or np.isnan(outcome).all():
         raise InputError("no solution has an outcome", remedy="pass graded solutions")
     rows = step_scores(scorer, data)
-    totals = aggregates[aggregate].take({"scores": np.nan_to_num(rows), "mask": ~np.isnan(rows)})
+    totals = totals_of(rows, aggregate)
     _, unit = np.unique([item.trajectory.problem.id for item in data], return_inverse=True)
     name = f"Totals ({aggregate})"
     return _measured("outcome-calibration", name, scorer, totals[:, None], outcome, unit, bins, seed)
@@ -130,16 +130,26 @@ def _values(scores: Floats, labels: Floats, bins: int) -> list[float]:
 def _reliability(
     scores: Floats, labels: Floats, unit: NDArray[np.int64], bins: int, key: Key
 ) -> dict[str, Mapping[str, Estimate]]:
-    """Bins that are not empty: mean score, mean label, and the share of all steps, with intervals over units."""
+    """Bins that are not empty: mean score, mean label, and the share of all steps, with intervals over units.
+
+    Args:
+        scores, labels: (B, S).
+        unit: (B,) unit of each row, below U: what is drawn together by the bootstrap.
+        bins: of equal width over [0, 1]; a score on a border belongs to the lower one.
+        key: of the bootstrap.
+    """
     real = ~(np.isnan(scores) | np.isnan(labels))
-    p, y, of = scores[real], labels[real], np.broadcast_to(unit[:, None], scores.shape)[real]
-    at = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
-    cell, cells = of * bins + at, (int(unit.max()) + 1) * bins
-    sums = [np.bincount(cell, weights=w, minlength=cells).reshape(-1, bins) for w in (p, y, np.ones_like(p))]
-    score, label, count = np.moveaxis(drawn(np.stack(sums, axis=1), key, draws=DRAWS), 1, 0)
+    # (M,) score, label, unit and bin of the M steps that have both.
+    score, label, unit_of = scores[real], labels[real], np.repeat(unit, real.sum(axis=1))
+    bin_of = np.clip(np.ceil(score * bins).astype(np.int64) - 1, 0, bins - 1)
+    # (U, bins, 3) sum of scores, sum of labels and number of steps of each unit in each bin.
+    sums = np.zeros((int(unit.max()) + 1, bins, 3))
+    np.add.at(sums, (unit_of, bin_of), np.stack([score, label, np.ones_like(score)], axis=1))
+    # (1 + DRAWS, bins) each: the first row is of all units, each other one of a bootstrap sample of them.
+    score_sum, label_sum, count = np.moveaxis(drawn(sums, key, draws=DRAWS), 2, 0)
     parts = {
-        "score": ratio(score, count, empty=np.nan),
-        "label": ratio(label, count, empty=np.nan),
+        "score": ratio(score_sum, count, empty=np.nan),
+        "label": ratio(label_sum, count, empty=np.nan),
         "share": ratio(count, count.sum(axis=1, keepdims=True)),
     }
     return {

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stepreward.core.annotations import Annotated
-from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
 from stepreward.evaluate.data.result import BenchResult
@@ -47,7 +47,7 @@ def over_optimisation(
     if least < 2:
         raise InputError("a problem has one solution: nothing is selected", remedy="pass several of each")
     rows = np.array(kept)[np.array([mine[:least] for mine in of.values()])]
-    totals = aggregates[aggregate].take({"scores": np.nan_to_num(scores), "mask": ~np.isnan(scores)})
+    totals = totals_of(scores, aggregate)
     gold = np.array([item.trajectory.outcome for item in data], np.float64)
     sizes = sorted({*(2**k for k in range(30) if 2**k <= least), least})
     made = overoptimisation(totals[rows], gold[rows], sizes, Key.seed(seed).fold("over-optimisation"))

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import aggregate, estimate, search, transform
 from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.keys import Key
-from stepreward.core.measure.selection import answer_ids
 from stepreward.core.measure.statistics import crossed_mean, known_mean, paired_difference
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.answer_log import AnswerLog
@@ -26,7 +25,7 @@ from stepreward.core.runtime.flows import Bill, Flow, Grader, Policy, Scorer
 from stepreward.core.store import write_labels
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Labels, Problem, Trajectory
-from stepreward.evaluate.measures.selection_curves import Pool
+from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
 from stepreward.label.samples import graded_samples
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World
@@ -117,21 +116,11 @@ def pool_of(samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree], 
         grader: reads answers.
         n: samples a problem; problems with fewer are filled with empty ones that have no answer.
     """
-    problems = len(samples)
-    answers: list[str | None] = [None] * (problems * n)
-    outcome, totals = np.zeros(problems * n), {m.name: np.full(problems * n, np.nan) for m in aggregate}
-    for g, (group, tree) in enumerate(zip(samples, trees, strict=True)):
-        scores = tree.gather(tree.column("score"))
-        batch = {"scores": np.nan_to_num(scores), "mask": ~np.isnan(scores)}
-        here = slice(g * n, g * n + len(group))
-        for method in aggregate:
-            totals[method.name][here] = method.take(batch)
-        for i, t in enumerate(group):
-            outcome[g * n + i] = t.outcome
-            answers[g * n + i] = grader.answer(t.problem, t.steps) if t.terminal else None
-    groups = np.repeat(np.arange(problems), n).tolist()
-    shaped = {name: values.reshape(problems, n) for name, values in totals.items()}
-    return Pool(answer_ids(answers, groups).reshape(problems, n), outcome.reshape(problems, n), shaped)
+    rows = [trajectory for some in samples for trajectory in some]
+    group = [problem for problem, some in enumerate(samples) for _ in some]
+    answers = [grader.answer(t.problem, t.steps) if t.terminal else None for t in rows]
+    scores = ragged([row for tree in trees for row in tree.gather(tree.column("score"))])
+    return filled_pool(group, answers, [t.outcome for t in rows], scores, (len(samples), n))
 
 
 def headline(hits: Mapping[int, NDArray[np.float64]], majority: NDArray[np.float64], key: Key) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.catalog import aggregate
+from stepreward.core.measure.aggregation import totals_of
+from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.prefix_names import prefix_of
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
@@ -111,11 +112,7 @@ def choice(vote: bool) -> str:
 
 def total_of(scores: Sequence[Sequence[float]], method: str) -> NDArray[np.float64]:
     """(B,) totals of ragged step scores by an aggregate of the family; NaN scores (observations) do not count."""
-    width = max(map(len, scores), default=0)
-    array = np.array([[*row, *[np.nan] * (width - len(row))] for row in scores], dtype=np.float64)
-    array = array.reshape(len(scores), width)
-    totals: NDArray[np.float64] = aggregate[method].take({"scores": np.nan_to_num(array), "mask": ~np.isnan(array)})
-    return totals
+    return totals_of(ragged(scores), method)
 
 
 def tree_of(problem: Problem, candidates: Sequence[Candidate]) -> StepTree:

@@ -11,6 +11,16 @@ from stepreward.core.types import StepMask, Steps
 Totals = NDArray[np.float64]
 
 
+def totals_of(scores: Steps, method: str) -> Totals:
+    """(B,) totals of step scores by a method of the family; scores that are NaN (padding, observations) do not count.
+
+    Raises:
+        UnknownNameError: no method has that name.
+    """
+    totals: Totals = aggregate[method].take({"scores": np.nan_to_num(scores), "mask": ~np.isnan(scores)})
+    return totals
+
+
 def _where_any(mask: StepMask, totals: Totals) -> Totals:
     return np.where(mask.any(axis=1), totals, np.nan)
 

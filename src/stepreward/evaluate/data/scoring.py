@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.annotations import Annotated, Comparison
-from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.errors import InputError
+from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 
@@ -170,20 +170,14 @@ def candidate_scores(scorer: Scorer, data: Sequence[Comparison], aggregation: st
             if len(asked) > len(questions):
                 questions.append(Score(item.problem, one.steps))
     rows = [answer.scores for part in _parts(questions) for answer in scorer.score_many(part)]
-    totals = _totals(rows, aggregation)[places]
+    totals = totals_of(ragged(rows), aggregation)[places]
     return np.split(totals, np.cumsum([len(item.candidates) for item in data])[:-1])
 
 
 def _recorded(item: Comparison, name: str, aggregation: str) -> Floats:
     if name in item.step_scores:
-        return _totals(item.step_scores[name], aggregation)
+        return totals_of(ragged(item.step_scores[name]), aggregation)
     return np.array(item.scores[name], np.float64)
-
-
-def _totals(rows: Sequence[Floats], aggregation: str) -> Floats:
-    scores = ragged(rows)
-    made: Floats = aggregates[aggregation].take({"scores": np.nan_to_num(scores), "mask": ~np.isnan(scores)})
-    return made
 
 
 def rows_by(data: Sequence[Annotated | Comparison], name: str) -> dict[str, list[int]]:
@@ -194,6 +188,14 @@ def rows_by(data: Sequence[Annotated | Comparison], name: str) -> dict[str, list
 def rows_of_subsets(data: Sequence[Comparison]) -> dict[str, list[int]]:
     """Places of the comparisons of each subset."""
     return places([item.subset for item in data])
+
+
+def numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(B,) number of each row's name by first appearance, and (B,) how many earlier rows have the same name."""
+    number, earlier = np.empty(len(names), np.int64), np.empty(len(names), np.int64)
+    for i, rows in enumerate(places(names).values()):
+        number[rows], earlier[rows] = i, np.arange(len(rows))
+    return number, earlier
 
 
 def places(names: Sequence[Name]) -> dict[Name, list[int]]:

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
 from stepreward.core.measure.selection import best_of_n, majority, oracle, weighted_vote
 from stepreward.core.measure.statistics import Estimate, known_mean
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """M samples of each of G problems."""
-
-    answers: NDArray[np.int64]
-    """(G, M) answer ids, -1 for none; see `core.measure.selection.answer_ids`."""
-    outcome: Floats
-    """(G, M) 1 right, 0 wrong, NaN where it could not be graded."""
-    totals: dict[str, Floats]
-    """(G, M) one score a sample, by name (an aggregate, a scorer)."""
+from stepreward.evaluate.data.solution_arrays import Floats, Pool
 
 
 def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:

@@ -21,7 +21,7 @@ from stepreward.search.setting_checks import positive
 
 
 @dataclass
-class Pool:
+class SampledSolutions:
     """Solutions by the prefixes that they were sampled from."""
 
     solutions: list[Candidate] = field(default_factory=list)
@@ -112,7 +112,7 @@ def reusing_search(
     if not (0 < alpha <= 1 and 0 < beta <= 1):
         raise ValueError(f"alpha and beta must be in (0, 1], got {alpha} and {beta}")
     positive(scale=scale, again=again)
-    growth, pool = Growth(problem, key, aggregate), Pool()
+    growth, pool = Growth(problem, key, aggregate), SampledSolutions()
     (fresh,) = yield from growth.complete([ROOT], n)
     pool.add(ROOT, (yield from growth.score(fresh)), n)
     for _ in range(rounds):
