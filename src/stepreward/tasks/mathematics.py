@@ -19,6 +19,7 @@ from stepreward.core.runtime.flows import UNREAD
 from stepreward.core.sandbox.bounded import Bounded, Unbounded
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.final_answer import final_answer, last_box
+from stepreward.tasks.normal_form import read_forms
 from stepreward.tasks.values import number_name
 
 _LONGEST = 20_000
@@ -51,7 +52,7 @@ class MathGrader:
     def __init__(self, *, seconds: float = SECONDS) -> None:
         if importlib.util.find_spec("mpmath") is None:
             raise ModelError("grading mathematics needs mpmath: pip install 'stepreward[math]'")
-        self._bounded = Bounded("stepreward.tasks.normal_form:read_forms", seconds=seconds)
+        self._bounded = Bounded(read_forms, seconds=seconds)
         self._forms = lru_cache(maxsize=1 << 14)(self._read)
         self._told, self._lock = False, threading.Lock()
 

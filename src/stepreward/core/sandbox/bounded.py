@@ -18,13 +18,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from stepreward.core.errors import SteprewardError
+from stepreward.core.sandbox import bounded_child
 
 _START = 120.0
 """Seconds that a worker has to start, on however busy a machine."""
 _ROOT = str(Path(__file__).resolve().parents[3])
 _CHILD = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from stepreward.core.sandbox.bounded_child import serve; serve(*sys.argv[2:])"
+    f"import sys; sys.path.insert(0, sys.argv[1]); from {bounded_child.__name__} import serve; serve(*sys.argv[2:])"
 )
 
 
@@ -91,7 +91,7 @@ class Bounded:
     """A function whose every call ends; workers start at the first calls, and may be used from any thread.
 
     Args:
-        target: the function as `module:name`; it takes one JSON value and returns one.
+        target: a function of a module, or its name as `module:name`; it takes one JSON value and returns one.
         seconds: of one call.
         memory: bytes of address space of a worker, where the system has such a limit.
         workers: most processes at once; calls beyond wait for one.
@@ -100,12 +100,15 @@ class Bounded:
         ValueError: a bound is not positive.
     """
 
-    def __init__(self, target: str, *, seconds: float = 5.0, memory: int = 1 << 30, workers: int = 0) -> None:
+    def __init__(
+        self, target: Callable[[Any], Any] | str, *, seconds: float = 5.0, memory: int = 1 << 30, workers: int = 0
+    ) -> None:
         if seconds <= 0 or memory <= 0:
             raise ValueError(f"bounds must be positive, got seconds={seconds}, memory={memory}")
         self.seconds = seconds
         self.workers = workers or min(4, os.cpu_count() or 1)
-        self._start: Callable[[], _Worker] = lambda: _Worker(target, seconds, memory)
+        named = target if isinstance(target, str) else f"{target.__module__}:{target.__name__}"
+        self._start: Callable[[], _Worker] = lambda: _Worker(named, seconds, memory)
         self._reset()
 
     def __call__(self, argument: Any) -> Any:
