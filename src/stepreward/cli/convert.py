@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -69,20 +69,37 @@ def convert(
         typer.echo(formats_table())
         return
     source, out, to = _one(source, flags.data, "--data"), _one(target, flags.out, "--out"), flags.to
-    _check(source, out, to)
+    if source.exists() and out.exists() and source.samefile(out):
+        raise InputError("is read and written at once", source=out, remedy="write another file")
+    goal = _writable(to)
     origin = shown_format(source, reading.form)
-    kind, items, rows = _items(source, reading)
-    watched = Watched(items, quiet=json_output)
-    made, refused = _write(
-        watched, kind, source, out, to, flags.write, ended_by=_separator(rows), strict=reading.strict
-    )
-    seen = watched.count
+    chosen = by_name(reading.form) if reading.form else detect(source)
+    given = format_options(chosen, chosen.read, reading.read)
+    kind = chosen.kind
+    if kind != goal.kind:
+        able = ", ".join(name for name, one in formats.items() if one.write and one.kind == kind) or "none"
+        what = f"holds {kind} and cannot become {to}, which holds {goal.kind}"
+        raise InputError(what, source=source, remedy=f"formats of {kind} that can be written: {able}")
+    options = format_options(goal, goal.write, flags.write)
+    # What the source's format puts at the end of each step, the target's takes away.
+    ended_by = {**chosen.options(chosen.read), **given}.get("separator")
+    if ended_by and "separator" in goal.options(goal.write):
+        options.setdefault("separator", ended_by)
+    rows: Reading[Any] = Reading(source, chosen, given, reading.strict)
+    watched = Watched(filled(rows), quiet=json_output)
+    refused = write(out, watched, to, strict=reading.strict, **options)
+    tell_left_out(rows.bad, more=rows.left_out - len(rows.bad))
+    tell_blank(rows.blank)
+    made = watched.count - len(refused)
+    if not made:
+        raise InputError(f"{to} can hold none of the {len(refused):,} {kind}: {refused[0].problem}", source=source)
+    tell_left_out(refused)
     if json_output:
-        done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": seen, "written": made}
-        lost = {"refused": refused, "bad_rows": rows.left_out}
+        done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": watched.count, "written": made}
+        lost = {"refused": len(refused), "bad_rows": rows.left_out}
         typer.echo(json.dumps({**done, **lost, "seconds": round(watched.seconds, 3)}))
     else:
-        left = f"; {refused:,} that {to} cannot hold were left out" if refused else ""
+        left = f"; {len(refused):,} that {to} cannot hold were left out" if refused else ""
         typer.echo(f"{made:,} {kind} in {out}{left}\nread as {origin}")
 
 
@@ -96,38 +113,18 @@ def _one(argument: Path | None, option: Path | None, flag: str) -> Path:
     return found[0]
 
 
-def _check(source: Path, out: Path, to: str) -> None:
-    if to not in formats:
-        raise UnknownNameError("format", to, _WRITABLE)
-    if to not in _WRITABLE:
-        raise InputError(f"format {to} can only be read", remedy=f"write one of {', '.join(_WRITABLE)}")
-    if source.exists() and out.exists() and source.samefile(out):
-        raise InputError("is read and written at once", source=out, remedy="write another file")
+def _writable(name: str) -> Any:
+    """The format to write.
 
-
-def _same_kind(kind: str, other: str, source: Path, to: str) -> None:
-    if kind != other:
-        able = ", ".join(name for name, one in formats.items() if one.write and one.kind == kind) or "none"
-        raise InputError(
-            f"holds {kind} and cannot become {to}, which holds {other}", source=source,
-            remedy=f"formats of {kind} that can be written: {able}",
-        )  # fmt: skip
-
-
-def _items(source: Path, flags: ReadFlags) -> tuple[str, Iterable[Any], Reading[Any]]:
-    """What the source holds: its kind, its solutions or comparisons, and their reading."""
-    chosen = by_name(flags.form) if flags.form else detect(source)
-    reading: Reading[Any] = Reading(source, chosen, format_options(chosen, chosen.read, flags.read), flags.strict)
-    return chosen.kind, _reported(reading), reading
-
-
-def _reported(reading: Reading[Any]) -> Iterator[Any]:
-    """The items of a file; bad rows are named on standard error at its end."""
-    try:
-        yield from filled(reading)
-    finally:
-        tell_left_out(reading.bad, more=reading.left_out - len(reading.bad))
-        tell_blank(reading.blank)
+    Raises:
+        InputError: it can only be read.
+        UnknownNameError: there is none of this name.
+    """
+    if name not in formats:
+        raise UnknownNameError("format", name, _WRITABLE)
+    if name not in _WRITABLE:
+        raise InputError(f"format {name} can only be read", remedy=f"write one of {', '.join(_WRITABLE)}")
+    return formats[name]
 
 
 class Watched:
@@ -150,31 +147,3 @@ class Watched:
                 reported = time.monotonic()
                 print(f"convert: {self.count:,} at {speed(self.count / self.seconds)}", file=sys.stderr, flush=True)
             yield item
-
-
-def _separator(reading: Reading[Any]) -> str:
-    """What the source's format puts at the end of each step; "" where it says none."""
-    known = reading.format.options(reading.format.read)
-    return str({**known, **reading.options}.get("separator", ""))
-
-
-def _write(
-    items: Watched, kind: str, source: Path, out: Path, to: str, given: Sequence[str], *, ended_by: str, strict: bool
-) -> tuple[int, int]:
-    """Writes them and returns how many were written and how many the format cannot hold.
-
-    `ended_by`, the source's end of each step, is what the target takes away, unless `given` says otherwise.
-    """
-    target = by_name(to)
-    assert target.write is not None
-    _same_kind(kind, target.kind, source, to)
-    options = format_options(target, target.write, given)
-    if ended_by and "separator" in target.options(target.write):
-        options.setdefault("separator", ended_by)
-    errors = write(out, items, to, strict=strict, **options)
-    made = items.count - len(errors)
-    if made:
-        tell_left_out(errors)
-    if not made:
-        raise InputError(f"{to} can hold none of the {len(errors):,} {kind}: {errors[0].problem}", source=source)
-    return made, len(errors)
