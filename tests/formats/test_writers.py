@@ -133,7 +133,7 @@ def test_rows_of_one_prompt_are_one_problem_and_text_behind_an_array_is_told(tmp
     reading = formats.read(path, "trl")
     first, second = reading
     assert first.trajectory.problem.id == second.trajectory.problem.id
-    assert "behind the array's end" in reading.bad[0].problem
+    assert "after the end of the array" in reading.bad[0].problem
 
 
 def test_converting_takes_away_what_the_source_s_format_put_at_the_ends(tmp_path: Path) -> None:
