@@ -14,7 +14,7 @@ from stepreward.core.catalog import credit, shape
 from stepreward.credit.segments import Array, Groups, Trajectories
 
 ALIKE = (0.1, 0.9)
-"""Outcomes of a group that are all at most the first, or all at least the second, tell nothing of its step scores."""
+"""A group whose outcomes are all at most the first, or all at least the second, says nothing about its step scores."""
 
 
 @shape.method(

@@ -25,15 +25,15 @@ def hidden_rewards(
         s_t = sum_{t'} w_t' (g_t . g_t') (h_t . h_t'),    g = onehot(y) - pi
 
     For the unembedding's weights. With w = 1 it is NTHR; with w = 1 / length of the right solution that t' is of, the
-    token hidden reward of THR (arXiv:2510.03669), up to the sign of t's own outcome, which the advantage holds.
+    token hidden reward of THR (arXiv:2510.03669), up to the sign of t's own outcome, which is in the advantage.
 
     Args:
-        gradients: (T, V) g of the tokens asked about.
+        gradients: (T, V) g of the tokens to measure.
         hidden: (T, D) h, the last hidden states that predicted them.
         to_gradients: (T', V) g of the tokens of right solutions.
         to_hidden: (T', D).
         to_weights: (T',) w; all 1 where None.
-        at_once: tokens whose products are held together.
+        at_once: tokens whose products are in memory together.
 
     Returns:
         (T,) positive where learning the token helps right solutions.

@@ -1,4 +1,4 @@
-"""Shapes that read rewards as how good things stand after each step, and pay what changed.
+"""Shapes that read rewards as the value after each step, and pay the change of that value.
 
 N steps of all trajectories, one after another, with `offsets` (B + 1,). NumPy or torch in, the same out.
 """
@@ -42,7 +42,7 @@ def redistributed(rewards: Array, offsets: Array, *, start: float = 0.0, share: 
     "vsrm",
     paper="arXiv:2508.10293",
     equation="the step reward with look-ahead; rollout_postprocess.py of the authors",
-    note="placed at the step itself, where the code has the start of the one behind it. The code pays the first part "
+    note="placed at the step itself, where the code has the start of the next one. The code pays the first part "
     "nothing, as none is before it: here it is paid what it adds to `start`",
 )
 def first_change(
@@ -88,9 +88,9 @@ def turning_points(rewards: Array, offsets: Array, *, start: float = 0.0) -> Arr
         d_k = r_k - r_{k-1},    r'_k = r_S - r_{k-1} if sign d_k != sign d_{k-1} and sign d_k = sign(r_S - start)
 
     Args:
-        rewards: (N,) how good things stand after each step.
+        rewards: (N,) value after each step.
         offsets: (B + 1,).
-        start: how good they stand at first.
+        start: value before the first step.
     """
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
@@ -181,11 +181,11 @@ def increments_by_place(rewards: Array, group: Array, offsets: Array, place: Arr
         A_k = z over the group's k-th steps of (r_k - r_{k-1})
 
     Args:
-        rewards: (N,) how good things stand after each step.
+        rewards: (N,) value after each step.
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
         place: (N,) number of each step; an unscored step keeps its number.
-        start: how good they stand at first.
+        start: value before the first step.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
     places = Groups.of_pairs(trajectories.spread(group), place)

@@ -13,7 +13,7 @@ from stepreward.core.catalog import credit
 from stepreward.credit.segments import Array, Groups, Trajectories, one_of, typed
 
 Norm = Literal["std", "mean", "others"]
-"""What a value is held against: the group's mean and deviation, its mean, or the mean of the others."""
+"""The baseline of a value: the group's mean and deviation, its mean, or the mean of the others."""
 EPSILON = 1e-6
 
 
@@ -108,7 +108,7 @@ def episode_and_step(
     norm: Norm = "std",
     scaled: bool = False,
 ) -> Array:
-    """Adds to the outcome, held against the group's, each step's own reward, held against those of the group's steps.
+    """Adds to the outcome relative to the group each step's own reward relative to those of the group's steps.
 
         A_k = z over the group of o + weight z over the group's steps of r_k
 

@@ -191,7 +191,7 @@ def whitened_group_centred(
     "opo",
     paper="arXiv:2505.23585",
     equation="the optimal baseline under equal token gradients",
-    note="as in verl: the baseline holds the trajectory's own outcome. A group of one gets 0, in verl its raw score",
+    note="as in verl: the baseline includes the trajectory's own outcome. A group of one gets 0, in verl its raw score",
     objective="outcome",
     invariant=("shift", "split"),
 )

@@ -2,7 +2,7 @@
 
 Neighbours are joined into pairs, pairs into fours, and so on: the joined array is half as long each time, and what it
 accumulates says what each pair is followed by. Rounds are as many as powers of two below the longest segment; each is a
-few vector operations, and nothing that another segment holds, not even NaN, reaches into a sum.
+few vector operations, and no value of another segment, not even NaN, enters a sum.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _accumulated(values: Array, same: Array, longest: int, join: Join, size: int
     """What accumulates from each block of `size` entries on.
 
     Args:
-        values: (M,) what each block holds, as far as its first entry's segment goes.
+        values: (M,) sum of each block, up to the end of its first entry's segment.
         same: (M,) True where a block ends in the segment that it begins in, and the next one goes on with it.
         longest: entries of the longest segment.
         join: of a block with what follows it.

@@ -28,7 +28,7 @@ def clipped(rewards: Array, *, ceiling: float = 0.5) -> Array:
 def differences(rewards: Array, offsets: Array) -> Array:
     """Pays the drop to the next reward, so that the sum to go from a step is its own reward and no more.
 
-    The last step, whose reward the outcome stands for, gets 0; the one before it keeps its reward.
+    The last step, whose reward is the outcome, gets 0; the one before it keeps its reward.
 
     Args:
         rewards: (N,).
@@ -267,7 +267,7 @@ def accuracy_by_length(rewards: Array, offsets: Array) -> Array:
         b = m e^2,  s = sigmoid(10 (K - 4)),  g = b e^(0.1 (K - 4) lean)
         lean = 1 if m > 0.88433,  -1 if m < 0.2,  (m - 0.21159) / 0.88433 between
 
-    The reward grows as m squared, as f holds a factor m. A trajectory of one step gets 0.
+    The reward grows as m squared, because f contains a factor m. A trajectory of one step gets 0.
 
     Args:
         rewards: (N,) step scores, at least 0.

@@ -77,7 +77,7 @@ class _States:
 
 
 def _places(text: str) -> dict[str, int]:
-    """Where each character stands, as the bits of a number."""
+    """Positions of each character, as the bits of a number."""
     made: dict[str, int] = {}
     for place, character in enumerate(text):
         made[character] = made.get(character, 0) | 1 << place
@@ -87,8 +87,8 @@ def _places(text: str) -> dict[str, int]:
 def _in_order(text: str, places: dict[str, int], length: int) -> int:
     """Length of the longest common subsequence, with all characters of the other text at once in a number's bits.
 
-    No blocks that match in order hold more characters. A bit is 0 once its character is used; the sum carries each
-    use to the first free place.
+    No other blocks that match in order have more characters. A bit is 0 once its character is used; the sum carries
+    each use to the first free place.
     """
     every = (1 << length) - 1
     free = every

@@ -1,7 +1,7 @@
-"""Credit by states: a step held against the steps of its group that began where it began.
+"""Credit by states: a step compared with the steps of its group that began in the same state.
 
 B trajectories, N steps of all of them. NumPy or torch in, the same out. States of different groups are never pooled.
-A step that no other shares its state with has nothing to be held against: it gets 0 from its state.
+A step whose state no other step shares has no baseline: it gets 0 from its state.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def groups_by_history(
 
         A_k = sum_h w_h (G_k - mean_{same last h + 1 states} G) / sum_h w_h,    w_h = (h + 1)^power
 
-    The sums are over the histories that the trajectory has behind it and that another step shares; without any it is 0.
+    The sums are over the step's histories that another step shares; without any it is 0.
     With no history it is the state's term of `gigpo`.
 
     Args:
@@ -120,7 +120,7 @@ def groups_by_history(
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
         state: (N,) identity of the state before each step.
-        history: states before the present one that the longest history holds.
+        history: number of states before the present one in the longest history.
         power: alpha: 0 weighs all lengths alike.
         discount: of later rewards within a trajectory.
         scale: subtract means only, or divide by deviations too.

@@ -1,6 +1,6 @@
 """From steps to tokens: where the tokens of each step lie in a trainer's batch, and advantages spread over them.
 
-Arrays are NumPy or torch, (R, T) for R rows of T tokens. A trainer's row is a trajectory or holds several (packing).
+Arrays are NumPy or torch, (R, T) for R rows of T tokens. A trainer's row is one trajectory or several (packing).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def from_mask(mask: Array, ends: Array | None = None) -> TokenSpans:
 
 
 def _after(flat: Array) -> Array:
-    """(M,) what stands before each entry, False before the first."""
+    """(M,) the entry before each, False before the first."""
     xp = array_namespace(flat)
     return xp.concat([xp.zeros_like(flat[:1]), flat[:-1]])
 

@@ -1,7 +1,7 @@
-"""Credit by trees: what a step changed in the value of where one stands.
+"""Credit by trees: the change of a node's value that a step made.
 
-B trajectories, N steps of all of them. NumPy or torch in, the same out. A node is the place that a step leads to, given
-by an id of its own in each group: trajectories through the same node share all steps up to it. The value of a node is
+B trajectories, N steps of all of them. NumPy or torch in, the same out. A node is the prefix that a step completes, and
+has an id of its own in each group: trajectories through the same node share all steps up to it. The value of a node is
 the mean outcome of the trajectories through it, unless values are given.
 """
 
@@ -13,7 +13,7 @@ from stepreward.core.catalog import credit
 from stepreward.credit.segments import Array, Groups, Trajectories
 
 BY_NODES = ("shift", "split")
-"""Outcomes below nodes do not move with scores; a step that only some trajectories hold makes a node of its own."""
+"""Values of nodes do not change with scores; a step that only some trajectories have makes a node of its own."""
 
 
 @credit.method(
@@ -25,7 +25,7 @@ BY_NODES = ("shift", "split")
     invariant=("shift", "neutral"),
 )
 def value_differences(outcome: Array, values: Array, offsets: Array) -> Array:
-    """Credits a step with what it changed in the chance of success.
+    """Credits a step with the change of the chance of success.
 
         A_k = V(after k) - V(before k),    V(after the end) = o
 
@@ -74,7 +74,7 @@ def node_differences(outcome: Array, group: Array, offsets: Array, node: Array) 
         outcome: (B,).
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
-        node: (N,) place that each step leads to.
+        node: (N,) node that each step leads to.
     """
     forest = _Forest(outcome, group, offsets, node)
     return forest.value - forest.before
@@ -89,17 +89,17 @@ def node_differences(outcome: Array, group: Array, offsets: Array, node: Array) 
     invariant=BY_NODES,
 )
 def global_and_local(outcome: Array, group: Array, offsets: Array, node: Array, *, power: float = 0.5) -> Array:
-    """Adds what a step changed to how its node stands against the root, less where many trajectories share the node.
+    """Adds the change by a step to its node's lead over the root, divided by how many trajectories share the node.
 
         A_k = ((V(n_k) - V(root)) + (V(n_k) - V(n_{k-1}))) / L(n_k)^power
 
-    L counts the trajectories through a node: a shared step is trained on once for each of them.
+    L counts the trajectories through a node: training meets a shared step once for each of them.
 
     Args:
         outcome: (B,).
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
-        node: (N,) place that each step leads to.
+        node: (N,) node that each step leads to.
         power: 1/2 as in the paper; 0 leaves shared steps their full weight.
     """
     forest = _Forest(outcome, group, offsets, node)
@@ -141,7 +141,7 @@ def inter_and_intra(outcome: Array, group: Array, offsets: Array, root: Array, *
 def fork_and_trajectory(
     outcome: Array, group: Array, offsets: Array, node: Array, *, fork: float = 1.0, trajectory: float = 1.0
 ) -> Array:
-    """Holds a step against the other ways taken at its fork, and its trajectory against the group's.
+    """Compares a step with its siblings at a fork, and its trajectory with the group.
 
         A_k = fork (V(n_k) - mean of V over the children of n_{k-1}) + trajectory (o - mean of the group)
 
@@ -151,7 +151,7 @@ def fork_and_trajectory(
         outcome: (B,).
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
-        node: (N,) place that each step leads to.
+        node: (N,) node that each step leads to.
         fork: weight of the first term.
         trajectory: weight of the second.
     """
@@ -166,7 +166,7 @@ def fork_and_trajectory(
     "lambda-grpo",
     paper="arXiv:2509.21154",
     equation="section 4: each token's loss over the number of completions that share its prefix",
-    note="by step: the prefix is all that the step's node holds",
+    note="by step: the prefix is the whole of the step's node",
     objective="none",
     invariant=("shift", "split", "neutral"),
 )
@@ -179,7 +179,7 @@ def shared_prefixes_once(outcome: Array, group: Array, offsets: Array, node: Arr
         outcome: (B,).
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
-        node: (N,) place that each step leads to.
+        node: (N,) node that each step leads to.
         epsilon: added to the deviation.
     """
     trajectories = Trajectories(offsets, node.shape[0])

@@ -1,7 +1,7 @@
-"""Credit by turns: each step held against the turns of its group.
+"""Credit by turns: each step compared with the turns of its group.
 
-B trajectories, N steps of all of them. NumPy or torch in, the same out. A group of one has nothing to be held against:
-its step gets 0, and never its raw reward.
+B trajectories, N steps of all of them. NumPy or torch in, the same out. A group of one has no baseline: its step
+gets 0, never its raw reward.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What an estimator of advantages climbs: its expected gradient by enumeration, beside exact gradients.
+"""The objective that an estimator of advantages climbs: its expected gradient by enumeration, and exact gradients.
 
 A policy gradient adds A_{i,k} grad log pi(a_{i,k} | s_{i,k}) over the steps of a batch. Here the policy is a table over
 a process so small that every group of `n` trajectories is enumerated. All probabilities of trajectories are multiples
-of 1/16, so the batch that holds each of the 16^n groups of equally likely draws is the population itself: estimators
-that take statistics over the batch are seen in the limit of large batches, all others exactly. The population as one
+of 1/16, so the batch of all 16^n groups of equally likely draws is the population itself: estimators that take
+statistics over the batch are measured in the limit of large batches, all others exactly. The population as one
 single group is the limit of large groups.
 """
 
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 DRAWS = 16
 """Equally likely draws of a trajectory."""
 GROUP = 3
-"""Trajectories of a group, unless told otherwise."""
+"""Trajectories of a group by default."""
 ADDED = 4
 """Tokens of a step that is added."""
 _REWARD = {"a": 0.9, "b": 0.4, "z": 0.7, "n": 0.0}
@@ -86,7 +86,7 @@ class Population:
         return made
 
     def data(self) -> dict[str, Any]:
-        """What estimators may ask for, by the names of the catalog."""
+        """Everything that an estimator may take, by the names of the catalog."""
         return {
             "rewards": self.rewards,
             "outcome": self.outcome,
@@ -252,7 +252,7 @@ def _neutral(p: Population) -> Population:
     source = np.where(added, 0, index)
     ends = np.flatnonzero(added) + 1
     state, values = p.state[source], p.values[source]
-    # Where it leads is told by where it began: the step has but one way to go.
+    # The added step has one successor only, so its start decides its node.
     node, turn, action_values = p.node[source], p.turn[source], p.action_values[source]
     node[added], turn[added], action_values[added] = p.node.max() + 1 + state[ends], turn[ends], values[ends]
     state[added], values[added] = p.state.max() + 1, values[ends]

@@ -39,7 +39,7 @@ NEAR = 5
 def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
     """Blames the step with the lowest score, and the agent that speaks there: how often are they the decisive ones?
 
-    Every trace failed, so there is always somebody to blame and no threshold; of equals the earliest step is blamed.
+    Every trace failed, so one step is always blamed and no threshold is needed; of equals the earliest.
     A trace with an action that has no score is left out and counted: that one may be the lowest.
 
     Args:
@@ -135,7 +135,7 @@ def agent_process_bench(
         "agent-process-bench",
         "step_accuracy",
         measured(range(len(data)), key),
-        "Step accuracy is over all rated steps, pooled, in three classes; first_error_accuracy asks for the first "
+        "Step accuracy is over all rated steps, pooled, in three classes; first_error_accuracy is about the first "
         "wrong step exactly, or for none. Who scores nothing is right where there is no error. Bootstrap over chats.",
         {name: measured(rows, key.fold(name)) for name, rows in rows_by(data, "subset").items()},
         wrong_below,
@@ -159,7 +159,7 @@ def tool_comp(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "l
 
     Args:
         scorer: whose scores are measured.
-        data: comparisons whose candidates share all steps but the last; `subset` tells plans from steps.
+        data: comparisons whose candidates share all steps but the last; `subset` separates plans from steps.
         aggregate: how a candidate's step scores become one; the last step's alone by default.
         seed: of the bootstrap over comparisons.
 

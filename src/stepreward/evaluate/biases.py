@@ -36,7 +36,7 @@ def right(item: Annotated) -> bool | None:
     "not matter",
 )
 def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
-    """Whether scores heed the order of steps, and do not heed the order in which solutions are asked about.
+    """Whether scores depend on the order of steps, and not on the order in which solutions are scored.
 
     `blind` is the share of solutions whose total does not fall when their actions change places at random, `shift` the
     mean change of the total. `asked` is the mean change of a step's score when the questions come in reverse: 0 for a
@@ -51,8 +51,8 @@ def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", 
     Raises:
         InputError: no solution has two actions to change places, or none has scores.
     """
-    told = [right(item) for item in data]
-    able = [item for item, good in zip(data, told, strict=True) if good or not any(told)]
+    is_right = [right(item) for item in data]
+    able = [item for item, good in zip(data, is_right, strict=True) if good or not any(is_right)]
     able = [item for item in able if len({step.text for step in item.trajectory.steps if step.kind == "action"}) > 1]
     if not able:
         raise InputError("no right solution has two actions that could change places", remedy="pass longer solutions")
@@ -99,7 +99,7 @@ def _shuffled(item: Annotated, key: Key) -> Annotated:
 def length_bias(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
     """How far totals follow length where it cannot matter: among right solutions, and among wrong ones.
 
-    Each kind is correlated on its own, so that what length tells of being right takes no part; the metric is the mean
+    Each kind is correlated on its own, so that the link of length and being right takes no part; the metric is the mean
     of the kinds. Positive means that longer solutions score higher.
 
     Args:

@@ -94,8 +94,8 @@ def _measured(
 ) -> BenchResult:
     known = scores[~np.isnan(scores)]
     if known.size and (known.min() < 0 or known.max() > 1):
-        told = f"scores of {scorer.name} reach from {known.min():.3g} to {known.max():.3g}"
-        raise InputError(told, remedy="calibrate them first, so that they are in [0, 1]")
+        problem = f"scores of {scorer.name} reach from {known.min():.3g} to {known.max():.3g}"
+        raise InputError(problem, remedy="calibrate them first, so that they are in [0, 1]")
     key = Key.seed(seed).fold(name)
     order, starts = np.argsort(unit, kind="stable"), np.unique(np.sort(unit), return_index=True)[1]
     members = np.split(order, starts[1:])

@@ -3,8 +3,8 @@
 A scorer says "wrong" at the first step whose score is below the threshold. Solutions whose first error is not known are
 left out. NaN is not measured: a solution is counted apart (`unscored`) and is no part of any number if a step that
 decides has no score. What decides does not follow from the scores, so that thresholds are compared on the same
-solutions: all actions up to the first error, or all of them where there is none. Only the MR-Score, which also asks
-whether anything is held wrong, goes by what was found: all actions up to the first one below the threshold.
+solutions: all actions up to the first error, or all of them where there is none. Only the MR-Score, which also counts
+whether a solution is called wrong, goes by what was found: all actions up to the first one below the threshold.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _metrics(made: FirstErrorResult) -> dict[str, Estimate]:
     note="a scorer gives no reasons, so the third term is 0: the score is at most one half",
 )
 def mr_score(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
-    """Combines whether solutions are told right from wrong with whether the first error is found.
+    """Combines the separation of right and wrong solutions with finding the first error.
 
         MR = 0.2 max(0, MCC) + 0.3 ACC_step + 0.5 ACC_reason
 

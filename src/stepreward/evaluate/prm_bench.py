@@ -41,7 +41,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Socratic-PRMBench's reasoning patterns and the names that its files give to their errors."""
 ORIGINALS = "redundency"
-"""The class whose original solutions stand for all right ones."""
+"""The class whose original solutions represent all right ones."""
 
 
 def _without_repeats(data: Sequence[Annotated]) -> list[Annotated]:
@@ -78,7 +78,7 @@ def prm_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0
         scorer: whose scores are measured.
         data: modified solutions with labels; `meta["classification"]` names the class. Original solutions
             (`meta["side"]`), where the reader gives them, serve for `similarity` alone.
-        threshold: steps scored above it are held valid; 0.5 is the authors' for models whose scores are probabilities.
+        threshold: steps scored above it are called valid; 0.5 is the authors' for scores that are probabilities.
         seed: of the bootstrap over solutions.
 
     Raises:
@@ -99,7 +99,7 @@ def socratic(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
     Args:
         scorer: whose scores are measured.
         data: solutions with labels; `meta["classification"]` names the class.
-        threshold: steps scored above it are held valid.
+        threshold: steps scored above it are called valid.
         seed: of the bootstrap over solutions.
 
     Raises:
@@ -139,7 +139,7 @@ def _by_class(
         metrics,
         "PRMScore is the mean of the F1 of valid and of wrong steps, pooled over the solutions of a class, F1 alone "
         "where no step is wrong; overall it is pooled over all, and a group's is the mean of its classes'. Steps "
-        "scored above the threshold are held valid. Repeated solutions count once.",
+        "scored above the threshold are called valid. Repeated solutions count once.",
         by_class,
         threshold,
         "given",
@@ -165,9 +165,9 @@ def _similarity(
     scorer: Scorer, kept: Sequence[Annotated], counts: Floats, originals: Sequence[Annotated], threshold: float,
     key: Key,
 ) -> Estimate:  # fmt: skip
-    """Mean distance between the shares of steps held valid in a modified solution and in its original.
+    """Mean distance between the shares of steps called valid in a modified solution and in its original.
 
-    As with the authors, originals without a step held valid take no part.
+    As with the authors, originals without a step called valid take no part.
     """
     plain = [replace(item, labels=np.ones(len(item.labels))) for item in originals]
     plain, scores, labels, _ = labelled_scores(scorer, plain)

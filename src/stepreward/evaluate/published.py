@@ -1,4 +1,4 @@
-"""Published numbers to stand beside measured ones. Data, not code: shares in percent as printed at the source."""
+"""Published numbers, to print beside measured ones. Data, not code: shares in percent as printed at the source."""
 
 from __future__ import annotations
 

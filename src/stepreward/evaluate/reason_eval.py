@@ -1,4 +1,4 @@
-"""ReasonEval's meta-evaluation: are solutions, and their steps up to the first error, told valid from invalid?"""
+"""ReasonEval's meta-evaluation: are solutions, and their steps up to the first error, called valid where they are?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reason_eval(scorer: Scorer, data: Sequence[Annotated], *, threshold: float =
     Args:
         scorer: whose scores are measured.
         data: solutions with labels, NaN at steps that do not count (after the first error).
-        threshold: solutions and steps scored above it are held valid.
+        threshold: solutions and steps scored above it are called valid.
         seed: of the bootstrap over solutions.
 
     Raises:

@@ -215,7 +215,7 @@ def token_attack(
 @bench.method(
     "token-attack",
     paper="arXiv:2507.08794",
-    note="one token behind the last step, the strongest of a list, chosen on one half and measured on the other",
+    note="one token after the last step, the strongest of a list, chosen on one half and measured on the other",
 )
 def one_token_attack(
     scorer: Scorer, data: Sequence[Annotated], *, tokens: str = "", threshold: float = 0.5, seed: int = 0

@@ -1,7 +1,7 @@
 """Benchmarks that label every step: is each step called what it is?
 
-"Positive" is a step held valid. Steps without a label are left out, and so are solutions with a labelled step that has
-no score, which are counted (`unscored`).
+"Positive" is a step called valid. Steps without a label are left out, and so are solutions with a labelled step that
+has no score, which are counted (`unscored`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def hard2verify(scorer: Scorer, data: Sequence[Annotated], *, threshold: float =
     Args:
         scorer: whose scores are measured.
         data: solutions with labels.
-        threshold: steps scored above it are held valid.
+        threshold: steps scored above it are called valid.
         seed: of the bootstrap over solutions.
 
     Raises:
@@ -56,8 +56,8 @@ def hard2verify(scorer: Scorer, data: Sequence[Annotated], *, threshold: float =
     rows = rows_by(data, "subset")
     groups = {name: _balanced(counts[mine], whole[mine], key.fold(name)) for name, mine in rows.items()}
     protocol = (
-        "Steps scored above the threshold are held valid. Balanced F1 is the harmonic mean of the shares of valid and "
-        "of wrong steps that are called so; response_ and error_id_ have whole responses and exact first errors."
+        "Steps scored above the threshold are called valid. Balanced F1 is the harmonic mean of the shares of valid "
+        "and of wrong steps that are called so; response_ and error_id_ have whole responses and exact first errors."
     )
     return BenchResult(
         "hard2verify", "balanced_f1", _balanced(counts, whole, key), protocol, groups, threshold, "given", unscored
@@ -95,7 +95,7 @@ def visual(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5,
     Args:
         scorer: whose scores are measured; it must read images to mean anything.
         data: solutions with labels; `meta["subset"]` names the source.
-        threshold: steps scored above it are held valid.
+        threshold: steps scored above it are called valid.
         seed: of the bootstrap over solutions.
 
     Raises:
@@ -103,7 +103,7 @@ def visual(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5,
     """
     protocol = (
         "The mean of the F1 of correct and of wrong steps, all steps and not the first error alone, pooled over "
-        "solutions; neutral steps are left out. Steps scored above the threshold are held correct."
+        "solutions; neutral steps are left out. Steps scored above the threshold are called correct."
     )
     return _pooled("visual-process-bench", "macro_f1", "subset", protocol, scorer, data, threshold, seed, neutral=False)
 
@@ -121,14 +121,14 @@ def mp_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
     Args:
         scorer: whose scores are measured.
         data: solutions with labels; `meta["paradigm"]`, or else `meta["subset"]`, names the paradigm.
-        threshold: steps scored above it are held valid.
+        threshold: steps scored above it are called valid.
         seed: of the bootstrap over solutions.
 
     Raises:
         InputError: there is no solution, or none whose labelled steps have scores.
     """
     protocol = (
-        "Steps scored above the threshold are held valid; counts are pooled over the solutions of a paradigm. Step "
+        "Steps scored above the threshold are called valid; counts are pooled over the solutions of a paradigm. Step "
         "correctness is quoted by PRMScore, search by F1 and Matthews' correlation."
     )
     by = "paradigm" if any(item.meta.get("paradigm") for item in data) else "subset"

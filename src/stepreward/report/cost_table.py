@@ -17,7 +17,7 @@ def cost_plot(made: CostCurves, *, cost_label: str, oracle: Series | None = None
         oracle: accuracy of a perfect choice at costs, drawn beside them.
 
     Returns:
-        One SVG figure; costs stand on a scale of powers of two where all are positive.
+        One SVG figure; costs are on a scale of powers of two where all are positive.
     """
     algorithms: dict[str, list[int]] = {}
     for at, point in enumerate(made.points):

@@ -1,6 +1,7 @@
-"""What one of a search's budget is, and the settings that spend at most that: declared where the search is registered.
+"""The unit of a search's budget, and the settings that spend at most so many: declared where a search is registered.
 
-Each takes the budget, all settings, and those that the user gave. The number of candidates never exceeds the budget.
+Each function takes the budget, all settings, and the settings that the user gave. The number of candidates never
+exceeds the budget.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _mended(budget: int, settings: Settings, given: Settings) -> dict[str, Any]:
 
 
 mended = Allotment(SOLUTIONS, _mended)
-"""`n` drafts, each of which may be written anew `rounds` times."""
+"""`n` drafts, each of which may be rewritten `rounds` times."""
 
 
 def _requests(budget: int, settings: Settings, given: Settings) -> dict[str, Any]:

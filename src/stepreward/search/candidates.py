@@ -15,12 +15,12 @@ from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 
 Path = bytes
-"""Name of the node at which a candidate stands: equal iff all of their steps are."""
+"""Name of a candidate's prefix: equal iff all steps are."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The end of a search."""
+    """The result of a search."""
 
     tree: StepTree
     """All candidates, with a column `score` where steps were scored; those cut before their end are not terminal."""
@@ -58,7 +58,7 @@ class Candidate:
     steps: tuple[Step, ...] = ()
     finished: bool = False
     scores: tuple[float, ...] = ()
-    """Step scores; NaN at observations; empty before they were asked for."""
+    """Step scores; NaN at observations; empty before the candidate is scored."""
     total: float = float("nan")
     """Aggregate of `scores`; NaN where not scored."""
     count: int = 1
@@ -69,12 +69,12 @@ class Candidate:
 
     @property
     def path(self) -> Path:
-        """Where it stands in the tree."""
+        """Name of its steps: of its node in the tree."""
         return prefix_of(self.steps).name
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """(S,) where it stood after each of its steps."""
+        """(S,) names of its prefixes: after each of its steps."""
         return prefix_of(self.steps).names
 
     def then(self, steps: Sequence[Step]) -> tuple[Step, ...]:
@@ -87,7 +87,7 @@ class Candidate:
 
     @property
     def rank(self) -> float:
-        """Its total, or -infinity where that is not known: the highest is the best."""
+        """Its total, -infinity where it was not scored: the highest is the best."""
         return -np.inf if np.isnan(self.total) else self.total
 
 
@@ -101,7 +101,7 @@ def best(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
 
 
 def ends(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The finished ones, or all where none is finished."""
+    """The finished candidates, or all where none is finished."""
     return [c for c in candidates if c.finished] or list(candidates)
 
 
@@ -138,5 +138,5 @@ def tree_of(problem: Problem, candidates: Sequence[Candidate]) -> StepTree:
 
 
 def nothing_found(problem: Problem) -> Found:
-    """The end of a search that could not go on: no candidates."""
+    """The result of a search that could not begin: no candidates."""
     return Found(tree_of(problem, []), np.zeros(0), (), -1)

@@ -1,4 +1,4 @@
-"""Searches with the grades of what they found, asked of the driver: bounded, counted, and kept in its log."""
+"""Searches with the grades of what they found. The driver grades: bounded, counted, and kept in its log."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stepreward.search.candidates import Found
 def with_outcome(search: Flow[Found], problem: Problem) -> Flow[tuple[Found, float]]:
     """A search, and the grade of the candidate that it chose: 0 where it chose none, or one cut before its end.
 
-    A cut solution has no answer, whatever stands in it so far; samples are graded in the same way. The grade is NaN
-    where the problem has no reference, or the answer could not be graded.
+    A solution that was cut has no answer; samples are graded in the same way. The grade is NaN where the problem has no
+    reference, or the answer could not be graded.
     """
     found = yield from search
     trajectory = found.trajectory

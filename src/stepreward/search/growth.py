@@ -1,15 +1,15 @@
-"""What all searches share: asking for continuations, scoring what is new, and concluding.
+"""What all searches share: sampling continuations, scoring new steps, and choosing at the end.
 
-A search holds candidates and decides which of them to grow. `Growth` asks the questions, remembers everything that was
-grown, and keeps the rules that no search may break: equal continuations of a candidate count once, a cut is not an end,
-nothing is asked after a finished candidate, nothing is scored twice, and every step has exactly one score.
+A search keeps candidates and decides which of them to grow. `Growth` yields the questions, remembers everything that
+was grown, and keeps the rules of every search: equal continuations of a candidate count once, a cut is not an end, a
+finished candidate is not continued, nothing is scored twice, and every step has exactly one score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise, takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.search.candidates import Candidate, Found, Path, total_of, tree_of
 
 Columns = Callable[[Sequence[Path]], Mapping[str, NDArray[np.float64]]]
-"""From the paths of a tree's nodes, the root's first, to columns of it."""
+"""From the names of a tree's nodes, the root's first, to columns of the tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Begun:
     """The start of a next step."""
 
     candidate: Candidate
-    """The path with what was said of the step so far."""
+    """The path with the first tokens of the step."""
     cut: bool
-    """Whether more of the step is to come."""
+    """Whether the step goes on."""
 
 
 class Growth:
@@ -54,14 +54,14 @@ class Growth:
     def __init__(self, problem: Problem, key: Key, aggregate: str = "min") -> None:
         self.problem, self.key, self.aggregate = problem, key, aggregate
         self.spent = False
-        """True once the flow's budget refused a question: from then on nothing grows."""
+        """True once the budget refused a question: from then on nothing grows."""
         self._seen: dict[tuple[Path, bool], Candidate] = {}
         self._scores: dict[Path, dict[str, Any]] = {}
-        """Scores and totals of every path that was asked about."""
+        """Scores and totals of every path that was scored."""
         self._folds: dict[Path, Folding] = {TOP: key.folding("grow")}
-        """Keys of places, to be told on from."""
+        """Keys of prefixes, from which those of longer ones are folded."""
         self._cut: list[Candidate] = []
-        """Paths whose last step a limit cut: shown where there is nothing better."""
+        """Paths whose last step a limit cut: returned where no other candidate has steps."""
 
     def open(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those that can be grown: not finished; none once the budget is spent."""
@@ -70,7 +70,7 @@ class Growth:
     def grow(
         self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None, **how: Any
     ) -> Flow[list[list[Candidate]]]:
-        """Asks for next steps and scores them: the children of each parent, in order, equal ones once.
+        """Samples next steps and scores them: the children of each parent, in order, equal ones once.
 
         Args:
             parents: candidates that are not finished.
@@ -80,7 +80,8 @@ class Growth:
         """
         children = yield from self.sprout(parents, n, keys=keys, **how)
         scored = yield from self.score([c for group in children for c in group])
-        return _split(scored, [len(group) for group in children])
+        rest = iter(scored)
+        return [[next(rest) for _ in group] for group in children]
 
     def sprout(
         self, parents: Sequence[Candidate], n: int | Sequence[int], *, keys: Sequence[Key] | None = None, **how: Any
@@ -92,25 +93,25 @@ class Growth:
     def complete(
         self, parents: Sequence[Candidate], n: int | Sequence[int] = 1, *, first: int = 0
     ) -> Flow[list[list[Candidate]]]:
-        """Asks for whole solutions from each parent, without scores; equal ones stay apart, as votes count them.
+        """Samples whole solutions from each parent, without scores; equal ones are all returned, for votes count them.
 
         One that a limit cut comes back unfinished. `first` is the number of the first sample.
         """
         made = yield from self._propose(parents, n, None, {"until": "end", "first": first})
         grown = [
-            [Candidate(parent.then(new), c.finished) for c in some for new in [_real(c)] if parent.steps or new]
+            [Candidate(parent.then(new), c.finished) for c in some for new in [_with_content(c)] if parent.steps or new]
             for parent, some in zip(parents, made, strict=True)
         ]
         self._remember(chain.from_iterable(grown))
         return grown
 
     def begin(self, parents: Sequence[Candidate], n: int | Sequence[int], tokens: int) -> Flow[list[list[Begun]]]:
-        """Asks for the first `tokens` tokens of next steps: what each parent has begun, equal ones once."""
+        """Samples the first `tokens` tokens of next steps: the starts below each parent, equal ones once."""
         made = yield from self._propose(parents, n, None, {"until": "step", "max_tokens": tokens})
         return [_begun(parent, some) for parent, some in zip(parents, made, strict=True)]
 
     def end(self, begun: Sequence[Begun]) -> Flow[list[Candidate]]:
-        """Asks for the rest of steps that were cut: the candidates with whole steps; one cut again is left out."""
+        """Samples the rest of steps that were cut: the candidates with whole steps, without those cut again."""
         cut = [one for one in begun if one.cut]
         made = yield from self._propose([one.candidate for one in cut], 1, None, {"until": "step"})
         whole = {id(one): _ended(one, rest) for one, some in zip(cut, made, strict=True) for rest in some}
@@ -120,17 +121,17 @@ class Growth:
         return found
 
     def reworded(self, problems: Sequence[Problem]) -> Flow[list[Candidate]]:
-        """Asks for a whole solution of each other wording of the problem, without scores."""
+        """Samples a whole solution of each rewording of the problem, without scores."""
         if self.spent or not problems:
             return []
         asked = [Propose(p, (), self.key.fold("reworded", p.id), partial=True) for p in problems]
-        answers = yield from self._asked(asked)
-        made = [Candidate(new, c.finished) for c in chain.from_iterable(answers) for new in [_real(c)] if new]
+        answers = yield from self._answers_to(asked)
+        made = [Candidate(new, c.finished) for c in chain.from_iterable(answers) for new in [_with_content(c)] if new]
         self._remember(made)
         return made
 
     def said(self, problem: Problem) -> Flow[str]:
-        """What the policy says to another wording, as text that is no solution; empty once the budget is spent."""
+        """The policy's reply to a rewording of the problem, as plain text; empty once the budget is spent."""
         if self.spent:
             return ""
         try:
@@ -141,7 +142,7 @@ class Growth:
         return "".join(step.text for step in answer.steps)
 
     def score(self, candidates: Sequence[Candidate]) -> Flow[list[Candidate]]:
-        """The candidates with scores and totals; only those without scores are asked about, equal ones once.
+        """The candidates with scores and totals; only those without scores are scored, equal ones once.
 
         Raises:
             ModelError: the scorer does not answer one number a step.
@@ -149,7 +150,15 @@ class Growth:
         new = {c.path: c for c in candidates if not c.scores and c.steps and c.path not in self._scores}
         if new:
             answers = yield [Score(self.problem, c.steps) for c in new.values()]
-            self._scores |= self._totals([*new.values()], answers)
+            for candidate, scores in zip(new.values(), answers, strict=True):
+                if np.shape(scores) != (length := len(candidate.steps),):
+                    raise ModelError(
+                        f"expected {length} scores for a solution of {length} steps of problem {self.problem.id!r}, "
+                        f"got {np.size(scores)}: a scorer must answer one number a step"
+                    )
+            rows = [tuple(scores.tolist()) for scores in answers]
+            totals = total_of(rows, self.aggregate).tolist()
+            self._scores |= {path: {"scores": s, "total": t} for path, s, t in zip(new, rows, totals, strict=True)}
         full = [replace(c, **self._scores[c.path]) if not c.scores and c.steps else c for c in candidates]
         self._remember(full)
         return full
@@ -199,7 +208,7 @@ class Growth:
         keys: Sequence[Key] | None,
         how: Mapping[str, Any],
     ) -> Flow[list[list[Continuation]]]:
-        assert not any(parent.finished for parent in parents), "nothing is asked after a finished candidate"
+        assert not any(parent.finished for parent in parents), "a finished candidate is not continued"
         counts = [n] * len(parents) if isinstance(n, int) else list(n)
         drawn = [self._key(parent) for parent in parents] if keys is None else keys
         asked: list[Question] = [
@@ -209,10 +218,10 @@ class Growth:
         ]
         if not asked or self.spent:
             return [[] for _ in parents]
-        answers = iter((yield from self._asked(asked)))
+        answers = iter((yield from self._answers_to(asked)))
         return [next(answers) if count else [] for count in counts]
 
-    def _asked(self, questions: Sequence[Question]) -> Flow[list[list[Continuation]]]:
+    def _answers_to(self, questions: Sequence[Question]) -> Flow[list[list[Continuation]]]:
         """The answers to questions that take partial ones: fewer where the budget ended, or samples failed.
 
         Raises:
@@ -229,7 +238,7 @@ class Growth:
             return failed.answers
 
     def _key(self, parent: Candidate) -> Key:
-        """The key that its steps decide, told on from the nearest place above it whose key was asked for."""
+        """The key of a candidate's steps, folded from that of the longest prefix whose key is known."""
         places = (TOP, *parent.places)
         known = next(i for i in range(len(places) - 1, -1, -1) if places[i] in self._folds)
         for place, step in zip(places[known + 1 :], parent.steps[known:], strict=True):
@@ -238,10 +247,10 @@ class Growth:
         return self._folds[parent.path].key
 
     def _merged(self, parent: Candidate, continuations: Sequence[Continuation]) -> list[Candidate]:
-        """A candidate's children, equal ones once; what was cut, or says nothing and goes on, is none."""
+        """A candidate's children, equal ones once, without cut steps and empty ones that do not end the solution."""
         made: dict[tuple[Path, bool], Candidate] = {}
         for c in continuations:
-            new = _real(c)
+            new = _with_content(c)
             if c.truncated or not (new or (c.finished and parent.steps)):
                 self._cut += [Candidate(parent.then(new))] if new else []
                 continue
@@ -251,17 +260,6 @@ class Growth:
             made[name] = replace(made.get(name, fresh), count=made.get(name, fresh).count + 1)
         self._remember(made.values())
         return list(made.values())
-
-    def _totals(self, asked: Sequence[Candidate], answers: Sequence[NDArray[np.float64]]) -> dict[Path, dict[str, Any]]:
-        for candidate, scores in zip(asked, answers, strict=True):
-            if np.shape(scores) != (length := len(candidate.steps),):
-                raise ModelError(
-                    f"expected {length} scores for a solution of {length} steps of problem {self.problem.id!r}, "
-                    f"got {np.size(scores)}: a scorer must answer one number a step"
-                )
-        rows = [tuple(scores.tolist()) for scores in answers]
-        totals = total_of(rows, self.aggregate).tolist()
-        return {c.path: {"scores": row, "total": t} for c, row, t in zip(asked, rows, totals, strict=True)}
 
     def _remember(self, candidates: Iterable[Candidate]) -> None:
         for c in candidates:
@@ -273,7 +271,7 @@ class Growth:
         inner = {path for path, finished in self._seen if finished}
         above = {TOP}
         for candidate in self._seen.values():
-            # Above a place that was passed already all were.
+            # Where one prefix is known to be inside the tree, all shorter ones are.
             fresh = takewhile(lambda place: place not in above, reversed(candidate.places[:-1]))
             above.update(list(fresh))
         inner |= above
@@ -284,16 +282,16 @@ class Growth:
         return tree
 
 
-def _real(continuation: Continuation) -> tuple[Step, ...]:
-    """The steps of a continuation that say something: an empty one has no score to get."""
+def _with_content(continuation: Continuation) -> tuple[Step, ...]:
+    """The steps of a continuation that have content: an empty one cannot be scored."""
     return tuple(step for step in continuation.steps if step.text or step.images)
 
 
 def _begun(parent: Candidate, continuations: Sequence[Continuation]) -> list[Begun]:
-    """Starts of steps, equal ones once; one that says nothing is none, unless it ends the solution."""
+    """Starts of steps, equal ones once; an empty one counts only where it ends the solution."""
     made: dict[tuple[Path, bool, bool], Begun] = {}
     for c in continuations:
-        new = _real(c)
+        new = _with_content(c)
         if new or (c.finished and parent.steps):
             known = () if new else parent.scores
             total = np.nan if new else parent.total
@@ -308,16 +306,11 @@ def _ended(begun: Begun, rest: Continuation) -> Candidate | None:
         return None
     start = begun.candidate
     before = Candidate(start.first(len(start.steps) - 1))
-    return Candidate(before.then([joined((start.steps[-1], *_real(rest)))]), rest.finished)
+    return Candidate(before.then([joined((start.steps[-1], *_with_content(rest)))]), rest.finished)
 
 
 def joined(parts: Sequence[Step]) -> Step:
-    """One step of several parts; what one part lacks (tokens, log-probabilities), the whole lacks."""
+    """One step out of several parts; it has tokens and log-probabilities only where all parts have them."""
     tokens = None if any(p.tokens is None for p in parts) else tuple(t for p in parts for t in p.tokens or ())
     said = None if any(p.logprobs is None for p in parts) else tuple(t for p in parts for t in p.logprobs or ())
     return replace(parts[0], text="".join(p.text for p in parts), tokens=tokens, logprobs=said)
-
-
-def _split(flat: Sequence[Candidate], sizes: Sequence[int]) -> list[list[Candidate]]:
-    bounds = np.cumsum([0, *sizes]).tolist()
-    return [list(flat[a:b]) for a, b in pairwise(bounds)]

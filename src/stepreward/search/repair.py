@@ -1,7 +1,7 @@
-"""Searches that mend a solution instead of throwing it away: cut and write anew, ask again with a critique, reflect,
-ask a stronger policy for one step.
+"""Searches that repair a solution: by a new end, by a second draft after a critique or a reflection, or by a step of a
+stronger policy.
 
-Where a step is bad is what its score says: the first one below a threshold.
+The step to repair is the first one whose score is below a threshold.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def cut_and_regenerate(
     aggregate: str = "min",
     vote: bool = True,
 ) -> Flow[Found]:
-    """Samples drafts, cuts each before its first bad step and writes the rest anew.
+    """Samples drafts, cuts each before its first bad step and samples the rest again.
 
     Args:
         problem: what to solve.
         key: randomness.
         n: drafts.
-        rounds: how often each may be mended; 0 is `best-of-n` or `weighted-vote`.
+        rounds: how often each may be repaired; 0 is `best-of-n` or `weighted-vote`.
         threshold: a step with a score below it is bad.
         aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote instead of the best one.
@@ -72,7 +72,7 @@ def cut_and_regenerate(
         bad = {i: at for i, c in enumerate(kept) if (at := first_below(c.scores, threshold)) is not None}
         if not bad or growth.spent:
             break
-        # Drafts that share what is kept of them share a question, so that their samples differ.
+        # Drafts that keep the same prefix share one question, so that their samples differ.
         prefixes = {i: Candidate(kept[i].first(at)) for i, at in bad.items()}
         counts = Counter(prefix.path for prefix in prefixes.values())
         parents = list({prefix.path: prefix for prefix in prefixes.values()}.values())
@@ -104,15 +104,15 @@ def refined(
     aggregate: str = "min",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Samples drafts, asks for a better one of each that is doubtful, with and without naming the step, and reranks.
+    """Samples drafts, has the policy refine each that has a bad step, with and without naming that step, and reranks.
 
     Args:
         problem: what to solve.
         key: randomness.
         n: drafts.
         threshold: a step with a score below it is bad.
-        global_request: what is said behind a draft; empty asks for no global refinement.
-        local_request: what is said behind a draft with the steps before the bad one and itself; empty asks for none.
+        global_request: request after a draft; empty for no global refinement.
+        local_request: request after a draft, with the steps before the bad one and that step; empty for none.
         aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote instead of the best one.
     """
@@ -153,15 +153,15 @@ def reflect_and_retry(
     retry_request: str = RETRY,
     aggregate: str = "min",
 ) -> Flow[Found]:
-    """Tries until an attempt's total passes, each time with what the policy said of its earlier failures.
+    """Tries until an attempt's total passes, each time with the policy's notes on its earlier failures.
 
     Args:
         problem: what to solve.
         key: randomness.
         attempts: most attempts.
         threshold: total with which an attempt passes.
-        reflect_request: what is said behind a failed attempt; `{step}` is its first bad step.
-        retry_request: what is said behind the problem; `{notes}` are all reflections.
+        reflect_request: request after a failed attempt; `{step}` is its first bad step.
+        retry_request: request after the problem; `{notes}` are all reflections.
         aggregate: total of an attempt's step scores.
 
     Raises:
@@ -205,14 +205,14 @@ def intervene(
     max_steps: Count = 40,
     aggregate: str = "last",
 ) -> Flow[Found]:
-    """Writes step by step and asks the stronger policy only where a step's score is below a threshold.
+    """Samples step by step, and from the stronger policy only where a step's score is below a threshold.
 
     Args:
         problem: what to solve.
         key: randomness.
-        width: steps sampled of the own policy at each place, of which the best is taken.
+        width: steps sampled from the own policy each time, of which the best is taken.
         most: questions to the stronger policy at most.
-        threshold: a step with a score below it is asked for again.
+        threshold: a step with a score below it is sampled again, from the stronger policy.
         max_steps: most steps of the solution.
         aggregate: total of the step scores, by which steps are compared.
     """
@@ -232,7 +232,7 @@ def intervene(
 
 
 def reworded(problem: Problem, draft: str, request: str) -> Problem:
-    """The problem with a draft and a request behind it, as a problem of its own."""
+    """The problem followed by a draft and a request, as a problem of its own."""
     said = ({"role": "assistant", "content": draft},) if draft else ()
     messages = (*problem.messages, *said, {"role": "user", "content": request})
     digest = hashlib.blake2b(repr((draft, request)).encode(), digest_size=8).hexdigest()

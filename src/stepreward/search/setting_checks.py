@@ -1,4 +1,4 @@
-"""What the numbers of a search must be; a loop that cannot end is an error before it begins."""
+"""Checks of a search's numbers: a loop that would never end is an error before it begins."""
 
 from __future__ import annotations
 

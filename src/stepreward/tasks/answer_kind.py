@@ -29,7 +29,7 @@ class Kind:
     commas: bool = False
     """It is a number with commas between thousands."""
     labels: tuple[str, ...] = ()
-    """The names of which it tells values, if several."""
+    """The names that it gives values of, if several."""
     entries: int = 0
     """Of the tuple that it is; 0 for none."""
     relation: bool = False

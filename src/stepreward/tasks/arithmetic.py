@@ -1,7 +1,7 @@
 """Multi-step arithmetic word problems: any number of them, any number of steps, with exact truth.
 
 A problem is a small graph of quantities: some are given, each other one is an operation on two earlier ones. The text
-tells the quantities one by one; a solution computes those that the question needs. Train, validation and held-out
+states the quantities one by one; a solution computes those that the question needs. Train, validation and held-out
 problems are disjoint by construction: a hash of the graph decides where it belongs.
 """
 
@@ -42,7 +42,7 @@ class Difficulty:
     operations: tuple[int, int] = (2, 4)
     """Fewest and most operations of a solution."""
     largest_given: int = 40
-    """Largest number told in the text for sums and differences."""
+    """Largest number in the text for sums and differences."""
     largest_factor: int = 4
     """Largest factor or divisor."""
     largest_value: int = 300
@@ -61,7 +61,7 @@ def apply(operator: Operator, left: int, right: int) -> int | None:
 def generate(split: Split, n: int, *, seed: int = 0, difficulty: Difficulty | None = None) -> Iterator[Problem]:
     """Yields `n` distinct problems of a split; the same seed gives the same problems.
 
-    `Problem.meta` holds the graph: `quantities` (see `Quantity`) and `target`, the index of the one asked for.
+    `Problem.meta` holds the graph: `quantities` (see `Quantity`) and `target`, the index of the one to compute.
 
     Raises:
         ValueError: the difficulty admits no problem.
@@ -126,7 +126,7 @@ def solution(problem: Problem) -> tuple[Step, ...]:
 
 
 class _Draft:
-    """A problem being written: people and what they hold, sentence by sentence."""
+    """A problem as it is written, sentence by sentence: people and their quantities."""
 
     def __init__(self, rng: np.random.Generator, difficulty: Difficulty) -> None:
         self.rng, self.difficulty = rng, difficulty

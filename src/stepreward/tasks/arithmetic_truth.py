@@ -52,7 +52,7 @@ def check(problem: Problem, steps: Sequence[Step]) -> list[Verdict]:
 
     An equation is right if it computes a quantity of the problem from quantities that are given or were derived in
     earlier right steps, in any order that the problem permits; sums and products may swap their operands. An answer is
-    right if it is the quantity asked for, derived by a right step before.
+    right if it is the target quantity, derived by a right step before.
 
     Returns:
         One verdict a step.

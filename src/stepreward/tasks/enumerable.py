@@ -1,7 +1,7 @@
 """A world small enough to know everything about: a tree of steps whose every branch is decided by a hash of its path.
 
 Nothing of the tree is stored, so it may be deep; exact values are found by recursion over the part that can still be
-won. Estimators and searches are held against it: what they measure, it knows.
+won. It knows the exact value of what estimators and searches measure.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ class _Reader:
         return (name,) if name in ("i", "e") else ("symbol", name)
 
     def _argument_follows(self) -> bool:
-        """Whether brackets hold one letter or number, as of a function; elsewhere they are a factor."""
+        """Whether brackets contain one letter or number, as those of a function do; others are a factor."""
         inside = self.tokens[self.at + 1 : self.at + 3]
         return len(inside) == 2 and inside[0].isalnum() and inside[1] == ")"
 
@@ -230,7 +230,7 @@ def read(text: str) -> Node:
 
     Raises:
         NotAnExpression: the text as a whole is none.
-        TooCostly: it holds a number of thousands of digits.
+        TooCostly: it has a number of thousands of digits.
     """
     return _Reader(text).whole()
 
@@ -244,7 +244,7 @@ def symbols_of(node: Node) -> frozenset[str]:
 
 
 def holds(node: Node, kinds: Sequence[str]) -> bool:
-    """Whether a part of these kinds stands in an expression."""
+    """Whether an expression has a part of these kinds."""
     return node[0] in kinds or any(holds(part, kinds) for part in node[1:] if isinstance(part, tuple))
 
 

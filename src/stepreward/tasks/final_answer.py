@@ -30,9 +30,9 @@ _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 def final_answer(text: str) -> str | None:
     r"""The final answer of a solution as it is written; None where there is none.
 
-    The last complete `\boxed{}` counts, behind the last `</think>` where there is one. A box that is cut off is no
-    answer, and an earlier one does not stand in for it. Without a box, the last `#### NUMBER` line counts, then the
-    last "the answer is ...", then the last line: what is behind its last equals sign, its one formula or number.
+    The last complete `\boxed{}` counts, after the last `</think>` where there is one. A box that is cut off is no
+    answer, and an earlier one does not replace it. Without a box, the last `#### NUMBER` line counts, then the
+    last "the answer is ...", then the last line: what follows its last equals sign, its one formula or number.
     """
     ends = [found.end() for found in _THOUGHT.finditer(text)]
     if ends:
@@ -50,7 +50,7 @@ def final_answer(text: str) -> str | None:
 
 
 def last_box(text: str) -> str | None:
-    """What the last outermost box of a text holds, empty where that is cut off; None without a box."""
+    """The content of a text's last outermost box, empty where that is cut off; None without a box."""
     at, inside = 0, None
     while (found := _BOX.search(text, at)) is not None:
         if found[1] != "{":
@@ -98,8 +98,8 @@ def _last_line(text: str) -> str | None:
         return str(formulas[0])
     if not _PROSE.search(line):
         return line
-    behind = line.rsplit("=", 1)[-1].strip() if "=" in line else ""
-    if behind and not _PROSE.search(behind):
-        return behind
+    after = line.rsplit("=", 1)[-1].strip() if "=" in line else ""
+    if after and not _PROSE.search(after):
+        return after
     numbers = _NUMBERS.findall(line)
     return numbers[0] if len(numbers) == 1 else None

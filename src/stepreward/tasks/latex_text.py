@@ -10,7 +10,7 @@ from collections.abc import Callable
 from stepreward.tasks.expressions import FUNCTIONS
 
 OPEN, CLOSE = "\ue000", "\ue001"
-"""Marks around words that stood in text: `\text{cm}`."""
+"""Marks around words in text mode: `\text{cm}`."""
 _SIGNS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "≤": r"\le ",
     "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ",
@@ -102,7 +102,7 @@ def _from_json(text: str) -> list[str] | None:
 
 
 def _delimited(text: str) -> str:
-    """Without what sets mathematics off: dollars that are no money, stars, full stops behind."""
+    """Without marks of mathematics: dollars that are no money, stars, full stops at the end."""
     text = re.sub(r"(?<!\\)\$", "", text).strip()
     text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
     return text.strip().strip("*`").strip().rstrip(".。").strip()
@@ -135,8 +135,10 @@ def _rooted(found: re.Match[str]) -> str:
 def _worded(found: re.Match[str]) -> str:
     """Words of a text command, marked; letters and numbers in another font are letters and numbers."""
     command, inside = found[1], found[2].strip()
-    behind = bool(_VALUE.search(found.string[: found.start()]))
-    if behind and (inside in ("min", "sec") or (len(inside) == 1 and inside.isalpha() and found[2] == f" {inside}")):
+    after_value = bool(_VALUE.search(found.string[: found.start()]))
+    if after_value and (
+        inside in ("min", "sec") or (len(inside) == 1 and inside.isalpha() and found[2] == f" {inside}")
+    ):
         return f"{OPEN}{inside}{CLOSE}"
     if inside in FUNCTIONS:
         return f"\\{inside} "

@@ -1,4 +1,4 @@
-"""Grading of real mathematics: final answers in boxes, behind GSM8K's "#### 42" or "the answer is", compared whole.
+"""Grading of real mathematics: final answers in boxes, after GSM8K's "#### 42" or "the answer is", compared whole.
 
 Text of a model is data: what is not a plain number or words is read in worker processes that end at a bound of time and
 memory. An answer that reached it is one that could not be graded: NaN, never wrong.
@@ -23,7 +23,7 @@ from stepreward.tasks.normal_form import read_forms
 from stepreward.tasks.values import number_name
 
 _LONGEST = 20_000
-"""Characters of a solution that are read, from its end: answers stand there, and reading time is bounded."""
+"""Characters of a solution that are read, from its end: answers are there, and the time to read is bounded."""
 _LONGEST_ANSWER = 4_000
 """Characters of an answer; longer ones are none."""
 _BRACKETS = re.compile(r"[()\[\]{}]")
@@ -84,7 +84,7 @@ class MathGrader:
         """The forms of an answer and of a reference; None where one cannot be had within the bounds."""
         bare = text.strip().strip("$").strip()
         if _PLAIN.fullmatch(bare) and (wanted is None or _PLAIN.fullmatch(wanted)):
-            # Exact, and bounded by its length: no process is asked.
+            # Exact, and bounded by its length: no child process is needed.
             return number_name(Fraction(bare)), wanted and number_name(Fraction(wanted))
         if _nesting(text) > _DEEPEST:
             return f"{UNREAD}brackets", ""
@@ -106,7 +106,7 @@ class MathGrader:
 
 
 def stated(reference: str) -> str:
-    """The answer that a reference is, or holds in a box or behind GSM8K's mark; empty where there is none."""
+    """The answer in a reference: in a box, after GSM8K's mark, or all of it; empty where there is none."""
     box = last_box(reference)
     if box:
         return box.strip()
@@ -121,7 +121,7 @@ def _answer(steps: Sequence[Step]) -> str | None:
 
 
 def _nesting(text: str) -> int:
-    """How deep brackets of any kind stand in each other."""
+    """How deep brackets of any kind are nested."""
     depth = most = 0
     for mark in _BRACKETS.findall(text):
         depth = depth + 1 if mark in "([{" else max(0, depth - 1)

@@ -68,7 +68,7 @@ def form(text: str, kind: Kind | None = None) -> str:
     """The normal form of a final answer.
 
     Args:
-        text: the answer as written, such as what a box holds.
+        text: the answer as written, such as the content of a box.
         kind: of the problem's reference; None where there is none.
 
     Raises:
@@ -89,8 +89,8 @@ def _forms(text: str, kind: Kind | None) -> list[str]:
     if kind is None or not kind.listed:
         text = joined(text, spaced=kind is not None and kind.commas)
     pieces = parts(text)
-    if told := _told(text, pieces, kind):
-        return told
+    if values := _named_values(text, pieces, kind):
+        return values
     ranges = [_is_order(piece) for piece in pieces]
     made = [one for piece in pieces for one in _part(piece, kind)]
     if len(pieces) == 1 and pieces[0].startswith(r"\{") and not _SET_OF.match(pieces[0]):
@@ -120,8 +120,8 @@ def _options(text: str) -> list[str]:
     return chosen if _OPTION.match(text) else []
 
 
-def _told(text: str, pieces: Sequence[str], kind: Kind | None) -> list[str]:
-    """Forms of values of several names, where the reference tells such or is a tuple; none elsewhere."""
+def _named_values(text: str, pieces: Sequence[str], kind: Kind | None) -> list[str]:
+    """Forms of values of several names, where the reference gives such or is a tuple; none elsewhere."""
     found = labels(pieces)
     values = [split(piece, "=")[1].strip() for piece in pieces] if found else []
     if kind is not None and kind.entries and found:
@@ -179,14 +179,14 @@ def _part(text: str, kind: Kind | None) -> list[str]:
 
 
 def _time(text: str, kind: Kind | None) -> str | None:
-    """A time of day, with its half of the day where the reference tells another."""
+    """A time of day, with its half of the day where the reference has another."""
     value, unit = split_unit(text)
     time = None if kind is not None and not kind.time else time_of_day(value)
     return f"{time} {unit}" if time is not None and _another(unit, kind) else time
 
 
 def _another(unit: str, kind: Kind | None) -> bool:
-    """Whether a unit is not the one of the reference; there is nothing to tell where either has none."""
+    """Whether a unit is not the one of the reference; False where either has none."""
     if kind is None or not (unit and kind.unit):
         return False
     return not same_unit(unit, kind.unit) and factor_of(unit, kind.unit) is None

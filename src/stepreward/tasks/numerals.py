@@ -18,7 +18,7 @@ _MIXED = re.compile(r"^(-?)(\d+)\s*(?:\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?|(?<=\s)
 
 
 def joined(text: str, *, spaced: bool = False) -> str:
-    """Without commas between thousands; with `spaced` also where a space stands behind them."""
+    """Without commas between thousands; with `spaced` also where a space follows them."""
     return _COMMAS.sub(lambda found: found[1].replace(",", ""), _SPACED.sub(",", text) if spaced else text)
 
 

@@ -31,7 +31,7 @@ _DEPTH = {
 
 
 def split(text: str, signs: str, *, keep: bool = False) -> list[str]:
-    """Pieces between signs that stand outside all brackets; with `keep` the signs too."""
+    """Pieces between signs outside all brackets; with `keep` the signs too."""
     if not any(sign in text for sign in signs):
         return [text]
     made, depth, start = [], 0, 0
@@ -42,7 +42,7 @@ def split(text: str, signs: str, *, keep: bool = False) -> list[str]:
                 made += [text[start : found.start()]] + ([sign] if keep else [])
                 start = found.end()
         else:
-            # The brace behind \begin and \end closes again: what is left is the environment itself.
+            # The brace after \begin and \end closes again: what remains is the environment itself.
             depth += _DEPTH[sign]
     return [*made, text[start:]]
 
@@ -78,7 +78,7 @@ def row(text: str) -> list[str]:
 
 
 def labels(pieces: Sequence[str]) -> tuple[str, ...]:
-    """The names of which values are told, each another; none where some piece is no value of a name."""
+    """The distinct names that get values; none where a piece is no value of a name."""
     sides = [[side.strip() for side in split(piece, "=")] for piece in pieces]
     named = [two[0] for two in sides if len(two) == 2 and (VARIABLE.match(two[0]) or FUNCTION.match(two[0]))]
     return tuple(named) if len(named) == len(pieces) == len(set(named)) > 1 else ()

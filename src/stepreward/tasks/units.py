@@ -1,4 +1,4 @@
-"""Units behind a value: what they are called, and where the value ends."""
+"""Units after a value: their names, and where the value ends."""
 
 from __future__ import annotations
 

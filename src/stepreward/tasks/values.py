@@ -18,7 +18,7 @@ from stepreward.tasks.expressions import Node, NotAnExpression, branches, holds,
 
 mpmath: Any = Deferred("mpmath")
 SHOWN = 12
-"""Significant digits by which numbers that are not whole are told apart."""
+"""Significant digits by which numbers that are not whole are compared."""
 _LARGEST = 10_000
 """Of the denominators of fractions that are names."""
 _DEGREE = 6
@@ -95,7 +95,7 @@ def _name(node: Node, sign: int) -> str:
 def _values(node: Node, sign: int) -> list[Any]:
     """Values at two points of positive letters, and at one of negative letters where no branch depends on it.
 
-    Expressions that round are told apart at whole numbers; those at which one has no value count too.
+    Expressions that round are compared at whole numbers; those at which one has no value count too.
     """
     if holds(node, ("lfloor", "lceil")):
         return [_value_or_none(Evaluator(turn, sign), node) for turn in WHOLE]
@@ -176,7 +176,7 @@ def _real_name(value: Any) -> str:
 def _shown_name(shown: str) -> str:
     """A fraction, a multiple of pi or e, or a root of small parts that shows the same digits; else the digits.
 
-    Digits alone decide, so that a decimal of 15 digits has the name of what it stands for.
+    Digits alone decide, so that a decimal of 15 digits has the name of its exact value.
     """
     value = float(shown)
     if "e" in shown or not 1e-6 < abs(value) < 1e9:

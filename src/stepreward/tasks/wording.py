@@ -1,4 +1,4 @@
-"""The words of the arithmetic world: who, what, and the sentences that tell an operation."""
+"""The words of the arithmetic world: people, things, and the sentences that state an operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on a model's text in a process of its own, which is killed where one item takes too long or too much."""
+"""Work on a model's text in a process of its own, which is killed where an item takes too much time or memory."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SLACK = 0.5
 
 
 def answers_of(script: str, job: Mapping[str, Any], items: Sequence[Any], seconds: float) -> list[Any]:
-    """One answer an item; None where an item ended its process, which begins anew behind it.
+    """One answer an item; None where an item ended its process, which is then restarted with the next item.
 
     The process reads one JSON object with `items`, writes a line once it is ready, and then one line of JSON an item.
 
     Args:
         script: path of a Python file that imports nothing of the package.
-        job: what it is told beside the items.
+        job: further fields of that object.
         items: what each is, as JSON.
         seconds: for each.
 
     Raises:
-        InputError: it was never ready; with the last line of its complaint.
+        InputError: it was never ready; the message is the last line of its error output.
     """
     made: list[Any] = []
     while len(made) < len(items):
@@ -43,19 +43,19 @@ def answers_of(script: str, job: Mapping[str, Any], items: Sequence[Any], second
 def _run(script: str, job: Mapping[str, Any], n: int, seconds: float) -> list[Any]:
     """Answers up to the first item that ended the process, that one included."""
     command = [sys.executable, "-I", str(Path(script))]
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as complaint:
-        told.write(json.dumps(job).encode())  # all ASCII: what is no Unicode is an escape of JSON
-        told.seek(0)
+    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as errors:
+        request.write(json.dumps(job).encode())  # ASCII only: lone surrogates are JSON escapes
+        request.seek(0)
         with subprocess.Popen(  # noqa: S603 - our own file, by this interpreter
-            command, stdin=told, stdout=subprocess.PIPE, stderr=complaint, env={}
+            command, stdin=request, stdout=subprocess.PIPE, stderr=errors, env={}
         ) as process:
             try:
                 lines = _Lines(process)
                 if lines.next(START) is None:
                     process.kill()
                     process.wait()
-                    complaint.seek(0)
-                    said = complaint.read().decode(errors="replace").strip().splitlines()
+                    errors.seek(0)
+                    said = errors.read().decode(errors="replace").strip().splitlines()
                     raise InputError(said[-1] if said else "the process ended")
                 made: list[Any] = []
                 while len(made) < n:
@@ -69,7 +69,7 @@ def _run(script: str, job: Mapping[str, Any], n: int, seconds: float) -> list[An
 
 
 class _Lines:
-    """Lines of a process, each waited for."""
+    """Lines of a process's output, each with a limit of time."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Tool calls held against the calls of a gold solution: a reward for each call made.
+"""Tool calls compared with the calls of a gold solution: a reward for each call made.
 
 A pair of calls has a similarity; an assignment says which gold call each made call is rewarded for, so that no gold
 call pays twice.
@@ -22,7 +22,7 @@ Call = tuple[str, Mapping[str, Any]]
 
 def overlap(one: Iterable[Any], other: Iterable[Any]) -> float:
     """Jaccard similarity of two collections in which things may be repeated; 1 for two empty ones."""
-    # A counter takes a mapping for counts; here it stands for its keys.
+    # A Counter of a mapping would read its values as counts: its keys are what is compared.
     mine, theirs = Counter(iter(one)), Counter(iter(other))
     union = (mine | theirs).total()
     return (mine & theirs).total() / union if union else 1.0

@@ -61,7 +61,7 @@ def run_queries(
     Args:
         database: statements that make the tables and fill them; these are trusted.
         queries: each one SELECT.
-        engine: SQLite comes with Python, DuckDB is asked for.
+        engine: SQLite comes with Python, DuckDB must be installed.
         limits: for each query.
 
     Returns:
@@ -112,7 +112,7 @@ def partial_sql(
 
         r = execution 1[same rows] + syntax 1[parses] + schema Jaccard(tables and columns) + ngram Jaccard(n-grams)
 
-    A step's query is what its last SQL fence holds; one without a fence gets 0.
+    A step's query is the content of its last SQL fence; a step without a fence gets 0.
 
     Args:
         problem: `reference` is the gold query, `meta["database"]` the statements that make the database.
@@ -138,7 +138,7 @@ def partial_sql(
     gold, dialect = problem.reference, str(engine)
     wanted = named(gold, dialect)
     if wanted is None:
-        raise InputError(f"the gold query of problem {problem.id} is no {engine}", remedy="mend `reference`")
+        raise InputError(f"the gold query of problem {problem.id} is no {engine}", remedy="correct `reference`")
     queries = [fenced(step.text) for step in steps if step.kind == "action"]
     same = [False] * len(queries)
     if execution:
@@ -160,7 +160,7 @@ def _same(
     """Whether each query returns what the gold one does. One that ends the process takes no other with it."""
     (right,) = run_queries(database, [gold], engine=engine, limits=limits)
     if isinstance(right, str):
-        raise InputError(f"the gold query fails: {right}", remedy="mend `reference` or the limits")
+        raise InputError(f"the gold query fails: {right}", remedy="correct `reference` or raise the limits")
     asked = sorted({query for query in queries if query is not None and len(query) <= LONGEST})
     found = {query: run_queries(database, [query], engine=engine, limits=limits)[0] for query in asked}
     ordered = ordered_outside(gold, str(engine))
@@ -172,7 +172,7 @@ def _same(
 
 
 def fenced(text: str) -> str | None:
-    """What the last SQL fence of a text holds, to its end where it is not closed; None without a fence."""
+    """The content of a text's last SQL fence, up to the end where it is not closed; None without a fence."""
     start = text.lower().rfind(FENCE)
     return None if start < 0 else text[start + len(FENCE) :].partition("```")[0].strip()
 
@@ -204,7 +204,7 @@ def named(query: str, dialect: str) -> frozenset[tuple[str, str]] | None:
 
 
 def ordered_outside(query: str, dialect: str) -> bool:
-    """Whether a query says in which order its rows come."""
+    """Whether a query sets the order of its rows."""
     tree = _parsed(query, dialect)
     return tree is not None and tree.args.get("order") is not None
 

@@ -2,7 +2,7 @@
 
     python -I sql_child.py < job.json
 
-The job holds an engine, statements that set the database up, queries, and limits; the answer is one JSON line a query,
+The job has an engine, statements that set the database up, queries, and limits; the answer is one JSON line a query,
 as soon as it is there. Only setting up is trusted. Queries see a database in memory that they may read and not write;
 no file, extension, setting or other database is within their reach, and the process's own limits end what is too big
 or takes too long. This file imports nothing of the package, so that it starts in no time.

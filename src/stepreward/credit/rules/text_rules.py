@@ -1,8 +1,8 @@
 """Step rewards by rule: what can be read off the text of a step, without a model.
 
-Rewards are (S,), one a step, NaN at observations, which nobody is rewarded for. What a rule must know beyond the
-steps, such as gold calls, stands in the problem's `meta`. Texts are a policy's and never trusted: whatever they hold,
-the time is linear in their length and no rule fails.
+Rewards are (S,), one a step, NaN at observations. What a rule needs beyond the steps, such as gold calls, is in the
+problem's `meta`. Texts come from a policy and are never trusted: whatever they contain, the time is linear in their
+length and no rule fails.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CITATION = re.compile(r"\[([^\[\]\s]{1,64})\]")
 
 
 def needed(problem: Problem, rule: str, name: str) -> Any:
-    """What stands in a problem's `meta` under a name.
+    """The value of a problem's `meta` under a name.
 
     Raises:
-        MissingDataError: nothing does.
+        MissingDataError: there is none.
     """
     if problem.meta.get(name) is None:
         raise MissingDataError(rule, [f"meta[{name!r}]"], (f"meta[{key!r}]" for key in problem.meta))
@@ -126,7 +126,7 @@ def overlong(problem: Problem, steps: Sequence[Step], *, longest: int = 20480, c
     note="there one mean over all tokens of a response, here each step pays its part of it",
 )
 def self_certain(problem: Problem, steps: Sequence[Step]) -> Floats:
-    """Rewards a step for how sure the policy was of its tokens, where nothing else tells whether it is right.
+    """Rewards a step for the policy's certainty of its tokens, where nothing else says whether it is right.
 
         r_k = (tokens_k / tokens of the trajectory) c_k,    c_k = mean over the step's tokens of KL(uniform || policy)
 

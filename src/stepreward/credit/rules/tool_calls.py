@@ -1,7 +1,7 @@
 """Step rewards by rule for tool calls: whether they are well formed, and how they match those of a gold solution.
 
 A step calls tools as many chat templates write it: JSON objects with a name and arguments, one a line or one a block,
-between `<tool_call>` and `</tool_call>`. What stands there is a policy's and never trusted.
+between `<tool_call>` and `</tool_call>`. That text comes from a policy and is never trusted.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SLOW = frozenset({"pattern", "patternProperties", "uniqueItems", "$ref", "$dynam
 SECONDS = 1.0
 """For the check of a call there."""
 DEEPEST = 32
-"""Levels of JSON below which nobody nests arguments; a deeper call is malformed."""
+"""Most levels of nested JSON; a deeper call is malformed."""
 
 
 def blocks(text: str) -> Iterator[str]:
-    """What stands between each opening mark and the next closing one, or the end where there is none."""
+    """The text between each opening mark and the next closing one, or the end where there is none."""
     start = text.find(OPEN)
     while start >= 0:
         start += len(OPEN)
@@ -193,7 +193,7 @@ def format_and_calls(problem: Problem, steps: Sequence[Step], *, form: float = 1
 
     Args:
         problem: `meta["calls"]`: for each of its turns the list of gold calls, objects with `name` and `arguments`.
-        steps: of one trajectory; its k-th action is held against the k-th list, and against none beyond the last.
+        steps: of one trajectory; its k-th action is compared with the k-th list, later ones with none.
         form: weight of the format.
         correctness: largest reward for calls, and minus the least.
 
@@ -256,13 +256,13 @@ def matched_turns(
     rewards = []
     for turn, answer in zip(made, answers, strict=True):
         shares = [0.0 if call is None else float(next(paid)) for call in turn]
-        told = 0.0 if answer is None else shared_words(answer, problem.reference or "")
-        rewards.append(sum(shares) / len(shares) if shares else told)
+        worded = 0.0 if answer is None else shared_words(answer, problem.reference or "")
+        rewards.append(sum(shares) / len(shares) if shares else worded)
     return at_actions(steps, rewards)
 
 
 def _answer(text: str) -> str | None:
-    """What the last pair of answer tags holds, None without one."""
+    """The text within the last pair of answer tags, None without one."""
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, max(end, 0))
     return None if start < 0 else text[start + len("<answer>") : end]

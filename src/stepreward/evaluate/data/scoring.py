@@ -1,4 +1,4 @@
-"""Scores for benchmarks: asked of a scorer, or read where a data set has recorded them."""
+"""Scores for benchmarks: from a scorer, or read where a data set has recorded them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEP_LEVEL = frozenset({
     "agent-process-bench", "calibration", "first-error-accuracy", "hard2verify", "mp-bench", "mr-score", "prm-bench",
     "process-bench", "reason-eval", "reward-distance", "socratic-prm-bench", "visual-process-bench", "who-and-when",
 })  # fmt: skip
-"""Benchmarks that hold step scores against step labels, which a step's place alone predicts to some degree."""
+"""Benchmarks that compare step scores with step labels, which a step's place alone predicts to some degree."""
 
 
 class RecordedScorer:
@@ -77,8 +77,8 @@ def unmeasured(
         scores: (B, S), NaN where not measured and at padding.
         data: the solutions; their observations need no score.
         last: (B,) the last step that decides, negative where all do; all of all where None.
-        ended: the last action alone decides: a reward of the whole solution stands there, and what is too long for a
-            model lacks it.
+        ended: the last action alone decides: a reward of the whole solution is there, and is missing where the solution
+            is too long for a model.
     """
     actions = ragged([[step.kind == "action" for step in item.trajectory.steps] for item in data]) == 1
     limit = np.full(len(data), -1) if last is None else last
@@ -90,7 +90,7 @@ def unmeasured(
 
 
 def rows_kept(lost: NDArray[np.bool_], together: Sequence[Hashable] | None = None) -> list[int]:
-    """Places of the rows that count: not lost, and nothing lost of what stands together with them.
+    """Indices of the rows that count: not lost, and no other row of their group is.
 
     Raises:
         InputError: none is left.
@@ -145,10 +145,10 @@ def scored_comparisons(
 
 
 def candidate_scores(scorer: Scorer, data: Sequence[Comparison], aggregation: str) -> list[Floats]:
-    """(k,) one score for each candidate of each comparison: recorded under the scorer's name, or asked for.
+    """(k,) one score for each candidate of each comparison: recorded under the scorer's name, or from the scorer.
 
-    Step scores become one by `aggregation`, recorded ones like those asked for; a score recorded for a whole candidate
-    stays what it is. What stands in several comparisons is asked once.
+    Step scores become one by `aggregation`, recorded ones too; a score recorded for a whole candidate stays as it is. A
+    candidate of several comparisons is scored once.
 
     Args:
         scorer: any scorer.
@@ -199,7 +199,7 @@ def numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def places(names: Sequence[Name]) -> dict[Name, list[int]]:
-    """Where each name stands, in the order of first appearance."""
+    """Rows of each name, in order of first appearance."""
     rows: dict[Name, list[int]] = defaultdict(list)
     for row, name in enumerate(names):
         rows[name].append(row)

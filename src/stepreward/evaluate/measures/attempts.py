@@ -1,4 +1,4 @@
-"""What k attempts can reach, whoever chooses among them: pass@k above, pass^k below."""
+"""Bounds of any choice among k attempts: pass@k above, pass^k below."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _counts(correct: ArrayLike, samples: ArrayLike, k: int) -> tuple[Floats, Flo
 def _share(of: Floats, n: Floats, k: int) -> Floats:
     """C(of, k) / C(n, k) without large numbers; 0 where `of` is less than k."""
     enough = of >= k
-    held = np.where(enough, of, float(k))
-    logs = gammaln(held + 1) - gammaln(held - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
+    count = np.where(enough, of, float(k))
+    logs = gammaln(count + 1) - gammaln(count - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
     made: Floats = np.where(enough, np.exp(logs), 0.0)
     return made

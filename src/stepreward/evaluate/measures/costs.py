@@ -22,7 +22,7 @@ class Spending:
 
     algorithm: str
     budget: float
-    """What was asked for: samples, tokens, seconds."""
+    """The units of cost: samples, tokens, seconds."""
     correct: Floats
     """(P,) 1 where the problem's answer is right, 0 where not; between them for a chance."""
     cost: Floats

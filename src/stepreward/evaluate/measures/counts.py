@@ -1,7 +1,7 @@
 """Counts of steps, or of solutions, called right or wrong, and the scores that benchmarks make of them.
 
-Counts stand in the last axis, (..., 4): true positives, false positives, false negatives, true negatives. "Positive"
-is a step held valid. A share of nothing is 0.
+Counts are the last axis, (..., 4): true positives, false positives, false negatives, true negatives. "Positive" is a
+step called valid. A share of nothing is 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def step_counts(scores: Floats, labels: Floats, threshold: float) -> Floats:
     Args:
         scores: (B, S), NaN at padding.
         labels: (B, S), above 1/2 for a valid step, NaN where not labelled.
-        threshold: a step is held valid if its score is above it.
+        threshold: a step is called valid if its score is above it.
 
     Raises:
         InputError: a labelled step has no score.
@@ -113,7 +113,7 @@ def step_metrics_of(pooled: Floats, n: int) -> dict[str, Estimate]:
 
     Args:
         pooled: (1 + draws, 4) counts, as `drawn` returns them.
-        n: solutions behind them.
+        n: number of solutions that they count.
     """
     positive, negative = f1_scores(pooled)
     valid, wrong = recalls(pooled)

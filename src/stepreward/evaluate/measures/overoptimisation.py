@@ -101,7 +101,7 @@ def overoptimisation(
 
 
 def _shared(proxy: Floats, part: Floats) -> Floats:
-    """(G, M) values averaged over the samples that the proxy cannot tell apart."""
+    """(G, M) values averaged over the samples of equal proxy."""
     made = np.empty(part.shape)
     for row, (scores, numbers) in enumerate(zip(proxy, part, strict=True)):
         _, index = np.unique(scores, return_inverse=True)

@@ -123,6 +123,6 @@ def _check(reward: Floats, transition: Floats, policy: Floats, discount: float) 
         )
     for name, rows in (("transition", transition), ("policy", policy)):
         if (rows < 0).any() or not np.allclose(rows.sum(axis=-1), 1):
-            raise InputError(f"{name} must hold probabilities that sum to 1", remedy="normalise each row")
+            raise InputError(f"{name} must be probabilities that sum to 1", remedy="normalise each row")
     if not 0 <= discount < 1:
         raise InputError(f"discount must be in [0, 1), got {discount}", remedy="use a number just below 1")

@@ -1,4 +1,4 @@
-"""RewardBench 2's subset Ties: many right answers must stand together, and all above the wrong ones."""
+"""RewardBench 2's subset Ties: many right answers must score alike, and all above the wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beam searches that keep as many beams, or sample each as often, as success needs by the scores of their prefixes."""
+"""Beam searches that set the number of beams, or of samples of each, by the chances of success of their prefixes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stepreward.search.growth import Growth
 from stepreward.search.samples.stopping import samples_for
 from stepreward.search.setting_checks import positive
 
-Choice = Callable[[Sequence[float]], int]
-"""From chances of success, best first, to how many."""
+HowMany = Callable[[Sequence[float]], int]
+"""From chances of success, best first, to a number of beams or samples."""
 
 NOTE = (
     "one score both ranks and budgets; the released code ranks by the median and budgets by a lower quantile of one "
@@ -28,7 +28,7 @@ NOTE = (
 
 
 def beams_needed(chances: Sequence[float], *, width: int, most: int, confidence: float = 0.99) -> int:
-    """The fewest beams, best first, whose samples reach what the last of them needs.
+    """The fewest beams, best first, whose samples are as many as the last of them needs.
 
         K = min { k : k M >= N(p_k) or k = most }
 
@@ -63,10 +63,15 @@ def width_needed(chances: Sequence[float], *, beams: int, most: int, confidence:
     return min(most, math.ceil(samples_for(min(chances), confidence=confidence) / beams))
 
 
-def _adaptive(
-    growth: Growth, beams: int, width: int, max_steps: int, keep: Choice, each: Choice
+def _grow_beams(
+    growth: Growth, beams: int, width: int, max_steps: int, keep: HowMany, each: HowMany
 ) -> Flow[list[Candidate]]:
-    """The last beams of a search that asks how many to keep and how often to sample each."""
+    """The last beams of a beam search.
+
+    Args:
+        keep: number of beams to keep, from the chances of all candidates, best first.
+        each: samples of each beam, from the chances of those kept.
+    """
     positive(beams=beams, width=width)
     kept, samples = [ROOT], beams * width
     for _ in range(max_steps):
@@ -81,7 +86,7 @@ def _adaptive(
 
 
 def _chance(candidate: Candidate) -> float:
-    """Its total as a chance; 0 where that is not known."""
+    """Its total as a chance of success; 0 where it was not scored."""
     return max(candidate.rank, 0.0)
 
 
@@ -104,9 +109,9 @@ def adaptive_beams(
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Beam search that keeps few beams while the best prefixes promise success, and more where they do not.
+    """Beam search that keeps few beams while the best prefixes are likely to succeed, and more where they are not.
 
-    Where no score promises anything it is `beam`.
+    Where every score is 0 it is `beam`.
 
     Args:
         problem: what to solve.
@@ -123,7 +128,7 @@ def adaptive_beams(
         return beams_needed(chances, width=width, most=beams, confidence=confidence)
 
     growth = Growth(problem, key, aggregate)
-    found = yield from _adaptive(growth, beams, width, max_steps, keep, lambda chances: width)
+    found = yield from _grow_beams(growth, beams, width, max_steps, keep, lambda chances: width)
     return (yield from growth.conclude(found, select=choice(vote)))
 
 
@@ -146,9 +151,9 @@ def adaptive_widths(
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Beam search that samples each beam seldom while all of them promise success, and more often where one does not.
+    """Beam search that samples each beam seldom while all are likely to succeed, and more often where one is not.
 
-    Where no score promises anything it is `beam`.
+    Where every score is 0 it is `beam`.
 
     Args:
         problem: what to solve.
@@ -165,5 +170,5 @@ def adaptive_widths(
         return width_needed(chances, beams=beams, most=width, confidence=confidence)
 
     growth = Growth(problem, key, aggregate)
-    found = yield from _adaptive(growth, beams, width, max_steps, lambda chances: beams, each)
+    found = yield from _grow_beams(growth, beams, width, max_steps, lambda chances: beams, each)
     return (yield from growth.conclude(found, select=choice(vote)))

@@ -1,4 +1,4 @@
-"""Beam search that does not pay for the rest of a step whose start is bad already."""
+"""Beam search that does not sample the rest of a step whose first tokens score badly."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def early_rejection(
         if not started:
             break
         finished = [Begun(c, cut=False) for c in kept if c.finished]
-        promising = yield from _best(growth, [*finished, *started], beams)
+        promising = yield from _best_starts(growth, [*finished, *started], beams)
         whole = yield from growth.end(promising)
         if not whole:
-            # The rest of every start was refused or cut: what was there before is still the best.
+            # The budget refused the rest of every start, or a limit cut it: the beams of the last step remain.
             break
         kept = best((yield from growth.score(whole)), beams)
         if growth.spent:
@@ -74,7 +74,7 @@ def early_rejection(
     return (yield from growth.conclude(ends(kept), select=choice(vote)))
 
 
-def _best(growth: Growth, begun: list[Begun], n: int) -> Flow[list[Begun]]:
+def _best_starts(growth: Growth, begun: list[Begun], n: int) -> Flow[list[Begun]]:
     """The `n` starts of highest total, the earliest of equals."""
     scored: list[Candidate] = yield from growth.score([one.candidate for one in begun])
     order = np.argsort([-c.rank for c in scored], kind="stable")[:n]

@@ -1,4 +1,4 @@
-"""Searches that look some steps ahead before they decide: by the score there, or by scores mended by it."""
+"""Beam searches that rank a step by the scores of steps rolled out after it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends, t
 from stepreward.search.growth import Growth
 
 _EDGE = 1e-6
-"""Scores are kept this far from 0 and 1, where their logits end."""
+"""Least distance of a score from 0 and 1, where its logit is infinite."""
 
 
 @search.method(
@@ -40,7 +40,7 @@ def lookahead_search(
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Beam search that ranks each step by the score some steps further on, rolled out at temperature 0.
+    """Beam search that ranks each step by the score after some more steps, rolled out at temperature 0.
 
     With `ahead=0` it is `beam`.
 
@@ -49,7 +49,7 @@ def lookahead_search(
         key: randomness.
         beams: candidates kept after each step.
         width: continuations of each; the first step draws `beams * width`.
-        ahead: steps rolled out behind each candidate; they are thrown away.
+        ahead: steps rolled out after each candidate; they are not kept.
         max_steps: most steps of a solution.
         aggregate: total of the step scores, of a rollout for its rank and of a candidate for the choice.
         vote: choose by the weighted vote over the final beams instead of the best one.
@@ -61,15 +61,15 @@ def lookahead_search(
         if not any(grown):
             break
         rivals = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
-        rank = [tip.rank for tip in (yield from growth.score((yield from _ahead(growth, rivals, ahead))))]
+        rank = [tip.rank for tip in (yield from growth.score((yield from _rolled_out(growth, rivals, ahead))))]
         kept = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: -rank[i])[:beams]]
     return (yield from growth.conclude(ends(kept), select=choice(vote)))
 
 
-def _ahead(
+def _rolled_out(
     growth: Growth, candidates: Sequence[Candidate], steps: int, temperature: float | None = 0.0
 ) -> Flow[list[Candidate]]:
-    """Where each candidate stands some steps further on, without scores; one that can go no further stays."""
+    """Each candidate with some more steps, without scores; one that cannot be grown stays as it is."""
     tips = list(candidates)
     for _ in range(steps):
         going = [i for i, tip in enumerate(tips) if growth.open([tip])]
@@ -124,7 +124,7 @@ def mended_search(
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Beam search that mends each step's score by the scores of steps sampled behind it: early scores say little.
+    """Beam search that corrects each step's score by the scores of steps sampled after it: early scores are unreliable.
 
     With `ahead=0` or `rate=0` it is `beam`.
 
@@ -133,9 +133,9 @@ def mended_search(
         key: randomness.
         beams: candidates kept after each step.
         width: continuations of each; the first step draws `beams * width`.
-        ahead: steps sampled behind each candidate; they are thrown away.
-        rate: alpha of the mend.
-        gain: the least rise of the logit that a mend goes on for.
+        ahead: steps sampled after each candidate; they are not kept.
+        rate: alpha of the correction.
+        gain: the least rise of the logit from one step to the next for which the correction looks further.
         max_steps: most steps of a solution.
         aggregate: total of the step scores up to each of these steps, and of a candidate for the choice; in [0, 1].
         vote: choose by the weighted vote over the final beams instead of the best one.
@@ -149,14 +149,14 @@ def mended_search(
         if not any(grown):
             break
         rivals = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
-        tips = yield from growth.score((yield from _ahead(growth, rivals, ahead, None)))
-        rank = [_mended(c, tip, aggregate, rate, gain) for c, tip in zip(rivals, tips, strict=True)]
+        tips = yield from growth.score((yield from _rolled_out(growth, rivals, ahead, None)))
+        rank = [_corrected_rank(c, tip, aggregate, rate, gain) for c, tip in zip(rivals, tips, strict=True)]
         kept = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: -rank[i])[:beams]]
     return (yield from growth.conclude(ends(kept), select=choice(vote)))
 
 
-def _mended(candidate: Candidate, tip: Candidate, aggregate: str, rate: float, gain: float) -> float:
-    """A candidate's rank by the totals of the prefixes from itself to its tip."""
+def _corrected_rank(candidate: Candidate, tip: Candidate, aggregate: str, rate: float, gain: float) -> float:
+    """A candidate's rank: its total, corrected by the totals of the longer prefixes up to the end of its roll-out."""
     lengths = range(len(candidate.steps), len(tip.scores) + 1)
     totals = total_of([tip.scores[:length] for length in lengths], aggregate)
     known = totals[~np.isnan(totals)]

@@ -1,4 +1,4 @@
-"""Beam search within the nucleus of what the policy samples: steps it seldom takes are not even scored."""
+"""Beam search within the nucleus of the policy's samples: steps that it takes seldom are not scored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def nucleus(counts: Sequence[int], top_p: float) -> list[int]:
     """
     order = np.argsort(-np.asarray(counts), kind="stable")
     share = np.cumsum(np.asarray(counts)[order]) / max(sum(counts), 1)
-    # A share that equals the bound reaches it, whatever its last bit says.
+    # A share that equals the bound reaches it: rounding must not add one more.
     few = int(np.searchsorted(share, top_p - 1e-9)) + 1
     return sorted(order[:few].tolist())
 
@@ -52,10 +52,10 @@ def conservative_search(
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Beam search among steps that the policy takes often: scores that err cannot lead where it hardly goes.
+    """Beam search among steps that the policy takes often: a wrong score cannot lead far from the policy.
 
-    Whole solutions compete with each other alone: one stays until `beams` better ones are found, and the places left
-    go to the best new prefixes. With `top_p=1` and solutions of one length it is `beam`.
+    Whole solutions compete with each other alone: one stays until `beams` better ones are found; the best new prefixes
+    take the remaining places. With `top_p=1` and solutions of one length it is `beam`.
 
     Args:
         problem: what to solve.
@@ -81,6 +81,6 @@ def conservative_search(
             break
         new = best((yield from growth.score([*chain.from_iterable(usual)])), beams)
         whole = best([c for c in [*kept, *new] if c.finished], beams)
-        # A prefix that reads better than a solution is no solution yet: it takes what places are left.
+        # A prefix with a higher score than a solution may still fail: solutions keep their places.
         kept = [*whole, *(c for c in new if not c.finished)][:beams]
     return (yield from growth.conclude(ends(kept), select=choice(vote)))

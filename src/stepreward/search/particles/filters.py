@@ -1,7 +1,7 @@
 """Particle methods: solutions grown together, weighed by their step scores, and resampled so that good ones multiply.
 
 Each states the distribution over solutions that it samples from as the number of particles grows; with exact scores
-the tests hold it to that. p is the policy's own distribution, r_t the step scores.
+the tests check that. p is the policy's own distribution, r_t the step scores.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Particle:
     candidate: Candidate
     weight: float = 0.0
     apart: bool = False
-    """Its end was drawn apart, after its last step: that is one move more than it has steps."""
+    """Its end came as a sample of its own, after its last step: it made one move more than it has steps."""
 
 
 def log_odds(scores: Sequence[float], temperature: float = 1.0) -> float:
@@ -64,10 +64,10 @@ class Filter:
         growth: of the search.
         n: particles.
         potential: weighs each new step.
-        ending: what a particle's weight is multiplied by when it ends, as a logarithm; 0 for potentials whose product
-            is the target already.
+        ending: logarithm of the factor of a particle's weight when it ends; 0 for potentials whose product is the
+            target already.
         resample: name of the resampler.
-        gate: resamples only where the effective number of particles is below this share of them; 1 does so always.
+        gate: resample only where the effective number of particles is below this share of them; 1 resamples always.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Filter:
         """Grows the particles to their ends; `kept` are solutions that stay among them whatever is drawn."""
         particles = [Particle(ROOT)] * self.n
         for step in range(max_steps):
-            followed = [_moves(one, step) for one in kept]
-            grown = yield from self._grown(particles[len(kept) :], key.fold("grow", step))
+            followed = [_after_moves(one, step) for one in kept]
+            grown = yield from self._grow_all(particles[len(kept) :], key.fold("grow", step))
             if grown is None:
                 break
-            # A kept solution goes its own way; the others move freely.
+            # A kept solution repeats its own steps; the others are grown.
             fixed = [
-                self._moved(Particle(before, p.weight, one.apart), _moves(one, step + 1))
+                self._moved(Particle(before, p.weight, one.apart), _after_moves(one, step + 1))
                 for one, before, p in zip(kept, followed, particles, strict=False)
             ]
             particles = [*fixed, *grown]
@@ -97,8 +97,8 @@ class Filter:
             particles = self._resampled(particles, len(kept), key.fold("resample", step))
         return particles
 
-    def _grown(self, particles: Sequence[Particle], key: Key) -> Flow[list[Particle] | None]:
-        """One step more of every particle that is not at its end; None where nothing grows."""
+    def _grow_all(self, particles: Sequence[Particle], key: Key) -> Flow[list[Particle] | None]:
+        """The particles after one more step, finished ones as they are; None where nothing can be grown."""
         going = [p.candidate for p in particles if not p.candidate.finished]
         if not going or self.growth.spent:
             return None if not particles or self.growth.spent else list(particles)
@@ -108,7 +108,7 @@ class Filter:
         made = yield from self.growth.grow(list(parents.values()), [counts[path] for path in parents], keys=keys)
         if not any(made):
             return None
-        # Equal samples of a place come back once, with their number: each particle takes one of them.
+        # Equal samples of a prefix come back once, with their number: each particle there takes one of them.
         fresh = {
             path: [c for c in children for _ in range(c.count)] for path, children in zip(parents, made, strict=True)
         }
@@ -137,8 +137,8 @@ class Filter:
         return [replace(p, weight=0.0) for p in [*particles[:fixed], *(particles[i] for i in chosen)]]
 
 
-def _moves(particle: Particle, count: int) -> Candidate:
-    """A particle's candidate as it stood after some of its moves."""
+def _after_moves(particle: Particle, count: int) -> Candidate:
+    """A particle's candidate after the first `count` of its moves."""
     candidate = particle.candidate
     if count >= len(candidate.steps) + particle.apart:
         return candidate
@@ -146,7 +146,7 @@ def _moves(particle: Particle, count: int) -> Candidate:
 
 
 def concluded(growth: Growth, particles: Sequence[Particle], vote: bool) -> Flow[Found]:
-    """Chooses by the weights of what is left: particles that stand in the same place are one candidate."""
+    """Chooses by weight: particles with equal steps are one candidate, with the sum of their weights."""
     weights = normalised([p.weight for p in particles]) if particles else np.zeros(0)
     mass: dict[tuple[object, bool], float] = {}
     first: dict[tuple[object, bool], Candidate] = {}

@@ -1,6 +1,6 @@
-"""Resampling: which particles go on, how often each, without bias.
+"""Resampling: how often each particle is continued, without bias.
 
-Every resampler draws `n` indices so that index i comes up n w_i times on average; they differ in how far it strays.
+Every resampler draws `n` indices so that index i is drawn n w_i times on average; they differ in variance.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def normalised(logs: Sequence[float]) -> Floats:
 
 
 def effective_size(weights: Floats) -> float:
-    """How many even weights would vary as much: 1 / sum w^2, from 1 to their number."""
+    """Number of equal weights with the same variance: 1 / sum w^2, from 1 to their number."""
     return float(1 / np.square(weights).sum())
 
 
@@ -39,8 +39,8 @@ def _draws(key: Key, n: int) -> Floats:
     return made
 
 
-def _at(weights: Floats, points: Floats) -> list[int]:
-    """The index into whose share of [0, 1) each point falls."""
+def _indices_at(weights: Floats, points: Floats) -> list[int]:
+    """The index of the share of [0, 1) that contains each point."""
     edges = np.cumsum(weights)
     # Rounding may leave the last edge below 1, and an index of weight 0 has no share.
     found = np.searchsorted(edges / edges[-1], points, side="right")
@@ -50,22 +50,22 @@ def _at(weights: Floats, points: Floats) -> list[int]:
 
 def multinomial(weights: Floats, n: int, key: Key) -> list[int]:
     """Draws each index by itself. Gordon, Salmond and Smith (1993)."""
-    return _at(weights, _draws(key, n))
+    return _indices_at(weights, _draws(key, n))
 
 
 def stratified(weights: Floats, n: int, key: Key) -> list[int]:
     """Draws one point in each of n equal parts of [0, 1). Kitagawa (1996)."""
-    return _at(weights, (np.arange(n) + _draws(key, n)) / n)
+    return _indices_at(weights, (np.arange(n) + _draws(key, n)) / n)
 
 
 def systematic(weights: Floats, n: int, key: Key) -> list[int]:
     """Moves a comb of n teeth by one draw: floor(n w_i) or ceil(n w_i) of index i. Carpenter et al. (1999)."""
-    return _at(weights, (np.arange(n) + _draws(key, 1)[0]) / n) if n else []
+    return _indices_at(weights, (np.arange(n) + _draws(key, 1)[0]) / n) if n else []
 
 
 def residual(weights: Floats, n: int, key: Key) -> list[int]:
     """Gives each index floor(n w_i) places and draws the rest by what is left of the weights. Liu and Chen (1998)."""
-    # A weight of exactly k / n must not lose a place to its last bit.
+    # A weight of k / n gets k places although rounding may leave n w just below k.
     sure = np.floor(n * weights + 1e-9).astype(np.int64)
     rest = n - int(sure.sum())
     indices = np.repeat(np.arange(len(weights)), sure).tolist()

@@ -64,7 +64,7 @@ def steered(
 ) -> Flow[Found]:
     """Samples in proportion to p(x) e^(strength r_T), weighing each step by a potential of the scores so far.
 
-    All potentials have the same target, for an end is weighed by what its steps lack to it.
+    All potentials have the same target: at its end a particle gets the factor that its steps still lack.
 
     Args:
         problem: what to solve.
@@ -95,9 +95,23 @@ def steered(
 
 
 search.preset(
-    "fk-difference", of="feynman-kac", paper="arXiv:2501.06848", note="keeps whose score rises", potential="difference"
+    "fk-difference",
+    of="feynman-kac",
+    paper="arXiv:2501.06848",
+    note="continues particles whose score rises",
+    potential="difference",
 )
 search.preset(
-    "fk-max", of="feynman-kac", paper="arXiv:2501.06848", note="keeps who has had the greatest score", potential="max"
+    "fk-max",
+    of="feynman-kac",
+    paper="arXiv:2501.06848",
+    note="continues particles by their greatest score so far",
+    potential="max",
 )
-search.preset("fk-sum", of="feynman-kac", paper="arXiv:2501.06848", note="keeps who gathered the most", potential="sum")
+search.preset(
+    "fk-sum",
+    of="feynman-kac",
+    paper="arXiv:2501.06848",
+    note="continues particles by the sum of their scores",
+    potential="sum",
+)

@@ -68,7 +68,7 @@ def tilted_steps(
     max_steps: Count = 40,
     vote: bool = True,
 ) -> Flow[Found]:
-    """Draws each step among a few samples in proportion to the exponential of its score: p(a) e^(strength r) at last.
+    """Draws each step among a few samples by the exponential of its score: in the limit p(a) e^(strength r).
 
     Args:
         problem: what to solve.
@@ -79,7 +79,7 @@ def tilted_steps(
         max_steps: most steps of a solution.
         vote: choose by the weighted vote instead of the best one.
     """
-    return (yield from _stepwise(problem, key, lambda r: strength * r, n, width, max_steps, vote, by_count=True))
+    return (yield from _draw_steps(problem, key, lambda r: strength * r, n, width, max_steps, vote, by_count=True))
 
 
 @search.method(
@@ -105,13 +105,13 @@ def flow_steps(
         vote: choose by the weighted vote instead of the best one.
     """
     return (
-        yield from _stepwise(
+        yield from _draw_steps(
             problem, key, lambda r: float(np.log(max(r, 1e-300))), n, width, max_steps, vote, by_count=False
         )
     )
 
 
-def _stepwise(
+def _draw_steps(
     problem: Problem, key: Key, log_weight: Callable[[float], float], n: int, width: int, max_steps: int, vote: bool, *,
     by_count: bool,
 ) -> Flow[Found]:  # fmt: skip

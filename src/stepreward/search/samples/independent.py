@@ -20,7 +20,7 @@ from stepreward.search.growth import Growth
 
 @search.method("majority", paper="arXiv:2203.11171", equation="section 2", budget=budgets.samples)
 def majority_vote(problem: Problem, key: Key, *, n: Count = 16) -> Flow[Found]:
-    """Samples `n` solutions and takes the answer given most often; asks for no score."""
+    """Samples `n` solutions and takes the answer given most often; needs no scorer."""
     growth = Growth(problem, key)
     (candidates,) = yield from growth.complete([ROOT], n)
     return (yield from growth.conclude(candidates, select="majority"))
@@ -29,7 +29,7 @@ def majority_vote(problem: Problem, key: Key, *, n: Count = 16) -> Flow[Found]:
 @search.method("best-of-n", paper="arXiv:2110.14168", equation="section 4.2", asks=("scorer",), budget=budgets.samples)
 def best_of_n(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the one with the best total."""
-    return (yield from _chosen(problem, key, n, aggregate, "best-of-n"))
+    return (yield from _sample_and_select(problem, key, n, aggregate, "best-of-n"))
 
 
 @search.method(
@@ -37,7 +37,7 @@ def best_of_n(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "mi
 )
 def weighted_vote(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min") -> Flow[Found]:
     """Samples `n` solutions, scores their steps and takes the answer with the largest sum of totals."""
-    return (yield from _chosen(problem, key, n, aggregate, "weighted-vote"))
+    return (yield from _sample_and_select(problem, key, n, aggregate, "weighted-vote"))
 
 
 @search.method(
@@ -50,7 +50,7 @@ def hybrid_vote(
     problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min", threshold: float = 0.5
 ) -> Flow[Found]:
     """Samples `n` solutions and takes the majority's answer if its share exceeds `threshold`, else the best."""
-    return (yield from _chosen(problem, key, n, aggregate, "hybrid-vote", threshold=threshold))
+    return (yield from _sample_and_select(problem, key, n, aggregate, "hybrid-vote", threshold=threshold))
 
 
 @search.method(
@@ -63,7 +63,7 @@ def reward_frequency_vote(
     problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min", alpha: float = 0.8
 ) -> Flow[Found]:
     """Samples `n` solutions and weighs how well an answer is rewarded against how often it is given."""
-    return (yield from _chosen(problem, key, n, aggregate, "reward-frequency-vote", alpha=alpha))
+    return (yield from _sample_and_select(problem, key, n, aggregate, "reward-frequency-vote", alpha=alpha))
 
 
 @search.method(
@@ -76,7 +76,7 @@ def reward_frequency_vote(
 )
 def borda_vote(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "min", power: float = 0.5) -> Flow[Found]:
     """Samples `n` solutions and lets each vote for its answer with a weight that falls with its rank, not its score."""
-    return (yield from _chosen(problem, key, n, aggregate, "borda", power=power))
+    return (yield from _sample_and_select(problem, key, n, aggregate, "borda", power=power))
 
 
 @search.method(
@@ -89,7 +89,7 @@ def borda_vote(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "m
     budget=budgets.samples,
 )
 def self_certainty_vote(problem: Problem, key: Key, *, n: Count = 16, power: float = 0.5) -> Flow[Found]:
-    """Samples `n` solutions and lets them vote by the rank of the policy's own certainty; asks for no score.
+    """Samples `n` solutions and lets them vote by the rank of the policy's own certainty; needs no scorer.
 
     A solution's certainty is the mean over its tokens; a step without token ids counts as one token.
 
@@ -123,7 +123,7 @@ def self_prm(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "mea
     return (yield from growth.conclude(own, select=choice(vote)))
 
 
-def _chosen(problem: Problem, key: Key, n: int, aggregate: str, select: str, **settings: Any) -> Flow[Found]:
+def _sample_and_select(problem: Problem, key: Key, n: int, aggregate: str, select: str, **settings: Any) -> Flow[Found]:
     growth = Growth(problem, key, aggregate)
     (candidates,) = yield from growth.complete([ROOT], n)
     scored = yield from growth.score(candidates)
@@ -142,7 +142,7 @@ def _confidences(steps: Sequence[Step]) -> tuple[float, ...]:
 def _certainty(steps: Sequence[Step]) -> float:
     actions = [step for step in steps if step.kind == "action"]
     if any("self_certainty" not in step.meta for step in actions):
-        remedy = "take a policy on this machine (LocalPolicy); servers do not tell whole distributions"
+        remedy = "use a policy on this machine (LocalPolicy): servers do not return whole distributions"
         raise MissingDataError("self-certainty", ["self_certainty"], ["steps"], remedy)
     tokens = [len(step.tokens or (0,)) for step in actions]
     return float(np.average([step.meta["self_certainty"] for step in actions], weights=tokens)) if actions else np.nan

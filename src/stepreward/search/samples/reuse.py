@@ -1,4 +1,4 @@
-"""Whole solutions that are cut where they go wrong and sampled again from there, each counting for all its prefixes."""
+"""Whole solutions that are cut where they go wrong and sampled again from there; each counts for all its prefixes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from stepreward.search.setting_checks import positive
 
 @dataclass
 class SampledSolutions:
-    """Solutions by the prefixes that they were sampled from."""
+    """R solutions, with the prefixes that they were sampled from."""
 
     solutions: list[Candidate] = field(default_factory=list)
     origin: list[int] = field(default_factory=list)
-    """(R,) steps of the prefix that each was sampled from."""
+    """(R,) number of steps of the prefix that each was sampled from."""
     cut: list[bool] = field(default_factory=list)
     """(R,) whether it was cut already."""
     visits: dict[Path, int] = field(default_factory=dict)
-    """How often a solution of each prefix was cut."""
+    """Number of solutions cut, by the prefix that they were sampled from."""
     drawn: dict[Path, int] = field(default_factory=dict)
-    """Solutions sampled from each prefix."""
+    """Number of samples drawn from each prefix."""
 
     def add(self, parent: Candidate, solutions: Sequence[Candidate], asked: int) -> None:
-        """Takes solutions in that were sampled from a prefix."""
+        """Adds solutions that were sampled from a prefix."""
         self.solutions += solutions
         self.origin += [len(parent.steps)] * len(solutions)
         self.cut += [False] * len(solutions)
@@ -51,7 +51,7 @@ class SampledSolutions:
         return float(np.mean(known)) if known else 0.5
 
     def next(self, *, alpha: float, beta: float, scale: float, c_puct: float) -> int | None:
-        """The solution to cut; None where all that have a step were."""
+        """The row of the solution to cut next; None where every solution with a step of its own was cut."""
         rows = [i for i, done in enumerate(self.cut) if not done and len(self.solutions[i].steps) > self.origin[i]]
         if not rows:
             return None
@@ -91,14 +91,14 @@ def reusing_search(
     aggregate: str = "min",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Samples solutions, and mends the most telling one again and again: a promising start that goes wrong late.
+    """Samples solutions, and again and again repairs the one of highest priority: a good start that goes wrong late.
 
     Args:
         problem: what to solve.
         key: randomness.
         n: solutions to begin with.
-        rounds: solutions that are cut.
-        again: samples from each cut.
+        rounds: solutions to cut.
+        again: samples after each cut.
         threshold: steps scored below it are wrong.
         alpha, beta: in (0, 1], weights of a prefix's value and of a solution's length.
         scale: steps, the L of the paper.
@@ -123,14 +123,14 @@ def reusing_search(
         pool.cut[row] = True
         start = pool.start(row)
         pool.visits[start] = pool.visits.get(start, 0) + 1
-        parent = _before(solution, origin, threshold)
+        parent = _prefix_before_error(solution, origin, threshold)
         (fresh,) = yield from growth.complete([parent], again, first=pool.drawn.get(parent.path, 0))
         pool.add(parent, (yield from growth.score(fresh)), again)
     return (yield from growth.conclude(ends(pool.solutions), select=choice(vote)))
 
 
-def _before(solution: Candidate, origin: int, threshold: float) -> Candidate:
-    """The prefix before the step, among those sampled, at which a solution goes wrong."""
+def _prefix_before_error(solution: Candidate, origin: int, threshold: float) -> Candidate:
+    """The prefix before the first step below the threshold among those after `origin`, or before the worst one."""
     scores = np.array(solution.scores[origin:])
     scores = np.where(np.isnan(scores), np.inf, scores)
     bad = np.flatnonzero(scores < threshold)

@@ -1,4 +1,4 @@
-"""Votes and choices that stop sampling when more would hardly change them."""
+"""Votes and choices that stop sampling when more samples would hardly change them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lead_is_sure(first: int, second: int) -> float:
 
     Args:
         first: votes of the leading answer.
-        second: votes of the one behind it.
+        second: votes of the second answer.
     """
     return float(beta.sf(0.5, first + 1, second + 1))
 
@@ -61,10 +61,14 @@ def _votes(answers: Sequence[str | None]) -> list[int]:
     return [*sorted(counted.values(), reverse=True), 0, 0]
 
 
-def _until(
+def _sample_until(
     growth: Growth, n: int, rounds: Callable[[int], int], enough: Callable[[list[Candidate]], Flow[bool]]
 ) -> Flow[list[Candidate]]:
-    """Samples in rounds until what came of the last one says that it is enough, or there are `n`."""
+    """Samples in rounds, at most `n` in all, until `enough` is true of a round.
+
+    Args:
+        rounds: size of the next round, from the number of samples drawn.
+    """
     made: list[Candidate] = []
     drawn = 0
     while drawn < n and not growth.spent:
@@ -77,8 +81,10 @@ def _until(
     return made
 
 
-def _voting(problem: Problem, stop: Callable[[Sequence[str | None]], bool]) -> Callable[[list[Candidate]], Flow[bool]]:
-    """Reads the answers of each round, and asks `stop` about all so far."""
+def _votes_decide(
+    problem: Problem, stop: Callable[[Sequence[str | None]], bool]
+) -> Callable[[list[Candidate]], Flow[bool]]:
+    """A test for `_sample_until`: reads the answers of each round and calls `stop` with all so far."""
     answers: list[str | None] = []
 
     def enough(fresh: list[Candidate]) -> Flow[bool]:
@@ -117,7 +123,7 @@ def adaptive_consistency(
         return len(answers) >= least and first > 0 and lead_is_sure(first, second) >= confidence
 
     positive(at_once=at_once)
-    made = yield from _until(growth, n, lambda drawn: max(at_once, least - drawn), _voting(problem, stop))
+    made = yield from _sample_until(growth, n, lambda drawn: max(at_once, least - drawn), _votes_decide(problem, stop))
     return (yield from growth.conclude(made, select="majority"))
 
 
@@ -143,7 +149,7 @@ def unanimous_window(problem: Problem, key: Key, *, n: Count = 40, window: int =
         return len(last) == window and last[0] is not None and len(set(last)) == 1
 
     positive(window=window)
-    made = yield from _until(growth, n, lambda drawn: window, _voting(problem, stop))
+    made = yield from _sample_until(growth, n, lambda drawn: window, _votes_decide(problem, stop))
     return (yield from growth.conclude(made, select="majority"))
 
 
@@ -168,7 +174,7 @@ def doubling(problem: Problem, key: Key, *, n: Count = 32, start: int = 2, share
         return bool(answers) and _votes(answers)[0] >= share * len(answers)
 
     positive(start=start)
-    made = yield from _until(growth, n, lambda drawn: drawn or start, _voting(problem, stop))
+    made = yield from _sample_until(growth, n, lambda drawn: drawn or start, _votes_decide(problem, stop))
     return (yield from growth.conclude(made, select="majority"))
 
 
@@ -196,15 +202,15 @@ def instance_adaptive(
 
         p = mean_i r_i1,    N = min(n, ceil( ln(1 - confidence) / ln(1 - p) ))
 
-    The chance at a question is the mean of the chances after its first steps. The number is set once, before anything
-    but `least` samples was drawn. A scorer whose scores are lower quantiles of the chance makes p one that is seldom
-    too high (`score.calibrate.calibrated_scorer.CalibratedScorer` with the calibrator `quantile`).
+    The chance at a question is the mean of the chances after its first steps. N is set once, after `least` samples. A
+    scorer whose scores are lower quantiles of the chance makes p seldom too high
+    (`score.calibrate.calibrated_scorer.CalibratedScorer` with the calibrator `quantile`).
 
     Args:
         problem: what to solve.
         key: randomness.
         n: most samples.
-        least: samples whose first steps tell the chance.
+        least: samples whose first steps give the chance.
         confidence: C of the budget.
         aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote instead of the best one.

@@ -32,15 +32,15 @@ Pair = tuple[int, int]
 def knockout(problem: Problem, key: Key, *, n: Count = 8, both_orders: bool = True) -> Flow[Found]:
     """Samples `n` solutions and lets a judge knock them out in pairs until one is left.
 
-    Asks at most n - 1 comparisons, twice as many in both orders, in ceil(log2 n) rounds. Totals are the rounds that a
+    Takes at most n - 1 comparisons, twice as many in both orders, in ceil(log2 n) rounds. Totals are the rounds that a
     solution survived. Cut solutions take part only where none finished.
 
     Args:
         problem: what to solve.
         key: randomness.
         n: solutions.
-        both_orders: judge each pair in both orders and take the mean, so that a judge who prefers the first place has
-            no say.
+        both_orders: judge each pair in both orders and take the mean, so that a preference for
+            the first place cancels out.
     """
     growth = Growth(problem, key)
     (candidates,) = yield from growth.complete([ROOT], n)
@@ -49,11 +49,11 @@ def knockout(problem: Problem, key: Key, *, n: Count = 8, both_orders: bool = Tr
     while len(alive) > 1:
         pairs = list(zip(alive[::2], alive[1::2], strict=False))
         open_pairs = [(a, b) for a, b in pairs if answers[a] is None or answers[a] != answers[b]]
-        judged = yield from _judged(problem, candidates, open_pairs, both_orders)
+        judged = yield from _compare(problem, candidates, open_pairs, both_orders)
         winners = [b if judged.get((a, b), 0.5) < 0.5 else a for a, b in pairs]
         survived[winners] += 1
         alive = [*winners, *alive[2 * len(pairs) :]]
-    # The champion may have had a bye; it still survives all others.
+    # The winner may have had a bye; it still ranks above all others.
     survived[alive] = survived.max(initial=0) + (len(candidates) > 1)
     return (yield from growth.conclude(candidates, totals=survived))
 
@@ -79,7 +79,7 @@ def elo(
 
         R_a <- R_a + K (S - E),    E = 1 / (1 + 10^((R_b - R_a) / scale)),    S the judge's chance that a is better
 
-    Asks n (n - 1) / 2 comparisons, twice as many in both orders. Totals are the ratings.
+    Takes n (n - 1) / 2 comparisons, twice as many in both orders. Totals are the ratings.
 
     Args:
         problem: what to solve.
@@ -93,7 +93,7 @@ def elo(
     growth = Growth(problem, key)
     (candidates,) = yield from growth.complete([ROOT], n)
     players, _ = yield from _entrants(problem, candidates)
-    judged = yield from _judged(problem, candidates, [*combinations(players, 2)], both_orders)
+    judged = yield from _compare(problem, candidates, [*combinations(players, 2)], both_orders)
     ratings = np.full(len(candidates), start)
     ratings[players] = elo_ratings(
         len(players),
@@ -148,7 +148,7 @@ def _entrants(problem: Problem, candidates: Sequence[Candidate]) -> Flow[tuple[l
     return rows, dict(zip(rows, said, strict=True))
 
 
-def _judged(
+def _compare(
     problem: Problem, candidates: Sequence[Candidate], pairs: Sequence[Pair], both_orders: bool
 ) -> Flow[dict[Pair, float]]:
     """The chance that the first of each pair is the better one."""

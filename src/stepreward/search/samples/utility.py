@@ -1,4 +1,4 @@
-"""Sampling as long as it is worth it: what one more step may win against what it costs."""
+"""Sampling as long as the expected gain of one more step exceeds its cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXACT = 12
 
 
 def utility(chances: Floats, steps: Floats, sets: NDArray[np.bool_], *, cost: float, delay: float) -> Floats:
-    """What sets of candidates are worth if each is brought to its end.
+    """Expected utility of completing sets of candidates.
 
         1 - prod_i (1 - p_i) - cost sum_i L_i - delay max_i L_i,    i in the set
 
@@ -50,10 +50,9 @@ def utility(chances: Floats, steps: Floats, sets: NDArray[np.bool_], *, cost: fl
 def worth_growing(
     chances: Sequence[float], steps: Sequence[float], have: float, *, cost: float, delay: float
 ) -> list[int]:
-    """The open candidates whose growing together is worth the most, beside what is finished.
+    """The set of open candidates of the highest utility, given the best finished one.
 
-    All sets are compared where there are few candidates; else candidates are added one after the other, each the one
-    that adds most, as long as it adds anything.
+    Up to 12 candidates all sets are compared; with more, the one that adds most is added until none adds anything.
 
     Args:
         chances: (N,) that each turns out right.
@@ -67,7 +66,7 @@ def worth_growing(
     if n <= _EXACT:
         sets = np.arange(2**n)[:, None] >> np.arange(n) & 1 == 1
         with_finished = np.hstack([sets, np.ones((len(sets), 1), bool)])
-        # Of equal utilities the smallest set, which stands first by its size.
+        # Sets in order of their size: of equal utilities the smallest set is first.
         order = np.argsort(sets.sum(axis=1), kind="stable")
         worth = utility(p, need, with_finished[order], cost=cost, delay=delay)
         return np.flatnonzero(sets[order[int(np.argmax(np.round(worth, 12)))]]).tolist()
@@ -107,7 +106,7 @@ def while_worth_it(
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Grows, step by step, the set of candidates whose ends are worth more than they cost, and starts new ones so.
+    """Grows, step by step, the open and new candidates that are worth more than they cost.
 
     A candidate that is not worth it now may be later. With `cost=0` and `delay=0` all `n` are brought to their ends.
 
@@ -162,12 +161,12 @@ def while_worth_it(
         paused = [c for i, c in enumerate(options) if i not in chosen and c is not ROOT]
         tips = [*chain.from_iterable(grown)]
         ended += [c for c in tips if c.finished]
-        # What the budget refused to grow stands where it stood.
+        # A candidate that the budget refused to grow stays open.
         stay = [*paused, *going] if growth.spent else paused
         waiting = [*stay, *(c for c in tips if not c.finished)]
     return (yield from growth.conclude(ends([*ended, *long, *waiting]), select=choice(vote)))
 
 
 def _chance(candidate: Candidate) -> float:
-    """Its total as a chance; an unknown one says nothing."""
+    """Its total as a chance of success, 1/2 where it was not scored."""
     return 0.5 if np.isnan(candidate.total) else float(np.clip(candidate.total, 0.0, 1.0))

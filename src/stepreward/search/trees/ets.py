@@ -37,7 +37,7 @@ def keep_leaves(
     coverage: float = 1.5,
     seconds: float = 1.0,
 ) -> list[int]:
-    """The leaves worth growing: their shares, less the nodes they need, plus the meanings they cover.
+    """The leaves to grow: the most shares, less the cost of the nodes they need, plus the meanings they cover.
 
         max  sum_i O_i x_i - cost / (M + N) (sum_j y_j + sum_i x_i) + coverage / K sum_k z_k
         s.t. y_j >= x_i for every leaf i below j,  y_j <= sum of those x_i,  z_k <= sum of x_i in k,  sum_i x_i >= 1
@@ -147,7 +147,7 @@ def ets(
     aggregate: str = "last",
     vote: bool = True,
 ) -> Flow[Found]:
-    """REBASE that first drops candidates which cost tree nodes without adding score or a new meaning.
+    """REBASE that first drops candidates whose tree nodes cost more than their score and meaning add.
 
     Args:
         problem: what to solve.
@@ -169,7 +169,7 @@ def ets(
     kept, ended, left = [ROOT], list[Candidate](), width
     for _ in range(max_steps):
         if not growth.open(kept):
-            # Spent, or all at their ends: what is open stays to be shown.
+            # The budget is spent, or all are finished: open candidates are returned as they are.
             break
         if len(kept) > 1:
             shares = np.array(balance(kept, left, temperature)) / left

@@ -33,8 +33,8 @@ def balanced(
         rewards: one of each candidate; NaN and -infinity get a share only where no other is there to take it.
         width: W, samples to share.
         temperature: T > 0.
-        counts: equal samples that each candidate stands for: it takes the shares of all of them, one after the other,
-            as if they were candidates of their own. None takes 1 each.
+        counts: equal samples that were merged into each candidate: it takes the shares of all of them, one after the
+            other, as if they were candidates of their own. None takes 1 each.
 
     Returns:
         Samples of each candidate, `width` together, in the order of `rewards`; equal rewards are served in order.
@@ -55,7 +55,7 @@ def balanced(
     left = width
     for place, i in enumerate(owner[order].tolist()):
         share = mass[place] / rest[place] if rest[place] > 0 else 1.0
-        # An exact number of samples must not be rounded up because its last bit is.
+        # A whole number of samples must not be rounded up because of its last bit.
         taken = min(left, math.ceil(left * share - 1e-9))
         shares[i] += taken
         left -= taken
@@ -104,7 +104,7 @@ def rebase(
     kept, ended, left = [ROOT], list[Candidate](), width
     for _ in range(max_steps):
         if not growth.open(kept):
-            # Spent, or all at their ends: what is open stays to be shown.
+            # The budget is spent, or all are finished: open candidates are returned as they are.
             break
         grown = yield from growth.grow(kept, balance(kept, left, temperature))
         if not any(grown):

@@ -1,4 +1,4 @@
-"""ReST-MCTS*'s search: a greedy roll-out mends the value of each new leaf, and a node is worth its visited children."""
+"""ReST-MCTS*'s search: a greedy roll-out corrects the value of each new leaf; a node is worth its visited children."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def greedy_rollout_search(
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
-    """Searches by values that look a few steps ahead: a step that reads well and leads nowhere loses its lead.
+    """Searches by values that look a few steps ahead: a step with a high score that leads nowhere falls behind.
 
         v <- alpha v_max + (1 - alpha) v        of a new leaf, v_max the highest value on its greedy roll-out
         V <- sum_c N_c V_c / sum_c N_c          of all nodes above it, over visited children
 
-    It ends at the first solution chosen whose value reaches `gate`, which is then the answer.
+    It ends at the first solution on a walk whose value reaches `gate`; that solution is chosen.
 
     Args:
         problem: what to solve.
