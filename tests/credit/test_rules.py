@@ -12,9 +12,9 @@ import pytest
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 from stepreward.core.types import Problem, Step
+from stepreward.credit.rules.call_rewards import calls, matched, well_tagged
 from stepreward.credit.rules.matching import overlap
 from stepreward.credit.rules.text_rules import difficulty_weights
-from stepreward.credit.rules.tool_calls import calls, matched, well_tagged
 
 HOSTILE = [
     "", "\x00", "\ud800", "[" * 200_000, "<tool_call>" * 50_000, "<tool_call>" + "[" * 100_000 + "</tool_call>",

@@ -13,7 +13,7 @@ import pytest
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.types import Problem, Step
-from stepreward.credit.rules.sql import Answer, Limits, fenced, named, run_queries
+from stepreward.credit.rules.sql import Answer, QueryLimits, fenced, named, run_queries
 
 DATABASE = [
     "CREATE TABLE pets (name TEXT, age INTEGER, weight REAL);",
@@ -22,7 +22,7 @@ DATABASE = [
 GOLD = "SELECT name FROM pets WHERE age = 3"
 Engine = Literal["sqlite", "duckdb"]
 ENGINES = pytest.mark.parametrize("engine", ["sqlite", "duckdb"])
-FAST = Limits(seconds=1.0, memory=64_000_000, rows=1000)
+FAST = QueryLimits(seconds=1.0, memory=64_000_000, rows=1000)
 
 
 def problem(reference: str | None = GOLD) -> Problem:
@@ -183,7 +183,9 @@ def test_a_common_table_expression_changes_no_table(change: str) -> None:
 def test_a_query_is_killed_at_its_limit_and_the_others_are_answered() -> None:
     start = time.monotonic()
     slow = "SELECT count(*) FROM range(100000000000) a, range(100000) b"
-    before, lost, behind = run_queries([], ["SELECT 1", slow, "SELECT 1"], engine="duckdb", limits=Limits(seconds=1.0))
+    before, lost, behind = run_queries(
+        [], ["SELECT 1", slow, "SELECT 1"], engine="duckdb", limits=QueryLimits(seconds=1.0)
+    )
     assert isinstance(lost, str)
     assert before == behind
     assert isinstance(before, Answer)

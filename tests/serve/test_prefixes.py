@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stepreward.core.types import Problem, Step
-from stepreward.serve.handles import Prefix, Prefixes
+from stepreward.serve.handles import Prefixes, ScoredPrefix
 from stepreward.serve.http_errors import ApiError
 
 STEPS = [
@@ -26,7 +26,7 @@ def test_a_handle_gives_back_all_that_was_scored() -> None:
     kept = Prefixes()
     prompt = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"})
     for problem in (Problem("p", "1 + 1?"), Problem("q", prompt, meta={"messages": [{"role": "user"}]})):
-        prefix = Prefix(problem)
+        prefix = ScoredPrefix(problem)
         for steps, scores in zip(STEPS, SCORES, strict=True):
             prefix = kept.get(kept.put(prefix, steps, scores))
         assert prefix.problem == problem
@@ -37,17 +37,17 @@ def test_a_handle_gives_back_all_that_was_scored() -> None:
 
 def test_what_solutions_share_is_kept_once() -> None:
     kept, problem = Prefixes(), Problem("p", "x" * 1000)
-    first = kept.put(Prefix(problem), [Step("y" * 1000)], [0.5])
+    first = kept.put(ScoredPrefix(problem), [Step("y" * 1000)], [0.5])
     size = kept.size
     assert size > 2000
     for i in range(10):
         kept.put(kept.get(first), [Step(f"{i}")], [0.5])
     assert kept.size - size < 10 * 600, "the prefix is kept again"
     size = kept.size
-    assert kept.put(Prefix(problem), [Step("y" * 1000)], [0.5]) != first
+    assert kept.put(ScoredPrefix(problem), [Step("y" * 1000)], [0.5]) != first
     assert kept.size - size < 300, "an equal solution is kept again"
     # The same steps with another score are not the same.
-    other = kept.put(Prefix(problem), [Step("y" * 1000)], [0.25])
+    other = kept.put(ScoredPrefix(problem), [Step("y" * 1000)], [0.25])
     assert (kept.get(first).scores, kept.get(other).scores) == ((0.5,), (0.25,))
 
 
@@ -55,7 +55,7 @@ def test_handles_are_bounded_and_those_used_longest_ago_go_first() -> None:
     kept = Prefixes(most=3 * 4000)
 
     def put(name: str) -> str:
-        return kept.put(Prefix(Problem(name, "x" * 3000)), [Step("y")], [0.5])
+        return kept.put(ScoredPrefix(Problem(name, "x" * 3000)), [Step("y")], [0.5])
 
     first, second = put("1"), put("2")
     kept.get(first)
@@ -69,10 +69,10 @@ def test_handles_are_bounded_and_those_used_longest_ago_go_first() -> None:
 
 def test_a_prefix_lives_as_long_as_a_solution_behind_it() -> None:
     kept = Prefixes(most=6300)
-    first = kept.put(Prefix(Problem("p", "x" * 2000)), [Step("y")], [0.5])
+    first = kept.put(ScoredPrefix(Problem("p", "x" * 2000)), [Step("y")], [0.5])
     second = kept.put(kept.get(first), [Step("z")], [0.75])
     kept.get(second)
-    kept.put(Prefix(Problem("q", "x" * 2400)), [Step("y")], [0.5])
+    kept.put(ScoredPrefix(Problem("q", "x" * 2400)), [Step("y")], [0.5])
     with pytest.raises(ApiError):
         kept.get(first)
     assert kept.get(second).steps == (Step("y"), Step("z"))
@@ -82,9 +82,9 @@ def test_nothing_is_counted_that_is_not_kept() -> None:
     """Random requests, some of which go on from a prefix that is forgotten while they are under way."""
     kept, draw = Prefixes(most=20_000), random.Random(0)
     handles: list[str] = []
-    under_way: list[Prefix] = []
+    under_way: list[ScoredPrefix] = []
     for _ in range(3000):
-        prefix = Prefix(Problem(f"{draw.randrange(6)}", "p" * 100))
+        prefix = ScoredPrefix(Problem(f"{draw.randrange(6)}", "p" * 100))
         if under_way and draw.random() < 0.5:
             prefix = under_way.pop(draw.randrange(len(under_way)))
         handles.append(kept.put(prefix, [Step("s" * draw.randrange(1, 200))], [draw.randrange(2) / 2]))
@@ -105,29 +105,29 @@ def test_nothing_is_counted_that_is_not_kept() -> None:
 
 def ones(kept: Prefixes) -> None:
     for i in range(40):
-        kept.put(Prefix(Problem(f"{i}", f"p{i}")), [Step("1") for _ in range(2000)], [0.5] * 2000)
+        kept.put(ScoredPrefix(Problem(f"{i}", f"p{i}")), [Step("1") for _ in range(2000)], [0.5] * 2000)
 
 
 def small(kept: Prefixes) -> None:
     for i in range(2000):
-        kept.put(Prefix(Problem(f"{i}", f"p{i}")), [Step("1")], [0.5])
+        kept.put(ScoredPrefix(Problem(f"{i}", f"p{i}")), [Step("1")], [0.5])
 
 
 def equal(kept: Prefixes) -> None:
     for _ in range(2000):
-        kept.put(Prefix(Problem("p", "p")), [Step("1")], [0.5])
+        kept.put(ScoredPrefix(Problem("p", "p")), [Step("1")], [0.5])
 
 
 def chain(kept: Prefixes) -> None:
-    prefix = Prefix(Problem("p", "p"))
+    prefix = ScoredPrefix(Problem("p", "p"))
     for i in range(1000):
         handle = kept.put(prefix, [Step(f"step {i}")], [0.5])
-        prefix = Prefix(prefix.problem, part=kept._kept[handle])
+        prefix = ScoredPrefix(prefix.problem, part=kept._kept[handle])
 
 
 def long(kept: Prefixes) -> None:
     for i in range(20):
-        kept.put(Prefix(Problem(f"{i}", "p" * 10_000)), [Step("漢" * 10_000)], [0.5])
+        kept.put(ScoredPrefix(Problem(f"{i}", "p" * 10_000)), [Step("漢" * 10_000)], [0.5])
 
 
 @pytest.mark.parametrize("fill", [ones, small, equal, chain, long])

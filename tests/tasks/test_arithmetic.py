@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stepreward.core.types import Problem, Step
-from stepreward.tasks.arithmetic import Difficulty, Quantity, apply, bucket, generate, quantities_of, solution
+from stepreward.tasks.arithmetic import Amount, Difficulty, apply, bucket, generate, quantities_of, solution
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, check, truth
 from stepreward.tasks.wording import CHANGES, COMPARISONS, SHARES, TOTALS
 
@@ -26,7 +26,7 @@ def steps(*lines: str) -> tuple[Step, ...]:
     return tuple(Step(f"{line}\n") for line in lines)
 
 
-def graph(*rows: Quantity) -> Problem:
+def graph(*rows: Amount) -> Problem:
     return Problem(
         "by hand", "", str(rows[-1].value), {"quantities": [asdict(q) for q in rows], "target": len(rows) - 1}
     )
@@ -36,11 +36,18 @@ def kinds(problem: Problem, *lines: str) -> list[str]:
     return [verdict.kind for verdict in check(problem, steps(*lines))]
 
 
-CHAIN = graph(Quantity(7), Quantity(5), Quantity(12, "+", 0, 1), Quantity(3), Quantity(36, "*", 2, 3))
+CHAIN = graph(Amount(7), Amount(5), Amount(12, "+", 0, 1), Amount(3), Amount(36, "*", 2, 3))
 """(7 + 5) * 3 = 36."""
 TWO_HANDS = graph(
-    *(Quantity(8), Quantity(2), Quantity(10, "+", 0, 1), Quantity(20), Quantity(4), Quantity(5, "/", 3, 4)),
-    Quantity(15, "+", 2, 5),
+    *(
+        Amount(8),
+        Amount(2),
+        Amount(10, "+", 0, 1),
+        Amount(20),
+        Amount(4),
+        Amount(5, "/", 3, 4),
+    ),
+    Amount(15, "+", 2, 5),
 )
 """(8 + 2) + (20 / 4) = 15: the two parentheses do not need each other."""
 
@@ -90,7 +97,7 @@ def test_the_text_the_graph_and_the_reference_say_the_same(difficulty: Difficult
     for problem in generate("train", 150, seed=1, difficulty=difficulty):
         quantities = quantities_of(problem)
 
-        def evaluate(i: int, rows: Sequence[Quantity] = quantities) -> Fraction:
+        def evaluate(i: int, rows: Sequence[Amount] = quantities) -> Fraction:
             q = rows[i]
             if q.operator is None:
                 return Fraction(q.value)
@@ -184,20 +191,26 @@ def test_independent_steps_may_come_in_any_order_and_dependent_ones_may_not() ->
     for order in permutations(range(3)):
         made = kinds(TWO_HANDS, *(lines[i] for i in order), "Answer: 15")
         assert all(kind == "" for kind in made) == (order[2] == 2)
-    compare = graph(Quantity(30), Quantity(6), Quantity(24, "-", 0, 1), Quantity(2), Quantity(60, "*", 0, 3))
+    compare = graph(
+        Amount(30),
+        Amount(6),
+        Amount(24, "-", 0, 1),
+        Amount(2),
+        Amount(60, "*", 0, 3),
+    )
     assert kinds(compare, "30 - 6 = 24", "30 * 2 = 60") == kinds(compare, "30 * 2 = 60", "30 - 6 = 24") == ["", ""]
 
 
 def test_sums_and_products_may_swap_their_operands_and_no_others() -> None:
     assert kinds(CHAIN, "5 + 7 = 12", "3 * 12 = 36", "Answer: 36") == ["", "", ""]
-    apart = graph(Quantity(4), Quantity(4), Quantity(1, "/", 0, 1), Quantity(9), Quantity(8, "-", 3, 2))
+    apart = graph(Amount(4), Amount(4), Amount(1, "/", 0, 1), Amount(9), Amount(8, "-", 3, 2))
     assert kinds(apart, "4 / 4 = 1", "9 - 1 = 8", "Answer: 8") == ["", "", ""]
     # Differences and quotients of integers that are also integers when swapped: 0 - and 1 / are the only ones.
-    assert kinds(graph(Quantity(3), Quantity(6), Quantity(2, "/", 1, 0)), "3 / 6 = 0", "6 / 3 = 2") == [
+    assert kinds(graph(Amount(3), Amount(6), Amount(2, "/", 1, 0)), "3 / 6 = 0", "6 / 3 = 2") == [
         "arithmetic",
         "",
     ]
-    assert kinds(graph(Quantity(3), Quantity(9), Quantity(6, "-", 1, 0)), "3 - 9 = 6") == ["arithmetic"]
+    assert kinds(graph(Amount(3), Amount(9), Amount(6, "-", 1, 0)), "3 - 9 = 6") == ["arithmetic"]
 
 
 def test_answers_are_read_from_the_last_line_without_leading_zeros() -> None:

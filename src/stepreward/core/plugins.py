@@ -92,7 +92,7 @@ def leave_out(plugin: Plugin, error: BaseException) -> None:
     )
 
 
-class Table(Mapping[str, T]):
+class PluginRegistry(Mapping[str, T]):
     """Things by name that fills itself at the first look-up: with those of this package, then those of plug-ins.
 
     Args:

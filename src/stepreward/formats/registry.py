@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.plugins import Plugin, Table, leave_out
+from stepreward.core.plugins import Plugin, PluginRegistry, leave_out
 from stepreward.core.table import REMEDY
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import read_rows
@@ -60,7 +60,7 @@ def _of_plugin(plugin: Plugin) -> dict[str, Format]:
     return {form.name: guarded(form) for form in plugin.objects(Format, "FORMATS")}
 
 
-formats: Mapping[str, Format] = Table(_own, "stepreward.formats", _of_plugin)
+formats: Mapping[str, Format] = PluginRegistry(_own, "stepreward.formats", _of_plugin)
 """Every format by name."""
 
 _NAMED = re.compile(r"`([a-z_]+)`")

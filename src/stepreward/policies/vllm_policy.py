@@ -21,7 +21,7 @@ SEEDS = 2**63
 """Seeds are below it."""
 
 
-class Engine(Protocol):
+class VllmEngine(Protocol):
     """What of `vllm.LLM` is used here."""
 
     model_config: Any
@@ -77,7 +77,7 @@ class VllmPolicy:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: VllmEngine,
         tokenizer: Any,
         parameters: Callable[..., Any],
         *,
@@ -245,7 +245,7 @@ class VllmPolicy:
         return ends
 
 
-def _end_tokens(engine: Engine, tokenizer: Any) -> Collection[int]:
+def _end_tokens(engine: VllmEngine, tokenizer: Any) -> Collection[int]:
     """Tokens that end a solution, by the tokenizer and by the model's generation configuration."""
     given = [tokenizer.eos_token_id]
     read: Callable[[], dict[str, Any]] = getattr(engine.model_config, "try_get_generation_config", dict)

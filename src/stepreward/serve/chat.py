@@ -24,7 +24,7 @@ from stepreward.core.types import Problem
 from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.search.candidates import Found
 from stepreward.serve.available_searches import possible, writer
-from stepreward.serve.conversations import problem_of, require_taken, shown
+from stepreward.serve.chat_problems import problem_of, require_taken, shown
 from stepreward.serve.http_errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.planning import Plan, plan
 from stepreward.serve.request_schemas import ChatRequest
@@ -61,7 +61,7 @@ def chat_routes(service: Service) -> APIRouter:
         async with AsyncExitStack() as stack:
             await unless_left(request, stack.enter_async_context(service.admission.place(job.deadline)))
             if body.stream:
-                return _Stream(_events(request, job), stack.pop_all())
+                return _AnswerStream(_events(request, job), stack.pop_all())
             finished = await unless_left(request, job.run())
         told = job.answer(finished)
         tell(request, **told["usage"], stopped=finished.stopped)
@@ -240,7 +240,7 @@ def _event(body: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
-class _Stream(StreamingResponse):
+class _AnswerStream(StreamingResponse):
     """A stream that gives its place back at its end, whether it was read or not."""
 
     def __init__(self, content: AsyncIterator[bytes], place: AsyncExitStack) -> None:

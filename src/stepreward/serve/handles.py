@@ -21,7 +21,7 @@ _HANDLE = 200
 """Bytes of a handle: its name, and its place in a table."""
 
 
-class Part:
+class ScoredPart:
     """A problem, or steps that were scored together, behind the part before them.
 
     Args:
@@ -33,7 +33,7 @@ class Part:
 
     __slots__ = ("before", "key", "said", "scores", "uses")
 
-    def __init__(self, before: Part | None, said: bytes, scores: bytes, key: bytes) -> None:
+    def __init__(self, before: ScoredPart | None, said: bytes, scores: bytes, key: bytes) -> None:
         self.before, self.said, self.scores, self.key = before, said, scores, key
         self.uses = 0
         """Handles and parts that need it."""
@@ -45,13 +45,13 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class ScoredPrefix:
     """A solution that was scored so far."""
 
     problem: Problem
     steps: tuple[Step, ...] = ()
     scores: tuple[float, ...] = ()
-    part: Part | None = None
+    part: ScoredPart | None = None
     """Where it is kept; None where it is not."""
 
 
@@ -67,10 +67,10 @@ class Prefixes:
 
     def __init__(self, most: int = 64 << 20) -> None:
         self.most, self.size = most, 0
-        self._kept: OrderedDict[str, Part] = OrderedDict()
-        self._parts: dict[bytes, Part] = {}
+        self._kept: OrderedDict[str, ScoredPart] = OrderedDict()
+        self._parts: dict[bytes, ScoredPart] = {}
 
-    def put(self, before: Prefix, steps: Sequence[Step], scores: Sequence[float]) -> str:
+    def put(self, before: ScoredPrefix, steps: Sequence[Step], scores: Sequence[float]) -> str:
         """The handle of a prefix.
 
         Args:
@@ -89,7 +89,7 @@ class Prefixes:
             self.size -= _HANDLE
         return handle
 
-    def get(self, handle: str) -> Prefix:
+    def get(self, handle: str) -> ScoredPrefix:
         """What a handle stands for.
 
         Raises:
@@ -105,15 +105,15 @@ class Prefixes:
         root, *own = reversed(chain)
         steps = tuple(Step(*one) for each in own for one in json.loads(each.said))
         scores = tuple(score for each in own for score in array("d", each.scores))
-        return Prefix(_problem(root.said), steps, scores, part)
+        return ScoredPrefix(_problem(root.said), steps, scores, part)
 
-    def _part(self, before: Part | None, said: bytes, scores: bytes) -> Part:
+    def _part(self, before: ScoredPart | None, said: bytes, scores: bytes) -> ScoredPart:
         """The part that says this, kept or new."""
         key = hashlib.blake2b(b"" if before is None else before.key, digest_size=16)
         key.update(hashlib.blake2b(said, digest_size=16).digest() + scores)
-        return self._parts.get(key.digest()) or Part(before, said, scores, key.digest())
+        return self._parts.get(key.digest()) or ScoredPart(before, said, scores, key.digest())
 
-    def _hold(self, part: Part | None) -> None:
+    def _hold(self, part: ScoredPart | None) -> None:
         """Counts one more that needs a part; a part that nobody needed until now needs the one before it."""
         while part is not None:
             part.uses += 1
@@ -126,7 +126,7 @@ class Prefixes:
                 part.before = self._parts.get(part.before.key, part.before)
             part = part.before
 
-    def _release(self, part: Part | None) -> None:
+    def _release(self, part: ScoredPart | None) -> None:
         """Counts one less that needs a part; what nobody needs is forgotten."""
         while part is not None:
             part.uses -= 1

@@ -52,7 +52,7 @@ class Shape(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class Asked(BaseModel):
+class ClientRequest(BaseModel):
     """A request: a field that cannot be honoured is refused, unless its value asks for nothing."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
@@ -170,7 +170,7 @@ class StreamOptions(Shape):
     include_usage: bool = False
 
 
-class ChatRequest(Asked):
+class ChatRequest(ClientRequest):
     """OpenAI's POST /v1/chat/completions, as far as a search can honour it."""
 
     refused: ClassVar[dict[str, list[Any]]] = SAMPLES
@@ -217,7 +217,7 @@ class StepText(Shape):
     agent: Name | None = None
 
 
-class StepsRequest(Asked):
+class StepsRequest(ClientRequest):
     """Steps to score: of a problem, or after steps that were scored before."""
 
     model: Name | None = None
@@ -230,13 +230,13 @@ class StepsRequest(Asked):
     """How `total` is made of the scores; the model's own way by default."""
 
 
-class StepsBatch(Asked):
+class StepsBatch(ClientRequest):
     """Several of them at once; each is answered or refused by itself."""
 
     items: Annotated[list[StepsRequest], Field(min_length=1, max_length=256)]
 
 
-class TokenInput(Asked):
+class TokenInput(ClientRequest):
     """What vLLM's /pooling and /classify take."""
 
     refused: ClassVar[dict[str, list[Any]]] = TOKENS
@@ -282,7 +282,7 @@ class ClassifyRequest(TokenInput):
     text: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)] | None = None
 
 
-class PairRequest(Asked):
+class PairRequest(ClientRequest):
     """What vLLM's /score and /rerank take beside their texts."""
 
     refused: ClassVar[dict[str, list[Any]]] = TOKENS

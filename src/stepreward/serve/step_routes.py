@@ -16,8 +16,8 @@ from stepreward.core.runtime.driver import Finished
 from stepreward.core.runtime.flows import Flow, Score
 from stepreward.core.types import Problem, Step
 from stepreward.search.candidates import total_of
-from stepreward.serve.conversations import problem_of
-from stepreward.serve.handles import Prefix, Prefixes
+from stepreward.serve.chat_problems import problem_of
+from stepreward.serve.handles import Prefixes, ScoredPrefix
 from stepreward.serve.http_errors import ANSWERS, ApiError, as_answer
 from stepreward.serve.request_schemas import Message, StepsBatch, StepsRequest, StepText
 from stepreward.serve.service import Service, tell, unless_left
@@ -88,7 +88,7 @@ def _scored(problem: Problem, steps: tuple[Step, ...]) -> Flow[Any]:
     return scores
 
 
-def _before(body: StepsRequest, prefixes: Prefixes) -> Prefix:
+def _before(body: StepsRequest, prefixes: Prefixes) -> ScoredPrefix:
     """Where a request's steps begin."""
     if (body.problem is None) == (body.prefix is None):
         raise InputError("expected one of problem and prefix", remedy="send the problem first, then its handle")
@@ -98,7 +98,7 @@ def _before(body: StepsRequest, prefixes: Prefixes) -> Prefix:
     made = problem_of(problem)
     if not made.text.strip():
         raise InputError("the problem has no text")
-    return Prefix(Problem(made.id, body.problem) if isinstance(body.problem, str) else made)
+    return ScoredPrefix(Problem(made.id, body.problem) if isinstance(body.problem, str) else made)
 
 
 def _step(given: str | StepText, i: int) -> Step:

@@ -11,7 +11,7 @@ from stepreward.tasks.latex_text import CLOSE, OPEN, tidy
 from stepreward.tasks.numerals import joined, mixed, time_of_day
 from stepreward.tasks.text_pieces import FUNCTION, LABEL, POINTS, VARIABLE, labels, parts, row, split
 from stepreward.tasks.units import split_unit
-from stepreward.tasks.values import letters, rational
+from stepreward.tasks.value_names import letters, rational
 
 _OPTION = re.compile(rf"[{OPEN}(\[]*[A-J][)\].{CLOSE}]*")
 

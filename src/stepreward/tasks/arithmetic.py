@@ -25,7 +25,7 @@ _BUCKETS: dict[Split, range] = {"held_out": range(10), "validation": range(10, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Quantity:
+class Amount:
     """A number of the problem: given, or an operation on two earlier quantities."""
 
     value: int
@@ -86,25 +86,25 @@ def generate(split: Split, n: int, *, seed: int = 0, difficulty: Difficulty | No
         yield Problem(f"arithmetic-{name}", " ".join(draft.sentences), str(draft.quantities[-1].value), meta)
 
 
-def bucket(quantities: list[Quantity]) -> int:
+def bucket(quantities: list[Amount]) -> int:
     """0 to 99, a hash of the graph alone: two wordings of one graph share it, so they share the split."""
     digest = hashlib.blake2b(json.dumps([asdict(q) for q in quantities]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % 100
 
 
-def quantities_of(problem: Problem) -> list[Quantity]:
+def quantities_of(problem: Problem) -> list[Amount]:
     """The graph of a problem.
 
     Raises:
         ValueError: the problem is not one of this world.
     """
     try:
-        return [Quantity(**row) for row in problem.meta["quantities"]]
+        return [Amount(**row) for row in problem.meta["quantities"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"problem {problem.id!r} has no graph of quantities in its meta: generate it here") from error
 
 
-def needed_quantities(quantities: list[Quantity]) -> list[int]:
+def needed_quantities(quantities: list[Amount]) -> list[int]:
     """Indices, in order, of the quantities that the last one is computed from, and its own."""
     needed = {len(quantities) - 1}
     for i in range(len(quantities) - 1, -1, -1):
@@ -130,7 +130,7 @@ class _Draft:
 
     def __init__(self, rng: np.random.Generator, difficulty: Difficulty) -> None:
         self.rng, self.difficulty = rng, difficulty
-        self.quantities: list[Quantity] = []
+        self.quantities: list[Amount] = []
         self.sentences: list[str] = []
         self.item = str(rng.choice(ITEMS))
         self.names = [str(name) for name in rng.permutation(NAMES)[: difficulty.people]]
@@ -159,12 +159,12 @@ class _Draft:
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     def _given(self, low: int, high: int) -> int:
-        self.quantities.append(Quantity(int(self.rng.integers(low, high + 1))))
+        self.quantities.append(Amount(int(self.rng.integers(low, high + 1))))
         return len(self.quantities) - 1
 
     def _derive(self, operator: Operator, left: int, right: int) -> int:
         value = apply(operator, self.quantities[left].value, self.quantities[right].value)
-        self.quantities.append(Quantity(-1 if value is None else value, operator, left, right))
+        self.quantities.append(Amount(-1 if value is None else value, operator, left, right))
         self.operations += 1
         return len(self.quantities) - 1
 

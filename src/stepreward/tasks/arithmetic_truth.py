@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.types import Problem, Step
-from stepreward.tasks.arithmetic import Operator, Quantity, apply, quantities_of
+from stepreward.tasks.arithmetic import Amount, Operator, apply, quantities_of
 
 ErrorKind = Literal["", "malformed", "arithmetic", "operand", "operation", "early answer", "wrong answer", "follows"]
 _EQUATION = re.compile(r"(\d{1,9}) ([-+*/]) (\d{1,9}) = (\d{1,9})")
@@ -19,7 +19,7 @@ _ANSWER = re.compile(r"Answer: (\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StepCheck:
     """What the checker says of one step."""
 
     right: bool
@@ -47,7 +47,7 @@ class ArithmeticGrader:
         return str(int(found[1])) if found else None
 
 
-def check(problem: Problem, steps: Sequence[Step]) -> list[Verdict]:
+def check(problem: Problem, steps: Sequence[Step]) -> list[StepCheck]:
     """Says of each step whether it is right given the problem, and what is wrong with it.
 
     An equation is right if it computes a quantity of the problem from quantities that are given or were derived in
@@ -71,42 +71,42 @@ def truth(problem: Problem, steps: Sequence[Step]) -> NDArray[np.float64]:
 class _Known:
     """What the steps so far have established."""
 
-    def __init__(self, quantities: list[Quantity]) -> None:
+    def __init__(self, quantities: list[Amount]) -> None:
         self.quantities = quantities
         self.known = {i for i, q in enumerate(quantities) if q.operator is None}
         self.wrong_values: set[int] = set()
 
-    def judge(self, line: str) -> Verdict:
+    def judge(self, line: str) -> StepCheck:
         """The verdict on a line; right lines add to what is known."""
         if found := _ANSWER.fullmatch(line):
             return self._judge_answer(int(found[1]))
         if not (found := _EQUATION.fullmatch(line)):
-            return Verdict(False, "malformed")
+            return StepCheck(False, "malformed")
         left, operator, right, result = int(found[1]), found[2], int(found[3]), int(found[4])
         verdict = self._judge_equation(left, operator, right, result)  # type: ignore[arg-type]
         if not verdict.right:
             self.wrong_values.add(result)
         return verdict
 
-    def _judge_answer(self, value: int) -> Verdict:
+    def _judge_answer(self, value: int) -> StepCheck:
         target = len(self.quantities) - 1
         if value != self.quantities[target].value:
-            return Verdict(False, "follows" if value in self.wrong_values else "wrong answer")
-        return Verdict(True) if target in self.known else Verdict(False, "early answer")
+            return StepCheck(False, "follows" if value in self.wrong_values else "wrong answer")
+        return StepCheck(True) if target in self.known else StepCheck(False, "early answer")
 
-    def _judge_equation(self, left: int, operator: Operator, right: int, result: int) -> Verdict:
+    def _judge_equation(self, left: int, operator: Operator, right: int, result: int) -> StepCheck:
         if apply(operator, left, right) != result:
-            return Verdict(False, "arithmetic")
+            return StepCheck(False, "arithmetic")
         matching = [i for i, q in enumerate(self.quantities) if self._computes(q, left, operator, right)]
         if matching:
             self.known.update(matching)
-            return Verdict(True)
+            return StepCheck(True)
         values = {self.quantities[i].value for i in self.known}
         if {left, right} <= values:
-            return Verdict(False, "operation")
-        return Verdict(False, "follows" if {left, right} <= values | self.wrong_values else "operand")
+            return StepCheck(False, "operation")
+        return StepCheck(False, "follows" if {left, right} <= values | self.wrong_values else "operand")
 
-    def _computes(self, q: Quantity, left: int, operator: Operator, right: int) -> bool:
+    def _computes(self, q: Amount, left: int, operator: Operator, right: int) -> bool:
         """True if the equation's left side is the operation that defines the quantity, on known operands."""
         if q.operator != operator or not {q.left, q.right} <= self.known:
             return False

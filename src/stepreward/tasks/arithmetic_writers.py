@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from stepreward.core.types import Problem, Step
-from stepreward.tasks.arithmetic import Operator, Quantity, apply, needed_quantities, quantities_of
+from stepreward.tasks.arithmetic import Amount, Operator, apply, needed_quantities, quantities_of
 
 SLIPS = ("result", "operand", "operation", "skip")
 _OTHER: dict[Operator, Operator] = {"+": "-", "-": "+", "*": "/", "/": "*"}
@@ -37,7 +37,7 @@ def written_solution(problem: Problem, rng: np.random.Generator, slip_rate: floa
     return tuple(Step(line) for line in [*lines, f"Answer: {believed[-1]}\n"])
 
 
-def _equation(q: Quantity, believed: list[int], slip: str, rng: np.random.Generator) -> tuple[str, int]:
+def _equation(q: Amount, believed: list[int], slip: str, rng: np.random.Generator) -> tuple[str, int]:
     """The line a writer writes and the number they go on with."""
     operator: Operator = q.operator or "+"
     left, right = believed[q.left], believed[q.right]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.plugins import Plugin, Table
+from stepreward.core.plugins import Plugin, PluginRegistry
 from stepreward.core.runtime.flows import Grader
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
@@ -21,7 +21,7 @@ def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
     return {plugin.name: maker}
 
 
-graders: Mapping[str, Callable[[], Grader]] = Table(
+graders: Mapping[str, Callable[[], Grader]] = PluginRegistry(
     lambda: {"mathematics": MathGrader, "arithmetic": ArithmeticGrader}, "stepreward.graders", _of_plugin
 )
 """What makes each grader, by name."""

@@ -20,7 +20,7 @@ from stepreward.core.sandbox.bounded import Bounded, Unbounded
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.final_answer import final_answer, last_box
 from stepreward.tasks.normal_form import read_forms
-from stepreward.tasks.values import number_name
+from stepreward.tasks.value_names import number_name
 
 _LONGEST = 20_000
 """Characters of a solution that are read, from its end: answers are there, and the time to read is bounded."""

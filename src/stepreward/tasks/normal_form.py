@@ -18,7 +18,7 @@ from stepreward.tasks.latex_text import CLOSE, OPEN, tidy
 from stepreward.tasks.numerals import in_base, joined, mixed, time_of_day
 from stepreward.tasks.text_pieces import FUNCTION, LABEL, POINTS, VARIABLE, WORD, labels, parts, row, split, whole
 from stepreward.tasks.units import factor_of, same_unit, split_unit
-from stepreward.tasks.values import letters, names, order_name, rational, relation_name
+from stepreward.tasks.value_names import letters, names, order_name, rational, relation_name
 
 _OPTION = re.compile(rf"^[{OPEN}(\[]*([A-J])(?:[)\].:{CLOSE}]+|\s*$)(?!\s*=)", re.IGNORECASE)
 _CHOICE = re.compile(

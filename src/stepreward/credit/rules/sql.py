@@ -33,7 +33,7 @@ WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class Limits:
+class QueryLimits:
     """What a query may use."""
 
     seconds: float = 5.0
@@ -54,7 +54,7 @@ class Answer:
 
 
 def run_queries(
-    database: Sequence[str], queries: Sequence[str], *, engine: Engine = "sqlite", limits: Limits | None = None
+    database: Sequence[str], queries: Sequence[str], *, engine: Engine = "sqlite", limits: QueryLimits | None = None
 ) -> list[Answer | str]:
     """Runs untrusted queries, one after another, in a process that ends with them.
 
@@ -77,7 +77,7 @@ def run_queries(
         )
     if engine == "duckdb" and importlib.util.find_spec("duckdb") is None:
         raise ModelError("running SQL on DuckDB needs it: pip install 'stepreward[rules]'")
-    bounds = limits or Limits()
+    bounds = limits or QueryLimits()
     job = {"engine": engine, "setup": list(database), "seconds": bounds.seconds}
     job |= {"memory": bounds.memory, "rows": bounds.rows}
     try:
@@ -106,7 +106,7 @@ def partial_sql(
     ngram: float = 1.0,
     n: Count = 2,
     engine: Engine = "sqlite",
-    limits: Limits | None = None,
+    limits: QueryLimits | None = None,
 ) -> Floats:
     """Rewards a step for its SQL, in parts, so that a query that is nearly right is worth more than none.
 
@@ -155,7 +155,7 @@ def partial_sql(
 
 
 def _same(
-    database: Sequence[str], gold: str, queries: Sequence[str | None], engine: Engine, limits: Limits | None
+    database: Sequence[str], gold: str, queries: Sequence[str | None], engine: Engine, limits: QueryLimits | None
 ) -> list[bool]:
     """Whether each query returns what the gold one does. One that ends the process takes no other with it."""
     (right,) = run_queries(database, [gold], engine=engine, limits=limits)

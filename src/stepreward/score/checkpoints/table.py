@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from stepreward.core.errors import UnknownNameError
-from stepreward.core.plugins import Plugin, Table
+from stepreward.core.plugins import Plugin, PluginRegistry
 from stepreward.score.checkpoints import (
     conversations,
     extra_token,
@@ -32,7 +32,7 @@ def _of_plugin(plugin: Plugin) -> dict[str, Checkpoint]:
     return {row.name: row for row in plugin.objects(Checkpoint, "ROWS")}
 
 
-checkpoints: Mapping[str, Checkpoint] = Table(
+checkpoints: Mapping[str, Checkpoint] = PluginRegistry(
     lambda: {row.name: row for row in _OWN}, "stepreward.checkpoints", _of_plugin
 )
 """Every row, by its first name."""

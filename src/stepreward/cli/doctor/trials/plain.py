@@ -12,8 +12,8 @@ from stepreward.core.annotations import Annotated
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.table import LABEL, read_table, write_table
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.credit.rules.call_rewards import well_formed
 from stepreward.credit.rules.sql import partial_sql
-from stepreward.credit.rules.tool_calls import well_formed
 from stepreward.tasks.mathematics import MathGrader
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from stepreward.core.optional import Deferred
-from stepreward.tasks.evaluation import DIGITS, WHOLE, Evaluator, floating
+from stepreward.tasks.expression_points import DIGITS, WHOLE, Evaluator, floating
 from stepreward.tasks.expressions import Node, NotAnExpression, branches, holds, read, symbols_of
 
 mpmath: Any = Deferred("mpmath")
