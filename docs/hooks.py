@@ -76,13 +76,27 @@ def flags_table(name: str) -> str:
     return "\n".join(lines)
 
 
-def api_page() -> str:
-    """The Python API, module by module."""
-    lines = ["# Python API", ""]
-    for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(("stepreward", *path.relative_to(PACKAGE).with_suffix("").parts))
-        if not path.name.startswith("__") and "cli" not in path.parts:
-            lines += [f"::: {module}", ""]
+def api_pages() -> dict[str, str]:
+    """The Python API: a page of verbs, one of nouns, and one a folder, by name of the page."""
+    pages = {
+        "verbs": _modules("Verbs", ["verbs"]),
+        "nouns": _modules("Nouns", ["core/types", "core/tree", "core/keys"]),
+    }
+    for folder in sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")):
+        if folder != "cli":
+            pages[folder] = _modules(f"stepreward.{folder}", [folder])
+    return {f"api/{name}.md": text for name, text in pages.items()}
+
+
+def _modules(title: str, places: list[str]) -> str:
+    """A page on every module of some folders or files."""
+    lines = [f"# {title}", ""]
+    for place in places:
+        found = sorted((PACKAGE / place).rglob("*.py")) or [(PACKAGE / place).with_suffix(".py")]
+        for path in found:
+            module = ".".join(("stepreward", *path.relative_to(PACKAGE).with_suffix("").parts))
+            if not path.name.startswith("__"):
+                lines += [f"::: {module}", ""]
     return "\n".join(lines)
 
 
@@ -119,7 +133,6 @@ def _rows(above: str, part: dict[str, Any], defs: dict[str, Any]) -> Iterator[st
         kind = f" (an [{shared}](#{shared}))" if "properties" in defs.get(shared, {}) else ""
         yield f"| `{above}{name}` | {value['description']}{kind} |\n"
         yield from _rows(f"{above}{name}.", value, defs)
-        yield from _rows(f"{above}{name}[].", value.get("items", {}), defs)
 
 
 def examples_page() -> str:
@@ -175,7 +188,7 @@ def on_files(files: Files, config: Any) -> Files:
         "formats.md": formats_page(),
         "objectives.md": objectives_page(),
         "summary.md": summary_page(),
-        "api.md": api_page(),
+        **api_pages(),
     }
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
