@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from stepreward.score.by_recipe import own_record
 from stepreward.score.checkpoints.table import by_name
 from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.load import load, own_record
+from stepreward.score.load import load
 from tests.cli.running import invoke, refused, trl_model
 
 ROW = {"question": "Kai has 10 nuts. Kai finds 1 more nuts. How many?", "steps": ["10 + 1 = 11", "Answer: 11"]}

@@ -35,7 +35,8 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
-from stepreward.score.load import load, load_served
+from stepreward.score.by_recipe import load_served
+from stepreward.score.load import load
 from stepreward.score.remote.reward_server import ServedScorer
 from stepreward.tasks.arithmetic import generate
 

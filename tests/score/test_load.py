@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,16 @@ from transformers import AutoModelForCausalLM
 
 from stepreward.core import hub
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
-from stepreward.core.runtime.flows import Score
+from stepreward.core.runtime.flows import Policy, Score
 from stepreward.core.types import Problem, Step
+from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.score.checkpoints.describe import checkpoints_page
-from stepreward.score.checkpoints.judges import JUDGES
+from stepreward.score.checkpoints.judges import JUDGES, judge_by_name
 from stepreward.score.checkpoints.table import by_name, checkpoints, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
+from stepreward.score.judges.generative import GenerativeScorer
 from stepreward.score.load import load
 from stepreward.score.model.devices import device_of, saved_dtype
 from stepreward.score.model.heads import build_head
@@ -345,6 +349,42 @@ def test_the_tool_is_loaded_by_its_name_and_follows_no_recipe() -> None:
     assert load("tool").score(QUESTION, ["12 + 5 = 17", "12 + 5 = 18", "So be it."]).tolist() == [1.0, 0.0, 0.8]
     with pytest.raises(InputError, match="no weights, and no recipe"):
         load("tool", like="trl-prm")
+
+
+def test_a_scorer_s_name_says_which_recipe_it_follows_from_the_start(tmp_path: Path) -> None:
+    folder, file = tmp_path / "model", tmp_path / "record.json"
+    build(folder, "qwen", "score-mlp")
+    file.write_text('{"max_length": 99}')
+    assert load(folder, like=QWEN).name == f"{folder} like {QWEN}"
+    by_file = load(folder, like=QWEN, record=file)
+    by_record = load(folder, like=QWEN, record=replace(by_name(QWEN).record, max_length=99))
+    assert by_file.name == by_record.name
+    assert re.fullmatch(rf"{re.escape(str(folder))} by record [0-9a-f]{{8}}", by_file.name)
+    np.testing.assert_array_equal(by_file.score(QUESTION, STEPS), by_record.score(QUESTION, STEPS))
+
+
+def test_a_verifier_that_writes_is_a_policy_that_the_caller_opens() -> None:
+    opened: list[tuple[str, bool, str]] = []
+
+    def open_policy(source: str, /, *, raw: bool, dtype: str) -> Policy:
+        opened.append((source, raw, dtype))
+        return ScriptedPolicy({}, name="scripted")
+
+    judge = judge_by_name("launch/ThinkPRM-1.5B")
+    made = load("mine", like=judge.name, answers=3, dtype="bfloat16", open_policy=open_policy)
+    assert isinstance(made, GenerativeScorer)
+    assert (made.judge, made.n, opened) == (judge, 3, [("mine", judge.raw, "bfloat16")])
+    with pytest.raises(InputError, match="open_policy"):
+        load(judge.name)
+    with pytest.raises(InputError, match="no record says"):
+        load(judge.name, record=EncoderRecord(), open_policy=open_policy)
+
+
+def test_a_scorer_without_weights_is_loaded_without_torch() -> None:
+    score = "stepreward.load('tool').score('1 + 1?', ['1 + 1 = 3'])"
+    code = f"import sys, stepreward; print(*{score}, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["0.0", "False"]
 
 
 @pytest.mark.parametrize("steps", ["12 + 5 = 17", None, [1, 2], (text for text in STEPS)])

@@ -24,10 +24,10 @@ from stepreward.core.http.client import Server
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem, Step
+from stepreward.score.by_recipe import load_served
 from stepreward.score.checkpoints.table import by_name, checkpoints
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.judges.continuations import LanguageModelChooser
-from stepreward.score.load import load_served
 from stepreward.score.remote.label_tokens_server import NextTokens, ServedChooser
 from stepreward.score.remote.reward_server import ServedScorer
 

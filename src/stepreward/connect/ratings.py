@@ -18,7 +18,7 @@ from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 from stepreward.core.segment import from_messages
 from stepreward.core.types import Message, Problem, Step
-from stepreward.score import on_demand
+from stepreward.score.load import load
 
 AT_ONCE = 256
 """Solutions given to a scorer in one call."""
@@ -123,5 +123,4 @@ def _own(question: Score) -> list[Step]:
 def _loaded(name: str, device: str) -> Scorer:
     """A scorer by name; harnesses make their parts anew for each task, and a model is read once."""
     # Harnesses import their plug-ins at every start: torch is loaded only when a model is.
-    made: Scorer = on_demand.load(name, device=device)
-    return made
+    return load(name, device=device)

@@ -12,13 +12,13 @@ import httpx
 
 from stepreward.cli.doctor.finding import Finding
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
-from stepreward.core.http.addresses import without_secrets
+from stepreward.core.http.addresses import is_address, without_secrets
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.named import policy_at
-from stepreward.score import on_demand
+from stepreward.score.load import load
 
 _COUNT = Problem("doctor", "Count from 1 to 20, one number a line. Write nothing else.")
 _DRAW = Problem("doctor", "Write 12 random words, one a line. Write nothing else.")
@@ -72,10 +72,10 @@ def model_findings(address: str, like: str) -> Iterator[Finding]:
     Raises:
         InputError: it is no address.
     """
-    if not on_demand.is_address(address):
+    if not is_address(address):
         raise InputError(f"{without_secrets(address)} is no address of a server", remedy="pass URL#NAME")
     try:
-        scorer = on_demand.load(address, like=like)
+        scorer = load(address, like=like)
         (score,) = scorer.score("1 + 1 = ?", ["1 + 1 = 2"])
     except SteprewardError as error:
         yield Finding("scores", False, str(error))

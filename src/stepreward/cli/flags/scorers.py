@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +10,12 @@ from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.policies.named import policy_at
-from stepreward.score import on_demand
-from stepreward.score.baselines import WITHOUT_MODEL
-from stepreward.score.checkpoints.judges import Judge, judge_of
-from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.record_file import read_record
 from stepreward.score.ensemble import Combine, combined
-from stepreward.score.judges.generative import GenerativeScorer
+from stepreward.score.load import load
 from stepreward.score.model.cache_memory import NO_CACHE, CacheSize, cache_size
 
 if TYPE_CHECKING:
-    from stepreward.score.on_demand import Loaded
+    from stepreward.score.load import Loaded
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class RecipeFlags:
             what = "--like, --record and --calibrator say how a model is scored"
             raise InputError(what, remedy="pass --model, or drop them")
 
-    def scorer(self, model: str, *, cache: CacheSize = NO_CACHE, calibrated: bool = True) -> Loaded | GenerativeScorer:
+    def scorer(self, model: str, *, cache: CacheSize = NO_CACHE, calibrated: bool = True) -> Loaded:
         """The scorer of a checkpoint folder, a hub name or an address, or the policy that writes verdicts by its row.
 
         Scores are mapped by `--calibrator`, or else by the one in the model's folder, unless not `calibrated`.
@@ -62,43 +55,18 @@ class RecipeFlags:
             ModelError: there is no such checkpoint.
             UnknownNameError: there is no such device, dtype or row.
         """
-        if self.device != "cpu":  # which always is, with or without torch
-            on_demand.device_of(self.device)
-        scorer: Loaded | GenerativeScorer
-        judge = judge_of(self.like or model)
-        if judge is not None:
-            scorer = self._written(model, judge)
-        elif model in WITHOUT_MODEL and not (self.like or self.record):
-            scorer = WITHOUT_MODEL[model]()
-        else:
-            scorer = self._loaded(model, cache, calibrated=calibrated and self.calibrator is None)
-        if self.calibrator is None or not calibrated:
-            return scorer
-        return on_demand.CalibratedScorer(scorer, on_demand.read_calibrator(self.calibrator))
-
-    def _written(self, model: str, judge: Judge) -> GenerativeScorer:
-        """A verifier that writes its verdicts."""
-        if self.record is not None:
-            raise InputError(f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record")
-        return GenerativeScorer(policy_at(model, raw=judge.raw, dtype=self.dtype), judge, n=self.answers)
-
-    def _loaded(self, model: str, cache: CacheSize, *, calibrated: bool) -> Loaded:
-        """A model that scores by a record; its name says which, as scores by another are no scores of its own."""
-        like, record = self.like, None
-        if self.record is not None:
-            own, like = on_demand.own_record(model, self.like)
-            record = read_record(self.record, own)
-        scorer = on_demand.load(
+        return load(
             model,
-            like=like,
-            record=record,
+            like=self.like,
+            record=self.record,
             device=self.device,
-            dtype=self.dtype or "float32",
+            dtype=self.dtype,
             cache_bytes=cache,
             calibrated=calibrated,
+            calibrator=self.calibrator,
+            answers=self.answers,
+            open_policy=policy_at,
         )
-        scorer.name += mark(like, record)
-        return scorer
 
 
 @dataclass(frozen=True)
@@ -128,11 +96,3 @@ class EnsembleFlags:
         each = replace(cache_size(self.cache_memory), parts=max(1, len(self.model)))
         scorers = [recipe.scorer(model, cache=each) for model in self.model]
         return combined(scorers, combine=self.combine, doubt=self.doubt)
-
-
-def mark(like: str, record: EncoderRecord | None) -> str:
-    """The ending of a scorer's name that says which recipe it follows, if not the model's own."""
-    if record is None:
-        return f" like {like}" if like else ""
-    digest = sha256(json.dumps(asdict(record), sort_keys=True).encode()).hexdigest()[:8]
-    return f" by record {digest}"

@@ -15,3 +15,8 @@ def without_secrets(text: str) -> str:
     Settings behind a model's name stay, but for those that are named as a secret is, such as `api_key`.
     """
     return _NAMED.sub(r"\1***", _PARAMETERS.sub(r"\1", _LOGIN.sub(r"\1", text)))
+
+
+def is_address(name: object) -> bool:
+    """Whether a name is the address of a model in a server."""
+    return isinstance(name, str) and name.startswith(("http://", "https://"))

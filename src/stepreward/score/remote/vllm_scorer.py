@@ -225,22 +225,25 @@ def _paid(outputs: Sequence[Any]) -> int:
     return sum(len(output.prompt_token_ids) - int(output.num_cached_tokens or 0) for output in outputs)
 
 
-def start(name: str, encoder: StepEncoder, *, engine: dict[str, Any] | None = None) -> VllmScorer | VllmLabelScorer:
+def start(
+    model: str, encoder: StepEncoder, *, engine: dict[str, Any] | None = None, name: str = ""
+) -> VllmScorer | VllmLabelScorer:
     """Starts an engine for a reward model, of the kind that its record asks for.
 
     Args:
-        name: folder or hub name.
+        model: folder or hub name.
         encoder: its record and tokenizer.
         engine: further arguments of `vllm.LLM`.
+        name: identity for caches and provenance; `vllm:` and the model if empty.
 
     Raises:
         ModelError: vLLM is not installed, cannot load the model, or the record cannot be read out of it.
     """
     package = vllm_module()
-    own = {"model": name, "enable_prefix_caching": True, **(engine or {})}
+    own, name = {"model": model, "enable_prefix_caching": True, **(engine or {})}, name or VLLM + model
     if encoder.record.label_tokens:
-        return VllmLabelScorer(vllm_engine(**own), package.SamplingParams, encoder, name=VLLM + name)
+        return VllmLabelScorer(vllm_engine(**own), package.SamplingParams, encoder, name=name)
     # The task must be named: sequence classifiers are not asked for every token otherwise.
     pooler = vllm_module("vllm.config").PoolerConfig(task="token_classify", pooling_type="ALL")
     llm = vllm_engine(**{"runner": "pooling", "pooler_config": pooler, **own})
-    return VllmScorer(llm, package.PoolingParams, encoder, name=VLLM + name)
+    return VllmScorer(llm, package.PoolingParams, encoder, name=name)

@@ -1,0 +1,241 @@
+"""Scorers that follow an encoder record: of a checkpoint in this process, in a server, or in a vLLM engine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import parse_qsl
+
+import torch
+
+from stepreward.core.errors import InputError, ModelError, UnknownNameError
+from stepreward.core.http.addresses import is_address, without_secrets
+from stepreward.core.http.client import Server
+from stepreward.core.optional import VLLM
+from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
+from stepreward.score.checkpoints.row import Checkpoint, Head
+from stepreward.score.checkpoints.table import by_name, recognised
+from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.record import RECORD_FILE, EncoderRecord
+from stepreward.score.encode.record_file import read_record
+from stepreward.score.implicit import ImplicitScorer
+from stepreward.score.model.cache_memory import CacheSize
+from stepreward.score.model.devices import device_of, dtype_of, saved_dtype
+from stepreward.score.model.public_checkpoints import load_public, load_tokenizer
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.weights import find, read_json
+from stepreward.score.remote.reward_server import Endpoint, ServedScorer
+from stepreward.score.remote.vllm_scorer import VllmLabelScorer, VllmScorer, start
+
+ByRecipe = DiscriminativeScorer | ImplicitScorer | ServedScorer | VllmScorer | VllmLabelScorer
+"""A scorer that follows an encoder record."""
+_SERVED: Mapping[str, Callable[[str], Any]] = {
+    "endpoint": str, "served_as": str, "probabilities": {"true": True, "false": False}.__getitem__, "top": int,
+    "concurrency": int,
+}  # fmt: skip
+"""Settings of a reward model in a server that its address may name, and how they are read."""
+
+
+def scorer_by_recipe(
+    name: str | Path,
+    *,
+    like: str = "",
+    record: EncoderRecord | str | Path | None = None,
+    head: Head | None = None,
+    reference: str | Path = "",
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    cache_bytes: int | str | CacheSize = 0,
+) -> tuple[ByRecipe, Path | None]:
+    """The scorer of a folder, hub name or address, and the file of the calibrator that belongs to it, if there is one.
+
+    Args:
+        name, like, head, reference, device, dtype, cache_bytes: as for `score.load.load`.
+        record: in place of the row's or the checkpoint's own; a file changes that in the fields that it has.
+
+    Raises:
+        InputError: the device is not here, or the file is no record.
+        ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
+        UnknownNameError: no row is called `like`, or there is no such device, dtype or field of a record.
+    """
+    place, numbers = device_of(device), dtype_of(dtype)
+    if isinstance(record, str | Path):
+        own, like = own_record(name, like)
+        record = read_record(Path(record), own)
+    recipe = _recipe_name(like, record)
+    if is_address(name):
+        return served_at(str(name), like=like, record=record), None
+    if str(name).startswith(VLLM):
+        hub = str(name).removeprefix(VLLM)
+        return start(hub, _encoder(hub, like, record), name=f"{name}{recipe}"), None
+    folder = find(name)
+    numbers = numbers or saved_dtype(folder, place)
+    # Scores of other numbers, or by another recipe, are other scores: a cache of answers must keep them apart.
+    ending = recipe + (f" in {str(numbers).removeprefix('torch.')}" if numbers != torch.float32 else "")
+    kept = folder / CALIBRATOR_FILE
+    calibrator = kept if kept.is_file() else None
+    if (folder / RECORD_FILE).is_file() and not like:
+        model = StepRewardModel.from_pretrained(folder, record).to(dtype=numbers)
+        named = f"{folder}{ending}"
+        return DiscriminativeScorer(model, name=named, device=str(place), cache_bytes=cache_bytes), calibrator
+    row = _row(str(name), folder, like, record, head)
+    if row.record.readout == "implicit":
+        other = reference or row.reference
+        if not other:
+            raise ModelError("an implicit score is a ratio of two models: pass reference= the one it was trained from")
+        named = f"{name}{ending}"
+        return ImplicitScorer.load(folder, other, row.record, name=named, device=str(place), dtype=numbers), calibrator
+    model = load_public(folder, row.record, row.head, numbers)
+    return DiscriminativeScorer(model, name=f"{name}{ending}", device=str(place), cache_bytes=cache_bytes), calibrator
+
+
+def _recipe_name(like: str, record: EncoderRecord | None) -> str:
+    """The ending of a scorer's name that says which recipe it follows, if not the model's own."""
+    if record is None:
+        return f" like {like}" if like else ""
+    digest = sha256(json.dumps(asdict(record), sort_keys=True).encode()).hexdigest()[:8]
+    return f" by record {digest}"
+
+
+def load_served(
+    name: str | Path,
+    url: str,
+    *,
+    served_as: str = "",
+    api_key: str = "",
+    endpoint: Endpoint = "pooling",
+    probabilities: bool | None = None,
+    top: int = 20,
+    like: str = "",
+    record: EncoderRecord | None = None,
+    concurrency: int = 16,
+) -> ServedScorer:
+    """A scorer for a reward model that runs in a server; only its tokenizer is loaded here.
+
+    Args:
+        name: folder or hub name, which tells the recipe and the tokenizer as in `load`.
+        url: of the server, such as http://localhost:8000.
+        served_as: the name under which it serves the model; `name` where empty.
+        api_key: of the server, if it asks for one.
+        endpoint: vLLM's `pooling`, `classify` or `score`, or any server's `completions` for models that answer with a
+            label token.
+        probabilities: whether the server applies softmax or sigmoid; None finds out, where that can be seen.
+        top: tokens that `completions` asks for beside the next one.
+        like: name of the row to follow where the name does not tell.
+        record: encoder record, in place of the row's.
+        concurrency: most requests under way at once.
+
+    Raises:
+        ModelError: there is no such tokenizer, nothing says how it is scored, or such an endpoint cannot be read.
+        UnknownNameError: no row is called `like`.
+    """
+    server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
+    encoder = _encoder(name, like, record)
+    named = f"{server.model} at {server.url} by {endpoint}{_recipe_name(like, record)}"
+    return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top, name=named)
+
+
+def _encoder(name: str | Path, like: str, record: EncoderRecord | None) -> StepEncoder:
+    """The record and tokenizer of a model whose weights are elsewhere."""
+    folder = find(name, weights=False)
+    if (folder / RECORD_FILE).is_file() and not like and record is None:
+        record, _ = EncoderRecord.load(folder)
+    return StepEncoder(_row(str(name), folder, like, record, None).record, load_tokenizer(folder))
+
+
+def served_at(address: str, *, like: str = "", record: EncoderRecord | None = None) -> ServedScorer:
+    """A reward model in a server, by its address: `URL#NAME`, where NAME tells the recipe and the tokenizer.
+
+    Settings of `load_served` may follow, `URL#NAME?endpoint=completions&served_as=prm`: `endpoint`, `served_as`,
+    `probabilities`, `top` and `concurrency`. The API key is read from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
+
+    Args:
+        address: of the model.
+        like, record: as for `load_served`.
+
+    Raises:
+        InputError: it names no model, or a setting does not fit.
+        ModelError: as for `load_served`.
+        UnknownNameError: there is no such setting.
+    """
+    url, name, given = _split(address)
+    settings: dict[str, Any] = {}
+    for setting, text in given:
+        if setting not in _SERVED:
+            raise UnknownNameError("setting of a reward model in a server", setting, _SERVED)
+        try:
+            settings[setting] = _SERVED[setting](text)
+        except (KeyError, ValueError):
+            raise InputError(f"{setting} cannot be {text!r}", source=without_secrets(address)) from None
+    if settings.get("endpoint", "pooling") not in get_args(Endpoint):
+        raise InputError(f"endpoint must be one of {', '.join(get_args(Endpoint))}", source=without_secrets(address))
+    key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+    return load_served(name, url, api_key=key, like=like, record=record, **settings)
+
+
+def _split(address: str) -> tuple[str, str, list[tuple[str, str]]]:
+    """Server, name and settings of an address."""
+    url, _, rest = address.partition("#")
+    name, _, query = rest.partition("?")
+    if not name:
+        shown = without_secrets(url)
+        raise InputError(f"{shown} names no model", remedy=f"write {shown}#NAME, its hub name or folder")
+    return url, name, parse_qsl(query, keep_blank_values=True)
+
+
+def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
+    """The record that a checkpoint is scored by where the caller names none, and the name of its row, "" for none.
+
+    Args:
+        name: folder or hub name.
+        like: name of the row to follow.
+
+    Raises:
+        ModelError: there is no such checkpoint.
+        UnknownNameError: no row is called `like`.
+    """
+    name = _split(str(name))[1] if is_address(name) else str(name).removeprefix(VLLM)
+    folder = find(name, weights=False)
+    if (folder / RECORD_FILE).is_file() and not like:
+        return EncoderRecord.load(folder)[0], ""
+    rows = [by_name(like)] if like else _recognised(str(name), folder)
+    known = len({(row.record, row.head) for row in rows}) == 1
+    return (rows[0].record, rows[0].name) if known else (EncoderRecord(), "")
+
+
+def _recognised(name: str, folder: Path) -> list[Checkpoint]:
+    config = read_json(folder / "config.json")
+    return recognised(name, str(config.get("_name_or_path", "")), config.get("architectures") or [])
+
+
+def _row(name: str, folder: Path, like: str, record: EncoderRecord | None, head: Head | None) -> Checkpoint:
+    """The row that a checkpoint is scored by."""
+    if like:
+        row = by_name(like)
+    elif record is not None:
+        default: Head = "none" if record.readout == "implicit" else "tokens" if record.label_tokens else "weights"
+        return Checkpoint((name,), record, "the caller", head or default)
+    else:
+        rows = _recognised(name, folder)
+        if len({(row.record, row.head) for row in rows}) != 1:
+            raise ModelError(_unsure(folder, read_json(folder / "config.json").get("architectures") or [], rows))
+        row = rows[0]
+    return replace(row, record=record or row.record, head=head or row.head)
+
+
+def _unsure(folder: Path, architectures: list[str], rows: list[Checkpoint]) -> str:
+    what = f"{folder} is a {' or '.join(architectures) or 'model without architectures'}"
+    if rows:
+        return (
+            f"{what}, as are {', '.join(row.name for row in rows)}: pass like= (--like) the one whose recipe it follows"
+        )
+    return (
+        f"{what}, which the table of checkpoints does not know: pass like= (--like) a name of the table "
+        "('trl-prm' for TRL's PRMTrainer), or record= (--record) an encoder record that says how it is scored"
+    )
