@@ -32,7 +32,7 @@ IMPORT_BY_NAME = {
     "core/optional.py": "imports optional packages, and no module of this one",
     "core/on_demand.py": "imports what stands as a statement under `if TYPE_CHECKING`",
     "core/sandbox/bounded_child.py": "calls a function that its parent names",
-    "formats/registry.py": "fills the table of formats from the modules of its folder",
+    "core/plugins.py": "fills tables from the modules of their folder",
 }
 """Who may import a module whose name is not written there."""
 

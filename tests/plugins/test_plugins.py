@@ -106,8 +106,9 @@ def test_a_format_of_a_plug_in_is_detected_and_converted(toy: Path, tmp_path: Pa
 
 def test_a_checkpoint_of_a_plug_in_is_found_by_its_name(toy: Path) -> None:
     code = (
-        "from stepreward.score.checkpoints.table import by_name, recognised\n"
+        "from stepreward.score.checkpoints.table import by_name, judge_by_name, judges, recognised\n"
         "row = by_name('toy/prm')\n"
+        "assert judge_by_name('toy/writes') is judges['toy/writes'], 'a verifier that writes'\n"
         "print(row.source, recognised('/models/prm', '', ()) == [row], by_name('Qwen/Qwen2.5-Math-PRM-7B').name)"
     )
     done = python(code, toy)

@@ -17,7 +17,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Continuation, Propose, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
-from stepreward.score.checkpoints.judges import JUDGES, judge_by_name
+from stepreward.score.checkpoints.table import judge_by_name, judges
 from stepreward.score.judges.continuations import LanguageModelChooser
 from stepreward.score.judges.generative import GenerativeScorer, boxed, cut, judged_items
 
@@ -309,9 +309,9 @@ def test_mistakes_are_told() -> None:
         GenerativeScorer(Writer(), THINK, n=0)
     with pytest.raises(InputError, match="has no text"):
         GenerativeScorer(Writer(), THINK).score_many([Score(Problem("p", "q"), (Step(" "),))])
-    names = {GenerativeScorer(Writer(), judge, n=n).name for judge in JUDGES for n in (1, 2)}
+    names = {GenerativeScorer(Writer(), judge, n=n).name for judge in judges.values() for n in (1, 2)}
     names.add(GenerativeScorer(Writer(), GEN, chooser=Weigher()).name)
-    assert len(names) == 2 * len(JUDGES) + 1, "a cache keeps them apart"
+    assert len(names) == 2 * len(judges) + 1, "a cache keeps them apart"
 
 
 def test_small_parts() -> None:

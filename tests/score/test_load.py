@@ -25,8 +25,7 @@ from stepreward.core.runtime.flows import Policy, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.score.checkpoints.describe import checkpoints_page
-from stepreward.score.checkpoints.judges import JUDGES, judge_by_name
-from stepreward.score.checkpoints.table import by_name, checkpoints, recognised
+from stepreward.score.checkpoints.table import by_name, checkpoints, judge_by_name, judges, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer
@@ -282,7 +281,7 @@ def test_the_page_of_checkpoints_tells_every_row() -> None:
         anchor = re.search(rf"\[{re.escape(row.name)}\]\(#([a-z0-9_-]+)\)", page)
         assert anchor
         assert anchor[1] == slugify(row.name, "-")
-    for judge in JUDGES:
+    for judge in judges.values():
         assert f"### {judge.name}\n" in page
         assert judge.notes in page
     assert "(#verifiers-that-write)" in page

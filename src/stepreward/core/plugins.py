@@ -4,7 +4,7 @@
 |---|---|
 | `stepreward.methods` | a module whose import registers methods in families of `core.catalog`, or a function for it |
 | `stepreward.formats` | a `formats.format.Format`, several of them, or a module with `FORMATS` |
-| `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint`, several of them, or a module with `ROWS` |
+| `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint` or `Judge`, several of them, or a module with `ROWS` |
 | `stepreward.graders` | a class or function without arguments, which makes a grader of the entry point's name |
 
 Formats, checkpoints and graders stand in a `Table` that fills itself. A plug-in that cannot be loaded is left out with
@@ -13,6 +13,8 @@ a warning that names it: one broken package never stops the others.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,8 +47,8 @@ class Plugin:
         """Imports what it names."""
         return self.point.load()
 
-    def objects(self, kind: type[T], attribute: str) -> list[T]:
-        """The objects of a kind that it names: one, several, or those of a module's `attribute`.
+    def objects(self, kind: type[T] | tuple[type[T], ...], attribute: str) -> list[T]:
+        """The objects of a kind, or of some kinds, that it names: one, several, or those of a module's `attribute`.
 
         Raises:
             InputError: it names something else.
@@ -56,9 +58,10 @@ class Plugin:
         made = [value] if isinstance(value, kind) else list(value) if isinstance(value, Iterable) else [value]
         for one in made:
             if not isinstance(one, kind):
+                wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
                 raise InputError(
-                    f"{self.point.value} is a {type(one).__name__}, not a {kind.__name__}",
-                    remedy=f"name a {kind.__name__}, a list of them, or a module with {attribute}",
+                    f"{self.point.value} is a {type(one).__name__}, not a {wanted}",
+                    remedy=f"name a {wanted}, a list of them, or a module with {attribute}",
                 )
         return made
 
@@ -90,6 +93,21 @@ def leave_out(plugin: Plugin, error: BaseException) -> None:
         PluginWarning,
         stacklevel=3,
     )
+
+
+def declared(package: str, attribute: str) -> list[Any]:
+    """What the modules of a package declare under a name: first those right in it, then folder by folder.
+
+    All of them are imported, so none of them may load more than its declarations take.
+
+    Args:
+        package: its dotted name.
+        attribute: of the modules, a list; one without it declares nothing.
+    """
+    home = importlib.import_module(package)
+    names = [found.name for found in pkgutil.walk_packages(home.__path__, f"{package}.")]
+    modules = [importlib.import_module(name) for name in sorted(names, key=lambda name: (name.count("."), name))]
+    return [one for module in modules for one in getattr(module, attribute, ())]
 
 
 class PluginRegistry(Mapping[str, T]):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.plugins import Plugin, PluginRegistry, leave_out
+from stepreward.core.plugins import Plugin, PluginRegistry, declared, leave_out
 from stepreward.core.table import REMEDY
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import read_rows
@@ -28,15 +25,8 @@ Item = TypeVar("Item", Annotated, Comparison)
 
 
 def _own() -> dict[str, Format]:
-    """The formats of this package: each module of this folder and of those in it may have `FORMATS`.
-
-    All of them are imported, so none of them may load more than reading takes.
-    """
-    home = sys.modules[__name__.rpartition(".")[0]]
-    names = [found.name for found in pkgutil.walk_packages(home.__path__, f"{home.__name__}.")]
-    # Those of this folder first, then folder by folder.
-    modules = [importlib.import_module(name) for name in sorted(names, key=lambda name: (name.count("."), name))]
-    return {form.name: form for module in modules for form in getattr(module, "FORMATS", ())}
+    """The formats of this package: each module of this folder and of those in it may have `FORMATS`."""
+    return {form.name: form for form in declared(__name__.rpartition(".")[0], "FORMATS")}
 
 
 def _of_plugin(plugin: Plugin) -> dict[str, Format]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from stepreward.score.checkpoints.judges import JUDGES
-from stepreward.score.checkpoints.table import checkpoints
+from stepreward.score.checkpoints.table import checkpoints, judges
 from stepreward.score.encode.record import EncoderRecord
 
 _HEAD = """# Checkpoints
@@ -71,7 +70,7 @@ $ stepreward score --model http://localhost:8000/v1#verifier --like GenPRM/GenPR
 
 ```text
 from stepreward.policies.local import LocalPolicy
-from stepreward.score.checkpoints.judges import judge_by_name
+from stepreward.score.checkpoints.table import judge_by_name
 from stepreward.score.judges.generative import GenerativeScorer
 policy = LocalPolicy.load("launch/ThinkPRM-1.5B")
 GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 1 = ?", ["1 + 1 = 2"])
@@ -125,7 +124,7 @@ def checkpoints_page() -> str:
 def _judges() -> list[str]:
     """The part on verifiers that write."""
     lines = [_JUDGES]
-    for judge in JUDGES:
+    for judge in judges.values():
         others = ", ".join(f"`{name}`" for name in judge.names[1:])
         said = {
             "Also": others,

@@ -1,4 +1,4 @@
-"""What a row of the table of public checkpoints holds."""
+"""What a row of the table of public checkpoints holds: a model that is read, or a verifier that writes."""
 
 from __future__ import annotations
 
@@ -40,3 +40,67 @@ class Checkpoint:
     def generic(self) -> bool:
         """Whether it is a recipe for any model rather than a checkpoint."""
         return "/" not in self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A verifier that writes: its names, its prompt, and how a verdict stands in its answer."""
+
+    names: tuple[str, ...]
+    """Hub names that share the row."""
+    source: str
+    """Where it was read."""
+    prompt_format: str
+    """The first user message. `{prompt}` is the problem, `{steps}` the formatted steps: in a dialogue the first one,
+    and with `asked="apart"` those before `{step}`; `{state}` is the observation before it, `{checklist}` that of the
+    problem."""
+    opening: str
+    """Text that the answer begins with; `{n}` is the number of the step it is about. Empty for none."""
+    ends: tuple[str, ...]
+    """Texts at which an answer is over, where they come before its own end; `{next}` is the steps' number plus one."""
+    labels: tuple[str, str]
+    """What stands in a box for a right step, and for a wrong one."""
+    system: str | None = None
+    """System message; None for none."""
+    asked: Literal["once", "dialogue", "apart"] = "once"
+    """One answer judges all steps; or each step is a message of its own, answered before the next one; or each step is
+    asked about by itself, with those before it in the prompt."""
+    raw: bool = False
+    """The prompt is bare text: the policy must be one without a chat template (`template="{prompt}"`)."""
+    first: str = ""
+    """With `asked="apart"`, what stands for the steps before the first one."""
+    unnumber: bool = False
+    """Drops "Step 1:" from the beginning of a step, and white space around it."""
+    step_format: str = "{step}"
+    """Text of a step; `{n}` is its number."""
+    between: str = "\n"
+    """Text between steps of one message."""
+    verdict: str = ""
+    """Of one step, the text behind an answer that is over, after which comes the label. Empty where the answer itself
+    holds it."""
+    before_label: str = "{"
+    """What stands between that text and the label."""
+    closing: str = "}"
+    """In a dialogue, what follows the label in the messages that later steps see."""
+    otherwise: str = ""
+    """Put before the verdict's text where the answer came to none of its `ends`, in place of that text; empty for the
+    same."""
+    marks: tuple[str, str] | None = None
+    """Texts that are a verdict, right or wrong, wherever they stand in an answer; a wrong one counts first."""
+    items: tuple[tuple[str, float], ...] = ()
+    """Words that judge an item of a checklist, behind `<answer>`, and what each is worth; the mean is the score."""
+    told: str = ""
+    """In a dialogue, what later steps see of an answer, `{label}` in it; empty for all of it."""
+    temperature: float = 0.7
+    """Of sampling, as published."""
+    top_p: float | None = None
+    """Share of the probability that is sampled from; None for all."""
+    max_tokens: int = 2048
+    """Longest answer."""
+    notes: str = ""
+    """Where this differs from what its authors run, and what is not checked."""
+
+    @property
+    def name(self) -> str:
+        """The first of its names."""
+        return self.names[0]

@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
 
 from stepreward.core.errors import UnknownNameError
-from stepreward.core.plugins import Plugin, PluginRegistry
-from stepreward.score.checkpoints import (
-    conversations,
-    extra_token,
-    label_tokens,
-    log_ratios,
-    plain_steps,
-    prefixes,
-    values,
-)
-from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.core.plugins import Plugin, PluginRegistry, declared
+from stepreward.score.checkpoints.row import Checkpoint, Judge
 
-_OWN = (
-    *extra_token.ROWS,
-    *plain_steps.ROWS,
-    *label_tokens.ROWS,
-    *conversations.ROWS,
-    *prefixes.ROWS,
-    *values.ROWS,
-    *log_ratios.ROWS,
-)
+Row = TypeVar("Row", bound=Checkpoint | Judge)
 
 
-def _of_plugin(plugin: Plugin) -> dict[str, Checkpoint]:
-    return {row.name: row for row in plugin.objects(Checkpoint, "ROWS")}
+def _own() -> dict[str, Checkpoint | Judge]:
+    """The rows of this package: each module of this folder may have `ROWS`."""
+    return {row.name: row for row in declared(__name__.rpartition(".")[0], "ROWS")}
 
 
-checkpoints: Mapping[str, Checkpoint] = PluginRegistry(
-    lambda: {row.name: row for row in _OWN}, "stepreward.checkpoints", _of_plugin
-)
-"""Every row, by its first name."""
+def _of_plugin(plugin: Plugin) -> dict[str, Checkpoint | Judge]:
+    rows: list[Checkpoint | Judge] = plugin.objects((Checkpoint, Judge), "ROWS")
+    return {row.name: row for row in rows}
+
+
+_ROWS: Mapping[str, Checkpoint | Judge] = PluginRegistry(_own, "stepreward.checkpoints", _of_plugin)
+
+
+class _Kind(Mapping[str, Row], Generic[Row]):
+    """The rows of one kind, by their first names, in the order of the table."""
+
+    def __init__(self, kind: type[Row]) -> None:
+        self._kind = kind
+
+    def __getitem__(self, name: str) -> Row:
+        row = _ROWS[name]
+        if not isinstance(row, self._kind):
+            raise KeyError(name)
+        return row
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, row in _ROWS.items() if isinstance(row, self._kind))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def by_any_name(self) -> dict[str, Row]:
+        """The rows by all their names; of rows that share one the first is meant: those of plug-ins come last."""
+        return {name: row for row in reversed([*self.values()]) for name in row.names}
+
+
+checkpoints = _Kind(Checkpoint)
+"""Every model that is read, by its first name."""
+judges = _Kind(Judge)
+"""Every verifier that writes, by its first name."""
 
 
 def by_name(name: str) -> Checkpoint:
@@ -44,10 +60,26 @@ def by_name(name: str) -> Checkpoint:
     Raises:
         UnknownNameError: there is none.
     """
-    # Of rows that share a name the first is meant: those of plug-ins come last.
-    found = {n: row for row in reversed([*checkpoints.values()]) for n in row.names}
+    found = checkpoints.by_any_name()
     if name not in found:
         raise UnknownNameError("checkpoint", name, found)
+    return found[name]
+
+
+def judge_of(name: str) -> Judge | None:
+    """The verifier that writes of a hub name; None where there is none."""
+    return judges.by_any_name().get(name)
+
+
+def judge_by_name(name: str) -> Judge:
+    """The verifier that writes of a hub name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    found = judges.by_any_name()
+    if name not in found:
+        raise UnknownNameError("verifier that writes", name, found)
     return found[name]
 
 

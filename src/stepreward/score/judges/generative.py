@@ -15,7 +15,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Policy, Propose, Score, Scored
 from stepreward.core.types import Message, Problem, Step
-from stepreward.score.checkpoints.judges import Judge
+from stepreward.score.checkpoints.row import Judge
 from stepreward.score.short_call import score_texts
 
 Floats = NDArray[np.float64]
