@@ -10,9 +10,10 @@ import pytest
 from stepreward.core.catalog import Method, search
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.runtime.flows import Propose
+from stepreward.core.runtime.flows import Flow, Propose
 from stepreward.core.types import Problem
-from stepreward.serve.planning import MOST, ROOM, plan
+from stepreward.core.vocabulary import NoDraws, Rounds
+from stepreward.serve.planning import MOST, ROOM, plan, require_affordable
 from stepreward.serve.request_schemas import ChatRequest
 
 
@@ -105,3 +106,16 @@ def test_settings_that_would_hold_up_all_others_are_refused(asked: str) -> None:
             "beam",
             {},
         )
+
+
+def test_what_settings_draw_is_declared_in_their_types_not_guessed_from_their_names() -> None:
+    def own(problem: Problem, key: Key, *, max_steps: int = 4, waves: Rounds = 2, patience: NoDraws = 3) -> Flow[None]:
+        """A search of a plug-in, one of whose settings has the name of a limit but is none."""
+        yield []
+
+    method = Method("search", "own", own, "", note="a test")
+    require_affordable(method, {"max_steps": 128, "waves": 64, "patience": MOST}, 64)
+    with pytest.raises(InputError, match=r"max_steps=129 \* waves=2 has up to 129 candidates, pairs or rounds"):
+        require_affordable(method, {"max_steps": ROOM * 64 + 1, "waves": 2}, 64)
+    with pytest.raises(InputError, match="up to 65 candidates, pairs or rounds, more than 64"):
+        require_affordable(method, {"waves": 65}, 64)

@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_type_hints
 
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 from stepreward.core.flat_data import PLACE, flat, places, scored_only
 from stepreward.core.plugins import Plugin, load_plugins
-from stepreward.core.vocabulary import ASKS, DATA
+from stepreward.core.vocabulary import ASKS, DATA, Draws
 
 _PACKAGE = __name__.partition(".")[0]
 P = ParamSpec("P")
@@ -90,6 +90,15 @@ class Method(Generic[P, R]):
         """Hyper-parameters and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(self.fixed)
+
+    @cached_property
+    def types(self) -> dict[str, Any]:
+        """Types of the parameters, with their metadata."""
+        return get_type_hints(self.function, include_extras=True)
+
+    def draws(self, setting: str) -> Draws:
+        """What a whole-number setting of a search does to the samples that it draws, by the setting's type."""
+        return next((one for one in get_args(self.types.get(setting)) if isinstance(one, Draws)), Draws.TOGETHER)
 
     @property
     def summary(self) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from stepreward.core.catalog import Method
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Flag
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -58,9 +58,9 @@ def _owner(name: str, methods: Sequence[Method[..., Any]]) -> tuple[int, str]:
 def _value(method: Method[..., Any], name: str, text: str) -> Any:
     """The value in the type of the setting's default, checked against the choices that its annotation states."""
     default = method.settings[name]
-    stated = get_type_hints(method.function, include_extras=True).get(name)
-    hint = get_args(stated)[0] if stated is Count else stated
-    least = 1 if stated is Count else 0
+    stated = method.types.get(name)
+    hint, *notes = get_args(stated) if get_origin(stated) is Annotated else (stated,)
+    least = int(next((note.low for note in notes if isinstance(note, Flag) and note.low), 0))
     options = get_args(hint) if get_origin(hint) is Literal else ()
     if default is None and text.lower() == "none":
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Annotated
 
 DATA: Mapping[str, str] = {
@@ -89,3 +90,19 @@ class Flag:
 
 Count = Annotated[int, Flag(low=1)]
 """The type of a whole-number setting of which 0 would ask for nothing at all."""
+
+
+class Draws(Enum):
+    """What a whole-number setting of a search does to the samples that a request draws: metadata of its type."""
+
+    TOGETHER = "multiplies the candidates of a round; so does a setting that declares nothing"
+    IN_TURN = "counts rounds, each of which draws a sample at least"
+    NONE = "draws no more"
+
+
+MaxSteps = Annotated[int, Flag(low=1), Draws.NONE]
+"""The type of a limit on the steps of a solution."""
+Rounds = Annotated[int, Draws.IN_TURN]
+"""The type of a number of rounds that run one after another."""
+NoDraws = Annotated[int, Draws.NONE]
+"""The type of a whole-number setting that decides when or how, not how often, a search samples."""

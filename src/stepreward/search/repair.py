@@ -16,7 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, best, choice
 from stepreward.search.growth import Growth
@@ -49,7 +49,7 @@ def cut_and_regenerate(
     key: Key,
     *,
     n: Count = 8,
-    rounds: int = 1,
+    rounds: Rounds = 1,
     threshold: float = 0.5,
     aggregate: str = "min",
     vote: bool = True,
@@ -147,7 +147,7 @@ def reflect_and_retry(
     problem: Problem,
     key: Key,
     *,
-    attempts: int = 3,
+    attempts: Rounds = 3,
     threshold: float = 0.5,
     reflect_request: str = REFLECT,
     retry_request: str = RETRY,
@@ -202,7 +202,7 @@ def intervene(
     width: Count = 1,
     most: int = 2,
     threshold: float = 0.5,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
 ) -> Flow[Found]:
     """Samples step by step, and from the stronger policy only where a step's score is below a threshold.

@@ -12,16 +12,13 @@ from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.settings_text import read_settings
+from stepreward.core.vocabulary import Draws
 from stepreward.serve.http_errors import ApiError
 from stepreward.serve.request_schemas import ChatRequest
 from stepreward.serve.server_limits import Limits
 
 MOST = 100_000
 """Of any whole-number setting: what a request spends is limited elsewhere, this keeps loops short."""
-NO_COUNT = frozenset({"max_steps", "least", "window", "start", "tokens", "at_once"})
-"""Whole-number settings that make a search draw no more."""
-IN_TURN = frozenset({"simulations", "attempts", "sweeps", "rounds"})
-"""Those that count rounds, each of which draws a sample at least; all others multiply the candidates of a round."""
 ROOM = 2
 """Candidates of a round that settings may name, in times of the samples that a request may have."""
 
@@ -87,10 +84,11 @@ def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], sa
     Raises:
         InputError: it is too large, or would hold that thread for longer than by default.
     """
-    counts = {k: v for k, v in settings.items() if type(v) is int and v > 1 and k not in NO_COUNT}
-    pairs = "judge" in method.asks
-    whole = math.prod(v for k, v in counts.items() if k not in IN_TURN) * (counts.get("n", 1) // 4 + 1 if pairs else 1)
-    turns = max((v for k, v in counts.items() if k in IN_TURN), default=0)
+    counts = {k: v for k, v in settings.items() if type(v) is int and v > 1 and method.draws(k) is not Draws.NONE}
+    together = [v for k, v in counts.items() if method.draws(k) is Draws.TOGETHER]
+    pairs = counts.get("n", 1) // 4 + 1 if "judge" in method.asks else 1
+    whole = math.prod(together) * pairs
+    turns = max((v for k, v in counts.items() if method.draws(k) is Draws.IN_TURN), default=0)
     if whole > ROOM * samples or turns > samples:
         told = " * ".join(f"{name}={value}" for name, value in counts.items())
         raise InputError(

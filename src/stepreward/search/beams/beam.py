@@ -8,7 +8,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
@@ -28,7 +28,7 @@ def beam_search(
     *,
     beams: Count = 4,
     width: Count = 4,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "min",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -90,7 +90,7 @@ def step_beam(
     *,
     beams: Count = 3,
     width: Count = 5,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -134,7 +134,7 @@ def diverse_tree_search(
     *,
     trees: Count = 4,
     width: Count = 4,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "min",
     vote: bool = True,
 ) -> Flow[Found]:

@@ -10,7 +10,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps, NoDraws
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Begun, Growth
@@ -32,8 +32,8 @@ def early_rejection(
     *,
     beams: Count = 4,
     width: Count = 4,
-    tokens: int = 64,
-    max_steps: Count = 40,
+    tokens: NoDraws = 64,
+    max_steps: MaxSteps = 40,
     aggregate: str = "min",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -12,7 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends, total_of
 from stepreward.search.growth import Growth
@@ -36,7 +36,7 @@ def lookahead_search(
     beams: Count = 4,
     width: Count = 4,
     ahead: int = 2,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -120,7 +120,7 @@ def mended_search(
     ahead: int = 3,
     rate: float = 0.5,
     gain: float = 0.05,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -11,7 +11,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Found, best, choice, ends
 from stepreward.search.growth import Growth
@@ -48,7 +48,7 @@ def conservative_search(
     beams: Count = 4,
     width: Count = 8,
     top_p: float = 0.8,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

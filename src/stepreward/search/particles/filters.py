@@ -16,7 +16,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice
 from stepreward.search.growth import Growth
@@ -175,7 +175,7 @@ def particle_filter(
     temperature: float = 1.0,
     resample: Resampling = "systematic",
     gate: float = 1.0,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Samples solutions in proportion to the policy's probability times the odds that each of their steps is right.
@@ -211,9 +211,9 @@ def particle_gibbs(
     key: Key,
     *,
     n: Count = 8,
-    sweeps: int = 2,
+    sweeps: Rounds = 2,
     temperature: float = 1.0,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Repeats the particle filter with a solution of the last sweep among the particles, towards the same distribution.

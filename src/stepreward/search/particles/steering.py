@@ -10,7 +10,7 @@ from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import Found
 from stepreward.search.growth import Growth
@@ -59,7 +59,7 @@ def steered(
     strength: float = 4.0,
     resample: Resampling = "systematic",
     gate: float = 0.5,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Samples in proportion to p(x) e^(strength r_T), weighing each step by a potential of the scores so far.

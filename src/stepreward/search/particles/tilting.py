@@ -13,7 +13,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key, uniforms
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Found, choice, ends
 from stepreward.search.growth import Growth
@@ -65,7 +65,7 @@ def tilted_steps(
     n: Count = 4,
     width: Count = 8,
     strength: float = 8.0,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     vote: bool = True,
 ) -> Flow[Found]:
     """Draws each step among a few samples by the exponential of its score: in the limit p(a) e^(strength r).
@@ -90,7 +90,7 @@ def tilted_steps(
     budget=budgets.several("n"),
 )
 def flow_steps(
-    problem: Problem, key: Key, *, n: Count = 4, width: Count = 8, max_steps: Count = 40, vote: bool = True
+    problem: Problem, key: Key, *, n: Count = 4, width: Count = 8, max_steps: MaxSteps = 40, vote: bool = True
 ) -> Flow[Found]:
     """Takes each step among the distinct samples in proportion to its score: solutions in proportion to their reward.
 

@@ -13,7 +13,7 @@ from stepreward.core.measure.rollout_priority import priority
 from stepreward.core.prefix_names import TOP
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
@@ -81,7 +81,7 @@ def reusing_search(
     key: Key,
     *,
     n: Count = 4,
-    rounds: int = 4,
+    rounds: Rounds = 4,
     again: int = 2,
     threshold: float = 0.5,
     alpha: float = 0.5,

@@ -14,7 +14,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Extract, Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, NoDraws
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice
 from stepreward.search.growth import Growth
@@ -104,7 +104,7 @@ def _votes_decide(
     budget=budgets.samples,
 )
 def adaptive_consistency(
-    problem: Problem, key: Key, *, n: Count = 40, least: int = 2, at_once: int = 2, confidence: float = 0.95
+    problem: Problem, key: Key, *, n: Count = 40, least: NoDraws = 2, at_once: NoDraws = 2, confidence: float = 0.95
 ) -> Flow[Found]:
     """Samples until the majority's lead is sure: few samples for problems on which the policy agrees with itself.
 
@@ -133,7 +133,7 @@ def adaptive_consistency(
     equation="section 3: a window of one answer",
     budget=budgets.samples,
 )
-def unanimous_window(problem: Problem, key: Key, *, n: Count = 40, window: int = 5) -> Flow[Found]:
+def unanimous_window(problem: Problem, key: Key, *, n: Count = 40, window: NoDraws = 5) -> Flow[Found]:
     """Samples window by window and stops when one is unanimous.
 
     Args:
@@ -158,7 +158,7 @@ def unanimous_window(problem: Problem, key: Key, *, n: Count = 40, window: int =
     note="as in the package its_hub: two samples, then as many again, until an answer has three quarters",
     budget=budgets.samples,
 )
-def doubling(problem: Problem, key: Key, *, n: Count = 32, start: int = 2, share: float = 0.75) -> Flow[Found]:
+def doubling(problem: Problem, key: Key, *, n: Count = 32, start: NoDraws = 2, share: float = 0.75) -> Flow[Found]:
     """Doubles the number of samples until one answer has a given share of the votes.
 
     Args:
@@ -193,7 +193,7 @@ def instance_adaptive(
     key: Key,
     *,
     n: Count = 32,
-    least: int = 4,
+    least: NoDraws = 4,
     confidence: float = 0.99,
     aggregate: str = "last",
     vote: bool = True,

@@ -16,7 +16,7 @@ from stepreward.core.keys import Key
 from stepreward.core.prefix_names import TOP
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, Path, choice, ends
 from stepreward.search.growth import Growth
@@ -143,7 +143,7 @@ def ets(
     distance: float = 0.05,
     embed: Embed | None = None,
     solver_seconds: float = 1.0,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = True,
 ) -> Flow[Found]:

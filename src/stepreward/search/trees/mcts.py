@@ -18,7 +18,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.search_tree import Nodes, Rule, SearchTree, puct, uct, uct_floored
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps, NoDraws, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
@@ -94,12 +94,12 @@ def puct_search(
     problem: Problem,
     key: Key,
     *,
-    simulations: int = 32,
+    simulations: Rounds = 32,
     width: Count = 4,
-    at_once: int = 4,
+    at_once: NoDraws = 4,
     base: float = 19652.0,
     start: float = 1.25,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
@@ -138,11 +138,11 @@ def uct_search(
     problem: Problem,
     key: Key,
     *,
-    simulations: int = 32,
+    simulations: Rounds = 32,
     width: Count = 4,
-    at_once: int = 4,
+    at_once: NoDraws = 4,
     exploration: float = 1.414,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
     floored: bool = False,

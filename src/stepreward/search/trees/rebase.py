@@ -12,7 +12,7 @@ from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
@@ -82,7 +82,7 @@ def rebase(
     *,
     width: Count = 16,
     temperature: float = 0.2,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = True,
 ) -> Flow[Found]:

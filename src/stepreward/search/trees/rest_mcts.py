@@ -12,7 +12,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.search_tree import SearchTree, ucb1
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
@@ -61,7 +61,7 @@ def greedy_rollout_search(
     problem: Problem,
     key: Key,
     *,
-    simulations: int = 32,
+    simulations: Rounds = 32,
     width: Count = 3,
     exploration: float = 0.7,
     unvisited: float = 1.0,
@@ -69,7 +69,7 @@ def greedy_rollout_search(
     rollout_width: int = 1,
     rollout_steps: int = 3,
     gate: float = 0.9,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:

@@ -12,7 +12,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.search_tree import SearchTree, ucb_smoothed
 from stepreward.core.types import Problem
-from stepreward.core.vocabulary import Count
+from stepreward.core.vocabulary import Count, MaxSteps, Rounds
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, Path, choice, ends, total_of
 from stepreward.search.growth import Growth
@@ -32,12 +32,12 @@ def value_tree(
     problem: Problem,
     key: Key,
     *,
-    rounds: int = 8,
+    rounds: Rounds = 8,
     width: Count = 5,
     kept: int = 3,
     exploration: float = 0.2,
     floor: float = 0.1,
-    max_steps: Count = 40,
+    max_steps: MaxSteps = 40,
     aggregate: str = "last",
     vote: bool = False,
 ) -> Flow[Found]:
