@@ -14,7 +14,7 @@ from stepreward.cli.benchmark import Recorded, by_recipe
 from stepreward.core.catalog import bench as benchmarks
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.evaluate.data.scoring import STEP_LEVEL
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.capabilities import ScoreUse
 from tests.cli.running import invoke, refused
 
 
@@ -152,7 +152,7 @@ def test_preferences_become_comparisons_and_give_the_same_numbers(tmp_path: Path
 
 def test_a_checkpoint_brings_its_own_aggregation_where_whole_solutions_are_compared() -> None:
     class Checkpoint:
-        name, batch_size, record = "m", 1, EncoderRecord(aggregation="mean", threshold=0.3)
+        name, batch_size, use = "m", 1, ScoreUse(aggregate="mean", threshold=0.3)
 
         def score_many(self, questions: Sequence[Score]) -> list[Scored]:
             return []

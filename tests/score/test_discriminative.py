@@ -15,6 +15,10 @@ from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Flow, Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.score.baselines import constant
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
+from stepreward.score.calibrate.calibrators import Isotonic
+from stepreward.score.capabilities import ScoreUse, local_model_of, use_of
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.packing import narrow
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
@@ -78,6 +82,15 @@ def test_the_first_trajectory_through_a_node_pays_for_it() -> None:
     assert (paid.tolist(), whole.tolist()) == ([10, 4, 0], [10, 12, 10])
     paid, whole = token_costs(tree, length, np.array([False, False, True, True]))
     assert (paid.tolist(), whole.tolist()) == ([2, 4, 0], [10, 12, 10])
+
+
+def test_a_scorer_states_how_its_scores_are_used_and_which_model_gives_them() -> None:
+    scorer = DiscriminativeScorer(model(record=EncoderRecord(aggregation="mean", threshold=0.3)))
+    assert use_of(scorer) == ScoreUse("mean", 0.3)
+    calibrated = CalibratedScorer(scorer, Isotonic().fit([0.2, 0.8], [0.0, 1.0]))
+    assert use_of(calibrated) == ScoreUse("mean"), "calibrated scores are probabilities: the threshold is another"
+    assert local_model_of(scorer) == local_model_of(calibrated) == (scorer.model, "cpu")
+    assert use_of(constant()) is None is local_model_of(constant())
 
 
 def test_flows_reach_the_scorer_through_the_driver() -> None:

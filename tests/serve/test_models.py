@@ -23,7 +23,7 @@ from tests.serve.running import Digits, LastDigit, SaysAll, serving
 class Telling(Digits):
     """Digits with their log-probabilities, and with its certainty of each."""
 
-    logprobs = self_certainty = True
+    measures = frozenset({"logprobs", "self_certainty"})
 
     @staticmethod
     def _one(question: Any, key: Any) -> Continuation:

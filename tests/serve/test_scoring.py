@@ -75,6 +75,15 @@ def test_steps_are_scored_as_by_the_local_model(grown: Pair) -> None:
     assert mean["total"] == pytest.approx(np.mean(local), abs=1e-6)
 
 
+def test_the_total_follows_the_recipe_of_the_checkpoint_where_a_request_does_not_say() -> None:
+    scorer = DiscriminativeScorer(model(record=EncoderRecord(aggregation="mean")))
+    with serving(Served(scorer=scorer, scorer_name="prm")) as url:
+        made = post(url, "/v1/steps", problem=QUESTION, steps=STEPS)
+        assert made["total"] == pytest.approx(np.mean(made["scores"]))
+        least = post(url, "/v1/steps", problem=QUESTION, steps=STEPS, aggregate="min")
+        assert least["total"] == pytest.approx(min(made["scores"]))
+
+
 def test_behind_a_handle_only_new_steps_are_sent_and_encoded(grown: Pair) -> None:
     _, url = grown
     question = "What is 40 + 2?"

@@ -30,7 +30,7 @@ from stepreward.formats.files.saved_folders import is_saved
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.run_report import percent
 from stepreward.score.baselines import POSITION, PositionScorer
-from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
+from stepreward.score.capabilities import use_of
 
 _READING, _RECIPE = ReadFlags(), RecipeFlags()
 
@@ -117,14 +117,14 @@ def by_recipe(scorer: Scorer, method: Method[..., Any]) -> dict[str, Any]:
     are again. The aggregation: how it makes one number of a whole solution's scores. Where candidates share all steps
     but the last, the last score alone tells them apart, and the protocol's stays.
     """
-    record = getattr(scorer, "record", None)
-    if record is None:
+    use = use_of(scorer)
+    if use is None:
         return {}
     made: dict[str, Any] = {}
-    if method.settings.get("threshold") is not None and not isinstance(scorer, CalibratedScorer):
-        made["threshold"] = record.threshold
+    if use.threshold is not None and method.settings.get("threshold") is not None:
+        made["threshold"] = use.threshold
     if "aggregate" in method.settings and method.name not in NEXT_STEP:
-        made["aggregate"] = record.aggregation
+        made["aggregate"] = use.aggregate
     return made
 
 

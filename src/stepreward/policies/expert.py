@@ -13,8 +13,11 @@ from stepreward.core.runtime.flows import (
     Wanted,
     always,
     honoured_settings,
+    measured_by,
+    room_of,
     token_limit,
 )
+from stepreward.core.types import Problem
 
 
 class WithExpert:
@@ -37,6 +40,15 @@ class WithExpert:
     def takes(self) -> frozenset[str]:
         """What both take."""
         return honoured_settings(self.policy) & honoured_settings(self.expert)
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """What the policy measures; the expert writes few steps."""
+        return measured_by(self.policy)
+
+    def room(self, problem: Problem) -> int:
+        """Tokens that a problem's prompt leaves to the policy's answer; no limit where the policy knows none."""
+        return room_of(self.policy, problem)
 
     @property
     def batch_size(self) -> int:

@@ -179,6 +179,11 @@ class HttpPolicy:
         return frozenset(name for name in fields if self.fields.get(name, name))
 
     @property
+    def measures(self) -> frozenset[str]:
+        """What its steps hold (`core.runtime.flows.Measuring`)."""
+        return frozenset({"logprobs"} if self.logprobs else ())
+
+    @property
     def batch_size(self) -> int:
         """Each question is a batch of its own: what is answered is kept, whatever becomes of the others."""
         return 1

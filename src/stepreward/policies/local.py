@@ -68,8 +68,8 @@ class LocalPolicy:
     """
 
     concurrency = 1
-    self_certainty = True
-    """Whether steps say how sure the model was of them."""
+    measures = frozenset({"logprobs", "self_certainty"})
+    """What its steps hold (`core.runtime.flows.Measuring`)."""
 
     def __init__(
         self,

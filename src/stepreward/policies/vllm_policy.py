@@ -132,6 +132,11 @@ class VllmPolicy:
         return frozenset({"top_k", "min_p"}) | self._prompts.takes
 
     @property
+    def measures(self) -> frozenset[str]:
+        """What its steps hold (`core.runtime.flows.Measuring`)."""
+        return frozenset({"logprobs"} if self.logprobs else ())
+
+    @property
     def batch_size(self) -> int:
         """Continuations handed to the engine together."""
         return self._batch_size

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
 from stepreward.score.cached.incremental import IncrementalScorer
+from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.packing import narrow, pack, plan
 from stepreward.score.encode.per_step import EncodedTree
 from stepreward.score.encode.record import EncoderRecord
@@ -67,6 +68,16 @@ class DiscriminativeScorer:
         """Loads a checkpoint folder, with a record in place of its own where one is given."""
         model = StepRewardModel.from_pretrained(folder, record).to(dtype=dtype)
         return cls(model, name=str(folder), device=device, cache_bytes=cache_bytes)
+
+    @property
+    def use(self) -> ScoreUse:
+        """How its scores are used, by the record."""
+        return self.model.record.use
+
+    @property
+    def local_model(self) -> tuple[StepRewardModel, str]:
+        """The model and its device."""
+        return self.model, self.device
 
     def score(self, question: str, steps: Sequence[str]) -> Floats:
         """One score a step, in [0, 1] for a probability readout.

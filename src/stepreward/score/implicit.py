@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stepreward.core.runtime.flows import Score, Scored
+from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.packing import pack
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 from stepreward.score.encode.record import EncoderRecord
@@ -130,6 +131,11 @@ class ImplicitScorer:
         encoder = StepEncoder(record, load_tokenizer(find(folder)))
         pair = (LanguageModel.load(folder, dtype), LanguageModel.load(reference, dtype))
         return cls(*pair, encoder, name=f"{name or folder} - {reference}", device=device)
+
+    @property
+    def use(self) -> ScoreUse:
+        """How its scores are used, by the record."""
+        return self.record.use
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
         """One score a step: a bare number around 0.

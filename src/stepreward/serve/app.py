@@ -13,8 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from stepreward.core.errors import ModelError, SteprewardError
-from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer
-from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.capabilities import local_model_of
 from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.serve.chat import chat_routes, model_routes
 from stepreward.serve.guard import Guard
@@ -140,10 +139,11 @@ async def _ailing(service: Service) -> str:
 
 def _outputs(served: Served) -> TokenOutputs | None:
     """Head outputs at tokens, where the scorer is a model in this process whose tokens show all that it reads."""
-    scorer = served.scorer.scorer if isinstance(served.scorer, CalibratedScorer) else served.scorer
-    if not isinstance(scorer, DiscriminativeScorer):
+    found = local_model_of(served.scorer)
+    if found is None:
         return None
+    model, device = found
     try:
-        return TokenOutputs(scorer.model, device=scorer.device, batch_tokens=_PASS[scorer.device == "cpu"])
+        return TokenOutputs(model, device=device, batch_tokens=_PASS[device == "cpu"])
     except ModelError:
         return None

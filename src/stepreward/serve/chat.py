@@ -18,12 +18,12 @@ from starlette.types import Receive, Scope, Send
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Finished
-from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, honoured_settings
+from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, honoured_settings, room_of
 from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import Problem
 from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.search.candidates import Found
-from stepreward.serve.available_searches import possible, writer
+from stepreward.serve.available_searches import possible
 from stepreward.serve.chat_problems import problem_of, require_taken, shown
 from stepreward.serve.http_errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.planning import Plan, plan
@@ -114,8 +114,7 @@ class Job:
             return ApiError(
                 400, f"the limit of {stopped} holds no answer: ask for less, or for more of it", code=stopped
             )
-        room = getattr(writer(self.service.served.policy), "room", None)
-        if room is not None and await asyncio.to_thread(room, problem) < 1:
+        if await asyncio.to_thread(room_of, self.service.served.policy, problem) < 1:
             return too_long("the prompt is longer than the policy's context: shorten it")
         if self.body.stop:
             return ApiError(400, "the model wrote nothing before a text of stop", param="stop", code="empty")

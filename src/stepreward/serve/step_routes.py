@@ -15,6 +15,7 @@ from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 from stepreward.core.runtime.driver import Finished
 from stepreward.core.runtime.flows import Flow, Score
 from stepreward.core.types import Problem, Step
+from stepreward.score.capabilities import ScoreUse, use_of
 from stepreward.search.candidates import total_of
 from stepreward.serve.chat_problems import problem_of
 from stepreward.serve.handles import Prefixes, ScoredPrefix
@@ -29,7 +30,7 @@ LONGEST = 4000
 def step_routes(service: Service) -> APIRouter:
     """POST /v1/steps and /v1/steps/batch."""
     router, prefixes = APIRouter(), Prefixes()
-    default = getattr(getattr(service.served.scorer, "record", None), "aggregate", "") or "min"
+    default = (use_of(service.served.scorer) or ScoreUse()).aggregate
 
     async def score(body: StepsRequest, deadline: float) -> dict[str, Any]:
         """Scores one request's steps."""

@@ -6,6 +6,7 @@ The driver (`core.runtime.driver`) runs thousands of flows together; a test can 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -282,6 +283,33 @@ def token_limit(policy: Policy | None) -> int | None:
     """
     limit: int | None = getattr(policy, "max_tokens", None)
     return limit
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """A policy that measures its continuations beyond the tokens that they took."""
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """Of `logprobs` (`Step.logprobs`) and `self_certainty` (in `Step.meta`), those that its steps hold."""
+
+
+def measured_by(policy: Policy | None) -> frozenset[str]:
+    """What a policy's steps hold of `logprobs` and `self_certainty`."""
+    return policy.measures if isinstance(policy, Measuring) else frozenset()
+
+
+@runtime_checkable
+class FiniteContext(Protocol):
+    """A policy that knows the length of its context."""
+
+    def room(self, problem: Problem) -> int:
+        """Tokens that a problem's prompt leaves to an answer; below 1 where it does not fit."""
+
+
+def room_of(policy: Policy | None, problem: Problem) -> int:
+    """Tokens that a problem's prompt leaves to an answer; no limit where the policy knows none."""
+    return policy.room(problem) if isinstance(policy, FiniteContext) else sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)

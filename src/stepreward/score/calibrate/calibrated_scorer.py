@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 from stepreward.score.calibrate.calibrators import Calibrator, Floats
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.capabilities import local_model_of, use_of
 from stepreward.score.short_call import score_texts
+
+if TYPE_CHECKING:
+    from stepreward.score.model.step_reward_model import StepRewardModel
 
 CALIBRATOR_FILE = "calibrator.json"
 """In the folder of a checkpoint: scores of the checkpoint are mapped by it wherever it is loaded."""
@@ -37,8 +42,14 @@ class CalibratedScorer:
         digest = hashlib.blake2b(json.dumps(row, sort_keys=True).encode(), digest_size=6).hexdigest()
         self.name = f"{scorer.name} + {row['method']}:{digest}"
         self.batch_size = scorer.batch_size
-        self.record: EncoderRecord | None = getattr(scorer, "record", None)
-        """The scorer's encoder record, if it has one."""
+        stated = use_of(scorer)
+        self.use = None if stated is None else replace(stated, threshold=None)
+        """The scorer's, but for its threshold: calibrated scores are probabilities again."""
+
+    @property
+    def local_model(self) -> tuple[StepRewardModel, str] | None:
+        """The scorer's model and its device, where it is in this process."""
+        return local_model_of(self.scorer)
 
     def score(self, question: str, steps: Sequence[str]) -> Floats:
         """One calibrated score a step.

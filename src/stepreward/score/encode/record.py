@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import ModelError
+from stepreward.score.capabilities import ScoreUse
 
 RECORD_FILE = "stepreward.json"
 _VERSION = 2
@@ -195,6 +196,11 @@ class EncoderRecord:
     def per_step(self) -> bool:
         """Whether a step's ids depend on nothing that follows it, so that they can grow with a tree."""
         return self.tokenise in ("step", "segment")
+
+    @property
+    def use(self) -> ScoreUse:
+        """How scores by this record are used."""
+        return ScoreUse(self.aggregation, self.threshold)
 
     def save(self, folder: Path, *, probe: list[int]) -> None:
         """Writes the record beside the model's files, with the token ids of a probe text."""

@@ -15,6 +15,7 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.http.client import Patience, Server
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Step
+from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, PassEncoder
@@ -80,6 +81,11 @@ class ServedScorer:
         if endpoint == "completions":
             self._next = NextTokens(server, encoder.tokenizer, top=top, sleep=sleep)
             self._labels = label_ids(self.record, encoder.tokenizer)
+
+    @property
+    def use(self) -> ScoreUse:
+        """How its scores are used, by the record."""
+        return self.record.use
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
         """One score a step.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stepreward.core.errors import ModelError
 from stepreward.core.optional import VLLM, engine_faults, vllm_engine, vllm_module
 from stepreward.core.runtime.flows import Score, Scored
+from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.model.public_checkpoints import label_ids
 from stepreward.score.remote.head_outputs import Answer, Asked, Reading
@@ -66,6 +67,11 @@ class VllmScorer:
             raise ModelError(
                 f"an engine gives head outputs: {self.record.readout!r} and second passes are scored locally"
             )
+
+    @property
+    def use(self) -> ScoreUse:
+        """How its scores are used, by the record."""
+        return self.record.use
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
         """One score a step.
@@ -151,6 +157,11 @@ class VllmLabelScorer:
         self._asking = partial(parameters, max_tokens=1, temperature=1.0, logprob_token_ids=self._labels)
         self._at_once = _scores_prompts(engine, parameters)
         self._reading = Reading(encoder)
+
+    @property
+    def use(self) -> ScoreUse:
+        """How its scores are used, by the record."""
+        return self.record.use
 
     def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
         """One score a step.
