@@ -7,8 +7,8 @@
 | `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint` or `Judge`, several of them, or a module with `ROWS` |
 | `stepreward.graders` | a class or function without arguments, which makes a grader of the entry point's name |
 
-Formats, checkpoints and graders are in a `PluginRegistry` that fills itself. A plug-in that cannot be loaded is left out with
-a warning that names it: one broken package never stops the others.
+Formats, checkpoints and graders are in a `PluginRegistry`, which fills itself. A plug-in that cannot be loaded is left
+out with a warning that names it: one broken package never stops the others.
 """
 
 from __future__ import annotations
