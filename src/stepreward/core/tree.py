@@ -317,7 +317,7 @@ def _interned(trajectories: Sequence[Trajectory], problem: Problem) -> tuple[lis
 
 
 def _padded(ids: Sequence[int], lengths: ArrayLike) -> Index:
-    """Rows of these lengths out of what stands one after the other, -1 at padding."""
+    """(B, S) rows of these lengths out of ids one after the other, -1 at padding."""
     each = np.asarray(lengths, np.int64)
     matrix = np.full((len(each), int(each.max(initial=0))), -1, np.int32)
     matrix[np.arange(matrix.shape[1]) < each[:, None]] = ids

@@ -273,7 +273,9 @@ def best_of_four(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
     data, scores, unscored = scored_comparisons(scorer, data, aggregate)
     rows, key = rows_of_subsets(data), Key.seed(seed).fold("reward-bench-2")
     tied = rows.pop(TIES, [])
-    hit = np.array([_best_of(item, row) for item, row in zip(data, scores, strict=True)])
+    # The chance to take a right answer where the best of equal scores is drawn at random.
+    won = [_best_and_worst(item, row)[0].max() == row.max() for item, row in zip(data, scores, strict=True)]
+    hit = np.array([float(right) / (row == row.max()).sum() for right, row in zip(won, scores, strict=True)])
     groups = {name: {"accuracy": bootstrap(hit[mine], key.fold(name))} for name, mine in rows.items()}
     subsets = [made["accuracy"] for made in groups.values()]
     metrics = {}
@@ -290,8 +292,3 @@ def best_of_four(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
     )
     every = {"score": mean_of(subsets), **metrics}
     return BenchResult("reward-bench-2", "score", every, protocol, groups, unscored=unscored)
-
-
-def _best_of(item: Comparison, scores: Floats) -> float:
-    good, _ = _best_and_worst(item, scores)
-    return 1.0 / float((scores == scores.max()).sum()) if good.max() == scores.max() else 0.0

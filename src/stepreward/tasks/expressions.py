@@ -193,14 +193,12 @@ class _Reader:
             name += "_" + repr(self.argument())
         while self.peek() == "'":
             name += self.take()
-        if self.peek() == "(" and (plain in ("f", "g", "h") or (plain.isupper() and self._argument_follows())):
+        # A capital before brackets with one letter or number is a function; before others it is a factor.
+        inside = self.tokens[self.at + 1 : self.at + 3]
+        one_argument = len(inside) == 2 and inside[0].isalnum() and inside[1] == ")"
+        if self.peek() == "(" and (plain in ("f", "g", "h") or (plain.isupper() and one_argument)):
             return ("apply", name, self.group())
         return (name,) if name in ("i", "e") else ("symbol", name)
-
-    def _argument_follows(self) -> bool:
-        """Whether brackets contain one letter or number, as those of a function do; others are a factor."""
-        inside = self.tokens[self.at + 1 : self.at + 3]
-        return len(inside) == 2 and inside[0].isalnum() and inside[1] == ")"
 
     def function(self, name: str) -> Node:
         power = base = None
@@ -248,16 +246,13 @@ def holds(node: Node, kinds: Sequence[str]) -> bool:
     return node[0] in kinds or any(holds(part, kinds) for part in node[1:] if isinstance(part, tuple))
 
 
-def _is_whole(node: Node) -> bool:
-    return bool(node[0] == "number" and node[1].denominator == 1)
-
-
 def branches(node: Node) -> bool:
     """Whether a root, a logarithm or a power has an argument with letters, so that signs decide its branch."""
-    return (
-        (node[0] in ("root", "ln", "log", "lg") and bool(symbols_of(node)))
-        or (
-            node[0] == "^" and bool(symbols_of(node[1])) and not _is_whole(node[2][1] if node[2][0] == "-" else node[2])
-        )
-        or any(branches(part) for part in node[1:] if isinstance(part, tuple))
-    )
+    if node[0] in ("root", "ln", "log", "lg") and symbols_of(node):
+        return True
+    if node[0] == "^" and symbols_of(node[1]):
+        exponent = node[2][1] if node[2][0] == "-" else node[2]
+        # A power of whole exponent has one value, whatever the sign of its base.
+        if not (exponent[0] == "number" and exponent[1].denominator == 1):
+            return True
+    return any(branches(part) for part in node[1:] if isinstance(part, tuple))

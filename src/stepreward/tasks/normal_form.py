@@ -91,7 +91,7 @@ def _forms(text: str, kind: Kind | None) -> list[str]:
     pieces = parts(text)
     if values := _named_values(text, pieces, kind):
         return values
-    ranges = [_is_order(piece) for piece in pieces]
+    ranges = [len(split(piece, "<>≤≥")) > 1 for piece in pieces]
     made = [one for piece in pieces for one in _part(piece, kind)]
     if len(pieces) == 1 and pieces[0].startswith(r"\{") and not _SET_OF.match(pieces[0]):
         return list(dict.fromkeys(made)) or ["{}"]
@@ -132,10 +132,6 @@ def _named_values(text: str, pieces: Sequence[str], kind: Kind | None) -> list[s
     if not found or (kind is not None and not kind.labels):
         return []
     return [f"{name} = {_one(value, kind)}" for name, value in zip(found, values, strict=True)]
-
-
-def _is_order(text: str) -> bool:
-    return len(split(text, "<>≤≥")) > 1
 
 
 def _part(text: str, kind: Kind | None) -> list[str]:

@@ -49,13 +49,10 @@ def split(text: str, signs: str, *, keep: bool = False) -> list[str]:
 
 def parts(text: str) -> list[str]:
     """What commas, semicolons, "and" and "or" separate outside brackets."""
-    bare = text if _is_phrase(text) else _AND.sub(" ; ", text)
+    # In a sentence without numbers, "and" joins words and not answers.
+    is_phrase = re.search(rf"{OPEN}[^{CLOSE}]*\w\s+(?:and|or)\s+\w", text) and not re.search(r"\d", text)
+    bare = text if is_phrase else _AND.sub(" ; ", text)
     return [part.strip() for part in split(bare, ",;") if part.strip()]
-
-
-def _is_phrase(text: str) -> bool:
-    """Whether a text is a sentence, in which "and" joins no answers."""
-    return bool(re.search(rf"{OPEN}[^{CLOSE}]*\w\s+(?:and|or)\s+\w", text)) and not re.search(r"\d", text)
 
 
 def whole(text: str) -> bool:
