@@ -1,13 +1,16 @@
 """Trains the built-in tiny policy: a Qwen2-shaped model of about a million parameters for arithmetic word problems.
 
     python -m recipes.arithmetic_policy --out first --surprise 0
+    python -m recipes.arithmetic_policy --out second --start first --steps 2500 --rate 3e-3 --seed 1 --problems 125000
     python -m recipes.arithmetic_policy --out src/stepreward/policies/checkpoints/arithmetic \\
-        --start first --steps 2500 --rate 3e-3 --seed 1 --problems 125000
+        --start second --steps 500 --rate 2.5e-3 --seed 2 --problems 24000
 
 It reads the problem's text, a newline, and writes one equation a line, then "Answer: N", then the end token. Training
-minimises cross-entropy on the solution's tokens. The solutions are by writers who slip, some rarely, some often (see
-`stepreward.tasks.arithmetic_writers`): the policy knows how to solve most problems, and at temperature 1 it errs as
-its writers do, which sets how many it solves.
+minimises cross-entropy on the solution's tokens. The solutions are by writers who lose carries, some rarely, some often
+(see `stepreward.tasks.arithmetic_writers`): the policy can solve most problems, and at temperature 1 it errs as its
+writers do, which sets how many it solves. The first two stages of the shipped checkpoint ran on earlier writers, who
+slipped in every way alike, and on sentences that compared people in both directions; the third one moved it to the
+present world.
 
 The second stage adds a task that needs no truth: at each token, to tell from the hidden state how surprised the policy
 itself was by the least likely token of the step so far. Large language models carry such a sense of their own surprise;
@@ -33,9 +36,9 @@ from stepreward.tasks.arithmetic_writers import written_solution
 
 TRAINING = Difficulty(operations=(1, 5))
 """Wider than the default problems."""
-CAREFUL, CARELESS = 0.03, 0.45
+CAREFUL, CARELESS = 0.05, 0.8
 """How often each kind of writer slips at an equation."""
-CAREFUL_SHARE = 0.6
+CAREFUL_SHARE = 0.45
 Row = tuple[list[int], int]
 """Token ids and where the solution starts."""
 

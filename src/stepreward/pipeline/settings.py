@@ -21,17 +21,17 @@ class RunSettings:
     seeds: Count = 2
     """Reward models trained on the same labels, with the seeds from `seed` on; the headline is over all of them, the
     searches take the first."""
-    train_problems: Count = 1800
+    train_problems: Count = 400
     """Problems to label and learn from."""
-    validation_problems: Count = 100
+    validation_problems: Count = 50
     """Problems on which the threshold and the checkpoint are chosen."""
-    held_out_problems: Annotated[int, Flag(low=2)] = 300
+    held_out_problems: Annotated[int, Flag(low=2)] = 200
     """Problems to measure on."""
     train_samples: Count = 3
     """Solutions of each training problem."""
     held_out_samples: Count = 16
     """Solutions of each held-out problem."""
-    search_problems: Count = 100
+    search_problems: Count = 50
     """Held-out problems that the searches solve, the first ones."""
     estimator: str = "bisection"
     """How steps are labelled; `stepreward methods estimate`."""
@@ -61,9 +61,9 @@ class RunSettings:
 
 
 QUICK = {
-    "train_problems": 150,
-    "validation_problems": 40,
+    "train_problems": 120,
+    "validation_problems": 15,
     "held_out_problems": 60,
-    "search_problems": 20,
+    "search_problems": 15,
 }
-"""Settings of `stepreward run --quick`: a whole report in less than a minute, with wide intervals."""
+"""Settings of `stepreward run --quick`: a whole report in about a minute, with wide intervals."""

@@ -1,4 +1,4 @@
-"""The words of the arithmetic world: people, things, and the sentences that state an operation."""
+"""The words of the arithmetic world: names, items, and the sentences that stand for operations."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ CHANGES = {
         "{name} splits the {item} into {n} equal parts and keeps one part.",
     ),
 }
+# Each sentence names the new person first, so that its words alone say which operation it takes.
 COMPARISONS = {
-    "+": ("{name} has {n} more {item} than {other}.", "{other} has {n} fewer {item} than {name}."),
-    "-": ("{name} has {n} fewer {item} than {other}.", "{other} has {n} more {item} than {name}."),
+    "+": ("{name} has {n} more {item} than {other}.",),
+    "-": ("{name} has {n} fewer {item} than {other}.",),
     "*": ("{name} has {n} times as many {item} as {other}.",),
-    "/": ("{other} has {n} times as many {item} as {name}.",),
+    "/": ("For every {n} {item} of {other}, {name} has one.",),
 }
 TOTALS = (
     "How many {item} do {name} and {other} have together?",
