@@ -156,7 +156,7 @@ def test_labelling_killed_anywhere_ends_with_equal_labels(inside: Path, log: str
     killed = f"killed-{log}"
     command[command.index("labels")] = killed
     process = started(run_command, command)
-    written, deadline = inside / killed / f"{log}-wal", time.monotonic() + 60
+    written, deadline = inside / killed / f"{log}-wal", time.monotonic() + 200
     while process.is_alive() and time.monotonic() < deadline:
         if written.exists() and written.stat().st_size:
             process.kill()
