@@ -20,10 +20,9 @@ import numpy as np
 
 from benchmarks import literal
 from benchmarks.literal import Numbers, Row
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.keys import Key
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 from stepreward.evaluate.comparison_benches import COUNTS, SECTIONS
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import RecordedScorer
@@ -51,35 +50,35 @@ class Recorded:
         self.name = name
 
 
-def solutions(rng: np.random.Generator, n: int, **meta: Sequence[str]) -> list[Annotated]:
+def solutions(rng: np.random.Generator, n: int, **meta: Sequence[str]) -> list[Trajectory]:
     """Random step scores and labels; right and wrong solutions about equally often."""
     made = []
     for i in range(n):
         steps = int(rng.integers(1, 7))
         labels = np.ones(steps) if rng.random() < 0.5 else rng.integers(0, 2, steps).astype(float)
         wrong = np.flatnonzero(labels == 0)
-        trajectory = Trajectory(Problem(f"p{i}", "?"), tuple(Step(f"{i}.{k}\n") for k in range(steps)))
         named = {name: values[i % len(values)] for name, values in meta.items()}
         made.append(
-            Annotated(
-                trajectory, labels, Provenance("random"), int(wrong[0]) if wrong.size else -1,
-                scores={"v": rng.choice(SCORES, steps)}, meta=named,
+            Trajectory(
+                Problem(f"p{i}", "?"), tuple(Step(f"{i}.{k}\n") for k in range(steps)),
+                first_error=int(wrong[0]) if wrong.size else -1,
+                columns={"label": labels, "score:v": rng.choice(SCORES, steps)}, facts=named,
             )
         )  # fmt: skip
     return made
 
 
-def plain(items: Sequence[Annotated], name: str = "v") -> list[Row]:
+def plain(items: Sequence[Trajectory], name: str = "v") -> list[Row]:
     """What the literal readings see of solutions."""
     return [
         {
-            **item.meta,
+            **item.facts,
             "scores": [float(score) for score in item.scores[name]],
             "labels": [None if math.isnan(label) else float(label) for label in item.labels],
             "first": item.first_error,
-            "problem": item.trajectory.problem.id,
+            "problem": item.problem.id,
             "answer": item.answer,
-            "right": item.trajectory.outcome,
+            "right": item.outcome,
         }
         for item in items
     ]
@@ -140,11 +139,11 @@ def flat(made: BenchResult) -> dict[str, float]:
 
 
 def measured(
-    benchmark: str, items: Sequence[Annotated] | Sequence[Comparison], name: str = "v", **settings: Any
+    benchmark: str, items: Sequence[Trajectory] | Sequence[Comparison], name: str = "v", **settings: Any
 ) -> Any:
     """Our numbers."""
     first = items[0]
-    scorer: Any = RecordedScorer(items, name) if isinstance(first, Annotated) else Recorded(name)  # type: ignore[arg-type]
+    scorer: Any = RecordedScorer(items, name) if isinstance(first, Trajectory) else Recorded(name)  # type: ignore[arg-type]
     return flat(bench[benchmark].take({"scorer": scorer, "data": items}, **settings))
 
 
@@ -167,7 +166,7 @@ def of_steps(rng: np.random.Generator, n: int) -> Iterator[Found]:
     }  # fmt: skip
     for benchmark, reading in simple.items():
         yield benchmark, RANDOM, measured(benchmark, items, threshold=0.5), reading(rows, 0.5)
-    gaps = [replace(one, labels=np.where(rng.random(len(one.labels)) < 0.2, np.nan, one.labels)) for one in items]
+    gaps = [one.with_columns({"label": np.where(rng.random(len(one)) < 0.2, np.nan, one.labels)}) for one in items]
     yield (
         "visual-process-bench",
         "random, neutral steps",
@@ -178,7 +177,7 @@ def of_steps(rng: np.random.Generator, n: int) -> Iterator[Found]:
         classed = solutions(rng, n, classification=[name for members in groups.values() for name in members])
         right = "multi_solutions"
         kept = [
-            replace(one, labels=np.ones_like(one.labels)) if one.meta["classification"] == right else one
+            one.with_columns({"label": np.ones(len(one))}) if one.facts["classification"] == right else one
             for one in classed
         ]
         yield benchmark, RANDOM, measured(benchmark, kept), literal.classes_of(plain(kept), 0.5, groups)
@@ -214,12 +213,13 @@ def of_samples(rng: np.random.Generator, n: int) -> Iterator[Found]:
     graded = [
         replace(
             one,
-            trajectory=replace(one.trajectory, problem=Problem(f"p{i // 8}", "?"), outcome=float(rng.integers(0, 2))),
+            problem=Problem(f"p{i // 8}", "?"),
+            outcome=float(rng.integers(0, 2)),
             answer=str(rng.integers(0, 4)),
         )
         for i, one in enumerate(solutions(rng, n))
     ]
-    graded = [replace(one, trajectory=replace(one.trajectory, outcome=float(one.answer == "1"))) for one in graded]
+    graded = [replace(one, outcome=float(one.answer == "1")) for one in graded]
     totals: dict[str, Callable[[Sequence[float]], float]] = {
         "last": lambda s: s[-1],
         "min": min,
@@ -254,16 +254,16 @@ def of_agents(rng: np.random.Generator, n: int) -> Iterator[Found]:
     failed = []
     for one in solutions(rng, n):
         agents = [str(name) for name in rng.choice(["ann", "bob"], len(one.labels))]
-        steps = tuple(replace(s, agent=a) for s, a in zip(one.trajectory.steps, agents, strict=True))
+        steps = tuple(replace(s, agent=a) for s, a in zip(one.steps, agents, strict=True))
         first = int(rng.integers(len(steps)))
         meta = {"mistake_agent": agents[first]}
-        failed.append(replace(one, trajectory=replace(one.trajectory, steps=steps), first_error=first, meta=meta))
+        failed.append(replace(one, steps=steps, first_error=first, facts=meta))
     rows = [
-        {**row, "agents": [step.agent for step in one.trajectory.steps], "agent": one.meta["mistake_agent"]}
+        {**row, "agents": [step.agent for step in one.steps], "agent": one.facts["mistake_agent"]}
         for row, one in zip(plain(failed), failed, strict=True)
     ]
     yield "who-and-when", RANDOM, measured("who-and-when", failed), literal.who_and_when(rows)
-    chats = [replace(one, labels=rng.choice([0.0, 0.5, 1.0], len(one.labels))) for one in solutions(rng, n)]
+    chats = [one.with_columns({"label": rng.choice([0.0, 0.5, 1.0], len(one))}) for one in solutions(rng, n)]
     ours = measured("agent-process-bench", chats, wrong_below=0.35, right_above=0.65)
     yield "agent-process-bench", RANDOM, ours, literal.agent_process_bench(plain(chats), 0.35, 0.65)
 
@@ -284,7 +284,7 @@ def of_real_verifiers() -> Iterator[Found]:
     """Recorded scores of real verifiers."""
     folder = DATA / "processbench_prm_scores"
     items = [
-        replace(one, meta={"subset": path.name.split(".")[0]})
+        replace(one, facts={"subset": path.name.split(".")[0]})
         for path in sorted(folder.glob("*.jsonl*"))
         for one in read(path, strict=True)
     ]

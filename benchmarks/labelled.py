@@ -20,7 +20,7 @@ import numpy as np
 
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.train.data import LabelledTree, labelled_trees
 
 ROWS, STEPS, REPEATS = 10_000, 8, 2
@@ -28,39 +28,39 @@ EACH = (1, 4, 16)
 """Solutions of a problem."""
 
 
-def make(rows: int, each: int) -> list[Labels]:
+def make(rows: int, each: int) -> list[Trajectory]:
     """Labelled solutions, those of a problem one after the other."""
     rng = np.random.default_rng(0)
-    made, nan, count = [], np.full(STEPS, np.nan), np.zeros(STEPS, np.int64)
+    made = []
     for at in range(rows):
         name = at // each
         steps = tuple(Step(f"step {i} of {name}: {kind}\n") for i, kind in enumerate(rng.integers(3, size=STEPS)))
-        one = Trajectory(Problem(f"p{name}", f"question {name}"), steps, 1.0)
-        made.append(Labels(one, nan, count, count, nan, nan, rng.integers(0, 2, STEPS) / 1, np.nan, Provenance("made")))
+        columns = {"label": rng.integers(0, 2, STEPS) / 1, "n_rollouts": np.zeros(STEPS)}
+        made.append(Trajectory(Problem(f"p{name}", f"question {name}"), steps, 1.0, columns=columns))
     return made
 
 
-def grouped(labels: Sequence[Labels]) -> list[list[Labels]]:
+def grouped(labels: Sequence[Trajectory]) -> list[list[Trajectory]]:
     """The solutions of each problem."""
-    groups: dict[str, list[Labels]] = {}
+    groups: dict[str, list[Trajectory]] = {}
     for one in labels:
-        groups.setdefault(one.trajectory.problem.id, []).append(one)
+        groups.setdefault(one.problem.id, []).append(one)
     return list(groups.values())
 
 
-def one_by_one(labels: Sequence[Labels]) -> list[LabelledTree]:
+def one_by_one(labels: Sequence[Trajectory]) -> list[LabelledTree]:
     """The same trees, each by array operations of its own."""
     made = []
     for group in grouped(labels):
-        tree = StepTree.from_trajectories([one.trajectory for one in group])
-        own = ragged([one.label for one in group])
-        weight = np.where(np.isnan(own), np.nan, np.maximum(ragged([one.n_rollouts for one in group]), 1))
+        tree = StepTree.from_trajectories(group)
+        own = ragged([one.labels for one in group])
+        weight = np.where(np.isnan(own), np.nan, np.maximum(ragged([one.column("n_rollouts") for one in group]), 1))
         node = tree.scatter_mean(weight * own) / tree.scatter_mean(weight)
         made.append(LabelledTree(tree.with_column("label", node), np.where(np.isnan(own), np.nan, tree.gather(node))))
     return made
 
 
-def plain(labels: Sequence[Labels]) -> list[list[list[float]]]:
+def plain(labels: Sequence[Trajectory]) -> list[list[list[float]]]:
     """The labels of each problem's solutions, by a dictionary of prefixes."""
     made = []
     for group in grouped(labels):
@@ -68,20 +68,18 @@ def plain(labels: Sequence[Labels]) -> list[list[list[float]]]:
         nodes = []
         for one in group:
             node: tuple[Any, ...] = ()
-            for step, label, n in zip(one.trajectory.steps, one.label.tolist(), one.n_rollouts.tolist(), strict=True):
+            for step, label, n in zip(one.steps, one.labels.tolist(), one.column("n_rollouts").tolist(), strict=True):
                 node = (node, step.identity)
                 kept = sums.setdefault(node, [0.0, 0.0])
                 kept[0] += max(1, n) * label
                 kept[1] += max(1, n)
                 nodes.append(kept)
         found = iter(nodes)
-        made.append(
-            [[kept[0] / kept[1] for _, kept in zip(one.trajectory.steps, found, strict=False)] for one in group]
-        )
+        made.append([[kept[0] / kept[1] for _, kept in zip(one.steps, found, strict=False)] for one in group])
     return made
 
 
-def best(work: Callable[[Sequence[Labels]], Any], labels: Sequence[Labels]) -> tuple[Any, float]:
+def best(work: Callable[[Sequence[Trajectory]], Any], labels: Sequence[Trajectory]) -> tuple[Any, float]:
     """The result, and the least seconds of processor time of a few runs."""
     seconds = []
     for _ in range(REPEATS):

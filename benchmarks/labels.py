@@ -27,7 +27,7 @@ from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.omega import tree_labels
 from stepreward.label.samples import graded_samples
 from stepreward.label.transforms import hard
@@ -131,15 +131,15 @@ def run(flows: Sequence[Any]) -> tuple[list[Any], int]:
     return [finished.result for finished in done], driver.bill.proposals
 
 
-def measure(labels: Sequence[Labels], spent: float) -> dict[str, Any]:
+def measure(labels: Sequence[Trajectory], spent: float) -> dict[str, Any]:
     """Errors of the labels of wrong solutions, and the rollouts that a solution took."""
     right, value, step = [], [], []
     for one in labels:
-        truth, name = true_values(one.trajectory), one.trajectory.problem.id
-        right.append((name, float(first_zero(one.value) == first_zero(truth))))
-        seen = one.n_rollouts > 0
-        value += [(name, float(v)) for v in np.abs(one.value - truth)[seen]]
-        made = hard(one, after_error="zero").label
+        truth, name = true_values(one), one.problem.id
+        right.append((name, float(first_zero(one.column("value")) == first_zero(truth))))
+        seen = one.column("n_rollouts") > 0
+        value += [(name, float(v)) for v in np.abs(one.column("value") - truth)[seen]]
+        made = hard(one, after_error="zero").labels
         step += [(name, float(v)) for v in (made != (truth > 0))[~np.isnan(made)]]
     return {
         "solutions": len(labels),
@@ -151,21 +151,21 @@ def measure(labels: Sequence[Labels], spent: float) -> dict[str, Any]:
     }
 
 
-def coverage(labels: Sequence[Labels]) -> dict[str, Any]:
+def coverage(labels: Sequence[Trajectory]) -> dict[str, Any]:
     """How often the interval of a measured prefix holds its exact value; lost prefixes are left out: always held."""
     inside = []
     for one in labels:
-        truth = true_values(one.trajectory)
-        seen = (one.n_rollouts > 0) & (truth > 0)
-        inside += ((one.low <= truth) & (truth <= one.high))[seen].tolist()
+        truth = true_values(one)
+        seen = (one.column("n_rollouts") > 0) & (truth > 0)
+        inside += ((one.column("low") <= truth) & (truth <= one.column("high")))[seen].tolist()
     return proportion(sum(inside), len(inside)).to_json()
 
 
-def along(name: str, wrong: Sequence[Trajectory], n: int) -> tuple[list[Labels], dict[str, Any]]:
+def along(name: str, wrong: Sequence[Trajectory], n: int) -> tuple[list[Trajectory], dict[str, Any]]:
     """One estimator with n rollouts a prefix over the wrong solutions."""
     flows = [estimate[name].take({"trajectory": t, "problem": t.problem, "key": KEY}, n=n) for t in wrong]
     labels, _ = run(flows)
-    return labels, measure(labels, float(sum(one.n_rollouts.sum() for one in labels)))
+    return labels, measure(labels, float(sum(one.column("n_rollouts").sum() for one in labels)))
 
 
 def omega(problems: Sequence[Problem], n: int) -> dict[str, Any]:
@@ -173,11 +173,11 @@ def omega(problems: Sequence[Problem], n: int) -> dict[str, Any]:
     flows = [estimate["omegaprm"].take({"problem": p, "key": KEY}, n=n, searches=SEARCHES) for p in problems]
     trees: list[StepTree]
     trees, spent = run(flows)
-    errors: dict[tuple[str, str], Labels] = {}
+    errors: dict[tuple[str, str], Trajectory] = {}
     for tree in trees:
         for one in tree_labels(tree, Provenance("omegaprm"), located=True):
-            if one.trajectory.outcome == 0:
-                lost = one.trajectory.prefix(first_zero(one.value) + 1)
+            if one.outcome == 0:
+                lost = one.prefix(first_zero(one.column("value")) + 1)
                 errors.setdefault((tree.problem.id, "".join(step.text for step in lost)), one)
     return measure([*errors.values()], float(spent))
 
@@ -206,7 +206,7 @@ def main() -> dict[str, Any]:
     covered: dict[int, dict[str, Any]] = {}
     same: dict[int, dict[str, Any]] = {}
     for n in ROLLOUTS:
-        made: dict[str, list[Labels]] = {}
+        made: dict[str, list[Trajectory]] = {}
         for name in ("math-shepherd", "scan", "bisection"):
             made[name], row = along(name, wrong, n)
             table.setdefault(name, {})[n] = row
@@ -225,13 +225,13 @@ def main() -> dict[str, Any]:
     }
 
 
-def gain(labels: Sequence[Labels], others: Sequence[Labels]) -> dict[str, Any]:
+def gain(labels: Sequence[Trajectory], others: Sequence[Trajectory]) -> dict[str, Any]:
     """Difference of first-error accuracy on the same solutions, with its interval over problems."""
     rows = []
     for one, other in zip(labels, others, strict=True):
-        at = first_zero(true_values(one.trajectory))
-        difference = float(first_zero(one.value) == at) - float(first_zero(other.value) == at)
-        rows.append((one.trajectory.problem.id, difference))
+        at = first_zero(true_values(one))
+        difference = float(first_zero(one.column("value")) == at) - float(first_zero(other.column("value")) == at)
+        rows.append((one.problem.id, difference))
     return per_problem(rows).to_json()
 
 

@@ -20,17 +20,17 @@ from benchmarks import need
 from benchmarks.real_data_page import page
 from benchmarks.real_training_page import section
 from stepreward import formats
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import aggregate, calibrate
 from stepreward.core.keys import Key
 from stepreward.core.measure.selection import best_of_n, majority, oracle, weighted_vote
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference
 from stepreward.core.measure.step_metrics import brier, expected_calibration_error, ragged
 from stepreward.core.runtime.flows import Score
+from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
 from stepreward.evaluate.measures.selection_curves import curves
 from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error
-from stepreward.formats.rows import Floats
+from stepreward.formats.rows import written_by
 from stepreward.score.tools.equations import ToolScorer, equations
 
 ROOT = Path(__file__).parents[1]
@@ -52,14 +52,14 @@ PUBLISHED: Mapping[str, tuple[float, float, str]] = {
 }
 
 
-def read(path: str, **options: Any) -> list[Annotated]:
+def read(path: str, **options: Any) -> list[Trajectory]:
     """All solutions of a file of the data folder."""
     return list(formats.read(DATA / path, strict=True, **options))
 
 
-def tool_rows(items: Sequence[Annotated], scorer: ToolScorer) -> Floats:
+def tool_rows(items: Sequence[Trajectory], scorer: ToolScorer) -> Floats:
     """(B, S) scores of the tool scorer, NaN at padding."""
-    asked = [Score(item.trajectory.problem, item.trajectory.steps) for item in items]
+    asked = [Score(item.problem, item.steps) for item in items]
     return ragged([answer.scores for answer in scorer.score_many(asked)])
 
 
@@ -97,8 +97,8 @@ def tool_first_error(key: Key) -> dict[str, dict[str, Any]]:
             "wrong": scores[labels == 0],
             "right": scores[labels == 1],
         }
-        recorded = {item.trajectory.problem.id for item in read(f"processbench_prm_scores/{subset}.jsonl.gz")}
-        same = np.array([item.trajectory.problem.id in recorded for item in items])
+        recorded = {item.problem.id for item in read(f"processbench_prm_scores/{subset}.jsonl.gz")}
+        same = np.array([item.problem.id in recorded for item in items])
         made[subset] = {
             "tool": first_error(scores, gold, key.fold("tool", subset)),
             "tool, the verifiers' 250": first_error(scores[same], gold[same], key.fold("tool 250", subset)),
@@ -111,7 +111,7 @@ def tool_first_error(key: Key) -> dict[str, dict[str, Any]]:
                 }
                 for kind, values in seen.items()
             },
-            "equations": sum(len(equations(step.text)) for item in items for step in item.trajectory.steps),
+            "equations": sum(len(equations(step.text)) for item in items for step in item.steps),
         }
     return made
 
@@ -122,7 +122,7 @@ def totals_of(scores: Floats, *, negative: bool = True) -> dict[str, Floats]:
     return {m.name: m(scores, mask) for m in aggregate if negative or m.name != "log-odds"}
 
 
-def pool_curves(key: Key) -> tuple[dict[str, dict[str, list[Estimate]]], dict[str, Any], Pool, list[Annotated]]:
+def pool_curves(key: Key) -> tuple[dict[str, dict[str, list[Estimate]]], dict[str, Any], Pool, list[Trajectory]]:
     """Accuracy against N of every selector under every aggregation of every verifier, and gaps to majority at 32."""
     items = read("bon_pools/gsm8k_scores.jsonl.gz", strip_prompt=True)
     samples = sampled(items)
@@ -171,7 +171,7 @@ def _gaps(samples: Pool, totals: Mapping[str, Floats], key: Key) -> dict[str, Es
     return made
 
 
-def calibration(items: Sequence[Annotated], samples: Pool, key: Key) -> dict[str, dict[str, Any]]:
+def calibration(items: Sequence[Trajectory], samples: Pool, key: Key) -> dict[str, dict[str, Any]]:
     """Brier score and ECE of each verifier's last-step score as the chance to be right, before and after a fit.
 
     The fit uses a random half of the problems and is measured on the other half.
@@ -219,9 +219,9 @@ def four_solutions(key: Key) -> dict[str, Estimate]:
     samples = sampled(items)
     totals = totals_of(tool_rows(items, ToolScorer()), negative=False)
     totals = {f"tool:{how}": samples.shaped(total) for how, total in totals.items()}
-    totals["more steps"] = samples.shaped(np.array([len(item.trajectory) for item in items], np.float64))
+    totals["more steps"] = samples.shaped(np.array([len(item) for item in items], np.float64))
     rates = {"a solution at random": samples.outcome.mean(axis=1)}
-    policies = [item.provenance.policy for item in items[: samples.outcome.shape[1]]]
+    policies = [written_by(item) for item in items[: samples.outcome.shape[1]]]
     rates |= {f"always {name}": samples.outcome[:, i] for i, name in enumerate(policies)}
     rates |= _shuffled(samples, totals, key.fold("four", "orders"))
     made = {name: bootstrap(rate, key.fold("four", name)) for name, rate in rates.items()}

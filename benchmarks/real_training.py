@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,15 @@ from scipy.stats import pearsonr, spearmanr
 
 from benchmarks import need
 from benchmarks.real_data import DATA, SEED, TRAINING, plain, read
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import aggregate
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference, resamples
 from stepreward.core.measure.step_metrics import auroc, best_threshold, predicted_first_error, ragged
 from stepreward.core.runtime.flows import Score
+from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
 from stepreward.evaluate.measures.selection_curves import hits
 from stepreward.evaluate.measures.step_scores import first_error
-from stepreward.formats.rows import Floats
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -71,15 +70,15 @@ class Sizes:
     batch_tokens: int = 1536
 
 
-def by_problem(items: Sequence[Annotated]) -> list[list[Annotated]]:
+def by_problem(items: Sequence[Trajectory]) -> list[list[Trajectory]]:
     """The samples of each problem, in the order of the file."""
-    groups: dict[str, list[Annotated]] = {}
+    groups: dict[str, list[Trajectory]] = {}
     for item in items:
-        groups.setdefault(item.trajectory.problem.id, []).append(item)
+        groups.setdefault(item.problem.id, []).append(item)
     return list(groups.values())
 
 
-def split(groups: Sequence[list[Annotated]], sizes: Sizes, key: Key) -> dict[str, list[list[Annotated]]]:
+def split(groups: Sequence[list[Trajectory]], sizes: Sizes, key: Key) -> dict[str, list[list[Trajectory]]]:
     """Problems by part, at random."""
     order = key.fold("split").rng().permutation(len(groups))
     ends = np.cumsum([sizes.train, sizes.valid, sizes.test])
@@ -87,9 +86,9 @@ def split(groups: Sequence[list[Annotated]], sizes: Sizes, key: Key) -> dict[str
     return {name: [groups[i] for i in at] for name, at in zip(("train", "valid", "test"), parts, strict=True)}
 
 
-def trees_of(groups: Sequence[list[Annotated]], samples: int) -> list[LabelledTree]:
+def trees_of(groups: Sequence[list[Trajectory]], samples: int) -> list[LabelledTree]:
     """Trees of the first samples of each problem, labelled by the teacher."""
-    rows = [replace(item, labels=item.scores[TEACHER]).to_labels() for group in groups for item in group[:samples]]
+    rows = [item.with_columns({"label": item.scores[TEACHER]}) for group in groups for item in group[:samples]]
     return labelled_trees(rows)
 
 
@@ -105,7 +104,7 @@ def fit(
     return model, train(learn, model, folder, settings, held_out=choose)
 
 
-def scores_by(model: StepRewardModel, items: Sequence[Annotated]) -> Floats:
+def scores_by(model: StepRewardModel, items: Sequence[Trajectory]) -> Floats:
     """(B, S) scores of a student, NaN at padding.
 
     One sample of each problem at a time: 32 of them are one tree of 10,000 tokens, whose attention costs the square,
@@ -114,17 +113,17 @@ def scores_by(model: StepRewardModel, items: Sequence[Annotated]) -> Floats:
     scorer = DiscriminativeScorer(model)
     made: dict[int, Floats] = {}
     for part in _turns(items):
-        asked = [Score(items[i].trajectory.problem, items[i].trajectory.steps) for i in part]
+        asked = [Score(items[i].problem, items[i].steps) for i in part]
         made.update(zip(part, (answer.scores for answer in scorer.score_many(asked)), strict=True))
     return ragged([made[i] for i in range(len(items))])
 
 
-def _turns(items: Sequence[Annotated]) -> list[list[int]]:
+def _turns(items: Sequence[Trajectory]) -> list[list[int]]:
     """Indices of the solutions, one of a problem in each part."""
     parts: dict[int, list[int]] = {}
     count: dict[str, int] = {}
     for i, item in enumerate(items):
-        problem = item.trajectory.problem.id
+        problem = item.problem.id
         parts.setdefault(count.get(problem, 0), []).append(i)
         count[problem] = count.get(problem, 0) + 1
     return list(parts.values())
@@ -177,7 +176,7 @@ def agreement(student: Floats, teacher: Floats, group: NDArray[np.int64], key: K
     return {**made, "spearman within problems": bootstrap(inside, key.fold("inside"))}
 
 
-def selection(items: Sequence[Annotated], scores: Mapping[str, Floats], key: Key) -> dict[str, Any]:
+def selection(items: Sequence[Trajectory], scores: Mapping[str, Floats], key: Key) -> dict[str, Any]:
     """Accuracy of every selector with all samples, and paired differences to majority."""
     samples = sampled(items)
     totals = {
@@ -206,15 +205,15 @@ def process_bench(
         key: randomness.
     """
 
-    def unseen(items: Sequence[Annotated]) -> list[Annotated]:
-        return [item for item in items if item.trajectory.problem.text.strip() not in seen]
+    def unseen(items: Sequence[Trajectory]) -> list[Trajectory]:
+        return [item for item in items if item.problem.text.strip() not in seen]
 
     items = unseen(read("processbench/gsm8k.json", separator="\n"))
     gold = first_errors(items)
     made = {}
     for name, (model, threshold) in students.items():
         made[name] = first_error(scores_by(model, items), gold, key.fold("student", name), threshold=threshold)
-    lengths = np.array([len(item.trajectory) for item in items])
+    lengths = np.array([len(item) for item in items])
     guess = key.fold("guess").rng().integers(-1, lengths)
     scores = np.where(np.arange(lengths.max()) < lengths[:, None], 1.0, np.nan)
     scores[np.arange(len(guess))[guess >= 0], guess[guess >= 0]] = 0.0
@@ -248,7 +247,7 @@ def main(sizes: Sizes | None = None) -> dict[str, Any]:
             "tokens of a pass": result.tokens, "passes": sizes.tokens / result.tokens, "steps": result.steps,
             "seconds": result.seconds, "loss": result.metrics["loss"], "threshold": threshold,
         }  # fmt: skip
-    seen = {one[0].trajectory.problem.text.strip() for name in ("train", "valid") for one in parts[name]}
+    seen = {one[0].problem.text.strip() for name in ("train", "valid") for one in parts[name]}
     agreed = {
         name: agreement(rows, teacher, group, key.fold("agreement", name))
         for name, rows in scores.items()

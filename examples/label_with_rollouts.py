@@ -28,7 +28,8 @@ labels = hard(labelled.result)
 
 print(problem.text)
 for i, step in enumerate(wrong.steps):
-    measured = f"{labels.n_correct[i]} of {labels.n_rollouts[i]}" if labels.n_rollouts[i] else "not asked"
-    label, right = labels.label[i], truth(problem, wrong.steps)[i]
+    n, correct = labels.column("n_rollouts")[i], labels.column("n_correct")[i]
+    measured = f"{correct:.0f} of {n:.0f}" if n else "not asked"
+    label, right = labels.labels[i], truth(problem, wrong.steps)[i]
     print(f"{step.text.strip():20} {measured:10}  label {label:.0f}  truth {right:.0f}")
 print(f"{labelled.bill.proposals} rollouts, {labelled.bill.generated_tokens} tokens")

@@ -73,7 +73,7 @@ def test_every_benchmark_of_solutions_is_of_steps_or_of_wholes() -> None:
     of_wholes = {
         "best-of-n", "length-bias", "order", "outcome-calibration", "over-optimisation", "robustness", "token-attack",
     }  # fmt: skip
-    solutions = {one.name for one in benchmarks if "Annotated" in str(signature(one.function).parameters["data"])}
+    solutions = {one.name for one in benchmarks if "Trajectory" in str(signature(one.function).parameters["data"])}
     assert solutions == STEP_LEVEL | of_wholes
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepreward.core.store import read_labels
+from stepreward.core.table import read_table
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import FAST, example, invoke, run_command
 from tests.forked import started
@@ -24,13 +24,13 @@ def told(inside: Path, command: str) -> dict[str, object]:
 
 
 def test_label_writes_labels_with_provenance(inside: Path) -> None:
-    made = list(read_labels(inside / "labels/labels.parquet"))
+    made = list(read_table(inside / "labels/labels.parquet"))
     assert len(made) == told(inside, "label")["trajectories"] > 12
-    assert {one.provenance.estimator for one in made} == {"bisection"}
-    assert {one.provenance.grader for one in made} == {"arithmetic"}
-    assert {one.transforms for one in made} == {("hard",)}
-    assert max(one.n_rollouts.max() for one in made) == 4
-    assert {float(v) for one in made for v in one.label if not np.isnan(v)} <= {0.0, 1.0}
+    assert {one.provenance[-1].estimator for one in made} == {"bisection"}
+    assert {one.provenance[-1].grader for one in made} == {"arithmetic"}
+    assert {tuple(one.facts["transforms"]) for one in made} == {("hard",)}
+    assert max(one.column("n_rollouts").max() for one in made) == 4
+    assert {float(v) for one in made for v in one.labels if not np.isnan(v)} <= {0.0, 1.0}
 
 
 def test_labels_once_made_cost_nothing(inside: Path) -> None:
@@ -79,10 +79,10 @@ def test_evaluate_measures_a_model_and_recorded_scores(inside: Path) -> None:
 def test_convert_there_and_back_keeps_steps_and_labels(inside: Path) -> None:
     invoke("convert labels/labels.parquet rows.trl.jsonl --to trl")
     assert json.loads(invoke("convert rows.trl.jsonl back.parquet --json"))["refused"] == 0
-    before, after = (list(read_labels(inside / name)) for name in ("labels/labels.parquet", "back.parquet"))
+    before, after = (list(read_table(inside / name)) for name in ("labels/labels.parquet", "back.parquet"))
     for one, other in zip(before, after, strict=True):
-        np.testing.assert_array_equal(one.label, other.label)
-        assert [s.text.strip() for s in one.trajectory.steps] == [s.text.strip() for s in other.trajectory.steps]
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert [s.text.strip() for s in one.steps] == [s.text.strip() for s in other.steps]
     row = {"prompt": "1 + 1?", "completions": ["1 + 1 = 2"], "labels": [True]}
     (inside / "rows.jsonl").write_text(json.dumps(row) + "\n")
     assert json.loads(invoke("convert rows.jsonl labels.parquet --json"))["written"] == 1
@@ -104,9 +104,9 @@ def test_another_transform_is_applied_without_a_rollout(inside: Path) -> None:
     made = json.loads(invoke(f"{line} --transform hard --set threshold=0.5"))
     assert made["labels"] == "soft.parquet"
     assert made["bill"]["proposals"] == 0
-    for one in read_labels(inside / "soft.parquet"):
-        known = ~np.isnan(one.value)
-        np.testing.assert_array_equal(one.label[known], one.value[known] > 0.5)
+    for one in read_table(inside / "soft.parquet"):
+        known = ~np.isnan(one.column("value"))
+        np.testing.assert_array_equal(one.labels[known], one.column("value")[known] > 0.5)
 
 
 def test_label_takes_problems_or_solutions_as_data(inside: Path) -> None:
@@ -123,17 +123,17 @@ def test_label_takes_problems_or_solutions_as_data(inside: Path) -> None:
         "label --data solutions.jsonl --references references.jsonl --grader arithmetic --out solutions.parquet"
         " --rollouts 2 --json"
     )
-    right, wrong = read_labels(inside / "solutions.parquet")
-    assert right.trajectory.problem.reference == "17"
-    assert [right.trajectory.outcome, wrong.trajectory.outcome] == [1.0, 0.0]
-    assert right.label.tolist() == [1.0, 1.0]
-    assert wrong.label[-1] == 0.0
+    right, wrong = read_table(inside / "solutions.parquet")
+    assert right.problem.reference == "17"
+    assert [right.outcome, wrong.outcome] == [1.0, 0.0]
+    assert right.labels.tolist() == [1.0, 1.0]
+    assert wrong.labels[-1] == 0.0
 
 
 def test_budgets_of_a_solution_are_kept(inside: Path) -> None:
     line = f"{example('label')} --samples 4 --estimator math-shepherd --rollouts 4 --max-rollouts 4 --json"
     invoke(line.replace("--out labels", "--out few"))
-    spent = [int(one.n_rollouts.sum()) for one in read_labels(inside / "few/labels.parquet")]
+    spent = [int(one.column("n_rollouts").sum()) for one in read_table(inside / "few/labels.parquet")]
     assert max(spent) == 4
 
 
@@ -146,6 +146,8 @@ def test_search_flags_reach_the_method(inside: Path, method: str, flags: str) ->
     assert max(len(row["candidates"]) for row in rows) == {"dvts": 2, "best-of-n": 3}[method]
     for row in rows:
         assert len(row["scores"]) == len(row["steps"])
+        # The search says how the solution came about; the scorer alone measured something of its steps.
+        assert [one["what"] for one in json.loads(row["provenance"])] == [[], ["score"]]
         # The total of a candidate under `last` is the score of its last step.
         assert row["candidates"][row["chosen"]]["score"] == pytest.approx(row["scores"][-1], rel=1e-4)
 
@@ -165,7 +167,7 @@ def test_labelling_killed_anywhere_ends_with_equal_labels(inside: Path, log: str
     process.join()
     assert not (inside / killed / "labels.parquet").exists(), "killed too late to show anything"
     assert "labelled solutions" in invoke(shlex.join(command))
-    for one, other in zip(*(read_labels(inside / name / "labels.parquet") for name in ("labels", killed)), strict=True):
-        assert one.trajectory.text == other.trajectory.text
+    for one, other in zip(*(read_table(inside / name / "labels.parquet") for name in ("labels", killed)), strict=True):
+        assert one.text == other.text
         for name in ("value", "label", "n_rollouts", "n_correct"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            np.testing.assert_array_equal(one.column(name), other.column(name))

@@ -11,7 +11,7 @@ import pytest
 from stepreward.cli import label
 from stepreward.core.errors import PolicyError
 from stepreward.core.runtime.flows import Continuation, Policy, Propose
-from stepreward.core.store import read_labels
+from stepreward.core.table import read_table
 from stepreward.policies.named import policy_at
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import invoke, refused
@@ -60,7 +60,7 @@ def test_what_failed_is_told_asked_again_or_left_out(
     assert not Path("labels/labels.parquet").exists()
     made = json.loads(invoke(f"{LABEL} --skip-failed --json"))
     assert made["failed"] == int(says[0])
-    left = {one.trajectory.problem.id for one in read_labels(Path("labels/labels.parquet"))}
+    left = {one.problem.id for one in read_table(Path("labels/labels.parquet"))}
     assert left == {problems[0].id, problems[2].id}
     tried({p.id for p in problems})
     Path("labels").rename("before")

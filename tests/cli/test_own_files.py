@@ -64,18 +64,18 @@ def test_every_reader_reads_what_every_command_wrote(name: str, written: Path, m
     monkeypatch.chdir(written)
     items = list(formats.read(name))
     assert len(items) == len(list(formats.read(name, "stepreward", strict=True))) > 0
-    problems = {item.trajectory.problem.id for item in items}
+    problems = {item.problem.id for item in items}
     assert len(problems) == (6 if name == "run" else 12)
-    assert all(item.trajectory.problem.text and item.trajectory.problem.reference for item in items)
+    assert all(item.problem.text and item.problem.reference for item in items)
     assert {made.id for made in formats.read_problems(name)} == problems
 
     lines = [json.loads(line) for line in invoke(f"score --model tool --data {name}").splitlines()]
-    assert [line["prompt"] for line in lines] == [item.trajectory.problem.text for item in items]
-    assert [len(line["scores"]) for line in lines] == [len(item.trajectory) for item in items]
+    assert [line["prompt"] for line in lines] == [item.problem.text for item in items]
+    assert [len(line["scores"]) for line in lines] == [len(item) for item in items]
 
     for over in ("over.jsonl", "over.parquet"):
         invoke(f"convert {name} {over}")
-        assert [one.trajectory for one in formats.read(over)] == [one.trajectory for one in items]
+        assert list(formats.read(over)) == list(items)
     if name in LABELLED:
         told = json.loads(invoke(f"evaluate --data {name} --model tool --json --threshold 0.5"))
         assert told["solutions"] == len(items)
@@ -95,7 +95,7 @@ def test_what_was_written_is_labelled_and_trained_on(
     assert json.loads(invoke(fewer))["failed"] == 0
     line = f"train --data {name} --out {tmp_path / 'model'} --epochs 0.1 --batch-tokens 512 --held-out 0 --json"
     if name in LABELLED:
-        assert json.loads(invoke(line))["trees"] == len({item.trajectory.problem.id for item in items})
+        assert json.loads(invoke(line))["trees"] == len({item.problem.id for item in items})
     else:
         assert "no supervised step" in refused(line, capsys, monkeypatch)
 
@@ -128,15 +128,15 @@ def test_scores_and_answers_of_search_come_back(written: Path, monkeypatch: pyte
     for row, item in zip(rows, formats.read("found.jsonl"), strict=True):
         assert item.answer == row["answer"]
         assert item.scores["score"].tolist() == row["scores"]
-        assert item.trajectory.outcome == float(row["correct"])
-        assert item.meta["candidates"] == row["candidates"]
+        assert item.outcome == float(row["correct"])
+        assert item.facts["candidates"] == row["candidates"]
 
 
 def test_a_comparison_keeps_what_each_search_chose(written: Path) -> None:
     summary = json.loads((written / "compared" / "compare.json").read_text())
     items = list(formats.read(written / "compared"))
     for point in summary["points"]:
-        mine = [item.trajectory.outcome for item in items if item.meta["search"] == point["algorithm"]]
+        mine = [item.outcome for item in items if item.facts["search"] == point["algorithm"]]
         assert len(mine) == 12
         assert sum(mine) / 12 == pytest.approx(point["accuracy"]["value"])
-    assert all(len(item.scores["score"]) == len(item.trajectory) for item in items)
+    assert all(len(item.scores["score"]) == len(item) for item in items)

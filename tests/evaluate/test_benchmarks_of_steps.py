@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
 from tests.effort import scaled
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 from stepreward.evaluate.data.scoring import RecordedScorer
 from stepreward.score.baselines import constant
 
@@ -24,22 +23,22 @@ CLASSES = ["redundency", "circular", "counterfactual", "step_contradiction", "do
            "missing_condition", "deception", "multi_solutions"]  # fmt: skip
 
 
-def solution(i: int, steps: Sequence[tuple[float, bool]], meta: dict[str, str]) -> Annotated:
+def solution(i: int, steps: Sequence[tuple[float, bool]], facts: dict[str, str]) -> Trajectory:
     """Steps as (score, whether it is right)."""
     labels = np.array([float(right) for _, right in steps])
     wrong = np.flatnonzero(labels == 0)
-    trajectory = Trajectory(Problem(f"p{i}", "?"), tuple(Step(f"{k}\n") for k in range(len(steps))))
-    return Annotated(
-        trajectory, labels, Provenance("people"), int(wrong[0]) if wrong.size else -1,
-        scores={"v": np.array([score for score, _ in steps])}, meta=meta,
+    return Trajectory(
+        Problem(f"p{i}", "?"), tuple(Step(f"{k}\n") for k in range(len(steps))),
+        first_error=int(wrong[0]) if wrong.size else -1, facts=facts,
+        columns={"label": labels, "score:v": np.array([score for score, _ in steps])},
     )  # fmt: skip
 
 
-def sampled(i: int, steps: Sequence[tuple[float, bool]], outcome: float, answer: str) -> Annotated:
+def sampled(i: int, steps: Sequence[tuple[float, bool]], outcome: float, answer: str) -> Trajectory:
     """One of two graded samples of a problem."""
     made = solution(i, steps, {})
     problem = Problem(f"p{i // 2}", "?")
-    return replace(made, trajectory=replace(made.trajectory, problem=problem, outcome=outcome), answer=answer)
+    return replace(made, problem=problem, outcome=outcome, answer=answer)
 
 
 STEPS = st.lists(st.tuples(SCORE, st.booleans()), min_size=1, max_size=5)
@@ -47,16 +46,16 @@ BOTH_KINDS = [[(0.2, False)], [(0.7, True)]]
 
 
 @st.composite
-def located(draw: st.DrawFn) -> list[Annotated]:
+def located(draw: st.DrawFn) -> list[Trajectory]:
     """Two subsets, each with right and wrong solutions."""
-    made: list[Annotated] = []
+    made: list[Trajectory] = []
     for subset in ("gsm8k", "math"):
         for steps in [*draw(st.lists(STEPS, max_size=8)), *BOTH_KINDS]:
             made.append(solution(len(made), steps, {"subset": subset}))
     return made
 
 
-def official_f1(data: Sequence[Annotated], threshold: float) -> float:
+def official_f1(data: Sequence[Trajectory], threshold: float) -> float:
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for item in data:
         found = next((k for k, score in enumerate(item.scores["v"]) if score < threshold), -1)
@@ -67,9 +66,9 @@ def official_f1(data: Sequence[Annotated], threshold: float) -> float:
 
 @given(data=located())
 @settings(max_examples=scaled(40), deadline=None)
-def test_process_bench_chooses_on_gsm8k_and_averages_subsets(data: list[Annotated]) -> None:
+def test_process_bench_chooses_on_gsm8k_and_averages_subsets(data: list[Trajectory]) -> None:
     made = bench["process-bench"].take({"scorer": RecordedScorer(data, "v"), "data": data})
-    parts = {name: [item for item in data if item.meta["subset"] == name] for name in ("gsm8k", "math")}
+    parts = {name: [item for item in data if item.facts["subset"] == name] for name in ("gsm8k", "math")}
     best = max(official_f1(parts["gsm8k"], t) for t in [0.1, 0.3, 0.6, 0.8, 1.1, 0.0])
     assert made.groups["gsm8k"]["f1"].value == pytest.approx(best, abs=1e-9)
     assert made.groups["math"]["f1"].value == pytest.approx(official_f1(parts["math"], made.threshold), abs=1e-9)
@@ -88,7 +87,7 @@ def test_process_bench_says_where_a_threshold_cannot_come_from() -> None:
 
 @given(data=located(), threshold=st.sampled_from([0.3, 0.5, 0.8]))
 @settings(max_examples=scaled(40), deadline=None)
-def test_mr_score_and_first_error_accuracy(data: list[Annotated], threshold: float) -> None:
+def test_mr_score_and_first_error_accuracy(data: list[Trajectory], threshold: float) -> None:
     have = {"scorer": RecordedScorer(data, "v"), "data": data}
     found = [next((k for k, s in enumerate(item.scores["v"]) if s < threshold), -1) for item in data]
     gold = [item.first_error for item in data]
@@ -101,12 +100,12 @@ def test_mr_score_and_first_error_accuracy(data: list[Annotated], threshold: flo
     assert made["mr_score"].value == pytest.approx(0.2 * max(0, mcc) + 0.3 * step, abs=1e-9)
     exact = bench["first-error-accuracy"].take(have, threshold=threshold)
     assert exact.metrics["accuracy"].value == pytest.approx(np.mean(np.equal(found, gold)), abs=1e-9)
-    assert exact.groups["math"]["accuracy"].n == sum(item.meta["subset"] == "math" for item in data)
+    assert exact.groups["math"]["accuracy"].n == sum(item.facts["subset"] == "math" for item in data)
 
 
 @st.composite
-def classified(draw: st.DrawFn) -> list[Annotated]:
-    made: list[Annotated] = []
+def classified(draw: st.DrawFn) -> list[Trajectory]:
+    made: list[Trajectory] = []
     for name in CLASSES:
         for steps in draw(st.lists(STEPS, min_size=1, max_size=3)):
             kept = [(score, True) for score, _ in steps] if name == "multi_solutions" else steps
@@ -115,7 +114,7 @@ def classified(draw: st.DrawFn) -> list[Annotated]:
     return made
 
 
-def official_prm_score(data: Sequence[Annotated], threshold: float) -> float:
+def official_prm_score(data: Sequence[Trajectory], threshold: float) -> float:
     """The authors' arithmetic, cell by cell."""
     tp = fp = fn = tn = 0
     for item in data:
@@ -135,13 +134,13 @@ def official_prm_score(data: Sequence[Annotated], threshold: float) -> float:
 
 @given(data=classified(), threshold=st.sampled_from([0.0, 0.5, 0.6]))
 @settings(max_examples=scaled(40), deadline=None)
-def test_prm_score_by_class_group_and_overall(data: list[Annotated], threshold: float) -> None:
+def test_prm_score_by_class_group_and_overall(data: list[Trajectory], threshold: float) -> None:
     have = {"scorer": RecordedScorer(data, "v"), "data": data}
     made = bench["prm-bench"].take(have, threshold=threshold)
-    modified = [item for item in data if item.meta.get("side") != "original"]
+    modified = [item for item in data if item.facts.get("side") != "original"]
     assert made.metrics["prm_score"].value == pytest.approx(official_prm_score(modified, threshold), abs=1e-9)
     by_class = {
-        name: official_prm_score([i for i in modified if i.meta["classification"] == name], threshold)
+        name: official_prm_score([i for i in modified if i.facts["classification"] == name], threshold)
         for name in CLASSES
     }
     for name, score in by_class.items():
@@ -157,10 +156,10 @@ def test_prm_score_by_class_group_and_overall(data: list[Annotated], threshold: 
 
 def test_steps_without_a_label_take_no_part_and_solutions_without_a_score_neither() -> None:
     item = solution(0, [(0.9, True), (0.1, False), (0.1, True)], {})
-    neutral = Annotated(item.trajectory, np.array([1.0, 0.0, np.nan]), item.provenance, scores=item.scores)
+    neutral = item.with_columns({"label": np.array([1.0, 0.0, np.nan])})
     made = bench["visual-process-bench"].take({"scorer": RecordedScorer([neutral], "v"), "data": [neutral]})
     assert made.metrics["macro_f1"].value == made.metrics["balanced_f1"].value == 1
-    unscored = Annotated(item.trajectory, item.labels, item.provenance, scores={"v": np.array([0.9, np.nan, 0.1])})
+    unscored = item.with_columns({"score:v": np.array([0.9, np.nan, 0.1])})
     with pytest.raises(InputError, match="none of 1 rows has the scores"):
         bench["hard2verify"].take({"scorer": RecordedScorer([unscored], "v"), "data": [unscored]})
 
@@ -241,7 +240,7 @@ def test_results_are_json_with_an_interval_and_a_protocol(name: str) -> None:
     if name in ("order", "length-bias", "reward-distance"):
         steps = [tuple(Step(f"{k}{at}\n" * (k + 1)) for at in range(2)) for k in range(6)]
         parted = [
-            Annotated(Trajectory(Problem(f"p{k % 2}", "?"), one, outcome=1.0), np.ones(2), Provenance("people"))
+            Trajectory(Problem(f"p{k % 2}", "?"), one, outcome=1.0, columns={"label": np.ones(2)})
             for k, one in enumerate(steps)
         ]
         take = {"scorer": constant(), "data": parted}

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Score, Scored, Scorer
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.evaluate.data.scoring import RecordedScorer
 from stepreward.evaluate.robustness import token_attack
 from stepreward.score.baselines import RuleScorer
@@ -22,13 +21,13 @@ NAN = float("nan")
 
 def solution(
     problem: str, texts: Sequence[str], right: float = NAN, labels: Sequence[float] = (), scores: Sequence[float] = ()
-) -> Annotated:
-    trajectory = Trajectory(Problem(problem, "?"), tuple(Step(text) for text in texts), outcome=right)
-    made = np.array(labels or [NAN] * len(texts), float)
-    return Annotated(trajectory, made, Provenance("people"), scores={"v": np.array(scores)} if scores else {})
+) -> Trajectory:
+    known = {"label": np.array(labels, float), "score:v": np.array(scores)}
+    columns = {name: values for name, values in known.items() if len(values)}
+    return Trajectory(Problem(problem, "?"), tuple(Step(text) for text in texts), outcome=right, columns=columns)
 
 
-def metrics(name: str, scorer: Scorer, data: Sequence[Annotated], **settings: object) -> dict[str, float]:
+def metrics(name: str, scorer: Scorer, data: Sequence[Trajectory], **settings: object) -> dict[str, float]:
     made = bench[name].take({"scorer": scorer, "data": data}, **settings)
     return {of: one.value for of, one in made.metrics.items()}
 
@@ -106,7 +105,7 @@ def test_over_optimisation_worked_out() -> None:
     assert (made.metrics["gold"].value, made.metrics["highest_gold"].value, made.metrics["peak"].value) == (0, 0.5, 1)
 
 
-def parted(scores: Sequence[Sequence[float]]) -> list[Annotated]:
+def parted(scores: Sequence[Sequence[float]]) -> list[Trajectory]:
     """Two solutions that share their first step; the second of them goes wrong."""
     rows = [(["a", "b"], [1.0, 1.0]), (["a", "c"], [1.0, 0.0])]
     return [

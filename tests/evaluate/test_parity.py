@@ -7,10 +7,9 @@ import math
 import pytest
 from benchmarks.benchmark_parity import TOLERANCE, Recorded, page, table
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 
 
 def test_metrics_equal_the_literal_readings() -> None:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 from stepreward.evaluate.data.scoring import candidate_scores
 
 

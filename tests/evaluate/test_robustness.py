@@ -7,20 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.evaluate.robustness import NEUTRAL, PERTURBATIONS, token_attack
 from stepreward.score.baselines import RuleScorer
 
 KEY = Key.seed(0)
 
 
-def solution(i: int, texts: list[str], labels: list[float] | None = None) -> Annotated:
-    trajectory = Trajectory(Problem(f"p{i}", "What is 1 + 1?"), tuple(Step(text) for text in texts))
-    return Annotated(trajectory, np.array(labels or [1.0] * len(texts)), Provenance("people"))
+def solution(i: int, texts: list[str], labels: list[float] | None = None) -> Trajectory:
+    columns = {"label": np.array(labels or [1.0] * len(texts))}
+    return Trajectory(Problem(f"p{i}", "What is 1 + 1?"), tuple(Step(text) for text in texts), columns=columns)
 
 
 DATA = [solution(i, ["1 + 1 = 2\n", "Answer: 2\n", "good\n"], [1.0, 0.0, 1.0]) for i in range(6)]
@@ -31,7 +30,7 @@ LIKES = RuleScorer(lambda problem, prefix: 0.8 if "!" in prefix[-1].text else 0.
 
 @given(texts=st.lists(st.sampled_from(["a\n", "b", "c \n\n"]), min_size=1, max_size=5), seed=st.integers(0, 50))
 def test_perturbations_keep_every_step_and_say_where(texts: list[str], seed: int) -> None:
-    trajectory = solution(0, texts).trajectory
+    trajectory = solution(0, texts)
     for name, perturb in PERTURBATIONS.items():
         made = perturb(trajectory, Key.seed(seed))
         assert len(made.place) == len(texts)

@@ -8,19 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.evaluate.data.scoring import RecordedScorer
 
 NAN = float("nan")
 
 
-def sample(problem: str, number: int, score: float, right: float, answer: str) -> Annotated:
-    trajectory = Trajectory(Problem(problem, "?"), (Step(f"{problem}{number}"),), outcome=right)
-    nothing = np.array([NAN])
-    return Annotated(trajectory, nothing, Provenance("people"), answer=answer, scores={"v": np.array([score])})
+def sample(problem: str, number: int, score: float, right: float, answer: str) -> Trajectory:
+    steps, columns = (Step(f"{problem}{number}"),), {"score:v": np.array([score])}
+    return Trajectory(Problem(problem, "?"), steps, outcome=right, answer=answer, columns=columns)
 
 
 POOL = [
@@ -29,7 +27,7 @@ POOL = [
 ]  # fmt: skip
 
 
-def chosen(data: list[Annotated], **settings: object) -> dict[str, float]:
+def chosen(data: list[Trajectory], **settings: object) -> dict[str, float]:
     made = bench["best-of-n"].take({"scorer": RecordedScorer(data, "v"), "data": data}, **settings)
     return {name: one.value for name, one in made.metrics.items()}
 
@@ -51,27 +49,26 @@ def test_choices_worked_out() -> None:
 
 
 def test_votes_by_negative_rewards_are_left_out() -> None:
-    assert "weighted_vote" not in chosen([replace(one, scores={"v": one.scores["v"] - 1}) for one in POOL])
+    assert "weighted_vote" not in chosen([one.with_columns({"score:v": one.scores["v"] - 1}) for one in POOL])
 
 
 def test_samples_that_cannot_be_measured() -> None:
-    ungraded = [*POOL[:2], replace(POOL[2], trajectory=replace(POOL[2].trajectory, outcome=math.nan))]
+    ungraded = [*POOL[:2], replace(POOL[2], outcome=math.nan)]
     with pytest.raises(InputError, match="has no outcome"):
         chosen(ungraded)
     with pytest.raises(InputError, match="no problem has two solutions"):
         chosen([POOL[0], POOL[3]])
 
 
-def trace(number: int, scores: list[float], first: int | None, agents: str = "ab") -> Annotated:
+def trace(number: int, scores: list[float], first: int | None, agents: str = "ab") -> Trajectory:
     steps = tuple(Step(f"{number}.{k}", agent=agents[k % len(agents)]) for k in range(len(scores)))
-    labels = np.full(len(scores), NAN)
-    return Annotated(
-        Trajectory(Problem(f"t{number}", "?"), steps), labels, Provenance("people"), first,
-        scores={"v": np.array(scores)}, meta={"mistake_agent": "b"},
+    return Trajectory(
+        Problem(f"t{number}", "?"), steps, first_error=first, columns={"score:v": np.array(scores)},
+        facts={"mistake_agent": "b"},
     )  # fmt: skip
 
 
-def blamed(data: list[Annotated]) -> dict[str, float]:
+def blamed(data: list[Trajectory]) -> dict[str, float]:
     made = bench["who-and-when"].take({"scorer": RecordedScorer(data, "v"), "data": data})
     return {name: one.value for name, one in made.metrics.items()}
 
@@ -95,7 +92,7 @@ def test_traces_without_a_decisive_step_are_refused() -> None:
 
 
 def test_three_labels_by_two_thresholds() -> None:
-    chat = replace(trace(0, [0.1, 0.5, 0.9, NAN], None), labels=np.array([0.0, 0.5, 1.0, 1.0]))
+    chat = trace(0, [0.1, 0.5, 0.9, NAN], None).with_columns({"label": np.array([0.0, 0.5, 1.0, 1.0])})
     have = {"scorer": RecordedScorer([chat], "v"), "data": [chat]}
     made = bench["agent-process-bench"].take(have).metrics
     assert made["step_accuracy"].value == pytest.approx(3 / 4)  # the step without a score is never right
@@ -109,6 +106,6 @@ def test_three_labels_by_two_thresholds() -> None:
 
 
 def test_totals_outside_the_unit_interval_are_not_calibrated() -> None:
-    loud = [replace(one, scores={"v": one.scores["v"] * 3}) for one in POOL]
+    loud = [one.with_columns({"score:v": one.scores["v"] * 3}) for one in POOL]
     with pytest.raises(InputError, match=r"reach from 0\.3 to 2\.7"):
         bench["outcome-calibration"].take({"scorer": RecordedScorer(loud, "v"), "data": loud})

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import RecordedScorer
 
@@ -23,16 +22,16 @@ class Named:
     name, batch_size = "v", 1
 
 
-def solution(name: str, first: int, scores: Sequence[float], kinds: str = "", text: str = "") -> Annotated:
+def solution(name: str, first: int, scores: Sequence[float], kinds: str = "", text: str = "") -> Trajectory:
     steps = tuple(
         Step(f"{name}{text}{i}\n", kind="observation" if kinds[i : i + 1] == "o" else "action")
         for i in range(len(scores))
     )
     labels = np.array([1.0 if first < 0 or i < first else 0.0 if i == first else NAN for i in range(len(scores))])
-    trajectory = Trajectory(Problem(name, "?"), steps, outcome=float(first < 0))
-    return Annotated(
-        trajectory, labels, Provenance("people"), first, scores={"v": np.array(scores)}, meta={"subset": "gsm8k"}
-    )
+    return Trajectory(
+        Problem(name, "?"), steps, float(first < 0), first_error=first, facts={"subset": "gsm8k"},
+        columns={"label": labels, "score:v": np.array(scores)},
+    )  # fmt: skip
 
 
 DATA = [
@@ -46,7 +45,7 @@ DATA = [
 ]
 
 
-def measured(name: str, data: Sequence[Annotated] = DATA, **settings: object) -> BenchResult:
+def measured(name: str, data: Sequence[Trajectory] = DATA, **settings: object) -> BenchResult:
     made: BenchResult = bench[name].take({"scorer": RecordedScorer(data, "v"), "data": data}, **settings)
     return made
 

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from tests.effort import scaled
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 from stepreward.evaluate import calibration_bench as _calibration
 from stepreward.evaluate.data.scoring import RecordedScorer
 from stepreward.score.baselines import RuleScorer, constant
@@ -66,9 +65,9 @@ def test_a_step_with_two_right_actions_is_an_error() -> None:
         bench["web-reward-bench"].take({"scorer": Named(), "data": [two]})
 
 
-def solution(i: int, scores: list[float], labels: list[float]) -> Annotated:
-    trajectory = Trajectory(Problem(f"p{i}", "?"), tuple(Step(f"{k}\n") for k in range(len(scores))))
-    return Annotated(trajectory, np.array(labels), Provenance("people"), scores={"v": np.array(scores)})
+def solution(i: int, scores: list[float], labels: list[float]) -> Trajectory:
+    columns = {"label": np.array(labels), "score:v": np.array(scores)}
+    return Trajectory(Problem(f"p{i}", "?"), tuple(Step(f"{k}\n") for k in range(len(scores))), columns=columns)
 
 
 def test_calibration_is_that_of_the_libraries() -> None:

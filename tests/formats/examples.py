@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
+from stepreward.core.types import Trajectory
 from stepreward.formats.registry import by_name
 
 FOLDER = Path(__file__).parent / "examples"
@@ -25,5 +25,5 @@ def one(name: str, at: int = 0, **options: Any) -> Any:
     return item
 
 
-def texts(item: Annotated) -> list[str]:
-    return [step.text for step in item.trajectory.steps]
+def texts(item: Trajectory) -> list[str]:
+    return [step.text for step in item.steps]

@@ -29,11 +29,11 @@ RUN = [("action", "assistant"), ("observation", "tool"), ("action", "assistant")
 
 
 def kinds(item: Any) -> list[tuple[str, str]]:
-    return [(step.kind, step.role) for step in item.trajectory.steps]
+    return [(step.kind, step.role) for step in item.steps]
 
 
 def asked(item: Any) -> list[tuple[str, str]]:
-    return [(message["role"], message["content"]) for message in item.trajectory.problem.messages]
+    return [(message["role"], message["content"]) for message in item.problem.messages]
 
 
 def written(path: Path, name: str, at: int = 0) -> Path:
@@ -125,7 +125,7 @@ def test_a_log_is_these_steps(name: str, at: int, tmp_path: Path) -> None:
     (item,) = reading
     assert (reading.left_out, asked(item)) == (0, RUNS[name, at][0])
     assert texts(item) == RUNS[name, at][1]
-    assert "".join(texts(item)) == item.trajectory.text
+    assert "".join(texts(item)) == item.text
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in RUNS}))
@@ -150,7 +150,7 @@ def test_lists_of_messages_may_stand_a_line_each(tmp_path: Path) -> None:
 
 
 def test_outcomes_and_ends_are_kept() -> None:
-    won = {name: [item.trajectory.outcome for row in range(len(EXAMPLES[name])) for item in items(name, row)]
+    won = {name: [item.outcome for row in range(len(EXAMPLES[name])) for item in items(name, row)]
            for name in {name for name, _ in RUNS} | {"lm-eval", "distilabel"}}  # fmt: skip
     nan = np.nan
     expected = {
@@ -162,11 +162,11 @@ def test_outcomes_and_ends_are_kept() -> None:
     for name, values in expected.items():
         np.testing.assert_array_equal(won[name], values, err_msg=name)
     # A number that is no share of right stays where it can be seen.
-    assert one("verl", 1).meta["score"] == -1.0
-    assert one("verifiers", 1).meta["reward"] == 1.5
-    assert one("trl-completions", 2).meta["rewards"] == {"total_reward": -1.0}
-    assert one("trl-completions").meta["advantage"] == 0.7
-    assert one("verl", 1).trajectory.problem.reference == "17"
+    assert one("verl", 1).facts["score"] == -1.0
+    assert one("verifiers", 1).facts["reward"] == 1.5
+    assert one("trl-completions", 2).facts["rewards"] == {"total_reward": -1.0}
+    assert one("trl-completions").facts["advantage"] == 0.7
+    assert one("verl", 1).problem.reference == "17"
 
 
 def test_what_was_stopped_is_not_terminal() -> None:
@@ -175,32 +175,32 @@ def test_what_was_stopped_is_not_terminal() -> None:
         "openai-responses": [True, False, True], "agent-trove": [True, False], "verifiers": [True, False],
         "openinference": [True, True, False],
     }.items():  # fmt: skip
-        assert [items(name, at)[0].trajectory.terminal for at in range(len(ends))] == ends, name
-    assert one("agent-trove", 1).meta["failure"] == "AgentTimeoutError"
-    assert one("openai-responses", 1).meta["incomplete_details"] == {"reason": "max_output_tokens"}
+        assert [items(name, at)[0].terminal for at in range(len(ends))] == ends, name
+    assert one("agent-trove", 1).facts["failure"] == "AgentTimeoutError"
+    assert one("openai-responses", 1).facts["incomplete_details"] == {"reason": "max_output_tokens"}
     assert one("mini-swe-agent").answer == "diff"
 
 
 def test_tokens_times_usage_and_errors_stay_with_their_steps() -> None:
     atif, trace = items("atif")[0], one("verifiers-trace")
-    first = atif.trajectory.steps[0]
+    first = atif.steps[0]
     assert (first.tokens, first.logprobs) == ((5, 6), (-0.5, -0.25))
     assert (first.meta["timestamp"], first.meta["extra"]) == ("2026-01-01T00:00:00Z", {"reward": 0.5})
-    assert atif.trajectory.steps[2].images == ("a.png",)
-    assert (trace.trajectory.steps[0].tokens, trace.trajectory.steps[0].logprobs) == ((4, 5), (-0.5, -0.25))
-    assert trace.trajectory.steps[0].meta["advantages"] == [0.5, 0.5]
+    assert atif.steps[2].images == ("a.png",)
+    assert (trace.steps[0].tokens, trace.steps[0].logprobs) == ((4, 5), (-0.5, -0.25))
+    assert trace.steps[0].meta["advantages"] == [0.5, 0.5]
     claude, hands = one("claude-code"), one("openhands", 1)
-    assert claude.trajectory.steps[0].meta["usage"] == {"output_tokens": 9}
-    assert [step.meta.get("is_error") for step in claude.trajectory.steps] == [None, None, True, None]
-    assert hands.trajectory.steps[2].meta["is_error"]
-    assert hands.meta["forgotten"] == ["e2"]
-    assert one("codex").meta["usage"] == {"output_tokens": 7}
-    assert one("mini-swe-agent").trajectory.steps[1].meta["extra"] == {"returncode": 0}
+    assert claude.steps[0].meta["usage"] == {"output_tokens": 9}
+    assert [step.meta.get("is_error") for step in claude.steps] == [None, None, True, None]
+    assert hands.steps[2].meta["is_error"]
+    assert hands.facts["forgotten"] == ["e2"]
+    assert one("codex").facts["usage"] == {"output_tokens": 7}
+    assert one("mini-swe-agent").steps[1].meta["extra"] == {"returncode": 0}
 
 
 def test_copied_context_is_no_action() -> None:
     main, sub = items("atif")
-    assert (main.trajectory.problem.id, sub.trajectory.problem.id) == ("atif-s1", "atif-sub")
+    assert (main.problem.id, sub.problem.id) == ("atif-s1", "atif-sub")
     assert asked(sub) == [("user", "Go."), ("assistant", "old")]
     assert texts(sub) == ["Gone.\n"]
 
@@ -223,7 +223,7 @@ def test_branches_of_a_session_are_trajectories_each() -> None:
     assert [texts(item) for item in made] == [
         ["first\n", "more\n", "left\n"], ["first\n", "other\n", "right\n", "thanks\n"],
     ]  # fmt: skip
-    assert {item.trajectory.problem.id for item in made} == {"claude-code-s"}
+    assert {item.problem.id for item in made} == {"claude-code-s"}
 
 
 def test_lines_whose_parent_is_not_in_the_file_go_on_and_repeated_ones_count_once() -> None:
@@ -246,7 +246,7 @@ def test_a_side_chain_is_a_run_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "s1.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{broken\n", encoding="utf-8")
     reading = formats.read(path)
-    assert [item.trajectory.problem.id for item in reading] == ["claude-code-s1", "claude-code-s1/a9"]
+    assert [item.problem.id for item in reading] == ["claude-code-s1", "claude-code-s1/a9"]
     assert [error.row for error in reading.bad] == [len(lines) + 1]
 
 
@@ -256,7 +256,7 @@ def test_responses_that_repeat_the_talk_are_one_run(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (first, whole)), encoding="utf-8")
     (item,) = formats.read(path)
-    assert item.trajectory.problem.id == "openai-responses-resp_1"
+    assert item.problem.id == "openai-responses-resp_1"
     chain = EXAMPLES["openai-responses"][1]["lines"]
     path.write_text("".join(json.dumps(row) + "\n" for row in chain), encoding="utf-8")
     (item,) = formats.read(path)
@@ -264,13 +264,13 @@ def test_responses_that_repeat_the_talk_are_one_run(tmp_path: Path) -> None:
 
 
 def test_calls_of_a_trace_keep_their_own_usage() -> None:
-    first, _, last = one("openinference").trajectory.steps
+    first, _, last = one("openinference").steps
     assert (first.meta["span_id"], last.meta["span_id"]) == ("s1", "s2")
     assert first.meta["usage"] == {"prompt": 5}
-    first, _, last = one("langfuse").trajectory.steps
+    first, _, last = one("langfuse").steps
     assert (first.meta["startTime"], last.meta["startTime"]) == ("2026-01-01", "2026-01-02")
-    assert one("openinference", 1).trajectory.problem.meta["images"] == ["http://x/a.png"]
-    assert one("langsmith").trajectory.steps[0].meta["tool_calls"][0]["id"] == "c1"
+    assert one("openinference", 1).problem.meta["images"] == ["http://x/a.png"]
+    assert one("langsmith").steps[0].meta["tool_calls"][0]["id"] == "c1"
 
 
 def talk(*said: str) -> list[Turn]:
@@ -303,11 +303,11 @@ def test_of_several_responses_a_metric_judges_the_first_or_none() -> None:
     assert (texts(first), first.answer) == (["12 + 5 = 17\n#### 17"], "17")
     voted = items("lm-eval", 1)
     assert [texts(item) for item in voted] == [["2"], ["3"]]
-    assert np.isnan([item.trajectory.outcome for item in voted]).all()
+    assert np.isnan([item.outcome for item in voted]).all()
     row = {**EXAMPLES["lm-eval"][1], "filter": "strict-match"}
-    np.testing.assert_array_equal([i.trajectory.outcome for i in by_name("lm-eval").read(row, 1)], [1, np.nan])
+    np.testing.assert_array_equal([i.outcome for i in by_name("lm-eval").read(row, 1)], [1, np.nan])
     (chosen,) = items("lm-eval", 2)
-    assert (texts(chosen), chosen.meta["log_likelihoods"]) == ([" blue"], [-4.5, -1.5])
+    assert (texts(chosen), chosen.facts["log_likelihoods"]) == ([" blue"], [-4.5, -1.5])
     with pytest.raises(InputError, match="no metric is called"):
         list(by_name("lm-eval").read(row, 1, metric="bleu"))
 
@@ -316,25 +316,25 @@ def test_step_scores_of_a_search_stand_at_their_steps() -> None:
     right, wrong = items("search-and-learn")
     assert texts(right) == ["First.\n\n", "It is 17."]
     np.testing.assert_array_equal(right.scores["prm"], [0.9, 0.8])
-    assert (right.meta["chosen"], wrong.meta["chosen"]) == (True, False)
+    assert (right.facts["chosen"], wrong.facts["chosen"]) == (True, False)
     # Two scores and one step: which of them is the step's is not known.
     assert np.isnan(wrong.scores["prm"]).all()
-    assert wrong.meta["step_scores"] == [0.2, 0.1]
-    assert right.trajectory.problem.reference == "17"
+    assert wrong.facts["step_scores"] == [0.2, 0.1]
+    assert right.problem.reference == "17"
 
 
 def test_generations_that_failed_are_counted() -> None:
     made = items("distilabel", 1)
-    assert [(texts(item), item.provenance.policy) for item in made] == [(["2"], "a"), (["3"], "c")]
+    assert [(texts(item), item.provenance[0].policy) for item in made] == [(["2"], "a"), (["3"], "c")]
     np.testing.assert_array_equal([item.scores["rating"][0] for item in made], [5, 1])
-    assert {item.meta["failed_generations"] for item in made} == {1}
+    assert {item.facts["failed_generations"] for item in made} == {1}
     assert asked(made[0]) == [("system", "Add."), ("user", "1 + 1?")]
 
 
 def test_the_rewards_of_a_row_are_all_kept_and_one_may_be_named() -> None:
     (item,) = by_name("trl-completions").read(EXAMPLES["trl-completions"][0], 1, outcome_of="format_reward")
-    assert item.trajectory.outcome == 0.5
-    assert item.meta["rewards"] == {"accuracy_reward": 1.0, "format_reward": 0.5}
+    assert item.outcome == 0.5
+    assert item.facts["rewards"] == {"accuracy_reward": 1.0, "format_reward": 0.5}
 
 
 def test_a_reward_is_an_outcome_in_its_range_only() -> None:

@@ -31,7 +31,7 @@ def test_a_blank_step_keeps_its_place_without_a_label(rows: Path) -> None:
     made = list(reading)
     assert (reading.blank, reading.left_out) == (8, 0)
     for item in made:
-        assert [step.kind for step in item.trajectory.steps] == ["action", "observation", "action"]
+        assert [step.kind for step in item.steps] == ["action", "observation", "action"]
         np.testing.assert_array_equal(item.labels, [1.0, np.nan, 1.0])
 
 

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stepreward import formats
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.registry import MISSHAPEN, Reading, by_name, evidence, fitting
 from stepreward.formats.registry import formats as registry
@@ -77,26 +78,26 @@ def test_each_row_reads_into_its_kind(name: str) -> None:
         assert row == before, "a reader changes its row"
         assert items
         for item in items:
-            assert isinstance(item, Comparison if form.kind == "comparisons" else Annotated)
-            if isinstance(item, Annotated):
+            assert isinstance(item, Comparison if form.kind == "comparisons" else Trajectory)
+            if isinstance(item, Trajectory):
                 well_made(item)
 
 
-def well_made(item: Annotated) -> None:
-    steps = len(item.trajectory)
+def well_made(item: Trajectory) -> None:
+    steps = len(item)
     assert steps == len(item.labels) > 0
     known = item.labels[~np.isnan(item.labels)]
     assert ((known >= 0) & (known <= 1)).all()
     assert item.first_error is None or -1 <= item.first_error < steps
     # Our own table states both, and soft labels need not be 0 at the first error.
-    stated = bool(item.columns or item.others)
+    stated = any(not name.startswith(("label", "score")) for name in item.columns)
     if item.first_error is not None and item.first_error >= 0 and not stated:
         assert item.labels[item.first_error] == 0
         assert not (item.labels[: item.first_error] == 0).any()
     assert all(score.shape == (steps,) for score in item.scores.values())
-    json.dumps(item.meta)
-    json.dumps([dict(step.meta) for step in item.trajectory.steps])
-    json.dumps(dict(item.trajectory.problem.meta))
+    json.dumps(item.facts)
+    json.dumps([dict(step.meta) for step in item.steps])
+    json.dumps(dict(item.problem.meta))
 
 
 @pytest.mark.parametrize("name", sorted(name for name, form in registry.items() if form.write and name in EXAMPLES))
@@ -117,13 +118,13 @@ def same(one: Any, other: Any) -> None:
         assert [c.text for c in one.candidates] == [c.text for c in other.candidates]
         assert one.preferred == other.preferred
         return
-    assert [step.text for step in one.trajectory.steps] == [step.text for step in other.trajectory.steps]
-    assert [step.kind for step in one.trajectory.steps] == [step.kind for step in other.trajectory.steps]
-    assert one.trajectory.problem.messages == other.trajectory.problem.messages
-    assert one.trajectory.problem.meta.get("images") == other.trajectory.problem.meta.get("images")
+    assert [step.text for step in one.steps] == [step.text for step in other.steps]
+    assert [step.kind for step in one.steps] == [step.kind for step in other.steps]
+    assert one.problem.messages == other.problem.messages
+    assert one.problem.meta.get("images") == other.problem.meta.get("images")
     assert one.first_error == other.first_error
     np.testing.assert_array_equal(one.labels, other.labels)
-    np.testing.assert_array_equal(one.trajectory.outcome, other.trajectory.outcome)
+    np.testing.assert_array_equal(one.outcome, other.outcome)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -171,11 +172,11 @@ def test_an_unknown_value_of_an_option_is_an_input_error(name: str) -> None:
             list(function(*given, **{option: "no such value"}))
 
 
-def unlabelled_at_its_end(item: Annotated) -> Annotated:
+def unlabelled_at_its_end(item: Trajectory) -> Trajectory:
     """A solution of which `unknown` must be decided."""
     made = item.labels.copy()
     made[-1] = np.nan
-    return Annotated(item.trajectory, made, item.provenance, None, item.answer, item.scores, item.meta)
+    return replace(item.with_columns({"label": made}), first_error=None)
 
 
 # Readers meet what people's files hold: every error is the documented one, and the good rows around it are kept.
@@ -218,7 +219,7 @@ def kept_around(form: Format, row: Any, folder: Path) -> None:
             assert error.row in bad_rows(form, row)
             assert error.remedy
     for item in items:
-        if isinstance(item, Annotated):
+        if isinstance(item, Trajectory):
             well_made(item)
             round_trip_or_say_why(form, item)
 

@@ -170,18 +170,18 @@ def test_half_a_character_can_be_written_and_read(tmp_path: Path) -> None:
     items = list(formats.read(_lines(tmp_path / "in.jsonl", row), strict=True))
     for name in ("o.jsonl", "o.json", "o.jsonl.gz"):
         assert formats.write(tmp_path / name, items, "trl") == []
-        assert next(iter(formats.read(tmp_path / name))).trajectory.problem.text == "\ud800?"
+        assert next(iter(formats.read(tmp_path / name))).problem.text == "\ud800?"
     whole = list(formats.read(_lines(tmp_path / "in.jsonl", {**row, "prompt": "?"}), strict=True))
     for form in ("trl", "stepreward"):
         (error,) = formats.write(tmp_path / "o.parquet", [*items, *whole], form)
         assert "half a surrogate pair, '\\ud800', which Parquet cannot hold" in error.problem
-        assert [item.trajectory.problem.text for item in formats.read(tmp_path / "o.parquet")] == ["?"]
+        assert [item.problem.text for item in formats.read(tmp_path / "o.parquet")] == ["?"]
         with pytest.raises(InputError, match="half a surrogate pair"):
             formats.write(tmp_path / "o.parquet", items, form, strict=True)
     # What is JSON in a text has it as its escape.
-    meta = [replace(one, meta={"said": "\ud800"}) for one in whole]
+    meta = [replace(one, facts={"said": "\ud800"}) for one in whole]
     assert formats.write(tmp_path / "o.parquet", meta, "stepreward") == []
-    assert next(iter(formats.read(tmp_path / "o.parquet"))).meta == {"said": "\ud800"}
+    assert next(iter(formats.read(tmp_path / "o.parquet"))).facts == {"said": "\ud800"}
 
 
 def test_what_cannot_be_converted_is_told_and_counted(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

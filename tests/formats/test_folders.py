@@ -45,7 +45,7 @@ def test_a_session_s_folder_is_what_its_events_are(at: int, events: list[Any], t
     (tmp_path / "s1" / "base_state.json").write_text('{"id": "s1"}')
     (item,) = formats.read(tmp_path / "s1", strict=True)
     assert texts(item) == texts(items("openhands", at)[0])
-    assert item.trajectory.problem.id == "openhands-s1"
+    assert item.problem.id == "openhands-s1"
 
 
 def test_sessions_in_a_folder_stay_apart_and_a_broken_event_costs_no_other(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_sessions_of_claude_code_and_trajectories_of_agents_are_parts(tmp_path: 
     for number in range(2):
         lines = [{**line, "sessionId": f"s{number}"} for line in EXAMPLES["claude-code"][0]["lines"]]
         (tmp_path / f"s{number}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [item.trajectory.problem.id for item in formats.read(tmp_path)] == ["claude-code-s0", "claude-code-s1"]
+    assert [item.problem.id for item in formats.read(tmp_path)] == ["claude-code-s0", "claude-code-s1"]
     folder = tmp_path / "mini"
     folder.mkdir()
     for number in range(2):

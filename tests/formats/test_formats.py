@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from stepreward import formats
 from stepreward.core.errors import InputError, StoreError, UnknownNameError
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.formats import Annotated
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.benchmarks import process_bench
 from stepreward.formats.rows import Neutral, label_array, relabel
 from stepreward.formats.steps import math_shepherd, prm800k, stepwise
@@ -58,20 +57,20 @@ def lines(path: Path, *rows: object) -> Path:
     return path
 
 
-def texts(item: Annotated) -> list[str]:
-    return [step.text for step in item.trajectory.steps]
+def texts(item: Trajectory) -> list[str]:
+    return [step.text for step in item.steps]
 
 
-def same(a: Annotated, b: Annotated) -> None:
+def same(a: Trajectory, b: Trajectory) -> None:
     assert texts(a) == texts(b)
-    assert a.trajectory.problem.text == b.trajectory.problem.text
+    assert a.problem.text == b.problem.text
     np.testing.assert_array_equal(a.labels, b.labels)
 
 
 def test_process_bench_marks_one_step_and_leaves_later_ones_open() -> None:
     (item,) = process_bench.read(BENCH, 1)
     np.testing.assert_array_equal(item.labels, [1, 0, np.nan])
-    assert (item.first_error, item.trajectory.outcome, item.provenance.policy) == (1, 0.0, "m")
+    assert (item.first_error, item.outcome, item.provenance[0].policy) == (1, 0.0, "m")
     assert texts(item)[1] == "Two.\n\n\n\n"
     (item,) = process_bench.read(BENCH, 1, after_first_error="wrong")
     np.testing.assert_array_equal(item.labels, [1, 0, 0])
@@ -84,9 +83,9 @@ def test_prm800k_conditions_candidates_on_the_chosen_prefix() -> None:
     assert texts(bad) == ["bad\n"]
     assert texts(wrong) == ["good\n", "wrong\n"]
     assert (bad.first_error, wrong.first_error, path.first_error) == (0, 1, None)
-    assert path.trajectory.terminal
-    assert not wrong.trajectory.terminal
-    assert path.trajectory.problem.reference == "2"
+    assert path.terminal
+    assert not wrong.terminal
+    assert path.problem.reference == "2"
 
 
 @pytest.mark.parametrize(("neutral", "label"), [("right", 1.0), ("wrong", 0.0), ("half", 0.5), ("mask", np.nan)])
@@ -98,7 +97,7 @@ def test_neutral_is_an_option(neutral: Neutral, label: float) -> None:
 def test_math_shepherd_reads_signs_and_keeps_its_text() -> None:
     (item,) = math_shepherd.read(SHEPHERD, 1)
     assert texts(item) == ["Step 1: 1 + 1 = 2.\n", "Step 2: The answer is: 2\n"]
-    assert item.trajectory.problem.text == "How many?"
+    assert item.problem.text == "How many?"
     assert (item.labels.tolist(), item.first_error) == ([1.0, 0.0], 1)
     assert math_shepherd.write(item) == SHEPHERD
 
@@ -130,10 +129,7 @@ def test_a_format_without_null_is_cut_before_the_first_unknown_label() -> None:
 
 def test_labels_of_data_carry_their_annotators() -> None:
     (item,) = process_bench.read(BENCH, 1)
-    labels = item.to_labels()
-    np.testing.assert_array_equal(labels.label, item.labels)
-    assert labels.provenance.estimator == "processbench annotators"
-    assert not labels.n_rollouts.any()
+    assert item.provenance[0].estimator == "processbench annotators"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +276,7 @@ def test_writing_reports_what_a_format_cannot_hold(tmp_path: Path) -> None:
 def test_any_step_text_survives_a_round_trip(pairs: list[tuple[str, float]], question: str) -> None:
     steps = tuple(Step(text + "\n\n") for text, _ in pairs)
     labels = np.array([label for _, label in pairs])
-    item = Annotated(Trajectory(Problem("p", question), steps), labels, Provenance("test"))
+    item = Trajectory(Problem("p", question), steps, columns={"label": labels})
     writers: list[tuple[Any, Any]] = [
         (stepwise.write_trl, stepwise.read_trl),
         (stepwise.write_scan, stepwise.read_scan),

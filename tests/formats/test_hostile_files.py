@@ -129,8 +129,8 @@ def test_long_traces_take_linear_time(tmp_path: Path) -> None:
         "mistake_step": "0", "mistake_agent": "WebSurfer",
     }  # fmt: skip
     (item,) = by_name("who-and-when").read(row, 1)
-    assert [step.agent for step in item.trajectory.steps][:2] == ["WebSurfer", "Orchestrator"]
-    assert [step.kind for step in item.trajectory.steps][-1] == "observation"
+    assert [step.agent for step in item.steps][:2] == ["WebSurfer", "Orchestrator"]
+    assert [step.kind for step in item.steps][-1] == "observation"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a file of devices")

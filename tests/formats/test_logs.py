@@ -21,7 +21,7 @@ from .examples import EXAMPLES, items, one, texts
 
 
 def kinds(item: Any) -> list[tuple[str, str, str | None]]:
-    return [(step.kind, step.role, step.agent) for step in item.trajectory.steps]
+    return [(step.kind, step.role, step.agent) for step in item.steps]
 
 
 CALL = '{"name": "add", "arguments": {"a": 12, "b": 5}}\n'
@@ -35,15 +35,15 @@ def test_the_same_talk_is_the_same_steps_with_every_provider() -> None:
     assert texts(anthropic) == [CALL, "17\n", "17\n"]
     assert texts(otel) == [CALL, "17\n", "17\n"]
     assert kinds(openai) == kinds(anthropic) == kinds(otel) == EPISODE
-    assert [m["role"] for m in openai.trajectory.problem.messages] == ["system", "user"]
-    assert anthropic.trajectory.problem.messages == otel.trajectory.problem.messages == (
+    assert [m["role"] for m in openai.problem.messages] == ["system", "user"]
+    assert anthropic.problem.messages == otel.problem.messages == (
         {"role": "system", "content": "You can add."}, {"role": "user", "content": "What is 12 + 5?"},
     )  # fmt: skip
 
 
 def test_thinking_opens_the_action_or_is_left_out() -> None:
     assert texts(one("anthropic"))[0] == "Use the tool.\n" + CALL
-    assert one("anthropic").trajectory.steps[0].meta["reasoning"] == "Use the tool."
+    assert one("anthropic").steps[0].meta["reasoning"] == "Use the tool."
     with pytest.raises(InputError, match="keep or drop"):
         one("anthropic", reasoning="lose")
 
@@ -70,7 +70,7 @@ def test_reasoning_is_kept_wherever_servers_put_it(name: str) -> None:
     (item,) = by_name("openai-chat").read(row, 1)
     thought = "I" if name == "details" else "I add."
     assert texts(item) == [f"{thought}\n17\n"]
-    assert item.trajectory.steps[0].meta["reasoning"] == thought
+    assert item.steps[0].meta["reasoning"] == thought
     (item,) = by_name("openai-chat").read(row, 1, reasoning="drop")
     assert texts(item) == ["17\n"]
 
@@ -86,12 +86,12 @@ def answered(reason: str, message: dict[str, Any]) -> dict[str, Any]:
 def test_a_refusal_is_what_the_model_said() -> None:
     (item,) = by_name("openai-chat").read(answered("stop", {"content": "", "refusal": "I cannot."}), 1)
     assert texts(item) == ["I cannot.\n"]
-    assert item.trajectory.steps[0].meta["refusal"] is True
+    assert item.steps[0].meta["refusal"] is True
     row = answered("stop", {"content": [{"type": "refusal", "refusal": "I cannot."}], "refusal": None})
     (item,) = by_name("openai-chat").read(row, 1)
-    assert (texts(item), item.trajectory.steps[0].meta["refusal"]) == (["I cannot.\n"], True)
+    assert (texts(item), item.steps[0].meta["refusal"]) == (["I cannot.\n"], True)
     (item,) = by_name("openai-chat").read(answered("stop", {"content": "17", "refusal": None}), 1)
-    assert "refusal" not in item.trajectory.steps[0].meta
+    assert "refusal" not in item.steps[0].meta
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def test_a_refusal_is_what_the_model_said() -> None:
 )  # fmt: skip
 def test_an_answer_that_was_cut_is_not_terminal_and_says_why(reason: str, ends: bool) -> None:
     (item,) = by_name("openai-chat").read(answered(reason, {"content": "It is"}), 1)
-    assert item.trajectory.terminal is ends
-    assert item.trajectory.steps[0].meta["finish_reason"] == reason
-    assert item.trajectory.steps[0].meta["usage"] == {"completion_tokens": 3}
+    assert item.terminal is ends
+    assert item.steps[0].meta["finish_reason"] == reason
+    assert item.steps[0].meta["usage"] == {"completion_tokens": 3}
     talk = {"messages": [{"role": "user", "content": "12 + 5"}, {"role": "assistant", "content": "It is"}]}
     (item,) = by_name("openai-chat").read({**talk, "finish_reason": reason}, 1)
-    assert item.trajectory.terminal is ends
+    assert item.terminal is ends
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_anthropic_s_stop_reasons_and_failed_tools_are_kept() -> None:
     for reason, ends in (("end_turn", True), ("max_tokens", False), ("refusal", True)):
         row = {"request": request, "response": {**response, "stop_reason": reason}}
         (item,) = by_name("anthropic").read(row, 1)
-        assert (item.trajectory.terminal, item.trajectory.steps[-1].meta["stop_reason"]) == (ends, reason)
-        assert [step.meta.get("is_error") for step in item.trajectory.steps] == [None, True, None]
+        assert (item.terminal, item.steps[-1].meta["stop_reason"]) == (ends, reason)
+        assert [step.meta.get("is_error") for step in item.steps] == [None, True, None]
 
 
 def test_sealed_thinking_is_its_summary_or_nothing() -> None:
@@ -153,7 +153,7 @@ def test_labels_by_message_reach_their_steps() -> None:
     item = one("openai-chat", 1)
     np.testing.assert_array_equal(item.labels, [0, np.nan, 1])
     assert item.first_error == 0
-    assert item.trajectory.outcome == 0
+    assert item.outcome == 0
 
 
 def test_one_agent_of_several_acts_and_the_others_are_seen() -> None:
@@ -164,7 +164,7 @@ def test_one_agent_of_several_acts_and_the_others_are_seen() -> None:
         ]
     }  # fmt: skip
     (item,) = by_name("openai-chat").read(row, 1, agent="coder")
-    assert [m["content"] for m in item.trajectory.problem.messages] == ["Go.", "Plan."]
+    assert [m["content"] for m in item.problem.messages] == ["Go.", "Plan."]
     assert texts(item) == ["Code.\n"]
     with pytest.raises(InputError, match="there are messages of coder, planner, user"):
         list(by_name("openai-chat").read(row, 1, agent="tester"))
@@ -177,8 +177,8 @@ def test_every_choice_of_a_response_is_a_trajectory() -> None:
     }
     made = list(by_name("openai-chat").read(row, 1))
     assert [texts(item) for item in made] == [["a\n"], ["b\n"]]
-    assert {item.trajectory.problem.id for item in made} == {"openai-chat-r"}
-    assert [item.meta["choice"] for item in made] == [0, 1]
+    assert {item.problem.id for item in made} == {"openai-chat-r"}
+    assert [item.facts["choice"] for item in made] == [0, 1]
 
 
 def test_images_are_kept_as_they_stand() -> None:
@@ -231,24 +231,24 @@ def test_rewards_are_scaled_and_checked() -> None:
 
 def test_a_call_that_a_later_span_continues_is_not_read_again() -> None:
     (item,) = items("otel-genai", 1)
-    assert [step.meta.get("gen_ai.usage.output_tokens") for step in item.trajectory.steps] == [None, None, 3]
-    assert item.provenance.policy == "m"
+    assert [step.meta.get("gen_ai.usage.output_tokens") for step in item.steps] == [None, None, 3]
+    assert item.provenance[0].policy == "m"
     (alone,) = items("otel-genai", 0)
     assert texts(alone) == [CALL]
 
 
 def test_agents_actions_and_what_they_saw() -> None:
     tau = one("tau-bench")
-    assert json.loads(tau.trajectory.problem.reference)[0]["name"] == "cancel"
+    assert json.loads(tau.problem.reference)[0]["name"] == "cancel"
     assert [k for k, *_ in kinds(tau)] == ["action", "observation", "action"]
-    assert tau.trajectory.outcome == 1
+    assert tau.outcome == 1
     shop, fever = items("react")[0], items("react", 1)[0]
-    assert shop.trajectory.problem.text == "i need a lamp [Search]"
+    assert shop.problem.text == "i need a lamp [Search]"
     assert texts(shop) == ["search[lamp]\n", "[B01] Lamp\n", "click[Buy Now]\n"]
     assert texts(fever)[0] == "Search.\nSearch[Paris]\n"
-    assert (fever.answer, fever.trajectory.problem.reference) == ("REFUTES", "REFUTES")
+    assert (fever.answer, fever.problem.reference) == ("REFUTES", "REFUTES")
     swe = one("swe-agent")
-    assert [m["content"] for m in swe.trajectory.problem.messages] == ["You fix code.", "Fix it."]
+    assert [m["content"] for m in swe.problem.messages] == ["You fix code.", "Fix it."]
     assert texts(swe) == ["Look.\n```\nls\n```\n", "a.py\n", "Submit.\n"]
     assert swe.answer == "diff"
     fire = one("fire-act", 1)
@@ -256,17 +256,17 @@ def test_agents_actions_and_what_they_saw() -> None:
         "Thought: search.\nAction: search[France]\n", "Observation: In Europe.\nIt is large.\n",
         "Thought: guess.\nAction: finish[lyon]\n", "Observation: Episode finished, reward = False",
     ]  # fmt: skip
-    assert fire.trajectory.problem.text == "Capital of France?"
+    assert fire.problem.text == "Capital of France?"
 
 
 def test_inspect_s_letters_are_outcomes_and_a_limit_is_no_end() -> None:
     right, part = one("inspect"), one("inspect", 1)
-    assert (right.trajectory.outcome, right.trajectory.terminal) == (1.0, True)
-    assert (part.trajectory.outcome, part.trajectory.terminal) == (0.25, False)
+    assert (right.outcome, right.terminal) == (1.0, True)
+    assert (part.outcome, part.terminal) == (0.25, False)
     row = json.loads(json.dumps(EXAMPLES["inspect"][0]))
     row["samples"][0]["output"] = {"model": "m", "choices": [{"message": {}, "stop_reason": "max_tokens"}]}
     (cut,) = by_name("inspect").read(row, 1)
-    assert not cut.trajectory.terminal
+    assert not cut.terminal
     with pytest.raises(InputError, match="no scorer is called 'judge'; the sample has match"):
         one("inspect", scorer="judge")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from stepreward import formats
-from stepreward.core.annotations import Comparison
 from stepreward.core.errors import InputError
+from stepreward.core.types import Comparison
 from stepreward.formats.registry import by_name, detect, read_comparisons
 from stepreward.formats.registry import formats as registry
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from stepreward import formats
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError
 from stepreward.core.tree import StepTree
+from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats.registry import by_name
 
 from .examples import EXAMPLES, items, one, texts
@@ -84,10 +84,10 @@ def test_labels_by_hand(name: str, at: int, options: dict[str, Any], labels: lis
 @pytest.mark.parametrize("name", ["openrlhf", "er-prm", "rlhflow"])
 def test_the_mark_parts_question_and_steps(name: str) -> None:
     item = one(name)
-    assert item.trajectory.problem.text == "How many?"
+    assert item.problem.text == "How many?"
     assert texts(item) == ["Step 1: 1 + 1 = 2.\n", "Step 2: 2 + 2 = 5.\n"]
     whole = one(name, mark="")
-    assert whole.trajectory.problem.text == ""
+    assert whole.problem.text == ""
     assert texts(whole)[0] == "How many? Step 1: 1 + 1 = 2.\n"
     with pytest.raises(InputError, match=r"'First' must part the question .* mark=''"):
         one(name, mark="First")
@@ -109,10 +109,10 @@ def test_a_tree_gives_a_solution_for_each_leaf_and_comes_back_by_merging() -> No
         ["It is 4.\n"],
     ]
     assert [item.labels.tolist() for item in made] == [[0.5, 1], [0.5, 0], [1]]
-    assert made[0].trajectory.problem.meta["root_value"] == 0.75
-    assert (made[0].trajectory.problem.id, made[0].trajectory.problem.reference) == ("omega-prm-7", "4")
+    assert made[0].problem.meta["root_value"] == 0.75
+    assert (made[0].problem.id, made[0].problem.reference) == ("omega-prm-7", "4")
     # The root, the shared first step, its two children, and the other leaf.
-    assert StepTree.from_trajectories([item.trajectory for item in made]).n == 5
+    assert StepTree.from_trajectories(list(made)).n == 5
 
 
 def test_prefixes_give_the_steps_of_their_tree() -> None:
@@ -120,7 +120,7 @@ def test_prefixes_give_the_steps_of_their_tree() -> None:
     made = {tuple(texts(item)): item.labels.tolist() for item in items("omega-prm-prefixes")}
     # The tree's leaf "It is 4." is right once; among the prefixes it stands twice, with 1 and 1/2.
     assert made == {**tree, ("It is 4.\n",): [0.75]}
-    assert items("omega-prm-prefixes")[0].trajectory.problem.meta["root_value"] == 0.75
+    assert items("omega-prm-prefixes")[0].problem.meta["root_value"] == 0.75
 
 
 def test_a_tree_deeper_than_calls_may_be_is_read() -> None:
@@ -128,7 +128,7 @@ def test_a_tree_deeper_than_calls_may_be_is_read() -> None:
     for depth in range(5000):
         node = {"text": str(depth), "mc_value": 1.0, "children": [node]}
     (item,) = by_name("omega-prm-tree").read({"question": "q", "reasoning_steps": {**node, "text": "q"}}, 1)
-    assert len(item.trajectory) == 5000  # type: ignore[union-attr]
+    assert len(item) == 5000  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -140,20 +140,20 @@ def test_a_tree_deeper_than_calls_may_be_is_read() -> None:
     ],
 )
 def test_paths_of_images_are_kept(name: str, images: list[str]) -> None:
-    assert one(name).trajectory.problem.meta["images"] == images
+    assert one(name).problem.meta["images"] == images
 
 
 def test_the_question_of_visual_prm_stands_in_the_first_turn() -> None:
     item = one("visual-prm-turns")
-    assert item.trajectory.problem.text == "How many?"
+    assert item.problem.text == "How many?"
     assert texts(item) == ["I see one.\n\nTwo lines.\n\n", "So 5.\n\n"]
 
 
 def test_genprm_keeps_each_verification_and_a_question_of_two_paragraphs() -> None:
     item = one("genprm")
-    assert item.trajectory.problem.text == "How many?\n\nIn all?"
+    assert item.problem.text == "How many?\n\nIn all?"
     assert texts(item) == ["1 + 1 = 2.\n\n", "2 + 2 = 5.\n\n"]
-    assert "<analyze>" in item.trajectory.steps[0].meta["rationale"]
+    assert "<analyze>" in item.steps[0].meta["rationale"]
 
 
 def test_genprm_rollouts_that_were_not_run_are_not_measured() -> None:
@@ -165,15 +165,15 @@ def test_genprm_rollouts_that_were_not_run_are_not_measured() -> None:
 def test_prm_bench_counts_errors_from_one_and_forgives_numbers_past_the_end() -> None:
     row = {**EXAMPLES["prm-bench"][0], "error_steps": [2, 9]}
     (item,) = by_name("prm-bench").read(row, 1)
-    assert isinstance(item, Annotated)
-    assert (item.labels.tolist(), item.first_error, item.meta["error_steps"]) == ([1, 0, 1], 1, [2, 9])
+    assert isinstance(item, Trajectory)
+    assert (item.labels.tolist(), item.first_error, item.facts["error_steps"]) == ([1, 0, 1], 1, [2, 9])
     (item,) = by_name("prm-bench").read({**row, "error_steps": [9]}, 1)
-    assert isinstance(item, Annotated)
+    assert isinstance(item, Trajectory)
     assert (item.labels.tolist(), item.first_error) == ([1, 1, 1], None)
     modified, original = items("prm-bench", which="both")
-    assert modified.trajectory.problem.text == "How many, then?"
-    assert original.trajectory.problem.text == "How many?"
-    assert original.meta["side"] == "original"
+    assert modified.problem.text == "How many, then?"
+    assert original.problem.text == "How many?"
+    assert original.facts["side"] == "original"
 
 
 def test_the_line_of_a_program_is_found_or_said_to_be_unknown() -> None:
@@ -181,42 +181,42 @@ def test_the_line_of_a_program_is_found_or_said_to_be_unknown() -> None:
     twice = {**row, "Model_Solution_Steps": "    return a - b\n    return a - b\n"}
     for unclear in (twice, {**row, "Model_Solution_First_Error_Step": " "}):
         (item,) = by_name("mr-ben").read(unclear, 1)
-        assert isinstance(item, Annotated)
+        assert isinstance(item, Trajectory)
         assert item.first_error is None
         assert np.isnan(item.labels).all()
     assert texts(one("mr-ben", 1)) == ["def add(a, b):\n", "    return a - b\n"]
-    assert one("mr-ben").trajectory.problem.text == "How many?\nA: 4 \nB: 5"
+    assert one("mr-ben").problem.text == "How many?\nA: 4 \nB: 5"
 
 
 def test_responses_of_implicit_prm_have_outcomes_and_no_labels() -> None:
     right, wrong = items("implicit-prm-rollouts")
-    assert (right.trajectory.outcome, wrong.trajectory.outcome) == (1.0, 0.0)
+    assert (right.outcome, wrong.outcome) == (1.0, 0.0)
     assert texts(one("implicit-prm-rollouts", 1)) == ["Step 1: 1 + 1 = 2.\n\n", "Step 2: 4."]
-    assert one("implicit-prm").trajectory.text == "Step 1: 1 + 1 = 2.\n\nStep 2: 4."
+    assert one("implicit-prm").text == "Step 1: 1 + 1 = 2.\n\nStep 2: 4."
 
 
 def test_states_of_tdrm_are_parted_where_the_first_ends() -> None:
     item = one("tdrm")
     assert texts(item) == ["1 + 1 = 2.\n\n", "So 4."]
-    assert (item.trajectory.outcome, item.meta["reward_2"]) == (1.0, 0.2)
+    assert (item.outcome, item.facts["reward_2"]) == (1.0, 0.2)
 
 
 def test_agents_observations_are_context() -> None:
-    assert [step.kind for step in one("agent-prm").trajectory.steps] == [
+    assert [step.kind for step in one("agent-prm").steps] == [
         "observation",
         "action",
         "observation",
         "action",
     ]
-    bench = one("agent-process-bench").trajectory
+    bench = one("agent-process-bench")
     assert [step.kind for step in bench.steps] == ["action", "observation", "action", "action"]
     assert '"name": "search"' in bench.steps[0].text
     assert [step.meta["message"] for step in bench.steps] == [2, 3, 4, 5]
     assert [message["role"] for message in bench.problem.messages] == ["system", "user"]
     who = one("who-and-when")
-    assert [step.agent for step in who.trajectory.steps] == ["human", "Coder", "Computer_terminal", "Orchestrator"]
-    assert [step.kind for step in who.trajectory.steps] == ["observation", "action", "observation", "action"]
-    assert (who.meta["mistake_agent"], who.meta["subset"], who.trajectory.outcome) == ("Coder", "Hand-Crafted", 0.0)
+    assert [step.agent for step in who.steps] == ["human", "Coder", "Computer_terminal", "Orchestrator"]
+    assert [step.kind for step in who.steps] == ["observation", "action", "observation", "action"]
+    assert (who.facts["mistake_agent"], who.facts["subset"], who.outcome) == ("Coder", "Hand-Crafted", 0.0)
 
 
 def test_rewardmath_keeps_scores_of_solutions_and_of_steps() -> None:
@@ -234,45 +234,45 @@ def test_rewards_of_whole_solutions_stand_at_the_last_step() -> None:
     right, wrong = items("qwen-rm-maj")
     np.testing.assert_array_equal(right.scores["Qwen2.5-Math-RM-72B"], [NAN, 3.5])
     np.testing.assert_array_equal(wrong.scores["Qwen2.5-Math-RM-72B"], [-1.25])
-    assert (right.trajectory.outcome, wrong.trajectory.outcome, wrong.answer) == (1.0, 0.0, "5")
+    assert (right.outcome, wrong.outcome, wrong.answer) == (1.0, 0.0, "5")
 
 
 def test_values_of_thoughts_are_found_by_their_prefix() -> None:
     (item,) = items("tot")
-    assert item.trajectory.problem.text == "1 2 3 4"
+    assert item.problem.text == "1 2 3 4"
     assert texts(item) == ["1 * 2 = 2 (left: 2 3 4)\n", "2 * 3 = 6 (left: 4 6)\n"]
-    assert (item.scores["value"].tolist(), item.trajectory.outcome) == ([60.0, 60.0], 1.0)
+    assert (item.scores["value"].tolist(), item.outcome) == ([60.0, 60.0], 1.0)
 
 
 def test_a_tree_of_tool_calls_is_its_branches() -> None:
     answered, given_up = items("toolbench")
-    assert answered.trajectory.problem.text == "How is it in Paris?"
+    assert answered.problem.text == "How is it in Paris?"
     calls = '{"name": "weather", "arguments": {"city": "Paris"}}\n'
     finish = '{"name": "Finish", "arguments": {"return_type": "give_answer", "final_answer": "It is mild."}}\n'
     seen = '{"response": "mild"}\n'
     assert texts(answered) == ["I look it up.\n", calls, seen, finish, '{"response": "ok"}\n']
-    assert [step.kind for step in answered.trajectory.steps] == ["action"] * 2 + [
+    assert [step.kind for step in answered.steps] == ["action"] * 2 + [
         "observation",
         "action",
         "observation",
     ]
-    assert answered.trajectory.steps[2].agent == "weather"
+    assert answered.steps[2].agent == "weather"
     assert (answered.answer, given_up.answer) == ("It is mild.", None)
     assert texts(given_up)[:3] == texts(answered)[:3]
-    assert [bool(step.meta.get("pruned")) for step in given_up.trajectory.steps] == [False, False, False, True]
-    assert np.isnan(answered.trajectory.outcome)
-    assert [item.trajectory.outcome for item in items("toolbench", outcome="answered")] == [1.0, 0.0]
+    assert [bool(step.meta.get("pruned")) for step in given_up.steps] == [False, False, False, True]
+    assert np.isnan(answered.outcome)
+    assert [item.outcome for item in items("toolbench", outcome="answered")] == [1.0, 0.0]
 
 
 def test_programs_are_read_and_not_run() -> None:
     first, second = items("code-samples")
     assert (texts(first), texts(second)) == (["    return 2\n"], ["    x = 1\n    return x\n"])
     assert texts(items("code-samples", cut="lines")[1]) == ["    x = 1\n", "    return x\n"]
-    assert first.trajectory.problem.meta["entry_point"] == "two"
-    assert np.isnan(first.trajectory.outcome)
+    assert first.problem.meta["entry_point"] == "two"
+    assert np.isnan(first.outcome)
     solved, failed = one("reflexion-code"), one("reflexion-code", 1)
-    assert [step.kind for step in solved.trajectory.steps] == ["observation", "action"]
-    assert (solved.trajectory.outcome, failed.trajectory.outcome) == (1.0, 0.0)
+    assert [step.kind for step in solved.steps] == ["observation", "action"]
+    assert (solved.outcome, failed.outcome) == (1.0, 0.0)
 
 
 def program(number: int) -> str:
@@ -281,7 +281,7 @@ def program(number: int) -> str:
 
 def test_every_program_of_reflexion_stands_with_the_feedback_and_the_reflection_on_it() -> None:
     made = one("reflexion-code", 2)
-    assert [(step.kind, step.agent, step.text) for step in made.trajectory.steps] == [
+    assert [(step.kind, step.agent, step.text) for step in made.steps] == [
         ("action", None, program(1)),
         ("observation", "tests", "Tests failed:\nassert three() == 3 # output: 1\n"),
         ("observation", "reflection", "It returns 1.\n"),
@@ -291,7 +291,7 @@ def test_every_program_of_reflexion_stands_with_the_feedback_and_the_reflection_
         ("action", None, program(3)),
         ("observation", "tests", "Tested passed:\nassert three() == 3\n"),
     ]
-    assert made.trajectory.outcome == 1
+    assert made.outcome == 1
 
 
 def test_lats_logs_the_first_program_and_the_last_and_reflections_on_others_between_them() -> None:
@@ -300,7 +300,7 @@ def test_lats_logs_the_first_program_and_the_last_and_reflections_on_others_betw
         program(1), "Tests failed:\n1\n", "It returns 1.\n", "It returns 7.\n", "It returns 8.\n", program(4),
         "Tests failed:\n4\n",
     ]  # fmt: skip
-    assert (made.trajectory.outcome, made.meta) == (0, {"acc": 0.5})
+    assert (made.outcome, made.facts) == (0, {"acc": 0.5})
 
 
 def test_logs_with_parts_of_an_attempt_missing(tmp_path: Path) -> None:
@@ -312,8 +312,8 @@ def test_logs_with_parts_of_an_attempt_missing(tmp_path: Path) -> None:
     (made,) = read({**whole, "solution": program(2)}, 1)
     assert texts(made)[-1] == program(2), "what is_solved is said of ends the trajectory"
     (made,) = read({**whole, "solution": None, "is_solved": None}, 1)
-    assert np.isnan(made.trajectory.outcome)
-    assert len(made.trajectory) == 8
+    assert np.isnan(made.outcome)
+    assert len(made) == 8
     # LATS logs no program where the first attempt passed: the row is told, and costs no other.
     path = tmp_path / "log.jsonl"
     early = {key: whole[key] for key in ("name", "prompt", "entry_point", "test")} | {"acc": 1.0}
@@ -438,7 +438,7 @@ def test_real_rows_round_trip(name: str, form: str, tmp_path: Path) -> None:
     for x, y in zip(before, after, strict=True):
         assert texts(x) == texts(y)
         assert x.first_error == y.first_error
-        assert x.trajectory.problem.text == y.trajectory.problem.text
+        assert x.problem.text == y.problem.text
         np.testing.assert_array_equal(x.labels, y.labels)
 
 
@@ -451,5 +451,5 @@ def test_real_labels_survive_every_training_format(form: str, tmp_path: Path) ->
     after = list(formats.read(tmp_path / "there.jsonl", form, strict=True))
     for x, y in zip(before, after, strict=True):
         assert [text.strip() for text in texts(x)] == [text.strip() for text in texts(y)]
-        assert x.trajectory.problem.text == y.trajectory.problem.text
+        assert x.problem.text == y.problem.text
         np.testing.assert_array_equal(x.labels, y.labels)

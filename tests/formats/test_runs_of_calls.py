@@ -190,10 +190,10 @@ def test_three_calls_are_one_trajectory_of_three_answers(layout: str, ending: st
     path.write_bytes(gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode())
     reading = formats.read(path, strict=True)
     (item,) = reading
-    assert [step.text for step in item.trajectory.steps] == steps_of(("notes.txt", "7"))
-    assert [step.kind for step in item.trajectory.steps] == ["action", "observation"] * 2 + ["action"]
-    assert [m["content"] for m in item.trajectory.problem.messages] == ["You have a shell.", ASKED]
-    assert item.trajectory.terminal
+    assert [step.text for step in item.steps] == steps_of(("notes.txt", "7"))
+    assert [step.kind for step in item.steps] == ["action", "observation"] * 2 + ["action"]
+    assert [m["content"] for m in item.problem.messages] == ["You have a shell.", ASKED]
+    assert item.terminal
 
 
 @pytest.mark.parametrize("order", ["one after the other", "interleaved", "newest first"])
@@ -207,7 +207,7 @@ def test_two_runs_are_two_trajectories(layout: str, order: str, tmp_path: Path) 
     rows = LAYOUTS[layout](calls)
     path.write_text("".join(json.dumps(row) + "\n" for row in (rows[::-1] if order == "newest first" else rows)))
     made = list(formats.read(path, strict=True))
-    assert sorted([step.text for step in item.trajectory.steps] for item in made) == [
+    assert sorted([step.text for step in item.steps] for item in made) == [
         steps_of(("notes.txt", "7")), steps_of(("notes.txt", "8")),
     ]  # fmt: skip
 
@@ -217,7 +217,7 @@ def test_equal_runs_are_two_and_runs_that_ask_otherwise_are_two_problems(layout:
     path = tmp_path / "log.jsonl"
     calls = [*a_run(1, ("notes.txt", "7")), *a_run(2, ("notes.txt", "7"))]
     path.write_text("".join(json.dumps(row) + "\n" for row in LAYOUTS[layout](calls)))
-    assert [[step.text for step in item.trajectory.steps] for item in formats.read(path, strict=True)] == [
+    assert [[step.text for step in item.steps] for item in formats.read(path, strict=True)] == [
         steps_of(("notes.txt", "7"))
     ] * 2
     calls = [*a_run(1, ("notes.txt", "7")), *a_run(2, ("notes.txt", "7"), asked="How many lines?")]
@@ -225,7 +225,7 @@ def test_equal_runs_are_two_and_runs_that_ask_otherwise_are_two_problems(layout:
     made = list(formats.read(path, strict=True))
     assert len(made) == 2
     if layout == "one trace":
-        assert [item.trajectory.problem.id for item in made] == ["otel-t", "otel-t/1"]
+        assert [item.problem.id for item in made] == ["otel-t", "otel-t/1"]
 
 
 def test_a_call_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_call_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
         rows = LAYOUTS[layout](a_run(1, ("notes.txt", "7")))
         path.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:1], wrong, *rows[1:]]))
         reading = formats.read(path)
-        assert [len(item.trajectory) for item in reading] == [5]
+        assert [len(item) for item in reading] == [5]
         assert [error.row for error in reading.bad] == [2]
 
 
@@ -252,11 +252,11 @@ def test_an_agent_s_span_and_a_framework_s_around_that_of_a_provider_repeat_thei
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [top, root, *around, *inner]))
     (item,) = formats.read(path, strict=True)
-    assert [step.text for step in item.trajectory.steps] == steps_of(("notes.txt", "7"))
+    assert [step.text for step in item.steps] == steps_of(("notes.txt", "7"))
     # Where the calls inside have no content, the agent's span is all there is.
     path.write_text(json.dumps(root) + "\n" + json.dumps({**inner[0], "attributes": {"gen_ai.system": "x"}}) + "\n")
     (item,) = formats.read(path, strict=True)
-    assert [step.text for step in item.trajectory.steps] == ["It has 7 lines.\n"]
+    assert [step.text for step in item.steps] == ["It has 7 lines.\n"]
 
 
 def test_several_answers_of_a_span_are_candidates(tmp_path: Path) -> None:
@@ -266,5 +266,5 @@ def test_several_answers_of_a_span_are_candidates(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps({**one, "attributes": {**one["attributes"], "gen_ai.output.messages": answers}}))
     made = list(formats.read(path))
-    assert [(item.trajectory.text, item.trajectory.terminal) for item in made] == [("7\n", True), ("It is\n", False)]
-    assert {item.trajectory.problem.id for item in made} == {"otel-t"}
+    assert [(item.text, item.terminal) for item in made] == [("7\n", True), ("It is\n", False)]
+    assert {item.problem.id for item in made} == {"otel-t"}

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from stepreward import formats
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.types import Trajectory
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.registry import by_name, detect, evidence, read
 from tests.cli.running import invoke
@@ -146,8 +146,8 @@ def test_whole_numbers_may_come_as_floats(name: str) -> None:
     field = fields.get(name, "model_output_solution_first_error_step")
     row = next(row for row in EXAMPLES[name] if isinstance(row[field], int))
     (item,), (again,) = (list(by_name(name).read(one, 1)) for one in (row, {**row, field: float(row[field])}))
-    assert isinstance(item, Annotated)
-    assert isinstance(again, Annotated)
+    assert isinstance(item, Trajectory)
+    assert isinstance(again, Trajectory)
     assert item.first_error == again.first_error
     with pytest.raises(InputError):
         list(by_name(name).read({**row, field: 0.5}, 1))
@@ -156,19 +156,19 @@ def test_whole_numbers_may_come_as_floats(name: str) -> None:
 def test_a_right_solution_may_be_marked_minus_one_as_a_float() -> None:
     row = {**EXAMPLES["process-bench"][0], "label": -1.0}
     (item,) = by_name("process-bench").read(row, 1)
-    assert isinstance(item, Annotated)
+    assert isinstance(item, Trajectory)
     assert item.first_error == -1
 
 
 def test_a_decisive_answer_of_a_program_survives_as_a_chat_log(tmp_path: Path) -> None:
     row = {**EXAMPLES["who-and-when"][0], "mistake_step": "2", "mistake_agent": "Computer_terminal"}
     (item,) = by_name("who-and-when").read(row, 1)
-    assert isinstance(item, Annotated)
-    assert item.trajectory.steps[2].kind == "observation"
+    assert isinstance(item, Trajectory)
+    assert item.steps[2].kind == "observation"
     path = tmp_path / "chat.jsonl"
     assert formats.write(path, [item], "openai-chat", strict=True) == []
     (again,) = read(path, strict=True)
     marked = again.first_error
     assert marked is not None
-    assert again.trajectory.steps[marked].text.strip() == item.trajectory.steps[2].text.strip()
+    assert again.steps[marked].text.strip() == item.steps[2].text.strip()
     assert again.labels[marked] == 0

@@ -16,11 +16,10 @@ import pytest
 from datasets import load_dataset  # type: ignore[import-untyped]
 
 from stepreward import formats
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.store import read_labels, write_labels
-from stepreward.core.table import read_table
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.table import read_table, write_table
+from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.label.rollouts import labelled
 
 STEPS = (
     Step("look\n", agent="a", images=("x.png", "data:y"), tokens=(1, 2), logprobs=(-0.5, -np.inf), meta={"k": [1, {}]}),
@@ -33,31 +32,40 @@ PROBLEMS = (
 )
 
 
-def item(problem: Problem) -> Annotated:
-    return Annotated(
-        Trajectory(problem, STEPS, 0.25, terminal=False),
-        np.array([1.0, np.nan, 0.0]),
-        Provenance("mc", "model", "math", 2**64 - 1, {"n": 8}),
+def item(problem: Problem) -> Trajectory:
+    return Trajectory(
+        problem,
+        STEPS,
+        0.25,
+        terminal=False,
         first_error=2,
         answer="12",
-        scores={"score": np.array([0.5, np.nan, 0.125]), "Qwen/PRM-7B": np.array([0.25, np.nan, np.nan])},
-        meta={"total": 0.5, "subset": "sums", "list": [1, "a"]},
-        columns={"value": np.array([0.75, np.nan, 0.0]), "mine": np.array([1.0, 2.0, 3.0])},
-        others=({"what": ["score"], "estimator": "prm"},),
+        columns={
+            "label": np.array([1.0, np.nan, 0.0]),
+            "score": np.array([0.5, np.nan, 0.125]),
+            "score:Qwen/PRM-7B": np.array([0.25, np.nan, np.nan]),
+            "value": np.array([0.75, np.nan, 0.0]),
+            "mine": np.array([1.0, 2.0, 3.0]),
+        },
+        facts={"total": 0.5, "subset": "sums", "list": [1, "a"]},
+        provenance=(
+            Provenance("mc", "model", "math", 2**64 - 1, {"n": 8}, ("label", "value")),
+            Provenance("prm", what=("score",)),
+            Provenance("log", what=()),
+        ),
     )
 
 
-def equal(one: Annotated, other: Annotated) -> None:
-    for name in ("trajectory", "provenance", "first_error", "answer", "meta", "others"):
+def equal(one: Trajectory, other: Trajectory) -> None:
+    assert one == other
+    for name in ("provenance", "first_error", "answer", "facts"):
         assert getattr(one, name) == getattr(other, name), name
     # Equality of steps leaves their meta out.
-    assert [dict(step.meta) for step in one.trajectory.steps] == [dict(step.meta) for step in other.trajectory.steps]
-    assert one.trajectory.problem.meta == other.trajectory.problem.meta
-    np.testing.assert_array_equal(one.labels, other.labels)
-    for mine, theirs in ((one.scores, other.scores), (one.columns, other.columns)):
-        assert mine.keys() == theirs.keys()
-        for name, values in mine.items():
-            np.testing.assert_array_equal(values, theirs[name])
+    assert [dict(step.meta) for step in one.steps] == [dict(step.meta) for step in other.steps]
+    assert one.problem.meta == other.problem.meta
+    assert one.columns.keys() == other.columns.keys()
+    for name, values in one.columns.items():
+        np.testing.assert_array_equal(values, other.columns[name])
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".json", ".jsonl.gz"])
@@ -71,23 +79,46 @@ def test_every_field_comes_back(ending: str, tmp_path: Path) -> None:
             equal(one, other)
 
 
-def test_labels_keep_images_tokens_logprobs_meta_and_are_found_by_their_fields(tmp_path: Path) -> None:
-    path, ones = tmp_path / "labels.parquet", np.array([1, 2, 3])
-    label = np.array([1.0, np.nan, 0.5])
-    made = Labels(
-        Trajectory(PROBLEMS[0], STEPS, 1.0), label, ones, ones - 1, label / 2, label, label, 0.75,
-        Provenance("bisection", "p", "g", 3, {"n": 4}), ("hard", "mask"),
-    )  # fmt: skip
-    assert write_labels(path, [made]) == 1
-    (again,) = read_labels(path)
-    (read,) = formats.read(path)
-    for other in (again, read.to_labels()):
-        assert other.trajectory == made.trajectory
-        assert dict(other.trajectory.steps[0].meta) == {"k": [1, {}]}
-        assert (other.provenance, other.transforms, other.root_value) == (made.provenance, made.transforms, 0.75)
-        for name in ("value", "n_rollouts", "n_correct", "low", "high", "label"):
-            np.testing.assert_array_equal(getattr(other, name), getattr(made, name))
-    assert read.first_error == 2  # 0.5 is the first label of at most 0.5.
+def test_what_rollouts_measure_keeps_images_tokens_logprobs_meta_and_is_found_by_its_fields(tmp_path: Path) -> None:
+    path, n = tmp_path / "labels.parquet", np.array([4, 4, 0])
+    bare = Trajectory(PROBLEMS[0], STEPS, 1.0, columns={"score": np.ones(3)}, facts={"subset": "sums"})
+    who = Provenance("bisection", "p", "g", 3, {"n": 4})
+    made = labelled(bare, np.array([1.0, np.nan, 0.5]), n, n // 2, 0.75, who)
+    assert write_table(path, [made]) == 1
+    for again in (*read_table(path), *formats.read(path)):
+        equal(again, made)
+        assert dict(again.steps[0].meta) == {"k": [1, {}]}
+        assert again.facts == {"subset": "sums", "root_value": 0.75}
+        (claimed,) = again.provenance
+        assert claimed.what == ("value", "n_rollouts", "n_correct", "low", "high", "label")
+        np.testing.assert_array_equal(again.labels, [1.0, np.nan, 0.5])
+        np.testing.assert_array_equal(again.column("n_correct"), [2, 2, 0])
+        # Wilson's interval of 2 of 4 at 95 %, from a table.
+        np.testing.assert_allclose([again.column("low")[0], again.column("high")[0]], [0.1500, 0.8500], atol=1e-4)
+        assert again.first_error == 2  # 0.5 is the first label of at most 0.5.
+
+
+def test_rows_may_bring_new_columns_at_any_time(tmp_path: Path) -> None:
+    """Row groups of two: the third row's `b` and the sixth row's `c` come when others are written."""
+    path, names = tmp_path / "wide.parquet", ["a", "a", "b", "a", "b", "c"]
+    rows = [Trajectory(PROBLEMS[0], STEPS, columns={name: np.full(3, float(at))}) for at, name in enumerate(names)]
+    assert write_table(path, rows, rows_at_once=2) == 6
+    again = list(read_table(path))
+    assert [[*one.columns] for one in again] == [[name] for name in names]
+    assert [one.columns[name].tolist() for one, name in zip(again, names, strict=True)] == [[at] * 3 for at in range(6)]
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.parquet"]
+
+
+def test_a_new_column_takes_its_claim_from_others_and_one_of_another_length_is_refused() -> None:
+    made = item(PROBLEMS[0]).with_columns({"label": np.zeros(3)}, Provenance("judge"))
+    assert [(one.estimator, one.what) for one in made.provenance] == [
+        ("mc", ("value",)), ("prm", ("score",)), ("log", ()), ("judge", ("label",)),
+    ]  # fmt: skip
+    part = made.only(np.array([True, False, True]))
+    assert (part.text, part.columns["mine"].tolist()) == ("look\n12", [1.0, 3.0])
+    assert made.with_steps(STEPS[:1]).columns == {}
+    with pytest.raises(ValueError, match="problem 'p' has 3 steps and 2 entries in the column 'score'"):
+        made.with_columns({"score": np.zeros(2)})
 
 
 def test_the_labels_of_releases_before_are_read(tmp_path: Path) -> None:
@@ -106,23 +137,24 @@ def test_the_labels_of_releases_before_are_read(tmp_path: Path) -> None:
     }  # fmt: skip
     pq.write_table(pa.Table.from_pylist([row], pa.schema(schema)), tmp_path / "labels.parquet")
     (one,) = formats.read(tmp_path)
-    labels = one.to_labels()
-    assert one.trajectory.problem == Problem("p", ({"role": "user", "content": "1 + 1?"},), "2", {"level": 1})
-    assert (labels.value[0], labels.label[0], labels.n_rollouts[0], labels.n_correct[0]) == (0.5, 0.0, 8, 4)
-    assert (labels.transforms, labels.provenance) == (("hard",), Provenance("mc", "m", "g", 1, {"n": 8}))
+    assert one.problem == Problem("p", ({"role": "user", "content": "1 + 1?"},), "2", {"level": 1})
+    assert {name: values.tolist() for name, values in one.columns.items() if not np.isnan(values).any()} == {
+        "value": [0.5], "label": [0.0], "n_rollouts": [8], "n_correct": [4],
+    }  # fmt: skip
+    assert (one.facts["transforms"], one.provenance) == (["hard"], (Provenance("mc", "m", "g", 1, {"n": 8}),))
 
 
 def test_a_folder_of_parts_is_one_table(tmp_path: Path) -> None:
     for place, problem in enumerate(PROBLEMS):
         formats.write(tmp_path / f"part-{place}.parquet", [item(problem)], "stepreward", strict=True)
-    assert [one.trajectory.problem for one in formats.read(tmp_path)] == list(PROBLEMS)
+    assert [one.problem for one in formats.read(tmp_path)] == list(PROBLEMS)
 
 
 def test_other_tools_read_it_as_it_is(tmp_path: Path) -> None:
     for ending, kind in ((".parquet", "parquet"), (".jsonl", "json")):
         path = str(tmp_path / f"rows{ending}")
         plain = [step for step in STEPS if step.logprobs is None]
-        items = [Annotated(Trajectory(p, tuple(plain)), np.array([0.5]), Provenance("x")) for p in PROBLEMS]
+        items = [Trajectory(p, tuple(plain), columns={"label": np.array([0.5])}) for p in PROBLEMS]
         formats.write(path, items, "stepreward", strict=True)
         steps = duckdb.sql(f"select problem, unnest(steps).text, unnest(label) from '{path}' order by 1").fetchall()
         assert steps == [("chat", "seen\n", 0.5), ("p", "seen\n", 0.5)]
@@ -137,7 +169,7 @@ BASE: dict[str, Any] = {"schema": "stepreward/trajectories/1", "prompt": "1 + 1?
 def test_a_row_by_hand_needs_a_prompt_and_steps_alone(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({**BASE, "steps": ["1 + 1 = 2", "2"], "mine": [1, None]}))
     (one,) = formats.read(tmp_path / "rows.jsonl")
-    assert one.trajectory.steps == (Step("1 + 1 = 2"), Step("2"))
+    assert one.steps == (Step("1 + 1 = 2"), Step("2"))
     np.testing.assert_array_equal(one.columns["mine"], [1.0, np.nan])
 
 
@@ -200,7 +232,7 @@ DAMAGE: dict[str, tuple[dict[str, Any], str]] = {
     "values of text": ({"value": ["a", "b"]}, "'value' must be a list of numbers"),
     "scores of text": ({"score:prm": "0.5"}, "'score:prm' must be a list of numbers, got '0.5'"),
     "who": ({"provenance": "[1]"}, "'provenance' must be a list of objects, got [1]"),
-    "who without a name": ({"provenance": '[{"policy": "p"}]'}, "'provenance' begins with {'policy': 'p'}"),
+    "who without a name": ({"provenance": '[{"policy": "p"}]'}, "'provenance' has the entry {'policy': 'p'}"),
     "terminal": ({"terminal": "yes"}, "'terminal' must be true or false, got 'yes'"),
     "prompt": ({"prompt": 5}, "'prompt' must be text, got 5"),
     "no steps": ({"steps": None}, "'steps' must be a list, got None"),
@@ -230,7 +262,7 @@ def test_a_missing_column_is_named(column: str, tmp_path: Path) -> None:
     table = tmp_path / "labels.parquet"
     pq.write_table(pa.Table.from_pylist([{name: value for name, value in WHOLE.items() if name != column}]), table)
     if column == "problem":  # The first words of the prompt are its name.
-        assert [item.trajectory.problem.id for item in formats.read(table)] == ["1 + 1?"]
+        assert [item.problem.id for item in formats.read(table)] == ["1 + 1?"]
     else:
         with pytest.raises(InputError, match=f"row 1: .*'{column}'"):
             list(formats.read(table))
@@ -244,12 +276,12 @@ def test_what_pandas_makes_of_gaps_is_the_same_table(tmp_path: Path) -> None:
     gaps = {"first_error": math.nan, "terminal": math.nan, "outcome": math.nan, "reference": math.nan}
     pq.write_table(pa.Table.from_pylist([WHOLE | gaps]), path)
     (item,) = formats.read(path)
-    assert (item.first_error, item.trajectory.terminal, item.trajectory.problem.reference) == (None, True, None)
-    assert math.isnan(item.trajectory.outcome)
+    assert (item.first_error, item.terminal, item.problem.reference) == (None, True, None)
+    assert math.isnan(item.outcome)
     floats = {"first_error": 1.0, "terminal": 0.0, "label": [True, False]}
     pq.write_table(pa.Table.from_pylist([WHOLE | floats]), path)
     (item,) = formats.read(path)
-    assert (item.first_error, item.trajectory.terminal, item.labels.tolist()) == (1, False, [1.0, 0.0])
+    assert (item.first_error, item.terminal, item.labels.tolist()) == (1, False, [1.0, 0.0])
     # A table that has lost its mark is still this table.
     pq.write_table(pa.Table.from_pylist([{name: value for name, value in WHOLE.items() if name != "schema"}]), path)
     assert formats.read(path).format.name == "stepreward"

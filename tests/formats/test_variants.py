@@ -125,8 +125,8 @@ def test_a_variant_is_these_steps(name: str, ending: str, tmp_path: Path) -> Non
     reading = formats.read(path, strict=True)
     (item,) = reading
     assert (reading.format.name, texts(item)) == (form, expected)
-    assert item.trajectory.problem.messages[-1]["content"] == "Q"
-    assert item.trajectory.terminal
+    assert item.problem.messages[-1]["content"] == "Q"
+    assert item.terminal
 
 
 def read(path: Path, *rows: Any) -> list[Any]:
@@ -137,15 +137,15 @@ def read(path: Path, *rows: Any) -> list[Any]:
 def test_outcomes_ends_and_branches_of_variants(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     (item,) = read(path, *VARIANTS["a trace from Langfuse's page"][1])
-    assert (item.trajectory.problem.id, item.trajectory.outcome) == ("langfuse-t", 1.0)
+    assert (item.problem.id, item.outcome) == ("langfuse-t", 1.0)
     (item,) = read(path, VARIANTS["ATIF in a row"][1][0])
-    assert item.trajectory.outcome == 1.0
+    assert item.outcome == 1.0
     for subtype, ends in (("success", True), ("error_max_turns", False)):
         (item,) = read(path, *STREAM, {"type": "result", "subtype": subtype, "session_id": "s", "num_turns": 2})
-        assert item.trajectory.terminal is ends
-        assert item.meta["result"] == {"subtype": subtype, "num_turns": 2}
+        assert item.terminal is ends
+        assert item.facts["result"] == {"subtype": subtype, "num_turns": 2}
     side = [{**line, "parent_tool_use_id": "task"} for line in STREAM[1:]]
-    assert [item.trajectory.problem.id for item in read(path, *STREAM, *side)] == [
+    assert [item.problem.id for item in read(path, *STREAM, *side)] == [
         "claude-code-s",
         "claude-code-s/task",
     ]
@@ -156,12 +156,12 @@ def test_generations_of_several_models_and_ratings_of_any_kind(tmp_path: Path) -
     row = {"instruction": "Q", "generations": ["A", "B"], "generation_models": ["m", "n"], "ratings": ["5", "1"]}
     made = read(path, row)
     np.testing.assert_array_equal([item.scores["rating"][-1] for item in made], [5, 1])
-    np.testing.assert_array_equal([item.trajectory.outcome for item in made], [1, 0.2])
+    np.testing.assert_array_equal([item.outcome for item in made], [1, 0.2])
     made = read(path, {**row, "generations": [["A", "B"], ["C"]], "ratings": [5, 1]})
-    assert [(texts(item), item.provenance.policy) for item in made] == [(["A"], "m"), (["B"], "m"), (["C"], "n")]
-    assert made[0].meta["ratings"] == [5, 1], "which of a model's generations they rate is not said"
+    assert [(texts(item), item.provenance[0].policy) for item in made] == [(["A"], "m"), (["B"], "m"), (["C"], "n")]
+    assert made[0].facts["ratings"] == [5, 1], "which of a model's generations they rate is not said"
     (item,) = read(path, {"instruction": "Q", "generation": "A", "model_name": "m", "feedback": "f", "score": 4})
-    assert item.trajectory.outcome == 0.8
+    assert item.outcome == 0.8
 
 
 @pytest.mark.parametrize("holder", ["data", "traces", "runs"])

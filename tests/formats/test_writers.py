@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 
 from stepreward import formats
 from stepreward.cli.convert import ConvertFlags, SourceFlags, convert
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.types import Trajectory
 from stepreward.formats.registry import by_name
 
 from .examples import EXAMPLES, one
@@ -47,14 +48,14 @@ def test_a_label_at_the_threshold_is_an_error(name: str) -> None:
         (back,) = by_name(name).read(
             {**write(item, threshold=threshold), **({"classification": "c"} if name == "prm-bench" else {})}, 1
         )
-        assert isinstance(back, Annotated)
+        assert isinstance(back, Trajectory)
         assert back.first_error == first
 
 
 def test_the_first_step_may_be_the_error() -> None:
     row = {**EXAMPLES["mr-gsm8k"][0], "model_output_solution_first_error_step": 1}
     (item,) = by_name("mr-gsm8k").read(row, 1)
-    assert isinstance(item, Annotated)
+    assert isinstance(item, Trajectory)
     write: Callable[..., Any] | None = by_name("mr-gsm8k").write
     assert write
     assert write(item) == row
@@ -97,7 +98,7 @@ def test_the_telling_fields_are_enough(name: str, row: dict[str, Any]) -> None:
 
 def test_writers_refuse_what_their_format_cannot_hold() -> None:
     item = one("openrlhf")
-    tagged = Annotated(item.trajectory, item.labels, item.provenance)
+    tagged = replace(item, facts={}, first_error=None, columns={"label": item.labels})
     write: Callable[..., Any] | None = by_name("openr").write
     assert write
     with pytest.raises(InputError, match="contains the tag ' 1'"):
@@ -132,7 +133,7 @@ def test_rows_of_one_prompt_are_one_problem_and_text_behind_an_array_is_told(tmp
     path.write_text(f"[{row % 'a'}, {row % 'b'}]\n[{row % 'c'}]")
     reading = formats.read(path, "trl")
     first, second = reading
-    assert first.trajectory.problem.id == second.trajectory.problem.id
+    assert first.problem.id == second.problem.id
     assert "after the end of the array" in reading.bad[0].problem
 
 

@@ -17,7 +17,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
 from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose
-from stepreward.core.types import Labels, Problem, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.label.estimators import first_error_bisection, first_error_walk, monte_carlo
 from stepreward.policies.scripted import ScriptedPolicy
 
@@ -25,12 +25,12 @@ WORLD = World()
 KEY = Key.seed(0)
 
 
-def run(flow: Flow[Labels], world: World = WORLD, **settings: Any) -> Labels:
+def run(flow: Flow[Trajectory], world: World = WORLD, **settings: Any) -> Trajectory:
     (finished,) = Driver(policy=world.policy(), grader=world, **settings).run([flow])
     return finished.result
 
 
-def asked(flow: Flow[Labels], lost_from: int, length: int) -> tuple[list[int], Labels]:
+def asked(flow: Flow[Trajectory], lost_from: int, length: int) -> tuple[list[int], Trajectory]:
     """Lengths of the prefixes probed where every rollout fails from prefix length `lost_from` on."""
 
     def line(question: Propose, i: int) -> Continuation:
@@ -51,11 +51,11 @@ def test_monte_carlo_is_unbiased_at_every_prefix_and_within_its_standard_error()
     # After the slip an error has chance 0.3 a step: 0.7^4, 0.7^3, 0.7^2 with four, three, two steps to go.
     np.testing.assert_allclose(truth[1:4], [0.7**4, 0.7**3, 0.7**2])
     # Four standard errors of a mean of n coin tosses; six prefixes, so a right estimator fails for 1 seed in 3000.
-    np.testing.assert_array_less(np.abs(labels.value - truth), 4 * np.sqrt(truth * (1 - truth) / n) + 1e-12)
-    assert abs(labels.root_value - WORLD.value(())) < 4 * np.sqrt(0.25 / n)
-    assert labels.n_rollouts.tolist() == [n] * 5 + [0]
-    np.testing.assert_array_equal(labels.label, labels.value)
-    np.testing.assert_allclose(labels.n_correct[:5] / n, labels.value[:5])
+    np.testing.assert_array_less(np.abs(labels.column("value") - truth), 4 * np.sqrt(truth * (1 - truth) / n) + 1e-12)
+    assert abs(labels.facts["root_value"] - WORLD.value(())) < 4 * np.sqrt(0.25 / n)
+    assert labels.column("n_rollouts").tolist() == [n] * 5 + [0]
+    np.testing.assert_array_equal(labels.labels, labels.column("value"))
+    np.testing.assert_allclose(labels.column("n_correct")[:5] / n, labels.column("value")[:5])
 
 
 def test_wilson_intervals_cover_the_truth_at_about_their_nominal_rate() -> None:
@@ -65,9 +65,9 @@ def test_wilson_intervals_cover_the_truth_at_about_their_nominal_rate() -> None:
     flows = [monte_carlo(Trajectory(p, t.steps, t.outcome), KEY, n=16) for p in problems]
     results = [f.result for f in Driver(policy=WORLD.policy(), grader=WORLD).run(flows)]
     truth = WORLD.truth(t)[:5]
-    covered = np.mean([(r.low[:5] <= truth) & (truth <= r.high[:5]) for r in results])
+    covered = np.mean([(r.column("low")[:5] <= truth) & (truth <= r.column("high")[:5]) for r in results])
     assert 0.93 <= covered <= 0.975
-    assert all(np.isnan(r.low[5]) and np.isnan(r.high[5]) for r in results)
+    assert all(np.isnan(r.column("low")[5]) and np.isnan(r.column("high")[5]) for r in results)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_bisection_asks_exactly_these_prefixes(
 ) -> None:
     prefixes, labels = asked(first_error_bisection(WORLD.trajectory("aaaaaaax"), KEY, n=2), lost_from, 8)
     assert prefixes == probes
-    np.testing.assert_array_equal(labels.value, value)
-    assert labels.n_rollouts.tolist() == n_rollouts
+    np.testing.assert_array_equal(labels.column("value"), value)
+    assert labels.column("n_rollouts").tolist() == n_rollouts
 
 
 @given(length=st.integers(1, 40), data=st.data())
@@ -96,46 +96,46 @@ def test_both_searches_find_any_error_and_keep_their_bounds(length: int, data: s
     t = WORLD.trajectory("a" * (length - 1) + "x")
     probes, halved = asked(first_error_bisection(t, KEY, n=1), lost_from, length)
     assert len(probes) <= int(np.ceil(np.log2(length)))
-    assert np.flatnonzero(halved.value == 0)[0] == lost_from - 1
+    assert np.flatnonzero(halved.column("value") == 0)[0] == lost_from - 1
     walk, walked = asked(first_error_walk(t, KEY, n=1), lost_from, length)
     assert walk == list(range(1, min(lost_from, length - 1) + 1))
-    assert np.flatnonzero(walked.value == 0).tolist() == [lost_from - 1]
-    np.testing.assert_array_equal(np.isnan(walked.value), np.arange(length) >= lost_from)
+    assert np.flatnonzero(walked.column("value") == 0).tolist() == [lost_from - 1]
+    np.testing.assert_array_equal(np.isnan(walked.column("value")), np.arange(length) >= lost_from)
 
 
 def test_an_open_trajectory_may_have_no_error_and_its_last_step_is_measured() -> None:
     t = Trajectory(PROBLEM, steps("aaa"), terminal=False)
     probes, labels = asked(first_error_bisection(t, KEY, n=1), lost_from=9, length=9)
     assert probes == [2, 3]
-    assert labels.value.tolist() == [1, 1, 1]
+    assert labels.column("value").tolist() == [1, 1, 1]
     _, lost = asked(first_error_bisection(t, KEY, n=1), lost_from=2, length=9)
-    assert lost.value.tolist() == [1, 0, 0]
-    assert run(monte_carlo(t, KEY, n=4)).n_rollouts.tolist() == [4, 4, 4]
+    assert lost.column("value").tolist() == [1, 0, 0]
+    assert run(monte_carlo(t, KEY, n=4)).column("n_rollouts").tolist() == [4, 4, 4]
 
 
 @pytest.mark.parametrize("name", ["scan", "bisection"])
 def test_a_right_solution_costs_nothing(name: str) -> None:
     driver = Driver(policy=WORLD.policy(), grader=WORLD)
     (finished,) = driver.run([estimate[name].take({"trajectory": WORLD.trajectory("abasba"), "key": KEY})])
-    assert finished.result.value.tolist() == [1.0] * 6
-    assert finished.result.n_rollouts.sum() == driver.bill.proposals == 0
+    assert finished.result.column("value").tolist() == [1.0] * 6
+    assert finished.result.column("n_rollouts").sum() == driver.bill.proposals == 0
 
 
 @pytest.mark.parametrize("name", ["scan", "bisection"])
 def test_half_an_outcome_is_no_right_solution(name: str) -> None:
     t = Trajectory(PROBLEM, steps("abx"), 0.5)
     labels = run(estimate[name].take({"trajectory": t, "key": KEY}, n=2))
-    assert labels.n_rollouts.sum() > 0
-    assert labels.value[-1] in (0.5, 0.0) or np.isnan(labels.value[-1])
+    assert labels.column("n_rollouts").sum() > 0
+    assert labels.column("value")[-1] in (0.5, 0.0) or np.isnan(labels.column("value")[-1])
 
 
 def test_the_walk_draws_the_rollouts_that_monte_carlo_draws() -> None:
     t = WORLD.trajectory("axbbab")
     all_of_them, walk = run(monte_carlo(t, KEY, n=8)), run(first_error_walk(t, KEY, n=8))
-    measured = walk.n_rollouts > 0
+    measured = walk.column("n_rollouts") > 0
     assert measured.tolist() == [True, True, False, False, False, False]
-    np.testing.assert_array_equal(walk.value[measured], all_of_them.value[measured])
-    assert np.isnan(walk.value[2:]).all()
+    np.testing.assert_array_equal(walk.column("value")[measured], all_of_them.column("value")[measured])
+    assert np.isnan(walk.column("value")[2:]).all()
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7])
@@ -144,16 +144,16 @@ def test_stopping_at_a_success_finds_the_same_error_with_fewer_rollouts(at_once:
     for text in ("axbbab", "aaaaax", "xaaaaa", "ssaabx", "abxaba"):
         t = WORLD.trajectory(text)
         whole, early = run(first_error_bisection(t, KEY, n=8)), run(first_error_bisection(t, KEY, n=8, at_once=at_once))
-        np.testing.assert_array_equal(early.value > 0, whole.value > 0)
-        probed = whole.n_rollouts > 0
-        np.testing.assert_array_equal(early.n_rollouts > 0, probed)
+        np.testing.assert_array_equal(early.column("value") > 0, whole.column("value") > 0)
+        probed = whole.column("n_rollouts") > 0
+        np.testing.assert_array_equal(early.column("n_rollouts") > 0, probed)
         # A probe without a success asks all; one with a success stops within the round that held the first one.
-        assert (early.n_rollouts[probed & (whole.value == 0)] == 8).all()
-        stopped = probed & (whole.value > 0)
-        rounds = np.minimum(-(-early.n_rollouts[stopped] // at_once) * at_once, 8)
-        assert (early.n_rollouts[stopped] == rounds).all()
-        assert (early.n_correct[stopped] >= 1).all()
-        saved += int((whole.n_rollouts - early.n_rollouts).sum())
+        assert (early.column("n_rollouts")[probed & (whole.column("value") == 0)] == 8).all()
+        stopped = probed & (whole.column("value") > 0)
+        rounds = np.minimum(-(-early.column("n_rollouts")[stopped] // at_once) * at_once, 8)
+        assert (early.column("n_rollouts")[stopped] == rounds).all()
+        assert (early.column("n_correct")[stopped] >= 1).all()
+        saved += int((whole.column("n_rollouts") - early.column("n_rollouts")).sum())
     assert saved > 0
 
 
@@ -163,8 +163,8 @@ def test_rollouts_do_not_depend_on_the_other_flows_or_their_order() -> None:
         f.index: f.result for f in Driver(policy=WORLD.policy(), grader=WORLD).run([monte_carlo(t, KEY) for t in ts])
     }
     for i, t in enumerate(ts):
-        np.testing.assert_array_equal(run(monte_carlo(t, KEY)).value, together[i].value)
-    assert (run(monte_carlo(ts[0], Key.seed(1))).value != together[0].value).any()
+        np.testing.assert_array_equal(run(monte_carlo(t, KEY)).column("value"), together[i].column("value"))
+    assert (run(monte_carlo(ts[0], Key.seed(1))).column("value") != together[0].column("value")).any()
 
 
 @pytest.mark.parametrize("limit", range(0, 50, 5))
@@ -175,9 +175,13 @@ def test_a_spent_budget_leaves_what_was_measured_and_is_never_exceeded(name: str
     driver = Driver(policy=WORLD.policy(), grader=WORLD, budget=Budget(rollouts=limit))
     (finished,) = driver.run([flow])
     labels, whole = finished.result, run(estimate[name].take({"trajectory": t, "key": KEY}, n=8))
-    assert driver.bill.proposals == labels.n_rollouts.sum() == min(limit // 8 * 8, whole.n_rollouts.sum())
-    known = ~np.isnan(labels.value)
-    np.testing.assert_array_equal(labels.value[known], whole.value[known])
+    assert (
+        driver.bill.proposals
+        == labels.column("n_rollouts").sum()
+        == min(limit // 8 * 8, whole.column("n_rollouts").sum())
+    )
+    known = ~np.isnan(labels.column("value"))
+    np.testing.assert_array_equal(labels.column("value")[known], whole.column("value")[known])
     if limit < 8:
         assert known.tolist() == [False] * 5 + [True]
 
@@ -185,16 +189,16 @@ def test_a_spent_budget_leaves_what_was_measured_and_is_never_exceeded(name: str
 def test_a_token_budget_stops_the_questions() -> None:
     # A rollout after t of 6 steps costs 6 - t tokens, n = 4: 20 tokens after the first step, 16 after the second.
     labels = run(monte_carlo(WORLD.trajectory("abbaax"), KEY, n=4), budget=Budget(tokens=30))
-    assert labels.n_rollouts.tolist() == [4, 4, 0, 0, 0, 0]
+    assert labels.column("n_rollouts").tolist() == [4, 4, 0, 0, 0, 0]
 
 
 def test_observations_are_neither_probed_nor_labelled() -> None:
     mixed = (Step("a\n"), Step("tool says 3\n", "observation", "tool"), *steps("aax"))
     t = Trajectory(PROBLEM, mixed, 0.0)
     labels = run(monte_carlo(t, KEY, n=4))
-    assert labels.n_rollouts.tolist() == [4, 0, 4, 4, 0]
-    assert np.isnan(labels.value).tolist() == [False, True, False, False, False]
-    assert np.isnan(run(first_error_bisection(t, KEY, n=4)).value[1])
+    assert labels.column("n_rollouts").tolist() == [4, 0, 4, 4, 0]
+    assert np.isnan(labels.column("value")).tolist() == [False, True, False, False, False]
+    assert np.isnan(run(first_error_bisection(t, KEY, n=4)).column("value")[1])
 
 
 def continuations(outcomes: str) -> ScriptedPolicy:
@@ -206,12 +210,16 @@ def continuations(outcomes: str) -> ScriptedPolicy:
 def test_cut_rollouts_count_as_wrong_or_not_at_all() -> None:
     t = WORLD.trajectory("ax")
     wrong = answer_all(monte_carlo(t, KEY, n=4), policy=continuations("rrwc"), grader=WORLD)
-    assert (wrong.value[0], wrong.n_rollouts[0], wrong.n_correct[0]) == (0.5, 4, 2)
+    assert (wrong.column("value")[0], wrong.column("n_rollouts")[0], wrong.column("n_correct")[0]) == (0.5, 4, 2)
     dropped = answer_all(monte_carlo(t, KEY, n=4, unfinished="drop"), policy=continuations("rrwc"), grader=WORLD)
-    assert (dropped.value[0], dropped.n_rollouts[0], dropped.n_correct[0]) == (2 / 3, 3, 2)
+    assert (dropped.column("value")[0], dropped.column("n_rollouts")[0], dropped.column("n_correct")[0]) == (
+        2 / 3,
+        3,
+        2,
+    )
     none = answer_all(first_error_bisection(t, KEY, n=2, unfinished="drop"), policy=continuations("cc"), grader=WORLD)
-    assert none.n_rollouts[0] == 0
-    assert np.isnan(none.value[0])
+    assert none.column("n_rollouts")[0] == 0
+    assert np.isnan(none.column("value")[0])
 
 
 class Unsure(World):
@@ -224,7 +232,7 @@ class Unsure(World):
 def test_rollouts_whose_outcome_is_unknown_count_as_nothing() -> None:
     policy = ScriptedPolicy({"a\n": ["a\n", "b\n", "x\n", "b\n"]})
     labels = answer_all(monte_carlo(WORLD.trajectory("ax"), KEY, n=4), policy=policy, grader=Unsure())
-    assert (labels.value[0], labels.n_rollouts[0], labels.n_correct[0]) == (0.5, 2, 1)
+    assert (labels.column("value")[0], labels.column("n_rollouts")[0], labels.column("n_correct")[0]) == (0.5, 2, 1)
 
 
 @pytest.mark.parametrize("name", ["math-shepherd", "scan", "bisection"])
@@ -239,8 +247,8 @@ def test_what_cannot_be_labelled_is_a_clear_error(name: str) -> None:
 
 def test_provenance_says_how_to_run_it_again() -> None:
     labels = run(first_error_walk(WORLD.trajectory("axa"), KEY, n=3))
-    assert (labels.provenance.estimator, labels.provenance.seed) == ("scan", KEY.bits)
-    again = estimate[labels.provenance.estimator].take(
-        {"trajectory": labels.trajectory, "key": Key(labels.provenance.seed or 0)}, **labels.provenance.settings
+    assert (labels.provenance[0].estimator, labels.provenance[0].seed) == ("scan", KEY.bits)
+    again = estimate[labels.provenance[0].estimator].take(
+        {"trajectory": labels, "key": Key(labels.provenance[0].seed or 0)}, **labels.provenance[0].settings
     )
-    np.testing.assert_array_equal(run(again).value, labels.value)
+    np.testing.assert_array_equal(run(again).column("value"), labels.column("value"))

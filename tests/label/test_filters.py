@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from stepreward.core.catalog import keep
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.filters import consensus, informative, self_accuracy
+from stepreward.label.rollouts import labelled
 
 NAN = float("nan")
 
 
-def row(problem: str, outcome: float, label: list[float] | None = None, **other: object) -> Labels:
+def row(problem: str, outcome: float, label: list[float] | None = None, **other: object) -> Trajectory:
     label = label if label is not None else [1.0, outcome]
     steps = tuple(Step(f"{i}\n") for i in range(len(label)))
-    values, ends = np.array(label), np.full(len(label), NAN)
     n = np.array(other.get("n", [0] * len(label)), np.int64)
     correct = np.array(other.get("correct", [0] * len(label)), np.int64)
     trajectory = Trajectory(Problem(problem, ""), steps, outcome)
     root = float(other.get("root", NAN))  # type: ignore[arg-type]
-    return Labels(trajectory, values, n, correct, ends, ends, values, root, Provenance("test"))
+    return labelled(trajectory, np.array(label), n, correct, root, Provenance("test"))
 
 
 def test_informative_problems_were_both_won_and_lost() -> None:
@@ -63,4 +63,4 @@ def test_consensus_means_the_same_first_error() -> None:
 
 @pytest.mark.parametrize("name", ["informative", "self-accuracy", "consensus"])
 def test_no_rows_are_no_rows(name: str) -> None:
-    assert keep[name].take({"labels": [], "others": []}).shape == (0,)
+    assert keep[name].take({"trajectories": [], "others": []}).shape == (0,)

@@ -11,11 +11,9 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from label_world import World
 
@@ -23,8 +21,8 @@ from stepreward.core.errors import InputError, PolicyError, StoreError, UnknownN
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Budget, Continuation, Policy, Propose
-from stepreward.core.store import write_labels
-from stepreward.core.types import Labels, Problem, Trajectory
+from stepreward.core.table import row_of, write_table
+from stepreward.core.types import Problem, Trajectory
 from stepreward.label.run import Item, LabelPlan, label_many, load_labels
 from stepreward.policies.tabular import TabularPolicy
 
@@ -46,17 +44,8 @@ def run(items: Iterable[Item], folder: Path, plan: LabelPlan = PLAN, policy: Pol
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """Labels as plain data, NaN as None, so that == compares all of it."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return [None if v != v else v for v in value.tolist()]
-        return value
-
-    return [
-        {name: plain(getattr(one, name)) for name in Labels.__dataclass_fields__ if name != "root_value"}
-        for one in load_labels(path)
-    ]
+    """Labelled trajectories as plain data, NaN as None, so that == compares all of it."""
+    return [row_of(one) for one in load_labels(path)]
 
 
 class Dying(TabularPolicy):
@@ -79,10 +68,10 @@ def test_labels_come_back_in_order_with_who_made_them(tmp_path: Path) -> None:
     items = trajectories(10)
     assert run(items, tmp_path) == 10 * 5 * 4
     labels = list(load_labels(tmp_path))
-    assert [one.trajectory.problem.id for one in labels] == [t.problem.id for t in items]
-    assert [one.trajectory.text for one in labels] == [t.text for t in items]
+    assert [one.problem.id for one in labels] == [t.problem.id for t in items]
+    assert [one.text for one in labels] == [t.text for t in items]
     assert len(list(tmp_path.glob("labels-*.parquet"))) == 3
-    made = labels[0].provenance
+    made = labels[0].provenance[0]
     assert (made.estimator, made.policy, made.grader) == ("math-shepherd", WORLD.policy().name, "no x")
     assert made.settings == {"n": 4, "root": False, "unfinished": "wrong"}
     assert made.seed == Key.seed(7).bits
@@ -140,7 +129,7 @@ def test_an_item_that_fails_costs_no_other_its_labels(tmp_path: Path) -> None:
     spent, failed = tried({"p1", "p9"})
     assert sorted(failed) == [("p1", "the prompt is too long"), ("p9", "the prompt is too long")]
     # The shards of four without a failure are there; the others wait, and ask again what failed alone.
-    assert [row["trajectory"].problem.id for row in rows(tmp_path / "own")] == ["p4", "p5", "p6", "p7"]
+    assert [row["problem"] for row in rows(tmp_path / "own")] == ["p4", "p5", "p6", "p7"]
     again, failed = tried({"p9"})
     assert (failed, again) == ([("p9", "the prompt is too long")], 5 * 4)
     spent += again + tried({"p9"}, skip=True)[0]
@@ -182,9 +171,9 @@ def test_problems_are_labelled_as_trees(tmp_path: Path) -> None:
     plan = LabelPlan("omegaprm", {"n": 4, "searches": 3}, shard=2)
     run([Problem(f"p{i}", "") for i in range(5)], tmp_path, plan)
     labels = list(load_labels(tmp_path))
-    assert {one.trajectory.problem.id for one in labels} == {f"p{i}" for i in range(5)}
-    assert all(one.provenance.estimator == "omegaprm" for one in labels)
-    assert sum(int((one.n_rollouts > 0).sum()) for one in labels) > 0
+    assert {one.problem.id for one in labels} == {f"p{i}" for i in range(5)}
+    assert all(one.provenance[0].estimator == "omegaprm" for one in labels)
+    assert sum(int((one.column("n_rollouts") > 0).sum()) for one in labels) > 0
 
 
 def test_a_folder_serves_one_plan_and_one_list_of_items(tmp_path: Path) -> None:
@@ -249,9 +238,9 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 def test_saved_labels_keep_everything(tmp_path: Path) -> None:
     run(trajectories(3), tmp_path / "run")
     labels = list(load_labels(tmp_path / "run"))
-    assert write_labels(tmp_path / "one.parquet", labels) == 3
+    assert write_table(tmp_path / "one.parquet", labels) == 3
     assert rows(tmp_path / "one.parquet") == rows(tmp_path / "run")
-    assert asdict(next(iter(load_labels(tmp_path / "one.parquet"))).provenance) == asdict(labels[0].provenance)
+    assert next(iter(load_labels(tmp_path / "one.parquet"))).provenance == labels[0].provenance
 
 
 if __name__ == "__main__":

@@ -67,15 +67,15 @@ def test_a_run_worked_out_by_hand() -> None:
 
 def test_labels_of_the_hand_worked_tree() -> None:
     tree = answer_all(omega_prm(PROBLEM, KEY, n=4, length_scale=2.0), policy=ScriptedPolicy(SCRIPT), grader=WORLD)
-    labels = {letters(one.trajectory.steps): one for one in tree_labels(tree, WHO)}
+    labels = {letters(one.steps): one for one in tree_labels(tree, WHO)}
     assert len(labels) == len(tree_labels(tree, WHO)) == 12  # distinct among the 20 rollouts
-    np.testing.assert_array_equal(labels["abbx"].value, [0.5, 0.0, np.nan, 0.0])
-    assert labels["abbx"].n_rollouts.tolist() == [4, 4, 0, 0]
-    assert labels["abbx"].n_correct.tolist() == [2, 0, 0, 0]
-    assert labels["abbx"].root_value == 0.5
-    assert labels["abbx"].provenance is WHO
-    np.testing.assert_array_equal(labels["abbx"].label, labels["abbx"].value)
-    np.testing.assert_array_equal(np.isnan(labels["abbx"].low), [False, False, True, True])
+    np.testing.assert_array_equal(labels["abbx"].column("value"), [0.5, 0.0, np.nan, 0.0])
+    assert labels["abbx"].column("n_rollouts").tolist() == [4, 4, 0, 0]
+    assert labels["abbx"].column("n_correct").tolist() == [2, 0, 0, 0]
+    assert labels["abbx"].facts["root_value"] == 0.5
+    assert labels["abbx"].provenance[0].estimator == WHO.estimator
+    np.testing.assert_array_equal(labels["abbx"].labels, labels["abbx"].column("value"))
+    np.testing.assert_array_equal(np.isnan(labels["abbx"].column("low")), [False, False, True, True])
 
 
 def test_priorities_follow_the_formula() -> None:
@@ -133,12 +133,12 @@ def test_a_search_probes_at_most_log2_of_its_steps_and_reads_what_is_known() -> 
 
 def test_prefixes_share_their_rollouts_with_monte_carlo() -> None:
     (tree,), _ = sampled(8, 1, searches=5)
-    labels = next(one for one in tree_labels(tree, WHO) if (one.n_rollouts > 0).sum() >= 2)
-    t = Trajectory(tree.problem, labels.trajectory.steps, labels.trajectory.outcome)
+    labels = next(one for one in tree_labels(tree, WHO) if (one.column("n_rollouts") > 0).sum() >= 2)
+    t = Trajectory(tree.problem, labels.steps, labels.outcome)
     plain = answer_all(monte_carlo(t, KEY, n=8, root=True), policy=WORLD.policy(), grader=WORLD)
-    measured = labels.n_rollouts > 0
-    np.testing.assert_array_equal(labels.value[measured], plain.value[measured])
-    assert labels.root_value == plain.root_value
+    measured = labels.column("n_rollouts") > 0
+    np.testing.assert_array_equal(labels.column("value")[measured], plain.column("value")[measured])
+    assert labels.facts["root_value"] == plain.facts["root_value"]
 
 
 def test_located_trajectories_name_a_step_of_their_own() -> None:
@@ -146,10 +146,10 @@ def test_located_trajectories_name_a_step_of_their_own() -> None:
     every, located = tree_labels(tree, WHO), tree_labels(tree, WHO, located=True)
     assert 0 < len(located) < len(every)
     for one in located:
-        dead = np.flatnonzero(one.value == 0)
-        assert (one.trajectory.outcome == 1) == (dead.size == 0)
+        dead = np.flatnonzero(one.column("value") == 0)
+        assert (one.outcome == 1) == (dead.size == 0)
         if dead.size:
-            before = one.root_value if dead[0] == 0 else one.value[dead[0] - 1]
+            before = one.facts["root_value"] if dead[0] == 0 else one.column("value")[dead[0] - 1]
             assert before > 0
 
 

@@ -18,7 +18,7 @@ from tests.cli.running import invoke, refused
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app
-from stepreward.core.store import read_labels
+from stepreward.core.table import read_table
 from stepreward.pipeline.settings import QUICK, RunSettings
 
 pytestmark = pytest.mark.xdist_group("run")
@@ -78,7 +78,7 @@ def test_a_run_ends_in_a_report_a_summary_labels_and_a_model(whole: Path) -> Non
     assert "src=" not in page
     assert "://" not in page.replace("http://www.w3.org", "")
     assert 0 < summary["policy"]["solved"]["value"] < 1
-    assert len(list(read_labels(whole / "labels.parquet"))) == summary["label"]["trajectories"]
+    assert len(list(read_table(whole / "labels.parquet"))) == summary["label"]["trajectories"]
     assert set(summary["search"]) >= {"beam", "dvts"}
     assert (
         summary["search"]["beam"]["bill"]["scored_tokens"] < summary["search"]["beam"]["bill"]["scored_tokens_unshared"]
@@ -143,8 +143,8 @@ def test_a_run_killed_while_labelling_ends_with_equal_numbers(whole: Path, tmp_p
     assert (out / "answers.sqlite-wal").stat().st_size > 0
     invoke(line(out))
     assert numbers(out) == numbers(whole)
-    assert [str(a) for a in read_labels(out / "labels.parquet")] == [
-        str(b) for b in read_labels(whole / "labels.parquet")
+    assert [str(a) for a in read_table(out / "labels.parquet")] == [
+        str(b) for b in read_table(whole / "labels.parquet")
     ]
 
 

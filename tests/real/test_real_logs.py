@@ -23,12 +23,12 @@ def raw(path: Path) -> list[dict[str, Any]]:
 def test_tau_bench_has_every_message_and_reward() -> None:
     path = DATA / "tau_bench" / "gpt-4o-airline.jsonl.gz"
     rows, items = raw(path), list(formats.read(path, strict=True))
-    assert [item.trajectory.outcome for item in items] == [row["reward"] for row in rows]
-    assert len({item.trajectory.problem.id for item in items}) == 50
+    assert [item.outcome for item in items] == [row["reward"] for row in rows]
+    assert len({item.problem.id for item in items}) == 50
     for row, item in zip(rows, items, strict=True):
-        assert len(item.trajectory.problem.messages) + len(item.trajectory) == len(row["traj"])
+        assert len(item.problem.messages) + len(item) == len(row["traj"])
         said = [m for m in row["traj"] if m["role"] == "assistant"]
-        acted = [step for step in item.trajectory.steps if step.kind == "action"]
+        acted = [step for step in item.steps if step.kind == "action"]
         assert len(acted) == len(said)
         called = [c["function"]["name"] for m in said for c in m.get("tool_calls") or []]
         assert [c["name"] for step in acted for c in step.meta.get("tool_calls", [])] == called
@@ -37,10 +37,10 @@ def test_tau_bench_has_every_message_and_reward() -> None:
 @pytest.mark.parametrize("name", ["webshop_react/webshop_react_500.jsonl.gz", "fever_react/fever_react_500.jsonl.gz"])
 def test_react_has_every_action(name: str) -> None:
     rows, items = raw(DATA / name), list(formats.read(DATA / name, strict=True))
-    assert np.mean([i.trajectory.outcome for i in items]) == pytest.approx(np.mean([r["reward"] for r in rows]))
+    assert np.mean([i.outcome for i in items]) == pytest.approx(np.mean([r["reward"] for r in rows]))
     for row, item in zip(rows, items, strict=True):
         reset = row["steps"][0]["action"] == "reset"
-        assert sum(step.kind == "action" for step in item.trajectory.steps) == len(row["steps"]) - reset
+        assert sum(step.kind == "action" for step in item.steps) == len(row["steps"]) - reset
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "hotpotqa_react").glob("*.gz")), ids=lambda p: p.name[-40:])
@@ -49,15 +49,15 @@ def test_fire_act_reads_chats_and_transcripts(path: Path) -> None:
     items = list(reading)
     assert len(items) + reading.left_out == len(raw(path))
     assert reading.left_out <= 1
-    assert {item.trajectory.outcome for item in items} == {0.0, 1.0}
-    assert all(item.trajectory.steps[0].kind == "action" for item in items)
+    assert {item.outcome for item in items} == {0.0, 1.0}
+    assert all(item.steps[0].kind == "action" for item in items)
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "inspect_logs").glob("*.*[lz]")), ids=lambda p: p.name)
 def test_every_inspect_log_is_read(path: Path) -> None:
     items = list(formats.read(path, strict=True))
     assert items
-    assert all(any(step.kind == "action" for step in item.trajectory.steps) for item in items)
+    assert all(any(step.kind == "action" for step in item.steps) for item in items)
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "swe_agent").glob("*.traj.gz")), ids=lambda p: p.name[:30])
@@ -67,7 +67,7 @@ def test_swe_agent_s_trajectories(path: Path) -> None:
         pytest.skip("holds a history alone")
     (item,) = formats.read(path, strict=True)
     observed = [turn["observation"] for turn in row["trajectory"] if turn["observation"]]
-    assert [s.text[:-1] for s in item.trajectory.steps if s.kind == "observation"] == observed
+    assert [s.text[:-1] for s in item.steps if s.kind == "observation"] == observed
 
 
 @pytest.mark.parametrize("folder", ["llmbar", "plan_rewardbench"])

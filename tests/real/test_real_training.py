@@ -13,7 +13,6 @@ from benchmarks import real_data, real_training, real_training_page
 from benchmarks.real_training import Sizes
 from scipy.stats import pearsonr, spearmanr
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.keys import Key
 from stepreward.core.measure.step_metrics import auroc
 from stepreward.core.tree import StepTree
@@ -25,7 +24,7 @@ DATA = Path(__file__).parents[2].parent / "shared" / "data"
 NAN = float("nan")
 
 
-def solution(problem: str, sample: int, scores: list[float]) -> Annotated:
+def solution(problem: str, sample: int, scores: list[float]) -> Trajectory:
     steps = tuple(Step(f"{problem} {sample} {i}\n") for i in range(len(scores)))
     made = {real_training.TEACHER: np.array(scores)}
     return annotated(Problem(problem, problem), steps, np.full(len(scores), NAN), "test", scores=made)
@@ -35,17 +34,14 @@ def test_problems_are_split_and_never_solutions() -> None:
     groups = real_training.by_problem([solution(f"p{i}", s, [0.5]) for i in range(9) for s in range(3)])
     sizes = Sizes(train=4, valid=2, test=3)
     parts = real_training.split(groups, sizes, Key.seed(0))
-    ids = {name: {one.trajectory.problem.id for group in part for one in group} for name, part in parts.items()}
+    ids = {name: {one.problem.id for group in part for one in group} for name, part in parts.items()}
     assert [len(ids[name]) for name in ("train", "valid", "test")] == [4, 2, 3]
     assert set.union(*ids.values()) == {f"p{i}" for i in range(9)}
     assert all(len(group) == 3 for part in parts.values() for group in part)
     again = real_training.split(groups, sizes, Key.seed(0))
-    assert [g[0].trajectory.problem.id for g in again["train"]] == [g[0].trajectory.problem.id for g in parts["train"]]
+    assert [g[0].problem.id for g in again["train"]] == [g[0].problem.id for g in parts["train"]]
     other = real_training.split(groups, sizes, Key.seed(1))
-    assert any(
-        [g[0].trajectory.problem.id for g in other[name]] != [g[0].trajectory.problem.id for g in parts[name]]
-        for name in parts
-    )
+    assert any([g[0].problem.id for g in other[name]] != [g[0].problem.id for g in parts[name]] for name in parts)
 
 
 def test_labels_are_the_teachers_scores_of_the_first_samples() -> None:
@@ -124,7 +120,7 @@ def test_a_short_training_on_real_solutions_lowers_the_loss(start: str, tmp_path
     assert 0 < labels.mean() < 1
     asked = [groups[6][0], groups[6][1], groups[7][0]]
     scores = real_training.scores_by(model, asked)
-    assert [int((~np.isnan(row)).sum()) for row in scores] == [len(one.trajectory) for one in asked]
+    assert [int((~np.isnan(row)).sum()) for row in scores] == [len(one) for one in asked]
     alone = np.concatenate([real_training.scores_by(model, [one])[0] for one in asked])
     np.testing.assert_allclose(scores[~np.isnan(scores)], alone, atol=1e-5)
 

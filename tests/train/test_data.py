@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ from tests.train.toy import toy_labels, toy_model
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.train.data import LabelledTree, TrainingSet, fingerprint, labelled_trees, make_batches
 from stepreward.train.objectives import binary_cross_entropy
 
@@ -23,16 +21,15 @@ NAN = float("nan")
 PROBLEM = Problem("p", "Say something")
 
 
-def made(words: str, label: list[float], rollouts: list[int] | None = None) -> Labels:
+def made(words: str, label: list[float], rollouts: list[int] | None = None) -> Trajectory:
     """A labelled trajectory with one step a letter."""
     n = len(words)
     steps = tuple(Step(w + "\n") for w in words)
-    count, nan = np.array(rollouts or [0] * n, np.int64), np.full(n, NAN)
-    values = np.array(label)
-    return Labels(Trajectory(PROBLEM, steps), values, count, count, nan, nan, values, NAN, Provenance("test"))
+    counts = np.array(rollouts or [0] * n, float)
+    return Trajectory(PROBLEM, steps, columns={"label": np.array(label), "n_rollouts": counts})
 
 
-def random_labels(seed: int) -> list[Labels]:
+def random_labels(seed: int) -> list[Trajectory]:
     """Trajectories over two letters, so that many prefixes are shared, with labels that may disagree."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -78,7 +75,7 @@ def test_gradients_of_trees_equal_those_of_trajectories(seed: int) -> None:
     """Also where labels of a shared step disagree: the mean label has the mean gradient. Also where trees are cut."""
     labels = random_labels(seed)
     apart = gradient(
-        [tree for one in labels if not np.isnan(one.label).all() for tree in labelled_trees([one])], 10_000
+        [tree for one in labels if not np.isnan(one.labels).all() for tree in labelled_trees([one])], 10_000
     )
     for row_tokens in (10_000, 40):
         together = gradient(labelled_trees(labels), row_tokens)
@@ -144,6 +141,6 @@ def test_the_reads_of_a_batch_are_those_of_its_labels() -> None:
 
 def test_a_fingerprint_tells_data_apart() -> None:
     labels = random_labels(1)
-    same, other = fingerprint(labelled_trees(labels)), replace(labels[-1], label=np.array([0.9, 0.0]))
+    same, other = fingerprint(labelled_trees(labels)), labels[-1].with_columns({"label": np.array([0.9, 0.0])})
     assert same == fingerprint(labelled_trees(labels))
     assert same != fingerprint(labelled_trees([*labels[:-1], other]))

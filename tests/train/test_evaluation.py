@@ -10,7 +10,7 @@ import torch
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import ModelError
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.train.data import labelled_trees, make_batches
 from stepreward.train.evaluation import evaluate_batches, step_logits
@@ -45,7 +45,7 @@ def test_scores_in_minus_one_to_one_have_the_logits_of_their_probabilities() -> 
         step_logits(model, z)
 
 
-def measured(labels: list[Labels], bias: float, record: EncoderRecord | None = None) -> dict[str, float]:
+def measured(labels: list[Trajectory], bias: float, record: EncoderRecord | None = None) -> dict[str, float]:
     """Metrics of a model that says the same of every step."""
     model = toy_model(record=record)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def measured(labels: list[Labels], bias: float, record: EncoderRecord | None = N
 def test_a_constant_model_has_the_metrics_of_a_constant() -> None:
     """p = 3/4 of every step: Brier is the mean of (3/4 - y)^2, ECE the distance of 3/4 from the mean label."""
     labels = toy_labels(10, 0)
-    y = np.concatenate([one.label for one in labels])
+    y = np.concatenate([one.labels for one in labels])
     found = measured(labels, math.log(3))
     assert found["auroc"] == pytest.approx(0.5)
     assert found["brier"] == pytest.approx(np.mean((0.75 - y) ** 2))
@@ -67,7 +67,7 @@ def test_a_constant_model_has_the_metrics_of_a_constant() -> None:
 
 
 def test_what_is_not_defined_is_nan() -> None:
-    right = [one for one in toy_labels(20, 0) if one.label.min() == 1]
+    right = [one for one in toy_labels(20, 0) if one.labels.min() == 1]
     found = measured(right, 0.0)
     assert np.isnan([found["f1"], found["threshold"], found["auroc"]]).all()
     assert found["brier"] == pytest.approx(0.25)
@@ -78,11 +78,9 @@ def test_what_is_not_defined_is_nan() -> None:
 
 def test_first_errors_are_compared_where_steps_are_supervised() -> None:
     """Scores a .9, b .2, c .8 and d .1: with b wrong and d not supervised, thresholds in (.2, .8] are right of all."""
-    problem, empty, nan = Problem("p", "Say"), np.zeros(2, np.int64), np.full(2, NAN)
+    problem = Problem("p", "Say")
     labels = [
-        Labels(
-            Trajectory(problem, (Step("a\n"), Step(f"{word}\n"))), y, empty, empty, nan, nan, y, NAN, Provenance("test")
-        )
+        Trajectory(problem, (Step("a\n"), Step(f"{word}\n")), columns={"label": y})
         for word, y in (("b", np.array([1.0, 0.0])), ("c", np.array([1.0, 1.0])), ("d", np.array([1.0, NAN])))
     ]
     model = toy_model()

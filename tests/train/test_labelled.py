@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stepreward.core.errors import InputError
 from stepreward.core.tree import StepTree, group_trees, trees_of
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.train.data import labelled_trees
 
 CHOICES = st.tuples(st.sampled_from("abc"), st.sampled_from(["action", "observation"]))
@@ -24,13 +24,13 @@ ROW = st.tuples(
 )
 
 
-def labels_of(problem: str, rows: list[tuple[tuple[str, str], float, int]], outcome: float, terminal: bool) -> Labels:
+def labels_of(
+    problem: str, rows: list[tuple[tuple[str, str], float, int]], outcome: float, terminal: bool
+) -> Trajectory:
     steps = tuple(Step(text, kind) for (text, kind), _, _ in rows)  # type: ignore[arg-type]
-    nan, counts = np.full(len(rows), np.nan), np.array([n for *_, n in rows], np.int64)
-    return Labels(
-        Trajectory(Problem(problem, "?"), steps, outcome, terminal), nan, counts, counts, nan, nan,
-        np.array([label for _, label, _ in rows], np.float64), np.nan, Provenance("test"),
-    )  # fmt: skip
+    label = np.array([label for _, label, _ in rows], np.float64)
+    columns = {"label": label, "n_rollouts": np.array([n for *_, n in rows], np.float64)}
+    return Trajectory(Problem(problem, "?"), steps, outcome, terminal, columns=columns)
 
 
 def same(one: StepTree, other: StepTree) -> None:
@@ -39,17 +39,17 @@ def same(one: StepTree, other: StepTree) -> None:
             np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
             assert getattr(one, field.name).dtype == getattr(other, field.name).dtype
     assert (one.problem, list(one.steps)) == (other.problem, list(other.steps))
-    for name in ("depth", "paths", "action", "terminal", "outcome", "n_children"):
+    for name in ("depth", "paths", "action", "terminal", "outcome"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert getattr(one, name).dtype == getattr(other, name).dtype
 
 
-def slow_means(group: list[Labels]) -> dict[tuple[tuple[str, str], ...], float]:
+def slow_means(group: list[Trajectory]) -> dict[tuple[tuple[str, str], ...], float]:
     """The label of each prefix: mean of its supervised labels, weighted by rollouts, at least one each."""
     sums: dict[tuple[tuple[str, str], ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for one in group:
         path: tuple[tuple[str, str], ...] = ()
-        for step, label, n in zip(one.trajectory.steps, one.label, one.n_rollouts, strict=True):
+        for step, label, n in zip(one.steps, one.labels, one.column("n_rollouts"), strict=True):
             path = (*path, (step.text, step.kind))
             if not np.isnan(label):
                 sums[path][0] += max(1, n) * label
@@ -61,7 +61,7 @@ def slow_means(group: list[Labels]) -> dict[tuple[tuple[str, str], ...], float]:
 def test_trees_made_together_are_those_made_one_by_one(rows: list, cells: int) -> None:
     groups: dict[int, list[Trajectory]] = {}
     for problem, steps, outcome, terminal in rows:
-        groups.setdefault(problem, []).append(labels_of(str(problem), steps, outcome, terminal).trajectory)
+        groups.setdefault(problem, []).append(labels_of(str(problem), steps, outcome, terminal))
     together = trees_of(list(groups.values()), cells=cells)
     for tree, group in zip(together, groups.values(), strict=True):
         same(tree, StepTree.from_trajectories(group))
@@ -71,39 +71,37 @@ def test_trees_made_together_are_those_made_one_by_one(rows: list, cells: int) -
 @given(st.lists(ROW, min_size=1, max_size=12))
 def test_labels_are_those_of_a_slow_loop(rows: list) -> None:
     every = [labels_of(str(problem), *rest) for problem, *rest in rows]
-    groups: dict[str, list[Labels]] = {}
+    groups: dict[str, list[Trajectory]] = {}
     for one in every:
-        groups.setdefault(one.trajectory.problem.id, []).append(one)
-    if all(np.isnan(one.label).all() for one in every):
+        groups.setdefault(one.problem.id, []).append(one)
+    if all(np.isnan(one.labels).all() for one in every):
         with pytest.raises(InputError, match="no supervised step"):
             labelled_trees(every)
         return
     for made, group in zip(labelled_trees(every), groups.values(), strict=True):
-        same(made.tree, StepTree.from_trajectories([one.trajectory for one in group]))
+        same(made.tree, StepTree.from_trajectories(list(group)))
         means = slow_means(group)
         for b, one in enumerate(group):
             path: tuple[tuple[str, str], ...] = ()
-            for s, step in enumerate(one.trajectory.steps):
+            for s, step in enumerate(one.steps):
                 path = (*path, (step.text, step.kind))
-                expected = np.nan if np.isnan(one.label[s]) else means[path]
+                expected = np.nan if np.isnan(one.labels[s]) else means[path]
                 np.testing.assert_allclose(made.labels[b, s], expected, rtol=1e-15)
                 node = made.tree.paths[b, s]
                 np.testing.assert_allclose(made.tree.column("label")[node], means.get(path, np.nan), rtol=1e-15)
-            assert np.isnan(made.labels[b, len(one.trajectory) :]).all()
+            assert np.isnan(made.labels[b, len(one) :]).all()
 
 
-def test_a_row_with_too_few_labels_or_one_out_of_range_is_named() -> None:
+def test_a_label_out_of_range_is_named_and_one_too_few_cannot_be_made() -> None:
     good = labels_of("p", [(("a", "action"), 1.0, 0)], 1.0, True)
-    short = labels_of("q", [(("a", "action"), 1.0, 0)] * 2, 1.0, True)
-    short.label.resize(1, refcheck=False)
-    with pytest.raises(InputError, match="problem 'q' has a solution of 2 steps with 1 labels"):
-        labelled_trees([good, short])
+    with pytest.raises(ValueError, match="problem 'p' has 1 steps and 2 entries in the column 'label'"):
+        good.with_columns({"label": np.ones(2)})
     with pytest.raises(InputError, match=r"problem 'r' has a label of 1\.5"):
         labelled_trees([good, labels_of("r", [(("a", "action"), 1.5, 0)], 1.0, True)])
 
 
 def test_groups_must_hold_one_problem_and_something() -> None:
-    one, other = (labels_of(name, [], 1.0, True).trajectory for name in "pq")
+    one, other = (labels_of(name, [], 1.0, True) for name in "pq")
     with pytest.raises(ValueError, match="got 'p' and 'q'"):
         trees_of([[one, other]])
     with pytest.raises(ValueError, match="at least one trajectory"):

@@ -122,9 +122,9 @@ def test_seeds_decide_the_weights(tmp_path: Path) -> None:
 
 
 def test_training_stops_early_and_keeps_the_best_checkpoint(tmp_path: Path) -> None:
-    """Labels of a coin: the held-out loss soon rises, so the model kept is not the last."""
+    """Trajectory of a coin: the held-out loss soon rises, so the model kept is not the last."""
     rng = np.random.default_rng(0)
-    coin = [replace(one, label=rng.integers(0, 2, len(one)).astype(float)) for one in toy_labels(40, 0)]
+    coin = [one.with_columns({"label": rng.integers(0, 2, len(one)).astype(float)}) for one in toy_labels(40, 0)]
     settings = replace(SETTINGS, epochs=30, evaluations=30, metric="loss", patience=3)
     result = train(labelled_trees(coin[:80]), toy_model(), tmp_path, settings, held_out=labelled_trees(coin[80:]))
     losses = [row["eval_loss"] for row in result.history if "eval_loss" in row]
@@ -209,7 +209,7 @@ def test_a_training_that_diverges_ends(tmp_path: Path) -> None:
 
 def test_metrics_that_are_not_defined_are_left_out(tmp_path: Path) -> None:
     """Held-out steps that are all right have no AUROC: the last model is kept, and every number is one."""
-    right = [one for one in toy_labels(30, 1) if one.label.min() == 1]
+    right = [one for one in toy_labels(30, 1) if one.labels.min() == 1]
     trees = labelled_trees(toy_labels(5, 0))
     result = train(trees, toy_model(), tmp_path, replace(SETTINGS, epochs=4), held_out=labelled_trees(right))
     assert set(result.metrics) == {"brier", "ece", "loss"}
@@ -239,11 +239,11 @@ def test_bad_training_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no labelled tree"):
         train([], toy_model(), tmp_path)
     labels = toy_labels(1, 0)
-    labels[0].label[0] = 1.5
+    labels[0].labels[0] = 1.5
     with pytest.raises(InputError, match=r"label of 1\.5; labels must be in \[0, 1\]"):
         labelled_trees(labels)
     for one in labels:
-        one.label[:] = np.nan
+        one.labels[:] = np.nan
     with pytest.raises(InputError, match="no supervised step"):
         labelled_trees(labels)
     trees = labelled_trees(toy_labels(1, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
@@ -12,7 +12,7 @@ from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 WORDS = ["good", "fine", "bad", "nice", "well"]
 
 
-def toy_labels(n: int, seed: int) -> list[Labels]:
+def toy_labels(n: int, seed: int) -> list[Trajectory]:
     rng = np.random.default_rng(seed)
     made = []
     for i in range(n):
@@ -21,10 +21,7 @@ def toy_labels(n: int, seed: int) -> list[Labels]:
             words = [str(w) for w in rng.choice(WORDS, 3)]
             steps = tuple(Step(w + "\n") for w in words)
             label = np.minimum.accumulate([float(w != "bad") for w in words])
-            empty = np.zeros(3, np.int64)
-            nan = np.full(3, np.nan)
-            trajectory = Trajectory(problem, steps, float(label[-1]))
-            made.append(Labels(trajectory, label, empty, empty, nan, nan, label, 0.5, Provenance("toy")))
+            made.append(Trajectory(problem, steps, float(label[-1]), columns={"label": label}))
     return made
 
 

@@ -17,11 +17,11 @@ from stepreward.cli.row_by_row import Place, RowByRow, shown
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import Method, bench
 from stepreward.core.errors import InputError
 from stepreward.core.http.addresses import without_secrets
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Comparison, Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import NEXT_STEP, STEP_LEVEL, RecordedScorer
 from stepreward.evaluate.published import comparable
@@ -62,10 +62,10 @@ def measure(
     """
     method = bench[benchmark]
     items, places = _read(data, reading)
-    wanted = Comparison if "Comparison" in str(inspect.signature(method.function).parameters["data"]) else Annotated
+    wanted = Comparison if "Comparison" in str(inspect.signature(method.function).parameters["data"]) else Trajectory
     alien = next((item for item in items if not isinstance(item, wanted)), None)
     if alien is not None:
-        kinds = {Comparison: "comparisons of candidates", Annotated: "solutions"}
+        kinds = {Comparison: "comparisons of candidates", Trajectory: "solutions"}
         what = f"{benchmark} needs {kinds[wanted]}, and {kinds[type(alien)]} are among these rows"
         raise InputError(what, source=data, remedy="choose another benchmark or --format")
     recorded = list(dict.fromkeys(name for item in items for name in _recorded_of(item)))
@@ -99,13 +99,13 @@ def measure(
 
 
 def _result(
-    method: Method[..., Any], scorer: Scorer, data: Sequence[Annotated | Comparison], settings: dict[str, Any]
+    method: Method[..., Any], scorer: Scorer, data: Sequence[Trajectory | Comparison], settings: dict[str, Any]
 ) -> BenchResult:
     result: BenchResult = method.take({"scorer": scorer, "data": data}, **settings)
     return result
 
 
-def _recorded_of(item: Annotated | Comparison) -> list[str]:
+def _recorded_of(item: Trajectory | Comparison) -> list[str]:
     """The names of the scorers whose scores a row holds."""
     return [*item.scores, *(item.step_scores if isinstance(item, Comparison) else ())]
 
@@ -141,8 +141,8 @@ class Recorded:
         raise InputError(f"some comparisons have no score of {self.name}", remedy="leave them out")
 
 
-def _recorded(name: str, items: Sequence[Annotated | Comparison]) -> Scorer:
-    solutions = [item for item in items if isinstance(item, Annotated)]
+def _recorded(name: str, items: Sequence[Trajectory | Comparison]) -> Scorer:
+    solutions = [item for item in items if isinstance(item, Trajectory)]
     return RecordedScorer(solutions, name) if solutions else Recorded(name)
 
 
@@ -167,7 +167,7 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
         subset = path.name.split(".")[0]
         for item in reading:
             items.append(_in_subset(item, subset))
-            for one in item.candidates if isinstance(item, Comparison) else (item.trajectory,):
+            for one in item.candidates if isinstance(item, Comparison) else (item,):
                 places[one.problem.id, one.steps] = places[one.problem.id] = (path, reading.number)
         tell_left_out(reading.bad, more=reading.left_out - len(reading.bad))
         tell_blank(reading.blank)
@@ -176,10 +176,10 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
     return items, places
 
 
-def _in_subset(item: Annotated | Comparison, subset: str) -> Annotated | Comparison:
+def _in_subset(item: Trajectory | Comparison, subset: str) -> Trajectory | Comparison:
     if isinstance(item, Comparison):
         return item if item.subset else replace(item, subset=subset)
-    return item if item.meta.get("subset") else replace(item, meta={**item.meta, "subset": subset})
+    return item if item.facts.get("subset") else replace(item, facts={**item.facts, "subset": subset})
 
 
 def show(outcome: dict[str, Any]) -> None:

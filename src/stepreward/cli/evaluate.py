@@ -23,7 +23,6 @@ from stepreward.cli.row_by_row import Place, RowByRow, shown
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
-from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.catalog import calibrate as calibrators
@@ -34,6 +33,7 @@ from stepreward.core.measure.statistics import paired_difference
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Grader, Score, Scorer
 from stepreward.core.settings_text import read_settings
+from stepreward.core.types import Trajectory, score_column
 from stepreward.core.vocabulary import Flag
 from stepreward.evaluate.data.scoring import unmeasured
 from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
@@ -129,13 +129,13 @@ def evaluate(flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, json
     key = Key.seed(flags.seed).fold("evaluate")
     outcome: dict[str, Any] = {
         "solutions": len(items),
-        "problems": len({item.trajectory.problem.id for item in items}),
+        "problems": len({item.problem.id for item in items}),
         "scorers": {
             name: _measured(items, name, key, threshold, flags.tune, aggregate, judged=judge is not None)
             for name in names
         },
     }
-    if judge is not None and (lost := sum(_gradable(item) and np.isnan(item.trajectory.outcome) for item in items)):
+    if judge is not None and (lost := sum(_gradable(item) and np.isnan(item.outcome) for item in items)):
         outcome["ungraded"] = int(lost)
     if all(set(made) <= {"solutions", "unscored"} for made in outcome["scorers"].values()):
         raise InputError("the rows hold no labels, first errors or groups", source=data, remedy="label them first")
@@ -143,13 +143,13 @@ def evaluate(flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, json
 
 
 def _calibrate(
-    model: str, scored: Sequence[Solution], method: str, out: Path | None, seed: int, json_output: bool
+    model: str, scored: Sequence[Trajectory], method: str, out: Path | None, seed: int, json_output: bool
 ) -> None:
     """Fits a calibrator, says what it is worth, and keeps it."""
     path = out or Path(model) / CALIBRATOR_FILE
     if out is None and not Path(model).is_dir():
         raise InputError(f"{model} is no folder that could keep a calibrator", remedy="pass --calibrator FILE")
-    labels, problems = ragged([item.labels for item in scored]), [item.trajectory.problem.id for item in scored]
+    labels, problems = ragged([item.labels for item in scored]), [item.problem.id for item in scored]
     key = Key.seed(seed).fold("calibrate")
     fitted = fit_calibrator(calibrators[method], score_rows(scored, _MODEL), labels, problems, key)
     save_calibrator(fitted.calibrator, path)
@@ -163,43 +163,42 @@ def _calibrate(
     typer.echo(f"Brier score on problems not fitted on: {before} before, {after} after, change {change}")
 
 
-def _scored(items: Sequence[Solution], scorer: Scorer, source: Path, *, strict: bool, quiet: bool) -> list[Solution]:
+def _scored(
+    items: Sequence[Trajectory], scorer: Scorer, source: Path, *, strict: bool, quiet: bool
+) -> list[Trajectory]:
     """The solutions with the model's scores beside the recorded ones; NaN for one that it cannot score."""
-    places: dict[str, Place] = {item.trajectory.problem.id: (source, None) for item in items}
+    places: dict[str, Place] = {item.problem.id: (source, None) for item in items}
     with StageProgress(quiet=quiet) as progress:
         patient = RowByRow(scorer, places, on_progress=shown(progress, "evaluate", len(items)), strict=strict)
-        answers = patient.score_many([Score(item.trajectory.problem, item.trajectory.steps) for item in items])
+        answers = patient.score_many([Score(item.problem, item.steps) for item in items])
     tell_left_out(patient.bad, f"by {scorer.name}")
     return [
-        replace(item, scores={**item.scores, _MODEL: answer.scores})
-        for item, answer in zip(items, answers, strict=True)
+        item.with_columns({score_column(_MODEL): answer.scores}) for item, answer in zip(items, answers, strict=True)
     ]
 
 
-def _with_position(items: Sequence[Solution]) -> list[Solution]:
+def _with_position(items: Sequence[Trajectory]) -> list[Trajectory]:
     """The solutions with the scores of the baseline beside the others."""
-    answers = PositionScorer().score_many([Score(item.trajectory.problem, item.trajectory.steps) for item in items])
+    answers = PositionScorer().score_many([Score(item.problem, item.steps) for item in items])
     return [
-        replace(item, scores={**item.scores, POSITION: answer.scores})
-        for item, answer in zip(items, answers, strict=True)
+        item.with_columns({score_column(POSITION): answer.scores}) for item, answer in zip(items, answers, strict=True)
     ]
 
 
-def _judged(item: Solution, grader: Grader) -> Solution:
+def _judged(item: Trajectory, grader: Grader) -> Trajectory:
     """The solution with the answer and the outcome that the grader reads, where the data set states none."""
-    trajectory = item.trajectory
-    answer = item.answer or (grader.answer(trajectory.problem, trajectory.steps) if trajectory.terminal else None)
-    if np.isnan(trajectory.outcome) and trajectory.problem.reference is not None:
-        trajectory = replace(trajectory, outcome=grader.grade(trajectory.problem, trajectory.steps))
-    return replace(item, trajectory=trajectory, answer=answer)
+    answer = item.answer or (grader.answer(item.problem, item.steps) if item.terminal else None)
+    unknown = np.isnan(item.outcome) and _gradable(item)
+    outcome = grader.grade(item.problem, item.steps) if unknown else item.outcome
+    return replace(item, outcome=outcome, answer=answer)
 
 
-def _gradable(item: Solution) -> bool:
-    return item.trajectory.problem.reference is not None
+def _gradable(item: Trajectory) -> bool:
+    return item.problem.reference is not None
 
 
 def _measured(
-    items: Sequence[Solution], name: str, key: Key, threshold: float | None, tune: float, aggregate: str, *,
+    items: Sequence[Trajectory], name: str, key: Key, threshold: float | None, tune: float, aggregate: str, *,
     judged: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that the rows allow to measure of one scorer."""
@@ -224,7 +223,7 @@ def _measured(
 
 
 def _first_error(
-    items: Sequence[Solution], name: str, key: Key, threshold: float | None, tune: float
+    items: Sequence[Trajectory], name: str, key: Key, threshold: float | None, tune: float
 ) -> dict[str, Any]:
     """Under "first_error" what was measured, or under "no_first_error" why it could not be."""
     scores, gold = score_rows(items, name), first_errors(items)
@@ -232,9 +231,9 @@ def _first_error(
         return {"first_error": first_error(scores, gold, key, threshold=threshold).to_json()}
     drawn = {
         problem: key.fold("tune", problem).rng().random() < tune
-        for problem in dict.fromkeys(item.trajectory.problem.id for item in items)
+        for problem in dict.fromkeys(item.problem.id for item in items)
     }
-    chosen: NDArray[np.bool_] = np.array([drawn[item.trajectory.problem.id] for item in items], bool)
+    chosen: NDArray[np.bool_] = np.array([drawn[item.problem.id] for item in items], bool)
     if any(len(set((part >= 0).tolist())) < 2 for part in (gold[chosen], gold[~chosen])):
         what = f"{len(drawn)} problems, split to choose a threshold, lack right or wrong solutions in a part"
         return {"no_first_error": f"{what}; pass --threshold"}
@@ -242,25 +241,25 @@ def _first_error(
     return {"first_error": tuned.to_json()}
 
 
-def _no_selection(items: Sequence[Solution], *, judged: bool) -> str | None:
+def _no_selection(items: Sequence[Trajectory], *, judged: bool) -> str | None:
     """What keeps selection from being measured; empty where no problem has a choice, None where nothing does."""
-    sizes = sorted(Counter(item.trajectory.problem.id for item in items).values())
+    sizes = sorted(Counter(item.problem.id for item in items).values())
     if sizes[-1] < 2:
         return ""
     if sizes[0] != sizes[-1]:
         return f"problems have {sizes[0]} to {sizes[-1]} solutions, selection needs the same number of each"
-    if any(np.isnan(item.trajectory.outcome) and not (judged and _gradable(item)) for item in items):
+    if any(np.isnan(item.outcome) and not (judged and _gradable(item)) for item in items):
         return "some solutions have no outcome; pass --grader"
-    if all(np.isnan(item.trajectory.outcome) for item in items):
+    if all(np.isnan(item.outcome) for item in items):
         return "no solution could be graded"
     if all(item.answer is None for item in items):
         return "no solution states its answer; pass --grader"
     return None
 
 
-def _selection(items: Sequence[Solution], name: str, key: Key, aggregate: str) -> dict[str, Any]:
+def _selection(items: Sequence[Trajectory], name: str, key: Key, aggregate: str) -> dict[str, Any]:
     """Accuracy against N, where every problem has the same number of graded solutions, more than one."""
-    ordered = sorted(items, key=lambda item: item.trajectory.problem.id)
+    ordered = sorted(items, key=lambda item: item.problem.id)
     pool, scores = sampled(ordered), score_rows(ordered, name)
     samples = pool.outcome.shape[1]
     built = replace(pool, totals={aggregate: pool.shaped(totals_of(scores, aggregate))})

@@ -25,24 +25,22 @@ from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grade, Grader, Policy
 from stepreward.core.settings_text import read_settings
-from stepreward.core.store import write_labels
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.table import write_table
+from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.formats.files.rows_of_files import LABELS
+from stepreward.label.rollouts import labelled
 from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.label.samples import graded_samples
 from stepreward.tasks.graders import grader_by_name, graders
 
-_PROBE = Labels(
+_PROBE = labelled(
     Trajectory(Problem("probe", "1 + 1?"), (Step("2"),), 1.0),
-    value=np.ones(1),
-    n_rollouts=np.ones(1, np.int64),
-    n_correct=np.ones(1, np.int64),
-    low=np.ones(1),
-    high=np.ones(1),
-    label=np.ones(1),
-    root_value=1.0,
-    provenance=Provenance("probe"),
+    np.ones(1),
+    np.ones(1, np.int64),
+    np.ones(1, np.int64),
+    1.0,
+    Provenance("probe"),
 )
 """What a transform is tried on, so that its settings are refused before hours of rollouts and not after."""
 
@@ -95,7 +93,7 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
     given = [*shortcut(method, "--rollouts", flags.rollouts, "n"), *flags.settings]
     own, rewriting = read_settings(given, method, rewrite)
     with blamed_on_settings(rewrite):
-        rewrite.take({"labels": _PROBE}, **rewriting)
+        rewrite.take({"trajectory": _PROBE}, **rewriting)
     out = flags.out
     folder, path = (out.with_suffix(".run"), out) if out.suffix == ".parquet" else (out, out / LABELS)
     plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
@@ -104,7 +102,7 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
         items: list[Problem] | list[Trajectory]
         if data is not None:
             gold = {} if flags.references is None else _references(flags.references)
-            found = [_referred(item.trajectory, gold, data) for item in reading.solutions(data)]
+            found = [_referred(item, gold, data) for item in reading.solutions(data)]
             found, drawn = _graded(found, folder, judge)
             items = _known(found)
         else:
@@ -127,8 +125,8 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
         )
         left_out += _counted(failed, "items could not be labelled", flags.skip_failed)
         unmeasured = _Unmeasured()
-        made = write_labels(
-            path, (unmeasured.seen(rewrite.take({"labels": one}, **rewriting)) for one in load_labels(folder))
+        made = write_table(
+            path, (unmeasured.seen(rewrite.take({"trajectory": one}, **rewriting)) for one in load_labels(folder))
         )
     drawn.add(bill)
     note = cut_note(drawn, roller)
@@ -164,10 +162,10 @@ class _Unmeasured:
 
     count: int = 0
 
-    def seen(self, labels: Labels) -> Labels:
-        """The same labels."""
-        self.count += bool(len(labels)) and bool(np.isnan(labels.label).all())
-        return labels
+    def seen(self, trajectory: Trajectory) -> Trajectory:
+        """The same trajectory."""
+        self.count += bool(len(trajectory)) and bool(np.isnan(trajectory.labels).all())
+        return trajectory
 
 
 def _references(path: Path) -> dict[str, str | None]:

@@ -19,11 +19,11 @@ from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.rows import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.cli.terminal.left_out import tell_blank
-from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scorer
-from stepreward.core.table import SCORE, row_of
+from stepreward.core.table import row_of
+from stepreward.core.types import SCORE, Provenance, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.registry import NothingReadError, Reading, by_name, detect
@@ -78,7 +78,7 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags) -> None:
         raise typer.Exit(1)
 
 
-def _items(path: Path | None, flags: ReadFlags) -> Iterator[Solution | InputError]:
+def _items(path: Path | None, flags: ReadFlags) -> Iterator[Trajectory | InputError]:
     """Solutions in the order of their rows, and in the place of a bad row its error."""
     chosen = by_name(flags.form) if flags.form else UNLABELLED if path is None or _is_plain(path) else detect(path)
     if chosen.kind != "solutions":
@@ -95,7 +95,7 @@ def _is_plain(path: Path) -> bool:
     return not first or any(UNLABELLED.matches(row) and not trajectories.matches(row) for row in first)
 
 
-def _in_place(reading: Reading[Solution]) -> Iterator[Solution | InputError]:
+def _in_place(reading: Reading[Trajectory]) -> Iterator[Trajectory | InputError]:
     # That no row can be read is told by each row's error.
     with suppress(NothingReadError):
         for item in reading:
@@ -125,9 +125,9 @@ def _row(path: Path, number: int, line: str) -> Any:
     return row
 
 
-def _parts(items: Iterable[Solution | InputError], size: int) -> Iterator[list[Solution | InputError]]:
+def _parts(items: Iterable[Trajectory | InputError], size: int) -> Iterator[list[Trajectory | InputError]]:
     """Lists of at most `size`; what came before an error is handed on before it is raised."""
-    part: list[Solution | InputError] = []
+    part: list[Trajectory | InputError] = []
     try:
         for item in items:
             part.append(item)
@@ -141,11 +141,11 @@ def _parts(items: Iterable[Solution | InputError], size: int) -> Iterator[list[S
     yield part
 
 
-def _scored(scorer: Scorer, part: Sequence[Solution | InputError], *, strict: bool) -> Iterator[dict[str, Any]]:
+def _scored(scorer: Scorer, part: Sequence[Trajectory | InputError], *, strict: bool) -> Iterator[dict[str, Any]]:
     """A line for each; where the scorer refuses one of several, each is asked by itself."""
-    good = [item for item in part if isinstance(item, Solution)]
+    good = [item for item in part if isinstance(item, Trajectory)]
     try:
-        found = iter(scorer.score_many([Score(one.trajectory.problem, one.trajectory.steps) for one in good]))
+        found = iter(scorer.score_many([Score(one.problem, one.steps) for one in good]))
     except InputError as error:
         if strict and len(good) == 1:
             raise
@@ -162,11 +162,10 @@ def _scored(scorer: Scorer, part: Sequence[Solution | InputError], *, strict: bo
             yield _line(item, next(found).scores, scorer.name)
 
 
-def _line(item: Solution, scores: NDArray[np.float64], by: str) -> dict[str, Any]:
+def _line(item: Trajectory, scores: NDArray[np.float64], by: str) -> dict[str, Any]:
     """The scores, how many are missing, and the row of the table that they belong to, which every command reads."""
-    steps = item.trajectory.steps
+    steps = item.steps
     without = sum(step.kind == "action" and bool(np.isnan(score)) for step, score in zip(steps, scores, strict=True))
-    kept = {name: values for name, values in item.scores.items() if name != SCORE}
-    others = (*(one for one in item.others if one.get("what") != [SCORE]), {"what": [SCORE], "estimator": by})
-    row = row_of(replace(item, scores=kept, others=others))
+    row = row_of(item.with_columns({SCORE: scores}, Provenance(by)))
+    del row[SCORE]  # The line names them `scores`.
     return {"scores": plain(scores.tolist()), **({"unscored": without} if without else {}), **row}

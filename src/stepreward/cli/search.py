@@ -20,7 +20,6 @@ from stepreward.cli.flags.rows import problems_of
 from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
-from stepreward.core.annotations import Annotated as Row
 from stepreward.core.atomic_files import write_text
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
@@ -31,8 +30,8 @@ from stepreward.core.optional import VLLM
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
 from stepreward.core.settings_text import read_settings
-from stepreward.core.table import SCORE, row_of
-from stepreward.core.types import Problem, Provenance, Trajectory
+from stepreward.core.table import row_of
+from stepreward.core.types import SCORE, Problem, Provenance, Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.pipeline.compare import REFERENCE, comparable, verdict
 from stepreward.pipeline.compare import compare as comparison
@@ -252,14 +251,11 @@ def _row(one: Solution, solver: Solver, seed: int) -> dict[str, Any]:
     problem, found = one.problem, one.found
     chosen = found.trajectory or Trajectory(problem, (), terminal=False)
     grade = one.outcome
-    scorer = {"what": [SCORE], "estimator": solver.scorer.name} if solver.scorer is not None else None
-    by = Provenance(solver.search.name, solver.policy.name, seed=seed, settings=dict(solver.settings))
-    row = row_of(
-        Row(
-            replace(chosen, outcome=grade), np.full(len(chosen), np.nan), by, answer=found.answer,
-            others=() if scorer is None else (scorer,),
-        )
-    )  # fmt: skip
+    # A search measures nothing itself: whoever scored the steps did.
+    by = Provenance(solver.search.name, solver.policy.name, seed=seed, settings=dict(solver.settings), what=())
+    scored = solver.scorer is not None and SCORE in chosen.columns
+    scorers = (Provenance(solver.scorer.name, what=(SCORE,)),) if scored and solver.scorer is not None else ()
+    row = row_of(replace(chosen, outcome=grade, provenance=(by, *scorers)))
     candidates = [
         {
             "answer": answer,

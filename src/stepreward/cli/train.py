@@ -19,7 +19,7 @@ from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.settings_text import read_settings
-from stepreward.core.types import Labels
+from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.per_step import RECORD_FILE, EncoderRecord
@@ -60,7 +60,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     (own,) = read_settings(flags.settings, loss[training.objective])
     settings = replace(training, objective_settings=own)
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
-    labels = (item.to_labels() for item in reading.solutions(flags.data))
+    labels = reading.solutions(flags.data)
     rows, kept = _split(labels, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
@@ -104,12 +104,12 @@ def _kept(out: Path) -> InputError:
     return InputError("holds a finished checkpoint", source=out, remedy=remedy)
 
 
-def _split(labels: Iterable[Labels], share: float, seed: int) -> tuple[list[Labels], list[Labels]]:
+def _split(labels: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
     """Labels to learn from and labels to evaluate on, split by problem: a keyed draw of the problem's id."""
-    parts: tuple[list[Labels], list[Labels]] = ([], [])
+    parts: tuple[list[Trajectory], list[Trajectory]] = ([], [])
     drawn: dict[str, bool] = {}
     for one in labels:
-        name = one.trajectory.problem.id
+        name = one.problem.id
         if name not in drawn:
             drawn[name] = bool(Key.seed(seed).fold("held out", name).rng().random() < share)
         parts[drawn[name]].append(one)

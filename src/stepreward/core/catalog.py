@@ -405,11 +405,12 @@ families: dict[str, Family] = {}
 
 segment = _family("segment", "text -> list[Step]", "cuts text into steps, losslessly", "core.segment")
 estimate = _family(
-    "estimate", "(problem, trajectory or tree, key, ...) -> Flow[labels]", "measures what steps are worth", "label",
+    "estimate", "(problem, trajectory or tree, key, ...) -> Flow[trajectory or tree]",
+    "measures what steps are worth", "label",
     asks=("policy", "grader"),
 )  # fmt: skip
-transform = _family("transform", "labels -> labels", "rewrites labels out of their provenance", "label")
-keep = _family("filter", "labels (, others) -> bool mask", "says which labelled trajectories to keep", "label")
+transform = _family("transform", "trajectory -> trajectory", "rewrites the labels of measured values", "label")
+keep = _family("filter", "trajectories (, others) -> bool mask", "says which labelled trajectories to keep", "label")
 loss = _family("loss", "(logits, labels, mask, ...) -> scalar", "what training minimises", "train.objectives")
 aggregate = _family("aggregate", "(scores, mask) -> (B,)", "one score a trajectory", "core.measure.aggregation")
 calibrate = _family(

@@ -30,10 +30,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.annotations import Annotated, Floats
 from stepreward.core.atomic_files import in_one_move, plain
 from stepreward.core.errors import InputError
-from stepreward.core.types import Message, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import LABEL, SCORE, Floats, Message, Problem, Provenance, Step, Trajectory
 
 VERSION = "stepreward/trajectories/1"
 """What stands in the field `schema` of each row."""
@@ -67,13 +66,11 @@ FIELDS = pa.schema(
     ]
 )
 """The fields that every row may have; step columns come behind them."""
-LABEL, SCORE = "label", "score"
-"""Step columns that training and evaluation read; the scores of a verifier with a name are `score:NAME`."""
 _PLURAL = {"scores": SCORE, "labels": LABEL}
 """Step columns under the names that lines of `score` and `search` give them."""
 _EXAMPLE = '{"schema": "stepreward/trajectories/1", "prompt": "1 + 1?", "steps": [{"text": "1 + 1 = 2"}]}'
 _WHO = 'write [{"what": ["label"], "estimator": "NAME"}], with policy, grader, seed and settings where known'
-_WHO_FIELDS = {"what", *(one.name for one in fields(Provenance))}
+_WHO_FIELDS = {one.name for one in fields(Provenance)}
 REMEDY = f"write rows like {_EXAMPLE}"
 
 
@@ -82,15 +79,14 @@ def step_columns(names: Iterable[str]) -> pa.Schema:
     return pa.schema([*FIELDS, *((name, pa.list_(pa.float64())) for name in dict.fromkeys(names))])
 
 
-def row_of(item: Annotated) -> dict[str, Any]:
+def row_of(item: Trajectory) -> dict[str, Any]:
     """The row of a trajectory; what is null or empty is left out.
 
     Raises:
         InputError: a name of its step columns is that of a field, or a fact is no JSON value.
     """
-    trajectory, problem = item.trajectory, item.trajectory.problem
+    problem = item.problem
     chat = None if isinstance(problem.prompt, str) else json.dumps([dict(message) for message in problem.prompt])
-    first = {"what": [LABEL], **asdict(item.provenance)}
     made = {
         "schema": VERSION,
         "problem": problem.id,
@@ -98,21 +94,18 @@ def row_of(item: Annotated) -> dict[str, Any]:
         "messages": chat,
         "reference": problem.reference,
         "meta": _json(problem.meta),
-        "steps": [_step_row(step) for step in trajectory.steps],
-        "outcome": plain(float(trajectory.outcome)),
-        "terminal": trajectory.terminal,
+        "steps": [_step_row(step) for step in item.steps],
+        "outcome": plain(float(item.outcome)),
+        "terminal": item.terminal,
         "answer": item.answer,
         "first_error": item.first_error,
-        "facts": _json(item.meta),
-        "provenance": json.dumps([first, *map(dict, item.others)]),
+        "facts": _json(item.facts),
+        "provenance": json.dumps([asdict(one) for one in item.provenance]) if item.provenance else None,
     }
-    columns = dict(item.columns)
-    columns |= {} if np.isnan(item.labels).all() else {LABEL: item.labels}
-    columns |= {SCORE if name == SCORE else f"{SCORE}:{name}": values for name, values in item.scores.items()}
-    if taken := sorted(made.keys() & columns.keys()):
+    if taken := sorted(made.keys() & item.columns.keys()):
         raise InputError(f"step columns {taken} have the names of a row's fields", remedy="rename them")
     return {name: value for name, value in made.items() if value is not None} | {
-        name: plain([float(value) for value in values]) for name, values in columns.items()
+        name: plain([float(value) for value in values]) for name, values in item.columns.items()
     }
 
 
@@ -135,7 +128,7 @@ def _json(value: Mapping[str, Any]) -> str | None:
         raise InputError(f"meta must hold JSON values: {error}", remedy="drop or convert it") from error
 
 
-def item_of(row: Mapping[str, Any]) -> Annotated:
+def item_of(row: Mapping[str, Any]) -> Trajectory:
     """The trajectory of a row, of this version or of the labels that releases before it wrote.
 
     Raises:
@@ -145,35 +138,31 @@ def item_of(row: Mapping[str, Any]) -> Annotated:
     known = {name: value for name, value in row.items() if name not in FIELDS.names and value is not None}
     known |= {name: _numbers(value, name) for name, value in known.items() if _is_measured(name)}
     measured = {_PLURAL.get(name, name): _column(name, known, len(steps)) for name in known if _is_column(known[name])}
-    labels = measured.pop(LABEL, np.full(len(steps), np.nan))
+    labels = measured.get(LABEL, np.full(len(steps), np.nan))
     if ((labels < 0) | (labels > 1)).any():
         raise InputError(f"labels {labels.tolist()} leave [0, 1]", remedy="rescale them")
-    scores = {
-        name.removeprefix(f"{SCORE}:"): measured.pop(name) for name in list(measured) if name.split(":")[0] == SCORE
-    }
     facts = dict(_object(row.get("facts"), "facts"))
     facts |= {name: value for name, value in known.items() if not _is_column(value)}
-    entries = _entries(row)
     first = _whole(row.get("first_error"), "first_error")
     if first is not None and not -1 <= first < len(steps):
         raise InputError(f"'first_error' must be -1 or a step below {len(steps)}, got {first}")
-    made = Trajectory(_problem(row), steps, _outcome(row.get("outcome")), _terminal(row.get("terminal")))
-    return Annotated(
-        made, labels, Provenance(**{name: value for name, value in entries[0].items() if name != "what"}),
-        first_error=first, answer=_text(row.get("answer"), "answer"), scores=scores,
-        meta=facts, columns=measured, others=tuple(entries[1:]),
+    return Trajectory(
+        _problem(row), steps, _outcome(row.get("outcome")), _terminal(row.get("terminal")),
+        answer=_text(row.get("answer"), "answer"), first_error=first, columns=measured, facts=facts,
+        provenance=_provenance(row),
     )  # fmt: skip
 
 
-def _entries(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Who measured what; the first entry is of the labels."""
-    given = _loaded(row.get("provenance"), "provenance") or [{"estimator": "unknown"}]
+def _provenance(row: Mapping[str, Any]) -> tuple[Provenance, ...]:
+    """Who measured which columns."""
+    given = _loaded(row.get("provenance"), "provenance") or []
     entries = [given] if isinstance(given, Mapping) else given
     if not isinstance(entries, Sequence) or not all(isinstance(one, Mapping) for one in entries):
         raise InputError(f"'provenance' must be a list of objects, got {given!r:.60}", remedy=_WHO)
-    if not isinstance(entries[0].get("estimator"), str) or entries[0].keys() - _WHO_FIELDS:
-        raise InputError(f"'provenance' begins with {dict(entries[0])!r:.80}", remedy=_WHO)
-    return [dict(one) for one in entries]
+    for one in entries:
+        if not isinstance(one.get("estimator"), str) or one.keys() - _WHO_FIELDS:
+            raise InputError(f"'provenance' has the entry {dict(one)!r:.80}", remedy=_WHO)
+    return tuple(Provenance(**{**one, "what": tuple(one.get("what", (LABEL,)))}) for one in entries)
 
 
 def _missing(value: object) -> bool:
@@ -318,36 +307,78 @@ def _loaded(value: object, name: str) -> Any:
         raise InputError(f"'{name}' is no JSON: {error}", remedy="write JSON") from error
 
 
-def write_table(path: Path, items: Iterable[Annotated], columns: Sequence[str], *, rows_at_once: int = 4096) -> int:
+def write_table(path: Path, items: Iterable[Trajectory], *, rows_at_once: int = 4096) -> int:
     """Writes trajectories as Parquet in one move, streaming; a kill leaves the old file or none.
 
     Args:
         path: the file.
-        items: trajectories.
-        columns: names of all step columns that they have.
+        items: trajectories, with any step columns.
         rows_at_once: rows of a row group.
 
     Returns:
         The number of trajectories written.
 
     Raises:
-        InputError: a trajectory has another step column, or cannot be stored.
+        InputError: a trajectory cannot be stored.
         StoreError: the file cannot be written.
     """
-    schema, written, rows = step_columns(columns), 0, list[dict[str, Any]]()
-    with in_one_move(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-        for item in items:
-            rows.append(row_of(item))
-            if unknown := sorted(rows[-1].keys() - {*schema.names}):
-                raise InputError(f"step columns {unknown} were not announced", source=path, remedy="name them")
-            if len(rows) == rows_at_once:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                written, rows = written + len(rows), []
-        writer.write_table(pa.Table.from_pylist(rows, schema))
+    written, rows = 0, list[dict[str, Any]]()
+    with in_one_move(path) as unfinished:
+        table = _WideningTable(unfinished)
+        try:
+            for item in items:
+                rows.append(row_of(item))
+                if len(rows) == rows_at_once:
+                    table.write(rows)
+                    written, rows = written + len(rows), []
+            table.write(rows)
+        finally:
+            table.writer.close()
     return written + len(rows)
 
 
-def read_table(path: Path) -> Iterator[Annotated]:
+class _WideningTable:
+    """A Parquet file under way that takes rows with new step columns at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.schema = path, FIELDS
+        self.writer = self._open()
+
+    def _open(self) -> pq.ParquetWriter:
+        return pq.ParquetWriter(self.path, self.schema, compression="zstd")
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends a row group."""
+        new = {name: None for row in rows for name in row if name not in self.schema.names}
+        if new:
+            self._widen(new)
+        self.writer.write_table(pa.Table.from_pylist([*rows], self.schema))
+
+    def _widen(self, names: Iterable[str]) -> None:
+        """Starts the file again with more columns, null in the rows that were written without them."""
+        self.writer.close()
+        narrow = self.path.with_name(self.path.name + ".narrow")
+        self.path.replace(narrow)
+        self.schema = step_columns([*self.schema.names[len(FIELDS) :], *names])
+        self.writer = self._open()
+        try:
+            with pq.ParquetFile(narrow) as written:
+                for batch in written.iter_batches():
+                    self.writer.write_table(pa.Table.from_pylist(batch.to_pylist(), self.schema))
+        finally:
+            narrow.unlink()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a Parquet file is there and was written to its end."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def read_table(path: Path) -> Iterator[Trajectory]:
     """Yields the trajectories of a Parquet file, streaming.
 
     Raises:

@@ -1,9 +1,9 @@
-"""What the verbs hand to each other: problems, steps, trajectories, labels."""
+"""The nouns that every verb takes and returns: problems, steps, trajectories with what was measured of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 Kind = Literal["action", "observation"]
 Message = Mapping[str, str]
 """A chat message: `{"role": ..., "content": ...}`."""
+
+Floats = NDArray[np.float64]
+LABEL, SCORE = "label", "score"
+"""Step columns that training and evaluation read; the scores of a verifier with a name are `score:NAME`."""
+COLUMNS = ("value", "n_rollouts", "n_correct", "low", "high")
+"""Step columns that rollouts measure beside the label."""
 
 Steps = NDArray[np.floating[Any]]
 """(B, S) numbers of steps."""
@@ -73,8 +79,32 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """Who measured step columns, and how: enough to measure them again."""
+
+    estimator: str
+    """Registered name of the method, or name of the data set's annotators."""
+    policy: str = ""
+    """Name of the policy that wrote the solution or whose rollouts were counted."""
+    grader: str = ""
+    """Name of the outcome grader."""
+    seed: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Hyper-parameters of the method; JSON values only."""
+    what: tuple[str, ...] = (LABEL,)
+    """Names of the step columns that were measured; empty where only the solution itself came from there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One path of steps from a problem, possibly unfinished."""
+    """One attempt at a problem, possibly unfinished, with all that was measured of it: a row of the table.
+
+    Labels, scores and values are step columns: arrays (S,) by name, NaN where not measured, never 0. Two trajectories
+    are equal if they are the same attempt; columns, facts and provenance do not count.
+
+    Raises:
+        ValueError: a step column has another length than the steps.
+    """
 
     problem: Problem
     steps: tuple[Step, ...]
@@ -82,6 +112,22 @@ class Trajectory:
     """Grade in [0, 1]; NaN where not measured."""
     terminal: bool = True
     """False if the trajectory was cut before its end."""
+    answer: str | None = field(default=None, compare=False)
+    """Final answer, where a data set or a grader states it."""
+    first_error: int | None = field(default=None, compare=False)
+    """0-based index of the first wrong step, -1 if none; None where nobody states it."""
+    columns: Mapping[str, Floats] = field(default_factory=dict, compare=False)
+    """Step columns (S,) by name: `label` in [0, 1], `score`, `score:NAME`, `value`, `n_rollouts`, any other name."""
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Anything else of the attempt (subset, category, total, root_value); JSON values only."""
+    provenance: tuple[Provenance, ...] = field(default=(), compare=False)
+    """Who measured which columns."""
+
+    def __post_init__(self) -> None:
+        for name, values in self.columns.items():
+            if len(values) != len(self.steps):
+                what = f"a trajectory of problem {self.problem.id!r} has {len(self.steps)} steps"
+                raise ValueError(f"{what} and {len(values)} entries in the column {name!r}")
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -91,52 +137,89 @@ class Trajectory:
         """The text of all steps, as it was written."""
         return "".join(step.text for step in self.steps)
 
+    @property
+    def action(self) -> NDArray[np.bool_]:
+        """(S,) True at actions, which alone are labelled and scored."""
+        return np.array([step.kind == "action" for step in self.steps], bool)
+
+    @property
+    def labels(self) -> Floats:
+        """(S,) what training reads, in [0, 1]; NaN where a step is not supervised."""
+        return self.column(LABEL)
+
+    @property
+    def scores(self) -> dict[str, Floats]:
+        """Step scores (S,) by name of the verifier; `score` where it has no name."""
+        mine = ((name, values) for name, values in self.columns.items() if name.split(":")[0] == SCORE)
+        return {name.removeprefix(f"{SCORE}:"): values for name, values in mine}
+
+    def column(self, name: str) -> Floats:
+        """(S,) a step column, NaN where it was not measured."""
+        return self.columns[name] if name in self.columns else np.full(len(self.steps), np.nan)
+
     def prefix(self, length: int) -> tuple[Step, ...]:
         """The first `length` steps."""
         return self.steps[:length]
 
+    def with_steps(self, steps: Sequence[Step]) -> Trajectory:
+        """The attempt in other words: nothing is measured of its steps."""
+        return replace(self, steps=tuple(steps), first_error=None, columns={}, provenance=())
+
+    def only(self, keep: NDArray[np.bool_]) -> Trajectory:
+        """The steps where `keep` (S,) is True, with their entries of every column; the first error stays as it is."""
+        columns = {name: values[keep] for name, values in self.columns.items()}
+        return replace(self, steps=tuple(s for s, kept in zip(self.steps, keep, strict=True) if kept), columns=columns)
+
+    def with_columns(self, columns: Mapping[str, Floats], by: Provenance | None = None) -> Trajectory:
+        """The trajectory with more step columns, in place of those of the same names.
+
+        Args:
+            columns: (S,) by name.
+            by: who measured them; their names become its `what`, and no other provenance claims them any longer.
+        """
+        made = replace(self, columns={**self.columns, **columns})
+        if by is None:
+            return made
+        others = []
+        for one in self.provenance:
+            left = tuple(name for name in one.what if name not in columns)
+            others += [replace(one, what=left)] if left or not one.what else []
+        return replace(made, provenance=(*others, replace(by, what=tuple(columns))))
+
+
+def score_column(name: str) -> str:
+    """The step column of a verifier's scores."""
+    return SCORE if name == SCORE else f"{SCORE}:{name}"
+
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where a set of labels came from, so that a transform can be re-run and a reader can trust it."""
+class Comparison:
+    """Candidate solutions or answers to one problem, with which of them a data set prefers.
 
-    estimator: str
-    """Registered name of the estimator, or of the data set's annotators."""
-    policy: str = ""
-    """Identity of the policy whose rollouts were counted."""
-    grader: str = ""
-    """Identity of the outcome grader."""
-    seed: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Hyper-parameters of the estimator; JSON values only."""
+    A pair of chosen and rejected is two candidates; best-of-k benchmarks have more.
 
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """Step labels of one trajectory with all that is known of how they were measured.
-
-    Arrays have one entry a step, shape (S,). NaN means not measured, never 0.
+    Raises:
+        ValueError: the numbers of candidates and preferences differ.
     """
 
-    trajectory: Trajectory
-    value: NDArray[np.float64]
-    """Estimated value of the prefix that ends in this step, in [0, 1]: the chance that the policy solves it."""
-    n_rollouts: NDArray[np.int64]
-    """Rollouts counted for the prefix; 0 where the value was inferred."""
-    n_correct: NDArray[np.int64]
-    low: NDArray[np.float64]
-    """Lower end of the 95 % Wilson interval of `value`; NaN without rollouts."""
-    high: NDArray[np.float64]
-    label: NDArray[np.float64]
-    """What training reads, in [0, 1]; NaN = not supervised. Estimators set it to `value`, transforms rewrite it."""
-    root_value: float
-    """Value of the bare problem; NaN where not measured."""
-    provenance: Provenance
-    transforms: tuple[str, ...] = ()
-    """Names of the transforms applied, in order."""
+    problem: Problem
+    candidates: tuple[Trajectory, ...]
+    """At least two, all of `problem`; an answer that is no chain of steps is a trajectory of one step."""
+    preferred: tuple[float, ...]
+    """How good each candidate is held to be, higher is better; 1 and 0 for chosen and rejected."""
+    subset: str = ""
+    """Category by which results are grouped."""
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Recorded score of each candidate by name of the scorer."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Anything else of the row; JSON values only."""
+    step_scores: Mapping[str, tuple[Floats, ...]] = field(default_factory=dict)
+    """Recorded scores of each candidate's steps by name of the scorer, which an aggregation makes one; a recorded text
+    may have been cut into other steps than the candidate's."""
 
-    def __len__(self) -> int:
-        return len(self.value)
+    def __post_init__(self) -> None:
+        if len(self.candidates) != len(self.preferred):
+            raise ValueError(f"{len(self.candidates)} candidates have {len(self.preferred)} preferences")
 
 
 def first_error(labels: Sequence[float] | NDArray[np.floating[Any]], *, threshold: float = 0.5) -> int:

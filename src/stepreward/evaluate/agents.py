@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Comparison, Trajectory
 from stepreward.evaluate.comparison_benches import preferred_and_others
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import (
@@ -36,7 +36,7 @@ NEAR = 5
     equation="section 4: agent-level and step-level accuracy; evaluate.py of the authors",
     note="exact names and numbers; step_accuracy_upstream is the authors' test, which takes 10 for 1",
 )
-def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
+def who_and_when(scorer: Scorer, data: Sequence[Trajectory]) -> BenchResult:
     """Blames the step with the lowest score, and the agent that speaks there: how often are they the decisive ones?
 
     Every trace failed, so one step is always blamed and no threshold is needed; of equals the earliest.
@@ -60,7 +60,7 @@ def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
     blamed = np.where(silent, -1, np.where(np.isnan(scores), np.inf, scores).argmin(axis=1))
     gold = np.array([item.first_error for item in kept], np.int64)
     agent = [
-        at >= 0 and item.trajectory.steps[at].agent == str(item.meta.get("mistake_agent", ""))
+        at >= 0 and item.steps[at].agent == str(item.facts.get("mistake_agent", ""))
         for item, at in zip(kept, blamed.tolist(), strict=True)
     ]
     hits = {
@@ -91,7 +91,7 @@ def who_and_when(scorer: Scorer, data: Sequence[Annotated]) -> BenchResult:
     note="a score becomes one of three labels by two thresholds; a step without a score is never right",
 )
 def agent_process_bench(
-    scorer: Scorer, data: Sequence[Annotated], *, wrong_below: float = 0.5, right_above: float = 0.5, seed: int = 0
+    scorer: Scorer, data: Sequence[Trajectory], *, wrong_below: float = 0.5, right_above: float = 0.5, seed: int = 0
 ) -> BenchResult:
     """Labels every action right, neutral or wrong, and finds the first wrong one.
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
@@ -19,6 +18,7 @@ from stepreward.core.measure.selection import answer_ids, majority, oracle, weig
 from stepreward.core.measure.selection import best_of_n as highest
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, numbered, rows_kept, step_scores, unmeasured
 
@@ -30,7 +30,7 @@ from stepreward.evaluate.data.scoring import Floats, numbered, rows_kept, step_s
     note="weighted_vote is search-and-learn's weighted prediction; answers are equal as the data states them",
 )
 def best_of_n(
-    scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "last", n: int | None = None, seed: int = 0
+    scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "last", n: int | None = None, seed: int = 0
 ) -> BenchResult:
     """Accuracy of the highest-scored of N samples, beside majority, weighted vote, one sample and the best there is.
 
@@ -49,19 +49,19 @@ def best_of_n(
         InputError: there is no problem with two samples, or a solution is not graded.
         UnknownNameError: no such aggregation.
     """
-    _, earlier = numbered([item.trajectory.problem.id for item in data])
+    _, earlier = numbered([item.problem.id for item in data])
     kept = [item for item, before in zip(data, earlier, strict=True) if n is None or before < n]
     if len(kept) < 2 or not earlier.any():
         raise InputError("no problem has two solutions to choose from", remedy="pass several samples of each problem")
-    problems = [item.trajectory.problem.id for item in kept]
-    outcome = np.array([item.trajectory.outcome for item in kept], np.float64)
+    problems = [item.problem.id for item in kept]
+    outcome = np.array([item.outcome for item in kept], np.float64)
     if np.isnan(outcome).any():
         raise InputError("a solution has no outcome", remedy="pass graded samples, or label them first")
     rows = step_scores(scorer, kept)
     lost = unmeasured(rows, kept, ended=True)
     left = rows_kept(lost, problems)
     kept, outcome, rows = [kept[row] for row in left], outcome[left], rows[left]
-    group, earlier = numbered([item.trajectory.problem.id for item in kept])
+    group, earlier = numbered([item.problem.id for item in kept])
     totals = totals_of(rows, aggregate)
     answers = answer_ids([item.answer for item in kept], group.tolist())
     key = Key.seed(seed).fold("best-of-n")

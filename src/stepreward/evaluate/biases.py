@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, bootstrap, resamples
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, rows_kept, step_scores, unmeasured
 from stepreward.evaluate.measures.counts import interval
@@ -23,10 +22,10 @@ from stepreward.evaluate.measures.counts import interval
 DRAWS = 300
 
 
-def right(item: Annotated) -> bool | None:
+def right(item: Trajectory) -> bool | None:
     """Whether a solution is right, by its outcome or else its first error; None where neither is known."""
-    if not np.isnan(item.trajectory.outcome):
-        return item.trajectory.outcome > 0.5
+    if not np.isnan(item.outcome):
+        return item.outcome > 0.5
     return None if item.first_error is None else item.first_error < 0
 
 
@@ -35,7 +34,7 @@ def right(item: Annotated) -> bool | None:
     note="our protocol: shuffled steps are no solution any more and should score lower; the order of questions should "
     "not matter",
 )
-def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
+def order(scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
     """Whether scores depend on the order of steps, and not on the order in which solutions are scored.
 
     `blind` is the share of solutions whose total does not fall when their actions change places at random, `shift` the
@@ -53,7 +52,7 @@ def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", 
     """
     is_right = [right(item) for item in data]
     able = [item for item, good in zip(data, is_right, strict=True) if good or not any(is_right)]
-    able = [item for item in able if len({step.text for step in item.trajectory.steps if step.kind == "action"}) > 1]
+    able = [item for item in able if len({step.text for step in item.steps if step.kind == "action"}) > 1]
     if not able:
         raise InputError("no right solution has two actions that could change places", remedy="pass longer solutions")
     key = Key.seed(seed).fold("order")
@@ -78,9 +77,9 @@ def order(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", 
     )
 
 
-def _shuffled(item: Annotated, key: Key) -> Annotated:
+def _shuffled(item: Trajectory, key: Key) -> Trajectory:
     """The solution with its actions in another order; observations stay where they are."""
-    steps = list(item.trajectory.steps)
+    steps = list(item.steps)
     places = [at for at, step in enumerate(steps) if step.kind == "action"]
     texts = [steps[at] for at in places]
     drawn = key.rng()
@@ -89,14 +88,14 @@ def _shuffled(item: Annotated, key: Key) -> Annotated:
         moved = [texts[at] for at in drawn.permutation(len(texts))]
     for at, step in zip(places, moved, strict=True):
         steps[at] = step
-    return replace(item, trajectory=replace(item.trajectory, steps=tuple(steps)))
+    return item.with_steps(steps)
 
 
 @bench.method(
     "length-bias",
     note="our protocol: Spearman's rank correlation of score and length among solutions that are equally right",
 )
-def length_bias(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
+def length_bias(scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "min", seed: int = 0) -> BenchResult:
     """How far totals follow length where it cannot matter: among right solutions, and among wrong ones.
 
     Each kind is correlated on its own, so that the link of length and being right takes no part; the metric is the mean
@@ -118,8 +117,8 @@ def length_bias(scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "
     kept = rows_kept(lost)
     totals, items = totals_of(scores[kept], aggregate), [data[row] for row in kept]
     lengths = {
-        "steps": np.array([sum(step.kind == "action" for step in item.trajectory.steps) for item in items], float),
-        "characters": np.array([len(item.trajectory.text) for item in items], float),
+        "steps": np.array([sum(step.kind == "action" for step in item.steps) for item in items], float),
+        "characters": np.array([len(item.text) for item in items], float),
     }
     kinds = {True: "right", False: "wrong", None: "unknown"}
     names = np.array([kinds[right(item)] for item in items])

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
@@ -15,6 +14,7 @@ from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, resamples
 from stepreward.core.measure.step_metrics import auroc, brier, expected_calibration_error, ragged
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, step_scores
@@ -35,7 +35,7 @@ def positive_brier(scores: Floats, labels: Floats) -> float:
     paper="arXiv:2506.09338",
     equation="section 3: Brier, positive Brier and calibration error of step scores",
 )
-def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: Count = 10, seed: int = 0) -> BenchResult:
+def calibration(scorer: Scorer, data: Sequence[Trajectory], *, bins: Count = 10, seed: int = 0) -> BenchResult:
     """Brier score, over-estimation, calibration errors and discrimination of step scores against labels.
 
     The groups are the bins of the reliability diagram: mean score, mean label and share of the steps in each. Steps
@@ -64,7 +64,7 @@ def calibration(scorer: Scorer, data: Sequence[Annotated], *, bins: Count = 10, 
     note="the chance that a solution is right, as the total of its step scores states it",
 )
 def outcome_calibration(
-    scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "last", bins: Count = 10, seed: int = 0
+    scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "last", bins: Count = 10, seed: int = 0
 ) -> BenchResult:
     """The same of whole solutions: is the total of the step scores the chance that the solution is right?
 
@@ -79,12 +79,12 @@ def outcome_calibration(
         InputError: no solution is graded, or a total is outside [0, 1].
         UnknownNameError: no such aggregation.
     """
-    outcome = np.array([[item.trajectory.outcome] for item in data], np.float64)
+    outcome = np.array([[item.outcome] for item in data], np.float64)
     if not data or np.isnan(outcome).all():
         raise InputError("no solution has an outcome", remedy="pass graded solutions")
     rows = step_scores(scorer, data)
     totals = totals_of(rows, aggregate)
-    _, unit = np.unique([item.trajectory.problem.id for item in data], return_inverse=True)
+    _, unit = np.unique([item.problem.id for item in data], return_inverse=True)
     name = f"Totals ({aggregate})"
     return _measured("outcome-calibration", name, scorer, totals[:, None], outcome, unit, bins, seed)
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap, mean_of
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Comparison
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, rows_by, rows_of_subsets, scored_comparisons
 from stepreward.evaluate.measures.counts import drawn, interval

@@ -14,20 +14,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, mean_of, proportion
 from stepreward.core.measure.step_metrics import best_threshold, predicted_first_error
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, rows_by, rows_kept, step_scores, unmeasured
 from stepreward.evaluate.measures.counts import cells, drawn, interval, matthews, ratio
 from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error
 
 
-def _located(data: Sequence[Annotated]) -> tuple[list[Annotated], NDArray[np.int64]]:
+def _located(data: Sequence[Trajectory]) -> tuple[list[Trajectory], NDArray[np.int64]]:
     """Solutions whose first error is known, and it: (B,) with -1 where there is none."""
     kept = [item for item in data if item.first_error is not None]
     if not kept:
@@ -35,7 +35,7 @@ def _located(data: Sequence[Annotated]) -> tuple[list[Annotated], NDArray[np.int
     return kept, np.array([item.first_error for item in kept], np.int64)
 
 
-def _measured(scorer: Scorer, data: Sequence[Annotated]) -> tuple[list[Annotated], NDArray[np.int64], Floats, int]:
+def _measured(scorer: Scorer, data: Sequence[Trajectory]) -> tuple[list[Trajectory], NDArray[np.int64], Floats, int]:
     """Solutions that are located and scored up to there, their first errors, scores, and how many are not scored."""
     located, gold = _located(data)
     scores = step_scores(scorer, located)
@@ -44,13 +44,13 @@ def _measured(scorer: Scorer, data: Sequence[Annotated]) -> tuple[list[Annotated
     return [located[row] for row in kept], gold[kept], scores[kept], int(lost.sum())
 
 
-def _subset(item: Annotated) -> str:
-    return str(item.meta.get("subset", ""))
+def _subset(item: Trajectory) -> str:
+    return str(item.facts.get("subset", ""))
 
 
 @bench.method("process-bench", paper="arXiv:2412.06559", equation="section 3.3; run_eval.py of the authors")
 def process_bench(
-    scorer: Scorer, data: Sequence[Annotated], *, threshold: float | None = None, tune_on: str = "gsm8k", seed: int = 0
+    scorer: Scorer, data: Sequence[Trajectory], *, threshold: float | None = None, tune_on: str = "gsm8k", seed: int = 0
 ) -> BenchResult:
     """Measures how exactly first errors are found: the harmonic mean of two accuracies, by subset and averaged.
 
@@ -106,7 +106,7 @@ def _metrics(made: FirstErrorResult) -> dict[str, Estimate]:
     equation="Eq. 3; MR-Ben (arXiv:2406.13975) alike",
     note="a scorer gives no reasons, so the third term is 0: the score is at most one half",
 )
-def mr_score(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def mr_score(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """Combines the separation of right and wrong solutions with finding the first error.
 
         MR = 0.2 max(0, MCC) + 0.3 ACC_step + 0.5 ACC_reason
@@ -160,7 +160,7 @@ def _mr(found: NDArray[np.int64], gold: NDArray[np.int64], key: Key) -> dict[str
     equation="section 3, mistake location",
     note="BIG-Bench Mistake; also the first-error accuracy of AgentProcessBench (arXiv:2603.14465)",
 )
-def first_error_accuracy(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5) -> BenchResult:
+def first_error_accuracy(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5) -> BenchResult:
     """Counts a solution as right if its first error is named exactly, or if it has none and none is named.
 
     Args:

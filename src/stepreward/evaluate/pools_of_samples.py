@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, places, rows_kept, step_scores, unmeasured
 from stepreward.evaluate.measures.overoptimisation import overoptimisation
@@ -21,7 +21,7 @@ from stepreward.evaluate.measures.reward_distances import epic, starc
 
 @bench.method("over-optimisation", paper="arXiv:2210.10760", equation="sections 3.1 and 3.3, best-of-n")
 def over_optimisation(
-    scorer: Scorer, data: Sequence[Annotated], *, aggregate: str = "last", seed: int = 0
+    scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "last", seed: int = 0
 ) -> BenchResult:
     """What the true outcome does while more and more is selected by the scorer: best of 1, 2, 4 ... samples.
 
@@ -36,11 +36,11 @@ def over_optimisation(
     Raises:
         InputError: a problem has one solution, one is not graded, or no problem has scores.
     """
-    if not data or any(np.isnan(item.trajectory.outcome) for item in data):
+    if not data or any(np.isnan(item.outcome) for item in data):
         raise InputError("a solution has no outcome, or there is none", remedy="pass graded samples")
     scores = step_scores(scorer, data)
     lost = unmeasured(scores, data, ended=True)
-    problems = [item.trajectory.problem.id for item in data]
+    problems = [item.problem.id for item in data]
     kept = rows_kept(lost, problems)
     of = places([problems[row] for row in kept])
     least = min(map(len, of.values()))
@@ -48,7 +48,7 @@ def over_optimisation(
         raise InputError("a problem has one solution: nothing is selected", remedy="pass several of each")
     rows = np.array(kept)[np.array([mine[:least] for mine in of.values()])]
     totals = totals_of(scores, aggregate)
-    gold = np.array([item.trajectory.outcome for item in data], np.float64)
+    gold = np.array([item.outcome for item in data], np.float64)
     sizes = sorted({*(2**k for k in range(30) if 2**k <= least), least})
     made = overoptimisation(totals[rows], gold[rows], sizes, Key.seed(seed).fold("over-optimisation"))
     curve: dict[str, Mapping[str, Estimate]] = {
@@ -77,7 +77,7 @@ def _exact(value: float, n: int) -> Estimate:
     equation="definitions 1 to 4 (STARC, value-adjusted levelling, L2), and EPIC (arXiv:2006.13900)",
     note="in the tree of each problem's solutions, where states are prefixes and actions the steps that follow",
 )
-def reward_distance(scorer: Scorer, data: Sequence[Annotated], *, discount: float = 0.9, seed: int = 0) -> BenchResult:
+def reward_distance(scorer: Scorer, data: Sequence[Trajectory], *, discount: float = 0.9, seed: int = 0) -> BenchResult:
     """How far step scores as a reward are from the labels, whatever shaping and scale they come in: 0 alike, 1 opposed.
 
     The solutions of a problem are a tree, a finite process whose rewards are the step scores, or the labels, and the
@@ -95,9 +95,9 @@ def reward_distance(scorer: Scorer, data: Sequence[Annotated], *, discount: floa
     truth = [_gold(item) for item in data]
     scores = step_scores(scorer, data)
     lost = unmeasured(scores, data)
-    kept = rows_kept(lost, [item.trajectory.problem.id for item in data])
+    kept = rows_kept(lost, [item.problem.id for item in data])
     distances = []
-    for mine in places([data[row].trajectory.problem.id for row in kept]).values():
+    for mine in places([data[row].problem.id for row in kept]).values():
         rows = [kept[at] for at in mine]
         process = _tree([data[row] for row in rows], [scores[row] for row in rows], [truth[row] for row in rows])
         if process is not None:
@@ -116,20 +116,20 @@ def reward_distance(scorer: Scorer, data: Sequence[Annotated], *, discount: floa
     )
 
 
-def _gold(item: Annotated) -> Floats:
+def _gold(item: Trajectory) -> Floats:
     """(S,) the reward that is meant: labels with 0 where none is, or the outcome at the end where no step has one."""
     if not np.isnan(item.labels).all():
         return np.nan_to_num(item.labels)
-    if np.isnan(item.trajectory.outcome):
-        what = f"nothing is known of a solution of problem {item.trajectory.problem.id!r}"
+    if np.isnan(item.outcome):
+        what = f"nothing is known of a solution of problem {item.problem.id!r}"
         raise InputError(what, remedy="pass labels or outcomes")
     made = np.zeros(len(item.labels))
-    made[-1] = item.trajectory.outcome
+    made[-1] = item.outcome
     return made
 
 
 def _tree(
-    items: Sequence[Annotated], scores: Sequence[Floats], truth: Sequence[Floats]
+    items: Sequence[Trajectory], scores: Sequence[Floats], truth: Sequence[Floats]
 ) -> tuple[Floats, Floats, Floats] | None:
     """Both rewards and the transitions, (S, A, S), of the prefixes of solutions; None where they nowhere part.
 
@@ -140,7 +140,7 @@ def _tree(
     follow: list[dict[int, list[tuple[float, float]]]] = [{}]
     for item, score, gold in zip(items, scores, truth, strict=True):
         path: tuple[object, ...] = ()
-        for step, one, other in zip(item.trajectory.steps, np.nan_to_num(score), gold, strict=False):
+        for step, one, other in zip(item.steps, np.nan_to_num(score), gold, strict=False):
             here, path = number[path], (*path, step.identity)
             there = number.setdefault(path, len(number))
             follow.extend({} for _ in range(len(number) - len(follow)))

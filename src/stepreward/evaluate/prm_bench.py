@@ -6,16 +6,15 @@ Solutions with a labelled step that has no score are left out and counted (`unsc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import LABEL, Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, labelled_scores, rows_by
 from stepreward.evaluate.measures.counts import drawn, interval, prm_score, ratio, step_counts, step_metrics_of
@@ -44,13 +43,13 @@ ORIGINALS = "redundency"
 """The class whose original solutions represent all right ones."""
 
 
-def _without_repeats(data: Sequence[Annotated]) -> list[Annotated]:
+def _without_repeats(data: Sequence[Trajectory]) -> list[Trajectory]:
     """The first of each class and number: the files repeat five solutions, and the authors count each once."""
     seen: set[tuple[str, str, str]] = set()
     kept = []
     for item in data:
-        if "idx" in item.meta:
-            key = (str(item.meta.get("side", "")), _class(item), str(item.meta["idx"]))
+        if "idx" in item.facts:
+            key = (str(item.facts.get("side", "")), _class(item), str(item.facts["idx"]))
             if key in seen:
                 continue
             seen.add(key)
@@ -58,8 +57,8 @@ def _without_repeats(data: Sequence[Annotated]) -> list[Annotated]:
     return kept
 
 
-def _class(item: Annotated) -> str:
-    return str(item.meta.get("classification", ""))
+def _class(item: Trajectory) -> str:
+    return str(item.facts.get("classification", ""))
 
 
 @bench.method(
@@ -69,7 +68,7 @@ def _class(item: Annotated) -> str:
     note="0 where the authors put -1 for 0/0; redundency and circular take the same scores as all, without a score of "
     "redundancy of their own",
 )
-def prm_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def prm_bench(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """Scores every step of solutions with errors put in: PRMScore over all, by class, and by groups of classes.
 
         PRMScore = (F1 + F1_negative) / 2
@@ -93,7 +92,7 @@ def prm_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0
     equation="section 3.3: PRMScore",
     note="a pattern's score is the mean of its classes', as in PRMBench; the authors publish no code for it",
 )
-def socratic(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def socratic(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """PRMScore on Socratic-PRMBench: overall, by its six patterns of reasoning, and by class of error.
 
     Args:
@@ -109,11 +108,11 @@ def socratic(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
 
 
 def _by_class(
-    name: str, groups: Mapping[str, tuple[str, ...]], scorer: Scorer, data: Sequence[Annotated], threshold: float,
+    name: str, groups: Mapping[str, tuple[str, ...]], scorer: Scorer, data: Sequence[Trajectory], threshold: float,
     seed: int,
 ) -> BenchResult:  # fmt: skip
     every = _without_repeats(data)
-    kept = [item for item in every if item.meta.get("side") != "original"]
+    kept = [item for item in every if item.facts.get("side") != "original"]
     if not kept:
         raise InputError("there is no modified solution to measure on", remedy="read the data with which=modified")
     kept, scores, labels, unscored = labelled_scores(scorer, kept)
@@ -127,7 +126,7 @@ def _by_class(
             metrics[group] = interval(mean, sum(len(rows[of]) for of in members))
     first = _first_errors(scores, labels, threshold)
     metrics["first_error_accuracy"] = _share(first)
-    originals = [item for item in every if item.meta.get("side") == "original" and _class(item) == ORIGINALS]
+    originals = [item for item in every if item.facts.get("side") == "original" and _class(item) == ORIGINALS]
     if originals:
         metrics["similarity"] = _similarity(scorer, kept, counts, originals, threshold, key.fold("similarity"))
     by_class = {of: step_metrics_of(made, len(rows[of])) for of, made in pooled.items()}
@@ -162,21 +161,21 @@ def _share(hits: Floats) -> Estimate:
 
 
 def _similarity(
-    scorer: Scorer, kept: Sequence[Annotated], counts: Floats, originals: Sequence[Annotated], threshold: float,
+    scorer: Scorer, kept: Sequence[Trajectory], counts: Floats, originals: Sequence[Trajectory], threshold: float,
     key: Key,
 ) -> Estimate:  # fmt: skip
     """Mean distance between the shares of steps called valid in a modified solution and in its original.
 
     As with the authors, originals without a step called valid take no part.
     """
-    plain = [replace(item, labels=np.ones(len(item.labels))) for item in originals]
+    plain = [item.with_columns({LABEL: np.ones(len(item))}) for item in originals]
     plain, scores, labels, _ = labelled_scores(scorer, plain)
     made = step_counts(scores, labels, threshold)
-    valid = dict(zip((str(item.meta.get("idx", "")) for item in plain), _held_valid(made).tolist(), strict=True))
+    valid = dict(zip((str(item.facts.get("idx", "")) for item in plain), _held_valid(made).tolist(), strict=True))
     pairs = [
-        (share, valid[str(item.meta["idx"])])
+        (share, valid[str(item.facts["idx"])])
         for item, share in zip(kept, _held_valid(counts).tolist(), strict=True)
-        if valid.get(str(item.meta.get("idx", "")), 0.0) > 0
+        if valid.get(str(item.facts.get("idx", "")), 0.0) > 0
     ]
     if not pairs:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import resamples
 from stepreward.core.measure.step_metrics import auroc
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, labelled_scores
 from stepreward.evaluate.measures.counts import cells, drawn, interval, macro_f1, step_counts
@@ -28,7 +28,7 @@ AUC_DRAWS = 200
     note="validity: labels up to the first error. Redundancy: label redundant steps 0, all others 1, score minus the "
     "chance of redundancy, threshold -0.15",
 )
-def reason_eval(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def reason_eval(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """Macro F1 and area under the curve, of whole solutions by their lowest score and of labelled steps.
 
     A solution whose lowest score equals the threshold is called neither right nor wrong, and counts as missed. One

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
@@ -42,13 +41,13 @@ Perturbation = Callable[[Trajectory, Key], Perturbed]
 
 
 def _same_places(trajectory: Trajectory, steps: Sequence[Step]) -> Perturbed:
-    return Perturbed(replace(trajectory, steps=tuple(steps)), np.arange(len(trajectory)))
+    return Perturbed(trajectory.with_steps(steps), np.arange(len(trajectory)))
 
 
 def _inserted(trajectory: Trajectory, step: Step, at: int) -> Perturbed:
     steps = (*trajectory.steps[:at], step, *trajectory.steps[at:])
     index = np.arange(len(trajectory))
-    return Perturbed(replace(trajectory, steps=steps), index + (index >= at))
+    return Perturbed(trajectory.with_steps(steps), index + (index >= at))
 
 
 def separators(trajectory: Trajectory, key: Key) -> Perturbed:
@@ -92,7 +91,7 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "robustness",
     note="our protocol: changes that leave every step as right as it was; reward models should not move",
 )
-def robustness(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def robustness(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """Measures how far scores of the same steps move under each perturbation, and how often that changes a verdict.
 
     `shift` is the mean change of a score, `moved` its mean size, `flipped` the share of solutions whose predicted first
@@ -119,10 +118,8 @@ def robustness(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 
     groups = {"none": _auroc(before, labels, len(data))}
     also_lost = np.zeros(len(data), bool)
     for name, perturb in PERTURBATIONS.items():
-        made = [perturb(item.trajectory, key.fold(name, i)) for i, item in enumerate(data)]
-        new = step_scores(
-            scorer, [replace(item, trajectory=one.trajectory) for item, one in zip(data, made, strict=True)]
-        )
+        made = [perturb(item, key.fold(name, i)) for i, item in enumerate(data)]
+        new = step_scores(scorer, [one.trajectory for one in made])
         after = np.full(before.shape, np.nan)
         for row, one in enumerate(made):
             after[row, : len(one.place)] = new[row, one.place]
@@ -177,7 +174,7 @@ class Attack:
 
 
 def token_attack(
-    scorer: Scorer, data: Sequence[Annotated], key: Key, *, tokens: Sequence[str] = TOKENS, threshold: float = 0.5
+    scorer: Scorer, data: Sequence[Trajectory], key: Key, *, tokens: Sequence[str] = TOKENS, threshold: float = 0.5
 ) -> Attack:
     """Appends one token to the last step: which one lifts its score most, and by how much elsewhere.
 
@@ -218,7 +215,7 @@ def token_attack(
     note="one token after the last step, the strongest of a list, chosen on one half and measured on the other",
 )
 def one_token_attack(
-    scorer: Scorer, data: Sequence[Annotated], *, tokens: str = "", threshold: float = 0.5, seed: int = 0
+    scorer: Scorer, data: Sequence[Trajectory], *, tokens: str = "", threshold: float = 0.5, seed: int = 0
 ) -> BenchResult:
     """By how much one token at the end raises a score, and how many wrong solutions it carries over the threshold.
 
@@ -232,7 +229,7 @@ def one_token_attack(
     Raises:
         InputError: fewer than two solutions end in an action that has a score.
     """
-    able = [item for item in data if item.trajectory.steps[-1].kind == "action"]
+    able = [item for item in data if item.steps[-1].kind == "action"]
     lost = np.isnan(_last(scorer, able)) if able else np.zeros(0, bool)
     kept = [item for item, bad in zip(able, lost.tolist(), strict=True) if not bad]
     tried = tuple(tokens.split("|")) if tokens else TOKENS
@@ -250,14 +247,14 @@ def one_token_attack(
     )
 
 
-def _appended(item: Annotated, token: str) -> Annotated:
-    *before, last = item.trajectory.steps
+def _appended(item: Trajectory, token: str) -> Trajectory:
+    *before, last = item.steps
     body = last.text.rstrip()
     changed = replace(last, text=body + token + last.text[len(body) :])
-    return replace(item, trajectory=replace(item.trajectory, steps=(*before, changed)))
+    return item.with_steps((*before, changed))
 
 
-def _last(scorer: Scorer, data: Sequence[Annotated]) -> Floats:
+def _last(scorer: Scorer, data: Sequence[Trajectory]) -> Floats:
     scores = step_scores(scorer, data)
-    made: Floats = scores[np.arange(len(data)), [len(item.trajectory) - 1 for item in data]]
+    made: Floats = scores[np.arange(len(data)), [len(item) - 1 for item in data]]
     return made

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import bench
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, labelled_scores, rows_by
 from stepreward.evaluate.measures.counts import (
@@ -34,7 +34,7 @@ from stepreward.evaluate.measures.counts import (
     equation="balanced F1 of steps, of responses and of first errors",
     note="definitions as the benchmark's page states them; the authors' code was not at hand",
 )
-def hard2verify(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def hard2verify(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """Balanced F1, the harmonic mean of the accuracies on valid and on wrong ones: of steps, responses, first errors.
 
         2 TPR TNR / (TPR + TNR)
@@ -89,7 +89,7 @@ def _balanced(counts: Floats, whole: Floats, key: Key) -> dict[str, Estimate]:
     paper="arXiv:2503.10291",
     equation="section 4.2: macro F1 of all steps, neutral ones left out",
 )
-def visual(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def visual(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """Macro F1 of steps; neutral steps, which must come without a label or as one half, take no part.
 
     Args:
@@ -115,7 +115,7 @@ def visual(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5,
     note="no average of the paradigms, whose weights the sources at hand do not state; its third, answer aggregation, "
     "is best-of-n",
 )
-def mp_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def mp_bench(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
     """MPBench's two paradigms that judge steps: step correctness (PRMScore) and process search (F1 and MCC).
 
     Args:
@@ -131,12 +131,12 @@ def mp_bench(scorer: Scorer, data: Sequence[Annotated], *, threshold: float = 0.
         "Steps scored above the threshold are called valid; counts are pooled over the solutions of a paradigm. Step "
         "correctness is quoted by PRMScore, search by F1 and Matthews' correlation."
     )
-    by = "paradigm" if any(item.meta.get("paradigm") for item in data) else "subset"
+    by = "paradigm" if any(item.facts.get("paradigm") for item in data) else "subset"
     return _pooled("mp-bench", "prm_score", by, protocol, scorer, data, threshold, seed)
 
 
 def _pooled(
-    name: str, main: str, by: str, protocol: str, scorer: Scorer, data: Sequence[Annotated], threshold: float,
+    name: str, main: str, by: str, protocol: str, scorer: Scorer, data: Sequence[Trajectory], threshold: float,
     seed: int, *, neutral: bool = True,
 ) -> BenchResult:  # fmt: skip
     data, scores, labels, unscored = labelled_scores(scorer, data)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.types import Comparison
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, places, rows_of_subsets, scored_comparisons
 from stepreward.evaluate.measures.counts import drawn, interval

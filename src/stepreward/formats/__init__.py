@@ -1,6 +1,6 @@
 """Readers and writers of public data: `read(path)` finds the format by its evidence, `write(path, items, form)`."""
 
-from stepreward.core.annotations import Annotated as Annotated
+from stepreward.core.types import Trajectory as Trajectory
 from stepreward.formats.format import Format as Format
 from stepreward.formats.problems import read_problems as read_problems
 from stepreward.formats.registry import Reading as Reading

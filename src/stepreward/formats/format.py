@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import UnknownNameError
+from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.rows import Row
 
 Kind = Literal["solutions", "comparisons"]
-"""What a format reads into: `Annotated` solutions with step labels, or `Comparison` of candidates."""
+"""What a format reads into: `Trajectory` solutions with step labels, or `Comparison` of candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Format:
     about: str
     matches: Callable[[Row], bool]
     """Whether a row is evidence of the format."""
-    read: Callable[..., Iterator[Annotated]] | Callable[..., Iterator[Comparison]]
+    read: Callable[..., Iterator[Trajectory]] | Callable[..., Iterator[Comparison]]
     """`(row, number, **options)`; options and their defaults are its signature."""
     write: Callable[..., dict[str, Any]] | None = None
     """`(item, **options) -> row`; None where there is nothing to write it for."""

@@ -62,7 +62,7 @@ def problem_of(row: Row, number: int) -> Problem:
         InputError: there is no prompt.
     """
     if trajectories.matches(row) and "steps" in row and ("prompt" in row or "messages" in row):
-        return item_of(row).trajectory.problem
+        return item_of(row).problem
     row = row if prompt_field(row) is not None else _in_small_letters(row)
     name = prompt_field(row)
     if name is None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.plugins import Plugin, PluginRegistry, declared, leave_out
 from stepreward.core.table import REMEDY
+from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.files.writing import holds, write_rows
@@ -21,7 +21,7 @@ from stepreward.formats.format import Format, Kind
 from stepreward.formats.problems import prompt_field
 from stepreward.formats.rows import Row, blank_as_context, shown
 
-Item = TypeVar("Item", Annotated, Comparison)
+Item = TypeVar("Item", Trajectory, Comparison)
 
 
 def _own() -> dict[str, Format]:
@@ -183,9 +183,9 @@ def detect(path: str | Path, *, rows: int = 20) -> Format:
     return evidence(path, rows=rows).format
 
 
-def _judged(items: Sequence[Annotated | Comparison]) -> tuple[list[Annotated | Comparison], int]:
+def _judged(items: Sequence[Trajectory | Comparison]) -> tuple[list[Trajectory | Comparison], int]:
     """The items of a row with blank steps as context, and how many those are."""
-    made = [blank_as_context(one) if isinstance(one, Annotated) else (one, 0) for one in items]
+    made = [blank_as_context(one) if isinstance(one, Trajectory) else (one, 0) for one in items]
     return [one for one, _ in made], sum(blank for _, blank in made)
 
 
@@ -265,7 +265,7 @@ class Reading(Generic[Item]):
         return InputError(error.problem, source=self.path, row=number, remedy=error.remedy or _REMEDY)
 
 
-def read(path: str | Path, form: str | None = None, *, strict: bool = False, **options: Any) -> Reading[Annotated]:
+def read(path: str | Path, form: str | None = None, *, strict: bool = False, **options: Any) -> Reading[Trajectory]:
     """Reads a file of any known format of solutions.
 
     Args:
@@ -307,7 +307,7 @@ def _chosen(path: str | Path, form: str | None, kind: Kind, options: Iterable[st
 
 def _of_problem(error: InputError, item: object) -> InputError:
     """The error with the problem that it is about."""
-    problem = item.trajectory.problem if isinstance(item, Annotated) else getattr(item, "problem", None)
+    problem = item.problem if isinstance(item, Trajectory) else getattr(item, "problem", None)
     if problem is None:
         return error
     return InputError(f"problem {problem.id!r:.60}: {error.problem}", source=error.source, row=error.row,
@@ -344,7 +344,7 @@ def write(
     chosen.check(chosen.write, options)
     refused: list[InputError] = []
     seen = 0
-    needed = Comparison if chosen.kind == "comparisons" else Annotated
+    needed = Comparison if chosen.kind == "comparisons" else Trajectory
 
     def rows() -> Iterator[dict[str, Any]]:
         assert chosen.write is not None

@@ -10,13 +10,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.types import LABEL, Floats, Problem, Provenance, Step, Trajectory, score_column
 
-Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
 AfterError = Literal["keep", "mask", "wrong"]
 """Labels after the first wrong step: as the file has them, not supervised (NaN), or 0."""
@@ -162,7 +159,7 @@ def first_marked(first: int | None, steps: int, *, after: AfterMarked = "mask") 
     return labels
 
 
-def blank_as_context(item: Annotated) -> tuple[Annotated, int]:
+def blank_as_context(item: Trajectory) -> tuple[Trajectory, int]:
     """The solution with its steps of white space alone as context, and how many they are.
 
     Nothing is said in such a step that could be right or wrong. It keeps its place, so that all that stands a step
@@ -171,28 +168,24 @@ def blank_as_context(item: Annotated) -> tuple[Annotated, int]:
     Raises:
         InputError: no step says anything.
     """
-    steps = item.trajectory.steps
-    blank = np.array([step.kind == "action" and not step.text.strip() for step in steps], bool)
+    steps = item.steps
+    blank = item.action & np.array([not step.text.strip() for step in steps], bool)
     if not blank.any():
         return item, 0
     if all(not step.text.strip() for step in steps):
         raise InputError(f"none of {len(steps)} steps holds text", remedy="drop or fill the row")
     judged = zip(steps, blank.tolist(), strict=True)
-    trajectory = replace(
-        item.trajectory, steps=tuple(replace(step, kind="observation") if bare else step for step, bare in judged)
-    )
-    labels = np.where(blank, np.nan, item.labels)
-    scores, columns = (
-        {name: np.where(blank, np.nan, values) for name, values in numbers.items()}
-        for numbers in (item.scores, item.columns)
-    )
     at = item.first_error
-    first = None if at is not None and at >= 0 and blank[at] else at
-    made = replace(item, trajectory=trajectory, labels=labels, scores=scores, columns=columns, first_error=first)
+    made = replace(
+        item,
+        steps=tuple(replace(step, kind="observation") if bare else step for step, bare in judged),
+        columns={name: np.where(blank, np.nan, values) for name, values in item.columns.items()},
+        first_error=None if at is not None and at >= 0 and blank[at] else at,
+    )
     return made, int(blank.sum())
 
 
-def known_first_error(item: Annotated, *, threshold: float = 0.5) -> int:
+def known_first_error(item: Trajectory, *, threshold: float = 0.5) -> int:
     """The first wrong step as stated, or else the first label at or below `threshold`; -1 if none.
 
     Raises:
@@ -203,7 +196,7 @@ def known_first_error(item: Annotated, *, threshold: float = 0.5) -> int:
     wrong = np.flatnonzero(item.labels <= threshold)
     if np.isnan(item.labels[: wrong[0] if wrong.size else None]).any():
         raise InputError(
-            f"the first error of problem {item.trajectory.problem.id} is unknown: a step before it has no label",
+            f"the first error of problem {item.problem.id} is unknown: a step before it has no label",
             remedy="label all steps up to the first error",
         )
     return int(wrong[0]) if wrong.size else -1
@@ -262,7 +255,7 @@ def hard_first_error(labels: Floats) -> int | None:
     return -1
 
 
-def measured(item: Annotated, unknown: Unknown) -> Annotated:
+def measured(item: Trajectory, unknown: Unknown) -> Trajectory:
     """The solution with no label unknown, for formats that cannot say "not measured".
 
     Raises:
@@ -276,33 +269,21 @@ def measured(item: Annotated, unknown: Unknown) -> Annotated:
         return item
     if unknown == "error" or (unknown == "cut" and gaps[0] == 0):
         raise InputError(
-            f"step {gaps[0]} of problem {item.trajectory.problem.id} has no label and this format needs one",
+            f"step {gaps[0]} of problem {item.problem.id} has no label and this format needs one",
             remedy="choose unknown='right' or 'wrong', or a format that holds null",
         )
     if unknown == "cut":
-        end = int(gaps[0])
-        steps = item.trajectory.steps[:end]
-        return replace(
-            item, trajectory=replace(item.trajectory, steps=steps, terminal=False), labels=item.labels[:end], scores={}
-        )
-    return replace(item, labels=np.where(np.isnan(item.labels), float(unknown == "right"), item.labels))
+        return replace(item.only(np.arange(len(item)) < gaps[0]), terminal=False)
+    return item.with_columns({LABEL: np.where(np.isnan(item.labels), float(unknown == "right"), item.labels)})
 
 
-def _without_blank(item: Annotated) -> Annotated:
+def _without_blank(item: Trajectory) -> Trajectory:
     """The solution without context that says nothing (`blank_as_context`): it would end at the first such step."""
-    steps = item.trajectory.steps
-    kept = np.array([step.kind == "action" or bool(step.text.strip()) for step in steps], bool)
-    if kept.all():
-        return item
-    trajectory = replace(item.trajectory, steps=tuple(step for step, keep in zip(steps, kept, strict=True) if keep))
+    kept = item.action | np.array([bool(step.text.strip()) for step in item.steps], bool)
     first = item.first_error
     if first is not None and first >= 0:
         first = int(kept[:first].sum()) if kept[first] else None
-    return replace(
-        item, trajectory=trajectory, labels=item.labels[kept], first_error=first,
-        scores={name: values[kept] for name, values in item.scores.items()},
-        columns={name: values[kept] for name, values in item.columns.items()},
-    )  # fmt: skip
+    return item if kept.all() else replace(item.only(kept), first_error=first)
 
 
 def annotated(
@@ -313,12 +294,35 @@ def annotated(
     *,
     policy: str = "",
     outcome: float = float("nan"),
+    answer: str | None = None,
+    first_error: int | None = None,
+    scores: Mapping[str, Floats] | None = None,
+    facts: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
-    **rest: Any,
-) -> Annotated:
-    """An `Annotated` from its parts; `by` names the annotators."""
-    trajectory = Trajectory(problem, steps, outcome=outcome)
-    return Annotated(trajectory, labels, Provenance(by, policy=policy, settings=settings or {}), **rest)
+) -> Trajectory:
+    """A trajectory as a data set annotates it.
+
+    Args:
+        problem, steps: the attempt.
+        labels: (S,) in [0, 1]; NaN where the data set says nothing.
+        by: who annotated.
+        policy: the model that wrote the solution, where it is named.
+        outcome, answer, first_error, facts: as of `Trajectory`.
+        scores: (S,) recorded step scores by name of the verifier.
+        settings: of the annotation.
+    """
+    columns = {} if np.isnan(labels).all() else {LABEL: labels}
+    who = Provenance(by, policy=policy, settings=settings or {}, what=tuple(columns))
+    columns |= {score_column(name): values for name, values in (scores or {}).items()}
+    return Trajectory(
+        problem, steps, outcome, answer=answer, first_error=first_error, columns=columns, facts=facts or {},
+        provenance=(who,),
+    )  # fmt: skip
+
+
+def written_by(item: Trajectory) -> str:
+    """Name of the model that wrote the solution, "" where nobody says."""
+    return item.provenance[0].policy if item.provenance else ""
 
 
 def shown(value: object) -> str:

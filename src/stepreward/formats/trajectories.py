@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.table import FIELDS, REMEDY, VERSION, item_of, row_of
+from stepreward.core.types import Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row
 
@@ -40,7 +40,7 @@ def _is_bare(row: Row) -> bool:
     return row.keys() >= _FOUND or (bool(row) and row.keys() <= {"scores", "unscored", "error"})
 
 
-def read(row: Row, number: int) -> Iterator[Annotated]:
+def read(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads `schema`, `problem`, `prompt`, `reference`, `steps`, step columns, facts and provenance of a trajectory.
 
     Raises:
@@ -56,12 +56,12 @@ def read(row: Row, number: int) -> Iterator[Annotated]:
         what = "a result without its problem and steps, as releases before wrote it"
         raise InputError(what, remedy="run the same command again, which writes them and reads kept answers")
     item = item_of(row)
-    if not item.trajectory.steps:
-        raise InputError(f"there is no step of problem {item.trajectory.problem.id!r}", remedy=REMEDY)
+    if not item.steps:
+        raise InputError(f"there is no step of problem {item.problem.id!r}", remedy=REMEDY)
     yield item
 
 
-def write(item: Annotated) -> dict[str, Any]:
+def write(item: Trajectory) -> dict[str, Any]:
     """One row: everything that is known of the trajectory."""
     return row_of(item)
 

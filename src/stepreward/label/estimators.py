@@ -14,7 +14,7 @@ from stepreward.core.catalog import estimate
 from stepreward.core.errors import BudgetExhausted, InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
-from stepreward.core.types import Labels, Trajectory
+from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.rollouts import Counts, Unfinished, rollouts
 
@@ -42,7 +42,7 @@ def _start(trajectory: Trajectory) -> tuple[Counts, list[int]]:
 )
 def monte_carlo(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
-) -> Flow[Labels]:
+) -> Flow[Trajectory]:
     """Values every step by the share of rollouts from it that succeed.
 
         value_t = (correct rollouts of steps 1..t) / n
@@ -57,7 +57,7 @@ def monte_carlo(
         unfinished: what a cut rollout counts as.
 
     Returns:
-        Labels with a value at every action; n rollouts for each action but a graded last step.
+        The trajectory with a value at every action; n rollouts for each action but a graded last step.
 
     Raises:
         InputError: the trajectory has no step, or is finished but not graded.
@@ -81,7 +81,7 @@ def monte_carlo(
 )
 def first_error_walk(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
-) -> Flow[Labels]:
+) -> Flow[Trajectory]:
     """Finds the first step after which no rollout succeeds, walking forward; a right solution costs no rollout.
 
     The rollouts are those that `monte_carlo` draws under the same key, so both name the same first error.
@@ -94,8 +94,8 @@ def first_error_walk(
         unfinished: what a cut rollout counts as.
 
     Returns:
-        Labels: all 1 without rollouts if the outcome is right; else the measured values up to the first 0, and NaN
-        after it.
+        The trajectory with values: all 1 without rollouts if the outcome is right; else the measured ones up to the
+        first 0, and NaN after it.
 
     Raises:
         InputError: the trajectory has no step, or is finished but not graded.
@@ -124,7 +124,7 @@ def first_error_walk(
 )
 def first_error_bisection(
     trajectory: Trajectory, key: Key, *, n: Count = 8, at_once: int = 0, unfinished: Unfinished = "wrong"
-) -> Flow[Labels]:
+) -> Flow[Trajectory]:
     """Finds the first step after which no rollout succeeds, by bisection: at most ceil(log2 S) probes.
 
     An open trajectory may also have no error: at most ceil(log2 (S + 1)) probes.
@@ -139,9 +139,9 @@ def first_error_bisection(
         unfinished: what a cut rollout counts as.
 
     Returns:
-        Labels: measured values where probed; 1 inferred before a probe that succeeded, 0 inferred after the error
-        (`n_rollouts` is 0 where a value was inferred). Values between probes stay NaN if the budget ends the search,
-        or if no rollout of a probe has a known outcome.
+        The trajectory with values: measured where probed; 1 inferred before a probe that succeeded, 0 inferred after
+        the error (`n_rollouts` is 0 where a value was inferred). Values between probes stay NaN if the budget ends the
+        search, or if no rollout of a probe has a known outcome.
 
     Raises:
         InputError: the trajectory has no step, or is finished but not graded.

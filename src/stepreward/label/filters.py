@@ -9,19 +9,17 @@ from numpy.typing import NDArray
 
 from stepreward.core.catalog import keep
 from stepreward.core.tree_arrays import mean_at
-from stepreward.core.types import Labels, first_error
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats, Trajectory, first_error
 
 
-def _by_problem(labels: Sequence[Labels]) -> NDArray[np.int64]:
+def _by_problem(trajectories: Sequence[Trajectory]) -> NDArray[np.int64]:
     """(B,) index of each trajectory's problem."""
-    _, index = np.unique([one.trajectory.problem.id for one in labels], return_inverse=True)
+    _, index = np.unique([one.problem.id for one in trajectories], return_inverse=True)
     return np.asarray(index, np.int64)
 
 
-def _outcomes(labels: Sequence[Labels]) -> Floats:
-    return np.array([one.trajectory.outcome for one in labels], np.float64)
+def _outcomes(trajectories: Sequence[Trajectory]) -> Floats:
+    return np.array([one.outcome for one in trajectories], np.float64)
 
 
 @keep.method(
@@ -30,22 +28,22 @@ def _outcomes(labels: Sequence[Labels]) -> Floats:
     equation="appendix A, questions neither solved always nor never",
     note="by the rollouts at hand, where the paper takes 32",
 )
-def informative(labels: Sequence[Labels]) -> NDArray[np.bool_]:
+def informative(trajectories: Sequence[Trajectory]) -> NDArray[np.bool_]:
     """Keeps trajectories of problems that the policy solves sometimes: always and never teach nothing.
 
     A problem is kept if among its solutions' outcomes and all rollouts counted for its prefixes at least one is right
     and at least one is wrong.
 
     Args:
-        labels: labelled trajectories, of any problems.
+        trajectories: labelled, of any problems.
 
     Returns:
         (B,) True to keep.
     """
-    group, outcome = _by_problem(labels), _outcomes(labels)
-    n = np.array([one.n_rollouts.sum() for one in labels])
-    correct = np.array([one.n_correct.sum() for one in labels])
-    root = np.array([one.root_value for one in labels])
+    group, outcome = _by_problem(trajectories), _outcomes(trajectories)
+    n = np.array([np.nansum(one.column("n_rollouts")) for one in trajectories])
+    correct = np.array([np.nansum(one.column("n_correct")) for one in trajectories])
+    root = np.array([one.facts.get("root_value", np.nan) for one in trajectories])
     right = np.bincount(group, weights=(outcome > 0.5) | (correct > 0) | (root > 0))
     wrong = np.bincount(group, weights=(outcome <= 0.5) | (correct < n) | (root < 1))
     return np.asarray((right[group] > 0) & (wrong[group] > 0))
@@ -57,13 +55,15 @@ def informative(labels: Sequence[Labels]) -> NDArray[np.bool_]:
     equation="section 3, self-confidence",
     note="the share of right solutions among those given, or the measured value of the bare problem",
 )
-def self_accuracy(labels: Sequence[Labels], *, lowest: float = 0.75, highest: float = 1.0) -> NDArray[np.bool_]:
+def self_accuracy(
+    trajectories: Sequence[Trajectory], *, lowest: float = 0.75, highest: float = 1.0
+) -> NDArray[np.bool_]:
     """Keeps trajectories of problems that the policy solves about as often as wanted: it labels best what it can do.
 
     The rate is the value of the bare problem where it was measured, else the mean outcome of the problem's solutions.
 
     Args:
-        labels: labelled trajectories, of any problems.
+        trajectories: labelled, of any problems.
         lowest, highest: window of the rate, both ends inside, 0 <= lowest <= highest <= 1.
 
     Returns:
@@ -74,20 +74,22 @@ def self_accuracy(labels: Sequence[Labels], *, lowest: float = 0.75, highest: fl
     """
     if not 0 <= lowest <= highest <= 1:
         raise ValueError(f"expected 0 <= lowest <= highest <= 1, got {lowest} and {highest}")
-    group = _by_problem(labels)
-    roots = np.array([one.root_value for one in labels], np.float64)
+    group = _by_problem(trajectories)
+    roots = np.array([one.facts.get("root_value", np.nan) for one in trajectories], np.float64)
     problems = int(group.max(initial=-1)) + 1
     rate = mean_at(group, roots, problems)
-    rate = np.where(np.isnan(rate), mean_at(group, _outcomes(labels), problems), rate)
+    rate = np.where(np.isnan(rate), mean_at(group, _outcomes(trajectories), problems), rate)
     return np.asarray((rate[group] >= lowest) & (rate[group] <= highest))
 
 
 @keep.method("consensus", paper="arXiv:2501.07301", equation="section 3.2")
-def consensus(labels: Sequence[Labels], others: Sequence[Labels], *, threshold: float = 0.0) -> NDArray[np.bool_]:
+def consensus(
+    trajectories: Sequence[Trajectory], others: Sequence[Trajectory], *, threshold: float = 0.0
+) -> NDArray[np.bool_]:
     """Keeps trajectories whose first error two independent sources place at the same step.
 
     Args:
-        labels, others: the two sources, of the same trajectories in the same order.
+        trajectories, others: the two sources, of the same trajectories in the same order.
         threshold: a label at or below it is an error.
 
     Returns:
@@ -96,15 +98,15 @@ def consensus(labels: Sequence[Labels], others: Sequence[Labels], *, threshold: 
     Raises:
         ValueError: the sources differ in length or in their trajectories.
     """
-    if len(labels) != len(others):
-        raise ValueError(f"two sources must label the same trajectories: got {len(labels)} and {len(others)}")
-    for row, (a, b) in enumerate(zip(labels, others, strict=True)):
-        if (a.trajectory.problem.id, a.trajectory.text) != (b.trajectory.problem.id, b.trajectory.text):
+    if len(trajectories) != len(others):
+        raise ValueError(f"two sources must label the same trajectories: got {len(trajectories)} and {len(others)}")
+    for row, (a, b) in enumerate(zip(trajectories, others, strict=True)):
+        if (a.problem.id, a.text) != (b.problem.id, b.text):
             raise ValueError(f"trajectory {row} differs between the two sources: sort both in the same order")
     return np.array(
         [
-            first_error(a.label, threshold=threshold) == first_error(b.label, threshold=threshold)
-            for a, b in zip(labels, others, strict=True)
+            first_error(a.labels, threshold=threshold) == first_error(b.labels, threshold=threshold)
+            for a, b in zip(trajectories, others, strict=True)
         ],
         dtype=bool,
     )

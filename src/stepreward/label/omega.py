@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,9 @@ from stepreward.core.prefix_names import Name, Prefix
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.search_tree import SearchTree
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Problem, Provenance, Trajectory
+from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.core.vocabulary import Count
-from stepreward.label.rollouts import Rollout, Unfinished, count, rollouts
+from stepreward.label.rollouts import Rollout, Unfinished, count, labelled, rollouts
 
 
 @dataclass
@@ -193,8 +192,8 @@ def _bisect(search: WrongRollouts, state: int, steps: Prefix, n: int, key: Key, 
         alive, lost = (middle, lost) if value > 0 else (alive, middle)
 
 
-def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False) -> list[Labels]:
-    """The labels of a measured tree, one entry a distinct trajectory, for transforms, filters and training.
+def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False) -> list[Trajectory]:
+    """The distinct trajectories of a measured tree with its columns, for transforms, filters and training.
 
     Args:
         tree: with the columns of `omega_prm`.
@@ -203,7 +202,7 @@ def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False
             winnable prefix directly before the first node of value 0.
 
     Returns:
-        Labels with NaN at nodes that were not measured, in order of first appearance.
+        Labelled trajectories, NaN at nodes that were not measured, in order of first appearance.
     """
     value = tree.column("value")
     paths, mask = tree.paths, tree.mask
@@ -213,12 +212,8 @@ def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False
     made = []
     for row in rows[keep]:
         path = paths[row][mask[row]]
-        columns = {name: tree.column(name)[path] for name in ("n_rollouts", "n_correct", "low", "high")}
-        counts = {name: columns.pop(name).astype(np.int64) for name in ("n_rollouts", "n_correct")}
-        values: dict[str, Any] = {"value": value[path], "label": value[path].copy()}
-        made.append(
-            Labels(trajectories[row], **values, **counts, **columns, root_value=float(value[0]), provenance=provenance)
-        )
+        n, correct = tree.column("n_rollouts")[path], tree.column("n_correct")[path]
+        made.append(labelled(trajectories[row], value[path], n, correct, float(value[0]), provenance))
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import wilson
 from stepreward.core.runtime.flows import Flow, Grade, Propose
-from stepreward.core.types import Labels, Problem, Provenance, Step, Trajectory
+from stepreward.core.types import COLUMNS, LABEL, Floats, Problem, Provenance, Step, Trajectory, first_error
 
 Unfinished = Literal["wrong", "drop"]
 """What a rollout that a length limit cut short counts as: a failure, as in the papers, where the value is the chance to
@@ -119,19 +119,49 @@ class Counts:
             self.n_rollouts[index], self.n_correct[index], self.value[index] = n, correct, value
         return value
 
-    def labels(self, estimator: str, key: Key, settings: dict[str, Any]) -> Labels:
-        """Labels with intervals; observations are not measured, and `label` is `value`."""
-        action = np.array([step.kind == "action" for step in self.trajectory.steps], bool)
-        value = np.where(action, self.value, np.nan)
-        low, high = wilson(self.n_correct, self.n_rollouts)
-        return Labels(
+    def labels(self, estimator: str, key: Key, settings: dict[str, Any]) -> Trajectory:
+        """The trajectory with what was measured; observations are not measured, and `label` is `value`."""
+        return labelled(
             self.trajectory,
-            value=value,
-            n_rollouts=self.n_rollouts,
-            n_correct=self.n_correct,
-            low=low,
-            high=high,
-            label=value.copy(),
-            root_value=self.root_value,
-            provenance=Provenance(estimator, seed=key.bits, settings=settings),
+            np.where(self.trajectory.action, self.value, np.nan),
+            self.n_rollouts,
+            self.n_correct,
+            self.root_value,
+            Provenance(estimator, seed=key.bits, settings=settings),
         )
+
+
+def labelled(
+    trajectory: Trajectory,
+    value: Floats,
+    n_rollouts: NDArray[np.number[Any]],
+    n_correct: NDArray[np.number[Any]],
+    root_value: float,
+    by: Provenance,
+) -> Trajectory:
+    """The trajectory with the columns that rollouts give, Wilson intervals among them; its label is the value.
+
+    Args:
+        trajectory: S steps.
+        value: (S,) estimated chance in [0, 1] that the policy solves the problem after each step; NaN = not measured.
+        n_rollouts, n_correct: (S,) rollouts counted for each prefix, 0 where its value was inferred, and right ones.
+        root_value: value of the bare problem, kept as a fact; NaN where not measured.
+        by: how it was measured.
+    """
+    low, high = wilson(n_correct, n_rollouts)
+    numbers = (value, n_rollouts, n_correct, low, high)
+    columns = {name: np.asarray(one, np.float64) for name, one in zip(COLUMNS, numbers, strict=True)}
+    made = trajectory.with_columns({**columns, LABEL: columns["value"].copy()}, by)
+    facts = made.facts if np.isnan(root_value) else {**made.facts, "root_value": float(root_value)}
+    return replace(made, facts=facts, first_error=stated_first_error(made.labels))
+
+
+def named(trajectory: Trajectory, policy: str, grader: str) -> Trajectory:
+    """The labelled trajectory with the names of the policy that rolled out and the grader that decided."""
+    *others, last = trajectory.provenance
+    return replace(trajectory, provenance=(*others, replace(last, policy=policy, grader=grader)))
+
+
+def stated_first_error(labels: Floats) -> int | None:
+    """The first wrong step by the labels at hand, None where there is none at all."""
+    return None if np.isnan(labels).all() else first_error(labels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Policy
-from stepreward.core.store import is_whole, read_labels, write_labels
+from stepreward.core.table import is_whole, read_table, write_table
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Problem, Provenance, Trajectory
+from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.label.omega import tree_labels
+from stepreward.label.rollouts import named
 
 _log = logging.getLogger(__name__)
 Item = Problem | Trajectory
@@ -103,7 +104,7 @@ def label_many(
             if isinstance(one, Failed):
                 failed.append(one)
             else:
-                shards.receive(one.index, _as_labels(one.result, who))
+                shards.receive(one.index, _named(one.result, who))
             if progress is not None:
                 progress(done, driver.bill)
     if failed and len(failed) == done and not any(folder.glob("labels-*.parquet")):
@@ -114,8 +115,8 @@ def label_many(
     return driver.bill, [(shards.problem_id(one.index), one.error) for one in failed]
 
 
-def load_labels(path: Path) -> Iterator[Labels]:
-    """Yields the labels of a file, or of all shards of a folder in the order of their items, streaming.
+def load_labels(path: Path) -> Iterator[Trajectory]:
+    """Yields the labelled trajectories of a file, or of all shards of a folder in the order of their items, streaming.
 
     Raises:
         InputError: there is no shard, or one cannot be read.
@@ -124,7 +125,7 @@ def load_labels(path: Path) -> Iterator[Labels]:
     if not files:
         raise InputError("no finished shard of labels is here", source=path, remedy="run `label` to its end first")
     for file in files:
-        yield from read_labels(file)
+        yield from read_table(file)
 
 
 @dataclass
@@ -136,9 +137,9 @@ class _Shards:
     plan: LabelPlan
     _place: list[tuple[Path, int, str]] = field(default_factory=list)
     """File and position of each flow's item, and the id of its problem."""
-    _open: dict[Path, list[list[Labels] | None]] = field(default_factory=dict)
+    _open: dict[Path, list[list[Trajectory] | None]] = field(default_factory=dict)
 
-    def flows(self) -> Iterator[Flow[Labels | StepTree]]:
+    def flows(self) -> Iterator[Flow[Trajectory | StepTree]]:
         """The flows of all items whose shard is not there yet."""
         method, key, items = estimate[self.plan.estimator], Key.seed(self.plan.seed), iter(self.items)
         for number in count():
@@ -163,17 +164,17 @@ class _Shards:
         """Of the item of a flow."""
         return self._place[index][2]
 
-    def receive(self, index: int, labels: list[Labels]) -> None:
+    def receive(self, index: int, labels: list[Trajectory]) -> None:
         """Keeps an item's labels; writes the shard that they complete."""
         path, position, _ = self._place[index]
         results = self._open[path]
         results[position] = labels
         if all(result is not None for result in results):
-            write_labels(path, (one for result in results if result is not None for one in result))
+            write_table(path, (one for result in results if result is not None for one in result))
             del self._open[path]
 
 
-def _flow(method: Method[..., Any], item: Item, key: Key, settings: Mapping[str, Any]) -> Flow[Labels | StepTree]:
+def _flow(method: Method[..., Any], item: Item, key: Key, settings: Mapping[str, Any]) -> Flow[Trajectory | StepTree]:
     if isinstance(item, Problem):
         if "trajectory" in method.data:
             raise InputError(
@@ -183,15 +184,14 @@ def _flow(method: Method[..., Any], item: Item, key: Key, settings: Mapping[str,
         available: dict[str, Any] = {"problem": item, "key": key}
     else:
         available = {"problem": item.problem, "trajectory": item, "key": key}
-    flow: Flow[Labels | StepTree] = method.take(available, **settings)
+    flow: Flow[Trajectory | StepTree] = method.take(available, **settings)
     return flow
 
 
-def _as_labels(result: Labels | StepTree, who: Provenance) -> list[Labels]:
+def _named(result: Trajectory | StepTree, who: Provenance) -> list[Trajectory]:
     if isinstance(result, StepTree):
         return tree_labels(result, who)
-    own = replace(result.provenance, policy=who.policy, grader=who.grader)
-    return [replace(result, provenance=own)]
+    return [named(result, who.policy, who.grader)]
 
 
 def _digest(items: Iterable[Item]) -> str:

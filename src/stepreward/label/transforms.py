@@ -10,49 +10,47 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.catalog import transform
-from stepreward.core.types import Labels
+from stepreward.core.types import LABEL, Floats, Trajectory
+from stepreward.label.rollouts import stated_first_error
 
 AfterError = Literal["keep", "zero", "mask"]
 """What to do with labels after the first step whose value is 0: keep them, set them to 0 (measured or not), or leave
 those steps unsupervised (NaN)."""
 
 
-def _apply(labels: Labels, name: str, values: NDArray[np.float64], after_error: AfterError = "keep") -> Labels:
+def _apply(trajectory: Trajectory, name: str, values: Floats, after_error: AfterError = "keep") -> Trajectory:
     """The labels with `values` where a value was measured, treated after the first error as asked."""
     if after_error not in ("keep", "zero", "mask"):
         raise ValueError(f"after_error is 'keep', 'zero' or 'mask', got {after_error!r}")
-    made = np.where(np.isnan(labels.value), np.nan, values)
-    dead = np.flatnonzero(labels.value == 0)
+    made = np.where(np.isnan(trajectory.column("value")), np.nan, values)
+    dead = np.flatnonzero(trajectory.column("value") == 0)
     if dead.size and after_error != "keep":
-        later = _actions(labels) & (np.arange(len(labels)) > dead[0])
+        later = trajectory.action & (np.arange(len(trajectory)) > dead[0])
         made[later] = 0.0 if after_error == "zero" else np.nan
-    return replace(labels, label=made, transforms=(*labels.transforms, name))
-
-
-def _actions(labels: Labels) -> NDArray[np.bool_]:
-    return np.array([step.kind == "action" for step in labels.trajectory.steps], bool)
+    facts = {**trajectory.facts, "transforms": [*trajectory.facts.get("transforms", ()), name]}
+    # Who measured the values is who measured the labels; a transform adds its name to the facts.
+    return replace(trajectory.with_columns({LABEL: made}), facts=facts, first_error=stated_first_error(made))
 
 
 @transform.method("soft", paper="arXiv:2312.08935", equation="Eq. 4")
-def soft(labels: Labels, *, after_error: AfterError = "keep") -> Labels:
+def soft(trajectory: Trajectory, *, after_error: AfterError = "keep") -> Trajectory:
     """Labels a step with its measured value.
 
     Args:
-        labels: measured labels.
+        trajectory: with the column `value`.
         after_error: see `AfterError`.
     """
-    return _apply(labels, "soft", labels.value.copy(), after_error)
+    return _apply(trajectory, "soft", trajectory.column("value").copy(), after_error)
 
 
 @transform.method("hard", paper="arXiv:2312.08935", equation="Eq. 3")
-def hard(labels: Labels, *, threshold: float = 0.0, after_error: AfterError = "keep") -> Labels:
+def hard(trajectory: Trajectory, *, threshold: float = 0.0, after_error: AfterError = "keep") -> Trajectory:
     """Labels a step 1 if its value is above the threshold, else 0.
 
     Args:
-        labels: measured labels.
+        trajectory: with the column `value`.
         threshold: in [0, 1); 0 asks for one success, 0.5 for a majority.
         after_error: see `AfterError`.
 
@@ -61,7 +59,7 @@ def hard(labels: Labels, *, threshold: float = 0.0, after_error: AfterError = "k
     """
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold must lie in [0, 1), got {threshold}")
-    return _apply(labels, "hard", (labels.value > threshold).astype(np.float64), after_error)
+    return _apply(trajectory, "hard", (trajectory.column("value") > threshold).astype(np.float64), after_error)
 
 
 transform.preset("majority", of="hard", paper="arXiv:2501.07301", threshold=0.5)
@@ -73,7 +71,7 @@ transform.preset("majority", of="hard", paper="arXiv:2501.07301", threshold=0.5)
     equation="Eq. 8",
     note="any eta other than 0, where the authors' code takes positive integers and an absolute value",
 )
-def entropy_regularised(labels: Labels, *, eta: float = 1.0, after_error: AfterError = "keep") -> Labels:
+def entropy_regularised(trajectory: Trajectory, *, eta: float = 1.0, after_error: AfterError = "keep") -> Trajectory:
     """Labels a step with the value that a policy kept near the sampled one could reach.
 
         label = (1 / eta) log(1 - p + p e^eta)
@@ -81,7 +79,7 @@ def entropy_regularised(labels: Labels, *, eta: float = 1.0, after_error: AfterE
     As eta -> 0 it is p, as eta -> infinity 1 for any p > 0, as eta -> -infinity 0 for any p < 1.
 
     Args:
-        labels: measured labels.
+        trajectory: with the column `value`.
         eta: not 0; positive is hopeful, negative is cautious.
         after_error: see `AfterError`.
 
@@ -90,17 +88,17 @@ def entropy_regularised(labels: Labels, *, eta: float = 1.0, after_error: AfterE
     """
     if eta == 0:
         raise ValueError("eta must not be 0: use the transform 'soft', its limit")
-    p = labels.value
+    p = trajectory.column("value")
     with np.errstate(divide="ignore", invalid="ignore"):
         # The first form keeps its digits near 0, the second does not overflow far from it.
         log_mean = np.log1p(p * np.expm1(eta)) if abs(eta) < 1 else np.logaddexp(np.log1p(-p), np.log(p) + eta)
-    return _apply(labels, "er-prm", np.clip(log_mean / eta, 0.0, 1.0), after_error)
+    return _apply(trajectory, "er-prm", np.clip(log_mean / eta, 0.0, 1.0), after_error)
 
 
 @transform.method(
     "genprm", paper="arXiv:2504.00891", equation="section 3.2, relative progress", note="epsilon 0.8 as in the paper"
 )
-def relative_progress(labels: Labels, *, epsilon: float = 0.8) -> Labels:
+def relative_progress(trajectory: Trajectory, *, epsilon: float = 0.8) -> Trajectory:
     """Labels a step 1 if the value did not fall by more than a factor.
 
         label_t = 1 if value_t / value_{t-1} >= epsilon, where value_0 is the bare problem's; 0 after a value of 0
@@ -109,7 +107,7 @@ def relative_progress(labels: Labels, *, epsilon: float = 0.8) -> Labels:
     first step unless the estimator ran with root=True.
 
     Args:
-        labels: measured labels.
+        trajectory: with the column `value`.
         epsilon: smallest ratio that is no error, positive.
 
     Raises:
@@ -117,14 +115,14 @@ def relative_progress(labels: Labels, *, epsilon: float = 0.8) -> Labels:
     """
     if epsilon <= 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
-    action = _actions(labels)
-    value = labels.value[action]
-    before = np.r_[labels.root_value, value][:-1]
+    action = trajectory.action
+    value = trajectory.column("value")[action]
+    before = np.r_[trajectory.facts.get("root_value", np.nan), value][:-1]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(before > 0, value / before, 0.0)
-    made = np.full(len(labels), np.nan)
+    made = np.full(len(trajectory), np.nan)
     made[action] = np.where(np.isnan(before), np.nan, (ratio >= epsilon).astype(np.float64))
-    return _apply(labels, "genprm", made)
+    return _apply(trajectory, "genprm", made)
 
 
 @transform.method(
@@ -133,7 +131,7 @@ def relative_progress(labels: Labels, *, epsilon: float = 0.8) -> Labels:
     equation="section 4",
     note="needs the value of the bare problem: run the estimator with root=True",
 )
-def scan_denoise(labels: Labels, *, soft_steps: int = 2) -> Labels:
+def scan_denoise(trajectory: Trajectory, *, soft_steps: int = 2) -> Trajectory:
     """Trusts rollouts only near the error and only relative to what the policy can do at all.
 
         label = 0 at the first error t,  min(1, value_i / value_0) at the `soft_steps` actions before t,  1 before them
@@ -141,7 +139,7 @@ def scan_denoise(labels: Labels, *, soft_steps: int = 2) -> Labels:
     value_0 is the bare problem's. Steps after t are left unsupervised.
 
     Args:
-        labels: measured labels.
+        trajectory: with the column `value`.
         soft_steps: actions before the error that keep a measured value, at least 0.
 
     Raises:
@@ -149,17 +147,17 @@ def scan_denoise(labels: Labels, *, soft_steps: int = 2) -> Labels:
     """
     if soft_steps < 0:
         raise ValueError(f"soft_steps must not be negative, got {soft_steps}")
-    dead = np.flatnonzero(labels.value == 0)
-    made = np.ones(len(labels))
+    dead = np.flatnonzero(trajectory.column("value") == 0)
+    made = np.ones(len(trajectory))
     if dead.size:
-        if np.isnan(labels.root_value):
+        if np.isnan(trajectory.facts.get("root_value", np.nan)):
             raise ValueError("scan-denoise needs the value of the bare problem: estimate with root=True")
-        before = np.flatnonzero(_actions(labels)[: dead[0]])
+        before = np.flatnonzero(trajectory.action[: dead[0]])
         near = before[max(0, len(before) - soft_steps) :]
         with np.errstate(
             divide="ignore", over="ignore"
         ):  # a problem of value 0 says nothing against a step that was winnable
-            made[near] = np.minimum(1.0, labels.value[near] / labels.root_value)
+            made[near] = np.minimum(1.0, trajectory.column("value")[near] / trajectory.facts.get("root_value", np.nan))
         made[dead[0]] = 0.0
         made[dead[0] + 1 :] = np.nan
-    return _apply(labels, "scan-denoise", made)
+    return _apply(trajectory, "scan-denoise", made)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.atomic_files import write_json
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
@@ -19,8 +18,8 @@ from stepreward.core.measure.statistics import Estimate
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
-from stepreward.core.table import SCORE, row_of
-from stepreward.core.types import Problem, Provenance
+from stepreward.core.table import row_of
+from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.core.vocabulary import ASKS
 from stepreward.evaluate.measures.attempts import pass_at_k
 from stepreward.evaluate.measures.costs import CostCurves, Spending, accuracy_against_cost
@@ -112,7 +111,7 @@ def compare(
 
     spendings: list[Spending] = []
     scored: list[float] = []
-    rows: list[Annotated] = []
+    rows: list[Trajectory] = []
     total, done = len(chosen) * len(budgets), 0
     with AnswerLog(out / "answers.sqlite") as log:
         for name in chosen:
@@ -121,7 +120,7 @@ def compare(
                     on_progress("compare", done, total, f"{name}, {budget}")
                 how = {**_total(name, aggregate), **(settings or {}).get(name, {})}
                 how = {**searches[name].within(budget, how), **how}
-                by = Provenance(name, policy.name, seed=seed, settings=how)
+                by = Provenance(name, policy.name, seed=seed, settings=how, what=())
                 one, tokens, made = _spent(by, budget, problems, key, driver(log))
                 rows += made
                 spendings.append(one)
@@ -147,12 +146,12 @@ def _total(name: str, aggregate: str) -> dict[str, str]:
 
 def _spent(
     by: Provenance, budget: int, problems: Sequence[Problem], key: Key, driver: Driver
-) -> tuple[Spending, float, list[Annotated]]:
+) -> tuple[Spending, float, list[Trajectory]]:
     """Results, NaN where not graded, and generated tokens of each problem, scored tokens a problem, and solutions."""
     name, how = by.estimator, by.settings
     flows = (with_outcome(searches[name].take({"problem": p, "key": key.fold(p.id)}, **how), p) for p in problems)
     correct, cost = np.zeros(len(problems)), np.zeros(len(problems))
-    rows: dict[int, Annotated] = {}
+    rows: dict[int, Trajectory] = {}
     for one in driver.run(flows):
         found, grade = one.result
         if found.trajectory is not None and found.trajectory.steps:
@@ -164,15 +163,11 @@ def _spent(
     return Spending(name, budget, correct, cost), tokens, [rows[at] for at in sorted(rows)]
 
 
-def _row(found: Found, grade: float, by: Provenance, budget: int) -> Annotated:
+def _row(found: Found, grade: float, by: Provenance, budget: int) -> Trajectory:
     """The solution that a search chose, with the scores of its steps where it asked for them."""
     assert found.trajectory is not None
-    steps = len(found.trajectory)
-    scores = np.array([np.nan if score is None else score for score in found.scores(found.chosen)], dtype=float)
-    return Annotated(
-        replace(found.trajectory, outcome=grade), np.full(steps, np.nan), by, answer=found.answer,
-        scores={SCORE: scores} if len(scores) == steps else {}, meta={"search": by.estimator, "budget": budget},
-    )  # fmt: skip
+    facts = {**found.trajectory.facts, "search": by.estimator, "budget": budget}
+    return replace(found.trajectory, outcome=grade, facts=facts, provenance=(by,))
 
 
 def _graded(spendings: Sequence[Spending]) -> tuple[list[Spending], int]:

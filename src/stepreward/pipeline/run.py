@@ -22,7 +22,7 @@ from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Grader
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Trajectory
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error, label_error, step_metrics
 from stepreward.pipeline import stages
@@ -139,7 +139,7 @@ class Run:
 
         return samples, self.folder.stage("sample", numbers)
 
-    def _label(self) -> tuple[list[Labels], dict[str, Any]]:
+    def _label(self) -> tuple[list[Trajectory], dict[str, Any]]:
         start = time.perf_counter()
         samples, _ = self._samples("train")
         driver = self._driver()
@@ -147,10 +147,10 @@ class Run:
 
         def numbers() -> dict[str, Any]:
             stages.keep_labels(self.out / "labels.parquet", labels, self.policy, self.world.grader)
-            truth = stages.truth_of(self.world, [one.trajectory for one in labels])
-            array = ragged([one.label for one in labels])
+            truth = stages.truth_of(self.world, labels)
+            array = ragged([one.labels for one in labels])
             error = label_error(array, truth) if self.world.truth is not None else {}
-            outcomes = np.array([one.trajectory.outcome for one in labels])
+            outcomes = np.array([one.outcome for one in labels])
             graded = outcomes[~np.isnan(outcomes)]
             wrong = float(np.mean(graded < 0.5)) if graded.size else 0.0
             numbers = {"trajectories": len(labels), "wrong": wrong, "bill": asdict(driver.bill)}
@@ -164,7 +164,7 @@ class Run:
         first = self.settings.seed
         return {first + i: f"-seed-{first + i}" if i else "" for i in range(self.settings.seeds)}
 
-    def _train(self, labels: Sequence[Labels], seed: int) -> dict[str, Any]:
+    def _train(self, labels: Sequence[Trajectory], seed: int) -> dict[str, Any]:
         s, suffix = self.settings, self._seeds[seed]
 
         def numbers() -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Run:
         return self.folder.stage(f"train{suffix}", numbers)
 
     @cached_property
-    def _validation_labels(self) -> list[Labels]:
+    def _validation_labels(self) -> list[Trajectory]:
         """Labels of validation samples by the run's own estimator: no exact truth takes part in training."""
         samples, _ = self._samples("validation")
         few = [group[:4] for group in samples]

@@ -7,7 +7,6 @@ without asking the policy again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +21,11 @@ from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Flow, Grader, Policy, Scorer
-from stepreward.core.store import write_labels
+from stepreward.core.table import write_table
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Labels, Problem, Trajectory
+from stepreward.core.types import Problem, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
+from stepreward.label.rollouts import named
 from stepreward.label.samples import graded_samples
 from stepreward.pipeline.settings import RunSettings
 from stepreward.pipeline.world import World
@@ -83,7 +83,7 @@ def training_of(settings: RunSettings) -> TrainSettings:
 
 def label(
     samples: Sequence[Sequence[Trajectory]], settings: RunSettings, key: Key, driver: Driver, progress: Progress
-) -> list[Labels]:
+) -> list[Trajectory]:
     """Labels of distinct trajectories by the estimator and the transform of the settings."""
     method = estimate[settings.estimator]
     distinct = [row for group in samples for row in {t.text: t for t in group}.values()]
@@ -91,13 +91,12 @@ def label(
     options = {name: value for name, value in wanted.items() if name in method.settings}
     flows = [method.take({"trajectory": t, "problem": t.problem, "key": key}, **options) for t in distinct]
     measured = run_flows(flows, driver, progress)
-    return [transform[settings.transform].take({"labels": one}) for one in measured]
+    return [transform[settings.transform].take({"trajectory": one}) for one in measured]
 
 
-def keep_labels(path: Path, labels: Sequence[Labels], policy: Policy, grader: Grader) -> None:
+def keep_labels(path: Path, labels: Sequence[Trajectory], policy: Policy, grader: Grader) -> None:
     """Writes labels with their policy and grader named."""
-    named = (replace(one, provenance=replace(one.provenance, policy=policy.name, grader=grader.name)) for one in labels)
-    write_labels(path, named)
+    write_table(path, (named(one, policy.name, grader.name) for one in labels))
 
 
 def truth_of(world: World, trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:

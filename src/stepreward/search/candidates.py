@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.prefix_names import prefix_of
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import SCORE, Problem, Step, Trajectory
 
 Path = bytes
 """Name of a candidate's prefix: equal iff all steps are."""
@@ -41,7 +41,22 @@ class Found:
     @property
     def trajectory(self) -> Trajectory | None:
         """The candidate chosen."""
-        return self.tree.trajectories()[self.chosen] if self.chosen >= 0 else None
+        return self.trajectories()[self.chosen] if self.chosen >= 0 else None
+
+    def trajectories(self) -> list[Trajectory]:
+        """(B,) candidates with answers, the column `score` where steps were scored, and the fact `total`, if any."""
+        scored = "score" in self.tree.columns
+        scores = self.tree.gather(self.tree.column("score")) if scored else np.zeros(self.tree.paths.shape)
+        made = []
+        for row, (one, mask) in enumerate(zip(self.tree.trajectories(), self.tree.mask, strict=True)):
+            total = float(self.totals[row])
+            made.append(
+                replace(
+                    one, answer=self.answers[row], facts={} if np.isnan(total) else {"total": total},
+                    columns={SCORE: scores[row][mask]} if scored else {},
+                )
+            )  # fmt: skip
+        return made
 
     def scores(self, row: int) -> list[float | None]:
         """Step scores of a candidate, None at observations; empty where steps were not scored."""

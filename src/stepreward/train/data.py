@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree, trees_of
 from stepreward.core.tree_arrays import mean_at
-from stepreward.core.types import Labels, Steps
+from stepreward.core.types import Steps, Trajectory
 from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan, some_rows
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 
@@ -60,7 +59,7 @@ class LabelledTree:
         return LabelledTree(part, self.labels[list(keep)][:, : part.paths.shape[1]])
 
 
-def labelled_trees(labels: Iterable[Labels]) -> list[LabelledTree]:
+def labelled_trees(labels: Iterable[Trajectory]) -> list[LabelledTree]:
     """One tree a problem, each node with one label.
 
     Trajectories that share a step may label it differently; its label, in the column `label`, is the mean weighted by
@@ -69,21 +68,21 @@ def labelled_trees(labels: Iterable[Labels]) -> list[LabelledTree]:
     Raises:
         InputError: there is no supervised step, or a label is outside [0, 1].
     """
-    groups: dict[str, list[Labels]] = {}
+    groups: dict[str, list[Trajectory]] = {}
     for one in labels:
-        groups.setdefault(one.trajectory.problem.id, []).append(one)
+        groups.setdefault(one.problem.id, []).append(one)
     made = _labelled(list(groups.values()))
     if not any(np.isfinite(one.labels).any() for one in made):
         raise InputError("there is no supervised step to learn from", remedy="pass labels that are not all NaN")
     return made
 
 
-def _labelled(groups: Sequence[Sequence[Labels]]) -> list[LabelledTree]:
+def _labelled(groups: Sequence[Sequence[Trajectory]]) -> list[LabelledTree]:
     """A tree with its labels for each group, by array operations over all of them."""
-    trees = trees_of([[one.trajectory for one in group] for group in groups])
+    trees = trees_of(groups)
     every = [one for group in groups for one in group]
-    own = np.concatenate([_of_steps(one, one.label) for one in every]) if every else np.empty(0)
-    rollouts = np.concatenate([_of_steps(one, one.n_rollouts) for one in every]) if every else np.empty(0)
+    own = np.concatenate([one.labels for one in every]) if every else np.empty(0)
+    rollouts = np.concatenate([one.column("n_rollouts") for one in every]) if every else np.empty(0)
     _check(own, every)
     weight = np.where(np.isnan(own), np.nan, np.maximum(np.nan_to_num(rollouts), 1))
     masks = [tree.mask for tree in trees]
@@ -103,18 +102,11 @@ def _labelled(groups: Sequence[Sequence[Labels]]) -> list[LabelledTree]:
     return made
 
 
-def _of_steps(one: Labels, values: NDArray[Any]) -> NDArray[np.float64]:
-    if len(values) != len(one.trajectory):
-        what = f"problem {one.trajectory.problem.id!r} has a solution of {len(one.trajectory)} steps"
-        raise InputError(f"{what} with {len(values)} labels or rollout counts", remedy="give one a step")
-    return np.asarray(values, np.float64)
-
-
-def _check(labels: NDArray[np.float64], every: Sequence[Labels]) -> None:
+def _check(labels: NDArray[np.float64], every: Sequence[Trajectory]) -> None:
     """Raises InputError for a label outside [0, 1], of the problem that has it."""
     if ((labels < 0) | (labels > 1)).any():
         for one in every:
-            _checked(one.label, one.trajectory.problem.id)
+            _checked(one.labels, one.problem.id)
 
 
 def _checked(labels: Steps, name: str) -> NDArray[np.float64]:

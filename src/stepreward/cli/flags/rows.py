@@ -10,9 +10,8 @@ from typing import Annotated
 
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
-from stepreward.core.annotations import Annotated as Solution
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.problems import prompt_field, read_problems
@@ -60,7 +59,7 @@ class ReadFlags:
     strict: bool = False
     """Stop at the first bad row instead of leaving it out."""
 
-    def solutions(self, path: Path) -> Iterator[Solution]:
+    def solutions(self, path: Path) -> Iterator[Trajectory]:
         """Yields the solutions of a file of any format, or of the folder of a label run.
 
         Rows that cannot be read are named on standard error and left out, unless `strict`.
@@ -74,7 +73,7 @@ class ReadFlags:
         broken: list[InputError] = []
         for item in filled(reading):
             try:
-                for text in (item.trajectory.problem.text, item.trajectory.text):
+                for text in (item.problem.text, item.text):
                     valid(text)
             except InputError as error:
                 located = InputError(error.problem, source=path, row=reading.number, remedy=error.remedy)

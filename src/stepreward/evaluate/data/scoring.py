@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Score, Scored, Scorer
+from stepreward.core.types import Comparison, Trajectory
 
 Floats = NDArray[np.float64]
 Name = TypeVar("Name", bound=Hashable)
@@ -38,13 +38,9 @@ class RecordedScorer:
 
     batch_size = 1 << 16
 
-    def __init__(self, data: Sequence[Annotated], name: str) -> None:
+    def __init__(self, data: Sequence[Trajectory], name: str) -> None:
         self.name = name
-        self._scores = {
-            (item.trajectory.problem.id, item.trajectory.steps): item.scores[name]
-            for item in data
-            if name in item.scores
-        }
+        self._scores = {(item.problem.id, item.steps): item.scores[name] for item in data if name in item.scores}
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """The recorded scores.
@@ -62,14 +58,14 @@ class RecordedScorer:
         return made
 
 
-def step_scores(scorer: Scorer, data: Sequence[Annotated]) -> Floats:
+def step_scores(scorer: Scorer, data: Sequence[Trajectory]) -> Floats:
     """(B, S) scores of every solution's steps, NaN at padding and observations."""
-    questions = [Score(item.trajectory.problem, item.trajectory.steps) for item in data]
+    questions = [Score(item.problem, item.steps) for item in data]
     return ragged([row for part in _parts(questions) for row in (answer.scores for answer in scorer.score_many(part))])
 
 
 def unmeasured(
-    scores: Floats, data: Sequence[Annotated], last: NDArray[np.int64] | None = None, *, ended: bool = False
+    scores: Floats, data: Sequence[Trajectory], last: NDArray[np.int64] | None = None, *, ended: bool = False
 ) -> NDArray[np.bool_]:
     """(B,) whether a step that decides has no score: NaN is not measured, which is neither right nor wrong.
 
@@ -80,7 +76,7 @@ def unmeasured(
         ended: the last action alone decides: a reward of the whole solution is there, and is missing where the solution
             is too long for a model.
     """
-    actions = ragged([[step.kind == "action" for step in item.trajectory.steps] for item in data]) == 1
+    actions = ragged([[step.kind == "action" for step in item.steps] for item in data]) == 1
     limit = np.full(len(data), -1) if last is None else last
     decides = actions & ((np.arange(actions.shape[1]) <= limit[:, None]) | (limit[:, None] < 0))
     if ended:
@@ -103,7 +99,7 @@ def rows_kept(lost: NDArray[np.bool_], together: Sequence[Hashable] | None = Non
     return kept
 
 
-def labelled_scores(scorer: Scorer, data: Sequence[Annotated]) -> tuple[list[Annotated], Floats, Floats, int]:
+def labelled_scores(scorer: Scorer, data: Sequence[Trajectory]) -> tuple[list[Trajectory], Floats, Floats, int]:
     """Solutions whose labelled steps all have scores, (B, S) those scores and labels, and how many solutions have not.
 
     Raises:
@@ -180,9 +176,10 @@ def _recorded(item: Comparison, name: str, aggregation: str) -> Floats:
     return np.array(item.scores[name], np.float64)
 
 
-def rows_by(data: Sequence[Annotated | Comparison], name: str) -> dict[str, list[int]]:
-    """Places of the rows of each category, which `meta` names; "" where it does not."""
-    return places([str(item.meta.get(name, "")) for item in data])
+def rows_by(data: Sequence[Trajectory | Comparison], name: str) -> dict[str, list[int]]:
+    """Places of the rows of each category, which the facts name; "" where they do not."""
+    facts = (item.meta if isinstance(item, Comparison) else item.facts for item in data)
+    return places([str(one.get(name, "")) for one in facts])
 
 
 def rows_of_subsets(data: Sequence[Comparison]) -> dict[str, list[int]]:

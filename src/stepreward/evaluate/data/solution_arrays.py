@@ -8,19 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.catalog import aggregate
 from stepreward.core.errors import MissingDataError
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.selection import answer_ids
 from stepreward.core.measure.step_metrics import ragged
-from stepreward.core.types import Steps
+from stepreward.core.types import Steps, Trajectory
 from stepreward.evaluate.data.scoring import numbered
 
 Floats = NDArray[np.float64]
 
 
-def score_rows(items: Sequence[Annotated], name: str) -> Floats:
+def score_rows(items: Sequence[Trajectory], name: str) -> Floats:
     """(B, S) recorded scores of one verifier, NaN at padding and where not recorded.
 
     Raises:
@@ -32,7 +31,7 @@ def score_rows(items: Sequence[Annotated], name: str) -> Floats:
     return ragged([item.scores[name] for item in items])
 
 
-def first_errors(items: Sequence[Annotated]) -> NDArray[np.int64]:
+def first_errors(items: Sequence[Trajectory]) -> NDArray[np.int64]:
     """(B,) first wrong step, -1 where none.
 
     Raises:
@@ -60,20 +59,20 @@ class Pool:
         return totals.reshape(self.outcome.shape)
 
 
-def sampled(items: Sequence[Annotated]) -> Pool:
+def sampled(items: Sequence[Trajectory]) -> Pool:
     """Solutions of one pool, grouped by problem, without totals.
 
     Raises:
         ValueError: problems differ in their number of samples, or one problem's are not together.
     """
-    ids = [item.trajectory.problem.id for item in items]
+    ids = [item.problem.id for item in items]
     problems = dict.fromkeys(ids)
     samples = len(ids) // max(len(problems), 1)
     if ids != [problem for problem in problems for _ in range(samples)]:
         raise ValueError("every problem needs the same number of samples, one after the other")
     shape = (len(problems), samples)
     answers = answer_ids([item.answer for item in items], ids).reshape(shape)
-    return Pool(answers, np.array([item.trajectory.outcome for item in items]).reshape(shape))
+    return Pool(answers, np.array([item.outcome for item in items]).reshape(shape))
 
 
 def filled_pool(

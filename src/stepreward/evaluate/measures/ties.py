@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, resamples
+from stepreward.core.types import Comparison
 from stepreward.evaluate.data.scoring import Floats
 from stepreward.evaluate.measures.counts import interval
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.log import apart, ended, gathered_runs, lines_of, whole_runs
 from stepreward.formats.agents.messages import (
     MODEL,
@@ -51,7 +50,7 @@ def read(
     outcome: str = "",
     scale: float = 1.0,
     reasoning: Reasoning = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `system` and `messages`, or `request` with its `response`.
 
     `tool_use` blocks stand in the action that makes them, as JSON; each `tool_result` block is an observation of its
@@ -83,7 +82,7 @@ def read(
         made = annotated(
             task, steps, np.full(len(steps), np.nan), "anthropic log",
             policy=str(response.get("model") or request.get("model") or ""),
-            outcome=chosen_outcome(lines[at], outcome, scale), meta=meta,
+            outcome=chosen_outcome(lines[at], outcome, scale), facts=meta,
         )  # fmt: skip
         yield apart(ended(made, lines[at].get("stop_reason")), known)
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, list_of_messages, named, read_message, turns_of
 from stepreward.formats.format import Format
@@ -39,7 +39,7 @@ def _unwrapped(row: Row) -> Row:
     return {**{name: one for name, one in row.items() if name != "trajectory"}, **inner}
 
 
-def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `steps`: an agent's is an action, with an observation for each result; then the embedded sub-agents.
 
     Steps copied from another run are context, not actions. Token ids, their log-probabilities, metrics and `extra`
@@ -137,7 +137,7 @@ def is_trove(row: Row) -> bool:
     return isinstance(first, Mapping) and "role" in first and "agent" in row and bool(marks)
 
 
-def read_trove(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read_trove(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `conversations`; `result` is the outcome where it is a number, else the name of what went wrong.
 
     Attempts at one `task` are trajectories of one problem. A trial that an exception ended is not terminal.

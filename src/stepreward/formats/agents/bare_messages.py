@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import LINES, gathered, lines_of, named_text, outcome, solution, stated
 from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
@@ -51,7 +51,7 @@ def open_lines(path: Path) -> Iterator[Numbered]:
     yield from gathered(path, _key)
 
 
-def read_lines(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read_lines(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads messages with a `role` and `content`, or items of the Responses API, as one conversation.
 
     Args:
@@ -86,7 +86,7 @@ def is_held(row: Row) -> bool:
     return bool(_held(row)[0]) and not _ELSEWHERE & row.keys() and not isinstance(row.get("messages"), list)
 
 
-def read_held(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read_held(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `conversation`, `conversations`, `trajectory`, `history`, `dialogue` or `chat`: messages, or their JSON.
 
     `messages` is read where it is JSON in a text. The outcome is `reward`, `resolved`, `success`, `score` or `target`,

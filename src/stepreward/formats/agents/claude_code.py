@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, solution, stated
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined, named, read_message
 from stepreward.formats.files.rows_of_files import Numbered
@@ -64,7 +64,7 @@ def sessions(path: Path) -> Iterator[Numbered]:
     yield from gathered(path, _session)
 
 
-def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads the lines of a session: a trajectory for each end of a branch, and for each side chain.
 
     Lines with one message id are one action; results of tools follow it in the order of the file. Messages that the

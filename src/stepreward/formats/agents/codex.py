@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, solution, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined
 from stepreward.formats.agents.response_items import is_item, turns_of_items
@@ -64,7 +64,7 @@ def sessions(path: Path) -> Iterator[Numbered]:
     yield from gathered(path, key)
 
 
-def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads the `response_item` lines of a rollout, or the items that were printed as completed.
 
     Reasoning, message and calls up to the next result are one action. Of event lines the times, usage and ends are

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.agents.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, rest_of, shown, text_or_none
 
 
-def _unlabelled(problem: Problem, steps: tuple[Step, ...], by: str, **rest: Any) -> Annotated:
+def _unlabelled(problem: Problem, steps: tuple[Step, ...], by: str, **rest: Any) -> Trajectory:
     return annotated(problem, steps, np.full(len(steps), np.nan), by, **rest)
 
 
@@ -26,7 +25,7 @@ def is_tau_bench(row: Row) -> bool:
     return {"task_id", "traj", "reward"} <= row.keys() and isinstance(row.get("info"), Mapping)
 
 
-def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads an episode: the agent's messages and tool calls are actions, those of the user and the tools observations.
 
     Trials of a task are trajectories of one problem. Gold actions are the reference.
@@ -49,7 +48,7 @@ def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> I
         meta=rest_of(task, "actions"),
     )  # fmt: skip
     meta = {"trial": row.get("trial", number), **rest_of(info, "task")}
-    yield _unlabelled(problem, steps, "tau-bench", outcome=outcome_of(row.get("reward"), "reward"), meta=meta)
+    yield _unlabelled(problem, steps, "tau-bench", outcome=outcome_of(row.get("reward"), "reward"), facts=meta)
 
 
 def is_fire_act(row: Row) -> bool:
@@ -57,7 +56,7 @@ def is_fire_act(row: Row) -> bool:
     return {"traj", "reward", "gt", "pred"} <= row.keys()
 
 
-def read_fire_act(row: Row, number: int) -> Iterator[Annotated]:
+def read_fire_act(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads an episode of thoughts and actions on HotpotQA; exact match is the outcome.
 
     It is a list of chat messages, or one text under `### Instruction:` and `### Response:` whose lines that begin with
@@ -80,7 +79,7 @@ def read_fire_act(row: Row, number: int) -> Iterator[Annotated]:
     won = outcome_of(row.get("reward"), "reward")
     own = ("traj", "traj_by_line", "prompt", "gt", "pred", "reward", "id")
     yield _unlabelled(problem, steps, "fire-act", outcome=won, answer=text_or_none(row.get("pred")),
-                      meta=rest_of(row, *own))  # fmt: skip
+                      facts=rest_of(row, *own))  # fmt: skip
 
 
 def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
@@ -110,7 +109,7 @@ def is_react(row: Row) -> bool:
     return isinstance(first, Mapping) and {"action", "observation"} <= first.keys() and "reward" in row
 
 
-def read_react(row: Row, number: int) -> Iterator[Annotated]:
+def read_react(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads an episode of ReAct: thought and action are one action, what follows is an observation.
 
     On WebShop the action `reset` asks for the instruction, which is the problem; on FEVER the claim is.
@@ -141,7 +140,7 @@ def read_react(row: Row, number: int) -> Iterator[Annotated]:
     yield _unlabelled(
         problem, tuple(steps), "react", outcome=outcome_of(row.get("reward"), "reward"),
         answer=text_or_none(row.get("answer")),
-        meta=rest_of(row, "steps", "claim", "question", "reward", "gt_answer", "answer", "idx"),
+        facts=rest_of(row, "steps", "claim", "question", "reward", "gt_answer", "answer", "idx"),
     )  # fmt: skip
 
 
@@ -150,7 +149,7 @@ def is_swe_agent(row: Row) -> bool:
     return {"trajectory", "history", "info"} <= row.keys() and isinstance(row["trajectory"], list)
 
 
-def read_swe_agent(row: Row, number: int) -> Iterator[Annotated]:
+def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads a `.traj` file: what the model wrote is an action, the answer of the environment is an observation.
 
     The problem is the history before the model first speaks, without demonstrations. A trajectory has
@@ -182,7 +181,7 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Annotated]:
     more = rest_of(row, "trajectory", "history", "info", "instance_id", "replay_config")
     problem = Problem(f"swe-agent-{row.get('instance_id', number)}", _task(row), meta=more)
     yield _unlabelled(problem, tuple(steps), "swe-agent", answer=text_or_none(info.get("submission")),
-                      meta=rest_of(info, "submission"))  # fmt: skip
+                      facts=rest_of(info, "submission"))  # fmt: skip
 
 
 def _task(row: Row) -> tuple[dict[str, str], ...] | str:

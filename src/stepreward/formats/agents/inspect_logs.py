@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import CUT, stated
 from stepreward.formats.agents.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
 from stepreward.formats.agents.payloads import finish
@@ -76,7 +76,7 @@ def _outcome(sample: Mapping[str, Any], scorer: str, scale: float) -> float:
 
 def read(
     row: Row, number: int, *, scorer: str = "", scale: float = 1.0, reasoning: Reasoning = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads the samples of a log, each with its final `messages`; its events are left out.
 
     The outcome is a scorer's value: C is 1, P 1/2, I and N 0, numbers as they are; `meta["scores"]` holds all. Samples
@@ -114,7 +114,7 @@ def read(
         made = annotated(
             problem, steps, np.full(len(steps), np.nan), "inspect log", policy=str(run.get("model", "")),
             outcome=_outcome(sample, scorer, scale),
-            meta={"subset": str(run.get("task", "")), **run, "status": row.get("status"), "sample": sample.get("id"),
+            facts={"subset": str(run.get("task", "")), **run, "status": row.get("status"), "sample": sample.get("id"),
                   "epoch": sample.get("epoch"), "scores": scores, **_end(sample)},
         )  # fmt: skip
         yield made if ended else _cut(made)
@@ -125,8 +125,8 @@ def _end(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {name: sample[name] for name in ("limit", "error") if sample.get(name) is not None}
 
 
-def _cut(item: Annotated) -> Annotated:
-    return replace(item, trajectory=replace(item.trajectory, terminal=False))
+def _cut(item: Trajectory) -> Trajectory:
+    return replace(item, terminal=False)
 
 
 FORMATS: tuple[Format, ...] = (Format("inspect", "Inspect logs, .eval and JSON", matches, read, rows=samples),)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
 from stepreward.formats.agents.messages import MODEL, Reasoning
 from stepreward.formats.agents.payloads import Call, finish, messages, runs
@@ -51,7 +51,7 @@ def traces(path: Path) -> Iterator[Numbered]:
 
 def read(
     row: Row, number: int, *, score: str = "", scale: float = 1.0, reasoning: Reasoning = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads the generations of a trace, or its `input` and `output` where it has none.
 
     A generation that a later one goes on with is part of that one. The outcome is the score named, else the only

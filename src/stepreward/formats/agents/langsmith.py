@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
 from stepreward.formats.agents.messages import MODEL, Reasoning
 from stepreward.formats.agents.payloads import Call, finish, messages, runs
@@ -48,7 +48,7 @@ def _whole(lines: list[Any]) -> list[Mapping[str, Any]]:
 
 def read(
     row: Row, number: int, *, feedback: str = "", scale: float = 1.0, reasoning: Reasoning = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads the `inputs` and `outputs` of a trace's runs of type `llm`, or of its root where there is none.
 
     A call that a later one goes on with is part of that one. The outcome is the mean of the feedback named, else of

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.messages import ENDS, MODEL, Asked, Reasoning, Turn, episode
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.rows import Row, annotated
@@ -229,7 +228,7 @@ def solution(
     answer: str | None = None,
     meta: Mapping[str, Any] | None = None,
     problem: Asked = "lead",
-) -> Annotated:
+) -> Trajectory:
     """A run without step labels as a solution; what comes before the first action is the problem.
 
     Raises:
@@ -237,26 +236,23 @@ def solution(
     """
     task, steps = episode(turns, name, reference=reference, meta=problem_meta, reasoning=reasoning, problem=problem)
     made = annotated(
-        task, steps, np.full(len(steps), np.nan), by, policy=policy, outcome=won, answer=answer, meta=meta or {}
+        task, steps, np.full(len(steps), np.nan), by, policy=policy, outcome=won, answer=answer, facts=meta or {}
     )
     return ended(made, None if terminal else "error")
 
 
-def apart(item: Annotated, known: dict[str, list[Problem]]) -> Annotated:
+def apart(item: Trajectory, known: dict[str, list[Problem]]) -> Trajectory:
     """The solution, with an id of its own where `known` runs of that id begin otherwise, as those of several agents."""
-    trajectory, name = item.trajectory, item.trajectory.problem.id
-    same = known.setdefault(name, [])
-    if trajectory.problem not in same:
-        same.append(trajectory.problem)
-    place = same.index(trajectory.problem)
-    if not place:
-        return item
-    return replace(item, trajectory=replace(trajectory, problem=replace(trajectory.problem, id=f"{name}/{place}")))
+    same = known.setdefault(item.problem.id, [])
+    if item.problem not in same:
+        same.append(item.problem)
+    place = same.index(item.problem)
+    return replace(item, problem=replace(item.problem, id=f"{item.problem.id}/{place}")) if place else item
 
 
-def ended(item: Annotated, reason: object = None) -> Annotated:
+def ended(item: Trajectory, reason: object = None) -> Trajectory:
     """The solution, not terminal where its last answer ended for `reason`, or what it states itself, before its end."""
-    last = next((step for step in reversed(item.trajectory.steps) if step.kind == "action"), None)
+    last = next((step for step in reversed(item.steps) if step.kind == "action"), None)
     reasons = [reason, *((last.meta.get(name) for name in ENDS) if last is not None else ())]
     cut = any(isinstance(one, str) and one.lower() in CUT for one in reasons)
-    return replace(item, trajectory=replace(item.trajectory, terminal=False)) if cut else item
+    return replace(item, terminal=False) if cut else item

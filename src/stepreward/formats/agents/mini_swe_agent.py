@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from stepreward.core.annotations import Annotated
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated
 from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
@@ -25,7 +25,7 @@ def matches(row: Row) -> bool:
     return isinstance(row.get("messages"), list) and (named or known)
 
 
-def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `messages`; the one of role `exit` and `info` say how the agent ended and what it submitted.
 
     An agent that a limit or an error stopped is not terminal. There is no outcome unless `resolved` or `reward` is

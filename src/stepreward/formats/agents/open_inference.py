@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, lines_of, named_text, outcome, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Reasoning
 from stepreward.formats.agents.open_telemetry import (
@@ -65,7 +65,7 @@ def traces(path: Path) -> Iterator[Numbered]:
     yield from gathered(path, trace_of, parts=spans_of)
 
 
-def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `llm.input_messages` and `llm.output_messages` of the spans of a trace, or their `input` and `output`.
 
     A call that a later one of the trace goes on with is part of that one. Spans of tools and chains are passed over.

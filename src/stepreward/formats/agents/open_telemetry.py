@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, gathered_runs, lines_of, named_text, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Asked, Reasoning, turns_of
 from stepreward.formats.agents.payloads import Call, messages, runs
@@ -271,7 +271,7 @@ def matches(row: Row) -> bool:
     )
 
 
-def read(row: Row, number: int, *, problem: Asked = "lead", reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, problem: Asked = "lead", reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `gen_ai.input.messages` and `gen_ai.output.messages` of spans, as the semantic conventions define them.
 
     The calls of the model in a trace that go on with each other are one trajectory. An agent's span around its calls,

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed, spelled
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.agents.log import apart, ended, gathered_runs, lines_of, whole_runs
 from stepreward.formats.agents.messages import (
     Asked,
@@ -26,7 +25,7 @@ from stepreward.formats.agents.messages import (
 )
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Floats, Row, annotated, label_array, null_for_nan, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, annotated, label_array, null_for_nan, rest_of, shown, text_or_none
 
 LABELS, FIRST = "message_labels", "first_error_message"
 _OWN = ("messages", "request", "response", "body", "request_body", "response_body", "choices", "reward", "reference",
@@ -112,7 +111,7 @@ def read(
     outcome: str = "",
     scale: float = 1.0,
     reasoning: Reasoning = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `messages`, or `request` with the `choices` of its `response`; a trajectory for each choice.
 
     Messages of the assistant, with their tool calls as JSON, are actions; messages of tools, users and others are
@@ -146,7 +145,7 @@ def read(
         meta |= {"response_id": response["id"]} if isinstance(response.get("id"), str) else {}
         made = annotated(task, steps, labels, "openai-chat annotators",
                          policy=str(response.get("model") or request.get("model") or ""),
-                         outcome=chosen_outcome(line, outcome, scale), first_error=first, meta=meta)  # fmt: skip
+                         outcome=chosen_outcome(line, outcome, scale), first_error=first, facts=meta)  # fmt: skip
         yield apart(ended(made, line.get("finish_reason")), known)
 
 
@@ -226,13 +225,13 @@ def _labels(row: Row, steps: tuple[Step, ...], count: int) -> tuple[Floats, int 
     return labels, first
 
 
-def write(item: Annotated) -> dict[str, Any]:
+def write(item: Trajectory) -> dict[str, Any]:
     """One row of `messages`, with `reward`, `message_labels` and `first_error_message` where they are known.
 
     Steps that were read from messages are the same messages again; other steps that follow each other under one role
     are one message, which has a label only if it is one step.
     """
-    trajectory = item.trajectory
+    trajectory = item
     messages: list[dict[str, Any]] = [dict(message) for message in trajectory.problem.messages if message["content"]]
     if trajectory.problem.meta.get("images") and messages:
         messages[-1]["content"] = _with_images(messages[-1]["content"], trajectory.problem.meta["images"])
@@ -248,7 +247,7 @@ def write(item: Annotated) -> dict[str, Any]:
             messages.append(_message(step))
             labels.append(known[i])
         places.append(len(messages) - 1)
-    row: dict[str, Any] = {**item.meta, "messages": messages}
+    row: dict[str, Any] = {**item.facts, "messages": messages}
     row |= {} if trajectory.problem.reference is None else {"reference": trajectory.problem.reference}
     row |= {} if np.isnan(trajectory.outcome) else {"reward": trajectory.outcome}
     row |= {LABELS: labels} if any(label is not None for label in labels) else {}

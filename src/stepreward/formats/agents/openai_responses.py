@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import (
     LINES,
     before,
@@ -107,7 +107,7 @@ def _items(lines: list[Any]) -> list[Any]:
     return items
 
 
-def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `input` and `output`, of the row or of its `request` and `response`; `instructions` open the problem.
 
     Responses that name the one before by `previous_response_id` are one trajectory. Reasoning, message and calls up to

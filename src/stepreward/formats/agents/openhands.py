@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import (
     LINES,
     gathered,
@@ -63,7 +63,7 @@ def runs(path: Path) -> Iterator[Numbered]:
     yield from gathered(path, lambda line: "", lambda row: not _is_event(row))
 
 
-def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `history`, or a list of events: the agent's actions, and the answers of the environment and the user.
 
     Calls of one answer of the model are one action. Events of the program itself, as changes of state, are left out.

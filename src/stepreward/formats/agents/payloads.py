@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.log import CUT, apart, named_text, solution, stated, whole_runs
 from stepreward.formats.agents.messages import MODEL, Asked, Reasoning, Turn, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
@@ -120,7 +119,7 @@ class Call:
 def runs(
     calls: Sequence[Call], name: str, by: str, *, won: float = math.nan, reasoning: Reasoning = "keep",
     reference: str | None = None, meta: Mapping[str, Any] | None = None, problem: Asked = "lead",
-) -> Iterator[Annotated]:  # fmt: skip
+) -> Iterator[Trajectory]:  # fmt: skip
     """A trajectory for each call that no other of the trace goes on with.
 
     Raises:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
+from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import LINES, gathered, kept, lines_of, outcome, solution, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined
 from stepreward.formats.files.rows_of_files import CONVERSATIONS, Numbered
@@ -49,7 +49,7 @@ def talks(path: Path) -> Iterator[Numbered]:
     yield from gathered(path, lambda line: "", lambda row: not _is_message(row))
 
 
-def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `conversations` of messages with `from` and `value`; a `system` text opens the problem.
 
     `gpt` and its kin, with the `function_call` that follows, are actions; `human` and `observation` are not. The

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import calling_step, parsed
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown
 
@@ -28,7 +27,7 @@ def matches(row: Row) -> bool:
     return "win" in row and isinstance(root, Mapping) and {"node_type", "children", "pruned"} <= root.keys()
 
 
-def read(row: Row, number: int, *, outcome: Outcome = "none") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, outcome: Outcome = "none") -> Iterator[Trajectory]:
     """Reads a `tree`: each branch to its leaf is a trajectory of thoughts, tool calls and what they returned.
 
     A step's meta says `pruned` where the search gave its node up. Of a branch that calls `Finish` to give an answer,

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown
 
@@ -41,7 +40,7 @@ def _values(levels: list[object]) -> tuple[str, dict[str, float]]:
     return puzzle, values
 
 
-def read(row: Row, number: int) -> Iterator[Annotated]:
+def read(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads `steps`, the levels of the search, and the final `ys` with `infos`: a solution for each, a line a step.
 
     The values, sums of votes in the unit of the prompt (sure 20, likely 1, impossible 0.001), are the recorded scores

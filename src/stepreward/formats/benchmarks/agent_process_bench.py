@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -62,7 +61,7 @@ def read(
     *,
     neutral: Neutral = "half",
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `messages` and `step_labels`, whose keys are places of messages.
 
     Everything before the first message of the assistant is the problem. Messages of the assistant are actions,
@@ -102,7 +101,7 @@ def read(
         problem, steps, relabel(labels, after_first_error=after_first_error), "agent-process-bench annotators",
         outcome=float(final > 0) if isinstance(final, int) else float("nan"),
         first_error=next((place for place, value in enumerate(values) if value == -1), -1),
-        meta={"subset": str(row.get("data_source", "")), **rest_of(row, "messages", "tools", "tool_metrics")},
+        facts={"subset": str(row.get("data_source", "")), **rest_of(row, "messages", "tools", "tool_metrics")},
     )  # fmt: skip
 
 

@@ -8,9 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.agents.log import text_of
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, rest_of, shown
@@ -40,7 +39,7 @@ def _is_early(row: Row) -> bool:
     return "acc" in row and not {"is_solved", "solution", "implementations", "samples"} & row.keys()
 
 
-def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Annotated]:
+def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:
     """Reads `prompt` and its `samples`, a solution each. No row says whether it is right: that is what `test` is for.
 
     Nothing is run. Tests and the entry point stand in the problem's meta.
@@ -62,7 +61,7 @@ def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Annot
             yield annotated(problem, steps, np.full(len(steps), np.nan), "nobody")
 
 
-def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Annotated]:
+def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:
     """Reads `implementations`, each followed by its `test_feedback` and the reflection on it, and `is_solved`.
 
     Feedback and `reflections` are observations, the latter by the agent "reflection". Reflections on programs that are
@@ -96,7 +95,7 @@ def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Ann
         raise InputError(f"'is_solved' must be true or false, got {shown(solved)}", remedy="drop the row")
     yield annotated(
         problem, tuple(steps), np.full(len(steps), np.nan), "unit tests",
-        outcome=np.nan if solved is None else float(solved), meta=rest_of(row, *_READ),
+        outcome=np.nan if solved is None else float(solved), facts=rest_of(row, *_READ),
     )  # fmt: skip
 
 

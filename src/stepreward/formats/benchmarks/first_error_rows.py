@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
     AfterMarked,
-    Floats,
     Row,
     annotated,
     first_marked,
@@ -64,7 +62,7 @@ def is_mr_gsm8k(row: Row) -> bool:
 
 def read_mr_gsm8k(
     row: Row, number: int, *, separator: str = "\n", after_first_error: AfterMarked = "mask"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads a solution of MR-GSM8K (arXiv:2312.17080); steps count from 1 there.
 
     Args:
@@ -88,7 +86,7 @@ def read_mr_gsm8k(
         problem, steps, first_marked(first, len(steps), after=after_first_error), "mr-gsm8k annotators",
         outcome=judged(row, "model_output_answer_correctness"), first_error=first,
         scores=_recorded(row.get("prm_scores"), len(steps)),
-        meta=rest_of(row, "uuid", "question", "model_output_steps", "prm_scores"),
+        facts=rest_of(row, "uuid", "question", "model_output_steps", "prm_scores"),
     )  # fmt: skip
 
 
@@ -101,7 +99,7 @@ def _recorded(scores: object, steps: int) -> dict[str, Floats]:
     return made
 
 
-def write_mr_gsm8k(item: Annotated, *, separator: str = "\n", threshold: float = 0.5) -> dict[str, Any]:
+def write_mr_gsm8k(item: Trajectory, *, separator: str = "\n", threshold: float = 0.5) -> dict[str, Any]:
     """One row of MR-GSM8K.
 
     Args:
@@ -113,14 +111,14 @@ def write_mr_gsm8k(item: Annotated, *, separator: str = "\n", threshold: float =
         InputError: the first error is unknown because a label before it is.
     """
     first = known_first_error(item, threshold=threshold)
-    problem, outcome = item.trajectory.problem, item.trajectory.outcome
+    problem, outcome = item.problem, item.outcome
     right = first < 0
     return {
         "ground_truth_answer": problem.reference,
-        **item.meta,
+        **item.facts,
         "uuid": problem.id,
         "question": problem.text,
-        "model_output_steps": raw(item.trajectory.steps, separator),
+        "model_output_steps": raw(item.steps, separator),
         "model_output_answer_correctness": "correct" if (right if outcome != outcome else outcome > 0.5) else "wrong",
         "model_output_solution_correctness": "correct" if right else "wrong",
         "model_output_solution_first_error_step": "N/A" if right else first + 1,
@@ -134,7 +132,7 @@ def is_mistake(row: Row) -> bool:
 
 def read_mistake(
     row: Row, number: int, *, separator: str = "\n", after_first_error: AfterMarked = "mask"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `input`, `steps`, `target`, `answer`, `mistake_index` (arXiv:2311.08516): from 0, null where none is.
 
     Args:
@@ -159,7 +157,7 @@ def read_mistake(
     )  # fmt: skip
 
 
-def write_mistake(item: Annotated, *, separator: str = "\n", threshold: float = 0.5) -> dict[str, Any]:
+def write_mistake(item: Trajectory, *, separator: str = "\n", threshold: float = 0.5) -> dict[str, Any]:
     """One row of BIG-Bench Mistake.
 
     Args:
@@ -172,10 +170,10 @@ def write_mistake(item: Annotated, *, separator: str = "\n", threshold: float = 
     """
     first = known_first_error(item, threshold=threshold)
     return {
-        "input": item.trajectory.problem.text,
-        "target": item.trajectory.problem.reference,
+        "input": item.problem.text,
+        "target": item.problem.reference,
         "answer": item.answer,
-        "steps": raw(item.trajectory.steps, separator),
+        "steps": raw(item.steps, separator),
         "mistake_index": None if first < 0 else first,
     }
 
@@ -187,7 +185,7 @@ def is_hard2verify(row: Row) -> bool:
 
 def read_hard2verify(
     row: Row, number: int, *, separator: str = "\n\n", after_first_error: AfterError = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads a decrypted row of Hard2Verify (arXiv:2510.13744): `human_labels` are 1 or 0 for every step.
 
     A step that builds on a wrong one was judged wrong.
@@ -212,7 +210,7 @@ def read_hard2verify(
     problem = Problem(str(row.get("unique_id", f"hard2verify-{number}")), need(row, "question"))
     yield annotated(
         problem, steps, labels, "hard2verify annotators", first_error=hard_first_error(labels),
-        meta=rest_of(row, "unique_id", "question", "model_response_by_step", "human_labels", "canary"),
+        facts=rest_of(row, "unique_id", "question", "model_response_by_step", "human_labels", "canary"),
     )  # fmt: skip
 
 

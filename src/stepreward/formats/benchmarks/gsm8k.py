@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown
 
@@ -41,7 +40,7 @@ def _lines(text: str) -> tuple[Step, ...]:
     return tuple(Step(line) for line in lines)
 
 
-def read_question(row: Row, number: int) -> Iterator[Annotated]:
+def read_question(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads `question` and `answer`: the reference solution, a line a step; its steps have no labels.
 
     Raises:
@@ -56,7 +55,7 @@ def read_question(row: Row, number: int) -> Iterator[Annotated]:
     )
 
 
-def read_solutions(row: Row, number: int) -> Iterator[Annotated]:
+def read_solutions(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads the solutions of four models, a line a step, with `is_correct` as their outcome.
 
     Raises:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     Row,
@@ -34,7 +33,7 @@ def matches(row: Row) -> bool:
     return {"question", "steps", "labels", "paradigm"} <= row.keys()
 
 
-def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajectory]:
     """Reads `question`, `steps`, `labels` (1 right, 0 wrong, null unknown), `paradigm`, and `image`, `answer` and `id`.
 
     This is no layout of the authors': write your copy of MPBench so; the last three fields may be left out. `paradigm`
@@ -63,20 +62,20 @@ def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotate
         meta={"images": listed} if listed else {},
     )  # fmt: skip
     first = None if np.isnan(labels).any() else hard_first_error(labels)
-    yield annotated(problem, steps, labels, "mp-bench annotators", first_error=first, meta=rest_of(row, *_OWN))
+    yield annotated(problem, steps, labels, "mp-bench annotators", first_error=first, facts=rest_of(row, *_OWN))
 
 
-def write(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+def write(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     """One row of this layout, of the paradigm that `meta` names or else of step correctness.
 
     Args:
         item: the solution.
         separator: taken from the end of each step.
     """
-    problem = item.trajectory.problem
+    problem = item.problem
     made = {
-        "paradigm": PARADIGMS[0], **item.meta, "id": problem.id, "question": problem.text,
-        "steps": raw(item.trajectory.steps, separator), "labels": null_for_nan(item.labels),
+        "paradigm": PARADIGMS[0], **item.facts, "id": problem.id, "question": problem.text,
+        "steps": raw(item.steps, separator), "labels": null_for_nan(item.labels),
     }  # fmt: skip
     made |= {} if problem.reference is None else {"answer": problem.reference}
     return made | ({"image": problem.meta["images"]} if problem.meta.get("images") else {})

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.benchmarks.first_error_rows import counted_from_one, judged
 from stepreward.formats.format import Format
 from stepreward.formats.rows import AfterMarked, Row, annotated, first_marked, need, rest_of, shown, steps_of
@@ -33,7 +32,7 @@ def _wrong_line(steps: tuple[Step, ...], line: object) -> int | None:
 
 def read(
     row: Row, number: int, *, separator: str = "\n", after_first_error: AfterMarked = "mask"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads a solution; steps count from 1, and a program's steps are its lines.
 
     Where a program has the marked line several times, or the mark is blank, first error and labels are unknown;
@@ -68,7 +67,7 @@ def read(
     )  # fmt: skip
     yield annotated(
         problem, steps, first_marked(first, len(steps), after=after_first_error), "mr-ben annotators", policy=policy,
-        first_error=first, meta={"subset": str(row.get("Subject", "")), **rest_of(row, "Question", STEPS)},
+        first_error=first, facts={"subset": str(row.get("Subject", "")), **rest_of(row, "Question", STEPS)},
     )  # fmt: skip
 
 

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import AfterError, Row, annotated, need, raw, relabel, rest_of, shown, steps_of
 
@@ -51,7 +50,7 @@ def _errors(row: Row) -> list[int]:
 
 def read(
     row: Row, number: int, *, which: Which = "modified", separator: str = "\n\n", after_first_error: AfterError = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads a modified solution and its `error_steps`, which count from 1; labels are 0 there and 1 elsewhere.
 
     A number past the last step is kept in `meta["error_steps"]` and labels nothing, as in the authors' evaluation.
@@ -84,11 +83,11 @@ def read(
         problem = Problem(name if side == "modified" else f"{name}-original", question)
         yield annotated(
             problem, steps, relabel(labels, after_first_error=after_first_error), "prm-bench annotators",
-            first_error=first, meta={**rest_of(row, f"{side}_process", f"{side}_question"), "side": side},
+            first_error=first, facts={**rest_of(row, f"{side}_process", f"{side}_question"), "side": side},
         )  # fmt: skip
 
 
-def write(item: Annotated, *, separator: str = "\n\n", threshold: float = 0.5) -> dict[str, Any]:
+def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) -> dict[str, Any]:
     """One row of either benchmark: what `meta` kept, with this solution as its side; "unknown" where no class is known.
 
     Args:
@@ -96,15 +95,15 @@ def write(item: Annotated, *, separator: str = "\n\n", threshold: float = 0.5) -
         separator: taken from the end of each step.
         threshold: labels at or below it are error steps, where `meta` does not name them.
     """
-    rest = dict(item.meta)
+    rest = dict(item.facts)
     side = rest.pop("side", "modified")
-    texts, question = raw(item.trajectory.steps, separator), item.trajectory.problem.text
+    texts, question = raw(item.steps, separator), item.problem.text
     wrong = [i + 1 for i in np.flatnonzero(item.labels <= threshold).tolist()]
     made = {f"{side}_question": question, f"{side}_process": texts}
     empty = {
         "original_question": question, "modified_question": question, "original_process": texts,
         "modified_process": texts, "modified_steps": wrong, "error_steps": wrong, "reason": "",
-        "idx": item.trajectory.problem.id, "question": question, "classification": "unknown",
+        "idx": item.problem.id, "question": question, "classification": "unknown",
     }  # fmt: skip
     return {**empty, **rest, **made}
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterMarked,
@@ -20,6 +19,7 @@ from stepreward.formats.rows import (
     raw,
     shown,
     steps_of,
+    written_by,
 )
 
 
@@ -30,7 +30,7 @@ def matches(row: Row) -> bool:
 
 def read(
     row: Row, number: int, *, separator: str = "\n\n", after_first_error: AfterMarked = "mask"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `id`, `problem`, `steps`, `label` (0-based first error, -1 none), `final_answer_correct`, `generator`.
 
     Args:
@@ -60,7 +60,7 @@ def read(
     )
 
 
-def write(item: Annotated, *, separator: str = "\n\n", threshold: float = 0.5) -> dict[str, Any]:
+def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) -> dict[str, Any]:
     """One ProcessBench row.
 
     Args:
@@ -72,12 +72,12 @@ def write(item: Annotated, *, separator: str = "\n\n", threshold: float = 0.5) -
         InputError: the first error is unknown because a label before it is.
     """
     first = known_first_error(item, threshold=threshold)
-    outcome = item.trajectory.outcome
+    outcome = item.outcome
     return {
-        "id": item.trajectory.problem.id,
-        "generator": item.provenance.policy,
-        "problem": item.trajectory.problem.text,
-        "steps": raw(item.trajectory.steps, separator),
+        "id": item.problem.id,
+        "generator": written_by(item),
+        "problem": item.problem.text,
+        "steps": raw(item.steps, separator),
         "final_answer_correct": None if math.isnan(outcome) else outcome > 0.5,
         "label": first,
     }

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown, text_or_none
 
@@ -32,7 +31,9 @@ def _steps(text: object, separator: str, sample: int) -> tuple[Step, ...]:
     return tuple(Step(part + separator) for part in whole) + ((Step(rest),) if rest else ())
 
 
-def read(row: Row, number: int, *, separator: str = "\n\n", scorer: str = "Qwen2.5-Math-RM-72B") -> Iterator[Annotated]:
+def read(
+    row: Row, number: int, *, separator: str = "\n\n", scorer: str = "Qwen2.5-Math-RM-72B"
+) -> Iterator[Trajectory]:
     """Reads `question`, the samples in `code`, their `pred` answers, `score` (right or wrong) and `pred_score`.
 
     The reward model scores a whole solution: its score is that of the last step, the others are NaN.
@@ -60,7 +61,7 @@ def read(row: Row, number: int, *, separator: str = "\n\n", scorer: str = "Qwen2
         reward[-1] = _reward(rewards[sample], sample)
         yield annotated(
             problem, steps, np.full(len(steps), np.nan), "qwen-rm-maj grader", outcome=float(bool(right[sample])),
-            answer=text_or_none(answers[sample]), scores={scorer: reward}, meta={"subset": str(row.get("level", ""))},
+            answer=text_or_none(answers[sample]), scores={scorer: reward}, facts={"subset": str(row.get("level", ""))},
         )  # fmt: skip
 
 

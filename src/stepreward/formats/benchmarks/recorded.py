@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Floats, Row, annotated, first_marked, need, shown, steps_of
+from stepreward.formats.rows import Row, annotated, first_marked, need, shown, steps_of
 
 _CHAT_PROMPT = re.compile(r"\Asystem\n.*?\nassistant\n", re.DOTALL)
 
@@ -79,7 +78,7 @@ def _scores(recorded: Mapping[str, Any], sample: int | None, steps: int) -> dict
     return made
 
 
-def read_pool(row: Row, number: int, *, separator: str = "\n\n", strip_prompt: bool = False) -> Iterator[Annotated]:
+def read_pool(row: Row, number: int, *, separator: str = "\n\n", strip_prompt: bool = False) -> Iterator[Trajectory]:
     """Reads all samples of a problem with the recorded step scores of every verifier.
 
     Correctness and answers are the regraded ones where the row has them (`is_correct_regraded`,
@@ -115,7 +114,7 @@ def read_pool(row: Row, number: int, *, separator: str = "\n\n", strip_prompt: b
         )  # fmt: skip
 
 
-def read_process_bench(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotated]:
+def read_process_bench(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajectory]:
     """Reads a ProcessBench solution with the recorded scores of its verifiers.
 
     Scores after the first error are not recorded and are NaN: the first-error protocol needs no more.

@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, need, rest_of, shown, text_or_none
 

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, rest_of, shown, text_or_none
 
@@ -41,7 +40,7 @@ def _step(turn: object, place: int) -> Step:
                 agent=agent, meta=meta)  # fmt: skip
 
 
-def read(row: Row, number: int, *, before: Before = "mask") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, before: Before = "mask") -> Iterator[Trajectory]:
     """Reads `question`, `history`, `mistake_step` (from 0) and `mistake_agent`; every trace failed.
 
     Only the decisive step is labelled, with 0: later steps follow from it, and earlier ones may have small mistakes.
@@ -74,32 +73,30 @@ def read(row: Row, number: int, *, before: Before = "mask") -> Iterator[Annotate
     )  # fmt: skip
     yield annotated(
         problem, steps, labels, "who-and-when annotators", outcome=0.0, first_error=int(at),
-        meta={
+        facts={
             "subset": str(row.get("split", "")),
             **rest_of(row, "question", "question_ID", "history", "ground_truth", "mistake_step"),
         },
     )  # fmt: skip
 
 
-def write(item: Annotated) -> dict[str, Any]:
+def write(item: Trajectory) -> dict[str, Any]:
     """One row of Who&When.
 
     Raises:
         InputError: the solution has no decisive step.
     """
     if item.first_error is None or item.first_error < 0:
-        raise InputError(f"problem {item.trajectory.problem.id} has no wrong step", remedy="write failed traces alone")
-    blamed = item.trajectory.steps[item.first_error].agent or ""
-    rest = {name: value for name, value in item.meta.items() if name != "subset"}
-    history = [
-        {"content": step.text.removesuffix("\n"), "role": step.role, **step.meta} for step in item.trajectory.steps
-    ]
+        raise InputError(f"problem {item.problem.id} has no wrong step", remedy="write failed traces alone")
+    blamed = item.steps[item.first_error].agent or ""
+    rest = {name: value for name, value in item.facts.items() if name != "subset"}
+    history = [{"content": step.text.removesuffix("\n"), "role": step.role, **step.meta} for step in item.steps]
     return {
         "mistake_agent": blamed,
         **rest,
-        "question": item.trajectory.problem.text,
-        "question_ID": item.trajectory.problem.id,
-        "ground_truth": item.trajectory.problem.reference,
+        "question": item.problem.text,
+        "question_ID": item.problem.id,
+        "ground_truth": item.problem.reference,
         "history": history,
         "mistake_step": str(item.first_error),
     }

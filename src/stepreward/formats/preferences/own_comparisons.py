@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Floats, Problem, Step, Trajectory
 from stepreward.formats.agents.messages import answer_of, prompt_of
 from stepreward.formats.format import Format
 from stepreward.formats.preferences.public_preferences import is_reward_bench
-from stepreward.formats.rows import Floats, Row, need, null_for_nan, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, need, null_for_nan, rest_of, shown, text_or_none
 
 _OWN = ("id", "prompt", "chosen", "rejected", "candidates", "preferred", "subset", "reference", "scores", "meta",
         "problem_meta")  # fmt: skip

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.errors import InputError
-from stepreward.core.types import Message, Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Message, Problem, Step, Trajectory
 from stepreward.formats.agents.messages import answer_of, episode, list_of_messages, prompt_of, turns_of
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, need, rest_of, shown

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated, Comparison
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Floats, Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Floats, Row, annotated, need, rest_of, shown, steps_of, text_or_none
+from stepreward.formats.rows import Row, annotated, need, rest_of, shown, steps_of, text_or_none
 
 CHOSEN = "human_to_GPT-4"
 """Who wrote the solution that is right; all others are wrong."""
@@ -36,7 +35,7 @@ def is_solution(row: Row) -> bool:
     return {"problem", "eval_solution", "solution_type"} <= row.keys()
 
 
-def read_solution(row: Row, number: int, *, separator: str = "\n\n", scorer: str = "recorded") -> Iterator[Annotated]:
+def read_solution(row: Row, number: int, *, separator: str = "\n\n", scorer: str = "recorded") -> Iterator[Trajectory]:
     """Reads one solution, chosen or rejected, with the verifier's step scores where the file has them.
 
     Args:
@@ -55,7 +54,7 @@ def read_solution(row: Row, number: int, *, separator: str = "\n\n", scorer: str
     yield annotated(
         _problem(row, number), steps, np.full(len(steps), np.nan), "rewardmath annotators",
         policy=str(row.get("solution_reference", "")), outcome=float(kind == "chosen"),
-        scores=_step_scores(row.get("output"), len(steps), scorer), meta={"subset": str(row.get("subject", ""))},
+        scores=_step_scores(row.get("output"), len(steps), scorer), facts={"subset": str(row.get("subject", ""))},
     )  # fmt: skip
 
 

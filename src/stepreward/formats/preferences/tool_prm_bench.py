@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from stepreward.core.annotations import Comparison
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, rest_of
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.log import outcome, stated
 from stepreward.formats.agents.messages import prompt_of
 from stepreward.formats.format import Format
@@ -37,7 +36,7 @@ def matches(row: Row) -> bool:
     return {"doc_id", "doc", "resps"} <= row.keys()
 
 
-def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iterator[Annotated]:
+def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iterator[Trajectory]:
     """Reads `resps`: each generated text is a trajectory; of continuations with likelihoods, the likeliest is one.
 
     The outcome is the metric named, else the first known one, NaN where it is no number from 0 to `scale`. A sample's
@@ -80,7 +79,7 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
         yield annotated(
             problem, steps, np.full(len(steps), np.nan), "lm-eval metrics",
             outcome=outcome(value, scale) if judged else outcome(None, scale), policy=str(row.get("model") or ""),
-            answer=_answer(row, len(texts), at), meta=meta | ({"sample": at} if len(texts) > 1 else {}),
+            answer=_answer(row, len(texts), at), facts=meta | ({"sample": at} if len(texts) > 1 else {}),
         )  # fmt: skip
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.agents.log import named_text, outcome, solution, stated
 from stepreward.formats.agents.messages import list_of_messages, prompt_of, turns_of
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Floats, Row, annotated, id_of, need, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, annotated, id_of, need, rest_of, shown, text_or_none
 from stepreward.formats.samples.rollout_logs import cut
 
 _RENAMED = ("response", "completion")
@@ -32,7 +31,7 @@ def is_search(row: Row) -> bool:
     ) and bool({"problem", "prompt", "question"} & row.keys())  # fmt: skip
 
 
-def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotated]:
+def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajectory]:
     """Reads `completions` of a `problem` with the recorded step scores of `scores`, under the name `prm`.
 
     Steps end in the separator. Where their number is not that of the scores, the scores stay in meta and are NaN: which
@@ -68,7 +67,7 @@ def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[A
         meta |= _of(row, "completion_tokens", at, len(texts)) | ({"step_scores": values} if made is None else {})
         yield annotated(
             problem, steps, np.full(len(steps), np.nan), "search-and-learn",
-            scores={"prm": np.full(len(steps), np.nan) if made is None else made}, meta=meta,
+            scores={"prm": np.full(len(steps), np.nan) if made is None else made}, facts=meta,
         )  # fmt: skip
 
 
@@ -113,7 +112,7 @@ def is_distilabel(row: Row) -> bool:
     return ours or (by and asked and made)
 
 
-def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Annotated]:
+def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Trajectory]:
     """Reads `generation` or each of `generations` as an answer to `instruction` or `messages`, or a `conversation`.
 
     `ratings` are scores under the name `rating` at the answer's last step and stay in meta; as an outcome, a rating is
@@ -164,7 +163,7 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[An
         yield annotated(
             problem, steps, np.full(len(steps), np.nan), "distilabel", policy=named_text(model),
             outcome=outcome(rating, scale), scores={} if np.isnan(marks).all() else {"rating": marks},
-            meta={**meta, "sample": at} | ({"rating": rating} if rating is not None else {})
+            facts={**meta, "sample": at} | ({"rating": rating} if rating is not None else {})
             | ({"failed_generations": failed} if failed else {})
             | ({"ratings": ratings} if len(ratings) != len(given) else {}),
         )  # fmt: skip

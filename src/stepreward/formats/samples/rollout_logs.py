@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.agents.log import named_text, outcome, stated
 from stepreward.formats.agents.messages import list_of_messages, prompt_of, step_of, turns_of
 from stepreward.formats.format import Format
@@ -72,7 +71,7 @@ def is_trl(row: Row) -> bool:
     return bool({"advantage", "advantages", "reward", "rewards"} & row.keys() or _numbers(row))
 
 
-def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0) -> Iterator[Annotated]:
+def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0) -> Iterator[Trajectory]:
     """Reads `prompt` and `completion`, texts or messages, with the rewards and the `advantage` in meta.
 
     Completions of one prompt are trajectories of one problem. The outcome is the reward named, else `reward`, else the
@@ -97,7 +96,7 @@ def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0)
     meta = {"rewards": rewards} | rest_of(row, "prompt", "completion", *rewards)
     yield annotated(
         Problem(id_of("trl", prompt), prompt, text_or_none(stated(row, "solution", "answer"))), steps,
-        np.full(len(steps), np.nan), "trl completions", outcome=outcome(row.get(name), scale), meta=meta,
+        np.full(len(steps), np.nan), "trl completions", outcome=outcome(row.get(name), scale), facts=meta,
     )  # fmt: skip
 
 
@@ -108,7 +107,7 @@ def is_verl(row: Row) -> bool:
     )  # fmt: skip
 
 
-def read_verl(row: Row, number: int, *, scale: float = 1.0) -> Iterator[Annotated]:
+def read_verl(row: Row, number: int, *, scale: float = 1.0) -> Iterator[Trajectory]:
     """Reads `input` and `output`; results of tools and searches inside the output are observations.
 
     Outputs to one input are trajectories of one problem, `gts` its reference. The outcome is `acc`, or else `score`;
@@ -129,7 +128,7 @@ def read_verl(row: Row, number: int, *, scale: float = 1.0) -> Iterator[Annotate
         Problem(id_of("verl", prompt), prompt, gold if gold is None or isinstance(gold, str) else json.dumps(
             gold, ensure_ascii=False)), steps, np.full(len(steps), np.nan), "verl rollouts",
         outcome=outcome(won, 1.0 if won is row.get("acc") else scale), answer=text_or_none(row.get("pred")) or None,
-        meta=rest_of(row, "input", "output"), policy=named_text(row.get("model")),
+        facts=rest_of(row, "input", "output"), policy=named_text(row.get("model")),
     )  # fmt: skip
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated
 from stepreward.formats.agents.messages import (
     MODEL,
@@ -37,7 +36,7 @@ def matches(row: Row) -> bool:
     return {"prompt", "completion", "reward"} <= row.keys() and bool(_MARKS & row.keys())
 
 
-def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `prompt` and `completion`, messages or texts; `answer` is the reference, `reward` the outcome.
 
     Rollouts of one `example_id` are trajectories of one problem. A reward that is no number from 0 to `scale` is NaN
@@ -68,10 +67,10 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     made = annotated(
         Problem(name, prompt, text_or_none(row.get("answer")) or None), steps, np.full(len(steps), np.nan),
         "verifiers rewards", policy=named_text(row.get("model")), outcome=outcome(row.get("reward"), scale),
-        meta=rest_of(row, *_OWN[:3]),
+        facts=rest_of(row, *_OWN[:3]),
     )  # fmt: skip
     ended = row.get("is_truncated") is not True and not row.get("error")
-    yield made if ended else replace(made, trajectory=replace(made.trajectory, terminal=False))
+    yield made if ended else replace(made, terminal=False)
 
 
 def is_trace(row: Row) -> bool:
@@ -81,7 +80,7 @@ def is_trace(row: Row) -> bool:
     return isinstance(first, Mapping) and "message" in first and "task" in row
 
 
-def read_trace(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Annotated]:
+def read_trace(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `nodes`: a trajectory for each path from a root to a leaf; what was `sampled` is an action.
 
     Token ids and log-probabilities are those of the sampled tokens, advantages stay with their steps. The outcome is

@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
-    Floats,
     Row,
     annotated,
     hard_first_error,
@@ -48,7 +46,7 @@ def read(
     labels: Which = "hard",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `question`, `steps` and `hard_labels` or `soft_labels`; -100 is not labelled.
 
     Args:
@@ -72,11 +70,11 @@ def read(
     )
     yield annotated(
         problem, steps, made, "actprm judges", first_error=hard_first_error(made),
-        meta={other: row[other]} if isinstance(row.get(other), list) else {},
+        facts={other: row[other]} if isinstance(row.get(other), list) else {},
     )  # fmt: skip
 
 
-def write(item: Annotated, *, separator: str = "\n\n", threshold: float = 0.5) -> dict[str, Any]:
+def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) -> dict[str, Any]:
     """One ActPRM row with both kinds of labels; a label that was not measured is -100.
 
     Args:
@@ -87,8 +85,8 @@ def write(item: Annotated, *, separator: str = "\n\n", threshold: float = 0.5) -
     gaps = np.isnan(item.labels)
     soft = np.where(gaps, UNLABELLED, item.labels).tolist()
     hard = np.where(gaps, UNLABELLED, item.labels > threshold).astype(np.int64).tolist()
-    row = {"question": item.trajectory.problem.text, "steps": raw(item.trajectory.steps, separator)}
-    return {**row, "hard_labels": hard, "soft_labels": item.meta.get("soft_labels", soft)}
+    row = {"question": item.problem.text, "steps": raw(item.steps, separator)}
+    return {**row, "hard_labels": hard, "soft_labels": item.facts.get("soft_labels", soft)}
 
 
 FORMATS: tuple[Format, ...] = (Format("actprm", "question, steps, hard and soft labels", matches, read, write),)

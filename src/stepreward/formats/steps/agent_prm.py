@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, label_array, need, relabel, shown
 
@@ -26,7 +25,7 @@ def _history(state: Mapping[str, object]) -> Iterator[Step]:
         yield Step(need(turn, "action") + "\n")
 
 
-def read(row: Row, number: int, *, threshold: float | None = None) -> Iterator[Annotated]:
+def read(row: Row, number: int, *, threshold: float | None = None) -> Iterator[Trajectory]:
     """Reads `state`, `reason_action` and `qestimate` in [0, 1]: only the last action has a label.
 
     Observations are steps that are not scored. The last action's `meta["reason"]` is the reason given for it.
@@ -51,7 +50,7 @@ def read(row: Row, number: int, *, threshold: float | None = None) -> Iterator[A
     choices = state.get("candidate_actions")
     yield annotated(
         Problem(f"agent-prm-{number}", need(state, "task")), steps, labels, "agent-prm rollouts",
-        meta={"candidate_actions": choices} if isinstance(choices, list) else {},
+        facts={"candidate_actions": choices} if isinstance(choices, list) else {},
     )  # fmt: skip
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
-    Floats,
     Row,
     annotated,
     hard_first_error,
@@ -44,7 +42,7 @@ def read(
     separator: str = "\n",
     polarity: Polarity = "true-is-right",
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `id`, `problem`, `solution_steps` and `error_labels`; null is not labelled.
 
     Args:
@@ -63,12 +61,12 @@ def read(
     problem = Problem(str(row.get("id", f"fover-{number}")), need(row, "problem"))
     yield annotated(
         problem, steps, labels, "fover verifiers", first_error=hard_first_error(labels),
-        meta=rest_of(row, "id", "problem", "solution_steps", "error_labels", "messages", "messages_for_prediction"),
+        facts=rest_of(row, "id", "problem", "solution_steps", "error_labels", "messages", "messages_for_prediction"),
     )  # fmt: skip
 
 
 def write(
-    item: Annotated, *, separator: str = "\n", threshold: float = 0.5, polarity: Polarity = "true-is-right"
+    item: Trajectory, *, separator: str = "\n", threshold: float = 0.5, polarity: Polarity = "true-is-right"
 ) -> dict[str, Any]:
     """One FoVer row; a label that was not measured is null.
 
@@ -84,9 +82,9 @@ def write(
     right = _turned((item.labels > threshold).astype(float), polarity)
     known = (item.labels == item.labels).tolist()
     return {
-        "id": item.trajectory.problem.id,
-        "problem": item.trajectory.problem.text,
-        "solution_steps": raw(item.trajectory.steps, separator),
+        "id": item.problem.id,
+        "problem": item.problem.text,
+        "solution_steps": raw(item.steps, separator),
         "error_labels": [bool(label) if seen else None for label, seen in zip(right.tolist(), known, strict=True)],
     }
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -51,7 +50,7 @@ def is_conversation(row: Row) -> bool:
 
 def read_conversation(
     row: Row, number: int, *, separator: str = "\n\n", after_first_error: AfterError = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     r"""Reads `conversations`: a paragraph from the user, then a verification that ends in \boxed{Yes} or \boxed{No}.
 
     The first paragraph follows the question, after the last blank line. Each step's `meta["rationale"]` is its
@@ -94,7 +93,7 @@ def read_rollouts(
     separator: str = "\n\n",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `problem`, several solutions in `steps` and their `monte_carlo_scores`; -1 was not run.
 
     Args:
@@ -120,7 +119,7 @@ def read_rollouts(
         labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
         yield annotated(
             problem, steps, labels, "genprm rollouts", first_error=hard_first_error(labels),
-            meta=rest_of(row, "problem", "steps", "monte_carlo_scores", "solution", "cot_rationale"),
+            facts=rest_of(row, "problem", "steps", "monte_carlo_scores", "solution", "cot_rationale"),
         )  # fmt: skip
 
 

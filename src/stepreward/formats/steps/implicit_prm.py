@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, rest_of, shown, steps_of, text_or_none
 
@@ -33,7 +32,7 @@ def is_rollouts(row: Row) -> bool:
     return {"prompt", "steps", "correctness"} <= row.keys() or {"prompt", "completions", "correctness"} <= row.keys()
 
 
-def read_rollouts(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotated]:
+def read_rollouts(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajectory]:
     """Reads `prompt`, `reference`, several responses in `steps`, or else `completions`, and their `correctness`.
 
     Steps have no labels; the response's correctness is its outcome.
@@ -68,7 +67,7 @@ def is_labelled(row: Row) -> bool:
     )
 
 
-def read_labelled(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Annotated]:
+def read_labelled(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajectory]:
     """Reads `response`, a chat whose last turn is the assistant's, and `label`, its outcome.
 
     Args:
@@ -95,26 +94,24 @@ def read_labelled(row: Row, number: int, *, separator: str = "\n\n") -> Iterator
         np.full(len(steps), np.nan),
         "implicit-prm grader",
         outcome=_outcome(row.get("label"), "'label'"),
-        meta=rest_of(row, "id", "response", "label"),
+        facts=rest_of(row, "id", "response", "label"),
     )
 
 
-def write_labelled(item: Annotated) -> dict[str, Any]:
+def write_labelled(item: Trajectory) -> dict[str, Any]:
     """One row with the whole response and its outcome.
 
     Raises:
         InputError: the outcome is not known.
     """
-    outcome = item.trajectory.outcome
+    outcome = item.outcome
     if outcome != outcome:
-        raise InputError(
-            f"problem {item.trajectory.problem.id} has a solution of unknown outcome", remedy="grade it first"
-        )
-    turns = [dict(message) for message in item.trajectory.problem.messages]
+        raise InputError(f"problem {item.problem.id} has a solution of unknown outcome", remedy="grade it first")
+    turns = [dict(message) for message in item.problem.messages]
     return {
-        **item.meta,
-        "response": [*turns, {"role": "assistant", "content": item.trajectory.text}],
-        "id": item.trajectory.problem.id,
+        **item.facts,
+        "response": [*turns, {"role": "assistant", "content": item.text}],
+        "id": item.problem.id,
         "label": outcome > 0.5 if outcome in (0.0, 1.0) else outcome,
     }
 

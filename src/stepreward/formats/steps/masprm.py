@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
-    Floats,
     Row,
     Unknown,
     annotated,
@@ -68,7 +66,7 @@ def read(
     scale: Scale | Literal["auto"] = "auto",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `prompt`, `completions` (a turn of an agent each) and `labels`, Q in [-1, 1]; the label is (Q + 1) / 2.
 
     A file differs from TRL's by any negative or packed label among its first rows; without one, name the format.
@@ -94,7 +92,7 @@ def read(
 
 
 def write(
-    item: Annotated, *, separator: str = "\n", scale: Scale = "signed", unknown: Unknown = "cut"
+    item: Trajectory, *, separator: str = "\n", scale: Scale = "signed", unknown: Unknown = "cut"
 ) -> dict[str, Any]:
     """One MASPRM row.
 
@@ -112,8 +110,8 @@ def write(
     item = measured(item, unknown)
     values = 2 * item.labels - 1
     labels = values.tolist() if scale == "signed" else (np.rint(values * SCALE) + SHIFT).astype(np.int64).tolist()
-    texts = raw(item.trajectory.steps, separator)
-    return {"prompt": item.trajectory.problem.text, "completions": texts, "labels": labels}
+    texts = raw(item.steps, separator)
+    return {"prompt": item.problem.text, "completions": texts, "labels": labels}
 
 
 FORMATS: tuple[Format, ...] = (Format("masprm", "turns of agents with values in [-1, 1]", matches, read, write),)

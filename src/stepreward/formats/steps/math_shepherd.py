@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     SIGNS,
@@ -48,7 +47,7 @@ def _signs(pieces: list[str], label: str) -> list[float]:
     return signs
 
 
-def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterError = "keep") -> Iterator[Annotated]:
+def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterError = "keep") -> Iterator[Trajectory]:
     """Reads `input`, `label` and `task`; a step keeps its "Step i:" and ends in a line break.
 
     Args:
@@ -74,7 +73,7 @@ def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterErr
     )
 
 
-def write(item: Annotated, *, threshold: float = 0.5, unknown: Unknown = "cut") -> dict[str, Any]:
+def write(item: Trajectory, *, threshold: float = 0.5, unknown: Unknown = "cut") -> dict[str, Any]:
     """One Math-Shepherd row; "Step i:" is put where a step has none.
 
     Args:
@@ -90,7 +89,7 @@ def write(item: Annotated, *, threshold: float = 0.5, unknown: Unknown = "cut") 
     pieces = text.split(TAG)
     signs = ["+" if label > threshold else "-" for label in item.labels]
     label = "".join(piece + sign for piece, sign in zip(pieces, signs, strict=False))
-    return {"input": text, "label": label, "task": item.trajectory.problem.meta.get("task", "")}
+    return {"input": text, "label": label, "task": item.problem.meta.get("task", "")}
 
 
 FORMATS: tuple[Format, ...] = (Format("math-shepherd", "tagged text with + and -", matches, read, write),)

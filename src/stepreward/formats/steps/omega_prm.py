@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import AfterError, Row, annotated, hard_first_error, need, relabel, shown, text_or_none
 
@@ -63,7 +62,7 @@ def _leaves(root: Mapping[str, Any]) -> Iterator[_Path]:
 def _made(
     row: Row, number: int, paths: Iterator[_Path], root: float, *, by: str, separator: str, threshold: float | None,
     after_first_error: AfterError,
-) -> Iterator[Annotated]:  # fmt: skip
+) -> Iterator[Trajectory]:  # fmt: skip
     answer = text_or_none(row.get("final_answer"))
     meta = {} if math.isnan(root) else {"root_value": root}
     problem = Problem(f"{by}-{row.get('question_id', number)}", need(row, "question"), reference=answer, meta=meta)
@@ -84,7 +83,7 @@ def read_tree(
     separator: str = "\n",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `question`, `final_answer` and the nested `reasoning_steps`: one solution for each leaf.
 
     The root is the question; its value is the problem's `meta["root_value"]`. Solutions share their prefixes, so a
@@ -133,7 +132,7 @@ def read_prefixes(
     separator: str = "\n",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `question` and flat `reasoning_steps`: each a prefix, question and all, with its value.
 
     The steps are won back: where one prefix extends another, what it adds is the next step. One solution comes out

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -34,7 +33,7 @@ def matches(row: Row) -> bool:
 
 def read(
     row: Row, number: int, *, tag: str = TAG, separator: str = "\n", after_first_error: AfterError = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `question`, `process` and `label`: one sign for each tag.
 
     A row of MATH-APS that labels one prefix alone is one long step. PRM800K rows that OpenR converted hold neutral
@@ -60,7 +59,7 @@ def read(
 
 
 def write(
-    item: Annotated, *, tag: str = TAG, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "cut"
+    item: Trajectory, *, tag: str = TAG, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "cut"
 ) -> dict[str, Any]:
     """One converted row.
 
@@ -75,14 +74,12 @@ def write(
         InputError: a step contains the tag.
     """
     item = measured(item, unknown)
-    texts = raw(item.trajectory.steps, separator)
+    texts = raw(item.steps, separator)
     if any(tag in text for text in texts):
-        raise InputError(
-            f"a step of problem {item.trajectory.problem.id} contains the tag {tag!r}", remedy="name another tag"
-        )
+        raise InputError(f"a step of problem {item.problem.id} contains the tag {tag!r}", remedy="name another tag")
     signs = ["+" if label > threshold else "-" for label in item.labels]
     process = " ".join(f"{text} {tag}" for text in texts)
-    return {"question": item.trajectory.problem.text, "process": process, "label": signs}
+    return {"question": item.problem.text, "process": process, "label": signs}
 
 
 FORMATS: tuple[Format, ...] = (Format("openr", "question, tagged process, a list of signs", matches, read, write),)

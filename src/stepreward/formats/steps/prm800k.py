@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -68,7 +67,7 @@ def read(
     neutral: Neutral = "right",
     alternatives: bool = True,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads one labelling session: the chosen path, then every other candidate at the end of the chosen prefix.
 
     The prefix of a candidate carries its ratings, so a tree of them is complete, and merging them counts each rating
@@ -110,10 +109,10 @@ def read(
             problem, steps, labels, "prm800k annotators", first_error=hard_first_error(labels),
             settings={"neutral": neutral},
         )  # fmt: skip
-        yield replace(item, trajectory=replace(item.trajectory, terminal=whole and pairs is path))
+        yield replace(item, terminal=whole and pairs is path)
 
 
-def write(item: Annotated, *, separator: str = "\n") -> dict[str, Any]:
+def write(item: Trajectory, *, separator: str = "\n") -> dict[str, Any]:
     """One row in PRM800K's layout, with one candidate a step: 1, 0 and 1/2 are rated 1, -1 and 0, NaN is null.
 
     Args:
@@ -125,18 +124,16 @@ def write(item: Annotated, *, separator: str = "\n") -> dict[str, Any]:
     """
     ratings = {1.0: 1, 0.0: -1, 0.5: 0}
     steps = []
-    for text, value in zip(raw(item.trajectory.steps, separator), item.labels.tolist(), strict=True):
+    for text, value in zip(raw(item.steps, separator), item.labels.tolist(), strict=True):
         if value == value and value not in ratings:
-            raise InputError(
-                f"label {value} of problem {item.trajectory.problem.id} has no rating", remedy="harden labels first"
-            )
+            raise InputError(f"label {value} of problem {item.problem.id} has no rating", remedy="harden labels first")
         rated = {"text": text, "rating": ratings.get(value), "flagged": False}
         steps.append({"completions": [rated], "human_completion": None, "chosen_completion": 0})
-    problem = item.trajectory.problem
-    finish = problem.meta.get("finish_reason") or ("solution" if item.trajectory.terminal else "give_up")
+    problem = item.problem
+    finish = problem.meta.get("finish_reason") or ("solution" if item.terminal else "give_up")
     return {
         "question": {"problem": problem.text, "ground_truth_answer": problem.reference},
-        "label": {"steps": steps, "finish_reason": finish if item.trajectory.terminal else "give_up"},
+        "label": {"steps": steps, "finish_reason": finish if item.terminal else "give_up"},
     }
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     SIGNS,
     AfterError,
-    Floats,
     Row,
     Unknown,
     annotated,
@@ -68,7 +66,7 @@ def is_rlhflow(row: Row) -> bool:
 
 def read_rlhflow(
     row: Row, number: int, *, mark: str = MARK, separator: str = "\n", after_first_error: AfterError = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `conversations`: the question and the first step in one turn, then a step a turn.
 
     Args:
@@ -86,11 +84,11 @@ def read_rlhflow(
     steps = tuple(Step(text + separator) for text in (first, *texts[1:]))
     problem, first_error = Problem(id_of("rlhflow", question), question), hard_first_error(labels)
     meta = rest_of(row, "conversations")
-    yield annotated(problem, steps, labels, "rlhflow rollouts", first_error=first_error, meta=meta)
+    yield annotated(problem, steps, labels, "rlhflow rollouts", first_error=first_error, facts=meta)
 
 
 def write_rlhflow(
-    item: Annotated, *, mark: str = MARK, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "cut"
+    item: Trajectory, *, mark: str = MARK, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "cut"
 ) -> dict[str, Any]:
     """One RLHFlow row.
 
@@ -102,8 +100,8 @@ def write_rlhflow(
         unknown: what a label that was not measured becomes; the format cannot hold it.
     """
     item = measured(item, unknown)
-    texts = raw(item.trajectory.steps, separator)
-    question = item.trajectory.problem.text
+    texts = raw(item.steps, separator)
+    question = item.problem.text
     if question:
         first = texts[0] if texts[0].startswith(mark) else f"{mark} {texts[0]}"
         texts[0] = f"{question} {first}"
@@ -121,7 +119,7 @@ def is_visual(row: Row) -> bool:
 
 def read_visual(
     row: Row, number: int, *, separator: str = "\n\n", after_first_error: AfterError = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `conversations` and `image` of arXiv:2503.10291; the paths of images are the problem's `meta["images"]`.
 
     Args:
@@ -140,7 +138,7 @@ def read_visual(
     problem = Problem(f"visual-prm-{number}", question, meta={"images": images_of(row.get("image"))})
     steps = tuple(Step(text + separator) for text in (first, *texts[1:]))
     meta = rest_of(row, "conversations", "image")
-    yield annotated(problem, steps, labels, "visual-prm rollouts", first_error=hard_first_error(labels), meta=meta)
+    yield annotated(problem, steps, labels, "visual-prm rollouts", first_error=hard_first_error(labels), facts=meta)
 
 
 def images_of(value: object) -> list[str]:

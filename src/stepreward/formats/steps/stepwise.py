@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepreward.core.annotations import Annotated
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -38,7 +37,7 @@ def read_trl(
     separator: str = "\n",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `prompt`, `completions` (one text a step) and `labels` (booleans, or numbers in [0, 1], null if unknown).
 
     Args:
@@ -59,7 +58,7 @@ def read_trl(
 
 
 def write_trl(
-    item: Annotated, *, separator: str = "\n", threshold: float | None = 0.5, unknown: Unknown = "cut"
+    item: Trajectory, *, separator: str = "\n", threshold: float | None = 0.5, unknown: Unknown = "cut"
 ) -> dict[str, Any]:
     """One TRL row.
 
@@ -71,8 +70,8 @@ def write_trl(
     """
     item = measured(item, unknown)
     labels = item.labels.tolist() if threshold is None else (item.labels > threshold).tolist()
-    texts = raw(item.trajectory.steps, separator)
-    return {"prompt": item.trajectory.problem.text, "completions": texts, "labels": labels}
+    texts = raw(item.steps, separator)
+    return {"prompt": item.problem.text, "completions": texts, "labels": labels}
 
 
 def is_scan(row: Row) -> bool:
@@ -87,7 +86,7 @@ def read_scan(
     separator: str = "\n\n",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `question`, `steps` and `scores`, the soft labels of arXiv:2509.16548; its files stop at the first 0.
 
     Args:
@@ -107,15 +106,15 @@ def read_scan(
     yield annotated(problem, steps, labels, "scan rollouts", first_error=hard_first_error(labels))
 
 
-def write_scan(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+def write_scan(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     """One SCAN row; a label that was not measured is null.
 
     Args:
         item: the solution.
         separator: taken from the end of each step.
     """
-    texts = raw(item.trajectory.steps, separator)
-    return {"question": item.trajectory.problem.text, "steps": texts, "scores": null_for_nan(item.labels)}
+    texts = raw(item.steps, separator)
+    return {"question": item.problem.text, "steps": texts, "scores": null_for_nan(item.labels)}
 
 
 FORMATS: tuple[Format, ...] = (

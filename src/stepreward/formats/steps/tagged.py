@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -63,25 +62,25 @@ def parted(text: str, mark: str) -> tuple[str, str]:
     return text[:start].removesuffix(" "), text[start:]
 
 
-def joined(item: Annotated, tag: str, mark: str) -> str:
+def joined(item: Trajectory, tag: str, mark: str) -> str:
     """Question and steps as one text with the tag after each step; "Step i:" is put where the mark is "Step 1:".
 
     Raises:
         InputError: a text contains the tag.
     """
     lines = []
-    for i, step in enumerate(item.trajectory.steps, start=1):
+    for i, step in enumerate(item.steps, start=1):
         body, numbered = step.text.rstrip("\n"), f"Step {i}:"
         lines.append(body if mark != MARK or body.startswith(numbered) else f"{numbered} {body}")
-    question = item.trajectory.problem.text
+    question = item.problem.text
     if any(tag in part for part in (question, *lines)):
-        raise InputError(f"problem {item.trajectory.problem.id} contains the tag '{tag}'", remedy="use another format")
+        raise InputError(f"problem {item.problem.id} contains the tag '{tag}'", remedy="use another format")
     return (f"{question} " if question else "") + "\n".join(f"{line} {tag}" for line in lines)
 
 
 def _solution(
     row: Row, number: int, text: str, labels: object, *, by: str, name: str, key: str, **how: Any
-) -> Annotated:
+) -> Trajectory:
     pieces = pieces_of(text, how["tag"], name=name)
     question, first = parted(pieces[0], how["mark"])
     steps = tuple(Step(piece.removeprefix("\n").removesuffix(" ") + "\n") for piece in (first, *pieces[1:]))
@@ -89,7 +88,7 @@ def _solution(
     made = relabel(made, threshold=how["threshold"], after_first_error=how["after_first_error"])
     return annotated(
         Problem(id_of(by, question), question), steps, made, f"{by} labels", first_error=hard_first_error(made),
-        meta=rest_of(row, name, key),
+        facts=rest_of(row, name, key),
     )  # fmt: skip
 
 
@@ -107,7 +106,7 @@ def read_openrlhf(
     mark: str = MARK,
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `input`, whose steps end in a placeholder, and `value` or `label`: a sign or a number for each of them.
 
     Args:
@@ -129,7 +128,7 @@ def read_openrlhf(
 
 
 def write_openrlhf(
-    item: Annotated,
+    item: Trajectory,
     *,
     tag: str = TAG,
     mark: str = MARK,
@@ -171,7 +170,7 @@ def read_er_prm(
     mark: str = MARK,
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `text` and `value`, entropy-regularised values of arXiv:2412.11006.
 
     Args:
@@ -191,7 +190,7 @@ def read_er_prm(
     )  # fmt: skip
 
 
-def write_er_prm(item: Annotated, *, tag: str = TAG, mark: str = MARK, unknown: Unknown = "cut") -> dict[str, Any]:
+def write_er_prm(item: Trajectory, *, tag: str = TAG, mark: str = MARK, unknown: Unknown = "cut") -> dict[str, Any]:
     """One ER-PRM row.
 
     Args:

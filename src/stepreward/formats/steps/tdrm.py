@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown
 
@@ -19,7 +18,7 @@ def matches(row: Row) -> bool:
     return isinstance(inner, Mapping) and {"question", "state1"} <= inner.keys()
 
 
-def read(row: Row, number: int) -> Iterator[Annotated]:
+def read(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads `conversations`: `question`, `state1`, `state2` or `state3`, rewards, `label` and `done`.
 
     The first step is the text of state1, the second what the later state adds. A value target needs a critic, so
@@ -51,7 +50,7 @@ def read(row: Row, number: int) -> Iterator[Annotated]:
     rewards = {name: inner[name] for name in inner if name.startswith("reward") or name == "state3_mask"}
     yield annotated(
         Problem(f"tdrm-{number}", need(inner, "question")), tuple(Step(text) for text in texts), labels,
-        "tdrm answers", outcome=float(label), meta=rewards,
+        "tdrm answers", outcome=float(label), facts=rewards,
     )  # fmt: skip
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, id_of, label_array, need, shown, steps_of
 
@@ -22,7 +21,7 @@ def is_unlabelled(row: Row) -> bool:
     )
 
 
-def read_unlabelled(row: Row, number: int, *, separator: str = "") -> Iterator[Annotated]:
+def read_unlabelled(row: Row, number: int, *, separator: str = "") -> Iterator[Trajectory]:
     """Reads a question and its steps; no label is known.
 
     Args:

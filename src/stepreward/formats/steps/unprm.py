@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepreward.core.annotations import Annotated
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -32,7 +31,7 @@ def matches(row: Row) -> bool:
 
 def read(
     row: Row, number: int, *, separator: str = "\n", after_first_error: AfterError = "keep"
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `prompt`, `answer`, `completions` and `label`.
 
     Args:
@@ -54,7 +53,7 @@ def read(
 
 
 def write(
-    item: Annotated, *, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "wrong"
+    item: Trajectory, *, separator: str = "\n", threshold: float = 0.5, unknown: Unknown = "wrong"
 ) -> dict[str, Any]:
     """One UnPRM row.
 
@@ -66,9 +65,9 @@ def write(
     """
     item = measured(item, unknown)
     return {
-        "prompt": item.trajectory.problem.text,
-        "answer": item.trajectory.problem.reference,
-        "completions": raw(item.trajectory.steps, separator),
+        "prompt": item.problem.text,
+        "answer": item.problem.reference,
+        "completions": raw(item.steps, separator),
         "label": (item.labels > threshold).tolist(),
     }
 

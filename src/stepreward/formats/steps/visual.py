@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepreward.core.annotations import Annotated
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
@@ -25,6 +24,7 @@ from stepreward.formats.rows import (
     steps_of,
     text_or_none,
     three_valued,
+    written_by,
 )
 from stepreward.formats.steps.rlhflow import images_of
 
@@ -41,7 +41,7 @@ def read_measured(
     separator: str = "\n\n",
     threshold: float | None = None,
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `image`, `question`, `answer` and `steps_with_score`; image paths are the problem's `meta["images"]`.
 
     Args:
@@ -66,7 +66,7 @@ def read_measured(
     )  # fmt: skip
     yield annotated(
         problem, steps, labels, "visual-prm rollouts", first_error=hard_first_error(labels),
-        meta={**rest_of(row, "id", "image", "question", "answer", "steps_with_score"), "counts": _counts(entries)},
+        facts={**rest_of(row, "id", "image", "question", "answer", "steps_with_score"), "counts": _counts(entries)},
     )  # fmt: skip
 
 
@@ -74,16 +74,16 @@ def _counts(entries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: entry[name] for name in ("num_mc_correct", "num_mc_total") if name in entry} for entry in entries]
 
 
-def write_measured(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+def write_measured(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     """One row of VisualPRM400K as measured; a label that was not measured is null.
 
     Args:
         item: the solution.
         separator: taken from the end of each step.
     """
-    texts, labels = raw(item.trajectory.steps, separator), null_for_nan(item.labels)
-    counts = item.meta.get("counts") or [{}] * len(texts)
-    problem = item.trajectory.problem
+    texts, labels = raw(item.steps, separator), null_for_nan(item.labels)
+    counts = item.facts.get("counts") or [{}] * len(texts)
+    problem = item.problem
     return {
         "image": problem.meta.get("images", []),
         "question": problem.text,
@@ -108,7 +108,7 @@ def read_bench(
     separator: str = "\n\n",
     neutral: Neutral = "mask",
     after_first_error: AfterError = "keep",
-) -> Iterator[Annotated]:
+) -> Iterator[Trajectory]:
     """Reads `image`, `question`, `answer`, `response` and its 1, 0, -1 for right, neutral and wrong steps.
 
     People judged every step, those after the first error too.
@@ -135,26 +135,26 @@ def read_bench(
     yield annotated(
         problem, steps, labels, "visual-process-bench annotators", policy=str(row.get("policy_model", "")),
         first_error=ratings.index(-1) if -1 in ratings else -1,
-        meta={"subset": str(row.get("data_source", "")), "ratings": list(ratings)},
+        facts={"subset": str(row.get("data_source", "")), "ratings": list(ratings)},
     )  # fmt: skip
 
 
-def write_bench(item: Annotated, *, separator: str = "\n\n") -> dict[str, Any]:
+def write_bench(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     """One row of VisualProcessBench: labels 1 and 0 are 1 and -1; the rest is neutral unless the row's ratings say.
 
     Args:
         item: the solution.
         separator: taken from the end of each step.
     """
-    ratings = item.meta.get("ratings") or [{1.0: 1, 0.0: -1}.get(label, 0) for label in item.labels.tolist()]
-    problem = item.trajectory.problem
+    ratings = item.facts.get("ratings") or [{1.0: 1, 0.0: -1}.get(label, 0) for label in item.labels.tolist()]
+    problem = item.problem
     return {
         "image": problem.meta.get("images", []),
         "question": problem.text,
         "answer": problem.reference,
-        "response": {"steps": raw(item.trajectory.steps, separator), "process_correctness": ratings},
-        "policy_model": item.provenance.policy,
-        "data_source": item.meta.get("subset", ""),
+        "response": {"steps": raw(item.steps, separator), "process_correctness": ratings},
+        "policy_model": written_by(item),
+        "data_source": item.facts.get("subset", ""),
     }
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stepreward.core.annotations import Annotated
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need
 
@@ -17,7 +16,7 @@ def matches(row: Row) -> bool:
     return {"toy_question", "toy_lines", "toy_marks"} <= row.keys()
 
 
-def read(row: Row, number: int) -> Iterator[Annotated]:
+def read(row: Row, number: int) -> Iterator[Trajectory]:
     """Reads `toy_question`, `toy_lines` and `toy_marks`, 1 for a right line."""
     problem = Problem(f"toy-{number}", need(row, "toy_question"))
     marks = np.array(row["toy_marks"], np.float64)

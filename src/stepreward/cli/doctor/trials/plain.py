@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from stepreward.cli.doctor.trials.known import RIGHT, SUM, expect
-from stepreward.core.annotations import Annotated
 from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.table import LABEL, read_table, write_table
-from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.core.table import read_table, write_table
+from stepreward.core.types import LABEL, Problem, Provenance, Step, Trajectory
 from stepreward.credit.rules.call_rewards import well_formed
 from stepreward.credit.rules.sql import partial_sql
 from stepreward.tasks.mathematics import MathGrader
@@ -25,11 +24,11 @@ def stores() -> str:
             answers.put([("doctor", 0.5)])
         with AnswerLog(kept) as answers:
             expect(answers.get("doctor"), 0.5)
-        row = Annotated(Trajectory(SUM, (RIGHT,)), np.array([1.0]), Provenance("doctor"))
+        row = Trajectory(SUM, (RIGHT,), columns={LABEL: np.array([1.0])}, provenance=(Provenance("doctor"),))
         path = Path(folder) / "labels.parquet"
-        write_table(path, [row], (LABEL,))
+        write_table(path, [row])
         (back,) = read_table(path)
-    expect((back.trajectory.text, back.labels.tolist()), (RIGHT.text, [1.0]))
+    expect((back.text, back.labels.tolist()), (RIGHT.text, [1.0]))
     return "an answer and a table were written and read again"
 
 
