@@ -16,9 +16,9 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "stepreward"
 SLOW = ("tests/smoke/", "tests/real/", "tests/cli/test_startup", "tests/test_docs", "tests/test_examples")
 """Tests that run whole programs: they are not what should notice a wrong sign."""
+PASSED = 10
+"""Exit status of a process whose tests passed; pytest's own statuses are added to it."""
 BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr}
 COMPARE = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -63,18 +65,21 @@ def annotations(tree: ast.AST) -> set[ast.AST]:
     return found
 
 
-def mutants(source: str) -> Iterator[tuple[int, str, str]]:
-    """Line, description and text of every mutant of a source."""
+def places(source: str) -> list[int]:
+    """Numbers of the nodes of a source, in the order of `ast.walk`, that `change` can change."""
     tree = ast.parse(source)
     skipped = annotations(tree)
-    for index, original in enumerate(ast.walk(tree)):
-        if original in skipped or not isinstance(original, ast.BinOp | ast.Compare | ast.BoolOp | ast.Call):
-            continue
-        twin = copy.deepcopy(tree)
-        node = list(ast.walk(twin))[index]
-        said = change(node)
-        if said is not None:
-            yield getattr(node, "lineno", 0), said, ast.unparse(ast.fix_missing_locations(twin))
+    kinds = (ast.BinOp, ast.Compare, ast.BoolOp, ast.Call)
+    nodes = [(i, node) for i, node in enumerate(ast.walk(tree)) if isinstance(node, kinds) and node not in skipped]
+    return [i for i, node in nodes if change(copy.deepcopy(node)) is not None]
+
+
+def mutant(source: str, place: int) -> tuple[int, str, str]:
+    """Line, description and text of the mutant of a source that is changed at a place."""
+    tree = ast.parse(source)
+    node = list(ast.walk(tree))[place]
+    said = str(change(node))
+    return getattr(node, "lineno", 0), said, ast.unparse(ast.fix_missing_locations(tree))
 
 
 def tests_of(path: Path) -> list[str]:
@@ -98,7 +103,10 @@ def survives(path: Path, text: str, *, seconds: float) -> bool:
         process.join(seconds)
         process.kill()
         process.join()
-        return process.exitcode == 0
+    # A failed test, an import that fails, or no end in time; anything else says nothing about the tests.
+    if process.exitcode not in {PASSED, PASSED + 1, PASSED + 2, -signal.SIGKILL}:
+        raise RuntimeError(f"{path}: its tests could not be run; see {' '.join(['pytest', *tests_of(path)])}")
+    return process.exitcode == PASSED
 
 
 def _tested(folder: str, tests: list[str]) -> None:
@@ -109,7 +117,9 @@ def _tested(folder: str, tests: list[str]) -> None:
     os.chdir(ROOT)
     os.environ["PYTHONPATH"] = folder
     sys.path.insert(0, folder)
-    sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+    # Some plug-ins are loaded here before pytest can rewrite their assertions.
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    sys.exit(PASSED + pytest.main(["-x", "-p", "no:cacheprovider", "-p", "no:xdist", *quiet, *tests]))
 
 
 def main() -> None:
@@ -124,23 +134,27 @@ def main() -> None:
     draw = random.Random(options.seed)
     files = [path.resolve() for path in options.files or sorted(PACKAGE.rglob("*.py"))]
     draw.shuffle(files)
-    chosen: list[tuple[Path, int, str, str]] = []
+    chosen: list[tuple[Path, int]] = []
     for path in files:
-        every = [(path, *mutant) for mutant in mutants(path.read_text(encoding="utf-8"))]
+        every = [(path, place) for place in places(path.read_text(encoding="utf-8"))]
         chosen += every if options.files else draw.sample(every, min(1, len(every)))
         if not options.files and len(chosen) == options.limit:
             break
     chosen = draw.sample(chosen, min(options.limit, len(chosen)))
 
-    def tried(mutant: tuple[Path, int, str, str]) -> bool:
-        path, line, said, text = mutant
+    def tried(drawn: tuple[Path, int]) -> bool:
+        path, place = drawn
+        line, said, text = mutant(path.read_text(encoding="utf-8"), place)
         lived = survives(path, text, seconds=options.seconds)
         print(f"{'SURVIVED' if lived else 'killed  '} {path.relative_to(ROOT)}:{line} {said}", flush=True)
         return lived
 
+    first = chosen[0][0]
+    if not survives(first, first.read_text(encoding="utf-8"), seconds=3600):
+        sys.exit(f"{first.relative_to(ROOT)}: its tests fail without any change; make them pass first")
     with ThreadPoolExecutor(options.jobs) as pool:
         alive = sum(pool.map(tried, chosen))
-    print(f"{len(chosen) - alive} of {len(chosen)} mutants killed, in {len({path for path, *_ in chosen})} files")
+    print(f"{len(chosen) - alive} of {len(chosen)} mutants killed, in {len({path for path, _ in chosen})} files")
     sys.exit(min(alive, 100))
 
 

@@ -55,7 +55,8 @@ def written(folder: Path) -> Path:
         invoke("search --problems problems.jsonl --grader arithmetic --model tool --compare --only best-of-n "
                "--budget 2 --out compared --json")  # fmt: skip
         invoke("run --out run --problems problems.jsonl --train-problems 6 --validation-problems 3 "
-               "--held-out-problems 3 --train-samples 2 --held-out-samples 2 --rollouts 2 --json")  # fmt: skip
+               "--held-out-problems 3 --train-samples 2 --held-out-samples 2 --rollouts 2 "
+               "--epochs 1 --beams 2 --width 2 --json")  # fmt: skip
     return folder
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from stepreward.cli.commands import COMMANDS, command_of
 from stepreward.core.optional import EXTRAS
+from tests.forked import coded
 
 HEAVY = sorted({*EXTRAS, "scipy", "sklearn", "pyarrow", "httpx", "jinja2"})
 LOADED = f"import sys; print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
@@ -34,7 +35,12 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 
 
 def run(before: str, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A command line in a fresh interpreter, after some lines of Python."""
+    """A command line in a process that has loaded nothing of the package and no extra, after some lines of Python."""
+    return coded(MAIN.format(before=before), folder, words=shlex.split(line), without=EXTRAS)
+
+
+def run_cold(before: str, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a fresh interpreter."""
     command = [sys.executable, "-c", MAIN.format(before=before), *shlex.split(line)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
@@ -73,7 +79,7 @@ def rows(tmp_path: Path) -> Path:
     ],
 )
 def test_a_command_loads_what_it_needs(line: str, may: set[str], rows: Path) -> None:
-    done = run(TELLS, line, rows)
+    done = run_cold(TELLS, line, rows)
     assert set(done.stderr.splitlines()[-1].split()) <= may, done.stderr
 
 
@@ -95,7 +101,7 @@ for family in families.values():
     for method in family:
         print(family.name, method.name)
 """
-    every = subprocess.run([sys.executable, "-c", walk], capture_output=True, text=True, check=True).stdout
+    every = coded(walk, rows).stdout
     listed = json.loads(run("", "methods --json", rows).stdout)
     assert sorted(every.splitlines()) == sorted(f"{row['family']} {row['name']}" for row in listed)
 
@@ -132,7 +138,7 @@ def test_what_needs_an_extra_names_it(line: str, package: str, extra: str, rows:
 
 def test_python_users_are_told_as_well(rows: Path) -> None:
     code = f"import sys\n{WITHOUT_EXTRAS}\nimport stepreward\nstepreward.load('model')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = coded(code, rows, without=EXTRAS)
     assert "ModelError: torch is not installed: pip install 'stepreward[models]'" in done.stderr
 
 
@@ -199,6 +205,6 @@ threading.Thread(target=asked, daemon=True).start()
 
 def test_ctrl_c_ends_a_command_that_waits_for_a_silent_server(rows: Path) -> None:
     (rows / "problems.jsonl").write_text('{"prompt": "1 + 1?", "reference": "2"}\n')
-    done = run(SILENT, "label --problems problems.jsonl --grader arithmetic --out labels --policy here", rows)
+    done = run_cold(SILENT, "label --problems problems.jsonl --grader arithmetic --out labels --policy here", rows)
     assert done.returncode == 130, done.stderr
     assert done.stderr == "stepreward: interrupted; run the same command again to resume\n"

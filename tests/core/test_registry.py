@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
+from tests.forked import coded
 
 from stepreward.core.catalog import Family, families
 from stepreward.core.errors import UnknownNameError
+from stepreward.core.optional import EXTRAS
 from stepreward.formats import formats
 
 ONE_OF_EACH = {
@@ -22,8 +23,8 @@ COUNTED = "len(list(f)), len(f), sorted(m.name for m in f)"
 
 
 def fresh(code: str) -> str:
-    """What code prints in an interpreter that has imported nothing."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    """What code prints in a process that has imported nothing of the package and no extra."""
+    done = coded(code, Path.cwd(), without=EXTRAS)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -17,6 +17,7 @@ from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.serve.app import build
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
+from tests.effort import scaled
 from tests.score.models import model
 from tests.serve.running import Digits, LastDigit, SaysAll, serving
 
@@ -163,7 +164,7 @@ def test_whatever_the_openapi_document_allows_gives_no_server_error(tmp_path: Pa
     with serving(served) as url:
         command = [
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--url", url,
-            "--checks", "not_a_server_error,content_type_conformance", "--max-examples", "40", "--seed", "1",
+            "--checks", "not_a_server_error,content_type_conformance", "--max-examples", str(scaled(40)), "--seed", "1",
             "--phases", "fuzzing", "--generation-database", "none", "--workers", "1",
         ]  # fmt: skip
         settings = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)}
