@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stepreward.core.optional import EXTRAS
 from tests.forked import coded
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stepreward"
@@ -165,5 +166,5 @@ def test_every_exception_is_needed(trees: dict[Path, ast.Module]) -> None:
 )
 def test_no_torch_without_a_gradient(module: str) -> None:
     code = f"import {module}, sys; assert 'torch' not in sys.modules, 'torch was loaded'"
-    done = coded(code, PACKAGE, without=["torch"])
+    done = coded(code, PACKAGE, without=EXTRAS)
     assert done.returncode == 0, done.stderr
