@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import example, invoke, refused
-from tests.forked import coded
 
 pytestmark = pytest.mark.xdist_group("commands")
 
@@ -148,8 +147,10 @@ def test_good_rows_are_kept_and_bad_ones_told(inside: Path, capsys: pytest.Captu
 
 def test_a_bad_row_of_score_is_a_line_of_its_own(inside: Path) -> None:
     rows = ['{"question": "1 + 1?", "steps": ["2"]}', '{"question": "1 + 1?", "steps": []}']
-    program = "from stepreward.cli import main; main()"
-    done = coded(program, inside, words=["score", "--model", "model"], stdin="\n".join(rows))
+    done = subprocess.run(
+        [sys.executable, "-m", "stepreward", "score", "--model", "model"],
+        input="\n".join(rows), capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 1
     first, second = done.stdout.splitlines()
     assert "scores" in first

@@ -18,7 +18,6 @@ from stepreward.cli.terminal.plain_streams import plain_output, printable
 from stepreward.core.errors import InputError, ModelError
 from stepreward.score.model.weights import read_weights
 from tests.cli.running import invoke, refused
-from tests.forked import coded
 
 ROW = '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}\n'
 
@@ -96,8 +95,7 @@ def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_hostile_configuration_is_one_line(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    program = "from stepreward.cli import main; main()"
-    done = coded(program, tmp_path, words=["--config", name, "score", "--model", "tool"])
+    done = command(f"--config {name} score --model tool", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("stepreward: ")
     assert done.stderr.count("\n") == 1
