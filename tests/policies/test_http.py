@@ -22,17 +22,19 @@ import pytest
 
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
 from stepreward.core.http.addresses import without_secrets
-from stepreward.core.http.client import Server, retry_after
+from stepreward.core.http.client import Server
+from stepreward.core.http.faults import retry_after
+from stepreward.core.http.open_requests import OpenRequests
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step
+from stepreward.policies.answer_reader import steps_of
 from stepreward.policies.chat_messages import messages_of
 from stepreward.policies.http import SEEDS, HttpPolicy
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.model_sources import resolve
 from stepreward.policies.named import policy_at
-from stepreward.policies.open_requests import UnderWay
 from stepreward.search.samples.independent import majority_vote
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
@@ -248,9 +250,8 @@ def test_a_prefix_is_a_started_answer(served: tuple[Script, str]) -> None:
 
 
 def test_log_probabilities_reach_the_steps_in_which_their_tokens_begin() -> None:
-    made = HttpPolicy(Server("http://x", "m"), logprobs=True)
     tokens = [("ab", -1.0), ("c\nd", -2.0), ("e\n", -3.0), ("f", -4.0)]
-    steps = list(made._steps("abc\nde\nf", tokens))
+    steps = steps_of("abc\nde\nf", "\n", tokens)
     assert [(s.text, s.logprobs) for s in steps] == [("abc\n", (-1.0, -2.0)), ("de\n", (-3.0,)), ("f", (-4.0,))]
 
 
@@ -483,15 +484,15 @@ def test_a_stream_without_events_frees_its_place_and_is_tried_again(served: tupl
 
 def test_requests_that_nothing_comes_of_count_as_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("stepreward.policies.open_requests.time.monotonic", lambda: now[0])
-    under_way = UnderWay()
-    with under_way.one() as first, under_way.one():
+    monkeypatch.setattr("stepreward.core.http.open_requests.time.monotonic", lambda: now[0])
+    requests = OpenRequests()
+    with requests.one() as first, requests.one():
         now[0] = 129.0
-        assert (under_way.count, under_way.stuck) == (2, 0)
-        first.heard = now[0]
+        assert (requests.count, requests.stuck) == (2, 0)
+        first.last_event = now[0]
         now[0] = 131.0
-        assert under_way.stuck == 1
-    assert (under_way.count, under_way.stuck) == (0, 0)
+        assert requests.stuck == 1
+    assert (requests.count, requests.stuck) == (0, 0)
 
 
 @pytest.mark.parametrize("reason", ["abort", "error", "cancelled", "load", "insufficient_system_resource", "new", None])
@@ -601,15 +602,14 @@ def test_log_probabilities_of_thinking_are_no_step_s(served: tuple[Script, str])
 
 
 def test_log_probabilities_of_halves_of_characters_do_not_shift_the_later_ones() -> None:
-    made = HttpPolicy(Server("http://x", "m"), logprobs=True)
     half = "\N{REPLACEMENT CHARACTER}"
     # What vLLM tells of a character in three tokens: halves, then halves and the character.
     tokens = [("a", -1.0), (half, -2.0), (half * 2, -3.0), (half * 2 + "字", -4.0), ("\n", -5.0), ("b", -6.0)]
-    (first, second) = made._steps("a字\nb", tokens)
+    (first, second) = steps_of("a字\nb", "\n", tokens)
     assert (first.logprobs, second.logprobs) == ((-1.0, -2.0, -3.0, -4.0, -5.0), (-6.0,))
     # Another server tells halves only.
     tokens = [("a", -1.0), (half, -2.0), (half, -3.0), (half, -4.0), ("\n", -5.0), ("b", -6.0)]
-    (first, second) = made._steps("a字\nb", tokens)
+    (first, second) = steps_of("a字\nb", "\n", tokens)
     assert (first.logprobs, second.logprobs) == ((-1.0, -2.0, -3.0, -4.0, -5.0), (-6.0,))
 
 
@@ -699,13 +699,13 @@ def test_a_restart_of_a_minute_is_ridden_out_by_whom_the_server_answered_before(
         if sum(slept) > 60:
             script.faults = []
 
-    made._patience._sleep = sleep
+    made._client._sleep = sleep
     ((one,),) = made.propose([ask()])
     assert one.finished
     assert 60 < sum(slept) < 90
     script.faults = [(503, "gone")] * 1000
     slept.clear()
-    made._patience._sleep = slept.append
+    made._client._sleep = slept.append
     with pytest.raises(PolicyError, match="last with status 503: gone"):
         made.propose([ask()])
     assert 90 <= sum(slept) < 100

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stepreward.core.http.event_streams import DONE
 from stepreward.core.segment.tool_calls import calling_step, parsed
 from stepreward.core.types import Step
-from stepreward.policies.event_streams import DONE, mended, text_of, thought_of, token_logprobs
+from stepreward.policies.completion_events import mended, places, text_of, thought_of, token_logprobs
 
 
 @dataclass
@@ -115,6 +116,23 @@ def step_ends(text: str, separator: str) -> list[int]:
     if text[ends[-1] if ends else 0 :].strip():
         return [*ends, len(text)]
     return [*ends[:-1], len(text)] if ends else []
+
+
+def steps_of(text: str, separator: str, logprobs: Sequence[tuple[str, float]] = ()) -> list[Step]:
+    """A text in steps, each with its separator; a token belongs to the step in which it begins.
+
+    Args:
+        text: of an answer.
+        separator: what ends a step.
+        logprobs: texts and log-probabilities of its tokens; none if empty.
+    """
+    begins = places(text, [token for token, _ in logprobs])
+    steps, start = list[Step](), 0
+    for stop in step_ends(text, separator):
+        own = tuple(value for at, (_, value) in zip(begins, logprobs, strict=True) if start <= at < stop)
+        steps.append(Step(mended(text[start:stop]), logprobs=own if logprobs else None))
+        start = stop
+    return steps
 
 
 def _spelled(arguments: Any) -> str:

@@ -5,29 +5,24 @@ from __future__ import annotations
 import math
 import time
 import warnings
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from typing import Any, Literal
 
-import httpx
-
 from stepreward.core.errors import PolicyError, ServerWarning
-from stepreward.core.http.client import PassingError, Patience, Server, UnwantedError, streamed
-from stepreward.core.http.interruptible import GLANCE, Look, looking
+from stepreward.core.http.client import Server, ServerClient
+from stepreward.core.http.event_streams import EventStream
+from stepreward.core.http.faults import REFUSED_BODY, PassingError, RefusedError, UnwantedError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, TOOLS, Continuation, Propose, Wanted
 from stepreward.core.types import Step
-from stepreward.policies.answer_reader import Written as _Written
-from stepreward.policies.answer_reader import step_end, step_ends, with_calls
+from stepreward.policies.answer_reader import Written, step_end, steps_of, with_calls
 from stepreward.policies.chat_messages import messages_of, template_fields, tools_of
-from stepreward.policies.event_streams import events, mended, places
+from stepreward.policies.completion_events import events
 from stepreward.policies.finish_reasons import FILTERS, ending, incomplete, room_left
-from stepreward.policies.open_requests import Flight, UnderWay
 
 Endpoint = Literal["chat", "completions"]
 Prefill = Literal["continue", "plain"]
@@ -40,8 +35,6 @@ _OWN_FIELDS = frozenset({
     "logprobs", "continue_final_message", "add_generation_prompt",
 })  # fmt: skip
 """Fields of a request that `body` may not have: the answer is read by them, or they have settings of their own."""
-_TOO_MUCH = frozenset({400, 413, 422})
-"""Refusals that may be about the length of what is asked for."""
 _STARTED = (
     "the answer was started: if that is refused, pass ?endpoint=completions or ?prefill=plain in the policy's address, "
     'or ?chat_template_kwargs={"enable_thinking":false} for a model that thinks'
@@ -85,7 +78,7 @@ class _TooLongError(Exception):
         refusal: what the server said.
     """
 
-    def __init__(self, room: int, refusal: PolicyError) -> None:
+    def __init__(self, room: int, refusal: RefusedError) -> None:
         super().__init__(str(refusal))
         self.room, self.refusal = room, refusal
 
@@ -157,12 +150,9 @@ class HttpPolicy:
             *([sorted(self.fields.items())] if self.fields else ()),
         )  # fmt: skip
         self._name = name or f"{server.model} at {server.url} {settings!r}"
-        self._patience = Patience(server, PolicyError, sleep=sleep)
-        self._lock, self._gate = Lock(), BoundedSemaphore(server.concurrency)
-        self._client = server.client()
-        weakref.finalize(self, self._client.close)
+        self._client = ServerClient(server, PolicyError, sleep=sleep)
+        self._lock = Lock()
         self._most_field = self.fields.get("max_tokens", "max_tokens")
-        self._flights = UnderWay()
         self._told: set[str] = set()
         self.usage = Usage()
         """All that was spent so far."""
@@ -195,13 +185,13 @@ class HttpPolicy:
 
     @property
     def in_flight(self) -> int:
-        """Requests under way now."""
-        return self._flights.count
+        """Open requests."""
+        return self._client.open_streams
 
     @property
     def stuck(self) -> int:
-        """Requests under way that nothing came of for 30 seconds: silent, or with comments alone."""
-        return self._flights.stuck
+        """Open requests without an event for 30 seconds: silent, or with comments alone."""
+        return self._client.stuck_streams
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order; their samples are requested at the same time.
@@ -236,15 +226,16 @@ class HttpPolicy:
         body = self._request(question, key)
         url = self.server.at("chat/completions" if self.endpoint == "chat" else "completions")
 
-        def ask() -> Continuation:
-            with self._turn(wanted), self._flights.one() as flight:
-                look = self._look(flight, wanted)
-                with looking(look):
-                    return self._read(question, self._opened(url, body), url, flight, look)
+        def attempt() -> Continuation:
+            try:
+                with self._client.stream(url, body, wanted) as stream:
+                    return self._read(question, stream, url)
+            except RefusedError as refusal:
+                raise self._refusal(body, refusal) from None
 
         while True:
             try:
-                made = self._patience.tries(ask, url, wanted)
+                made = self._client.retried(attempt, url, wanted)
             except UnwantedError:
                 with self._lock:
                     self.usage.interrupted += 1
@@ -253,7 +244,7 @@ class HttpPolicy:
                 if full.room < 1 and question.prefix:
                     return Continuation((), finished=False, n_tokens=0, truncated=True)
                 if full.room < 1:
-                    raise full.refusal from None
+                    raise PolicyError(self.server.hidden(str(full.refusal))) from None
                 body[self._most_field] = full.room
             else:
                 self._note_repeats(question.prefix, made)
@@ -286,69 +277,30 @@ class HttpPolicy:
         named = {self.fields.get(name, name): value for name, value in (self.body | body).items()}
         return {name: value for name, value in named.items() if name}
 
-    @contextmanager
-    def _turn(self, wanted: Callable[[], bool] | None) -> Iterator[None]:
-        """One of the requests that may be under way at once."""
-        while not self._gate.acquire(timeout=GLANCE):
-            if wanted is not None and not wanted():
-                raise UnwantedError
-        try:
-            yield
-        finally:
-            self._gate.release()
+    def _refusal(self, body: Mapping[str, Any], refusal: RefusedError) -> Exception:
+        """A refusal with a hint, or that fewer tokens must be requested."""
+        if refusal.status == 400 and body.get("continue_final_message"):
+            refusal = RefusedError(f"{refusal}; {_STARTED}", refusal.status, refusal.body)
+        if refusal.status in REFUSED_BODY and self._most_field in body:
+            room = room_left(refusal.body, body[self._most_field])
+            if room is not None:
+                return _TooLongError(room, refusal)
+        return refusal
 
-    def _look(self, flight: Flight, wanted: Callable[[], bool] | None) -> Callable[[], None]:
-        """Ends a request that nobody waits for, that takes too long, or whose events stay away while bytes come."""
-        limit = self._patience.limit()
-
-        def look() -> None:
-            if wanted is not None and not wanted():
-                raise UnwantedError
-            limit()
-            if flight.quiet > self.server.timeout:
-                raise PassingError(f"no event in {self.server.timeout:g} seconds, only comments or half a line")
-
-        return look
-
-    @contextmanager
-    def _opened(self, url: str, body: Mapping[str, Any]) -> Iterator[httpx.Response]:
-        """The response to a request, accepted.
-
-        Raises:
-            _TooLongError: fewer tokens may be asked for.
-        """
-        with streamed(self._client, url, body) as response:
-            try:
-                yield self._patience.accept(response, url)
-            except PolicyError as refusal:
-                if response.status_code == 400 and body.get("continue_final_message"):
-                    refusal = PolicyError(f"{refusal}; {_STARTED}")
-                if response.status_code not in _TOO_MUCH or self._most_field not in body:
-                    raise refusal from None
-                room = room_left(response.text, body[self._most_field])
-                if room is None:
-                    raise refusal from None
-                raise _TooLongError(room, refusal) from None
-
-    def _read(
-        self, question: Propose, opened: AbstractContextManager[httpx.Response], url: str, flight: Flight, look: Look
-    ) -> Continuation:
+    def _read(self, question: Propose, stream: EventStream, url: str) -> Continuation:
         """Reads a stream to its end, or to the end of a step, or as long as it is wanted."""
-        written, cut, left = _Written(), -1, False
+        written, cut, left = Written(), -1, False
         try:
-            with opened as response:
-                for event in events(response, url):
-                    flight.heard = time.monotonic()
-                    self._add(written, event)
-                    cut = step_end(written.text, self.separator) if question.until == "step" else -1
-                    if cut >= 0:
-                        break
-                    look()
+            for event in events(stream, url):
+                self._add(written, event)
+                cut = step_end(written.text, self.separator) if question.until == "step" else -1
+                if cut >= 0:
+                    break
         except UnwantedError:
             left = written.reason is None
             if left and not written.pieces:
                 raise
-        except (PassingError, httpx.TransportError):
+        except PassingError:
             # Behind the reason only the usage comes.
             if written.reason is None:
                 self._lose(written)
@@ -364,16 +316,17 @@ class HttpPolicy:
             raise PolicyError(f"{url} says that it calls a tool, and calls none in the form of tool_calls")
         return self._continuation(written, cut, left)
 
-    def _lose(self, written: _Written) -> None:
+    def _lose(self, written: Written) -> None:
         with self._lock:
             self.usage.lost_tokens += written.pieces
 
-    def _continuation(self, written: _Written, cut: int, left: bool) -> Continuation:
+    def _continuation(self, written: Written, cut: int, left: bool) -> Continuation:
         """What is kept of an answer: all of it, or its first step."""
         text = written.text[:cut] if cut >= 0 else written.text
         broken = any(incomplete(call["arguments"]) for call in written.calls.values())
         truncated = left or (cut < 0 and (ending(written.reason) == "cut" or broken))
-        steps = [*self._steps(text, written.logprobs if written.measured else ())]
+        # Some servers send log-probabilities that were not requested.
+        steps = steps_of(text, self.separator, written.logprobs if self.logprobs and written.measured else ())
         with self._lock:
             self.usage.only_thoughts += not left and not steps and not written.calls and written.thoughts > 0
         tokens = self._count(written, cut, left, sum(len(step.logprobs or ()) for step in steps))
@@ -410,13 +363,13 @@ class HttpPolicy:
                 "?prefill=plain in the policy's address, and `stepreward doctor --policy`",
             )  # fmt: skip
 
-    def _add(self, written: _Written, event: Mapping[str, Any]) -> None:
+    def _add(self, written: Written, event: Mapping[str, Any]) -> None:
         try:
             written.add(event, completions=self.endpoint == "completions")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PassingError(f"an event of another shape: {str(error)[:200]}") from error
 
-    def _count(self, written: _Written, cut: int, left: bool, measured: int) -> int:
+    def _count(self, written: Written, cut: int, left: bool, measured: int) -> int:
         """Adds an answer to the usage; returns the tokens written, of a step that was cut those up to its end.
 
         Args:
@@ -443,14 +396,3 @@ class HttpPolicy:
             self.usage.interrupted += left
             self.usage.filtered += cut < 0 and (written.reason or "").lower() in FILTERS
         return tokens
-
-    def _steps(self, text: str, logprobs: Sequence[tuple[str, float]]) -> Iterator[Step]:
-        """The text in steps, each with its separator; a token belongs to the step in which it begins."""
-        # Some servers give them unasked.
-        told = list(logprobs) if self.logprobs else []
-        begins = places(text, [token for token, _ in told])
-        start = 0
-        for stop in step_ends(text, self.separator):
-            own = tuple(value for at, (_, value) in zip(begins, told, strict=True) if start <= at < stop)
-            yield Step(mended(text[start:stop]), logprobs=own if told else None)
-            start = stop

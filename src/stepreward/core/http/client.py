@@ -1,15 +1,18 @@
-"""Asking servers over HTTP: patient with faults that may pass, plain about those that will not."""
+"""Requests to servers over HTTP: faults that may pass are retried, others are reported with a remedy.
+
+Every request of the package to a model's server goes through `ServerClient`; the hub's own library fetches models.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from threading import BoundedSemaphore
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -17,24 +20,28 @@ import httpx
 
 from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.http.addresses import without_secrets
+from stepreward.core.http.event_streams import EventStream
+from stepreward.core.http.faults import (
+    REFUSED_BODY,
+    PassingError,
+    RefusedError,
+    UnwantedError,
+    check_status,
+    passing,
+)
 from stepreward.core.http.interruptible import GLANCE, Look, looking, watch
+from stepreward.core.http.open_requests import OpenRequest, OpenRequests
 
 T = TypeVar("T")
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""Answers after which the same request may succeed."""
-AWAY = frozenset({502, 503, 504})
-"""Those of them that a server gives, or a proxy before it, while it starts."""
-UNFIT = frozenset({400, 413, 422})
-"""Answers that refuse this body, where another one may succeed."""
 LONGEST_WAIT = 60.0
-"""Most seconds waited between two tries, whatever a server asks for."""
+"""Most seconds between two tries, whatever a server demands."""
 LONGEST_PAUSE = 10.0
-"""Most seconds waited between two tries where the server asks for nothing."""
+"""Most seconds between two tries where the server demands nothing."""
 CONNECT = 15.0
 """Most seconds that a connection may take, and a server may leave a request unread."""
 _HIDDEN = "***"
 _SHORTEST_SECRET = 4
-"""Letters below which a secret is not looked for in texts: it would be found everywhere."""
+"""Letters below which a secret is not searched in texts: it would match everywhere."""
 
 
 def _bare(record: logging.LogRecord) -> bool:
@@ -42,32 +49,32 @@ def _bare(record: logging.LogRecord) -> bool:
     return True
 
 
-# It logs the address of each request, parameters included.
+# httpx logs the address of each request with its parameters, which may be secret.
 logging.getLogger("httpx").addFilter(_bare)
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is and how patiently it is asked."""
+    """Where a server is, and how often and how long to try."""
 
     url: str
     """Such as http://localhost:8000; a path behind it is kept, such as the /v1 of OpenAI's interface. A user and
     password in it, and what follows a `?`, go with each request but are taken out of `url`: they are shown nowhere."""
     model: str
-    """Name under which the server serves the model."""
+    """Name of the model on the server."""
     api_key: str = field(default="", repr=False)
     concurrency: int = 16
-    """Most requests under way at once."""
+    """Most open requests."""
     timeout: float = 120.0
     """Seconds without a byte, or without an event of a stream, after which a request has failed."""
     longest: float = 900.0
-    """Seconds after which an answer that is still coming has failed, and after which no further try begins."""
+    """Seconds after which an unfinished answer has failed, and no further try begins."""
     retries: int = 4
     """Further tries after a fault that may pass."""
     backoff: float = 0.5
     """Seconds before the first further try, at most; each one may wait twice as long, up to 10."""
     patience: float = 90.0
-    """Seconds of pauses, at least, before a server that answered before and is away now is given up."""
+    """Seconds of pauses, at least, before an absent server that answered before is given up."""
     login: tuple[str, str] | None = field(default=None, repr=False)
     """User and password, taken from `url`."""
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -100,7 +107,7 @@ class Server:
         return f"{self.url.rstrip('/')}/{path.lstrip('/')}"
 
     def client(self) -> httpx.Client:
-        """A client that may be shared by threads."""
+        """A client that threads may share; `ServerClient` adds retries to it."""
         key = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         brief = min(self.timeout, CONNECT)
@@ -108,7 +115,7 @@ class Server:
         return watch(httpx.Client(timeout=timeout, headers=key, limits=limits, auth=self.login, params=self.query))
 
     def hidden(self, text: str) -> str:
-        """A text for people: one line, without what is secret here and without what a terminal would obey."""
+        """A text for people: one line, without this server's secrets and without control characters."""
         secrets = [self.api_key, *(self.login or ()), *(value for _, value in self.query)]
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
@@ -116,33 +123,16 @@ class Server:
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
 
 
-class PassingError(Exception):
-    """A fault that may pass: the same request may succeed.
+class ServerClient:
+    """Sends requests to a server: sends them again after faults that may pass, and ends those that take too long.
+
+    Pauses between tries grow, are random so that clients do not return together, and give way to the server's
+    `Retry-After`. Threads may share a client.
 
     Args:
-        fault: what went wrong.
-        wanted: seconds that the server asks to wait.
-        away: whether it is one of a server that is not there for a while.
-    """
-
-    def __init__(self, fault: str, wanted: float | None = None, *, away: bool = False) -> None:
-        super().__init__(fault)
-        self.wanted, self.away = wanted, away
-
-
-class UnwantedError(Exception):
-    """Nobody waits for the answer any more."""
-
-
-class Patience:
-    """Tries requests again: pauses grow, are drawn at random so that clients do not return together, and give way to
-    what the server asks for in `Retry-After`.
-
-    Args:
-        server: how often and how long.
-        error: what to raise.
-        refused: what to raise where the server refuses a body that another one may fare better than; `error` where
-            None.
+        server: where it is, and how often and how long to try.
+        error: the class of what is raised.
+        refused: the class where the server refuses a body and may accept another; `error` where None.
         sleep: waits.
         draw: a number in [0, 1) for each pause.
     """
@@ -158,45 +148,89 @@ class Patience:
     ) -> None:
         self.server, self.error, self._sleep, self._draw = server, error, sleep, draw
         self._refused = refused or error
-        self.tried_again = 0
-        """Further tries so far."""
+        self._client = server.client()
+        weakref.finalize(self, self._client.close)
+        self._places, self._streams = BoundedSemaphore(server.concurrency), OpenRequests()
         self._met = False
-        """Whether the server has answered once: only then it is worth waiting for its return."""
+        """Whether the server has answered once: only then is it worth waiting for its return."""
 
-    def json(self, client: httpx.Client, url: str, body: Mapping[str, Any]) -> Any:
+    @property
+    def open_streams(self) -> int:
+        """Streams that are open now."""
+        return self._streams.count
+
+    @property
+    def stuck_streams(self) -> int:
+        """Open streams without an event for 30 seconds: silent, or with comments alone."""
+        return self._streams.stuck
+
+    def json(self, url: str, body: Mapping[str, Any]) -> Any:
         """The JSON that a server answers a body with.
 
         Raises:
             SteprewardError: of the class given, where the server fails after all tries, refuses, or sends no JSON.
         """
 
-        def ask() -> httpx.Response:
-            with looking(self.limit()):
-                return self.accept(client.post(url, json=body), url)
+        def attempt() -> httpx.Response:
+            with looking(self._time_limit()):
+                try:
+                    answer = self._client.post(url, json=body)
+                except httpx.TransportError as error:
+                    raise passing(error) from error
+                check_status(answer, url)
+                self._met = True
+                return answer
 
-        answer = self.tries(ask, url)
+        answer = self.retried(attempt, url)
         try:
             return answer.json()
         except ValueError as error:
             raise self.error(self.server.hidden(f"{url} answered with no JSON: {answer.text[:200]}")) from error
 
-    def limit(self) -> Look:
-        """A look that ends a request, begun now, that takes too long."""
-        end = time.monotonic() + self.server.longest
+    @contextmanager
+    def stream(
+        self, url: str, body: Mapping[str, Any], wanted: Callable[[], bool] | None = None
+    ) -> Iterator[EventStream]:
+        """One try at a request whose answer is read as it comes; leaving the context closes the connection.
 
-        def look() -> None:
-            if time.monotonic() > end:
-                raise PassingError(f"the answer took longer than {self.server.longest:g} seconds")
-
-        return look
-
-    def tries(self, ask: Callable[[], T], url: str, wanted: Callable[[], bool] | None = None) -> T:
-        """What `ask` returns the first time that it meets no passing fault.
+        Waits for a place among the `concurrency` streams first.
 
         Args:
-            ask: one try; a fault that may pass is a `PassingError` or one of httpx's transport.
+            url: where.
+            body: JSON.
+            wanted: whether the answer is still wanted.
+
+        Raises:
+            PassingError: a fault that may pass, also from reading the stream.
+            UnwantedError: the answer is not wanted any more.
+            RefusedError: the server refuses the body.
+        """
+        while not self._places.acquire(timeout=GLANCE):
+            if wanted is not None and not wanted():
+                raise UnwantedError
+        try:
+            with self._streams.one() as request:
+                look = self._stream_look(request, wanted)
+                with looking(look), ExitStack() as stack:
+                    try:
+                        response = stack.enter_context(self._client.stream("POST", url, json=body))
+                        if response.status_code != 200:
+                            response.read()
+                    except httpx.TransportError as error:
+                        raise passing(error) from error
+                    check_status(response, url)
+                    self._met = True
+                    yield EventStream(response, request, look)
+        finally:
+            self._places.release()
+
+    def retried(self, attempt: Callable[[], T], url: str, wanted: Callable[[], bool] | None = None) -> T:
+        """What `attempt` returns the first time that it meets no passing fault.
+
+        Args:
+            attempt: one try; a fault that may pass is a `PassingError`.
             url: where, for the error's text.
-            wanted: whether anybody still waits for the answer.
+            wanted: whether the answer is still wanted.
 
         Raises:
             SteprewardError: of the class given, after the last try.
@@ -206,87 +240,54 @@ class Patience:
         while True:
             if wanted is not None and not wanted():
                 raise UnwantedError
-            asked: float | None = None
             try:
-                return ask()
+                return attempt()
             except PassingError as error:
-                fault, asked, away = str(error), error.wanted, error.away
-            except httpx.TransportError as error:
-                fault = f"{type(error).__name__}: {error}"
-                away = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                fault = error
+            except RefusedError as error:
+                raised = self._refused if error.status in REFUSED_BODY else self.error
+                raise raised(self.server.hidden(str(error))) from error
             except (self.error, self._refused) as error:
                 raise type(error)(self.server.hidden(str(error))) from error
-            rides = away and self._met and waited < self.server.patience
+            returns = fault.absent and self._met and waited < self.server.patience
             tried += 1
-            if not (rides or tried <= self.server.retries) or time.monotonic() - began > self.server.longest:
+            if not (returns or tried <= self.server.retries) or time.monotonic() - began > self.server.longest:
                 what = f"{url} failed {tried} times, last with {fault}; is the server up and its model loaded?"
                 raise self.error(self.server.hidden(what))
-            waited += self._pause(tried, asked, wanted)
+            waited += self._pause(tried, fault.wait, wanted)
 
-    def accept(self, answer: httpx.Response, url: str) -> httpx.Response:
-        """The answer, if the server did what it was asked.
+    def _time_limit(self) -> Look:
+        """Ends a request, begun now, that takes too long."""
+        end = time.monotonic() + self.server.longest
 
-        Raises:
-            PassingError: the same request may succeed later.
-            SteprewardError: of the class given, where the server refuses.
-        """
-        if answer.status_code in AGAIN:
-            what = f"status {answer.status_code}: {_head(answer)}"
-            raise PassingError(what, retry_after(answer.headers), away=answer.status_code in AWAY)
-        if answer.status_code != 200:
-            raised = self._refused if answer.status_code in UNFIT else self.error
-            raise raised(f"{url} refused with status {answer.status_code}: {_head(answer)}{_hint(answer)}")
-        self._met = True
-        return answer
+        def look() -> None:
+            if time.monotonic() > end:
+                raise PassingError(f"the answer took longer than {self.server.longest:g} seconds")
 
-    def _pause(self, tried: int, asked: float | None, wanted: Callable[[], bool] | None) -> float:
-        """Waits before another try; the seconds."""
-        self.tried_again += 1
+        return look
+
+    def _stream_look(self, request: OpenRequest, wanted: Callable[[], bool] | None) -> Look:
+        """Ends a stream that is not wanted, that takes too long, or that sends bytes without events."""
+        limit = self._time_limit()
+
+        def look() -> None:
+            if wanted is not None and not wanted():
+                raise UnwantedError
+            limit()
+            if request.silent > self.server.timeout:
+                raise PassingError(f"no event in {self.server.timeout:g} seconds, only comments or half a line")
+
+        return look
+
+    def _pause(self, tried: int, wait: float | None, wanted: Callable[[], bool] | None) -> float:
+        """Waits before another try; returns the seconds."""
         longest = min(self.server.backoff * 2.0 ** min(tried - 1, 30), LONGEST_PAUSE)
-        pause = self._draw() * longest if asked is None else asked + self._draw() * self.server.backoff
+        pause = self._draw() * longest if wait is None else wait + self._draw() * self.server.backoff
         pause = left = min(pause, LONGEST_WAIT)
-        # Where somebody may leave, the pause is cut into pieces, for it may be a minute.
+        # A pause may be a minute: look in between whether the answer is still wanted.
         while wanted is not None and left > GLANCE and wanted():
             self._sleep(GLANCE)
             left -= GLANCE
         if wanted is None or wanted():
             self._sleep(left)
         return pause
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a server asks to wait, in either form of the header; None where it does not say."""
-    told = headers.get("retry-after")
-    if told is None:
-        return None
-    try:
-        return max(0.0, float(told))
-    except ValueError:
-        pass
-    try:
-        until = parsedate_to_datetime(told)
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
-
-
-@contextmanager
-def streamed(client: httpx.Client, url: str, body: Mapping[str, Any]) -> Iterator[httpx.Response]:
-    """A response whose body is read as it comes; leaving the context closes the connection: the server may stop."""
-    with client.stream("POST", url, json=body) as response:
-        if response.status_code != 200:
-            response.read()
-        yield response
-
-
-def _head(answer: httpx.Response) -> str:
-    return " ".join(answer.text.split())[:200]
-
-
-def _hint(answer: httpx.Response) -> str:
-    hints = {
-        401: "; pass the API key",
-        403: "; pass an API key with access",
-        404: "; check the address, with its /v1, and the model's name",
-    }
-    return hints.get(answer.status_code, "")

@@ -60,16 +60,16 @@ class _Network(httpcore.NetworkBackend):
         self._network = network
 
     def connect_tcp(self, *where: Any, **how: Any) -> httpcore.NetworkStream:
-        return _Stream(self._network.connect_tcp(*where, **how))
+        return _InterruptibleStream(self._network.connect_tcp(*where, **how))
 
     def connect_unix_socket(self, *where: Any, **how: Any) -> httpcore.NetworkStream:
-        return _Stream(self._network.connect_unix_socket(*where, **how))
+        return _InterruptibleStream(self._network.connect_unix_socket(*where, **how))
 
     def sleep(self, seconds: float) -> None:
         self._network.sleep(seconds)
 
 
-class _Stream(httpcore.NetworkStream):
+class _InterruptibleStream(httpcore.NetworkStream):
     """Reads in slices of `GLANCE` seconds where somebody looks."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
@@ -98,7 +98,7 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+        return _InterruptibleStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.http.client import Patience, Server
+from stepreward.core.http.client import Server, ServerClient
 from stepreward.core.runtime.flows import Propose
 from stepreward.score.encode.recipe_text import valid
 
@@ -48,9 +47,7 @@ class NextTokens:
             raise ValueError(f"top must be at least 1, got {top}")
         self.server, self.tokenizer, self.top = server, tokenizer, top
         self.url = server.at("completions" if server.url.rstrip("/").endswith("/v1") else "v1/completions")
-        self._patience = Patience(server, ModelError, refused=InputError, sleep=sleep)
-        self._client = server.client()
-        weakref.finalize(self, self._client.close)
+        self._client = ServerClient(server, ModelError, refused=InputError, sleep=sleep)
 
     def ask(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int]) -> tuple[Floats, int]:
         """(Q, K) log-probabilities of each token behind each prompt, and tokens that the server encoded for it.
@@ -93,7 +90,7 @@ class NextTokens:
             "model": self.server.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0,
             "return_tokens_as_token_ids": True, **more,
         }  # fmt: skip
-        answer = self._patience.json(self._client, self.url, body)
+        answer = self._client.json(self.url, body)
         try:
             given = answer["choices"][0]["logprobs"]
             listed = _listed(given)

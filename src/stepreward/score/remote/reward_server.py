@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.http.client import Patience, Server
+from stepreward.core.http.client import Server, ServerClient
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Step
 from stepreward.score.capabilities import ScoreUse
@@ -71,9 +70,7 @@ class ServedScorer:
     ) -> None:
         self.server, self.encoder, self.record, self.endpoint = server, encoder, encoder.record, endpoint
         self.probabilities, self.batch_size = probabilities, batch_size
-        self._patience = Patience(server, ModelError, refused=InputError, sleep=sleep)
-        self._client = server.client()
-        weakref.finalize(self, self._client.close)
+        self._client = ServerClient(server, ModelError, refused=InputError, sleep=sleep)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
         self._reading = Reading(encoder)
         _require_readable(self.record, endpoint, probabilities)
@@ -169,7 +166,7 @@ class ServedScorer:
         return rows
 
     def _ask(self, body: Mapping[str, Any]) -> Any:
-        return self._patience.json(self._client, self.server.at(self.endpoint), body)
+        return self._client.json(self.server.at(self.endpoint), body)
 
     def _data(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
         """The rows of an answer in the order of its inputs."""

@@ -1,85 +1,43 @@
-"""What servers stream: server-sent events of completions, or one answer in their place."""
+"""Events of completions, as OpenAI-compatible servers stream them, or one answer in their place."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import httpx
-
 from stepreward.core.errors import PolicyError
-from stepreward.core.http.client import PassingError
+from stepreward.core.http.event_streams import DONE, EventStream
+from stepreward.core.http.faults import PassingError
 
-DONE = "[DONE]"
-"""What ends a stream, and the only field of the event that tells of it."""
-LONGEST_LINE = 1 << 24
-"""Most bytes of an event."""
 THOUGHTS = ("reasoning_content", "reasoning")
-"""What a reasoning model thinks before its answer, as servers name it: not kept, but written and paid for."""
+"""Fields in which servers send what a reasoning model thinks before its answer: not kept, but generated and billed."""
 
 
-def events(response: httpx.Response, url: str) -> Iterator[Mapping[str, Any]]:
-    """The JSON of server-sent events; one JSON object is taken for one event, as servers send that do not stream.
+def events(stream: EventStream, url: str) -> Iterator[Mapping[str, Any]]:
+    """The events of a completion; an answer that is not streamed becomes one event.
 
     Args:
-        response: with its body unread.
-        url: for errors; that of the response may hold what is secret.
+        stream: not read yet.
+        url: for errors; the address of the response may hold secrets.
+
+    Raises:
+        PassingError: the connection broke, or the server reports an error.
+        PolicyError: the answer is no completion.
     """
-    if "text/event-stream" not in response.headers.get("content-type", ""):
-        response.read()
-        yield _whole(response, url)
-        return
-    for line in _lines(response):
-        if not line.startswith(b"data:"):
-            continue
-        data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
-        if data == DONE:
-            yield {DONE: True}
-            return
-        event = _parsed(data)
+    for event in stream:
         if event.get("error"):
             raise PassingError(f"the server reported {str(event['error'])[:200]}")
-        yield event
+        yield event if stream.streamed else _as_event(event, stream.response.text, url)
 
 
-def _lines(response: httpx.Response) -> Iterator[bytes]:
-    """Lines of a stream: only line feeds part them, as text in JSON may hold every other line break."""
-    parts: list[bytes] = []
-    size = 0
-    for block in response.iter_bytes():
-        first, *others = block.split(b"\n")
-        parts.append(first)
-        size += len(first)
-        if size > LONGEST_LINE:
-            raise PassingError(f"a line of more than {LONGEST_LINE:,} bytes in the stream")
-        for other in others:
-            yield b"".join(parts)
-            parts, size = [other], len(other)
-    yield b"".join(parts)
-
-
-def _parsed(data: str) -> Mapping[str, Any]:
-    try:
-        event = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise PassingError(f"no JSON in the stream: {data[:100]!r}") from error
-    if not isinstance(event, Mapping):
-        raise PassingError(f"no object in the stream: {data[:100]!r}")
-    return event
-
-
-def _whole(response: httpx.Response, url: str) -> Mapping[str, Any]:
+def _as_event(answer: Mapping[str, Any], text: str, url: str) -> Mapping[str, Any]:
     """An answer that was not streamed, in the form of an event."""
-    event = dict(_parsed(response.text))
-    if event.get("error"):
-        raise PassingError(f"the server reported {str(event['error'])[:200]}")
-    choices = event.get("choices")
+    choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise PolicyError(f"{url} answered without choices: {response.text[:200]}; is it OpenAI-compatible?")
+        raise PolicyError(f"{url} answered without choices: {text[:200]}; is it OpenAI-compatible?")
     choice = dict(choices[0])
     choice.setdefault("delta", choice.get("message") or {})
-    return event | {"choices": [choice], DONE: True}
+    return {**answer, "choices": [choice], DONE: True}
 
 
 def text_of(content: Any) -> str:
