@@ -55,8 +55,8 @@ class Written:
         """
         usage = event.get("usage")
         if isinstance(usage, Mapping):
-            told = usage.get("completion_tokens")
-            self.before, self.tokens = self.tokens or 0, self.tokens if told is None else int(told)
+            count = usage.get("completion_tokens")
+            self.before, self.tokens = self.tokens or 0, self.tokens if count is None else int(count)
             self.prompt = int(usage.get("prompt_tokens") or 0)
         self.done = self.done or bool(event.get(DONE))
         choice = next((one for one in event.get("choices") or () if not one.get("index")), None)
@@ -142,7 +142,7 @@ def _spelled(arguments: Any) -> str:
 
 def with_calls(steps: Sequence[Step], calls: Mapping[int, Mapping[str, str]], separator: str) -> list[Step]:
     """The steps with tool calls in the last one: that which the text has not ended, or one of their own."""
-    told = [
+    made = [
         {
             "name": mended(call["name"]), "arguments": parsed(mended(call["arguments"])),
             **({"id": mended(call["id"])} if call["id"] else {}),
@@ -150,4 +150,4 @@ def with_calls(steps: Sequence[Step], calls: Mapping[int, Mapping[str, str]], se
         for _, call in sorted(calls.items())
     ]  # fmt: skip
     unended = bool(steps) and step_end(steps[-1].text, separator) < 0
-    return [*(steps[:-1] if unended else steps), calling_step(steps[-1].text if unended else "", told)]
+    return [*(steps[:-1] if unended else steps), calling_step(steps[-1].text if unended else "", made)]

@@ -51,10 +51,10 @@ def template_fields(problem: Problem, own: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the problem's are no object.
     """
-    told = {name: problem.meta[name] for name in (TEMPLATE_KWARGS, EFFORT) if problem.meta.get(name)}
-    if TEMPLATE_KWARGS in told:
-        if not isinstance(told[TEMPLATE_KWARGS], Mapping):
+    fields = {name: problem.meta[name] for name in (TEMPLATE_KWARGS, EFFORT) if problem.meta.get(name)}
+    if TEMPLATE_KWARGS in fields:
+        if not isinstance(fields[TEMPLATE_KWARGS], Mapping):
             what = f"{TEMPLATE_KWARGS} of problem {problem.id!r} must be an object"
             raise InputError(what, remedy='write {"enable_thinking": false}')
-        told[TEMPLATE_KWARGS] = {**own.get(TEMPLATE_KWARGS, {}), **told[TEMPLATE_KWARGS]}
-    return told
+        fields[TEMPLATE_KWARGS] = {**own.get(TEMPLATE_KWARGS, {}), **fields[TEMPLATE_KWARGS]}
+    return fields

@@ -59,11 +59,11 @@ class Sampled:
     finished: bool
     """The model wrote its end token."""
     interrupted: bool = False
-    """Left off, since nobody wanted it any more."""
+    """Stopped, because it was not wanted any more."""
 
 
 class _Rows:
-    """State of the rows under way, one array entry a row; finished rows stay as `alive = False` until compaction."""
+    """State of the running rows, one array entry a row; finished rows stay as `alive = False` until compaction."""
 
     def __init__(self, window: int) -> None:
         self.request = np.empty(0, dtype=np.int64)
@@ -124,7 +124,7 @@ class Decoder:
         distribution: how tokens are drawn.
         pieces: where steps end.
         eos: ids that end a solution.
-        rows: continuations under way at most.
+        rows: most continuations that run at once.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Decoder:
         Args:
             requests: what to sample.
             distribution: how these tokens are drawn; None draws them as all others.
-            wanted: whether the question of this position still wants its samples; asked now and then.
+            wanted: whether the question of this position still wants its samples; called now and then.
 
         Raises:
             ModelError: the model's logits are not finite.
@@ -240,7 +240,7 @@ class Decoder:
         self, rows: _Rows, drawn: Distribution
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         device, n = self._model.device, len(rows)
-        # Rows are padded too: repeats of the first write their garbage into places that nobody owns yet.
+        # Rows are padded too: repeats of the first write their garbage into places not in use yet.
         width = aligned(n)
         seen = aligned(int(rows.position.max()) + 1)
         self._cache.reserve(width, seen, n)
@@ -335,7 +335,7 @@ class _Log:
         self._stepped.append(stepped[kept])
 
     def latest(self, request: int, n: int) -> list[int]:
-        """The latest `n` tokens of a request that is under way: one was added each time."""
+        """The latest `n` tokens of a running request: one was added each time."""
         own = zip(self._requests[len(self._requests) - n :], self._tokens[len(self._tokens) - n :], strict=True)
         return [int(tokens[requests == request][0]) for requests, tokens in own]
 

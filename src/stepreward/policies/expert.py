@@ -1,4 +1,4 @@
-"""Two policies as one: a cheap one that writes, and a stronger one that is asked at chosen steps."""
+"""Two policies as one: a cheap one for most steps, and a stronger one at chosen steps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stepreward.core.types import Problem
 
 
 class WithExpert:
-    """Sends questions that ask for the expert to a stronger policy; a `core.runtime.flows.Policy`.
+    """Sends questions marked `expert` to a stronger policy; a `core.runtime.flows.Policy`.
 
     Args:
-        policy: who answers all others.
-        expert: who answers `Propose(expert=True)`.
+        policy: answers all others.
+        expert: answers `Propose(expert=True)`.
     """
 
     def __init__(self, policy: Policy, expert: Policy) -> None:
@@ -38,7 +38,7 @@ class WithExpert:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What both take."""
+        """Settings that both honour."""
         return honoured_settings(self.policy) & honoured_settings(self.expert)
 
     @property
@@ -57,12 +57,12 @@ class WithExpert:
 
     @property
     def concurrency(self) -> int:
-        """What both can bear."""
+        """The smaller of the two."""
         return min(self.policy.concurrency, self.expert.concurrency)
 
     @property
     def max_tokens(self) -> int:
-        """The longest answer of either, where both say; no limit where one does not."""
+        """The longest answer of either, where both state a limit; else none."""
         own, experts = token_limit(self.policy), token_limit(self.expert)
         return sys.maxsize if own is None or experts is None else max(own, experts)
 
@@ -71,7 +71,7 @@ class WithExpert:
         return self.propose_while(always, questions)
 
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; either leaves off, if it can, once an answer is not wanted."""
+        """Like `propose`; each stops, if it can, once an answer is not wanted."""
         answers: list[list[Continuation]] = [[] for _ in questions]
         for who, expert in ((self.policy, False), (self.expert, True)):
             own = [i for i, question in enumerate(questions) if question.expert is expert]

@@ -28,7 +28,7 @@ def ending(reason: str | None) -> Ending:
 
     All that is in none of the tables is a fault, and so is none at all: `abort` (vLLM, SGLang), `error` (vLLM,
     OpenRouter, Mistral), `cancelled`, `load` and `unload` (Ollama), `insufficient_system_resource` (DeepSeek),
-    `network_error` (Zhipu), and what nobody knows yet. An answer that may be half of one never counts as whole.
+    `network_error` (Zhipu), and unknown words. An answer that may be incomplete never counts as complete.
     """
     name = (reason or "").lower()
     return "end" if name in ENDS else "calls" if name in CALLS else "cut" if name in CUTS else "fault"

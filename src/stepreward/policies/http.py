@@ -47,7 +47,7 @@ _SHARE = 4
 
 @dataclass
 class Usage:
-    """What a server was asked and said that it did."""
+    """What a server did, by its own report."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -55,9 +55,9 @@ class Usage:
     unreported: int = 0
     """Answers without usage, or cut before it came: their tokens are counted by pieces of text as they arrived."""
     lost_tokens: int = 0
-    """Pieces of streams that broke off and were asked for again; a server may charge for them."""
+    """Pieces of streams that broke off and were requested again; a server may charge for them."""
     interrupted: int = 0
-    """Answers left where they were, since nobody waited for them any more."""
+    """Answers stopped because they were not wanted any more."""
     filtered: int = 0
     """Answers that a filter of the server cut, or a detector of loops; to the search they are cut as by a limit."""
     only_thoughts: int = 0
@@ -71,7 +71,7 @@ class Usage:
 
 
 class _TooLongError(Exception):
-    """The server's context does not hold what was asked for.
+    """The server's context does not hold the requested tokens.
 
     Args:
         room: tokens to ask for instead.
@@ -180,7 +180,7 @@ class HttpPolicy:
 
     @property
     def concurrency(self) -> int:
-        """Questions under way at once."""
+        """Questions that are answered at once."""
         return self.server.concurrency
 
     @property
@@ -375,7 +375,7 @@ class HttpPolicy:
         Args:
             written: what came.
             cut: where the step ends in the text; negative where the answer ended.
-            left: whether nobody waited for the rest.
+            left: whether the rest was not wanted any more.
             measured: tokens of the answer whose log-probabilities are known.
         """
         short = cut >= 0 or left

@@ -1,4 +1,4 @@
-"""The key-value cache of rows under way: dense, written in place, each row at its own position."""
+"""The key-value cache of running rows: dense, written in place, each row at its own position."""
 
 from __future__ import annotations
 

@@ -57,9 +57,9 @@ class LocalPolicy:
         min_p: keep tokens of at least this share of the likeliest one's probability, in [0, 1]; 0 keeps all.
         separator: text that ends a step.
         max_tokens: limit of one continuation where the question sets none.
-        batch_size: rows under way at most.
+        batch_size: most rows at once.
         template: text with `{prompt}` in it that replaces the chat template.
-        chat: what the chat template is told beside the messages, such as `enable_thinking` or `reasoning_effort`.
+        chat: what the chat template gets beside the messages, such as `enable_thinking` or `reasoning_effort`.
         label: readable part of the name.
 
     Raises:
@@ -98,8 +98,10 @@ class LocalPolicy:
         self._pieces = Pieces(tokenizer, model.config.vocab_size, separator)
         eos = loading.end_tokens(model, tokenizer)
         self._decoder = Decoder(model.eval(), distribution, self._pieces, eos, batch_size)
-        told = ([sorted(chat.items())] if chat else []) + ([min_p] if min_p else [])
-        mark = loading.fingerprint(model, tokenizer, distribution, separator, max_tokens, template, eos.tolist(), *told)
+        extra = ([sorted(chat.items())] if chat else []) + ([min_p] if min_p else [])
+        mark = loading.fingerprint(
+            model, tokenizer, distribution, separator, max_tokens, template, eos.tolist(), *extra
+        )
         self._name = f"{label}-{mark}"
 
     @classmethod
@@ -133,7 +135,7 @@ class LocalPolicy:
 
     @property
     def batch_size(self) -> int:
-        """Continuations under way at most."""
+        """Most continuations at once."""
         return self._batch_size
 
     @property
@@ -172,8 +174,8 @@ class LocalPolicy:
 
     def _drawn(self, question: Propose) -> Distribution:
         """How a question's tokens are drawn."""
-        told: dict[str, Any] = {name: getattr(question, name) for name in SAMPLING}
-        return replace(self._distribution, **{name: value for name, value in told.items() if value is not None})
+        given: dict[str, Any] = {name: getattr(question, name) for name in SAMPLING}
+        return replace(self._distribution, **{name: value for name, value in given.items() if value is not None})
 
     def _sample(self, requests: Sequence[Request], drawn: Sequence[Distribution], wanted: Wanted) -> list[Continuation]:
         open_: dict[Distribution, list[int]] = {}

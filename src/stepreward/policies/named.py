@@ -57,7 +57,7 @@ _SAMPLING: Kinds = {
 _BODY: Kinds = {"top_k": int, "min_p": float, "reasoning_effort": str, "chat_template_kwargs": _object}
 """Fields of a request that not every server knows: sent where they are given."""
 _SERVER: Kinds = {"timeout": float, "longest": float, "retries": int, "patience": float}
-"""How patiently a server is asked: no part of the policy's name."""
+"""Limits and retries of requests: no part of the policy's name."""
 _HTTP_SETTINGS: Kinds = {
     **_SAMPLING, **_BODY, **_SERVER, "endpoint": str, "prefill": str, "logprobs": _truth, "running_usage": _truth,
     "fields": _renamed, "body": _object,
@@ -85,7 +85,7 @@ def policy_at(
 
     Args:
         source: the name.
-        concurrency: most requests under way at once to a server.
+        concurrency: most open requests to a server.
         raw: send prompts as bare text, without a chat template.
         dtype: of a model loaded here; its own choice where empty.
         patience: seconds that a server which answered before is waited for, where its address does not say; None is
@@ -137,11 +137,11 @@ def _loaded(source: str, bare: dict[str, Any], dtype: str, settings: Mapping[str
 
 def _settings(query: str, more: Mapping[str, str], what: str, kinds: Kinds) -> dict[str, Any]:
     """Settings of an address and of flags in the types that a policy takes."""
-    told = parse_qsl(query, keep_blank_values=True)
-    names = [name for name, _ in told]
+    pairs = parse_qsl(query, keep_blank_values=True)
+    names = [name for name, _ in pairs]
     if twice := next((name for name in [*names, *more] if [*names, *more].count(name) > 1), ""):
         raise InputError(f"{twice} is given twice", remedy="give it once, in the address or as a flag")
-    return {name: _setting(name, text, what, kinds) for name, text in [*told, *more.items()]}
+    return {name: _setting(name, text, what, kinds) for name, text in [*pairs, *more.items()]}
 
 
 def _setting(name: str, text: str, what: str, kinds: Kinds) -> Any:

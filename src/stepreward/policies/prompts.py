@@ -22,7 +22,7 @@ class PromptTokens:
     Args:
         tokenizer: a transformers tokenizer.
         template: text with `{prompt}` in it that replaces the chat template.
-        chat: what the chat template is told beside the messages, such as `enable_thinking` or `reasoning_effort`.
+        chat: what the chat template gets beside the messages, such as `enable_thinking` or `reasoning_effort`.
 
     Raises:
         InputError: the template has no place for the prompt, or the chat template does not read what is in `chat`.
@@ -77,12 +77,12 @@ class PromptTokens:
             raise InputError(what, remedy="send the roles and the content that it knows") from error
         return made
 
-    def _require_read(self, told: Mapping[str, Any]) -> None:
+    def _require_read(self, settings: Mapping[str, Any]) -> None:
         """Lets pass what the chat template reads: all else would be ignored without a word."""
-        if told and not self._chats:
-            what = f"{', '.join(sorted(told))} reach a chat template, and none is used here"
+        if settings and not self._chats:
+            what = f"{', '.join(sorted(settings))} reach a chat template, and none is used here"
             raise InputError(what, remedy="drop them, or take a model with a chat template")
-        for name in sorted(told):
+        for name in sorted(settings):
             if name in _OWN_WORDS or not self._reads(name):
                 what = f"the chat template of this model reads no {name!r}"
                 raise InputError(what, remedy="drop it, or check its name in the model's chat template")

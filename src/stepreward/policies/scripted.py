@@ -1,4 +1,4 @@
-"""A policy that says what a script tells it to say: flows are tested against it, exhaustively and in milliseconds."""
+"""A policy that answers from a script: flows are tested against it, exhaustively and in milliseconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Script = Mapping[str, Sequence[Line]] | Callable[[Propose, int], Line]
 
 
 class ScriptedPolicy:
-    """Answers from a script, whatever the key, and remembers what it was asked.
+    """Answers from a script, whatever the key, and records the questions.
 
     Sample `i` of a question is line `i` of the script's list for the text of the prefix; a list that is too short
     starts over. With `until="step"` only the first step of the line is said, and the solution is over if that was all

@@ -55,7 +55,7 @@ class Pieces:
         self.certain = np.array([separator in text and not text.endswith(_UNKNOWN) for text in texts])
         fallible = self._fallible(np.flatnonzero(self.certain), texts)
         self.certain[fallible] = False
-        """(V,) True where the token ends a step wherever it stands."""
+        """(V,) True where the token ends a step in any context."""
         self.possible = np.array([self._may_end(text) for text in texts]) & ~self.certain
         self.possible[fallible] = True
         """(V,) True where it depends on the tokens before."""

@@ -32,7 +32,7 @@ class VllmEngine(Protocol):
 
 @dataclass
 class _Sample:
-    """A sample under way."""
+    """An unfinished sample."""
 
     question: Propose
     key: Key
@@ -64,8 +64,8 @@ class VllmPolicy:
         batch_size: continuations handed to the engine together.
         template: text with `{prompt}` in it that replaces the chat template.
         min_p: share of the likeliest token's probability below which a token is not drawn.
-        chat: what the chat template is told beside the messages, such as `enable_thinking` or `reasoning_effort`.
-        logprobs: keep the log-probabilities of tokens, which the engine gives before temperature unless told otherwise.
+        chat: what the chat template gets beside the messages, such as `enable_thinking` or `reasoning_effort`.
+        logprobs: keep the log-probabilities of tokens, which the engine by default gives before temperature.
         label: readable part of the name.
 
     Raises:

@@ -75,19 +75,19 @@ def build(served: Served) -> Guard:
 
 def _add_reasons(app: FastAPI, served: Served, outputs: TokenOutputs | None) -> None:
     """Answers for paths that clients of such servers know and this one does not have: why, and what to do."""
-    told = {"/v1/completions": "a search answers conversations alone: send messages to /v1/chat/completions"}
+    reasons = {"/v1/completions": "a search answers conversations alone: send messages to /v1/chat/completions"}
     if served.policy is None:
-        told["/v1/chat/completions"] = "this server has no policy to search with: start it with --policy"
+        reasons["/v1/chat/completions"] = "this server has no policy to search with: start it with --policy"
     if served.scorer is None:
-        told |= dict.fromkeys(
+        reasons |= dict.fromkeys(
             ("/v1/steps", "/v1/steps/batch"), "this server has no reward model: start it with --model"
         )
     if outputs is None:
         way = "start it with --model" if served.scorer is None else "send steps to /v1/steps"
         why = "no reward model" if served.scorer is None else "no reward model whose tokens show all that it reads"
         for path in ("/pooling", "/classify", "/score", "/rerank"):
-            told |= dict.fromkeys((path, f"/v1{path}"), f"this server has {why}: {way}")
-    for path, reason in told.items():
+            reasons |= dict.fromkeys((path, f"/v1{path}"), f"this server has {why}: {way}")
+    for path, reason in reasons.items():
         app.add_api_route(path, _absent(reason), methods=["POST"], include_in_schema=False)
 
 
@@ -104,9 +104,9 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", responses=ANSWERS, summary="Whether requests are answered")
     async def health() -> Response:
-        told = {"running": service.admission.running, "waiting": service.admission.waiting}
+        counts = {"running": service.admission.running, "waiting": service.admission.waiting}
         ailing = await _ailing(service)
-        return JSONResponse({"status": ailing or "ok", **told}, 503 if ailing else 200)
+        return JSONResponse({"status": ailing or "ok", **counts}, 503 if ailing else 200)
 
     @app.head("/ping", include_in_schema=False)
     @app.get("/ping", include_in_schema=False)
@@ -133,7 +133,9 @@ async def _ailing(service: Service) -> str:
         return f"the thread that runs searches has not come round for {_HEARTBEAT:g} seconds"
     for role, seconds in service.driver.stuck.items():
         if seconds > service.limits.stuck_seconds:
-            return f"the {role} has answered nothing for {seconds:.0f} seconds, with all that it may be asked under way"
+            return (
+                f"the {role} has answered nothing for {seconds:.0f} seconds, with as many requests open as it may have"
+            )
     return ""
 
 

@@ -43,7 +43,7 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 ROLE = {"role": "assistant", "content": ""}
 """What the first chunk of a choice says."""
 ALIVE = 5.0
-"""Seconds between two signs of life in a stream whose search is still under way."""
+"""Seconds between two signs of life in a stream whose search still runs."""
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -63,15 +63,15 @@ def chat_routes(service: Service) -> APIRouter:
             if body.stream:
                 return _AnswerStream(_events(request, job), stack.pop_all())
             finished = await unless_left(request, job.run())
-        told = job.answer(finished)
-        tell(request, **told["usage"], stopped=finished.stopped)
-        return JSONResponse(told)
+        answer = job.answer(finished)
+        tell(request, **answer["usage"], stopped=finished.stopped)
+        return JSONResponse(answer)
 
     return router
 
 
 class Job:
-    """A request under way.
+    """A running request.
 
     Args:
         service: who does it.
@@ -142,8 +142,8 @@ class Job:
                     choice["stepreward"] = {"score": one.details["steps"][n]["score"]}
                 made.append(self._frame("chat.completion.chunk", [choice]))
             if one.calls:
-                told = [{"index": n, **call} for n, call in enumerate(one.calls)]
-                made.append(self._frame("chat.completion.chunk", [self._choice(i, {"tool_calls": told})]))
+                calls = [{"index": n, **call} for n, call in enumerate(one.calls)]
+                made.append(self._frame("chat.completion.chunk", [self._choice(i, {"tool_calls": calls})]))
             made.append(self._frame("chat.completion.chunk", [self._choice(i, {}, one.reason)]))
         made[-1]["stepreward"] = self._summary(finished)
         if self.body.stream_options is not None and self.body.stream_options.include_usage:
@@ -196,7 +196,7 @@ def model_routes(service: Service, outputs: TokenOutputs | None = None) -> APIRo
         own = {"id": name, "object": "model", "created": 0, "owned_by": "stepreward"}
         return {**own, "root": name, "parent": None, "max_model_len": most, "permission": []}
 
-    @router.get("/v1/models", responses=ANSWERS, summary="What can be asked for")
+    @router.get("/v1/models", responses=ANSWERS, summary="Models that can be requested")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [card(name) for name in known]}
 
@@ -221,7 +221,7 @@ async def _events(request: Request, job: Job) -> AsyncIterator[bytes]:
         try:
             finished = task.result()
         except Exception as error:
-            # The stream has begun: the fault, foreseen or not, can only be told inside it. This is the boundary.
+            # The stream has begun: the fault, foreseen or not, can only be reported inside it. This is the boundary.
             yield _event(as_answer(error).body)
             tell(request, failed=f"{type(error).__name__} at {raised_at(error)}")
         else:

@@ -24,7 +24,7 @@ _REPLACES = frozenset({"chat_template", "tokenize", "messages", "conversation"})
 
 @dataclass(frozen=True)
 class Shown:
-    """A candidate as it is told."""
+    """A candidate as a response shows it."""
 
     pieces: list[str]
     """Text of each step, without tool calls."""
@@ -50,7 +50,7 @@ def problem_of(
         messages, tools, tool_choice: of the request.
         template: what the policy's chat template reads beside them, by names of `core.runtime.flows.READ_BY_POLICIES`.
     """
-    told = tuple({"role": message.role, "content": _said(message)} for message in messages)
+    prompt = tuple({"role": message.role, "content": _said(message)} for message in messages)
     meta: dict[str, Any] = {}
     if any(message.tool_calls or message.tool_call_id for message in messages):
         meta[MESSAGES] = [_sent(message) for message in messages]
@@ -58,8 +58,8 @@ def problem_of(
         meta[TOOLS] = [tool.model_dump() for tool in tools]
         meta |= {TOOL_CHOICE: tool_choice} if tool_choice else {}
     meta |= {name: value for name, value in template.items() if value}
-    digest = hashlib.blake2b(json.dumps([told, meta] if meta else told).encode(), digest_size=16).hexdigest()
-    return Problem(digest, told, meta=meta)
+    digest = hashlib.blake2b(json.dumps([prompt, meta] if meta else prompt).encode(), digest_size=16).hexdigest()
+    return Problem(digest, prompt, meta=meta)
 
 
 def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -> dict[str, float | None]:
@@ -105,9 +105,9 @@ def shown(found: Found, n: int) -> list[Shown]:
     made = []
     for i in [found.chosen, *rest][:n]:
         steps, scores = trajectories[i].steps, found.scores(i)
-        told = [{"text": s.text, "score": scores[n] if scores else None} for n, s in enumerate(steps)]
+        scored = [{"text": s.text, "score": scores[n] if scores else None} for n, s in enumerate(steps)]
         total = None if worth[i] == float("-inf") else worth[i]
-        details = {"steps": told, "total": total, "answer": found.answers[i]}
+        details = {"steps": scored, "total": total, "answer": found.answers[i]}
         calls = as_message([call for step in steps for call in calls_of(step)])
         reason = "length" if not trajectories[i].terminal else "tool_calls" if calls else "stop"
         made.append(Shown([content_of(step) for step in steps], calls, reason, details))

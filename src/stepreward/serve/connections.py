@@ -22,7 +22,7 @@ IDLE = 1.0
 LINGER = 2.0
 """Seconds in which the rest of a body that was refused is read, so that the client reads the answer first."""
 SPARE = 8
-"""Connections for each that is served, which are told that the server is full; beyond that they are cut."""
+"""Connections per served one that are answered with status 503; beyond that they are cut."""
 
 
 def doors(limits: Limits) -> type[asyncio.Protocol]:
@@ -66,7 +66,7 @@ class Door(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is under way."""
+        """Whether no request is running."""
         return self._awaits_head and (self.cycle is None or self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -150,7 +150,7 @@ class Door(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._timer = None
-        if not self.idle:  # an answer is under way; the head behind it has its time once that is given
+        if not self.idle:  # an answer is being sent; the next head gets its time after it
             self._arm()
         elif self._read:
             self._refuse(ApiError(408, "the request's head took too long", code="timeout"))
@@ -168,14 +168,14 @@ class Door(HttpToolsProtocol):
 
 
 class Ends(uvicorn.Server):
-    """A server that ends when it is told to, also where one of its threads does not.
+    """A server that ends at a signal, even if one of its threads does not.
 
     Args:
         config: with `timeout_graceful_shutdown`.
     """
 
     SLACK = 5.0
-    """Seconds beyond the time for requests under way, for all else to end."""
+    """Seconds, beyond the time for running requests, for everything else to end."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if not self.should_exit:

@@ -29,7 +29,7 @@ class Metrics:
         self.steps = Counter("stepreward_steps_scored", "Steps scored", registry=self.registry)
 
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
-        """Shows a number as it is when asked for."""
+        """Shows a number as it is at each read."""
         Gauge(f"stepreward_{name}", about, registry=self.registry).set_function(value)
 
     def spend(self, bill: Bill) -> None:

@@ -36,7 +36,7 @@ class Guard:
 
     Args:
         app: the application.
-        keys: API keys, one of which a request must bear; none are asked for where there are none.
+        keys: API keys, one of which each request must bear; without keys all requests are accepted.
         limits: sizes and times.
         metrics: where requests are counted.
     """
@@ -82,7 +82,7 @@ class _Visit:
         except Exception as error:  # the outermost boundary: one request's fault is no other's
             fault = f"{type(error).__name__} at {raised_at(error)}"
             if not self.status:
-                await self._refuse(ApiError(500, f"an error that nobody foresaw; the log has it under {self.id}"))
+                await self._refuse(ApiError(500, f"an unexpected error; the log has it under {self.id}"))
         finally:
             self._count(fault)
 

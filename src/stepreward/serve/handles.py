@@ -90,7 +90,7 @@ class Prefixes:
         return handle
 
     def get(self, handle: str) -> ScoredPrefix:
-        """What a handle stands for.
+        """The prefix of a handle.
 
         Raises:
             ApiError: 404, it is not, or no longer, known.
@@ -114,7 +114,7 @@ class Prefixes:
         return self._parts.get(key.digest()) or ScoredPart(before, said, scores, key.digest())
 
     def _hold(self, part: ScoredPart | None) -> None:
-        """Counts one more that needs a part; a part that nobody needed until now needs the one before it."""
+        """Counts one more that needs a part; a part in first use needs the one before it."""
         while part is not None:
             part.uses += 1
             if part.uses > 1:
@@ -122,12 +122,12 @@ class Prefixes:
             self.size += part.size
             self._parts[part.key] = part
             if part.before is not None:
-                # It may have been forgotten, and an equal one kept, since the request under way looked it up.
+                # It may have been forgotten, and an equal one kept, since the current request looked it up.
                 part.before = self._parts.get(part.before.key, part.before)
             part = part.before
 
     def _release(self, part: ScoredPart | None) -> None:
-        """Counts one less that needs a part; what nobody needs is forgotten."""
+        """Counts one less that needs a part; a part without use is deleted."""
         while part is not None:
             part.uses -= 1
             if part.uses:

@@ -64,8 +64,8 @@ class Desk:
             shown.append(self.outputs.activated(own) if body.activated else own)
         if body.encoding_format in ("bytes", "bytes_only"):
             return self._bytes(body, shown, inputs), inputs
-        told = [rows.tolist() if body.encoding_format == "float" else _base64(body, rows) for rows in shown]
-        data = [{"index": i, "object": "pooling", "data": one} for i, one in enumerate(told)]
+        values = [rows.tolist() if body.encoding_format == "float" else _base64(body, rows) for rows in shown]
+        data = [{"index": i, "object": "pooling", "data": one} for i, one in enumerate(values)]
         return _json(data, self._frame("pooling", body.model, inputs)), inputs
 
     def classified(self, body: ClassifyRequest, check: Check, *, native: bool) -> Answer:
@@ -131,8 +131,8 @@ class Desk:
             shifted = np.exp(shown - shown.max(axis=1, keepdims=True))
             shown = shifted / shifted.sum(axis=1, keepdims=True)
         frame = self._frame("score", body.model, inputs)
-        told = {"model": frame["model"], "usage": frame["usage"], "object": "scoring"}
-        return _json(shown.tolist(), told, name="scores"), inputs
+        fields = {"model": frame["model"], "usage": frame["usage"], "object": "scoring"}
+        return _json(shown.tolist(), fields, name="scores"), inputs
 
     def rows(self, inputs: Sequence[Ids], check: Check) -> list[Rows]:
         """Outputs at every token of every sequence; others have their turn at the model between two batches.
@@ -164,7 +164,7 @@ class Desk:
         return (out.activated(last)[:, 0] if out.n_labels == 1 else out.scores(last)).tolist(), inputs
 
     def _frame(self, kind: str, model: str | None, inputs: Sequence[Ids]) -> dict[str, Any]:
-        """What stands around an answer's data in vLLM's form."""
+        """The fields around an answer's data in vLLM's form."""
         tokens = sum(map(len, inputs))
         return {
             "id": f"{kind}-{secrets.token_hex(12)}",

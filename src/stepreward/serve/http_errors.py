@@ -115,9 +115,9 @@ def as_answer(error: Exception) -> ApiError:
 
 def invalid(error: RequestValidationError) -> ApiError:
     """The answer to a body of another shape: every field at fault, none of its text."""
-    told = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
+    faults = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
     first = error.errors()[0]["loc"][1:] if error.errors() else ()
-    return ApiError(400, "; ".join(told[:8]), param=".".join(map(str, first)))
+    return ApiError(400, "; ".join(faults[:8]), param=".".join(map(str, first)))
 
 
 async def answer_invalid(_: Request, error: Exception) -> JSONResponse:

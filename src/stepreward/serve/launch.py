@@ -18,7 +18,7 @@ from stepreward.serve.service import Served
 
 
 def launch(served: Served, needed: Collection[str], host: str, port: int) -> None:
-    """Serves until Ctrl-C or SIGTERM, which ends the process with status 0 once the requests under way have ended.
+    """Serves until Ctrl-C or SIGTERM, which ends the process with status 0 once the running requests have ended.
 
     Args:
         served: what.
@@ -43,7 +43,7 @@ def launch(served: Served, needed: Collection[str], host: str, port: int) -> Non
 
 
 def require_search(served: Served, needed: Collection[str]) -> None:
-    """Refuses a search of requests that name none which this server cannot run, and a judge whom nobody asks."""
+    """Refuses a search of requests that name none which this server cannot run, and a judge without use."""
     if served.policy is None:
         if served.judge is not None:
             raise InputError("a judge compares what a policy writes", remedy="pass --policy too")

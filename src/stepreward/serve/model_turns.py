@@ -1,4 +1,4 @@
-"""Turns at a model that several threads use, and whether anybody still waits for what a thread does."""
+"""Turns at a model that several threads use, and whether the work of a thread is still wanted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from stepreward.serve.http_errors import ApiError
 
 Check = Callable[[], None]
-"""Raises once nobody waits for some work any more; the thread that does it calls it between its parts."""
+"""Raises once some work is not wanted any more; the thread that does it calls it between its parts."""
 _LOOK = 0.1
 """Seconds between two looks of a waiting thread at whether it is still wanted."""
 

@@ -32,7 +32,7 @@ class Plan:
 
 
 def names(name: str) -> list[str]:
-    """Every name under which a policy can be asked for."""
+    """Every name under which clients can request a policy."""
     return [name, *(f"{name}:{method.name}" for method in searches)]
 
 
@@ -51,14 +51,14 @@ def plan(
 
     Raises:
         ApiError: 404, there is no such model.
-        InputError: a setting does not fit, or what is asked for cannot be searched.
+        InputError: a setting does not fit, or the requested search cannot run.
         UnknownNameError: there is no such search or setting.
     """
     suffix, given = _suffix(request.model, name)
     chosen = searches[request.stepreward.method or suffix or method]
     own = dict(settings) if chosen.name == method else {}
-    told = [f"{key}={value}" for key, value in given]
-    own |= read_settings(told, chosen)[0]
+    pairs = [f"{key}={value}" for key, value in given]
+    own |= read_settings(pairs, chosen)[0]
     own |= read_settings([f"{k}={_text(v)}" for k, v in request.stepreward.settings.items()], chosen)[0]
     if request.budget is not None:
         own |= chosen.within(request.budget, own)
@@ -90,9 +90,9 @@ def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], sa
     whole = math.prod(together) * pairs
     turns = max((v for k, v in counts.items() if method.draws(k) is Draws.IN_TURN), default=0)
     if whole > ROOM * samples or turns > samples:
-        told = " * ".join(f"{name}={value}" for name, value in counts.items())
+        counted = " * ".join(f"{name}={value}" for name, value in counts.items())
         raise InputError(
-            f"{method.name} with {told} has up to {max(whole, turns):,} candidates, pairs or rounds, more than "
+            f"{method.name} with {counted} has up to {max(whole, turns):,} candidates, pairs or rounds, more than "
             f"{ROOM * samples if whole > ROOM * samples else samples:,}",
             remedy=f"ask for less: this server draws at most {samples:,} samples for a request",
         )

@@ -47,7 +47,7 @@ TOKENS: dict[str, list[Any]] = {
 
 
 class Shape(BaseModel):
-    """A part of a request; what else it holds is passed over, as clients send back what servers have told them."""
+    """A part of a request; unknown fields are ignored, as clients send back what servers sent."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -65,15 +65,15 @@ class ClientRequest(BaseModel):
         if not isinstance(given, dict):
             return given
         other = {k: v for k, v in given.items() if k not in cls.model_fields and k not in HARMLESS}
-        told = [
+        wrong = [
             f"this server cannot honour {name!r}: leave it out"
             if name in cls.refused
             else str(UnknownNameError("field", str(name)[:64], [*cls.model_fields, *cls.refused]))
             for name, value in other.items()
             if (value is not None and value not in cls.refused[name] if name in cls.refused else True)
         ]
-        if told:
-            raise ValueError("; ".join(told[:8]))
+        if wrong:
+            raise ValueError("; ".join(wrong[:8]))
         return {k: v for k, v in given.items() if k in cls.model_fields}
 
 
@@ -254,7 +254,7 @@ class TokenInput(ClientRequest):
     continue_final_message: bool | None = None
     """Of `messages`: whether the last one stays open."""
     task: Name | None = None
-    """What vLLM would be asked to do; there is one thing that a path does here."""
+    """The task for vLLM; here each path has exactly one."""
     use_activation: bool | None = None
     activation: bool | None = None
     """The older name of `use_activation`."""
@@ -262,8 +262,8 @@ class TokenInput(ClientRequest):
     @property
     def activated(self) -> bool:
         """Whether softmax or sigmoid is applied."""
-        told = self.activation if self.use_activation is None else self.use_activation
-        return True if told is None else told
+        chosen = self.activation if self.use_activation is None else self.use_activation
+        return True if chosen is None else chosen
 
 
 class PoolingRequest(TokenInput):
@@ -312,7 +312,7 @@ class ScoreRequest(PairRequest):
     query: Text | Tokens | None = None
     items: Text | Annotated[list[Text | Tokens], Field(min_length=1, max_length=1024)] | None = None
     item_first: bool = False
-    """SGLang's: the item stands before the query."""
+    """SGLang's: the item precedes the query."""
     label_token_ids: Annotated[list[int], Field(min_length=1, max_length=1024)] | None = None
     """SGLang's: the tokens whose scores are wanted, of a model that reads label tokens."""
     apply_softmax: bool = False

@@ -23,7 +23,7 @@ class Limits:
     head_seconds: Annotated[float, Flag(hidden=True)] = 10.0
     """For a request's line and headers to come, all of them; a connection without a request is closed then."""
     connections: Annotated[int, Flag(hidden=True)] = 832
-    """Open at once; of more, idle ones are closed, or the new one is told to come back."""
+    """Open at once; of more, idle ones are closed, or the new one gets status 503."""
     seconds: Annotated[float, Flag("--max-seconds", low=0.1)] = 300.0
     """Most seconds for a request, its wait included; a client may allow less."""
     stuck_seconds: Annotated[float, Flag(hidden=True)] = 60.0

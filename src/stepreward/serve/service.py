@@ -28,7 +28,7 @@ from stepreward.serve.server_limits import Limits
 
 T = TypeVar("T")
 GRACE = 10.0
-"""Seconds past a request's deadline for scoring what there is; then it is given up."""
+"""Seconds past a request's deadline for scoring what there is; then it fails."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Service:
             self.metrics.watch("judge_tokens", "Tokens that the judge of pairs read and wrote", lambda: judged.tokens)
         self.metrics.watch("requests_running", "Requests worked on", lambda: self.admission.running)
         self.metrics.watch("requests_waiting", "Requests that wait for a place", lambda: self.admission.waiting)
-        self.metrics.watch("flows_active", "Searches and scorings under way", lambda: self.driver.active)
+        self.metrics.watch("flows_active", "Running searches and scorings", lambda: self.driver.active)
 
     def deadline(self, wanted: float | None = None) -> float:
         """When a request that came now must be answered, on the monotonic clock."""
@@ -131,7 +131,7 @@ class Service:
 
         Args:
             flow: not started.
-            deadline: when it is told that its time is over.
+            deadline: when its time is over.
             tokens: most tokens generated, within the server's own limit.
 
         Raises:
@@ -163,7 +163,7 @@ class Service:
     async def in_thread(self, request: Request, work: Callable[[Check], T]) -> T:
         """The result of some work in a thread, once there is a place for it.
 
-        The place is given back when the thread has ended, also where nobody waits for it any more.
+        The place is given back when the thread has ended, even if it is not wanted any more.
 
         Args:
             request: whose work it is; its body must have been read.
@@ -201,7 +201,7 @@ async def unless_left(request: Request, work: Awaitable[T]) -> T:
     """The result of some work, which is cancelled if the client leaves first.
 
     Raises:
-        ApiError: the client left; nobody reads it.
+        ApiError: the client left.
     """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(left(request))
     try:

@@ -70,9 +70,9 @@ class Reader:
         """
         if body.messages is not None:
             with self.turns.turn(check):
-                told = [{"role": m.role, "content": m.text} for m in body.messages]
+                messages = [{"role": m.role, "content": m.text} for m in body.messages]
                 opened, continued = bool(body.add_generation_prompt), bool(body.continue_final_message)
-                made = [self.outputs.chat_ids(told, opened=opened, continued=continued)]
+                made = [self.outputs.chat_ids(messages, opened=opened, continued=continued)]
             return self.fitted(made, body.truncate_prompt_tokens, body.truncation_side)
         given, keep, side = _inputs(body), body.truncate_prompt_tokens, body.truncation_side
         if keep is not None:

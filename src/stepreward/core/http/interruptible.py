@@ -70,7 +70,7 @@ class _Network(httpcore.NetworkBackend):
 
 
 class _InterruptibleStream(httpcore.NetworkStream):
-    """Reads in slices of `GLANCE` seconds where somebody looks."""
+    """Reads in slices of `GLANCE` seconds where a look is set."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream

@@ -78,8 +78,8 @@ def keeps_grade(question: Grade | Extract, graded: Graded) -> bool:
 class AnswerLog:
     """Answers by the names of their questions, in one file that one process holds at a time; also a context manager.
 
-    May be used from any thread. What is damaged is left out, counted in `damaged` and told in a warning of the logger;
-    its questions are asked again. Where there is a log in JSON lines of the same name (`answers.jsonl` beside
+    May be used from any thread. Damaged answers are left out, counted in `damaged` and logged as a warning;
+    their questions are answered again. Where there is a log in JSON lines of the same name (`answers.jsonl` beside
     `answers.sqlite`), as earlier versions wrote it, its answers are taken over once.
 
     Args:
@@ -151,7 +151,7 @@ class AnswerLog:
         """Takes hold of the file, and makes the table where it is new.
 
         Args:
-            left: rows of the write-ahead log that a kill left; SQLite leaves out all that stands behind damage in it.
+            left: rows of the write-ahead log that a kill left; SQLite drops everything after damage in it.
         """
         # The kernel gives the hold back when the process ends, however it ends.
         for pragma in (f"page_size={PAGE}", "locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
@@ -263,12 +263,12 @@ class AnswerLog:
         self._open()
         for pragma in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
             self._db.execute(f"pragma {pragma}").fetchall()
-        told = f"is damaged ({error}); {taken} answers were saved, the damaged file is {damaged.name}"
-        self._tell(max(broken, 1), told)
+        message = f"is damaged ({error}); {taken} answers were saved, the damaged file is {damaged.name}"
+        self._tell(max(broken, 1), message)
 
     def _tell(self, lost: int, what: str) -> None:
         self.damaged += lost
-        _log.warning("%s: %s; what was lost is asked again", self.path, what)
+        _log.warning("%s: %s; lost answers will be paid for again", self.path, what)
 
 
 def _key(name: str) -> int:
@@ -335,6 +335,6 @@ def _has_rows(path: Path) -> bool:
 
 
 def _free_name(path: Path) -> Path:
-    """A name beside a path under which nothing stands."""
+    """A free file name beside a path."""
     names = (path.with_name(f"{path.name}.damaged{'-' + str(i) if i else ''}") for i in count())
     return next(name for name in names if not name.exists())

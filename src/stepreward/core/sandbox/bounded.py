@@ -2,6 +2,11 @@
 
 A worker is a fresh interpreter (no fork), reads one JSON line a call and writes one back. It ends with its caller, also
 where that is killed: at the end of its input while it is idle, by its own alarm while it computes.
+
+`credit.rules.child_process` is a second mechanism on purpose. Here a pool of warm workers answers single calls of a
+function of this package, from many threads. There one process reads a trusted job (a database to build), answers many
+items of it in order, begins anew behind an item that killed it, and starts as an isolated script without this package,
+its environment or its import path: SQL of a model must find nothing to reach.
 """
 
 from __future__ import annotations

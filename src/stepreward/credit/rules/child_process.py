@@ -1,4 +1,7 @@
-"""Work on a model's text in a process of its own, which is killed where an item takes too much time or memory."""
+"""Items of untrusted text, answered in an isolated process that is killed when one takes too much time or memory.
+
+`core.sandbox.bounded` says why these are two mechanisms.
+"""
 
 from __future__ import annotations
 
