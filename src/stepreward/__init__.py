@@ -1,24 +1,69 @@
-"""stepreward: label, train, score, search and evaluate process rewards.
+"""stepreward: label, train, score, search, credit, evaluate and serve process rewards.
 
-import stepreward
-stepreward.load("runs/demo/model").score("1 + 1 = ?", ["1 + 1 = 2"])
+    import stepreward
+    stepreward.load("tool").score("1 + 1 = ?", ["1 + 1 = 2"])
+
+Nouns are `Problem`, `Step`, `Trajectory`, `StepTree`, `Key`; verbs are functions that take a path, an address or an
+object alike. `stepreward.search` is both: the folder of that name, and the verb when it is called.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from stepreward.core.keys import Key
 from stepreward.core.on_demand import on_demand
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 
-if TYPE_CHECKING:  # imported at the first use: they load torch or scipy
+if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
+    import stepreward.testing as testing
+    from stepreward.core.catalog import families as methods
     from stepreward.pipeline.compose import compose
-    from stepreward.score.load import load
+    from stepreward.verbs.credit import credit
+    from stepreward.verbs.names import grader, load, policy
+    from stepreward.verbs.rows import read, write
+    from stepreward.verbs.search import search
+    from stepreward.verbs.serve import serve
+    from stepreward.verbs.view import view
 
-__all__ = ["Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "load"]
+__all__ = [
+    "Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "grader", "load",
+    "methods", "policy", "read", "search", "serve", "testing", "view", "write",
+]  # fmt: skip
 __version__ = "0.1.0"
 
+_imported = on_demand(__file__)
 
-__getattr__ = on_demand(__file__)
+
+def __getattr__(name: str) -> Any:
+    """Imports a noun or verb at its first use."""
+    found = _imported(name)
+    # Its import may have bound the folder of that name, which can be called too; one object stands for both.
+    return sys.modules.get(f"{__name__}.{name}", found)
+
+
+def __dir__() -> list[str]:
+    """Every public name, those that are not imported yet among them."""
+    return [*__all__, "__version__"]
+
+
+class _Verb(ModuleType):
+    """The folder of a verb's code, which is called as the verb."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _imported(self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    """This package: folders with the name of a verb can be called, whichever way they were imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in __all__ and name != "testing":
+            value.__class__ = _Verb
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stepreward.cli.flags.from_dataclasses import JsonFlag
-from stepreward.core.errors import InputError
+from stepreward.verbs.view import view as open_report
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,5 @@ def view(
 
     Example: stepreward view runs/demo --browser
     """
-    report = (run / "report.html").resolve()
-    if not report.is_file():
-        raise InputError("this run has no report yet", source=run, remedy="finish it: stepreward run --out FOLDER")
-    address = report.as_uri()
+    address = open_report(run, browser=flags.browser)
     typer.echo(json.dumps({"report": address, "summary": str(run / "summary.json")}) if json_output else address)
-    if flags.browser:
-        webbrowser.open(address)

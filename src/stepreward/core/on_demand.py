@@ -26,12 +26,15 @@ def on_demand(file: str) -> Callable[[str], Any]:
     blocks = [one.body for one in ast.parse(Path(file).read_text(encoding="utf-8")).body if isinstance(one, ast.If)]
     imports = [one for block in blocks for one in block if isinstance(one, ast.ImportFrom)]
     known = {name.asname or name.name: (str(one.module), name.name) for one in imports for name in one.names}
+    modules = [one for block in blocks for one in block if isinstance(one, ast.Import)]
+    known |= {name.asname: (name.name, "") for one in modules for name in one.names if name.asname}
 
     def imported(name: str) -> Any:
         if name not in known:
             raise AttributeError(f"{file} has no attribute {name!r}")
         module, attribute = known[name]
         with naming_extra():
-            return getattr(importlib.import_module(module), attribute)
+            found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
 
     return imported

@@ -1,0 +1,61 @@
+"""Scorers, policies and graders by name or address; objects pass through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.runtime.flows import Grader, Policy, Scorer
+from stepreward.policies.named import policy_at
+from stepreward.score import on_demand
+from stepreward.score.baselines import WITHOUT_MODEL
+from stepreward.tasks.graders import grader_by_name
+
+
+def load(name: str | Path, **options: Any) -> Any:
+    """Loads a scorer: `scorer.score(question, steps)` gives one number a step.
+
+    Args:
+        name: checkpoint folder, hub name, address `http://host/v1#MODEL`, `vllm:NAME`, or a scorer without weights:
+            `tool`, `random`, `length`, `position`, `constant`. The last need neither torch nor a download.
+        options: of `stepreward.score.load.load`: `like`, `record`, `device`, `dtype`, `cache_bytes`, `calibrated`.
+
+    Raises:
+        InputError: a recipe is given for a scorer without weights.
+        ModelError: there is no such checkpoint, it cannot be read, or an extra is not installed.
+    """
+    if name in WITHOUT_MODEL and not options:
+        return WITHOUT_MODEL[str(name)]()
+    return on_demand.load(name, **options)
+
+
+def scorer_of(scorer: str | Path | Scorer) -> Scorer:
+    """A scorer, loaded where a name is given."""
+    made: Scorer = load(scorer) if isinstance(scorer, str | Path) else scorer
+    return made
+
+
+def policy(name: str | Path | Policy, **settings: Any) -> Policy:
+    """A policy: who proposes steps.
+
+    Args:
+        name: model folder, hub name, `builtin:arithmetic`, `vllm:NAME`, `http://host/v1#MODEL`, or a policy.
+        settings: `temperature`, `max_tokens`, `separator` and others that an address may carry.
+
+    Raises:
+        InputError: a setting does not fit.
+        ModelError: the model cannot be loaded.
+        UnknownNameError: there is no such setting.
+    """
+    if not isinstance(name, str | Path):
+        return name
+    return policy_at(str(name), settings={key: str(value) for key, value in settings.items()})
+
+
+def grader(name: str | Grader) -> Grader:
+    """A grader: who decides outcomes, by name (`mathematics`, `arithmetic`, those of plug-ins); an object is itself.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    return grader_by_name(name) if isinstance(name, str) else name

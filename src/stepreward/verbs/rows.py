@@ -1,0 +1,74 @@
+"""Reading and writing: a path of any format, or objects."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem
+from stepreward.formats.problems import read_problems
+from stepreward.formats.registry import Reading
+from stepreward.formats.registry import read as read_format
+from stepreward.formats.registry import write as write_format
+from stepreward.formats.trajectories import OWN
+
+Problems = str | Path | Problem | Iterable[Problem]
+"""A file of problems, or problems."""
+
+
+def read(path: str | Path, form: str | None = None, *, strict: bool = False, **options: Any) -> Reading[Any]:
+    """Reads the solutions of a file or folder of any known format, streaming; iterating again reads again.
+
+    Args:
+        path: .json, .jsonl, .eval or .parquet, plain or .gz.
+        form: name of the format; detected where None.
+        strict: raise at the first bad row; otherwise bad rows are left out and listed in `.bad`.
+        options: of the format's reader.
+
+    Raises:
+        InputError: the file cannot be read, no format fits, or it holds comparisons.
+        UnknownNameError: no such format or option.
+    """
+    return read_format(path, form, strict=strict, **options)
+
+
+def write(
+    path: str | Path, rows: Iterable[Any], form: str = OWN, *, strict: bool = False, **options: Any
+) -> list[InputError]:
+    """Writes solutions, by default as the table that every verb reads; returns what kept rows from being written.
+
+    Args:
+        path: .parquet, .jsonl or .json, plain or .gz.
+        rows: streamed.
+        form: name of the format.
+        strict: raise at the first row that the format cannot hold.
+        options: of the format's writer.
+
+    Raises:
+        InputError: the format has no writer, or strict.
+        StoreError: the file cannot be written.
+        UnknownNameError: no such format or option.
+    """
+    return write_format(path, rows, form, strict=strict, **options)
+
+
+def problems_of(problems: Problems) -> list[Problem]:
+    """Problems, read where a path is given.
+
+    Raises:
+        InputError: there is none, or two share an id, by which samples are drawn and kept.
+    """
+    source = problems if isinstance(problems, str | Path) else None
+    if isinstance(problems, str | Path):
+        made = list(read_problems(problems))
+    else:
+        made = [problems] if isinstance(problems, Problem) else list(problems)
+    if not made:
+        raise InputError("no problem is here", source=source, remedy='write rows {"prompt": ..., "reference": ...}')
+    twice = [name for name, count in Counter(problem.id for problem in made).items() if count > 1]
+    if twice:
+        raise InputError(f"{len(twice)} ids occur twice, first {twice[0]!r}", source=source, remedy="make ids differ")
+    return made

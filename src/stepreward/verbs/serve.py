@@ -1,0 +1,46 @@
+"""The verb serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.catalog import search as searches
+from stepreward.core.runtime.flows import Grader, Policy, Scorer
+from stepreward.serve.launch import launch
+from stepreward.serve.service import Served
+from stepreward.verbs.names import grader as grader_of
+from stepreward.verbs.names import policy as policy_of
+from stepreward.verbs.names import scorer_of
+
+
+def serve(
+    scorer: str | Path | Scorer | None = None,
+    *,
+    policy: str | Path | Policy | None = None,
+    grader: str | Grader = "mathematics",
+    method: str = "",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    **options: Any,
+) -> None:
+    """Serves step scores, and with a policy guided answers, over HTTP until Ctrl-C or SIGTERM.
+
+    Args:
+        scorer: a name that `stepreward.load` takes, or a scorer.
+        policy: who writes, a name or an object.
+        grader: who reads answers.
+        method: search of requests that name none.
+        host, port: where to listen; port 0 takes a free one.
+        options: fields of `stepreward.serve.service.Served`: `settings`, `keys`, `limits`, `name`, `scorer_name`.
+
+    Raises:
+        InputError: the search cannot be run here.
+        ModelError: a model cannot be loaded.
+    """
+    name = method or ("majority" if scorer is None else "beam")
+    served = Served(
+        policy=None if policy is None else policy_of(policy), scorer=None if scorer is None else scorer_of(scorer),
+        grader=grader_of(grader), method=name, **options,
+    )  # fmt: skip
+    launch(served, searches[name].asks, host, port)
