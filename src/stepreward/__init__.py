@@ -4,7 +4,7 @@
     stepreward.load("tool").score("1 + 1 = ?", ["1 + 1 = 2"])
 
 Nouns are `Problem`, `Step`, `Trajectory`, `StepTree`, `Key`; verbs are functions that take a path, an address or an
-object alike. `stepreward.search` is both: the folder of that name, and the verb when it is called.
+object alike. `stepreward.score` is both: the folder of that name, and the verb when it is called.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     import stepreward.testing as testing
     from stepreward.core.catalog import families as methods
     from stepreward.pipeline.compose import compose
-    from stepreward.verbs.credit import credit
+    from stepreward.verbs.credit_steps import credit
+    from stepreward.verbs.evaluate_scorer import evaluate
+    from stepreward.verbs.label_rows import label
     from stepreward.verbs.names import grader, load, policy
     from stepreward.verbs.rows import read, write
-    from stepreward.verbs.search import search
-    from stepreward.verbs.serve import serve
-    from stepreward.verbs.view import view
+    from stepreward.verbs.score_rows import score
+    from stepreward.verbs.search_problems import search
+    from stepreward.verbs.serve_models import serve
+    from stepreward.verbs.train_model import train
+    from stepreward.verbs.view_run import view
 
 __all__ = [
-    "Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "grader", "load",
-    "methods", "policy", "read", "search", "serve", "testing", "view", "write",
+    "Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "evaluate",
+    "grader", "label", "load", "methods", "policy", "read", "score", "search", "serve", "testing", "train", "view",
+    "write",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.cli.benchmark import Recorded, by_recipe
+from stepreward.cli.benchmark import Recorded
 from stepreward.core.catalog import bench as benchmarks
 from stepreward.core.runtime.flows import Score, Scored
+from stepreward.evaluate.data.recipe_settings import by_recipe
 from stepreward.evaluate.data.scoring import STEP_LEVEL
 from stepreward.score.capabilities import ScoreUse
 from tests.cli.running import invoke, refused

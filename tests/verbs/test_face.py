@@ -16,10 +16,11 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.scripted import ScriptedPolicy
+from stepreward.score.baselines import WITHOUT_MODEL
 
 NAMES = {
-    "Problem", "Provenance", "Step", "Trajectory", "StepTree", "Key", "load", "read", "write", "search", "credit",
-    "serve", "policy", "grader", "methods", "view", "compose", "testing",
+    "Problem", "Provenance", "Step", "Trajectory", "StepTree", "Key", "load", "read", "write", "label", "train",
+    "score", "search", "credit", "evaluate", "serve", "policy", "grader", "methods", "view", "compose", "testing",
 }  # fmt: skip
 PROBLEM = Problem("p", "Mia has 12 apples and buys 5 more. How many?", reference="17")
 RIGHT = Trajectory(PROBLEM, (Step("12 + 5 = 17\n"), Step("Answer: 17")))
@@ -41,7 +42,7 @@ def test_every_name_is_public_and_listed() -> None:
         "import stepreward; dir(stepreward)",
         'import stepreward; assert stepreward.load("tool").score("?", ["1 + 1 = 3"]).tolist() == [0]',
         "import stepreward; stepreward.methods['credit']['pure']",
-        "from stepreward import search, credit, read, write, policy, grader, view",
+        "from stepreward import score, search, credit, read, write, policy, grader, view",
     ],
 )
 def test_what_needs_no_model_loads_no_torch(code: str) -> None:
@@ -49,27 +50,31 @@ def test_what_needs_no_model_loads_no_torch(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 
-@pytest.mark.parametrize("first", ["import stepreward.credit.verify", "import stepreward.verbs.credit", "pass"])
+@pytest.mark.parametrize("first", ["import stepreward.score.load", "import stepreward.verbs.score_rows", "pass"])
 def test_a_verb_can_be_called_whichever_way_its_folder_was_imported(first: str) -> None:
     code = (
         f"import stepreward; {first}\n"
-        "from stepreward.credit.verify import OBJECTIVES\n"
-        "from stepreward import credit\n"
-        "made = credit('rloo', outcome=[1.0, 0.0], group=[0, 0], offsets=[0, 2, 3])\n"
-        "assert list(made) == [1, 1, -1]\n"
-        "assert stepreward.credit is credit and stepreward.credit.verify.OBJECTIVES is OBJECTIVES\n"
+        "from stepreward.score.baselines import WITHOUT_MODEL\n"
+        "from stepreward import score, Problem, Step, Trajectory\n"
+        "(one,) = score(Trajectory(Problem('p', '?'), (Step('1 + 1 = 3'),)), 'tool')\n"
+        "assert one.scores['score'].tolist() == [0.0]\n"
+        "assert stepreward.score is score and stepreward.score.baselines.WITHOUT_MODEL is WITHOUT_MODEL\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 
-def test_what_is_read_is_written_as_the_table(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(
-        json.dumps({"schema": "stepreward/trajectories/1", "prompt": "1 + 1?", "steps": [{"text": "1 + 1 = 2"}]}) + "\n"
-    )
-    assert stepreward.write(tmp_path / "table.parquet", stepreward.read(path)) == []
-    (again,) = stepreward.read(tmp_path / "table.parquet")
-    assert [step.text for step in getattr(again, "trajectory", again).steps] == ["1 + 1 = 2"]
+def test_score_takes_objects_and_paths(tmp_path: Path) -> None:
+    # Equations of WRONG: 12 + 5 = 16 is false, an answer without an equation is neutral (0.8).
+    made = stepreward.score([RIGHT, WRONG], "tool")
+    assert [one.scores["score"].tolist() for one in made] == [[1.0, 0.8], [0.0, 0.8]]
+    assert made[0].provenance[-1].what == ("score",)
+    assert stepreward.write(tmp_path / "rows.jsonl", [RIGHT, WRONG]) == []
+    again = stepreward.score(tmp_path / "rows.jsonl", WITHOUT_MODEL["tool"](), out=tmp_path / "scored.parquet")
+    assert [one.scores["score"].tolist() for one in again] == [[1.0, 0.8], [0.0, 0.8]]
+    assert [one.text for one in stepreward.read(tmp_path / "scored.parquet")] == [RIGHT.text, WRONG.text]
+    both = stepreward.score(tmp_path / "scored.parquet", "constant", column="score:even")
+    assert both[1].scores["even"].tolist() == [0.5, 0.5]
+    assert both[1].scores["score"].tolist() == [0.0, 0.8]
 
 
 def script(question: Propose, i: int) -> Any:
@@ -77,6 +82,24 @@ def script(question: Propose, i: int) -> Any:
     wrong = i % 2 if not question.prefix else "16" in question.prefix[0].text
     lines = ("12 + 5 = 16\n", "Answer: 16") if wrong else ("12 + 5 = 17\n", "Answer: 17")
     return Continuation(tuple(map(Step, lines[len(question.prefix) :])), True, 2)
+
+
+def test_label_takes_problems_and_solutions(tmp_path: Path) -> None:
+    policy = ScriptedPolicy(script)
+    sampled = stepreward.label(PROBLEM, policy=policy, grader="arithmetic", samples=4)
+    assert {one.text: one.labels.tolist() for one in sampled} == {RIGHT.text: [1, 1], WRONG.text: [0, 0]}
+    stepreward.write(tmp_path / "rows.jsonl", [WRONG])
+    for rows in (WRONG, [WRONG], tmp_path / "rows.jsonl"):
+        (one,) = stepreward.label(rows, policy=policy, grader="arithmetic", method="math-shepherd", n=2)
+        assert one.labels.tolist() == [0, 0]
+        assert one.outcome == 0
+    kept = tmp_path / "kept"
+    stepreward.label(PROBLEM, policy=policy, grader="arithmetic", samples=4, folder=kept)
+    policy.asked.clear()
+    stepreward.label(PROBLEM, policy=policy, grader="arithmetic", samples=4, folder=kept)
+    assert policy.asked == []
+    with pytest.raises(UnknownNameError, match="rollout"):
+        stepreward.label(PROBLEM, policy=policy, rollout=3)
 
 
 def test_search_takes_names_and_objects(tmp_path: Path) -> None:
@@ -99,6 +122,15 @@ def test_credit_takes_data_and_settings_by_name() -> None:
         stepreward.credit("grpo", outcome=[0.5], group=[0], offsets=[0, 1], temprature=1.0)
 
 
+def test_evaluate_finds_first_errors() -> None:
+    rows = [
+        Trajectory(PROBLEM, RIGHT.steps, first_error=-1),
+        Trajectory(PROBLEM, WRONG.steps, first_error=0),
+    ]
+    result = stepreward.evaluate(rows, "tool", threshold=0.5)
+    assert result.to_json()["metrics"]["f1"]["value"] == 1.0
+
+
 def test_policies_and_graders_pass_through() -> None:
     policy = ScriptedPolicy(script)
     assert stepreward.policy(policy) is policy
@@ -114,3 +146,12 @@ def test_view_names_what_is_missing(tmp_path: Path) -> None:
         stepreward.view(tmp_path)
     (tmp_path / "report.html").write_text("")
     assert stepreward.view(tmp_path).startswith("file://")
+
+
+def test_train_gives_a_scorer(tmp_path: Path) -> None:
+    rows = [
+        Trajectory(one.problem, one.steps, one.outcome, columns={"label": np.array(values)})
+        for one, values in ((RIGHT, [1.0, 1.0]), (WRONG, [0.0, 0.0]))
+    ]
+    scorer = stepreward.train(rows, tmp_path / "model", held_out=0, epochs=1)
+    assert scorer.score(PROBLEM.text, ["12 + 5 = 17\n"]).shape == (1,)

@@ -22,15 +22,15 @@ from stepreward.core.errors import InputError
 from stepreward.core.http.addresses import without_secrets
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Comparison, Trajectory
+from stepreward.evaluate.data.recipe_settings import by_recipe
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import NEXT_STEP, STEP_LEVEL, RecordedScorer
+from stepreward.evaluate.data.scoring import STEP_LEVEL, RecordedScorer
 from stepreward.evaluate.published import comparable
 from stepreward.formats.files.rows_of_files import is_run
 from stepreward.formats.files.saved_folders import is_saved
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.run_report import percent
 from stepreward.score.baselines import POSITION, PositionScorer
-from stepreward.score.capabilities import use_of
 
 _READING, _RECIPE = ReadFlags(), RecipeFlags()
 
@@ -108,24 +108,6 @@ def _result(
 def _recorded_of(item: Trajectory | Comparison) -> list[str]:
     """The names of the scorers whose scores a row holds."""
     return [*item.scores, *(item.step_scores if isinstance(item, Comparison) else ())]
-
-
-def by_recipe(scorer: Scorer, method: Method[..., Any]) -> dict[str, Any]:
-    """What a checkpoint's recipe says of its scores, where the protocol only states a default of its own.
-
-    The threshold: scores of some are no probabilities, at 1/2 a difference of two is no even chance; calibrated ones
-    are again. The aggregation: how it makes one number of a whole solution's scores. Where candidates share all steps
-    but the last, the last score alone tells them apart, and the protocol's stays.
-    """
-    use = use_of(scorer)
-    if use is None:
-        return {}
-    made: dict[str, Any] = {}
-    if use.threshold is not None and method.settings.get("threshold") is not None:
-        made["threshold"] = use.threshold
-    if "aggregate" in method.settings and method.name not in NEXT_STEP:
-        made["aggregate"] = use.aggregate
-    return made
 
 
 class Recorded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +20,7 @@ from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError, SteprewardError
-from stepreward.core.keys import Key
-from stepreward.core.runtime.answer_log import AnswerLog
-from stepreward.core.runtime.driver import Driver, Failed
-from stepreward.core.runtime.flows import Bill, Budget, Flow, Grade, Grader, Policy
+from stepreward.core.runtime.flows import Bill, Budget
 from stepreward.core.settings_text import read_settings
 from stepreward.core.table import write_table
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
@@ -31,7 +28,7 @@ from stepreward.core.vocabulary import Count, Flag
 from stepreward.formats.files.rows_of_files import LABELS
 from stepreward.label.rollouts import labelled
 from stepreward.label.run import LabelPlan, label_many, load_labels
-from stepreward.label.samples import graded_samples
+from stepreward.label.solutions import graded, known, sampled
 from stepreward.tasks.graders import grader_by_name, graders
 
 _PROBE = labelled(
@@ -103,17 +100,17 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
         if data is not None:
             gold = {} if flags.references is None else _references(flags.references)
             found = [_referred(item, gold, data) for item in reading.solutions(data)]
-            found, drawn = _graded(found, folder, judge)
-            items = _known(found)
+            found, drawn = graded(found, folder, judge)
+            items = known(found)
         else:
             tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
             items = tasks
         # What is wrong with a file is told before a model is loaded, which takes seconds.
         roller = policy.load()
         if data is None and "trajectory" in method.data:
-            found, failed, drawn = _sampled(tasks, flags.samples, flags.seed, folder, roller, judge, progress)
+            found, failed, drawn = sampled(tasks, flags.samples, flags.seed, folder, roller, judge, progress)
             left_out += _counted(failed, "problems could not be sampled", flags.skip_failed)
-            items = _known(found)
+            items = known(found)
         bill, failed = label_many(
             items,
             folder,
@@ -188,53 +185,6 @@ def _gradable(problem: Problem, source: Path | None) -> Problem:
         what = f"problem {problem.id!r} has no reference to grade rollouts with"
         raise InputError(what, source=source, remedy="add it, or pass --references with it")
     return problem
-
-
-def _graded(found: Sequence[Trajectory], out: Path, grader: Grader) -> tuple[list[Trajectory], Bill]:
-    """The trajectories with their outcomes, graded where the data set does not tell, and what it cost.
-
-    What took long, or could not be graded, is logged: a rerun does not pay for it again.
-    """
-    unknown = [i for i, trajectory in enumerate(found) if np.isnan(trajectory.outcome)]
-    if not unknown:
-        return [*found], Bill()
-    with AnswerLog(out / "samples.sqlite") as log:
-        driver = Driver(grader=grader, log=log)
-        grades = {unknown[one.index]: one.result for one in driver.run(_grade(found[i]) for i in unknown)}
-    return [replace(one, outcome=grades.get(i, one.outcome)) for i, one in enumerate(found)], driver.bill
-
-
-def _known(found: Sequence[Trajectory]) -> list[Trajectory]:
-    """Without whole solutions whose grade is unknown: they have no label, and no other is lost for them."""
-    return [one for one in found if not (one.terminal and np.isnan(one.outcome))]
-
-
-def _grade(trajectory: Trajectory) -> Flow[float]:
-    (grade,) = yield [Grade(trajectory.problem, trajectory.steps)]
-    return float(grade)
-
-
-def _sampled(
-    problems: list[Problem], n: int, seed: int, out: Path, policy: Policy, grader: Grader, progress: StageProgress
-) -> tuple[list[Trajectory], list[tuple[str, Exception]], Bill]:
-    """Distinct solutions of each problem, the problems that failed with their errors, and what it cost.
-
-    The outcome of a solution that was cut is not known: rollouts go on from its last step too.
-    """
-    key = Key.seed(seed).fold("samples")
-    groups: list[list[Trajectory]] = [[] for _ in problems]
-    failed: list[tuple[str, Exception]] = []
-    with AnswerLog(out / "samples.sqlite") as log:
-        driver = Driver(policy=policy, grader=grader, log=log)
-        for done, one in enumerate(driver.outcomes(graded_samples(problem, key, n=n) for problem in problems), 1):
-            if isinstance(one, Failed):
-                failed.append((problems[one.index].id, one.error))
-            else:
-                groups[one.index] = [t if t.terminal else replace(t, outcome=float("nan")) for t in one.result]
-            progress("sample", done, len(problems), f"{driver.bill.generated_tokens:,} tokens")
-    if failed and len(failed) == len(problems):
-        raise failed[0][1]
-    return [row for group in groups for row in {t.text: t for t in group}.values()], failed, driver.bill
 
 
 def _counted(failed: list[tuple[str, Exception]], what: str, skip: bool) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +16,11 @@ from stepreward.cli.flags.rows import ReadFlags
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
-from stepreward.core.keys import Key
 from stepreward.core.settings_text import read_settings
-from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.per_step import RECORD_FILE, EncoderRecord
+from stepreward.train.held_out import held_out_split
 from stepreward.train.settings import RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 
 
@@ -61,7 +59,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     settings = replace(training, objective_settings=own)
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
     labels = reading.solutions(flags.data)
-    rows, kept = _split(labels, flags.held_out, settings.seed)
+    rows, kept = held_out_split(labels, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
         settings.loss()
@@ -102,15 +100,3 @@ def _kept(out: Path) -> InputError:
     """Refuses to replace a finished checkpoint of another training."""
     remedy = "choose another --out, or pass --overwrite to replace it"
     return InputError("holds a finished checkpoint", source=out, remedy=remedy)
-
-
-def _split(labels: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Labels to learn from and labels to evaluate on, split by problem: a keyed draw of the problem's id."""
-    parts: tuple[list[Trajectory], list[Trajectory]] = ([], [])
-    drawn: dict[str, bool] = {}
-    for one in labels:
-        name = one.problem.id
-        if name not in drawn:
-            drawn[name] = bool(Key.seed(seed).fold("held out", name).rng().random() < share)
-        parts[drawn[name]].append(one)
-    return parts

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stepreward.cli.flags.from_dataclasses import JsonFlag
-from stepreward.verbs.view import view as open_report
+from stepreward.verbs.view_run import view as open_report
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The verbs of the package as functions; `stepreward.score` is `stepreward.verbs.score.score`, and so on.
+"""The verbs of the package as functions; `stepreward.score` is `stepreward.verbs.score_rows.score`, and so on.
 
 Each takes a path, an address or an object alike. Each file loads only what its verb needs.
 """

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
 from stepreward.policies.named import policy_at
-from stepreward.score import on_demand
-from stepreward.score.baselines import WITHOUT_MODEL
+from stepreward.score.load import load as load_scorer
 from stepreward.tasks.graders import grader_by_name
 
+if TYPE_CHECKING:
+    from stepreward.score.load import Loaded
 
-def load(name: str | Path, **options: Any) -> Any:
+
+def load(name: str | Path, **options: Any) -> Loaded:
     """Loads a scorer: `scorer.score(question, steps)` gives one number a step.
 
     Args:
         name: checkpoint folder, hub name, address `http://host/v1#MODEL`, `vllm:NAME`, or a scorer without weights:
             `tool`, `random`, `length`, `position`, `constant`. The last need neither torch nor a download.
-        options: of `stepreward.score.load.load`: `like`, `record`, `device`, `dtype`, `cache_bytes`, `calibrated`.
+        options: of `stepreward.score.load.load`: `like`, `record`, `device`, `dtype`, `cache_bytes`, `calibrator`, ...
 
     Raises:
         InputError: a recipe is given for a scorer without weights.
         ModelError: there is no such checkpoint, it cannot be read, or an extra is not installed.
     """
-    if name in WITHOUT_MODEL and not options:
-        return WITHOUT_MODEL[str(name)]()
-    return on_demand.load(name, **options)
+    return load_scorer(name, **{"open_policy": policy_at, **options})
 
 
 def scorer_of(scorer: str | Path | Scorer) -> Scorer:
     """A scorer, loaded where a name is given."""
-    made: Scorer = load(scorer) if isinstance(scorer, str | Path) else scorer
-    return made
+    return load(scorer) if isinstance(scorer, str | Path) else scorer
 
 
 def policy(name: str | Path | Policy, **settings: Any) -> Policy:

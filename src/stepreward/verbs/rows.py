@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.problems import read_problems
 from stepreward.formats.registry import Reading
 from stepreward.formats.registry import read as read_format
 from stepreward.formats.registry import write as write_format
 from stepreward.formats.trajectories import OWN
 
+Rows = str | Path | Trajectory | Iterable[Trajectory]
+"""A file or folder of any format of solutions, or trajectories."""
 Problems = str | Path | Problem | Iterable[Problem]
 """A file of problems, or problems."""
 
 
-def read(path: str | Path, form: str | None = None, *, strict: bool = False, **options: Any) -> Reading[Any]:
+def read(path: str | Path, form: str | None = None, *, strict: bool = False, **options: Any) -> Reading[Trajectory]:
     """Reads the solutions of a file or folder of any known format, streaming; iterating again reads again.
 
     Args:
@@ -36,7 +38,7 @@ def read(path: str | Path, form: str | None = None, *, strict: bool = False, **o
 
 
 def write(
-    path: str | Path, rows: Iterable[Any], form: str = OWN, *, strict: bool = False, **options: Any
+    path: str | Path, rows: Iterable[Trajectory], form: str = OWN, *, strict: bool = False, **options: Any
 ) -> list[InputError]:
     """Writes solutions, by default as the table that every verb reads; returns what kept rows from being written.
 
@@ -53,6 +55,13 @@ def write(
         UnknownNameError: no such format or option.
     """
     return write_format(path, rows, form, strict=strict, **options)
+
+
+def rows_of(rows: Rows, *, strict: bool = False) -> Iterable[Trajectory]:
+    """Trajectories, read where a path is given."""
+    if isinstance(rows, Trajectory):
+        return [rows]
+    return read_format(rows, strict=strict) if isinstance(rows, str | Path) else rows
 
 
 def problems_of(problems: Problems) -> list[Problem]:

@@ -1,0 +1,20 @@
+"""Which problems are kept for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stepreward.core.keys import Key
+from stepreward.core.types import Trajectory
+
+
+def held_out_split(rows: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
+    """Rows to learn from and rows to evaluate on, split by problem: a keyed draw of the problem's id."""
+    parts: tuple[list[Trajectory], list[Trajectory]] = ([], [])
+    drawn: dict[str, bool] = {}
+    for one in rows:
+        name = one.problem.id
+        if name not in drawn:
+            drawn[name] = bool(Key.seed(seed).fold("held out", name).rng().random() < share)
+        parts[drawn[name]].append(one)
+    return parts

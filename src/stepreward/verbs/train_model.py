@@ -1,0 +1,41 @@
+"""The verb train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stepreward.policies.model_sources import resolve
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.train.data import labelled_trees
+from stepreward.train.held_out import held_out_split
+from stepreward.train.scratch import starting_model
+from stepreward.train.settings import SCRATCH, TrainSettings
+from stepreward.train.trainer import train as train_model
+from stepreward.verbs.names import load
+from stepreward.verbs.rows import Rows, rows_of
+
+
+def train(
+    rows: Rows, out: str | Path, *, backbone: str | Path = "builtin:arithmetic", held_out: float = 0.1, **settings: Any
+) -> Any:
+    """Trains a step reward model on the column `label`, and returns it as a scorer.
+
+    Args:
+        rows: labelled solutions, a file of any format or trajectories.
+        out: folder of the checkpoint; an interrupted training in it is resumed.
+        backbone: a causal language model: folder, hub name, `builtin:arithmetic`, or `scratch`.
+        held_out: share of the problems kept to pick the best checkpoint.
+        settings: fields of `stepreward.train.settings.TrainSettings`, such as `objective`, `epochs`, `device`, `seed`.
+
+    Raises:
+        InputError: there is nothing to learn from, or `out` holds another unfinished training.
+        ModelError: the backbone cannot be loaded, or the loss became infinite or NaN.
+    """
+    chosen = TrainSettings(**settings)
+    learned, kept = held_out_split(rows_of(rows), held_out, chosen.seed)
+    trees = labelled_trees(learned)
+    name = backbone if backbone == SCRATCH else resolve(backbone)
+    model = starting_model(name, trees, record=EncoderRecord(clean=("chomp",)), seed=chosen.seed)
+    train_model(trees, model, Path(out), chosen, held_out=labelled_trees(kept) if kept else ())
+    return load(out)
