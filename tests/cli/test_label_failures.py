@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.cli import label
 from stepreward.core.errors import PolicyError
 from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.table import read_table
@@ -51,7 +50,9 @@ def test_what_failed_is_told_asked_again_or_left_out(
     inner, hard = policy_at("builtin:arithmetic"), problems[1].id
 
     def tried(names: set[str]) -> None:
-        monkeypatch.setattr(label, "policy_at", lambda _, **how: Refusing(inner, names, prefixes=prefixes))
+        monkeypatch.setattr(
+            "stepreward.cli.flags.policies.policy_at", lambda *_, **how: Refusing(inner, names, prefixes=prefixes)
+        )
 
     tried({hard})
     said = refused(f"{LABEL} --json", capsys, monkeypatch)

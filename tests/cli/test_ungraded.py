@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from stepreward.cli import label, search
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.mathematics import MathGrader
@@ -55,8 +54,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return grade(self, problem, steps)
 
     monkeypatch.setattr(MathGrader, "grade", noted)
-    for module in (label, search):
-        monkeypatch.setattr(module, "policy_at" if module is label else "policies_at", lambda *_, **how: Writes())
+    monkeypatch.setattr("stepreward.cli.flags.policies.policy_at", lambda *_, **how: Writes())
     return seen
 
 
