@@ -133,6 +133,8 @@ def _rows(above: str, part: dict[str, Any], defs: dict[str, Any]) -> Iterator[st
         kind = f" (an [{shared}](#{shared}))" if "properties" in defs.get(shared, {}) else ""
         yield f"| `{above}{name}` | {value['description']}{kind} |\n"
         yield from _rows(f"{above}{name}.", value, defs)
+        if isinstance(items := value.get("items"), dict):
+            yield from _rows(f"{above}{name}[].", items, defs)
 
 
 def examples_page() -> str:

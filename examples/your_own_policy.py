@@ -55,5 +55,5 @@ driver = Driver(policy=Halving(), grader=LastNumber())
 print(f"{sum(t.outcome for t in sampled.result):.0f} of 1000 right; 0.9 ** 4 = {0.9**4:.2f}")
 one = next(t for t in sampled.result if t.outcome == 1)
 (made,) = driver.run([monte_carlo(one, Key.seed(1), n=200)])
-for step, value, left in zip(one.steps, made.result.value, (3, 2, 1, 0), strict=True):
+for step, value, left in zip(one.steps, made.result.column("value"), (3, 2, 1, 0), strict=True):
     print(f"{step.text.strip():8} value {value:.2f}, exactly {0.9**left:.2f}")

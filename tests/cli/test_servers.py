@@ -117,7 +117,7 @@ def test_labels_of_cut_rollouts_are_unknown_and_not_zero(server: tuple[Backend, 
     assert "samples reached max_tokens=6" in said
     assert "1 of 1 solutions have no label on any step: most of their rollouts were cut" in said
     (labels,) = pq.read_table("lab/labels.parquet").column("label").to_pylist()
-    assert labels is None  # of no step
+    assert set(labels or ()) <= {None}
 
 
 def test_a_null_log_probability_is_named(server: tuple[Backend, str], problems: Path) -> None:

@@ -114,7 +114,7 @@ def test_flipped_bits_never_give_another_answer(tmp_path: Path, caplog: pytest.L
             # The one field that says which version wrote the file.
             assert "of another version" in str(error)  # noqa: PT017
     assert told > 20
-    assert "asked again" in caplog.text
+    assert "paid for again" in caplog.text
 
 
 @pytest.mark.parametrize("kept", [0, 1, 10, 99, 5000, 20_000])
