@@ -51,7 +51,7 @@ def test_the_page_holds_these_numbers() -> None:
 def test_the_place_of_a_step_alone_reaches_the_prm_score_of_published_models() -> None:
     """54.0 without reading a word, by a loop in place of arrays; Math-Shepherd is published with 47.0."""
     rows = list(formats.read(DATA / "prmbench/prmbench.jsonl.gz"))
-    once = {(row.meta["classification"], row.meta["idx"]): row for row in reversed(rows)}  # the first of each
+    once = {(row.facts["classification"], row.facts["idx"]): row for row in reversed(rows)}  # the first of each
     counts = [[0, 0], [0, 0]]
     for row in once.values():
         judged = [label for label in row.labels.tolist() if label == label]  # blank steps are none
