@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.formats.files.writing import write_rows
+from stepreward.formats.registry import read
 from tests.cli.running import invoke
 
 STEPS = ["1 + 1 = 2", "2 + 2 = 5", "Answer: 5"]
@@ -108,3 +109,34 @@ def test_comparisons_are_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c", "subset": "d", "id": 1}])
     done = CliRunner().invoke(app, ["score", "--model", "tool", "--data", str(tmp_path / "rows.jsonl")])
     assert "holds comparisons, not solutions" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["scored.parquet", "scored.jsonl"])
+def test_a_table_gets_a_column_more_and_keeps_the_others(name: str, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "1 + 1 + 2?", "completions": STEPS, "labels": [True, False, False]},
+        {"prompt": "no steps"},
+        {"prompt": "1 + 1?", "completions": STEPS[:1], "labels": [True]},
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    done = CliRunner().invoke(
+        app, f"score --model tool --data {tmp_path}/rows.jsonl --out {tmp_path}/{name} --column score:tool".split()
+    )
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "rows.jsonl, row 2:" in done.stderr
+    assert f"2 solutions in {tmp_path}/{name}" in done.stderr
+    invoke(f"score --model random --data {tmp_path}/{name} --out {tmp_path}/{name}")
+    first, second = read(tmp_path / name)
+    assert first.labels.tolist() == [1.0, 0.0, 0.0]
+    assert [one.scores["tool"][0] for one in (first, second)] == SCORES[:1] * 2
+    assert first.scores["tool"][:2].tolist() == SCORES
+    assert first.scores["score"].shape == (3,)
+    assert [one.what for one in first.provenance] == [("label",), ("score:tool",), ("score",)]
+
+
+def test_a_column_that_holds_no_scores_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "1 + 1?", "completions": STEPS[:1]}])
+    line = f"score --model tool --data {tmp_path}/rows.jsonl --out {tmp_path}/out.parquet --column label"
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code != 0
+    assert "no column of scores" in str(done.exception)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +13,7 @@ from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.rows import ReadFlags, filled, shown_format
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
-from stepreward.cli.terminal.progress import SECONDS_BETWEEN_LINES, speed
+from stepreward.cli.terminal.progress import Watched
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.description import formats_table
@@ -24,7 +21,6 @@ from stepreward.formats.registry import Reading, by_name, detect, formats, write
 from stepreward.formats.trajectories import OWN
 
 _WRITABLE = tuple(one.name for one in formats.values() if one.write)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def convert(
     if ended_by and "separator" in goal.options(goal.write):
         options.setdefault("separator", ended_by)
     rows: Reading[Any] = Reading(source, chosen, given, reading.strict)
-    watched = Watched(filled(rows), quiet=json_output)
+    watched = Watched(filled(rows), "convert", quiet=json_output)
     refused = write(out, watched, to, strict=reading.strict, **options)
     tell_left_out(rows.bad, more=rows.left_out - len(rows.bad))
     tell_blank(rows.blank)
@@ -125,25 +121,3 @@ def _writable(name: str) -> Any:
     if name not in _WRITABLE:
         raise InputError(f"format {name} can only be read", remedy=f"write one of {', '.join(_WRITABLE)}")
     return formats[name]
-
-
-class Watched:
-    """Counts what passes and says on standard error how fast, now and then."""
-
-    def __init__(self, items: Iterable[T], *, quiet: bool) -> None:
-        self.items, self.quiet, self.count = items, quiet, 0
-        self.began = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Time since it was made."""
-        return time.monotonic() - self.began
-
-    def __iter__(self) -> Iterator[Any]:
-        reported = self.began
-        for item in self.items:
-            self.count += 1
-            if not self.count % 1024 and not self.quiet and time.monotonic() - reported > SECONDS_BETWEEN_LINES:
-                reported = time.monotonic()
-                print(f"convert: {self.count:,} at {speed(self.count / self.seconds)}", file=sys.stderr, flush=True)
-            yield item

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.rows import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.cli.terminal.left_out import tell_blank
+from stepreward.cli.terminal.progress import Watched
 from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scorer
@@ -26,8 +27,10 @@ from stepreward.core.table import row_of
 from stepreward.core.types import SCORE, Provenance, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
-from stepreward.formats.registry import NothingReadError, Reading, by_name, detect
+from stepreward.formats.format import Format
+from stepreward.formats.registry import NothingReadError, Reading, by_name, detect, write
 from stepreward.formats.steps.unlabelled import UNLABELLED
+from stepreward.formats.trajectories import OWN
 
 _AT_ONCE = 256
 _LOOKED_AT = 20
@@ -47,46 +50,91 @@ class ScoreFlags:
     """Folder, such as runs/demo/model, hub name, URL#NAME in a server, or tool."""
     data: Path | None = None
     """Rows with question (or prompt) and steps (or completions), or any format; standard input if left out."""
+    out: Path | None = None
+    """File to write instead of lines: the table (.parquet, .jsonl) of the rows with one column more."""
+    column: str = SCORE
+    """Name of the step column in --out; `score:NAME` keeps the scores of several models apart."""
 
 
 def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags) -> None:
     """Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.
 
-    A line is the row itself with its scores, which every command reads.
+    A line is the row itself with its scores, which every command reads; with --out they are a table, and bad rows are
+    named on standard error.
     Labels are not needed. A format whose rows hold several solutions gives a line for each. Observations
     have no score (null); "unscored" counts the steps that have none though they should, such as those past the most
     tokens that the checkpoint's record allows.
 
     Example: echo '{"question": "1 + 1?", "steps": ["1 + 1 = 2"]}' | stepreward score --model runs/demo/model
     """
-    strict = reading.strict
-    items = _items(flags.data, reading)
-    bad = unscored = 0
+    if flags.column.split(":")[0] != SCORE:
+        raise InputError(f"--column {flags.column!r} is no column of scores", remedy=f"{SCORE} or {SCORE}:NAME")
+    items = _items(flags.data, reading, labelled=flags.out is not None)
     # What comes through a pipe is answered line by line.
     parts = _parts(items, 1 if flags.data is None else _AT_ONCE)
     # What is wrong with a file is told before a model is loaded, which takes seconds.
     first = [] if flags.data is None else [next(parts)]
     scorer = recipe.scorer(flags.model)
-    for part in chain(first, parts):
-        for line in _scored(scorer, part, strict=strict):
-            bad += "error" in line
-            unscored += line.get("unscored", 0)
-            typer.echo(json.dumps(line))
-    if unscored:
-        typer.echo(f"{unscored} steps have no score: {_UNSCORED}", err=True)
-    if bad:
+    column = flags.column if flags.out else SCORE
+    scored = (one for part in chain(first, parts) for one in _scored(scorer, part, column, strict=reading.strict))
+    counts: Counter[str] = Counter()
+    if flags.out is None:
+        for item in _counted(scored, counts, column):
+            typer.echo(json.dumps({"error": str(item)} if isinstance(item, InputError) else _line(item)))
+    else:
+        write(flags.out, _good(Watched(_counted(scored, counts, column), "score")), OWN, strict=True)
+        typer.echo(f"{counts['scored']:,} solutions in {flags.out}", err=True)
+    if counts["unscored"]:
+        typer.echo(f"{counts['unscored']} steps have no score: {_UNSCORED}", err=True)
+    if counts["bad"]:
         raise typer.Exit(1)
 
 
-def _items(path: Path | None, flags: ReadFlags) -> Iterator[Trajectory | InputError]:
-    """Solutions in the order of their rows, and in the place of a bad row its error."""
-    chosen = by_name(flags.form) if flags.form else UNLABELLED if path is None or _is_plain(path) else detect(path)
+def _counted(
+    items: Iterable[Trajectory | InputError], counts: Counter[str], column: str
+) -> Iterator[Trajectory | InputError]:
+    """The same items; `counts` has the scored and bad rows, and the steps that should have a score and have none."""
+    for item in items:
+        counts["bad" if isinstance(item, InputError) else "scored"] += 1
+        counts["unscored"] += 0 if isinstance(item, InputError) else _without_score(item, column)
+        yield item
+
+
+def _good(items: Iterable[Trajectory | InputError]) -> Iterator[Trajectory]:
+    """The scored rows; a bad row is named on standard error."""
+    for item in items:
+        if isinstance(item, InputError):
+            typer.echo(str(item), err=True)
+        else:
+            yield item
+
+
+def _items(path: Path | None, flags: ReadFlags, *, labelled: bool) -> Iterator[Trajectory | InputError]:
+    """Solutions in the order of their rows, and in the place of a bad row its error.
+
+    Args:
+        path: a file, or None for standard input.
+        flags: its format, where it is named.
+        labelled: read labels too, which a table keeps; lines have none, and rows need none.
+    """
+    chosen = by_name(flags.form) if flags.form else UNLABELLED if path is None else _format_of(path, labelled=labelled)
     if chosen.kind != "solutions":
         raise InputError(f"format {chosen.name} holds {chosen.kind}, not solutions", source=path, remedy=_FORM)
     options = format_options(chosen, chosen.read, flags.read)
     if path is None:
         path, chosen = _STANDARD_INPUT, replace(chosen, rows=_standard_input)
     yield from _in_place(Reading(path, chosen, options, flags.strict))
+
+
+def _format_of(path: Path, *, labelled: bool) -> Format:
+    if not labelled and _is_plain(path):
+        return UNLABELLED
+    try:
+        return detect(path)
+    except InputError:
+        if _is_plain(path):
+            return UNLABELLED
+        raise
 
 
 def _is_plain(path: Path) -> bool:
@@ -141,8 +189,10 @@ def _parts(items: Iterable[Trajectory | InputError], size: int) -> Iterator[list
     yield part
 
 
-def _scored(scorer: Scorer, part: Sequence[Trajectory | InputError], *, strict: bool) -> Iterator[dict[str, Any]]:
-    """A line for each; where the scorer refuses one of several, each is asked by itself."""
+def _scored(
+    scorer: Scorer, part: Sequence[Trajectory | InputError], column: str, *, strict: bool
+) -> Iterator[Trajectory | InputError]:
+    """Each with its scores; where the scorer refuses one of several, each is scored by itself."""
     good = [item for item in part if isinstance(item, Trajectory)]
     try:
         found = iter(scorer.score_many([Score(one.problem, one.steps) for one in good]))
@@ -150,22 +200,26 @@ def _scored(scorer: Scorer, part: Sequence[Trajectory | InputError], *, strict: 
         if strict and len(good) == 1:
             raise
         if len(part) == 1:
-            yield {"error": str(error)}
+            yield error
             return
         for item in part:
-            yield from _scored(scorer, [item], strict=strict)
+            yield from _scored(scorer, [item], column, strict=strict)
         return
     for item in part:
         if isinstance(item, InputError):
-            yield {"error": str(item)}
+            yield item
         else:
-            yield _line(item, next(found).scores, scorer.name)
+            yield item.with_columns({column: next(found).scores}, Provenance(scorer.name, what=(column,)))
 
 
-def _line(item: Trajectory, scores: NDArray[np.float64], by: str) -> dict[str, Any]:
+def _line(item: Trajectory) -> dict[str, Any]:
     """The scores, how many are missing, and the row of the table that they belong to, which every command reads."""
-    steps = item.steps
-    without = sum(step.kind == "action" and bool(np.isnan(score)) for step, score in zip(steps, scores, strict=True))
-    row = row_of(item.with_columns({SCORE: scores}, Provenance(by)))
+    without = _without_score(item, SCORE)
+    row = row_of(item)
     del row[SCORE]  # The line names them `scores`.
-    return {"scores": plain(scores.tolist()), **({"unscored": without} if without else {}), **row}
+    return {"scores": plain(item.column(SCORE).tolist()), **({"unscored": without} if without else {}), **row}
+
+
+def _without_score(item: Trajectory, column: str) -> int:
+    """Actions without a score."""
+    return int((item.action & np.isnan(item.column(column))).sum())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Generic, TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn
 
 from stepreward.cli.terminal.console import lines_above, plain_console
 from stepreward.cli.terminal.plain_streams import printable
 
+T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_TO_JUDGE = 1.0
 """A speed measured over less is noise."""
@@ -112,3 +115,33 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Watched(Generic[T]):
+    """Counts the items of a stream and reports their speed on standard error, now and then.
+
+    Args:
+        items: the stream.
+        stage: name in the report.
+        quiet: report nothing.
+    """
+
+    def __init__(self, items: Iterable[T], stage: str, *, quiet: bool = False) -> None:
+        self.items, self.stage, self.quiet, self.count = items, stage, quiet, 0
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since it was made."""
+        return time.monotonic() - self.began
+
+    def __iter__(self) -> Iterator[T]:
+        reported = self.began
+        for item in self.items:
+            self.count += 1
+            if not self.count % 1024 and not self.quiet and time.monotonic() - reported > SECONDS_BETWEEN_LINES:
+                reported = time.monotonic()
+                print(
+                    f"{self.stage}: {self.count:,} at {speed(self.count / self.seconds)}", file=sys.stderr, flush=True
+                )
+            yield item
