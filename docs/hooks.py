@@ -6,7 +6,7 @@ import ast
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,26 +76,31 @@ def flags_table(name: str) -> str:
     return "\n".join(lines)
 
 
+NOUNS = ["core/types", "core/tree", "core/keys"]
+"""Modules that have a page of their own."""
+
+
 def api_pages() -> dict[str, str]:
     """The Python API: a page of verbs, one of nouns, and one a folder, by name of the page."""
     pages = {
         "verbs": _modules("Verbs", ["verbs"]),
-        "nouns": _modules("Nouns", ["core/types", "core/tree", "core/keys"]),
+        "nouns": _modules("Nouns", NOUNS),
     }
     for folder in sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")):
-        if folder != "cli":
-            pages[folder] = _modules(f"stepreward.{folder}", [folder])
+        if folder not in ("cli", "verbs"):
+            pages[folder] = _modules(f"stepreward.{folder}", [folder], without=NOUNS)
     return {f"api/{name}.md": text for name, text in pages.items()}
 
 
-def _modules(title: str, places: list[str]) -> str:
-    """A page on every module of some folders or files."""
+def _modules(title: str, places: list[str], without: Sequence[str] = ()) -> str:
+    """A page on every module of some folders or files, but for those that have another page."""
     lines = [f"# {title}", ""]
     for place in places:
         found = sorted((PACKAGE / place).rglob("*.py")) or [(PACKAGE / place).with_suffix(".py")]
         for path in found:
             module = ".".join(("stepreward", *path.relative_to(PACKAGE).with_suffix("").parts))
-            if not path.name.startswith("__"):
+            elsewhere = path.relative_to(PACKAGE).with_suffix("").as_posix() in without
+            if not path.name.startswith("__") and not elsewhere:
                 lines += [f"::: {module}", ""]
     return "\n".join(lines)
 
