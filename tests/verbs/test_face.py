@@ -86,7 +86,14 @@ def script(question: Propose, i: int) -> Any:
 
 def test_label_takes_problems_and_solutions(tmp_path: Path) -> None:
     policy = ScriptedPolicy(script)
+    (tmp_path / "p.jsonl").write_text(
+        json.dumps({"id": PROBLEM.id, "prompt": PROBLEM.text, "reference": PROBLEM.reference})
+    )
+    of_file = stepreward.label(tmp_path / "p.jsonl", policy=policy, grader="arithmetic", samples=4)
     sampled = stepreward.label(PROBLEM, policy=policy, grader="arithmetic", samples=4)
+    assert [(one.steps, one.labels.tolist()) for one in of_file] == [
+        (one.steps, one.labels.tolist()) for one in sampled
+    ]
     assert {one.text: one.labels.tolist() for one in sampled} == {RIGHT.text: [1, 1], WRONG.text: [0, 0]}
     stepreward.write(tmp_path / "rows.jsonl", [WRONG])
     for rows in (WRONG, [WRONG], tmp_path / "rows.jsonl"):

@@ -16,7 +16,6 @@ from rich.table import Table
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.policies import OWN_SCORE, HelperFlags, PolicyFlags, cut_note
-from stepreward.cli.flags.rows import problems_of
 from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
@@ -40,6 +39,7 @@ from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import WITHOUT_MODEL
 from stepreward.score.judges.pairwise import PolicyJudge
 from stepreward.tasks.graders import grader_by_name, graders
+from stepreward.verbs.rows import problems_of
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def _row(one: Solution, solver: Solver, seed: int) -> dict[str, Any]:
     problem, found = one.problem, one.found
     chosen = found.trajectory or Trajectory(problem, (), terminal=False)
     grade = one.outcome
-    # A search measures nothing itself: whoever scored the steps did.
+    # A search measures nothing itself: the scorer of its steps did.
     by = Provenance(solver.search.name, solver.policy.name, seed=seed, settings=dict(solver.settings), what=())
     scored = solver.scorer is not None and SCORE in chosen.columns
     scorers = (Provenance(solver.scorer.name, what=(SCORE,)),) if scored and solver.scorer is not None else ()

@@ -35,7 +35,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import LABEL, SCORE, Floats, Message, Problem, Provenance, Step, Trajectory
 
 VERSION = "stepreward/trajectories/1"
-"""What stands in the field `schema` of each row."""
+"""The value of the field `schema` in each row."""
 _STEP = pa.struct(
     [
         ("text", pa.large_string()),

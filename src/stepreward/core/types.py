@@ -115,7 +115,7 @@ class Trajectory:
     answer: str | None = field(default=None, compare=False)
     """Final answer, where a data set or a grader states it."""
     first_error: int | None = field(default=None, compare=False)
-    """0-based index of the first wrong step, -1 if none; None where nobody states it."""
+    """0-based index of the first wrong step, -1 if none; None where it is not stated."""
     columns: Mapping[str, Floats] = field(default_factory=dict, compare=False)
     """Step columns (S,) by name: `label` in [0, 1], `score`, `score:NAME`, `value`, `n_rollouts`, any other name."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)

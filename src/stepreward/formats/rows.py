@@ -321,7 +321,7 @@ def annotated(
 
 
 def written_by(item: Trajectory) -> str:
-    """Name of the model that wrote the solution, "" where nobody says."""
+    """Name of the model that wrote the solution, "" where it is unknown."""
     return item.provenance[0].policy if item.provenance else ""
 
 

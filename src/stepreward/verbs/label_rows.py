@@ -16,7 +16,7 @@ from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.label.solutions import graded, known, sampled
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
-from stepreward.verbs.rows import problems_of, rows_of
+from stepreward.verbs.rows import hold_problems, problems_of, rows_of
 
 
 def label(
@@ -35,7 +35,7 @@ def label(
     """Labels the steps of solutions by a policy's own rollouts.
 
     Args:
-        rows: problems, of which solutions are sampled first, or solutions; a path holds solutions.
+        rows: problems, of which solutions are sampled first, or solutions; a path holds either.
         policy: who rolls out, a name or an object.
         grader: who decides, a name or an object.
         method: of the family estimate.
@@ -70,7 +70,7 @@ def _labelled(
 ) -> list[Trajectory]:
     items: Any
     if isinstance(rows, str | Path):
-        items = list(rows_of(rows))
+        items = problems_of(rows) if hold_problems(Path(rows)) else list(rows_of(rows))
     else:
         items = [rows] if isinstance(rows, Problem | Trajectory) else list(rows)
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.problems import read_problems
-from stepreward.formats.registry import Reading
+from stepreward.formats.files.rows_of_files import read_rows
+from stepreward.formats.problems import prompt_field, read_problems
+from stepreward.formats.registry import Reading, fitting
 from stepreward.formats.registry import read as read_format
 from stepreward.formats.registry import write as write_format
 from stepreward.formats.trajectories import OWN
@@ -19,6 +20,7 @@ Rows = str | Path | Trajectory | Iterable[Trajectory]
 """A file or folder of any format of solutions, or trajectories."""
 Problems = str | Path | Problem | Iterable[Problem]
 """A file of problems, or problems."""
+_SOLUTION_FIELDS = ("steps", "completions", "completion", "solution")
 
 
 def read(path: str | Path, form: str | None = None, *, strict: bool = False, **options: Any) -> Reading[Trajectory]:
@@ -81,3 +83,15 @@ def problems_of(problems: Problems) -> list[Problem]:
     if twice:
         raise InputError(f"{len(twice)} ids occur twice, first {twice[0]!r}", source=source, remedy="make ids differ")
     return made
+
+
+def hold_problems(path: Path) -> bool:
+    """Whether a file's first readable row is a bare problem: a prompt, no solution, and of no format of solutions.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if path.is_dir():
+        return False
+    row = next((row for _, row in read_rows(path) if isinstance(row, Mapping)), {})
+    return prompt_field(row) is not None and not any(name in row for name in _SOLUTION_FIELDS) and not fitting(row)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,41 +10,10 @@ from typing import Annotated
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Trajectory
+from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
-from stepreward.formats.files.rows_of_files import read_rows
-from stepreward.formats.problems import prompt_field, read_problems
-from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, fitting, formats, read
+from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, formats, read
 from stepreward.score.encode.recipe_text import valid
-
-_SOLUTION_FIELDS = ("steps", "completions", "completion", "solution")
-
-
-def problems_of(path: Path) -> list[Problem]:
-    """The problems of a file.
-
-    Raises:
-        InputError: it cannot be read, holds none, or two share an id, by which samples are drawn and kept.
-    """
-    made = list(read_problems(path))
-    if not made:
-        raise InputError("no problem is here", source=path, remedy='write rows {"prompt": ..., "reference": ...}')
-    twice = [name for name, count in Counter(problem.id for problem in made).items() if count > 1]
-    if twice:
-        raise InputError(f"{len(twice)} ids occur twice, first {twice[0]!r}", source=path, remedy="make ids differ")
-    return made
-
-
-def hold_problems(path: Path) -> bool:
-    """Whether a file's first readable row is a bare problem: a prompt, no solution, and of no format of solutions.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    if path.is_dir():
-        return False
-    row = next((row for _, row in read_rows(path) if isinstance(row, Mapping)), {})
-    return prompt_field(row) is not None and not any(name in row for name in _SOLUTION_FIELDS) and not fitting(row)
 
 
 @dataclass(frozen=True)
@@ -112,5 +80,5 @@ def shown_format(path: Path, form: str = "") -> str:
         InputError: no format fits, or several do.
         UnknownNameError: no such format.
     """
-    found: Evidence | str = evidence(path) if not form else f"{by_name(form).name} ({formats[form].about}): as told"
+    found: Evidence | str = evidence(path) if not form else f"{by_name(form).name} ({formats[form].about}): as named"
     return str(found)

@@ -60,7 +60,7 @@ class Finished(Generic[T]):
     stopped: str = ""
     """The limit of its budget that refused a question or cut an answer, such as `seconds`; "" where none did."""
     given_tokens: int = 0
-    """Generated tokens that it received, whoever paid; more than on its bill where answers were shared."""
+    """Generated tokens that it received; more than on its bill where other flows paid for shared answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class RunningFlow(Generic[T]):
     """Parts of the round that were put into a queue."""
     bill: Bill = field(default_factory=Bill)
     rollouts: int = 0
-    """Continuations received, whoever paid; so are the three counts of tokens below."""
+    """Continuations received, also those that other flows paid; so are the three counts of tokens below."""
     tokens: int = 0
     expert_tokens: int = 0
     scored_tokens: int = 0
@@ -176,7 +176,7 @@ class RunningFlow(Generic[T]):
         return parts
 
     def receive(self, part: QuestionPart, answer: Any) -> None:
-        """Stores an answer, and counts it against the budget, whoever paid for it."""
+        """Stores an answer, and counts it against the budget, also where another flow paid for it."""
         assert self.round is not None
         question = part.question
         if isinstance(question, Propose):

@@ -44,7 +44,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A verifier that writes: its names, its prompt, and how a verdict stands in its answer."""
+    """A verifier that writes: its names, its prompt, and how its answer states a verdict."""
 
     names: tuple[str, ...]
     """Hub names that share the row."""
@@ -59,7 +59,7 @@ class Judge:
     ends: tuple[str, ...]
     """Texts at which an answer is over, where they come before its own end; `{next}` is the steps' number plus one."""
     labels: tuple[str, str]
-    """What stands in a box for a right step, and for a wrong one."""
+    """The content of the box for a right step, and for a wrong one."""
     system: str | None = None
     """System message; None for none."""
     asked: Literal["once", "dialogue", "apart"] = "once"
@@ -68,7 +68,7 @@ class Judge:
     raw: bool = False
     """The prompt is bare text: the policy must be one without a chat template (`template="{prompt}"`)."""
     first: str = ""
-    """With `asked="apart"`, what stands for the steps before the first one."""
+    """With `asked="apart"`, the text in place of the steps before the first one."""
     unnumber: bool = False
     """Drops "Step 1:" from the beginning of a step, and white space around it."""
     step_format: str = "{step}"
@@ -79,7 +79,7 @@ class Judge:
     """Of one step, the text behind an answer that is over, after which comes the label. Empty where the answer itself
     holds it."""
     before_label: str = "{"
-    """What stands between that text and the label."""
+    """The text between it and the label."""
     closing: str = "}"
     """In a dialogue, what follows the label in the messages that later steps see."""
     otherwise: str = ""
