@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.score.baselines import WITHOUT_MODEL
+from tests.docs import README
 
 NAMES = {
     "Problem", "Provenance", "Step", "Trajectory", "StepTree", "Key", "load", "read", "write", "label", "train",
@@ -162,3 +165,9 @@ def test_train_gives_a_scorer(tmp_path: Path) -> None:
     ]
     scorer = stepreward.train(rows, tmp_path / "model", held_out=0, epochs=1)
     assert scorer.score(PROBLEM.text, ["12 + 5 = 17\n"]).shape == (1,)
+
+
+def test_the_first_lines_of_the_readme_give_what_they_say() -> None:
+    (given, said), *_ = re.findall(r"^scorer\.score\((.*)\)  # array\((.*)\)$", README.read_text(), re.MULTILINE)
+    question, steps = ast.literal_eval(f"({given})")
+    assert stepreward.load("tool").score(question, steps).tolist() == ast.literal_eval(said)
