@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from stepreward.cli.app import app
 from stepreward.score.by_recipe import own_record
 from stepreward.score.checkpoints.table import by_name
 from stepreward.score.encode.record import EncoderRecord
@@ -49,6 +51,9 @@ def test_steps_past_the_limit_of_tokens_are_told(models: Path, capfd: pytest.Cap
     kept = [score for score in row["scores"] if score is not None]
     assert row["unscored"] == len(whole) - len(kept) > 0
     assert kept == pytest.approx(whole[: len(kept)], abs=1e-6)
+    for out in ("", " --out short.parquet"):
+        done = CliRunner().invoke(app, f"score --data ask.jsonl {LIKE} --record short.json{out}".split())
+        assert f"{row['unscored']} steps have no score: " in done.stderr
     assert "unscored" not in json.loads(invoke(f"score --data ask.jsonl {LIKE}"))
 
 

@@ -94,3 +94,10 @@ def test_rules_of_finite_bonus_worked_out() -> None:
     np.testing.assert_allclose(
         made, [0.5 + 0.5 * math.sqrt((1 + math.log(4)) / 2.5), 0.4 + 0.5 * math.sqrt((1 + math.log(4)) / 0.5)]
     )
+
+
+def test_of_equally_visited_children_the_walks_agree_on_the_more_valuable() -> None:
+    tree = small()
+    tree.back_up(3, 0.2)
+    tree.back_up(4, 0.4)
+    assert tree.items[tree.most_visited()] == "ab"
