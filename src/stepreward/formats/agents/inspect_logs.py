@@ -15,10 +15,10 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import CUT, stated
 from stepreward.formats.agents.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
-from stepreward.formats.agents.payloads import finish
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown, text_or_none
+from stepreward.formats.traces.call_payloads import finish
 
 LETTERS: Mapping[str, float] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """What Inspect's letters are worth: correct, partly correct, incorrect, no answer."""

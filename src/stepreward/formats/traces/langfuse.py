@@ -11,10 +11,10 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
 from stepreward.formats.agents.messages import MODEL, Reasoning
-from stepreward.formats.agents.payloads import Call, finish, messages, runs
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, rest_of, text_or_none
+from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
 
 _TYPES = frozenset({"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING",
                     "GUARDRAIL"})  # fmt: skip

@@ -11,10 +11,10 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
 from stepreward.formats.agents.messages import MODEL, Reasoning
-from stepreward.formats.agents.payloads import Call, finish, messages, runs
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, text_or_none
+from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
 
 _MODELS = ("extra.metadata.ls_model_name", "extra.invocation_params.model", "extra.invocation_params.model_name")
 _KEPT = ("start_time", "end_time", "total_tokens", "prompt_tokens", "completion_tokens", "error", "status")

@@ -10,7 +10,11 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, lines_of, named_text, outcome, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Reasoning
-from stepreward.formats.agents.open_telemetry import (
+from stepreward.formats.files.rows_of_files import Numbered
+from stepreward.formats.format import Format
+from stepreward.formats.rows import Row
+from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
+from stepreward.formats.traces.open_telemetry import (
     attributes_of,
     is_open_inference,
     nested,
@@ -18,10 +22,6 @@ from stepreward.formats.agents.open_telemetry import (
     spans_of,
     trace_of,
 )
-from stepreward.formats.agents.payloads import Call, finish, messages, runs
-from stepreward.formats.files.rows_of_files import Numbered
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row
 
 _OURS = ("llm.input_messages", "llm.output_messages", "openinference.span.kind")
 

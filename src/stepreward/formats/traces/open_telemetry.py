@@ -12,10 +12,10 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import gathered, gathered_runs, lines_of, named_text, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Asked, Reasoning, turns_of
-from stepreward.formats.agents.payloads import Call, messages, runs
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, shown
+from stepreward.formats.traces.call_payloads import Call, messages, runs
 
 INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
 _CONTENT = (INPUT, OUTPUT, SYSTEM, "gen_ai.prompt", "gen_ai.completion", "gen_ai.output")
