@@ -27,6 +27,9 @@ class Server:
         self.asked: list[str] = []
         self.abandoned: list[str] = []
         self.gate = threading.Event()
+        self.may_return = threading.Event()
+        """Until it is set, an answer that is no longer wanted does not return."""
+        self.may_return.set()
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         return self.propose_while(always, questions)
@@ -39,6 +42,7 @@ class Server:
         while problem.text == "wait" and not self.gate.wait(0.01):
             if not wanted(0):
                 self.abandoned.append(problem.id)
+                self.may_return.wait(10)
                 return [[Continuation((Step("so far"),), False, 1, True, interrupted=True)] * q.n for q in questions]
         return [[Continuation((Step(problem.id),), True, 2)] * q.n for q in questions]
 
@@ -138,11 +142,14 @@ def test_an_error_of_the_flow_itself_and_a_missing_answerer_reach_who_submitted_
 
 def test_time_is_over_in_the_middle_of_a_question(parts: Parts) -> None:
     policy, _, driver = parts
+    policy.may_return.clear()
     began = time.monotonic()
     end = driver.submit(write(Problem("slow", "wait"), 3), Budget(seconds=0.2)).result(10)
     assert (end.result, end.stopped) == ([], "seconds")
     assert 0.2 <= time.monotonic() - began < 5
     _until(lambda: policy.abandoned == ["slow"])
+    policy.may_return.set()
+    driver.heartbeat().result(10)
     assert end.bill.proposals == 0
 
 
@@ -204,7 +211,7 @@ def test_waves_of_flows_that_leave_at_any_moment_leave_nothing_behind(parts: Par
         futures = [driver.submit(write(Problem(f"p{i}", "say"), 3)) for i in range(50)]
         for i in rng.choice(50, 25, replace=False):
             futures[i].cancel()
-        wait(futures, 10)
+        assert not wait(futures, 10).not_done, "a cancelled future still blocks those who wait for it"
         for i, future in enumerate(futures):
             assert future.cancelled() or future.result().result == [f"p{i}"] * 3
     _until(lambda: driver.active == 0)

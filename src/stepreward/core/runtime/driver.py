@@ -280,7 +280,9 @@ class ResidentDriver:
         self._closing = True
 
     def _enter(self, running: RunningFlow[Any], future: Future[Any]) -> None:
-        if not future.cancelled():
+        if future.cancelled():
+            future.set_running_or_notify_cancel()
+        else:
             self._futures[running] = future
             self._dispatcher.start(running)
 
@@ -290,8 +292,11 @@ class ResidentDriver:
             self._dispatcher.events.put(partial(self._drop, running))
 
     def _drop(self, running: RunningFlow[Any]) -> None:
-        if self._futures.pop(running, None) is not None:
+        future = self._futures.pop(running, None)
+        if future is not None:
             self._dispatcher.drop(running)
+            # `concurrent.futures.wait` and `as_completed` return a cancelled future only after this call.
+            future.set_running_or_notify_cancel()
 
     def _finish(self, running: RunningFlow[Any]) -> None:
         future = self._futures.pop(running, None)
