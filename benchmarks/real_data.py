@@ -29,7 +29,7 @@ from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
 from stepreward.evaluate.measures.selection_curves import curves
-from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error
+from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error_f1
 from stepreward.formats.rows import written_by
 from stepreward.score.tools.equations import ToolScorer, equations
 
@@ -72,10 +72,10 @@ def verifiers(key: Key) -> dict[str, dict[str, FirstErrorResult]]:
         a, b = score_rows(easy, name), score_rows(hard, name)
         fold = key.fold("verifier", name)
         made[name] = {
-            "gsm8k at 0.5": first_error(a, gold_easy, fold.fold("gsm8k")),
-            "gsm8k tuned": first_error(a, gold_easy, fold.fold("gsm8k tuned"), tune_on=(a, gold_easy)),
-            "math at 0.5": first_error(b, gold_hard, fold.fold("math")),
-            "math tuned on gsm8k": first_error(b, gold_hard, fold.fold("math tuned"), tune_on=(a, gold_easy)),
+            "gsm8k at 0.5": first_error_f1(a, gold_easy, fold.fold("gsm8k")),
+            "gsm8k tuned": first_error_f1(a, gold_easy, fold.fold("gsm8k tuned"), tune_on=(a, gold_easy)),
+            "math at 0.5": first_error_f1(b, gold_hard, fold.fold("math")),
+            "math tuned on gsm8k": first_error_f1(b, gold_hard, fold.fold("math tuned"), tune_on=(a, gold_easy)),
         }
     return made
 
@@ -100,9 +100,9 @@ def tool_first_error(key: Key) -> dict[str, dict[str, Any]]:
         recorded = {item.problem.id for item in read(f"processbench_prm_scores/{subset}.jsonl.gz")}
         same = np.array([item.problem.id in recorded for item in items])
         made[subset] = {
-            "tool": first_error(scores, gold, key.fold("tool", subset)),
-            "tool, the verifiers' 250": first_error(scores[same], gold[same], key.fold("tool 250", subset)),
-            "a step at random": first_error(random, gold, key.fold("random", subset)),
+            "tool": first_error_f1(scores, gold, key.fold("tool", subset)),
+            "tool, the verifiers' 250": first_error_f1(scores[same], gold[same], key.fold("tool 250", subset)),
+            "a step at random": first_error_f1(random, gold, key.fold("random", subset)),
             "steps": {
                 kind: {
                     "judged false": int((values == 0).sum()),

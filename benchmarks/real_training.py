@@ -33,7 +33,7 @@ from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
 from stepreward.evaluate.measures.selection_curves import hits
-from stepreward.evaluate.measures.step_scores import first_error
+from stepreward.evaluate.measures.step_scores import first_error_f1
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -212,14 +212,14 @@ def process_bench(
     gold = first_errors(items)
     made = {}
     for name, (model, threshold) in students.items():
-        made[name] = first_error(scores_by(model, items), gold, key.fold("student", name), threshold=threshold)
+        made[name] = first_error_f1(scores_by(model, items), gold, key.fold("student", name), threshold=threshold)
     lengths = np.array([len(item) for item in items])
     guess = key.fold("guess").rng().integers(-1, lengths)
     scores = np.where(np.arange(lengths.max()) < lengths[:, None], 1.0, np.nan)
     scores[np.arange(len(guess))[guess >= 0], guess[guess >= 0]] = 0.0
-    made["a step at random"] = first_error(scores, gold, key.fold("random"))
+    made["a step at random"] = first_error_f1(scores, gold, key.fold("random"))
     recorded = unseen(read("processbench_prm_scores/gsm8k.jsonl.gz"))
-    made["teacher, where recorded"] = first_error(
+    made["teacher, where recorded"] = first_error_f1(
         score_rows(recorded, RECORDED_AS), first_errors(recorded), key.fold("teacher")
     )
     return {name: one.to_json() for name, one in made.items()}

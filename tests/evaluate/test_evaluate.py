@@ -11,7 +11,7 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.selection import majority
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
 from stepreward.evaluate.measures.selection_curves import curves, hits
-from stepreward.evaluate.measures.step_scores import first_error, label_error, step_metrics
+from stepreward.evaluate.measures.step_scores import first_error_f1, label_error, step_metrics
 
 KEY = Key.seed(0)
 
@@ -59,14 +59,14 @@ def test_gold_step_scores_have_first_error_f1_one() -> None:
     rng = np.random.default_rng(0)
     gold = rng.integers(-1, 4, 300)
     scores = np.where(np.arange(4) == gold[:, None], 0.1, 0.9)
-    result = first_error(scores, gold, KEY, tune_on=(scores[:100], gold[:100]))
+    result = first_error_f1(scores, gold, KEY, tune_on=(scores[:100], gold[:100]))
     # The rarer kind, right solutions, has n of 50 or so: Wilson's interval of n of n begins at n / (n + 1.96^2).
     right = int((gold < 0).sum())
     assert (result.f1.value, result.f1.high, result.f1.n) == (1.0, 1.0, 300)
     assert result.f1.low == pytest.approx(right / (right + 1.959964**2), abs=1e-6)
     assert result.threshold == 0.9
     assert "100 separate" in result.threshold_from
-    assert first_error(scores, gold, KEY, threshold=0.05).f1.value == 0.0
+    assert first_error_f1(scores, gold, KEY, threshold=0.05).f1.value == 0.0
     assert step_metrics(scores, (scores > 0.5).astype(float))["auroc"] == 1.0
 
 

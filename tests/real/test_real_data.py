@@ -19,7 +19,7 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.step_metrics import best_threshold, brier, expected_calibration_error
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
 from stepreward.evaluate.measures.selection_curves import hits
-from stepreward.evaluate.measures.step_scores import first_error
+from stepreward.evaluate.measures.step_scores import first_error_f1
 from stepreward.score.tools.equations import ToolScorer
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -51,7 +51,7 @@ def test_first_error_f1_of_verifiers(subset: str, name: str, published_here: flo
     rows = raw(f"processbench_prm_scores/{subset}.jsonl.gz")
     slow = slow_f1([row["scores"][name] for row in rows], [row["label"] for row in rows], 0.5)
     items = list(formats.read(DATA / f"processbench_prm_scores/{subset}.jsonl.gz", strict=True))
-    found = first_error(score_rows(items, name), first_errors(items), Key.seed(0), draws=10)
+    found = first_error_f1(score_rows(items, name), first_errors(items), Key.seed(0), draws=10)
     assert found.f1.value == pytest.approx(slow, abs=1e-12)
     assert round(100 * slow, 1) == published_here
 

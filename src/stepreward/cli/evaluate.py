@@ -39,7 +39,7 @@ from stepreward.evaluate.data.scoring import unmeasured
 from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.fitting import fit_calibrator
 from stepreward.evaluate.measures.selection_curves import curves, hits
-from stepreward.evaluate.measures.step_scores import first_error, step_metrics
+from stepreward.evaluate.measures.step_scores import first_error_f1, step_metrics
 from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE, save_calibrator
@@ -228,7 +228,7 @@ def _first_error(
     """Under "first_error" what was measured, or under "no_first_error" why it could not be."""
     scores, gold = score_rows(items, name), first_errors(items)
     if threshold is not None:
-        return {"first_error": first_error(scores, gold, key, threshold=threshold).to_json()}
+        return {"first_error": first_error_f1(scores, gold, key, threshold=threshold).to_json()}
     drawn = {
         problem: key.fold("tune", problem).rng().random() < tune
         for problem in dict.fromkeys(item.problem.id for item in items)
@@ -237,7 +237,7 @@ def _first_error(
     if any(len(set((part >= 0).tolist())) < 2 for part in (gold[chosen], gold[~chosen])):
         what = f"{len(drawn)} problems, split to choose a threshold, lack right or wrong solutions in a part"
         return {"no_first_error": f"{what}; pass --threshold"}
-    tuned = first_error(scores[~chosen], gold[~chosen], key, tune_on=(scores[chosen], gold[chosen]))
+    tuned = first_error_f1(scores[~chosen], gold[~chosen], key, tune_on=(scores[chosen], gold[chosen]))
     return {"first_error": tuned.to_json()}
 
 

@@ -220,12 +220,3 @@ class Comparison:
     def __post_init__(self) -> None:
         if len(self.candidates) != len(self.preferred):
             raise ValueError(f"{len(self.candidates)} candidates have {len(self.preferred)} preferences")
-
-
-def first_error(labels: Sequence[float] | NDArray[np.floating[Any]], *, threshold: float = 0.5) -> int:
-    """Index of the first step whose label is at most `threshold`, -1 if none is: the ProcessBench convention.
-
-    NaN labels are skipped.
-    """
-    wrong = np.flatnonzero(np.asarray(labels, dtype=np.float64) <= threshold)
-    return int(wrong[0]) if wrong.size else -1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Scorer
@@ -119,7 +119,7 @@ def agent_process_bench(
     said = np.where(np.isnan(scores) | ~rated, np.nan, said)
     match = (said == labels) & rated
     counts = np.stack([match.sum(axis=1), rated.sum(axis=1)], axis=1).astype(np.float64)
-    first = _first(said == 0) == _first(labels == 0)
+    first = first_error(said, 0.0) == first_error(labels, 0.0)
     exact = (match == rated).all(axis=1)
     key = Key.seed(seed).fold("agent-process-bench")
 
@@ -141,10 +141,6 @@ def agent_process_bench(
         wrong_below,
         f"given; right above {right_above:g}",
     )
-
-
-def _first(marked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.where(marked.any(axis=1), marked.argmax(axis=1), -1)
 
 
 @bench.method(

@@ -24,7 +24,7 @@ from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import Floats, rows_by, rows_kept, step_scores, unmeasured
 from stepreward.evaluate.measures.counts import cells, drawn, interval, matthews, ratio
-from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error
+from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error_f1
 
 
 def _located(data: Sequence[Trajectory]) -> tuple[list[Trajectory], NDArray[np.int64]]:
@@ -80,9 +80,9 @@ def process_bench(
     groups: dict[str, Mapping[str, Estimate]] = {}
     for name in dict.fromkeys(subsets.tolist()):
         mine = subsets == name
-        groups[name] = _metrics(first_error(scores[mine], gold[mine], key.fold(name), threshold=threshold))
+        groups[name] = _metrics(first_error_f1(scores[mine], gold[mine], key.fold(name), threshold=threshold))
     average = mean_of([made["f1"] for made in groups.values()])
-    whole = _metrics(first_error(scores, gold, key, threshold=threshold))
+    whole = _metrics(first_error_f1(scores, gold, key, threshold=threshold))
     return BenchResult(
         "process-bench",
         "average_f1",

@@ -12,6 +12,7 @@ import numpy as np
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import LABEL, Trajectory
@@ -124,7 +125,7 @@ def _by_class(
         if pooled.keys() >= set(members):
             mean = np.mean([prm_score(pooled[of]) for of in members], axis=0)
             metrics[group] = interval(mean, sum(len(rows[of]) for of in members))
-    first = _first_errors(scores, labels, threshold)
+    first = _first_error_called(scores, labels, threshold)
     metrics["first_error_accuracy"] = _share(first)
     originals = [item for item in every if item.facts.get("side") == "original" and _class(item) == ORIGINALS]
     if originals:
@@ -146,12 +147,11 @@ def _by_class(
     )
 
 
-def _first_errors(scores: Floats, labels: Floats, threshold: float) -> Floats:
+def _first_error_called(scores: Floats, labels: Floats, threshold: float) -> Floats:
     """(B,) 1 if the first wrong step is called wrong, 0 if not, NaN where no step is wrong."""
-    wrong = labels <= 0.5
-    at = wrong.argmax(axis=1)
-    called = scores[np.arange(len(scores)), at] <= threshold
-    made: Floats = np.where(wrong.any(axis=1), called, np.nan)
+    first = first_error(labels)
+    called = scores[np.arange(len(scores)), first] <= threshold
+    made: Floats = np.where(first >= 0, called, np.nan)
     return made
 
 

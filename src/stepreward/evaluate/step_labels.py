@@ -12,6 +12,7 @@ import numpy as np
 
 from stepreward.core.catalog import bench
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Trajectory
@@ -66,9 +67,9 @@ def hard2verify(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float 
 
 def _responses(scores: Floats, labels: Floats, threshold: float) -> Floats:
     """(B, 2, 4) counts of each whole response: called right or wrong, and its first error named or not."""
-    called, wrong = (scores <= threshold) & ~np.isnan(labels), labels <= 0.5
-    right, accepted = np.logical_not(wrong.any(axis=1)), np.logical_not(called.any(axis=1))
-    named = (called.argmax(axis=1) == wrong.argmax(axis=1)) & ~accepted
+    called, gold = first_error(np.where(np.isnan(labels), np.nan, scores), threshold), first_error(labels)
+    right, accepted = gold < 0, called < 0
+    named = (called == gold) & ~accepted
     # A wrong response whose first error is not named counts as missed.
     return np.stack([cells(accepted, right), cells(np.where(right, accepted, ~named), right)], axis=1)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stepreward.core.errors import InputError
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.types import LABEL, Floats, Problem, Provenance, Step, Trajectory, score_column
 
 Row = Mapping[str, Any]
@@ -193,13 +194,13 @@ def known_first_error(item: Trajectory, *, threshold: float = 0.5) -> int:
     """
     if item.first_error is not None:
         return item.first_error
-    wrong = np.flatnonzero(item.labels <= threshold)
-    if np.isnan(item.labels[: wrong[0] if wrong.size else None]).any():
+    first = int(first_error(item.labels, threshold))
+    if np.isnan(item.labels[: first if first >= 0 else None]).any():
         raise InputError(
             f"the first error of problem {item.problem.id} is unknown: a step before it has no label",
             remedy="label all steps up to the first error",
         )
-    return int(wrong[0]) if wrong.size else -1
+    return first
 
 
 def null_for_nan(labels: Floats) -> list[float | None]:
@@ -239,20 +240,16 @@ def relabel(labels: Floats, *, threshold: float | None = None, after_first_error
         return made
     if threshold is not None:
         made = np.where(np.isnan(made), np.nan, (made > threshold).astype(np.float64))
-    wrong = np.flatnonzero(made <= 0)
-    if after_first_error != "keep" and wrong.size:
-        made[wrong[0] + 1 :] = np.nan if after_first_error == "mask" else 0.0
+    first = first_error(made, 0.0)
+    if after_first_error != "keep" and first >= 0:
+        made[first + 1 :] = np.nan if after_first_error == "mask" else 0.0
     return made
 
 
 def hard_first_error(labels: Floats) -> int | None:
     """The first 0 of hard labels, -1 if all are 1; None where a label is soft or one before the first 0 is unknown."""
-    for i, label in enumerate(labels.tolist()):
-        if label == 0:
-            return i
-        if label != 1:
-            return None
-    return -1
+    first = int(first_error(labels, 0.0))
+    return first if np.isin(labels[: first + 1 if first >= 0 else None], (0, 1)).all() else None
 
 
 def measured(item: Trajectory, unknown: Unknown) -> Trajectory:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.catalog import keep
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.tree_arrays import mean_at
-from stepreward.core.types import Floats, Trajectory, first_error
+from stepreward.core.types import Floats, Trajectory
 
 
 def _by_problem(trajectories: Sequence[Trajectory]) -> NDArray[np.int64]:
@@ -105,7 +106,7 @@ def consensus(
             raise ValueError(f"trajectory {row} differs between the two sources: sort both in the same order")
     return np.array(
         [
-            first_error(a.labels, threshold=threshold) == first_error(b.labels, threshold=threshold)
+            first_error(a.labels, threshold) == first_error(b.labels, threshold)
             for a, b in zip(trajectories, others, strict=True)
         ],
         dtype=bool,

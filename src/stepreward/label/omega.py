@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import estimate
 from stepreward.core.errors import BudgetExhausted
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.rollout_priority import priority
 from stepreward.core.measure.statistics import wilson
 from stepreward.core.prefix_names import Name, Prefix
@@ -180,7 +181,8 @@ def _bisect(search: WrongRollouts, state: int, steps: Prefix, n: int, key: Key, 
     # The wrong end itself needs no probe; where an observation ends the solution, even its last action may be winnable.
     inner = ends if not ends or ends[-1] < len(steps) else ends[:-1]
     known = np.array([search.value_of(steps.first(end)) for end in inner], np.float64)
-    lost = int(np.r_[np.flatnonzero(known == 0), len(inner)][0])
+    lost = int(first_error(known, 0.0))
+    lost = lost if lost >= 0 else len(inner)
     alive = int(np.r_[-1, np.flatnonzero(known[:lost] > 0)][-1])
     while lost - alive > 1:
         middle = (alive + lost) // 2
@@ -224,6 +226,6 @@ def find_lost(tree: StepTree) -> NDArray[np.bool_]:
     for row, path in enumerate(tree.paths):
         nodes = path[path >= 0]
         chain = value[np.r_[0, nodes[tree.action[nodes]]]]
-        dead = np.flatnonzero(chain == 0)
-        found[row] |= bool(dead.size and dead[0] > 0 and chain[dead[0] - 1] > 0)
+        lost = first_error(chain, 0.0)
+        found[row] |= bool(lost > 0 and chain[lost - 1] > 0)
     return found

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import wilson
 from stepreward.core.runtime.flows import Flow, Grade, Propose
-from stepreward.core.types import COLUMNS, LABEL, Floats, Problem, Provenance, Step, Trajectory, first_error
+from stepreward.core.types import COLUMNS, LABEL, Floats, Problem, Provenance, Step, Trajectory
 
 Unfinished = Literal["wrong", "drop"]
 """What a rollout that a length limit cut short counts as: a failure, as in the papers, where the value is the chance to
@@ -163,5 +164,5 @@ def named(trajectory: Trajectory, policy: str, grader: str) -> Trajectory:
 
 
 def stated_first_error(labels: Floats) -> int | None:
-    """The first wrong step by the labels at hand, None where there is none at all."""
-    return None if np.isnan(labels).all() else first_error(labels)
+    """The first step whose label is at or below 1/2, -1 where none is; None where no step has a label."""
+    return None if np.isnan(labels).all() else int(first_error(labels))

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from stepreward.core.catalog import transform
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.types import LABEL, Floats, Trajectory
 from stepreward.label.rollouts import stated_first_error
 
@@ -25,9 +26,9 @@ def _apply(trajectory: Trajectory, name: str, values: Floats, after_error: After
     if after_error not in ("keep", "zero", "mask"):
         raise ValueError(f"after_error is 'keep', 'zero' or 'mask', got {after_error!r}")
     made = np.where(np.isnan(trajectory.column("value")), np.nan, values)
-    dead = np.flatnonzero(trajectory.column("value") == 0)
-    if dead.size and after_error != "keep":
-        later = trajectory.action & (np.arange(len(trajectory)) > dead[0])
+    first = first_error(trajectory.column("value"), 0.0)
+    if first >= 0 and after_error != "keep":
+        later = trajectory.action & (np.arange(len(trajectory)) > first)
         made[later] = 0.0 if after_error == "zero" else np.nan
     facts = {**trajectory.facts, "transforms": [*trajectory.facts.get("transforms", ()), name]}
     # Who measured the values is who measured the labels; a transform adds its name to the facts.
@@ -147,17 +148,17 @@ def scan_denoise(trajectory: Trajectory, *, soft_steps: int = 2) -> Trajectory:
     """
     if soft_steps < 0:
         raise ValueError(f"soft_steps must not be negative, got {soft_steps}")
-    dead = np.flatnonzero(trajectory.column("value") == 0)
+    first = first_error(trajectory.column("value"), 0.0)
     made = np.ones(len(trajectory))
-    if dead.size:
+    if first >= 0:
         if np.isnan(trajectory.facts.get("root_value", np.nan)):
             raise ValueError("scan-denoise needs the value of the bare problem: estimate with root=True")
-        before = np.flatnonzero(trajectory.action[: dead[0]])
+        before = np.flatnonzero(trajectory.action[:first])
         near = before[max(0, len(before) - soft_steps) :]
         with np.errstate(
             divide="ignore", over="ignore"
         ):  # a problem of value 0 says nothing against a step that was winnable
             made[near] = np.minimum(1.0, trajectory.column("value")[near] / trajectory.facts.get("root_value", np.nan))
-        made[dead[0]] = 0.0
-        made[dead[0] + 1 :] = np.nan
+        made[first] = 0.0
+        made[first + 1 :] = np.nan
     return _apply(trajectory, "scan-denoise", made)

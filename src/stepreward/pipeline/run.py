@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import known_mean, paired_difference
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.answer_log import AnswerLog
@@ -24,7 +25,7 @@ from stepreward.core.runtime.flows import Bill, Grader
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
 from stepreward.evaluate.measures.selection_curves import curves, hits
-from stepreward.evaluate.measures.step_scores import first_error, label_error, step_metrics
+from stepreward.evaluate.measures.step_scores import first_error_f1, label_error, step_metrics
 from stepreward.pipeline import stages
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.run_report import build_page
@@ -230,10 +231,10 @@ class Run:
         chosen = [StepTree.from_trajectories(group) for group in validation if group]
         tuned = _scores_and_truth(self.world, validation, _with_scores(chosen, scorer))
         scores, truth = _scores_and_truth(self.world, samples, trees)
-        gold, tune_gold = _first_wrong(truth), _first_wrong(tuned[1])
+        gold, tune_gold = first_error(truth), first_error(tuned[1])
         steps = step_metrics(scores, truth)
         return {
-            "first_error": first_error(scores, gold, key, tune_on=(tuned[0], tune_gold)).to_json(),
+            "first_error": first_error_f1(scores, gold, key, tune_on=(tuned[0], tune_gold)).to_json(),
             "steps": steps,
         }
 
@@ -294,8 +295,3 @@ def _scores_and_truth(
     scores = ragged(rows)
     width = truth.shape[1]
     return scores[:, :width], truth
-
-
-def _first_wrong(truth: NDArray[np.float64]) -> NDArray[np.int64]:
-    wrong = truth <= 0.5
-    return np.where(wrong.any(axis=1), wrong.argmax(axis=1), -1)

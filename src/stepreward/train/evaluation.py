@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from stepreward.core.errors import ModelError
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.step_metrics import auroc, best_threshold, brier, expected_calibration_error, ragged
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import TrainingBatch
@@ -70,8 +71,7 @@ def evaluate_batches(
 
 
 def _metrics(scores: NDArray[np.float64], labels: NDArray[np.float64], *, probability: bool) -> dict[str, float]:
-    wrong = labels <= 0.5
-    gold = np.where(wrong.any(axis=1), wrong.argmax(axis=1), -1)
+    gold = first_error(labels)
     both = bool((gold >= 0).any() and (gold < 0).any())
     nan = float("nan")
     first: dict[str, Any] = asdict(best_threshold(scores, gold)) if both else {"f1": nan, "threshold": nan}

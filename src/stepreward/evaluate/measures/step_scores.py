@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, percentile_interval, proportion, resamples
 from stepreward.core.measure.step_metrics import (
     auroc,
@@ -43,7 +44,7 @@ class FirstErrorResult:
         return {**plain, "threshold": self.threshold, "threshold_from": self.threshold_from}
 
 
-def first_error(
+def first_error_f1(
     scores: Floats,
     gold: NDArray[np.int64],
     key: Key,
@@ -111,8 +112,7 @@ def label_error(labels: Floats, truth: Floats) -> dict[str, float]:
     """
     real = ~np.isnan(labels)
     hard = np.where(real, (labels > 0).astype(np.float64), np.nan)
-    wrong = truth <= 0.5
-    gold = np.where(wrong.any(axis=1), wrong.argmax(axis=1), -1)
+    gold = first_error(truth)
     found = first_error_scores(hard, gold)
     return {
         "mean_absolute_error": float(np.abs(labels - truth)[real].mean()),
