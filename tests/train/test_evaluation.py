@@ -13,7 +13,7 @@ from stepreward.core.errors import ModelError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.train.data import labelled_trees, make_batches
-from stepreward.train.evaluation import evaluate_batches, step_logits
+from stepreward.train.evaluation import evaluate_batches
 from stepreward.train.objectives import binary_cross_entropy
 
 NAN = float("nan")
@@ -32,17 +32,17 @@ NAN = float("nan")
 def test_the_sigmoid_of_a_step_logit_is_the_score(record: EncoderRecord) -> None:
     model = toy_model(record=record)
     z = torch.randn(7, record.n_labels) * 3
-    torch.testing.assert_close(step_logits(model, z).sigmoid(), model.scores(z))
+    torch.testing.assert_close(model.step_logits(z).sigmoid(), model.scores(z))
 
 
 def test_scores_in_minus_one_to_one_have_the_logits_of_their_probabilities() -> None:
     z = torch.randn(7, 2) * 3
     for readout in ("difference", "tanh"):
         model = toy_model(record=EncoderRecord(readout=readout, n_labels=2, positive=1))
-        torch.testing.assert_close(2 * step_logits(model, z).sigmoid() - 1, model.scores(z))
+        torch.testing.assert_close(2 * model.step_logits(z).sigmoid() - 1, model.scores(z))
     model = toy_model(record=EncoderRecord(readout="mean-sigmoid", n_labels=2))
     with pytest.raises(ModelError, match="no single logit"):
-        step_logits(model, z)
+        model.step_logits(z)
 
 
 def measured(labels: list[Trajectory], bias: float, record: EncoderRecord | None = None) -> dict[str, float]:

@@ -16,6 +16,7 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from stepreward.core.errors import ModelError, UnknownNameError
+from stepreward.score.encode.readout import softmax
 from stepreward.score.model.public_checkpoints import label_ids
 from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.serve.http_errors import ApiError
@@ -128,8 +129,7 @@ class Desk:
         inputs = self.reader.fitted(made, body.truncate_prompt_tokens, body.truncation_side)
         shown = self.last(inputs, check)[:, columns]
         if body.apply_softmax:
-            shifted = np.exp(shown - shown.max(axis=1, keepdims=True))
-            shown = shifted / shifted.sum(axis=1, keepdims=True)
+            shown = softmax(shown)
         frame = self._frame("score", body.model, inputs)
         fields = {"model": frame["model"], "usage": frame["usage"], "object": "scoring"}
         return _json(shown.tolist(), fields, name="scores"), inputs

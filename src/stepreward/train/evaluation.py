@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stepreward.core.errors import ModelError
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.step_metrics import auroc, best_threshold, brier, expected_calibration_error, ragged
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -18,27 +17,6 @@ from stepreward.train.data import TrainingBatch
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits (B, S), labels (B, S), mask (B, S)) -> scalar."""
-
-"""The metrics that can pick a checkpoint."""
-
-
-def step_logits(model: StepRewardModel, logits: torch.Tensor) -> torch.Tensor:
-    """(Q,) one float32 logit a read, whose sigmoid is the record's score, out of head outputs (Q, n_labels).
-
-    For a softmax readout that is log sum_{k right} e^{z_k} - log sum_{k wrong} e^{z_k}, for `tanh` 2 z: a
-    score of 2 p - 1 has the logit of p. For `value` it is the score itself.
-
-    Raises:
-        ModelError: the readout is no function of one logit.
-    """
-    z, record = logits.float(), model.record
-    if record.readout in ("mean-sigmoid", "implicit"):
-        raise ModelError(f"the readout {record.readout!r} has no single logit a step: train another one")
-    if record.readout not in ("softmax", "difference"):
-        return z[:, record.positive] * (2 if record.readout == "tanh" else 1)
-    right = [record.positive, *record.also]
-    rest = [k for k in range(z.shape[1]) if k not in right]
-    return z[:, right].logsumexp(dim=1) - z[:, rest].logsumexp(dim=1)
 
 
 @torch.inference_mode()
@@ -63,7 +41,7 @@ def evaluate_batches(
         scores += list(np.where(batch.mask.numpy(), found, np.nan))
         labels += list(batch.labels.double().numpy())
         if objective is not None:
-            z, count = batch.gather(step_logits(model, logits)), int(batch.mask.sum())
+            z, count = batch.gather(model.step_logits(logits)), int(batch.mask.sum())
             loss += float(objective(z, batch.labels.to(device), batch.mask.to(device))) * count
             steps += count
     metrics = _metrics(ragged(scores), ragged(labels), probability=model.record.readout in ("sigmoid", "softmax"))

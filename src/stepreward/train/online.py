@@ -20,7 +20,6 @@ from stepreward.core.types import Trajectory
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.packing import narrow, pack
 from stepreward.score.implicit import ImplicitScorer
-from stepreward.train.evaluation import step_logits
 
 Objective = Callable[[Any, Sequence[Trajectory]], Iterator[Tensor]]
 """From a scorer and graded trajectories to losses that sum to the whole."""
@@ -130,7 +129,7 @@ def _ends(scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]) -> I
         tree = StepTree.from_trajectories([trajectories[i] for i in rows])
         for keep, part, tokens in narrow(tree, model.encoder, scorer.row_tokens):
             batch = pack([tokens]).to(scorer.device)
-            logits = step_logits(model, model(batch))
+            logits = model.step_logits(model(batch))
             at = {int(node): k for k, node in enumerate(batch.node)}
             ends = [[at[int(node)] for node in path if int(node) in at][-1:] for path in part.paths]
             kept = [k for k, end in enumerate(ends) if end]

@@ -25,7 +25,7 @@ from stepreward.core.keys import Key
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import LabelledTree, TrainingBatch, TrainingSet, fingerprint, make_batches
-from stepreward.train.evaluation import Objective, evaluate_batches, step_logits
+from stepreward.train.evaluation import Objective, evaluate_batches
 from stepreward.train.progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, TrainSettings
 
@@ -68,7 +68,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         """The objective on one batch."""
         batch: TrainingBatch = inputs["batch"]
         device = self.args.device
-        logits = batch.gather(step_logits(self.model, model(batch.packed.to(device))))
+        logits = batch.gather(self.model.step_logits(model(batch.packed.to(device))))
         value = self.objective(logits, batch.labels.to(device), batch.mask.to(device))
         return (value, logits) if return_outputs else value
 

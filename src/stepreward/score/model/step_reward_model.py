@@ -19,8 +19,8 @@ from stepreward.core.optional import cache_argument
 from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.readout import read_out, step_logits
 from stepreward.score.model.heads import build_head, head_state
-from stepreward.score.model.readouts import read_out
 
 HEAD_FILE = "step_head.safetensors"
 _FLOOR = -32.0
@@ -137,8 +137,21 @@ class StepRewardModel(nn.Module):
         return logits
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """(Q,) scores of logits (Q, n_labels), by the record's readout."""
-        return read_out(self.record, logits)
+        """(Q,) float32 scores of logits (Q, n_labels), by the record's readout."""
+        scores: torch.Tensor = read_out(self.record, logits.float())
+        return scores
+
+    def step_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """(Q,) one float32 logit a read, whose sigmoid is the score, out of logits (Q, n_labels); differentiable.
+
+        Raises:
+            ModelError: the readout is no function of one logit.
+        """
+        try:
+            made: torch.Tensor = step_logits(self.record, logits.float())
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+        return made
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a checkpoint: standard transformers files, the head, the record. A calibrator of other weights goes.

@@ -12,7 +12,7 @@ from stepreward.core.prefix_names import named
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.score.cached.first_scores import Told
 from stepreward.score.encode.per_step import StepEncoder
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.readout import read_out
 from stepreward.score.encode.whole_text import Pass, PassEncoder
 
 Floats = NDArray[np.float64]
@@ -61,7 +61,8 @@ class Reading:
                     asked.append((row, replace(one, reads=new), names))
         answers = ask([(questions[row], one) for row, one, _ in asked]) if asked else ()
         for (row, one, names), (outputs, done, tokens) in zip(asked, answers, strict=True):
-            made = read_out(self.record, outputs, done)
+            done = are_probabilities(outputs) if done is None else done
+            made = read_out(self.record, outputs, activated=done)
             scores[row][list(one.reads)] = self._told.keep([names[i] for i in one.reads], made.tolist())
             paid[row] += tokens
         return [Scored(*parts) for parts in zip(scores, paid, whole, strict=True)]
@@ -79,35 +80,6 @@ class Reading:
         return [Pass(np.asarray(ids, np.int64), reads)]
 
 
-def read_out(record: EncoderRecord, rows: Floats, done: bool | None) -> Floats:
-    """(Q,) scores by the record's readout, with the softmax or sigmoid where it was left.
-
-    Args:
-        record: says what the outputs mean.
-        rows: (Q, n_labels).
-        done: whether they are probabilities; None sees by whether every row is a distribution.
-    """
-    if done is None:
-        done = record.n_labels > 1 and bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
-    if record.readout in ("softmax", "difference"):
-        shares = rows if done else _softmax(rows)
-        right: Floats = shares[:, [record.positive, *record.also]].sum(axis=1)
-        return right if record.readout == "softmax" else 2 * right - 1
-    if record.readout == "mean-sigmoid":
-        return np.asarray((rows if done else _sigmoid(rows)).mean(axis=1), np.float64)
-    value = rows[:, record.positive]
-    if record.readout in ("value", "tanh") and done:
-        with np.errstate(divide="ignore"):
-            value = np.log(value) - np.log1p(-value)
-    if record.readout == "tanh":
-        return np.asarray(np.tanh(value), np.float64)
-    return value if record.readout == "value" or done else _sigmoid(value)
-
-
-def _softmax(z: Floats) -> Floats:
-    shifted = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float64)
-
-
-def _sigmoid(z: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(z / 2)), np.float64)
+def are_probabilities(rows: Floats) -> bool:
+    """Whether head outputs (Q, n_labels) of two or more labels look like probabilities: every row is a distribution."""
+    return rows.shape[1] > 1 and bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))

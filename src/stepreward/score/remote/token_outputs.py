@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
+from stepreward.score.encode.readout import activate
 from stepreward.score.model.step_reward_model import StepRewardModel
 
 Ids = Sequence[int]
@@ -112,10 +113,7 @@ class TokenOutputs:
 
     def activated(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Softmax over two or more labels, sigmoid of one."""
-        if self.n_labels == 1:
-            return np.asarray(0.5 * (1 + np.tanh(rows / 2)), np.float64)
-        shifted = np.exp(rows - rows.max(axis=1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float64)
+        return np.asarray(activate(rows))
 
     def scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """(T,) scores by the model's readout."""
