@@ -16,26 +16,34 @@ import pytest
 pytest.importorskip("trl")
 
 
-def test_a_group_across_two_processes_is_one_group(tmp_path: Path) -> None:
+def two_processes(folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    """Runs the script as ranks 0 and 1 of one group, as `torchrun` would, without its own process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = Path(__file__).with_name("two_processes.py")
-    # What `torchrun --nproc-per-node 2` tells its processes, without its own process, which would load torch again.
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
 
     def process(rank: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, str(script), str(tmp_path)], env={**environment, "RANK": rank, "LOCAL_RANK": rank},
-            capture_output=True, text=True, timeout=240, check=False,
+            [sys.executable, str(script), str(folder)], env={**environment, "RANK": rank, "LOCAL_RANK": rank},
+            capture_output=True, text=True, timeout=140, check=False,
         )  # fmt: skip
 
     with ThreadPoolExecutor(2) as both:
-        for done in both.map(process, ("0", "1")):
-            assert done.returncode == 0, done.stderr[-3000:]
+        return list(both.map(process, ("0", "1")))
+
+
+def test_a_group_across_two_processes_is_one_group(tmp_path: Path) -> None:
+    try:
+        finished = two_processes(tmp_path)
+    except subprocess.TimeoutExpired:  # gloo itself hangs now and then on a loaded machine, in the first collective
+        finished = two_processes(tmp_path)
+    for done in finished:
+        assert done.returncode == 0, done.stderr[-3000:]
     halves = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [half["processes"] for half in halves] == [2, 2]
     assert len({problem for half in halves for problem in half["problems"]}) == 1, "the group of eight was not split"

@@ -6,6 +6,7 @@ python two_processes.py FOLDER, under `torch.distributed.run --nproc-per-node 2`
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -70,6 +71,9 @@ def main(out: Path) -> None:
     trainer.train()
     place = trainer.accelerator
     (out / f"{place.process_index}.json").write_text(json.dumps({**SEEN, "processes": place.num_processes}))
+    # Ends without tearing down the process group: its threads now and then abort or hang the process that closes first.
+    place.wait_for_everyone()
+    os._exit(0)
 
 
 if __name__ == "__main__":
