@@ -154,6 +154,25 @@ def test_prm_score_by_class_group_and_overall(data: list[Trajectory], threshold:
     assert made.metrics["macro_f1"].value == pytest.approx(macro, abs=1e-9)
 
 
+def test_similarity_and_first_errors_of_prm_bench_by_hand() -> None:
+    redundant = {"classification": "redundency"}
+    data = [
+        # Called valid: 2 of 4, in the original 3 of 3. The first wrong step is called wrong, at the threshold itself.
+        solution(0, [(0.9, True), (0.5, False), (0.9, True), (0.4, True)], redundant | {"idx": "a"}),
+        solution(1, [(0.9, True), (0.8, True), (0.6, True)], redundant | {"idx": "a", "side": "original"}),
+        # 2 of 2, in the original 1 of 4. The first wrong step is called valid.
+        solution(2, [(0.9, True), (0.6, False)], redundant | {"idx": "b"}),
+        solution(3, [(0.9, True), (0.1, True), (0.1, True), (0.1, True)], redundant | {"idx": "b", "side": "original"}),
+        # No step of its original is called valid: it takes no part.
+        solution(4, [(0.9, True), (0.8, True)], redundant | {"idx": "c"}),
+        solution(5, [(0.1, True), (0.2, True)], redundant | {"idx": "c", "side": "original"}),
+    ]
+    made = bench["prm-bench"].take({"scorer": RecordedScorer(data, "v"), "data": data}, threshold=0.5).metrics
+    assert made["similarity"].value == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert made["similarity"].n == 2
+    assert (made["first_error_accuracy"].value, made["first_error_accuracy"].n) == (0.5, 2)
+
+
 def test_steps_without_a_label_take_no_part_and_solutions_without_a_score_neither() -> None:
     item = solution(0, [(0.9, True), (0.1, False), (0.1, True)], {})
     neutral = item.with_columns({"label": np.array([1.0, 0.0, np.nan])})
