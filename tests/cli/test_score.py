@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app
-from stepreward.formats.files.writing import write_rows
+from stepreward.core.row_files import write_rows
 from stepreward.formats.registry import read
 from tests.cli.running import invoke
 

@@ -98,11 +98,12 @@ def test_what_rollouts_measure_keeps_images_tokens_logprobs_meta_and_is_found_by
         assert again.first_error == 2  # 0.5 is the first label of at most 0.5.
 
 
-def test_rows_may_bring_new_columns_at_any_time(tmp_path: Path) -> None:
-    """Row groups of two: the third row's `b` and the sixth row's `c` come when others are written."""
+def test_rows_may_bring_new_columns_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows two at a time: the third row's `b` and the sixth row's `c` come when others are written."""
     path, names = tmp_path / "wide.parquet", ["a", "a", "b", "a", "b", "c"]
     rows = [Trajectory(PROBLEMS[0], STEPS, columns={name: np.full(3, float(at))}) for at, name in enumerate(names)]
-    assert write_table(path, rows, rows_at_once=2) == 6
+    monkeypatch.setattr("stepreward.core.row_files._ROWS_AT_ONCE", 2)
+    assert write_table(path, rows) == 6
     again = list(read_table(path))
     assert [[*one.columns] for one in again] == [[name] for name in names]
     assert [one.columns[name].tolist() for one, name in zip(again, names, strict=True)] == [[at] * 3 for at in range(6)]

@@ -54,25 +54,27 @@ def alone_in_one_move(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: another process writes it, or it cannot be written.
     """
-    unfinished = _unfinished(path)
+    lock = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(unfinished, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error}; choose a writable folder with free space") from error
     try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not unfinished.exists() or not os.path.samestat(os.fstat(handle), unfinished.stat()):
-                raise BlockingIOError  # Another process has just ended, and moved its file away.
+            if not lock.exists() or not os.path.samestat(os.fstat(handle), lock.stat()):
+                raise BlockingIOError  # Another process has just ended, and removed its lock.
     except BlockingIOError as error:
         os.close(handle)
         what = f"{path} is being written by another process: wait for its end, or write another file"
         raise StoreError(what) from error
     try:
-        with in_one_move(path):
+        with in_one_move(path) as unfinished:
             yield unfinished
     finally:
+        with suppress(OSError):
+            lock.unlink(missing_ok=True)  # Before the lock ends, so that it is ours.
         os.close(handle)
 
 

@@ -30,8 +30,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.atomic_files import in_one_move, plain
+from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
+from stepreward.core.row_files import write_rows
 from stepreward.core.types import LABEL, SCORE, Floats, Message, Problem, Provenance, Step, Trajectory
 
 VERSION = "stepreward/trajectories/1"
@@ -72,11 +73,6 @@ _EXAMPLE = '{"schema": "stepreward/trajectories/1", "prompt": "1 + 1?", "steps":
 _WHO = 'write [{"what": ["label"], "estimator": "NAME"}], with policy, grader, seed and settings where known'
 _WHO_FIELDS = {one.name for one in fields(Provenance)}
 REMEDY = f"write rows like {_EXAMPLE}"
-
-
-def step_columns(names: Iterable[str]) -> pa.Schema:
-    """The schema of a table with these step columns."""
-    return pa.schema([*FIELDS, *((name, pa.list_(pa.float64())) for name in dict.fromkeys(names))])
 
 
 def row_of(item: Trajectory) -> dict[str, Any]:
@@ -307,75 +303,14 @@ def _loaded(value: object, name: str) -> Any:
         raise InputError(f"'{name}' is no JSON: {error}", remedy="write JSON") from error
 
 
-def write_table(path: Path, items: Iterable[Trajectory], *, rows_at_once: int = 4096) -> int:
-    """Writes trajectories as Parquet in one move, streaming; a kill leaves the old file or none.
-
-    Args:
-        path: the file.
-        items: trajectories, with any step columns.
-        rows_at_once: rows of a row group.
-
-    Returns:
-        The number of trajectories written.
+def write_table(path: Path, items: Iterable[Trajectory]) -> int:
+    """Writes trajectories to a file of the table, streaming and in one move, and returns how many.
 
     Raises:
         InputError: a trajectory cannot be stored.
         StoreError: the file cannot be written.
     """
-    written, rows = 0, list[dict[str, Any]]()
-    with in_one_move(path) as unfinished:
-        table = _WideningTable(unfinished)
-        try:
-            for item in items:
-                rows.append(row_of(item))
-                if len(rows) == rows_at_once:
-                    table.write(rows)
-                    written, rows = written + len(rows), []
-            table.write(rows)
-        finally:
-            table.writer.close()
-    return written + len(rows)
-
-
-class _WideningTable:
-    """A Parquet file under way that takes rows with new step columns at any time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.schema = path, FIELDS
-        self.writer = self._open()
-
-    def _open(self) -> pq.ParquetWriter:
-        return pq.ParquetWriter(self.path, self.schema, compression="zstd")
-
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Appends a row group."""
-        new = {name: None for row in rows for name in row if name not in self.schema.names}
-        if new:
-            self._widen(new)
-        self.writer.write_table(pa.Table.from_pylist([*rows], self.schema))
-
-    def _widen(self, names: Iterable[str]) -> None:
-        """Starts the file again with more columns, null in the rows that were written without them."""
-        self.writer.close()
-        narrow = self.path.with_name(self.path.name + ".narrow")
-        self.path.replace(narrow)
-        self.schema = step_columns([*self.schema.names[len(FIELDS) :], *names])
-        self.writer = self._open()
-        try:
-            with pq.ParquetFile(narrow) as written:
-                for batch in written.iter_batches():
-                    self.writer.write_table(pa.Table.from_pylist(batch.to_pylist(), self.schema))
-        finally:
-            narrow.unlink()
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a Parquet file is there and was written to its end."""
-    try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid):
-        return False
-    return True
+    return write_rows(path, map(row_of, items), schema=FIELDS)
 
 
 def read_table(path: Path) -> Iterator[Trajectory]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.plugins import Plugin, PluginRegistry, declared, leave_out
+from stepreward.core.row_files import ROWS_PER_PART, holds, names_a_folder, write_parts, write_rows
 from stepreward.core.table import REMEDY
 from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import read_rows
-from stepreward.formats.files.writing import holds, write_rows
 from stepreward.formats.format import Format, Kind
 from stepreward.formats.problems import prompt_field
 from stepreward.formats.rows import Row, blank_as_context, shown
@@ -319,21 +319,34 @@ class _NothingToWriteError(Exception):
 
 
 def write(
-    path: str | Path, items: Iterable[Item], form: str, *, strict: bool = False, **options: Any
+    path: str | Path,
+    items: Iterable[Any],
+    form: str,
+    *,
+    strict: bool = False,
+    rows_per_part: int = ROWS_PER_PART,
+    plan: Mapping[str, Any] | None = None,
+    work: Callable[[Iterable[Any]], Iterable[Trajectory | Comparison]] = iter,
+    **options: Any,
 ) -> list[InputError]:
     """Writes solutions or comparisons in a format and returns what kept any of them from being written.
 
-    Where the format can hold none of them nothing is written, and a file that was there stays.
+    Where the format can hold none of them no file is written, and one that was there stays.
 
     Args:
-        path: .jsonl, .json or .parquet, or with .gz.
-        items: what the format holds, streamed.
+        path: .jsonl, .json or .parquet, or the first two with .gz; a folder of Parquet parts if it ends in `/`, is a
+            folder, or has no suffix.
+        items: what the format holds, streamed; with `work` what that takes.
         form: name of the format.
         strict: raise at the first that the format cannot hold.
+        rows_per_part: items of a part, in a folder.
+        plan: what a folder is for, JSON values: a run that was killed goes on at its first missing part.
+        work: makes what is written of items, at most one of each, where that costs something: parts that are there are
+            not worked on again.
         options: of the format's writer.
 
     Raises:
-        InputError: the format has no writer, or strict.
+        InputError: the format has no writer, the folder is for another plan, or strict.
         UnknownNameError: no such format or option.
         StoreError: the file cannot be written.
     """
@@ -345,11 +358,12 @@ def write(
     refused: list[InputError] = []
     seen = 0
     needed = Comparison if chosen.kind == "comparisons" else Trajectory
+    parts = names_a_folder(path)
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows(some: Iterable[Any]) -> Iterator[dict[str, Any]]:
         assert chosen.write is not None
         nonlocal seen
-        for item in items:
+        for item in work(some):
             seen += 1
             try:
                 if not isinstance(item, needed):
@@ -364,9 +378,12 @@ def write(
                 if strict:
                     raise named from error
                 refused.append(named)
-        if refused and len(refused) == seen:
+        if refused and len(refused) == seen and not parts:
             raise _NothingToWriteError
 
+    if parts:
+        write_parts(path, items, rows, schema=chosen.schema, rows_per_part=rows_per_part, plan=plan)
+        return refused
     with suppress(_NothingToWriteError):
-        write_rows(path, rows(), schema=chosen.schema)
+        write_rows(path, rows(items), schema=chosen.schema)
     return refused

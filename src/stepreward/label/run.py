@@ -19,10 +19,11 @@ from stepreward.core.atomic_files import claim
 from stepreward.core.catalog import Method, estimate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.row_files import is_whole
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Policy
-from stepreward.core.table import is_whole, read_table, write_table
+from stepreward.core.table import read_table, write_table
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.label.omega import tree_labels

@@ -15,6 +15,7 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
+from stepreward.core.row_files import write_rows
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
@@ -23,7 +24,6 @@ from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.core.vocabulary import ASKS
 from stepreward.evaluate.measures.attempts import pass_at_k
 from stepreward.evaluate.measures.costs import CostCurves, Spending, accuracy_against_cost
-from stepreward.formats.files.writing import write_rows
 from stepreward.pipeline.run_report import percent, points
 from stepreward.report.cost_table import cost_plot
 from stepreward.report.page import MISSING, Page, Section, Table, write

@@ -15,7 +15,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stepreward.core.atomic_files import read_object
 from stepreward.core.errors import InputError
+from stepreward.core.row_files import PARTS
 from stepreward.formats.files.archives import archived
 from stepreward.formats.files.arrow_rows import FAULTS, rows_of, unreadable
 from stepreward.formats.files.row_limits import LARGEST_ROW, too_large
@@ -33,7 +35,7 @@ _LOGS = ("answers.jsonl", "samples.jsonl")
 _NOTES = frozenset({
     "base_state.json", "metadata.json", "plan.json", "settings.json", "summary.json", "results.json", "compare.json",
     "config.json", "generation_config.json", "stepreward.json", "tokenizer.json", "tokenizer_config.json",
-    "training.json",
+    "training.json", PARTS,
 })  # fmt: skip
 """Files about a run beside its rows."""
 _EVENT = re.compile(r"(?:event-)?\d+[^.]*\.json")
@@ -42,6 +44,7 @@ _TOLD_APART = frozenset({"conversation_id", "session_id", "thread_id", "trajecto
 """Fields of messages that say themselves what they belong to."""
 _DATABASE = b"SQLite format 3\0"
 _BESIDE = "pass what the command wrote beside it, such as labels.parquet"
+_AGAIN = "run the same command again, which goes on where it was"
 _HEAD = 4096
 _TOKEN = 12
 """More characters than any of JSON's words and escapes has."""
@@ -117,10 +120,13 @@ def parts_of(folder: Path) -> list[Path]:
     """The files of a folder that hold its rows: labels.parquet, or else its shards or parts, in the order of names.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the run that writes them has not ended.
+        StoreError: the note of what is there cannot be read.
     """
     if (folder / LABELS).is_file():
         return [folder / LABELS]
+    if (folder / PARTS).is_file() and not read_object(folder / PARTS, remedy=_AGAIN).get("complete"):
+        raise InputError("the run that writes this folder of parts has not ended", source=folder, remedy=_AGAIN)
     parts = sorted(folder.glob("labels-*.parquet")) or sorted(folder.glob("*.parquet"))
     if not parts and (folder / "plan.json").is_file():
         what = "no finished shard of labels is here"
