@@ -140,3 +140,23 @@ def test_a_column_that_holds_no_scores_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, line.split())
     assert done.exit_code != 0
     assert "no column of scores" in str(done.exception)
+
+
+def test_a_folder_of_parts_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """Five rows, one of them broken, in parts of two; the second part is lost and alone scored again."""
+    rows = [json.dumps({"question": f"{n} + 1?", "steps": [f"{n} + 1 = {n + 1}"]}) for n in range(5)]
+    (tmp_path / "rows.jsonl").write_text("\n".join([*rows[:1], "{", *rows[1:]]))
+    line = f"score --model tool --data {tmp_path}/rows.jsonl --out {tmp_path}/out --rows-per-part 2"
+    first = CliRunner().invoke(app, line.split())
+    assert first.exit_code == 1
+    assert "row 2: broken JSON" in first.stderr
+    assert f"5 solutions in {tmp_path}/out" in first.stderr
+    (tmp_path / "out" / "part-000001.parquet").unlink()
+    again = CliRunner().invoke(app, line.split())
+    assert "2 solutions in" in again.stderr
+    assert "; 3 rows of parts that were there are not scored again" in again.stderr
+    assert "row 2: broken JSON" in again.stderr
+    assert [one.steps[0].text for one in read(tmp_path / "out")] == [f"{n} + 1 = {n + 1}" for n in range(5)]
+    assert [one.column("score").tolist() for one in read(tmp_path / "out")] == [[1.0]] * 5
+    other = CliRunner().invoke(app, [*line.split(), "--column", "score:x"])
+    assert "the folder was begun for" in str(other.exception)

@@ -192,6 +192,17 @@ def test_what_cannot_be_converted_is_told_and_counted(inside: Path, capsys: pyte
     assert "1 that stepreward cannot hold were left out" in invoke("convert in.jsonl out.parquet")
 
 
+def test_a_folder_of_parts_is_written_and_read(inside: Path) -> None:
+    _lines(inside / "in.jsonl", *({"prompt": f"{n}?", "completions": ["a"], "labels": [True]} for n in range(5)))
+    told = json.loads(invoke("convert in.jsonl parts --rows-per-part 2 --json"))
+    assert (told["read"], told["written"]) == (5, 5)
+    assert sorted(path.name for path in (inside / "parts").iterdir()) == [
+        "_parts.json", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet",
+    ]  # fmt: skip
+    assert json.loads(invoke("convert parts back.jsonl --to trl --json"))["written"] == 5
+    assert [row["prompt"] for row in rows(inside / "back.jsonl")] == [f"{n}?" for n in range(5)]
+
+
 SLOW_WRITER = """
 import sys, time
 from pathlib import Path

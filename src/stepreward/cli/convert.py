@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.parts import PartFlags, plan
 from stepreward.cli.flags.rows import ReadFlags, filled, shown_format
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import Watched
@@ -30,7 +31,7 @@ class ConvertFlags:
     data: Path | None = None
     """File to read, in place of the first argument."""
     out: Path | None = None
-    """File to write, in place of the second argument."""
+    """File or folder to write, in place of the second argument."""
     to: str = OWN
     """Format to write; `--formats` lists them."""
     write: tuple[str, ...] = ()
@@ -51,10 +52,11 @@ def convert(
     source: Annotated[
         Path | None, typer.Argument(help="File to read: .json, .jsonl or .parquet, plain or .gz.")
     ] = None,
-    target: Annotated[Path | None, typer.Argument(help="File to write.")] = None,
+    target: Annotated[Path | None, typer.Argument(help="File, or folder of parts, to write.")] = None,
     *,
     flags: ConvertFlags,
     reading: SourceFlags,
+    parts: PartFlags,
     json_output: JsonFlag = False,
 ) -> None:
     """Convert data between formats, streaming; says by which evidence it chose the format of the source.
@@ -83,7 +85,10 @@ def convert(
         options.setdefault("separator", ended_by)
     rows: Reading[Any] = Reading(source, chosen, given, reading.strict)
     watched = Watched(filled(rows), "convert", quiet=json_output)
-    refused = write(out, watched, to, strict=reading.strict, **options)
+    refused = write(
+        out, watched, to, strict=reading.strict, rows_per_part=parts.rows_per_part,
+        plan=plan("convert", replace(flags, data=None, out=None), reading, reads=(source,)), **options,
+    )  # fmt: skip
     tell_left_out(rows.bad, more=rows.left_out - len(rows.bad))
     tell_blank(rows.blank)
     made = watched.count - len(refused)

@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from stepreward.cli.flags.format_options import format_options
+from stepreward.cli.flags.parts import PartFlags, plan
 from stepreward.cli.flags.rows import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.cli.terminal.left_out import tell_blank
@@ -51,12 +52,12 @@ class ScoreFlags:
     data: Path | None = None
     """Rows with question (or prompt) and steps (or completions), or any format; standard input if left out."""
     out: Path | None = None
-    """File to write instead of lines: the table (.parquet, .jsonl) of the rows with one column more."""
+    """Table to write instead of lines, with one column more: a file (.parquet, .jsonl) or a folder of parts."""
     column: str = SCORE
     """Name of the step column in --out; `score:NAME` keeps the scores of several models apart."""
 
 
-def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags) -> None:
+def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: PartFlags) -> None:
     """Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.
 
     A line is the row itself with its scores, which every command reads; with --out they are a table, and bad rows are
@@ -70,20 +71,35 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags) -> None:
     if flags.column.split(":")[0] != SCORE:
         raise InputError(f"--column {flags.column!r} is no column of scores", remedy=f"{SCORE} or {SCORE}:NAME")
     items = _items(flags.data, reading, labelled=flags.out is not None)
-    # What comes through a pipe is answered line by line.
-    parts = _parts(items, 1 if flags.data is None else _AT_ONCE)
     # What is wrong with a file is told before a model is loaded, which takes seconds.
-    first = [] if flags.data is None else [next(parts)]
+    if flags.data is not None:
+        ahead = _parts(items, _AT_ONCE)
+        items = chain.from_iterable(chain([next(ahead)], ahead))
     scorer = recipe.scorer(flags.model)
-    column = flags.column if flags.out else SCORE
-    scored = (one for part in chain(first, parts) for one in _scored(scorer, part, column, strict=reading.strict))
     counts: Counter[str] = Counter()
+    column = flags.column if flags.out else SCORE
+    # What comes through a pipe is answered line by line.
+    size = 1 if flags.data is None else _AT_ONCE
+
+    def scored(some: Iterable[Trajectory | InputError]) -> Iterator[Trajectory | InputError]:
+        made = (one for part in _parts(some, size) for one in _scored(scorer, part, column, strict=reading.strict))
+        return _counted(made, counts, column)
+
     if flags.out is None:
-        for item in _counted(scored, counts, column):
+        for item in scored(items):
+            counts["bad"] += isinstance(item, InputError)
             typer.echo(json.dumps({"error": str(item)} if isinstance(item, InputError) else _line(item)))
     else:
-        write(flags.out, _good(Watched(_counted(scored, counts, column), "score")), OWN, strict=True)
-        typer.echo(f"{counts['scored']:,} solutions in {flags.out}", err=True)
+        # Rows that cannot be read are named in any case: those of a part that is there would be passed over below.
+        readable = Watched(_good(items, counts), "score")
+        purpose = plan("score", replace(flags, out=None), reading, recipe, reads=(flags.data, Path(flags.model)))
+        write(
+            flags.out, readable, OWN, strict=True, rows_per_part=parts.rows_per_part, plan=purpose,
+            work=lambda some: _good(scored(some), counts),
+        )  # fmt: skip
+        kept = readable.count - counts["worked"]
+        before = f"; {kept:,} rows of parts that were there are not scored again" if kept else ""
+        typer.echo(f"{counts['scored']:,} solutions in {flags.out}{before}", err=True)
     if counts["unscored"]:
         typer.echo(f"{counts['unscored']} steps have no score: {_UNSCORED}", err=True)
     if counts["bad"]:
@@ -93,17 +109,20 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags) -> None:
 def _counted(
     items: Iterable[Trajectory | InputError], counts: Counter[str], column: str
 ) -> Iterator[Trajectory | InputError]:
-    """The same items; `counts` has the scored and bad rows, and the steps that should have a score and have none."""
+    """The same items; `counts` has all, the scored, and the steps that should have a score and have none."""
     for item in items:
-        counts["bad" if isinstance(item, InputError) else "scored"] += 1
-        counts["unscored"] += 0 if isinstance(item, InputError) else _without_score(item, column)
+        counts["worked"] += 1
+        if isinstance(item, Trajectory):
+            counts["scored"] += 1
+            counts["unscored"] += _without_score(item, column)
         yield item
 
 
-def _good(items: Iterable[Trajectory | InputError]) -> Iterator[Trajectory]:
-    """The scored rows; a bad row is named on standard error."""
+def _good(items: Iterable[Trajectory | InputError], counts: Counter[str]) -> Iterator[Trajectory]:
+    """The good rows; a bad one is named on standard error and counted."""
     for item in items:
         if isinstance(item, InputError):
+            counts["bad"] += 1
             typer.echo(str(item), err=True)
         else:
             yield item

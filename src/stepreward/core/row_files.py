@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from stepreward.core.atomic_files import alone_in_one_move, held, read_object, write_json
 from stepreward.core.errors import InputError
+from stepreward.core.http.addresses import without_secrets
 
 Item = TypeVar("Item")
 ROWS_PER_PART = 100_000
@@ -30,7 +31,7 @@ _ROWS_PER_GROUP, _BYTES_PER_GROUP = 4096, 1 << 26
 """A row group of Parquet ends where it has so many rows or bytes."""
 _NUMBERS = pa.list_(pa.float64())
 _FINAL = frozenset({pa.string(), pa.bool_(), pa.list_(pa.string())})
-"""Types that no later row widens: a value that does not fit is an error. Numbers are not: true would become 1."""
+"""Types that no later row widens: a value that does not fit is an error."""
 
 
 def names_a_folder(path: str | Path) -> bool:
@@ -86,7 +87,8 @@ def write_parts(
         rows: the rows of some consecutive items.
         schema: as in `write_rows`.
         rows_per_part: items of a part; a part has at most one row of each.
-        plan: what the folder is for, JSON values; None where a later run cannot go on, and writes everything anew.
+        plan: what the folder is for, JSON values, without secrets in addresses; None where a later run cannot go on,
+            and writes everything anew.
 
     Raises:
         InputError: the folder is for another plan or holds other files, `rows_per_part` is below 1, or as in
@@ -97,12 +99,12 @@ def write_parts(
     if rows_per_part < 1:
         raise InputError(f"a part needs at least one row, got rows_per_part={rows_per_part}")
     with held(folder):
-        note = {"plan": plan, "rows_per_part": rows_per_part}
+        note = json.loads(without_secrets(json.dumps({"plan": plan, "rows_per_part": rows_per_part}, default=str)))
         _begin(folder, note)
         source, written = iter(items), 0
         for number in count():
             path = folder / f"part-{number:06d}.parquet"
-            if is_whole(path) and sum(1 for _ in islice(source, rows_per_part)):
+            if is_whole(path) and sum(1 for _ in islice(source, rows_per_part)) > 0:
                 written += pq.read_metadata(path).num_rows
                 continue
             part = list(islice(source, 1))
@@ -134,6 +136,16 @@ def _begin(folder: Path, note: Mapping[str, Any]) -> None:
         what = "the folder holds Parquet files that are no parts of this command"
         raise InputError(what, source=folder, remedy="name another folder")
     write_json(path, {**note, "complete": False})
+
+
+def stamp(path: str | Path) -> list[list[str | int]]:
+    """Name, size and time of change of a file, or of each file of a folder: equal where the content is the same.
+
+    Empty where nothing is there, as for the name of a model in a hub.
+    """
+    path = Path(path)
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path] * path.is_file()
+    return [[str(one), (found := one.stat()).st_size, found.st_mtime_ns] for one in files]
 
 
 def is_whole(path: Path) -> bool:

@@ -45,11 +45,12 @@ def write(
     """Writes solutions, by default as the table that every verb reads; returns what kept rows from being written.
 
     Args:
-        path: .parquet, .jsonl or .json, plain or .gz.
+        path: .parquet, .jsonl or .json, the last two also with .gz; a name without a suffix is a folder of Parquet
+            parts.
         rows: streamed.
         form: name of the format.
         strict: raise at the first row that the format cannot hold.
-        options: of the format's writer.
+        options: of the format's writer, or `rows_per_part` of a folder.
 
     Raises:
         InputError: the format has no writer, or strict.

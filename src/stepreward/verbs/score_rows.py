@@ -7,11 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import overload
 
+from stepreward.core.row_files import stamp
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import SCORE, Provenance, Trajectory
 from stepreward.formats.registry import Reading
+from stepreward.formats.registry import write as write_format
+from stepreward.formats.trajectories import OWN
 from stepreward.verbs.names import scorer_of
-from stepreward.verbs.rows import Rows, read, rows_of, write
+from stepreward.verbs.rows import Rows, read, rows_of
 
 _AT_ONCE = 256
 
@@ -29,7 +32,8 @@ def score(
         rows: a file of any format, or trajectories.
         scorer: a name that `stepreward.load` takes, or a scorer.
         column: name of the column; `score:NAME` keeps those of several scorers apart.
-        out: file to write the table to, streaming; None returns a list.
+        out: file or folder to write the table to, streaming; None returns a list. A folder, of a path and a name of a
+            scorer, goes on after a kill at its first missing part.
 
     Returns:
         Trajectories with the column, NaN at observations and where nothing could be scored; with `out` a reading of it.
@@ -38,10 +42,13 @@ def score(
         InputError: rows cannot be read.
         ModelError: the scorer cannot be loaded.
     """
-    scored = _scored(rows_of(rows), scorer_of(scorer), column)
+    made, source = scorer_of(scorer), rows_of(rows)
     if out is None:
-        return list(scored)
-    write(out, scored, strict=True)
+        return list(_scored(source, made, column))
+    plan = None
+    if isinstance(rows, str | Path) and isinstance(scorer, str | Path):
+        plan = {"scorer": str(scorer), "column": column, "reads": [stamp(rows), stamp(scorer)]}
+    write_format(out, source, OWN, strict=True, plan=plan, work=lambda some: _scored(some, made, column))
     return read(out)
 
 
