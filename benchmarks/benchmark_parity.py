@@ -159,6 +159,10 @@ def of_steps(rng: np.random.Generator, n: int) -> Iterator[Found]:
             literal.process_bench(plain(items), threshold),
         )
     rows = plain(items)
+    strict = measured("process-bench", items, threshold=0.5, ties="right")
+    yield "process-bench", f"{RANDOM}, below 0.5", strict, literal.process_bench(rows, 0.5, strict=True)
+    missed = measured("reason-eval", items, threshold=0.5, ties="missed")
+    yield "reason-eval", f"{RANDOM}, ties missed", missed, literal.reason_eval(rows, 0.5, ties_missed=True)
     simple = {
         "mr-score": literal.mr_score, "first-error-accuracy": literal.first_error_accuracy,
         "hard2verify": literal.hard2verify, "mp-bench": literal.mp_bench, "visual-process-bench": literal.visual,
@@ -264,7 +268,7 @@ def of_agents(rng: np.random.Generator, n: int) -> Iterator[Found]:
     ]
     yield "who-and-when", RANDOM, measured("who-and-when", failed), literal.who_and_when(rows)
     chats = [one.with_columns({"label": rng.choice([0.0, 0.5, 1.0], len(one))}) for one in solutions(rng, n)]
-    ours = measured("agent-process-bench", chats, wrong_below=0.35, right_above=0.65)
+    ours = measured("agent-process-bench", chats, threshold=0.35, right_above=0.65)
     yield "agent-process-bench", RANDOM, ours, literal.agent_process_bench(plain(chats), 0.35, 0.65)
 
 

@@ -31,28 +31,28 @@ def by(rows: Sequence[Row], name: str) -> dict[str, list[Row]]:
     return made
 
 
-def named_step(scores: Sequence[float], threshold: float) -> int:
-    """The first step below the threshold, -1 if none is."""
+def named_step(scores: Sequence[float], threshold: float, *, strict: bool = False) -> int:
+    """The first step at or below the threshold, or below it by the strict rule; -1 if none is."""
     for step, score in enumerate(scores):
-        if score < threshold:
+        if score < threshold or (score == threshold and not strict):
             return step
     return -1
 
 
-def process_f1(rows: Sequence[Row], threshold: float) -> float:
+def process_f1(rows: Sequence[Row], threshold: float, *, strict: bool = False) -> float:
     """Harmonic mean of the accuracies on wrong and on right solutions."""
-    wrong = mean(named_step(r["scores"], threshold) == r["first"] for r in rows if r["first"] != -1)
-    right = mean(named_step(r["scores"], threshold) == -1 for r in rows if r["first"] == -1)
+    wrong = mean(named_step(r["scores"], threshold, strict=strict) == r["first"] for r in rows if r["first"] != -1)
+    right = mean(named_step(r["scores"], threshold, strict=strict) == -1 for r in rows if r["first"] == -1)
     return 2 * wrong * right / (wrong + right) if wrong + right else 0.0
 
 
-def process_bench(rows: Sequence[Row], threshold: float | None) -> Numbers:
+def process_bench(rows: Sequence[Row], threshold: float | None, *, strict: bool = False) -> Numbers:
     """ProcessBench; without a threshold, the score with the best F1 on gsm8k is tried by hand."""
     subsets = by(rows, "subset")
     if threshold is None:
-        candidates = [*sorted({score for row in subsets["gsm8k"] for score in row["scores"]}), math.inf]
+        candidates = [-math.inf, *sorted({score for row in subsets["gsm8k"] for score in row["scores"]})]
         threshold = max(candidates, key=lambda t: process_f1(subsets["gsm8k"], t))
-    made = {f"{name}/f1": process_f1(part, threshold) for name, part in subsets.items()}
+    made = {f"{name}/f1": process_f1(part, threshold, strict=strict) for name, part in subsets.items()}
     return {**made, "average_f1": mean(made.values())}
 
 
@@ -162,13 +162,15 @@ def area(scored: Sequence[tuple[float, bool]]) -> float:
     return mean((a > b) + 0.5 * (a == b) for a in right for b in wrong)
 
 
-def reason_eval(rows: Sequence[Row], threshold: float) -> Numbers:
-    """MR-MATH by ReasonEval: a solution's score is its lowest."""
+def reason_eval(rows: Sequence[Row], threshold: float, *, ties_missed: bool = False) -> Numbers:
+    """MR-MATH by ReasonEval: a solution's score is its lowest; the authors count one at the threshold as missed."""
     cells = {"right": [0, 0], "wrong": [0, 0]}  # called so, not called so
     for row in rows:
         lowest = min(row["scores"])
         kind = "wrong" if any(label is not None and label <= 0.5 for label in row["labels"]) else "right"
-        called = lowest > threshold if kind == "right" else lowest < threshold
+        called = (
+            lowest > threshold if kind == "right" else lowest < threshold or (lowest == threshold and not ties_missed)
+        )
         cells[kind][not called] += 1
     (tp, fn), (tn, fp) = cells["right"], cells["wrong"]
     wholes = [(min(r["scores"]), all(one is None or one > 0.5 for one in r["labels"])) for r in rows]
@@ -365,11 +367,11 @@ def who_and_when(rows: Sequence[Row]) -> Numbers:
     return {"agent_accuracy": mean(agent), "step_accuracy": mean(step), "step_within_5": mean(near)}
 
 
-def agent_process_bench(rows: Sequence[Row], wrong_below: float, right_above: float) -> Numbers:
+def agent_process_bench(rows: Sequence[Row], threshold: float, right_above: float) -> Numbers:
     """Three labels pooled over steps; the first wrong one exactly, or none."""
     same, first = [], []
     for row in rows:
-        said = [0.0 if s < wrong_below else 1.0 if s > right_above else 0.5 for s in row["scores"]]
+        said = [0.0 if s <= threshold else 1.0 if s > right_above else 0.5 for s in row["scores"]]
         same += [a == b for a, b in zip(said, row["labels"], strict=True)]
         named, marked = ([*labels, 0.0].index(0.0) for labels in (said, row["labels"]))
         first.append(named == marked)

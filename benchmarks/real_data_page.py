@@ -161,10 +161,10 @@ recorded by StrictPRMBench and regraded; the four model solutions a problem publ
 
 ## First errors found by 21 verifiers
 
-A solution's predicted first error is its first step scored below the threshold. F1 is the harmonic mean of the share
-of erroneous solutions whose first error is found exactly and the share of correct solutions left alone, in percent.
-"gsm8k tuned" chooses the threshold on the same 250 solutions, so it is optimistic; "math tuned on gsm8k" is the
-official protocol for models without a natural threshold.
+A solution's predicted first error is its first step scored at or below the threshold. F1 is the harmonic mean of the
+share of erroneous solutions whose first error is found exactly and the share of correct solutions left alone, in
+percent. "gsm8k tuned" chooses the threshold on the same 250 solutions, so it is optimistic; "math tuned on gsm8k" is
+the official protocol for models without a natural threshold.
 
 {_verifiers(results)}
 ### Against published numbers

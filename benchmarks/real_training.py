@@ -27,8 +27,9 @@ from benchmarks import need
 from benchmarks.real_data import DATA, SEED, TRAINING, plain, read
 from stepreward.core.catalog import aggregate
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference, resamples
-from stepreward.core.measure.step_metrics import auroc, best_threshold, predicted_first_error, ragged
+from stepreward.core.measure.step_metrics import auroc, best_threshold, ragged
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
@@ -240,7 +241,7 @@ def main(sizes: Sizes | None = None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             model, result = fit(source, learn, choose, sizes, Path(folder) / "student")
         scores[name] = scores_by(model, test)
-        threshold = best_threshold(scores_by(model, valid), predicted_first_error(chooses, 0.5)).threshold
+        threshold = best_threshold(scores_by(model, valid), first_error(chooses)).threshold
         students[name] = (model, threshold)
         trained[name] = {
             "weights": sum(p.numel() for p in model.parameters()), "vocabulary": len(model.tokenizer),

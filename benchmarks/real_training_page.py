@@ -85,8 +85,9 @@ Majority is so close to the oracle here that not even the teacher beats it beyon
 tell a useful student from a useless one. No student beats majority beyond the interval either, and the one from the
 built-in policy, taken at its word (best-of-32), is worse than majority under three of four aggregations.
 
-First errors on ProcessBench gsm8k, solutions of problems that were seen in training or choosing left out. The students'
-threshold is the one that best finds the teacher's first errors (first score below 0.5) on the problems that choose.
+First errors on ProcessBench gsm8k, solutions of problems that were seen in training or choosing left out. The
+students' threshold is the one that best finds the teacher's first errors (first score at or below 0.5) on the problems
+that choose.
 
 {_process_bench(results)}
 By F1 both students are above a step at random and their intervals overlap with its; the teacher is far above all. What

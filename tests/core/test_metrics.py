@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.step_metrics import (
     auroc,
     best_threshold,
     brier,
     expected_calibration_error,
     first_error_scores,
-    predicted_first_error,
     ragged,
     reliability,
 )
@@ -25,16 +25,26 @@ GOLD = [1, -1, 2, -1]
 
 def test_hand_worked_first_errors() -> None:
     """At 0.5: row 0 finds step 1 (right), row 1 none (right), row 2 finds step 0 (wrong, gold is 2), row 3 none."""
-    assert predicted_first_error(SCORES, 0.5).tolist() == [1, -1, 0, -1]
+    assert first_error(SCORES, 0.5).tolist() == [1, -1, 0, -1]
     result = first_error_scores(SCORES, GOLD)
     assert (result.erroneous, result.correct) == (0.5, 1.0)
     assert result.f1 == pytest.approx(2 * 0.5 / 1.5)
     assert first_error_scores(SCORES, GOLD, threshold=0.3).f1 == 1.0
+    # At the lowest score of a right solution, .6, that one is wrong too: 1 of 2 right ones is left.
+    assert first_error_scores(SCORES, GOLD, threshold=0.6).correct == 0.5
     assert first_error_scores(SCORES, GOLD, threshold=0.0).f1 == 0.0
 
 
-def test_a_score_equal_to_the_threshold_is_right() -> None:
-    assert predicted_first_error(np.array([[0.5, 0.4]]), 0.5).tolist() == [1]
+def test_the_best_threshold_is_the_score_of_a_step_that_it_calls_wrong() -> None:
+    """Wrong at .2, right down to .6: every threshold in [.2, .6) is perfect, and the lowest is chosen."""
+    best = best_threshold(ragged([[0.9, 0.2], [0.7, 0.6]]), [1, -1])
+    assert (best.f1, best.threshold) == (1.0, 0.2)
+
+
+def test_no_threshold_serves_where_the_wrong_step_scores_highest() -> None:
+    best = best_threshold(ragged([[0.1, 0.9], [0.1]]), [1, -1])
+    assert (best.f1, best.erroneous, best.correct) == (0.0, 0.0, 1.0)
+    assert best.threshold < 0.1
 
 
 @given(st.integers(0, 100_000))
@@ -45,7 +55,10 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
     gold = np.array([rng.integers(-1, n) for n in lengths])
     gold[:2] = 0, -1
     best = best_threshold(scores, gold)
-    every = [first_error_scores(scores, gold, threshold=t).f1 for t in np.arange(-0.05, 1.2, 0.01)]
+    every = [
+        first_error_scores(scores, gold, threshold=t).f1
+        for t in [-0.1, *np.arange(6) / 5, 0.1, 0.3, 0.5, 0.7, 0.9, 1.1]
+    ]
     assert best.f1 == pytest.approx(max(every))
     assert first_error_scores(scores, gold, threshold=best.threshold) == best
 

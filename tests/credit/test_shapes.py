@@ -282,8 +282,8 @@ def credit_by_hand(name: str, batch: Batch, row: Row, k: int) -> float:
 
         return one(row, k) - float(np.mean([one(other, j) for other in batch for j in range(len(other[2]))]))
     if name == "capo":
-        tokens = [x for other in group for s in other[2] for x in [2 * other[1] - (s[0] < 0.5)] * s[1]]
-        mine = 2 * row[1] - (steps[k][0] < 0.5)
+        tokens = [x for other in group for s in other[2] for x in [2 * other[1] - (s[0] <= 0.5)] * s[1]]
+        mine = 2 * row[1] - (steps[k][0] <= 0.5)
         return (mine - float(np.mean(tokens))) / ((float(np.std(tokens, ddof=1)) if len(tokens) > 1 else 0.0) + 1e-6)
     assert name == "multi-agent"
     sign = -1 if ahead < 0 else 1

@@ -55,10 +55,11 @@ def located(draw: st.DrawFn) -> list[Trajectory]:
     return made
 
 
-def official_f1(data: Sequence[Trajectory], threshold: float) -> float:
+def official_f1(data: Sequence[Trajectory], threshold: float, *, strict: bool = False) -> float:
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for item in data:
-        found = next((k for k, score in enumerate(item.scores["v"]) if score < threshold), -1)
+        called = [score < threshold or (score == threshold and not strict) for score in item.scores["v"]]
+        found = called.index(True) if any(called) else -1
         hits[item.first_error != -1].append(found == item.first_error)
     a, b = np.mean(hits[True]), np.mean(hits[False])
     return float(2 * a * b / (a + b)) if a + b else 0.0
@@ -69,7 +70,7 @@ def official_f1(data: Sequence[Trajectory], threshold: float) -> float:
 def test_process_bench_chooses_on_gsm8k_and_averages_subsets(data: list[Trajectory]) -> None:
     made = bench["process-bench"].take({"scorer": RecordedScorer(data, "v"), "data": data})
     parts = {name: [item for item in data if item.facts["subset"] == name] for name in ("gsm8k", "math")}
-    best = max(official_f1(parts["gsm8k"], t) for t in [0.1, 0.3, 0.6, 0.8, 1.1, 0.0])
+    best = max(official_f1(parts["gsm8k"], t) for t in [-0.1, 0.1, 0.3, 0.6, 0.8, 1.1, 0.0])
     assert made.groups["gsm8k"]["f1"].value == pytest.approx(best, abs=1e-9)
     assert made.groups["math"]["f1"].value == pytest.approx(official_f1(parts["math"], made.threshold), abs=1e-9)
     average = (made.groups["gsm8k"]["f1"].value + made.groups["math"]["f1"].value) / 2
@@ -77,6 +78,24 @@ def test_process_bench_chooses_on_gsm8k_and_averages_subsets(data: list[Trajecto
     given_threshold = bench["process-bench"].take({"scorer": RecordedScorer(data, "v"), "data": data}, threshold=0.5)
     assert given_threshold.metrics["f1"].value == pytest.approx(official_f1(data, 0.5), abs=1e-9)
     assert given_threshold.threshold_from == "given"
+    # 0.5 is one of the scores: the strict rule of public code calls it right.
+    strict = bench["process-bench"].take(
+        {"scorer": RecordedScorer(data, "v"), "data": data}, threshold=0.5, ties="right"
+    )
+    assert strict.metrics["f1"].value == pytest.approx(official_f1(data, 0.5, strict=True), abs=1e-9)
+
+
+def test_whole_solutions_at_the_threshold_are_wrong_or_as_the_authors_have_it_missed() -> None:
+    """A right and a wrong solution whose lowest score is the threshold, and one of each that is clear.
+
+    Called wrong: the right one is missed, F1 of right 2/3 and of wrong 4/5. Missed: both are, F1 of each 1/2.
+    """
+    rows = [[(0.5, True)], [(0.9, True)], [(0.5, False)], [(0.1, False)]]
+    data = [solution(i, steps, {}) for i, steps in enumerate(rows)]
+    have = {"scorer": RecordedScorer(data, "v"), "data": data}
+    found = bench["reason-eval"].take(have).metrics["solution_f1"].value
+    assert found == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert bench["reason-eval"].take(have, ties="missed").metrics["solution_f1"].value == pytest.approx(0.5)
 
 
 def test_process_bench_says_where_a_threshold_cannot_come_from() -> None:
@@ -89,7 +108,7 @@ def test_process_bench_says_where_a_threshold_cannot_come_from() -> None:
 @settings(max_examples=scaled(40), deadline=None)
 def test_mr_score_and_first_error_accuracy(data: list[Trajectory], threshold: float) -> None:
     have = {"scorer": RecordedScorer(data, "v"), "data": data}
-    found = [next((k for k, s in enumerate(item.scores["v"]) if s < threshold), -1) for item in data]
+    found = [next((k for k, s in enumerate(item.scores["v"]) if s <= threshold), -1) for item in data]
     gold = [item.first_error for item in data]
     mcc = matthews_corrcoef([g == -1 for g in gold], [f == -1 for f in found])
     wrong = [(f, g) for f, g in zip(found, gold, strict=True) if g != -1]

@@ -64,7 +64,7 @@ def test_gold_step_scores_have_first_error_f1_one() -> None:
     right = int((gold < 0).sum())
     assert (result.f1.value, result.f1.high, result.f1.n) == (1.0, 1.0, 300)
     assert result.f1.low == pytest.approx(right / (right + 1.959964**2), abs=1e-6)
-    assert result.threshold == 0.9
+    assert result.threshold == 0.1
     assert "100 separate" in result.threshold_from
     assert first_error_f1(scores, gold, KEY, threshold=0.05).f1.value == 0.0
     assert step_metrics(scores, (scores > 0.5).astype(float))["auroc"] == 1.0

@@ -61,11 +61,20 @@ def test_a_scorer_that_counts_steps_moves_where_steps_are_added() -> None:
     assert made.metrics["flipped"].value == 1
 
 
+def test_a_score_equal_to_the_threshold_is_wrong() -> None:
+    """Scores .7, .4, .1, and one step later .4, .1, -.2: at .7 the first step is wrong both times."""
+    made = bench["robustness"].take({"scorer": COUNTS, "data": DATA}, threshold=1 - 0.3)
+    assert made.groups["restate"]["flipped"].value == 0
+
+
 def test_the_attack_finds_the_token_that_a_scorer_likes() -> None:
     found = token_attack(LIKES, DATA, KEY)
     assert found.token == "!"
     assert found.gain.value == pytest.approx(0.6)
     assert found.escaped.value == 1
+    # Equal to the threshold is wrong: .2 is to be lifted at .2, and .8 has not escaped at .8.
+    assert token_attack(LIKES, DATA, KEY, threshold=0.2).escaped.value == 1
+    assert token_attack(LIKES, DATA, KEY, threshold=0.8).escaped.value == 0
     none = token_attack(STEADY, DATA, KEY)
     assert none.gain.value == 0
     assert np.isnan(none.escaped.value)

@@ -94,12 +94,15 @@ def test_traces_without_a_decisive_step_are_refused() -> None:
 def test_three_labels_by_two_thresholds() -> None:
     chat = trace(0, [0.1, 0.5, 0.9, NAN], None).with_columns({"label": np.array([0.0, 0.5, 1.0, 1.0])})
     have = {"scorer": RecordedScorer([chat], "v"), "data": [chat]}
-    made = bench["agent-process-bench"].take(have).metrics
+    made = bench["agent-process-bench"].take(have, threshold=0.4, right_above=0.6).metrics
     assert made["step_accuracy"].value == pytest.approx(3 / 4)  # the step without a score is never right
     assert made["first_error_accuracy"].value == 1
     assert made["exact"].value == 0
-    with pytest.raises(ValueError, match="right_above must be at least wrong_below"):
-        bench["agent-process-bench"].take(have, wrong_below=0.6, right_above=0.4)
+    # At or below the first threshold is wrong, above the second right: .1 wrong, .5 and .9 neutral.
+    at = bench["agent-process-bench"].take(have, threshold=0.1, right_above=0.9).metrics
+    assert (at["step_accuracy"].value, at["first_error_accuracy"].value) == (2 / 4, 1)
+    with pytest.raises(ValueError, match="right_above must be at least threshold"):
+        bench["agent-process-bench"].take(have, threshold=0.6, right_above=0.4)
     unrated = trace(0, [0.5], None)
     with pytest.raises(InputError, match="no message is rated"):
         bench["agent-process-bench"].take({"scorer": RecordedScorer([unrated], "v"), "data": [unrated]})

@@ -36,7 +36,7 @@ def raw(name: str) -> list[dict[str, Any]]:
 def slow_f1(scores: list[list[float]], gold: list[int], threshold: float) -> float:
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for row, label in zip(scores, gold, strict=True):
-        predicted = next((i for i, score in enumerate(row) if score < threshold), -1)
+        predicted = next((i for i, score in enumerate(row) if score <= threshold), -1)
         hits[label >= 0].append(predicted == label)
     wrong, right = (sum(part) / len(part) for part in (hits[True], hits[False]))
     return 2 * wrong * right / (wrong + right) if wrong + right else 0.0

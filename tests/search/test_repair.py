@@ -16,7 +16,6 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.search.candidates import Found
-from stepreward.search.repair import first_below
 from stepreward.tasks.enumerable import EnumerableWorld
 
 WORLD = EnumerableWorld(4, 3, seed=2)
@@ -25,12 +24,12 @@ PROBLEM = Problem("p", "solve it", "42")
 
 
 class Checker:
-    """1 while all is right, 0 from the first wrong step on."""
+    """`good` while all is right, `bad` from the first wrong step on."""
 
     name, batch_size = "checker", 64
 
-    def __init__(self, wrong: Callable[[Problem, Sequence[Step]], int]) -> None:
-        self.wrong = wrong
+    def __init__(self, wrong: Callable[[Problem, Sequence[Step]], int], bad: float = 0.0, good: float = 1.0) -> None:
+        self.wrong, self.bad, self.good = wrong, bad, good
         self.asked: list[Score] = []
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
@@ -38,7 +37,7 @@ class Checker:
         made = []
         for q in questions:
             first, n = self.wrong(q.problem, q.steps), len(q.steps)
-            made.append(Scored(np.array([float(first < 0 or t < first) for t in range(n)]), n, n))
+            made.append(Scored(np.array([self.good if first < 0 or t < first else self.bad for t in range(n)]), n, n))
         return made
 
 
@@ -240,10 +239,31 @@ def test_what_was_right_is_kept_and_drafts_that_share_it_are_mended_differently(
     assert len(drawn) == len(set(drawn)), "a sample was drawn twice"
 
 
-def test_the_first_bad_step_is_found_past_observations() -> None:
-    assert first_below([0.9, np.nan, 0.2, 0.1], 0.5) == 2
-    assert first_below([np.nan, 0.5], 0.5) is None
-    assert first_below([], 0.5) is None
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("search-r2", {"n": 4, "rounds": 2, "vote": False}),
+        ("glore", {"n": 2}),
+        ("reflexion", {"attempts": 4}),
+        ("intervention", {"most": 3}),
+    ],
+)
+def test_a_score_equal_to_the_threshold_is_bad_and_just_above_it_good(method: str, settings: dict[str, Any]) -> None:
+    """A search asks what it asks where they are 0 and 1, which is more than where no step is bad."""
+    in_words = method in ("glore", "reflexion")
+    world: Any = Says() if in_words else WORLD
+    problems = [PROBLEM] if in_words else WORLD.problems(20)
+    tabular = TabularPolicy(WORLD.next_steps)
+
+    def asked(wrong: Callable[[Problem, Sequence[Step]], int], bad: float, good: float) -> list[Propose]:
+        policy = Scripted(listens if in_words else lambda q, i: tabular.propose([q])[0][i])
+        run(method, problems, policy, Checker(wrong, bad, good), world, **settings)
+        return policy.asked
+
+    wrong = lost_at_7 if in_words else WORLD.first_error
+    at = asked(wrong, 0.5, float(np.nextafter(0.5, 1)))
+    assert at == asked(wrong, 0.0, 1.0)
+    assert len(at) > len(asked(lambda *_: -1, 0.0, 1.0))
 
 
 # Asked again in words

@@ -306,7 +306,9 @@ def test_a_solution_counts_for_every_prefix_of_it() -> None:
     assert pool.next(alpha=0.5, beta=0.9, scale=10.0, c_puct=0.125) == (0, 2)[int(np.argmax(worth))]
 
 
-def test_solutions_are_sampled_again_before_the_step_where_they_go_wrong() -> None:
+@pytest.mark.parametrize(("second", "cut"), [(0.9, 2), (0.5, 1)])
+def test_solutions_are_sampled_again_before_the_step_where_they_go_wrong(second: float, cut: int) -> None:
+    """The third step is the worst, but a second one that scores the threshold, 0.5, is wrong before it."""
     problem = Problem("p", "?", "x")
 
     class Spoilt:
@@ -327,15 +329,16 @@ def test_solutions_are_sampled_again_before_the_step_where_they_go_wrong() -> No
         name, batch_size = "judge", 8
 
         def score_many(self, questions: Sequence[Score]) -> list[Scored]:
-            rows = [[0.1 if s.text == "bad\n" else 0.9 for s in q.steps] for q in questions]
+            worth = {"bad\n": 0.1, "two\n": second}
+            rows = [[worth.get(s.text, 0.9) for s in q.steps] for q in questions]
             return [Scored(np.array(row), len(row), len(row)) for row in rows]
 
     policy = Spoilt()
     flow = search["omega"].take({"problem": problem, "key": KEY}, n=1, rounds=1, again=3)
     found = find(flow, policy, Judge(), Reads())
-    assert [(len(q.prefix), q.n) for q in policy.asked] == [(0, 1), (2, 3)]
+    assert [(len(q.prefix), q.n) for q in policy.asked] == [(0, 1), (cut, 3)]
     assert found.trajectory is not None
-    assert [s.text for s in found.trajectory.steps] == ["one\n", "two\n", "good\n"]
+    assert [s.text for s in found.trajectory.steps] == [*["one\n", "two\n"][:cut], "good\n"]
 
 
 def test_without_a_cut_it_is_best_of_n() -> None:

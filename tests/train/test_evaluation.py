@@ -77,7 +77,7 @@ def test_what_is_not_defined_is_nan() -> None:
 
 
 def test_first_errors_are_compared_where_steps_are_supervised() -> None:
-    """Scores a .9, b .2, c .8 and d .1: with b wrong and d not supervised, thresholds in (.2, .8] are right of all."""
+    """Scores a .9, b .2, c .8 and d .1: with b wrong and d not supervised, thresholds in [.2, .8) are right of all."""
     problem = Problem("p", "Say")
     labels = [
         Trajectory(problem, (Step("a\n"), Step(f"{word}\n")), columns={"label": y})
@@ -88,5 +88,5 @@ def test_first_errors_are_compared_where_steps_are_supervised() -> None:
     model.scores = lambda _: torch.tensor([0.9, 0.2, 0.8, 0.1])  # type: ignore[method-assign]
     found = evaluate_batches(model, batches)
     assert found["f1"] == 1.0
-    assert found["threshold"] == pytest.approx(0.8)
+    assert found["threshold"] == pytest.approx(0.2)
     assert found["brier"] == pytest.approx((3 * 0.1**2 + 0.2**2 + 0.2**2) / 5)

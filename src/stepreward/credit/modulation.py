@@ -197,7 +197,7 @@ def spared_and_fined(
     "capo",
     paper="arXiv:2508.02298",
     equation="the token reward r_v W_whole - 1[wrong] W_process, standardised over the group's tokens",
-    note="wrong steps are those scored below a threshold, where the paper takes votes of 4 critiques: their "
+    note="wrong steps are those scored at or below a threshold, where the paper takes votes of 4 critiques: their "
     "intersection for models of 1 to 1.5 B parameters, majority or union for 7 B",
     objective="none",
     invariant=("split",),
@@ -223,7 +223,7 @@ def wrong_steps_pay(
         lengths: (N,) tokens of each step.
         whole: W_whole, more than `process`, so that no right solution is worth less than a wrong one.
         process: W_process, the fine.
-        threshold: steps scored below it are wrong.
+        threshold: steps scored at or below it are wrong.
 
     Raises:
         ValueError: the fine is not less than the outcome's weight.
@@ -232,7 +232,7 @@ def wrong_steps_pay(
         raise ValueError(f"process must be less than whole, got {process} and {whole}")
     xp = array_namespace(rewards)
     trajectories = Trajectories(offsets, rewards.shape[0])
-    fine = xp.astype(rewards < threshold, rewards.dtype) * process
+    fine = xp.astype(rewards <= threshold, rewards.dtype) * process
     paid = whole * trajectories.spread(outcome) - fine
     groups = Groups(trajectories.spread(group))
     return groups.standardised(paid, typed(lengths, rewards), epsilon=EPSILON)

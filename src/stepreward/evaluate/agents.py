@@ -91,31 +91,31 @@ def who_and_when(scorer: Scorer, data: Sequence[Trajectory]) -> BenchResult:
     note="a score becomes one of three labels by two thresholds; a step without a score is never right",
 )
 def agent_process_bench(
-    scorer: Scorer, data: Sequence[Trajectory], *, wrong_below: float = 0.5, right_above: float = 0.5, seed: int = 0
+    scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, right_above: float = 0.5, seed: int = 0
 ) -> BenchResult:
     """Labels every action right, neutral or wrong, and finds the first wrong one.
 
-    Scores between the thresholds, and equal to one, are neutral.
+    Scores above `threshold` and at most `right_above` are neutral; by default none is.
 
     Args:
         scorer: whose scores are measured.
         data: chats; labels are 1, 1/2 for neutral, and 0, and NaN where a message was not rated.
-        wrong_below: scores below it say "wrong".
-        right_above: scores above it say "right"; at least `wrong_below`.
+        threshold: scores at or below it say "wrong".
+        right_above: scores above it say "right"; at least `threshold`.
         seed: of the bootstrap over chats.
 
     Raises:
         ValueError: the thresholds are the wrong way round.
         InputError: no message is rated.
     """
-    if right_above < wrong_below:
-        raise ValueError(f"right_above must be at least wrong_below, got {right_above} and {wrong_below}")
+    if right_above < threshold:
+        raise ValueError(f"right_above must be at least threshold, got {right_above} and {threshold}")
     labels = ragged([item.labels for item in data])
     rated = ~np.isnan(labels)
     if not rated.any():
         raise InputError("no message is rated", remedy="pass chats rated step by step")
     scores = step_scores(scorer, data)
-    said = np.where(scores < wrong_below, 0.0, np.where(scores > right_above, 1.0, 0.5))
+    said = np.where(scores <= threshold, 0.0, np.where(scores > right_above, 1.0, 0.5))
     said = np.where(np.isnan(scores) | ~rated, np.nan, said)
     match = (said == labels) & rated
     counts = np.stack([match.sum(axis=1), rated.sum(axis=1)], axis=1).astype(np.float64)
@@ -138,7 +138,7 @@ def agent_process_bench(
         "Step accuracy is over all rated steps, pooled, in three classes; first_error_accuracy is about the first "
         "wrong step exactly, or for none. Who scores nothing is right where there is no error. Bootstrap over chats.",
         {name: measured(rows, key.fold(name)) for name, rows in rows_by(data, "subset").items()},
-        wrong_below,
+        threshold,
         f"given; right above {right_above:g}",
     )
 

@@ -1,15 +1,16 @@
 """Benchmarks of first errors: where does a solution go wrong first, if at all?
 
-A scorer says "wrong" at the first step whose score is below the threshold. Solutions whose first error is not known are
-left out. NaN is not measured: a solution is counted apart (`unscored`) and is no part of any number if a step that
-decides has no score. What decides does not follow from the scores, so that thresholds are compared on the same
+A scorer says "wrong" at the first step whose score is at or below the threshold. Solutions whose first error is not
+known are left out. NaN is not measured: a solution is counted apart (`unscored`) and is no part of any number if a step
+that decides has no score. What decides does not follow from the scores, so that thresholds are compared on the same
 solutions: all actions up to the first error, or all of them where there is none. Only the MR-Score, which also counts
-whether a solution is called wrong, goes by what was found: all actions up to the first one below the threshold.
+whether a solution is called wrong, goes by what was found: all actions up to the first one at or below it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, mean_of, proportion
-from stepreward.core.measure.step_metrics import best_threshold, predicted_first_error
+from stepreward.core.measure.step_metrics import best_threshold
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.result import BenchResult
@@ -50,16 +52,19 @@ def _subset(item: Trajectory) -> str:
 
 @bench.method("process-bench", paper="arXiv:2412.06559", equation="section 3.3; run_eval.py of the authors")
 def process_bench(
-    scorer: Scorer, data: Sequence[Trajectory], *, threshold: float | None = None, tune_on: str = "gsm8k", seed: int = 0
-) -> BenchResult:
+    scorer: Scorer, data: Sequence[Trajectory], *, threshold: float | None = None, tune_on: str = "gsm8k",
+    ties: Literal["wrong", "right"] = "wrong", seed: int = 0,
+) -> BenchResult:  # fmt: skip
     """Measures how exactly first errors are found: the harmonic mean of two accuracies, by subset and averaged.
 
     Args:
         scorer: whose scores are measured.
         data: solutions with first errors; `meta["subset"]` names the subset.
-        threshold: scores below it say "wrong". None chooses the one with the best F1 on the subset `tune_on`, as the
-            authors do for models without a threshold of their own, and uses it everywhere.
+        threshold: scores at or below it say "wrong". None chooses the one with the best F1 on the subset `tune_on`, as
+            the authors do for models without a threshold of their own, and uses it everywhere.
         tune_on: subset on which a threshold is chosen; its own numbers are then optimistic.
+        ties: what a score equal to a given threshold says. The benchmark's own code compares no scores; "right" is
+            `rating < threshold` of sail-sg/ActivePRM, src/active_prm/eval/processbench.py.
         seed: of the bootstrap.
 
     Raises:
@@ -77,6 +82,8 @@ def process_bench(
             raise InputError(what, remedy="pass a threshold or another tune_on")
         threshold = best_threshold(scores[chosen], gold[chosen]).threshold
         origin = f"best F1 on {tune_on}"
+    elif ties == "right":
+        threshold = float(np.nextafter(threshold, -np.inf))  # at or below the next lower number is below this one
     groups: dict[str, Mapping[str, Estimate]] = {}
     for name in dict.fromkeys(subsets.tolist()):
         mine = subsets == name
@@ -87,8 +94,8 @@ def process_bench(
         "process-bench",
         "average_f1",
         {"average_f1": average, **whole},
-        "A solution's predicted first error is its first step scored below the threshold. F1 is the harmonic mean of "
-        "the accuracies on solutions with and without an error; average_f1 is the plain mean over subsets.",
+        "A solution's predicted first error is its first step scored at or below the threshold. F1 is the harmonic "
+        "mean of the accuracies on solutions with and without an error; average_f1 is the plain mean over subsets.",
         groups,
         threshold,
         origin,
@@ -116,7 +123,7 @@ def mr_score(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0
     Args:
         scorer: whose scores are measured.
         data: solutions with first errors; `meta["subset"]` names the subject.
-        threshold: scores below it say "wrong".
+        threshold: scores at or below it say "wrong".
         seed: of the bootstrap over solutions.
 
     Raises:
@@ -124,7 +131,7 @@ def mr_score(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0
     """
     kept, gold = _located(data)
     scores = step_scores(scorer, kept)
-    found = predicted_first_error(scores, threshold)
+    found = first_error(scores, threshold)
     lost = unmeasured(scores, kept, found)
     rows_left = rows_kept(lost)
     kept, gold, found = [kept[row] for row in rows_left], gold[rows_left], found[rows_left]
@@ -134,8 +141,8 @@ def mr_score(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0
         "mr-score",
         "mr_score",
         _mr(found, gold, key),
-        "A solution is called wrong if any step is below the threshold. MCC takes right solutions as positive; its "
-        "negative values count as 0. Intervals: percentile bootstrap over solutions.",
+        "A solution is called wrong if any step is at or below the threshold. MCC takes right solutions as positive; "
+        "its negative values count as 0. Intervals: percentile bootstrap over solutions.",
         groups,
         threshold,
         "given",
@@ -166,13 +173,13 @@ def first_error_accuracy(scorer: Scorer, data: Sequence[Trajectory], *, threshol
     Args:
         scorer: whose scores are measured.
         data: solutions with first errors; `meta["subset"]` names the task.
-        threshold: scores below it say "wrong".
+        threshold: scores at or below it say "wrong".
 
     Raises:
         InputError: no first error is known, or none has scores.
     """
     kept, gold, scores, unscored = _measured(scorer, data)
-    hit = predicted_first_error(scores, threshold) == gold
+    hit = first_error(scores, threshold) == gold
     subsets = np.array([_subset(item) for item in kept])
 
     def shares(rows: NDArray[np.bool_]) -> dict[str, Estimate]:
@@ -183,7 +190,8 @@ def first_error_accuracy(scorer: Scorer, data: Sequence[Trajectory], *, threshol
         "first-error-accuracy",
         "accuracy",
         shares(np.ones(len(gold), bool)),
-        "The first step below the threshold must be the marked one, or none where none is marked. Wilson intervals.",
+        "The first step at or below the threshold must be the marked one, or none where none is marked. Wilson "
+        "intervals.",
         {name: shares(subsets == name) for name in dict.fromkeys(subsets.tolist())},
         threshold,
         "given",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +29,20 @@ AUC_DRAWS = 200
     note="validity: labels up to the first error. Redundancy: label redundant steps 0, all others 1, score minus the "
     "chance of redundancy, threshold -0.15",
 )
-def reason_eval(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, seed: int = 0) -> BenchResult:
+def reason_eval(
+    scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0.5, ties: Literal["wrong", "missed"] = "wrong",
+    seed: int = 0,
+) -> BenchResult:  # fmt: skip
     """Macro F1 and area under the curve, of whole solutions by their lowest score and of labelled steps.
 
-    A solution whose lowest score equals the threshold is called neither right nor wrong, and counts as missed. One
-    with a labelled step that has no score is left out and counted (`unscored`).
+    A solution with a labelled step that has no score is left out and counted (`unscored`).
 
     Args:
         scorer: whose scores are measured.
         data: solutions with labels, NaN at steps that do not count (after the first error).
         threshold: solutions and steps scored above it are called valid.
+        ties: a solution whose lowest score equals the threshold is called wrong, or, as in `mr-math_eval.py` of the
+            authors, neither right nor wrong, and counts as missed.
         seed: of the bootstrap over solutions.
 
     Raises:
@@ -50,7 +55,8 @@ def reason_eval(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float 
     steps = step_counts(scores, labels, threshold)
     right = np.logical_not((labels <= 0.5).any(axis=1))
     lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=1)
-    whole = cells(np.where(right, lowest > threshold, lowest >= threshold), right)
+    called_right = lowest > threshold
+    whole = cells(called_right if ties == "wrong" else np.where(right, called_right, lowest >= threshold), right)
     key, n = Key.seed(seed).fold("reason-eval"), len(labels)
     both = drawn(np.stack([whole, steps], axis=1), key)
     rows = np.concatenate([np.arange(n)[None], resamples(n, AUC_DRAWS, key.fold("auc"))])

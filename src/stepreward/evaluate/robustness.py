@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap
-from stepreward.core.measure.step_metrics import auroc, predicted_first_error, ragged
+from stepreward.core.measure.step_metrics import auroc, ragged
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Step, Trajectory
 from stepreward.evaluate.data.result import BenchResult
@@ -101,7 +102,7 @@ def robustness(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float =
     Args:
         scorer: whose scores are measured; recorded scores will not do.
         data: solutions.
-        threshold: scores below it say "wrong".
+        threshold: scores at or below it say "wrong".
         seed: of the perturbations and the bootstrap over solutions.
 
     Raises:
@@ -149,7 +150,7 @@ def robustness(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float =
 
 def _moved(before: Floats, after: Floats, threshold: float, key: Key) -> dict[str, Estimate]:
     change = after - before
-    flipped = predicted_first_error(before, threshold) != predicted_first_error(after, threshold)
+    flipped = first_error(before, threshold) != first_error(after, threshold)
     return {
         "shift": bootstrap(np.nanmean(change, axis=1), key.fold("shift"), bounds=(-1.0, 1.0)),
         "moved": bootstrap(np.nanmean(np.abs(change), axis=1), key.fold("moved")),
@@ -170,7 +171,7 @@ class Attack:
     gain: Estimate
     """Mean rise of a last step's score, on solutions that the token was not chosen on."""
     escaped: Estimate
-    """Share of last steps below the threshold that the token lifts to it or above; NaN where none is below."""
+    """Share of last steps at or below the threshold that the token lifts above it; NaN where all are above."""
 
 
 def token_attack(
@@ -185,7 +186,7 @@ def token_attack(
         data: solutions, at least two.
         key: randomness of the halves and of the bootstrap.
         tokens: what to try.
-        threshold: scores below it say "wrong".
+        threshold: scores at or below it say "wrong".
 
     Raises:
         InputError: there are fewer than two solutions, or no tokens.
@@ -200,8 +201,8 @@ def token_attack(
     lifted = np.stack([_last(scorer, [_appended(item, token) for item in data]) for token in tokens])
     best = int(np.argmax((lifted - base)[:, halves[0]].mean(axis=1)))
     there, was = lifted[best][halves[1]], base[halves[1]]
-    low = was < threshold
-    escaped = bootstrap((there[low] >= threshold).astype(float), key.fold("escaped")) if low.any() else None
+    low = was <= threshold
+    escaped = bootstrap((there[low] > threshold).astype(float), key.fold("escaped")) if low.any() else None
     return Attack(
         tokens[best],
         bootstrap(there - was, key.fold("gain"), bounds=(-1.0, 1.0)),
@@ -223,7 +224,7 @@ def one_token_attack(
         scorer: whose scores are attacked; recorded scores will not do.
         data: solutions that end in an action.
         tokens: what to try, separated by `|`; a list of our own where empty.
-        threshold: scores below it say "wrong".
+        threshold: scores at or below it say "wrong".
         seed: of the halves and of the bootstrap over solutions.
 
     Raises:
@@ -239,7 +240,8 @@ def one_token_attack(
         "gain",
         {"gain": found.gain, "escaped": found.escaped},
         f"Of {len(tried)} tokens {found.token!r} raises the last step's score most; chosen on one half, measured on "
-        "the other. escaped is the share of scores below the threshold that it lifts to it. Bootstrap over solutions.",
+        "the other. escaped is the share of scores at or below the threshold that it lifts above it. Bootstrap over "
+        "solutions.",
         {},
         threshold,
         "given",

@@ -1,19 +1,17 @@
 """Searches that repair a solution: by a new end, by a second draft after a critique or a reflection, or by a step of a
 stronger policy.
 
-The step to repair is the first one whose score is below a threshold.
+The step to repair is the first one whose score is at or below a threshold.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-
-import numpy as np
 
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps, Rounds
@@ -27,12 +25,6 @@ LOCAL = "The solution above is right up to here:\n{before}\nIts next step is wro
 REFLECT = "The solution above is wrong; its first doubtful step is:\n{step}\nSay briefly what to do otherwise."
 RETRY = "Notes from earlier attempts at this problem:\n{notes}\nNow solve the problem."
 """Requests that follow a draft, or the problem; `{before}`, `{step}` and `{notes}` are filled in."""
-
-
-def first_below(scores: Sequence[float], threshold: float) -> int | None:
-    """Index of the first score below a threshold, NaN left out; None if there is none."""
-    low = np.flatnonzero(np.asarray(scores, np.float64) < threshold)
-    return int(low[0]) if low.size else None
 
 
 @search.method(
@@ -61,7 +53,7 @@ def cut_and_regenerate(
         key: randomness.
         n: drafts.
         rounds: how often each may be repaired; 0 is `best-of-n` or `weighted-vote`.
-        threshold: a step with a score below it is bad.
+        threshold: a step with a score at or below it is bad.
         aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote instead of the best one.
     """
@@ -69,7 +61,7 @@ def cut_and_regenerate(
     (drafts,) = yield from growth.complete([ROOT], n)
     kept = yield from growth.score(drafts)
     for number in range(1, rounds + 1):
-        bad = {i: at for i, c in enumerate(kept) if (at := first_below(c.scores, threshold)) is not None}
+        bad = {i: at for i, c in enumerate(kept) if (at := int(first_error(c.scores, threshold))) >= 0}
         if not bad or growth.spent:
             break
         # Drafts that keep the same prefix share one question, so that their samples differ.
@@ -110,7 +102,7 @@ def refined(
         problem: what to solve.
         key: randomness.
         n: drafts.
-        threshold: a step with a score below it is bad.
+        threshold: a step with a score at or below it is bad.
         global_request: request after a draft; empty for no global refinement.
         local_request: request after a draft, with the steps before the bad one and that step; empty for none.
         aggregate: total of a candidate's step scores.
@@ -121,8 +113,8 @@ def refined(
     scored = yield from growth.score(drafts)
     wordings: dict[str, Problem] = {}
     for draft in scored:
-        at = first_below(draft.scores, threshold)
-        if at is None:
+        at = int(first_error(draft.scores, threshold))
+        if at < 0:
             continue
         for request in filter(None, (global_request, local_request)):
             again = reworded(problem, _text(draft), _filled(request, draft, at))
@@ -159,7 +151,7 @@ def reflect_and_retry(
         problem: what to solve.
         key: randomness.
         attempts: most attempts.
-        threshold: total with which an attempt passes.
+        threshold: an attempt passes if its total is above it.
         reflect_request: request after a failed attempt; `{step}` is its first bad step.
         retry_request: request after the problem; `{notes}` are all reflections.
         aggregate: total of an attempt's step scores.
@@ -177,10 +169,10 @@ def reflect_and_retry(
         else:
             (fresh,) = yield from growth.complete([ROOT], 1)
         made += yield from growth.score(fresh)
-        if not fresh or growth.spent or made[-1].rank >= threshold or number + 1 == attempts:
+        if not fresh or growth.spent or made[-1].rank > threshold or number + 1 == attempts:
             break
-        at = first_below(made[-1].scores, threshold)
-        request = _filled(reflect_request, made[-1], len(made[-1].steps) - 1 if at is None else at)
+        # The total may fail where no step does, a product for one: the last step, -1, is the one to reflect on.
+        request = _filled(reflect_request, made[-1], int(first_error(made[-1].scores, threshold)))
         said = yield from growth.said(reworded(problem, _text(made[-1]), request))
         notes += [said] if said else []
         asked = reworded(problem, "", retry_request.replace("{notes}", "\n".join(notes)))
@@ -205,14 +197,14 @@ def intervene(
     max_steps: MaxSteps = 40,
     aggregate: str = "last",
 ) -> Flow[Found]:
-    """Samples step by step, and from the stronger policy only where a step's score is below a threshold.
+    """Samples step by step, and from the stronger policy only where a step's score is at or below a threshold.
 
     Args:
         problem: what to solve.
         key: randomness.
         width: steps sampled from the own policy each time, of which the best is taken.
         most: questions to the stronger policy at most.
-        threshold: a step with a score below it is sampled again, from the stronger policy.
+        threshold: a step with a score at or below it is sampled again, from the stronger policy.
         max_steps: most steps of the solution.
         aggregate: total of the step scores, by which steps are compared.
     """
@@ -220,7 +212,7 @@ def intervene(
     tip, asked = ROOT, 0
     for _ in range(max_steps):
         (children,) = (yield from growth.grow([tip], width)) if growth.open([tip]) else ([],)
-        doubtful = bool(children) and first_below(best(children, 1)[0].scores[-1:], threshold) is not None
+        doubtful = bool(children) and first_error(best(children, 1)[0].scores[-1:], threshold) >= 0
         if doubtful and asked < most and growth.open([tip]):
             asked += 1
             (stronger,) = yield from growth.grow([tip], 1, first=width, expert=True)

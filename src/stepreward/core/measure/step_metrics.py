@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
+from stepreward.core.measure.first_error import first_error
+
 Floats = NDArray[np.float64]
 
 
@@ -91,27 +93,16 @@ class FirstError:
     threshold: float
 
 
-def predicted_first_error(scores: Floats, threshold: float) -> NDArray[np.int64]:
-    """(B,) index of the first step whose score is below the threshold, -1 if none is.
-
-    Args:
-        scores: (B, S), NaN at padding and at observations.
-        threshold: a score equal to it is right.
-    """
-    below = scores < threshold
-    return np.where(below.any(axis=1), below.argmax(axis=1), -1)
-
-
 def first_error_scores(scores: Floats, gold: ArrayLike, *, threshold: float = 0.5) -> FirstError:
     """How exactly first errors are found, by the ProcessBench protocol.
 
     Args:
         scores: (B, S), NaN at padding.
         gold: (B,) index of the first wrong step, -1 where all are right.
-        threshold: scores below it say "wrong".
+        threshold: scores at or below it say "wrong".
     """
     truth = np.asarray(gold)
-    return _first_error(predicted_first_error(scores, threshold) == truth, truth, threshold)
+    return _first_error(first_error(scores, threshold) == truth, truth, threshold)
 
 
 def _first_error(hit: NDArray[np.bool_], gold: NDArray[np.int64], threshold: float) -> FirstError:
@@ -129,8 +120,9 @@ def harmonic(a: float, b: float) -> float:
 def best_threshold(scores: Floats, gold: ArrayLike) -> FirstError:
     """The threshold with the highest F1, and its numbers; of equals the lowest.
 
-    Step t of a trajectory is the predicted first error for thresholds in (its score, the lowest score before it], so
-    each accuracy is a step function of the threshold: two sorted event lists, O(B S log B S).
+    Step t of a trajectory is the predicted first error for thresholds in [its score, the lowest score before it), so
+    each accuracy is a step function of the threshold that changes at scores alone: two sorted event lists,
+    O(B S log B S). A score of the split is returned, or less than all of them where F1 is 0 at each.
 
     Raises:
         ValueError: wrong or right solutions are absent, so that F1 is undefined.
@@ -145,13 +137,14 @@ def best_threshold(scores: Floats, gold: ArrayLike) -> FirstError:
     low, high = filled[rows, truth[rows]], before[rows, truth[rows]]
     lowest = before[~wrong, -1]
     candidates = np.unique(filled[np.isfinite(filled)])
-    candidates = np.append(candidates, np.nextafter(candidates[-1], np.inf)) if candidates.size else np.array([0.5])
+    candidates = np.r_[np.nextafter(candidates[0], -np.inf), candidates] if candidates.size else np.array([0.5])
+    # A step that scores no less than an earlier one is first at no threshold.
     found = low < high
-    hits = np.searchsorted(np.sort(low[found]), candidates, "left") - np.searchsorted(
-        np.sort(high[found]), candidates, "left"
+    hits = np.searchsorted(np.sort(low[found]), candidates, "right") - np.searchsorted(
+        np.sort(high[found]), candidates, "right"
     )
     erroneous = hits / wrong.sum()
-    correct = (lowest.size - np.searchsorted(np.sort(lowest), candidates, "left")) / lowest.size
+    correct = (lowest.size - np.searchsorted(np.sort(lowest), candidates, "right")) / lowest.size
     total = erroneous + correct
     f1 = np.where(total > 0, 2 * erroneous * correct / np.where(total > 0, total, 1), 0.0)
     at = int(np.argmax(f1))

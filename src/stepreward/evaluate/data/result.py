@@ -28,7 +28,7 @@ class BenchResult:
     groups: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     """The same metrics by category, where the benchmark has categories."""
     threshold: float | None = None
-    """Scores below it say "wrong"; None where no threshold is used."""
+    """Scores at or below it say "wrong"; None where no threshold is used."""
     threshold_from: str = ""
     """Where the threshold comes from."""
     unscored: int = 0

@@ -18,7 +18,6 @@ from stepreward.core.measure.step_metrics import (
     expected_calibration_error,
     first_error_scores,
     harmonic,
-    predicted_first_error,
     reliability,
 )
 
@@ -60,13 +59,13 @@ def first_error_f1(
         gold: (B,) first wrong step, -1 where none.
         key: randomness of the bootstrap.
         tune_on: scores and gold of a separate split on which the threshold is chosen; none uses `threshold`.
-        threshold: scores below it say "wrong".
+        threshold: scores at or below it say "wrong".
         draws: bootstrap resamples.
     """
     origin = "given"
     if tune_on is not None:
         threshold, origin = best_threshold(*tune_on).threshold, f"best F1 on {len(tune_on[1])} separate solutions"
-    hit = predicted_first_error(scores, threshold) == gold
+    hit = first_error(scores, threshold) == gold
     wrong = gold >= 0
     parts = [hit[wrong], hit[~wrong]]
     accuracies = [proportion(int(part.sum()), len(part)) for part in parts]
@@ -116,6 +115,6 @@ def label_error(labels: Floats, truth: Floats) -> dict[str, float]:
     found = first_error_scores(hard, gold)
     return {
         "mean_absolute_error": float(np.abs(labels - truth)[real].mean()),
-        "first_error_accuracy": float((predicted_first_error(hard, 0.5) == gold).mean()),
+        "first_error_accuracy": float((first_error(hard, 0.5) == gold).mean()),
         "first_error_f1": found.f1,
     }

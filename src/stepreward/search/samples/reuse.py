@@ -9,6 +9,7 @@ import numpy as np
 
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.rollout_priority import priority
 from stepreward.core.prefix_names import TOP
 from stepreward.core.runtime.flows import Flow
@@ -72,7 +73,7 @@ class SampledSolutions:
     paper="arXiv:2406.06592",
     equation="Eqs. 2 and 3 and the reuse of rollouts, at test time",
     note="without an answer to compare with: a prefix is worth the mean total of all solutions through it, and a "
-    "solution goes wrong at its first step scored below `threshold`, or at its worst one; lengths are in steps",
+    "solution goes wrong at its first step scored at or below `threshold`, or at its worst one; lengths are in steps",
     asks=("scorer",),
     budget=budgets.cuts,
 )
@@ -99,7 +100,7 @@ def reusing_search(
         n: solutions to begin with.
         rounds: solutions to cut.
         again: samples after each cut.
-        threshold: steps scored below it are wrong.
+        threshold: steps scored at or below it are wrong.
         alpha, beta: in (0, 1], weights of a prefix's value and of a solution's length.
         scale: steps, the L of the paper.
         c_puct: weight of prefixes that were seldom cut.
@@ -130,9 +131,9 @@ def reusing_search(
 
 
 def _prefix_before_error(solution: Candidate, origin: int, threshold: float) -> Candidate:
-    """The prefix before the first step below the threshold among those after `origin`, or before the worst one."""
+    """The prefix before the first step after `origin` at or below the threshold, or else before the worst one."""
     scores = np.array(solution.scores[origin:])
     scores = np.where(np.isnan(scores), np.inf, scores)
-    bad = np.flatnonzero(scores < threshold)
-    at = origin + int(bad[0] if bad.size else np.argmin(scores))
+    bad = int(first_error(scores, threshold))
+    at = origin + (bad if bad >= 0 else int(np.argmin(scores)))
     return Candidate(solution.first(at)) if at else ROOT
