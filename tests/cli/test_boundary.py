@@ -92,6 +92,7 @@ def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
         ("deep.toml", "a = " + "[" * 5000), ("deep.yaml", "a: " + "[" * 5000), ("keys.yaml", "1: {2: 3}\nnull: {x: 1}"),
         ("keys.yaml", "score: {1: 2}"), ("esc.yaml", "sc\x1bore: {}"),
     ],
+    ids=["deep toml", "deep yaml", "keys", "key of a flag", "escape"],
 )  # fmt: skip
 def test_a_hostile_configuration_is_one_line(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)

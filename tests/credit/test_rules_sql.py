@@ -152,7 +152,8 @@ ENDLESS = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELEC
         "\ud800",
         "SELECT '\x00",
     ],
-)
+    ids=["count", "rows", "join", "strings", "blob", "repeat", "nested", "literal", "surrogate", "null byte"],
+)  # the ids are short: each worker sends those of all its tests, and of each result
 def test_what_is_too_much_ends_soon(engine: Engine, query: str) -> None:
     start = time.monotonic()
     (made,) = run_queries(DATABASE, [query], engine=engine, limits=FAST)
