@@ -8,9 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,6 +19,8 @@ from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.loaded"])
+COMMAND = "import sys\nsys.argv[0] = 'stepreward'\n{before}\nfrom stepreward.cli import main\nmain()"
+"""The program `stepreward`, after some lines of Python."""
 
 
 def started(work: Callable[..., None], *args: Any) -> ForkServerProcess:
@@ -27,7 +30,7 @@ def started(work: Callable[..., None], *args: Any) -> ForkServerProcess:
     return process
 
 
-def ran(
+def begun(
     path: Path,
     folder: Path,
     log: Path,
@@ -35,32 +38,47 @@ def ran(
     words: Sequence[str] = (),
     stdin: str = "",
     without: Collection[str] = (),
-    seconds: float = 200,
-) -> CompletedProcess[str]:
-    """Runs a file of Python in a folder as `python PATH WORDS` would; its output goes to the folder `log`.
+    environment: Mapping[str, str] | None = None,
+) -> ForkServerProcess:
+    """Starts a file of Python in a folder as `python PATH WORDS` would; its output goes to `log`/out and `log`/err.
 
     Packages in `without` are as if no one had loaded them: for programs that must not, since none can be loaded twice.
     """
     log.mkdir(exist_ok=True)
     (log / "in").write_text(stdin, encoding="utf-8")
-    process = started(_program, str(path), str(folder), str(log), list(words), list(without))
+    return started(_program, str(path), str(folder), str(log), list(words), list(without), dict(environment or {}))
+
+
+def ended(process: ForkServerProcess, log: Path, seconds: float = 200) -> CompletedProcess[str]:
+    """The output of what `begun` has started, once it has ended; it is killed after some seconds."""
     process.join(seconds)
     process.kill()
     process.join()
     out, err = ((log / name).read_text(encoding="utf-8") for name in ("out", "err"))
-    return CompletedProcess(str(path), process.exitcode or 0, out, err)
+    return CompletedProcess(process.name, process.exitcode or 0, out, err)
 
 
-def coded(
-    code: str, folder: Path, *, words: Sequence[str] = (), stdin: str = "", without: Collection[str] = ()
-) -> CompletedProcess[str]:
-    """Runs code in a folder as `python -c CODE WORDS` would."""
+def ran(path: Path, folder: Path, log: Path, *, seconds: float = 200, **settings: Any) -> CompletedProcess[str]:
+    """Runs a file of Python to its end; `settings` are those of `begun`."""
+    return ended(begun(path, folder, log, **settings), log, seconds)
+
+
+def coded(code: str, folder: Path, **settings: Any) -> CompletedProcess[str]:
+    """Runs code in a folder as `python -c CODE` would; `settings` are those of `ran`."""
     with tempfile.TemporaryDirectory() as log:
         (Path(log) / "code.py").write_text(code, encoding="utf-8")
-        return ran(Path(log) / "code.py", folder, Path(log), words=words, stdin=stdin, without=without)
+        return ran(Path(log) / "code.py", folder, Path(log), **settings)
 
 
-def _program(path: str, folder: str, log: str, words: list[str], without: list[str]) -> None:
+def command(line: str | Sequence[str], folder: Path, before: str = "", **settings: Any) -> CompletedProcess[str]:
+    """Runs `stepreward LINE` in a folder, after some lines of Python; `settings` are those of `ran`."""
+    words = shlex.split(line) if isinstance(line, str) else line
+    return coded(COMMAND.format(before=before), folder, words=words, **settings)
+
+
+def _program(
+    path: str, folder: str, log: str, words: list[str], without: list[str], environment: dict[str, str]
+) -> None:
     for descriptor, name, how in ((0, "in", os.O_RDONLY), (1, "out", os.O_WRONLY), (2, "err", os.O_WRONLY)):
         opened = os.open(f"{log}/{name}", how | os.O_CREAT | (os.O_TRUNC if descriptor else 0))
         os.dup2(opened, descriptor)
@@ -68,6 +86,7 @@ def _program(path: str, folder: str, log: str, words: list[str], without: list[s
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     for name in [name for name in sys.modules if name.partition(".")[0] in without]:
         del sys.modules[name]
+    os.environ.update(environment)
     os.chdir(folder)
     sys.argv[:] = [path, *words]
     try:

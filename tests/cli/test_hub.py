@@ -19,6 +19,7 @@ import pytest
 
 from stepreward.policies.model_sources import resolve
 from tests.cli.running import trl_model
+from tests.forked import command
 from tests.hub import serving
 
 SEARCH = (
@@ -55,20 +56,38 @@ def hub(models: Path) -> Iterator[tuple[str, list[str]]]:
         yield served
 
 
-def run(line: str, folder: Path, endpoint: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
-    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"} | own
-    command = [sys.executable, "-m", "stepreward", *shlex.split(line)]
+SETTINGS_AGAIN = """
+import importlib, os
+import huggingface_hub.constants
+importlib.reload(huggingface_hub.constants)
+assert huggingface_hub.constants.ENDPOINT == os.environ["HF_ENDPOINT"]
+"""
+"""The library reads its environment when it is loaded, which a forked process finds done."""
+
+
+def settings(folder: Path, endpoint: str) -> dict[str, str]:
+    """Environment variables of a user whose hub is at `endpoint`."""
+    return {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
+
+
+def run(line: str, folder: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
+    return command(line, folder, SETTINGS_AGAIN, environment=settings(folder, endpoint))
+
+
+def run_cold(line: str, folder: Path, endpoint: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """The same in a fresh interpreter, where a download may show its progress."""
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
     return subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False
-    )
+        [sys.executable, "-m", "stepreward", *shlex.split(line)], cwd=folder, stdout=subprocess.PIPE, stderr=stderr,
+        env=environment | settings(folder, endpoint), text=True, check=False,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("line", [SEARCH.format("owner/policy"), SCORE, TRAIN])
 def test_a_model_of_the_hub_is_fetched_once(line: str, work: Path, hub: tuple[str, list[str]]) -> None:
     endpoint, sent = hub
     sent.clear()
-    done = run(line, work, endpoint)
+    done = (run_cold if line == SCORE else run)(line, work, endpoint)
     assert done.returncode == 0, done.stderr
     assert sent.count(WEIGHTS) == 1
     assert not [name for name in sent if name.endswith(".py") or name.startswith("consolidated")]
@@ -102,7 +121,7 @@ def test_a_download_shows_its_progress_on_a_terminal(work: Path, hub: tuple[str,
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
     try:
-        done = run(SCORE, work, hub[0], stderr=theirs)
+        done = run_cold(SCORE, work, hub[0], stderr=theirs)
         said = os.read(ours, 1 << 16).decode()
     finally:
         os.close(ours)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,13 +12,14 @@ import pytest
 
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import trl_model
+from tests.forked import COMMAND, begun, ended
 
 LONG = {
     "label": ("label --problems p.jsonl --grader arithmetic --samples 8 --rollouts 8 --out lab", "lab/samples.sqlite"),
     "search": ("search --problems p.jsonl --grader arithmetic --model tool --out o.jsonl", "o.jsonl.answers.sqlite"),
     "run": ("run --out r", "r/answers.sqlite"),
-    "train": ("train --data labels.jsonl --epochs 4000 --out trained", "trained"),
-    "score": ("score --model prm --like trl-prm --data rows.jsonl", "rows.jsonl"),
+    "train": ("train --data labels.jsonl --epochs 4000 --out trained", "trained/unfinished"),
+    "score": ("score --model prm --like trl-prm --data rows.jsonl", "log/out"),
 }
 
 
@@ -37,19 +36,23 @@ def test_a_long_command_is_interrupted(name: str, tmp_path: Path) -> None:
     if name == "score":
         trl_model(tmp_path / "prm")
     line, sign = LONG[name]
-    program = "import sys; from stepreward.cli.app import main; sys.argv[0] = 'stepreward'; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *line.split()], cwd=tmp_path, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as running:  # fmt: skip
-        end = time.monotonic() + 120
-        while not (tmp_path / sign).exists() and time.monotonic() < end:
-            time.sleep(0.05)
-        time.sleep(1.0 if name != "score" else 8.0)
-        assert running.poll() is None, running.stderr.read() if running.stderr else ""
-        running.send_signal(signal.SIGTERM)
-        _, said = running.communicate(timeout=30)
-    assert running.returncode == 128 + signal.SIGTERM, said
+    (tmp_path / "program.py").write_text(COMMAND.format(before=""))
+    running = begun(tmp_path / "program.py", tmp_path, tmp_path / "log", words=line.split())
+    end = time.monotonic() + 120
+    while not written(tmp_path / sign) and time.monotonic() < end:
+        assert running.is_alive(), (tmp_path / "log" / "err").read_text()
+        time.sleep(0.05)
+    assert running.pid is not None
+    os.kill(running.pid, signal.SIGTERM)
+    done = ended(running, tmp_path / "log", 30)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
     resume = "" if name == "score" else "; run the same command again to resume"
-    assert f"stepreward: interrupted{resume}\n" in said
-    assert "Traceback" not in said
+    assert f"stepreward: interrupted{resume}\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert written(tmp_path / sign), "what was paid for is lost"
+
+
+def written(path: Path) -> bool:
+    """Whether a file has content, in a log itself or in what is not yet merged into it, or a folder is there."""
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return path.is_dir() or any(file.exists() and file.stat().st_size > 0 for file in files)

@@ -15,12 +15,11 @@ import pytest
 
 from stepreward.cli.commands import COMMANDS, command_of
 from stepreward.core.optional import EXTRAS
-from tests.forked import coded
+from tests.forked import COMMAND, coded, command
 
 HEAVY = sorted({*EXTRAS, "scipy", "sklearn", "pyarrow", "httpx", "jinja2"})
 LOADED = f"import sys; print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
-MAIN = "import sys, atexit; sys.argv[0] = 'stepreward'\n{before}\nfrom stepreward.cli import main\nmain()"
-TELLS = f"atexit.register(lambda: exec({LOADED!r}))"
+TELLS = f"import atexit; atexit.register(lambda: exec({LOADED!r}))"
 WITHOUT_EXTRAS = f"""
 class Without:
     def __init__(self, finder): self.finder = finder
@@ -36,13 +35,13 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 
 def run(before: str, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A command line in a process that has loaded nothing of the package and no extra, after some lines of Python."""
-    return coded(MAIN.format(before=before), folder, words=shlex.split(line), without=EXTRAS)
+    return command(line, folder, before, without=EXTRAS)
 
 
 def run_cold(before: str, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The same in a fresh interpreter."""
-    command = [sys.executable, "-c", MAIN.format(before=before), *shlex.split(line)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    words = [sys.executable, "-c", COMMAND.format(before=before), *shlex.split(line)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture
@@ -143,8 +142,8 @@ def test_python_users_are_told_as_well(rows: Path) -> None:
 
 
 def test_the_package_runs_as_a_module(rows: Path) -> None:
-    command = [sys.executable, "-m", "stepreward", "view", "nowhere"]
-    done = subprocess.run(command, cwd=rows, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "stepreward", "view", "nowhere"]
+    done = subprocess.run(words, cwd=rows, capture_output=True, text=True, check=False)
     assert done.stderr == "stepreward: nowhere: this run has no report yet; finish it: stepreward run --out FOLDER\n"
 
 
@@ -161,9 +160,9 @@ def test_every_optional_package_stands_under_the_extra_that_brings_it() -> None:
         assert extras[extra] - {"stepreward"} <= {package for package, where in EXTRAS.items() if where == extra}
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_needs_no_extra(command: str, rows: Path) -> None:
-    done = run(WITHOUT_EXTRAS, f"{command} -h", rows)
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_needs_no_extra(name: str, rows: Path) -> None:
+    done = run(WITHOUT_EXTRAS, f"{name} -h", rows)
     assert done.returncode == 0, done.stderr
     assert "Usage: stepreward" in done.stdout
 

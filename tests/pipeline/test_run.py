@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-import signal
-import subprocess
-import sys
+import time
 from dataclasses import asdict, fields
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from tests.cli.running import invoke, refused
+from tests.forked import COMMAND, begun, command
 from typer.testing import CliRunner
 
 from stepreward.cli.app import app
@@ -22,7 +22,6 @@ from stepreward.core.table import read_table
 from stepreward.pipeline.settings import QUICK, RunSettings
 
 pytestmark = pytest.mark.xdist_group("run")
-COMMAND = [sys.executable, "-m", "stepreward"]
 SMALL = {
     "train-problems": 12,
     "validation-problems": 8,
@@ -38,14 +37,10 @@ SMALL = {
 }
 
 
-def arguments(out: Path, **changes: Any) -> list[str]:
-    flags = {**SMALL, **changes}
-    return [*COMMAND, "run", "--out", str(out), *(str(part) for k, v in flags.items() for part in (f"--{k}", v))]
-
-
 def line(out: Path, **changes: Any) -> str:
-    """The same for this process, which has loaded already what a new one would load."""
-    return shlex.join(arguments(out, **changes)[len(COMMAND) :])
+    """The command."""
+    flags = {**SMALL, **changes}
+    return shlex.join(["run", "--out", str(out), *(str(part) for k, v in flags.items() for part in (f"--{k}", v))])
 
 
 def numbers(path: Path) -> dict[str, Any]:
@@ -64,8 +59,7 @@ def numbers(path: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    command = [*arguments(out), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = command(f"{line(out)} --json", out.parent, seconds=280)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["schema"] == "stepreward/summary/1"
     return out
@@ -131,14 +125,15 @@ def test_quick_takes_fewer_problems_where_no_flag_sets_them(monkeypatch: pytest.
 
 def test_a_run_killed_while_labelling_ends_with_equal_numbers(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    process = subprocess.Popen(arguments(out), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    for said in process.stderr:
-        if said.startswith("label"):
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    (tmp_path / "program.py").write_text(COMMAND.format(before=""))
+    process = begun(tmp_path / "program.py", tmp_path, tmp_path / "log", words=shlex.split(line(out)))
+    said = tmp_path / "log" / "err"
+    end = time.monotonic() + 200
+    while not (said.exists() and re.search("^label", said.read_text(), re.MULTILINE)) and time.monotonic() < end:
+        assert process.is_alive(), said.read_text()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
     assert not (out / "summary.json").exists()
     assert (out / "answers.sqlite-wal").stat().st_size > 0
     invoke(line(out))

@@ -1,5 +1,6 @@
-"""Every command, as installed, in processes of its own: those of the README in their order, made small, and the rest.
+"""Every command in a process of its own: those of the README in their order, made small, and the rest.
 
+Most are forked off a process that has loaded torch already. `serve` and `--version` are the installed program itself.
 `make newest` and `make lowest` run them with the newest and the least versions of every dependency.
 """
 
@@ -21,8 +22,10 @@ import pytest
 from stepreward.cli.commands import COMMANDS
 from stepreward.tasks.arithmetic import generate
 from tests.docs import README, commands_of
+from tests.forked import command
 
 pytestmark = [pytest.mark.xdist_group("smoke commands"), pytest.mark.timeout(600)]
+PROGRAM = str(Path(sys.executable).with_name("stepreward"))
 QUIET = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 SMALL = {
     "run": "--train-problems 8 --validation-problems 4 --held-out-problems 4 --train-samples 3 --held-out-samples 4 "
@@ -53,10 +56,9 @@ def kind(words: list[str]) -> str:
     return f"{words[1]} {other}".strip()
 
 
-def ran(folder: Path, line: str | list[str], *, seconds: int = 580) -> subprocess.CompletedProcess[str]:
-    """A command of the installed program in a folder."""
-    words = [str(Path(sys.executable).with_name("stepreward")), *(shlex.split(line) if isinstance(line, str) else line)]
-    return subprocess.run(words, cwd=folder, env=QUIET, capture_output=True, text=True, timeout=seconds, check=False)
+def ran(folder: Path, line: str | list[str]) -> subprocess.CompletedProcess[str]:
+    """A command in a folder."""
+    return command(line, folder, environment={"NO_COLOR": "1"}, seconds=580)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,8 @@ def test_every_command_is_one_of_the_readme_or_below() -> None:
 
 
 def test_the_other_commands_run(folder: Path) -> None:
-    assert ran(folder, "--version").stdout.startswith("stepreward ")
+    version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, timeout=100, check=True)
+    assert version.stdout.startswith("stepreward ")
     scored = ran(folder, "score --model model --data ask.jsonl")
     assert scored.returncode == 0, scored.stderr[-3000:]
     assert all(0 < score < 1 for score in json.loads(scored.stdout)["scores"])
@@ -113,10 +116,9 @@ def test_the_other_commands_run(folder: Path) -> None:
 
 def test_serve_answers_clients_of_openai_and_ends_at_sigterm(folder: Path) -> None:
     (words,) = (words for words in commands_of(README) if words[1] == "serve")
-    program = str(Path(sys.executable).with_name("stepreward"))
-    command = [program, *words[1:], "--port", "0", "--set", "beams=2", "--set", "width=2", "--grader", "arithmetic"]
+    program = [PROGRAM, *words[1:], "--port", "0", "--set", "beams=2", "--set", "width=2", "--grader", "arithmetic"]
     with (folder / "serve.log").open("w") as log:
-        run = subprocess.Popen(command, cwd=folder, env=QUIET, stdout=subprocess.PIPE, stderr=log, text=True)
+        run = subprocess.Popen(program, cwd=folder, env=QUIET, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert run.stdout is not None
         found = re.search(r"http://\S+", run.stdout.readline())
