@@ -16,6 +16,7 @@ from stepreward.label.samples import graded_samples
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
@@ -30,7 +31,10 @@ SAMPLES, HELD_OUT = 4, 10
 
 def untrained() -> StepRewardModel:
     """The policy's backbone with a head that reads a step's least log-probability and nothing else."""
-    model = StepRewardModel.from_backbone(resolve(BUILTIN), EncoderRecord(surprise=True))
+    model = StepRewardModel.from_backbone(
+        resolve(BUILTIN),
+        EncoderRecord(readout=Readout(surprise=True)),
+    )
     assert isinstance(model.head, torch.nn.Linear)
     with torch.no_grad():
         model.head.weight[:, :-1] = 0
@@ -40,7 +44,10 @@ def untrained() -> StepRewardModel:
 def trained(policy: LocalPolicy, problems: int) -> StepRewardModel:
     """The same backbone, trained on the policy's solutions of so many problems by what the exact checker says."""
     trees = list(_labelled(policy, problems))
-    model = StepRewardModel.from_backbone(resolve(BUILTIN), EncoderRecord(surprise=True))
+    model = StepRewardModel.from_backbone(
+        resolve(BUILTIN),
+        EncoderRecord(readout=Readout(surprise=True)),
+    )
     settings = TrainSettings(epochs=3, batch_tokens=2048, learning_rate=5e-4)
     with tempfile.TemporaryDirectory() as folder:
         train(trees[HELD_OUT:], model, Path(folder) / "model", settings, held_out=trees[:HELD_OUT])

@@ -71,7 +71,8 @@ def test_a_record_changes_what_a_checkpoint_says_of_itself(models: Path) -> None
     (models / "value.json").write_text('{"readout": "value"}')
     own = scores("--model model")
     assert scores("--model model --record same.json") == own
-    changed = load(models / "model", record=replace(own_record(models / "model")[0], readout="value"))
+    record = own_record(models / "model")[0]
+    changed = load(models / "model", record=replace(record, readout=replace(record.readout, kind="value")))
     raw = scores("--model model --record value.json")
     assert raw == changed.score(ROW["question"], ROW["steps"]).tolist() != own
 

@@ -16,6 +16,7 @@ from stepreward.core.errors import ModelError, UnknownNameError
 from stepreward.core.runtime.flows import Score
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.readout import Readout
 from stepreward.score.load import load
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.remote.reward_server import ServedScorer
@@ -107,7 +108,7 @@ def test_a_checkpoint_is_read_once_and_scores_as_ever(tmp_path: Path) -> None:
 
 
 def test_a_scorer_may_be_named_by_its_server(tmp_path: Path) -> None:
-    pair = EncoderRecord(readout="softmax", n_labels=2, positive=1)
+    pair = EncoderRecord(readout=Readout("softmax", n_labels=2, positive=1))
     StepRewardModel.from_backbone(resolve("builtin:arithmetic"), pair).save_pretrained(tmp_path)
     served = Rater(f"http://localhost:1#{tmp_path}").scorer
     assert isinstance(served, ServedScorer), "nothing is asked of a server before there is something to score"

@@ -28,6 +28,7 @@ from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.readout import Readout
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
 from stepreward.score.language import EntropyScorer, LikelihoodScorer
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -156,7 +157,9 @@ def test_numbers_of_the_policy_are_those_of_its_weights_at_sampling(make: Any, t
 
 
 def implicit(beta: float = 0.05) -> ImplicitScorer:
-    record = EncoderRecord(tokenise="joined", separator="", separator_token=False, readout="implicit", beta=beta)
+    record = EncoderRecord(
+        tokenise="joined", separator="", separator_token=False, readout=Readout("implicit", beta=beta)
+    )
     return ImplicitScorer(LanguageModel.of(policy()), LanguageModel.of(policy()), StepEncoder(record, TOKENIZER))
 
 

@@ -68,7 +68,7 @@ def test_a_row_scores_as_its_published_recipe(row: Checkpoint, built: Callable) 
             assert len(expected) == len(steps)
             compare(answer.scores, expected)
             spread += [x for x in expected if not math.isnan(x)]
-    assert np.std(spread) > 1e-2 * row.record.beta, "scores that do not differ prove nothing"
+    assert np.std(spread) > 1e-2 * row.record.readout.beta, "scores that do not differ prove nothing"
     assert np.isfinite(spread).mean() > 0.9
 
 

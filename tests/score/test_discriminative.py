@@ -22,6 +22,7 @@ from stepreward.score.capabilities import ScoreUse, local_model_of, use_of
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.packing import narrow
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.tree_scores import token_costs
 
@@ -108,8 +109,8 @@ def test_flows_reach_the_scorer_through_the_driver() -> None:
     "record",
     [
         EncoderRecord(),
-        EncoderRecord(readout="softmax", n_labels=2, positive=1),
-        EncoderRecord(read="before", separator="", separator_token=False, readout="value"),
+        EncoderRecord(readout=Readout("softmax", n_labels=2, positive=1)),
+        EncoderRecord(read="before", separator="", separator_token=False, readout=Readout("value")),
     ],
 )
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path, record: EncoderRecord) -> None:
@@ -133,7 +134,8 @@ def test_a_tokenizer_rebuilt_with_other_rules_is_caught(tmp_path: Path) -> None:
 
 def test_a_softmax_readout_takes_its_column() -> None:
     first, second = (
-        DiscriminativeScorer(model(record=EncoderRecord(readout="softmax", n_labels=2, positive=i))) for i in (0, 1)
+        DiscriminativeScorer(model(record=EncoderRecord(readout=Readout("softmax", n_labels=2, positive=i))))
+        for i in (0, 1)
     )
     np.testing.assert_allclose(first.score("q", AWKWARD) + second.score("q", AWKWARD), 1.0, rtol=1e-5)
 
@@ -151,9 +153,9 @@ def test_impossible_records_and_inputs_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no chat template"):
         StepEncoder(EncoderRecord(template="chat"), tokenizer())
     with pytest.raises(ValueError, match="n_labels >= 2"):
-        EncoderRecord(readout="softmax")
+        EncoderRecord(readout=Readout("softmax"))
     with pytest.raises(ValueError, match="below n_labels"):
-        EncoderRecord(positive=1)
+        EncoderRecord(readout=Readout(positive=1))
     scorer = DiscriminativeScorer(model())
     with pytest.raises(InputError, match="at least one step"):
         scorer.score("q", [])

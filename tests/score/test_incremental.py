@@ -21,9 +21,13 @@ from stepreward.score.cached.growing_tree import GrowingTree, ancestors
 from stepreward.score.cached.incremental import IncrementalScorer
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.readout import Readout
 
-BEFORE = EncoderRecord(read="before", separator="", separator_token=False, readout="value")
-SURPRISED = model("qwen2", EncoderRecord(surprise=True, readout="value"))
+BEFORE = EncoderRecord(read="before", separator="", separator_token=False, readout=Readout("value"))
+SURPRISED = model(
+    "qwen2",
+    EncoderRecord(readout=Readout("value", surprise=True)),
+)
 MODELS = {"qwen2": model("qwen2"), "llama": model("llama"), "before": model("qwen2", BEFORE), "surprise": SURPRISED}
 
 LARGE = 1 << 30
@@ -33,7 +37,7 @@ def token_bytes(name: str) -> int:
     """Keys and values of all layers and the head's outputs, in the numbers of the weights."""
     config, record = MODELS[name].backbone.config, MODELS[name].record
     width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
-    return (width + record.n_labels) * next(MODELS[name].parameters()).element_size()
+    return (width + record.readout.n_labels) * next(MODELS[name].parameters()).element_size()
 
 
 def held(growing: IncrementalScorer) -> int:

@@ -28,6 +28,7 @@ from stepreward.score.checkpoints.describe import checkpoints_page
 from stepreward.score.checkpoints.table import by_name, checkpoints, judge_by_name, judges, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.readout import Readout
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.judges.generative import GenerativeScorer
 from stepreward.score.load import load
@@ -89,9 +90,18 @@ def test_what_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
     ("layout", "record"),
     [
         ("token-classification-1", EncoderRecord()),
-        ("token-classification-2", EncoderRecord(readout="softmax", n_labels=2, positive=1)),
-        ("sequence-classification-1", EncoderRecord(readout="value")),
-        ("tokens", EncoderRecord(readout="softmax", n_labels=2, label_tokens=("+", "-"))),
+        (
+            "token-classification-2",
+            EncoderRecord(readout=Readout("softmax", n_labels=2, positive=1)),
+        ),
+        (
+            "sequence-classification-1",
+            EncoderRecord(readout=Readout("value")),
+        ),
+        (
+            "tokens",
+            EncoderRecord(readout=Readout("softmax", n_labels=2, label_tokens=("+", "-"))),
+        ),
     ],
 )
 def test_any_model_is_scored_by_flags(tmp_path: Path, layout: str, record: EncoderRecord) -> None:
@@ -110,7 +120,9 @@ def test_any_model_is_scored_by_flags(tmp_path: Path, layout: str, record: Encod
     if layout == "tokens":
         expected = z[:, [one.tokenizer.encode(t)[0] for t in "+-"]].softmax(-1)[:, 0]
     else:
-        expected = {"sigmoid": z[:, 0].sigmoid(), "value": z[:, 0], "softmax": z.softmax(-1)[:, -1]}[record.readout]
+        expected = {"sigmoid": z[:, 0].sigmoid(), "value": z[:, 0], "softmax": z.softmax(-1)[:, -1]}[
+            record.readout.kind
+        ]
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
 
 
@@ -174,7 +186,7 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
         load(tmp_path, like=QWEN)
     save_file(dict(state), tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="has 2 outputs, the record says n_labels=3"):
-        load(tmp_path, record=replace(by_name(QWEN).record, n_labels=3))
+        load(tmp_path, record=replace(by_name(QWEN).record, readout=Readout("softmax", n_labels=3)))
     (tmp_path / "model.safetensors").write_bytes(b"12345678junk")
     with pytest.raises(ModelError, match=r"cannot read .*model.safetensors"):
         load(tmp_path, like=QWEN)
@@ -249,22 +261,24 @@ def test_an_implicit_score_needs_its_reference(tmp_path: Path) -> None:
     np.testing.assert_allclose(scorer.score(QUESTION, STEPS), 0, atol=1e-9)
 
 
-def test_a_record_of_version_1_still_loads_and_a_newer_one_does_not(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_older_version_scores_the_same_and_one_of_a_newer_does_not_load(tmp_path: Path) -> None:
     own_model().save_pretrained(tmp_path)
     expected = load(tmp_path).score(QUESTION, STEPS)
     path = tmp_path / "stepreward.json"
-    row = json.loads(path.read_text())
-    assert row["version"] == 2
-    first = ["template", "prompt_format", "system", "separator", "separator_token", "read", "readout", "n_labels"]
-    first += ["positive", "surprise", "max_length", "too_long", "aggregation", "probe"]
-    path.write_text(json.dumps({"version": 1, **{name: row[name] for name in first}}))
-    np.testing.assert_array_equal(load(tmp_path).score(QUESTION, STEPS), expected)
+    new = json.loads(path.read_text())
+    assert new["version"] == 3
+    old = json.loads((Path(__file__).parent / "records_of_version_2.json").read_text())
+    for name in ("default", "version 1"):
+        path.write_text(json.dumps({**old[name], "surprise": False, "probe": new["probe"]}))
+        np.testing.assert_array_equal(load(tmp_path).score(QUESTION, STEPS), expected)
     for changes, message in (
-        ({"version": 3}, "version 3; upgrade"),
+        ({"version": 4}, "version 4; upgrade"),
         ({"new_field": 1}, "fields this version does not know"),
+        ({"readout": {"kind": "softmax"}}, "no possible record: a softmax readout needs"),
         ({"readout": "softmax"}, "no possible record: a softmax readout needs"),
+        ({"readout": 1}, "no possible record: readout must be an object"),
     ):
-        path.write_text(json.dumps({**row, **changes}))
+        path.write_text(json.dumps({**new, **changes}))
         with pytest.raises(ModelError, match=message):
             load(tmp_path)
     path.write_text("[]")
@@ -286,7 +300,7 @@ def test_the_page_of_checkpoints_tells_every_row() -> None:
         assert judge.notes in page
     assert "(#verifiers-that-write)" in page
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    made = [eval(block, {"EncoderRecord": EncoderRecord}) for block in blocks]
+    made = [eval(block, {"EncoderRecord": EncoderRecord, "Readout": Readout}) for block in blocks]
     assert made == [row.record for row in checkpoints.values()]
 
 

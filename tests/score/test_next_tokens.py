@@ -31,7 +31,7 @@ from stepreward.score.judges.continuations import LanguageModelChooser
 from stepreward.score.remote.label_tokens_server import NextTokens, ServedChooser
 from stepreward.score.remote.reward_server import ServedScorer
 
-ROWS = [row for row in checkpoints.values() if row.record.label_tokens and not row.record.second]
+ROWS = [row for row in checkpoints.values() if row.record.readout.label_tokens and not row.record.second]
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "So the answer is 17."]
 SHEPHERD = "peiyi9979/math-shepherd-mistral-7b-prm"
 
@@ -224,7 +224,7 @@ def test_an_address_says_it_all(running: Running, tmp_path: Path) -> None:
     said = json.loads(invoke(f"score --data {tmp_path / 'ask.jsonl'} --model '{address}' --like {SHEPHERD}"))
     np.testing.assert_allclose(said["scores"], expected, atol=1e-5)
     # The record of a file is for a model in a server as for one in a folder.
-    (tmp_path / "wrong.json").write_text(json.dumps({"positive": 1 - by_name(SHEPHERD).record.positive}))
+    (tmp_path / "wrong.json").write_text(json.dumps({"positive": 1 - by_name(SHEPHERD).record.readout.positive}))
     flags = f"--like {SHEPHERD} --record {tmp_path / 'wrong.json'}"
     said = json.loads(invoke(f"score --data {tmp_path / 'ask.jsonl'} --model '{address}' {flags}"))
     np.testing.assert_allclose(said["scores"], 1 - np.array(expected), atol=1e-5)

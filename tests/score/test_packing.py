@@ -17,6 +17,7 @@ from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
 from stepreward.score.encode.packing import narrow, pack, plan
 from stepreward.score.encode.per_step import EncoderRecord, depth_first
+from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone
 
@@ -139,7 +140,7 @@ def test_each_shared_prefix_is_encoded_once() -> None:
     assert np.unique(encoded.read[tree.action]).size == tree.action.sum()
 
 
-SURPRISED = model(record=EncoderRecord(surprise=True))
+SURPRISED = model(record=EncoderRecord(readout=Readout(surprise=True)))
 
 
 def slow_least(reward: StepRewardModel, trajectory: Trajectory) -> list[float]:
@@ -155,7 +156,7 @@ def slow_least(reward: StepRewardModel, trajectory: Trajectory) -> list[float]:
 
 def only_surprise() -> StepRewardModel:
     """A model whose head reads nothing but surprise."""
-    made = model(record=EncoderRecord(surprise=True))
+    made = model(record=EncoderRecord(readout=Readout(surprise=True)))
     with torch.no_grad():
         made.head.weight.zero_()
         made.head.weight[0, -1] = 1
@@ -194,7 +195,11 @@ def test_surprise_needs_tied_embeddings_and_survives_saving(tmp_path: Path) -> N
     backbone = fresh_backbone(tokenizer(), hidden=32, layers=1)
     backbone.config.tie_word_embeddings = False
     with pytest.raises(ModelError, match="set surprise=False"):
-        StepRewardModel(backbone, tokenizer(), EncoderRecord(surprise=True))
+        StepRewardModel(
+            backbone,
+            tokenizer(),
+            EncoderRecord(readout=Readout(surprise=True)),
+        )
     SURPRISED.save_pretrained(tmp_path)
     again, group = StepRewardModel.from_pretrained(tmp_path), random_trajectories(1)
     with torch.inference_mode():
@@ -203,6 +208,6 @@ def test_surprise_needs_tied_embeddings_and_survives_saving(tmp_path: Path) -> N
 
 
 def test_a_fresh_head_ranks_steps_by_surprise_for_any_width() -> None:
-    record = EncoderRecord(surprise=True, readout="softmax", n_labels=3, positive=1)
+    record = EncoderRecord(readout=Readout("softmax", surprise=True, n_labels=3, positive=1))
     reward = StepRewardModel(fresh_backbone(tokenizer(), hidden=32, layers=1), tokenizer(), record)
     assert reward.head.weight[:, -1].tolist() == [0, 1, 0]

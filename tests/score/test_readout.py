@@ -13,7 +13,7 @@ from tests.score.models import model
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.encode.per_step import EncoderRecord
-from stepreward.score.encode.readout import read_out, step_logits
+from stepreward.score.encode.readout import Readout
 from stepreward.score.remote.head_outputs import Reading, are_probabilities
 from stepreward.score.remote.token_outputs import TokenOutputs
 
@@ -32,16 +32,34 @@ def shares(row: list[float]) -> list[float]:
 
 
 CLOSED: dict[str, tuple[EncoderRecord, Any]] = {
-    "sigmoid": (EncoderRecord(n_labels=3, positive=1), lambda row: sigmoid(row[1])),
-    "value": (EncoderRecord(readout="value", n_labels=3, positive=2), lambda row: row[2]),
-    "tanh": (EncoderRecord(readout="tanh", n_labels=3), lambda row: math.tanh(row[0])),
-    "softmax": (EncoderRecord(readout="softmax", n_labels=3, positive=2), lambda row: shares(row)[2]),
+    "sigmoid": (
+        EncoderRecord(readout=Readout(n_labels=3, positive=1)),
+        lambda row: sigmoid(row[1]),
+    ),
+    "value": (
+        EncoderRecord(readout=Readout("value", n_labels=3, positive=2)),
+        lambda row: row[2],
+    ),
+    "tanh": (
+        EncoderRecord(readout=Readout("tanh", n_labels=3)),
+        lambda row: math.tanh(row[0]),
+    ),
+    "softmax": (
+        EncoderRecord(readout=Readout("softmax", n_labels=3, positive=2)),
+        lambda row: shares(row)[2],
+    ),
     "two right": (
-        EncoderRecord(readout="softmax", n_labels=3, positive=2, also=(1,)),
+        EncoderRecord(readout=Readout("softmax", n_labels=3, positive=2, also=(1,))),
         lambda row: shares(row)[2] + shares(row)[1],
     ),
-    "difference": (EncoderRecord(readout="difference", n_labels=3), lambda row: 2 * shares(row)[0] - 1),
-    "mean-sigmoid": (EncoderRecord(readout="mean-sigmoid", n_labels=3), lambda row: sum(map(sigmoid, row)) / 3),
+    "difference": (
+        EncoderRecord(readout=Readout("difference", n_labels=3)),
+        lambda row: 2 * shares(row)[0] - 1,
+    ),
+    "mean-sigmoid": (
+        EncoderRecord(readout=Readout("mean-sigmoid", n_labels=3)),
+        lambda row: sum(map(sigmoid, row)) / 3,
+    ),
 }
 
 
@@ -57,16 +75,16 @@ def test_every_path_from_outputs_to_scores_is_the_closed_form(name: str) -> None
         (answer,) = Reading(reward.encoder).score_many([question], lambda asked: [(outputs, activated, 1)])
         return answer.scores
 
-    np.testing.assert_allclose(read_out(record, rows), expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(record.readout.scores(rows), expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(
-        read_out(record, torch.tensor(ROWS, dtype=torch.float64)).numpy(), expected, rtol=1e-12, atol=1e-15
+        record.readout.scores(torch.tensor(ROWS, dtype=torch.float64)).numpy(), expected, rtol=1e-12, atol=1e-15
     )
     np.testing.assert_allclose(served(rows, False), expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(served(rows, None), expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(reward.scores(torch.tensor(ROWS)).numpy(), expected, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(TokenOutputs(reward).scores(rows), expected, rtol=1e-6, atol=1e-7)
     if name != "mean-sigmoid":
-        logits = {"numpy": step_logits(record, rows), "training": reward.step_logits(torch.tensor(ROWS)).numpy()}
+        logits = {"numpy": record.readout.step_logits(rows), "training": reward.step_logits(torch.tensor(ROWS)).numpy()}
         for made in logits.values():
             p = np.array([sigmoid(float(z)) for z in made])
             found = {"value": made, "tanh": 2 * p - 1, "difference": 2 * p - 1}.get(name, p)
@@ -80,7 +98,7 @@ def test_probabilities_of_a_server_are_not_activated_twice(name: str) -> None:
     expected = [closed(row) for row in rows]
     many = name in ("softmax", "two right", "difference")
     given = np.array([shares(row) if many else [sigmoid(z) for z in row] for row in rows])
-    np.testing.assert_allclose(read_out(record, given, activated=True), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(record.readout.scores(given, activated=True), expected, rtol=1e-9, atol=1e-12)
     assert are_probabilities(given) is many
 
 

@@ -15,6 +15,7 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.table import by_name, checkpoints
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.whole_text import Pass, PassEncoder, grouped, trie
 
 TURNS = {
@@ -27,12 +28,22 @@ TURNS = {
     ("fields", "message"),
     [
         ({"positive": 1}, "below n_labels=1, got 1"),
-        ({"n_labels": 3, "readout": "softmax", "also": (3,)}, "below n_labels=3, got 3"),
-        ({"readout": "difference"}, "n_labels >= 2"),
+        ({"n_labels": 3, "kind": "softmax", "also": (3,)}, "below n_labels=3, got 3"),
+        ({"kind": "difference"}, "n_labels >= 2"),
         ({"n_labels": 2, "also": (1,)}, "summed by a softmax"),
-        ({"n_labels": 2, "readout": "softmax", "also": (1,)}, "must leave a wrong one"),
+        ({"n_labels": 2, "kind": "softmax", "also": (1,)}, "must leave a wrong one"),
         ({"label_tokens": ("+", "-")}, "as many as n_labels=1"),
         ({"label_tokens": ("+",), "surprise": True}, "head of its own"),
+    ],
+)
+def test_an_impossible_readout_is_an_error(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Readout(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
         ({"prompt_format": "x"}, "must hold {prompt}"),
         ({"step_format": "x"}, "must hold {step}"),
         ({**TURNS, "answer": ""}, "turns need a dummy answer"),
@@ -45,13 +56,13 @@ TURNS = {
         ({"clean": ("lines",), "tokenise": "joined"}, "'lines' needs a separator"),
         ({"tag": "x"}, "marks steps in joined text"),
         ({"later_format": "{previous}{step}"}, "belongs to tokenise='prefix'"),
-        ({"surprise": True, "tokenise": "joined"}, "surprise reads"),
+        ({"readout": Readout(surprise=True), "tokenise": "joined"}, "surprise reads"),
         ({"max_length": 0}, "at least 1"),
         ({"too_long": "cut"}, "set tokenise='prefix'"),
         ({"read": "recounted"}, "for joined chats"),
         ({"closed": False}, "open prefix"),
         ({"second": "x"}, "second pass needs a tag"),
-        ({"readout": "implicit"}, "set tokenise='joined'"),
+        ({"readout": Readout("implicit")}, "set tokenise='joined'"),
     ],
 )
 def test_an_impossible_record_is_an_error(fields: dict[str, Any], message: str) -> None:

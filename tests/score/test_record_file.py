@@ -10,8 +10,9 @@ import pytest
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.score.checkpoints.table import by_name, checkpoints
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.record_file import read_record
+from stepreward.score.encode.record_file import RECORD_FILE, load_record, read_record, save_record
 
 
 def written(folder: Path, row: object) -> Path:
@@ -31,7 +32,37 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     assert read_record(path, base) == replace(base, separator="\n\n")
     assert read_record(path) == replace(EncoderRecord(), separator="\n\n")
     path = written(tmp_path, {"system": None, "clean": ["strip"], "threshold": 0, "also": []})
-    assert read_record(path, base) == replace(base, system=None, clean=("strip",), threshold=0)
+    readout = replace(base.readout, also=())
+    assert read_record(path, base) == replace(base, system=None, clean=("strip",), threshold=0, readout=readout)
+    path = written(tmp_path, {"readout": {"positive": 0}})
+    assert read_record(path, base) == replace(base, readout=replace(base.readout, positive=0))
+
+
+OLD = json.loads((Path(__file__).parent / "records_of_version_2.json").read_text())
+"""Files as versions 1 and 2 wrote them, with all fields side by side, each with its probe."""
+OWN = {
+    "default": EncoderRecord(),
+    "version 1": EncoderRecord(readout=Readout(surprise=True)),
+    "surprise": EncoderRecord(readout=Readout(surprise=True)),
+    "before": EncoderRecord(read="before", separator="", separator_token=False, readout=Readout("value")),
+    "three": EncoderRecord(readout=Readout("softmax", n_labels=3, positive=2, also=(1,))),
+    "lines": EncoderRecord(clean=("lines",)),
+    "use": EncoderRecord(aggregation="mean", threshold=0.3),
+    "implicit": EncoderRecord(
+        tokenise="joined", separator="", separator_token=False, readout=Readout("implicit", beta=0.05)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_a_record_of_an_older_version_is_the_same_record(tmp_path: Path, name: str) -> None:
+    expected = OWN.get(name) or by_name(name).record
+    (tmp_path / RECORD_FILE).write_text(json.dumps(OLD[name]))
+    assert load_record(tmp_path) == (expected, OLD[name]["probe"])
+    assert read_record(tmp_path / RECORD_FILE) == expected
+    save_record(expected, tmp_path, probe=[7])
+    assert load_record(tmp_path) == (expected, [7])
+    assert json.loads((tmp_path / RECORD_FILE).read_text())["version"] == 3
 
 
 @pytest.mark.parametrize(
@@ -39,7 +70,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     [
         ("{", "record.json: no readable JSON"),
         ([1], "expected an object, got"),
-        ({"readout": "sigmoidal"}, r"readout must be one of 'sigmoid', .*, got \"sigmoidal\""),
+        ({"readout": "sigmoidal"}, r"readout.kind must be one of 'sigmoid', .*, got \"sigmoidal\""),
+        ({"readout": ["softmax"]}, "readout must be an object, got"),
         ({"max_length": "long"}, "max_length must be a whole number, got"),
         ({"max_length": True}, "max_length must be a whole number, got true"),
         ({"max_length": 0}, "max_length must be at least 1, got 0"),

@@ -78,7 +78,9 @@ def test_an_engine_with_another_head_or_pooler_is_an_error(tmp_path: Path) -> No
         scorer.score_many([Score(PROBLEM, STEPS)])
 
 
-LABELLED = [row for row in checkpoints.values() if row.record.label_tokens and RECIPES[row.name].layout == "tokens"]
+LABELLED = [
+    row for row in checkpoints.values() if row.record.readout.label_tokens and RECIPES[row.name].layout == "tokens"
+]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.readout import Readout
 from stepreward.score.load import load
 from stepreward.score.remote.reward_server import ServedScorer
 from stepreward.score.remote.token_outputs import TokenOutputs
@@ -35,7 +36,10 @@ Pair = tuple[Any, str]
 @pytest.fixture(scope="module")
 def grown() -> Iterator[Pair]:
     """A checkpoint of our own whose steps are scored on kept prefixes."""
-    scorer = DiscriminativeScorer(model(record=EncoderRecord(surprise=False)), cache_bytes="16MiB")
+    scorer = DiscriminativeScorer(
+        model(record=EncoderRecord()),
+        cache_bytes="16MiB",
+    )
     with serving(Served(scorer=scorer, scorer_name="prm")) as url:
         yield scorer, url
 
@@ -249,7 +253,7 @@ def test_clients_of_sglang_get_its_shapes(one_label: Pair) -> None:
 def test_label_tokens_are_scored_as_sglang_scores_them(tmp_path: Path) -> None:
     """The oracle is the language model itself: probabilities of the next token, among the labels."""
     built = build(tmp_path, "qwen", "tokens")
-    record = EncoderRecord(readout="softmax", n_labels=2, label_tokens=("+", "-"))
+    record = EncoderRecord(readout=Readout("softmax", n_labels=2, label_tokens=("+", "-")))
     plus, minus = (built.tokenizer.encode(text)[0] for text in "+-")
     items = ["12 + 5 = 17.", "So 17."]
     expected = []

@@ -48,7 +48,13 @@ def test_greedy_samples_are_the_model_s_likeliest_tokens(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_solutions_in_one_pass_score_as_each_by_itself(kind: str) -> None:
     backbone = built(kind).base_model
-    scorer = DiscriminativeScorer(StepRewardModel(backbone, TOKENIZER, EncoderRecord(surprise=False)))
+    scorer = DiscriminativeScorer(
+        StepRewardModel(
+            backbone,
+            TOKENIZER,
+            EncoderRecord(),
+        )
+    )
     first = Step("12 + 5 = 17\n")
     asked = [Score(PROBLEM, (first, Step(last))) for last in ("Answer: 17\n", "17 - 3 = 14\n", "Done.")]
     together = [one.scores for one in scorer.score_many(asked)]

@@ -12,6 +12,7 @@ from tests.train.toy import toy_labels, toy_model
 from stepreward.core.errors import ModelError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.readout import Readout
 from stepreward.train.data import labelled_trees, make_batches
 from stepreward.train.evaluation import evaluate_batches
 from stepreward.train.objectives import binary_cross_entropy
@@ -23,24 +24,24 @@ NAN = float("nan")
     "record",
     [
         EncoderRecord(),
-        EncoderRecord(n_labels=3, positive=2),
-        EncoderRecord(readout="softmax", n_labels=2, positive=1),
-        EncoderRecord(readout="softmax", n_labels=3),
-        EncoderRecord(readout="softmax", n_labels=3, positive=2, also=(1,)),
+        EncoderRecord(readout=Readout(n_labels=3, positive=2)),
+        EncoderRecord(readout=Readout("softmax", n_labels=2, positive=1)),
+        EncoderRecord(readout=Readout("softmax", n_labels=3)),
+        EncoderRecord(readout=Readout("softmax", n_labels=3, positive=2, also=(1,))),
     ],
 )
 def test_the_sigmoid_of_a_step_logit_is_the_score(record: EncoderRecord) -> None:
     model = toy_model(record=record)
-    z = torch.randn(7, record.n_labels) * 3
+    z = torch.randn(7, record.readout.n_labels) * 3
     torch.testing.assert_close(model.step_logits(z).sigmoid(), model.scores(z))
 
 
 def test_scores_in_minus_one_to_one_have_the_logits_of_their_probabilities() -> None:
     z = torch.randn(7, 2) * 3
     for readout in ("difference", "tanh"):
-        model = toy_model(record=EncoderRecord(readout=readout, n_labels=2, positive=1))
+        model = toy_model(record=EncoderRecord(readout=Readout(readout, n_labels=2, positive=1)))
         torch.testing.assert_close(2 * model.step_logits(z).sigmoid() - 1, model.scores(z))
-    model = toy_model(record=EncoderRecord(readout="mean-sigmoid", n_labels=2))
+    model = toy_model(record=EncoderRecord(readout=Readout("mean-sigmoid", n_labels=2)))
     with pytest.raises(ModelError, match="no single logit"):
         model.step_logits(z)
 
@@ -71,7 +72,11 @@ def test_what_is_not_defined_is_nan() -> None:
     found = measured(right, 0.0)
     assert np.isnan([found["f1"], found["threshold"], found["auroc"]]).all()
     assert found["brier"] == pytest.approx(0.25)
-    value = measured(toy_labels(5, 0), 7.0, EncoderRecord(readout="value"))
+    value = measured(
+        toy_labels(5, 0),
+        7.0,
+        EncoderRecord(readout=Readout("value")),
+    )
     assert np.isnan([value["brier"], value["ece"]]).all()
     assert value["auroc"] == pytest.approx(0.5)
 

@@ -15,6 +15,7 @@ from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.readout import Readout
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.online import implicit_cross_entropy, outcome_cross_entropy, right_over_wrong
@@ -23,7 +24,11 @@ FOLDER = resolve("builtin:arithmetic")
 TOKENIZER = AutoTokenizer.from_pretrained(FOLDER)
 BETA = 0.05
 RECORD = EncoderRecord(
-    prompt_format="{prompt}\n", tokenise="joined", separator="", separator_token=False, readout="implicit", beta=BETA
+    prompt_format="{prompt}\n",
+    tokenise="joined",
+    separator="",
+    separator_token=False,
+    readout=Readout("implicit", beta=BETA),
 )
 PROBLEMS = [Problem("a", "Mia has 12 apples."), Problem("b", "Tom has 7 pens.")]
 
@@ -95,7 +100,9 @@ def test_the_implicit_objective_sees_the_sum_that_scoring_ends_with() -> None:
 
 
 def discriminative(readout: str, n_labels: int) -> DiscriminativeScorer:
-    record = EncoderRecord(readout=readout, n_labels=n_labels, positive=n_labels - 1)  # type: ignore[arg-type]
+    record = EncoderRecord(
+        readout=Readout(readout, n_labels=n_labels, positive=n_labels - 1)  # type: ignore[arg-type]
+    )
     return DiscriminativeScorer(StepRewardModel.from_backbone(FOLDER, record, seed=3), row_tokens=40)
 
 

@@ -19,6 +19,7 @@ from stepreward.core.atomic_files import held
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete
 from stepreward.train.data import labelled_trees
@@ -101,9 +102,12 @@ def learned(out: Path, settings: TrainSettings, record: EncoderRecord | None = N
         (replace(SETTINGS, objective="mse", learning_rate=1e-2), EncoderRecord()),
         (
             replace(SETTINGS, objective="pqm", epochs=30, objective_settings={"zeta": 2.0}),
-            EncoderRecord(readout="value"),
+            EncoderRecord(readout=Readout("value")),
         ),
-        (SETTINGS, EncoderRecord(readout="softmax", n_labels=2, positive=1)),
+        (
+            SETTINGS,
+            EncoderRecord(readout=Readout("softmax", n_labels=2, positive=1)),
+        ),
         (replace(SETTINGS, weigh="node", accumulate=2, epochs=20), EncoderRecord()),
         (replace(SETTINGS, precision="bf16"), EncoderRecord()),
     ],

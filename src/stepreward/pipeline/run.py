@@ -37,6 +37,7 @@ from stepreward.policies.model_sources import resolve
 from stepreward.report.page import TreeView, write
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import train
@@ -169,7 +170,7 @@ class Run:
         s, suffix = self.settings, self._seeds[seed]
 
         def numbers() -> dict[str, Any]:
-            record = EncoderRecord(surprise=s.surprise)
+            record = EncoderRecord(readout=Readout(surprise=s.surprise))
             model = StepRewardModel.from_backbone(resolve(s.policy), record, seed=seed)
             result = train(
                 labelled_trees(labels),

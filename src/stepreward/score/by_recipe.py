@@ -22,8 +22,8 @@ from stepreward.score.checkpoints.row import Checkpoint, Head
 from stepreward.score.checkpoints.table import by_name, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import StepEncoder
-from stepreward.score.encode.record import RECORD_FILE, EncoderRecord
-from stepreward.score.encode.record_file import read_record
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record_file import RECORD_FILE, load_record, read_record
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.model.cache_memory import CacheSize
 from stepreward.score.model.devices import device_of, dtype_of, saved_dtype
@@ -85,7 +85,7 @@ def scorer_by_recipe(
         named = f"{folder}{ending}"
         return DiscriminativeScorer(model, name=named, device=str(place), cache_bytes=cache_bytes), calibrator
     row = _row(str(name), folder, like, record, head)
-    if row.record.readout == "implicit":
+    if row.record.readout.kind == "implicit":
         other = reference or row.reference
         if not other:
             raise ModelError("an implicit score is a ratio of two models: pass reference= the one it was trained from")
@@ -145,7 +145,7 @@ def _encoder(name: str | Path, like: str, record: EncoderRecord | None) -> StepE
     """The record and tokenizer of a model whose weights are elsewhere."""
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like and record is None:
-        record, _ = EncoderRecord.load(folder)
+        record, _ = load_record(folder)
     return StepEncoder(_row(str(name), folder, like, record, None).record, load_tokenizer(folder))
 
 
@@ -203,7 +203,7 @@ def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
     name = _split(str(name))[1] if is_address(name) else str(name).removeprefix(VLLM)
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like:
-        return EncoderRecord.load(folder)[0], ""
+        return load_record(folder)[0], ""
     rows = [by_name(like)] if like else _recognised(str(name), folder)
     known = len({(row.record, row.head) for row in rows}) == 1
     return (rows[0].record, rows[0].name) if known else (EncoderRecord(), "")
@@ -219,7 +219,9 @@ def _row(name: str, folder: Path, like: str, record: EncoderRecord | None, head:
     if like:
         row = by_name(like)
     elif record is not None:
-        default: Head = "none" if record.readout == "implicit" else "tokens" if record.label_tokens else "weights"
+        default: Head = (
+            "none" if record.readout.kind == "implicit" else "tokens" if record.readout.label_tokens else "weights"
+        )
         return Checkpoint((name,), record, "the caller", head or default)
     else:
         rows = _recognised(name, folder)

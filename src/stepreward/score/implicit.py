@@ -156,7 +156,7 @@ class ImplicitScorer:
                 total = np.cumsum(np.where(np.arange(len(path)) >= one.answer, flat[path], 0.0))
                 scores = np.full(len(questions[i].steps), np.nan)
                 for step, token in one.reads.items():
-                    scores[step] = self.record.beta * total[token]
+                    scores[step] = self.record.readout.beta * total[token]
                 answers[i] = Scored(scores, merged.new[at], len(path))
         return [answer for answer in answers if answer is not None]
 

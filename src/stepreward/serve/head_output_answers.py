@@ -113,7 +113,7 @@ class Desk:
         asked, record = body.label_token_ids, self.outputs.model.record
         if asked is None:
             return [*range(self.outputs.n_labels)]
-        own = label_ids(record, self.outputs.model.tokenizer) if record.label_tokens else []
+        own = label_ids(record, self.outputs.model.tokenizer) if record.readout.label_tokens else []
         if not set(asked) <= set(own):
             known = f"reads the tokens {own} alone" if own else "has labels of its own, which are no tokens"
             raise ApiError(400, f"this model {known}: leave label_token_ids out", param="label_token_ids")

@@ -44,7 +44,7 @@ def evaluate_batches(
             z, count = batch.gather(model.step_logits(logits)), int(batch.mask.sum())
             loss += float(objective(z, batch.labels.to(device), batch.mask.to(device))) * count
             steps += count
-    metrics = _metrics(ragged(scores), ragged(labels), probability=model.record.readout in ("sigmoid", "softmax"))
+    metrics = _metrics(ragged(scores), ragged(labels), probability=model.record.readout.kind in ("sigmoid", "softmax"))
     return metrics if objective is None else metrics | {"loss": loss / steps if steps else float("nan")}
 
 

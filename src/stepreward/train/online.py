@@ -44,7 +44,7 @@ def implicit_cross_entropy(scorer: ImplicitScorer, trajectories: Sequence[Trajec
             for path, one in zip(merged.paths, passes, strict=True)
         ]
         outcome = torch.tensor([graded[i].outcome for i in group], dtype=ratio.dtype, device=ratio.device)
-        logits = scorer.record.beta * torch.stack(totals)
+        logits = scorer.record.readout.beta * torch.stack(totals)
         yield functional.binary_cross_entropy_with_logits(logits, outcome, reduction="sum") / len(graded)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
 _TURNS = EncoderRecord(
@@ -16,12 +17,10 @@ _TURNS = EncoderRecord(
     separator_token=False,
     answer="+",
     read="answer",
-    readout="softmax",
-    n_labels=2,
-    label_tokens=("+", "-"),
     max_length=8192,
     too_long="drop",
     aggregation="mean",
+    readout=Readout("softmax", n_labels=2, label_tokens=("+", "-")),
 )
 
 _FOVER = """** Problem **
@@ -69,10 +68,10 @@ ROWS = (
             prompt_format=_FOVER,
             clean=("chomp",),
             answer="correct",
-            label_tokens=("incorrect", "correct"),
-            label_piece="first",
-            positive=1,
             aggregation="min",
+            readout=Readout(
+                "softmax", n_labels=2, label_tokens=("incorrect", "correct"), label_piece="first", positive=1
+            ),
         ),
         "repository src/prm/preprocessing.py and postprocessing.py; arXiv:2505.15960",
         head="tokens",
@@ -86,9 +85,9 @@ ROWS = (
             system=_VISUAL,
             prompt_format="### Question:\n{prompt}\n\n### Solution Process:\n{step}",
             clean=("chomp",),
-            label_tokens=("\n+", "\n-"),
             images="refused",
             threshold=0.85,
+            readout=Readout("softmax", n_labels=2, label_tokens=("\n+", "\n-")),
         ),
         "its modeling_internvl_chat.py; repository InternVL tools/reasoning_data_pipeline; arXiv:2503.10291",
         head="tokens",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from stepreward.score.checkpoints.table import checkpoints, judges
-from stepreward.score.encode.record import EncoderRecord
 
 _HEAD = """# Checkpoints
 
@@ -99,9 +99,8 @@ def checkpoints_page() -> str:
         record = row.record
         lines.append(
             f"| [{row.name}](#{re.sub(r'[^a-z0-9_-]+', '', row.name.lower())}) | {_SEEN[record.tokenise]} | "
-            f"{record.readout} | {record.threshold:g} |"
+            f"{record.readout.kind} | {record.threshold:g} |"
         )
-    blank = EncoderRecord()
     for row in checkpoints.values():
         call = f'stepreward.load("{row.name}")' if not row.generic else f'stepreward.load(folder, like="{row.name}")'
         lines += ["", f"## {row.name}", "", "```text", f"{call}.score(question, steps)", "```", ""]
@@ -115,10 +114,19 @@ def checkpoints_page() -> str:
             "Notes": row.notes,
         }
         lines += [f"- {what}: {value}" for what, value in said.items() if value]
-        changed = {f.name: getattr(row.record, f.name) for f in fields(row.record)}
-        shown = [f"{name}={value!r}" for name, value in changed.items() if value != getattr(blank, name)]
-        lines += ["", "```python", "EncoderRecord(", *(f"    {one}," for one in shown), ")", "```"]
+        lines += ["", "```python", _code(row.record), "```"]
     return "\n".join([*lines, *_judges()])
+
+
+def _code(part: Any, indent: str = "") -> str:
+    """The expression that makes a record or a part of it, with the fields that differ from its defaults."""
+    blank, lines = type(part)(), [f"{type(part).__name__}("]
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if value != getattr(blank, field.name):
+            made = _code(value, f"{indent}    ") if is_dataclass(value) else repr(value)
+            lines.append(f"{indent}    {field.name}={made},")
+    return "\n".join([*lines, f"{indent})"])
 
 
 def _judges() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
 _BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -16,10 +17,8 @@ _QWEN = EncoderRecord(
     tokenise="segment",
     clean=("chomp",),
     separator="<extra_0>",
-    readout="softmax",
-    n_labels=2,
-    positive=1,
     too_long="drop",
+    readout=Readout("softmax", n_labels=2, positive=1),
 )
 
 ROWS = (
@@ -55,7 +54,7 @@ ROWS = (
     ),
     Checkpoint(
         ("sail/ActPRM", "sail/ActPRM-X", "ActPRM/ActPRM", "ActPRM/ActPRM-X"),
-        replace(_QWEN, readout="mean-sigmoid", n_labels=32, positive=0),
+        replace(_QWEN, readout=Readout("mean-sigmoid", n_labels=32, positive=0)),
         "repository examples/py_scripts/code_snippets.py; arXiv:2504.10559",
         architectures=("Qwen2ForEnsemblePRM",),
         golden=(0.9993686676025391, 0.2316841036081314, 0.7311716079711914, 0.8314468264579773),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
 _TAGGED = EncoderRecord(
@@ -13,10 +14,8 @@ _TAGGED = EncoderRecord(
     special_tokens=True,
     clean=("strip",),
     separator=" ки",
-    readout="softmax",
-    n_labels=2,
-    label_tokens=("+", "-"),
     too_long="drop",
+    readout=Readout("softmax", n_labels=2, label_tokens=("+", "-")),
 )
 
 ROWS = (
@@ -36,13 +35,23 @@ ROWS = (
             "UW-Madison-Lee-Lab/Llama-PRM800K",
             "UW-Madison-Lee-Lab/Qwen-PRM800K",
         ),
-        replace(_TAGGED, prompt_format="{prompt} \n\n", separator=" \n\n\n\n", label_tokens=("-", "+"), positive=1),
+        replace(
+            _TAGGED,
+            prompt_format="{prompt} \n\n",
+            separator=" \n\n\n\n",
+            readout=Readout("softmax", n_labels=2, label_tokens=("-", "+"), positive=1),
+        ),
         "repository evaluation/prm_models/prm_llama.py and prm_qwen.py; arXiv:2502.06737",
         head="tokens",
     ),
     Checkpoint(
         ("openreasoner/Math-psa",),
-        replace(_TAGGED, separator=" \n\n\n\n\n", between=" ", label_tokens=(" +", " -")),
+        replace(
+            _TAGGED,
+            separator=" \n\n\n\n\n",
+            between=" ",
+            readout=Readout("softmax", n_labels=2, label_tokens=(" +", " -")),
+        ),
         "repository openr prm/infer_fns.py; arXiv:2410.09671",
         head="tokens",
         notes="An adapter of Qwen2.5-Math-7B-Instruct. Trained with the tag out of attention and read one token "
@@ -50,7 +59,7 @@ ROWS = (
     ),
     Checkpoint(
         ("hanningzhang/Llama3.1-Math-PRM",),
-        replace(_TAGGED, label_tokens=(" +", " -"), between=""),
+        replace(_TAGGED, between="", readout=Readout("softmax", n_labels=2, label_tokens=(" +", " -"))),
         "repository ER-PRM evaluation/evaluate_math_reward_model.py; arXiv:2412.11006",
         head="tokens",
         notes="The repository does not name its checkpoint; this name is likely, not confirmed.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
 ROWS = (
@@ -18,10 +19,9 @@ ROWS = (
             separator="",
             separator_token=False,
             read="recounted",
-            readout="implicit",
-            beta=0.001,
             too_long="drop",
             threshold=0.0,
+            readout=Readout("implicit", beta=0.001),
         ),
         "model card; repository ImplicitPRM eval/prm_eval_utils.py; arXiv:2412.01981, arXiv:2502.01456",
         head="none",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
 ROWS = (
@@ -22,11 +23,9 @@ ROWS = (
             prompt_format="{prompt}",
             clean=("chomp",),
             separator="\n\n",
-            readout="difference",
-            n_labels=2,
-            positive=1,
             too_long="drop",
             threshold=0.0,
+            readout=Readout("difference", n_labels=2, positive=1),
         ),
         "model card; PRMBench mr_eval/models/pure_prm.py; arXiv:2504.15275",
         notes="Nothing stands between the question and the first step. Scores are p1 - p0 in [-1, 1].",
@@ -47,11 +46,8 @@ ROWS = (
             separator="",
             separator_token=False,
             read="before",
-            readout="softmax",
-            n_labels=3,
-            positive=2,
-            also=(1,),
             too_long="drop",
+            readout=Readout("softmax", n_labels=3, positive=2, also=(1,)),
         ),
         "repository codes/examples.py; arXiv:2404.05692",
         golden=(0.9492, 0.7863, 0.2520, 0.7860, 0.9125, 0.5916, 0.4494, 0.8189, 0.8240, 0.2671),
@@ -68,11 +64,8 @@ ROWS = (
             clean=("chomp",),
             separator="",
             separator_token=False,
-            readout="softmax",
-            n_labels=3,
-            positive=2,
-            also=(1,),
             too_long="drop",
+            readout=Readout("softmax", n_labels=3, positive=2, also=(1,)),
         ),
         "repository codes/examples.py; arXiv:2404.05692",
         golden=(0.9360, 0.6813, 0.0720, 0.2811, 0.4531, 0.1122, 0.1328, 0.2026, 0.2265, 0.1163),
@@ -84,11 +77,9 @@ ROWS = (
             prompt_format="{bos}{prompt}",
             clean=("chomp",),
             separator="\n",
-            readout="softmax",
-            n_labels=2,
-            positive=1,
             max_length=1024,
             too_long="drop",
+            readout=Readout("softmax", n_labels=2, positive=1),
         ),
         "trl PRMTrainer.tokenize_row, up to version 1.13",
         notes="A model that TRL's PRMTrainer wrote. Its separator is not saved: replace '\\n' by the step_separator of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
 ROWS = (
@@ -43,11 +44,9 @@ ROWS = (
             separator_token=False,
             tag="<extra>",
             second=", Correctness: <extra>",
-            readout="softmax",
-            n_labels=2,
-            label_tokens=("<+>", "<->"),
             max_length=8192,
             too_long="drop",
+            readout=Readout("softmax", n_labels=2, label_tokens=("<+>", "<->")),
         ),
         "repository src/evaluation; arXiv:2505.19706",
         head="tokens",
@@ -65,9 +64,9 @@ ROWS = (
             later_format="Previous reasoning:\n{previous}\n\nNow, let's focus on the current step:\n{step}",
             separator="",
             separator_token=False,
-            readout="value",
             max_length=4096,
             too_long="cut",
+            readout=Readout("value"),
         ),
         "repository hierarchial_reward_model self-training/construct_prompt.py and best_of_n.py; arXiv:2503.13551",
         notes="No hub name is stated. Previous steps are joined as they were written. A score is a bare number.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
 _URSA = """<|im_start|>system
@@ -23,9 +24,9 @@ ROWS = (
             between="\n",
             separator=" [PRM]",
             tag="[PRM]",
-            readout="value",
             too_long="drop",
             threshold=0.0,
+            readout=Readout("value"),
         ),
         "repository Process_Q_Model train_main.py and value_model.py; arXiv:2410.11287",
         notes="The text is that of its training; its best-of-n script fills another prompt into the same template. "
@@ -38,10 +39,10 @@ ROWS = (
             tokenise="joined",
             special_tokens=True,
             separator="</step>",
-            readout="tanh",
             max_length=2048,
             too_long="drop",
             threshold=0.0,
+            readout=Readout("tanh"),
         ),
         "repository MASPRM src/experiments/core.py; arXiv:2510.24803",
         notes="An adapter; no hub name is stated. There it runs on a base in 4 bits, here in full precision.",
@@ -70,9 +71,9 @@ ROWS = (
             prompt_format="{prompt}",
             separator="",
             separator_token=False,
-            readout="value",
             max_length=8192,
             too_long="drop",
+            readout=Readout("value"),
         ),
         "arXiv:2502.18407",
         notes="Not checked against its code, which could not be read: the chat up to an action, read at the end of "

@@ -17,9 +17,9 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
 from stepreward.score.encode.recipe_text import RecipeText, valid
-from stepreward.score.encode.record import RECORD_FILE, EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
 
-__all__ = ["RECORD_FILE", "EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
+__all__ = ["EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-from stepreward.core.atomic_files import write_json
-from stepreward.core.errors import ModelError
 from stepreward.score.capabilities import ScoreUse
-
-RECORD_FILE = "stepreward.json"
-_VERSION = 2
+from stepreward.score.encode.readout import Readout
 
 Clean = Literal["unnumber", "chomp", "strip", "no-blank-lines", "lines", "own-number"]
 """What a step's text undergoes before it is encoded, in the order given:
@@ -77,24 +71,8 @@ class EncoderRecord:
     read: Literal["at", "before", "answer", "recounted"] = "at"
     """Read the model at the step's last token, at the one before it, or at the one before the dummy answer;
     `recounted`: where the text up to the step, tokenised by itself with its message closed, has its last token."""
-    readout: Literal["sigmoid", "softmax", "value", "tanh", "difference", "mean-sigmoid", "implicit"] = "sigmoid"
-    """Logits to score: sigmoid or tanh of one, the bare number, softmax over all taken at `positive`, the same minus
-    the rest (in [-1, 1]), the mean of all sigmoids, or beta times the log-ratio to a reference model, summed so far."""
-    n_labels: int = 1
-    """Width of the head."""
-    positive: int = 0
-    """Index of the label that means a right step."""
-    also: tuple[int, ...] = ()
-    """Further labels whose probability counts as right."""
-    label_tokens: tuple[str, ...] = ()
-    """Texts whose token's row of the language-model head is a label each, in order; empty for a head of its own."""
-    label_piece: Literal["first", "last"] = "last"
-    """Which token of such a text."""
-    beta: float = 1.0
-    """Scale of an implicit score."""
-    surprise: bool = False
-    """Lets the head also read how likely the step was to the backbone's own language model: the least log-probability
-    among its tokens after the first. Needs a backbone whose input and output embeddings are tied."""
+    readout: Readout = field(default_factory=Readout)
+    """What the head says there, and how that becomes a score."""
     max_length: int = 4096
     """Longest trajectory in tokens, the prompt included."""
     too_long: Literal["error", "drop", "cut"] = "error"
@@ -109,30 +87,9 @@ class EncoderRecord:
     """Scores at or below it mean a wrong step, where the caller names none."""
 
     def __post_init__(self) -> None:
-        for problem, wrong in (*self._of_labels(), *self._of_template(), *self._of_text(), *self._of_passes()):
+        for problem, wrong in (*self._of_template(), *self._of_text(), *self._of_passes()):
             if wrong:
                 raise ValueError(problem)
-
-    def _of_labels(self) -> Contradictions:
-        labels = (self.positive, *self.also)
-        out_of_range = not all(0 <= i < self.n_labels for i in labels)
-        many = self.readout in ("softmax", "difference")
-        return (
-            (f"positive must be an index below n_labels={self.n_labels}, got {max(labels)}", out_of_range),
-            ("a softmax readout needs n_labels >= 2; use sigmoid or value for one label", many and self.n_labels < 2),
-            (
-                "further right labels (also) are summed by a softmax, and must leave a wrong one",
-                bool(self.also) and (not many or len(set(labels)) >= self.n_labels),
-            ),
-            (
-                f"label_tokens must be as many as n_labels={self.n_labels}",
-                len(self.label_tokens) not in (0, self.n_labels),
-            ),
-            (
-                "label_tokens are read from a language-model head: surprise needs a head of its own",
-                bool(self.label_tokens) and self.surprise,
-            ),
-        )
 
     def _of_template(self) -> Contradictions:
         turns, segments = self.template == "turns", self.tokenise == "segment"
@@ -165,13 +122,16 @@ class EncoderRecord:
             ),
             ("a tag marks steps in joined text: set tokenise='joined'", bool(self.tag) and not marked),
             ("{previous} belongs to tokenise='prefix'", "{previous}" in forms and self.tokenise != "prefix"),
-            ("surprise reads the tokens of whole steps: set tokenise='step'", self.surprise and not self.per_step),
+            (
+                "surprise reads the tokens of whole steps: set tokenise='step'",
+                self.readout.surprise and not self.per_step,
+            ),
             (f"max_length must be at least 1, got {self.max_length}", self.max_length < 1),
         )
 
     def _of_passes(self) -> Contradictions:
         prefix, chat, joined = self.tokenise == "prefix", self.template == "chat", self.tokenise == "joined"
-        labelled = bool(self.tag) and self.tag in self.second and len(self.label_tokens) == 2
+        labelled = bool(self.tag) and self.tag in self.second and len(self.readout.label_tokens) == 2
         return (
             (
                 "too_long='cut' reads a prefix at its last token: set tokenise='prefix'",
@@ -188,7 +148,7 @@ class EncoderRecord:
             ),
             (
                 "an implicit score is read in joined text: set tokenise='joined'",
-                self.readout == "implicit" and not joined,
+                self.readout.kind == "implicit" and not joined,
             ),
         )
 
@@ -201,33 +161,3 @@ class EncoderRecord:
     def use(self) -> ScoreUse:
         """How scores by this record are used."""
         return ScoreUse(self.aggregation, self.threshold)
-
-    def save(self, folder: Path, *, probe: list[int]) -> None:
-        """Writes the record beside the model's files, with the token ids of a probe text."""
-        row = {"version": _VERSION, "probe": probe, **asdict(self)}
-        write_json(folder / RECORD_FILE, row)
-
-    @classmethod
-    def load(cls, folder: Path) -> tuple[EncoderRecord, list[int]]:
-        """Reads the record of a checkpoint and the token ids of its probe text.
-
-        Raises:
-            ModelError: there is none, or it has fields that this version does not know.
-        """
-        path = folder / RECORD_FILE
-        if not path.is_file():
-            raise ModelError(f"{folder} holds no {RECORD_FILE}: it is not a stepreward checkpoint")
-        try:
-            row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            version, probe = row.pop("version"), row.pop("probe")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ModelError(f"{path} is not a record of version {_VERSION} or older: {error}") from error
-        unknown = sorted(set(row) - {f.name for f in fields(cls)})
-        if unknown or version not in range(1, _VERSION + 1):
-            what = f"fields this version does not know: {unknown}" if unknown else f"version {version!r}"
-            raise ModelError(f"{path} has {what}; upgrade stepreward")
-        try:
-            known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
-            return cls(**known), probe
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{path} is no possible record: {error}") from error

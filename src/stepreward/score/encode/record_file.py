@@ -1,25 +1,62 @@
-"""Encoder records that people write as JSON: only what differs from a record to begin with, every value checked."""
+"""Encoder records as JSON, every value checked: the file of a checkpoint, and files of what differs from a record."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.atomic_files import write_json
+from stepreward.core.errors import InputError, ModelError, SteprewardError, UnknownNameError
+from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 
+RECORD_FILE = "stepreward.json"
+"""The record's file in a checkpoint."""
+_VERSION = 3
 _SAVED_BESIDE = ("version", "probe")
 """What a checkpoint's own file holds besides its record."""
+Part = TypeVar("Part")
+
+
+def save_record(record: EncoderRecord, folder: Path, *, probe: list[int]) -> None:
+    """Writes a record beside the model's files, with the token ids of a probe text."""
+    write_json(folder / RECORD_FILE, {"version": _VERSION, "probe": probe, **asdict(record)})
+
+
+def load_record(folder: Path) -> tuple[EncoderRecord, list[int]]:
+    """The record of a checkpoint, of this version or an older one, and the token ids of its probe text.
+
+    Raises:
+        ModelError: there is none, or it has fields or values that this version does not know.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no {RECORD_FILE}: it is not a stepreward checkpoint")
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version, probe = row.pop("version"), row.pop("probe")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path} is not a record of version {_VERSION} or older: {error}") from error
+    if version not in range(1, _VERSION + 1):
+        raise ModelError(f"{path} has version {version!r}; upgrade stepreward")
+    try:
+        return _changed(EncoderRecord(), _nested(row), path), probe
+    except UnknownNameError as error:
+        raise ModelError(f"{error}; {path} has fields this version does not know: upgrade stepreward") from error
+    except (SteprewardError, ValueError) as error:
+        raise ModelError(f"{path} is no possible record: {error}") from error
 
 
 def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
     """The record of a file: its fields, and those of `base` where it has none.
 
     Args:
-        path: a JSON object with fields of `EncoderRecord`; the `stepreward.json` of a checkpoint is one.
+        path: a JSON object with fields of `EncoderRecord`; the `stepreward.json` of a checkpoint is one. Fields of the
+            readout may stand beside the others, as they do in files of older versions.
         base: what the file changes; the default record if None.
 
     Raises:
@@ -32,20 +69,37 @@ def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
         raise InputError(f"no readable JSON ({error})", source=path, remedy="pass a file like {}") from error
     if not isinstance(row, dict):
         raise InputError(f"expected an object, got {row!r:.60}", source=path, remedy='write {"separator": "..."}')
-    hints = get_type_hints(EncoderRecord)
     given = {name: value for name, value in row.items() if name not in _SAVED_BESIDE}
-    for name, value in given.items():
-        if name not in hints:
-            raise UnknownNameError(f"field of an encoder record (in {path})", name, hints)
-        if not _fits(hints[name], value):
-            raise InputError(f"{name} must be {_wanted(hints[name])}, got {json.dumps(value)}", source=path)
     try:
-        tuples: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
-        }
-        return replace(base or EncoderRecord(), **tuples)
+        return _changed(base or EncoderRecord(), _nested(given), path)
     except ValueError as error:
         raise InputError(str(error), source=path) from error
+
+
+def _nested(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose fields stand side by side, as in versions 1 and 2, in the layout of this version."""
+    made = dict(row)
+    names = {f.name for f in fields(Readout)} - {"kind"}
+    readout = {name: made.pop(name) for name in names & made.keys()}
+    if isinstance(made.get("readout"), str):
+        readout["kind"] = made.pop("readout")
+    return made | {"readout": readout | made["readout"] if "readout" in made else readout} if readout else made
+
+
+def _changed(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -> Part:
+    """A dataclass with the values of a JSON object in place of its own, each checked."""
+    hints, values = get_type_hints(type(base)), {}
+    for name, value in row.items():
+        if name not in hints:
+            known = hints if inside else {*hints, *(f.name for f in fields(Readout))}
+            raise UnknownNameError(f"field of an encoder record (in {path})", inside + name, known)
+        old = getattr(base, name)
+        if is_dataclass(old) and isinstance(value, dict):
+            value = _changed(old, value, path, f"{inside}{name}.")
+        elif not _fits(hints[name], value):
+            raise ValueError(f"{inside}{name} must be {_wanted(hints[name])}, got {json.dumps(value)}")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return replace(base, **values)  # type: ignore[type-var]
 
 
 def _fits(hint: Any, value: object) -> bool:
@@ -70,4 +124,5 @@ def _wanted(hint: Any) -> str:
         return " or ".join(map(_wanted, inner))
     if kind is tuple:
         return f"a list, each {_wanted(inner[0])}"
-    return {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}[hint]
+    plain = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}
+    return plain.get(hint, "an object")

@@ -133,7 +133,7 @@ class PassEncoder:
             first: what the first pass read, by the keys of its reads: the probability that a part is right.
         """
         record, made, wrong = self.record, [], []
-        right = record.label_tokens[record.positive]
+        right = record.readout.label_tokens[record.readout.positive]
         for i in sorted(key for key in first if key < len(steps)):
             parts = [first[key] for key in sorted(first) if key % len(steps) == i]
             if min(parts) < 0.5:

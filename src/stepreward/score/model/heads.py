@@ -92,8 +92,8 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
         width = linear[-1].out_features
     else:
         raise ModelError(f"no known head has the weights {', '.join(sorted(own))}")
-    if width != record.n_labels:
-        raise ModelError(f"the head has {width} outputs, the record says n_labels={record.n_labels}")
+    if width != record.readout.n_labels:
+        raise ModelError(f"the head has {width} outputs, the record says n_labels={record.readout.n_labels}")
     return made
 
 

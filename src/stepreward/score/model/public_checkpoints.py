@@ -66,12 +66,13 @@ def label_ids(record: EncoderRecord, tokenizer: Any) -> list[int]:
     Raises:
         ModelError: it names none, or two share an id.
     """
-    if not record.label_tokens:
+    readout = record.readout
+    if not readout.label_tokens:
         raise ModelError("reading a language-model head needs label_tokens, such as ('+', '-')")
-    piece = 0 if record.label_piece == "first" else -1
-    ids = [int(tokenizer(text, add_special_tokens=False)["input_ids"][piece]) for text in record.label_tokens]
+    piece = 0 if readout.label_piece == "first" else -1
+    ids = [int(tokenizer(text, add_special_tokens=False)["input_ids"][piece]) for text in readout.label_tokens]
     if len(set(ids)) < len(ids):
-        raise ModelError(f"the label tokens {record.label_tokens} have the ids {ids}: this tokenizer cannot tell them")
+        raise ModelError(f"the label tokens {readout.label_tokens} have the ids {ids}: this tokenizer cannot tell them")
     return ids
 
 

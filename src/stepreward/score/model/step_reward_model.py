@@ -19,7 +19,7 @@ from stepreward.core.optional import cache_argument
 from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
-from stepreward.score.encode.readout import read_out, step_logits
+from stepreward.score.encode.record_file import load_record, save_record
 from stepreward.score.model.heads import build_head, head_state
 
 HEAD_FILE = "step_head.safetensors"
@@ -49,7 +49,7 @@ class StepRewardModel(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer, self.record = backbone, tokenizer, record
         self.encoder = StepEncoder(record, tokenizer)
-        if record.surprise and not backbone.config.tie_word_embeddings:
+        if record.readout.surprise and not backbone.config.tie_word_embeddings:
             raise ModelError(
                 "reading surprise needs a backbone whose input and output embeddings are tied: set surprise=False"
             )
@@ -82,7 +82,7 @@ class StepRewardModel(nn.Module):
 
     def _features(self, hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """(R, T, hidden) what the head reads at each token; with surprise, one number more."""
-        if not self.record.surprise:
+        if not self.record.readout.surprise:
             return hidden
         least = least_logprob(hidden, input_ids, first, self.backbone.get_input_embeddings().weight)
         return torch.cat([hidden, least[:, :, None].to(hidden.dtype)], dim=-1)
@@ -138,7 +138,7 @@ class StepRewardModel(nn.Module):
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
         """(Q,) float32 scores of logits (Q, n_labels), by the record's readout."""
-        scores: torch.Tensor = read_out(self.record, logits.float())
+        scores: torch.Tensor = self.record.readout.scores(logits.float())
         return scores
 
     def step_logits(self, logits: torch.Tensor) -> torch.Tensor:
@@ -148,7 +148,7 @@ class StepRewardModel(nn.Module):
             ModelError: the readout is no function of one logit.
         """
         try:
-            made: torch.Tensor = step_logits(self.record, logits.float())
+            made: torch.Tensor = self.record.readout.step_logits(logits.float())
         except ValueError as error:
             raise ModelError(str(error)) from error
         return made
@@ -166,7 +166,7 @@ class StepRewardModel(nn.Module):
             self.backbone.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
             save_file(head_state(self.head), folder / HEAD_FILE)
-            self.record.save(folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+            save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
             for path in folder.glob("*.safetensors"):
                 # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
                 shutil.copymode(folder / "config.json", path)
@@ -185,7 +185,7 @@ class StepRewardModel(nn.Module):
             ModelError: the folder is not such a checkpoint.
         """
         folder = Path(folder)
-        own, probe = EncoderRecord.load(folder)
+        own, probe = load_record(folder)
         record = record or own
         model = cls.from_backbone(folder, record)
         found = model.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
@@ -203,12 +203,13 @@ class StepRewardModel(nn.Module):
 
 def fresh_head(hidden: int, record: EncoderRecord, seed: int) -> nn.Linear:
     """A linear head with small random weights."""
-    head = nn.Linear(hidden + record.surprise, record.n_labels)
+    readout = record.readout
+    head = nn.Linear(hidden + readout.surprise, readout.n_labels)
     with torch.no_grad():
         head.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
-        if record.surprise:
+        if readout.surprise:
             # A fresh head starts from "as good as its least likely token", for the label that means a right step.
-            head.weight[:, -1] = torch.eye(record.n_labels)[record.positive]
+            head.weight[:, -1] = torch.eye(readout.n_labels)[readout.positive]
         head.bias.zero_()
     return head
 

@@ -12,7 +12,6 @@ from stepreward.core.prefix_names import named
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.score.cached.first_scores import Told
 from stepreward.score.encode.per_step import StepEncoder
-from stepreward.score.encode.readout import read_out
 from stepreward.score.encode.whole_text import Pass, PassEncoder
 
 Floats = NDArray[np.float64]
@@ -62,7 +61,7 @@ class Reading:
         answers = ask([(questions[row], one) for row, one, _ in asked]) if asked else ()
         for (row, one, names), (outputs, done, tokens) in zip(asked, answers, strict=True):
             done = are_probabilities(outputs) if done is None else done
-            made = read_out(self.record, outputs, activated=done)
+            made = self.record.readout.scores(outputs, activated=done)
             scores[row][list(one.reads)] = self._told.keep([names[i] for i in one.reads], made.tolist())
             paid[row] += tokens
         return [Scored(*parts) for parts in zip(scores, paid, whole, strict=True)]

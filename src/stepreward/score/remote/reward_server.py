@@ -156,10 +156,11 @@ class ServedScorer:
         return self._checked(rows, len(places))
 
     def _checked(self, rows: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-        if rows.shape != (count, self.record.n_labels):
+        n_labels = self.record.readout.n_labels
+        if rows.shape != (count, n_labels):
             raise ModelError(
-                f"{self.server.url} returned numbers of shape {rows.shape}, expected {(count, self.record.n_labels)}: "
-                f"its model has another head than the record's n_labels={self.record.n_labels}"
+                f"{self.server.url} returned numbers of shape {rows.shape}, expected {(count, n_labels)}: "
+                f"its model has another head than the record's n_labels={n_labels}"
             )
         if not np.isfinite(rows).all():
             raise ModelError(f"{self.server.url} returned numbers that are not finite")
@@ -177,18 +178,19 @@ class ServedScorer:
 
 
 def _require_readable(record: EncoderRecord, endpoint: Endpoint, probabilities: bool | None) -> None:
-    if record.readout == "implicit" or record.second or record.surprise:
-        raise ModelError(f"a server returns head outputs: {record.readout!r} and second passes are scored locally")
+    readout = record.readout
+    if readout.kind == "implicit" or record.second or readout.surprise:
+        raise ModelError(f"a server returns head outputs: {readout.kind!r} and second passes are scored locally")
     if endpoint == "completions":
-        if record.readout not in ("softmax", "difference") or not record.label_tokens:
+        if not readout.compares or not readout.label_tokens:
             raise ModelError(
                 "a completions server knows how likely tokens are: the record must compare label_tokens by a softmax; "
                 "ask for pooling"
             )
         return
-    if endpoint == "score" and record.n_labels != 1:
-        raise ModelError(f"/score returns one number, the record has n_labels={record.n_labels}: use pooling")
-    if probabilities is None and record.n_labels == 1 and record.readout != "value":
+    if endpoint == "score" and readout.n_labels != 1:
+        raise ModelError(f"/score returns one number, the record has n_labels={readout.n_labels}: use pooling")
+    if probabilities is None and readout.n_labels == 1 and readout.kind != "value":
         raise ModelError(
             "with one label no answer shows whether the server applied a sigmoid: "
             "pass probabilities=True if it did, False if it was started or asked not to"

@@ -34,7 +34,7 @@ class TokenOutputs:
     def __init__(
         self, model: StepRewardModel, *, device: str = "cpu", batch_tokens: int = 16_384, most: int = 32_768
     ) -> None:
-        if model.record.surprise:
+        if model.record.readout.surprise:
             raise ModelError("the head reads the surprise of steps, which tokens alone do not show: send steps instead")
         self.model, self.device, self.batch_tokens = model, device, batch_tokens
         config = model.backbone.config
@@ -47,7 +47,7 @@ class TokenOutputs:
     @property
     def n_labels(self) -> int:
         """Numbers at each token."""
-        return self.model.record.n_labels
+        return self.model.record.readout.n_labels
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text, with the tokenizer's own special ones around it if `special`."""

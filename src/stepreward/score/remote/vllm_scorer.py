@@ -63,9 +63,9 @@ class VllmScorer:
         self.engine, self._parameters, self.record = engine, parameters, encoder.record
         self.batch_size, self.name = batch_size, name
         self._reading = Reading(encoder)
-        if self.record.readout == "implicit" or self.record.second or self.record.surprise:
+        if self.record.readout.kind == "implicit" or self.record.second or self.record.readout.surprise:
             raise ModelError(
-                f"an engine gives head outputs: {self.record.readout!r} and second passes are scored locally"
+                f"an engine gives head outputs: {self.record.readout.kind!r} and second passes are scored locally"
             )
 
     @property
@@ -102,10 +102,10 @@ class VllmScorer:
         made: list[Answer] = []
         for i, (_, one) in enumerate(asked):
             places = np.array([*one.reads.values()]) - (len(ids[i]) - len(outputs[i]))
-            if places.min() < 0 or outputs[i].shape[1] != self.record.n_labels:
+            if places.min() < 0 or outputs[i].shape[1] != self.record.readout.n_labels:
                 raise ModelError(
                     f"the engine gave outputs of shape {outputs[i].shape} for {len(ids[i])} tokens, expected "
-                    f"{self.record.n_labels} a token: start it with pooling type ALL, and with the record's head"
+                    f"{self.record.readout.n_labels} a token: start it with pooling type ALL and the record's head"
                 )
             made.append((outputs[i][places], False, paid[i]))
         return made
@@ -149,7 +149,7 @@ class VllmLabelScorer:
         name: str = "vllm",
     ) -> None:
         self.engine, self.record, self.batch_size, self.name = engine, encoder.record, batch_size, name
-        if self.record.readout not in ("softmax", "difference") or not self.record.label_tokens or self.record.second:
+        if not self.record.readout.compares or not self.record.readout.label_tokens or self.record.second:
             raise ModelError(
                 "a language model is read by its labels: the record must compare label_tokens by a softmax"
             )
@@ -252,7 +252,7 @@ def start(
     """
     package = vllm_module()
     own, name = {"model": model, "enable_prefix_caching": True, **(engine or {})}, name or VLLM + model
-    if encoder.record.label_tokens:
+    if encoder.record.readout.label_tokens:
         return VllmLabelScorer(vllm_engine(**own), package.SamplingParams, encoder, name=name)
     # The task must be named: sequence classifiers are not asked for every token otherwise.
     pooler = vllm_module("vllm.config").PoolerConfig(task="token_classify", pooling_type="ALL")
