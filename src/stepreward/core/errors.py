@@ -83,6 +83,10 @@ class ServerWarning(UserWarning):
     """A server answers, but not as the policy's settings suppose: what comes of it may be worth less than it looks."""
 
 
+class IncompleteWarning(UserWarning):
+    """Some rows could not be read, labelled, scored or searched; the others are there."""
+
+
 class PluginWarning(UserWarning):
     """A plug-in of another package could not be loaded and is left out."""
 

@@ -6,7 +6,7 @@ before or after their children. Columns (`value`, `label`, `score`, ...) hold on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stepreward.core.html_table import html_table
+from stepreward.core.optional import optional
 from stepreward.core.prefix_names import TOP, Name, below, prefix_of
 from stepreward.core.tree_arrays import Floats, Index, depths, mean_at, merge_prefixes, merge_trees, paths_to
 from stepreward.core.types import Problem, Step, StepMask, Steps, Trajectory
@@ -132,6 +134,32 @@ class StepTree:
         # Where the cached property looks first.
         vars(tree)["names"] = [names[node] for node in order.tolist()]
         return tree
+
+    def __repr__(self) -> str:
+        said = f"StepTree of {self.problem.id!r}: {self.n:,} nodes, {len(self.ends):,} trajectories"
+        said += f", at most {int(self.depth.max())} steps"
+        return f"<{said}; columns: {', '.join(self.columns) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(("node", "parent", "step", *self.columns), self._rows(), caption=repr(self)[1:-1])
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame with one row a node, node 0 (the problem) included: `parent`, `text`, every column.
+
+        The index is the node.
+
+        Raises:
+            ModelError: pandas is not installed.
+        """
+        made = optional("pandas").DataFrame(self._rows(), columns=["node", "parent", "text", *self.columns])
+        return made.set_index("node")
+
+    def _rows(self) -> Iterator[tuple[object, ...]]:
+        """One tuple a node: its index, parent and text, and its number in each column."""
+        columns = [values.tolist() for values in self.columns.values()]
+        for node, parent in enumerate(self.parent.tolist()):
+            text = self.step(node).text if node else self.problem.text
+            yield (node, parent, text, *(column[node] for column in columns))
 
     @property
     def n(self) -> int:

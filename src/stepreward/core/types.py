@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stepreward.core.html_table import html_table
+from stepreward.core.optional import optional
 
 Kind = Literal["action", "observation"]
 Message = Mapping[str, str]
@@ -132,6 +135,24 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def __repr__(self) -> str:
+        said = f"Trajectory of {self.problem.id!r}: {len(self):,} steps, outcome {self.outcome:.3g}"
+        said += "" if self.answer is None else f", answer {self.answer!r:.60}"
+        return f"<{said}{'' if self.terminal else ', cut'}; columns: {', '.join(self.columns) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        rows = step_rows(self, self.columns)
+        return html_table(("step", "kind", "text", *self.columns), rows, caption=repr(self)[1:-1])
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame with one row a step: `step`, `kind`, `text` and every step column.
+
+        Raises:
+            ModelError: pandas is not installed.
+        """
+        columns = ["step", "kind", "text", *self.columns]
+        return optional("pandas").DataFrame(step_rows(self, self.columns), columns=columns)
+
     @property
     def text(self) -> str:
         """The text of all steps, as it was written."""
@@ -185,6 +206,13 @@ class Trajectory:
             left = tuple(name for name in one.what if name not in columns)
             others += [replace(one, what=left)] if left or not one.what else []
         return replace(made, provenance=(*others, replace(by, what=tuple(columns))))
+
+
+def step_rows(trajectory: Trajectory, names: Iterable[str]) -> Iterator[tuple[object, ...]]:
+    """One tuple a step: its index, kind and text, and its number in each of the columns, NaN where not measured."""
+    columns = [trajectory.column(name).tolist() for name in names]
+    for index, step in enumerate(trajectory.steps):
+        yield (index, step.kind, step.text, *(column[index] for column in columns))
 
 
 def score_column(name: str) -> str:

@@ -1,0 +1,94 @@
+"""What verbs return: lists that say in one line what they hold, and that notebooks and data frames can read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from stepreward.core.errors import IncompleteWarning
+from stepreward.core.html_table import html_table
+from stepreward.core.optional import optional
+from stepreward.core.table import row_of, step_columns
+from stepreward.core.types import Floats, Trajectory, step_rows
+
+Failure: TypeAlias = tuple[str, Exception]
+"""The name of what failed (a problem's id, a row of a file) and its error."""
+_MOST_NUMBERS = 12
+
+
+class Trajectories(list[Trajectory]):
+    """The trajectories that a verb returns, with what failed beside them.
+
+    Args:
+        items: the trajectories.
+        failed: what could not be read, labelled or scored, and is not among the items.
+    """
+
+    def __init__(self, items: Iterable[Trajectory] = (), failed: Iterable[Failure] = ()) -> None:
+        super().__init__(items)
+        self.failed = [*failed]
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of all step columns, in the order of their first use."""
+        return list(dict.fromkeys(name for one in self for name in one.columns))
+
+    def __repr__(self) -> str:
+        problems, steps = len({one.problem.id for one in self}), sum(map(len, self))
+        said = f"{len(self):,} trajectories of {problems:,} problems, {steps:,} steps"
+        said += f"; columns: {', '.join(self.column_names) or 'none'}"
+        return f"<{said}; {len(self.failed):,} failed>" if self.failed else f"<{said}>"
+
+    def _repr_html_(self) -> str:
+        names = self.column_names
+        rows = (
+            (one.problem.id, one.problem.text, len(one), one.outcome, *(_few(one.column(name)) for name in names))
+            for one in self
+        )
+        return html_table(("problem", "prompt", "steps", "outcome", *names), rows, caption=repr(self)[1:-1])
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame with one row a step: `trajectory`, `problem`, `step`, `kind`, `text`, every column.
+
+        `trajectory` is the index into this list; a number that was not measured is NaN.
+
+        Raises:
+            ModelError: pandas is not installed.
+        """
+        names = self.column_names
+        head = ["trajectory", "problem", "step", "kind", "text", *names]
+        rows = ((index, one.problem.id, *row) for index, one in enumerate(self) for row in step_rows(one, names))
+        return optional("pandas").DataFrame(rows, columns=head)
+
+    def to_dataset(self) -> Any:
+        """A `datasets.Dataset` with one row a trajectory: the table that `stepreward.write` writes.
+
+        Raises:
+            InputError: a trajectory cannot be stored.
+            ModelError: datasets is not installed.
+        """
+        table = pa.Table.from_pylist([row_of(one) for one in self], step_columns(self.column_names))
+        return optional("datasets").Dataset(table)
+
+
+def _few(values: Floats) -> str:
+    """The first numbers of a step column as text."""
+    shown = " ".join("\u2013" if value != value else f"{value:.2g}" for value in values[:_MOST_NUMBERS].tolist())
+    return shown + (" \u2026" if len(values) > _MOST_NUMBERS else "")
+
+
+def warn_of_failures(failed: Iterable[Failure], what: str) -> None:
+    """Warns once of all that failed: how many, and the first by name and error.
+
+    Args:
+        failed: what failed.
+        what: what could not be done, such as "could not be labelled".
+    """
+    every = [*failed]
+    if every:
+        name, error = every[0]
+        said = f"{len(every):,} {what}, {name} first: {error}; all are in `.failed`, strict=True raises instead"
+        warnings.warn(said, IncompleteWarning, stacklevel=3)
