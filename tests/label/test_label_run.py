@@ -128,13 +128,15 @@ def test_an_item_that_fails_costs_no_other_its_labels(tmp_path: Path) -> None:
 
     spent, failed = tried({"p1", "p9"})
     assert sorted(failed) == [("p1", "the prompt is too long"), ("p9", "the prompt is too long")]
-    # The shards of four without a failure are there; the others wait, and ask again what failed alone.
-    assert [row["problem"] for row in rows(tmp_path / "own")] == ["p4", "p5", "p6", "p7"]
+    # All but the two are there. The shards of four that lack them are made again, which asks what failed alone.
+    assert [row["problem"] for row in rows(tmp_path / "own")] == ["p0", "p2", "p3", "p4", "p5", "p6", "p7", "p8"]
+    assert len(list((tmp_path / "own").glob("labels-*-unfinished.parquet"))) == 2
     again, failed = tried({"p9"})
     assert (failed, again) == ([("p9", "the prompt is too long")], 5 * 4)
     spent += again + tried({"p9"}, skip=True)[0]
     assert spent == whole - 5 * 4
     assert rows(tmp_path / "own") == rows(tmp_path / "whole")[:-1]
+    assert not list((tmp_path / "own").glob("labels-*-unfinished.parquet"))
     assert tried({"p9"}) == (0, [])
     # Where only what fails is left to do, it can be left out as well.
     for skip in (False, True):
@@ -145,6 +147,14 @@ def test_an_item_that_fails_costs_no_other_its_labels(tmp_path: Path) -> None:
     assert (bill.proposals, rows(tmp_path / "two")) == (0, rows(tmp_path / "whole")[:-2])
     with pytest.raises(PolicyError, match="too long"):
         label_many(items, tmp_path / "all", PLAN, policy=Refusing({t.problem.id for t in items}), grader=WORLD)
+
+
+def test_more_items_may_come_later(tmp_path: Path) -> None:
+    items = trajectories(10)
+    for some in (items[1:], items):
+        label_many(some, tmp_path, PLAN, policy=WORLD.policy(), grader=WORLD, more_later=some is not items)
+        assert [row["problem"] for row in rows(tmp_path)] == [one.problem.id for one in some]
+    assert run(items, tmp_path, policy=Dying(0)) == 0
 
 
 def test_killed_in_the_middle_it_resumes_to_the_very_same_labels(tmp_path: Path) -> None:

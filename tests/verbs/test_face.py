@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 import stepreward
-from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.runtime.flows import Continuation, Propose
+from stepreward.core.errors import IncompleteWarning, InputError, PolicyError, SteprewardError, UnknownNameError
+from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.score.baselines import WITHOUT_MODEL
@@ -122,6 +123,104 @@ def test_search_takes_names_and_objects(tmp_path: Path) -> None:
     assert other.answer == "17"
     with pytest.raises(InputError, match="occur twice"):
         stepreward.search([PROBLEM, PROBLEM], policy=policy)
+
+
+HARD = Problem("hard", "Too long.", reference="1")
+BAD_ROW = '{"problem": "b", "prompt": "?", "steps": 7}\n'
+
+
+class Refusing(ScriptedPolicy):
+    """A server that refuses the prompt of one problem."""
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        if any(question.problem.id == HARD.id for question in questions):
+            raise PolicyError("the prompt is too long")
+        return super().propose(questions)
+
+
+def test_label_keeps_the_good_rows_and_names_what_failed(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"grader": "arithmetic", "samples": 4, "folder": tmp_path / "kept"}
+    with pytest.warns(IncompleteWarning, match="1 could not be labelled, hard first: the prompt is too long"):
+        rows = stepreward.label([HARD, PROBLEM], policy=Refusing(script), **how)
+    assert {one.text: one.labels.tolist() for one in rows} == {RIGHT.text: [1, 1], WRONG.text: [0, 0]}
+    assert [(name, str(error)) for name, error in rows.failed] == [("hard", "the prompt is too long")]
+    with pytest.raises(SteprewardError, match="hard could not be labelled: the prompt is too long"):
+        stepreward.label([HARD, PROBLEM], policy=Refusing(script), strict=True, **how)
+    # What failed is tried again by the next call, and what was labelled is kept.
+    policy = ScriptedPolicy(script)
+    again = stepreward.label([HARD, PROBLEM], policy=policy, **how)
+    assert {one.problem.id for one in again} == {"hard", "p"}
+    assert again.failed == []
+    assert {question.problem.id for question in policy.asked} == {"hard"}
+
+
+def test_label_names_rows_that_cannot_be_read_or_graded(tmp_path: Path) -> None:
+    stepreward.write(tmp_path / "rows.jsonl", [WRONG])
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write(BAD_ROW)
+    how: dict[str, Any] = {"policy": ScriptedPolicy(script), "grader": "arithmetic", "method": "math-shepherd", "n": 2}
+    with pytest.warns(IncompleteWarning, match=r"1 could not be labelled, row 2 first: .*'steps' must be a list"):
+        rows = stepreward.label(tmp_path / "rows.jsonl", **how)
+    assert [one.labels.tolist() for one in rows] == [[0, 0]]
+    with pytest.raises(InputError, match="row 2"):
+        stepreward.label(tmp_path / "rows.jsonl", strict=True, **how)
+    unknown = Trajectory(Problem("u", "?"), RIGHT.steps)
+    with pytest.warns(IncompleteWarning, match="labelled, u first: the grader gave its solution no grade"):
+        rows = stepreward.label([unknown, WRONG], **how)
+    assert [one.problem.id for one in rows] == ["p"]
+    with pytest.raises(InputError, match="no solution could be graded, 'u' first"):
+        stepreward.label([unknown], **how)
+
+
+def test_score_keeps_the_good_rows_and_names_what_failed(tmp_path: Path) -> None:
+    class Short:
+        name, batch_size = "short", 8
+
+        def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+            if any(question.problem.id == HARD.id for question in questions):
+                raise InputError("3 steps are too many")
+            return [Scored(np.ones(len(question.steps))) for question in questions]
+
+    long = Trajectory(HARD, RIGHT.steps)
+    with pytest.warns(IncompleteWarning, match="1 could not be scored, hard first: 3 steps are too many"):
+        rows = stepreward.score([RIGHT, long, WRONG], Short())
+    assert [one.column("score").tolist() for one in rows] == [[1, 1], [1, 1]]
+    assert [name for name, _ in rows.failed] == ["hard"]
+    with pytest.raises(InputError, match="3 steps are too many"):
+        stepreward.score([RIGHT, long, WRONG], Short(), strict=True)
+    path = tmp_path / "rows.jsonl"
+    stepreward.write(path, [RIGHT])
+    path.write_text(BAD_ROW + path.read_text())
+    with pytest.warns(IncompleteWarning, match="1 could not be scored, row 1 first"):
+        made = stepreward.score(path, "tool", out=tmp_path / "scored.parquet")
+    assert [one.text for one in made] == [RIGHT.text]
+    with pytest.raises(InputError, match="row 1"):
+        stepreward.score(path, "tool", strict=True)
+
+
+def test_search_keeps_the_good_rows_and_names_what_failed() -> None:
+    how: dict[str, Any] = {"policy": Refusing(script), "grader": "arithmetic", "n": 3}
+    with pytest.warns(IncompleteWarning, match="1 could not be searched, hard first: the prompt is too long"):
+        found = stepreward.search([HARD, PROBLEM], **how)
+    assert [(one.answer, one.error) for one in found] == [(None, "the prompt is too long"), ("17", "")]
+    assert [name for name, _ in found.failed] == ["hard"]
+    assert repr(found) == "<2 solutions, 1 of 1 graded right; 1 failed>"
+    assert found.to_pandas()[["problem", "candidates", "error"]].to_numpy().tolist() == [
+        ["hard", 0, "the prompt is too long"], ["p", 3, ""]
+    ]  # fmt: skip
+    assert found._repr_html_().count("<tr>") == 3
+    with pytest.raises(SteprewardError, match="hard could not be searched: the prompt is too long"):
+        stepreward.search([HARD, PROBLEM], strict=True, **how)
+
+
+def test_rows_that_cannot_be_read_are_counted_wherever_a_path_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    marked = [Trajectory(PROBLEM, one.steps, first_error=at) for one, at in ((RIGHT, -1), (WRONG, 0))]
+    stepreward.write(path, marked)
+    path.write_text(path.read_text() + BAD_ROW)
+    with pytest.warns(IncompleteWarning, match="1 could not be read, row 3 first"):
+        result = stepreward.evaluate(path, "tool", threshold=0.5)
+    assert result.metrics["f1"].value == 1.0
 
 
 def test_credit_takes_data_and_settings_by_name() -> None:

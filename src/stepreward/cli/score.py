@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -23,17 +23,16 @@ from stepreward.cli.terminal.left_out import tell_blank
 from stepreward.cli.terminal.progress import Watched
 from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
-from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.table import row_of
-from stepreward.core.types import SCORE, Provenance, Trajectory
+from stepreward.core.types import SCORE, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.registry import NothingReadError, Reading, by_name, detect, write
 from stepreward.formats.steps.unlabelled import UNLABELLED
 from stepreward.formats.trajectories import OWN
+from stepreward.verbs.score_rows import AT_ONCE, parts_of, scored
 
-_AT_ONCE = 256
 _LOOKED_AT = 20
 _STANDARD_INPUT = Path("standard input")
 _UNSCORED = (
@@ -71,22 +70,21 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
     if flags.column.split(":")[0] != SCORE:
         raise InputError(f"--column {flags.column!r} is no column of scores", remedy=f"{SCORE} or {SCORE}:NAME")
     items = _items(flags.data, reading, labelled=flags.out is not None)
-    # What is wrong with a file is told before a model is loaded, which takes seconds.
+    # A file that cannot be read is an error before a model is loaded, which takes seconds.
     if flags.data is not None:
-        ahead = _parts(items, _AT_ONCE)
+        ahead = parts_of(items, AT_ONCE)
         items = chain.from_iterable(chain([next(ahead)], ahead))
     scorer = recipe.scorer(flags.model)
     counts: Counter[str] = Counter()
     column = flags.column if flags.out else SCORE
     # What comes through a pipe is answered line by line.
-    size = 1 if flags.data is None else _AT_ONCE
+    size = 1 if flags.data is None else AT_ONCE
 
-    def scored(some: Iterable[Trajectory | InputError]) -> Iterator[Trajectory | InputError]:
-        made = (one for part in _parts(some, size) for one in _scored(scorer, part, column, strict=reading.strict))
-        return _counted(made, counts, column)
+    def work(some: Iterable[Trajectory | InputError]) -> Iterator[Trajectory | InputError]:
+        return _counted(scored(some, scorer, column, at_once=size, strict=reading.strict), counts, column)
 
     if flags.out is None:
-        for item in scored(items):
+        for item in work(items):
             counts["bad"] += isinstance(item, InputError)
             typer.echo(json.dumps({"error": str(item)} if isinstance(item, InputError) else _line(item)))
     else:
@@ -95,7 +93,7 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
         purpose = plan("score", replace(flags, out=None), reading, recipe, reads=(flags.data, Path(flags.model)))
         write(
             flags.out, readable, OWN, strict=True, rows_per_part=parts.rows_per_part, plan=purpose,
-            work=lambda some: _good(scored(some), counts),
+            work=lambda some: _good(work(some), counts),
         )  # fmt: skip
         kept = readable.count - counts["worked"]
         before = f"; {kept:,} rows of parts that were there are not scored again" if kept else ""
@@ -190,45 +188,6 @@ def _row(path: Path, number: int, line: str) -> Any:
     if not isinstance(row, dict):
         return InputError(f"expected an object, got {type(row).__name__}", source=path, row=number, remedy=_FORM)
     return row
-
-
-def _parts(items: Iterable[Trajectory | InputError], size: int) -> Iterator[list[Trajectory | InputError]]:
-    """Lists of at most `size`; what came before an error is handed on before it is raised."""
-    part: list[Trajectory | InputError] = []
-    try:
-        for item in items:
-            part.append(item)
-            if len(part) == size:
-                yield part
-                part = []
-    except InputError:
-        if part:
-            yield part
-        raise
-    yield part
-
-
-def _scored(
-    scorer: Scorer, part: Sequence[Trajectory | InputError], column: str, *, strict: bool
-) -> Iterator[Trajectory | InputError]:
-    """Each with its scores; where the scorer refuses one of several, each is scored by itself."""
-    good = [item for item in part if isinstance(item, Trajectory)]
-    try:
-        found = iter(scorer.score_many([Score(one.problem, one.steps) for one in good]))
-    except InputError as error:
-        if strict and len(good) == 1:
-            raise
-        if len(part) == 1:
-            yield error
-            return
-        for item in part:
-            yield from _scored(scorer, [item], column, strict=strict)
-        return
-    for item in part:
-        if isinstance(item, InputError):
-            yield item
-        else:
-            yield item.with_columns({column: next(found).scores}, Provenance(scorer.name, what=(column,)))
 
 
 def _line(item: Trajectory) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -80,15 +80,13 @@ def _few(values: Floats) -> str:
     return shown + (" \u2026" if len(values) > _MOST_NUMBERS else "")
 
 
-def warn_of_failures(failed: Iterable[Failure], what: str) -> None:
+def warn_of_failures(failed: Sequence[Failure], what: str) -> None:
     """Warns once of all that failed: how many, and the first by name and error.
 
     Args:
         failed: what failed.
         what: what could not be done, such as "could not be labelled".
     """
-    every = [*failed]
-    if every:
-        name, error = every[0]
-        said = f"{len(every):,} {what}, {name} first: {error}; all are in `.failed`, strict=True raises instead"
-        warnings.warn(said, IncompleteWarning, stacklevel=3)
+    if failed:
+        name, error = failed[0]
+        warnings.warn(f"{len(failed):,} {what}, {name} first: {error}", IncompleteWarning, stacklevel=3)

@@ -2,7 +2,8 @@
 
 A folder holds `plan.json` (what was asked), `answers.sqlite` (every rollout, as it arrives) and one
 `labels-<number>-<digest of its items>.parquet` for each shard. A shard that exists is skipped; the flows of an open one
-run again and read from the answers what was paid for.
+run again and read from the answers what was paid for. A shard some of whose items failed ends in `-unfinished.parquet`:
+it can be read, and the next run makes it again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from stepreward.label.omega import tree_labels
 from stepreward.label.rollouts import named
 
 _log = logging.getLogger(__name__)
+_UNFINISHED = "-unfinished"
+"""End of the name of a shard that the next run makes again."""
 Item = Problem | Trajectory
 Progress = Callable[[int, Bill], None]
 """Called with the number of items labelled so far, those of skipped shards left out, and the bill."""
@@ -59,11 +62,12 @@ def label_many(
     grader: Grader,
     progress: Progress | None = None,
     skip_failed: bool = False,
+    more_later: bool = False,
 ) -> tuple[Bill, list[tuple[str, Exception]]]:
     """Labels every item and writes the labels to shards; run again after a kill, it goes on where it was.
 
-    An item that fails, as where its prompt is too long for a server, costs no other its labels: those of its shard are
-    kept as answers, and the next run asks only what failed.
+    An item that fails, as where its prompt is too long for a server, costs no other its labels: its shard is written
+    without it, and the next run asks only what failed.
 
     Args:
         items: trajectories, or problems where the estimator takes a problem; streamed. A second run must give the same
@@ -72,7 +76,8 @@ def label_many(
         plan: what to do.
         policy, grader: who rolls out and who decides; named in every label's provenance.
         progress: told after each item.
-        skip_failed: whether shards are written without the items that failed, for good, instead of waiting for them.
+        skip_failed: leave the items that failed out for good, instead of asking them again in the next run.
+        more_later: the next run may bring more items, as where some problems could not be sampled: no shard is final.
 
     Returns:
         What this run spent, and the ids of the problems of items that failed, with their errors.
@@ -100,7 +105,7 @@ def label_many(
     with AnswerLog(folder / "answers.sqlite") as log:
         _claim(folder, plan, policy, grader)
         driver = Driver(policy=policy, grader=grader, budget=plan.budget, log=log)
-        shards = _Shards(items, folder, plan)
+        shards = _Shards(items, folder, plan, more_later)
         for done, one in enumerate(driver.outcomes(shards.flows()), 1):
             if isinstance(one, Failed):
                 failed.append(one)
@@ -110,9 +115,9 @@ def label_many(
                 progress(done, driver.bill)
     if failed and len(failed) == done and not any(folder.glob("labels-*.parquet")):
         raise failed[0].error
-    # Nothing is left out for good by a run that breaks off.
-    for one in failed if skip_failed else ():
-        shards.receive(one.index, [])
+    # After the last item: nothing is left out for good by a run that breaks off.
+    for one in failed:
+        shards.leave_out(one.index, for_good=skip_failed)
     return driver.bill, [(shards.problem_id(one.index), one.error) for one in failed]
 
 
@@ -136,9 +141,12 @@ class _Shards:
     items: Iterable[Item]
     folder: Path
     plan: LabelPlan
+    more_later: bool
     _place: list[tuple[Path, int, str]] = field(default_factory=list)
     """File and position of each flow's item, and the id of its problem."""
     _open: dict[Path, list[list[Trajectory] | None]] = field(default_factory=dict)
+    _incomplete: set[Path] = field(default_factory=set)
+    """Files of shards with failed items that the next run tries again."""
 
     def flows(self) -> Iterator[Flow[Trajectory | StepTree]]:
         """The flows of all items whose shard is not there yet."""
@@ -150,7 +158,8 @@ class _Shards:
             path = self.folder / f"labels-{number:06d}-{_digest(chunk)}.parquet"
             if is_whole(path):
                 continue
-            if other := next((p for p in self.folder.glob(f"labels-{number:06d}-*.parquet") if p != path), None):
+            found = self.folder.glob(f"labels-{number:06d}-*.parquet")
+            if other := next((p for p in found if p != path and not p.stem.endswith(_UNFINISHED)), None):
                 raise InputError(
                     f"items {number * self.plan.shard + 1} and following are not those of {other.name}",
                     source=self.folder,
@@ -171,8 +180,18 @@ class _Shards:
         results = self._open[path]
         results[position] = labels
         if all(result is not None for result in results):
-            write_table(path, (one for result in results if result is not None for one in result))
+            for old in self.folder.glob(f"{path.name[: len('labels-000000')]}-*{_UNFINISHED}.parquet"):
+                old.unlink()
+            unfinished = self.more_later or path in self._incomplete
+            chosen = path.with_stem(path.stem + _UNFINISHED) if unfinished else path
+            write_table(chosen, (one for result in results if result is not None for one in result))
             del self._open[path]
+
+    def leave_out(self, index: int, *, for_good: bool) -> None:
+        """Writes the shard without an item, once the others are there; the next run tries it again if not for good."""
+        if not for_good:
+            self._incomplete.add(self._place[index][0])
+        self.receive(index, [])
 
 
 def _flow(method: Method[..., Any], item: Item, key: Key, settings: Mapping[str, Any]) -> Flow[Trajectory | StepTree]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepreward.core.catalog import Method
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
-from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.html_table import html_table
 from stepreward.core.keys import Key
+from stepreward.core.optional import optional
+from stepreward.core.results import Failure
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
@@ -21,6 +24,7 @@ from stepreward.score.ensemble import Combine, combined
 from stepreward.search.candidates import Found, nothing_found
 from stepreward.search.graded_candidates import with_outcome
 
+_HEAD = ("problem", "prompt", "answer", "outcome", "total", "candidates", "tokens", "seconds", "stopped", "error")
 OnProgress = Callable[[int, int, Bill], None]
 
 
@@ -62,7 +66,7 @@ class Solver:
         seed: int = 0,
         log: AnswerLog | None = None,
         on_progress: OnProgress | None = None,
-    ) -> list[Solution]:
+    ) -> Solutions:
         """The problems' solutions, in order; one that could not be solved has its error.
 
         Args:
@@ -93,7 +97,7 @@ class Solver:
                 made[one.index] = Solution(problem, found, one.bill, one.seconds, one.stopped, outcome=grade)
             if on_progress is not None:
                 on_progress(len(made), len(problems), driver.bill)
-        return [made[index] for index in range(len(problems))]
+        return Solutions(made[index] for index in range(len(problems)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +119,44 @@ class Solution:
 
     @property
     def answer(self) -> str | None:
-        """The answer of the chosen solution; None where there is none, or nobody read it."""
+        """The answer of the chosen solution; None where there is none, or no grader read it."""
         return self.found.answer
+
+    def __repr__(self) -> str:
+        said = f"Solution of {self.problem.id!r}: answer {self.answer!r:.60}, outcome {self.outcome:.3g}"
+        said += f", {len(self.found.answers):,} candidates"
+        return f"<{said}; failed: {self.error}>" if self.error else f"<{said}>"
+
+
+class Solutions(list[Solution]):
+    """What became of several problems, in their order."""
+
+    @property
+    def failed(self) -> list[Failure]:
+        """The ids of problems that could not be solved, with their errors."""
+        return [(one.problem.id, SteprewardError(one.error)) for one in self if one.error]
+
+    def __repr__(self) -> str:
+        right, graded = sum(one.outcome > 0.5 for one in self), sum(one.outcome == one.outcome for one in self)
+        said = f"{len(self):,} solutions, {right:,} of {graded:,} graded right"
+        return f"<{said}; {len(self.failed):,} failed>" if self.failed else f"<{said}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEAD, self._rows(), caption=repr(self)[1:-1])
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame with one row a problem: what was chosen, its total and outcome, and what it cost.
+
+        Raises:
+            ModelError: pandas is not installed.
+        """
+        return optional("pandas").DataFrame(self._rows(), columns=_HEAD)
+
+    def _rows(self) -> Iterator[tuple[object, ...]]:
+        for one in self:
+            total = float(one.found.totals[one.found.chosen]) if one.found.chosen >= 0 else float("nan")
+            cost = (one.bill.generated_tokens, one.seconds, one.stopped, one.error)
+            yield (one.problem.id, one.problem.text, one.answer, one.outcome, total, len(one.found.answers), *cost)
 
 
 def compose(

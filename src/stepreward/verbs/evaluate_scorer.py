@@ -12,8 +12,9 @@ from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Comparison, Trajectory
 from stepreward.evaluate.data.recipe_settings import by_recipe
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.formats.registry import read, read_comparisons
+from stepreward.formats.registry import read_comparisons
 from stepreward.verbs.names import scorer_of
+from stepreward.verbs.rows import readable, rows_of
 
 
 def evaluate(
@@ -39,7 +40,7 @@ def evaluate(
     judged = scorer_of(scorer)
     if isinstance(rows, str | Path):
         pairs = "Comparison" in str(inspect.signature(method.function).parameters["data"])
-        rows = list(read_comparisons(rows)) if pairs else list(read(rows))
+        rows = [*readable(read_comparisons(rows))] if pairs else [*rows_of(rows)]
     data = {"scorer": judged, "data": list(rows)}
     result: BenchResult = method.take(data, **{**by_recipe(judged, method), **settings})
     return result

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
+from stepreward.core.results import Failure, warn_of_failures
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.problems import prompt_field, read_problems
-from stepreward.formats.registry import Reading, fitting
+from stepreward.formats.registry import Item, Reading, fitting
 from stepreward.formats.registry import read as read_format
 from stepreward.formats.registry import write as write_format
 from stepreward.formats.trajectories import OWN
@@ -60,11 +61,29 @@ def write(
     return write_format(path, rows, form, strict=strict, **options)
 
 
-def rows_of(rows: Rows, *, strict: bool = False) -> Iterable[Trajectory]:
-    """Trajectories, read where a path is given."""
+def rows_of(rows: Rows, failed: list[Failure] | None = None, *, strict: bool = False) -> Iterable[Trajectory]:
+    """Trajectories, read where a path is given.
+
+    Args:
+        rows: a path or trajectories.
+        failed: gets the rows of a file that cannot be read, once all are read; where None, a warning counts them.
+        strict: raise at the first of these instead.
+    """
     if isinstance(rows, Trajectory):
         return [rows]
-    return read_format(rows, strict=strict) if isinstance(rows, str | Path) else rows
+    return readable(read_format(rows, strict=strict), failed) if isinstance(rows, str | Path) else rows
+
+
+def readable(reading: Reading[Item], failed: list[Failure] | None = None) -> Iterator[Item]:
+    """The items of a file; rows that cannot be read go to `failed`, or are counted by a warning where it is None."""
+    yield from reading
+    bad: list[Failure] = [(f"row {error.row}", error) for error in reading.bad]
+    if more := reading.left_out - len(bad):
+        bad.append(("more rows", InputError(f"{more:,} more rows cannot be read", source=reading.path)))
+    if failed is None:
+        warn_of_failures(bad, "could not be read")
+    else:
+        failed += bad
 
 
 def problems_of(problems: Problems) -> list[Problem]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.catalog import search as searches
+from stepreward.core.errors import SteprewardError
+from stepreward.core.results import warn_of_failures
 from stepreward.core.runtime.flows import Grader, Judge, Policy, Scorer
-from stepreward.pipeline.compose import Solution, compose
+from stepreward.pipeline.compose import Solutions, compose
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
 from stepreward.verbs.names import scorer_of
@@ -24,8 +26,9 @@ def search(
     method: str = "",
     budget: int | None = None,
     seed: int = 0,
+    strict: bool = False,
     **settings: Any,
-) -> list[Solution]:
+) -> Solutions:
     """Searches for solutions of problems with step scores.
 
     Args:
@@ -37,6 +40,7 @@ def search(
         method: of the family search; `beam` with a scorer and `majority` without where empty.
         budget: at most so many of the unit that the method declares.
         seed: of all samples.
+        strict: raise where a problem failed, instead of warning and keeping its error in `.error` and `.failed`.
         settings: of the method, or of `stepreward.compose`.
 
     Returns:
@@ -44,7 +48,7 @@ def search(
 
     Raises:
         InputError: the budget is not positive, or the method declares none.
-        SteprewardError: all problems failed.
+        SteprewardError: all problems failed, or strict and one did.
         UnknownNameError: there is no such method or setting.
     """
     name = method or ("majority" if scorer is None else "beam")
@@ -54,4 +58,9 @@ def search(
         policy_of(policy), () if scorer is None else scorer_of(scorer), search=name, grader=grader_of(grader),
         judge=judge, **settings,
     )  # fmt: skip
-    return solver.solve(problems_of(problems), seed=seed)
+    found = solver.solve(problems_of(problems), seed=seed)
+    if found.failed and strict:
+        name, error = found.failed[0]
+        raise SteprewardError(f"{name} could not be searched: {error}") from error
+    warn_of_failures(found.failed, "could not be searched")
+    return found
