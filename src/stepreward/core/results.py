@@ -11,7 +11,7 @@ import pyarrow as pa
 from stepreward.core.errors import IncompleteWarning
 from stepreward.core.html_table import html_table
 from stepreward.core.optional import optional
-from stepreward.core.table import row_of, step_columns
+from stepreward.core.table import FIELDS, row_of
 from stepreward.core.types import Floats, Trajectory, step_rows
 
 Failure: TypeAlias = tuple[str, Exception]
@@ -70,8 +70,8 @@ class Trajectories(list[Trajectory]):
             InputError: a trajectory cannot be stored.
             ModelError: datasets is not installed.
         """
-        table = pa.Table.from_pylist([row_of(one) for one in self], step_columns(self.column_names))
-        return optional("datasets").Dataset(table)
+        schema = pa.schema([*FIELDS, *((name, pa.list_(pa.float64())) for name in self.column_names)])
+        return optional("datasets").Dataset(pa.Table.from_pylist([row_of(one) for one in self], schema))
 
 
 def _few(values: Floats) -> str:
