@@ -13,7 +13,7 @@ from tests.docs import ROOT
 
 from stepreward.core.html_table import html_table
 from stepreward.core.measure.statistics import Estimate
-from stepreward.core.results import Trajectories
+from stepreward.core.results import TrajectoryList
 from stepreward.core.table import item_of
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
@@ -28,7 +28,7 @@ EMPTY = Trajectory(Problem("e", "?"), (), terminal=False)
 TREE = StepTree.from_trajectories([SCORED]).with_column("score", [NAN, 0.25, NAN, 1.0])
 RESULT = BenchResult("<bench>", "f1", {"f1": Estimate(0.5, 0.25, 0.75, 8)}, "Protocol <p>.",
                      {"<easy>": {"f1": Estimate(NAN, NAN, NAN, 0)}}, unscored=2)  # fmt: skip
-ALL: list[Any] = [SCORED, EMPTY, TREE, RESULT, Trajectories([SCORED, EMPTY]), Trajectories()]
+ALL: list[Any] = [SCORED, EMPTY, TREE, RESULT, TrajectoryList([SCORED, EMPTY]), TrajectoryList()]
 
 
 def cells(html: str) -> list[list[str]]:
@@ -47,9 +47,9 @@ def test_one_line_says_what_it_is() -> None:
         "1 nodes, 0 trajectories, at most 0 steps; columns: none>"
     )
     assert repr(RESULT) == "<BenchResult of <bench>: f1 0.5 [0.25, 0.75], 1 metrics, 1 groups; 2 rows unscored>"
-    rows = Trajectories([SCORED, SCORED, EMPTY], [("q", ValueError("no"))])
+    rows = TrajectoryList([SCORED, SCORED, EMPTY], [("q", ValueError("no"))])
     assert repr(rows) == "<3 trajectories of 2 problems, 6 steps; columns: score; 1 failed>"
-    assert repr(Trajectories()) == "<0 trajectories of 0 problems, 0 steps; columns: none>"
+    assert repr(TrajectoryList()) == "<0 trajectories of 0 problems, 0 steps; columns: none>"
 
 
 @pytest.mark.parametrize("shown", ALL, ids=lambda one: type(one).__name__)
@@ -74,7 +74,7 @@ def test_a_table_has_a_row_a_step_and_a_dash_where_nothing_was_measured() -> Non
     assert [row[1:] for row in cells(RESULT._repr_html_())[1:]] == [
         ["f1", "0.5", "0.25", "0.75"], ["f1", "\u2013", "\u2013", "\u2013"]
     ]  # fmt: skip
-    assert [row[-1] for row in cells(Trajectories([SCORED, EMPTY])._repr_html_())[1:]] == ["0.25 \u2013 1", ""]
+    assert [row[-1] for row in cells(TrajectoryList([SCORED, EMPTY])._repr_html_())[1:]] == ["0.25 \u2013 1", ""]
 
 
 def test_a_long_table_is_cut_and_counts_what_is_left_out() -> None:
@@ -85,21 +85,21 @@ def test_a_long_table_is_cut_and_counts_what_is_left_out() -> None:
     assert len(cells(html_table(["a"], [["x"]] * 50))) == 1 + 50
     assert cells(html_table(["a"], [["x" * 5000]]))[1] == ["x" * 300 + "\u2026"]
     numbers = long.with_columns({"score": np.full(1000, 0.5)})
-    assert cells(Trajectories([numbers])._repr_html_())[1][-1] == " ".join(["0.5"] * 12) + " \u2026"
+    assert cells(TrajectoryList([numbers])._repr_html_())[1][-1] == " ".join(["0.5"] * 12) + " \u2026"
 
 
 def test_data_frames_have_a_row_a_step() -> None:
     one = SCORED.to_pandas()
     assert [*one.columns] == ["step", "kind", "text", "score"]
     assert one["score"].isna().tolist() == [False, True, False]
-    both = Trajectories([EMPTY, SCORED]).to_pandas()
+    both = TrajectoryList([EMPTY, SCORED]).to_pandas()
     assert both[["trajectory", "problem", "step"]].to_numpy().tolist() == [
         [1, "p<1>", 0],
         [1, "p<1>", 1],
         [1, "p<1>", 2],
     ]
     assert both["text"].tolist() == [step.text for step in STEPS]
-    assert [*Trajectories().to_pandas().columns] == ["trajectory", "problem", "step", "kind", "text"]
+    assert [*TrajectoryList().to_pandas().columns] == ["trajectory", "problem", "step", "kind", "text"]
     assert len(EMPTY.to_pandas()) == 0
     nodes = TREE.to_pandas()
     assert nodes["parent"].tolist() == [-1, 0, 1, 2]
@@ -110,13 +110,13 @@ def test_data_frames_have_a_row_a_step() -> None:
 
 
 def test_a_data_set_has_the_rows_of_the_table() -> None:
-    made = Trajectories([SCORED, EMPTY]).to_dataset()
+    made = TrajectoryList([SCORED, EMPTY]).to_dataset()
     back = [item_of(row) for row in made]
     assert [(one.problem, one.steps, one.terminal) for one in back] == [
         (one.problem, one.steps, one.terminal) for one in (SCORED, EMPTY)
     ]
     assert np.array_equal(back[0].column("score"), SCORED.column("score"), equal_nan=True)
-    assert len(Trajectories().to_dataset()) == 0
+    assert len(TrajectoryList().to_dataset()) == 0
 
 
 def test_nothing_heavy_is_loaded_before_it_is_used() -> None:

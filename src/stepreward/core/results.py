@@ -19,7 +19,7 @@ Failure: TypeAlias = tuple[str, Exception]
 _MOST_NUMBERS = 12
 
 
-class Trajectories(list[Trajectory]):
+class TrajectoryList(list[Trajectory]):
     """The trajectories that a verb returns, with what failed beside them.
 
     Args:

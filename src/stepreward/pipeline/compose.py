@@ -66,7 +66,7 @@ class Solver:
         seed: int = 0,
         log: AnswerLog | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Solutions:
+    ) -> SolutionList:
         """The problems' solutions, in order; one that could not be solved has its error.
 
         Args:
@@ -97,7 +97,7 @@ class Solver:
                 made[one.index] = Solution(problem, found, one.bill, one.seconds, one.stopped, outcome=grade)
             if on_progress is not None:
                 on_progress(len(made), len(problems), driver.bill)
-        return Solutions(made[index] for index in range(len(problems)))
+        return SolutionList(made[index] for index in range(len(problems)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Solution:
         return f"<{said}; failed: {self.error}>" if self.error else f"<{said}>"
 
 
-class Solutions(list[Solution]):
+class SolutionList(list[Solution]):
     """What became of several problems, in their order."""
 
     @property

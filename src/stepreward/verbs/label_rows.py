@@ -10,7 +10,7 @@ from typing import Any
 from stepreward.core.catalog import Method, estimate
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
-from stepreward.core.results import Failure, Trajectories, warn_of_failures
+from stepreward.core.results import Failure, TrajectoryList, warn_of_failures
 from stepreward.core.runtime.flows import Budget, Grader, Policy
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.run import LabelPlan, label_many, load_labels
@@ -36,7 +36,7 @@ def label(
     folder: str | Path | None = None,
     strict: bool = False,
     **settings: Any,
-) -> Trajectories:
+) -> TrajectoryList:
     """Labels the steps of solutions by a policy's own rollouts.
 
     Args:
@@ -75,7 +75,7 @@ def label(
         if failed and strict:
             name, error = failed[0]
             raise SteprewardError(f"{name} could not be labelled: {error}") from error
-        found = Trajectories((rewrite.take({"trajectory": one}) for one in load_labels(kept)), failed)
+        found = TrajectoryList((rewrite.take({"trajectory": one}) for one in load_labels(kept)), failed)
     warn_of_failures(failed, "could not be labelled")
     return found
 

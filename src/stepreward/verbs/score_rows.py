@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import overload
 
 from stepreward.core.errors import InputError
-from stepreward.core.results import Failure, Trajectories, warn_of_failures
+from stepreward.core.results import Failure, TrajectoryList, warn_of_failures
 from stepreward.core.row_files import stamp
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import SCORE, Provenance, Trajectory
@@ -25,7 +25,7 @@ AT_ONCE = 256
 @overload
 def score(
     rows: Rows, scorer: str | Path | Scorer, *, column: str = SCORE, out: None = None, strict: bool = False
-) -> Trajectories: ...
+) -> TrajectoryList: ...
 @overload
 def score(
     rows: Rows, scorer: str | Path | Scorer, *, column: str = SCORE, out: str | Path, strict: bool = False
@@ -37,7 +37,7 @@ def score(
     column: str = SCORE,
     out: str | Path | None = None,
     strict: bool = False,
-) -> Trajectories | Reading[Trajectory]:
+) -> TrajectoryList | Reading[Trajectory]:
     """Scores the steps of solutions: the same rows with one column more.
 
     Args:
@@ -61,7 +61,7 @@ def score(
     def work(some: Iterable[Trajectory]) -> Iterator[Trajectory]:
         return _good(some, made, column, failed, strict=strict)
 
-    found = Trajectories(work(source) if out is None else ())
+    found = TrajectoryList(work(source) if out is None else ())
     if out is not None:
         plan = None
         if isinstance(rows, str | Path) and isinstance(scorer, str | Path):

@@ -9,7 +9,7 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.errors import SteprewardError
 from stepreward.core.results import warn_of_failures
 from stepreward.core.runtime.flows import Grader, Judge, Policy, Scorer
-from stepreward.pipeline.compose import Solutions, compose
+from stepreward.pipeline.compose import SolutionList, compose
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
 from stepreward.verbs.names import scorer_of
@@ -28,7 +28,7 @@ def search(
     seed: int = 0,
     strict: bool = False,
     **settings: Any,
-) -> Solutions:
+) -> SolutionList:
     """Searches for solutions of problems with step scores.
 
     Args:
