@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
@@ -12,13 +11,11 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
+from stepreward.search.beams.beam_loop import beam_loop, keep_best, rivals
+from stepreward.search.candidates import Candidate, Found, best
 from stepreward.search.growth import Growth
 from stepreward.search.samples.stopping import samples_for
 from stepreward.search.setting_checks import positive
-
-HowMany = Callable[[Sequence[float]], int]
-"""From chances of success, best first, to a number of beams or samples."""
 
 NOTE = (
     "one score both ranks and budgets; the released code ranks by the median and budgets by a lower quantile of one "
@@ -63,28 +60,6 @@ def width_needed(chances: Sequence[float], *, beams: int, most: int, confidence:
     return min(most, math.ceil(samples_for(min(chances), confidence=confidence) / beams))
 
 
-def _grow_beams(
-    growth: Growth, beams: int, width: int, max_steps: int, keep: HowMany, each: HowMany
-) -> Flow[list[Candidate]]:
-    """The last beams of a beam search.
-
-    Args:
-        keep: number of beams to keep, from the chances of all candidates, best first.
-        each: samples of each beam, from the chances of those kept.
-    """
-    positive(beams=beams, width=width)
-    kept, samples = [ROOT], beams * width
-    for _ in range(max_steps):
-        grown = yield from growth.grow(growth.open(kept), samples)
-        if not any(grown):
-            break
-        ranked = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
-        ranked = best(ranked, len(ranked))
-        kept = ranked[: keep([_chance(c) for c in ranked])]
-        samples = each([_chance(c) for c in kept])
-    return ends(kept)
-
-
 def _chance(candidate: Candidate) -> float:
     """Its total as a chance of success; 0 where it was not scored."""
     return max(candidate.rank, 0.0)
@@ -124,12 +99,16 @@ def adaptive_beams(
         vote: choose by the weighted vote over the final beams instead of the best one.
     """
 
-    def keep(chances: Sequence[float]) -> int:
-        return beams_needed(chances, width=width, most=beams, confidence=confidence)
-
+    positive(beams=beams, width=width)
     growth = Growth(problem, key, aggregate)
-    found = yield from _grow_beams(growth, beams, width, max_steps, keep, lambda chances: width)
-    return (yield from growth.conclude(found, select=choice(vote)))
+
+    def keep(kept: Sequence[Candidate], grown: list[list[Candidate]]) -> Flow[list[Candidate]]:
+        scored = yield from growth.score(rivals(kept, grown))
+        ranked = best(scored, len(scored))
+        chances = [_chance(c) for c in ranked]
+        return ranked[: beams_needed(chances, width=width, most=beams, confidence=confidence)]
+
+    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
 
 
 @search.method(
@@ -166,9 +145,14 @@ def adaptive_widths(
         vote: choose by the weighted vote over the final beams instead of the best one.
     """
 
-    def each(chances: Sequence[float]) -> int:
-        return width_needed(chances, beams=beams, most=width, confidence=confidence)
+    def resize(kept: Sequence[Candidate]) -> int:
+        return width_needed([_chance(c) for c in kept], beams=beams, most=width, confidence=confidence)
 
+    positive(beams=beams, width=width)
     growth = Growth(problem, key, aggregate)
-    found = yield from _grow_beams(growth, beams, width, max_steps, lambda chances: beams, each)
-    return (yield from growth.conclude(found, select=choice(vote)))
+    return (
+        yield from beam_loop(
+            growth, growth.sprout, keep_best(growth, beams), beams=beams, width=width, max_steps=max_steps, vote=vote,
+            resize=resize,
+        )
+    )  # fmt: skip

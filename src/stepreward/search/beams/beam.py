@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 from stepreward.core.catalog import search
@@ -10,6 +11,7 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
+from stepreward.search.beams.beam_loop import beam_loop, keep_best
 from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
 from stepreward.search.growth import Growth
 
@@ -47,13 +49,8 @@ def beam_search(
         The finished candidates of the last beams, all of them if none finished.
     """
     growth = Growth(problem, key, aggregate)
-    kept = [ROOT]
-    for step in range(max_steps):
-        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
-        if not any(grown):
-            break
-        kept = best([*(c for c in kept if c.finished), *chain.from_iterable(grown)], beams)
-    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+    keep = keep_best(growth, beams)
+    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
 
 
 search.preset(
@@ -109,15 +106,13 @@ def step_beam(
         At most `beams` finished candidates, in order of their ends; the open ones if none finished.
     """
     growth = Growth(problem, key, aggregate)
-    kept, ended = [ROOT], list[Candidate]()
-    for step in range(max_steps):
-        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
-        if not any(grown):
-            break
-        top = best([*chain.from_iterable(grown)], beams - len(ended))
-        ended += [c for c in top if c.finished]
-        kept = [c for c in top if not c.finished]
-    return (yield from growth.conclude(ends([*ended, *kept]), select=choice(vote)))
+
+    def keep(kept: Sequence[Candidate], grown: list[list[Candidate]]) -> Flow[list[Candidate]]:
+        ended = [c for c in kept if c.finished]
+        scored = yield from growth.score([*chain.from_iterable(grown)])
+        return [*ended, *best(scored, beams - len(ended))]
+
+    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
 
 
 @search.method(
@@ -150,6 +145,7 @@ def diverse_tree_search(
         vote: choose by the weighted vote over the subtrees' ends instead of the best one.
     """
     growth = Growth(problem, key, aggregate)
+    # Not the loop of beams: trees do not compete, and each draws its own samples of what may be equal prefixes.
     tips = [ROOT] * trees
     stuck: set[int] = set()
     for step in range(max_steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -12,7 +13,8 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps, NoDraws
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Candidate, Found, best, choice, ends
+from stepreward.search.beams.beam_loop import beam_loop
+from stepreward.search.candidates import Candidate, Found, best
 from stepreward.search.growth import Begun, Growth
 from stepreward.search.setting_checks import positive
 
@@ -56,22 +58,18 @@ def early_rejection(
     """
     positive(tokens=tokens)
     growth = Growth(problem, key, aggregate)
-    kept = [ROOT]
-    for step in range(max_steps):
-        begun = yield from growth.begin(growth.open(kept), width if step else beams * width, tokens)
-        started = list(chain.from_iterable(begun))
-        if not started:
-            break
+
+    def start(parents: Sequence[Candidate], n: int) -> Flow[list[list[Begun]]]:
+        return growth.begin(parents, n, tokens)
+
+    def keep(kept: Sequence[Candidate], begun: list[list[Begun]]) -> Flow[list[Candidate]]:
         finished = [Begun(c, cut=False) for c in kept if c.finished]
-        promising = yield from _best_starts(growth, [*finished, *started], beams)
+        promising = yield from _best_starts(growth, [*finished, *chain.from_iterable(begun)], beams)
+        # None is whole where the budget refused the rest of every start, or a limit cut it: the beams so far remain.
         whole = yield from growth.end(promising)
-        if not whole:
-            # The budget refused the rest of every start, or a limit cut it: the beams of the last step remain.
-            break
-        kept = best((yield from growth.score(whole)), beams)
-        if growth.spent:
-            break
-    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+        return best((yield from growth.score(whole)), beams)
+
+    return (yield from beam_loop(growth, start, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
 
 
 def _best_starts(growth: Growth, begun: list[Begun], n: int) -> Flow[list[Begun]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 from scipy.special import expit, logit
@@ -14,7 +13,8 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends, total_of
+from stepreward.search.beams.beam_loop import beam_loop, keep_best
+from stepreward.search.candidates import Candidate, Found, total_of
 from stepreward.search.growth import Growth
 
 _EDGE = 1e-6
@@ -55,28 +55,25 @@ def lookahead_search(
         vote: choose by the weighted vote over the final beams instead of the best one.
     """
     growth = Growth(problem, key, aggregate)
-    kept = [ROOT]
-    for step in range(max_steps):
-        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
-        if not any(grown):
-            break
-        rivals = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
-        rank = [tip.rank for tip in (yield from growth.score((yield from _rolled_out(growth, rivals, ahead))))]
-        kept = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: -rank[i])[:beams]]
-    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+
+    def rank(rivals: Sequence[Candidate]) -> Flow[Sequence[float]]:
+        return [tip.rank for tip in (yield from _rolled_out(growth, rivals, ahead, temperature=0.0))]
+
+    keep = keep_best(growth, beams, rank)
+    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
 
 
 def _rolled_out(
-    growth: Growth, candidates: Sequence[Candidate], steps: int, temperature: float | None = 0.0
+    growth: Growth, candidates: Sequence[Candidate], steps: int, *, temperature: float | None
 ) -> Flow[list[Candidate]]:
-    """Each candidate with some more steps, without scores; one that cannot be grown stays as it is."""
+    """Each candidate with some more steps, scored; one that cannot be grown stays as it is."""
     tips = list(candidates)
     for _ in range(steps):
         going = [i for i, tip in enumerate(tips) if growth.open([tip])]
         grown = yield from growth.sprout([tips[i] for i in going], 1, temperature=temperature)
         for i, children in zip(going, grown, strict=True):
             tips[i] = children[0] if children else tips[i]
-    return tips
+    return (yield from growth.score(tips))
 
 
 def mended(values: Sequence[float], *, rate: float = 0.5, gain: float = 0.05) -> float:
@@ -143,16 +140,13 @@ def mended_search(
     if not 0 <= rate <= 1:
         raise ValueError(f"rate must be in [0, 1], got {rate}")
     growth = Growth(problem, key, aggregate)
-    kept = [ROOT]
-    for step in range(max_steps):
-        grown = yield from growth.grow(growth.open(kept), width if step else beams * width)
-        if not any(grown):
-            break
-        rivals = [*(c for c in kept if c.finished), *chain.from_iterable(grown)]
-        tips = yield from growth.score((yield from _rolled_out(growth, rivals, ahead, None)))
-        rank = [_corrected_rank(c, tip, aggregate, rate, gain) for c, tip in zip(rivals, tips, strict=True)]
-        kept = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: -rank[i])[:beams]]
-    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+
+    def rank(rivals: Sequence[Candidate]) -> Flow[Sequence[float]]:
+        tips = yield from _rolled_out(growth, rivals, ahead, temperature=None)
+        return [_corrected_rank(c, tip, aggregate, rate, gain) for c, tip in zip(rivals, tips, strict=True)]
+
+    keep = keep_best(growth, beams, rank)
+    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
 
 
 def _corrected_rank(candidate: Candidate, tip: Candidate, aggregate: str, rate: float, gain: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Found, best, choice, ends
+from stepreward.search.beams.beam_loop import beam_loop
+from stepreward.search.candidates import Candidate, Found, best
 from stepreward.search.growth import Growth
 
 
@@ -73,14 +73,12 @@ def conservative_search(
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}")
     growth = Growth(problem, key, aggregate)
-    kept = [ROOT]
-    for step in range(max_steps):
-        grown = yield from growth.sprout(growth.open(kept), width if step else beams * width)
-        usual = [[some[i] for i in nucleus([c.count for c in some], top_p)] for some in grown if some]
-        if not usual:
-            break
-        new = best((yield from growth.score([*chain.from_iterable(usual)])), beams)
+
+    def keep(kept: Sequence[Candidate], grown: list[list[Candidate]]) -> Flow[list[Candidate]]:
+        usual = [some[i] for some in grown for i in nucleus([c.count for c in some], top_p)]
+        new = best((yield from growth.score(usual)), beams)
         whole = best([c for c in [*kept, *new] if c.finished], beams)
         # A prefix with a higher score than a solution may still fail: solutions keep their places.
-        kept = [*whole, *(c for c in new if not c.finished)][:beams]
-    return (yield from growth.conclude(ends(kept), select=choice(vote)))
+        return [*whole, *(c for c in new if not c.finished)][:beams]
+
+    return (yield from beam_loop(growth, growth.sprout, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
