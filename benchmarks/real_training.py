@@ -257,6 +257,7 @@ def main(sizes: Sizes | None = None) -> dict[str, Any]:
     real = teacher[~np.isnan(teacher)]
     return {
         "seed": SEED,
+        "equal to the threshold": "wrong",
         "teacher": TEACHER,
         "sizes": asdict(sizes),
         "trained": trained,

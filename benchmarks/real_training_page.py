@@ -55,6 +55,13 @@ def _process_bench(results: Row) -> str:
     return table(["scorer", "solutions", "threshold", "F1", "accuracy on erroneous", "accuracy on correct"], rows)
 
 
+def _old_rule(results: Row) -> str:
+    """What a reader must know of results that were measured before scores equal to the threshold were wrong."""
+    if results.get("equal to the threshold") == "wrong":
+        return ""
+    return " These numbers were measured when a score equal to the threshold still counted as right."
+
+
 def section(results: Row) -> str:
     """The section, Markdown."""
     sizes = results["sizes"]
@@ -87,7 +94,7 @@ built-in policy, taken at its word (best-of-32), is worse than majority under th
 
 First errors on ProcessBench gsm8k, solutions of problems that were seen in training or choosing left out. The
 students' threshold is the one that best finds the teacher's first errors (first score at or below 0.5) on the problems
-that choose.
+that choose.{_old_rule(results)}
 
 {_process_bench(results)}
 By F1 both students are above a step at random and their intervals overlap with its; the teacher is far above all. What
