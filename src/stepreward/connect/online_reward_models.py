@@ -103,7 +103,11 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
         folder = _folder(args, state)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(self._state(), folder / "learned.safetensors")
+            kept = {f"weight.{i}": weight.detach().cpu().contiguous().clone() for i, weight in enumerate(self._weights)}
+            for i, weight in enumerate(self._weights):
+                for name, value in self.optimizer.state[weight].items():
+                    kept[f"{name}.{i}"] = value.detach().cpu().contiguous().clone()
+            save_file(kept, folder / "learned.safetensors")
         except OSError as error:
             raise StoreError(f"cannot write {folder}: {error}; choose a writable output_dir") from error
 
@@ -115,13 +119,6 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
         if not path.is_file():
             raise InputError("the checkpoint holds no reward model", source=path, remedy="start the training anew")
         self._restore(load_file(path))
-
-    def _state(self) -> dict[str, torch.Tensor]:
-        kept = {f"weight.{i}": weight.detach().cpu().contiguous().clone() for i, weight in enumerate(self._weights)}
-        for i, weight in enumerate(self._weights):
-            for name, value in self.optimizer.state[weight].items():
-                kept[f"{name}.{i}"] = value.detach().cpu().contiguous().clone()
-        return kept
 
     def _restore(self, kept: dict[str, torch.Tensor]) -> None:
         for name, value in kept.items():

@@ -178,7 +178,9 @@ class StepGRPOTrainer(GRPOTrainer):
         spans = self._finder.spans(ids, own)
         trajectories = self._finder.trajectories(problems, ids, present, own, spans)
         first = self.accelerator.process_index * len(inputs)
-        outcome = self._outcomes()
+        # (B,) weighted sums of the reward functions for all processes; NaN where none of them had anything to say.
+        weighted = self._components() * self.reward_weights.double().cpu().numpy()
+        outcome = np.where(np.isnan(weighted).all(axis=1), np.nan, np.nansum(weighted, axis=1))
         mine = [replace(t, outcome=float(o)) for t, o in zip(trajectories, outcome[first:], strict=False)]
         data = {name: self._numbers(name, source, inputs, mine) for name, source in self.sources.items()}
         for name in set(self.credit.data) & DERIVED.keys() - self.sources.keys():
@@ -224,11 +226,6 @@ class StepGRPOTrainer(GRPOTrainer):
                 )
             made.append(row)
         return made
-
-    def _outcomes(self) -> Floats:
-        """(B,) weighted sums of the reward functions for all processes; NaN where none of them had anything to say."""
-        weighted = self._components() * self.reward_weights.double().cpu().numpy()
-        return np.where(np.isnan(weighted).all(axis=1), np.nan, np.nansum(weighted, axis=1))
 
     def _components(self) -> Floats:
         """(B, C) rewards as functions gave them, NaN where one had nothing to say."""

@@ -311,7 +311,10 @@ class Family:
             self._state = "filling"
             try:
                 for name in self.home:
-                    _import_home(name)
+                    # Importing a module registers its methods; a folder has no methods itself, its modules do.
+                    module = importlib.import_module(f"{_PACKAGE}.{name}")
+                    for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
+                        importlib.import_module(found.name)
                 for name in self._methods:
                     self._known(name)
                 if not _PLUGIN.get():
@@ -362,13 +365,6 @@ _PLUGIN: ContextVar[str] = ContextVar("plugin", default="")
 def _plugin_of(module: str) -> str:
     """The plug-in that a module's methods are of: a module of this package may be imported by one."""
     return "" if module.partition(".")[0] == _PACKAGE else _PLUGIN.get()
-
-
-def _import_home(name: str) -> None:
-    """Imports a module of this package; of a folder all modules in it and below."""
-    module = importlib.import_module(f"{_PACKAGE}.{name}")
-    for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
-        importlib.import_module(found.name)
 
 
 @cache

@@ -258,7 +258,12 @@ def measured(item: Trajectory, unknown: Unknown) -> Trajectory:
     Raises:
         InputError: nothing is left, `unknown` is "error" and a label is, or it is no option.
     """
-    item = _without_blank(item)
+    # Blank context (`blank_as_context`) goes first: its label is NaN, so "cut" would end the solution there.
+    kept = item.action | np.array([bool(step.text.strip()) for step in item.steps], bool)
+    first = item.first_error
+    if first is not None and first >= 0:
+        first = int(kept[:first].sum()) if kept[first] else None
+    item = item if kept.all() else replace(item.only(kept), first_error=first)
     gaps = np.flatnonzero(np.isnan(item.labels))
     if unknown not in ("cut", "right", "wrong", "error"):
         raise InputError(f"unknown must be cut, right, wrong or error, got {unknown!r}")
@@ -272,15 +277,6 @@ def measured(item: Trajectory, unknown: Unknown) -> Trajectory:
     if unknown == "cut":
         return replace(item.only(np.arange(len(item)) < gaps[0]), terminal=False)
     return item.with_columns({LABEL: np.where(np.isnan(item.labels), float(unknown == "right"), item.labels)})
-
-
-def _without_blank(item: Trajectory) -> Trajectory:
-    """The solution without context that says nothing (`blank_as_context`): it would end at the first such step."""
-    kept = item.action | np.array([bool(step.text.strip()) for step in item.steps], bool)
-    first = item.first_error
-    if first is not None and first >= 0:
-        first = int(kept[:first].sum()) if kept[first] else None
-    return item if kept.all() else replace(item.only(kept), first_error=first)
 
 
 def annotated(

@@ -163,15 +163,11 @@ def first_error_bisection(
             alive, lost = (middle, lost) if value > 0 else (alive, middle)
     except BudgetExhausted:
         pass
-    _infer(counts, actions, alive, lost)
-    return counts.labels("bisection", key, settings)
-
-
-def _infer(counts: Counts, actions: list[int], alive: int, lost: int) -> None:
-    """Sets values without rollouts to 1 up to action number `alive`, to 0 from number `lost` on."""
+    # Sets values without rollouts to 1 up to action number `alive`, to 0 from number `lost` on.
     unmeasured = np.isnan(counts.value)
     index = np.arange(len(unmeasured))
     first_lost = actions[lost] if lost < len(actions) else len(unmeasured)
     last_alive = actions[alive] if alive >= 0 else -1
     counts.value[unmeasured & (index <= last_alive)] = 1.0
     counts.value[unmeasured & (index >= first_lost)] = 0.0
+    return counts.labels("bisection", key, settings)

@@ -28,7 +28,6 @@ from stepreward.pipeline.run_report import percent, points
 from stepreward.report.cost_table import cost_plot
 from stepreward.report.page import MISSING, Page, Section, Table, write
 from stepreward.report.svg import Series
-from stepreward.search.candidates import Found
 from stepreward.search.graded_candidates import with_outcome, with_outcomes
 
 REFERENCE = "weighted-vote"
@@ -155,19 +154,14 @@ def _spent(
     for one in driver.run(flows):
         found, grade = one.result
         if found.trajectory is not None and found.trajectory.steps:
-            rows[one.index] = _row(found, grade, by, budget)
+            # The chosen solution, with step scores where the search computed them.
+            facts = {**found.trajectory.facts, "search": by.estimator, "budget": budget}
+            rows[one.index] = replace(found.trajectory, outcome=grade, facts=facts, provenance=(by,))
         correct[one.index] = grade if np.isnan(grade) else grade > 0.5
         cost[one.index] = one.bill.generated_tokens + one.bill.cached_generated_tokens
     bill = driver.bill
     tokens = (bill.scored_tokens + bill.cached_scored_tokens) / len(problems)
     return Spending(name, budget, correct, cost), tokens, [rows[at] for at in sorted(rows)]
-
-
-def _row(found: Found, grade: float, by: Provenance, budget: int) -> Trajectory:
-    """The solution that a search chose, with the scores of its steps where it asked for them."""
-    assert found.trajectory is not None
-    facts = {**found.trajectory.facts, "search": by.estimator, "budget": budget}
-    return replace(found.trajectory, outcome=grade, facts=facts, provenance=(by,))
 
 
 def _graded(spendings: Sequence[Spending]) -> tuple[list[Spending], int]:

@@ -57,7 +57,11 @@ def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress 
     scorer = DiscriminativeScorer.load(settings.model) if settings.model else None
     # Only what nothing refuses takes the folder: it could not be trained there with better settings.
     LocalPolicy.load(settings.policy)
-    _claim(out, settings)
+    # A later run may add seeds or credits to the folder, so these two are not part of the claim.
+    mine = {name: value for name, value in asdict(settings).items() if name not in ("credits", "seeds")}
+    differing = claim(out / "settings.json", mine)
+    if differing:
+        raise StoreError(f"{out} holds trainings with other {', '.join(differing)}; choose another folder")
     plan = [(name, seed) for seed in range(settings.seeds) for name in settings.credits]
     curves: list[Curve] = []
     for done, (name, seed) in enumerate(plan):
@@ -76,14 +80,6 @@ def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress 
     write_json(out / "reinforce.json", summary)
     write(build_page(summary), out / "reinforce.html")
     return summary
-
-
-def _claim(out: Path, settings: ReinforceSettings) -> None:
-    """Takes the folder for these settings; more seeds or credits may be added later."""
-    mine = {name: value for name, value in asdict(settings).items() if name not in ("credits", "seeds")}
-    differing = claim(out / "settings.json", mine)
-    if differing:
-        raise StoreError(f"{out} holds trainings with other {', '.join(differing)}; choose another folder")
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]

@@ -110,7 +110,13 @@ class Run:
             "search": search,
         }
         write_json(self.out / "summary.json", summary)
-        write(build_page(summary, self._views(trees)), self.out / "report.html")
+        # The report shows trees that hold both right and wrong solutions.
+        mixed = [tree for tree in trees if 0.3 <= np.nanmean(tree.outcomes) <= 0.7] if trees else []
+        made = []
+        for tree in mixed[:3]:
+            truth = stages.truth_of(self.world, tree.trajectories())
+            made.append(TreeView(tree.with_column("truth", tree.scatter_mean(truth)), "score", ["score", "truth"]))
+        write(build_page(summary, made), self.out / "report.html")
         return summary
 
     def _progress(self, stage: str) -> stages.Progress:
@@ -253,15 +259,6 @@ class Run:
             accuracy = known_mean(right, self.key.fold("search", name))
             numbers[name] = {"accuracy": accuracy.to_json(), "bill": asdict(bill)}
         return numbers
-
-    def _views(self, trees: Sequence[StepTree]) -> list[TreeView]:
-        """A few held-out trees where right and wrong solutions meet."""
-        mixed = [tree for tree in trees if 0.3 <= np.nanmean(tree.outcomes) <= 0.7] if trees else []
-        made = []
-        for tree in mixed[:3]:
-            truth = stages.truth_of(self.world, tree.trajectories())
-            made.append(TreeView(tree.with_column("truth", tree.scatter_mean(truth)), "score", ["score", "truth"]))
-        return made
 
 
 def _with_scores(

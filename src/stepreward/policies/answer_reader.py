@@ -70,19 +70,16 @@ class Written:
         self.text += part
         self.part = len(part)
         for call in delta.get("tool_calls") or ():
-            self._call(call)
+            at, named = int(call.get("index", len(self.calls))), call.get("function") or {}
+            own = self.calls.setdefault(at, {"id": "", "name": "", "arguments": ""})
+            own["id"] += call.get("id") or ""
+            own["name"] += named.get("name") or ""
+            own["arguments"] += _spelled(named.get("arguments"))
+            self.pieces += 1
         reason = choice.get("finish_reason")
         # Some servers write the word null before the end.
         self.reason = reason if reason and reason != "null" else self.reason
         self._measure(token_logprobs(choice.get("logprobs")), thought, part)
-
-    def _call(self, call: Mapping[str, Any]) -> None:
-        at, named = int(call.get("index", len(self.calls))), call.get("function") or {}
-        own = self.calls.setdefault(at, {"id": "", "name": "", "arguments": ""})
-        own["id"] += call.get("id") or ""
-        own["name"] += named.get("name") or ""
-        own["arguments"] += _spelled(named.get("arguments"))
-        self.pieces += 1
 
     def _measure(self, tokens: list[tuple[str, float]], thought: str, part: str) -> None:
         """Keeps the log-probabilities of the answer's tokens; those of thinking are no step's."""

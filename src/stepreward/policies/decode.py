@@ -178,7 +178,10 @@ class Decoder:
             self._advance(rows, log, distribution or self._distribution)
             dead = len(rows) - int(rows.alive.sum())
             if dead and (dead == len(rows) or dead >= max(_COMPACT, len(rows) // _COMPACT)):
-                self._compact(rows)
+                columns = int(rows.position.max()) + 1
+                holes, movers = (torch.from_numpy(moved).to(self._model.device) for moved in rows.compact())
+                if len(holes):
+                    self._cache.move(holes, movers, columns)
         return log.sampled()
 
     @staticmethod
@@ -280,12 +283,6 @@ class Decoder:
         rows.since[stepped] = rows.lead[stepped] = 0
         rows.void |= stepped
         return stepped
-
-    def _compact(self, rows: _Rows) -> None:
-        columns = int(rows.position.max()) + 1
-        holes, movers = (torch.from_numpy(moved).to(self._model.device) for moved in rows.compact())
-        if len(holes):
-            self._cache.move(holes, movers, columns)
 
 
 def _chunks(prefixes: Sequence[tuple[int, ...]], most: int) -> Iterator[tuple[list[tuple[int, ...]], list[int]]]:

@@ -292,7 +292,10 @@ class HttpPolicy:
         written, cut, left = Written(), -1, False
         try:
             for event in events(stream, url):
-                self._add(written, event)
+                try:
+                    written.add(event, completions=self.endpoint == "completions")
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise PassingError(f"an event of another shape: {str(error)[:200]}") from error
                 cut = step_end(written.text, self.separator) if question.until == "step" else -1
                 if cut >= 0:
                     break
@@ -362,12 +365,6 @@ class HttpPolicy:
                 "?endpoint=completions or "
                 "?prefill=plain in the policy's address, and `stepreward doctor --policy`",
             )  # fmt: skip
-
-    def _add(self, written: Written, event: Mapping[str, Any]) -> None:
-        try:
-            written.add(event, completions=self.endpoint == "completions")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PassingError(f"an event of another shape: {str(error)[:200]}") from error
 
     def _count(self, written: Written, cut: int, left: bool, measured: int) -> int:
         """Adds an answer to the usage; returns the tokens written, of a step that was cut those up to its end.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,7 +99,12 @@ class VllmPolicy:
         self.separator, self.temperature, self.top_p, self.top_k = separator, temperature, top_p, top_k
         self.max_tokens, self._batch_size, self.logprobs, self.min_p = max_tokens, batch_size, logprobs, min_p
         self._context = int(engine.model_config.max_model_len)
-        self._ends = _end_tokens(engine, tokenizer)
+        # Tokens that end a solution, by the tokenizer and by the model's generation configuration.
+        given = [tokenizer.eos_token_id]
+        read: Callable[[], dict[str, Any]] = getattr(engine.model_config, "try_get_generation_config", dict)
+        own = read().get("eos_token_id")
+        given += own if isinstance(own, list) else [own]
+        self._ends = frozenset(int(token) for token in given if token is not None)
         settings: tuple[Any, ...] = (separator, temperature, top_p, top_k, max_tokens, template, logprobs)
         settings += ((min_p, sorted((chat or {}).items())),) if min_p or chat else ()
         self._name = f"{VLLM}{label} {settings!r}"
@@ -248,12 +253,3 @@ class VllmPolicy:
             ends[at] = self._pieces.ends(tokens[start : at + 1], whole=True)
             start = at + 1 if ends[at] else start
         return ends
-
-
-def _end_tokens(engine: VllmEngine, tokenizer: Any) -> Collection[int]:
-    """Tokens that end a solution, by the tokenizer and by the model's generation configuration."""
-    given = [tokenizer.eos_token_id]
-    read: Callable[[], dict[str, Any]] = getattr(engine.model_config, "try_get_generation_config", dict)
-    own = read().get("eos_token_id")
-    given += own if isinstance(own, list) else [own]
-    return frozenset(int(token) for token in given if token is not None)

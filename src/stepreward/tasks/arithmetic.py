@@ -150,7 +150,11 @@ class _Draft:
             if fresh and self.rng.random() < 0.3:
                 current = self._compare(fresh[0], current)
             else:
-                self._change(current)
+                operator = self._operator()
+                words = str(self.rng.choice(CHANGES[operator]))
+                number = self._number(operator)
+                self.holds[current] = self._derive(operator, self.holds[current], number)
+                self._tell(words, current, number)
             if self.quantities[-1].value < 1 or self.quantities[-1].value > self.difficulty.largest_value:
                 return None
         if not self._ask(current):
@@ -172,13 +176,6 @@ class _Draft:
         if operator in "*/":
             return self._given(2, self.difficulty.largest_factor)
         return self._given(1, self.difficulty.largest_given)
-
-    def _change(self, name: str) -> None:
-        operator = self._operator()
-        words = str(self.rng.choice(CHANGES[operator]))
-        number = self._number(operator)
-        self.holds[name] = self._derive(operator, self.holds[name], number)
-        self._tell(words, name, number)
 
     def _compare(self, name: str, other: str) -> str:
         operator = self._operator()

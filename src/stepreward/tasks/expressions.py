@@ -162,7 +162,10 @@ class _Reader:
             self.bars -= 1
             return ("lvert", inner)
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
-            return ("number", _number(token))
+            digits, _, exponent = token.lower().partition("e")
+            if len(digits) > 5_000 or (exponent and abs(int(exponent[:9])) > 5_000):
+                raise TooCostly("a number of more than 5,000 digits")
+            return ("number", Fraction(token))
         if token.isalpha() and token.isascii():
             return self.letter(token)
         return self.command(token[1:]) if token.startswith("\\") else self.refuse(token)
@@ -213,13 +216,6 @@ class _Reader:
         inverse = power is not None and power == ("-", ("number", Fraction(1)))
         node: Node = ("arc" + name if inverse else name, inner, *([base] if base is not None else []))
         return node if power is None or inverse else ("^", node, power)
-
-
-def _number(token: str) -> Fraction:
-    digits, _, exponent = token.lower().partition("e")
-    if len(digits) > 5_000 or (exponent and abs(int(exponent[:9])) > 5_000):
-        raise TooCostly("a number of more than 5,000 digits")
-    return Fraction(token)
 
 
 @lru_cache(maxsize=1 << 12)

@@ -137,9 +137,16 @@ def _trained(
         callbacks=[*_callbacks(settings, data, on_progress, bool(batches)), clock],
     )
     _run(trainer, work)
+    # The log history includes steps before a resume; our last row covers the whole training, the trainer's does not.
+    rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    steps = np.diff([0, *(step for step, _ in losses)])
+    last = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": clock.seconds}
+    if losses:
+        last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
     result = TrainResult(
         work.parent,
-        _history(trainer, settings, clock.seconds),
+        [_numbers(row, settings.epochs) for row in [*rows, last]],
         _measured(evaluate_batches(model, batches, objective)) if batches else {},
         data.tokens,
         time.perf_counter() - start,
@@ -214,20 +221,6 @@ def _run(trainer: StepTrainer, work: Path) -> None:
             trainer.train(resume_from_checkpoint=last_complete(work))
     finally:
         logger.removeFilter(_not_mtime)
-
-
-def _history(trainer: StepTrainer, settings: TrainSettings, seconds: float) -> list[dict[str, float]]:
-    """The numbers by step, those before a resume included; the last row sums up all of the training.
-
-    The inner trainer's own last row knows the part after the resume alone.
-    """
-    rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
-    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    steps = np.diff([0, *(step for step, _ in losses)])
-    last = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": seconds}
-    if losses:
-        last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
-    return [_numbers(row, settings.epochs) for row in [*rows, last]]
 
 
 def _keep(result: TrainResult, model: StepRewardModel, settings: TrainSettings, identity: Mapping[str, Any]) -> None:

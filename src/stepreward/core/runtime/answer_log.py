@@ -253,7 +253,8 @@ class AnswerLog:
                 taken = db.execute("select count(*) from answers").fetchone()[0]
                 db.execute(f"pragma user_version={_VERSION}")
                 db.execute("commit")
-            damaged = _free_name(self.path)
+            names = (self.path.with_name(f"{self.path.name}.damaged{'-' + str(i) if i else ''}") for i in count())
+            damaged = next(name for name in names if not name.exists())
             self.path.rename(damaged)
             for ending in ("-wal", "-shm"):
                 self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
@@ -326,15 +327,5 @@ def _refuse_strangers(path: Path) -> None:
             f"{path} is an answer log in JSON lines: open {path.with_suffix('.sqlite').name} beside it, "
             f"which takes over what a file called {path.with_suffix('.jsonl').name} holds"
         )
-    if head and head[:16] not in (_MAGIC, bytes(16)) and not _has_rows(path):
+    if head and head[:16] not in (_MAGIC, bytes(16)) and not any(_sound(values) is not None for values in rows(path)):
         raise StoreError(f"{path} is no answer log: move the file away, or choose another folder")
-
-
-def _has_rows(path: Path) -> bool:
-    return any(_sound(values) is not None for values in rows(path))
-
-
-def _free_name(path: Path) -> Path:
-    """A free file name beside a path."""
-    names = (path.with_name(f"{path.name}.damaged{'-' + str(i) if i else ''}") for i in count())
-    return next(name for name in names if not name.exists())

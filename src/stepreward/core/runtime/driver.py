@@ -264,7 +264,9 @@ class ResidentDriver:
                 for _ in range(len(dispatcher.ready)):
                     running = dispatcher.ready.popleft()
                     if dispatcher.advance(running):
-                        self._finish(running)
+                        future = self._futures.pop(running, None)
+                        if future is not None and future.set_running_or_notify_cancel():
+                            future.set_result(_finished(running, self._dispatcher.clock()))
                 dispatcher.launch()
                 dispatcher.wait()
         finally:
@@ -297,11 +299,6 @@ class ResidentDriver:
             self._dispatcher.drop(running)
             # `concurrent.futures.wait` and `as_completed` return a cancelled future only after this call.
             future.set_running_or_notify_cancel()
-
-    def _finish(self, running: RunningFlow[Any]) -> None:
-        future = self._futures.pop(running, None)
-        if future is not None and future.set_running_or_notify_cancel():
-            future.set_result(_finished(running, self._dispatcher.clock()))
 
     def _fail(self, running: RunningFlow[Any], error: Exception) -> None:
         future = self._futures.pop(running, None)

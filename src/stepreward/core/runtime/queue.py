@@ -116,7 +116,12 @@ class QuestionQueue:
             if not self.waiting or not (partial or self.rows >= self.size):
                 return []
             batch = self._take_batch()
-            return [(batch, self._answer_now(batch))]
+            answered: Future[list[Any]] = Future()
+            try:
+                answered.set_result(self._answer(self._wanted(batch), [pending.question for pending in batch]))
+            except Exception as error:
+                answered.set_exception(error)
+            return [(batch, answered)]
         while self.waiting and len(self.running) < self.concurrency and (partial or self.rows >= self.size):
             batch = self._take_batch()
             self.last_progress = self.last_progress if self.running else time.monotonic()
@@ -142,14 +147,6 @@ class QuestionQueue:
         """Starts no further batch."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _answer_now(self, batch: list[PendingQuestion]) -> Future[list[Any]]:
-        answered: Future[list[Any]] = Future()
-        try:
-            answered.set_result(self._answer(self._wanted(batch), [pending.question for pending in batch]))
-        except Exception as error:
-            answered.set_exception(error)
-        return answered
 
     def _wanted(self, batch: list[PendingQuestion]) -> Wanted:
         return lambda position: any(map(self._still_waits, batch[position].receivers))

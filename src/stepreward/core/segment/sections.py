@@ -107,7 +107,10 @@ def chat(text: str, *, first: str = "assistant", inside: str = "", protect: bool
     for role, header, turn in _turns(text, first, protect):
         kind: Kind = "action" if role == "assistant" else "observation"
         body = turn[header:]
-        tail = _end_of_turn(body)
+        # Length of the mark that ends a turn, with the white space around it.
+        bare = body.rstrip()
+        ends = [end for end in _TURN_ENDS if bare.endswith(end)]
+        tail = len(body) - len(bare) + len(ends[0]) if ends else 0
         body = body[: len(body) - tail]
         if method is None or kind == "observation" or not body or body.isspace():
             steps.append(Step(turn, kind, role))
@@ -132,13 +135,6 @@ def _turns(text: str, first: str, protect: bool) -> Iterator[tuple[str, int, str
         yield role, length, text[start : header.start()]
         role, start, length = following, header.start(), len(header[0])
     yield role, length, text[start:]
-
-
-def _end_of_turn(body: str) -> int:
-    """Length of the mark that ends a turn, with the white space around it."""
-    bare = body.rstrip()
-    ends = [end for end in _TURN_ENDS if bare.endswith(end)]
-    return len(body) - len(bare) + len(ends[0]) if ends else 0
 
 
 def _wrapped(steps: list[Step], head: str, tail: str) -> list[Step]:

@@ -179,13 +179,7 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
         raise InputError("the model says nothing", remedy="drop the file")
     info = need(row, "info", Mapping)
     more = rest_of(row, "trajectory", "history", "info", "instance_id", "replay_config")
-    problem = Problem(f"swe-agent-{row.get('instance_id', number)}", _task(row), meta=more)
-    yield _unlabelled(problem, tuple(steps), "swe-agent", answer=text_or_none(info.get("submission")),
-                      facts=rest_of(info, "submission"))  # fmt: skip
-
-
-def _task(row: Row) -> tuple[dict[str, str], ...] | str:
-    """Messages of the history before the model's first, demonstrations left out."""
+    # The prompt is the history up to the model's first message, without demonstrations.
     prompt: list[dict[str, str]] = []
     for message in list_of_messages(row.get("history"), "history"):
         if message.get("is_demo"):
@@ -193,7 +187,9 @@ def _task(row: Row) -> tuple[dict[str, str], ...] | str:
         if message.get("role") == "assistant":
             break
         prompt += [{"role": turn.role, "content": turn.said} for turn in turns_of([message])]
-    return tuple(prompt)
+    problem = Problem(f"swe-agent-{row.get('instance_id', number)}", tuple(prompt), meta=more)
+    yield _unlabelled(problem, tuple(steps), "swe-agent", answer=text_or_none(info.get("submission")),
+                      facts=rest_of(info, "submission"))  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (

@@ -94,7 +94,13 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
         parts.meta["refusal"] = True
     parts.meta |= {name: message[name] for name in ENDS if isinstance(message.get(name), str)}
     if _ROLES.get(role, role) == "tool":
-        _add_failure(message, parts)
+        # A tool's failure: some logs keep the error message apart from the text, which then becomes the text.
+        error = message.get("error")
+        failure = error.get("message") if isinstance(error, Mapping) else error
+        if isinstance(failure, str) and failure and failure not in "\n".join(parts.texts):
+            parts.texts = [*filter(None, parts.texts), failure]
+        if failure or message.get("is_error") is True or message.get("status") == "error":
+            parts.meta["is_error"] = True
     # Servers state the same thinking as text and in parts: one of them is it.
     thinking = next((text for name in _THINKING if (text := _thought(message.get(name)))), "")
     name = message.get("name") or (message.get("function") if role == "tool" else None) or message.get("agent")
@@ -106,16 +112,6 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
     )  # fmt: skip
     is_empty = not (whole.text or whole.calls or whole.reasoning or whole.images)
     return [replace(one, place=place) for one in parts.results] + ([] if parts.results and is_empty else [whole])
-
-
-def _add_failure(message: Mapping[str, Any], parts: _Parts) -> None:
-    """Marks a tool's message that tells a failure; what went wrong is its text where the log has it apart."""
-    error = message.get("error")
-    failure = error.get("message") if isinstance(error, Mapping) else error
-    if isinstance(failure, str) and failure and failure not in "\n".join(parts.texts):
-        parts.texts = [*filter(None, parts.texts), failure]
-    if failure or message.get("is_error") is True or message.get("status") == "error":
-        parts.meta["is_error"] = True
 
 
 def _thought(value: object) -> str:

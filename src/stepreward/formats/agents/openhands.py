@@ -87,7 +87,8 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
             raise InputError(f"event {place} must be an object, got {shown(event)}", remedy="drop the row")
         forgotten |= {one for one in event.get("forgotten_event_ids") or () if isinstance(one, str)}
         made = _new(event, place) if isinstance(event.get("kind"), str) else _old(event, place)
-        group = _answer(event)
+        # Actions of one model response share this id.
+        group = named_text(stated(event, "llm_response_id", "tool_call_metadata.model_response.id"))
         for turn in made:
             if turn.role == MODEL:
                 last = answers[-1] if answers else None
@@ -113,11 +114,6 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
         policy=named_text(stated(metadata, "llm_config.model", "llm.model", "model")), won=outcome(won),
         terminal=not row.get("error"), answer=text_or_none(patch) or None, meta=meta,
     )  # fmt: skip
-
-
-def _answer(event: Mapping[str, Any]) -> str:
-    """What actions of one answer of the model share."""
-    return named_text(stated(event, "llm_response_id", "tool_call_metadata.model_response.id"))
 
 
 def _old(event: Mapping[str, Any], place: int) -> list[Turn]:

@@ -24,13 +24,6 @@ def _reward(value: object, sample: int) -> float:
     return float(value)
 
 
-def _steps(text: object, separator: str, sample: int) -> tuple[Step, ...]:
-    if not isinstance(text, str) or not text:
-        raise InputError(f"'code' of sample {sample} must be text, got {shown(text)}", remedy="drop the row")
-    *whole, rest = text.split(separator) if separator else [text]
-    return tuple(Step(part + separator) for part in whole) + ((Step(rest),) if rest else ())
-
-
 def read(
     row: Row, number: int, *, separator: str = "\n\n", scorer: str = "Qwen2.5-Math-RM-72B"
 ) -> Iterator[Trajectory]:
@@ -54,7 +47,10 @@ def read(
     reference = text_or_none(row.get("gt", row.get("answer")))
     problem = Problem(f"qwen-rm-maj-{row.get('idx', number)}", need(row, "question"), reference=reference)
     for sample, text in enumerate(texts):
-        steps = _steps(text, separator, sample)
+        if not isinstance(text, str) or not text:
+            raise InputError(f"'code' of sample {sample} must be text, got {shown(text)}", remedy="drop the row")
+        *whole, rest = text.split(separator) if separator else [text]
+        steps = tuple(Step(part + separator) for part in whole) + ((Step(rest),) if rest else ())
         if not isinstance(right[sample], bool | int):
             raise InputError(f"'score' of sample {sample} must be true or false, got {shown(right[sample])}")
         reward = np.full(len(steps), np.nan)

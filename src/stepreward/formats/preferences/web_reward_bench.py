@@ -38,15 +38,6 @@ def _answers(value: object, name: str) -> list[Step]:
     return [_acted(one.get("thought"), one.get("action")) for one in value]
 
 
-def _history(row: Row, last: int) -> list[Step]:
-    """The last actions before this one."""
-    actions = need(row, "action_history", list)
-    thoughts = row.get("thought_history") or [""] * len(actions)
-    if not isinstance(thoughts, list) or len(thoughts) != len(actions):
-        raise InputError("'thought_history' and 'action_history' differ in number", remedy="drop the row")
-    return [_acted(*pair) for pair in list(zip(thoughts, actions, strict=True))[max(len(actions) - last, 0) :]]
-
-
 def read(row: Row, number: int, *, history: int = 10, page: bool = True) -> Iterator[Comparison]:
     """Reads `intent`, `thought_history` and `action_history`, `text_observation`, and actions `chosen` and `rejected`.
 
@@ -67,7 +58,11 @@ def read(row: Row, number: int, *, history: int = 10, page: bool = True) -> Iter
         raise InputError(f"history must be 0 or more, got {history}")
     chosen, rejected = _answers(row.get("chosen"), "chosen")[:1], _answers(row.get("rejected"), "rejected")
     task, source = f"{row.get('task_id', number)}", str(row.get("source_name") or "")
-    before = _history(row, history)
+    actions = need(row, "action_history", list)
+    thoughts = row.get("thought_history") or [""] * len(actions)
+    if not isinstance(thoughts, list) or len(thoughts) != len(actions):
+        raise InputError("'thought_history' and 'action_history' differ in number", remedy="drop the row")
+    before = [_acted(*pair) for pair in list(zip(thoughts, actions, strict=True))[max(len(actions) - history, 0) :]]
     if page:
         at = f"Current URL: {row['current_url']}\n" if row.get("current_url") else ""
         before.append(Step(f"{at}{need(row, 'text_observation')}\n", kind="observation", role="user"))

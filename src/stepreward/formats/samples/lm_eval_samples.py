@@ -66,7 +66,10 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
     texts = [text for request in requests for text in request.responses]
     meta = rest_of(row, *_OWN) | {name: row[name] for name in ("filter", "doc_id", "filtered_resps") if name in row}
     if not all(isinstance(text, str) for text in texts):
-        chosen = _likeliest(requests)
+        best = max(requests, key=_likelihood)
+        if not best.continuation:
+            raise InputError("no text was generated or chosen in this sample", remedy="log samples of another task")
+        chosen = best.continuation
         values = [_likelihood(request) for request in requests]
         texts, meta = [chosen], meta | {"log_likelihoods": values, "choices": [r.continuation for r in requests]}
     votes = any(word in str(row.get("filter", "")).lower() for word in ("maj", "vote", "avg", "mean"))
@@ -118,13 +121,6 @@ def _likelihood(request: _Request) -> float:
     except (TypeError, ValueError) as error:
         what = f"'resps' must hold texts or log-likelihoods, got {shown(request.responses)}"
         raise InputError(what, remedy="drop the row") from error
-
-
-def _likeliest(requests: list[_Request]) -> str:
-    best = max(requests, key=_likelihood)
-    if not best.continuation:
-        raise InputError("no text was generated or chosen in this sample", remedy="log samples of another task")
-    return best.continuation
 
 
 def _answer(row: Row, count: int, at: int) -> str | None:

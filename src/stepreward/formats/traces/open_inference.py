@@ -48,10 +48,6 @@ def _is_ours(span: object) -> bool:
         {"input_messages", "output_messages"} & inner.keys()))  # fmt: skip
 
 
-def _all_spans(row: Row) -> list[Any]:
-    return [span for line in lines_of(row) if isinstance(line, Mapping) for span in spans_of(line)]
-
-
 def matches(row: Row) -> bool:
     """Whether a row is a span of OpenInference, or an export that holds some."""
     return any(
@@ -80,7 +76,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
         InputError: no span is a call of a model, or its messages are of another shape.
     """
     found: dict[str, list[tuple[Row, Call]]] = {}
-    for span in _all_spans(row):
+    for span in [span for line in lines_of(row) if isinstance(line, Mapping) for span in spans_of(line)]:
         attributes = nested(_attributes(span))
         call = _call(span, attributes)
         if call is not None:
