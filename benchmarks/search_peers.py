@@ -56,7 +56,7 @@ from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.search.beams.beam import beam_search
 from stepreward.search.candidates import Found
-from stepreward.search.particles.filters import particle_filter
+from stepreward.search.particles.particle_filters import particle_filter
 from stepreward.search.samples.independent import best_of_n
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.verbs.evaluate_scorer import evaluate
     from stepreward.verbs.label_rows import label
     from stepreward.verbs.names import grader, load, policy
-    from stepreward.verbs.rows import read, write
+    from stepreward.verbs.read_rows import read, write
     from stepreward.verbs.score_rows import score
     from stepreward.verbs.search_problems import search
     from stepreward.verbs.serve_models import serve

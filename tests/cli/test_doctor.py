@@ -176,7 +176,7 @@ def test_a_library_that_cannot_be_imported_is_named(
 ) -> None:
     alone("credits in TRL")
     monkeypatch.setitem(sys.modules, "trl.trainer.grpo_trainer", None)
-    for name in ("stepreward.connect.trl", "stepreward.cli.doctor.trials.trl"):
+    for name in ("stepreward.connect.trl", "stepreward.cli.doctor.trials.rl_training"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     rows, status = found()
     assert "trl" in rows["credits in TRL"]["says"]

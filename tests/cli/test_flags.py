@@ -18,7 +18,7 @@ from stepreward.core.catalog import Family
 from stepreward.core.errors import InputError
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.pipeline.learning import ReinforceSettings
-from stepreward.pipeline.settings import RunSettings
+from stepreward.pipeline.run_settings import RunSettings
 from stepreward.train.settings import TrainSettings
 from tests.cli.running import invoke
 

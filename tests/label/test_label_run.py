@@ -23,7 +23,7 @@ from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Budget, Continuation, Policy, Propose
 from stepreward.core.table import row_of, write_table
 from stepreward.core.types import Problem, Trajectory
-from stepreward.label.run import Item, LabelPlan, label_many, load_labels
+from stepreward.label.many_problems import Item, LabelPlan, label_many, load_labels
 from stepreward.policies.tabular import TabularPolicy
 
 WORLD = World()

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.core.table import read_table
-from stepreward.pipeline.settings import QUICK, RunSettings
+from stepreward.pipeline.run_settings import QUICK, RunSettings
 
 pytestmark = pytest.mark.xdist_group("run")
 SMALL = {

@@ -16,8 +16,8 @@ import pytest
 
 from stepreward.core.runtime.flows import Bill
 from stepreward.pipeline.folder import RunFolder
-from stepreward.pipeline.run import SCHEMA
 from stepreward.pipeline.run_report import build_page
+from stepreward.pipeline.whole_run import SCHEMA
 from stepreward.report.page import render
 
 ROOT = Path(__file__).parents[2]

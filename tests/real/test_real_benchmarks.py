@@ -10,7 +10,7 @@ from benchmarks.real_benchmarks import DATA, PAGE
 
 from stepreward import formats
 from stepreward.cli.benchmark import measure
-from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.core.catalog import bench
 from stepreward.score.baselines import PositionScorer
 

@@ -18,7 +18,7 @@ from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.search.candidates import Found
-from stepreward.search.particles.filters import particle_filter, particle_gibbs
+from stepreward.search.particles.particle_filters import particle_filter, particle_gibbs
 from stepreward.search.particles.resampling import RESAMPLERS, effective_size, normalised
 from stepreward.search.particles.steering import steered
 from stepreward.search.particles.tilting import flow_steps, reward_weighted, tilted_steps

@@ -195,7 +195,7 @@ def test_health_says_that_a_backend_with_all_its_places_taken_is_silent() -> Non
 def test_a_server_with_a_thread_that_hangs_ends_when_it_is_told_to() -> None:
     code = """
 import threading, uvicorn
-from stepreward.serve.app import build
+from stepreward.serve.http_app import build
 from stepreward.serve.connections import Ends, doors
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.serve.app import build
+from stepreward.serve.http_app import build
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.effort import scaled

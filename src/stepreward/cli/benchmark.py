@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from stepreward.cli.flags.format_options import format_options
-from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.cli.row_by_row import Place, RowByRow, shown
 from stepreward.cli.terminal.console import plain_console

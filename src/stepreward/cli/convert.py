@@ -12,7 +12,7 @@ import typer
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.parts import PartFlags, plan
-from stepreward.cli.flags.rows import ReadFlags, filled, shown_format
+from stepreward.cli.flags.read_flags import ReadFlags, filled, shown_format
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import Watched
 from stepreward.core.errors import InputError, UnknownNameError

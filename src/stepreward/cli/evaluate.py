@@ -17,7 +17,7 @@ from rich.table import Table
 from stepreward.cli.benchmark import measure, show
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
-from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.cli.row_by_row import Place, RowByRow, shown
 from stepreward.cli.terminal.console import plain_console

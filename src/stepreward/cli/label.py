@@ -15,7 +15,7 @@ import typer
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.policies import PolicyFlags, cut_note
-from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
@@ -26,11 +26,11 @@ from stepreward.core.table import write_table
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.formats.files.rows_of_files import LABELS
+from stepreward.label.many_problems import LabelPlan, label_many, load_labels
 from stepreward.label.rollouts import labelled
-from stepreward.label.run import LabelPlan, label_many, load_labels
 from stepreward.label.solutions import graded, known, sampled
 from stepreward.tasks.graders import grader_by_name, graders
-from stepreward.verbs.rows import hold_problems, problems_of
+from stepreward.verbs.read_rows import hold_problems, problems_of
 
 _PROBE = labelled(
     Trajectory(Problem("probe", "1 + 1?"), (Step("2"),), 1.0),

@@ -8,7 +8,7 @@ from stepreward.core.on_demand import on_demand
 
 if TYPE_CHECKING:
     from stepreward.pipeline.reinforce import reinforce as reinforce
-    from stepreward.pipeline.run import Run as Run
+    from stepreward.pipeline.whole_run import Run as Run
     from stepreward.serve.launch import launch as launch
     from stepreward.serve.service import Served as Served
     from stepreward.train.data import labelled_trees as labelled_trees

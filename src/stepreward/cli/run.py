@@ -15,7 +15,7 @@ from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.pipeline.run_report import percent, points
-from stepreward.pipeline.settings import QUICK, RunSettings
+from stepreward.pipeline.run_settings import QUICK, RunSettings
 from stepreward.tasks.mathematics import MathGrader
 
 

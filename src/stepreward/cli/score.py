@@ -17,7 +17,7 @@ import typer
 
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.parts import PartFlags, plan
-from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.cli.terminal.left_out import tell_blank
 from stepreward.cli.terminal.progress import Watched

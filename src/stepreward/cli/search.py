@@ -39,7 +39,7 @@ from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import WITHOUT_MODEL
 from stepreward.score.judges.pairwise import PolicyJudge
 from stepreward.tasks.graders import grader_by_name, graders
-from stepreward.verbs.rows import problems_of
+from stepreward.verbs.read_rows import problems_of
 
 
 @dataclass(frozen=True)

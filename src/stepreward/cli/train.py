@@ -12,7 +12,7 @@ import typer
 from stepreward.cli import on_demand
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings
-from stepreward.cli.flags.rows import ReadFlags
+from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError

@@ -4,7 +4,7 @@
 |---|---|
 | `stepreward.methods` | a module whose import registers methods in families of `core.catalog`, or a function for it |
 | `stepreward.formats` | a `formats.format.Format`, several of them, or a module with `FORMATS` |
-| `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint` or `Judge`, several of them, or a module with `ROWS` |
+| `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint` or `JudgeCheckpoint`, several, or a module with `ROWS` |
 | `stepreward.graders` | a class or function without arguments, which makes a grader of the entry point's name |
 
 Formats, checkpoints and graders are in a `PluginRegistry`, which fills itself. A plug-in that cannot be loaded is left

@@ -27,7 +27,7 @@ from stepreward.core.types import Problem, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
 from stepreward.label.rollouts import named
 from stepreward.label.samples import graded_samples
-from stepreward.pipeline.settings import RunSettings
+from stepreward.pipeline.run_settings import RunSettings
 from stepreward.pipeline.world import World
 from stepreward.search.candidates import Found
 from stepreward.search.graded_candidates import with_outcome

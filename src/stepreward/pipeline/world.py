@@ -14,7 +14,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Grader
 from stepreward.core.types import Problem, Step
 from stepreward.formats.problems import read_problems
-from stepreward.pipeline.settings import RunSettings
+from stepreward.pipeline.run_settings import RunSettings
 from stepreward.tasks.arithmetic import Split, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
 

@@ -26,8 +26,8 @@ from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import LabelledTree, TrainingBatch, TrainingSet, fingerprint, make_batches
 from stepreward.train.evaluation import Objective, evaluate_batches
-from stepreward.train.progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, TrainSettings
+from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
 _WRITERS = ("PytorchStreamWriter", "inline_container")
 """In what PyTorch says of a file that it cannot write."""

@@ -14,7 +14,7 @@ from stepreward.evaluate.data.recipe_settings import by_recipe
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.formats.registry import read_comparisons
 from stepreward.verbs.names import scorer_of
-from stepreward.verbs.rows import readable, rows_of
+from stepreward.verbs.read_rows import readable, rows_of
 
 
 def evaluate(

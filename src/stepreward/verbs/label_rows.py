@@ -13,11 +13,11 @@ from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 from stepreward.core.results import Failure, TrajectoryList, warn_of_failures
 from stepreward.core.runtime.flows import Budget, Grader, Policy
 from stepreward.core.types import Problem, Trajectory
-from stepreward.label.run import LabelPlan, label_many, load_labels
+from stepreward.label.many_problems import LabelPlan, label_many, load_labels
 from stepreward.label.solutions import graded, known, sampled
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
-from stepreward.verbs.rows import Problems, Rows, hold_problems, problems_of, rows_of
+from stepreward.verbs.read_rows import Problems, Rows, hold_problems, problems_of, rows_of
 
 _NO_GRADE = "the grader gave its solution no grade"
 _REMEDY = "give problems a reference, or pass another grader"

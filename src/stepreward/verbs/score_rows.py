@@ -16,7 +16,7 @@ from stepreward.formats.registry import Reading
 from stepreward.formats.registry import write as write_format
 from stepreward.formats.trajectories import OWN
 from stepreward.verbs.names import scorer_of
-from stepreward.verbs.rows import Rows, read, rows_of
+from stepreward.verbs.read_rows import Rows, read, rows_of
 
 AT_ONCE = 256
 """Solutions that are scored together."""

@@ -13,7 +13,7 @@ from stepreward.pipeline.compose import SolutionList, compose
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
 from stepreward.verbs.names import scorer_of
-from stepreward.verbs.rows import Problems, problems_of
+from stepreward.verbs.read_rows import Problems, problems_of
 
 
 def search(

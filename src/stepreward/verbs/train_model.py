@@ -13,7 +13,7 @@ from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
 from stepreward.train.trainer import train as train_model
 from stepreward.verbs.names import load
-from stepreward.verbs.rows import Rows, rows_of
+from stepreward.verbs.read_rows import Rows, rows_of
 
 
 def train(

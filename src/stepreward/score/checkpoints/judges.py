@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from stepreward.score.checkpoints.row import Judge
+from stepreward.score.checkpoints.row import JudgeCheckpoint
 
 ROWS = (
-    Judge(
+    JudgeCheckpoint(
         ("launch/ThinkPRM-1.5B", "launch/ThinkPRM-7B", "launch/ThinkPRM-14B"),
         "repository ThinkPRM utils/helper.py, prm/thinkprm_api.py and dataset/prm_dataset.py; arXiv:2504.16828",
         prompt_format="You are given a math problem and a proposed step-by-step solution:\n\n[Math Problem]\n\n"
@@ -21,7 +21,7 @@ ROWS = (
         "solution by the probability of 'yes' behind 'Is the solution correct?'. It stops at the first wrong step, so "
         "later ones have no score from that answer. Not checked on its own weights.",
     ),
-    Judge(
+    JudgeCheckpoint(
         ("GenPRM/GenPRM-7B", "GenPRM/GenPRM-1.5B"),
         "repository GenPRM README.md, src/prm_evaluation/genprm_inference.py and prm_evaluate.py; arXiv:2504.00891",
         prompt_format="Question: {prompt}\n\n{steps}",
@@ -39,7 +39,7 @@ ROWS = (
         "Its benchmark script puts the bare problem and one line break before the first step, its README what stands "
         "here. Not checked on its own weights: its script adds no generation prompt of its own, a chat policy does.",
     ),
-    Judge(
+    JudgeCheckpoint(
         ("kevinpro/R-PRM-7B-DPO", "kevinpro/R-PRM-7B-SFT"),
         "repository R-PRM src/prompts, src/utils/inference.py and src/evaluate/GenPRM; arXiv:2503.21295",
         prompt_format="You are an excellent math teacher. Please verify the correctness of the Now Step.\n"
@@ -94,7 +94,7 @@ ROWS = (
         "step); without one a sampled word. The temperature of its answers is not stated. Not checked on its own "
         "weights.",
     ),
-    Judge(
+    JudgeCheckpoint(
         ("GroundedPRM",),
         "repository GroundedPRMCode evaluation/ProcessBench_eval.py; arXiv:2510.14942",
         prompt_format="{prompt}\n\n{steps}",
@@ -124,7 +124,7 @@ ROWS = (
         notes="Its weights have no public name. Its script stops at the first wrong step, here later steps are asked "
         "about too. An answer without a mark and without a box counts as no score, there as wrong.",
     ),
-    Judge(
+    JudgeCheckpoint(
         ("WebShepherd/web-shepherd-large", "WebShepherd/web-shepherd-base"),
         "repository Web-Shepherd src/webprm/prompts and src/webprm/models.py; arXiv:2505.15277",
         prompt_format="You are an expert evaluator of web agent. Your task is to assess how helpful a given "

@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class JudgeCheckpoint:
     """A verifier that writes: its names, its prompt, and how its answer states a verdict."""
 
     names: tuple[str, ...]

@@ -7,22 +7,22 @@ from typing import Generic, TypeVar
 
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.plugins import Plugin, PluginRegistry, declared
-from stepreward.score.checkpoints.row import Checkpoint, Judge
+from stepreward.score.checkpoints.row import Checkpoint, JudgeCheckpoint
 
-Row = TypeVar("Row", bound=Checkpoint | Judge)
+Row = TypeVar("Row", bound=Checkpoint | JudgeCheckpoint)
 
 
-def _own() -> dict[str, Checkpoint | Judge]:
+def _own() -> dict[str, Checkpoint | JudgeCheckpoint]:
     """The rows of this package: each module of this folder may have `ROWS`."""
     return {row.name: row for row in declared(__name__.rpartition(".")[0], "ROWS")}
 
 
-def _of_plugin(plugin: Plugin) -> dict[str, Checkpoint | Judge]:
-    rows: list[Checkpoint | Judge] = plugin.objects((Checkpoint, Judge), "ROWS")
+def _of_plugin(plugin: Plugin) -> dict[str, Checkpoint | JudgeCheckpoint]:
+    rows: list[Checkpoint | JudgeCheckpoint] = plugin.objects((Checkpoint, JudgeCheckpoint), "ROWS")
     return {row.name: row for row in rows}
 
 
-_ROWS: Mapping[str, Checkpoint | Judge] = PluginRegistry(_own, "stepreward.checkpoints", _of_plugin)
+_ROWS: Mapping[str, Checkpoint | JudgeCheckpoint] = PluginRegistry(_own, "stepreward.checkpoints", _of_plugin)
 
 
 class _Kind(Mapping[str, Row], Generic[Row]):
@@ -50,7 +50,7 @@ class _Kind(Mapping[str, Row], Generic[Row]):
 
 checkpoints = _Kind(Checkpoint)
 """Every model that is read, by its first name."""
-judges = _Kind(Judge)
+judges = _Kind(JudgeCheckpoint)
 """Every verifier that writes, by its first name."""
 
 
@@ -66,12 +66,12 @@ def by_name(name: str) -> Checkpoint:
     return found[name]
 
 
-def judge_of(name: str) -> Judge | None:
+def judge_of(name: str) -> JudgeCheckpoint | None:
     """The verifier that writes of a hub name; None where there is none."""
     return judges.by_any_name().get(name)
 
 
-def judge_by_name(name: str) -> Judge:
+def judge_by_name(name: str) -> JudgeCheckpoint:
     """The verifier that writes of a hub name.
 
     Raises:

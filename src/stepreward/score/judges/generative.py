@@ -15,7 +15,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Policy, Propose, Score, Scored
 from stepreward.core.types import Message, Problem, Step
-from stepreward.score.checkpoints.row import Judge
+from stepreward.score.checkpoints.row import JudgeCheckpoint
 from stepreward.score.short_call import score_texts
 
 Floats = NDArray[np.float64]
@@ -53,7 +53,13 @@ class GenerativeScorer:
     """
 
     def __init__(
-        self, policy: Policy, judge: Judge, *, n: int = 1, chooser: Chooser | None = None, key: Key | None = None
+        self,
+        policy: Policy,
+        judge: JudgeCheckpoint,
+        *,
+        n: int = 1,
+        chooser: Chooser | None = None,
+        key: Key | None = None,
     ) -> None:
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")

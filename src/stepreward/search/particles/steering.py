@@ -14,7 +14,7 @@ from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import Found
 from stepreward.search.growth import Growth
-from stepreward.search.particles.filters import Filter, concluded, known
+from stepreward.search.particles.particle_filters import Filter, concluded, known
 from stepreward.search.particles.resampling import Name as Resampling
 
 Name = Literal["difference", "max", "sum"]

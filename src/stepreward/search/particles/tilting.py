@@ -17,7 +17,7 @@ from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Found, choice, ends
 from stepreward.search.growth import Growth
-from stepreward.search.particles.filters import last
+from stepreward.search.particles.particle_filters import last
 from stepreward.search.particles.resampling import normalised
 
 

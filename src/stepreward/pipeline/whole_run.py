@@ -29,7 +29,7 @@ from stepreward.evaluate.measures.step_scores import first_error_f1, label_error
 from stepreward.pipeline import stages
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.run_report import build_page
-from stepreward.pipeline.settings import RunSettings
+from stepreward.pipeline.run_settings import RunSettings
 from stepreward.pipeline.world import World, open_world
 from stepreward.policies.loading import located
 from stepreward.policies.local import LocalPolicy
