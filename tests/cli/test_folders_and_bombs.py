@@ -72,7 +72,9 @@ def worked_in(program: str) -> Iterator[None]:
 
 
 LOG = "from stepreward.core.runtime.answer_log import AnswerLog\nwith AnswerLog('{}'):"
-FOLDER = "from pathlib import Path\nfrom stepreward.core.atomic_files import held\nwith held(Path('{}')):"
+FOLDER = (
+    "from pathlib import Path\nfrom stepreward.core.atomic_files import locked_folder\nwith locked_folder(Path('{}')):"
+)
 
 
 @pytest.mark.parametrize(

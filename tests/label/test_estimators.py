@@ -40,7 +40,7 @@ def asked(flow: Flow[Trajectory], lost_from: int, length: int) -> tuple[list[int
 
     policy = ScriptedPolicy(line)
     labels = answer_all(flow, policy=policy, grader=WORLD)
-    return [len(question.prefix) for question in policy.asked], labels
+    return [len(question.prefix) for question in policy.questions], labels
 
 
 def test_monte_carlo_is_unbiased_at_every_prefix_and_within_its_standard_error() -> None:

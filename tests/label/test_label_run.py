@@ -188,7 +188,7 @@ def test_problems_are_labelled_as_trees(tmp_path: Path) -> None:
 
 def test_a_folder_serves_one_plan_and_one_list_of_items(tmp_path: Path) -> None:
     run(trajectories(10), tmp_path)
-    with pytest.raises(InputError, match=r"begun with \{'seed': 7\}, now asked \{'seed': 8\}"):
+    with pytest.raises(InputError, match=r"begun with \{'seed': 7\}, and \{'seed': 8\}"):
         run(trajectories(10), tmp_path, LabelPlan("math-shepherd", {"n": 4}, seed=8, shard=4))
     with pytest.raises(InputError, match="'policy'"):
         run(trajectories(10), tmp_path, policy=TabularPolicy(WORLD.choices, "another"))

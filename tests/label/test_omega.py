@@ -51,7 +51,7 @@ def by_text(tree: StepTree, name: str) -> dict[str, float]:
 def test_a_run_worked_out_by_hand() -> None:
     policy = ScriptedPolicy(SCRIPT)
     tree = answer_all(omega_prm(PROBLEM, KEY, n=4, length_scale=2.0), policy=policy, grader=WORLD)
-    assert [letters(question.prefix) for question in policy.asked] == ["", "c", "ab", "a", "aa"]
+    assert [letters(question.prefix) for question in policy.questions] == ["", "c", "ab", "a", "aa"]
     value, visits, n = by_text(tree, "value"), by_text(tree, "visits"), by_text(tree, "n_rollouts")
     assert {k: value[k] for k in ("", "c", "ab", "a", "aa")} == {"": 0.5, "c": 0.75, "ab": 0, "a": 0.5, "aa": 1}
     assert (value["cx"], value["aaaa"], value["abbx"]) == (0.0, 1.0, 0.0)
@@ -98,7 +98,7 @@ def test_priorities_are_fresh_so_that_visits_elsewhere_move_the_choice() -> None
     }
     policy = ScriptedPolicy(script)
     answer_all(omega_prm(PROBLEM, KEY, n=4, c_puct=100.0), policy=policy, grader=WORLD)
-    assert [letters(question.prefix) for question in policy.asked] == ["", "c", "caa", "caaa", "d", "e"]
+    assert [letters(question.prefix) for question in policy.questions] == ["", "c", "caa", "caaa", "d", "e"]
 
 
 def sampled(n: int, problems: int, **options: Any) -> tuple[list[StepTree], int]:
@@ -167,7 +167,7 @@ def test_a_spent_budget_returns_the_tree_so_far(limit: int) -> None:
 def test_a_problem_solved_always_or_never_ends_at_the_root(solution: str) -> None:
     policy = ScriptedPolicy({"": lines(solution)})
     tree = answer_all(omega_prm(PROBLEM, KEY, n=4), policy=policy, grader=WORLD)
-    assert len(policy.asked) == 1
+    assert len(policy.questions) == 1
     assert tree.column("value")[0] == float(solution == "aaaa")
 
 
@@ -176,7 +176,7 @@ def test_cut_rollouts_are_not_searched_and_ends_after_observations_are_probed() 
     seen = Continuation((*steps("b"), Step("x\n", "observation", "tool")), finished=True, n_tokens=2)
     policy = ScriptedPolicy({"": [cut, seen, *lines("aa", "aa")], "b\n": lines("a")})
     tree = answer_all(omega_prm(PROBLEM, KEY, n=4), policy=policy, grader=WORLD)
-    assert [letters(question.prefix) for question in policy.asked] == ["", "b"]
+    assert [letters(question.prefix) for question in policy.questions] == ["", "b"]
     assert tree.column("value")[0] == 0.5
     assert tree.trajectories()[0].terminal is False
 

@@ -41,7 +41,7 @@ def test_a_function_sees_question_and_index_and_every_question_is_remembered() -
     question = ask(n=2)
     (answers,) = policy.propose([question])
     assert [c.steps[0].text for c in answers] == ["p0", "p1"]
-    assert policy.asked == [question]
+    assert policy.questions == [question]
     (later,) = policy.propose([replace(question, first=5)])
     assert [c.steps[0].text for c in later] == ["p5", "p6"]
 

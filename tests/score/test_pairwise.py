@@ -48,13 +48,13 @@ def test_a_judge_is_shown_both_orders_and_its_verdicts_are_exact() -> None:
     policy = ScriptedPolicy(truthful)
     judge: Judge = PolicyJudge(policy)
     assert chances(judge, [compare(RIGHT, WRONG), compare(WRONG, RIGHT), compare(WRONG, OTHER)]) == [1.0, 0.0, 0.5]
-    assert [shown(question) for question in policy.asked] == [
+    assert [shown(question) for question in policy.questions] == [
         ("3 + 4 = 7\nAnswer: 7", "3 + 4 = 8"), ("3 + 4 = 8", "3 + 4 = 7\nAnswer: 7"),
         ("3 + 4 = 8", "Answer: 9"), ("Answer: 9", "3 + 4 = 8"),
     ]  # fmt: skip
-    assert all("[Problem]\nWhat is 3 + 4?" in question.problem.text for question in policy.asked)
-    assert len({question.problem.id for question in policy.asked}) == 4, "policies tell prompts apart by id"
-    assert {(question.temperature, question.n, question.until) for question in policy.asked} == {(0.0, 1, "end")}
+    assert all("[Problem]\nWhat is 3 + 4?" in question.problem.text for question in policy.questions)
+    assert len({question.problem.id for question in policy.questions}) == 4, "policies tell prompts apart by id"
+    assert {(question.temperature, question.n, question.until) for question in policy.questions} == {(0.0, 1, "end")}
     # Four answers of two lines each, a token a line.
     usage = judge.usage  # type: ignore[attr-defined]
     assert (usage.answers, usage.unread, usage.swayed, usage.tokens) == (4, 0, 0, 8)
@@ -114,8 +114,8 @@ def test_what_cannot_be_read_is_a_tie_and_is_counted() -> None:
 def test_texts_that_look_like_the_prompts_own_are_shown_as_they_are() -> None:
     policy = ScriptedPolicy({"": ["[[C]]"]})
     PolicyJudge(policy).compare_many([compare((Step("{second} {prompt}"),), (Step("x"),), Problem("q", "{first}?"))])
-    assert shown(policy.asked[0]) == ("{second} {prompt}", "x")
-    assert "[Problem]\n{first}?" in policy.asked[0].problem.text
+    assert shown(policy.questions[0]) == ("{second} {prompt}", "x")
+    assert "[Problem]\n{first}?" in policy.questions[0].problem.text
 
 
 def test_samples_depend_on_the_pair_alone_and_names_on_the_settings() -> None:
@@ -123,9 +123,9 @@ def test_samples_depend_on_the_pair_alone_and_names_on_the_settings() -> None:
     judge = PolicyJudge(policy)
     chances(judge, [compare(RIGHT, WRONG)])
     chances(judge, [compare(OTHER, WRONG), compare(WRONG, RIGHT)])
-    bits = {shown(question): question.key.bits for question in policy.asked}
+    bits = {shown(question): question.key.bits for question in policy.questions}
     assert len(set(bits.values())) == 4
-    assert all(bits[shown(question)] == question.key.bits for question in policy.asked)
+    assert all(bits[shown(question)] == question.key.bits for question in policy.questions)
     names = {PolicyJudge(policy, **settings).name for settings in ({}, {"n": 2}, {"temperature": 1.0})}  # type: ignore[arg-type]
     assert (
         len({*names, PolicyJudge(policy, prompt=PROMPT + " Go.").name, PolicyJudge(policy, key=Key.seed(1)).name}) == 5

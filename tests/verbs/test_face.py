@@ -106,9 +106,9 @@ def test_label_takes_problems_and_solutions(tmp_path: Path) -> None:
         assert one.outcome == 0
     kept = tmp_path / "kept"
     stepreward.label(PROBLEM, policy=policy, grader="arithmetic", samples=4, folder=kept)
-    policy.asked.clear()
+    policy.questions.clear()
     stepreward.label(PROBLEM, policy=policy, grader="arithmetic", samples=4, folder=kept)
-    assert policy.asked == []
+    assert policy.questions == []
     with pytest.raises(UnknownNameError, match="rollout"):
         stepreward.label(PROBLEM, policy=policy, rollout=3)
 

@@ -98,11 +98,11 @@ def to_disk(path: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps other processes from working in a folder; the system ends the hold with the process, however it ends.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keeps other processes from working in a folder; the system releases the lock when the process ends.
 
     Raises:
-        StoreError: another process holds it, or it cannot be made.
+        StoreError: another process has locked it, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

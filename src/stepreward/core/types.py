@@ -63,7 +63,7 @@ class Step:
     kind: Kind = "action"
     """`action` is scored and trained on, `observation` (tool output, other speakers) is context only."""
     role: str = "assistant"
-    """Chat role under which the text stands."""
+    """Chat role of the text."""
     agent: str | None = None
     """Speaker in a multi-agent system."""
     images: tuple[str, ...] = ()
@@ -234,7 +234,7 @@ class Comparison:
     candidates: tuple[Trajectory, ...]
     """At least two, all of `problem`; an answer that is no chain of steps is a trajectory of one step."""
     preferred: tuple[float, ...]
-    """How good each candidate is held to be, higher is better; 1 and 0 for chosen and rejected."""
+    """How good the data set says each candidate is, higher is better; 1 and 0 for chosen and rejected."""
     subset: str = ""
     """Category by which results are grouped."""
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

@@ -30,18 +30,18 @@ def _own() -> dict[str, Format]:
 
 
 def _of_plugin(plugin: Plugin) -> dict[str, Format]:
-    """The formats of a plug-in: a test of rows that raises fits nothing, and is told once."""
+    """The formats of a plug-in: a `matches` that raises fits no row, and is reported once."""
 
     def guarded(form: Format) -> Format:
-        told: list[Exception] = []
+        reported: list[Exception] = []
 
         def matches(row: Row) -> bool:
             try:
                 return form.matches(row)
             except Exception as error:
-                # Code of others, asked about every row of every file: it must not keep those from being read.
-                if not told:
-                    told.append(error)
+                # Code of others, called with every row of every file: its errors must not stop the reading.
+                if not reported:
+                    reported.append(error)
                     leave_out(plugin, error)
                 return False
 
@@ -87,7 +87,7 @@ def fitting(row: Row) -> list[Format]:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Why a file is held to be of a format."""
+    """Why a file is taken to be of a format."""
 
     format: Format
     row: int
@@ -144,8 +144,8 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
     if not found.keys() <= GENERAL:
         found = {name: one for name, one in found.items() if name not in GENERAL}
     if len(found) > 1:
-        told = " but ".join(f"row {one.row} fits {name}" for name, one in found.items())
-        raise InputError(f"ambiguous: {told}", source=path, remedy="name the format, or part the file")
+        conflict = " but ".join(f"row {one.row} fits {name}" for name, one in found.items())
+        raise InputError(f"ambiguous: {conflict}", source=path, remedy="name the format, or part the file")
     for one in found.values():
         return replace(one, seen=seen)
     what = (
@@ -164,8 +164,8 @@ def _nearest(fields: Sequence[str], most: int = 3) -> str:
     """The formats whose readers speak of the most of these fields, with what is there and what is not."""
     ranked = []
     for form in formats.values():
-        told = (inspect.getdoc(form.read) or "").split("\nArgs:")[0]
-        named = list(dict.fromkeys(_NAMED.findall(told)))
+        summary = (inspect.getdoc(form.read) or "").split("\nArgs:")[0]
+        named = list(dict.fromkeys(_NAMED.findall(summary)))
         there = [name for name in named if name in fields]
         if there:
             missing = [name for name in named if name not in fields]
@@ -251,8 +251,10 @@ class Reading(Generic[Item]):
             first, more = self.bad[0], self.left_out - 1
             what, row = f"{first.problem}" + (f", and {more:,} more rows cannot be read" if more else ""), first.row
             remedy = remedy if first.remedy in ("", _REMEDY) else f"{first.remedy}; or {remedy}"
-        told = f"; read as {self.format.name}, the first row has the fields {', '.join(fields)}" if fields else ""
-        return NothingReadError(what + told, source=self.path, row=row, remedy=remedy)
+        shown_fields = (
+            f"; read as {self.format.name}, the first row has the fields {', '.join(fields)}" if fields else ""
+        )
+        return NothingReadError(what + shown_fields, source=self.path, row=row, remedy=remedy)
 
     def _leave_out(self, error: InputError) -> None:
         self.left_out += 1

@@ -137,7 +137,7 @@ def neutral_value(neutral: Neutral) -> float:
 def first_marked(first: int | None, steps: int, *, after: AfterMarked = "mask") -> Floats:
     """Labels of a data set that marks the first wrong step alone.
 
-    Right before the first error, wrong at it; after it unknown, as nobody judged those steps, or wrong.
+    Right before the first error, wrong at it; after it unknown, as no annotator judged those steps, or wrong.
 
     Args:
         first: 0-based, -1 where no step is wrong; None where nothing is known, and all is NaN.
@@ -163,8 +163,8 @@ def first_marked(first: int | None, steps: int, *, after: AfterMarked = "mask") 
 def blank_as_context(item: Trajectory) -> tuple[Trajectory, int]:
     """The solution with its steps of white space alone as context, and how many they are.
 
-    Nothing is said in such a step that could be right or wrong. It keeps its place, so that all that stands a step
-    stays aligned, and has no label, no score and no other number; a first error there is not known.
+    Such a step cannot be right or wrong. It keeps its place, so that step columns stay aligned, and all its entries
+    are NaN; a first error there is not known.
 
     Raises:
         InputError: no step says anything.

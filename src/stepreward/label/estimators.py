@@ -133,9 +133,9 @@ def first_error_bisection(
         trajectory: graded, or open, of S actions.
         key: randomness.
         n: rollouts a probe.
-        at_once: rollouts asked for at a time; none after one succeeded. The error found is the same for any number, at
+        at_once: rollouts requested at a time; none after one succeeded. The error found is the same for any number, at
             fewer rollouts for small ones; values of probes that stopped early are too high, and only their sign is
-            meant. 0 asks for all `n` together.
+            meant. 0 requests all `n` together.
         unfinished: what a cut rollout counts as.
 
     Returns:

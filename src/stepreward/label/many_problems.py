@@ -1,6 +1,6 @@
 """Labelling at scale: any estimator over many problems into Parquet shards, killed and resumed at no cost.
 
-A folder holds `plan.json` (what was asked), `answers.sqlite` (every rollout, as it arrives) and one
+A folder holds `plan.json` (the settings), `answers.sqlite` (every rollout, as it arrives) and one
 `labels-<number>-<digest of its items>.parquet` for each shard. A shard that exists is skipped; the flows of an open one
 run again and read from the answers what was paid for. A shard some of whose items failed ends in `-unfinished.parquet`:
 it can be read, and the next run makes it again.
@@ -227,17 +227,19 @@ def _digest(items: Iterable[Item]) -> str:
 def _claim(folder: Path, plan: LabelPlan, policy: Policy, grader: Grader) -> None:
     """Writes what a new folder is for, or checks that an old one is for the same.
 
-    Where a plan is broken nothing tells what its shards are for: they are made anew, from answers that are paid for.
+    Shards under a broken plan are deleted, as no one can say what they hold, and are rebuilt from the answer log.
     """
-    path, asked = folder / "plan.json", {**asdict(plan), "policy": policy.name, "grader": grader.name}
+    path, wanted = folder / "plan.json", {**asdict(plan), "policy": policy.name, "grader": grader.name}
     try:
-        differing = claim(path, asked)
+        differing = claim(path, wanted)
     except InputError as error:
         _log.warning("%s; it is written anew, and all shards with it from the answers", error.problem)
         for shard in folder.glob("labels-*.parquet"):
             shard.unlink()
         path.unlink()
-        differing = claim(path, asked)
+        differing = claim(path, wanted)
     if differing:
         old, new = ({name: pair[i] for name, pair in differing.items()} for i in (0, 1))
-        raise InputError(f"the folder was begun with {old}, now asked {new}", source=folder, remedy="choose another")
+        raise InputError(
+            f"the folder was begun with {old}, and {new} is wanted now", source=folder, remedy="choose another"
+        )

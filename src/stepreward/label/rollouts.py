@@ -72,8 +72,8 @@ def rollouts(
     own = prefix_key(key, problem, prefix)
     made: list[Rollout] = []
     while len(made) < n and not (at_once and any(rollout.outcome > 0.5 for rollout in made)):
-        asked = min(at_once or n, n - len(made))
-        (continuations,) = yield [Propose(problem, prefix, own, n=asked, first=len(made))]
+        batch = min(at_once or n, n - len(made))
+        (continuations,) = yield [Propose(problem, prefix, own, n=batch, first=len(made))]
         graded = yield [Grade(problem, prefix + c.steps) for c in continuations if c.finished]
         grades = iter(graded)
         cut = 0.0 if unfinished == "wrong" else float("nan")

@@ -22,7 +22,7 @@ those steps unsupervised (NaN)."""
 
 
 def _apply(trajectory: Trajectory, name: str, values: Floats, after_error: AfterError = "keep") -> Trajectory:
-    """The labels with `values` where a value was measured, treated after the first error as asked."""
+    """The labels with `values` where a value was measured, with those after the first error treated as `after` says."""
     if after_error not in ("keep", "zero", "mask"):
         raise ValueError(f"after_error is 'keep', 'zero' or 'mask', got {after_error!r}")
     made = np.where(np.isnan(trajectory.column("value")), np.nan, values)

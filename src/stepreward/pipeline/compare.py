@@ -31,7 +31,7 @@ from stepreward.report.svg import Series
 from stepreward.search.graded_candidates import with_outcome, with_outcomes
 
 REFERENCE = "weighted-vote"
-"""What every other search is held against, at equal generated tokens."""
+"""The search that every other is compared with, at equal generated tokens."""
 SCHEMA = "stepreward/compare/1"
 OnProgress = Callable[[str, int, int, str], None]
 _THERE = frozenset({"policy", "grader", "scorer"})
@@ -74,8 +74,8 @@ def compare(
 ) -> dict[str, Any]:
     """Runs every search at every budget on the same problems; writes the comparison, a page and all solutions chosen.
 
-    Questions that searches share are asked once, and so are those of an interrupted run; each search is charged for
-    all that it asked.
+    Questions that searches share are answered once, and so are those of an interrupted run; each search is charged for
+    all its questions.
 
     Args:
         problems: with references.
@@ -243,7 +243,7 @@ def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
         for point in summary["points"]
     ]
     heads = ("search", "budget", "generated", "scored", "accuracy", f"points over {REFERENCE}", "verdict", "front")
-    told = (
+    note = (
         f"{summary['problems']} problems, seed {summary['seed']}; {_left_out(summary['ungraded'])}tokens a problem. "
         f"Points over {REFERENCE} are at "
         "equal generated tokens, on the line between its runs; 95 % paired bootstrap intervals over problems, not "
@@ -258,5 +258,5 @@ def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
             (percent(best["accuracy"]).split(" [")[0], f"best: {best['algorithm']}", f"budget {best['budget']:g}"),
             *((f"{100 * one['pass_at_k']:.1f} %", f"perfect choice of {one['k']}", "pass@k") for one in oracle[-1:]),
         ],
-        [Section("Accuracy against cost", told, [plot], [Table(heads, rows, "")])],
+        [Section("Accuracy against cost", note, [plot], [Table(heads, rows, "")])],
     )

@@ -54,7 +54,7 @@ class Solver:
         return limited(flow, temperature=self.temperature, top_p=self.top_p)
 
     def _graded(self, problem: Problem, key: Key) -> Flow[tuple[Found, float]]:
-        """The search of one problem, and the grade of what it chose where somebody grades."""
+        """The search of one problem, and the grade of the chosen solution, NaN without a grader."""
         if self.grader is None:
             return (yield from self.flow(problem, key)), float("nan")
         return (yield from with_outcome(self.flow(problem, key), problem))
@@ -76,8 +76,8 @@ class Solver:
             on_progress: called with the problems solved, their number in all, and the bill so far.
 
         Raises:
-            SteprewardError: all problems failed, or 16 with no question answered in between: nobody here gives the
-                scores, votes or comparisons that the search asks for, or a server is down.
+            SteprewardError: all problems failed, or 16 with no question answered in between: the search needs a scorer,
+                grader or judge that was not passed, or a server is down.
         """
         key = Key.seed(seed).fold("search")
         driver = Driver(
@@ -113,7 +113,7 @@ class Solution:
     stopped: str = ""
     """The limit of the budget that ended it, such as `tokens`; "" where none did."""
     error: str = ""
-    """Why it could not be solved; asked again in the next run, as errors are not kept."""
+    """Why it could not be solved; the next run tries again, as errors are not logged."""
     outcome: float = float("nan")
     """Grade of the chosen solution, 0 where none was; NaN without a reference or a grader, or where it failed."""
 

@@ -1,6 +1,6 @@
 """The run folder: each stage's results on disk in one move, so that a killed run continues where it was.
 
-settings.json     what the run was asked to do; a resumed run must be asked the same
+settings.json     the settings of the run; a resumed run must have the same
 answers.sqlite     every paid answer (`core.runtime.answer_log`)
 stages/NAME.json  the numbers of a finished stage, with its seconds
 ...               what the stages make: trees, labels, checkpoint, summary.json, report.html
@@ -22,7 +22,7 @@ class RunFolder:
 
     Args:
         path: the folder; made if absent.
-        settings: what the run is asked to do, JSON values.
+        settings: of the run, JSON values.
 
     Raises:
         InputError: the folder holds a run with other settings.
@@ -33,9 +33,9 @@ class RunFolder:
         self.path = path
         differing = claim(path / "settings.json", settings)
         if differing:
-            told = ", ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in differing.items())
+            changes = ", ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in differing.items())
             raise InputError(
-                f"this folder holds a run with other settings: {told}",
+                f"this folder holds a run with other settings: {changes}",
                 source=path,
                 remedy="run with the old settings to resume, or choose another --out",
             )

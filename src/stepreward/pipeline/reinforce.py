@@ -16,7 +16,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
-from stepreward.core.atomic_files import claim, held, read_object, write_json
+from stepreward.core.atomic_files import claim, locked_folder, read_object, write_json
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.keys import Key
@@ -48,12 +48,12 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
     for name in settings.credits:
         if "rewards" in credit_family[name].data and not settings.model:
             raise InputError(f"credit {name!r} reads step rewards", remedy="pass --model; `stepreward run` trains one")
-    with held(out):
+    with locked_folder(out):
         return _reinforced(out, settings, on_progress)
 
 
 def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress | None) -> dict[str, Any]:
-    """Trains what is not there yet, in a folder that is held."""
+    """Trains what is not there yet, in a locked folder."""
     scorer = DiscriminativeScorer.load(settings.model) if settings.model else None
     # Only what nothing refuses takes the folder: it could not be trained there with better settings.
     LocalPolicy.load(settings.policy)
@@ -104,10 +104,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         was_training = model.training
         policy = LocalPolicy(model, tokenizer, max_tokens=self.settings.max_tokens)
         key = Key.seed(0).fold("held out")
-        asked = [Propose(p, (), key.fold(p.id), n=self.settings.samples) for p in self.problems]
+        questions = [Propose(p, (), key.fold(p.id), n=self.settings.samples) for p in self.problems]
         solutions = [
             Trajectory(problem, one.steps, terminal=one.finished)
-            for problem, some in zip(self.problems, policy.propose(asked), strict=True)
+            for problem, some in zip(self.problems, policy.propose(questions), strict=True)
             for one in some
         ]
         right = [self.grader.grade(t.problem, t.steps) if t.terminal else 0.0 for t in solutions]

@@ -53,7 +53,7 @@ def open_world(settings: RunSettings, grader: Grader | None = None) -> World:
     rows = list(read_problems(Path(settings.problems)))
     if len(rows) < sum(sizes):
         raise InputError(
-            f"{len(rows)} problems are fewer than the {sum(sizes)} asked for",
+            f"{len(rows)} problems are fewer than the {sum(sizes)} that the run needs",
             source=settings.problems,
             remedy="lower --train-problems, --validation-problems and --held-out-problems",
         )

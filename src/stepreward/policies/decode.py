@@ -162,11 +162,11 @@ class Decoder:
         waiting = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids), reverse=True)
         rows = _Rows(self._pieces.window)
         log = _Log(len(requests))
-        asked, looked = list({request.question for request in requests}), time.monotonic()
+        open_questions, looked = list({request.question for request in requests}), time.monotonic()
         while waiting or len(rows):
             if time.monotonic() - looked >= _GLANCE:
                 looked = time.monotonic()
-                left = [question for question in asked if not wanted(question)]
+                left = [question for question in open_questions if not wanted(question)]
                 waiting = self._leave(left, requests, waiting, rows, log) if left else waiting
                 if not waiting and not rows.alive.any():
                     break
@@ -295,8 +295,12 @@ def _chunks(prefixes: Sequence[tuple[int, ...]], most: int) -> Iterator[tuple[li
     widest = 0
     for prefix in prefixes:
         width = aligned(len(prefix) - 1)
-        held = len(distinct) * width
-        if distinct and prefix not in distinct and (held + width > most or (width > widest and held >= _PREFILL_EVEN)):
+        cells = len(distinct) * width
+        if (
+            distinct
+            and prefix not in distinct
+            and (cells + width > most or (width > widest and cells >= _PREFILL_EVEN))
+        ):
             yield list(distinct), source
             distinct, source = {}, []
         source.append(distinct.setdefault(prefix, len(distinct)))

@@ -81,9 +81,9 @@ class WithExpert:
 
 
 def _ask(who: Policy, wanted: Wanted, questions: Sequence[Propose], own: Sequence[int]) -> list[list[Continuation]]:
-    asked = [questions[i] for i in own]
-    if not asked:
+    sent = [questions[i] for i in own]
+    if not sent:
         return []
     if isinstance(who, Interruptible):
-        return who.propose_while(lambda position: wanted(own[position]), asked)
-    return who.propose(asked)
+        return who.propose_while(lambda position: wanted(own[position]), sent)
+    return who.propose(sent)

@@ -60,15 +60,15 @@ _PROMPT = re.compile(
 )
 
 
-def room_left(refusal: str, asked: int) -> int | None:
+def room_left(refusal: str, requested: int) -> int | None:
     """Tokens to ask for in place of those that a server refused since its context does not hold them.
 
     Args:
         refusal: the server's text.
-        asked: the tokens that were asked for.
+        requested: the tokens that were requested.
 
     Returns:
-        Fewer than `asked`, 0 where the prompt alone is too long; None where the refusal is about something else.
+        Fewer than `requested`, 0 where the prompt alone is too long; None where the refusal is about something else.
     """
     if not _CONTEXT.search(refusal):
         return None
@@ -76,8 +76,8 @@ def room_left(refusal: str, asked: int) -> int | None:
     if limit is None:
         return 0
     if prompt is not None:
-        return max(0, min(limit - prompt, asked - 1))
-    return limit - 1 if asked > limit else asked // 2
+        return max(0, min(limit - prompt, requested - 1))
+    return limit - 1 if requested > limit else requested // 2
 
 
 def _found(pattern: re.Pattern[str], text: str) -> int | None:

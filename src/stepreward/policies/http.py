@@ -99,7 +99,7 @@ class HttpPolicy:
         server: where it is; `url` up to and with `/v1`.
         separator: text that ends a step.
         endpoint: `chat` sends messages, `completions` one text.
-        template: text of a completions prompt; `{prompt}` stands for the problem's text.
+        template: text of a completions prompt; `{prompt}` is replaced by the problem's text.
         prefill: how a started chat answer goes on.
         temperature, top_p: of sampling.
         max_tokens: of one continuation, where the question sets no limit.
@@ -153,7 +153,7 @@ class HttpPolicy:
         self._client = ServerClient(server, PolicyError, sleep=sleep)
         self._lock = Lock()
         self._most_field = self.fields.get("max_tokens", "max_tokens")
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self.usage = Usage()
         """All that was spent so far."""
 
@@ -210,16 +210,16 @@ class HttpPolicy:
         return self._answers(wanted, questions)
 
     def _answers(self, wanted: Wanted | None, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        asked = [(i, key) for i, question in enumerate(questions) for key in question.sample_keys()]
+        samples = [(i, key) for i, question in enumerate(questions) for key in question.sample_keys()]
 
         def one(sample: tuple[int, Key]) -> Continuation:
             position, key = sample
             return self._sample(questions[position], key, None if wanted is None else partial(wanted, position))
 
-        if len(asked) == 1:
-            return [[one(asked[0])]]
-        with ThreadPoolExecutor(min(self.server.concurrency, len(asked) or 1)) as pool:
-            made = iter(list(pool.map(one, asked)))
+        if len(samples) == 1:
+            return [[one(samples[0])]]
+        with ThreadPoolExecutor(min(self.server.concurrency, len(samples) or 1)) as pool:
+            made = iter(list(pool.map(one, samples)))
         return [[next(made) for _ in range(question.n)] for question in questions]
 
     def _sample(self, question: Propose, key: Key, wanted: Callable[[], bool] | None) -> Continuation:
@@ -342,10 +342,10 @@ class HttpPolicy:
         return Continuation(tuple(steps), cut < 0 and not truncated, tokens, truncated, written.prompt, left)
 
     def _warn(self, kind: str, what: str) -> None:
-        """Says once what is wrong with the server's answers."""
+        """Warns once about each kind of fault in the server's answers."""
         with self._lock:
-            told, self._told = kind in self._told, self._told | {kind}
-        if not told:
+            warned, self._warned = kind in self._warned, self._warned | {kind}
+        if not warned:
             warnings.warn(f"{self.server.model} at {self.server.url} {what}", ServerWarning, stacklevel=2)
 
     def _note_repeats(self, prefix: Sequence[Step], made: Continuation) -> None:

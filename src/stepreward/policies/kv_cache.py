@@ -41,7 +41,7 @@ class PrefillCache(Cache):  # type: ignore[misc]  # transformers is untyped
         return 0
 
     def get_mask_sizes(self, queries: int | Tensor, layer_idx: int) -> tuple[int, int]:
-        """Length and offset of the keys, told the number of queries or, as by transformers 5.2, their positions."""
+        """Length and offset of the keys; `queries` is their number or, in transformers 5.2, their positions."""
         return len(queries) if isinstance(queries, Tensor) else queries, 0
 
 

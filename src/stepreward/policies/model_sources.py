@@ -12,7 +12,7 @@ _CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 def resolve(source: str | Path) -> str:
-    """The folder or hub name that a source stands for.
+    """The folder or hub name of a source.
 
     Raises:
         ModelError: no built-in checkpoint has that name, or the folder holds no model.

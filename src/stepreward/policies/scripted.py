@@ -32,7 +32,7 @@ class ScriptedPolicy:
     def __init__(self, script: Script, name: str = "scripted") -> None:
         self._script = script
         self._name = name
-        self.asked: list[Propose] = []
+        self.questions: list[Propose] = []
         """Every question so far, in the order of arrival."""
 
     @property
@@ -46,7 +46,7 @@ class ScriptedPolicy:
         Raises:
             PolicyError: the script has no line for a prefix.
         """
-        self.asked.extend(questions)
+        self.questions.extend(questions)
         return [
             [_cut(self._line(question, question.first + i), question) for i in range(question.n)]
             for question in questions

@@ -20,7 +20,7 @@ _Choices = tuple[Sequence[tuple[Step, float, bool]], list[float]]  # and their c
 
 
 class TabularPolicy:
-    """Samples steps whose exact probabilities are known, so that an estimate can be held against the truth.
+    """Samples steps whose exact probabilities are known, so that an estimate can be compared with the truth.
 
         step_t = min {j : p_1 + ... + p_j > u_t},    u_t = uniforms(key.fold(i), t)
 

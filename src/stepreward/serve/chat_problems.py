@@ -71,11 +71,11 @@ def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -
         takes: what the policy honours, of `core.runtime.flows.honoured_settings`.
 
     Raises:
-        ApiError: 400, the policy does not honour a field that asks for something.
+        ApiError: 400, the policy does not honour a field that is set.
     """
     sampling = {"top_k": None if body.top_k is None else max(0, body.top_k), "min_p": body.min_p}
-    asked = [name for name, value in sampling.items() if value] + [name for name in _MUST if name in problem.meta]
-    for name in asked:
+    requested = [name for name, value in sampling.items() if value] + [name for name in _MUST if name in problem.meta]
+    for name in requested:
         if (TOOLS if name == MESSAGES else name) not in takes:
             if name in CONVERSES:
                 raise ApiError(400, "this model calls no tools: leave them out", param="tools", code="unsupported")

@@ -91,8 +91,8 @@ class _Visit:
         if scope["path"] not in OPEN and not guard.admits(scope["headers"]):
             await self._refuse(ApiError(401, "no such API key: send Authorization: Bearer KEY", code="invalid_api_key"))
             return
-        told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if told.isdigit() and int(told[:20]) > guard.limits.body_bytes:
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if announced.isdigit() and int(announced[:20]) > guard.limits.body_bytes:
             await self._refuse(ApiError(413, self._too_large(), code="too_large"))
             return
         await guard.app(scope, self.receive, self.send)
@@ -141,6 +141,6 @@ class _Visit:
         self.guard.metrics.seconds.labels(route).observe(seconds)
         if self.left:
             self.guard.metrics.left.inc()
-        told = {"id": self.id, "method": self.scope["method"], "route": route, "status": status}
-        told |= {"seconds": round(seconds, 4), "bytes": self.read, **self.scope["state"].get("told", {})}
-        log.log(logging.ERROR if fault else logging.INFO, json.dumps(told | ({"fault": fault} if fault else {})))
+        line = {"id": self.id, "method": self.scope["method"], "route": route, "status": status}
+        line |= {"seconds": round(seconds, 4), "bytes": self.read, **self.scope["state"].get("log_facts", {})}
+        log.log(logging.ERROR if fault else logging.INFO, json.dumps(line | ({"fault": fault} if fault else {})))

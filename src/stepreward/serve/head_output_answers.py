@@ -110,8 +110,8 @@ class Desk:
         Raises:
             ApiError: the model cannot tell how likely those tokens are.
         """
-        asked, record = body.label_token_ids, self.outputs.model.record
-        if asked is None:
+        requested, record = body.label_token_ids, self.outputs.model.record
+        if requested is None:
             return [*range(self.outputs.n_labels)]
         own = label_ids(record, self.outputs.model.tokenizer) if record.readout.label_tokens else []
         if not set(asked) <= set(own):
@@ -120,7 +120,7 @@ class Desk:
         if not body.apply_softmax:
             reason = "how likely its label tokens are among all tokens, only among themselves"
             raise ApiError(400, f"this model does not tell {reason}: send apply_softmax=true", param="apply_softmax")
-        return [own.index(token) for token in asked]
+        return [own.index(token) for token in requested]
 
     def labelled(self, body: ScoreRequest, whole: Sequence[str | Ids], columns: Sequence[int], check: Check) -> Answer:
         """SGLang's: the outputs at the end of each item, as they are or as probabilities."""

@@ -223,4 +223,4 @@ async def left(request: Request) -> None:
 
 def tell(request: Request, **facts: Any) -> None:
     """Adds facts, and no texts, to the request's line in the log."""
-    request.scope["state"].setdefault("told", {}).update(facts)
+    request.scope["state"].setdefault("log_facts", {}).update(facts)

@@ -145,7 +145,7 @@ class TrainingBatch:
 
 
 class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
-    """Batches of packed trees for whole epochs, packed when asked for.
+    """Batches of packed trees for whole epochs, packed at access.
 
     Trees with more than `row_tokens` tokens are cut into trees of fewer trajectories: attention costs the square of a
     row, re-encoding a prompt is cheaper. What is in which batch follows from the key, so a resumed training sees the
@@ -222,12 +222,12 @@ def _epoch(
         return
     made: list[list[list[int]]] = []
     window: list[int] = []
-    held, order = 0, rng.permutation(len(lengths))
+    in_window, order = 0, rng.permutation(len(lengths))
     for place, i in enumerate(order):
         window.append(int(i))
-        held += lengths[i]
+        in_window += lengths[i]
         last = place == len(order) - 1
-        if held < _WINDOW * batch_tokens and not last:
+        if in_window < _WINDOW * batch_tokens and not last:
             continue
         batches = [
             [[window[j] for j in row] for row in rows]
@@ -235,7 +235,7 @@ def _epoch(
         ]
         # The last batch of a window is not full: its trees wait for the next window.
         window = [] if last or len(batches) == 1 else [j for row in batches.pop() for j in row]
-        held = sum(lengths[j] for j in window)
+        in_window = sum(lengths[j] for j in window)
         made += batches
     for at in rng.permutation(len(made)):
         yield made[at]

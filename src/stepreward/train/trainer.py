@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from stepreward.core.atomic_files import held, to_disk, write_json
+from stepreward.core.atomic_files import locked_folder, to_disk, write_json
 from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.keys import Key
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -115,7 +115,7 @@ def train(
     objective = settings.loss()
     data = _training_set(trees, model, settings)
     identity = _identity(trees, held_out, model, settings)
-    with held(out):
+    with locked_folder(out):
         return _trained(data, model, open_work(out, identity), settings, objective, held_out, on_progress, identity)
 
 

@@ -53,7 +53,7 @@ class Answerers:
     grader: Grader | None = None
 
     def of(self, question: Question) -> tuple[str, Policy | Scorer | Judge | Grader | None]:
-        """The role that answers a question, and its holder."""
+        """The role that answers a question, and the object in that role."""
         if isinstance(question, Propose):
             return "policy", self.policy
         if isinstance(question, Grade | Extract):
@@ -230,11 +230,11 @@ class Dispatcher:
 
     def _fail(self, part: QuestionPart, error: Exception) -> None:
         """Ends the flow of a question that failed, unless the flow can use part of the answers."""
-        running, asked = part.flow, part.flow.round
-        assert asked is not None
+        running, current = part.flow, part.flow.round
+        assert current is not None
         assert self._on_failure is not None
-        if isinstance(part.question, Propose) and asked.partial:
-            asked.error = asked.error or error
+        if isinstance(part.question, Propose) and current.partial:
+            current.error = current.error or error
             for bill in (running.bill, self.bill):
                 bill.failed += part.question.n
             self._received(running)
@@ -265,14 +265,14 @@ class Dispatcher:
 
     def _resume(self, running: RunningFlow[Any]) -> Sequence[Question]:
         """Sends a flow the answers of its round, or throws what ended the round early; its next questions."""
-        asked = running.round
-        if asked is None:
+        current = running.round
+        if current is None:
             return next(running.flow)
-        if asked.limit:
-            return self._throw_exhausted(running, asked.limit, asked.so_far())
-        if asked.error is not None:
-            return running.flow.throw(Unanswered(f"samples could not be had: {asked.error}", asked.so_far()))
-        return running.flow.send(asked.answers)
+        if current.limit:
+            return self._throw_exhausted(running, current.limit, current.so_far())
+        if current.error is not None:
+            return running.flow.throw(Unanswered(f"samples could not be had: {current.error}", current.so_far()))
+        return running.flow.send(current.answers)
 
     def _throw_exhausted(self, running: RunningFlow[Any], limit: str, answers: Sequence[Any]) -> Sequence[Question]:
         running.stopped = limit
@@ -288,20 +288,20 @@ class Dispatcher:
 
     def _send_samples(self, running: RunningFlow[Any]) -> None:
         """Sends as many of the unsent samples as the budget allows now; a flow whose round is done becomes ready."""
-        asked, policy = running.round, self.answerers.policy
-        assert asked is not None
+        current, policy = running.round, self.answerers.policy
+        assert current is not None
         # A policy that runs one batch after another gets a question whole: it fills its own rows best.
         size = policy.batch_size if policy is not None and policy.concurrency > 1 else None
-        while asked.unsent:
-            asked.limit = asked.limit or (running.limit_reached(self.clock, self.prices) if asked.partial else "")
-            if asked.limit or asked.error is not None:
-                asked.unsent.clear()
+        while current.unsent:
+            current.limit = current.limit or (running.limit_reached(self.clock, self.prices) if current.partial else "")
+            if current.limit or current.error is not None:
+                current.unsent.clear()
                 break
             for turn, part in enumerate(running.sample_parts(self.prices, self._longest, size)):
                 self._route(part, turn)
-            if asked.pending:
+            if current.pending:
                 return
-        if not asked.pending:
+        if not current.pending:
             self.ready.append(running)
 
     def _longest(self, question: Propose) -> int | None:
@@ -325,18 +325,18 @@ class Dispatcher:
             running.sent.append((queue, queue.push(name, question, part, turn=turn), part))
             running.round.pending += 1
         else:
-            raise SteprewardError(f"a flow asked {type(question).__name__} but there is no {role}: pass {role}=")
+            raise SteprewardError(f"a flow yields a {type(question).__name__} but there is no {role}: pass {role}=")
 
     def _distribute(self, queue: QuestionQueue, batch: list[PendingQuestion], answers: Sequence[Any]) -> None:
         queue.settle(batch)
         pairs = list(zip(batch, answers, strict=True))
         if self.log is not None:
-            # What a grader took no time for, and what was interrupted, is computed again in place of logged.
+            # Fast grades and interrupted samples are computed again after a restart instead of logged.
             paid = [(pending.name, _paid(answer)) for pending, answer in pairs if _is_kept(pending, answer)]
             if paid:
                 self.log.put(paid)
         for pending, answer in pairs:
-            # The first flow that asked pays. A grade costs nothing and is counted in the bill of each.
+            # The first flow with this question pays. A grade costs nothing and is counted in the bill of each.
             graded = isinstance(answer, Graded)
             payers = [part.flow.bill for part in pending.receivers[: None if graded else 1]]
             for bill in (*payers, *[self.bill] * (len(payers) if graded else 1)):

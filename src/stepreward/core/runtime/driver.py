@@ -54,7 +54,7 @@ class Finished(Generic[T]):
     """Position of the flow among those given to `run`."""
     result: T
     bill: Bill
-    """What this flow spent; an answer shared by several flows is billed to the first that asked."""
+    """What this flow spent; an answer shared by several flows is billed to the first of them."""
     seconds: float = 0.0
     """From its first question to its end; flows run side by side, so these overlap."""
     stopped: str = ""

@@ -208,7 +208,7 @@ class RunningFlow(Generic[T]):
         return next((name for name, (most, used) in spent.items() if most is not None and used >= most), "")
 
     def limit_for(self, questions: Sequence[Question], clock: Callable[[], float], prices: Prices) -> str:
-        """The limit for which these questions must be refused; "" if they may be asked.
+        """The limit for which these questions must be refused; "" if none must be.
 
         Only samples are refused: what a flow has by then can still be scored, compared and graded.
         """

@@ -1,8 +1,8 @@
-"""Rows out of a damaged SQLite file, read from its pages alone: what one page held is all that a bad page costs.
+"""Rows out of a damaged SQLite file, read from its pages alone: a bad page costs only the rows that it contained.
 
 Follows https://www.sqlite.org/fileformat2.html, sections 1.6 (table leaf pages, overflow chains), 2 (records) and 4
-(the write-ahead log). The tree above the leaves is not read, so that its damage costs nothing. Rows come as they stand,
-also old ones in pages that are free again: the caller checks each.
+(the write-ahead log). The tree above the leaves is not read, so that its damage costs nothing. Rows are returned
+unchecked, also deleted ones in free pages: the caller checks each.
 """
 
 from __future__ import annotations
@@ -81,11 +81,12 @@ class _Pages:
 
     def _payload(self, page: bytes, at: int) -> bytes:
         size, at = _varint(page, at)
-        _, at = _varint(page, at)
+        _, at = _varint(page, at)  # The row id, which the record repeats as its first column.
         if size > self.size:
             raise ValueError("a row longer than its file")
         if size <= _MOST_LOCAL:
             return page[at : at + size]
+        # Section 1.6: a long row keeps K bytes in its leaf page and the rest in a chain of overflow pages.
         local = _LEAST_LOCAL + (size - _LEAST_LOCAL) % (PAGE - 4)
         local = local if local <= _MOST_LOCAL else _LEAST_LOCAL
         parts, left = [page[at : at + local]], size - local
@@ -107,6 +108,7 @@ def _record(payload: bytes) -> list[Value]:
         kind, at = _varint(payload, at)
         kinds.append(kind)
     values: list[Value] = []
+    # Section 2.1, serial types: 1 to 6 integers, 7 a float, 8 and 9 the constants 0 and 1, from 12 on bytes and texts.
     for kind in kinds:
         size = (kind - 12) // 2 if kind >= 12 else (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)[kind]
         content = payload[end : end + size]

@@ -122,14 +122,14 @@ def well_formed(problem: Problem, steps: Sequence[Step]) -> Floats:
 def _valid(checks: Mapping[str, Any], found: Sequence[Call | None]) -> list[bool]:
     """Whether each call meets its tool's schema, within a second; what cannot be checked does not."""
     known = [i for i, call in enumerate(found) if call is not None and call[0] in checks]
-    asked = [found[i] for i in known]
+    checkable = [found[i] for i in known]
     said = [False] * len(found)
-    if any(call is not None and SLOW & _words(checks[call[0]].schema) for call in asked):
+    if any(call is not None and SLOW & _words(checks[call[0]].schema) for call in checkable):
         schemas = {name: check.schema for name, check in checks.items()}
         job = {"schemas": schemas, "memory": 1 << 30}
-        answers = answers_of(calls_child.__file__, job, [list(call) for call in asked if call is not None], SECONDS)
+        answers = answers_of(calls_child.__file__, job, [list(call) for call in checkable if call is not None], SECONDS)
     else:
-        answers = [call is not None and _is_valid(checks[call[0]], call[1]) for call in asked]
+        answers = [call is not None and _is_valid(checks[call[0]], call[1]) for call in checkable]
     for i, answer in zip(known, answers, strict=True):
         said[i] = answer is True
     return said

@@ -161,8 +161,8 @@ def _same(
     (right,) = run_queries(database, [gold], engine=engine, limits=limits)
     if isinstance(right, str):
         raise InputError(f"the gold query fails: {right}", remedy="correct `reference` or raise the limits")
-    asked = sorted({query for query in queries if query is not None and len(query) <= LONGEST})
-    found = {query: run_queries(database, [query], engine=engine, limits=limits)[0] for query in asked}
+    runnable = sorted({query for query in queries if query is not None and len(query) <= LONGEST})
+    found = {query: run_queries(database, [query], engine=engine, limits=limits)[0] for query in runnable}
     ordered = ordered_outside(gold, str(engine))
     return [
         isinstance(one := found.get(query) if query is not None else None, Answer)

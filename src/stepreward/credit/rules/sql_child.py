@@ -83,12 +83,12 @@ def duckdb(setup: list[str], memory: int) -> Run:
     def run(query: str) -> Iterable[tuple[Any, ...]]:
         parsed = base.extract_statements(query)
         if len(parsed) != 1 or parsed[0].type != library.StatementType.SELECT:
-            raise ValueError("one SELECT is all that may be asked")
+            raise ValueError("expected exactly one SELECT")
         # A SELECT may change tables in its common table expressions: the engine refuses, and nothing is kept.
         base.execute("BEGIN TRANSACTION READ ONLY")
         try:
-            asked = base.execute(parsed[0])
-            yield from iter(asked.fetchone, None)
+            cursor = base.execute(parsed[0])
+            yield from iter(cursor.fetchone, None)
         finally:
             base.execute("ROLLBACK")
 

@@ -50,10 +50,10 @@ def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[T
     texts, scores = need(row, "completions", list), need(row, "scores", list)
     if len(scores) != len(texts):
         raise InputError(f"{len(scores)} lists of scores for {len(texts)} completions", remedy="drop the row")
-    asked = need(row, next((name for name in ("problem", "prompt", "question") if name in row), "problem"))
+    prompt_text = need(row, next((name for name in ("problem", "prompt", "question") if name in row), "problem"))
     marked = row.get("unique_id")
     problem = Problem(
-        f"search-{marked}" if marked is not None else id_of("search", asked), asked, text_or_none(row.get("answer")),
+        f"search-{marked}" if marked is not None else id_of("search", prompt_text), prompt_text, text_or_none(row.get("answer")),
         {"solution": row["solution"]} if isinstance(row.get("solution"), str) else {},
     )  # fmt: skip
     shared = rest_of(row, *_SEARCH)
@@ -102,14 +102,14 @@ def is_distilabel(row: Row) -> bool:
     if {"chosen", "rejected"} & row.keys():
         return False
     made = isinstance(row.get("generation"), str) or isinstance(row.get("generations"), list)
-    asked = isinstance(row.get("instruction"), str)
+    prompt_text = isinstance(row.get("instruction"), str)
     by = "distilabel_metadata" in row or bool(
         {"model_name", "model_names", "generation_models", "ratings"} & row.keys()
     )
     ours = "distilabel_metadata" in row and bool(
-        made or "conversation" in row or (asked and any(isinstance(row.get(name), str) for name in _RENAMED))
+        made or "conversation" in row or (prompt_text and any(isinstance(row.get(name), str) for name in _RENAMED))
     )
-    return ours or (by and asked and made)
+    return ours or (by and prompt_text and made)
 
 
 def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Trajectory]:
@@ -138,17 +138,23 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
         models = [model for model, one in zip(models, inner, strict=False) for _ in one]
         given = [text for one in inner for text in one]
     meta = rest_of(row, *_DISTILABEL)
-    asked = row.get("instruction")
-    asked = asked if isinstance(asked, str) else prompt_of(row["messages"], "messages") if "messages" in row else None
-    if asked is None or not any(isinstance(one, str) and one for one in given):
+    prompt_text = row.get("instruction")
+    prompt_text = (
+        prompt_text
+        if isinstance(prompt_text, str)
+        else prompt_of(row["messages"], "messages")
+        if "messages" in row
+        else None
+    )
+    if prompt_text is None or not any(isinstance(one, str) and one for one in given):
         talk = turns_of(list_of_messages(row.get("conversation"), "conversation"))
         yield solution(talk, f"distilabel-{number}", "distilabel", policy=named_text(row.get("model_name")),
                        won=outcome(ratings[0], scale), meta=meta)  # fmt: skip
         return
     system = named_text(row.get("system_prompt"))
-    said = ({"role": "user", "content": asked},) if isinstance(asked, str) else asked
+    said = ({"role": "user", "content": prompt_text},) if isinstance(prompt_text, str) else prompt_text
     prompt = ({"role": "system", "content": system}, *said)
-    problem = Problem(id_of("distilabel", asked), prompt if system else asked,
+    problem = Problem(id_of("distilabel", prompt_text), prompt if system else prompt_text,
                       text_or_none(stated(row, "reference", "answer")))  # fmt: skip
     failed = sum(not isinstance(one, str) or not one for one in given)
     for at, text in enumerate(given):

@@ -33,8 +33,8 @@ def _is_observation(line: object) -> bool:
 def _is_trace(line: object) -> bool:
     if not isinstance(line, Mapping) or "run_type" in line:
         return False
-    held = line.get("observations")
-    if isinstance(held, list) and any(map(_is_observation, held)):
+    observations = line.get("observations")
+    if isinstance(observations, list) and any(map(_is_observation, observations)):
         return True
     return {"id", "input", "output"} <= line.keys() and "object" not in line and len(_TRACE & line.keys()) >= 2
 
@@ -72,8 +72,8 @@ def read(
     if isinstance(trace.get("trace"), Mapping):  # As it is downloaded from a trace's page.
         scores = stated(trace, "scores", "trace.scores")
         trace = {**trace["trace"], "observations": trace.get("observations"), "scores": scores}
-    held = trace["observations"] if isinstance(trace.get("observations"), list) else lines
-    calls = [_call(one) for one in held if _is_observation(one) and one["type"].upper() == "GENERATION"]
+    observations = trace["observations"] if isinstance(trace.get("observations"), list) else lines
+    calls = [_call(one) for one in observations if _is_observation(one) and one["type"].upper() == "GENERATION"]
     found = [call for call in calls if call.outputs]
     if not found and trace:
         inputs, outputs = messages(trace.get("input"), "user"), messages(trace.get("output"), MODEL)

@@ -144,8 +144,8 @@ def _with_content(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if kind == "tool_call":
             calls.append({name: part.get(name) for name in ("id", "name", "arguments")})
         elif kind == "tool_call_response":
-            told = text_of(stated(part, "response", "result", "content"))
-            results.append({"role": "tool", "tool_call_id": part.get("id"), "content": told})
+            result = text_of(stated(part, "response", "result", "content"))
+            results.append({"role": "tool", "tool_call_id": part.get("id"), "content": result})
         elif kind == "reasoning":
             content.append({"type": "reasoning", "text": part.get("content")})
         elif isinstance(part, Mapping):
