@@ -59,7 +59,7 @@ def test_registration_refuses_what_no_reader_could_understand(family: Family) ->
         """Asks for data outside the vocabulary."""
 
     def without_offsets(rewards: np.ndarray, place: np.ndarray) -> None:
-        """Asks for places without what tells them."""
+        """Takes places without the offsets."""
 
     with pytest.raises(ValueError, match="already registered"):
         family.method("double", paper="p")(documented)
@@ -69,7 +69,7 @@ def test_registration_refuses_what_no_reader_could_understand(family: Family) ->
         family.method("a")(documented)
     with pytest.raises(ValueError, match="rewards_of_mine"):
         family.method("a", paper="p")(unknown_data)
-    with pytest.raises(ValueError, match="'place', which offsets tell"):
+    with pytest.raises(ValueError, match="'place', which needs 'offsets'"):
         family.method("a", paper="p")(without_offsets)
     with pytest.raises(ValueError, match=r"asks for \['money'\]; known: policy, grader"):
         family.method("a", paper="p", asks=("money",))(documented)

@@ -123,7 +123,7 @@ BROKEN = {
     "wrong-kind": ("stepreward.formats", "halfway_formats:FORMATS", "not a Format"),
     "taken": ("stepreward.formats", "taken", "'trl' is taken"),
     "no-row": ("stepreward.checkpoints", "math:pi", "not a Checkpoint"),
-    "no-maker": ("stepreward.graders", "math:pi", "makes no grader"),
+    "no-maker": ("stepreward.graders", "math:pi", "expected a class or function that makes a grader, got math:pi"),
     "mathematics": ("stepreward.graders", "math:floor", "'mathematics' is taken"),
 }
 MODULES = {

@@ -38,14 +38,14 @@ class Allotment:
     """What a search's budget counts, and how it is spent."""
 
     unit: str
-    """What one of the budget is, in the plural."""
+    """The unit of the budget, in the plural."""
     settings: Callable[[int, Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
     """`(budget, all settings, those that the user gave)` -> the settings that spend at most the budget."""
 
 
 @dataclass(frozen=True, repr=False)
 class Method(Generic[P, R]):
-    """A registered method: the function and what its paper is."""
+    """A registered method: the function and its source."""
 
     family: str
     name: str
@@ -61,24 +61,24 @@ class Method(Generic[P, R]):
     objective: str = ""
     """What its expected gradient ascends, by name in `credit.verify.OBJECTIVES`; "" outside the family credit."""
     invariant: tuple[str, ...] = ()
-    """Changes of the step scores that leave its expected gradient alone, by name in `credit.verify.CHANGES`."""
+    """Changes of the step scores that do not change its expected gradient, by name in `credit.verify.CHANGES`."""
     unverified: str = ""
-    """The method whose paper it tries to follow, and what no source that could be read confirms; "" where nothing.
+    """The paper that it tries to follow, and what no readable source confirms; "" where all is confirmed.
 
     Such a method does not bear the paper's name; every listing shows this.
     """
     unscored: float | None = None
-    """Of flat data: what a step gets that is unscored. None where the family's data are not flat."""
+    """The result at an unscored step of flat data. None where the family's data are not flat."""
     asks: tuple[str, ...] = ()
-    """Of the world, in words of `ASKS`, where it is a flow."""
+    """What it needs beside data where it is a flow, in words of `ASKS`."""
     budget: Allotment | None = None
-    """What a budget of it means, where it has one."""
+    """What its budget means, where it has one."""
     plugin: str = ""
-    """The plug-in that registered it, as `PACKAGE:NAME`; "" for this package and for code that registers by itself."""
+    """The plug-in that registered it, as `PACKAGE:NAME`; "" for this package and the user's own code."""
 
     @cached_property
     def data(self) -> tuple[str, ...]:
-        """Names of the data that it needs; `place` follows from the offsets."""
+        """Names of the data that it needs; `place` is computed from the offsets."""
         return tuple(name for name in self._parameters if name != PLACE)
 
     @cached_property
@@ -97,7 +97,7 @@ class Method(Generic[P, R]):
         return get_type_hints(self.function, include_extras=True)
 
     def draws(self, setting: str) -> Draws:
-        """What a whole-number setting of a search does to the samples that it draws, by the setting's type."""
+        """How a whole-number setting of a search changes the number of samples, by the setting's type."""
         return next((one for one in get_args(self.types.get(setting)) if isinstance(one, Draws)), Draws.TOGETHER)
 
     @property
@@ -107,21 +107,21 @@ class Method(Generic[P, R]):
 
     @property
     def listed(self) -> str:
-        """Its name as listings show it: with a mark where no source confirms the method."""
+        """Its name in listings: marked where no source confirms the method."""
         return f"{self.name} (unverified)" if self.unverified else self.name
 
     @property
     def source(self) -> str:
-        """Paper and place in it, or who states it; what is not confirmed, where no source confirms the method."""
+        """Paper and equation, or who states it; what is unverified, where no source confirms the method."""
         known = " ".join(filter(None, (self.paper, self.equation))) or self.note
         return "; ".join(filter(None, (self.unverified and f"unverified: {self.unverified}", known)))
 
     def within(self, budget: int, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Settings with which it spends at most a budget, in its own unit (`self.budget.unit`).
+        """Settings that spend at most a budget, in its own unit (`self.budget.unit`).
 
         Args:
             budget: at least 1.
-            given: settings that the user chose; those that the budget decides are overruled.
+            given: settings that the user chose; the budget overrules those that it decides.
 
         Raises:
             InputError: it declares no budget, or the budget is not positive.
@@ -144,12 +144,12 @@ class Method(Generic[P, R]):
         return self.take(given, **{name: value for name, value in given.items() if name not in self._parameters})
 
     def take(self, available: Mapping[str, Any], **settings: Any) -> R:
-        """Calls the method with the data it names, out of what is available.
+        """Calls the method with the data that its parameters name.
 
         Raises:
             MissingDataError: some data is not available.
-            UnknownNameError: a setting is not one of the method's.
-            InputError: flat data are no numbers, or have another number of entries than `offsets` tells of.
+            UnknownNameError: the method has no such setting.
+            InputError: flat data are no numbers, or their number of entries does not match `offsets`.
         """
         missing = [name for name in self.data if available.get(name) is None]
         if missing:
@@ -182,12 +182,12 @@ class Family:
 
     name: str
     signature: str
-    """What goes in and what comes out, for people."""
+    """Arguments and result, for people."""
     about: str
     unscored: float | None = None
-    """Where data are flat arrays (`core.flat_data`): NaN is unscored, is left out of every call, and gets this."""
+    """The result at unscored (NaN) steps of flat arrays (`core.flat_data`); None where data are not flat."""
     asks: tuple[str, ...] = ()
-    """What each of its methods asks of the world."""
+    """What each of its methods needs beside data, in words of `ASKS`."""
     home: tuple[str, ...] = ()
     """Folders and modules of this package whose code registers its methods; all modules of a folder are imported."""
     _methods: dict[str, Method[..., Any] | _Preset] = field(default_factory=dict, repr=False)
@@ -210,7 +210,7 @@ class Family:
 
         Raises:
             ValueError: the name is taken, there is no docstring, neither paper nor note is given, or a parameter
-                without default, or what it asks, is not in the vocabulary.
+                without default, or an entry of `asks`, is not in the vocabulary.
         """
 
         def register(function: F) -> F:
@@ -261,7 +261,7 @@ class Family:
         if plugin:
             self._fill()
         if isinstance(self._methods.get(of), Method) or plugin or self._state == "filled" or not self.home:
-            self._add(replace(made(self._known(of)), plugin=plugin))
+            self._add(replace(made(self._resolved(of)), plugin=plugin))
         else:
             self._put(name, _Preset(of, made))
 
@@ -275,9 +275,9 @@ class Family:
             raise ValueError(f"{self.name} {method.name!r} asks for {stray}; known: {', '.join(ASKS)}")
         unknown = [name for name in method.data if name not in DATA]
         if unknown:
-            raise ValueError(f"{self.name} {method.name!r} asks for data outside the vocabulary: {unknown}")
+            raise ValueError(f"{self.name} {method.name!r} takes data outside the vocabulary: {unknown}")
         if PLACE in method._parameters and "offsets" not in method.data:
-            raise ValueError(f"{self.name} {method.name!r} asks for {PLACE!r}, which offsets tell: take both")
+            raise ValueError(f"{self.name} {method.name!r} takes {PLACE!r}, which needs 'offsets': take both")
         if method.plugin:
             # A plug-in must not take the name of a method of this package that is not imported yet.
             self._fill()
@@ -288,14 +288,14 @@ class Family:
             raise ValueError(f"{self.name} {name!r} is already registered")
         self._methods[name] = entry
 
-    def _known(self, name: str) -> Method[..., Any]:
+    def _resolved(self, name: str) -> Method[..., Any]:
         """A registered method; a preset is made of its base first."""
         entry = self._methods.get(name)
         if isinstance(entry, _Preset):
-            entry = entry.made(self._known(entry.of))
+            entry = entry.made(self._resolved(entry.of))
             self._methods[name] = entry
         if entry is None:
-            raise UnknownNameError(f"{self.name} method", name, self._methods, self._following(name))
+            raise UnknownNameError(f"{self.name} method", name, self._methods, self._unverified_followers(name))
         return entry
 
     def _fill(self) -> None:
@@ -316,7 +316,7 @@ class Family:
                     for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
                         importlib.import_module(found.name)
                 for name in self._methods:
-                    self._known(name)
+                    self._resolved(name)
                 if not _PLUGIN.get():
                     _register_plugins()
             except BaseException:
@@ -326,10 +326,10 @@ class Family:
 
     def __getitem__(self, name: str) -> Method[..., Any]:
         self._fill()
-        return self._known(name)
+        return self._resolved(name)
 
-    def _following(self, paper: str) -> list[str]:
-        """Names of unverified methods that follow a paper's method of this name: they do not bear it themselves."""
+    def _unverified_followers(self, paper: str) -> list[str]:
+        """Names of unverified methods that follow a paper of this name, which they do not bear themselves."""
 
         def plain(name: str) -> str:
             return name.lower().replace("-", "").replace(" ", "")
@@ -339,7 +339,7 @@ class Family:
 
     def __iter__(self) -> Iterator[Method[..., Any]]:
         self._fill()
-        return iter([self._known(name) for name in self._methods])
+        return iter([self._resolved(name) for name in self._methods])
 
     def __len__(self) -> int:
         self._fill()
@@ -363,13 +363,13 @@ _PLUGIN: ContextVar[str] = ContextVar("plugin", default="")
 
 
 def _plugin_of(module: str) -> str:
-    """The plug-in that a module's methods are of: a module of this package may be imported by one."""
+    """The plug-in that registers a module's methods; "" for modules of this package, which a plug-in may import."""
     return "" if module.partition(".")[0] == _PACKAGE else _PLUGIN.get()
 
 
 @cache
 def _register_plugins() -> None:
-    """Loads every plug-in that registers methods, once; of one that fails nothing stays."""
+    """Loads every plug-in that registers methods, once; one that fails leaves no method behind."""
     load_plugins("stepreward.methods", _register)
 
 

@@ -1,7 +1,8 @@
-"""Flat data of a method: read from what the caller has, checked, and without what is unscored.
+"""Flat data of a method: converted to arrays, checked, and without unscored steps.
 
-N steps of B trajectories, one after another; `offsets` (B + 1,) says where each trajectory lies. NaN means *unscored*:
-the step or trajectory is left out before a method runs, so that no method can count it, and is filled in afterwards.
+N steps of B trajectories, one after another; `offsets` (B + 1,) says where each trajectory begins. NaN means
+*unscored*: the step or trajectory is removed before a method runs, so that no method can count it, and its entry of the
+result is filled in afterwards.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ Array = Any
 OF_TRAJECTORIES = frozenset({"outcome", "group", "prior", "difficulty", "components", "references", "root"})
 """Data beside `offsets` with one entry a trajectory; all others have one a step."""
 MEASURED_STEPS = frozenset({"rewards", "values", "action_values", "entropy", "duration", "grounding"})
-"""Real numbers of steps: a step is unscored where one that the method asks for is NaN."""
+"""Real numbers of steps: a step is unscored where one that the method takes is NaN."""
 MEASURED = MEASURED_STEPS | {"outcome", "prior", "difficulty", "components", "references"}
 """Real numbers: counts and truth values among them are taken in float64, as 0.5 is no integer."""
 NAMES = frozenset({"group", "state", "node", "edge", "said", "agent", "root", "turn"})
-"""Identities: text is as good as integers."""
+"""Identities: text or integers."""
 RAGGED = "references"
-"""Numbers of which each trajectory has as many as there are: the rows of a list may differ in length."""
+"""Data with any number of entries a trajectory: the rows of a list may differ in length."""
 PLACE = "place"
 """Number of each step in its trajectory, from `offsets` where it is not given: an unscored step keeps its number."""
 
@@ -37,9 +38,9 @@ def flat(method: str, data: Mapping[str, Any]) -> dict[str, Array]:
     Lists are read, `None` in them and masked entries are NaN.
 
     Raises:
-        InputError: data are no numbers, or another number of entries than `offsets` tells of.
+        InputError: data are no numbers, or their number of entries does not match `offsets`.
     """
-    made = {name: _array(method, name, value) for name, value in data.items()}
+    made = {name: _as_array(method, name, value) for name, value in data.items()}
     tensors = [value for value in made.values() if not is_numpy_array(value)]
     if tensors and len(tensors) < len(made):
         xp, place = array_namespace(tensors[0]), device(tensors[0])
@@ -50,7 +51,7 @@ def flat(method: str, data: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def numbers(what: str, value: Any) -> Array:
-    """Real numbers out of an array, a list with `None`, or a masked array; NaN where there is none.
+    """Real numbers from an array, a list with `None`, or a masked array; NaN where there is none.
 
     Raises:
         InputError: it holds something else.
@@ -58,12 +59,12 @@ def numbers(what: str, value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         value = np.ma.filled(value.astype(np.float64), np.nan)
     if not is_array_api_obj(value) or (is_numpy_array(value) and value.dtype.kind not in "fiub"):
-        value = _read(what, value)
+        value = _as_numbers(what, value)
     xp = array_namespace(value)
     return xp.astype(value, xp.float64) if xp.isdtype(value.dtype, ("bool", "integral")) else value
 
 
-def _read(what: str, value: Any) -> np.ndarray[Any, Any]:
+def _as_numbers(what: str, value: Any) -> np.ndarray[Any, Any]:
     try:
         raw = np.asarray(value)
         words = raw.dtype.kind == "O" and any(isinstance(v, str | bytes) for v in raw.flat)
@@ -76,7 +77,7 @@ def _read(what: str, value: Any) -> np.ndarray[Any, Any]:
         ) from error
 
 
-def _array(method: str, name: str, value: Any) -> Array:
+def _as_array(method: str, name: str, value: Any) -> Array:
     if name in MEASURED:
         return numbers(f"{method}: {name!r}", _padded(value) if name == RAGGED else value)
     if is_array_api_obj(value) and not (is_numpy_array(value) and value.dtype.kind in "OUS"):
@@ -120,12 +121,12 @@ def _check_lengths(method: str, data: Mapping[str, Array]) -> None:
             entries = found[0] if found else "no"
             raise InputError(
                 f"{method}: '{name}' has {entries} entries for {expected} {what}",
-                remedy="pass one for each that 'offsets' tells of",
+                remedy="pass one for each, as 'offsets' counts them",
             )
 
 
 def scored_only(data: dict[str, Array], call: Callable[..., Array], fill: float) -> Array:
-    """What a method makes of the batch without the unscored, and `fill` at the steps that were left out.
+    """Calls a method on the batch without unscored steps, and puts `fill` at the steps that were left out.
 
     A step is unscored where any of its numbers is NaN; a trajectory where its outcome or prior is, all components are,
     or none of its steps is scored. The others get exactly what they get in a batch without it.
@@ -146,6 +147,7 @@ def scored_only(data: dict[str, Array], call: Callable[..., Array], fill: float)
     sizes = offsets[1:] - offsets[:-1]
     of = xp.repeat(xp.arange(sizes.shape[0], device=device(offsets)), sizes)
     kept = xp.ones(of.shape[0], dtype=xp.bool, device=device(offsets)) if steps is None else ~steps
+    # A trajectory none of whose steps is scored is left out; one that has no steps at all keeps its outcome.
     left = _counts(of[kept], sizes.shape[0])
     scored = (left > 0) | (sizes == 0) if rows is None else ~rows & ((left > 0) | (sizes == 0))
     kept = kept & scored[of]
@@ -168,7 +170,7 @@ def _filled(made: Array, kept: Array, fill: float) -> Array:
 
 
 def _unscored(data: Mapping[str, Array], names: frozenset[str]) -> Array | None:
-    """True where some of the measured data say nothing; None where all say something."""
+    """True where some of the measured data are NaN; None where none are."""
     found = None
     for name in names & MEASURED & data.keys():
         xp = array_namespace(data[name])

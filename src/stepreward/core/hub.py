@@ -1,4 +1,4 @@
-"""Models of the hub, fetched once into its cache: no code, and one copy of the weights."""
+"""Models of the Hugging Face hub, fetched once into its cache: no code, and one copy of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepreward.core.errors import ModelError
 
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 MODEL = ("model*.safetensors", "adapter_model*.safetensors")
-"""Weights under the names of transformers and PEFT: some models have a second copy under a name of their own."""
+"""Weights under the names of transformers and PEFT: some repositories hold a second copy under another name."""
 PICKLED = ("pytorch_model*.bin",)
 
 

@@ -1,4 +1,4 @@
-"""Imports that wait for the first use of a name, so that what needs no torch loads none."""
+"""Imports at the first use of a name, so that a command that needs no torch loads none."""
 
 from __future__ import annotations
 

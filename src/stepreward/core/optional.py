@@ -63,7 +63,7 @@ def cache_argument(model: Any) -> str:
 
 
 class Deferred:
-    """Stands for a module of an optional package and imports it at the first use of anything in it.
+    """A placeholder for a module of an optional package, imported at the first use of an attribute.
 
     Args:
         module: its name.
@@ -118,6 +118,6 @@ def engine_faults(error: type[SteprewardError]) -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        # Another program's boundary: its errors, of ten classes, change from release to release.
+        # The boundary to vLLM: the classes of its errors change from release to release.
         said = next(iter(str(fault).strip().splitlines()), "")
         raise error(f"the vLLM engine failed with {type(fault).__name__}: {said}; its log says more") from fault

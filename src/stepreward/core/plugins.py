@@ -1,10 +1,10 @@
-"""Plug-ins: what packages of others declare as entry points, found by group and loaded at the first look-up.
+"""Plug-ins: entry points of other packages, found by group and loaded at the first look-up.
 
 | group | what an entry point names |
 |---|---|
 | `stepreward.methods` | a module whose import registers methods in families of `core.catalog`, or a function for it |
 | `stepreward.formats` | a `formats.format.Format`, several of them, or a module with `FORMATS` |
-| `stepreward.checkpoints` | a `score.checkpoints.row.Checkpoint` or `JudgeCheckpoint`, several, or a module with `ROWS` |
+| `stepreward.checkpoints` | a row of `score.checkpoints.row`, several of them, or a module with `ROWS` |
 | `stepreward.graders` | a class or function without arguments, which makes a grader of the entry point's name |
 
 Formats, checkpoints and graders are in a `PluginRegistry`, which fills itself. A plug-in that cannot be loaded is left
@@ -44,7 +44,7 @@ class Plugin:
         return self.point.dist.name if self.point.dist is not None else "a package of unknown name"
 
     def load(self) -> Any:
-        """Imports what it names."""
+        """Imports and returns the object of the entry point."""
         return self.point.load()
 
     def objects(self, kind: type[T] | tuple[type[T], ...], attribute: str) -> list[T]:
@@ -81,7 +81,7 @@ def load_plugins(group: str, accept: Callable[[Plugin], None]) -> None:
         try:
             accept(plugin)
         except (Exception, SystemExit) as error:
-            # Code of others, at its import: it may raise anything, and all else must go on.
+            # Code of others may raise anything at its import; the other plug-ins and this package must still work.
             leave_out(plugin, error)
 
 
@@ -96,13 +96,13 @@ def leave_out(plugin: Plugin, error: BaseException) -> None:
 
 
 def declared(package: str, attribute: str) -> list[Any]:
-    """What the modules of a package declare under a name: first those right in it, then folder by folder.
+    """The entries of the lists of one name in all modules of a package: first its own modules, then folder by folder.
 
-    All of them are imported, so none of them may load more than its declarations take.
+    Every module is imported, so none of them may import a large package at its top.
 
     Args:
         package: its dotted name.
-        attribute: of the modules, a list; one without it declares nothing.
+        attribute: name of the list; a module without it declares nothing.
     """
     home = importlib.import_module(package)
     names = [found.name for found in pkgutil.walk_packages(home.__path__, f"{package}.")]
@@ -111,12 +111,12 @@ def declared(package: str, attribute: str) -> list[Any]:
 
 
 class PluginRegistry(Mapping[str, T]):
-    """Things by name that fills itself at the first look-up: with those of this package, then those of plug-ins.
+    """A table by name, filled at the first look-up with the entries of this package, then with those of plug-ins.
 
     Args:
-        own: makes those of this package, by name.
+        own: makes the entries of this package, by name.
         group: of entry points.
-        loaded: makes those of a plug-in, by name, or raises.
+        loaded: makes the entries of a plug-in, by name, or raises.
     """
 
     def __init__(

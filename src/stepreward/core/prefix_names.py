@@ -1,6 +1,6 @@
-"""Prefixes: steps that know the names of the places they lead to, so that nothing is read again from the problem on.
+"""Prefixes with names, so that caches and logs find a prefix without reading its steps again.
 
-The name of a place is a digest of the name above it and of the step between them: equal iff all steps up to it are.
+The name of a prefix is a digest of the shorter prefix's name and of the last step: names are equal iff all steps are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from stepreward.core.types import Step
 
 Name = bytes
 TOP: Name = b""
-"""Name of the place without steps."""
+"""Name of the prefix without steps."""
 
 
 def named(above: Name, what: object) -> Name:
@@ -26,15 +26,15 @@ def below(name: Name, step: Step) -> Name:
 
 
 class Prefix(tuple[Step, ...]):
-    """Steps with the names of all places on their way.
+    """Steps with the names of all their prefixes.
 
     Args:
         steps: from the problem on.
-        names: of the first of them, as far as they are known.
+        names: of the first prefixes, as far as they are known.
     """
 
     names: tuple[Name, ...]
-    """(S,) name of the place behind each step."""
+    """(S,) name of the prefix that ends with each step."""
 
     def __new__(cls, steps: Iterable[Step] = (), names: Sequence[Name] = ()) -> Prefix:
         made = super().__new__(cls, steps)
@@ -46,7 +46,7 @@ class Prefix(tuple[Step, ...]):
 
     @property
     def name(self) -> Name:
-        """Name of the place where they end."""
+        """Name of the whole prefix."""
         return self.names[-1] if self.names else TOP
 
     def then(self, steps: Sequence[Step]) -> Prefix:
@@ -59,5 +59,5 @@ class Prefix(tuple[Step, ...]):
 
 
 def prefix_of(steps: Sequence[Step]) -> Prefix:
-    """The steps with names; read from the first one only where they have none yet."""
+    """The steps with names; hashed only where they have none yet."""
     return steps if isinstance(steps, Prefix) else Prefix(steps)

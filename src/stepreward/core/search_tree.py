@@ -1,8 +1,7 @@
 """The tree of a Monte Carlo search, for searches and for labels: prefixes with their visits and values.
 
-Four choices make such a search. The rule by which a walk goes down (`Rule`); what a new leaf is worth, which the search
-finds out by scores or by samples; how that changes the nodes above it (`back_up`, `back_up_children`); and what is read
-from the tree at the end (`columns`).
+Four choices define such a search: the selection rule of a walk (`Rule`); the value of a new leaf, by scores or by
+rollouts; the backup to the nodes above it (`back_up`, `back_up_children`); and the columns read at the end (`columns`).
 """
 
 from __future__ import annotations

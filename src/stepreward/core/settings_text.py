@@ -1,4 +1,4 @@
-"""Hyper-parameters as text, `name=value`: what a command line, an address or a request can say of a method."""
+"""Hyper-parameters as text, `name=value`, from a command line, an address or a request."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def read_settings(given: Sequence[str], *methods: Method[..., Any]) -> tuple[dic
         if not equals or not name:
             known = ", ".join(f"{k}={v}" for method in methods for k, v in method.settings.items()) or "nothing"
             raise InputError(f"expected name=value, got {text!r}", remedy=f"give any of {known}")
-        owner, bare = _owner(name, methods)
+        owner, bare = _method_of(name, methods)
         if bare in made[owner]:
             raise InputError(f"setting {bare!r} of {methods[owner].name} is given twice", remedy="pass it once")
-        made[owner][bare] = _value(methods[owner], bare, value)
+        made[owner][bare] = _parsed_value(methods[owner], bare, value)
     return made
 
 
-def _owner(name: str, methods: Sequence[Method[..., Any]]) -> tuple[int, str]:
+def _method_of(name: str, methods: Sequence[Method[..., Any]]) -> tuple[int, str]:
     """Index of the method that a setting is of, and its bare name."""
     for index, method in enumerate(methods):
         if name.startswith(method.name + ".") and name.removeprefix(method.name + ".") in method.settings:
@@ -55,7 +55,7 @@ def _owner(name: str, methods: Sequence[Method[..., Any]]) -> tuple[int, str]:
     return owners[0], name
 
 
-def _value(method: Method[..., Any], name: str, text: str) -> Any:
+def _parsed_value(method: Method[..., Any], name: str, text: str) -> Any:
     """The value in the type of the setting's default, checked against the choices that its annotation states."""
     default = method.settings[name]
     stated = method.types.get(name)
@@ -80,13 +80,13 @@ def _value(method: Method[..., Any], name: str, text: str) -> Any:
         valid = value >= least
     if not valid:
         raise InputError(
-            f"setting {name!r} of {method.name} must be {_wanted(kind, options, least)}, got {text!r}",
+            f"setting {name!r} of {method.name} must be {_expected(kind, options, least)}, got {text!r}",
             remedy=f"for example {name}={default}",
         )
     return value
 
 
-def _wanted(kind: type, options: Sequence[object], least: int) -> str:
+def _expected(kind: type, options: Sequence[object], least: int) -> str:
     kinds: Mapping[type, str] = {bool: "true or false", float: "a finite number", str: "a text"}
     if options:
         return f"one of {', '.join(map(str, options))}"

@@ -57,7 +57,7 @@ class StepTree:
         if problem is None and not trajectories:
             raise ValueError("a tree needs a problem or at least one trajectory of it")
         problem = problem if problem is not None else trajectories[0].problem
-        ids, steps = _interned(trajectories, problem)
+        ids, steps = _distinct_steps(trajectories, problem)
         outcomes = np.array([t.outcome for t in trajectories], np.float64)
         matrix = _padded(ids, [len(t) for t in trajectories])
         return cls.from_arrays(problem, matrix, steps, outcomes, np.array([t.terminal for t in trajectories], bool))
@@ -97,9 +97,9 @@ class StepTree:
     def from_prefixes(
         cls, problem: Problem, prefixes: Sequence[Sequence[Step]], complete: ArrayLike | None = None
     ) -> StepTree:
-        """Builds the tree of `from_trajectories` from prefixes that know their names: each node is read once.
+        """Builds the tree of `from_trajectories` from prefixes with names: each node is read once.
 
-        A search's candidates share most of their steps: the work is that of the nodes, not that of all candidates.
+        The candidates of a search share most of their steps: this takes time in the nodes, not in all candidates.
 
         Args:
             prefixes: (B,) steps of each trajectory.
@@ -111,6 +111,7 @@ class StepTree:
         rows = [(-1, 0, -1)]  # parent, depth and step of each node
         ends = []
         for prefix in map(prefix_of, prefixes):
+            # The longest part of the prefix that is in the tree already.
             known = len(prefix)
             while known and prefix.names[known - 1] not in node_of:
                 known -= 1
@@ -123,6 +124,7 @@ class StepTree:
                 node = node_of[prefix.names[depth]] = len(rows) - 1
             ends.append(node)
         parent, depths_, step_id = np.array(rows, np.int32).T
+        # Nodes are renumbered level by level, as `from_arrays` numbers them.
         order = np.argsort(depths_, kind="stable")
         new = np.empty(len(order), np.int32)
         new[order] = np.arange(len(order))
@@ -131,7 +133,7 @@ class StepTree:
         outcomes = np.full(len(ends), np.nan)
         tree = cls(problem, above, step_id[order], steps, new[np.array(ends, np.int64)], outcomes, finished)
         names = list(node_of)
-        # Where the cached property looks first.
+        # This fills the cache of the property `names`, which would hash every step again.
         vars(tree)["names"] = [names[node] for node in order.tolist()]
         return tree
 
@@ -253,7 +255,7 @@ class StepTree:
         if column.shape != (self.n,):
             raise ValueError(f"column {name!r} needs shape ({self.n},), one value a node; got {column.shape}")
         made = replace(self, columns={**self.columns, name: column})
-        # What follows from the tree's shape (`depth`, `paths`, ...) holds for the new one and is not worked out again.
+        # Cached properties (`depth`, `paths`, ...) depend on the shape alone: the new tree takes them over.
         vars(made).update({name: value for name, value in vars(self).items() if name not in vars(made)})
         return made
 
@@ -290,19 +292,19 @@ def trees_of(groups: Sequence[Sequence[Trajectory]], *, cells: int = 1 << 22) ->
     for at, group in enumerate(groups):
         longest_now = max(longest, *map(len, group)) if group else longest
         if at > start and (rows + len(group)) * longest_now > cells:
-            made += _together(groups[start:at])
+            made += _merge_groups(groups[start:at])
             start, rows, longest_now = at, 0, max(map(len, group), default=0)
         rows, longest = rows + len(group), longest_now
-    return made + _together(groups[start:])
+    return made + _merge_groups(groups[start:])
 
 
-def _together(groups: Sequence[Sequence[Trajectory]]) -> list[StepTree]:
+def _merge_groups(groups: Sequence[Sequence[Trajectory]]) -> list[StepTree]:
     """The trees of some groups, out of one matrix of steps."""
     if any(not group for group in groups):
         raise ValueError("a tree needs at least one trajectory: leave empty groups out")
     every = [t for group in groups for t in group]
     owner = np.repeat(np.arange(len(groups), dtype=np.int32), [len(group) for group in groups])
-    interned = [_interned(group, group[0].problem) for group in groups]
+    interned = [_distinct_steps(group, group[0].problem) for group in groups]
     lengths = np.array([len(t) for t in every], np.int64)
     matrix = _padded([i for ids, _ in interned for i in ids], lengths)
     offset, parent, ids, ends = merge_trees(matrix, owner, len(groups))
@@ -316,14 +318,14 @@ def _together(groups: Sequence[Sequence[Trajectory]]) -> list[StepTree]:
     for i, (group, (_, steps)) in enumerate(zip(groups, interned, strict=True)):
         nodes, rows = slice(offset[i], offset[i + 1]), slice(last, last + len(group))
         tree = StepTree(group[0].problem, parent[nodes], ids[nodes], steps, ends[rows], outcomes[rows], complete[rows])
-        # Where the cached properties look first.
+        # This fills the caches of the properties `depth` and `paths`.
         vars(tree).update(depth=depth[nodes], paths=paths[rows, : lengths[rows].max()].copy())
         made.append(tree)
         last = rows.stop
     return made
 
 
-def _interned(trajectories: Sequence[Trajectory], problem: Problem) -> tuple[list[int], list[Step]]:
+def _distinct_steps(trajectories: Sequence[Trajectory], problem: Problem) -> tuple[list[int], list[Step]]:
     """Indices of all steps, one trajectory after the other, into the distinct ones.
 
     Raises:

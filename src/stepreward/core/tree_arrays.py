@@ -1,4 +1,4 @@
-"""Arrays of nodes: what works alike on one tree and on many that stand one after the other."""
+"""Arrays of nodes: operations for one tree, or for many whose nodes follow one another."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def merge_prefixes(
     """Merges equal prefixes of rows that leave from the same root, level by level on pairs (parent, step).
 
     Args:
-        step_ids: (B, S) what each row holds, -1 at padding, which follows.
-        roots: (B,) the node, below `n_roots`, that each row leaves from.
+        step_ids: (B, S) steps of each row, -1 at padding, which follows.
+        roots: (B,) the root, below `n_roots`, of each row.
 
     Returns:
         parent (n,), step id (n,), the node where each row ends (B,), and the first row through each node (n,); -1 at
@@ -39,6 +39,7 @@ def merge_prefixes(
     for level in range(step_ids.shape[1]):
         alive = np.flatnonzero(real[:, level])
         pairs = ends[alive].astype(np.int64) * distinct + step_ids[alive, level]
+        # `unique` sorts by pair; `rank` numbers the distinct pairs by their first row instead.
         _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
         rank = np.empty(len(first), np.int64)
         rank[np.argsort(first)] = np.arange(len(first))
@@ -78,7 +79,7 @@ def merge_trees(
 
 
 def depths(parent: NDArray[np.integer[Any]]) -> Index:
-    """(n,) steps above and at each node of one tree or of many: each pass looks twice as far up as the one before.
+    """(n,) steps above and at each node of one tree or of many, by pointer doubling: ceil(log2(depth)) passes.
 
     Args:
         parent: (n,) parent of each node, negative at roots.

@@ -1,4 +1,4 @@
-"""The words that methods may use for the data that they take, and for what they ask of the world."""
+"""The names of the data that methods take, and of what flows need beside data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA: Mapping[str, str] = {
     "difficulty": "(B,) how hard each trajectory's problem is",
     "components": "(B, C) parts of the outcome reward",
     "references": "(B, M) rewards of reference answers to each trajectory's prompt, NaN where there are fewer",
-    "node": "(N,) identity of the place that each step leads to: equal in a group iff all steps up to it are",
+    "node": "(N,) identity of the prefix that ends with each step: equal in a group iff all its steps are",
     "edge": "(N,) identity of state and action of each step",
     "root": "(B,) tree of each trajectory, where a problem has several",
     "turn": "(N,) turn of each step; a new turn begins where it changes",
@@ -48,7 +48,7 @@ DATA: Mapping[str, str] = {
     "scorer": "Scorer",
     "data": "rows of a benchmark",
 }
-"""The closed vocabulary of data that a method may ask for."""
+"""The closed vocabulary of data that a method may take."""
 
 
 ASKS: Mapping[str, str] = {
@@ -61,11 +61,11 @@ ASKS: Mapping[str, str] = {
     "logprobs": "a policy that reports log-probabilities",
     "self_certainty": "a policy that measures its certainty",
 }
-"""The closed vocabulary of what a flow may ask of the world."""
+"""The closed vocabulary of what a flow may need beside data."""
 
 
 class Flag:
-    """What the command line knows of a field of settings beyond its name, type, default and docstring.
+    """What the command line needs of a field of settings beyond its name, type, default and docstring.
 
     It is metadata of the field's type: `rollouts: Annotated[int, Flag(low=1)] = 8`.
 
@@ -89,7 +89,7 @@ class Flag:
 
 
 Count = Annotated[int, Flag(low=1)]
-"""The type of a whole-number setting of which 0 would ask for nothing at all."""
+"""The type of a whole-number setting that must be at least 1."""
 
 
 class Draws(Enum):

@@ -45,8 +45,8 @@ def build_page(summary: Summary, views: Sequence[TreeView]) -> Page:
         sections.insert(1, _truth(evaluation))
     if views:
         text = (
-            "Sampled solutions of held-out problems as trees: equal beginnings are shown once. The colour is the score of "
-            "the reward model, or another column; a step that is selected shows the path to it."
+            "Sampled solutions of held-out problems as trees: equal beginnings are shown once. The colour is the score "
+            "of the reward model, or another column; a step that is selected shows the path to it."
         )
         sections.append(Section("Step trees", text, trees=views))
     sections.append(_cost(summary))

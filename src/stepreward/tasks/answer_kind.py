@@ -1,4 +1,4 @@
-"""What kind of answer a reference is: how others are read beside it."""
+"""The kind of a reference answer, which decides how other answers are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPTION = re.compile(rf"[{OPEN}(\[]*[A-J][)\].{CLOSE}]*")
 
 @dataclass(frozen=True)
 class Kind:
-    """What may be left out, and what signs mean that mean several things."""
+    """What an answer may leave out, and what ambiguous signs mean."""
 
     unit: str = ""
     """Its unit; answers may leave it out."""
@@ -29,9 +29,9 @@ class Kind:
     commas: bool = False
     """It is a number with commas between thousands."""
     labels: tuple[str, ...] = ()
-    """The names that it gives values of, if several."""
+    """The names whose values it gives, if several."""
     entries: int = 0
-    """Of the tuple that it is; 0 for none."""
+    """Entries of the tuple; 0 where it is no tuple."""
     relation: bool = False
     """It is an equation in several letters."""
     left: str = ""
@@ -43,7 +43,7 @@ class Kind:
     radians: bool = False
     """It is a multiple of pi without a unit."""
     value: Fraction | None = None
-    """Of a rational number without its unit."""
+    """Its value, without unit, where it is a rational number."""
 
 
 @lru_cache(maxsize=1 << 12)
@@ -80,7 +80,7 @@ def _is_relation(sides: list[str]) -> bool:
 
 
 def _solved_for(sides: list[str]) -> str:
-    """The one name on the left: answers may leave it out. A product of capitals is a side."""
+    """The one name on the left, which answers may leave out. `AB` beside capitals is a product of sides, no name."""
     left, right = sides[0].strip(), sides[1].strip()
     if POINTS.match(left):
         return "" if re.search(r"[A-Z]", right) else left

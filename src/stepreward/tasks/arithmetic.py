@@ -138,72 +138,72 @@ class _Draft:
         self.operations = 0
 
     def write(self) -> str | None:
-        """Fills in sentences and quantities; the problem's name, or None if a number left its range."""
+        """Fills in sentences and quantities; returns the problem's name, or None if a number left its range."""
         fewest, most = self.difficulty.operations
         wanted = int(self.rng.integers(fewest, most + 1))
         first = self.names[0]
-        self.holds[first] = self._given(2, self.difficulty.largest_given)
+        self.holds[first] = self._add_given(2, self.difficulty.largest_given)
         self.sentences.append(f"{first} has {self.quantities[-1].value} {self.item}.")
         current = first
         while self.operations < wanted - 1:
             fresh = [name for name in self.names if name not in self.holds]
             if fresh and self.rng.random() < 0.3:
-                current = self._compare(fresh[0], current)
+                current = self._add_person(fresh[0], current)
             else:
-                operator = self._operator()
+                operator = self._draw_operator()
                 words = str(self.rng.choice(CHANGES[operator]))
-                number = self._number(operator)
-                self.holds[current] = self._derive(operator, self.holds[current], number)
-                self._tell(words, current, number)
+                number = self._add_operand(operator)
+                self.holds[current] = self._add_derived(operator, self.holds[current], number)
+                self._add_sentence(words, current, number)
             if self.quantities[-1].value < 1 or self.quantities[-1].value > self.difficulty.largest_value:
                 return None
-        if not self._ask(current):
+        if not self._add_question(current):
             return None
         text = " ".join(self.sentences)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
-    def _given(self, low: int, high: int) -> int:
+    def _add_given(self, low: int, high: int) -> int:
         self.quantities.append(Amount(int(self.rng.integers(low, high + 1))))
         return len(self.quantities) - 1
 
-    def _derive(self, operator: Operator, left: int, right: int) -> int:
+    def _add_derived(self, operator: Operator, left: int, right: int) -> int:
         value = apply(operator, self.quantities[left].value, self.quantities[right].value)
         self.quantities.append(Amount(-1 if value is None else value, operator, left, right))
         self.operations += 1
         return len(self.quantities) - 1
 
-    def _number(self, operator: Operator) -> int:
+    def _add_operand(self, operator: Operator) -> int:
         if operator in "*/":
-            return self._given(2, self.difficulty.largest_factor)
-        return self._given(1, self.difficulty.largest_given)
+            return self._add_given(2, self.difficulty.largest_factor)
+        return self._add_given(1, self.difficulty.largest_given)
 
-    def _compare(self, name: str, other: str) -> str:
-        operator = self._operator()
+    def _add_person(self, name: str, other: str) -> str:
+        operator = self._draw_operator()
         words = str(self.rng.choice(COMPARISONS[operator]))
-        number = self._number(operator)
-        self.holds[name] = self._derive(operator, self.holds[other], number)
-        self._tell(words, name, number, other)
+        number = self._add_operand(operator)
+        self.holds[name] = self._add_derived(operator, self.holds[other], number)
+        self._add_sentence(words, name, number, other)
         return name
 
-    def _operator(self) -> Operator:
+    def _draw_operator(self) -> Operator:
         operators: tuple[Operator, ...] = ("+", "-", "*", "/")
         return operators[int(self.rng.choice(4, p=[0.35, 0.35, 0.2, 0.1]))]
 
-    def _tell(self, words: str, name: str, number: int, other: str = "") -> None:
+    def _add_sentence(self, words: str, name: str, number: int, other: str = "") -> None:
         value = self.quantities[number].value
         self.sentences.append(words.format(name=name, n=value, item=self.item, other=other))
 
-    def _ask(self, current: str) -> bool:
+    def _add_question(self, current: str) -> bool:
         """Adds the last operation and the question; False if a number left its range."""
         people = list(self.holds)
         if len(people) > 1 and self.rng.random() < 0.6:
             first, second = (people[-2], people[-1])
-            self._derive("+", self.holds[first], self.holds[second])
+            self._add_derived("+", self.holds[first], self.holds[second])
             self.sentences.append(str(self.rng.choice(TOTALS)).format(name=first, other=second, item=self.item))
         else:
             operator: Operator = "/" if self.rng.random() < 0.3 else "-"
-            number = self._number(operator)
-            self._derive(operator, self.holds[current], number)
+            number = self._add_operand(operator)
+            self._add_derived(operator, self.holds[current], number)
             words = str(self.rng.choice(SHARES[operator]))
-            self._tell(words, current, number)
+            self._add_sentence(words, current, number)
         return 0 < self.quantities[-1].value <= self.difficulty.largest_value

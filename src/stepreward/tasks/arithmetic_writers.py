@@ -1,11 +1,11 @@
-"""Solutions by writers who slip: the text that the built-in policy learned to write.
+"""Solutions with slips: the training text of the built-in policy.
 
 The common slip is a lost carry: `58 + 27 = 75`, `42 - 17 = 35`, `38 * 2 = 66`. It depends on the numbers alone, so
 writers who lose carries agree on their wrong answer, and often outvote the right one. Rollouts from the step before
 still reach the right answer, those from the slip do not, so Monte Carlo labels name the slip. The rare slips are of
 other kinds.
 
-A writer goes on from the wrong number, as people do. A careless writer slips far more often than a careful one, so a
+A writer continues from the wrong number, as people do. A careless writer slips far more often than a careful one, so a
 slip in a text announces more slips: a model of such texts has a reason to notice them.
 """
 
@@ -43,7 +43,7 @@ def written_solution(problem: Problem, rng: np.random.Generator, slip_rate: floa
         q = quantities[i]
         if q.operator is None:
             continue
-        slip = _slip(rng, slip_rate)
+        slip = _draw_slip(rng, slip_rate)
         if slip == "skip":
             believed[i] = believed[q.left]
             continue
@@ -78,7 +78,7 @@ def _digits(number: int) -> list[int]:
     return [int(digit) for digit in reversed(str(number))]
 
 
-def _slip(rng: np.random.Generator, slip_rate: float) -> str:
+def _draw_slip(rng: np.random.Generator, slip_rate: float) -> str:
     """The slip that the writer makes at an equation, "" for none."""
     u = rng.random()
     if u < RARE * slip_rate:
@@ -87,7 +87,7 @@ def _slip(rng: np.random.Generator, slip_rate: float) -> str:
 
 
 def _equation(q: Amount, believed: list[int], slip: str, rng: np.random.Generator) -> tuple[str, int]:
-    """The line that the writer writes, and the number that the writer goes on with."""
+    """The line, and the number with which the writer continues."""
     operator: Operator = q.operator or "+"
     left, right = believed[q.left], believed[q.right]
     if slip == "operation":

@@ -1,7 +1,7 @@
-"""A world small enough to know everything about: a tree of steps whose every branch is decided by a hash of its path.
+"""A world with known truth: a tree of steps in which a hash of the path decides every branch.
 
-Nothing of the tree is stored, so it may be deep; exact values are found by recursion over the part that can still be
-won. It knows the exact value of what estimators and searches measure.
+Nothing of the tree is stored, so it may be deep. Exact values come from a recursion over the prefixes that can still be
+right: estimators and searches are tested against them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KEPT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class _Choices:
-    """What may be done at one node."""
+    """The choices at one node."""
 
     probability: tuple[float, ...]
     wrong: tuple[bool, ...]
@@ -52,8 +52,8 @@ class EnumerableWorld:
         self.forgiven = 0 if fatal else max(1, depth // 4)
         """Wrong steps that a right solution may have."""
         self._key = Key.seed(seed).fold("enumerable")
-        self._choices = lru_cache(maxsize=_KEPT)(self._draw)
-        self._solve = lru_cache(maxsize=_KEPT)(self._expect)
+        self._choices = lru_cache(maxsize=_KEPT)(self._draw_choices)
+        self._solve = lru_cache(maxsize=_KEPT)(self._exact_value)
 
     @property
     def name(self) -> str:
@@ -81,14 +81,14 @@ class EnumerableWorld:
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
         """1.0 for a whole solution with no more wrong steps than are forgiven, else 0.0."""
         path = self._path(problem, steps)
-        return float(len(path) == self.depth and self._errors(problem.id, path) <= self.forgiven)
+        return float(len(path) == self.depth and self._count_errors(problem.id, path) <= self.forgiven)
 
     def answer(self, problem: Problem, steps: Sequence[Step]) -> str | None:
         """ "right", or one of three wrong answers picked by the last step; None for an unfinished solution."""
         path = self._path(problem, steps)
         if len(path) < self.depth:
             return None
-        return "right" if self._errors(problem.id, path) <= self.forgiven else f"wrong {path[-1] % 3}"
+        return "right" if self._count_errors(problem.id, path) <= self.forgiven else f"wrong {path[-1] % 3}"
 
     def value(self, problem: Problem, prefix: Sequence[Step]) -> float:
         """The exact chance that the policy solves the problem from a prefix.
@@ -117,21 +117,22 @@ class EnumerableWorld:
             raise InputError(f"problem {problem.id!r} got {what}, not of {self.name}", remedy="pass its own solutions")
         return tuple(names[step.text] for step in steps)
 
-    def _draw(self, problem: str, path: Path) -> _Choices:
+    def _draw_choices(self, problem: str, path: Path) -> _Choices:
         """The choices at a node, from the hash of the problem and the path to it."""
         n = self.branching
         bits = np.array([self._key.fold(problem, *path).bits], np.uint64)
         drawn = uniforms(np.repeat(bits, 2 * n + 1), np.arange(2 * n + 1))
         wrong = drawn[:n] < 0.5
+        # At least one choice is right, so that every prefix without a fatal error can be completed.
         wrong[int(drawn[-1] * n)] = False
         weight = np.where(wrong, 0.05 + 0.2 * drawn[n : 2 * n], 0.5 + drawn[n : 2 * n])
         return _Choices(tuple((weight / weight.sum()).tolist()), tuple(wrong.tolist()))
 
-    def _errors(self, problem: str, path: Path) -> int:
+    def _count_errors(self, problem: str, path: Path) -> int:
         return sum(self._choices(problem, path[:t]).wrong[choice] for t, choice in enumerate(path))
 
-    def _expect(self, problem: str, path: Path) -> float:
-        if self._errors(problem, path) > self.forgiven:
+    def _exact_value(self, problem: str, path: Path) -> float:
+        if self._count_errors(problem, path) > self.forgiven:
             return 0.0
         if len(path) == self.depth:
             return 1.0

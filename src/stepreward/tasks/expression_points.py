@@ -1,12 +1,13 @@
 """Evaluates expressions at points: equal expressions have equal values.
 
 Nothing is expanded or simplified. Two expressions are equal if they agree at points drawn from the names of their
-letters, to 60 digits (Schwartz and Zippel's test of identities), so that equality takes time in the length of the text.
-Numbers beyond 2^(2^60) and arguments that cost more than their text says are refused.
+letters, to 60 digits (the Schwartz-Zippel test), so that the test takes time linear in the length of the text. Numbers
+beyond 2^(2^60), and arguments that would take far more time than their length suggests, are refused.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -21,9 +22,9 @@ DIGITS = 60
 WHOLE = range(10, 22)
 """Turns at which letters are whole numbers, each from 1 to 12 once."""
 _BITS = 20_000
-"""Exact numbers are at most so long; longer ones are floating."""
+"""Most bits of an exact number; longer ones become floating."""
 _LARGEST = 2**60
-"""Of exponents, in bits."""
+"""Largest result of a power, in bits."""
 
 
 class Evaluator:
@@ -32,7 +33,7 @@ class Evaluator:
     Args:
         point: values of letters, by name; None for values drawn from names and `turn`.
         turn: number of the point: letters are positive at 0 and 1, negative at 2, whole at those of `WHOLE`.
-        sign: what a plus-minus sign is, 1 or -1.
+        sign: of a plus-minus sign, 1 or -1.
     """
 
     def __init__(self, turn: int = 0, sign: int = 1, point: Mapping[str, Fraction] | None = None) -> None:
@@ -47,42 +48,42 @@ class Evaluator:
         """
         with mpmath.workdps(DIGITS):
             try:
-                return self._of(node)
+                return self._evaluate(node)
             except (NotAnExpression, TooCostly):
                 raise
             except (ValueError, ZeroDivisionError, OverflowError, mpmath.libmp.NoConvergence, TypeError) as error:
                 raise NotAnExpression(str(error)) from error
 
-    def _of(self, node: Node) -> Any:
+    def _evaluate(self, node: Node) -> Any:
         kind, parts = node[0], node[1:]
         if kind == "number":
             return parts[0]
         if kind == "symbol":
-            return self._letter(parts[0])
+            return self._symbol(parts[0])
         if kind in _CONSTANTS:
             return _CONSTANTS[kind]()
         if kind == "infty":
             raise NotAnExpression("infinity is no number")
         if kind == "apply":
-            return mpmath.sin(floating(self._of(parts[1])) * (1 + _drawn(parts[0], 7)) + 1)
-        values = [self._of(part) for part in parts]
+            return mpmath.sin(floating(self._evaluate(parts[1])) * (1 + _number_of_name(parts[0], 7)) + 1)
+        values = [self._evaluate(part) for part in parts]
         if kind == "sum":
-            return _added(values)
+            return _sum(values)
         if kind in ("-", r"\pm", r"\mp"):
             return {"-": -1, r"\pm": self.sign, r"\mp": -self.sign}[kind] * values[0]
         return _OPERATIONS[kind](*values)
 
-    def _letter(self, name: str) -> Any:
+    def _symbol(self, name: str) -> Any:
         if self.point is not None:
             return self.point[name]
         if self.turn in WHOLE:
             return Fraction(1 + (self.turn + zlib.crc32(name.encode())) % len(WHOLE))
-        drawn = _drawn(name, self.turn)
+        drawn = _number_of_name(name, self.turn)
         return -drawn if self.turn >= 2 else drawn
 
 
-def _drawn(name: str, turn: int) -> Fraction:
-    """A number in (0.5, 2.5) that belongs to a name."""
+def _number_of_name(name: str, turn: int) -> Fraction:
+    """A number in (0.5, 2.5), a function of the name and the turn."""
     seed = zlib.crc32(f"{turn} {name}".encode())
     return Fraction(1, 2) + Fraction(2 * seed + 1, 2**32)
 
@@ -92,7 +93,7 @@ def floating(value: Any) -> Any:
     return mpmath.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
 
 
-def _both(left: Any, right: Any) -> tuple[Any, Any]:
+def _of_one_kind(left: Any, right: Any) -> tuple[Any, Any]:
     """Two numbers of one kind; exact ones of too many bits become floating."""
     if isinstance(left, Fraction) and isinstance(right, Fraction) and _bits(left) + _bits(right) <= _BITS:
         return left, right
@@ -103,26 +104,30 @@ def _bits(value: Fraction) -> int:
     return value.numerator.bit_length() + value.denominator.bit_length()
 
 
-def _added(values: Sequence[Any]) -> Any:
+def _sum(values: Sequence[Any]) -> Any:
     total = values[0]
     for value in values[1:]:
-        left, right = _both(total, value)
+        left, right = _of_one_kind(total, value)
         total = left + right
-    return total if isinstance(total, Fraction) else _cancelled(total, max(abs(floating(value)) for value in values))
+    return (
+        total
+        if isinstance(total, Fraction)
+        else _zero_if_rounding(total, max(abs(floating(value)) for value in values))
+    )
 
 
-def _cancelled(value: Any, largest: Any) -> Any:
-    """Exactly 0 where terms as large as `largest` left nothing but their rounding: tiny numbers are not 0."""
+def _zero_if_rounding(value: Any, largest: Any) -> Any:
+    """Exactly 0 where only the rounding error of terms as large as `largest` is left; other tiny numbers stay."""
     return Fraction(0) if abs(value) < largest * mpmath.mpf(10) ** (10 - DIGITS) else value
 
 
-def _times(left: Any, right: Any) -> Any:
-    left, right = _both(left, right)
+def _multiply(left: Any, right: Any) -> Any:
+    left, right = _of_one_kind(left, right)
     return left * right
 
 
-def _over(left: Any, right: Any) -> Any:
-    left, right = _both(left, right)
+def _divide(left: Any, right: Any) -> Any:
+    left, right = _of_one_kind(left, right)
     if right == 0:
         raise ZeroDivisionError("division by zero")
     return left / right
@@ -145,7 +150,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 def _root(value: Any, index: Any) -> Any:
     if not isinstance(index, Fraction) or index.denominator != 1 or not 0 < index <= 1000:
-        return _power(value, _over(Fraction(1), index))
+        return _power(value, _divide(Fraction(1), index))
     n = int(index)
     if isinstance(value, Fraction) and value < 0 and n % 2:
         return -_root(-value, index)
@@ -158,18 +163,11 @@ def _root(value: Any, index: Any) -> Any:
 
 def _factorial(value: Any) -> Any:
     if isinstance(value, Fraction) and value.denominator == 1 and 0 <= value <= 1000:
-        return Fraction(int(mpmath.mp.factorial(int(value)))) if value < 40 else Fraction(_product(int(value)))
+        return Fraction(math.factorial(int(value)))
     value = floating(value)
     if abs(value) > 10**15:
         raise TooCostly("a factorial beyond (10^15)!")
     return mpmath.factorial(value)
-
-
-def _product(n: int) -> int:
-    made = 1
-    for i in range(2, n + 1):
-        made *= i
-    return made
 
 
 def _binomial(n: Any, k: Any) -> Any:
@@ -180,26 +178,26 @@ def _binomial(n: Any, k: Any) -> Any:
     return mpmath.binomial(int(n), int(k))
 
 
-def _whole(name: str) -> Callable[[Any], Any]:
-    def taken(value: Any) -> Any:
+def _rounding(name: str) -> Callable[[Any], Any]:
+    def computed(value: Any) -> Any:
         if not isinstance(value, Fraction) and (mpmath.im(value) != 0 or abs(value) > 10**DIGITS):
-            raise NotAnExpression("no whole number lies there")
+            raise NotAnExpression("only a real number below 10^60 can be rounded")
         return Fraction(int(getattr(mpmath, name)(floating(value))))
 
-    return taken
+    return computed
 
 
-def _of_angle(name: str) -> Callable[[Any], Any]:
-    def taken(value: Any) -> Any:
+def _trigonometric(name: str) -> Callable[[Any], Any]:
+    def computed(value: Any) -> Any:
         value = floating(value)
         if abs(value) > 10**20:
             raise TooCostly("an angle beyond 10^20")
-        return _cancelled(getattr(mpmath, name)(value), min(abs(value), 1))
+        return _zero_if_rounding(getattr(mpmath, name)(value), min(abs(value), 1))
 
-    return taken
+    return computed
 
 
-def _plain(name: str) -> Callable[[Any], Any]:
+def _mpmath_function(name: str) -> Callable[[Any], Any]:
     return lambda value: getattr(mpmath, name)(floating(value))
 
 
@@ -207,12 +205,8 @@ def _log(value: Any, base: Any = None) -> Any:
     value = floating(value)
     if value == 0:
         raise ZeroDivisionError("logarithm of 0")
-    logarithm = _cancelled(mpmath.log(value), 1)
-    return logarithm if base is None else _over(logarithm, _log(base))
-
-
-def _magnitude(value: Any) -> Any:
-    return abs(value)
+    logarithm = _zero_if_rounding(mpmath.log(value), 1)
+    return logarithm if base is None else _divide(logarithm, _log(base))
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -221,28 +215,28 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "i": lambda: mpmath.mpc(0, 1),
 }
 _OPERATIONS: dict[str, Callable[..., Any]] = {
-    "*": _times,
-    "/": _over,
+    "*": _multiply,
+    "/": _divide,
     "^": _power,
     "root": _root,
     "!": _factorial,
     "binom": _binomial,
     "degrees": lambda value: floating(value) * mpmath.pi / 180,
-    "lvert": _magnitude,
-    "lfloor": _whole("floor"),
-    "lceil": _whole("ceil"),
+    "lvert": abs,
+    "lfloor": _rounding("floor"),
+    "lceil": _rounding("ceil"),
     "ln": _log,
     "log": lambda value, base=None: _log(value, Fraction(10) if base is None else base),
     "lg": lambda value: _log(value, Fraction(10)),
     "exp": lambda value: _power(mpmath.e, value),
-    **{name: _of_angle(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
-    "arcsin": _plain("asin"),
-    "arccos": _plain("acos"),
-    "arctan": _plain("atan"),
-    "arccot": _plain("acot"),
-    "arcsec": _plain("asec"),
-    "arccsc": _plain("acsc"),
-    "arcsinh": _plain("asinh"),
-    "arccosh": _plain("acosh"),
-    "arctanh": _plain("atanh"),
+    **{name: _trigonometric(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
+    "arcsin": _mpmath_function("asin"),
+    "arccos": _mpmath_function("acos"),
+    "arctan": _mpmath_function("atan"),
+    "arccot": _mpmath_function("acot"),
+    "arcsec": _mpmath_function("asec"),
+    "arccsc": _mpmath_function("acsc"),
+    "arcsinh": _mpmath_function("asinh"),
+    "arccosh": _mpmath_function("acosh"),
+    "arctanh": _mpmath_function("atanh"),
 }

@@ -33,12 +33,12 @@ Node = tuple[Any, ...]
 """Its kind, then its parts."""
 
 
-class NotAnExpression(ValueError):  # noqa: N818 - an answer may well be words
+class NotAnExpression(ValueError):  # noqa: N818 - many answers are words, which is no error
     """The text is no expression as a whole."""
 
 
-class TooCostly(ValueError):  # noqa: N818 - what is refused, not what failed
-    """An expression whose value would take more than its text says."""
+class TooCostly(ValueError):  # noqa: N818 - refused before it is evaluated
+    """An expression whose value would take far more time or memory than its length suggests."""
 
 
 class _Reader:
@@ -55,7 +55,7 @@ class _Reader:
     def take(self, wanted: str = "") -> str:
         token = self.peek()
         if not token or (wanted and token != wanted):
-            raise NotAnExpression(f"{wanted or 'more'} expected, got {token or 'the end'}")
+            raise NotAnExpression(f"expected {wanted or 'more'}, got {token or 'the end'}")
         self.at += 1
         return token
 
@@ -84,6 +84,7 @@ class _Reader:
                 other = self.factor()
                 node = ("/" if token in _OVER else "*", node, other)
             elif self._starts_factor(token) and not (bare and (token[1:] in FUNCTIONS or token in ("(", "["))):
+                # A number before \frac of two numbers is a mixed number: 1\frac12 is 3/2, not 1/2.
                 mixed = token == r"\frac" and node[0] == "number" and node[1].denominator == 1
                 other = self.factor()
                 whole = mixed and other[0] == "/" and other[1][0] == other[2][0] == "number"
@@ -230,7 +231,7 @@ def read(text: str) -> Node:
 
 
 def symbols_of(node: Node) -> frozenset[str]:
-    """Letters of an expression, but for i, e and functions applied."""
+    """Letters of an expression without i, e and names of functions."""
     if node[0] in ("symbol", "apply"):
         inner: frozenset[str] = frozenset([node[1]]) if node[0] == "symbol" else symbols_of(node[2])
         return inner

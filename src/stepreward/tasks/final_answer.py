@@ -32,7 +32,7 @@ def final_answer(text: str) -> str | None:
 
     The last complete `\boxed{}` counts, after the last `</think>` where there is one. A box that is cut off is no
     answer, and an earlier one does not replace it. Without a box, the last `#### NUMBER` line counts, then the
-    last "the answer is ...", then the last line: what follows its last equals sign, its one formula or number.
+    last "the answer is ...", then the last line: its one formula, the text after its last equals sign, its one number.
     """
     ends = [found.end() for found in _THOUGHT.finditer(text)]
     if ends:
@@ -46,7 +46,7 @@ def final_answer(text: str) -> str | None:
     if marked:
         return marked[-1].strip()
     stated = [found[1] for found in _STATED.finditer(text)]
-    return _statement(stated[-1]) if stated else _last_line(text)
+    return _stated_answer(stated[-1]) if stated else _last_line_answer(text)
 
 
 def last_box(text: str) -> str | None:
@@ -56,14 +56,14 @@ def last_box(text: str) -> str | None:
         if found[1] != "{":
             inside, at = found[1], found.end()
             continue
-        end = _closed(text, found.end())
+        end = _closing_brace(text, found.end())
         if end < 0:
             return ""
         inside, at = text[found.end() : end], end + 1
     return inside
 
 
-def _closed(text: str, start: int) -> int:
+def _closing_brace(text: str, start: int) -> int:
     """Where the brace that opened before `start` closes; -1 where it does not."""
     depth = 1
     for found in _BRACE.finditer(text, start):
@@ -73,7 +73,7 @@ def _closed(text: str, start: int) -> int:
     return -1
 
 
-def _statement(said: str) -> str | None:
+def _stated_answer(said: str) -> str | None:
     """The answer of "the answer is ...", up to the end of its sentence."""
     said = _SENTENCE.split(said, maxsplit=1)[0].strip().strip("*_").strip()
     said = _REASON.sub("", said) or said
@@ -84,7 +84,7 @@ def _statement(said: str) -> str | None:
     return said or None
 
 
-def _last_line(text: str) -> str | None:
+def _last_line_answer(text: str) -> str | None:
     """The answer of a last line that is one formula, or ends in one value."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:

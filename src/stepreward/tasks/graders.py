@@ -15,7 +15,7 @@ def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
     maker = plugin.load()
     if not callable(maker):
         raise InputError(
-            f"{plugin.point.value} is a {type(maker).__name__}, which makes no grader",
+            f"expected a class or function that makes a grader, got {plugin.point.value}, a {type(maker).__name__}",
             remedy="name a class or function without arguments",
         )
     return {plugin.name: maker}

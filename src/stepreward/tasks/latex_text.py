@@ -1,4 +1,4 @@
-r"""Answers as people write them, tidied: one way to write fractions, signs, words and spaces, whatever the LaTeX."""
+r"""Tidies answers: one notation for fractions, signs, words and spaces, whatever LaTeX or Unicode people write."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SAME = {
     r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\colon": ":", r"\pmod": r"\mod", r"\bmod": r"\mod",
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
 }  # fmt: skip
-"""Commands and signs, each in one way."""
+"""Commands and signs with several spellings, each with the one that we use."""
 _SIGN = re.compile(r"\\[A-Za-z]+|[<>!:]=|\.\.\.|\*\*")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d{1,30})\}|(\d))")
 _GAP = r"(?:\\[,;:! ]|\\thinspace\s?|~|\{,\}|,\s*\\!\s*|,\\,|[\u202f\u2009\u00a0 ])+"
@@ -59,12 +59,12 @@ def tidy(text: str) -> str:
 
     A JSON list of texts, as data sets keep several answers, becomes these answers between semicolons.
     """
-    if (listed := _from_json(text)) is not None:
+    if (listed := _json_list(text)) is not None:
         return " ; ".join(map(tidy, listed))
-    text = _delimited(text.strip())
+    text = _without_delimiters(text.strip())
     text = _THIN.sub(lambda found: re.sub(r"\D", "", found[1]), text)
-    text = _unicode(text)
-    text = _until_the_same(lambda shorter: _BOXES.sub(r"\1", _delimited(shorter)), text)
+    text = _plain_signs(text)
+    text = _to_fixpoint(lambda shorter: _BOXES.sub(r"\1", _without_delimiters(shorter)), text)
     text = _SPACE.sub(" ", _NOISE.sub("", text)).replace("{,}", ",").replace("{:}", ":")
     if r"\over" in text:
         text = _OVER.sub(r"\\frac{\1}{\2}", _OVER.sub(r"\\frac{\1}{\2}", text if "{" in text else f"{{{text}}}"))
@@ -72,12 +72,12 @@ def tidy(text: str) -> str:
         text = _CHOOSE.sub(r"\\binom{\1}{\2}", text if "{" in text else f"{{{text}}}")
     text = _SIGN.sub(lambda found: _SAME.get(found[0], found[0]), text)
     if "\\" in text:
-        text = _REPEATING.sub(_repeated, text)
-        text = _until_the_same(lambda shorter: _WORDS.sub(_worded, shorter), text)
+        text = _REPEATING.sub(_repeating_fraction, text)
+        text = _to_fixpoint(lambda shorter: _WORDS.sub(_marked_words, shorter), text)
     return re.sub(r"\s+", " ", _NAMES.sub(r"\\\1", text)).strip().rstrip(" .;,").strip()
 
 
-def _until_the_same(shorten: Callable[[str], str], text: str) -> str:
+def _to_fixpoint(shorten: Callable[[str], str], text: str) -> str:
     for _ in range(8):
         shorter = shorten(text)
         if shorter == text:
@@ -86,7 +86,7 @@ def _until_the_same(shorten: Callable[[str], str], text: str) -> str:
     return text
 
 
-def _from_json(text: str) -> list[str] | None:
+def _json_list(text: str) -> list[str] | None:
     """The answers of a list of texts, as data sets keep them; None where it is none."""
     text = text.strip().strip("$").strip()
     if not re.match(r"^\[\s*[\"']", text):
@@ -101,15 +101,15 @@ def _from_json(text: str) -> list[str] | None:
     return None
 
 
-def _delimited(text: str) -> str:
-    """Without marks of mathematics: dollars that are no money, stars, full stops at the end."""
+def _without_delimiters(text: str) -> str:
+    """The text without delimiters of mathematics and Markdown, and without full stops at the end."""
     text = re.sub(r"(?<!\\)\$", "", text).strip()
     text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
     return text.strip().strip("*`").strip().rstrip(".。").strip()
 
 
-def _unicode(text: str) -> str:
-    """Fullwidth letters and digits, small raised digits, whole fractions and signs in their plain way."""
+def _plain_signs(text: str) -> str:
+    """Replaces fullwidth letters and digits, superscripts, fraction characters and signs by plain notation."""
     if text.isascii():
         return text
     made = []
@@ -123,16 +123,16 @@ def _unicode(text: str) -> str:
     text = _SUPER.sub(
         lambda found: "^{" + unicodedata.normalize("NFKC", found[0]).replace("−", "-") + "}", "".join(made)
     )
-    text = unicodedata.normalize("NFKC", _ROOT.sub(_rooted, text))
+    text = unicodedata.normalize("NFKC", _ROOT.sub(_latex_root, text))
     return "".join(_SIGNS.get(sign, sign) for sign in text)
 
 
-def _rooted(found: re.Match[str]) -> str:
+def _latex_root(found: re.Match[str]) -> str:
     inside = found[1]
     return r"\sqrt{" if inside == "{" else rf"\sqrt{{{inside.strip('()')}}}"
 
 
-def _worded(found: re.Match[str]) -> str:
+def _marked_words(found: re.Match[str]) -> str:
     """Words of a text command, marked; letters and numbers in another font are letters and numbers."""
     command, inside = found[1], found[2].strip()
     after_value = bool(_VALUE.search(found.string[: found.start()]))
@@ -149,7 +149,7 @@ def _worded(found: re.Match[str]) -> str:
     return f"{OPEN}{inside}{CLOSE}"
 
 
-def _repeated(found: re.Match[str]) -> str:
+def _repeating_fraction(found: re.Match[str]) -> str:
     """A repeating decimal as a fraction."""
     digits, again = found[2], found[3] or found[4]
     below = (10 ** len(again) - 1) * 10 ** len(digits)

@@ -23,16 +23,16 @@ from stepreward.tasks.normal_form import read_forms
 from stepreward.tasks.value_names import number_name
 
 _LONGEST = 20_000
-"""Characters of a solution that are read, from its end: answers are there, and the time to read is bounded."""
+"""Characters of a solution that are read, from its end, where answers are: this bounds the time."""
 _LONGEST_ANSWER = 4_000
-"""Characters of an answer; longer ones are none."""
+"""Most characters of an answer; longer text is no answer."""
 _BRACKETS = re.compile(r"[()\[\]{}]")
 _DEEPEST = 100
-"""Brackets in brackets: beyond, no answer is meant."""
+"""Most nested brackets; deeper text is no answer."""
 _PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 _MARKED = re.compile(r"####\s*(\S.*?)\s*$", re.MULTILINE)
 SECONDS = 5.0
-"""Of one answer."""
+"""Time limit of one answer."""
 
 
 class MathGrader:
@@ -41,7 +41,7 @@ class MathGrader:
     May be used from any thread. Answers that grading equal are one vote: `0.50`, `\\frac12` and `x=\\frac12`.
 
     Args:
-        seconds: of one answer; past them it could not be graded.
+        seconds: time limit of one answer; one that takes longer has the grade NaN.
 
     Raises:
         ModelError: mpmath is not installed.
@@ -53,8 +53,8 @@ class MathGrader:
         if importlib.util.find_spec("mpmath") is None:
             raise ModelError("grading mathematics needs mpmath: pip install 'stepreward[math]'")
         self._bounded = Bounded(read_forms, seconds=seconds)
-        self._forms = lru_cache(maxsize=1 << 14)(self._read)
-        self._told, self._lock = False, threading.Lock()
+        self._forms = lru_cache(maxsize=1 << 14)(self._compute_forms)
+        self._warned, self._lock = False, threading.Lock()
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
         """1.0 or 0.0; NaN if the problem has no reference, or one of the two answers could not be read in time."""
@@ -68,7 +68,7 @@ class MathGrader:
             return 1.0
         found, right = self._forms(said, wanted)
         if found is None or right is None:
-            self._tell(problem)
+            self._warn_once(problem)
             return float("nan")
         return float(found == right)
 
@@ -80,8 +80,8 @@ class MathGrader:
         found, _ = self._forms(said, stated(problem.reference or "") or None)
         return f"{UNREAD}{said}" if found is None else found
 
-    def _read(self, text: str, wanted: str | None) -> tuple[str | None, str | None]:
-        """The forms of an answer and of a reference; None where one cannot be had within the bounds."""
+    def _compute_forms(self, text: str, wanted: str | None) -> tuple[str | None, str | None]:
+        """The normal forms of an answer and of a reference; None where one exceeds the bounds."""
         bare = text.strip().strip("$").strip()
         if _PLAIN.fullmatch(bare) and (wanted is None or _PLAIN.fullmatch(wanted)):
             # Exact, and bounded by its length: no child process is needed.
@@ -94,9 +94,9 @@ class MathGrader:
             return None, None
         return found, right
 
-    def _tell(self, problem: Problem) -> None:
+    def _warn_once(self, problem: Problem) -> None:
         with self._lock:
-            first, self._told = not self._told, True
+            first, self._warned = not self._warned, True
         if first:
             print(
                 f"an answer to problem {problem.id} could not be graded within its bounds "

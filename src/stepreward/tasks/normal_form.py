@@ -1,8 +1,8 @@
 r"""Final answers in a normal form, compared whole: lists, sets, tuples, intervals, matrices, relations, units, words.
 
-Equal answers to a problem have equal forms. A form is read blindly but for the kind of answer that the problem's
-reference is (`Kind`): whether a unit, a percent sign or the left side of an equation may be left out, whether a letter
-is an option, and whether a comma may separate thousands.
+Equal answers to a problem have equal forms. Of the reference a form uses only its kind (`Kind`): whether an answer may
+leave out a unit, a percent sign or the left side of an equation, whether a letter is an option, and whether a comma may
+separate thousands.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _MATRIX = re.compile(
     r"^\(?\\begin\{([pbvBV]?matrix|smallmatrix|array|cases|aligned)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}\)?$", re.DOTALL
 )
 _MODULO = re.compile(r"^(?:\\?\w+\s*\\equiv\s*)?([^=]+?)\s*\(?\s*\\?mod\s*\{?(\d+)\}?\s*\)?$")
-_OUTWARD = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")
-_BOTH = re.compile(rf"{OPEN}\s*and\s*{CLOSE}|\band\b")
+_FRENCH_INTERVAL = re.compile(r"^([\[\](])([^\[\]()]+,[^\[\]()]+)([\[\])])$")
+_AND = re.compile(rf"{OPEN}\s*and\s*{CLOSE}|\band\b")
 _DISTANCE = re.compile(r"^\|\s*[A-Za-z]\s*\|$")
 _REALS = re.compile(rf"^(?:\\mathbb\s*\{{?R\}}?|{OPEN}?all real(?: number)?s?{CLOSE}?)$", re.IGNORECASE)
 _CALCULUS = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|limsup|liminf)(?![A-Za-z])|\\frac\s*\{d[^{}]*\}\s*\{d")
 _ALGEBRA = re.compile(r"^(?:[b-df-hj-np-tv-z]{2,3}|[a-d]{2,3}|a[b-df-hj-np-tv-z]|[b-df-hj-np-tv-z]a)$")
 # Possessive, so that a text that is no words is left in time that is linear in its length.
 _PLAIN_WORDS = re.compile(rf"^[\s.,'’\"!?:;()&/-]*+(?:(?:{WORD}|[A-Za-z]{{2,}}+)[\s.,'’\"!?:;()&/-]*+)++$")
-_TURNED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+_MIRRORED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 
 
 def read_forms(job: Sequence[str | None]) -> list[str | None]:
@@ -60,7 +60,7 @@ def _form_or_none(text: str, kind: Kind | None) -> str | None:
     except TooCostly:
         return None
     except RecursionError:
-        # Thousands of factors or brackets: no answer is meant, and text is equal to the same text alone.
+        # Thousands of factors or brackets are no real answer: compare the text.
         return _words(tidy(text))
 
 
@@ -92,16 +92,16 @@ def _forms(text: str, kind: Kind | None) -> list[str]:
     if values := _named_values(text, pieces, kind):
         return values
     ranges = [len(split(piece, "<>≤≥")) > 1 for piece in pieces]
-    made = [one for piece in pieces for one in _part(piece, kind)]
+    made = [one for piece in pieces for one in _forms_of_part(piece, kind)]
     if len(pieces) == 1 and pieces[0].startswith(r"\{") and not _SET_OF.match(pieces[0]):
         return list(dict.fromkeys(made)) or ["{}"]
     if len(pieces) > 1 and all(ranges):
-        return [(_met(made) if _BOTH.search(text) else "") or " U ".join(sorted(made))]
+        return [(_intersection(made) if _AND.search(text) else "") or " U ".join(sorted(made))]
     return made
 
 
-def _met(rays: Sequence[str]) -> str:
-    """What two rays share, between their ends; "" where that is nothing, or they are no rays."""
+def _intersection(rays: Sequence[str]) -> str:
+    """The interval in which two rays overlap; "" where they do not, or are no rays."""
     upward = [ray for ray in rays if ray.endswith(", oo)")]
     downward = [ray for ray in rays if ray.startswith("(-oo, ")]
     if len(rays) != 2 or len(upward) != 1 or len(downward) != 1:
@@ -121,26 +121,26 @@ def _options(text: str) -> list[str]:
 
 
 def _named_values(text: str, pieces: Sequence[str], kind: Kind | None) -> list[str]:
-    """Forms of values of several names, where the reference gives such or is a tuple; none elsewhere."""
+    """Forms of the values of several names, where the reference names values or is a tuple; none elsewhere."""
     found = labels(pieces)
     values = [split(piece, "=")[1].strip() for piece in pieces] if found else []
     if kind is not None and kind.entries and found:
-        ordered = [_one(value, kind) for _, value in sorted(zip(found, values, strict=True))]
+        ordered = [_single_form(value, kind) for _, value in sorted(zip(found, values, strict=True))]
         return [f"({', '.join(ordered)})"] if len(found) == kind.entries else []
     if kind is not None and kind.labels and not found and len(entries := row(text)) == len(kind.labels):
         found, values = tuple(sorted(kind.labels)), entries
     if not found or (kind is not None and not kind.labels):
         return []
-    return [f"{name} = {_one(value, kind)}" for name, value in zip(found, values, strict=True)]
+    return [f"{name} = {_single_form(value, kind)}" for name, value in zip(found, values, strict=True)]
 
 
-def _part(text: str, kind: Kind | None) -> list[str]:
+def _forms_of_part(text: str, kind: Kind | None) -> list[str]:
     """Forms of one part: several for a plus-minus sign or a set."""
-    if (found := _OUTWARD.match(text)) and (found[1] == "]" or found[3] == "["):
-        # Intervals as they are written in France: what opens outward is open.
+    if (found := _FRENCH_INTERVAL.match(text)) and (found[1] == "]" or found[3] == "["):
+        # French notation of intervals: a bracket that points outward is an open end.
         text = f"{'(' if found[1] == ']' else found[1]}{found[2]}{')' if found[3] == '[' else found[3]}"
     if found := _MODULO.match(text):
-        return [f"{_one(found[1], kind)} mod {found[2]}"]
+        return [f"{_single_form(found[1], kind)} mod {found[2]}"]
     if (digits := in_base(text) or _time(text, kind)) is not None:
         return [digits]
     if _REALS.match(text):
@@ -150,19 +150,19 @@ def _part(text: str, kind: Kind | None) -> list[str]:
     if text in ("∅", r"\{\}", r"\{ \}"):
         return ["{}"]
     if text.startswith(r"\{") and text.endswith(r"\}") and whole(text):
-        return [one for part in parts(text[2:-2]) for one in _part(part, kind)]
+        return [one for part in parts(text[2:-2]) for one in _forms_of_part(part, kind)]
     if found := _MATRIX.match(text):
         return [_matrix(found[1], found[2], kind)]
     if len(sides := split(text, "∈")) == 2:
-        return _part(sides[1].strip(), kind)
+        return _forms_of_part(sides[1].strip(), kind)
     if len(sides := split(text, "∪")) > 1:
         if all(side.strip().startswith(r"\{") for side in sides):
-            return list(dict.fromkeys(one for side in sides for one in _part(side.strip(), kind)))
-        return [" U ".join(sorted(one for side in sides for one in _part(side.strip(), kind)))]
+            return list(dict.fromkeys(one for side in sides for one in _forms_of_part(side.strip(), kind)))
+        return [" U ".join(sorted(one for side in sides for one in _forms_of_part(side.strip(), kind)))]
     if len(split(text, "=≈≠<>≤≥")) > 1:
         return _relation(text, kind)
     if entries := row(text):
-        return [text[0] + ", ".join(_one(entry, kind) for entry in entries) + text[-1]]
+        return [text[0] + ", ".join(_single_form(entry, kind) for entry in entries) + text[-1]]
     if len(ratio := split(text, ":")) > 1:
         if len(ratio) == 2 and kind is not None and not kind.ratio and kind.value is not None:
             return _quantity(rf"\frac{{{ratio[0]}}}{{{ratio[1]}}}", kind)
@@ -178,29 +178,31 @@ def _time(text: str, kind: Kind | None) -> str | None:
     """A time of day, with its half of the day where the reference has another."""
     value, unit = split_unit(text)
     time = None if kind is not None and not kind.time else time_of_day(value)
-    return f"{time} {unit}" if time is not None and _another(unit, kind) else time
+    return f"{time} {unit}" if time is not None and _has_other_unit(unit, kind) else time
 
 
-def _another(unit: str, kind: Kind | None) -> bool:
+def _has_other_unit(unit: str, kind: Kind | None) -> bool:
     """Whether a unit is not the one of the reference; False where either has none."""
     if kind is None or not (unit and kind.unit):
         return False
     return not same_unit(unit, kind.unit) and factor_of(unit, kind.unit) is None
 
 
-def _one(text: str, kind: Kind | None) -> str:
+def _single_form(text: str, kind: Kind | None) -> str:
     """The form of an entry."""
     if not text:
         return ""
-    made = _part(text, kind)
+    made = _forms_of_part(text, kind)
     return made[0] if len(made) == 1 else "{" + ", ".join(sorted(made)) + "}"
 
 
 def _matrix(name: str, inside: str, kind: Kind | None) -> str:
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", inside) if row.strip()]
     if name in ("cases", "aligned"):
-        return "{" + ", ".join(sorted(_one(row.replace("&", "").strip().rstrip(","), kind) for row in rows)) + "}"
-    shown = "; ".join(", ".join(_one(entry.strip(), kind) for entry in row.split("&")) for row in rows)
+        return (
+            "{" + ", ".join(sorted(_single_form(row.replace("&", "").strip().rstrip(","), kind) for row in rows)) + "}"
+        )
+    shown = "; ".join(", ".join(_single_form(entry.strip(), kind) for entry in row.split("&")) for row in rows)
     return f"{'det' if name in ('vmatrix', 'Vmatrix') else 'matrix'} [{shown}]"
 
 
@@ -209,7 +211,7 @@ def _ratio(sides: Sequence[str], kind: Kind | None) -> str:
         first = sides[0].strip()
         return "ratio " + ":".join(names(rf"\frac{{{side.strip()}}}{{{first}}}")[0] for side in sides)
     except NotAnExpression:
-        return " : ".join(_one(side.strip(), kind) for side in sides)
+        return " : ".join(_single_form(side.strip(), kind) for side in sides)
 
 
 def _relation(text: str, kind: Kind | None) -> list[str]:
@@ -218,10 +220,10 @@ def _relation(text: str, kind: Kind | None) -> list[str]:
     sides, signs = pieces[::2], pieces[1::2]
     if not all(sides[1:]):
         return [_words(text)]
-    if any(sign in _TURNED for sign in signs):
-        return [_order(sides, signs, kind)]
+    if any(sign in _MIRRORED for sign in signs):
+        return [_inequality(sides, signs, kind)]
     if "≠" in signs:
-        shown = [_one(side, kind) for side in sides]
+        shown = [_single_form(side, kind) for side in sides]
         return ["not " + (shown[1] if LABEL.match(sides[0]) else " ".join(sorted(shown)))]
     if kind is not None and kind.relation and len(sides) == 2:
         return [_equation(sides)]
@@ -229,14 +231,14 @@ def _relation(text: str, kind: Kind | None) -> list[str]:
         sides = sides[::-1]
     if _labelled(sides, kind):
         sides, signs = sides[1:], signs[1:]
-    made = [_part(side, kind) for side in sides if side]
+    made = [_forms_of_part(side, kind) for side in sides if side]
     if all(one == made[0] for one in made) or (signs and signs[0] == "≈"):
         return made[0]
     return [_equation(sides)]
 
 
 def _labelled(sides: Sequence[str], kind: Kind | None) -> bool:
-    """Whether the first side only names what the others are."""
+    """Whether the first side is only a name of the others."""
     name, rest = sides[0], letters(sides[1])
     if not name:
         return True
@@ -254,22 +256,27 @@ def _equation(sides: Sequence[str]) -> str:
         return " = ".join(_words(side) for side in sides)
 
 
-def _order(sides: Sequence[str], signs: Sequence[str], kind: Kind | None) -> str:
+def _inequality(sides: Sequence[str], signs: Sequence[str], kind: Kind | None) -> str:
     """An inequality: the interval of its one letter, or its name up to a positive factor."""
-    if len(signs) == 2 and all(_TURNED.get(sign) for sign in signs) and not letters(sides[0]) and not letters(sides[2]):
+    if (
+        len(signs) == 2
+        and all(_MIRRORED.get(sign) for sign in signs)
+        and not letters(sides[0])
+        and not letters(sides[2])
+    ):
         if signs[0] in ">≥":
-            sides, signs = sides[::-1], [_TURNED[sign] for sign in signs[::-1]]
+            sides, signs = sides[::-1], [_MIRRORED[sign] for sign in signs[::-1]]
         if all(sign in "<≤" for sign in signs):
             ends = ("[" if signs[0] == "≤" else "(", "]" if signs[1] == "≤" else ")")
-            return f"{ends[0]}{_one(sides[0], kind)}, {_one(sides[2], kind)}{ends[1]}"
+            return f"{ends[0]}{_single_form(sides[0], kind)}, {_single_form(sides[2], kind)}{ends[1]}"
     if len(signs) == 1 and (LABEL.match(sides[0]) or LABEL.match(sides[1])):
-        right, sign = (sides[1], signs[0]) if LABEL.match(sides[0]) else (sides[0], _TURNED[signs[0]])
+        right, sign = (sides[1], signs[0]) if LABEL.match(sides[0]) else (sides[0], _MIRRORED[signs[0]])
         if not letters(right):
-            end = _one(right, kind)
+            end = _single_form(right, kind)
             ranges = {">": f"({end}, oo)", "≥": f"[{end}, oo)", "<": f"(-oo, {end})", "≤": f"(-oo, {end}]"}
             return ranges[sign]
     if len(signs) == 1 and _DISTANCE.match(sides[0]) and not letters(sides[1]):
-        low, high = _one(f"-({sides[1]})", kind), _one(sides[1], kind)
+        low, high = _single_form(f"-({sides[1]})", kind), _single_form(sides[1], kind)
         inside = {"<": f"({low}, {high})", "≤": f"[{low}, {high}]"}
         outside = {">": f"(-oo, {low}) U ({high}, oo)", "≥": f"(-oo, {low}] U [{high}, oo)"}
         return (inside | outside)[signs[0]]
@@ -296,7 +303,7 @@ def _quantity(text: str, kind: Kind | None) -> list[str]:
         if _CALCULUS.search(text):
             raise TooCostly("an integral, a sum or a limit") from None
         return [_words(text)]
-    return [f"{one} {unit}" for one in made] if _another(unit, kind) else made
+    return [f"{one} {unit}" for one in made] if _has_other_unit(unit, kind) else made
 
 
 def _scaled(value: str, unit: str, kind: Kind | None) -> tuple[str, Fraction]:
@@ -316,7 +323,7 @@ def _scaled(value: str, unit: str, kind: Kind | None) -> tuple[str, Fraction]:
 
 
 def _words(text: str) -> str:
-    """Words without what does not count: case, marks of text, spaces and full stops."""
+    """Words without case, text marks, extra spaces and full stops."""
     if re.fullmatch(rf"[{OPEN}(]*[A-Z][){CLOSE}.]*", text):
         return re.sub(r"[^A-Z]", "", text)
     bare = re.sub(rf"[{OPEN}{CLOSE}]", " ", text)

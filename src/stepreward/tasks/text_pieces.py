@@ -1,4 +1,4 @@
-"""Pieces of tidied answers: what commas, signs and brackets separate, and which pieces only name others."""
+"""Splits tidied answers at commas, signs and brackets, and tells names from values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from stepreward.tasks.latex_text import CLOSE, OPEN
 
 WORD = rf"{OPEN}[^{CLOSE}]*{CLOSE}"
 VARIABLE = re.compile(r"^\\?[A-Za-z]+'*(?:_\s*(?:\{\w+\}|\w))?$")
-"""A letter, or several of them: a name of a value."""
+"""One or more letters: the name of a value."""
 FUNCTION = re.compile(r"^[A-Za-z](?:_\w)?'*(?:\^\{-1\})?\s*\([^()]*\)$")
-"""A function of something: `f(x)`."""
+"""A function with its argument: `f(x)`."""
 POINTS = re.compile(r"^[A-Z]{2,4}$")
 """A segment or an angle named by its points, or a product of capitals."""
 LABEL = re.compile(
@@ -19,7 +19,7 @@ LABEL = re.compile(
     r"\\(?:triangle|overline|vec)\s*\{?\w+\}?|[A-Z]\s*\([^()]*\)|\|\s*[A-Z]+\s*\||"
     rf"(?:{WORD}\s*)+|[A-Z]{{2,4}}|\(\s*[a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z](?:_\w)?)+\s*\))$"
 )
-"""What only names a value, or a tuple of such names."""
+"""The name of a value, or a tuple of such names."""
 _BRACKETS = re.compile(r"\\[{}]|[()\[\]{}]|\\(?:begin|end)\{")
 _AND = re.compile(rf"\s*,?\s*{OPEN}\s*,?\s*(?:and|or)\s*,?\s*{CLOSE}\s*|\s*,?\s+(?:and|or)\s+")
 _DEPTH = {
@@ -48,7 +48,7 @@ def split(text: str, signs: str, *, keep: bool = False) -> list[str]:
 
 
 def parts(text: str) -> list[str]:
-    """What commas, semicolons, "and" and "or" separate outside brackets."""
+    """The parts between commas, semicolons, "and" and "or" outside brackets."""
     # In a sentence without numbers, "and" joins words and not answers.
     is_phrase = re.search(rf"{OPEN}[^{CLOSE}]*\w\s+(?:and|or)\s+\w", text) and not re.search(r"\d", text)
     bare = text if is_phrase else _AND.sub(" ; ", text)

@@ -44,7 +44,7 @@ _TAIL = re.compile(
 _MONEY = re.compile(r"\\\$|[$€£]")
 _PERCENT = re.compile(r"\s*\\?%$")
 _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(?:[CFK]|\{?" + OPEN + r"[CFK]" + CLOSE + r"\}?)?$")
-_TURNING = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 
 
 def split_unit(text: str) -> tuple[str, str]:
@@ -54,29 +54,29 @@ def split_unit(text: str) -> tuple[str, str]:
         return bare, "dollar" if unit in ("", "dollar") else unit
     if _PERCENT.search(text):
         return _PERCENT.sub("", text), "%"
-    if _DEGREES.search(text) and not _TURNING.search(text):
+    if _DEGREES.search(text) and not _TRIGONOMETRIC.search(text):
         return _DEGREES.sub("", text), "degree"
     found = _TAIL.match(text)
     if found is None or not re.search(r"\d|\\[A-Za-z]|^[a-z]\s*$", found["value"]) or "\\text" in found["value"]:
         return text, ""
-    return found["value"].strip(), _named(found["unit"])
+    return found["value"].strip(), _unit_name(found["unit"])
 
 
 def same_unit(one: str, other: str) -> bool:
-    """Whether two units are one; the plain "unit" is any of the same power."""
+    """Whether two units are the same; the word "unit" matches any unit of the same power."""
     bases = [re.sub(r"^[a-z]+", "unit", unit) for unit in (one, other)]
     return one == other or ("unit" in (one[:4], other[:4]) and bases[0] == bases[1])
 
 
 def factor_of(unit: str, wanted: str) -> Fraction | None:
-    """What a value in one unit is multiplied with to be one in another; None where they measure different things."""
+    """The factor from one unit to another; None where they measure different quantities."""
     for sizes in _SIZES:
         if unit in sizes and wanted in sizes:
             return Fraction(sizes[unit]) / Fraction(sizes[wanted])
     return None
 
 
-def _named(unit: str) -> str:
+def _unit_name(unit: str) -> str:
     words = re.findall(r"[ap]\.m|[A-Za-z]+\.?|\d+|[/^-]", re.sub(rf"[{OPEN}{CLOSE}]", " ", unit.lower()))
     named, power = [], ""
     for word in words:

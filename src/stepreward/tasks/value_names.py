@@ -1,4 +1,4 @@
-"""One name for each value: equal expressions have equal names, in whatever way they are written.
+"""One name for each value: expressions have equal names iff their values are equal.
 
 Whole numbers are exact. Others are equal if 12 significant digits are, so that tiny ones are compared relatively.
 Expressions with letters are named by their polynomial where they are one in one letter, else by their values at points.
@@ -20,8 +20,9 @@ mpmath: Any = Deferred("mpmath")
 SHOWN = 12
 """Significant digits by which numbers that are not whole are compared."""
 _LARGEST = 10_000
-"""Of the denominators of fractions that are names."""
+"""Largest denominator of a fraction in a name."""
 _DEGREE = 6
+"""Largest degree of a polynomial in a name."""
 
 
 def names(text: str, scale: Fraction = Fraction(1)) -> list[str]:
@@ -37,7 +38,7 @@ def names(text: str, scale: Fraction = Fraction(1)) -> list[str]:
     node = read(text)
     node = node if scale == 1 else ("*", ("number", scale), node)
     signs = (1, -1) if holds(node, ("\\pm", "\\mp")) else (1,)
-    return list(dict.fromkeys(_name(node, sign) for sign in signs))
+    return list(dict.fromkeys(_expression_name(node, sign) for sign in signs))
 
 
 def rational(text: str) -> Fraction | None:
@@ -75,7 +76,7 @@ def letters(text: str) -> frozenset[str]:
         return frozenset()
 
 
-def _name(node: Node, sign: int) -> str:
+def _expression_name(node: Node, sign: int) -> str:
     unknown = sorted(symbols_of(node))
     if not unknown:
         return number_name(Evaluator(sign=sign).value(node))
@@ -95,7 +96,7 @@ def _name(node: Node, sign: int) -> str:
 def _values(node: Node, sign: int) -> list[Any]:
     """Values at two points of positive letters, and at one of negative letters where no branch depends on it.
 
-    Expressions that round are compared at whole numbers; those at which one has no value count too.
+    Expressions with floor or ceiling are compared at whole numbers; a point without a value counts as 0.
     """
     if holds(node, ("lfloor", "lceil")):
         return [_value_or_none(Evaluator(turn, sign), node) for turn in WHOLE]
@@ -119,14 +120,14 @@ def _polynomial(node: Node, letter: str, sign: int) -> str | None:
         return None
     if not all(isinstance(value, Fraction) for value in values):
         return None
-    coefficients = _interpolated(points[: _DEGREE + 1], values[: _DEGREE + 1])
+    coefficients = _interpolate(points[: _DEGREE + 1], values[: _DEGREE + 1])
     if any(sum(c * x**k for k, c in enumerate(coefficients)) != y for x, y in zip(points, values, strict=True)):
         return None
     terms = [(c, k) for k, c in reversed([*enumerate(coefficients)]) if c]
     return " + ".join(str(c) if k == 0 else f"{c}*{letter}" + ("" if k == 1 else f"^{k}") for c, k in terms)
 
 
-def _interpolated(points: Sequence[Fraction], values: Sequence[Fraction]) -> list[Fraction]:
+def _interpolate(points: Sequence[Fraction], values: Sequence[Fraction]) -> list[Fraction]:
     """Coefficients, lowest first, of the polynomial through as many points, by Newton's divided differences."""
     divided = list(values)
     for level in range(1, len(points)):
@@ -158,7 +159,7 @@ def number_name(value: Any) -> str:
 
 
 def _is_short(value: Fraction) -> bool:
-    """Whether twelve digits show this fraction and none of smaller parts, so that it has its own name."""
+    """Whether `_shown_name` finds exactly this fraction from its twelve digits."""
     return value.denominator <= _LARGEST and 10**-4 <= abs(value) < 10**3
 
 
@@ -174,25 +175,25 @@ def _real_name(value: Any) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def _shown_name(shown: str) -> str:
-    """A fraction, a multiple of pi or e, or a root of small parts that shows the same digits; else the digits.
+    """A simple fraction, multiple of pi or e, or root with the same digits; the digits themselves where there is none.
 
-    Digits alone decide, so that a decimal of 15 digits has the name of its exact value.
+    Only the digits decide, so that a decimal of 15 digits has the name of the exact value.
     """
     value = float(shown)
     if "e" in shown or not 1e-6 < abs(value) < 1e9:
         return shown
     near = Fraction(shown).limit_denominator(_LARGEST)
-    if near and _shows(near.numerator / near.denominator, shown):
+    if near and _has_digits(near.numerator / near.denominator, shown):
         return str(near)
     for unit, word in ((math.pi, "pi"), (math.e, "e")):
         times = Fraction(value / unit).limit_denominator(1_000)
-        if times and _shows(unit * times.numerator / times.denominator, shown):
+        if times and _has_digits(unit * times.numerator / times.denominator, shown):
             return f"{times}*{word}"
     square = Fraction(value * value).limit_denominator(1_000)
-    if square and _shows(math.sqrt(square), shown):
+    if square and _has_digits(math.sqrt(square), shown):
         return ("-" if value < 0 else "") + f"sqrt({square})"
     return shown
 
 
-def _shows(value: float, shown: str) -> bool:
+def _has_digits(value: float, shown: str) -> bool:
     return Fraction(format(abs(value), f".{SHOWN}g")) == Fraction(shown.lstrip("-"))

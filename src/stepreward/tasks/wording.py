@@ -1,4 +1,4 @@
-"""The words of the arithmetic world: names, items, and the sentences that stand for operations."""
+"""The words of the arithmetic world: names, items, and a sentence for each operation."""
 
 from __future__ import annotations
 

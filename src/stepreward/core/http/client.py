@@ -29,7 +29,7 @@ from stepreward.core.http.faults import (
     check_status,
     passing,
 )
-from stepreward.core.http.interruptible import GLANCE, Look, looking, watch
+from stepreward.core.http.interruptible import CHECK_INTERVAL, Check, checking, with_checks
 from stepreward.core.http.open_requests import OpenRequest, OpenRequests
 
 T = TypeVar("T")
@@ -44,13 +44,13 @@ _SHORTEST_SECRET = 4
 """Letters below which a secret is not searched in texts: it would match everywhere."""
 
 
-def _bare(record: logging.LogRecord) -> bool:
+def _without_parameters(record: logging.LogRecord) -> bool:
     record.msg, record.args = without_secrets(record.getMessage()), ()
     return True
 
 
 # httpx logs the address of each request with its parameters, which may be secret.
-logging.getLogger("httpx").addFilter(_bare)
+logging.getLogger("httpx").addFilter(_without_parameters)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Server:
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         brief = min(self.timeout, CONNECT)
         timeout = httpx.Timeout(self.timeout, connect=brief, write=brief)
-        return watch(httpx.Client(timeout=timeout, headers=key, limits=limits, auth=self.login, params=self.query))
+        client = httpx.Client(timeout=timeout, headers=key, limits=limits, auth=self.login, params=self.query)
+        return with_checks(client)
 
     def hidden(self, text: str) -> str:
         """A text for people: one line, without this server's secrets and without control characters."""
@@ -151,8 +152,8 @@ class ServerClient:
         self._client = server.client()
         weakref.finalize(self, self._client.close)
         self._places, self._streams = BoundedSemaphore(server.concurrency), OpenRequests()
-        self._met = False
-        """Whether the server has answered once: only then is it worth waiting for its return."""
+        self._has_answered = False
+        """Whether the server has answered once: an absent server is then probably restarting, and worth waiting for."""
 
     @property
     def open_streams(self) -> int:
@@ -172,13 +173,13 @@ class ServerClient:
         """
 
         def attempt() -> httpx.Response:
-            with looking(self._time_limit()):
+            with checking(self._time_limit()):
                 try:
                     answer = self._client.post(url, json=body)
                 except httpx.TransportError as error:
                     raise passing(error) from error
                 check_status(answer, url)
-                self._met = True
+                self._has_answered = True
                 return answer
 
         answer = self.retried(attempt, url)
@@ -205,13 +206,13 @@ class ServerClient:
             UnwantedError: the answer is not wanted any more.
             RefusedError: the server refuses the body.
         """
-        while not self._places.acquire(timeout=GLANCE):
+        while not self._places.acquire(timeout=CHECK_INTERVAL):
             if wanted is not None and not wanted():
                 raise UnwantedError
         try:
             with self._streams.one() as request:
-                look = self._stream_look(request, wanted)
-                with looking(look), ExitStack() as stack:
+                check = self._stream_check(request, wanted)
+                with checking(check), ExitStack() as stack:
                     try:
                         response = stack.enter_context(self._client.stream("POST", url, json=body))
                         if response.status_code != 200:
@@ -219,8 +220,8 @@ class ServerClient:
                     except httpx.TransportError as error:
                         raise passing(error) from error
                     check_status(response, url)
-                    self._met = True
-                    yield EventStream(response, request, look)
+                    self._has_answered = True
+                    yield EventStream(response, request, check)
         finally:
             self._places.release()
 
@@ -249,45 +250,45 @@ class ServerClient:
                 raise raised(self.server.hidden(str(error))) from error
             except (self.error, self._refused) as error:
                 raise type(error)(self.server.hidden(str(error))) from error
-            returns = fault.absent and self._met and waited < self.server.patience
+            restarting = fault.absent and self._has_answered and waited < self.server.patience
             tried += 1
-            if not (returns or tried <= self.server.retries) or time.monotonic() - began > self.server.longest:
+            if not (restarting or tried <= self.server.retries) or time.monotonic() - began > self.server.longest:
                 what = f"{url} failed {tried} times, last with {fault}; is the server up and its model loaded?"
                 raise self.error(self.server.hidden(what))
-            waited += self._pause(tried, fault.wait, wanted)
+            waited += self._wait_to_retry(tried, fault.wait, wanted)
 
-    def _time_limit(self) -> Look:
+    def _time_limit(self) -> Check:
         """Ends a request, begun now, that takes too long."""
         end = time.monotonic() + self.server.longest
 
-        def look() -> None:
+        def check() -> None:
             if time.monotonic() > end:
                 raise PassingError(f"the answer took longer than {self.server.longest:g} seconds")
 
-        return look
+        return check
 
-    def _stream_look(self, request: OpenRequest, wanted: Callable[[], bool] | None) -> Look:
+    def _stream_check(self, request: OpenRequest, wanted: Callable[[], bool] | None) -> Check:
         """Ends a stream that is not wanted, that takes too long, or that sends bytes without events."""
         limit = self._time_limit()
 
-        def look() -> None:
+        def check() -> None:
             if wanted is not None and not wanted():
                 raise UnwantedError
             limit()
             if request.silent > self.server.timeout:
                 raise PassingError(f"no event in {self.server.timeout:g} seconds, only comments or half a line")
 
-        return look
+        return check
 
-    def _pause(self, tried: int, wait: float | None, wanted: Callable[[], bool] | None) -> float:
+    def _wait_to_retry(self, tried: int, wait: float | None, wanted: Callable[[], bool] | None) -> float:
         """Waits before another try; returns the seconds."""
         longest = min(self.server.backoff * 2.0 ** min(tried - 1, 30), LONGEST_PAUSE)
         pause = self._draw() * longest if wait is None else wait + self._draw() * self.server.backoff
         pause = left = min(pause, LONGEST_WAIT)
-        # A pause may be a minute: look in between whether the answer is still wanted.
-        while wanted is not None and left > GLANCE and wanted():
-            self._sleep(GLANCE)
-            left -= GLANCE
+        # A pause may be a minute: check in between whether the answer is still wanted.
+        while wanted is not None and left > CHECK_INTERVAL and wanted():
+            self._sleep(CHECK_INTERVAL)
+            left -= CHECK_INTERVAL
         if wanted is None or wanted():
             self._sleep(left)
         return pause

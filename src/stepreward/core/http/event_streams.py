@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from stepreward.core.http.faults import PassingError, passing
-from stepreward.core.http.interruptible import Look
+from stepreward.core.http.interruptible import Check
 from stepreward.core.http.open_requests import OpenRequest
 
 DONE = "[DONE]"
@@ -25,11 +25,11 @@ class EventStream:
     Args:
         response: with its body unread.
         request: notes when each event came.
-        look: called after each event; raises if the request must end.
+        check: called after each event; raises if the request must end.
     """
 
-    def __init__(self, response: httpx.Response, request: OpenRequest, look: Look) -> None:
-        self.response, self._request, self._look = response, request, look
+    def __init__(self, response: httpx.Response, request: OpenRequest, check: Check) -> None:
+        self.response, self._request, self._check = response, request, check
 
     @property
     def streamed(self) -> bool:
@@ -52,7 +52,7 @@ class EventStream:
                 return
             self._request.last_event = time.monotonic()
             yield event
-            self._look()
+            self._check()
 
     def _events(self) -> Iterator[Mapping[str, Any]]:
         if not self.streamed:

@@ -1,4 +1,4 @@
-"""HTTP reads that can be left: while a thread waits for bytes, it looks several times a second whether to go on."""
+"""HTTP reads that can be interrupted: a thread that waits for bytes checks several times a second whether to go on."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ import httpx
 
 from stepreward.core.errors import ServerWarning
 
-Look = Callable[[], None]
+Check = Callable[[], None]
 """Raises if the request must end now."""
-GLANCE = 0.25
-"""Seconds between two looks."""
+CHECK_INTERVAL = 0.25
+"""Seconds between two checks."""
 _UNWATCHED = (
-    f"requests to servers cannot be left while they wait: httpx {httpx.__version__} keeps its connections elsewhere "
-    "than the releases tested; pip install 'httpx<0.29'"
+    f"requests to servers cannot be interrupted while they wait: httpx {httpx.__version__} keeps its connections "
+    "elsewhere than the releases tested; pip install 'httpx<0.29'"
 )
-_look: ContextVar[Look | None] = ContextVar("look", default=None)
+_check: ContextVar[Check | None] = ContextVar("check", default=None)
 
 
 @contextmanager
-def looking(look: Look) -> Iterator[None]:
-    """Calls `look` before and between the reads of this thread's requests; what it raises ends the request."""
-    token = _look.set(look)
+def checking(check: Check) -> Iterator[None]:
+    """Calls `check` before and between the reads of this thread's requests; what it raises ends the request."""
+    token = _check.set(check)
     try:
         yield
     finally:
-        _look.reset(token)
+        _check.reset(token)
 
 
-def watch(client: httpx.Client) -> httpx.Client:
-    """The client, with reads that look.
+def with_checks(client: httpx.Client) -> httpx.Client:
+    """The client, with reads that check.
 
-    A read timeout closes a connection for good, so that short ones cannot serve as looks: the connection's own stream
+    A read timeout closes the connection, so that short timeouts cannot serve as checks: the connection's own stream
     must read in slices. httpx has no argument for the network that its pools connect by. With a release of httpx that
-    keeps its pools elsewhere, the client works without looks, and says so once: a request then ends at its time limits.
+    keeps its pools elsewhere, the client works without checks and warns once: a request then ends at its time limits.
     """
     # A transport of our own in place of these would lose the proxies that the environment names.
     try:
@@ -54,7 +54,7 @@ def watch(client: httpx.Client) -> httpx.Client:
 
 
 class _Network(httpcore.NetworkBackend):
-    """Connects as another, to streams that look."""
+    """A network back end whose streams check."""
 
     def __init__(self, network: httpcore.NetworkBackend) -> None:
         self._network = network
@@ -70,23 +70,23 @@ class _Network(httpcore.NetworkBackend):
 
 
 class _InterruptibleStream(httpcore.NetworkStream):
-    """Reads in slices of `GLANCE` seconds where a look is set."""
+    """Reads in slices of `CHECK_INTERVAL` seconds where a check is set."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        look = _look.get()
-        if look is None:
+        check = _check.get()
+        if check is None:
             return self._stream.read(max_bytes, timeout)
         end = float("inf") if timeout is None else time.monotonic() + timeout
         while True:
-            look()
+            check()
             left = end - time.monotonic()
             try:
-                return self._stream.read(max_bytes, max(min(GLANCE, left), 1e-3))
+                return self._stream.read(max_bytes, max(min(CHECK_INTERVAL, left), 1e-3))
             except httpcore.ReadTimeout:
-                if left <= GLANCE:
+                if left <= CHECK_INTERVAL:
                     raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

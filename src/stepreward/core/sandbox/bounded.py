@@ -1,12 +1,12 @@
-"""Calls that always end: a function of untrusted text runs in a process that is killed at a bound of time or memory.
+"""Calls that always end: a function of untrusted text runs in a process with limits of time and memory.
 
-A worker is a fresh interpreter (no fork), reads one JSON line a call and writes one back. It ends with its caller, also
-where that is killed: at the end of its input while it is idle, by its own alarm while it computes.
+A worker is a fresh interpreter (no fork) that reads one line of JSON for each call and writes one back. It ends with
+its caller, also where that is killed: at the end of its input while it is idle, by its own alarm while it computes.
 
 `credit.rules.child_process` is a second mechanism on purpose. Here a pool of warm workers answers single calls of a
 function of this package, from many threads. There one process reads a trusted job (a database to build), answers many
-items of it in order, begins anew behind an item that killed it, and starts as an isolated script without this package,
-its environment or its import path: SQL of a model must find nothing to reach.
+items of it in order, restarts after an item that killed it, and starts as an isolated script without this package,
+its environment or its import path: SQL written by a model must find nothing to reach.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class _Worker:
         )
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         # A thread reads, since waiting for a pipe with a limit is not the same on all systems.
-        threading.Thread(target=self._read, name="bounded-worker", daemon=True).start()
+        threading.Thread(target=self._read_output, name="bounded-worker", daemon=True).start()
         self._seconds = seconds
-        if self._next(_START) != b"ready\n":
+        if self._read_line(_START) != b"ready\n":
             self.kill()
             raise SteprewardError(f"a worker process for {target} does not start: {' '.join(command[:2])}")
 
@@ -57,13 +57,13 @@ class _Worker:
         """The function's result.
 
         Raises:
-            Unbounded: there is no answer in time; the worker is of no use any more, and must be killed.
+            Unbounded: there is no answer in time; the caller must kill the worker, whose late answer may still come.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(argument).encode() + b"\n")
             self._process.stdin.flush()
-            line = self._next(self._seconds)
+            line = self._read_line(self._seconds)
         except OSError:
             line = b""
         if not line.endswith(b"\n"):
@@ -78,13 +78,13 @@ class _Worker:
         with suppress(OSError):
             self._process.stdin.close()
 
-    def _next(self, seconds: float) -> bytes:
+    def _read_line(self, seconds: float) -> bytes:
         try:
             return self._lines.get(timeout=seconds)
         except Empty:
             return b""
 
-    def _read(self) -> None:
+    def _read_output(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as out:
             for line in out:
@@ -124,14 +124,14 @@ class Bounded:
             ValueError: the function raised.
         """
         if self._owner != os.getpid():
-            # After a fork the pipes are the parent's: this process has workers of its own.
+            # After a fork the pipes belong to the parent, whose answers this process must not read.
             self._reset()
         with self._places:
-            worker = self._take()
+            worker = self._idle_or_new()
             try:
                 answer = worker.call(argument)
             except BaseException:
-                # Also after an interrupt: a late answer must not be taken for the next one's.
+                # Also after an interrupt: a late answer would be read as the answer to the next call.
                 worker.kill()
                 raise
             self._idle.put(worker)
@@ -147,7 +147,7 @@ class Bounded:
         except Empty:
             pass
 
-    def _take(self) -> _Worker:
+    def _idle_or_new(self) -> _Worker:
         try:
             return self._idle.get_nowait()
         except Empty:

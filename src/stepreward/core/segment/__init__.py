@@ -1,8 +1,8 @@
 """Text into steps, losslessly: joining the texts of the steps gives the text back, to the character.
 
-Each method decides where steps end; what it cuts at (a blank line, a line break, a marker) stays at the end of the step
+Each method decides where steps end; its separator (a blank line, a line break, a marker) stays at the end of the step
 before. No step is blank unless the whole text is. Methods that cut at characters leave fenced code and display
-mathematics whole, unless `protect` is False. All take linear time on any input. They are the family `segment`.
+mathematics whole, unless `protect` is False. All take linear time on any input. They form the family `segment`.
 """
 
 from stepreward.core.segment.merging import merge_short as merge_short

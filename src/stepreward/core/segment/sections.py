@@ -1,4 +1,4 @@
-"""Cuts at who or what speaks: reasoning and answer, turns of a chat. Each part may be cut further by any method."""
+"""Cuts between reasoning and answer, and between the turns of a chat; another method may cut each part further."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def think(
     steps: list[Step] = []
     for section, head, body, tail in _sections(text, opening, closing):
         made = methods[section](body) if body and not body.isspace() else [Step(body)]
-        steps += [replace(step, meta={**step.meta, "section": section}) for step in _wrapped(made, head, tail)]
+        steps += [replace(step, meta={**step.meta, "section": section}) for step in _with_ends(made, head, tail)]
     hollow = re.compile(rf"(?:\s|{re.escape(opening)}|{re.escape(closing)})++")
     return settle(steps, lambda part: hollow.fullmatch(part) is not None)
 
@@ -107,7 +107,7 @@ def chat(text: str, *, first: str = "assistant", inside: str = "", protect: bool
     for role, header, turn in _turns(text, first, protect):
         kind: Kind = "action" if role == "assistant" else "observation"
         body = turn[header:]
-        # Length of the mark that ends a turn, with the white space around it.
+        # The end token and the white space around it are no text of their own: they stay with the last step.
         bare = body.rstrip()
         ends = [end for end in _TURN_ENDS if bare.endswith(end)]
         tail = len(body) - len(bare) + len(ends[0]) if ends else 0
@@ -116,7 +116,7 @@ def chat(text: str, *, first: str = "assistant", inside: str = "", protect: bool
             steps.append(Step(turn, kind, role))
         else:
             made = [replace(step, kind=kind, role=role) for step in method(body)]
-            steps += _wrapped(made, turn[:header], turn[len(turn) - tail :])
+            steps += _with_ends(made, turn[:header], turn[len(turn) - tail :])
     return settle(steps, lambda part: _HOLLOW.fullmatch(part) is not None)
 
 
@@ -137,7 +137,7 @@ def _turns(text: str, first: str, protect: bool) -> Iterator[tuple[str, int, str
     yield role, length, text[start:]
 
 
-def _wrapped(steps: list[Step], head: str, tail: str) -> list[Step]:
+def _with_ends(steps: list[Step], head: str, tail: str) -> list[Step]:
     """The steps with more text at both ends."""
     made = list(steps)
     made[0] = replace(made[0], text=head + made[0].text)

@@ -47,7 +47,7 @@ def sentences(text: str, *, protect: bool = True) -> list[Step]:
         text: the text.
         protect: leave fenced code, display and inline mathematics whole.
     """
-    return cut(text, _sentence_ends(text), _whole(text, protect))
+    return cut(text, _sentence_ends(text), _whole_spans(text, protect))
 
 
 @segment.method(
@@ -66,10 +66,10 @@ def transitions(text: str, *, protect: bool = True) -> list[Step]:
         protect: leave fenced code, display and inline mathematics whole.
     """
     stops = (stop.end() for stop in _STOPS.finditer(text))
-    return cut(text, (at for at in stops if _TURN.match(text, at)), _whole(text, protect))
+    return cut(text, (at for at in stops if _TURN.match(text, at)), _whole_spans(text, protect))
 
 
-def _whole(text: str, protect: bool) -> list[tuple[int, int]]:
+def _whole_spans(text: str, protect: bool) -> list[tuple[int, int]]:
     return [*protected(text), *inline(text)] if protect else []
 
 

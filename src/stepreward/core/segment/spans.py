@@ -1,4 +1,4 @@
-r"""Where text may be cut: what stays whole, and how cuts become steps.
+r"""Where text may be cut: spans that stay whole, and steps from positions.
 
 Fenced code follows CommonMark: a fence closes at a line of as many or more of its own characters and nothing else, and
 one that is never closed runs to the end. Display mathematics is ``$$..$$``, ``\[..\]`` and the environments of
@@ -95,13 +95,13 @@ def cut(text: str, cuts: Iterable[int], spans: Iterable[Span] = ()) -> list[Step
 
 
 def settle(steps: Iterable[Step], hollow: Callable[[str], bool] = str.isspace) -> list[Step]:
-    """The same text without hollow steps: one joins the step before, or at the start the step after.
+    """Joins each hollow step to the step before, or at the start to the step after; the text stays the same.
 
     A text that is all hollow is one step, or none if it is empty.
 
     Args:
         steps: the steps.
-        hollow: says of a text that is not empty whether it is too little for a step of its own.
+        hollow: whether a text, not empty, is too little for a step of its own.
     """
     lead: list[Step] = []
     groups: list[tuple[Step, list[str]]] = []
@@ -126,7 +126,7 @@ def _displays(text: str, start: int, end: int) -> Iterator[Span]:
     for mark in _DISPLAY.finditer(text, start, end):
         kind, closes = _delimiter(mark)
         if closes and waiting[kind]:
-            # What was opened since and is still open has no partner.
+            # Delimiters opened after the partner and not closed before this one have no partner themselves.
             while True:
                 last, opened = stack.pop()
                 waiting[last] -= 1
@@ -142,7 +142,7 @@ def _displays(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _delimiter(mark: re.Match[str]) -> tuple[str, bool]:
-    """What a delimiter delimits, and whether it may close it; "" is an escape, which closes nothing."""
+    """The kind of a delimiter, and whether it may close; the kind "" is an escape, which closes nothing."""
     if mark["dollars"]:
         return "$$", True
     if mark["bracket"]:

@@ -53,7 +53,8 @@ def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[T
     prompt_text = need(row, next((name for name in ("problem", "prompt", "question") if name in row), "problem"))
     marked = row.get("unique_id")
     problem = Problem(
-        f"search-{marked}" if marked is not None else id_of("search", prompt_text), prompt_text, text_or_none(row.get("answer")),
+        f"search-{marked}" if marked is not None else id_of("search", prompt_text), prompt_text,
+        text_or_none(row.get("answer")),
         {"solution": row["solution"]} if isinstance(row.get("solution"), str) else {},
     )  # fmt: skip
     shared = rest_of(row, *_SEARCH)
