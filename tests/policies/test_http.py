@@ -776,7 +776,7 @@ def test_settings_behind_a_name_reach_a_model_on_this_machine() -> None:
     assert made.name != plain.name
     ((one,),) = made.propose([ask()])
     assert len(one.steps) <= 1, "single line breaks end no step"
-    with pytest.raises(InputError, match="enable_thinking reach a chat template"):
+    with pytest.raises(InputError, match="enable_thinking are settings of a chat template"):
         policy_at('builtin:arithmetic?chat_template_kwargs={"enable_thinking":false}')
     with pytest.raises(InputError, match="seed cannot be set for a model on this machine"):
         policy_at('builtin:arithmetic?body={"seed":1}')

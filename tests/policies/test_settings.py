@@ -92,7 +92,7 @@ def test_they_reach_the_chat_template_of_a_model_on_this_machine(chatting: Path)
 
 @pytest.mark.parametrize("name", ["thinking", "chat_template", "tokenize", "add_generation_prompt"])
 def test_what_a_chat_template_does_not_read_is_refused(chatting: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"reads no '{name}'"):
+    with pytest.raises(InputError, match=f"does not read '{name}'"):
         policy_at(str(chatting), settings={"chat_template_kwargs": f'{{"{name}": 1}}'})
 
 

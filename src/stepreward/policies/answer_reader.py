@@ -1,4 +1,4 @@
-"""What comes of one answer, event by event, and where its steps end."""
+"""Collects one answer, event by event, and finds where its steps end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stepreward.policies.completion_events import mended, places, text_of, thoug
 
 @dataclass
 class Written:
-    """What came of one sample so far."""
+    """The answer to one request so far."""
 
     text: str = ""
     reason: str | None = None
@@ -39,16 +39,16 @@ class Written:
     logprobs: list[tuple[str, float]] = field(default_factory=list)
     """Of the answer's tokens, NaN where an event with text has none."""
     measured: int = 0
-    """Of them, those that the server gave, be it as null."""
+    """Tokens among them for which the server sent an entry, possibly null."""
     calls: dict[int, dict[str, str]] = field(default_factory=dict)
     """Tool calls by their index: id, name and arguments as far as they came."""
 
     def add(self, event: Mapping[str, Any], *, completions: bool) -> None:
-        """Takes an event in.
+        """Adds an event.
 
         Args:
-            event: of the chat interface, or of the older one.
-            completions: whether it is the older one.
+            event: of the chat endpoint, or of the completions endpoint.
+            completions: whether it is of the completions endpoint.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: it has another shape.
@@ -82,9 +82,11 @@ class Written:
         self._measure(token_logprobs(choice.get("logprobs")), thought, part)
 
     def _measure(self, tokens: list[tuple[str, float]], thought: str, part: str) -> None:
-        """Keeps the log-probabilities of the answer's tokens; those of thinking are no step's."""
+        """Keeps the log-probabilities of the answer's tokens; tokens of thinking belong to no step."""
         self.thinking = bool(thought) or (self.thinking and not part)
         if self.thinking:
+            # An event may hold the end of the thinking and the start of the answer: the thinking's characters tell
+            # how many of the tokens belong to it.
             covered = 0
             while tokens and (not part or covered < len(thought)):
                 covered += len(tokens[0][0])
@@ -96,7 +98,7 @@ class Written:
 
 
 def step_end(text: str, separator: str, start: int = 0) -> int:
-    """Where the step that begins at `start` ends, its separator included; -1 where it goes on.
+    """Where the step that begins at `start` ends, its separator included; -1 where no separator follows.
 
     White space alone is no step: separators before the first other character do not count.
     """
@@ -106,7 +108,7 @@ def step_end(text: str, separator: str, start: int = 0) -> int:
 
 
 def step_ends(text: str, separator: str) -> list[int]:
-    """The ends of all steps of a text; what is left behind the last separator is a step, or white space of the last."""
+    """The ends of all steps of a text; text after the last separator is a step, white space there joins the last."""
     ends: list[int] = []
     while (end := step_end(text, separator, ends[-1] if ends else 0)) >= 0:
         ends.append(end)
@@ -116,11 +118,11 @@ def step_ends(text: str, separator: str) -> list[int]:
 
 
 def steps_of(text: str, separator: str, logprobs: Sequence[tuple[str, float]] = ()) -> list[Step]:
-    """A text in steps, each with its separator; a token belongs to the step in which it begins.
+    """Cuts a text into steps, each with its separator; a token belongs to the step in which it begins.
 
     Args:
         text: of an answer.
-        separator: what ends a step.
+        separator: text that ends a step.
         logprobs: texts and log-probabilities of its tokens; none if empty.
     """
     begins = places(text, [token for token, _ in logprobs])
@@ -138,7 +140,7 @@ def _spelled(arguments: Any) -> str:
 
 
 def with_calls(steps: Sequence[Step], calls: Mapping[int, Mapping[str, str]], separator: str) -> list[Step]:
-    """The steps with tool calls in the last one: that which the text has not ended, or one of their own."""
+    """The steps with tool calls added: to the last step if no separator ended it, else as a step of their own."""
     made = [
         {
             "name": mended(call["name"]), "arguments": parsed(mended(call["arguments"])),

@@ -12,9 +12,9 @@ from stepreward.core.types import Problem, Step
 
 
 def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:
-    """The chat that a prefix is: the prompt, then steps, those that follow each other under one role as one message.
+    """A prefix as a chat: the prompt, then the steps, neighbours of one role as one message.
 
-    Tool calls end a message, and the result of one is a message of its own.
+    Tool calls end a message, and the result of a call is a message of its own.
     """
     given = problem.meta.get(MESSAGES)
     messages: list[dict[str, Any]] = [dict(m) for m in given] if given else [
@@ -37,19 +37,19 @@ def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]
 
 
 def tools_of(problem: Problem) -> dict[str, Any]:
-    """Fields of a request that say what may be called; none where nothing may."""
+    """Fields of a request that name the tools; empty where the problem has none."""
     return {name: problem.meta[name] for name in (TOOLS, TOOL_CHOICE) if problem.meta.get(name)}
 
 
 def template_fields(problem: Problem, own: Mapping[str, Any]) -> dict[str, Any]:
-    """What a chat template reads beside the messages, as fields of a request.
+    """Arguments of the chat template beside the messages, as fields of a request.
 
     Args:
-        problem: what its meta says goes before the policy's own.
+        problem: its meta overrides the policy's own fields.
         own: fields of every request of the policy.
 
     Raises:
-        InputError: the problem's are no object.
+        InputError: the problem's arguments are no object.
     """
     fields = {name: problem.meta[name] for name in (TEMPLATE_KWARGS, EFFORT) if problem.meta.get(name)}
     if TEMPLATE_KWARGS in fields:

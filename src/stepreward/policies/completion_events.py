@@ -10,7 +10,7 @@ from stepreward.core.http.event_streams import DONE, EventStream
 from stepreward.core.http.faults import PassingError
 
 THOUGHTS = ("reasoning_content", "reasoning")
-"""Fields in which servers send what a reasoning model thinks before its answer: not kept, but generated and billed."""
+"""Fields of a reasoning model's thinking before its answer: it is not kept, but counted and billed."""
 
 
 def events(stream: EventStream, url: str) -> Iterator[Mapping[str, Any]]:
@@ -58,7 +58,7 @@ def text_of(content: Any) -> str:
 
 
 def thought_of(delta: Mapping[str, Any]) -> str:
-    """What of a delta is thinking, under any of the names that servers have for it."""
+    """The thinking in a delta, under any of the names that servers use."""
     content = delta.get("content")
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     named = [delta.get(name) for name in THOUGHTS]
@@ -67,7 +67,7 @@ def thought_of(delta: Mapping[str, Any]) -> str:
 
 
 def mended(text: str) -> str:
-    """Text without lone surrogates, which no file and no request can hold; halves that belong together are joined."""
+    """Text without lone surrogates, which UTF-8 cannot encode; two halves of a character are joined."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -97,7 +97,7 @@ def places(text: str, tokens: list[str]) -> list[int]:
     at, lost = 0, False
     for token in tokens:
         spelled = next((one for one in _spellings(token) if one and text.startswith(one, at)), "")
-        if not spelled and lost and token and (found := text.find(token, at, at + len(token) + _RESYNC)) >= 0:
+        if not spelled and lost and token and (found := text.find(token, at, at + len(token) + _SKIPPED)) >= 0:
             at, spelled = found, token
         broken = "\N{REPLACEMENT CHARACTER}" in token
         begins.append(at if spelled or broken else -1)
@@ -106,12 +106,13 @@ def places(text: str, tokens: list[str]) -> list[int]:
     return begins
 
 
-_RESYNC = 4
-"""Characters that tokens of halves may have passed without a text of their own."""
+_SKIPPED = 4
+"""Most characters that tokens of half characters may have skipped."""
 
 
 def _spellings(token: str) -> Iterator[str]:
-    """A token's text, without halves of characters, and with the marks of vocabularies for spaces and line breaks."""
+    """A token's possible texts: as sent, without half characters, and with the vocabulary's signs for white space
+    replaced."""
     yield token
     yield token.replace("\N{REPLACEMENT CHARACTER}", "")
     plain = token.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n").replace("<0x0A>", "\n")

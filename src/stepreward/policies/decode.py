@@ -1,4 +1,4 @@
-"""The sampling loop: many continuations at once, each with its own randomness, none waiting for another."""
+"""The sampling loop: many continuations in one batch, each with its own random numbers, none waiting for another."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ from stepreward.policies.token_pieces import Pieces
 from stepreward.policies.token_sampling import Distribution, self_certainty
 
 _PREFILL_EVEN = 512
+"""Tokens from which a prefill is efficient, so that it may end instead of padding shorter rows."""
 _ROOM = 64
+"""Columns allocated for the new tokens of a row at first; the cache grows when they are full."""
 _REFILL = 8
+"""New rows are admitted once a share of 1 / `_REFILL` of all rows is free: prefills in small pieces are slow."""
 _COMPACT = 16
+"""Finished rows are removed once they are this many, or a share of 1 / `_COMPACT`: removal copies the cache."""
 _GLANCE = 0.02
-"""Seconds between two looks whether samples are still wanted."""
+"""Seconds between two checks whether samples are still wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,11 @@ class Sampled:
 
 
 class _Rows:
-    """State of the running rows, one array entry a row; finished rows stay as `alive = False` until compaction."""
+    """State of the running rows, one array entry a row; finished rows stay as `alive = False` until compaction.
+
+    `since` counts the tokens of the current step and `lead` those of white space at its start. `void` is True while the
+    step may be white space alone, and `recent` holds the last `window` tokens.
+    """
 
     def __init__(self, window: int) -> None:
         self.request = np.empty(0, dtype=np.int64)
@@ -102,7 +110,7 @@ class _Rows:
             setattr(self, name, np.concatenate([getattr(self, name), values]))
 
     def compact(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Drops finished rows by moving the last living ones into their places: (holes, movers)."""
+        """Removes finished rows by moving the last running ones into their places; returns (holes, movers)."""
         n = int(self.alive.sum())
         holes = np.flatnonzero(~self.alive[:n])
         movers = n + np.flatnonzero(self.alive[n:])
@@ -115,14 +123,14 @@ class _Rows:
 class Decoder:
     """Samples continuations from a causal language model.
 
-    Each distinct prefix is encoded once, whatever the number of its samples. Rows that finish give their places to the
-    living or to requests that wait, so the model runs on full, dense batches. Sample r at its t-th token uses
+    Each distinct prefix is encoded once, whatever the number of its samples. Running rows or waiting requests take the
+    places of finished rows, so the model runs on full, dense batches. The t-th token of sample r uses
     `uniforms(bits_r, t)` alone.
 
     Args:
         model: a transformers causal language model in evaluation mode.
         distribution: how tokens are drawn.
-        pieces: where steps end.
+        pieces: of the vocabulary, which tell where steps end.
         eos: ids that end a solution.
         rows: most continuations that run at once.
     """
@@ -148,12 +156,12 @@ class Decoder:
     def run(
         self, requests: Sequence[Request], distribution: Distribution | None = None, *, wanted: Wanted = always
     ) -> list[Sampled]:
-        """Samples every request; the order of the answers is theirs.
+        """Samples every request; answers are in the order of the requests.
 
         Args:
-            requests: what to sample.
-            distribution: how these tokens are drawn; None draws them as all others.
-            wanted: whether the question of this position still wants its samples; called now and then.
+            requests: to sample.
+            distribution: of these tokens; None is that of the decoder.
+            wanted: whether the question at this position still wants its samples; called every `_GLANCE` seconds.
 
         Raises:
             ModelError: the model's logits are not finite.
@@ -161,13 +169,13 @@ class Decoder:
         # Neighbours in this order share a prefix or at least have about its length, so prefills are even.
         waiting = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids), reverse=True)
         rows = _Rows(self._pieces.window)
-        log = _Log(len(requests))
+        log = _SampledTokens(len(requests))
         open_questions, looked = list({request.question for request in requests}), time.monotonic()
         while waiting or len(rows):
             if time.monotonic() - looked >= _GLANCE:
                 looked = time.monotonic()
                 left = [question for question in open_questions if not wanted(question)]
-                waiting = self._leave(left, requests, waiting, rows, log) if left else waiting
+                waiting = self._interrupt(left, requests, waiting, rows, log) if left else waiting
                 if not waiting and not rows.alive.any():
                     break
             free = self._max_rows - len(rows)
@@ -185,10 +193,10 @@ class Decoder:
         return log.sampled()
 
     @staticmethod
-    def _leave(
-        questions: Sequence[int], requests: Sequence[Request], waiting: Sequence[int], rows: _Rows, log: _Log
+    def _interrupt(
+        questions: Sequence[int], requests: Sequence[Request], waiting: Sequence[int], rows: _Rows, log: _SampledTokens
     ) -> list[int]:
-        """Ends the samples of these questions as they are; what waits still."""
+        """Stops the samples of these questions; returns the requests that still wait."""
         of = np.array([request.question for request in requests])
         left = np.isin(of, questions)
         log.interrupted[[i for i in waiting if left[i]]] = True
@@ -197,9 +205,12 @@ class Decoder:
         return [i for i in waiting if not left[i]]
 
     def _prefill(self, first: int, requests: Sequence[Request]) -> None:
-        """Encodes the distinct prefixes, all but the last token of each, and gives each row its copy."""
+        """Encodes all but the last token of each distinct prefix, and copies the states to each row.
+
+        The last token is the first input of the sampling loop, whose logits give the first new token.
+        """
         room = max(len(r.ids) + min(r.limit, _ROOM) for r in requests)
-        for prefixes, source in _chunks([r.ids for r in requests], self._prefill_tokens):
+        for prefixes, source in _prefill_chunks([r.ids for r in requests], self._prefill_tokens):
             states = self._encode(prefixes)
             self._cache.admit(first, states, torch.tensor(source, device=self._model.device), room)
             first += len(source)
@@ -226,7 +237,7 @@ class Decoder:
         last: Tensor = out.logits[:, -1]
         return last
 
-    def _advance(self, rows: _Rows, log: _Log, drawn: Distribution) -> None:
+    def _advance(self, rows: _Rows, log: _SampledTokens, drawn: Distribution) -> None:
         """One token for every row."""
         tokens, logprobs, certainties = self._sample(rows, drawn)
         if not np.isfinite(logprobs[rows.alive]).all():
@@ -243,7 +254,7 @@ class Decoder:
         self, rows: _Rows, drawn: Distribution
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         device, n = self._model.device, len(rows)
-        # Rows are padded too: repeats of the first write their garbage into places not in use yet.
+        # Rows are padded to a multiple of `ALIGN`: the extra rows write into cells that no row uses yet.
         width = aligned(n)
         seen = aligned(int(rows.position.max()) + 1)
         self._cache.reserve(width, seen, n)
@@ -257,12 +268,12 @@ class Decoder:
         mask = torch.zeros(visible.shape, dtype=self._model.dtype, device=device).masked_fill_(~visible, self._hidden)
         logits = self._forward(ids[:, None], positions[:, None], mask[:, None, None], self._cache)
         tokens, logprobs = drawn.draw(logits[:n], torch.from_numpy(u[:n]).to(device))
-        # One transfer a token: float64 holds every id exactly.
         certainties = self_certainty(logits[:n], tokens, logprobs)
+        # One transfer from the device for each token: float64 holds every id exactly.
         made = torch.stack((tokens.double(), logprobs.double(), certainties.double())).cpu().numpy()
         return made[0].astype(np.int64), made[1], made[2]
 
-    def _step_ends(self, rows: _Rows, tokens: NDArray[np.int64], log: _Log) -> NDArray[np.bool_]:
+    def _step_ends(self, rows: _Rows, tokens: NDArray[np.int64], log: _SampledTokens) -> NDArray[np.bool_]:
         window = rows.recent.shape[1]
         rows.recent[:, :-1] = rows.recent[:, 1:]
         rows.recent[:, -1] = tokens
@@ -271,6 +282,7 @@ class Decoder:
         void, certain = rows.void, self._pieces.certain[tokens]
         rows.void = void & self._pieces.void[tokens]
         stepped = certain & ~void
+        # Only rows whose last token leaves the end of the step open are decoded, one by one.
         for i in np.flatnonzero((self._pieces.possible[tokens] | (certain & void)) & rows.alive):
             since = int(rows.since[i])
             if void[i]:
@@ -285,7 +297,9 @@ class Decoder:
         return stepped
 
 
-def _chunks(prefixes: Sequence[tuple[int, ...]], most: int) -> Iterator[tuple[list[tuple[int, ...]], list[int]]]:
+def _prefill_chunks(
+    prefixes: Sequence[tuple[int, ...]], most: int
+) -> Iterator[tuple[list[tuple[int, ...]], list[int]]]:
     """Cuts prefixes that come by length into (distinct ones, index of each among them) of at most `most` tokens.
 
     A chunk that is large enough to be efficient also ends where its rows would need more padding.
@@ -308,8 +322,8 @@ def _chunks(prefixes: Sequence[tuple[int, ...]], most: int) -> Iterator[tuple[li
     yield list(distinct), source
 
 
-class _Log:
-    """What was sampled, in the order of sampling; sorted out by request at the end, so that no row is ever copied."""
+class _SampledTokens:
+    """Sampled tokens in the order of sampling; sorted by request at the end, so that compaction copies none of them."""
 
     def __init__(self, n: int) -> None:
         self._requests: list[NDArray[np.int64]] = []
@@ -327,7 +341,7 @@ class _Log:
         stepped: NDArray[np.bool_],
         ended: NDArray[np.bool_],
     ) -> None:
-        """Records one token of each living row; an end token is recorded as an end alone."""
+        """Records one token of each running row; an end token is only recorded as the end."""
         self._finished[rows.request[rows.alive & ended]] = True
         kept = rows.alive & ~ended
         self._requests.append(rows.request[kept])
@@ -336,7 +350,7 @@ class _Log:
         self._stepped.append(stepped[kept])
 
     def latest(self, request: int, n: int) -> list[int]:
-        """The latest `n` tokens of a running request: one was added each time."""
+        """The latest `n` tokens of a running request, to which each of the last `n` calls added one."""
         own = zip(self._requests[len(self._requests) - n :], self._tokens[len(self._tokens) - n :], strict=True)
         return [int(tokens[requests == request][0]) for requests, tokens in own]
 

@@ -1,9 +1,10 @@
-"""Two policies as one: a cheap one for most steps, and a stronger one at chosen steps."""
+"""Two policies as one: a cheap one for most steps, and a stronger one for chosen steps."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from stepreward.core.runtime.flows import (
     Continuation,
@@ -71,19 +72,21 @@ class WithExpert:
         return self.propose_while(always, questions)
 
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; each stops, if it can, once an answer is not wanted."""
+        """Like `propose`; each policy stops, if it can, once an answer is not wanted."""
         answers: list[list[Continuation]] = [[] for _ in questions]
-        for who, expert in ((self.policy, False), (self.expert, True)):
+        for policy, expert in ((self.policy, False), (self.expert, True)):
             own = [i for i, question in enumerate(questions) if question.expert is expert]
-            for i, answer in zip(own, _ask(who, wanted, questions, own), strict=True):
+            sent = [questions[i] for i in own]
+            if not sent:
+                continue
+            if isinstance(policy, Interruptible):
+                made = policy.propose_while(partial(_wanted_at, wanted, own), sent)
+            else:
+                made = policy.propose(sent)
+            for i, answer in zip(own, made, strict=True):
                 answers[i] = answer
         return answers
 
 
-def _ask(who: Policy, wanted: Wanted, questions: Sequence[Propose], own: Sequence[int]) -> list[list[Continuation]]:
-    sent = [questions[i] for i in own]
-    if not sent:
-        return []
-    if isinstance(who, Interruptible):
-        return who.propose_while(lambda position: wanted(own[position]), sent)
-    return who.propose(sent)
+def _wanted_at(wanted: Wanted, positions: Sequence[int], position: int) -> bool:
+    return wanted(positions[position])

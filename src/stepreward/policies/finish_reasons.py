@@ -1,4 +1,4 @@
-"""How servers say that an answer is over: what is an end, what a cut, and what a fault that may pass."""
+"""Finish reasons of servers: which mean an end, which a cut, and which a fault that may pass."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CUTS = frozenset({
 """A limit, a filter or a detector of loops cut the answer: the same request would be cut again. `model_length` is
 Mistral's, `sensitive` and `model_context_window_exceeded` Zhipu's, `repetition` vLLM's."""
 FILTERS = CUTS - {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
-"""Those of them that are no limit of length."""
+"""Cuts that are no limit of length."""
 
 
 def ending(reason: str | None) -> Ending:
-    """What a `finish_reason` means, in any case of letters.
+    """What a `finish_reason` means; upper and lower case are the same.
 
-    All that is in none of the tables is a fault, and so is none at all: `abort` (vLLM, SGLang), `error` (vLLM,
+    A reason that is in no table is a fault, and so is a missing one: `abort` (vLLM, SGLang), `error` (vLLM,
     OpenRouter, Mistral), `cancelled`, `load` and `unload` (Ollama), `insufficient_system_resource` (DeepSeek),
     `network_error` (Zhipu), and unknown words. An answer that may be incomplete never counts as complete.
     """
@@ -37,7 +37,7 @@ def ending(reason: str | None) -> Ending:
 def incomplete(arguments: str) -> bool:
     """Whether the arguments of a tool call break off: JSON with an open string, list or object at its end.
 
-    Arguments that are wrong in another way are the model's own, and no cut.
+    Other faults in the arguments are the model's own text and no cut.
     """
     try:
         json.loads(arguments)
@@ -61,7 +61,7 @@ _PROMPT = re.compile(
 
 
 def room_left(refusal: str, requested: int) -> int | None:
-    """Tokens to ask for in place of those that a server refused since its context does not hold them.
+    """Tokens to request after a server refused a number that its context does not hold.
 
     Args:
         refusal: the server's text.

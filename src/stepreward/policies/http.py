@@ -26,48 +26,48 @@ from stepreward.policies.finish_reasons import FILTERS, ending, incomplete, room
 
 Endpoint = Literal["chat", "completions"]
 Prefill = Literal["continue", "plain"]
-"""How a chat goes on with a started answer: by `continue_final_message`, as vLLM, SGLang and others have it, or by
-a last message of the assistant alone, which some providers take for the answer's start."""
+"""How a chat continues a started answer: by `continue_final_message`, as in vLLM, SGLang and others, or only by a last
+message of the assistant, which some providers take as the start of the answer."""
 SEEDS = 2**31 - 1
 """Seeds are below it: servers keep them in 32 bits."""
 _OWN_FIELDS = frozenset({
     "model", "messages", "prompt", "stream", "stream_options", "n", "seed", "temperature", "top_p", "max_tokens",
     "logprobs", "continue_final_message", "add_generation_prompt",
 })  # fmt: skip
-"""Fields of a request that `body` may not have: the answer is read by them, or they have settings of their own."""
-_STARTED = (
+"""Fields of a request that `body` may not have: the policy sets them."""
+_PREFILL_HINT = (
     "the answer was started: if that is refused, pass ?endpoint=completions or ?prefill=plain in the policy's address, "
     'or ?chat_template_kwargs={"enable_thinking":false} for a model that thinks'
 )
-_REPEATS = 2
-"""Answers that begin as their prefix did, after which a server is suspected..."""
-_SHARE = 4
-"""... where they are at least one of so many."""
+_SUSPICIOUS_REPEATS = 2
+"""A server is suspected to ignore prefixes after this many answers that begin as their prefix did..."""
+_SUSPICIOUS_SHARE = 4
+"""... if they are at least one in this many."""
 
 
 @dataclass
 class Usage:
-    """What a server did, by its own report."""
+    """What a server did, as it reports."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     unreported: int = 0
-    """Answers without usage, or cut before it came: their tokens are counted by pieces of text as they arrived."""
+    """Answers without usage, or cut before it came: their tokens are counted as the pieces of text that arrived."""
     lost_tokens: int = 0
     """Pieces of streams that broke off and were requested again; a server may charge for them."""
     interrupted: int = 0
     """Answers stopped because they were not wanted any more."""
     filtered: int = 0
-    """Answers that a filter of the server cut, or a detector of loops; to the search they are cut as by a limit."""
+    """Answers cut by a filter or a loop detector of the server; the search sees them as cut by a limit."""
     only_thoughts: int = 0
-    """Answers, cut or ended, of which nothing came but thinking."""
+    """Answers, cut or ended, of thinking alone."""
     unknown_logprobs: int = 0
     """Tokens for which the server gave null in place of a log-probability; they are NaN in `Step.logprobs`."""
     continued: int = 0
     """Answers to questions with a prefix."""
     repeated: int = 0
-    """Those of them that begin as the prefix begins or ends: the server began anew, or repeated what was there."""
+    """Answers among them that begin as the prefix begins or ends: the server ignored or repeated the prefix."""
 
 
 class _TooLongError(Exception):
@@ -75,7 +75,7 @@ class _TooLongError(Exception):
 
     Args:
         room: tokens to ask for instead.
-        refusal: what the server said.
+        refusal: of the server.
     """
 
     def __init__(self, room: int, refusal: RefusedError) -> None:
@@ -86,35 +86,34 @@ class _TooLongError(Exception):
 class HttpPolicy:
     """Samples from a model in a server; a `core.runtime.flows.Policy`.
 
-    Each sample is a request of its own with a seed from its key, so that where the server keeps its promise on seeds a
-    run repeats, and asking for 8 or for 2 and 6 draws the same. A step is read as a stream and the connection closed at
-    its end, so that no server needs to know what a step is; what it wrote past the end is dropped.
+    Each sample is a request of its own with a seed from its key: if the server honours seeds, a run repeats, and 8
+    samples at once equal 2 and then 6. A step is read from a stream whose connection is closed at the step's end, so
+    that the server needs no notion of a step; text after the end is dropped.
 
-    Tools that a problem's meta names (`tools`, `tool_choice`, as OpenAI has them) are sent along in a chat. An answer
-    that calls tools is finished: its last step holds the calls, in its text and in its meta
-    (`core.segment.tool_calls`). A result goes back as an observation under the role `tool`, with `tool_call_id` in its
-    meta.
+    Tools in a problem's meta (`tools`, `tool_choice`, in OpenAI's form) are sent with a chat. An answer that calls
+    tools is finished: its last step holds the calls, in its text and in its meta (`core.segment.tool_calls`). A result
+    goes back as an observation under the role `tool`, with `tool_call_id` in its meta.
 
     Args:
-        server: where it is; `url` up to and with `/v1`.
+        server: its address ends with `/v1`.
         separator: text that ends a step.
         endpoint: `chat` sends messages, `completions` one text.
         template: text of a completions prompt; `{prompt}` is replaced by the problem's text.
-        prefill: how a started chat answer goes on.
+        prefill: how a chat continues a started answer.
         temperature, top_p: of sampling.
         max_tokens: of one continuation, where the question sets no limit.
-        logprobs: asks for the log-probability of each token, and keeps them in `Step.logprobs`.
-        running_usage: asks for the usage so far in each event (`continuous_usage_stats`, as vLLM and SGLang have it),
-            so that the tokens of an answer that is cut at a step's end are the server's own count too.
-        fields: names of the request's own fields for servers that know them by others, such as `max_completion_tokens`
-            for `max_tokens`; an empty name leaves a field out that the server refuses, such as `seed`.
+        logprobs: request the log-probability of each token, and keep them in `Step.logprobs`.
+        running_usage: request the usage so far in each event (`continuous_usage_stats` of vLLM and SGLang), so that the
+            server's own count covers answers that are cut at a step's end.
+        fields: other names for fields of the request, such as `max_completion_tokens` for `max_tokens`; an empty name
+            leaves out a field that the server refuses, such as `seed`.
         body: further fields of every request, such as `top_k`, `min_p`, `reasoning_effort` or `chat_template_kwargs`.
-        name: identity for caches; made of the server, the model and the settings by default.
+        name: identity for caches; by default from the server, the model and the settings.
         sleep: waits between tries.
 
     Raises:
-        ValueError: the separator is empty, the template has no place for the prompt, or `body` has a field that is
-            made here.
+        ValueError: the separator is empty, the template has no place for the prompt, or `body` has a field that the
+            policy sets.
     """
 
     def __init__(
@@ -136,9 +135,9 @@ class HttpPolicy:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if not separator:
-            raise ValueError("separator must not be empty: it is what ends a step")
+            raise ValueError("separator must not be empty: it ends a step")
         if "{prompt}" not in template:
-            raise ValueError(f"template must hold {{prompt}}, got {template!r}")
+            raise ValueError(f"template must contain {{prompt}}, got {template!r}")
         if taken := sorted(_OWN_FIELDS & set(body or {})):
             raise ValueError(f"body may not have {', '.join(taken)}: the policy sets it, or has a setting of that name")
         self.server, self.separator, self.endpoint, self.template = server, separator, endpoint, template
@@ -155,7 +154,7 @@ class HttpPolicy:
         self._most_field = self.fields.get("max_tokens", "max_tokens")
         self._warned: set[str] = set()
         self.usage = Usage()
-        """All that was spent so far."""
+        """The usage of all requests so far."""
 
     @property
     def name(self) -> str:
@@ -164,18 +163,18 @@ class HttpPolicy:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What questions may ask for (`core.runtime.flows.Policy`); the server itself says which fields it knows."""
+        """Settings of questions that it sends on (`core.runtime.flows.Policy`); a server may refuse some of them."""
         fields = {"top_k", "min_p"} | ({TOOLS, TEMPLATE_KWARGS, EFFORT} if self.endpoint == "chat" else set())
         return frozenset(name for name in fields if self.fields.get(name, name))
 
     @property
     def measures(self) -> frozenset[str]:
-        """What its steps hold (`core.runtime.flows.Measuring`)."""
+        """Measurements in its steps (`core.runtime.flows.Measuring`)."""
         return frozenset({"logprobs"} if self.logprobs else ())
 
     @property
     def batch_size(self) -> int:
-        """Each question is a batch of its own: what is answered is kept, whatever becomes of the others."""
+        """Each question is a batch of its own, so that a failure costs only its own question."""
         return 1
 
     @property
@@ -202,7 +201,7 @@ class HttpPolicy:
         return self._answers(None, questions)
 
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; the connection of what is not wanted any more is closed, within a glance.
+        """Like `propose`; the connection of an answer that is not wanted any more is closed within a second.
 
         Raises:
             PolicyError: as there.
@@ -272,15 +271,15 @@ class HttpPolicy:
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
             body |= template_fields(question.problem, self.body)
         body |= {} if question.min_p is None else {"min_p": question.min_p}
-        # 0 is no token at all to some servers, where -1 is none of a limit to all.
+        # `top_k` 0 means "no token" to some servers; -1 means "no limit" to all.
         body |= {} if question.top_k is None else {"top_k": question.top_k or -1}
         named = {self.fields.get(name, name): value for name, value in (self.body | body).items()}
         return {name: value for name, value in named.items() if name}
 
     def _refusal(self, body: Mapping[str, Any], refusal: RefusedError) -> Exception:
-        """A refusal with a hint, or that fewer tokens must be requested."""
+        """The refusal with a hint, or an error that says how many tokens the context has left."""
         if refusal.status == 400 and body.get("continue_final_message"):
-            refusal = RefusedError(f"{refusal}; {_STARTED}", refusal.status, refusal.body)
+            refusal = RefusedError(f"{refusal}; {_PREFILL_HINT}", refusal.status, refusal.body)
         if refusal.status in REFUSED_BODY and self._most_field in body:
             room = room_left(refusal.body, body[self._most_field])
             if room is not None:
@@ -288,7 +287,7 @@ class HttpPolicy:
         return refusal
 
     def _read(self, question: Propose, stream: EventStream, url: str) -> Continuation:
-        """Reads a stream to its end, or to the end of a step, or as long as it is wanted."""
+        """Reads a stream to its end, to the end of a step, or until it is not wanted any more."""
         written, cut, left = Written(), -1, False
         try:
             for event in events(stream, url):
@@ -304,13 +303,13 @@ class HttpPolicy:
             if left and not written.pieces:
                 raise
         except PassingError:
-            # Behind the reason only the usage comes.
+            # After the finish reason only the usage comes: the answer is complete.
             if written.reason is None:
-                self._lose(written)
+                self._count_lost(written)
                 raise
         reason = ending(written.reason)
         if reason == "fault" and cut < 0 and not left:
-            self._lose(written)
+            self._count_lost(written)
             raise PassingError(
                 "the stream broke off before the answer ended" if not (written.reason or written.done)
                 else f"an answer that ended by finish_reason {written.reason!r}, which is no end of an answer"
@@ -319,12 +318,12 @@ class HttpPolicy:
             raise PolicyError(f"{url} says that it calls a tool, and calls none in the form of tool_calls")
         return self._continuation(written, cut, left)
 
-    def _lose(self, written: Written) -> None:
+    def _count_lost(self, written: Written) -> None:
         with self._lock:
             self.usage.lost_tokens += written.pieces
 
     def _continuation(self, written: Written, cut: int, left: bool) -> Continuation:
-        """What is kept of an answer: all of it, or its first step."""
+        """The continuation from an answer: all of it, or its first step."""
         text = written.text[:cut] if cut >= 0 else written.text
         broken = any(incomplete(call["arguments"]) for call in written.calls.values())
         truncated = left or (cut < 0 and (ending(written.reason) == "cut" or broken))
@@ -357,32 +356,34 @@ class HttpPolicy:
         with self._lock:
             self.usage.continued += 1
             self.usage.repeated += repeats
-            suspect = self.usage.repeated >= _REPEATS and _SHARE * self.usage.repeated >= self.usage.continued
+            suspect = (
+                self.usage.repeated >= _SUSPICIOUS_REPEATS
+                and _SUSPICIOUS_SHARE * self.usage.repeated >= self.usage.continued
+            )
         if repeats and suspect:
             self._warn(
                 "repeats", f"begins {self.usage.repeated} of {self.usage.continued} continued answers as their prefix "
-                "began or ended: it writes a new answer or repeats what was there in place of going on; try "
-                "?endpoint=completions or "
-                "?prefill=plain in the policy's address, and `stepreward doctor --policy`",
+                "began or ended: it writes a new answer or repeats the prefix in place of continuing it; try "
+                "?endpoint=completions or ?prefill=plain in the policy's address, and `stepreward doctor --policy`",
             )  # fmt: skip
 
     def _count(self, written: Written, cut: int, left: bool, measured: int) -> int:
-        """Adds an answer to the usage; returns the tokens written, of a step that was cut those up to its end.
+        """Adds an answer to the usage; returns the tokens of the answer, or of its first step where it was cut there.
 
         Args:
-            written: what came.
+            written: the answer.
             cut: where the step ends in the text; negative where the answer ended.
             left: whether the rest was not wanted any more.
             measured: tokens of the answer whose log-probabilities are known.
         """
         short = cut >= 0 or left
-        # In a stream that was cut, a count below the pieces that came is one from its beginning, not of what came.
+        # In a stream that was cut, a usage below the number of pieces is an early one and not that of all pieces.
         unreported = written.tokens is None or (short and written.tokens < written.pieces)
         tokens = written.pieces if unreported or written.tokens is None else written.tokens
         if cut >= 0 and measured:
             tokens = written.thought + measured
         elif cut >= 0 and not unreported and written.part:
-            # The last event may hold more than the step's end: its tokens are shared out by their characters.
+            # The last event may go beyond the step's end: its tokens are divided in proportion to characters.
             kept = (written.part - (len(written.text) - cut)) / written.part
             tokens = written.before + math.ceil(kept * (tokens - written.before))
         with self._lock:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 ALIGN = 16
-"""Columns and rows are padded to multiples of this: kernels then sum each row in the same order whatever the batch."""
+"""Columns and rows are padded to multiples of this, so that kernels sum each row in the same order in any batch."""
 
 
 def aligned(size: int) -> int:
@@ -26,7 +26,7 @@ class PrefillCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """Keys and values of each layer, (rows, heads, length, width)."""
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Remembers a layer's states and hands them back."""
+        """Keeps a layer's states and returns them."""
         if layer_idx != len(self.states):
             raise RuntimeError(f"expected states of layer {len(self.states)}, got layer {layer_idx}")
         self.states.append((keys, values))
@@ -46,11 +46,11 @@ class PrefillCache(Cache):  # type: ignore[misc]  # transformers is untyped
 
 
 class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
-    """Keys and values of many rows of uneven length: token p of a row lies in column p, whatever the other rows do.
+    """Keys and values of rows of uneven length: token p of a row is in column p, independent of the other rows.
 
     Each layer's tensors, (rows, heads, columns, width), are allocated ahead and written in place; they grow by half
     when full. There is no padding on the left, so a row's numbers are those of the row alone. Unwritten cells are
-    zeros: a masked weight of exactly 0 times a cell that was never written must not become NaN.
+    zeros, as a masked weight of exactly 0 times an uninitialised cell could be NaN.
     """
 
     def __init__(self) -> None:
@@ -66,13 +66,13 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
         return (self._states[0][0].shape[0], self._states[0][0].shape[2]) if self._states else (0, 0)
 
     def place(self, positions: Tensor, seen: int) -> None:
-        """Says where the next token of rows 0..n-1 goes: row i at column `positions[i]`, all reading `seen` columns."""
+        """Sets the column of the next token of rows 0 to n-1, row i at `positions[i]`; all read `seen` columns."""
         self._rows = torch.arange(positions.shape[0], device=positions.device)
         self._at = positions
         self._seen = seen
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Writes one token of each row, (rows, heads, 1, width), and returns all that the rows may read."""
+        """Writes one token of each row, (rows, heads, 1, width), and returns the columns that the rows may read."""
         own_keys, own_values = self._states[layer_idx]
         own_keys[self._rows, :, self._at] = keys[:, :, 0]
         own_values[self._rows, :, self._at] = values[:, :, 0]
@@ -80,7 +80,7 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
         return own_keys[:n, :, : self._seen], own_values[:n, :, : self._seen]
 
     def reserve(self, rows: int, columns: int, used: int) -> None:
-        """Makes room, keeping the first `used` rows. Before the first `admit` there is nothing to enlarge."""
+        """Enlarges the tensors, keeping the first `used` rows. Before the first `admit` there are none."""
         have = self.capacity
         if not self._states or (rows <= have[0] and columns <= have[1]):
             return
@@ -91,7 +91,7 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
                 pair[i][:used, :, : have[1]] = old[:used]
 
     def admit(self, first: int, prefill: PrefillCache, source: Tensor, columns: int) -> None:
-        """Gives rows first, first+1, ... the states of the prefixes `source` of a prefill.
+        """Copies the states of the prefixes `source` of a prefill to rows first, first+1, ...
 
         Args:
             first: rows in use before.

@@ -1,4 +1,4 @@
-"""Loading causal language models for sampling, and refusing those that could only be sampled wrongly."""
+"""Loads causal language models for sampling, and refuses models that could only be sampled wrongly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepreward.core.hub import fetch
 from stepreward.core.optional import cache_argument
 from stepreward.policies.model_sources import resolve
 
-_SAMPLED = 4096
+_VALUES_READ = 4096
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -46,7 +46,7 @@ def load(source: str | Path, device: str, dtype: str) -> tuple[Any, Any]:
         tokenizer = load_tokenizer(where)
         model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted)
     except (OSError, ValueError, KeyError, ImportError, RecursionError) as error:
-        # Some tokenizers need packages of their own, which transformers then asks for.
+        # Some tokenizers need more packages: the first line of transformers' message names them.
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
             f"cannot load a causal language model and its tokenizer from {str(source)!r}: {reason}"
@@ -67,9 +67,8 @@ def located(source: str | Path) -> str:
 def load_tokenizer(where: str) -> Any:
     """The tokenizer exactly as it was saved.
 
-    `AutoTokenizer` may put the class of the model's family in place of a generic one, and with it another
-    pre-tokenizer, normaliser and extra tokens than those in `tokenizer.json`. A tokenizer saved under a generic class
-    is loaded as one.
+    `AutoTokenizer` may replace a generic class by that of the model's family, which has another pre-tokenizer,
+    normaliser and extra tokens than `tokenizer.json`. A tokenizer saved under a generic class is loaded as one.
     """
     generic = get_tokenizer_config(where).get("tokenizer_class") in _GENERIC
     return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(where)
@@ -115,10 +114,10 @@ def end_tokens(model: Any, tokenizer: Any) -> NDArray[np.int64]:
 
 
 def fingerprint(model: Any, tokenizer: Any, *settings: object) -> str:
-    """Twelve hex digits of what decides a model's samples: weights, shape, dtype, vocabulary, template and settings.
+    """Twelve hex digits that identify a model's samples: of weights, shape, dtype, vocabulary, template and settings.
 
-    Of each tensor up to 4096 evenly spaced values and the sum are read: a few milliseconds for a small model, seconds
-    for a large one, and any training step changes it.
+    Reads the sum and up to 4096 evenly spaced values of each tensor, which any training step changes: milliseconds for
+    a small model, seconds for a large one.
     """
     digest = hashlib.blake2b(digest_size=6)
     shape = {k: v for k, v in model.config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
@@ -127,7 +126,7 @@ def fingerprint(model: Any, tokenizer: Any, *settings: object) -> str:
         digest.update(repr(part).encode())
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().reshape(-1)
-        stride = max(1, flat.numel() // _SAMPLED)
+        stride = max(1, flat.numel() // _VALUES_READ)
         values = torch.cat([flat[::stride].double(), flat.sum(dtype=torch.float64)[None]])
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(values.cpu().numpy().tobytes())

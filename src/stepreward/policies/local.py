@@ -1,4 +1,4 @@
-"""A policy out of any transformers causal language model."""
+"""A policy from any transformers causal language model."""
 
 from __future__ import annotations
 
@@ -34,19 +34,18 @@ class LocalPolicy:
     *Text.* The prompt is the tokenizer's chat template over the problem's messages, or without one the prompt's text
     and a newline. A prefix is continued from its steps' tokens where they have them, else from their text, each step
     tokenised by itself, and never re-tokenised from joined text. A step ends with the token that completes the
-    separator; its tokens are the sampled ids, and its text is what they say after other text, so that the texts join
-    to the decoded solution. White space alone is no step: it belongs to the step that follows, or behind the last
-    separator to the last one.
+    separator; its tokens are the sampled ids, and its text is their text after other text, so that the texts join to
+    the decoded solution. White space alone is no step: it belongs to the step that follows, or after the last
+    separator to the last step.
 
     *Ends.* An end token finishes the solution. It is in no step, has no log-probability, and counts in `n_tokens`. A
-    step that ends with a separator is not known to be the last: with `until="step"` the next question then gets a
-    finished continuation of no steps. (Looking ahead for the end token would draw it twice, and so more often than the
-    model does.) A continuation cut by a limit is `truncated`; one whose prefix leaves no room in the model's context
-    has no tokens.
+    step that ends with a separator may be the last or not: with `until="step"` the next question may get a finished
+    continuation of no steps. (Looking ahead for the end token would draw it twice, and so more often than the model
+    does.) A continuation cut by a limit is `truncated`; one whose prefix fills the model's context has no tokens.
 
-    *Log-probabilities* are the model's own, at temperature 1 and with nothing cut away, whatever the sampling settings:
-    what a teacher-forced pass computes. So is *self-certainty*, which each step has in its meta: the mean over its
-    tokens of how far the distribution that each was drawn from is from uniform (`draw.self_certainty`).
+    *Log-probabilities* are the model's own, at temperature 1 without truncation, whatever the sampling settings, as a
+    teacher-forced pass computes them. So is *self-certainty*, in the meta of each step: the mean over its tokens of the
+    divergence of the uniform distribution from the model's (`token_sampling.self_certainty`).
 
     Args:
         model: a transformers causal language model in evaluation mode, full attention in every layer.
@@ -59,7 +58,7 @@ class LocalPolicy:
         max_tokens: limit of one continuation where the question sets none.
         batch_size: most rows at once.
         template: text with `{prompt}` in it that replaces the chat template.
-        chat: what the chat template gets beside the messages, such as `enable_thinking` or `reasoning_effort`.
+        chat: arguments of the chat template beside the messages, such as `enable_thinking` or `reasoning_effort`.
         label: readable part of the name.
 
     Raises:
@@ -69,7 +68,7 @@ class LocalPolicy:
 
     concurrency = 1
     measures = frozenset({"logprobs", "self_certainty"})
-    """What its steps hold (`core.runtime.flows.Measuring`)."""
+    """Measurements in its steps (`core.runtime.flows.Measuring`)."""
 
     def __init__(
         self,
@@ -130,7 +129,7 @@ class LocalPolicy:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What questions may ask for (`core.runtime.flows.Policy`)."""
+        """Settings of questions that it honours (`core.runtime.flows.Policy`)."""
         return frozenset({"top_k", "min_p"}) | self._prompts.takes
 
     @property
@@ -153,7 +152,7 @@ class LocalPolicy:
         return self.propose_while(always, questions)
 
     def propose_while(self, wanted: Wanted, questions: Sequence[Propose]) -> list[list[Continuation]]:
-        """Like `propose`; the samples of a question that is not wanted any more are left where they are.
+        """Like `propose`; the samples of a question that is not wanted any more stop.
 
         Raises:
             InputError, ModelError: as there.
@@ -195,7 +194,7 @@ class LocalPolicy:
             tokens = tuple(sampled.tokens[start:stop].tolist())
             logprobs = tuple(sampled.logprobs[start:stop].tolist())
             certainty = float(sampled.certainties[start:stop].mean())
-            # Logits of minus infinity make it infinite, which no JSON holds.
+            # A logit of minus infinity makes the divergence infinite, which JSON cannot hold.
             meta = {"self_certainty": certainty} if isfinite(certainty) else {}
             steps.append(Step(self._pieces.text(tokens), tokens=tokens, logprobs=logprobs, meta=meta))
         stopped = request.one_step and bool(sampled.ends.any())
@@ -214,7 +213,7 @@ class LocalPolicy:
         return self._context - len(self.prompt_ids(problem))
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The tokens that stand before a problem's first step.
+        """The tokens before a problem's first step.
 
         Raises:
             InputError: there are none.

@@ -1,4 +1,4 @@
-"""Where models are looked for, said before anything heavy is loaded."""
+"""Finds models by name and refuses missing ones before torch is loaded."""
 
 from __future__ import annotations
 

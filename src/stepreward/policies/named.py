@@ -22,7 +22,7 @@ from stepreward.policies.model_sources import resolve
 from stepreward.policies.vllm_policy import VllmPolicy
 
 
-def _renamed(text: str) -> dict[str, str]:
+def _name_pairs(text: str) -> dict[str, str]:
     """`max_tokens:max_completion_tokens,seed:` as a table."""
     pairs = [pair.partition(":") for pair in text.split(",")]
     if not all(name and colon for name, colon, _ in pairs):
@@ -38,36 +38,36 @@ def _object(text: str) -> dict[str, Any]:
     return made
 
 
-def _typed(text: str) -> str:
+def _unescaped(text: str) -> str:
     """Text as typed in a shell, where a line break is two characters."""
     breaks = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
     return re.sub(r"\\([ntr\\])", lambda match: breaks[match[1]], text)
 
 
-def _truth(text: str) -> bool:
+def _boolean(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
 Kinds = Mapping[str, Callable[[str], Any]]
-"""Settings that an address may name, with what makes values of their texts."""
+"""Settings of an address, each with the function that reads its text."""
 _SAMPLING: Kinds = {
-    "separator": _typed, "template": _typed, "temperature": float, "top_p": float, "max_tokens": int,
+    "separator": _unescaped, "template": _unescaped, "temperature": float, "top_p": float, "max_tokens": int,
 }  # fmt: skip
-"""Of every policy."""
+"""Settings of every policy."""
 _BODY: Kinds = {"top_k": int, "min_p": float, "reasoning_effort": str, "chat_template_kwargs": _object}
-"""Fields of a request that not every server knows: sent where they are given."""
+"""Fields of a request that some servers do not know: sent only where they are given."""
 _SERVER: Kinds = {"timeout": float, "longest": float, "retries": int, "patience": float}
-"""Limits and retries of requests: no part of the policy's name."""
+"""Limits and retries of requests, which do not change answers and are not part of the policy's name."""
 _HTTP_SETTINGS: Kinds = {
-    **_SAMPLING, **_BODY, **_SERVER, "endpoint": str, "prefill": str, "logprobs": _truth, "running_usage": _truth,
-    "fields": _renamed, "body": _object,
+    **_SAMPLING, **_BODY, **_SERVER, "endpoint": str, "prefill": str, "logprobs": _boolean, "running_usage": _boolean,
+    "fields": _name_pairs, "body": _object,
 }  # fmt: skip
 _CHAT: Kinds = {"reasoning_effort": str, "chat_template_kwargs": _object}
 _LOCAL_SETTINGS: Kinds = {**_SAMPLING, **_CHAT, "top_k": int, "min_p": float, "body": _object}
-_VLLM_SETTINGS: Kinds = {**_LOCAL_SETTINGS, "logprobs": _truth}
+_VLLM_SETTINGS: Kinds = {**_LOCAL_SETTINGS, "logprobs": _boolean}
 _FORMS = {
-    _renamed: "FIELD:OTHER pairs with commas between, or FIELD: to leave one out", _object: "a JSON object",
-    _truth: "true or false", int: "a whole number", float: "a number",
+    _name_pairs: "FIELD:OTHER pairs with commas between, or FIELD: to leave one out", _object: "a JSON object",
+    _boolean: "true or false", int: "a whole number", float: "a number",
 }  # fmt: skip
 _CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
 
@@ -130,7 +130,7 @@ def _loaded(source: str, bare: dict[str, Any], dtype: str, settings: Mapping[str
     own |= {**bare, **({"chat": chat} if chat else {})}
     if engine:
         return VllmPolicy.load(name, **own)
-    resolve(name)  # what is no model is refused before torch is loaded
+    resolve(name)  # Refuses a missing model before torch is loaded.
     local: Policy = on_demand.LocalPolicy.load(name, dtype=dtype or "auto", **own)
     return local
 

@@ -1,4 +1,4 @@
-"""The tokens that stand before what a policy writes: the prompt and the steps so far."""
+"""The tokens before a continuation: the prompt and the steps so far."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS
 from stepreward.core.types import Problem, Step
 from stepreward.policies.chat_messages import template_fields
 
-_OWN_WORDS = frozenset({"messages", "conversation", "add_generation_prompt", "tokenize", "chat_template", "tools"})
-"""What is passed to a chat template here, or would replace it."""
+_OWN_ARGUMENTS = frozenset({"messages", "conversation", "add_generation_prompt", "tokenize", "chat_template", "tools"})
+"""Arguments that are passed to the chat template here, or would replace it."""
 
 
 class PromptTokens:
@@ -22,10 +22,10 @@ class PromptTokens:
     Args:
         tokenizer: a transformers tokenizer.
         template: text with `{prompt}` in it that replaces the chat template.
-        chat: what the chat template gets beside the messages, such as `enable_thinking` or `reasoning_effort`.
+        chat: arguments of the chat template beside the messages, such as `enable_thinking` or `reasoning_effort`.
 
     Raises:
-        InputError: the template has no place for the prompt, or the chat template does not read what is in `chat`.
+        InputError: the template has no place for the prompt, or the chat template does not read an entry of `chat`.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None, chat: Mapping[str, Any] | None = None) -> None:
@@ -36,13 +36,13 @@ class PromptTokens:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What of `core.runtime.flows.READ_BY_POLICIES` the chat template reads; nothing where none is used."""
+        """The names in `core.runtime.flows.READ_BY_POLICIES` that the chat template reads; none without a template."""
         if not self._chats:
             return frozenset()
         return frozenset({TEMPLATE_KWARGS} | ({EFFORT} if self._reads(EFFORT) else set()))
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
-        """The tokens that stand before a problem's first step.
+        """The tokens before a problem's first step.
 
         Raises:
             InputError: there are none, or the chat template refuses the messages.
@@ -53,7 +53,7 @@ class PromptTokens:
         else:
             text = (self.template or "{prompt}\n").replace("{prompt}", problem.text)
             ids = tokenizer(text)["input_ids"]
-            # Some tokenizers close every text; a closed prompt has nothing to continue.
+            # Some tokenizers end every text with an end token, after which a model would not continue.
             if ids and ids[-1] == tokenizer.eos_token_id:
                 ids = ids[:-1]
         if not ids:
@@ -78,13 +78,13 @@ class PromptTokens:
         return made
 
     def _require_read(self, settings: Mapping[str, Any]) -> None:
-        """Lets pass what the chat template reads: all else would be ignored without a word."""
+        """Refuses settings that the chat template does not read: it would silently ignore them."""
         if settings and not self._chats:
-            what = f"{', '.join(sorted(settings))} reach a chat template, and none is used here"
+            what = f"{', '.join(sorted(settings))} are settings of a chat template, and none is used here"
             raise InputError(what, remedy="drop them, or take a model with a chat template")
         for name in sorted(settings):
-            if name in _OWN_WORDS or not self._reads(name):
-                what = f"the chat template of this model reads no {name!r}"
+            if name in _OWN_ARGUMENTS or not self._reads(name):
+                what = f"the chat template of this model does not read {name!r}"
                 raise InputError(what, remedy="drop it, or check its name in the model's chat template")
 
     def _reads(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A policy that answers from a script: flows are tested against it, exhaustively and in milliseconds."""
+"""A policy that answers from a script, for exhaustive tests of flows in milliseconds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ScriptedPolicy:
     """Answers from a script, whatever the key, and records the questions.
 
     Sample `i` of a question is line `i` of the script's list for the text of the prefix; a list that is too short
-    starts over. With `until="step"` only the first step of the line is said, and the solution is over if that was all
-    of it. A step costs one token, and `max_tokens` cuts accordingly.
+    starts over. With `until="step"` the answer is the first step of the line, and the solution is finished if the line
+    has no other. A step costs one token, and `max_tokens` cuts accordingly.
 
     Args:
         script: the lines by prefix text ("" for the bare problem), or a function `(question, i) -> line`.

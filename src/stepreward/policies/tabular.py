@@ -1,4 +1,4 @@
-"""A policy that is a table of probabilities: what enumerable worlds and exact tests sample from."""
+"""A policy that is a table of probabilities, for enumerable worlds and exact tests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TabularPolicy:
     def _answer(self, question: Propose) -> list[Continuation]:
         bits = np.array([key.bits for key in question.sample_keys()], dtype=np.uint64)
         limit = self._max_steps if question.max_tokens is None else question.max_tokens
-        # Samples of one question meet the same prefixes: each is looked up once, by the choices that lead to it.
+        # Samples of one question share prefixes: each is looked up once, by the choices that lead to it.
         tables: dict[tuple[int, ...], _Choices] = {}
         draws: list[list[float]] = []
         return [self._continue(question, limit, sample, tables, draws, bits) for sample in range(len(bits))]
@@ -78,7 +78,7 @@ class TabularPolicy:
                 return Continuation(written, finished=True, n_tokens=len(written))
             if len(draws) == len(written):
                 draws.append(uniforms(bits, len(written)).tolist())
-            # u times the float sum, and a bound below it: rounding can select neither past the end nor weight 0.
+            # Scaled by the float sum and bounded below it: rounding selects neither past the end nor a weight of 0.
             target = min(draws[len(written)][sample] * cumulative[-1], math.nextafter(cumulative[-1], 0))
             index = bisect_right(cumulative, target)
             step, _, finished = choices[index]

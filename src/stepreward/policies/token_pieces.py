@@ -1,4 +1,4 @@
-"""What each token of a vocabulary says: where steps end, and the text of steps, without loss."""
+"""The text of each token of a vocabulary: where steps end, and the text of steps, without loss."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from stepreward.core.errors import InputError, ModelError
 
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-_SLACK = 4
+_MORE_TOKENS = 4
 
 
 class Pieces:
     """The texts of a tokenizer's tokens, and which of them end a step.
 
     A step ends with the token that completes the separator. Where that token also begins a character that it does not
-    finish, the step goes on until the character is whole, so that steps are text. A step's text is that of its tokens
-    by themselves: it is also the text that they have within the solution, but for tokenizers with byte fallback, which
-    decode a run of bytes that is not valid UTF-8 to nothing but replacement characters, across the separator.
+    finish, the step continues until the character is whole, so that steps are text. A step's text is that of its
+    tokens alone. It equals their text within the solution, except with byte fallback: such tokenizers decode a run of
+    bytes that is not valid UTF-8 to replacement characters only, across the separator.
 
-    White space alone is no step: separators before the first other character do not count, and white space behind the
+    White space alone is no step: separators before the first other character do not count, and white space after the
     last separator belongs to the last step.
 
     Args:
@@ -50,23 +50,23 @@ class Pieces:
         after = self._decode_many([[*self._anchor, int(token)] for token in known])
         start = len(self._decode(self._anchor))
         texts = [text[start:] for text in after] + [""] * (size - len(known))
-        # Where a token says the same alone and after another (byte-level BPE), steps are decoded by themselves.
-        self._free = texts[: len(known)] == alone
+        # With byte-level BPE a token has the same text alone and after another, so steps are decoded alone.
+        self._context_free = texts[: len(known)] == alone
         self.certain = np.array([separator in text and not text.endswith(_UNKNOWN) for text in texts])
-        fallible = self._fallible(np.flatnonzero(self.certain), texts)
-        self.certain[fallible] = False
+        uncertain = self._not_after_half(np.flatnonzero(self.certain), texts)
+        self.certain[uncertain] = False
         """(V,) True where the token ends a step in any context."""
         self.possible = np.array([self._may_end(text) for text in texts]) & ~self.certain
-        self.possible[fallible] = True
+        self.possible[uncertain] = True
         """(V,) True where it depends on the tokens before."""
         if any(separator in text and text.endswith(_UNKNOWN) for text in texts) or not separator.isascii():
             self.possible |= np.array([_UNKNOWN in text for text in texts]) & ~self.certain
         self.blank = np.array([not text.strip() for text in texts])
         """(V,) True where the token is white space alone."""
         self.void = np.array([not text.replace(_UNKNOWN, "").strip() for text in texts])
-        """(V,) True where the token may be white space alone: it is, or is a part of a character."""
-        self.window = len(separator.encode()) + _SLACK
-        """Tokens to look back at."""
+        """(V,) True where the token may be white space alone: it is, or it is a part of a character."""
+        self.window = len(separator.encode()) + _MORE_TOKENS
+        """Tokens that decide whether a step ends: each holds at least a byte of the separator."""
 
     def ends(self, tokens: Sequence[int], *, whole: bool = False) -> bool:
         """Whether the last of these tokens ends the step.
@@ -87,16 +87,16 @@ class Pieces:
         return found
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of tokens that stand after other text: a leading space is kept."""
-        if self._free:
+        """The text of tokens after other text, so that a leading space is kept."""
+        if self._context_free:
             return self._decode(tokens)
         return self._decode([*self._anchor, *tokens])[len(self._decode(self._anchor)) :]
 
     def _may_end(self, text: str) -> bool:
         return any(text.startswith(self._separator[k:]) for k in range(1, len(self._separator)))
 
-    def _fallible(self, ending: NDArray[np.int64], texts: Sequence[str]) -> list[int]:
-        """Those of the ending tokens that do not end a step after half a character: byte fallback spoils whole runs."""
+    def _not_after_half(self, ending: NDArray[np.int64], texts: Sequence[str]) -> list[int]:
+        """The ending tokens that end no step after half a character, which byte fallback merges with them."""
         half = next((token for token, text in enumerate(texts) if text.endswith(_UNKNOWN)), None)
         if half is None:
             return []

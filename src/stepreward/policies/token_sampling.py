@@ -59,7 +59,7 @@ class Distribution:
         else:
             cumulative = self._weights(shifted / self.temperature).cumsum(-1, dtype=torch.float64)
             total = cumulative[:, -1:]
-            # Below the total even if u rounds to 1, so that a token of weight 0 is never drawn.
+            # Below the total even if u rounds to 1: a token of weight 0 is never drawn.
             target = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
             tokens = torch.searchsorted(cumulative, target, right=True)[:, 0]
         chosen = shifted.gather(-1, tokens.clamp(max=logits.shape[-1] - 1)[:, None])[:, 0]
@@ -88,7 +88,7 @@ def self_certainty(logits: Tensor, tokens: Tensor, logprobs: Tensor) -> Tensor:
 
     Args:
         logits: (N, V).
-        tokens, logprobs: (N,) what `Distribution.draw` made of them, which spares another sum over the vocabulary.
+        tokens, logprobs: (N,) of `Distribution.draw`: they give the normaliser without another sum over all V.
     """
     at = tokens.clamp(max=logits.shape[-1] - 1)[:, None]
     normaliser = logits.gather(-1, at)[:, 0].float() - logprobs

@@ -1,4 +1,4 @@
-"""A policy out of a vLLM engine in this process: its batching and its prefix cache, our prompts, steps and seeds."""
+"""A policy from a vLLM engine in this process: its batching and prefix cache, our prompts, steps and seeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEEDS = 2**63
 
 
 class VllmEngine(Protocol):
-    """What of `vllm.LLM` is used here."""
+    """The part of `vllm.LLM` that is used here."""
 
     model_config: Any
 
@@ -50,9 +50,9 @@ class _Sample:
 class VllmPolicy:
     """Samples steps or whole solutions from a model in a vLLM engine; a `core.runtime.flows.Policy`.
 
-    Prompts, prefixes and the texts of steps are those of `LocalPolicy`: built of token ids, so that a prefix that was
-    sampled is found in the engine's prefix cache, block by block. Each sample has a seed of its own from its key. What
-    the engine draws for a seed may differ between releases and batches: its kernels do not promise more.
+    Prompts, prefixes and the texts of steps are those of `LocalPolicy`: token ids, so that the engine finds sampled
+    prefixes in its prefix cache. Each sample has a seed of its own from its key; the engine's draws for a seed may
+    differ between releases and batches.
 
     Args:
         engine: a `vllm.LLM` for generation.
@@ -61,11 +61,11 @@ class VllmPolicy:
         separator: text that ends a step.
         temperature, top_p, top_k: of sampling, as in `LocalPolicy`.
         max_tokens: limit of one continuation where the question sets none.
-        batch_size: continuations handed to the engine together.
+        batch_size: continuations in one call of the engine.
         template: text with `{prompt}` in it that replaces the chat template.
         min_p: share of the likeliest token's probability below which a token is not drawn.
-        chat: what the chat template gets beside the messages, such as `enable_thinking` or `reasoning_effort`.
-        logprobs: keep the log-probabilities of tokens, which the engine by default gives before temperature.
+        chat: arguments of the chat template beside the messages, such as `enable_thinking` or `reasoning_effort`.
+        logprobs: keep the log-probabilities of tokens; by default the engine computes them before temperature.
         label: readable part of the name.
 
     Raises:
@@ -133,21 +133,21 @@ class VllmPolicy:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What questions may ask for (`core.runtime.flows.Policy`)."""
+        """Settings of questions that it honours (`core.runtime.flows.Policy`)."""
         return frozenset({"top_k", "min_p"}) | self._prompts.takes
 
     @property
     def measures(self) -> frozenset[str]:
-        """What its steps hold (`core.runtime.flows.Measuring`)."""
+        """Measurements in its steps (`core.runtime.flows.Measuring`)."""
         return frozenset({"logprobs"} if self.logprobs else ())
 
     @property
     def batch_size(self) -> int:
-        """Continuations handed to the engine together."""
+        """Continuations in one call of the engine."""
         return self._batch_size
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The tokens that stand before a problem's first step."""
+        """The tokens before a problem's first step."""
         return self._prompts.prompt(problem)
 
     def room(self, problem: Problem) -> int:
@@ -168,25 +168,25 @@ class VllmPolicy:
         ]
         open_, rounds = [one for one in samples if self._context > len(one.prompt)], 0
         while open_:
-            # Outputs come in the order of the prompts.
+            # The engine returns outputs in the order of the prompts.
             with engine_faults(PolicyError):
                 outputs = self.engine.generate(
                     [{"prompt_token_ids": one.prompt + one.tokens} for one in open_],
                     [self._sampling(one, rounds) for one in open_],
                     use_tqdm=False,
                 )
-            open_ = [one for one, output in zip(open_, outputs, strict=True) if self._goes_on(one, output)]
+            open_ = [one for one, output in zip(open_, outputs, strict=True) if self._must_continue(one, output)]
             rounds += 1
         answers = map(self._continuation, samples)
         return [[next(answers) for _ in range(question.n)] for question in questions]
 
-    def _left(self, sample: _Sample) -> int:
+    def _tokens_left(self, sample: _Sample) -> int:
         """Tokens that a sample may still have."""
         most = self.max_tokens if sample.question.max_tokens is None else sample.question.max_tokens
         return min(most, self._context - len(sample.prompt)) - len(sample.tokens)
 
-    def _goes_on(self, sample: _Sample, output: Any) -> bool:
-        """Takes the engine's output in; whether the step that it ended is white space alone, which is no step."""
+    def _must_continue(self, sample: _Sample, output: Any) -> bool:
+        """Adds the engine's output; True where the sample must continue, as its step is white space alone so far."""
         (made,) = output.outputs
         if made.finish_reason not in ("stop", "length"):
             raise PolicyError(f"the engine gave a request up: {made.finish_reason!r}; see its log")
@@ -204,12 +204,12 @@ class VllmPolicy:
             bool(tokens)
             and sample.stopped
             and not self._pieces.ends(sample.tokens, whole=True)
-            and self._left(sample) > 0
+            and self._tokens_left(sample) > 0
         )
 
     def _sampling(self, sample: _Sample, rounds: int) -> Any:
         question = sample.question
-        # What follows white space is drawn anew: the same seed would draw what it has drawn before.
+        # A further round needs another seed: the same one would draw the same tokens again.
         key = sample.key.fold("on").fold(rounds) if rounds else sample.key
         min_p = self.min_p if question.min_p is None else question.min_p
         stop = {"stop": [self.separator], "include_stop_str_in_output": True} if question.until == "step" else {}
@@ -219,7 +219,7 @@ class VllmPolicy:
             temperature=self.temperature if question.temperature is None else question.temperature,
             top_p=self.top_p if question.top_p is None else question.top_p,
             top_k=self.top_k if question.top_k is None else question.top_k,
-            max_tokens=self._left(sample),
+            max_tokens=self._tokens_left(sample),
             skip_special_tokens=False,
             **({"logprobs": 0} if self.logprobs else {}),
             **({"min_p": min_p} if min_p else {}),
@@ -227,7 +227,6 @@ class VllmPolicy:
         )
 
     def _continuation(self, sample: _Sample) -> Continuation:
-        """What a sample has become."""
         tokens, until_step = sample.tokens, sample.question.until == "step"
         # A step that the limit cut within white space has no end.
         stopped = sample.stopped and self._pieces.ends(tokens, whole=True)

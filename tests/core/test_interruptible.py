@@ -1,4 +1,4 @@
-"""Reads of HTTP that can be left, with the release of httpx installed and with one whose connections are elsewhere."""
+"""Reads of HTTP that can be interrupted, with the release of httpx installed and with one whose connections are elsewhere."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import httpx
 import pytest
 
 from stepreward.core.errors import ServerWarning
-from stepreward.core.http.interruptible import looking, watch
+from stepreward.core.http.interruptible import checking, with_checks
 
 
-class Left(Exception):  # noqa: N818 - what a look raises is its own
-    """Raised by a look."""
+class Left(Exception):  # noqa: N818 - what a check raises is its own
+    """Raised by a check."""
 
 
-def test_a_request_to_a_silent_server_is_left_at_a_look() -> None:
+def test_a_request_to_a_silent_server_is_left_at_a_check() -> None:
     gone = threading.Event()
 
-    def look() -> None:
+    def check() -> None:
         if gone.is_set():
             raise Left
 
@@ -31,15 +31,15 @@ def test_a_request_to_a_silent_server_is_left_at_a_look() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         warnings.catch_warnings(action="error"),
-        watch(httpx.Client(timeout=60, trust_env=False)) as client,
-        looking(look),
+        with_checks(httpx.Client(timeout=60, trust_env=False)) as client,
+        checking(check),
         pytest.raises(Left),
     ):
         client.get(f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert time.monotonic() - start < 30
 
 
-def test_a_release_of_httpx_with_its_pools_elsewhere_works_without_looks() -> None:
+def test_a_release_of_httpx_with_its_pools_elsewhere_works_without_checks() -> None:
     class Hidden(httpx.HTTPTransport):
         """Answers, and has no `_pool`."""
 
@@ -53,7 +53,7 @@ def test_a_release_of_httpx_with_its_pools_elsewhere_works_without_looks() -> No
             pass
 
     with pytest.warns(ServerWarning, match="pip install 'httpx<"):
-        client = watch(httpx.Client(transport=Hidden(), trust_env=False))
-    with looking(lambda: None):
+        client = with_checks(httpx.Client(transport=Hidden(), trust_env=False))
+    with checking(lambda: None):
         assert client.get("http://127.0.0.1:9").text == "here"
     client.close()
