@@ -94,10 +94,10 @@ def test_what_a_problem_may_cost(models: Path, flags: str, reason: str) -> None:
         (f"{SEARCH} --method beam --out x.jsonl", "beam needs a reward model"),
         (f"{SEARCH} --model model --model other --calibrator x.json --out x.jsonl", "--calibrator is of one model"),
         ("serve --policy builtin:arithmetic --like trl-prm", "say how a model is scored"),
-        ("serve --policy builtin:arithmetic --method beam", "needs what is not here: scorer"),
-        ("serve --policy builtin:arithmetic --model tool --method elo", "needs what is not here: judge"),
+        ("serve --policy builtin:arithmetic --method beam", "needs scorer, which this server does not have"),
+        ("serve --policy builtin:arithmetic --model tool --method elo", "needs judge, which this server does not have"),
         ("serve --policy builtin:arithmetic --judge score", "--judge score compares by a reward model"),
-        ("serve --model tool --judge score", "a judge compares what a policy writes"),
+        ("serve --model tool --judge score", "a judge compares solutions of a policy, and there is none"),
     ],
 )
 def test_what_does_not_fit_together(

@@ -1,4 +1,4 @@
-"""Reads of HTTP that can be interrupted, with the release of httpx installed and with one whose connections are elsewhere."""
+"""Interruptible reads of HTTP, with the installed release of httpx and one that keeps its connections elsewhere."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.answer_reader import step_ends
-from stepreward.policies.decode import Decoder, Request, _Log, _Rows
+from stepreward.policies.decode import Decoder, Request, _Rows, _SampledTokens
 from stepreward.policies.local import LocalPolicy
 from stepreward.policies.token_pieces import Pieces
 from stepreward.policies.vllm_policy import VllmPolicy
@@ -73,7 +73,7 @@ def marks(pieces: Pieces, tokens: list[int]) -> list[bool]:
     """The decoder's own marks for these tokens, beside a row that writes letters."""
     decoder = Decoder.__new__(Decoder)
     decoder._pieces = pieces
-    rows, log, found = _Rows(pieces.window), _Log(2), []
+    rows, log, found = _Rows(pieces.window), _SampledTokens(2), []
     rows.append([0, 1], [Request((0,), 0, 99, one_step=False)] * 2)
     other = BYTES("a", add_special_tokens=False)["input_ids"][0]
     for token in tokens:

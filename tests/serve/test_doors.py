@@ -174,7 +174,7 @@ def test_health_says_that_the_thread_of_the_searches_hangs(monkeypatch: pytest.M
         asking = threading.Thread(target=lambda: httpx.post(f"{url}/v1/chat/completions", timeout=60, json=CHAT))
         asking.start()
         until(lambda: httpx.get(f"{url}/health", timeout=10).status_code == 503)
-        assert "not come round" in httpx.get(f"{url}/health", timeout=10).json()["status"]
+        assert "not answered for" in httpx.get(f"{url}/health", timeout=10).json()["status"]
         gate.set()
         asking.join()
         until(lambda: httpx.get(f"{url}/health", timeout=10).status_code == 200)

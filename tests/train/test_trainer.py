@@ -15,7 +15,7 @@ import torch
 from tests.forked import started
 from tests.train.toy import toy_labels, toy_model
 
-from stepreward.core.atomic_files import held
+from stepreward.core.atomic_files import locked_folder
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
@@ -181,7 +181,7 @@ def test_a_damaged_file_costs_that_checkpoint_alone(
 
 
 def test_a_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
-    with held(tmp_path), pytest.raises(StoreError, match="in use by another process: wait for its end"):
+    with locked_folder(tmp_path), pytest.raises(StoreError, match="in use by another process: wait for its end"):
         learned(tmp_path, QUICK)
     assert learned(tmp_path, QUICK).steps > 0
 

@@ -1,4 +1,4 @@
-"""Who is let in at once, and what the server says to those who are too many."""
+"""Admission: how many requests run at once, how many wait, and the answer to those beyond."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stepreward.serve.server_limits import Limits
 
 
 class Admission:
-    """Lets requests in: so many at once, so many more in order of arrival, none beyond.
+    """Admits requests: `running` at once, `waiting` more in order of arrival, none beyond.
 
     Args:
-        limits: how many.
+        limits: of the server.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -24,6 +24,7 @@ class Admission:
         self.running = self.waiting = 0
         """Requests that have a place, and that wait for one."""
         self._typical = 1.0
+        """Moving average of the seconds of a request."""
 
     @asynccontextmanager
     async def place(self, deadline: float) -> AsyncIterator[None]:
@@ -36,7 +37,14 @@ class Admission:
             raise ApiError(
                 429, f"{self.running} requests run and {self.waiting} wait", code="full", retry_after=self._wait()
             )
-        await self._entered(deadline)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise ApiError(503, "no place became free in time", code="full", retry_after=self._wait()) from error
+        finally:
+            self.waiting -= 1
         began = time.monotonic()
         self.running += 1
         try:
@@ -46,16 +54,6 @@ class Admission:
             self._places.release()
             self._typical += 0.1 * (time.monotonic() - began - self._typical)
 
-    async def _entered(self, deadline: float) -> None:
-        self.waiting += 1
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise ApiError(503, "no place came free in time", code="full", retry_after=self._wait()) from error
-        finally:
-            self.waiting -= 1
-
     def _wait(self) -> float:
-        """Seconds after which a place may be free, from what requests took of late."""
+        """Seconds after which a place may be free, from the average of recent requests."""
         return min(60.0, self._typical * (self.waiting + 1) / self._limits.running)

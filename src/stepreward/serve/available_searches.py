@@ -11,9 +11,9 @@ from stepreward.serve.service import Served
 
 
 def parts_of(served: Served) -> frozenset[str]:
-    """What a server has of that which searches ask for, in words of `core.vocabulary.ASKS`.
+    """The needs of searches that a server meets, in words of `core.vocabulary.ASKS`.
 
-    A policy is taken to follow requests in words, and does what a stronger one would where there is none.
+    Its policy is assumed to follow instructions, and serves as the expert where there is none.
     """
     parts = {"policy": served.policy, "scorer": served.scorer, "judge": served.judge, "grader": served.grader}
     there = frozenset(name for name, part in parts.items() if part is not None)

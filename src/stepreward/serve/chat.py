@@ -41,9 +41,9 @@ STREAMED: dict[int | str, dict[str, Any]] = {
     }
 }
 ROLE = {"role": "assistant", "content": ""}
-"""What the first chunk of a choice says."""
+"""The delta of a choice's first chunk."""
 ALIVE = 5.0
-"""Seconds between two signs of life in a stream whose search still runs."""
+"""Seconds between two comments that keep a stream open while its search runs."""
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -74,9 +74,9 @@ class Job:
     """A running request.
 
     Args:
-        service: who does it.
+        service: of the server.
         body: the request.
-        made: the search.
+        made: the search to run.
     """
 
     def __init__(self, service: Service, body: ChatRequest, made: Plan) -> None:
@@ -89,7 +89,7 @@ class Job:
 
         Raises:
             ApiError: nothing was found.
-            SteprewardError: what ended the search.
+            SteprewardError: the search failed.
         """
         body = self.body
         template = {name: getattr(body, name) for name in (TEMPLATE_KWARGS, EFFORT)}
@@ -112,7 +112,9 @@ class Job:
             return ApiError(504, "no answer came in time", code=stopped)
         if stopped:
             return ApiError(
-                400, f"the limit of {stopped} holds no answer: ask for less, or for more of it", code=stopped
+                400,
+                f"no answer fits in the limit of {stopped}: raise the limit, or send a smaller request",
+                code=stopped,
             )
         if await asyncio.to_thread(room_of, self.service.served.policy, problem) < 1:
             return too_long("the prompt is longer than the policy's context: shorten it")
@@ -132,7 +134,7 @@ class Job:
         }  # fmt: skip
 
     def chunks(self, finished: Finished[Found]) -> list[dict[str, Any]]:
-        """The answer as it is streamed, a step at a time, behind the first chunk."""
+        """The chunks of a streamed answer after the first, one for each step."""
         made = []
         for i, one in enumerate(shown(finished.result, self.body.n or 1)):
             made += [self._frame("chat.completion.chunk", [self._choice(i, ROLE)])] if i else []
@@ -151,7 +153,7 @@ class Job:
         return made
 
     def opening(self) -> dict[str, Any]:
-        """The first chunk of a stream: it says who speaks."""
+        """The first chunk of a stream, which states the role."""
         return self._frame("chat.completion.chunk", [self._choice(0, ROLE)])
 
     def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -176,14 +178,14 @@ class Job:
 
 
 def usage(finished: Finished[Found]) -> dict[str, int | None]:
-    """All that was generated and read for an answer, losers included."""
+    """Tokens generated and read for an answer, those of rejected candidates included."""
     read, written = finished.bill.prompt_tokens, finished.bill.generated_tokens
     counted = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     return {**counted, "prompt_tokens_details": None, "completion_tokens_details": None}
 
 
 def model_routes(service: Service, outputs: TokenOutputs | None = None) -> APIRouter:
-    """GET /v1/models: the policy under every search that can be run here, and the reward model."""
+    """GET /v1/models: the policy with every search that the server can run, and the reward model."""
     router = APIRouter()
     served = service.served
     can = possible(served)
@@ -210,7 +212,7 @@ def model_routes(service: Service, outputs: TokenOutputs | None = None) -> APIRo
 
 
 async def _events(request: Request, job: Job) -> AsyncIterator[bytes]:
-    """Server-sent events: signs of life while the search goes on, then the answer."""
+    """Server-sent events: comments while the search runs, then the answer."""
     task, gone = asyncio.ensure_future(job.run()), asyncio.ensure_future(left(request))
     try:
         yield _event(job.opening())
@@ -221,7 +223,7 @@ async def _events(request: Request, job: Job) -> AsyncIterator[bytes]:
         try:
             finished = task.result()
         except Exception as error:
-            # The stream has begun: the fault, foreseen or not, can only be reported inside it. This is the boundary.
+            # Status 200 has been sent, so that any fault can only be reported inside the stream.
             yield _event(as_answer(error).body)
             tell(request, failed=f"{type(error).__name__} at {raised_at(error)}")
         else:
@@ -240,7 +242,7 @@ def _event(body: dict[str, Any]) -> bytes:
 
 
 class _AnswerStream(StreamingResponse):
-    """A stream that gives its place back at its end, whether it was read or not."""
+    """A stream that frees its place at its end, whether it was read or not."""
 
     def __init__(self, content: AsyncIterator[bytes], place: AsyncExitStack) -> None:
         super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

@@ -16,10 +16,10 @@ from stepreward.serve.http_errors import ApiError
 from stepreward.serve.request_schemas import ChatRequest, Choice, Message, Tool
 
 CONVERSES = frozenset({MESSAGES, TOOLS})
-"""What of a problem only a policy that calls tools understands."""
+"""Fields of a problem that only a policy that calls tools can read."""
 _MUST = (MESSAGES, TOOLS, TEMPLATE_KWARGS, EFFORT)
 _REPLACES = frozenset({"chat_template", "tokenize", "messages", "conversation"})
-"""Words that would replace what the template is given, or the template itself."""
+"""Template arguments that would replace the messages, or the template itself."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Shown:
 def problem_of(
     messages: Sequence[Message], tools: Sequence[Tool] = (), tool_choice: Choice = None, **template: Any
 ) -> Problem:
-    """The problem that a conversation is; equal conversations are equal problems, whose prefixes are kept once.
+    """The problem of a conversation; equal conversations are equal problems, which share cached prefixes.
 
     Args:
         messages, tools, tool_choice: of the request.
-        template: what the policy's chat template reads beside them, by names of `core.runtime.flows.READ_BY_POLICIES`.
+        template: arguments of the policy's chat template, by names of `core.runtime.flows.READ_BY_POLICIES`.
     """
     prompt = tuple({"role": message.role, "content": _said(message)} for message in messages)
     meta: dict[str, Any] = {}
@@ -63,12 +63,12 @@ def problem_of(
 
 
 def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -> dict[str, float | None]:
-    """What a request says of its sampling, in the words of `core.runtime.wrapped_flows.limited`.
+    """The request's sampling as arguments of `core.runtime.wrapped_flows.limited`.
 
     Args:
         body: the request.
-        problem: what it is.
-        takes: what the policy honours, of `core.runtime.flows.honoured_settings`.
+        problem: of the request.
+        takes: settings that the policy honours (`core.runtime.flows.honoured_settings`).
 
     Raises:
         ApiError: 400, the policy does not honour a field that is set.
@@ -87,7 +87,7 @@ def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -
 
 
 def _said(message: Message) -> str:
-    """What a scorer reads of a message: its text, and a line for each tool call."""
+    """A message as a scorer reads it: its text, and a line for each tool call."""
     calls = [{"name": c.function.name, "arguments": parsed(c.function.arguments)} for c in message.tool_calls or ()]
     return "\n".join([*([message.text] if message.text or not calls else []), *map(spelled, calls)])
 
@@ -98,7 +98,7 @@ def _sent(message: Message) -> dict[str, Any]:
 
 
 def shown(found: Found, n: int) -> list[Shown]:
-    """The candidates to show: the one chosen, then the best of the rest."""
+    """The candidates to show: the chosen one, then the best of the rest."""
     trajectories = found.tree.trajectories()
     worth = [float("-inf") if total != total else float(total) for total in found.totals]
     rest = sorted((i for i in range(len(trajectories)) if i != found.chosen), key=lambda i: -worth[i])

@@ -1,4 +1,4 @@
-"""Connections before they are requests: how many, how long their heads may be, and how long those may take to come."""
+"""Limits on connections: how many, how long a request's headers may be, and how long they may take to arrive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stepreward.serve.http_errors import ApiError
 from stepreward.serve.server_limits import Limits
 
 HEAD_BYTES = 64 << 10
-"""Of a request's line and headers."""
+"""Most bytes of a request's line and headers."""
 IDLE = 1.0
 """Seconds without a request after which a connection may be closed to make room for another."""
 LINGER = 2.0
-"""Seconds in which the rest of a body that was refused is read, so that the client reads the answer first."""
+"""Seconds in which the rest of a refused body is read: a client may read the answer only after it has sent all."""
 SPARE = 8
-"""Connections per served one that are answered with status 503; beyond that they are cut."""
+"""Up to this many times the limit, further connections are answered with status 503; beyond that they are closed."""
 
 
 def doors(limits: Limits) -> type[asyncio.Protocol]:
@@ -35,21 +35,22 @@ def doors(limits: Limits) -> type[asyncio.Protocol]:
 
 
 async def full(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of a connection too many: 503, and when to come back."""
+    """The application of a connection beyond the limit: 503 with `Retry-After`."""
     response = _full().response()
     response.headers["Connection"] = "close"
     await response(scope, receive, send)
 
 
 def _full() -> ApiError:
-    return ApiError(503, "this server has as many connections as it takes", code="full", retry_after=1)
+    return ApiError(503, "the server has no free connection: try again", code="full", retry_after=1)
 
 
 class Door(HttpToolsProtocol):
-    """uvicorn's protocol with bounds on what comes before a request is one.
+    """uvicorn's protocol with limits on the time and size of a request's line and headers (its head).
 
-    A head has `head_seconds` in all, however it trickles, and `HEAD_BYTES`. Of connections beyond the limit those that
-    are idle longest are closed first; where none is, the new one is answered 503 as soon as it asks for something.
+    A head has `head_seconds` in all, however slowly it arrives, and `HEAD_BYTES`. Beyond the limit of connections the
+    one that is idle longest is closed; where none is idle, the new one is answered with status 503 at its first
+    request.
 
     Args:
         limits: of connections and seconds.
@@ -79,23 +80,23 @@ class Door(HttpToolsProtocol):
             self._refuse(_full())
 
     def pause_writing(self) -> None:
-        """The client does not take what it is sent: it has its time for that, and is cut off then."""
+        """The client does not read its answer: after `body_seconds` its connection is closed."""
         super().pause_writing()
         self._unread = self._unread or self.loop.call_later(self._limits.body_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client has read."""
-        self._take_back()
+        self._stop_write_timer()
         super().resume_writing()
 
-    def _take_back(self) -> None:
+    def _stop_write_timer(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        self._take_back()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -127,7 +128,7 @@ class Door(HttpToolsProtocol):
             self.loop.call_later(LINGER, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
-        """Tells of what is no HTTP in the form of all errors."""
+        """Answers a request that is no HTTP, in the form of all errors."""
         self._refuse(ApiError(400, msg))
 
     def _made_room(self) -> bool:
@@ -150,7 +151,7 @@ class Door(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._timer = None
-        if not self.idle:  # an answer is being sent; the next head gets its time after it
+        if not self.idle:  # An answer is being sent: the time of the next head begins after it.
             self._arm()
         elif self._read:
             self._refuse(ApiError(408, "the request's head took too long", code="timeout"))
@@ -158,7 +159,7 @@ class Door(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
-        """Answers without an application, and closes."""
+        """Answers without an application, and closes the connection."""
         self._disarm()
         response = error.response()
         response.headers["Connection"] = "close"
@@ -168,7 +169,7 @@ class Door(HttpToolsProtocol):
 
 
 class Ends(uvicorn.Server):
-    """A server that ends at a signal, even if one of its threads does not.
+    """A server that ends at a signal, even if one of its threads hangs.
 
     Args:
         config: with `timeout_graceful_shutdown`.
@@ -179,7 +180,7 @@ class Ends(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if not self.should_exit:
-            # In C, so that neither a thread that hangs nor the interpreter's lock holds it up.
+            # faulthandler's timer runs in C: neither a thread that hangs nor the interpreter's lock can block it.
             seconds = float(self.config.timeout_graceful_shutdown or 0) + self.SLACK
             with open(os.devnull, "w") as nowhere:
                 faulthandler.dump_traceback_later(seconds, exit=True, file=os.dup(nowhere.fileno()))

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The server's counters, for Prometheus."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Metrics:
         self.steps = Counter("stepreward_steps_scored", "Steps scored", registry=self.registry)
 
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
-        """Shows a number as it is at each read."""
+        """Adds a gauge, whose function is called at each read."""
         Gauge(f"stepreward_{name}", about, registry=self.registry).set_function(value)
 
     def spend(self, bill: Bill) -> None:
@@ -40,5 +40,5 @@ class Metrics:
         self.steps.inc(bill.scored_steps)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' format."""
+        """All counters in Prometheus' format."""
         return generate_latest(self.registry)

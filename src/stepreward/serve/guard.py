@@ -1,4 +1,4 @@
-"""What every request passes: its id, its key, its size, the clock, the counters, and a line in the log."""
+"""Checks of every request (API key, size, time), and its id, its counters and its line in the log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Guard:
 
     Args:
         app: the application.
-        keys: API keys, one of which each request must bear; without keys all requests are accepted.
+        keys: API keys, one of which each request must carry; without keys all requests are accepted.
         limits: sizes and times.
         metrics: where requests are counted.
     """
@@ -53,7 +53,7 @@ class Guard:
         await _Visit(self, scope, receive, send).answer()
 
     def admits(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Whether a request bears a key; every key is compared, in time that does not tell them apart."""
+        """Whether a request carries a valid key; all keys are compared, so that the time reveals none of them."""
         if not self._keys:
             return True
         given = next((value for name, value in headers if name == b"authorization"), b"")
@@ -79,10 +79,10 @@ class _Visit:
             await self._pass()
         except ClientDisconnect:
             self.left = True
-        except Exception as error:  # the outermost boundary: one request's fault is no other's
+        except Exception as error:  # The outermost boundary: a fault ends its own request only.
             fault = f"{type(error).__name__} at {raised_at(error)}"
             if not self.status:
-                await self._refuse(ApiError(500, f"an unexpected error; the log has it under {self.id}"))
+                await self._refuse(ApiError(500, f"an unexpected error; see the server's log under {self.id}"))
         finally:
             self._count(fault)
 

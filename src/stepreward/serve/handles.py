@@ -1,4 +1,4 @@
-"""Handles of what was scored: each part that solutions share is kept once, in a bounded number of bytes."""
+"""Handles of scored prefixes: parts that solutions share are kept once, within a limit of memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _HANDLE = 200
 
 
 class ScoredPart:
-    """A problem, or steps that were scored together, behind the part before them.
+    """A problem, or steps that were scored together, with a link to the part before them.
 
     Args:
-        before: what they follow; None for a problem.
+        before: the part before; None for a problem.
         said: the problem or the steps, as JSON.
         scores: one a step, as bytes of float64.
-        key: equal for parts that say the same of the same.
+        key: equal for equal parts after equal parts.
     """
 
     __slots__ = ("before", "key", "said", "scores", "uses")
@@ -36,17 +36,17 @@ class ScoredPart:
     def __init__(self, before: ScoredPart | None, said: bytes, scores: bytes, key: bytes) -> None:
         self.before, self.said, self.scores, self.key = before, said, scores, key
         self.uses = 0
-        """Handles and parts that need it."""
+        """Handles and parts that link to it."""
 
     @property
     def size(self) -> int:
-        """Bytes that it holds."""
+        """Bytes that it takes."""
         return _PART + sys.getsizeof(self.said) + sys.getsizeof(self.scores)
 
 
 @dataclass(frozen=True)
 class ScoredPrefix:
-    """A solution that was scored so far."""
+    """The scored steps of a solution so far."""
 
     problem: Problem
     steps: tuple[Step, ...] = ()
@@ -56,10 +56,10 @@ class ScoredPrefix:
 
 
 class Prefixes:
-    """Handles, in at most so many bytes; those used longest ago go first.
+    """A cache of handles within a limit of bytes; the least recently used are removed first.
 
-    A handle cannot be guessed, and its holder may go on from it as often as wanted: solutions that share a prefix. A
-    handle keeps the steps that are new to it and leads to the part before them; equal parts are one.
+    A handle cannot be guessed. A client may continue from one handle many times, with solutions that share its prefix:
+    each handle stores its new steps and a link to the part before them, and equal parts are stored once.
 
     Args:
         most: bytes.
@@ -108,13 +108,13 @@ class Prefixes:
         return ScoredPrefix(_problem(root.said), steps, scores, part)
 
     def _part(self, before: ScoredPart | None, said: bytes, scores: bytes) -> ScoredPart:
-        """The part that says this, kept or new."""
+        """The part with this content, kept or new."""
         key = hashlib.blake2b(b"" if before is None else before.key, digest_size=16)
         key.update(hashlib.blake2b(said, digest_size=16).digest() + scores)
         return self._parts.get(key.digest()) or ScoredPart(before, said, scores, key.digest())
 
     def _hold(self, part: ScoredPart | None) -> None:
-        """Counts one more that needs a part; a part in first use needs the one before it."""
+        """Counts a new link to a part; the first link stores the part, which links to the part before it."""
         while part is not None:
             part.uses += 1
             if part.uses > 1:
@@ -122,12 +122,12 @@ class Prefixes:
             self.size += part.size
             self._parts[part.key] = part
             if part.before is not None:
-                # It may have been forgotten, and an equal one kept, since the current request looked it up.
+                # The part before may have been removed, and an equal one stored, while this request was scored.
                 part.before = self._parts.get(part.before.key, part.before)
             part = part.before
 
     def _release(self, part: ScoredPart | None) -> None:
-        """Counts one less that needs a part; a part without use is deleted."""
+        """Counts one link less to a part; a part without links is deleted."""
         while part is not None:
             part.uses -= 1
             if part.uses:
@@ -146,7 +146,7 @@ def _said(what: Any) -> bytes:
 
 
 def _steps_said(steps: Sequence[Step]) -> bytes:
-    """Steps, each by what is not as it is by default."""
+    """Steps as JSON: the text alone where all other fields have their defaults."""
     return _said([[s.text, s.kind, s.role, s.agent] if s != Step(s.text) else [s.text] for s in steps])
 
 

@@ -23,10 +23,10 @@ from stepreward.serve.step_routes import step_routes
 from stepreward.serve.token_routes import token_routes
 
 _PASS = {False: 16_384, True: 2048}
-"""Most tokens of a forward pass for token requests, by whether it is on a CPU: others have their turn between two."""
+"""Most tokens of a forward pass for token requests, by whether it is on a CPU: other threads wait for one pass."""
 
 _HEARTBEAT = 2.0
-"""Seconds in which the thread that runs searches must come round to be well."""
+"""Seconds within which the thread that runs searches must answer the health check."""
 
 
 def build(served: Served) -> Guard:
@@ -68,13 +68,13 @@ def build(served: Served) -> Guard:
         app.include_router(step_routes(service))
         if outputs is not None:
             app.include_router(token_routes(service, outputs))
-    _add_watching(app, service)
+    _add_monitoring(app, service)
     _add_reasons(app, served, outputs)
     return Guard(app, keys=served.keys, limits=served.limits, metrics=service.metrics)
 
 
 def _add_reasons(app: FastAPI, served: Served, outputs: TokenOutputs | None) -> None:
-    """Answers for paths that clients of such servers know and this one does not have: why, and what to do."""
+    """Answers for paths of similar servers that this one does not have: why, and what to do."""
     reasons = {"/v1/completions": "a search answers conversations alone: send messages to /v1/chat/completions"}
     if served.policy is None:
         reasons["/v1/chat/completions"] = "this server has no policy to search with: start it with --policy"
@@ -84,7 +84,7 @@ def _add_reasons(app: FastAPI, served: Served, outputs: TokenOutputs | None) -> 
         )
     if outputs is None:
         way = "start it with --model" if served.scorer is None else "send steps to /v1/steps"
-        why = "no reward model" if served.scorer is None else "no reward model whose tokens show all that it reads"
+        why = "no reward model" if served.scorer is None else "no reward model that reads plain tokens"
         for path in ("/pooling", "/classify", "/score", "/rerank"):
             reasons |= dict.fromkeys((path, f"/v1{path}"), f"this server has {why}: {way}")
     for path, reason in reasons.items():
@@ -98,15 +98,15 @@ def _absent(reason: str) -> Callable[[], Awaitable[None]]:
     return absent
 
 
-def _add_watching(app: FastAPI, service: Service) -> None:
+def _add_monitoring(app: FastAPI, service: Service) -> None:
     """GET /health and /metrics."""
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health", responses=ANSWERS, summary="Whether requests are answered")
     async def health() -> Response:
         counts = {"running": service.admission.running, "waiting": service.admission.waiting}
-        ailing = await _ailing(service)
-        return JSONResponse({"status": ailing or "ok", **counts}, 503 if ailing else 200)
+        fault = await _health_fault(service)
+        return JSONResponse({"status": fault or "ok", **counts}, 503 if fault else 200)
 
     @app.head("/ping", include_in_schema=False)
     @app.get("/ping", include_in_schema=False)
@@ -115,7 +115,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         return await health()
 
     @app.get("/version", responses=ANSWERS, summary="Of this package")
-    async def told_version() -> dict[str, str]:
+    async def show_version() -> dict[str, str]:
         return {"version": version("stepreward")}
 
     @app.get("/metrics", responses=ANSWERS, response_class=PlainTextResponse, summary="Counters for Prometheus")
@@ -123,24 +123,22 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-async def _ailing(service: Service) -> str:
+async def _health_fault(service: Service) -> str:
     """Why requests cannot be answered now; "" where they can."""
     if not service.driver.alive:
         return "the thread that runs searches has ended: restart the server"
     try:
         await asyncio.wait_for(asyncio.wrap_future(service.driver.heartbeat()), _HEARTBEAT)
     except TimeoutError:
-        return f"the thread that runs searches has not come round for {_HEARTBEAT:g} seconds"
+        return f"the thread that runs searches has not answered for {_HEARTBEAT:g} seconds"
     for role, seconds in service.driver.stuck.items():
         if seconds > service.limits.stuck_seconds:
-            return (
-                f"the {role} has answered nothing for {seconds:.0f} seconds, with as many requests open as it may have"
-            )
+            return f"the {role} has not answered for {seconds:.0f} seconds, with as many open requests as it may have"
     return ""
 
 
 def _outputs(served: Served) -> TokenOutputs | None:
-    """Head outputs at tokens, where the scorer is a model in this process whose tokens show all that it reads."""
+    """Head outputs at tokens, where the scorer is a model in this process that reads plain tokens; else None."""
     found = local_model_of(served.scorer)
     if found is None:
         return None

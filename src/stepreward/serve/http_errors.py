@@ -1,4 +1,4 @@
-"""Errors as clients of OpenAI's interface read them, and which error gets which status."""
+"""Errors in the form of OpenAI's interface, and the status of each kind of error."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class ErrorBody(BaseModel):
     param: str | None = None
     """The field at fault."""
     code: str | int | None = None
-    """A word for programs, or else the status, as vLLM has it."""
+    """A machine-readable code, or else the status, as in vLLM."""
 
 
 class ErrorAnswer(BaseModel):
-    """Every answer that is no success."""
+    """The body of every error."""
 
     error: ErrorBody
 
 
 class ApiError(Exception):
-    """An answer that is no success.
+    """An error as an HTTP answer.
 
     Args:
         status: of HTTP.
         message: what came, what was expected, what to do.
         param: the field at fault.
-        code: a word for programs.
+        code: machine-readable.
         retry_after: seconds after which the same request may succeed.
     """
 
@@ -79,23 +79,23 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorAnswer, "description": "The request cannot be answered as it is."},
     "5XX": {"model": ErrorAnswer, "description": "The server or what is behind it failed."},
 }
-"""Of every route, for the OpenAPI document."""
+"""Error responses of every route, for the OpenAPI document."""
 
 
 _TOO_LONG = re.compile(
     r"refused with status 4\d\d.*(context_length_exceeded|context (length|size|window)|maximum model length)",
     re.S | re.I,
 )
-"""How servers of OpenAI's shape say that a prompt is too long: none has a status of its own for it."""
+"""Messages by which OpenAI-compatible servers say that a prompt is too long, for which none has a status."""
 
 
 def too_long(message: str) -> ApiError:
-    """The answer to a conversation that the policy cannot hold."""
+    """The answer to a conversation longer than the policy's context."""
     return ApiError(400, message, param="messages", code="context_length_exceeded")
 
 
 def as_answer(error: Exception) -> ApiError:
-    """The answer that an error on purpose gets."""
+    """The answer for an error."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, UnknownNameError | InputError | MissingDataError):
@@ -110,18 +110,18 @@ def as_answer(error: Exception) -> ApiError:
         return ApiError(502, f"the model behind this server failed: {error}", code="backend")
     if isinstance(error, SteprewardError | ValueError):
         return ApiError(400, str(error))
-    return ApiError(500, "an error that was not foreseen; the server's log has it under this request's id")
+    return ApiError(500, "an unexpected error; see the server's log under this request's id")
 
 
 def invalid(error: RequestValidationError) -> ApiError:
-    """The answer to a body of another shape: every field at fault, none of its text."""
+    """The answer to a body that does not fit the schema: names the fields at fault, without their text."""
     faults = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
     first = error.errors()[0]["loc"][1:] if error.errors() else ()
     return ApiError(400, "; ".join(faults[:8]), param=".".join(map(str, first)))
 
 
 async def answer_invalid(_: Request, error: Exception) -> JSONResponse:
-    """Handler of bodies of another shape."""
+    """Handler of bodies that do not fit the schema."""
     assert isinstance(error, RequestValidationError)
     return invalid(error).response()
 
@@ -140,7 +140,7 @@ async def answer_http(_: Request, error: Exception) -> JSONResponse:
 
 
 def raised_at(error: BaseException) -> str:
-    """Where an error was raised: file and line, and nothing of what was in it."""
+    """Where an error was raised: file and line only, as a message may contain a user's text."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

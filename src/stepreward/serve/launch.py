@@ -1,4 +1,4 @@
-"""Starting the server on an address, and saying where it listens."""
+"""Starts the server on an address, and prints where it listens."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def launch(served: Served, needed: Collection[str], host: str, port: int) -> Non
     """Serves until Ctrl-C or SIGTERM, which ends the process with status 0 once the running requests have ended.
 
     Args:
-        served: what.
-        needed: what the search of requests that name none asks of a server.
+        served: policy, scorer and settings.
+        needed: needs of the default search, in words of `core.vocabulary.ASKS`.
         host, port: where to listen; port 0 takes a free one.
 
     Raises:
-        InputError: the search of requests that name none cannot be run here.
+        InputError: the server cannot run the default search.
     """
     require_search(served, needed)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -37,27 +37,27 @@ def launch(served: Served, needed: Collection[str], host: str, port: int) -> Non
         http=doors(served.limits), timeout_graceful_shutdown=30,
     )  # fmt: skip
     if threading.current_thread() is threading.main_thread():
-        # Uvicorn sends itself the signal that ended it once all is closed: for a server that is a good end.
+        # Uvicorn raises the signal again after it has closed everything; the process should then exit with status 0.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Announced(config).run()
 
 
 def require_search(served: Served, needed: Collection[str]) -> None:
-    """Refuses a search of requests that name none which this server cannot run, and a judge without use."""
+    """Refuses a default search that the server cannot run, and a judge without a policy."""
     if served.policy is None:
         if served.judge is not None:
-            raise InputError("a judge compares what a policy writes", remedy="pass --policy too")
+            raise InputError("a judge compares solutions of a policy, and there is none", remedy="pass --policy too")
         return
     lacking = set(needed) - parts_of(served)
     if lacking:
         raise InputError(
-            f"--method {served.method} needs what is not here: {', '.join(sorted(lacking))}",
+            f"--method {served.method} needs {', '.join(sorted(lacking))}, which this server does not have",
             remedy="pass --model or --judge, or another --method",
         )
 
 
 class Announced(Ends):
-    """A server that says where it listens once it does."""
+    """A server that prints its address once it listens."""
 
     async def startup(self, sockets: object = None) -> None:
         await super().startup(sockets=sockets)  # type: ignore[arg-type]

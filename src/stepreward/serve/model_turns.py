@@ -1,4 +1,4 @@
-"""Turns at a model that several threads use, and whether the work of a thread is still wanted."""
+"""A fair lock for a model that several threads use, and a check whether a client still waits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from stepreward.serve.http_errors import ApiError
 
 Check = Callable[[], None]
-"""Raises once some work is not wanted any more; the thread that does it calls it between its parts."""
+"""Raises once some work is not wanted any more; the working thread calls it between the parts of the work."""
 _LOOK = 0.1
-"""Seconds between two looks of a waiting thread at whether it is still wanted."""
+"""Seconds between two checks of a waiting thread."""
 
 
 class Turns:
-    """A lock that threads get in the order in which they came, so that short work passes between parts of long work."""
+    """A lock in order of arrival, so that short work runs between two parts of long work."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -28,7 +28,7 @@ class Turns:
         """Holds the lock.
 
         Args:
-            check: called while the thread waits, and once it has the lock; what it raises gives the turn up.
+            check: called while the thread waits, and once it has the lock; an error from it releases the lock.
         """
         mine = object()
         with self._changed:
@@ -57,11 +57,11 @@ class Watch:
         self._deadline, self._left = deadline, threading.Event()
 
     def leave(self) -> None:
-        """Says that the client has left."""
+        """Notes that the client has left."""
         self._left.set()
 
     def check(self) -> None:
-        """Lets wanted work pass.
+        """Raises if the work is not wanted any more.
 
         Raises:
             ApiError: the client has left, or its time is over.

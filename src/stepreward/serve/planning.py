@@ -1,4 +1,4 @@
-"""From a request to a search: which method, with which settings."""
+"""The search and settings of a request."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from stepreward.serve.request_schemas import ChatRequest
 from stepreward.serve.server_limits import Limits
 
 MOST = 100_000
-"""Of any whole-number setting: what a request spends is limited elsewhere, this keeps loops short."""
+"""Largest whole-number setting. Spending is limited elsewhere; this keeps loops short."""
 ROOM = 2
-"""Candidates of a round that settings may name, in times of the samples that a request may have."""
+"""Most candidates of a round, as a multiple of the samples that a request may have."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ def names(name: str) -> list[str]:
 def plan(
     request: ChatRequest, name: str, method: str, settings: Mapping[str, Any], samples: int = Limits.samples
 ) -> Plan:
-    """The search that a request asks for.
+    """The search of a request.
 
-    The model's suffix is read first, then the field `stepreward`, then `budget`; later ones win.
+    The model's suffix is read first, then the field `stepreward`, then `budget`; later ones override earlier ones.
 
     Args:
         request: the request.
         name: under which the policy is served.
-        method, settings: the search of a request that names none.
+        method, settings: the default search.
         samples: most continuations of a request.
 
     Raises:
@@ -70,11 +70,11 @@ def plan(
 
 
 def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], samples: int) -> None:
-    """Lets a search pass whose rounds are not larger than a request's samples by far.
+    """Refuses a search whose rounds are far larger than a request's samples.
 
-    A search runs in the one thread that all requests share: what it would set up for candidates that are never drawn is
-    time and memory of all others. The bound is the product of the settings that multiply candidates; a search that
-    compares them has each pair in place of each.
+    All searches share one thread: setting up candidates that are never drawn would take time and memory from all other
+    requests. The bound is the product of the settings that multiply candidates; in a search that compares them, pairs
+    count in place of candidates.
 
     Args:
         method: the search.
@@ -82,7 +82,7 @@ def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], sa
         samples: most continuations of a request.
 
     Raises:
-        InputError: it is too large, or would hold that thread for longer than by default.
+        InputError: it is too large, or could block that thread for longer than by default.
     """
     counts = {k: v for k, v in settings.items() if type(v) is int and v > 1 and method.draws(k) is not Draws.NONE}
     together = [v for k, v in counts.items() if method.draws(k) is Draws.TOGETHER]
@@ -94,7 +94,7 @@ def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], sa
         raise InputError(
             f"{method.name} with {counted} has up to {max(whole, turns):,} candidates, pairs or rounds, more than "
             f"{ROOM * samples if whole > ROOM * samples else samples:,}",
-            remedy=f"ask for less: this server draws at most {samples:,} samples for a request",
+            remedy=f"lower them: this server draws at most {samples:,} samples for a request",
         )
     for name, value in settings.items():
         if name.endswith("seconds") and value > method.settings[name]:
@@ -102,7 +102,7 @@ def require_affordable(method: Method[..., Any], settings: Mapping[str, Any], sa
 
 
 def _suffix(model: str, name: str) -> tuple[str, list[tuple[str, str]]]:
-    """The method and settings behind a served name."""
+    """The method and settings after a served name."""
     if model == name:
         return "", []
     if not model.startswith(f"{name}:"):

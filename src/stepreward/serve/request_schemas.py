@@ -20,7 +20,7 @@ HARMLESS = frozenset({
     "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier",
     "request_id", "rid", "priority", "cache_salt",
 })  # fmt: skip
-"""Fields that say who asks, and nothing of the answer."""
+"""Fields about the client, which do not change the answer."""
 SAMPLES: dict[str, list[Any]] = {
     "functions": [[]], "function_call": ["none", "auto"], "response_format": [{"type": "text"}], "audio": [],
     "modalities": [["text"]], "logprobs": [False, 0], "top_logprobs": [0], "prompt_logprobs": [False],
@@ -36,14 +36,14 @@ SAMPLES: dict[str, list[Any]] = {
     "allowed_token_ids": [], "logits_processors": [[]], "return_token_ids": [False], "vllm_xargs": [{}],
     "return_tokens_as_token_ids": [False], "mm_processor_kwargs": [{}], "kv_transfer_params": [],
 }  # fmt: skip
-"""Fields of a chat that no search honours, each with the values, beside null, that ask for nothing."""
+"""Fields of a chat that no search honours, each with the values, beside null, that are accepted."""
 TOKENS: dict[str, list[Any]] = {
     "chat_template": [], "chat_template_kwargs": [{}], "mm_processor_kwargs": [{}], "media_io_kwargs": [{}],
     "dimensions": [], "normalize": [], "padding": [False], "prompt_embeds": [], "return_text_in_prompts": [],
     "instruction": [], "data": [], "additional_data": [], "softmax": [True], "chat_template_content_format": ["auto"],
     "echo": [False], "tools": [[]], "documents": [[]],
 }  # fmt: skip
-"""The same of the token interfaces."""
+"""The same for the token interfaces."""
 
 
 class Shape(BaseModel):
@@ -53,11 +53,11 @@ class Shape(BaseModel):
 
 
 class ClientRequest(BaseModel):
-    """A request: a field that cannot be honoured is refused, unless its value asks for nothing."""
+    """A request: a field that cannot be honoured is refused, unless its value changes nothing."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
     refused: ClassVar[dict[str, list[Any]]] = {}
-    """Fields that servers of its kind know and this one does not honour, with the values that ask for nothing."""
+    """Fields that similar servers know and this one does not honour, with the values that change nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +85,7 @@ class TextPart(Shape):
 
 
 class CalledFunction(Shape):
-    """What a tool call calls."""
+    """The function of a tool call."""
 
     name: Annotated[str, Field(min_length=1, max_length=512)]
     arguments: Text = ""
@@ -106,9 +106,9 @@ class Message(Shape):
     role: Annotated[str, Field(min_length=1, max_length=64)]
     content: Text | Annotated[list[TextPart], Field(max_length=1000)] | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
-    """Of the assistant."""
+    """Calls by the assistant."""
     tool_call_id: Name | None = None
-    """Of a tool's result: the call that it answers."""
+    """In a tool's result, the call that it answers."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Message:
@@ -132,7 +132,7 @@ class Function(Shape):
 
 
 class Tool(Shape):
-    """A tool that the model may call; what it takes goes to the policy's server as it is."""
+    """A tool that the model may call; its schema is sent to the policy's server unchanged."""
 
     type: Literal["function"]
     function: Function
@@ -157,15 +157,15 @@ class SearchOptions(Shape):
     settings: dict[Name, Setting] = Field(default={}, max_length=64)
     """Settings of the search by name."""
     deadline: Annotated[float, Field(ge=0.05)] | None = None
-    """Seconds, of which any work needs some, after which the best answer so far is given."""
+    """Seconds after which the best answer so far is returned."""
     generated_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens generated, losers included."""
+    """Most tokens generated, those of rejected candidates included."""
     scores: bool = False
     """Return the score of each step."""
 
 
 class StreamOptions(Shape):
-    """Of a streamed answer."""
+    """Options of a streamed answer."""
 
     include_usage: bool = False
 
@@ -193,17 +193,17 @@ class ChatRequest(ClientRequest):
     reasoning_effort: Name | None = None
     """How much the policy thinks, where it can."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Of the answer."""
+    """Most tokens of the answer."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     """Texts before which the answer ends."""
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    """What the model may call, where the policy can: a candidate may be a call."""
+    """Tools that the model may call, where the policy can: a candidate may end in a call."""
     tool_choice: Choice = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    """Equal seeds draw equal samples where the model's server keeps its promise on seeds."""
+    """Equal seeds draw equal samples where the model's server honours seeds."""
     budget: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Candidates, for clients of its-hub; `stepreward.settings` says it more exactly."""
+    """Candidates, for clients of its-hub; `stepreward.settings` is more precise."""
     stepreward: SearchOptions = SearchOptions()
 
 
@@ -224,20 +224,20 @@ class StepsRequest(ClientRequest):
     problem: Text | Messages | None = None
     """The problem, as one text or as messages; left out with `prefix`."""
     prefix: Name | None = None
-    """The handle of an earlier answer: only what follows it is sent, and scored."""
+    """The handle of an earlier answer: only the steps after it are sent and scored."""
     steps: Annotated[list[Text | StepText], Field(min_length=1, max_length=2000)]
     aggregate: Name | None = None
-    """How `total` is made of the scores; the model's own way by default."""
+    """How `total` aggregates the scores; by default the model's own aggregation."""
 
 
 class StepsBatch(ClientRequest):
-    """Several of them at once; each is answered or refused by itself."""
+    """Several requests at once; each is answered or refused by itself."""
 
     items: Annotated[list[StepsRequest], Field(min_length=1, max_length=256)]
 
 
 class TokenInput(ClientRequest):
-    """What vLLM's /pooling and /classify take."""
+    """The fields of vLLM's /pooling and /classify."""
 
     refused: ClassVar[dict[str, list[Any]]] = TOKENS
 
@@ -270,9 +270,9 @@ class PoolingRequest(TokenInput):
     """vLLM's POST /pooling: outputs at every token, or at the tokens that end steps where the model has such."""
 
     encoding_format: Literal["float", "base64", "bytes", "bytes_only"] = "float"
-    """Numbers; base64; or bytes alone, with a header `metadata` that says whose they are but for `bytes_only`."""
+    """Numbers, base64, or bytes, whose header `metadata` tells the inputs apart; `bytes_only` has no such header."""
     embed_dtype: Literal["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"] = "float32"
-    """Of base64 and bytes."""
+    """Type of the numbers in base64 and bytes."""
     endianness: Literal["native", "little", "big"] = "native"
 
 
@@ -283,7 +283,7 @@ class ClassifyRequest(TokenInput):
 
 
 class PairRequest(ClientRequest):
-    """What vLLM's /score and /rerank take beside their texts."""
+    """The fields of vLLM's /score and /rerank beside their texts."""
 
     refused: ClassVar[dict[str, list[Any]]] = TOKENS
 
@@ -293,11 +293,11 @@ class PairRequest(ClientRequest):
     truncation_side: Literal["left", "right"] | None = None
     """Which end is cut off: right by default, as vLLM has it."""
     use_activation: bool | None = None
-    """Whether a score is a probability; false gives what the head says."""
+    """Whether a score is a probability; false gives the output of the head."""
     max_tokens_per_query: Annotated[int, Field(ge=0)] = 0
-    """Of the first text, the first so many tokens are read; 0 is all."""
+    """Most tokens read of the first text; 0 is all."""
     max_tokens_per_doc: Annotated[int, Field(ge=0)] = 0
-    """Of the second text."""
+    """Most tokens read of the second text; 0 is all."""
 
 
 class ScoreRequest(PairRequest):
@@ -314,7 +314,7 @@ class ScoreRequest(PairRequest):
     item_first: bool = False
     """SGLang's: the item precedes the query."""
     label_token_ids: Annotated[list[int], Field(min_length=1, max_length=1024)] | None = None
-    """SGLang's: the tokens whose scores are wanted, of a model that reads label tokens."""
+    """SGLang's: the tokens to score, of a model that reads label tokens."""
     apply_softmax: bool = False
     """SGLang's: the scores of an item sum to 1."""
 

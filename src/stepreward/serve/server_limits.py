@@ -1,4 +1,4 @@
-"""How much the server takes on."""
+"""The server's limits."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from stepreward.core.vocabulary import Count, Flag
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that is taken on."""
+    """Limits of a server."""
 
     running: Count = 64
-    """Requests worked on at once."""
+    """Requests that run at once."""
     waiting: Annotated[int, Flag(low=0)] = 128
     """Requests that may wait; more get status 429."""
     body_bytes: Annotated[int, Flag("--max-body", low=1)] = 4 << 20
     """Most bytes of a request."""
     body_seconds: Annotated[float, Flag(hidden=True)] = 30.0
-    """For a request's body to come, all of it; also for a client to take what it is sent."""
+    """Seconds for a whole body to arrive; also for a client to read its answer."""
     head_seconds: Annotated[float, Flag(hidden=True)] = 10.0
-    """For a request's line and headers to come, all of them; a connection without a request is closed then."""
+    """Seconds for a request's line and headers to arrive; a connection without a request is closed then."""
     connections: Annotated[int, Flag(hidden=True)] = 832
-    """Open at once; of more, idle ones are closed, or the new one gets status 503."""
+    """Open connections; beyond them an idle one is closed, or the new one gets status 503."""
     seconds: Annotated[float, Flag("--max-seconds", low=0.1)] = 300.0
     """Most seconds for a request, its wait included; a client may allow less."""
     stuck_seconds: Annotated[float, Flag(hidden=True)] = 60.0
-    """Without an answer of the policy or the scorer, all of whose places are taken, after which /health says so."""
+    """Seconds without an answer of the busy policy or scorer after which /health reports it."""
     generated_tokens: Annotated[int, Flag("--max-tokens", low=1)] = 1_000_000
     """Most tokens generated for a request."""
     samples: Annotated[int, Flag("--max-samples", low=1)] = 4096

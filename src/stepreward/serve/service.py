@@ -1,4 +1,4 @@
-"""What a server is made of, and how its routes put work to it."""
+"""The parts of a server, and how its routes run work."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ from stepreward.serve.server_limits import Limits
 
 T = TypeVar("T")
 GRACE = 10.0
-"""Seconds past a request's deadline for scoring what there is; then it fails."""
+"""Seconds past a request's deadline for scoring its candidates; then it fails."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served, and to whom."""
+    """The models and settings of a server."""
 
     policy: Policy | None = None
-    """Who writes; None leaves out the search gateway."""
+    """None leaves out the search gateway."""
     scorer: Scorer | None = None
-    """Who scores; None leaves out the scoring server, and searches that need scores fail."""
+    """None leaves out the scoring server, and searches that need scores fail."""
     judge: Judge | None = None
     grader: Grader | None = None
-    """Who reads answers, for votes."""
+    """Reads answers, for votes."""
     name: str = "policy"
-    """Name under which clients ask for the searched policy."""
+    """Model name of the policy with a search."""
     scorer_name: str = "scorer"
-    """Name under which clients ask for the reward model."""
+    """Model name of the reward model."""
     method: str = "beam"
-    """The search of a request that names none."""
+    """The default search."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of that search."""
+    """Settings of the default search."""
     keys: Sequence[str] = field(default=(), repr=False)
-    """API keys; empty asks for none."""
+    """API keys; without any, requests need none."""
     limits: Limits = field(default_factory=Limits)
 
 
 class Exclusive:
-    """A scorer that is used by one thread at a time, also by those that reach past it to its model.
+    """A scorer with a lock, which threads that use its model directly must take too.
 
     Args:
         scorer: the scorer.
@@ -153,7 +153,7 @@ class Service:
         except SteprewardError:
             raise
         except ValueError as error:
-            # What a method says of its own settings.
+            # Methods raise ValueError for settings out of range.
             raise ApiError(400, str(error)) from error
         self.metrics.spend(finished.bill)
         if finished.stopped:
@@ -163,11 +163,11 @@ class Service:
     async def in_thread(self, request: Request, work: Callable[[Check], T]) -> T:
         """The result of some work in a thread, once there is a place for it.
 
-        The place is given back when the thread has ended, even if it is not wanted any more.
+        The place is freed when the thread has ended, also where its result is not wanted any more.
 
         Args:
-            request: whose work it is; its body must have been read.
-            work: calls what it is given between its parts, and lets its errors pass.
+            request: of the work; its body must have been read.
+            work: calls its argument between its parts, and does not catch the errors of that.
 
         Raises:
             ApiError: the client left, or its time was over.
@@ -188,7 +188,7 @@ class Service:
 
 
 def _taking_turns(served: Served, scorer: Exclusive | None) -> Judge | None:
-    """The judge; one that asks the scorer takes its turn at it."""
+    """The judge; one that uses the scorer gets the scorer with the lock."""
     judge = served.judge
     if scorer is None or not isinstance(judge, ScorerJudge) or judge.scorer is not served.scorer:
         return judge
@@ -222,5 +222,5 @@ async def left(request: Request) -> None:
 
 
 def tell(request: Request, **facts: Any) -> None:
-    """Adds facts, and no texts, to the request's line in the log."""
+    """Adds facts to the request's line in the log; never texts of users."""
     request.scope["state"].setdefault("log_facts", {}).update(facts)

@@ -1,4 +1,4 @@
-"""The scoring server's own interface: steps in, scores out, and a handle to go on from."""
+"""The scoring server's own interface: scores for steps, and a handle to continue from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stepreward.serve.request_schemas import Message, StepsBatch, StepsRequest, 
 from stepreward.serve.service import Service, tell, unless_left
 
 LONGEST = 4000
-"""Steps of a solution at most."""
+"""Most steps of a solution."""
 
 
 def step_routes(service: Service) -> APIRouter:
@@ -90,7 +90,7 @@ def _scored(problem: Problem, steps: tuple[Step, ...]) -> Flow[Any]:
 
 
 def _before(body: StepsRequest, prefixes: Prefixes) -> ScoredPrefix:
-    """Where a request's steps begin."""
+    """The prefix before a request's steps."""
     if (body.problem is None) == (body.prefix is None):
         raise InputError("expected one of problem and prefix", remedy="send the problem first, then its handle")
     if body.prefix is not None:
@@ -105,12 +105,12 @@ def _before(body: StepsRequest, prefixes: Prefixes) -> ScoredPrefix:
 def _step(given: str | StepText, i: int) -> Step:
     step = Step(given) if isinstance(given, str) else Step(given.text, given.kind, given.role, given.agent)
     if not step.text.strip():
-        raise InputError(f"step {i} has no text: every step needs some", remedy="drop empty steps")
+        raise InputError(f"step {i} has no text", remedy="drop empty steps")
     return step
 
 
 def _usage(finished: Sequence[Finished[Any]]) -> dict[str, int]:
-    """Tokens encoded for an answer, and those that encoding the whole solution anew would have cost."""
+    """Tokens encoded for an answer, and the tokens of the whole solution."""
     bills = [asdict(one.bill) for one in finished]
     encoded = sum(bill["scored_tokens"] for bill in bills)
     return {"prompt_tokens": sum(bill["scored_tokens_unshared"] for bill in bills), "encoded_tokens": encoded}

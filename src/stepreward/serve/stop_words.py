@@ -1,4 +1,4 @@
-"""Answers that end before certain words, OpenAI's `stop`, and that are Unicode, whatever writes them."""
+"""Ends answers before certain texts, OpenAI's `stop`, and replaces invalid Unicode in them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
-    """The same flow, whose continuations end, finished, where the solution comes to one of some texts.
+    """The same flow, with each continuation ended, as finished, where the first of some texts begins.
 
-    A text may begin in one step and end in the next: then the step that it begins in stays whole.
+    A text may begin in one step and end in the next: then the earlier step stays whole.
 
     Args:
         flow: not started.
@@ -29,9 +29,9 @@ def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
 
 
 def readable(flow: Flow[T]) -> Flow[T]:
-    """The same flow, in whose continuations half a surrogate pair, as a cut emoji leaves it, is the sign U+FFFD.
+    """The same flow, with U+FFFD in place of half a surrogate pair, as a cut emoji leaves it.
 
-    No tokenizer and no answer in UTF-8 can hold one.
+    Tokenizers and answers in UTF-8 cannot represent such a half.
 
     Args:
         flow: not started.
@@ -56,7 +56,7 @@ def _ended(questions: Sequence[Question], answers: Iterable[Any], stop: Sequence
 
 
 def _cut(prefix: Sequence[Step], made: Continuation, stop: Sequence[str]) -> Continuation:
-    """A continuation up to where a text of `stop` begins that ends in it."""
+    """A continuation up to the first text of `stop` that ends in it."""
     reach = max(map(len, stop)) - 1
     before = "".join(step.text for step in prefix)[-reach:] if reach else ""
     whole = before + "".join(step.text for step in made.steps)

@@ -11,15 +11,15 @@ from stepreward.serve.request_schemas import TokenInput
 
 Ids = list[int]
 WIDEST = 16
-"""Characters of a token at most, on the average of a text: a text with more than the model can hold is not cut up."""
+"""Most characters of a token, on average over a text: longer texts are refused without tokenising them."""
 TASKS = ("token_classify", "classify")
-"""What vLLM calls that which these paths do."""
+"""vLLM's names for the tasks of these paths."""
 PORTION = 65_536
-"""Characters that are cut into tokens in one turn; a longer text is a portion of its own."""
+"""Characters that are tokenised in one turn; a longer text is a portion of its own."""
 
 
 class Reader:
-    """Cuts texts into tokens; a tokenizer is part of a model, and used by one thread at a time like it.
+    """Cuts texts into tokens; like the model, a tokenizer is used by one thread at a time.
 
     Args:
         outputs: of the model.
@@ -30,7 +30,7 @@ class Reader:
         self.outputs, self.turns = outputs, turns
 
     def admit(self, body: TokenInput) -> None:
-        """Checks what can be seen without a tokenizer.
+        """Checks a request without tokenising it.
 
         Raises:
             InputError: there is not exactly one of input and messages, or a text is far too long.
@@ -46,10 +46,10 @@ class Reader:
                 self.require_short(len(one) if isinstance(one, str) else 0)
 
     def require_short(self, characters: int) -> None:
-        """Lets a text of so many characters pass.
+        """Refuses a text of too many characters for the model's context.
 
         Raises:
-            InputError: the model cannot hold it.
+            InputError: the text is too long.
         """
         most = WIDEST * self.outputs.most
         if characters > most:
@@ -76,7 +76,7 @@ class Reader:
             return self.fitted(made, body.truncate_prompt_tokens, body.truncation_side)
         given, keep, side = _inputs(body), body.truncate_prompt_tokens, body.truncation_side
         if keep is not None:
-            # The tokens that are kept lie at one end of the text, far more than which need not be cut up.
+            # The kept tokens are at one end of the text: the rest need not be tokenised.
             reach = WIDEST * (self.outputs.most if keep < 0 else keep)
             near = slice(-reach, None) if side == "left" else slice(reach)
             given = [one[near] if isinstance(one, str) and reach else one for one in given]
@@ -99,15 +99,15 @@ class Reader:
         return made
 
     def fitted(self, sequences: Sequence[Ids], keep: int | None = None, side: str | None = None) -> list[Ids]:
-        """Sequences that the model holds.
+        """Sequences cut to the model's context.
 
         Args:
             sequences: token ids.
-            keep: keeps so many of each; -1 keeps what the model holds.
+            keep: tokens to keep of each; -1 keeps as many as the context has.
             side: "left" cuts off the beginning, anything else the end.
 
         Raises:
-            InputError: one is too long, or more is to be kept than the model holds.
+            InputError: a sequence, or `keep`, is longer than the context.
         """
         most = self.outputs.most
         if keep is not None and keep > most:

@@ -80,7 +80,7 @@ def joined(body: ScoreRequest) -> list[str | Ids]:
 
 
 def pairs_of(body: ScoreRequest) -> list[tuple[str, str]]:
-    """The pairs of texts that a request names in one of vLLM's ways.
+    """The pairs of texts in a request, under any of vLLM's names.
 
     Raises:
         InputError: it names none, or in two ways, or the two sides do not fit.
