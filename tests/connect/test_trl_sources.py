@@ -133,7 +133,7 @@ def test_a_critic_s_values_come_by_name(tmp_path: Path) -> None:
 
 
 def test_a_list_that_no_rollout_gave_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'rewards' is to be read from 'scores', which no rollout gave"):
+    with pytest.raises(InputError, match="'rewards' is read from 'scores', which some rollouts lack"):
         trainer(tmp_path, rollouts=episodes, credit="step-rloo", step_rewards="scores", step_end="").train()
 
 

@@ -176,7 +176,7 @@ def test_a_damaged_file_costs_that_checkpoint_alone(
         (newest / name).write_bytes(kept[damage])
     # The held-out loss falls: the newest is the best, and the older one knows nothing of it.
     assert last_complete(work) == str(older)
-    assert f"{newest} is not whole ({name} cannot be read)" in caplog.text
+    assert f"{newest} is damaged ({name} cannot be read)" in caplog.text
     assert learned(tmp_path / "model", QUICK).steps == int(newest.name[11:])
 
 

@@ -1,4 +1,4 @@
-"""Alarms for reward hacking: signs in the numbers of training that step rewards rise for the wrong reason."""
+"""Alarms for reward hacking: signs in training metrics that step rewards rise for the wrong reason."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class HackingAlarms:
     """
 
     window: int = 40
-    """Observations looked at; alarms are silent before."""
+    """Observations compared; there are no alarms before so many."""
     threshold: float = 3.0
-    """Standard errors that make a trend."""
+    """Standard errors from which a difference is a trend."""
     seen: dict[str, deque[float]] = field(default_factory=dict)
 
     def observe(self, numbers: Mapping[str, float]) -> dict[str, str]:
-        """Takes the numbers of one training step and returns alarms by name, with what they mean.
+        """Adds the metrics of one training step; returns alarms by name, with what they mean.
 
         Args:
             numbers: `process` (mean step reward of a trajectory), `outcome`, `steps` (a trajectory), `repeated` (share

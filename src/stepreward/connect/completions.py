@@ -1,4 +1,4 @@
-"""Completions of a trainer as trajectories: which of their tokens are which step, and what the steps say."""
+"""Completions of a trainer as trajectories: the tokens of each step, and its text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 
 
 class StepFinder:
-    """Cuts completions into steps where a separator is completed, and at the end of each turn.
+    """Cuts completions into steps after each separator, and at the end of each turn.
 
     Args:
         tokenizer: the policy's.
@@ -43,7 +43,7 @@ class StepFinder:
     def _step_ends(self, ids: Ids, own: Mask) -> Mask:
         assert self._pieces is not None
         ends = self._pieces.certain[ids] & own
-        # Most tokens decide by themselves; the others need the tokens of their step so far.
+        # For most tokens the vocabulary decides; the others need the tokens of their step so far.
         for row, column in np.argwhere(self._pieces.possible[ids] & own):
             start = int(column)
             while start > 0 and own[row, start - 1] and not ends[row, start - 1]:
@@ -56,7 +56,7 @@ class StepFinder:
     def trajectories(
         self, problems: Sequence[Problem], ids: Ids, present: Mask, own: Mask, spans: TokenSpans
     ) -> list[Trajectory]:
-        """The completions as steps: the policy's as actions, what others wrote between them as observations.
+        """The completions as steps: the policy's tokens as actions, other tokens between them as observations.
 
         Args:
             problems: of each row.
@@ -83,7 +83,7 @@ class StepFinder:
 
 
 def problem_of(prompt: str | Sequence[Message], row: Any, tokens: Sequence[int] = ()) -> Problem:
-    """The problem of a data set's row: equal prompts are one problem, so that a scorer encodes them once.
+    """The problem of a data set's row; equal prompts are one problem, so that a scorer encodes them once.
 
     Args:
         prompt: text or messages.

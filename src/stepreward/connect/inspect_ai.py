@@ -1,8 +1,8 @@
-"""Step scores in Inspect: a scorer, the same beside another scorer's verdict, and reducers that choose among epochs.
+"""Step scores in Inspect: a scorer, step scores beside another scorer's verdict, and reducers that choose an epoch.
 
     Task(..., scorer=step_scores("runs/demo/model"), epochs=Epochs(8, "stepreward/best_of_n"))
 
-Inspect finds all of it by itself (entry point `inspect_ai`), under `stepreward/` and the name.
+Inspect finds them by the entry point `inspect_ai`, as `stepreward/` and the name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stepreward.core.types import Message
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, turns_of
 
 TOTAL = "step_total"
-"""Key of a score's metadata: the one number of the solution, by which reducers choose; None where it has none."""
+"""Key of a score's metadata: the aggregate score of the solution, by which reducers choose; None where unscored."""
 Verdict = Callable[[TaskState, Target], Awaitable[Score | None]]
 """A scorer of Inspect's, as `match()` returns one."""
 
@@ -42,15 +42,15 @@ def step_scores(
     reasoning: Reasoning = "keep",
     device: str = "cpu",
 ) -> Verdict:
-    """Scores each step of what the model wrote, an agent's messages between its tools' answers included.
+    """Scores each step of the model's answer; with tools, the steps of all its messages.
 
     The value is the aggregate. `metadata` holds `steps`, `step_scores` and `step_total`, the explanation shows them. A
     sample whose steps cannot be scored is left unscored, with the reason.
 
     Args:
         scorer: a scorer, a checkpoint's folder or hub name, or `URL#NAME` for one in a vLLM server.
-        aggregate: how the scores of steps become one, by its registered name.
-        segment: how messages are cut into steps, by its registered name; empty makes each message one step.
+        aggregate: of step scores, by its registered name.
+        segment: method that cuts messages into steps, by its registered name; empty makes each message one step.
         reasoning: whether reasoning that the provider returned apart from the answer is scored too.
         device: torch device of a checkpoint.
 
@@ -85,14 +85,14 @@ def with_step_scores(
 
         Task(..., scorer=with_step_scores(match(), "runs/demo/model"), epochs=Epochs(8, "stepreward/weighted_vote"))
 
-    is the accuracy of voting with step scores: Inspect reduces each scorer's epochs by themselves, so both must be in
-    one.
+    is the accuracy of voting with step scores: Inspect reduces the epochs of each scorer separately, so that verdict
+    and step scores must come from one scorer.
 
     Args:
         verdict: a scorer of Inspect's.
         scorer: as in `step_scores`, like all that follows.
-        aggregate: how the scores of steps become one.
-        segment: how messages are cut into steps.
+        aggregate: of step scores.
+        segment: method that cuts messages into steps.
         reasoning: whether reasoning that the provider returned apart is scored too.
         device: torch device of a checkpoint.
 
@@ -131,7 +131,7 @@ class _Rate:
 
 
 def _conversation(state: TaskState, reasoning: Reasoning) -> tuple[list[Message], list[Message]]:
-    """What was given, few-shot examples included, and what came from the model's first message on."""
+    """The messages before the model's first, few-shot examples included, and those from it on."""
     messages = list(state.messages)
     start = next((i for i, message in enumerate(messages) if _is_own(message)), len(messages))
     said = messages[start:] or ([state.output.message] if state.output.choices else [])
@@ -182,4 +182,4 @@ def _answer(score: Score) -> str | None:
 REDUCERS: Sequence[Callable[[], ScoreReducer]] = [
     _reducer(method) for method in selections if {"totals"} <= set(method.data) <= {"totals", "answers", "group"}
 ]
-"""All selections that step scores and answers suffice for, by the names that Inspect knows them by."""
+"""A reducer for each selection that needs only step scores and answers."""

@@ -7,9 +7,9 @@
           - function: !function stepreward.connect.lm_eval.best_of_n
             scorer: runs/demo/model
 
-The harness has no entry points for plug-ins: a task's YAML names this module, or a program imports it; then each is
-also known by a name, such as `stepreward_best_of_n`. A filter is given documents and responses, not the prompts: what
-the problem is, `problem` says, a template as `doc_to_text` is one.
+The harness has no entry points for plug-ins: a task's YAML names this module, or a program imports it, which registers
+each filter by a name such as `stepreward_best_of_n`. A filter gets documents and responses, not the prompts: the
+template `problem` builds the problem from a document, as `doc_to_text` does.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ Document = Mapping[str, Any]
 Responses = Sequence[str]
 """The samples of one document."""
 _DATA = frozenset(("totals", "answers", "group"))
-"""What selections can be given."""
-_TOLD = 3
-"""Reasons that one warning tells."""
+"""Data that filters can pass to a selection."""
+_REASONS = 3
+"""Most reasons in one warning."""
 _log = logging.getLogger(__name__)
 
 
@@ -52,9 +52,9 @@ class StepScores(Filter):  # type: ignore[misc]  # the harness is untyped
 
     Args:
         scorer: a scorer, a checkpoint's folder or hub name, or `URL#NAME` for one in a vLLM server.
-        problem: template of the problem, filled in by the document.
-        aggregate: how the scores of steps become one, by its registered name.
-        segment: how responses are cut into steps, by its registered name; empty leaves them whole.
+        problem: template of the problem, filled with fields of the document.
+        aggregate: of step scores, by its registered name.
+        segment: method that cuts responses into steps, by its registered name; empty leaves them whole.
         device: torch device of a checkpoint.
 
     Raises:
@@ -95,31 +95,31 @@ class StepScores(Filter):  # type: ignore[misc]  # the harness is untyped
         ratings = self._rater.rate(questions)
         faults = Counter(rating.fault for rating in ratings if rating.fault)
         if faults:
-            reported = "; ".join(fault for fault, _ in faults.most_common(_TOLD))
+            reported = "; ".join(fault for fault, _ in faults.most_common(_REASONS))
             _log.warning("%d of %d responses have no step scores: %s", faults.total(), len(ratings), reported)
         found = iter(ratings)
         return [[next(found) for _ in responses] for responses in rows]
 
 
 class StepChoice(Filter):  # type: ignore[misc]
-    """Keeps of each document's samples the one that a selection by step scores chooses.
+    """Keeps the sample of each document that a selection by step scores chooses.
 
-    Samples that cannot be scored lose to all others. What is kept is the whole response: filters that extract the
-    answer come after it.
+    Samples that cannot be scored lose to all others. The whole response is kept: filters that extract the answer come
+    after this one.
 
     Args:
         method: name in the family `select`, such as `best-of-n`.
         scorer: as in `StepScores`, like all others.
-        problem: template of the problem, filled in by the document.
+        problem: template of the problem, filled with fields of the document.
         answer: for votes, a regular expression whose last match is the answer, or its first group that matched; empty
             takes the whole response.
-        aggregate: how the scores of steps become one.
-        segment: how responses are cut into steps.
+        aggregate: of step scores.
+        segment: method that cuts responses into steps.
         device: torch device of a checkpoint.
 
     Raises:
         UnknownNameError: no such selection, aggregate or segmentation.
-        MissingDataError: the selection asks for data that the harness does not give.
+        MissingDataError: the selection needs data that the harness does not have.
         ModelError: there is no such checkpoint.
     """
 
@@ -141,7 +141,7 @@ class StepChoice(Filter):  # type: ignore[misc]
         self._scores = StepScores(scorer, problem, aggregate, segment, device)
 
     def apply(self, resps: Iterable[Responses], docs: Sequence[Document]) -> list[list[str]]:
-        """One response a document, in a list, as the harness' other selections leave it.
+        """One response for each document, in a list, as the harness' own selections return it.
 
         Raises:
             InputError: the document lacks a field of the template, or responses are no text.
@@ -181,7 +181,7 @@ def _record(rating: Rating) -> str:
 
 @register_metric(metric="stepreward_total", higher_is_better=True, aggregation="mean")  # type: ignore[untyped-decorator]
 def step_total(predictions: Sequence[Sequence[str]], **_: Any) -> dict[str, float]:
-    """The mean total of a document's samples, a metric of what `StepScores` leaves; nothing where none has one."""
+    """The mean total of a document's samples after `StepScores`; empty where no sample has a total."""
     reported = (json.loads(record)["total"] for record in predictions[0])
     totals = [total for total in reported if total is not None]
     return {"stepreward_total": sum(totals) / len(totals)} if totals else {}

@@ -1,4 +1,4 @@
-"""Reward models that learn while the policy does: implicit ones as in PRIME, or beside the policy as in Cooper."""
+"""Reward models that are trained together with the policy: implicit ones as in PRIME, or separate ones as in Cooper."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ FOLDER = "step_reward"
 
 
 class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Step rewards by a model that learns from the outcomes of the very rollouts it scores.
+    """Step rewards by a model that is trained on the outcomes of the rollouts that it scores.
 
         StepGRPOTrainer(..., credit="prime", step_rewards=OnlineReward(implicit, implicit_cross_entropy, gain=True))
 
     One update for each batch of rollouts, none in evaluation. Gradients are averaged over processes. The trainer's
-    checkpoints hold the model and its optimizer, and a resumed training goes on with them.
+    checkpoints hold the model and its optimizer, from which a resumed training continues.
 
     Args:
         scorer: with the model that learns in `scorer.model`.
         objective: of `train.online`.
         learning_rate: of AdamW, without weight decay.
-        order: `after` scores with the weights that the rollouts met and learns then; `before` learns first and scores
-            with what it has learned, at the price of a second pass. PRIME (arXiv:2502.01456) has both.
-        gain: rewards are what each step adds to the score before it: for scores that run up, such as implicit ones.
+        order: `after` scores with the current weights and then updates them; `before` updates first and scores with
+            the new weights, at the price of a second pass. PRIME (arXiv:2502.01456) has both.
+        gain: rewards are the differences of consecutive scores: for cumulative scores, such as implicit ones.
         max_grad_norm: gradients are clipped to this norm.
     """
 
@@ -57,14 +57,16 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
         self.model: torch.nn.Module = scorer.model  # type: ignore[attr-defined]  # every scorer that can learn has one
         self._weights = [p for p in self.model.parameters() if p.requires_grad]
         if not self._weights:
-            raise InputError("no weight of the reward model may change", remedy="set requires_grad on what shall learn")
+            raise InputError(
+                "no weight of the reward model is trainable", remedy="set requires_grad on the weights to train"
+            )
         self.optimizer = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=0.0)
         self.losses: list[float] = []
         """Loss of each update so far."""
         self._trainer: Any = None
 
     def attach(self, trainer: Any) -> None:
-        """Joins a trainer; it calls this once."""
+        """Attaches a trainer, which calls this once."""
         self._trainer = trainer
         trainer.add_callback(self)
 
@@ -79,14 +81,14 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
         return [_added(row) for row in scores] if self.gain else scores
 
     def learn(self, trajectories: Sequence[Trajectory]) -> float:
-        """One update by outcomes; the loss, 0 where nothing teaches."""
+        """One update by outcomes; returns the loss, 0 where no trajectory is informative."""
         self.optimizer.zero_grad()
         total = 0.0
         for loss in self.objective(self.scorer, trajectories):
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         for weight in self._weights:
-            # A process without a lesson takes part in the mean all the same: the others wait for it.
+            # Every process must take part in the reduction, also one whose rollouts gave no gradient.
             own = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad = own if self._trainer is None else self._trainer.accelerator.reduce(own, "mean")
         torch.nn.utils.clip_grad_norm_(self._weights, self.max_grad_norm)
@@ -112,7 +114,7 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
             raise StoreError(f"cannot write {folder}: {error}; choose a writable output_dir") from error
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Goes on from the checkpoint that the policy goes on from."""
+        """Restores the model from the checkpoint from which the policy's training resumes."""
         path = _folder(args, state) / "learned.safetensors"
         if not state.global_step:
             return
@@ -137,7 +139,7 @@ def _folder(args: Any, state: Any) -> Path:
 
 
 def _added(scores: Floats) -> Floats:
-    """What each scored step adds to the scored step before it; NaN stays."""
+    """Differences of consecutive scored steps; NaN stays."""
     made = scores.copy()
     real = ~np.isnan(scores)
     made[real] = np.diff(scores[real], prepend=0.0)

@@ -1,4 +1,4 @@
-"""Solutions rated for the evaluation harnesses of others: steps, their scores, and one number of each solution."""
+"""Ratings of solutions for evaluation harnesses: steps, step scores, and one score for each solution."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What the steps of a solution are worth."""
+    """The step scores of a solution."""
 
     steps: tuple[str, ...] = ()
-    """(S,) texts of the steps that can be scored: what the model wrote."""
+    """(S,) texts of the model's steps."""
     scores: tuple[float | None, ...] = ()
     """(S,) one score each; None where the scorer left a step out."""
     total: float = math.nan
-    """One number for the solution; NaN where no step has a score."""
+    """Aggregate of the scores; NaN where no step has a score."""
     fault: str = ""
-    """Why there is none; "" where there is one."""
+    """Why there is no total; "" where there is one."""
 
     @property
     def table(self) -> str:
@@ -45,12 +45,12 @@ class Rating:
 
 
 class Rater:
-    """Rates solutions with any scorer; the rating of one that cannot be scored is its error.
+    """Rates solutions with any scorer; a solution that cannot be scored gets a rating with the reason.
 
     Args:
         scorer: a scorer, a checkpoint's folder or hub name, or `URL#NAME` for one in a vLLM server.
-        aggregate: how the scores of steps become one, by its registered name.
-        segment: how what the model wrote is cut into steps, by its registered name; empty leaves messages whole.
+        aggregate: of step scores, by its registered name.
+        segment: method that cuts the model's messages into steps, by its registered name; empty leaves them whole.
         device: torch device of a checkpoint.
 
     Raises:
@@ -72,11 +72,11 @@ class Rater:
         self._lock = threading.Lock()
 
     def question(self, problem: Sequence[Message], said: Sequence[Message], reference: str = "") -> Score:
-        """The question that a conversation is: equal problems share their encoding.
+        """The question to a scorer for a conversation; equal problems share their encoding.
 
         Args:
-            problem: messages that are given.
-            said: messages that follow; those of the assistant are cut into the steps to score, others are context.
+            problem: the messages of the prompt.
+            said: the messages that follow; those of the assistant are cut into steps to score, others are context.
             reference: gold answer.
         """
         given = tuple({"role": message["role"], "content": message["content"]} for message in problem)
@@ -90,19 +90,19 @@ class Rater:
         with self._lock:
             for at in range(0, len(real), AT_ONCE):
                 rows = real[at : at + AT_ONCE]
-                for row, answer in zip(rows, self._ask([questions[i] for i in rows]), strict=True):
+                for row, answer in zip(rows, self._score_or_error([questions[i] for i in rows]), strict=True):
                     found[row] = self._rating(questions[row], answer)
         return found
 
-    def _ask(self, questions: Sequence[Score]) -> list[Scored | InputError]:
-        """Answers, and in place of an answer the reason why there is none."""
+    def _score_or_error(self, questions: Sequence[Score]) -> list[Scored | InputError]:
+        """The scorer's answers, with an error in place of each that it refuses, found by bisection."""
         try:
             return [*self.scorer.score_many(questions)]
         except InputError as error:
             if len(questions) == 1:
                 return [error]
         half = len(questions) // 2
-        return [*self._ask(questions[:half]), *self._ask(questions[half:])]
+        return [*self._score_or_error(questions[:half]), *self._score_or_error(questions[half:])]
 
     def _rating(self, question: Score, answer: Scored | InputError) -> Rating:
         steps = tuple(step.text for step in _own(question))
@@ -121,6 +121,5 @@ def _own(question: Score) -> list[Step]:
 
 @lru_cache(maxsize=4)
 def _loaded(name: str, device: str) -> Scorer:
-    """A scorer by name; harnesses make their parts anew for each task, and a model is read once."""
-    # Harnesses import their plug-ins at every start: torch is loaded only when a model is.
+    """A scorer by name, loaded once: harnesses create their filters and scorers again for each task."""
     return load(name, device=device)

@@ -1,4 +1,4 @@
-"""What credit may ask of steps that trajectories themselves tell: where each began and led to, and in which turn."""
+"""Step data for credit methods, computed from trajectories: states before and after each step, and its turn."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NAMES = ("state", "edge", "node", "turn")
 
 
 def places(trajectory: Trajectory) -> dict[str, Ids]:
-    """Identities of each action's `state`, `edge`, `node` and `turn`, (A,) each; equal ids are the same place.
+    """Identities of each action's `state`, `edge`, `node` and `turn`, (A,) each; equal ids mean equal places.
 
-    The state before an action is the last observation and what was said since, whatever led there: the anchor of GiGPO
-    (arXiv:2505.10978) where a turn is one action. Before any observation it is the prompt and all that was said. The
+    The state before an action is the last observation and the actions since, whatever came before: the anchor of GiGPO
+    (arXiv:2505.10978) where a turn is one action. Before any observation it is the prompt and all actions so far. The
     edge is that state and the action. The node is everything up to the action, which only trajectories with the same
     steps share. A turn ends at an observation. Ids are hashes of texts, the same in every process.
     """
@@ -43,7 +43,7 @@ def _of(name: str) -> Callable[[Trajectory], Ids]:
 
 
 DERIVED: Mapping[str, Callable[[Trajectory], Ids]] = {name: _of(name) for name in _NAMES}
-"""Data of the credit vocabulary that any trajectory tells."""
+"""Data of the credit vocabulary that follow from any trajectory."""
 
 
 def _text(step: Step) -> str:
@@ -51,6 +51,6 @@ def _text(step: Step) -> str:
 
 
 def _hash(before: int, text: str) -> int:
-    """63 bits of a text behind another one's."""
+    """63 bits that identify a text after another one, given by its own hash."""
     digest = hashlib.blake2b(before.to_bytes(8, "little") + text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

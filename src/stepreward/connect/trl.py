@@ -34,13 +34,13 @@ Observations may be left out.
 Source = StepNumbers | str
 """A function of trajectories, or the name of a list that a `rollout_func` returns beside the completions."""
 OF_TRAJECTORIES = frozenset(("outcome", "group", "offsets", "lengths", "components"))
-"""Data of the credit vocabulary that TRL itself gives."""
+"""Data of the credit vocabulary that TRL itself has."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
-    """What the other processes need to know of a completion."""
+    """The data of a completion that all processes need."""
 
     data: Mapping[str, NDArray[Any]]
     """(A,) numbers of its actions, by name in the credit vocabulary."""
@@ -59,7 +59,7 @@ def from_scorer(scorer: Scorer) -> StepNumbers:
 
 
 class OfPolicy:
-    """Step numbers that the policy in training gives about its own solutions; a `Source`.
+    """Step numbers that the policy in training computes for its own solutions; a `Source`.
 
         StepGRPOTrainer(..., step_rewards=OfPolicy(partial(LikelihoodScorer, gain=True)))
 
@@ -72,17 +72,17 @@ class OfPolicy:
         self._trainer: GRPOTrainer | None = None
 
     def attach(self, trainer: GRPOTrainer) -> None:
-        """Tells whose policy is meant; the trainer calls it once."""
+        """Attaches the trainer whose policy is used; the trainer calls it once."""
         self._trainer = trainer
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> Sequence[Floats]:
-        """(S,) numbers of each trajectory's steps, under the weights of now.
+        """(S,) numbers of each trajectory's steps, under the current weights.
 
         Raises:
             InputError: no trainer has been attached.
         """
         if self._trainer is None:
-            raise InputError("no policy to ask", remedy="pass it to StepGRPOTrainer, which attaches itself")
+            raise InputError("no policy is attached", remedy="pass it to StepGRPOTrainer, which attaches itself")
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
         was_training = model.training
         model.eval()
@@ -95,22 +95,22 @@ class OfPolicy:
 class StepGRPOTrainer(GRPOTrainer):
     """GRPO whose advantages come from steps: TRL's trainer, with `credit` in place of its group normalisation.
 
-    The reward functions give the outcome, as always; `step_rewards` scores the steps in between. Places and turns
-    (`state`, `edge`, `node`, `turn`) are read off the solutions. Statistics of groups are over all processes. Metrics
-    under `process/` tell the mean step reward, steps a completion, the share of repeated steps, and the size of
+    The reward functions give the outcome, as in TRL; `step_rewards` scores the steps. States and turns (`state`,
+    `edge`, `node`, `turn`) are computed from the solutions. Statistics of groups are over all processes. Metrics under
+    `process/` are the mean step reward, steps for each completion, the share of repeated steps, and the size of
     advantages; `process/alarm/...` is 1 where training looks hacked.
 
     Args:
         credit: name in the family `credit`.
         credit_settings: its hyper-parameters.
-        step_rewards: rewards of steps; None where the method asks for none.
-        step_data: further data of steps that the method asks for, by name in the credit vocabulary, such as `values`.
+        step_rewards: rewards of steps; None where the method needs none.
+        step_data: further data of steps that the method needs, by name in the credit vocabulary, such as `values`.
         step_end: text that ends a step of reasoning; empty makes each turn of an agent one step.
-        alarms: what watches for hacking.
+        alarms: detects reward hacking.
         arguments: of `GRPOTrainer`.
 
     Raises:
-        InputError: the method needs data that there is no source for.
+        InputError: the method needs data that has no source.
         UnknownNameError: no such method or setting.
     """
 
@@ -136,7 +136,7 @@ class StepGRPOTrainer(GRPOTrainer):
         missing = sorted(set(self.credit.data) - OF_TRAJECTORIES - self.sources.keys() - DERIVED.keys())
         if missing:
             raise InputError(
-                f"credit {credit!r} needs {', '.join(missing)}, which nothing here gives",
+                f"credit {credit!r} needs {', '.join(missing)}, for which there is no source",
                 remedy="pass step_rewards=" if missing == ["rewards"] else "pass step_data={name: source}",
             )
         super().__init__(*arguments, **named)
@@ -178,7 +178,7 @@ class StepGRPOTrainer(GRPOTrainer):
         spans = self._finder.spans(ids, own)
         trajectories = self._finder.trajectories(problems, ids, present, own, spans)
         first = self.accelerator.process_index * len(inputs)
-        # (B,) weighted sums of the reward functions for all processes; NaN where none of them had anything to say.
+        # (B,) weighted sums of the reward functions for all processes; NaN where none of them gave a reward.
         weighted = self._components() * self.reward_weights.double().cpu().numpy()
         outcome = np.where(np.isnan(weighted).all(axis=1), np.nan, np.nansum(weighted, axis=1))
         mine = [replace(t, outcome=float(o)) for t, o in zip(trajectories, outcome[first:], strict=False)]
@@ -205,7 +205,7 @@ class StepGRPOTrainer(GRPOTrainer):
         if isinstance(source, str):
             if any(source not in row for row in inputs):
                 raise InputError(
-                    f"{name!r} is to be read from {source!r}, which no rollout gave",
+                    f"{name!r} is read from {source!r}, which some rollouts lack",
                     remedy="let rollout_func return a list of that name, one entry a completion",
                 )
             given: Sequence[Any] = [row[source] for row in inputs]
@@ -228,7 +228,7 @@ class StepGRPOTrainer(GRPOTrainer):
         return made
 
     def _components(self) -> Floats:
-        """(B, C) rewards as functions gave them, NaN where one had nothing to say."""
+        """(B, C) rewards of the reward functions, NaN where one gave none."""
         assert self._rewarded is not None
         made: Floats = self._rewarded.double().cpu().numpy()
         return made

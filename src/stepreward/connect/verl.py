@@ -2,15 +2,14 @@
 
     algorithm.adv_estimator=stepreward_pure
 
-verl loads this module by itself (entry point `verl.plugins`) and finds every credit method that its data suffices for
-under `stepreward_` and the method's name, dashes as underscores. Importing the module without verl is no error:
+verl loads this module by the entry point `verl.plugins` and registers every credit method whose data it has, as
+`stepreward_` and the method's name with underscores for dashes. Importing the module without verl is no error:
 `estimators()` can be used alone.
 
 Steps are runs of the response mask, that is turns of an agent, and within them spans that end at tokens with a reward:
-verl keeps a step's reward at its last token. The reward at the last token of a response is its outcome, together with
-the reward of the last step if both were added there; `outcome` in the batch's metadata tells them apart. NaN is
-unscored, at a step or as an outcome, and None in the metadata is NaN: such a step or trajectory gets 0 and no other
-sees it.
+verl keeps a step's reward at its last token. The reward at the last token of a response is its outcome, plus the reward
+of the last step if both were added there; `outcome` in the batch's metadata separates them. NaN at a step or as an
+outcome is unscored, and None in the metadata is NaN: such a step or trajectory gets 0 and does not affect others.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from stepreward.core.flat_data import numbers
 from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 
 GIVEN = frozenset(("rewards", "outcome", "group", "offsets", "lengths"))
-"""Data that verl's batches hold."""
+"""Data in verl's batches."""
 WHOLE = GIVEN - {"rewards"}
-"""What methods ask for that give a trajectory's steps all the same, so that rows need no cutting."""
+"""Data of methods that give all steps of a trajectory the same advantage, so that rows need not be cut into steps."""
 PREFIX = "stepreward_"
 BLOCK = 64
 """Most tokens that are counted together to find the last of a row."""
@@ -41,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def estimators() -> Iterator[tuple[str, Estimator]]:
-    """Name and function of every credit method that verl's data suffices for."""
+    """Name and function of every credit method whose data verl has."""
     for method in credit:
         if set(method.data) <= GIVEN:
             yield PREFIX + method.name.replace("-", "_").replace("+", "p"), estimator(method)
@@ -51,7 +50,7 @@ def estimator(method: Method[..., Any]) -> Estimator:
     """An advantage estimator of verl's signature.
 
     Its hyper-parameters are read from `algorithm.stepreward`, a table of names and values, where the configuration has
-    one; those that the method does not know are an error.
+    one; unknown names are an error.
     """
 
     def compute(
@@ -100,8 +99,8 @@ def _by_row(
     extra: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> torch.Tensor:
-    """(B, T) advantages by a method for which a trajectory is as good as one long step."""
-    # The one copy of the mask is where the advantages come to stand: passes over (B, T) are all that this costs.
+    """(B, T) advantages by a method that treats a trajectory as one long step."""
+    # The only (B, T) array is a copy of the mask, into which the advantages are written.
     own = mask.to(torch.promote_types(rewards.dtype, torch.float32), copy=True)
     blocks = own.view(len(own), -1, math.gcd(own.shape[1], BLOCK))
     counts = blocks.sum(dim=2)
@@ -136,7 +135,7 @@ def _by_step(
     extra: Mapping[str, Any],
     settings: Mapping[str, Any],
 ) -> torch.Tensor:
-    """(B, T) advantages by a method that looks at steps."""
+    """(B, T) advantages by a method that treats steps separately."""
     spans = spans_of(rewards, mask)
     row, last = spans.row, spans.end - 1
     steps = rewards.double()[row, last]
@@ -169,7 +168,7 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def register() -> list[str]:
-    """Puts every estimator into verl's registry; the names that are there now.
+    """Adds every estimator to verl's registry; returns their names.
 
     Raises:
         ModuleNotFoundError: verl is not installed.

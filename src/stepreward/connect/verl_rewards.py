@@ -1,8 +1,8 @@
-"""Step rewards in verl's rollouts: a reward manager that scores steps, and agent loops that keep one number a step.
+"""Step rewards in verl's rollouts: a reward manager that scores steps, and agent loops that keep their rewards.
 
-verl (0.9) hands a trajectory's reward on as one float. `StepRewardManager` scores the steps too and leaves their
-rewards in `reward_extra_info`; the agent loops of this module then write them where verl reads rewards of tokens, and
-the estimators of `connect.verl` find them there. Needs verl; imported by its configuration alone.
+verl (0.9) passes a trajectory's reward as one float. `StepRewardManager` scores the steps too and puts their rewards
+into `reward_extra_info`; the agent loops of this module write them to the rewards of tokens, where the estimators of
+`connect.verl` read them. Needs verl; only verl's configuration imports this module.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """The outcome as `reward_score`, step rewards in `reward_extra_info`; of several outputs the last counts.
 
-        An outcome that is None is NaN, which is unscored: verl would drop the rewards of the whole batch for it.
+        An outcome of None becomes NaN, which is unscored: verl would drop the rewards of the whole batch for None.
         """
         made: dict[str, Any] = await super().run_single(data)
         if made["reward_score"] is None:
@@ -85,9 +85,9 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
 def dense_scores(length: int, steps: Sequence[tuple[int, float]], outcome: float) -> torch.Tensor:
     """(T,) rewards of tokens: a step's at its last token, the outcome at the last one; NaN where one is unscored.
 
-    The reward of a step that ends the response is one token earlier, for verl's estimators read the last token as
-    the outcome: only if that token is another step's, or there is none, do the two add up. An unscored step adds
-    nothing there, for its trajectory has an outcome all the same.
+    The reward of a step that ends the response is put one token earlier, as verl's estimators read the last token as
+    the outcome. Only if the earlier token belongs to another step, or does not exist, the two add up at the last token;
+    an unscored step then adds 0, so that the outcome stays.
     """
     scores = torch.zeros(length, dtype=torch.float32)
     taken = {end for end, _ in steps}
@@ -100,7 +100,7 @@ def dense_scores(length: int, steps: Sequence[tuple[int, float]], outcome: float
 
 
 class StepOutput(AgentLoopOutput):  # type: ignore[misc]
-    """An agent loop's output whose reward is one number a step."""
+    """An agent loop's output with a reward for each step."""
 
     def as_dict(self) -> dict[str, Any]:
         """verl's fields, with `rm_scores` by steps where the reward manager gave them."""

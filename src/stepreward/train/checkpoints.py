@@ -1,4 +1,4 @@
-"""Unfinished training: its folder, what it was started for, and the checkpoint that a resumed training starts from."""
+"""Unfinished training: its folder, its settings, and the checkpoint from which a resumed training continues."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
     """The folder of unfinished work in `out`, made if it is not there.
 
     Args:
-        out: folder of the checkpoint to be.
-        identity: what decides the result: settings, data, model; JSON values.
+        out: folder of the final checkpoint.
+        identity: settings, data and model, which decide the result; JSON values.
 
     Raises:
         InputError: the folder holds the unfinished work of another training.
@@ -46,21 +46,21 @@ def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
 
 
 def last_complete(work: Path) -> str | None:
-    """The newest checkpoint that is whole, as its best one is, None if there is none; others are deleted and reported.
+    """The newest undamaged checkpoint whose best one is undamaged too, None without one; deletes and reports others.
 
-    The trainer writes its state file last, but a loss of power may leave any file of it half written.
+    The trainer writes its state file last, but a power failure may leave any of its files half written.
     """
     for folder in sorted(work.glob("checkpoint-*"), key=_step, reverse=True):
         fault = _fault(folder)
         if not fault:
             return str(folder)
-        _log.warning("%s is not whole (%s); training goes on from an older one, or anew", folder, fault)
+        _log.warning("%s is damaged (%s); training continues from an older one, or starts again", folder, fault)
         shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
 def _fault(folder: Path) -> str:
-    """What is wrong with a checkpoint; "" if nothing is."""
+    """The damage to a checkpoint; "" if there is none."""
     try:
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         best = state.get("best_model_checkpoint")
@@ -75,7 +75,7 @@ def _fault(folder: Path) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file of tensors, a safetensors file or one of PyTorch's zip archives, is there to its end."""
+    """Whether a file of tensors, a safetensors file or one of PyTorch's zip archives, is complete."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:

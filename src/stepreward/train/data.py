@@ -19,7 +19,7 @@ from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan, som
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 
 _WINDOW = 8
-"""Batches whose trees are packed together: more wastes less padding, fewer mixes better."""
+"""Batches whose trees are packed together: more batches waste less padding, fewer are closer to a random order."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LabelledTree:
 
     @classmethod
     def from_column(cls, tree: StepTree, column: str = "label") -> LabelledTree:
-        """A tree whose labels stand in one of its columns.
+        """A tree with its labels from one of its columns.
 
         Raises:
             InputError: a label is outside [0, 1].
@@ -128,7 +128,7 @@ def fingerprint(trees: Iterable[LabelledTree]) -> str:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A packed batch with where each step of each trajectory is read."""
+    """A packed batch, with the position at which the model is read for each step of each trajectory."""
 
     packed: PackedBatch
     read: torch.Tensor
@@ -139,7 +139,7 @@ class TrainingBatch:
     """(B, S) True where supervised."""
 
     def gather(self, reads: torch.Tensor) -> torch.Tensor:
-        """(B, S) out of one number a read (Q,); entries outside `mask` hold some read's number."""
+        """(B, S) from one number for each read (Q,); entries outside `mask` are arbitrary."""
         index = self.read.to(reads.device)
         return reads[index] if len(reads) else reads.new_zeros(index.shape)
 
@@ -147,13 +147,13 @@ class TrainingBatch:
 class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
     """Batches of packed trees for whole epochs, packed at access.
 
-    Trees with more than `row_tokens` tokens are cut into trees of fewer trajectories: attention costs the square of a
-    row, re-encoding a prompt is cheaper. What is in which batch follows from the key, so a resumed training sees the
-    batches it would have seen.
+    Trees with more than `row_tokens` tokens are cut into trees of fewer trajectories: attention is quadratic in the
+    length of a row, so that encoding a prompt twice is cheaper. The key decides the content of each batch, so that a
+    resumed training sees the same batches.
 
     Args:
         trees: labelled trees.
-        encoder: how they become tokens.
+        encoder: turns them into tokens.
         row_tokens: tokens of a packed row.
         batch_tokens: tokens of a batch, padding included; at least one row.
         epochs: passes over the data, possibly a fraction.
@@ -197,7 +197,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
 def make_batches(
     trees: Sequence[LabelledTree], encoder: StepEncoder, *, row_tokens: int, batch_tokens: int
 ) -> list[TrainingBatch]:
-    """The batches of one pass in a fixed order, trees of similar length together; as `TrainingSet`, but all at once."""
+    """The batches of one pass in a fixed order, trees of similar length together: a `TrainingSet` as a list."""
     data = TrainingSet(trees, encoder, row_tokens=row_tokens, batch_tokens=batch_tokens)
     return [data[i] for i in range(len(data))]
 
@@ -233,7 +233,7 @@ def _epoch(
             [[window[j] for j in row] for row in rows]
             for rows in plan([lengths[j] for j in window], row_tokens, batch_tokens)
         ]
-        # The last batch of a window is not full: its trees wait for the next window.
+        # The last batch of a window is not full: its trees go into the next window.
         window = [] if last or len(batches) == 1 else [j for row in batches.pop() for j in row]
         in_window = sum(lengths[j] for j in window)
         made += batches
@@ -250,6 +250,7 @@ def _batch(
     count = sum(len(trees[i].labels) for i in chosen)
     longest = max(trees[i].labels.shape[1] for i in chosen)
     read, labels = np.full((count, longest), -1, np.int64), np.full((count, longest), np.nan, np.float32)
+    # Reads are sorted by tree: `bounds` delimits those of each. `index` maps its nodes to their reads.
     tags, nodes = packed.tree.numpy(), packed.node.numpy()
     bounds = np.searchsorted(tags, np.arange(len(chosen) + 1))
     at = 0

@@ -1,4 +1,4 @@
-"""How good a step reward model is on labelled trees, measured during training."""
+"""Metrics of a step reward model on labelled trees, measured during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which problems are kept for evaluation."""
+"""The split into problems for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stepreward.core.types import Trajectory
 
 
 def held_out_split(rows: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Rows to learn from and rows to evaluate on, split by problem: a keyed draw of the problem's id."""
+    """Rows for training and rows for evaluation, split by problem: a random draw keyed by the problem's id."""
     parts: tuple[list[Trajectory], list[Trajectory]] = ([], [])
     drawn: dict[str, bool] = {}
     for one in rows:

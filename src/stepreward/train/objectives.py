@@ -1,4 +1,4 @@
-"""What training minimises, as functions of step logits and labels.
+"""Training objectives as functions of step logits and labels.
 
 Axes: B trajectories, S steps. `labels` are in [0, 1]; entries outside `mask`, and NaN labels, are not supervised: they
 add nothing to the loss and their logits get a gradient of exactly 0. A batch without supervised steps has a loss of 0.
@@ -14,11 +14,11 @@ from stepreward.core.optional import Deferred
 if TYPE_CHECKING:
     import torch
 else:
-    # The catalog lists the objectives where there is no torch, and nothing else loads it for their sake.
+    # The catalog lists the objectives also without torch, so that this module must not import it.
     torch = Deferred("torch")
 
 Per = Literal["step", "trajectory"]
-"""What weighs the same in a mean: every supervised step of the batch, or every trajectory with supervised steps."""
+"""The unit of equal weight in a mean: every supervised step of the batch, or every trajectory with such steps."""
 
 
 def _supervised(labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ def binary_cross_entropy(
     if positive_weight <= 0:
         raise ValueError(f"positive_weight must be positive, got {positive_weight}")
     real = _supervised(labels, mask)
-    # Zeros in place of what is not supervised: NaN times a gradient of 0 is NaN.
+    # Unsupervised entries become 0 before the loss: NaN times a gradient of 0 would be NaN.
     z, y = torch.where(real, logits, 0.0), torch.where(real, labels.to(logits.dtype), 0.0)
     softplus = torch.nn.functional.softplus
     return _mean(positive_weight * y * softplus(-z) + (1 - y) * softplus(z), real, per)
@@ -115,7 +115,7 @@ def rank_steps(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, *
     right, wrong = real & (labels > 0.5), real & (labels <= 0.5)
     right = torch.cat([wrong.any(dim=1, keepdim=True), right], dim=1)
     z = torch.cat([torch.zeros_like(logits[:, :1]), torch.where(real, logits, 0.0)], dim=1)
-    # A finite floor instead of -inf: log-sum-exp of nothing has a gradient of NaN.
+    # A finite floor instead of -inf: log-sum-exp over an empty set has a gradient of NaN.
     floor = torch.finfo(logits.dtype).min / 4
     so_far = torch.logcumsumexp(torch.where(right, z, floor), dim=1)
     errors = torch.logsumexp(torch.where(wrong, z[:, 1:] + zeta, floor), dim=1, keepdim=True)

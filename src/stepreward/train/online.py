@@ -1,7 +1,6 @@
-"""What a reward model learns from while a policy is trained: outcomes of the rollouts that it scored, no step labels.
+"""Objectives of a reward model that is trained with a policy, on outcomes of the rollouts that it scored.
 
-An objective yields losses whose sum is the whole, a group of trajectories at a time, so that the graph of no more than
-one group is kept.
+An objective yields the terms of a loss, a group of trajectories at a time, so that only one group's graph is kept.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from stepreward.score.encode.packing import narrow, pack
 from stepreward.score.implicit import ImplicitScorer
 
 Objective = Callable[[Any, Sequence[Trajectory]], Iterator[Tensor]]
-"""From a scorer and graded trajectories to losses that sum to the whole."""
+"""From a scorer and graded trajectories to the terms of the loss."""
 
 
 def implicit_cross_entropy(scorer: ImplicitScorer, trajectories: Sequence[Trajectory]) -> Iterator[Tensor]:
-    """Fits the whole solution's log-ratio to its outcome, whatever lies between: the update of PRIME's implicit PRM.
+    """Fits the log-ratio of the whole solution to its outcome: the update of PRIME's implicit PRM.
 
         mean_i -[ o_i log sigmoid(R_i) + (1 - o_i) log(1 - sigmoid(R_i)) ],    R_i = beta sum_t log pi / pi_ref (y_t)
 
-    arXiv:2502.01456. Trajectories without an outcome or without a step teach nothing.
+    arXiv:2502.01456. Trajectories without an outcome or without a step are left out.
 
     Args:
         scorer: its model learns, its reference does not.
@@ -81,8 +80,8 @@ def right_over_wrong(
     Args:
         scorer: its model learns.
         trajectories: with outcomes.
-        corrupt: from a right solution to a wrong one of the same problem; None where what it wrote is not wrong, which
-            makes no pair.
+        corrupt: from a right solution to a wrong one of the same problem; None where it wrote no wrong one, which makes
+            no pair.
         pairs: every right solution with every wrong one, or the first of each alone.
 
     Raises:
@@ -120,7 +119,7 @@ def _as_wrong(trajectory: Trajectory) -> Trajectory:
 
 
 def _ends(scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers of some trajectories, and the logits that their last actions are right."""
+    """Indices of some trajectories, and the logits of their last actions."""
     problems: dict[tuple[str, str], list[int]] = {}
     for i, trajectory in enumerate(trajectories):
         problems.setdefault((trajectory.problem.id, trajectory.problem.text), []).append(i)

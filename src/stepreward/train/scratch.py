@@ -1,4 +1,4 @@
-"""The model that training starts from: a pretrained backbone, or a small one made for the data."""
+"""The model at the start of training: a pretrained backbone, or a small one with random weights."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def starting_model(
     Args:
         backbone: a local folder or hub name of a causal language model, whose head is left out, or `"scratch"`: a fresh
             small Qwen2-shaped model with a tokenizer learned from the trees.
-        trees: what a fresh tokenizer is learned from; not needed for a pretrained backbone.
-        record: how the model is fed and read; the defaults where None.
+        trees: texts for a fresh tokenizer; not needed for a pretrained backbone.
+        record: input and readout of the model; the defaults where None.
         hidden: width of a fresh model, a multiple of 8.
         layers: depth of a fresh model.
         vocabulary: tokens of a fresh tokenizer, at least 258.
@@ -44,7 +44,7 @@ def starting_model(
         return StepRewardModel.from_backbone(backbone, record, seed=seed)
     if hidden % 8 or hidden <= 0 or layers <= 0 or vocabulary < 258:
         raise InputError(
-            f"a fresh model of hidden={hidden}, layers={layers}, vocabulary={vocabulary} cannot be made",
+            f"a fresh model cannot have hidden={hidden}, layers={layers}, vocabulary={vocabulary}",
             remedy="take hidden a positive multiple of 8, layers >= 1 and vocabulary >= 258",
         )
     texts = list(_texts(trees))

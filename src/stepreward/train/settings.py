@@ -1,4 +1,4 @@
-"""Hyper-parameters of training, known and checked before torch is loaded."""
+"""Hyper-parameters of training, checked before torch is loaded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ torch = Deferred("torch")
 HIGHER_IS_BETTER = {"f1": True, "auroc": True, "brier": False, "ece": False, "loss": False}
 """Metrics that may pick the best checkpoint."""
 RESULT_FILE = "training.json"
-"""Of a finished checkpoint: what was measured."""
+"""File in a finished checkpoint with its measurements."""
 UNFINISHED = "unfinished"
-"""Folder of unfinished work in that of the checkpoint."""
+"""Folder of unfinished work in the folder of the checkpoint."""
 SCRATCH = "scratch"
 """In place of a backbone: a small fresh model."""
 
@@ -33,7 +33,7 @@ class TrainSettings:
     """
 
     objective: Annotated[str, Flag(choices=losses)] = "bce"
-    """What is minimised: {choices}."""
+    """The loss to minimise: {choices}."""
     epochs: float = 3.0
     """Passes over the data, at least one batch."""
     learning_rate: float = 1e-3
@@ -54,7 +54,7 @@ class TrainSettings:
     seed: int = 0
     """Seed of the order of batches and, on the command line, of fresh weights."""
     device: str = "cpu"
-    """cpu, cuda, or auto for what is there; CUDA_VISIBLE_DEVICES says which one of several."""
+    """cpu, cuda, or auto for the best available one; CUDA_VISIBLE_DEVICES chooses one of several GPUs."""
     objective_settings: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
     """Hyper-parameters of the objective, by name."""
     weigh: Literal["trajectory", "node"] = "trajectory"
@@ -75,7 +75,7 @@ class TrainSettings:
         if self.device not in ("cpu", "cuda", "auto"):
             raise ValueError(f"device must be cpu, cuda or auto, got {self.device!r}")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' is not here: pass cpu, or auto for what there is")
+            raise ValueError("device 'cuda' is not available: pass cpu, or auto for the best available one")
         if self.weigh not in ("trajectory", "node") or self.precision not in ("float32", "bf16"):
             raise ValueError(
                 f"weigh is trajectory or node, precision float32 or bf16; got {self.weigh}, {self.precision}"

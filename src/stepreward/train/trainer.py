@@ -1,4 +1,4 @@
-"""The trainer: Hugging Face's, fed with packed trees, evaluated by what a step reward model is for."""
+"""The trainer: Hugging Face's, with batches of packed trees and step metrics."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, TrainSettin
 from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
 _WRITERS = ("PytorchStreamWriter", "inline_container")
-"""In what PyTorch says of a file that it cannot write."""
+"""Words in PyTorch's errors about a file that it cannot write."""
 
 
 @dataclass
 class TrainResult:
-    """What training made."""
+    """The result of training."""
 
     folder: Path
-    """A checkpoint that `stepreward.load` accepts; `training.json` in it holds all of the below."""
+    """A checkpoint that `stepreward.load` accepts; its `training.json` holds the fields below."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """Numbers by step: loss, and the evaluations (`eval_` and the metric's name); what is not defined is left out."""
+    """Metrics by step: loss, and the evaluations (`eval_` and the metric's name); undefined ones are left out."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """The evaluation of the model kept, by `evaluation.evaluate_batches`; what is not defined is left out."""
+    """Metrics of the kept model, by `evaluation.evaluate_batches`; undefined ones are left out."""
     tokens: int = 0
     """Tokens of one pass over the data, each shared prefix once."""
     seconds: float = 0.0
@@ -103,7 +103,7 @@ def train(
         on_progress: called at most twice a second.
 
     Returns:
-        The checkpoint's folder and what was measured.
+        The checkpoint's folder and its metrics.
 
     Raises:
         InputError: there is nothing to learn from, or `out` holds the unfinished work of another training.
@@ -123,7 +123,7 @@ def _trained(
     data: TrainingSet, model: StepRewardModel, work: Path, settings: TrainSettings, objective: Objective,
     held_out: Sequence[LabelledTree], on_progress: OnProgress | None, identity: Mapping[str, Any],
 ) -> TrainResult:  # fmt: skip
-    """Trains in a folder of unfinished work, keeps what came out, and removes it."""
+    """Trains in a folder of unfinished work, saves the result, and removes that folder."""
     start, clock = time.perf_counter(), Clock()
     batches = make_batches(held_out, model.encoder, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens)
     trainer = StepTrainer(
@@ -176,7 +176,7 @@ def _training_set(trees: Sequence[LabelledTree], model: StepRewardModel, setting
 def _identity(
     trees: Sequence[LabelledTree], held_out: Sequence[LabelledTree], model: StepRewardModel, settings: TrainSettings
 ) -> dict[str, Any]:
-    """What decides the weights that come out."""
+    """Everything that decides the final weights."""
     decides = {name: value for name, value in asdict(settings).items() if name not in ("device", "save_seconds")}
     return {
         **decides,
@@ -188,18 +188,18 @@ def _identity(
 
 
 def _only(items: Sequence[TrainingBatch]) -> dict[str, TrainingBatch]:
-    """A batch is already one."""
+    """Collates nothing: each item of the training set is a whole batch."""
     return {"batch": items[0]}
 
 
 def _not_mtime(record: logging.LogRecord) -> bool:
-    """Drops a note about checkpoints written within a second of each other: their numbers order them."""
+    """Drops a warning about checkpoints written within a second of each other: we order them by number."""
     return "mtime may not be reliable" not in record.getMessage()
 
 
 @contextmanager
 def _full_disk(folder: Path) -> Iterator[None]:
-    """Tells a file that cannot be written as one error: PyTorch and safetensors have each their own."""
+    """Turns the errors of PyTorch and safetensors about a file that cannot be written into one."""
     try:
         yield
     except StoreError:
@@ -247,7 +247,7 @@ def finished(
     settings: TrainSettings,
     held_out: Sequence[LabelledTree] = (),
 ) -> TrainResult | None:
-    """What a training in `out` made that has ended and was this very one; None where it was another, or none."""
+    """The result in `out` of a finished training with the same data and settings; None where there is none."""
     try:
         row = json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
         if row["identity"] != json.loads(json.dumps(_identity(trees, held_out, model, settings))):
@@ -258,7 +258,7 @@ def finished(
 
 
 def _measured(numbers: Mapping[str, float]) -> dict[str, float]:
-    """What is a number: JSON has no NaN."""
+    """The finite metrics: JSON has no NaN."""
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 

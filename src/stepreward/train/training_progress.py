@@ -1,4 +1,4 @@
-"""What happens beside the steps of training: news for people, checkpoints in time, an end to what diverges."""
+"""Callbacks of training: progress reports, checkpoints at intervals, an end to diverging training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS = 0.5
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """Tells how far training is, at most twice a second, and at its end.
+    """Reports progress at most twice a second, and at the end.
 
     Args:
         report: receives each line of progress.
@@ -46,15 +46,15 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.loss = logs.get("loss", self.loss)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tells, if it is time."""
+        """Reports, if it is time."""
         if time.perf_counter() - self.reported >= _SECONDS:
-            self._tell(state)
+            self._report(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tells the last step."""
-        self._tell(state)
+        """Reports the last step."""
+        self._report(state)
 
-    def _tell(self, state: Any) -> None:
+    def _report(self, state: Any) -> None:
         self.reported = time.perf_counter()
         done, first = (
             self.tokens[min(step * self.accumulate, len(self.tokens) - 1)] for step in (state.global_step, self.first)
@@ -65,7 +65,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 class Clock(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Counts the seconds of a training over all its resumes, and has the loss logged where a checkpoint is written.
+    """Counts the seconds of a training over all its resumes, and logs the loss at each checkpoint.
 
     Without that log a checkpoint would lose the losses since the last one.
     """
@@ -80,7 +80,7 @@ class Clock(TrainerCallback, ExportableState):  # type: ignore[misc]
         return self.before + time.perf_counter() - self.started
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The part of a checkpoint that belongs to it."""
         return {"args": {}, "attributes": {"before": self.seconds}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -88,13 +88,13 @@ class Clock(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Asks for a log before a checkpoint, and at the end."""
+        """Requests a log entry before a checkpoint, and at the end."""
         if control.should_save or state.global_step >= state.max_steps:
             control.should_log = True
 
 
 class SaveInTime(TrainerCallback):  # type: ignore[misc]
-    """Asks for a checkpoint when the last one is older than so many seconds."""
+    """Requests a checkpoint when the last one is older than some seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.saved = seconds, time.perf_counter()
@@ -104,16 +104,16 @@ class SaveInTime(TrainerCallback):  # type: ignore[misc]
         self.saved = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Asks, if it is time."""
+        """Requests a checkpoint, if it is time."""
         if time.perf_counter() - self.saved >= self.seconds:
             control.should_save = True
 
 
 class StopIfDiverged(TrainerCallback):  # type: ignore[misc]
-    """Ends a training whose loss is not finite any more: what follows would be lost time."""
+    """Ends a training whose loss is not finite any more."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        """Looks at the loss.
+        """Checks the loss.
 
         Raises:
             ModelError: it is infinite or NaN.
