@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.atomic_files import alone_in_one_move, held, read_object, write_json
+from stepreward.core.atomic_files import alone_in_one_move, locked_folder, read_object, write_json
 from stepreward.core.errors import InputError
 from stepreward.core.http.addresses import without_secrets
 
@@ -98,7 +98,7 @@ def write_parts(
     folder = Path(folder)
     if rows_per_part < 1:
         raise InputError(f"a part needs at least one row, got rows_per_part={rows_per_part}")
-    with held(folder):
+    with locked_folder(folder):
         note = json.loads(without_secrets(json.dumps({"plan": plan, "rows_per_part": rows_per_part}, default=str)))
         _begin(folder, note)
         source, written = iter(items), 0
