@@ -75,8 +75,8 @@ def label_many(
         folder: made if absent.
         plan: what to do.
         policy, grader: who rolls out and who decides; named in every label's provenance.
-        progress: told after each item.
-        skip_failed: leave the items that failed out for good, instead of asking them again in the next run.
+        progress: called after each item.
+        skip_failed: leave the items that failed out for good, instead of trying them again in the next run.
         more_later: the next run may bring more items, as where some problems could not be sampled: no shard is final.
 
     Returns:

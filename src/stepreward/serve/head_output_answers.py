@@ -114,7 +114,7 @@ class Desk:
         if requested is None:
             return [*range(self.outputs.n_labels)]
         own = label_ids(record, self.outputs.model.tokenizer) if record.readout.label_tokens else []
-        if not set(asked) <= set(own):
+        if not set(requested) <= set(own):
             known = f"reads the tokens {own} alone" if own else "has labels of its own, which are no tokens"
             raise ApiError(400, f"this model {known}: leave label_token_ids out", param="label_token_ids")
         if not body.apply_softmax:
