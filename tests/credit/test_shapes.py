@@ -19,7 +19,7 @@ from tests.effort import scaled
 from stepreward.core.catalog import Family, credit, reward, shape
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.credit.hidden import hidden_rewards, negative_token_weights, steered_token_weights
-from stepreward.credit.similar import _in_order, _places, alike
+from stepreward.credit.similar import _common_length, _positions, alike
 
 LIBRARIES = pytest.mark.parametrize("give", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
 NUMBERS = st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.8, 1.0])
@@ -552,7 +552,7 @@ def test_characters_in_order_are_counted_as_by_the_table(one: str, other: str) -
     for i, a in enumerate(one):
         for j, b in enumerate(other):
             table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
-    assert _in_order(one, _places(other), len(other)) == table[-1, -1]
+    assert _common_length(one, _positions(other), len(other)) == table[-1, -1]
 
 
 SHAPED = [method for method in credit if method.fixed.get("shape")]

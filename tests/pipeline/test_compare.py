@@ -106,15 +106,15 @@ def test_every_search_is_compared_or_named_with_the_reason_why_not() -> None:
     assert sorted([*comparable(), *left_out()]) == sorted(method.name for method in search)
     assert left_out() == {
         "feynman-kac": "fk-difference is it",
-        "glore": "asks a policy that follows requests in words",
-        "glore-global": "asks a policy that follows requests in words",
-        "glore-local": "asks a policy that follows requests in words",
-        "reflexion": "asks a policy that follows requests in words",
-        "intervention": "asks a stronger policy",
-        "self-certainty": "asks a policy that measures its certainty",
-        "self-prm": "asks a policy that reports log-probabilities",
-        "knockout": "asks a judge of pairs",
-        "elo": "asks a judge of pairs",
+        "glore": "needs a policy that follows requests in words",
+        "glore-global": "needs a policy that follows requests in words",
+        "glore-local": "needs a policy that follows requests in words",
+        "reflexion": "needs a policy that follows requests in words",
+        "intervention": "needs a stronger policy",
+        "self-certainty": "needs a policy that measures its certainty",
+        "self-prm": "needs a policy that reports log-probabilities",
+        "knockout": "needs a judge of pairs",
+        "elo": "needs a judge of pairs",
     }
 
 

@@ -127,12 +127,12 @@ def episode_and_step(
     if scaled and rewards.shape[0]:
         xp = array_namespace(rewards)
         rewards = rewards / (xp.max(xp.abs(rewards)) + EPSILON)
-    whole = trajectories.spread(_held_against(Groups(group), outcome, norm))
-    return whole + weight * _held_against(Groups(trajectories.spread(group)), rewards, norm)
+    whole = trajectories.spread(_relative_to_group(Groups(group), outcome, norm))
+    return whole + weight * _relative_to_group(Groups(trajectories.spread(group)), rewards, norm)
 
 
-def _held_against(groups: Groups, values: Array, norm: Norm) -> Array:
-    """Values against their group's; 0 where there is no other."""
+def _relative_to_group(groups: Groups, values: Array, norm: Norm) -> Array:
+    """Values relative to their group's; 0 where the group has no other."""
     one_of("norm", norm, Norm)
     if norm == "std":
         return groups.standardised(values, epsilon=EPSILON)
@@ -271,7 +271,7 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
     kept_good = xp.minimum(good, xp.maximum(wanted - (n - good), xp.floor((wanted + 1) / 2)))
     share = xp.where(right > 0, kept_good, wanted - kept_good)
     sides = Groups(2 * groups.of + xp.astype(right, groups.of.dtype))
-    kept = _kept(sides, xp.where(right > 0, -mean, mean), share)
+    kept = _least_in_group(sides, xp.where(right > 0, -mean, mean), share)
     size = groups.total(kept)
     above = groups.centred(outcome, kept)
     free = xp.where(size > 1, size - 1, xp.ones_like(size))
@@ -279,7 +279,7 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
     return trajectories.spread(kept * above / (deviation + EPSILON))
 
 
-def _kept(groups: Groups, values: Array, share: Array) -> Array:
+def _least_in_group(groups: Groups, values: Array, share: Array) -> Array:
     """(B,) 1 for the `share` members of each group with the least values, else 0; equal ones share the last place."""
     xp = array_namespace(values)
     order = xp.argsort(values, stable=True)

@@ -1,4 +1,4 @@
-"""What accumulates from each entry of a flat array to the end of its segment, in time linear in the array's length.
+"""Scans: accumulations from each entry of a flat array to the end of its segment, in linear time.
 
 Neighbours are joined into pairs, pairs into fours, and so on: the joined array is half as long each time, and what it
 accumulates says what each pair is followed by. Rounds are as many as powers of two below the longest segment; each is a
@@ -54,7 +54,7 @@ def least_to_go(values: Array, ends: Array, longest: int) -> Array:
 
 
 def _accumulated(values: Array, same: Array, longest: int, join: Join, size: int = 1) -> Array:
-    """What accumulates from each block of `size` entries on.
+    """Accumulates from each block of `size` entries to the end of its segment.
 
     Args:
         values: (M,) sum of each block, up to the end of its first entry's segment.

@@ -27,7 +27,7 @@ def sum_by(values: Array, index: Array, n: int) -> Array:
         index: (M,) integers below `n`.
         n: number of bins.
     """
-    return typed(_wide_sum(values, index, n), values)
+    return typed(_float64_sum(values, index, n), values)
 
 
 def typed(values: Array, like: Array) -> Array:
@@ -37,25 +37,25 @@ def typed(values: Array, like: Array) -> Array:
     """
     xp = array_namespace(values)
     floats = array_namespace(like).isdtype(like.dtype, "real floating")
-    return xp.astype(values, like.dtype, copy=False) if floats else _wide(values)
+    return xp.astype(values, like.dtype, copy=False) if floats else _in_float64(values)
 
 
-def _wide(values: Array) -> Array:
-    """The values in float64, in which sums of any length and counts are exact enough; Metal has but float32."""
+def _in_float64(values: Array) -> Array:
+    """The values in float64, so that long sums and counts are exact enough; Metal only has float32."""
     xp = array_namespace(values)
     narrow = getattr(device(values), "type", "") == "mps"
     return xp.astype(values, xp.float32 if narrow else xp.float64, copy=False)
 
 
-def _wide_sum(values: Array, index: Array, n: int) -> Array:
-    xp, wide = array_namespace(values), _wide(values)
-    _fits(values, int(index.shape[0]), "members")
+def _float64_sum(values: Array, index: Array, n: int) -> Array:
+    xp, wide = array_namespace(values), _in_float64(values)
+    _check_length(values, int(index.shape[0]), "members")
     if is_numpy_array(values):
         return xp.bincount(index, weights=wide, minlength=n)
     return xp.zeros(n, dtype=wide.dtype, device=wide.device).index_add_(0, index, wide)
 
 
-def _fits(values: Array, n: int, what: str) -> None:
+def _check_length(values: Array, n: int, what: str) -> None:
     if values.shape[0] != n:
         raise InputError(f"{values.shape[0]} values for {n} {what}", remedy="pass one for each")
 
@@ -138,7 +138,7 @@ class Trajectories:
         """(B,) sum of values over that of sizes (N,), or over the number of steps; 0 where there is no step."""
         weights = array_namespace(values).ones_like(values) if sizes is None else sizes
         n = len(self)
-        return typed(_over(_wide_sum(values, self.of, n), _wide_sum(weights, self.of, n)), values)
+        return typed(_ratio(_float64_sum(values, self.of, n), _float64_sum(weights, self.of, n)), values)
 
     def spread(self, values: Array) -> Array:
         """(N,) a trajectory's value at each of its steps.
@@ -146,7 +146,7 @@ class Trajectories:
         Raises:
             InputError: another number of values than trajectories.
         """
-        _fits(values, len(self), "trajectories")
+        _check_length(values, len(self), "trajectories")
         return values[self.of]
 
     def at_end(self, values: Array) -> Array:
@@ -157,25 +157,25 @@ class Trajectories:
     def next(self, values: Array, *, last: float = 0.0) -> Array:
         """(N,) the value of the step after each, `last` at the ends."""
         xp = array_namespace(values)
-        _fits(values, self.n, "steps")
+        _check_length(values, self.n, "steps")
         return xp.where(self.ends, xp.full_like(values, last), xp.concat([values[1:], values[:1]]))
 
     def previous(self, values: Array, *, first: float = 0.0, starts: Array | None = None) -> Array:
         """(N,) the value of the step before each; at the beginnings `starts` (B,), or `first` for all."""
         xp = array_namespace(values)
-        _fits(values, self.n, "steps")
+        _check_length(values, self.n, "steps")
         before = xp.concat([values[:1], values[:-1]]) if values.shape[0] else values
         start = xp.full_like(values, first) if starts is None else self.spread(starts)
         return xp.where(self.position == 0, start, before)
 
     def to_go(self, values: Array, *, discount: float = 1.0) -> Array:
         """(N,) discounted sums to the end: G_k = v_k + discount * G_{k+1}."""
-        _fits(values, self.n, "steps")
+        _check_length(values, self.n, "steps")
         return scans.sums_to_go(typed(values, values), self.ends, self.longest, discount=discount)
 
     def least_to_go(self, values: Array) -> Array:
         """(N,) the least value from each step to the end."""
-        _fits(values, self.n, "steps")
+        _check_length(values, self.n, "steps")
         return scans.least_to_go(typed(values, values), self.ends, self.longest)
 
 
@@ -193,7 +193,7 @@ class Groups:
     @classmethod
     def of_pairs(cls, first: Array, second: Array) -> Groups:
         """Members are together if both ids are equal."""
-        _fits(second, int(first.shape[0]), "members")
+        _check_length(second, int(first.shape[0]), "members")
         one, two = cls(first), cls(second)
         return cls(one.of * max(two.n, 1) + two.of)
 
@@ -207,14 +207,14 @@ class Groups:
 
     def mean(self, values: Array, weights: Array | None = None) -> Array:
         """(M,) mean of each one's group, weighted if weights (M,) are given; 0 where all of them are 0."""
-        return typed(_over(self._sum(values, weights), self._size(values, weights)), values)
+        return typed(_ratio(self._sum(values, weights), self._size(values, weights)), values)
 
     def mean_of_others(self, values: Array, weights: Array | None = None, *, alone: float = 0.0) -> Array:
         """(M,) mean of the other members, weighted if weights (M,) are given; `alone` where there is none."""
-        xp, wide = array_namespace(values), _wide(values)
-        mine = xp.ones_like(wide) if weights is None else _wide(weights)
+        xp, wide = array_namespace(values), _in_float64(values)
+        mine = xp.ones_like(wide) if weights is None else _in_float64(weights)
         others = self._size(values, weights) - mine
-        mean = _over(self._sum(values, weights) - wide * mine, others)
+        mean = _ratio(self._sum(values, weights) - wide * mine, others)
         return typed(xp.where(others > 0, mean, xp.full_like(wide, alone)), values)
 
     def deviation(self, values: Array, weights: Array | None = None, *, correction: int = 1) -> Array:
@@ -254,8 +254,8 @@ class Groups:
         return self._where_alone(values, typed(scaled, values), alone)
 
     def _sum(self, values: Array, weights: Array | None = None) -> Array:
-        counted = values if weights is None else _wide(values) * _wide(weights)
-        return _wide_sum(counted, self.of, self.n)[self.of]
+        counted = values if weights is None else _in_float64(values) * _in_float64(weights)
+        return _float64_sum(counted, self.of, self.n)[self.of]
 
     def _size(self, values: Array, weights: Array | None) -> Array:
         return self._sum(array_namespace(values).ones_like(values) if weights is None else weights)
@@ -264,16 +264,16 @@ class Groups:
         """(M,) values less their group's mean."""
         # Less one of the group's values first: where all are equal, rounding would leave a residual, and a deviation as
         # small, whose quotient is anything.
-        wide = _wide(values)
-        _fits(values, int(self.of.shape[0]), "members")
+        wide = _in_float64(values)
+        _check_length(values, int(self.of.shape[0]), "members")
         pivot = array_namespace(wide).zeros(self.n, dtype=wide.dtype, device=device(wide))
         pivot[self.of] = wide
         lifted = wide - pivot[self.of]
-        return lifted - _over(self._sum(lifted, weights), self._size(lifted, weights))
+        return lifted - _ratio(self._sum(lifted, weights), self._size(lifted, weights))
 
     def _deviation(self, residual: Array, weights: Array | None, correction: int) -> Array:
         free = self._size(residual, weights) - correction
-        return array_namespace(residual).sqrt(_over(self._sum(residual**2, weights), free))
+        return array_namespace(residual).sqrt(_ratio(self._sum(residual**2, weights), free))
 
     def _where_alone(self, values: Array, made: Array, alone: Alone) -> Array:
         one_of("alone", alone, Alone)
@@ -282,7 +282,7 @@ class Groups:
         return array_namespace(values).where(self.count(values) == 1, typed(values, values), made)
 
 
-def _over(values: Array, sizes: Array) -> Array:
+def _ratio(values: Array, sizes: Array) -> Array:
     """Values over sizes; 0 where a size is not positive."""
     xp = array_namespace(values)
     return xp.where(sizes > 0, values / xp.where(sizes > 0, sizes, xp.ones_like(sizes)), xp.zeros_like(values))
@@ -324,8 +324,8 @@ def whitened(values: Array, weights: Array | None = None, *, epsilon: float = 1e
     xp = array_namespace(values)
     if not values.shape[0]:
         return typed(values, values)
-    wide = _wide(values)
-    counts = xp.ones_like(wide) if weights is None else _wide(weights)
+    wide = _in_float64(values)
+    counts = xp.ones_like(wide) if weights is None else _in_float64(weights)
     size = xp.sum(counts)
     # Less one of the values first, so that equal ones leave exactly nothing.
     lifted = wide - wide[0]

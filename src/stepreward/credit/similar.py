@@ -53,7 +53,7 @@ class _States:
         self.firsts: list[tuple[int, str, Counter[str], dict[str, int]]] = []
 
     def open(self, text: str, number: int) -> None:
-        self.firsts.append((number, text, Counter(text), _places(text)))
+        self.firsts.append((number, text, Counter(text), _positions(text)))
 
     def find(self, text: str) -> int | None:
         """The first state that the text resembles."""
@@ -68,7 +68,7 @@ class _States:
                 continue
             if 2 * (counts & other).total() / size < self.threshold:
                 continue
-            if 2 * _in_order(text, places, len(first)) / size < self.threshold:
+            if 2 * _common_length(text, places, len(first)) / size < self.threshold:
                 continue
             matcher.set_seq1(first)
             if matcher.ratio() >= self.threshold:
@@ -76,7 +76,7 @@ class _States:
         return None
 
 
-def _places(text: str) -> dict[str, int]:
+def _positions(text: str) -> dict[str, int]:
     """Positions of each character, as the bits of a number."""
     made: dict[str, int] = {}
     for place, character in enumerate(text):
@@ -84,7 +84,7 @@ def _places(text: str) -> dict[str, int]:
     return made
 
 
-def _in_order(text: str, places: dict[str, int], length: int) -> int:
+def _common_length(text: str, places: dict[str, int], length: int) -> int:
     """Length of the longest common subsequence, with all characters of the other text at once in a number's bits.
 
     No other blocks that match in order have more characters. A bit is 0 once its character is used; the sum carries

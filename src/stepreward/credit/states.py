@@ -20,7 +20,9 @@ Over = Literal["trajectories", "steps"]
 EPSILON = 1e-6
 
 
-def _against(groups: Groups, values: Array, scale: Scale, alone: Alone = "zero", correction: int = 1) -> Array:
+def _relative_to_group(
+    groups: Groups, values: Array, scale: Scale, alone: Alone = "zero", correction: int = 1
+) -> Array:
     one_of("scale", scale, Scale)
     if scale == "none":
         return groups.centred(values, alone=alone)
@@ -69,11 +71,11 @@ def group_in_group(
     paid = rewards + trajectories.at_end(outcome)
     total, problem = trajectories.total(paid), trajectories.spread(group)
     if over == "steps":
-        whole = _against(Groups(problem), trajectories.spread(total), scale, alone)
+        whole = _relative_to_group(Groups(problem), trajectories.spread(total), scale, alone)
     else:
-        whole = trajectories.spread(_against(Groups(group), total, scale, alone))
+        whole = trajectories.spread(_relative_to_group(Groups(group), total, scale, alone))
     places = Groups.of_pairs(problem, state)
-    return whole + weight * _against(places, trajectories.to_go(paid, discount=discount), scale)
+    return whole + weight * _relative_to_group(places, trajectories.to_go(paid, discount=discount), scale)
 
 
 credit.preset(
@@ -138,7 +140,7 @@ def groups_by_history(
     for h in range(history + 1):
         shared = xp.astype((places.count(returns) > 1) & (trajectories.position >= h), returns.dtype)
         weight = shared * (h + 1) ** power
-        made, mass = made + weight * _against(places, returns, scale, correction=0), mass + weight
+        made, mass = made + weight * _relative_to_group(places, returns, scale, correction=0), mass + weight
         # The same states up to here: the same state now, and before it the same states up to there.
         places = Groups.of_pairs(present.of, trajectories.previous(places.of, first=-1))
     return made / xp.where(mass > 0, mass, xp.ones_like(mass))

@@ -55,10 +55,10 @@ def from_mask(mask: Array, ends: Array | None = None) -> TokenSpans:
     rows, width = int(mask.shape[0]), int(mask.shape[1])
     # One row after another: a step begins where the mask does, where a row does, and where the token before ended one.
     own = xp.reshape(xp.astype(mask, xp.bool), (-1,))
-    breaks = own ^ _after(own)
+    breaks = own ^ _shifted(own)
     breaks[:: max(width, 1)] |= own[:: max(width, 1)]
     if ends is not None:
-        breaks |= own & _after(xp.reshape(xp.astype(ends, xp.bool), (-1,)) & own)
+        breaks |= own & _shifted(xp.reshape(xp.astype(ends, xp.bool), (-1,)) & own)
     edge = xp.full(1, rows * width, dtype=xp.int64, device=device(mask))
     place = xp.concat([xp.nonzero(breaks)[0], edge])
     # A break at one of the policy's tokens begins a step, and whatever break is next ends it.
@@ -68,7 +68,7 @@ def from_mask(mask: Array, ends: Array | None = None) -> TokenSpans:
     return TokenSpans(start // max(width, 1), start - first, end - first, (rows, width))
 
 
-def _after(flat: Array) -> Array:
+def _shifted(flat: Array) -> Array:
     """(M,) the entry before each, False before the first."""
     xp = array_namespace(flat)
     return xp.concat([xp.zeros_like(flat[:1]), flat[:-1]])

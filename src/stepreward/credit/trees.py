@@ -43,7 +43,7 @@ def value_differences(outcome: Array, values: Array, offsets: Array) -> Array:
 credit.preset("spo", of="vineppo", paper="arXiv:2505.23564", note="the same by segments: pass segments as steps")
 
 
-class _Forest:
+class _NodeOutcomes:
     """Values of nodes, (N,) at the steps that lead to them, by the outcomes of the trajectories through them."""
 
     def __init__(self, outcome: Array, group: Array, offsets: Array, node: Array) -> None:
@@ -76,7 +76,7 @@ def node_differences(outcome: Array, group: Array, offsets: Array, node: Array) 
         offsets: (B + 1,).
         node: (N,) node that each step leads to.
     """
-    forest = _Forest(outcome, group, offsets, node)
+    forest = _NodeOutcomes(outcome, group, offsets, node)
     return forest.value - forest.before
 
 
@@ -102,7 +102,7 @@ def global_and_local(outcome: Array, group: Array, offsets: Array, node: Array, 
         node: (N,) node that each step leads to.
         power: 1/2 as in the paper; 0 leaves shared steps their full weight.
     """
-    forest = _Forest(outcome, group, offsets, node)
+    forest = _NodeOutcomes(outcome, group, offsets, node)
     gained = (forest.value - forest.root) + (forest.value - forest.before)
     return gained / forest.nodes.count(forest.value) ** power
 
@@ -155,7 +155,7 @@ def fork_and_trajectory(
         fork: weight of the first term.
         trajectory: weight of the second.
     """
-    forest = _Forest(outcome, group, offsets, node)
+    forest = _NodeOutcomes(outcome, group, offsets, node)
     forks = Groups.of_pairs(forest.problem, forest.trajectories.previous(forest.nodes.of, first=-1))
     siblings = forks.mean(forest.value, 1 / forest.nodes.count(forest.value))
     whole = forest.trajectories.spread(outcome) - forest.root

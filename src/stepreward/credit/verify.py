@@ -123,7 +123,7 @@ class Population:
 @cache
 def population(n: int = GROUP) -> Population:
     """All groups of `n` trajectories of the process; made once, so its arrays are read-only."""
-    draws = [path for path in _OUTCOME for _ in range(round(DRAWS * _chance(path)))]
+    draws = [path for path in _OUTCOME for _ in range(round(DRAWS * _probability(path)))]
     chosen = [path for group in itertools.product(draws, repeat=n) for path in group]
     states = {name: i for i, name in enumerate(dict.fromkeys(path[:k] for path in _OUTCOME for k in range(len(path))))}
     worth = {prefix: _value(prefix) for prefix in states}
@@ -154,13 +154,13 @@ def population(n: int = GROUP) -> Population:
     return made
 
 
-def _chance(path: str) -> float:
+def _probability(path: str) -> float:
     return float(np.prod([_CHANCE[step] for k, step in enumerate(path) if k < 2]))
 
 
 def _value(prefix: str) -> float:
     below = [path for path in _OUTCOME if path.startswith(prefix)]
-    chances = [_chance(path) for path in below]
+    chances = [_probability(path) for path in below]
     return float(np.dot(chances, [_OUTCOME[path] for path in below]) / sum(chances))
 
 
@@ -183,7 +183,7 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
     ),
     "centred-return": (
         "the expected sum of step scores and outcome, less their mean over all steps for each step",
-        lambda p: p.total(p.rewards) + p.outcome - p.total(np.full(len(p.rewards), _mean_paid(p))),
+        lambda p: p.total(p.rewards) + p.outcome - p.total(np.full(len(p.rewards), _mean_reward(p))),
     ),
     "averaged-return": (
         "the expected outcome and sum of step scores, each less the mean over trajectories of their mean per token",
@@ -210,7 +210,7 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
 """By name: what it is, and its value for each trajectory, (B,)."""
 
 
-def _mean_paid(p: Population) -> float:
+def _mean_reward(p: Population) -> float:
     """Mean over steps of what is paid at them, the outcome at the last."""
     return float((p.rewards.sum() + p.outcome.sum()) / len(p.rewards))
 
@@ -229,7 +229,7 @@ def _split(p: Population) -> Population:
         p,
         rewards=p.rewards[twice],
         offsets=2 * p.offsets,
-        # What the second half sees has happened nowhere else.
+        # States of the second half occur nowhere else.
         state=np.where(first, p.state[twice], p.state.max() + 1 + p.state[twice]),
         values=p.values[twice],
         lengths=p.lengths[twice] // 2,

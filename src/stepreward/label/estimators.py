@@ -1,4 +1,4 @@
-"""Estimators along one trajectory: how much each step is worth, by rollouts of the policy that must go on from there.
+"""Estimators along one trajectory: the value of each step, by rollouts of a policy that continues from there.
 
 The last step of a graded trajectory leaves nothing that a rollout could continue, so its value is the outcome. An open
 trajectory (not terminal, no outcome) has its last step measured like any other. Observations are never measured. Past a
@@ -163,7 +163,8 @@ def first_error_bisection(
             alive, lost = (middle, lost) if value > 0 else (alive, middle)
     except BudgetExhausted:
         pass
-    # Sets values without rollouts to 1 up to action number `alive`, to 0 from number `lost` on.
+    # A success shows that every earlier prefix can still be right, and a lost prefix that every later one is lost:
+    # this gives values to the steps that bisection did not probe.
     unmeasured = np.isnan(counts.value)
     index = np.arange(len(unmeasured))
     first_lost = actions[lost] if lost < len(actions) else len(unmeasured)

@@ -1,4 +1,4 @@
-"""Filters: which labelled trajectories are worth training on."""
+"""Filters: the labelled trajectories to keep for training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _outcomes(trajectories: Sequence[Trajectory]) -> Floats:
     note="by the rollouts at hand, where the paper takes 32",
 )
 def informative(trajectories: Sequence[Trajectory]) -> NDArray[np.bool_]:
-    """Keeps trajectories of problems that the policy solves sometimes: always and never teach nothing.
+    """Keeps trajectories of problems that the policy solves sometimes, as always and never are not informative.
 
     A problem is kept if among its solutions' outcomes and all rollouts counted for its prefixes at least one is right
     and at least one is wrong.

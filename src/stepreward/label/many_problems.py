@@ -40,7 +40,7 @@ Progress = Callable[[int, Bill], None]
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """What to do to every item; two runs of one plan over the same items give equal labels."""
+    """The settings of a labelling run; two runs of one plan over the same items give equal labels."""
 
     estimator: str = "bisection"
     """Method of the estimate family."""
@@ -64,7 +64,7 @@ def label_many(
     skip_failed: bool = False,
     more_later: bool = False,
 ) -> tuple[Bill, list[tuple[str, Exception]]]:
-    """Labels every item and writes the labels to shards; run again after a kill, it goes on where it was.
+    """Labels every item and writes the labels to shards; a second run after a kill continues where the first stopped.
 
     An item that fails, as where its prompt is too long for a server, costs no other its labels: its shard is written
     without it, and the next run asks only what failed.
@@ -225,7 +225,7 @@ def _digest(items: Iterable[Item]) -> str:
 
 
 def _claim(folder: Path, plan: LabelPlan, policy: Policy, grader: Grader) -> None:
-    """Writes what a new folder is for, or checks that an old one is for the same.
+    """Writes the plan of a new folder, or checks that an old folder has the same.
 
     Shards under a broken plan are deleted, as no one can say what they hold, and are rebuilt from the answer log.
     """

@@ -94,7 +94,7 @@ class WrongRollouts:
         return None
 
     def tree(self) -> StepTree:
-        """All rollouts as one tree with the columns of `omega_prm`."""
+        """All rollouts as one tree, with the columns that `omega_prm` returns."""
         states = self.states.items
         tree = StepTree.from_trajectories(
             [

@@ -1,4 +1,4 @@
-"""Rollouts: the questions that every estimator asks, and the bookkeeping of what they showed."""
+"""Rollouts, which every estimator samples, and the counts of their outcomes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stepreward.core.runtime.flows import Flow, Grade, Propose
 from stepreward.core.types import COLUMNS, LABEL, Floats, Problem, Provenance, Step, Trajectory
 
 Unfinished = Literal["wrong", "drop"]
-"""What a rollout that a length limit cut short counts as: a failure, as in the papers, where the value is the chance to
-succeed within the limit; or nothing at all."""
+"""How a rollout that a length limit cut counts: as a failure, as in the papers, where the value is the chance to
+succeed within the limit; or not at all."""
 
 
 def prefix_key(key: Key, problem: Problem, prefix: Sequence[Step]) -> Key:
-    """The key of a prefix's rollouts: two estimators that ask for the same prefix draw the same rollouts."""
+    """The key of a prefix's rollouts: two estimators draw the same rollouts of the same prefix."""
     text = hashlib.blake2b(repr([step.identity for step in prefix]).encode(), digest_size=16).hexdigest()
     return key.fold("rollouts", problem.id, text)
 
@@ -34,7 +34,7 @@ class Rollout:
     steps: tuple[Step, ...]
     """The new steps."""
     outcome: float
-    """Grade in [0, 1]; NaN where the grader cannot tell, or where a cut rollout is to count as nothing."""
+    """Grade in [0, 1]; NaN where the grader does not know it, or where a cut rollout does not count."""
     finished: bool
     n_tokens: int
 
@@ -84,14 +84,14 @@ def rollouts(
 
 
 def count(made: Sequence[Rollout], *, threshold: float = 0.5) -> tuple[int, int]:
-    """How many rollouts have a known outcome, and how many of those lie above the threshold."""
+    """Number of rollouts with a known outcome, and number of those above the threshold."""
     outcomes = np.array([rollout.outcome for rollout in made], np.float64)
     return int((~np.isnan(outcomes)).sum()), int((outcomes > threshold).sum())
 
 
 @dataclass
 class Counts:
-    """What has been measured along one trajectory: entry t is the prefix that ends in step t."""
+    """Counts and values along one trajectory: entry t is of the prefix that ends in step t."""
 
     trajectory: Trajectory
     n_rollouts: NDArray[np.int64] = field(init=False)
@@ -105,7 +105,7 @@ class Counts:
         self.value = np.full(size, np.nan)
 
     def record(self, index: int, made: Sequence[Rollout]) -> float:
-        """Counts rollouts of the prefix that ends in step `index` (-1: the bare problem); the value they give.
+        """Counts rollouts of the prefix that ends in step `index` (-1: the bare problem); returns its value.
 
         The value is NaN if no rollout has a known outcome, or if more than half were cut and none succeeded: that tells
         of the limit on their length, and not of the step.
@@ -121,7 +121,7 @@ class Counts:
         return value
 
     def labels(self, estimator: str, key: Key, settings: dict[str, Any]) -> Trajectory:
-        """The trajectory with what was measured; observations are not measured, and `label` is `value`."""
+        """The trajectory with the measured columns, NaN at observations; `label` is `value`."""
         return labelled(
             self.trajectory,
             np.where(self.trajectory.action, self.value, np.nan),

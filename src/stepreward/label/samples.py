@@ -1,4 +1,4 @@
-"""Samples: whole solutions of a problem with their outcomes, the raw material of labelling and selection."""
+"""Samples: whole solutions of a problem with their outcomes, for labelling and selection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solutions to label: sampled of problems, and graded where a data set does not tell; what was paid for is logged."""
+"""Solutions to label: sampled, and graded where the data set has no outcome; all paid answers are logged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def graded(found: Sequence[Trajectory], out: Path, grader: Grader) -> tuple[list
 
 
 def known(found: Sequence[Trajectory]) -> list[Trajectory]:
-    """Without whole solutions whose grade is unknown: they have no label, and no other is lost for them."""
+    """The solutions without finished ones of unknown grade, which cannot be labelled."""
     return [one for one in found if not (one.terminal and np.isnan(one.outcome))]
 
 

@@ -1,4 +1,4 @@
-"""Transforms: what training reads, computed from what was measured. Re-runnable at any time; no rollout is drawn.
+"""Transforms: training labels from measured values, at any time and without further rollouts.
 
 Every transform reads `value`, never an earlier `label`, so the last one applied decides; `transforms` keeps the
 history. Steps that were not measured, and observations, stay NaN.
@@ -31,7 +31,7 @@ def _apply(trajectory: Trajectory, name: str, values: Floats, after_error: After
         later = trajectory.action & (np.arange(len(trajectory)) > first)
         made[later] = 0.0 if after_error == "zero" else np.nan
     facts = {**trajectory.facts, "transforms": [*trajectory.facts.get("transforms", ()), name]}
-    # Who measured the values is who measured the labels; a transform adds its name to the facts.
+    # The provenance of the values is that of the labels too; a transform adds its name to the facts.
     return replace(trajectory.with_columns({LABEL: made}), facts=facts, first_error=stated_first_error(made))
 
 
@@ -157,7 +157,7 @@ def scan_denoise(trajectory: Trajectory, *, soft_steps: int = 2) -> Trajectory:
         near = before[max(0, len(before) - soft_steps) :]
         with np.errstate(
             divide="ignore", over="ignore"
-        ):  # a problem of value 0 says nothing against a step that was winnable
+        ):  # A problem of value 0 is no evidence against a step of positive value.
             made[near] = np.minimum(1.0, trajectory.column("value")[near] / trajectory.facts.get("root_value", np.nan))
         made[first] = 0.0
         made[first + 1 :] = np.nan

@@ -1,4 +1,4 @@
-"""Searches side by side on the same problems: accuracy against what each spends, at several budgets."""
+"""Searches compared on the same problems: accuracy against cost at several budgets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def left_out() -> dict[str, str]:
 def _why_not(method: Method[..., Any]) -> str:
     """Why a search is not compared; "" where it is."""
     if lacking := [name for name in method.asks if name not in _THERE]:
-        return f"asks {' and '.join(ASKS[name] for name in lacking)}"
+        return f"needs {' and '.join(ASKS[name] for name in lacking)}"
     if method.budget is None:
         return "declares no budget"
     presets = [m.name for m in searches if m.function is method.function and m.fixed and m.settings == method.settings]
@@ -72,7 +72,7 @@ def compare(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Runs every search at every budget on the same problems; writes the comparison, a page and all solutions chosen.
+    """Runs every search at every budget on the same problems; writes the comparison, a page and all chosen solutions.
 
     Questions that searches share are answered once, and so are those of an interrupted run; each search is charged for
     all its questions.
@@ -172,7 +172,7 @@ def _graded(spendings: Sequence[Spending]) -> tuple[list[Spending], int]:
     """
     known = ~np.isnan([one.correct for one in spendings]).any(axis=0)
     if not known.any():
-        raise InputError("of each problem some answer could not be graded", remedy="look at the references")
+        raise InputError("every problem has an answer that could not be graded", remedy="check the references")
     kept = [replace(one, correct=one.correct[known], cost=one.cost[known]) for one in spendings]
     return kept, int((~known).sum())
 
@@ -215,7 +215,7 @@ def _left_out(ungraded: int) -> str:
 
 
 def verdict(gain: Mapping[str, Any] | Estimate | None) -> str:
-    """Whether a gain over the reference is sure: its interval lies on one side of 0."""
+    """Whether a gain over the reference is significant: its interval does not contain 0."""
     if gain is None:
         return ""
     low, high = (gain.low, gain.high) if isinstance(gain, Estimate) else (gain["low"], gain["high"])
@@ -225,7 +225,7 @@ def verdict(gain: Mapping[str, Any] | Estimate | None) -> str:
 
 
 def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
-    """The report: all points in a plane, and a row each."""
+    """The report: a plot of all points, and a table with a row for each."""
     oracle = summary["oracle"]
     bound = Series("pass@k", [row["tokens"] for row in oracle], [row["pass_at_k"] for row in oracle])
     plot = cost_plot(curves, cost_label="generated tokens a problem", oracle=bound)

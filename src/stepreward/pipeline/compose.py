@@ -1,4 +1,4 @@
-"""A whole way of solving problems as one value: who proposes, who scores, how it is searched, when it stops."""
+"""A solver as one value: policy, scorer, search and budget."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Solver:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What became of a problem."""
+    """The result of a search on one problem."""
 
     problem: Problem
     found: Found
@@ -129,7 +129,7 @@ class Solution:
 
 
 class SolutionList(list[Solution]):
-    """What became of several problems, in their order."""
+    """The results of several problems, in their order."""
 
     @property
     def failed(self) -> list[Failure]:
@@ -176,7 +176,7 @@ def compose(
     top_p: float | None = None,
     **settings: Any,
 ) -> Solver:
-    """Says in one place: propose with A, score with B, aggregate by C, search by D, stop by E.
+    """A solver that proposes with A, scores with B, aggregates by C, searches by D and stops by E.
 
     Args:
         propose: who writes.

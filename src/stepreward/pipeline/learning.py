@@ -22,7 +22,7 @@ SCHEMA = "stepreward/reinforce/1"
 
 @dataclass(frozen=True)
 class ReinforceSettings:
-    """What is trained, how long, and how it is measured."""
+    """Settings of the trainings and their evaluation."""
 
     credits: Annotated[tuple[str, ...], Flag("--credit")] = (
         "rloo",
@@ -64,7 +64,7 @@ class Curve:
     credit: str
     seed: int
     tokens: list[int] = field(default_factory=list)
-    """Generated for training before each evaluation."""
+    """Tokens generated for training before each evaluation."""
     accuracy: list[float] = field(default_factory=list)
     """Share of held-out solutions that are right."""
     length: list[float] = field(default_factory=list)
@@ -125,7 +125,7 @@ def tokens_to(curve: Curve, accuracy: float) -> float | None:
 
 
 def build_page(summary: dict[str, Any]) -> Page:
-    """The report: accuracy, length and step scores against generated tokens, and who is better than the first."""
+    """The report: accuracy, length and step scores against generated tokens, each credit compared with the first."""
     found, settings = summary["credits"], summary["settings"]
     first = settings["credits"][0]
     figures = []

@@ -34,7 +34,7 @@ OnProgress = Callable[[str, int, int, str], None]
 
 
 def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | None = None) -> dict[str, Any]:
-    """Trains every credit with every seed and returns the summary; what was finished before is not done again.
+    """Trains every credit with every seed and returns the summary; finished trainings are not repeated.
 
     Args:
         out: folder; one JSON file a training, and `reinforce.json` with all of them.
@@ -55,7 +55,7 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
 def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress | None) -> dict[str, Any]:
     """Trains what is not there yet, in a locked folder."""
     scorer = DiscriminativeScorer.load(settings.model) if settings.model else None
-    # Only what nothing refuses takes the folder: it could not be trained there with better settings.
+    # Settings that fail must not claim the folder: it could then not be used with corrected ones.
     LocalPolicy.load(settings.policy)
     # A later run may add seeds or credits to the folder, so these two are not part of the claim.
     mine = {name: value for name, value in asdict(settings).items() if name not in ("credits", "seeds")}
@@ -92,11 +92,11 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.grader = ArithmeticGrader()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """The start of the curve."""
+        """Measures the first point of the curve."""
         self._measure(given["model"], given["processing_class"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """A point now and then."""
+        """Measures a point every `evaluate_every` updates, and at the end."""
         if state.global_step % self.settings.evaluate_every == 0:
             self._measure(given["model"], given["processing_class"])
 
@@ -128,7 +128,7 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
     model, tokenizer = loading.load(settings.policy, "cpu", "float32")
     problems = {p.text: p for p in generate("train", settings.steps * settings.problems, seed=seed)}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # What TRL and transformers say of deprecated names and rollout functions is not the user's matter.
+        # Warnings of TRL and transformers about deprecated names and rollout functions concern us, not the user.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing")
         warnings.filterwarnings("ignore", category=UserWarning, message="You are using 'rollout_func'")
         config = GRPOConfig(
@@ -140,7 +140,7 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
             learning_rate=settings.learning_rate,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=2,
-            # Advantages come as they are meant: no division by deviations, no weight by length.
+            # TRL must not rescale the advantages: neither by a standard deviation nor by length.
             loss_type="dr_grpo",
             seed=seed,
             **_QUIET,

@@ -1,4 +1,4 @@
-"""From the numbers of a run to the page that shows them."""
+"""The report page of a run."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _labels(summary: Summary) -> Section:
     if label["against_truth"]:
         error = label["against_truth"]
         rows += [
-            ("first error as the exact checker says", f"{error['first_error_accuracy']:.1%}"),
+            ("first error as in the exact checker", f"{error['first_error_accuracy']:.1%}"),
             ("mean absolute label error", number(error["mean_absolute_error"])),
         ]
     name, rollouts, transform = settings["estimator"], settings["rollouts"], settings["transform"]
@@ -185,7 +185,7 @@ def _training(summary: Summary) -> Section:
 
 
 def _searches(summary: Summary) -> list[tuple[str, dict[str, Any]]]:
-    """The searches of the run, without the seconds that stand beside them."""
+    """The searches of the run, without the entry `seconds` beside them."""
     return [(name, numbers) for name, numbers in summary["search"].items() if isinstance(numbers, dict)]
 
 

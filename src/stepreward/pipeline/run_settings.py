@@ -53,7 +53,7 @@ class RunSettings:
     batch_tokens: Annotated[int, Flag(low=64)] = 1024
     """Tokens of a training batch."""
     aggregate: str = "min"
-    """One score of many, for best-of-N, votes and beams; `stepreward methods aggregate`."""
+    """Aggregate of step scores, for best-of-N, votes and beams; `stepreward methods aggregate`."""
     beams: Count = 4
     """Beams kept in beam search, subtrees in DVTS."""
     width: Count = 4

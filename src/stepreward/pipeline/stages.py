@@ -56,7 +56,7 @@ def sample(
 
 
 def require_methods(settings: RunSettings) -> None:
-    """Tells a name that is wrong before hours of sampling rather than after them.
+    """Refuses unknown names of methods before hours of sampling.
 
     Raises:
         InputError: a number of training is outside its range.
@@ -100,7 +100,7 @@ def keep_labels(path: Path, labels: Sequence[Trajectory], policy: Policy, grader
 
 
 def truth_of(world: World, trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
-    """(B, S) exact step labels, NaN at padding; everything NaN where the world does not know."""
+    """(B, S) exact step labels, NaN at padding; all NaN in a world without exact labels."""
     if world.truth is None:
         return np.full((len(trajectories), max(map(len, trajectories), default=0)), np.nan)
     return ragged([world.truth(t.problem, t.steps) for t in trajectories])
@@ -123,7 +123,7 @@ def pool_of(samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree], 
 
 
 def headline(hits: Mapping[int, NDArray[np.float64]], majority: NDArray[np.float64], key: Key) -> dict[str, Any]:
-    """What step scores add to the majority: over training seeds and problems, and for each seed over problems.
+    """The gain of step scores over the majority: over training seeds and problems, and for each seed over problems.
 
     Args:
         hits: (G,) chance to be right on each problem, by training seed.
@@ -148,7 +148,7 @@ def headline(hits: Mapping[int, NDArray[np.float64]], majority: NDArray[np.float
 def searches(
     problems: Sequence[Problem], settings: RunSettings, key: Key, driver: Callable[[], Driver], progress: Progress
 ) -> dict[str, tuple[list[tuple[Found, float]], Bill]]:
-    """Beam search and DVTS over every problem with the grade of what was chosen, each with its own bill."""
+    """Beam search and DVTS over every problem with the grade of the chosen solution, each with its own bill."""
     made = {}
     options = {"beam": {"beams": settings.beams}, "dvts": {"trees": settings.beams}}
     for name, own in options.items():

@@ -72,10 +72,10 @@ class Run:
         self.policy = LocalPolicy.load(self.settings.policy)
         if self.settings.surprise and not AutoConfig.from_pretrained(located(self.settings.policy)).tie_word_embeddings:
             raise InputError(
-                f"the embeddings of {self.settings.policy} are not tied, which reading surprise needs",
+                f"the setting needs tied embeddings, and those of {self.settings.policy} are not tied",
                 remedy="pass --no-surprise",
             )
-        # Only what nothing refuses takes the folder: it could not be run there with better settings.
+        # Settings that fail must not claim the folder: it could then not be used with corrected ones.
         self.folder = RunFolder(out, asdict(self.settings))
         self.log = AnswerLog(out / "answers.sqlite")
         self.key = Key.seed(self.settings.seed)
@@ -275,7 +275,7 @@ def _with_scores(
 
 
 def _share_right(group: Sequence[Trajectory]) -> float:
-    """Of the samples of a problem that could be graded; NaN where none could, 0 without samples."""
+    """Share of right ones among a problem's graded samples; NaN where none is graded, 0 without samples."""
     if not group:
         return 0.0
     outcomes = np.array([t.outcome for t in group])

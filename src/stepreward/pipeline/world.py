@@ -1,4 +1,4 @@
-"""Where a run's problems, outcomes and, if there is one, exact step truth come from."""
+"""The source of a run's problems, outcomes and, in the built-in world, exact step labels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Truth = Callable[[Problem, Sequence[Step]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class World:
-    """Three disjoint sets of problems and how solutions are judged."""
+    """Three disjoint sets of problems, and their grader and exact labels."""
 
     train: list[Problem]
     validation: list[Problem]
     held_out: list[Problem]
     grader: Grader
     truth: Truth | None
-    """Exact step labels, where the world knows them."""
+    """Exact step labels, in the built-in world."""
 
 
 def open_world(settings: RunSettings, grader: Grader | None = None) -> World:

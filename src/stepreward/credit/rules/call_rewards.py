@@ -62,7 +62,7 @@ def _call(text: str) -> Call | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return None if _deep(found) else as_call(found)
+    return None if _is_too_deep(found) else as_call(found)
 
 
 def as_call(found: Any) -> Call | None:
@@ -73,7 +73,7 @@ def as_call(found: Any) -> Call | None:
     return (found["name"], arguments) if isinstance(arguments, dict) else None
 
 
-def _deep(value: Any) -> bool:
+def _is_too_deep(value: Any) -> bool:
     """Whether JSON is nested deeper than `DEEPEST`; without recursion."""
     level = [value]
     for _ in range(DEEPEST):
@@ -114,17 +114,17 @@ def well_formed(problem: Problem, steps: Sequence[Step]) -> Floats:
     made = []
     for step in steps:
         if step.kind == "action":
-            found = _valid(checks, calls(step.text))
+            found = _are_valid(checks, calls(step.text))
             made.append((2 * sum(found) - len(found)) / len(found) if found else 0.0)
     return at_actions(steps, made)
 
 
-def _valid(checks: Mapping[str, Any], found: Sequence[Call | None]) -> list[bool]:
+def _are_valid(checks: Mapping[str, Any], found: Sequence[Call | None]) -> list[bool]:
     """Whether each call meets its tool's schema, within a second; what cannot be checked does not."""
     known = [i for i, call in enumerate(found) if call is not None and call[0] in checks]
     checkable = [found[i] for i in known]
     said = [False] * len(found)
-    if any(call is not None and SLOW & _words(checks[call[0]].schema) for call in checkable):
+    if any(call is not None and SLOW & _schema_words(checks[call[0]].schema) for call in checkable):
         schemas = {name: check.schema for name, check in checks.items()}
         job = {"schemas": schemas, "memory": 1 << 30}
         answers = answers_of(calls_child.__file__, job, [list(call) for call in checkable if call is not None], SECONDS)
@@ -138,11 +138,11 @@ def _valid(checks: Mapping[str, Any], found: Sequence[Call | None]) -> list[bool
 def _is_valid(check: Any, arguments: Any) -> bool:
     try:
         return bool(check.is_valid(arguments))
-    except Exception:  # the boundary: whatever a model wrote, it is a call that no tool would accept
+    except Exception:  # The boundary: arguments that break the checker are invalid, whatever its error.
         return False
 
 
-def _words(schema: Any) -> set[str]:
+def _schema_words(schema: Any) -> set[str]:
     """Every key of a schema, at any depth."""
     words, left = set[str](), [schema]
     while left:
@@ -286,13 +286,13 @@ def matched(found: Sequence[Call | None], gold: Sequence[Call]) -> float:
     made = [call for call in found if call is not None]
     if not made or len(made) < len(found):
         return 0.0
-    table = np.array([[_pair(one, other) for other in gold] for one in made])
+    table = np.array([[_pair_reward(one, other) for other in gold] for one in made])
     most = 1 + sum(1 + len(arguments) for _, arguments in gold)
     names = overlap((name for name, _ in made), (name for name, _ in gold))
     return (names + float(assigned(table).sum())) / most
 
 
-def _pair(made: Call, gold: Call) -> float:
+def _pair_reward(made: Call, gold: Call) -> float:
     if made[0] != gold[0]:
         return 0.0
     equal = sum(name in made[1] and bool(made[1][name] == value) for name, value in gold[1].items())

@@ -24,7 +24,7 @@ def main() -> None:
     for name, arguments in job["items"]:
         try:
             valid = bool(checks[name].is_valid(arguments))
-        except Exception:  # the boundary: what cannot be checked is not well formed
+        except Exception:  # The boundary: a call that cannot be checked is not well formed.
             valid = False
         print(json.dumps(valid), flush=True)
 

@@ -83,7 +83,7 @@ def run_queries(
     try:
         made = answers_of(sql_child.__file__, job, list(queries), bounds.seconds)
     except InputError as error:
-        raise InputError(f"the database cannot be made: {error}", remedy="mend `database`") from error
+        raise InputError(f"the database cannot be made: {error}", remedy="correct `database`") from error
     lost = "the process ended: too much memory or time"
     return [lost if one is None else one["error"] if "error" in one else Answer(**one) for one in made]
 

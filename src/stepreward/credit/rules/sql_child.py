@@ -125,7 +125,7 @@ def main() -> None:
     job = json.load(sys.stdin)
     memory, seconds = int(job["memory"]), float(job["seconds"])
     run = sqlite(job["setup"], seconds) if job["engine"] == "sqlite" else duckdb(job["setup"], memory)
-    # DuckDB's code and what it keeps for itself come on top of the data.
+    # DuckDB's code and its own buffers need memory beside the data.
     room = memory + (1 << 29 if job["engine"] == "duckdb" else 1 << 26)
     processor = math.ceil(seconds) * (len(job["items"]) + 1)
     for limit, value in (
@@ -140,7 +140,7 @@ def main() -> None:
     for query in job["items"]:
         try:
             made = answer(run(query), int(job["rows"]))
-        except Exception as error:  # the boundary: whatever an engine says of a query is its answer
+        except Exception as error:  # The boundary: an engine's error about a query is the answer to it.
             made = {"error": f"{type(error).__name__}: {error}"[:500]}
         print(json.dumps(made), flush=True)
 

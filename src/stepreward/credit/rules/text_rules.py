@@ -1,4 +1,4 @@
-"""Step rewards by rule: what can be read off the text of a step, without a model.
+"""Step rewards by rule from the text of a step, without a model.
 
 Rewards are (S,), one a step, NaN at observations. What a rule needs beyond the steps, such as gold calls, is in the
 problem's `meta`. Texts come from a policy and are never trusted: whatever they contain, the time is linear in their
