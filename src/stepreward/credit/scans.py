@@ -15,7 +15,7 @@ from array_api_compat import array_namespace
 Array = Any
 """A NumPy array or a torch tensor."""
 Join = Callable[[Array, Array, Array, int], Array]
-"""Of entries with those that follow them, whether these are of the same segment, and how far apart they are."""
+"""`(entries, their followers, whether both are of one segment, distance)` -> accumulations."""
 
 
 def sums_to_go(values: Array, ends: Array, longest: int, *, discount: float = 1.0) -> Array:
@@ -66,10 +66,12 @@ def _accumulated(values: Array, same: Array, longest: int, join: Join, size: int
     xp = array_namespace(values)
     if size >= longest or values.shape[0] < 2:
         return values
+    # An odd entry at the end gets a partner that no segment reaches, and which is removed again.
     if values.shape[0] % 2:
         padded = xp.concat([values, values[-1:]]), xp.concat([same, xp.zeros_like(same[-1:])])
         return _accumulated(*padded, longest, join, size)[:-1]
     first, second = values[0::2], values[1::2]
     pairs = _accumulated(join(first, second, same[0::2], size), same[0::2] & same[1::2], longest, join, 2 * size)
+    # `pairs` holds the results of even entries; an odd entry is followed by the even one after it.
     following = xp.concat([pairs[1:], pairs[-1:]])
     return xp.reshape(xp.stack([pairs, join(second, following, same[1::2], size)], axis=1), (-1,))

@@ -71,7 +71,7 @@ def one_of(name: str, value: str, options: Any) -> None:
 
 
 class Trajectories:
-    """Where the steps of each trajectory lie in a flat array.
+    """The trajectories of a flat array of steps.
 
     Args:
         offsets: (B + 1,) integers: trajectory b has the steps offsets[b] to offsets[b + 1].
@@ -83,7 +83,7 @@ class Trajectories:
 
     def __init__(self, offsets: Array, n: int) -> None:
         xp = array_namespace(offsets)
-        # Differences of unsigned ones are never negative, and torch takes no short ones in brackets.
+        # Unsigned offsets would never have negative differences, and torch does not index by short integers.
         offsets = xp.astype(offsets, xp.int64, copy=False)
         self.sizes = offsets[1:] - offsets[:-1]
         """(B,) steps of each."""
@@ -180,7 +180,7 @@ class Trajectories:
 
 
 class Groups:
-    """Which members belong together.
+    """A partition of the members of a batch into groups.
 
     Args:
         ids: (M,) integers; equal ones are a group. Any order, any gaps.
@@ -262,12 +262,12 @@ class Groups:
 
     def _residual(self, values: Array, weights: Array | None) -> Array:
         """(M,) values less their group's mean."""
-        # Less one of the group's values first: where all are equal, rounding would leave a residual, and a deviation as
-        # small, whose quotient is anything.
+        # One of the group's values is subtracted first. Where all are equal, rounding in the mean would else leave a
+        # tiny residual and a tiny deviation, whose quotient is arbitrary and not 0.
         wide = _in_float64(values)
         _check_length(values, int(self.of.shape[0]), "members")
         pivot = array_namespace(wide).zeros(self.n, dtype=wide.dtype, device=device(wide))
-        pivot[self.of] = wide
+        pivot[self.of] = wide  # Any member of the group will do: the last write wins.
         lifted = wide - pivot[self.of]
         return lifted - _ratio(self._sum(lifted, weights), self._size(lifted, weights))
 
@@ -293,11 +293,11 @@ def _rank_ids(ids: Array) -> tuple[Array, int]:
     xp = array_namespace(ids)
     if not xp.isdtype(ids.dtype, ("bool", "integral")):
         return _sorted_ranks(ids)
-    # torch reads an index of bytes as a mask and refuses short integers: only int64 indexes in every library.
+    # torch reads an index of bytes as a mask and refuses short integers: int64 works in every library.
     ids = xp.astype(ids, xp.int64, copy=False)
     size = int(ids.shape[0])
     largest = int(xp.max(ids)) if size else 0
-    # A table of all ids up to the largest needs no sort. It pays as long as it is not much longer than the ids.
+    # A table of all ids up to the largest needs no sort, and is faster while it is not much longer than the ids.
     if not size or int(xp.min(ids)) < 0 or largest >= 4 * size + 1024:
         return _sorted_ranks(ids)
     occurs = xp.zeros(largest + 1, dtype=xp.bool, device=device(ids))
@@ -313,7 +313,7 @@ def _sorted_ranks(ids: Array) -> tuple[Array, int]:
 
 
 def whitened(values: Array, weights: Array | None = None, *, epsilon: float = 1e-8, centre: bool = True) -> Array:
-    """(M,) values less their mean over their standard deviation, over everything there is.
+    """(M,) values less their mean, over their standard deviation, over the whole batch.
 
     Args:
         values: (M,).
@@ -327,11 +327,11 @@ def whitened(values: Array, weights: Array | None = None, *, epsilon: float = 1e
     wide = _in_float64(values)
     counts = xp.ones_like(wide) if weights is None else _in_float64(weights)
     size = xp.sum(counts)
-    # Less one of the values first, so that equal ones leave exactly nothing.
+    # As in `Groups._residual`: equal values must give exactly 0.
     lifted = wide - wide[0]
     mean = xp.sum(lifted * counts) / size
     variance = xp.sum(counts * (lifted - mean) ** 2) / size
-    # The unbiased estimate over all that is counted, as verl's and OpenRLHF's masked whitening have it.
+    # The unbiased estimate, as in the masked whitening of verl and OpenRLHF.
     if float(size) > 1:
         variance = variance * (size / (size - 1))
     made = (lifted - mean) / xp.sqrt(variance + epsilon)

@@ -44,7 +44,7 @@ class TokenSpans:
 def from_mask(mask: Array, ends: Array | None = None) -> TokenSpans:
     """Finds steps as runs of the policy's own tokens, cut after tokens that end a step.
 
-    What the policy did not write (tool output, other speakers, padding) parts the runs and belongs to no step.
+    Tokens that the policy did not write (tool output, other speakers, padding) separate the runs and belong to no step.
 
     Args:
         mask: (R, T), nonzero where the policy wrote the token.
@@ -53,7 +53,8 @@ def from_mask(mask: Array, ends: Array | None = None) -> TokenSpans:
     """
     xp = array_namespace(mask)
     rows, width = int(mask.shape[0]), int(mask.shape[1])
-    # One row after another: a step begins where the mask does, where a row does, and where the token before ended one.
+    # Rows are joined to one flat array. A break is where the mask changes, where a row begins within a run, and after
+    # a token that ends a step.
     own = xp.reshape(xp.astype(mask, xp.bool), (-1,))
     breaks = own ^ _shifted(own)
     breaks[:: max(width, 1)] |= own[:: max(width, 1)]
@@ -61,7 +62,7 @@ def from_mask(mask: Array, ends: Array | None = None) -> TokenSpans:
         breaks |= own & _shifted(xp.reshape(xp.astype(ends, xp.bool), (-1,)) & own)
     edge = xp.full(1, rows * width, dtype=xp.int64, device=device(mask))
     place = xp.concat([xp.nonzero(breaks)[0], edge])
-    # A break at one of the policy's tokens begins a step, and whatever break is next ends it.
+    # A break at one of the policy's tokens begins a step, which the next break ends.
     begins = own[place[:-1]]
     start, end = place[:-1][begins], place[1:][begins]
     first = start // max(width, 1) * width
@@ -92,7 +93,8 @@ def to_tokens(advantages: Array, spans: TokenSpans) -> Array:
     lengths = spans.lengths
     if bool(xp.any((lengths < 0) | (spans.start < 0) | (spans.end > width))):
         raise InputError(f"a span lies outside its row of {width} tokens", remedy="pass 0 <= start <= end <= T")
-    # All tokens are gaps and steps by turns: before each step a gap, which may be empty, and one at the end.
+    # The tokens alternate between gaps, which may be empty, and steps: (gap, step, gap, step, ..., gap). One `repeat`
+    # then spreads all values, 0 over each gap.
     place = device(lengths)
     begins, stops = spans.row * width + spans.start, spans.row * width + spans.end
     edge = xp.asarray([rows * width], dtype=stops.dtype, device=place)

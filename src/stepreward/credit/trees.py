@@ -156,6 +156,8 @@ def fork_and_trajectory(
         trajectory: weight of the second.
     """
     forest = _NodeOutcomes(outcome, group, offsets, node)
+    # Steps after the same node are a fork. A child occurs once for each trajectory through it: the weights 1 / L undo
+    # that, so that each child counts once.
     forks = Groups.of_pairs(forest.problem, forest.trajectories.previous(forest.nodes.of, first=-1))
     siblings = forks.mean(forest.value, 1 / forest.nodes.count(forest.value))
     whole = forest.trajectories.spread(outcome) - forest.root

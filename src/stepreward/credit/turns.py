@@ -160,7 +160,7 @@ def turns_then_steps(
     discount: float = 1.0,
     decay: float = 1.0,
 ) -> Array:
-    """Estimates advantages of whole turns first, and hands each to the steps, or tokens, of its turn.
+    """Estimates advantages of whole turns first, then from each those of the steps, or tokens, of its turn.
 
         A_k = R_k + turn_discount (V_{k+1} + decay A_{k+1}) - V_k,    V_k at the last step of turn k, which gets A_k
         A_t = discount (V_{t+1} + decay A_{t+1}) - V_t                before the last step of a turn
@@ -180,6 +180,7 @@ def turns_then_steps(
     offsets = trajectories.offsets
     paid = rewards + trajectories.at_end(outcome)
     ends = trajectories.ends | (trajectories.next(turn) != turn)
+    # Two levels of the same arrays: `turns` groups the turns of each trajectory, `steps` the steps of each turn.
     seen = xp.cumulative_sum(xp.astype(ends, offsets.dtype), include_initial=True)
     last = xp.nonzero(ends)[0]
     turns = Trajectories(seen[offsets], last.shape[0])
