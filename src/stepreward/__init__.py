@@ -43,11 +43,13 @@ __version__ = "0.1.0"
 _imported = on_demand(__file__)
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a noun or verb at its first use."""
-    found = _imported(name)
-    # Its import may have bound the folder of that name, which can be called too; one object stands for both.
-    return sys.modules.get(f"{__name__}.{name}", found)
+if not TYPE_CHECKING:  # a type checker then refuses names that are not above
+
+    def __getattr__(name: str) -> Any:
+        """Imports a noun or verb at its first use."""
+        found = _imported(name)
+        # Its import may have bound the folder of that name, which can be called too: one object for both.
+        return sys.modules.get(f"{__name__}.{name}", found)
 
 
 def __dir__() -> list[str]:

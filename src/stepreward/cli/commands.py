@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from stepreward.cli.train import train as train
     from stepreward.cli.view import view as view
 
-__getattr__ = on_demand(__file__)
-"""The functions of the commands, each imported when it is called."""
+_imported = on_demand(__file__)
+if not TYPE_CHECKING:  # a type checker then refuses names that are not above
+    __getattr__ = _imported
 
 COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
@@ -77,6 +78,6 @@ def command_of(name: str) -> Any:
         ModelError: an extra that it needs is not installed.
     """
     one = typer.Typer(add_completion=False)
-    function = __getattr__(name)
+    function = _imported(name)
     one.command(name)(with_config(with_flags(function), name, COMMANDS))
     return built(one)

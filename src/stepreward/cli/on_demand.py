@@ -16,4 +16,5 @@ if TYPE_CHECKING:
     from stepreward.train.trainer import finished as finished
     from stepreward.train.trainer import train as train
 
-__getattr__ = on_demand(__file__)
+if not TYPE_CHECKING:  # a type checker then refuses names that are not above
+    __getattr__ = on_demand(__file__)

@@ -9,4 +9,5 @@ from stepreward.core.on_demand import on_demand
 if TYPE_CHECKING:
     from stepreward.policies.local import LocalPolicy as LocalPolicy
 
-__getattr__ = on_demand(__file__)
+if not TYPE_CHECKING:  # a type checker then refuses names that are not above
+    __getattr__ = on_demand(__file__)

@@ -13,4 +13,5 @@ if TYPE_CHECKING:
     from stepreward.score.calibrate.calibrated_scorer import read_calibrator as read_calibrator
     from stepreward.score.model.devices import device_of as device_of
 
-__getattr__ = on_demand(__file__)
+if not TYPE_CHECKING:  # a type checker then refuses names that are not above
+    __getattr__ = on_demand(__file__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record import EncoderRecord
@@ -15,10 +15,13 @@ from stepreward.train.trainer import train as train_model
 from stepreward.verbs.names import load
 from stepreward.verbs.read_rows import Rows, rows_of
 
+if TYPE_CHECKING:
+    from stepreward.score.load import Loaded
+
 
 def train(
     rows: Rows, out: str | Path, *, backbone: str | Path = "builtin:arithmetic", held_out: float = 0.1, **settings: Any
-) -> Any:
+) -> Loaded:
     """Trains a step reward model on the column `label`, and returns it as a scorer.
 
     Args:

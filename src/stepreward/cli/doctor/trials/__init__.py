@@ -19,4 +19,5 @@ if TYPE_CHECKING:
     from stepreward.cli.doctor.trials.rl_training import credits_steps as credits_steps
     from stepreward.cli.doctor.trials.serving import serves as serves
 
-__getattr__ = on_demand(__file__)
+if not TYPE_CHECKING:  # a type checker then refuses names that are not above
+    __getattr__ = on_demand(__file__)
