@@ -7,6 +7,7 @@ arithmetic. 1 says that all equations of the step hold, 0 that one does not; a s
 from __future__ import annotations
 
 from stepreward import Problem, Step
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.runtime.flows import Score
 from stepreward.score.tools.equations import ToolScorer, equations
 
@@ -23,5 +24,5 @@ steps = (
 for step, score in zip(steps, answer.scores, strict=True):
     found = ", ".join(f"{e.text} {'holds' if e.holds else 'is wrong'}" for e in equations(step.text))
     print(f"{score:.2f}  {step.text.strip()}\n      {found or 'nothing to compute'}")
-first = next((i for i, score in enumerate(answer.scores) if score < 0.5), None)
-print("first error: none" if first is None else f"first error: step {first + 1}")
+first = first_error(answer.scores)
+print("first error: none" if first < 0 else f"first error: step {first + 1}")

@@ -40,8 +40,8 @@ STEADY = RuleScorer(lambda problem, prefix: 0.5, name="steady")
 
 
 def test_a_scorer_that_reads_the_order_is_not_blind_to_it() -> None:
-    assert metrics("order", SORTED, CHAINS) == {"blind": 0.0, "shift": -1.0, "asked": 0.0}
-    assert metrics("order", STEADY, CHAINS) == {"blind": 1.0, "shift": 0.0, "asked": 0.0}
+    assert metrics("order", SORTED, CHAINS) == {"blind": 0.0, "shift": -1.0, "reversed": 0.0}
+    assert metrics("order", STEADY, CHAINS) == {"blind": 1.0, "shift": 0.0, "reversed": 0.0}
 
 
 def test_only_right_solutions_are_shuffled_where_these_are_known() -> None:
@@ -63,7 +63,7 @@ class ByPlace:
 
 def test_a_scorer_that_heeds_the_order_of_questions_is_found() -> None:
     # Places 1 2 3 4 against 4 3 2 1: scores move by .3 .1 .1 .3.
-    assert metrics("order", ByPlace(), CHAINS)["asked"] == pytest.approx(0.2)
+    assert metrics("order", ByPlace(), CHAINS)["reversed"] == pytest.approx(0.2)
 
 
 def test_length_bias_is_looked_for_among_equally_right_solutions() -> None:

@@ -63,7 +63,7 @@ class EvaluateFlags:
     model: str | None = None
     """Folder, hub name or URL#NAME to score with; recorded scores are evaluated as well."""
     threshold: float | None = None
-    """Steps below it are wrong; left out: chosen on the share --tune."""
+    """Steps scored at or below it are wrong; left out: chosen on the share --tune."""
     tune: Annotated[float, Flag(low=0.05, high=0.9)] = 0.5
     """Share of the problems on which the threshold is chosen."""
     aggregate: Annotated[str, Flag(choices=aggregates)] = ""

@@ -38,8 +38,8 @@ def order(scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "min",
     """Whether scores depend on the order of steps, and not on the order in which solutions are scored.
 
     `blind` is the share of solutions whose total does not fall when their actions change places at random, `shift` the
-    mean change of the total. `asked` is the mean change of a step's score when the questions come in reverse: 0 for a
-    scorer that judges each solution alone.
+    mean change of the total. `reversed` is the mean change of a step's score when the solutions are scored in reverse
+    order: 0 for a scorer that judges each solution alone.
 
     Args:
         scorer: whose scores are measured; recorded scores will not do.
@@ -62,17 +62,18 @@ def order(scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "min",
     lost = unmeasured(before, able) | unmeasured(after, mixed) | unmeasured(backwards, able)
     kept = rows_kept(lost)
     change = totals_of(after[kept], aggregate) - totals_of(before[kept], aggregate)
-    asked = np.nanmean(np.abs(backwards[kept] - before[kept]), axis=1)
+    moved = np.nanmean(np.abs(backwards[kept] - before[kept]), axis=1)
     return BenchResult(
         "order",
         "blind",
         {
             "blind": bootstrap((change >= 0).astype(float), key.fold("blind")),
             "shift": bootstrap(change, key.fold("shift"), bounds=(-1.0, 1.0)),
-            "asked": bootstrap(asked, key.fold("asked")),
+            "reversed": bootstrap(moved, key.fold("asked")),
         },
         f"Actions of a solution change places at random; blind is the share whose total ({aggregate}) does not fall. "
-        "asked is the mean change of a score when the same questions come in reverse. Bootstrap over solutions.",
+        "reversed is the mean change of a score when the same solutions are scored in reverse order. Bootstrap over "
+        "solutions.",
         unscored=int(lost.sum()),
     )
 

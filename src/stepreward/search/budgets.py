@@ -71,9 +71,9 @@ mended = Allotment(SOLUTIONS, _mended)
 
 
 def _requests(budget: int, settings: Settings, given: Settings) -> dict[str, Any]:
-    asked = [name for name in ("global_request", "local_request") if settings[name]]
-    kept = asked[: budget - 1]
-    return {"n": budget // (1 + len(kept)), **{name: "" for name in asked if name not in kept}}
+    wanted = [name for name in ("global_request", "local_request") if settings[name]]
+    kept = wanted[: budget - 1]
+    return {"n": budget // (1 + len(kept)), **{name: "" for name in wanted if name not in kept}}
 
 
 requests = Allotment(SOLUTIONS, _requests)

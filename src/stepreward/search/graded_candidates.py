@@ -27,6 +27,6 @@ def with_outcomes(search: Flow[Found], problem: Problem) -> Flow[tuple[Found, li
     """A search, and the grade of each of its candidates: 0 of one cut before its end, NaN where one was not graded."""
     found = yield from search
     trajectories = list(found.tree.trajectories())
-    asked = [Grade(problem, one.steps) for one in trajectories if one.terminal]
-    grades = iter((yield asked) if asked else [])
+    questions = [Grade(problem, one.steps) for one in trajectories if one.terminal]
+    grades = iter((yield questions) if questions else [])
     return found, [float(next(grades)) if one.terminal else 0.0 for one in trajectories]

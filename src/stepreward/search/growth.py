@@ -124,8 +124,8 @@ class Growth:
         """Samples a whole solution of each rewording of the problem, without scores."""
         if self.spent or not problems:
             return []
-        asked = [Propose(p, (), self.key.fold("reworded", p.id), partial=True) for p in problems]
-        answers = yield from self._answers_to(asked)
+        questions = [Propose(p, (), self.key.fold("reworded", p.id), partial=True) for p in problems]
+        answers = yield from self._answers_to(questions)
         made = [Candidate(new, c.finished) for c in chain.from_iterable(answers) for new in [_with_content(c)] if new]
         self._remember(made)
         return made
@@ -211,14 +211,14 @@ class Growth:
         assert not any(parent.finished for parent in parents), "a finished candidate is not continued"
         counts = [n] * len(parents) if isinstance(n, int) else list(n)
         drawn = [self._key(parent) for parent in parents] if keys is None else keys
-        asked: list[Question] = [
+        questions: list[Question] = [
             Propose(self.problem, parent.steps, key, n=count, partial=True, **how)
             for parent, count, key in zip(parents, counts, drawn, strict=True)
             if count
         ]
-        if not asked or self.spent:
+        if not questions or self.spent:
             return [[] for _ in parents]
-        answers = iter((yield from self._answers_to(asked)))
+        answers = iter((yield from self._answers_to(questions)))
         return [next(answers) if count else [] for count in counts]
 
     def _answers_to(self, questions: Sequence[Question]) -> Flow[list[list[Continuation]]]:

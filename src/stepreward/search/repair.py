@@ -81,7 +81,8 @@ def cut_and_regenerate(
     "glore",
     paper="arXiv:2402.10963",
     equation="sections 3 and 4: global and local refinement, and the reranker over draft and both",
-    note="one policy asked in words instead of two trained refinement models; the critique names the first bad step",
+    note="requests in words to one policy instead of two trained refinement models; the critique names the first bad "
+    "step",
     asks=("scorer", "instructions"),
     budget=budgets.requests,
 )
@@ -162,10 +163,10 @@ def reflect_and_retry(
     positive(attempts=attempts)
     growth = Growth(problem, key, aggregate)
     made, notes = list[Candidate](), list[str]()
-    asked = problem
+    attempted = problem
     for number in range(attempts):
         if number:
-            fresh = yield from growth.reworded([asked])
+            fresh = yield from growth.reworded([attempted])
         else:
             (fresh,) = yield from growth.complete([ROOT], 1)
         made += yield from growth.score(fresh)
@@ -175,15 +176,15 @@ def reflect_and_retry(
         request = _filled(reflect_request, made[-1], int(first_error(made[-1].scores, threshold)))
         said = yield from growth.said(reworded(problem, _text(made[-1]), request))
         notes += [said] if said else []
-        asked = reworded(problem, "", retry_request.replace("{notes}", "\n".join(notes)))
+        attempted = reworded(problem, "", retry_request.replace("{notes}", "\n".join(notes)))
     return (yield from growth.conclude(made))
 
 
 @search.method(
     "intervention",
     note="greedy search that asks a stronger policy (`policies.expert`) for steps at which the scores doubt the own "
-    "one, under a budget of such questions; without a stronger one the policy is asked again, as InT does in training "
-    "(arXiv:2601.14209)",
+    "one, under a budget of such questions; without a stronger one the own policy samples again, as InT does in "
+    "training (arXiv:2601.14209)",
     asks=("scorer", "expert"),
     budget=budgets.width,
 )
@@ -209,12 +210,12 @@ def intervene(
         aggregate: total of the step scores, by which steps are compared.
     """
     growth = Growth(problem, key, aggregate)
-    tip, asked = ROOT, 0
+    tip, helped = ROOT, 0
     for _ in range(max_steps):
         (children,) = (yield from growth.grow([tip], width)) if growth.open([tip]) else ([],)
         doubtful = bool(children) and first_error(best(children, 1)[0].scores[-1:], threshold) >= 0
-        if doubtful and asked < most and growth.open([tip]):
-            asked += 1
+        if doubtful and helped < most and growth.open([tip]):
+            helped += 1
             (stronger,) = yield from growth.grow([tip], 1, first=width, expert=True)
             children = [*stronger, *children]
         if not children:

@@ -102,11 +102,7 @@ def first_error_scores(scores: Floats, gold: ArrayLike, *, threshold: float = 0.
         threshold: scores at or below it say "wrong".
     """
     truth = np.asarray(gold)
-    return _first_error(first_error(scores, threshold) == truth, truth, threshold)
-
-
-def _first_error(hit: NDArray[np.bool_], gold: NDArray[np.int64], threshold: float) -> FirstError:
-    wrong = gold >= 0
+    hit, wrong = first_error(scores, threshold) == truth, truth >= 0
     erroneous = float(hit[wrong].mean()) if wrong.any() else float("nan")
     correct = float(hit[~wrong].mean()) if (~wrong).any() else float("nan")
     return FirstError(harmonic(erroneous, correct), erroneous, correct, threshold)

@@ -156,14 +156,14 @@ def candidate_scores(scorer: Scorer, data: Sequence[Comparison], aggregation: st
     """
     if all(scorer.name in item.scores or scorer.name in item.step_scores for item in data):
         return [_recorded(item, scorer.name, aggregation) for item in data]
-    asked: dict[object, int] = {}
+    number: dict[object, int] = {}
     questions: list[Score] = []
     places: list[int] = []
     for item in data:
         for one in item.candidates:
             same = (item.problem.id, item.problem.text, one.steps)
-            places.append(asked.setdefault(same, len(asked)))
-            if len(asked) > len(questions):
+            places.append(number.setdefault(same, len(number)))
+            if len(number) > len(questions):
                 questions.append(Score(item.problem, one.steps))
     rows = [answer.scores for part in _parts(questions) for answer in scorer.score_many(part)]
     totals = totals_of(ragged(rows), aggregation)[places]

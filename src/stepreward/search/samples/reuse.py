@@ -35,12 +35,12 @@ class SampledSolutions:
     drawn: dict[Path, int] = field(default_factory=dict)
     """Number of samples drawn from each prefix."""
 
-    def add(self, parent: Candidate, solutions: Sequence[Candidate], asked: int) -> None:
-        """Adds solutions that were sampled from a prefix."""
+    def add(self, parent: Candidate, solutions: Sequence[Candidate], n: int) -> None:
+        """Adds the solutions that came of `n` samples from a prefix: fewer where the budget ended."""
         self.solutions += solutions
         self.origin += [len(parent.steps)] * len(solutions)
         self.cut += [False] * len(solutions)
-        self.drawn[parent.path] = self.drawn.get(parent.path, 0) + asked
+        self.drawn[parent.path] = self.drawn.get(parent.path, 0) + n
 
     def start(self, row: int) -> Path:
         """The prefix that a solution was sampled from."""
