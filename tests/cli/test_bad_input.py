@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.running import example, invoke, refused
+from tests.forked import command
 
 pytestmark = pytest.mark.xdist_group("commands")
 
@@ -147,10 +145,7 @@ def test_good_rows_are_kept_and_bad_ones_told(inside: Path, capsys: pytest.Captu
 
 def test_a_bad_row_of_score_is_a_line_of_its_own(inside: Path) -> None:
     rows = ['{"question": "1 + 1?", "steps": ["2"]}', '{"question": "1 + 1?", "steps": []}']
-    done = subprocess.run(
-        [sys.executable, "-m", "stepreward", "score", "--model", "model"],
-        input="\n".join(rows), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = command("score --model model", inside, stdin="\n".join(rows))
     assert done.returncode == 1
     first, second = done.stdout.splitlines()
     assert "scores" in first
@@ -161,8 +156,7 @@ def test_a_bad_row_of_score_is_a_line_of_its_own(inside: Path) -> None:
 @pytest.mark.parametrize("line", [example("label").replace("labels", "full"), "convert labels full.jsonl --to trl"])
 def test_a_full_disk_is_one_clear_line(inside: Path, line: str) -> None:
     # No file may grow past 1 KiB, which fails a write as a full disk does.
-    command = f"ulimit -f 1; exec {sys.executable} -m stepreward {line}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env={**os.environ})
+    done = command(line, inside, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))")
     assert done.returncode == 1, done.stderr
     said = [text for text in done.stderr.splitlines() if text.startswith("stepreward:")]
     assert len(said) == 1

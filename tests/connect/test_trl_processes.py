@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import socket
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from tests.forked import begun, ended
 
 pytest.importorskip("trl")
 
 
-def two_processes(folder: Path) -> list[subprocess.CompletedProcess[str]]:
+def two_processes(folder: Path) -> list[CompletedProcess[str]]:
     """Runs the script as ranks 0 and 1 of one group, as `torchrun` would, without its own process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = Path(__file__).with_name("two_processes.py")
     environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
 
-    def process(rank: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(script), str(folder)], env={**environment, "RANK": rank, "LOCAL_RANK": rank},
-            capture_output=True, text=True, timeout=140, check=False,
-        )  # fmt: skip
-
-    with ThreadPoolExecutor(2) as both:
-        return list(both.map(process, ("0", "1")))
+    processes = [
+        begun(
+            script, folder, folder / f"log-{rank}", words=[str(folder)],
+            environment={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    return [ended(process, folder / f"log-{rank}", 140) for rank, process in enumerate(processes)]
 
 
 def test_a_group_across_two_processes_is_one_group(tmp_path: Path) -> None:
-    try:
-        finished = two_processes(tmp_path)
-    except subprocess.TimeoutExpired:  # gloo itself hangs now and then on a loaded machine, in the first collective
+    finished = two_processes(tmp_path)
+    if any(done.returncode == -signal.SIGKILL for done in finished):
+        # Gloo itself hangs now and then on a loaded machine, in the first collective.
         finished = two_processes(tmp_path)
     for done in finished:
         assert done.returncode == 0, done.stderr[-3000:]

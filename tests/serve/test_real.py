@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import generate
+from tests.forked import COMMAND, begun
 
 HERE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -69,20 +71,22 @@ def _answers(url: str) -> bool:
 
 
 @pytest.fixture
-def gateway(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`stepreward serve` with the flags that the test names, and the address that it tells."""
-    command = [program("stepreward"), "serve", "--port", "0", "--model", str(model), "--grader", "arithmetic"]
+def gateway(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[ForkServerProcess, str]]:
+    """`stepreward serve` with the flags that the test names, and its address."""
+    command = ["serve", "--port", "0", "--model", str(model), "--grader", "arithmetic"]
     flags = [request.getfixturevalue("backend") if flag == "BACKEND" else flag for flag in request.param]
-    log = (tmp_path / "log.jsonl").open("w")
-    run = subprocess.Popen([*command, *flags], env=HERE, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert run.stdout is not None
-    told = re.search(r"http://\S+", run.stdout.readline())
-    assert told, (tmp_path / "log.jsonl").read_text()
-    yield run, told.group()
+    (tmp_path / "program.py").write_text(COMMAND.format(before=""))
+    run = begun(tmp_path / "program.py", tmp_path, tmp_path / "log", words=[*command, *flags])
+    out, end = tmp_path / "log" / "out", time.monotonic() + 120
+    while not (out.exists() and out.read_text().endswith("\n")):
+        assert run.is_alive(), (tmp_path / "log" / "err").read_text()
+        assert time.monotonic() < end, "the server did not start"
+        time.sleep(0.02)
+    found = re.search(r"http://\S+", out.read_text())
+    assert found
+    yield run, found.group()
     run.kill()
-    run.wait()
-    run.stdout.close()
-    log.close()
+    run.join()
 
 
 BEHIND_A_SERVER = ["--policy", "BACKEND", "--method", "best-of-n", "--set", "n=2", "--name", "solver"]
@@ -90,7 +94,7 @@ BEHIND_A_SERVER = ["--policy", "BACKEND", "--method", "best-of-n", "--set", "n=2
 
 @pytest.mark.parametrize("gateway", [BEHIND_A_SERVER], indirect=True)
 def test_an_application_changes_its_base_url_and_gets_guided_answers(
-    gateway: tuple[subprocess.Popen[str], str], tmp_path: Path
+    gateway: tuple[ForkServerProcess, str], tmp_path: Path
 ) -> None:
     run, url = gateway
     problem = next(iter(generate("held_out", 1)))
@@ -105,16 +109,19 @@ def test_an_application_changes_its_base_url_and_gets_guided_answers(
         )  # type: ignore[call-overload]
         text = "".join(c.choices[0].delta.content or "" for c in stream if c.choices)
         assert "\n" in text
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(30) == 0
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines() if line.startswith("{")]
+    assert run.pid is not None
+    os.kill(run.pid, signal.SIGTERM)
+    run.join(30)
+    assert run.exitcode == 0
+    log = (tmp_path / "log" / "err").read_text()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert [line["route"] for line in lines] == ["/v1/models", "/v1/chat/completions", "/v1/chat/completions"]
-    assert problem.text not in (tmp_path / "log.jsonl").read_text()
+    assert problem.text not in log
 
 
 @pytest.mark.parametrize("gateway", [["--policy", "builtin:arithmetic", "--set", "beams=2"]], indirect=True)
 def test_a_model_in_the_server_itself_and_step_scores_with_curl_s_shapes(
-    gateway: tuple[subprocess.Popen[str], str],
+    gateway: tuple[ForkServerProcess, str],
 ) -> None:
     _, url = gateway
     problem = next(iter(generate("held_out", 1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from stepreward.train.trainer import TrainResult, TrainSettings, train
 SETTINGS = TrainSettings(epochs=12, learning_rate=3e-3, batch_tokens=512, row_tokens=256)
 QUICK = replace(SETTINGS, epochs=2, evaluations=2)
 LONG = TrainSettings(
-    epochs=40, learning_rate=1e-3, batch_tokens=512, row_tokens=256, evaluations=10, patience=9, metric="loss"
+    epochs=16, learning_rate=1e-3, batch_tokens=512, row_tokens=256, evaluations=10, patience=9, metric="loss"
 )
 
 
@@ -162,12 +163,24 @@ def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path: Path, monkeypat
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of an interrupted training, and a copy from which a test restores it."""
+    out, copy = (tmp_path_factory.mktemp("unfinished") / name for name in ("model", "copy"))
+    interrupted(out, pytest.MonkeyPatch(), QUICK)
+    shutil.copytree(out, copy)
+    return out, copy
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "scheduler.pt", "rng_state.pth"])
 @pytest.mark.parametrize("damage", ["half", "empty", "zeros", "gone"])
 def test_a_damaged_file_costs_that_checkpoint_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, damage: str
+    unfinished: tuple[Path, Path], caplog: pytest.LogCaptureFixture, name: str, damage: str
 ) -> None:
-    work = interrupted(tmp_path / "model", monkeypatch, QUICK)
+    out, copy = unfinished
+    shutil.rmtree(out)
+    shutil.copytree(copy, out)
+    work = out / "unfinished"
     older, newest = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     content = (newest / name).read_bytes()
     kept = {"half": content[: len(content) // 2], "empty": b"", "zeros": bytes(len(content))}
@@ -177,7 +190,7 @@ def test_a_damaged_file_costs_that_checkpoint_alone(
     # The held-out loss falls: the newest is the best, and the older one knows nothing of it.
     assert last_complete(work) == str(older)
     assert f"{newest} is damaged ({name} cannot be read)" in caplog.text
-    assert learned(tmp_path / "model", QUICK).steps == int(newest.name[11:])
+    assert learned(out, QUICK).steps == int(newest.name[11:])
 
 
 def test_a_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
