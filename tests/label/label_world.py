@@ -54,18 +54,24 @@ class World:
 
     def value(self, prefix: Sequence[Step]) -> float:
         """The chance that the policy solves the problem from here, by recursion over everything it may do."""
-
-        @cache
-        def solve(so_far: tuple[Step, ...]) -> float:
-            choices = self.choices(PROBLEM, so_far)
-            if not choices:
-                return self.grade(PROBLEM, so_far)
-            return sum(chance * solve((*so_far, step)) for step, chance, _ in choices)
-
-        return solve(tuple(prefix))
+        written = letters(prefix)
+        return _value(self, len(written), "s" in written, "x" in written)
 
     def truth(self, trajectory: Trajectory) -> np.ndarray:
         return np.array([self.value(trajectory.prefix(t + 1)) for t in range(len(trajectory))])
 
     def trajectory(self, text: str, problem: Problem = PROBLEM) -> Trajectory:
         return Trajectory(problem, steps(text), self.grade(problem, steps(text)))
+
+
+@cache
+def _value(world: World, length: int, slipped: bool, lost: bool) -> float:
+    """The value of each prefix of this length: of a slip and of an error it only counts that they are there."""
+    prefix = steps(("s" * slipped + "x" * lost).ljust(length, "a"))
+    choices = world.choices(PROBLEM, prefix)
+    if not choices:
+        return world.grade(PROBLEM, prefix)
+    return sum(
+        chance * _value(world, length + 1, slipped or step.text == "s\n", lost or step.text == "x\n")
+        for step, chance, _ in choices
+    )
