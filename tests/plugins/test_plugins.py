@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -14,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.forked import coded
 
 TOY = Path(__file__).parent / "toy"
 MAIN = "import sys; sys.argv[0] = 'stepreward'; from stepreward.cli import main; main()"
@@ -48,13 +49,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(code: str, site: Path, words: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs code in a fresh interpreter that finds the packages in a folder."""
-    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-c", code, *shlex.split(words)]
-    environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=200
-    )
+    """Runs code in a process that finds the packages in a folder and has loaded nothing of this one."""
+    found = f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"
+    return coded(found, folder or Path.cwd(), words=shlex.split(words))
 
 
 def test_methods_of_a_plug_in_are_listed_with_their_package(toy: Path) -> None:

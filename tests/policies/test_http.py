@@ -380,11 +380,15 @@ def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     program = str(Path(sys.executable).with_name("transformers"))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
     command = [program, "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
+    with (
+        log.open("w") as out,
+        httpx.Client(timeout=1) as asking,  # one for all tries: each new one would read all certificates
+        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
+    ):
         url = f"http://127.0.0.1:{port}"
         for _ in range(1200):
             try:
-                if httpx.get(f"{url}/health", timeout=1).status_code == 200:
+                if asking.get(f"{url}/health").status_code == 200:
                     break
             except httpx.TransportError:
                 pass
