@@ -166,6 +166,7 @@ def test_whatever_the_openapi_document_allows_gives_no_server_error(tmp_path: Pa
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--url", url,
             "--checks", "not_a_server_error,content_type_conformance", "--max-examples", str(scaled(40)), "--seed", "1",
             "--phases", "fuzzing", "--generation-database", "none", "--workers", "1",
+            "--suppress-health-check", "too_slow",
         ]  # fmt: skip
         settings = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)}
         done = subprocess.run(

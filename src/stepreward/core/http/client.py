@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import random
+import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from threading import BoundedSemaphore
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -112,7 +114,9 @@ class Server:
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         brief = min(self.timeout, CONNECT)
         timeout = httpx.Timeout(self.timeout, connect=brief, write=brief)
-        client = httpx.Client(timeout=timeout, headers=key, limits=limits, auth=self.login, params=self.query)
+        client = httpx.Client(
+            timeout=timeout, headers=key, limits=limits, auth=self.login, params=self.query, verify=_certificates()
+        )
         return with_checks(client)
 
     def hidden(self, text: str) -> str:
@@ -122,6 +126,12 @@ class Server:
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _HIDDEN).replace(quote(secret, safe=""), _HIDDEN)
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The certificates to trust, read once: that is nearly all the time it takes to build a client."""
+    return httpx.create_ssl_context()
 
 
 class ServerClient:
