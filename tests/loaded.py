@@ -1,5 +1,6 @@
 """What the processes of `tests.forked` find loaded: the libraries that take seconds to load, none of this package."""
 
+import gc
 import os
 
 # Read where they are loaded.
@@ -12,3 +13,6 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer
 
 LOADED = (pyarrow, scipy, sklearn, torch, AutoModel, AutoModelForCausalLM, AutoTokenizer, Trainer)
+
+# A forked process neither searches this for garbage nor copies its pages for that.
+gc.freeze()
