@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +13,7 @@ import pytest
 
 from stepreward.core.http.addresses import without_secrets
 from tests.cli.running import trl_model
+from tests.forked import coded
 from tests.serve.backend import backing
 
 SECRETS = ("HUSH99", "HUSH88", "HUSH77")
@@ -113,7 +112,7 @@ def test_nothing_that_is_printed_or_written_holds_a_secret(
         "        code = end.code or 0\n"
         "    print(f'\\nSTATUS {i} {code}', flush=True)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    done = coded(program, tmp_path, seconds=280)
     Path("lines.json").unlink()
     told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("STATUS")]
     wrong = [(lines[int(i)][1], code) for i, code in told if int(code) != lines[int(i)][0]]

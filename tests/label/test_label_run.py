@@ -28,7 +28,7 @@ from stepreward.policies.tabular import TabularPolicy
 
 WORLD = World()
 PLAN = LabelPlan("math-shepherd", {"n": 4}, seed=7, shard=4)
-BIG = LabelPlan("math-shepherd", {"n": 24}, seed=7, budget=Budget(rollouts=110), shard=12)
+BIG = LabelPlan("math-shepherd", {"n": 12}, seed=7, budget=Budget(rollouts=55), shard=4)
 
 
 def trajectories(n: int, length: int = 6) -> list[Trajectory]:
@@ -157,6 +157,13 @@ def test_more_items_may_come_later(tmp_path: Path) -> None:
     assert run(items, tmp_path, policy=Dying(0)) == 0
 
 
+def small_batches() -> TabularPolicy:
+    """A policy that answers few questions at once, so that most are open when the first shard is written."""
+    policy = World(8).policy()
+    policy.batch_size = 64
+    return policy
+
+
 def test_killed_in_the_middle_it_resumes_to_the_very_same_labels(tmp_path: Path) -> None:
     killed, log = tmp_path / "killed", tmp_path / "killed" / "answers.sqlite-wal"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -167,14 +174,14 @@ def test_killed_in_the_middle_it_resumes_to_the_very_same_labels(tmp_path: Path)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     done = len(list(killed.glob("labels-*.parquet")))
-    items = trajectories(120, length=8)
+    items = trajectories(40, length=8)
     assert 0 < done < 10
-    left = run(items, killed, BIG, World(8).policy())
-    whole = run(items, tmp_path / "whole", BIG, World(8).policy())
+    left = run(items, killed, BIG, small_batches())
+    whole = run(items, tmp_path / "whole", BIG, small_batches())
     assert 0 < left < whole
     assert rows(killed) == rows(tmp_path / "whole")
-    # 110 rollouts hold four prefixes of 24; the budget bound every one of the 120 solutions of 8 steps.
-    assert all(sum(row["n_rollouts"]) == 96 for row in rows(killed))
+    # 55 rollouts hold four prefixes of 12; the budget bound every one of the 40 solutions of 8 steps.
+    assert all(sum(row["n_rollouts"]) == 48 for row in rows(killed))
 
 
 def test_problems_are_labelled_as_trees(tmp_path: Path) -> None:
@@ -254,4 +261,4 @@ def test_saved_labels_keep_everything(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(trajectories(120, length=8), Path(sys.argv[1]), BIG, World(8).policy())
+    run(trajectories(40, length=8), Path(sys.argv[1]), BIG, small_batches())
