@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,14 @@ def serving(served: Served) -> Iterator[str]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "the server did not end"
+
+
+def first_line(process: ForkServerProcess, log: Path) -> str:
+    """What a server prints first, once it does; `tests.forked.begun` started it, and its output goes to `log`."""
+    out = log / "out"
+    until(lambda: not process.is_alive() or (out.exists() and "\n" in out.read_text()), 120)
+    assert process.is_alive(), (log / "err").read_text()
+    return out.read_text().splitlines()[0]
 
 
 def until(true: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +19,8 @@ from stepreward.core.runtime.flows import Continuation, Flow, Propose, Wanted
 from stepreward.serve import chat
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
-from tests.serve.running import Digits, LastDigit, SaysAll, serving, until
+from tests.forked import begun
+from tests.serve.running import Digits, LastDigit, SaysAll, first_line, serving, until
 
 CHAT = {"model": "d:best-of-n?n=1", "messages": [{"role": "user", "content": "three digits"}]}
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
@@ -192,7 +193,7 @@ def test_health_says_that_a_backend_with_all_its_places_taken_is_silent() -> Non
         until(lambda: httpx.get(f"{url}/health").json()["status"] == "ok")
 
 
-def test_a_server_with_a_thread_that_hangs_ends_when_it_is_told_to() -> None:
+def test_a_server_with_a_thread_that_hangs_ends_when_it_is_told_to(tmp_path: Path) -> None:
     code = """
 import threading, uvicorn
 from stepreward.serve.http_app import build
@@ -215,16 +216,17 @@ class Told(Ends):
 app = build(Served(Digits(), None, grader=Hangs(), name="d", method="majority"))
 Told(uvicorn.Config(app, port=0, ws="none", http=doors(Limits()), timeout_graceful_shutdown=1)).run()
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as raw:
-            body = json.dumps({**CHAT, "model": "d"}).encode()
-            raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
-            raw.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-            assert process.stdout.readline().strip() == "hangs"
-            process.send_signal(signal.SIGTERM)
-            try:
-                assert process.wait(20) is not None
-            finally:
-                process.kill()
+    (tmp_path / "code.py").write_text(code)
+    process = begun(tmp_path / "code.py", tmp_path, tmp_path / "log")
+    port = first_line(process, tmp_path / "log")
+    assert process.pid is not None
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as raw:
+        body = json.dumps({**CHAT, "model": "d"}).encode()
+        raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        raw.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        until(lambda: "hangs" in (tmp_path / "log" / "out").read_text())
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(20)
+        ended = process.exitcode
+        process.kill()
+        assert ended is not None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,8 @@ import httpx
 import pytest
 
 from stepreward.tasks.arithmetic import generate
+from tests.forked import begun
+from tests.serve.running import first_line
 
 pytestmark = pytest.mark.timeout(180)
 SERVER = '''
@@ -58,7 +59,7 @@ PROBLEM = next(iter(generate("held_out", 1)))
 class Serving(NamedTuple):
     """A server in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: ForkServerProcess
     url: str
     told: Path
 
@@ -66,19 +67,14 @@ class Serving(NamedTuple):
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Serving]:
     (tmp_path / "hanging.py").write_text(SERVER)
-    told = tmp_path / "worker"
+    worker = tmp_path / "worker"
     source = str(Path(__file__).parents[2] / "src")
-    environment = {**os.environ, "PYTHONPATH": f"{source}:{tmp_path}", "TOLD": str(told), "HANG": PROBLEM.text}
-    command = [sys.executable, str(tmp_path / "hanging.py")]
-    with (
-        (tmp_path / "log").open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
-    ):
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "http" in line, (tmp_path / "log").read_text()
-        yield Serving(process, line[line.index("http") :].split()[0], told)
-        process.kill()
+    environment = {"PYTHONPATH": f"{source}:{tmp_path}", "TOLD": str(worker), "HANG": PROBLEM.text}
+    process = begun(tmp_path / "hanging.py", tmp_path, tmp_path / "log", environment=environment)
+    line = first_line(process, tmp_path / "log")
+    yield Serving(process, line[line.index("http") :].split()[0], worker)
+    process.kill()
+    process.join()
 
 
 def test_sigterm_ends_a_server_whose_grader_hangs(server: Serving) -> None:
@@ -92,5 +88,7 @@ def test_sigterm_ends_a_server_whose_grader_hangs(server: Serving) -> None:
             assert time.monotonic() < end, "the grader did not start"
             time.sleep(0.02)
     assert httpx.get(f"{server.url}/health", timeout=30).status_code == 200
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(60) is not None
+    assert server.process.pid is not None
+    os.kill(server.process.pid, signal.SIGTERM)
+    server.process.join(60)
+    assert server.process.exitcode is not None

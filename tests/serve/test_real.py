@@ -26,6 +26,7 @@ from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import generate
 from tests.forked import COMMAND, begun
+from tests.serve.running import first_line
 
 HERE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -77,12 +78,7 @@ def gateway(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     flags = [request.getfixturevalue("backend") if flag == "BACKEND" else flag for flag in request.param]
     (tmp_path / "program.py").write_text(COMMAND.format(before=""))
     run = begun(tmp_path / "program.py", tmp_path, tmp_path / "log", words=[*command, *flags])
-    out, end = tmp_path / "log" / "out", time.monotonic() + 120
-    while not (out.exists() and out.read_text().endswith("\n")):
-        assert run.is_alive(), (tmp_path / "log" / "err").read_text()
-        assert time.monotonic() < end, "the server did not start"
-        time.sleep(0.02)
-    found = re.search(r"http://\S+", out.read_text())
+    found = re.search(r"http://\S+", first_line(run, tmp_path / "log"))
     assert found
     yield run, found.group()
     run.kill()
