@@ -221,7 +221,7 @@ class Reading(Generic[Item]):
                 if isinstance(row, InputError):
                     raise row
                 fields = fields or list(map(str, row))
-                # A row counts whole or not at all: no half of a problem's samples.
+                # A row counts as a whole or not at all: half of a problem's samples would bias it.
                 made, blank = _judged(list(self.format.read(row, number, **self.options)))
             except InputError as error:
                 located = self._located(error, number)

@@ -66,8 +66,8 @@ def need(row: Row, name: str, kind: type | tuple[type, ...] = str) -> Any:
         raise InputError(f"field '{name}' is missing; the row has {fields}", remedy=f"add '{name}' or name its format")
     value = row[name]
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # A column of numbers with a gap: Parquet and pandas make -1 of it -1.0.
-    # JSON's true is not the number 1.
+        return int(value)  # Parquet and pandas turn a column of integers with gaps into floats, -1 into -1.0.
+    # In Python `True` is an int; in JSON `true` is no number.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, (int, float))):
         raise InputError(f"field '{name}' has the wrong type: {shown(value)}", remedy="see the format's description")
     return value

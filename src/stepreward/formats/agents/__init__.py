@@ -1,1 +1,1 @@
-"""Logs of agents and of the tools that record them, a module a layout."""
+"""Readers of agents' logs, one module for each layout."""

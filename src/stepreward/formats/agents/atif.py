@@ -116,7 +116,7 @@ def _turns(step: Any, place: int) -> list[Turn]:
 
 
 def _sampled(metrics: Mapping[str, Any]) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
-    """The sampled tokens and their log-probabilities, each None where it is not whole."""
+    """The sampled tokens and their log-probabilities, each None where it is incomplete."""
     ids, logs = metrics.get("completion_token_ids"), metrics.get("logprobs")
     tokens = tuple(ids) if isinstance(ids, list) and ids and all(type(one) is int for one in ids) else None
     whole = isinstance(logs, list) and logs and all(

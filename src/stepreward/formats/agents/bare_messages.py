@@ -68,7 +68,7 @@ def read_lines(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
 
 
 def _held(row: Row) -> tuple[str, Any]:
-    """The field that holds the conversation and what it holds; OpenAI's reader has `messages` that are a list."""
+    """The field that holds the conversation, and its value; OpenAI's reader has `messages` that are a list."""
     for name in FIELDS:
         value = row.get(name)
         if isinstance(value, str) and value.lstrip()[:1] == "[":

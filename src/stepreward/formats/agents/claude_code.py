@@ -16,7 +16,7 @@ from stepreward.formats.format import Format
 from stepreward.formats.rows import Row
 
 _TURN = ("timestamp", "isMeta", "isCompactSummary", "toolUseResult", "requestId", "uuid")
-"""What a line says of its turn."""
+"""Fields of a line about its turn."""
 _MESSAGE = ("usage", "stop_reason", "model")
 _STREAM = ("system", "user", "assistant", "result")
 """Kinds of lines that `--output-format stream-json` prints, which name no line before."""
@@ -122,7 +122,7 @@ def _nodes(lines: Sequence[Mapping[str, Any]]) -> list[_Node]:
         if at is None:
             parent = of.get(named_text(line.get("parentUuid")) or named_text(line.get("logicalParentUuid")))
             if parent is None and nodes and line.get("parentUuid", "") is not None:
-                parent = len(nodes) - 1  # The line that it points to is not in the file.
+                parent = len(nodes) - 1  # The line before it is not in the file.
             at = len(nodes)
             nodes.append(_Node(parent))
         node = nodes[at]

@@ -25,7 +25,7 @@ _TOOLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "todo_list": (("items",), ()),
     "collab_tool_call": (("prompt",), ("agents_states",)),
 }
-"""Items of printed events that are calls: fields of their arguments, and of what came back."""
+"""Items of printed events that are calls: fields of their arguments and of their results."""
 
 
 def _is_line(line: object) -> bool:
@@ -84,7 +84,9 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
         {**body, **kept(line, "timestamp")} if body.get("type") == "message" else body
         for line, body in bodies if line.get("type") == "response_item"
     ]  # fmt: skip
-    if any(line.get("record_type") == "state" for line in lines):  # The first versions wrote items without a frame.
+    if any(
+        line.get("record_type") == "state" for line in lines
+    ):  # The first versions wrote items without the outer object.
         items = [line for line in lines if "role" in line or is_item(line)]
     times = [line.get("timestamp") for line, _ in bodies if line.get("type") == "response_item"]
     turns, others = turns_of_items(items)
@@ -143,7 +145,7 @@ def _events(bodies: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> li
 
 
 def _printed(lines: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """The turns of printed events: each item as it stood last."""
+    """The turns of printed events: the last state of each item."""
     last: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for place, line in enumerate(lines):
         item = line.get("item")

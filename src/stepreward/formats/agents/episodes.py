@@ -91,7 +91,7 @@ def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
     steps: list[Step] = []
     for line in said.rstrip("\n").splitlines(keepends=True):
         seen = line.startswith("Observation")
-        # A line without a mark goes on with what the last one began, and an action with its thought.
+        # A line without a mark continues the last marked one, and an action follows its thought.
         thought = bool(steps) and steps[-1].kind == "action" and line.startswith("Action")
         if not steps or (line.startswith(("Observation", "Thought", "Action")) and not thought):
             steps.append(Step(line, "observation", "tool") if seen else Step(line))

@@ -21,7 +21,7 @@ from stepreward.formats.rows import Row, annotated, need, shown, text_or_none
 from stepreward.formats.traces.call_payloads import finish
 
 LETTERS: Mapping[str, float] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-"""What Inspect's letters are worth: correct, partly correct, incorrect, no answer."""
+"""Values of Inspect's letters: correct, partly correct, incorrect, no answer."""
 _ATTACHED = re.compile(r"attachment://([0-9a-f]{32})")
 _RUN = ("task", "task_id", "run_id", "eval_id", "model", "created")
 
@@ -70,7 +70,7 @@ def _outcome(sample: Mapping[str, Any], scorer: str, scale: float) -> float:
     value = _value(scores.get(name))
     if isinstance(value, str) and value in LETTERS:
         return LETTERS[value]
-    # Several values, or a text, are no one outcome: they stay in meta.
+    # Several values, or a text, are not a single outcome: they stay in meta.
     return math.nan if isinstance(value, str | list | Mapping) else outcome_of(value, f"score {name}", scale)
 
 
@@ -121,7 +121,7 @@ def read(
 
 
 def _end(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What ended a sample before its end."""
+    """The limit or error that ended a sample early."""
     return {name: sample[name] for name in ("limit", "error") if sample.get(name) is not None}
 
 

@@ -1,4 +1,4 @@
-"""What readers of agents' logs share: lines gathered into runs, an outcome out of a reward, a run as a solution."""
+"""Shared by readers of agents' logs: lines gathered into runs, outcomes from rewards, runs as solutions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CUT = frozenset({
     "length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "content_filter",
     "error", "abort", "aborted", "cancelled",
 })  # fmt: skip
-"""Reasons in small letters for which an answer ends before its end."""
+"""Finish reasons, in lower case, of answers that were cut."""
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
@@ -84,7 +84,7 @@ def _marks(talk: Sequence[Turn]) -> list[int]:
 
 
 def before(talks: Sequence[Sequence[Turn]]) -> list[int | None]:
-    """For each talk the one that it goes on with, the longest that is its beginning, in any order; None if none is.
+    """For each conversation the longest other one that is its beginning, in any order; None if there is none.
 
     Of several equal ones, as samples with one answer, each is gone on with by another.
     """
@@ -103,7 +103,7 @@ def before(talks: Sequence[Sequence[Turn]]) -> list[int | None]:
 
 
 def whole_runs(talks: Sequence[Sequence[Turn]]) -> list[tuple[int, list[Turn]]]:
-    """The talks that no other goes on with, each answer in them as the call gave it that made it.
+    """The conversations that no other continues, with each answer as its own call recorded it.
 
     A call repeats all that was said before it: K calls of one run are one talk of K answers.
     """
@@ -124,7 +124,7 @@ def whole_runs(talks: Sequence[Sequence[Turn]]) -> list[tuple[int, list[Turn]]]:
 
 
 def gathered_runs(numbered: Iterable[Numbered], talks: Callable[[Row], Sequence[Sequence[Turn]]]) -> Iterator[Numbered]:
-    """A row a run: the calls of a log that go on with each other, as `lines`; the calls are in memory.
+    """A row for each run: the calls of a log that continue each other, as `lines`; the calls are in memory.
 
     Args:
         numbered: the rows of the log.
@@ -180,7 +180,7 @@ def outcome(value: object, scale: float = 1.0) -> float:
 
 
 def stated(row: Row, *names: str) -> object:
-    """The first of the named fields that holds a value; a path of dots names one further in."""
+    """The first of the named fields that has a value; dots in a name lead into nested objects."""
     for name in names:
         value: object = row
         for part in name.split("."):
@@ -191,7 +191,7 @@ def stated(row: Row, *names: str) -> object:
 
 
 def text_of(value: object) -> str:
-    """What a tool returned, as text: a text, the texts of parts, or JSON."""
+    """A tool's result as text: a text, the texts of parts, or JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -205,7 +205,7 @@ def text_of(value: object) -> str:
 
 
 def named_text(value: object) -> str:
-    """A name where there is one, else nothing."""
+    """A text that is not empty, else None."""
     return value if isinstance(value, str) else ""
 
 

@@ -13,10 +13,10 @@ from stepreward.core.types import Message, Problem, Step
 from stepreward.formats.rows import Row, shown
 
 Reasoning = Literal["keep", "drop"]
-"""What becomes of thinking that a log records apart from the answer: it opens the action's text, or is left out."""
+"""Whether thinking that a log records apart from the answer opens the action's text, or is left out."""
 MODEL = "assistant"
 Asked = Literal["lead", "request"]
-"""What is the problem: everything before the first action, or before the last one, as a request has it."""
+"""The problem is everything before the first action, or before the last one, as in a request."""
 _ROLES = {"developer": "system", "function": "tool", "human": "user", "ai": MODEL, "model": MODEL}
 _THINKING = ("reasoning_content", "reasoning", "reasoning_details", "thinking_blocks", "thinking")
 """Fields of a message that hold its thinking, as servers and gateways name them."""
@@ -38,11 +38,11 @@ class Turn:
     reasoning: str = ""
     """Thinking that the log records apart from the text."""
     agent: str | None = None
-    """Who speaks: a tool's name, or an agent's in a log of several."""
+    """Name of the tool, or of the agent in a log of several."""
     answers: str | None = None
     """Id of the call that a tool's turn answers."""
     images: tuple[str, ...] = ()
-    """Paths or URIs, as they stand in the log."""
+    """Paths or URIs, as in the log."""
     place: int = -1
     """0-based place of the message in the log."""
     copied: bool = False
@@ -52,7 +52,7 @@ class Turn:
     logprobs: tuple[float, ...] | None = None
     """Their log-probabilities, natural log."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What else the log says of it (times, usage, how it ended); JSON values only."""
+    """Other fields of the log (times, usage, finish reason); JSON values only."""
 
     @property
     def said(self) -> str:
@@ -101,7 +101,7 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
             parts.texts = [*filter(None, parts.texts), failure]
         if failure or message.get("is_error") is True or message.get("status") == "error":
             parts.meta["is_error"] = True
-    # Servers state the same thinking as text and in parts: one of them is it.
+    # Servers repeat the same thinking as text and in parts: one of them is enough.
     thinking = next((text for name in _THINKING if (text := _thought(message.get(name)))), "")
     name = message.get("name") or (message.get("function") if role == "tool" else None) or message.get("agent")
     answers = message.get("tool_call_id")
@@ -115,7 +115,7 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
 
 
 def _thought(value: object) -> str:
-    """Recorded thinking as text: a text, or the texts of parts; what a provider has sealed is a cipher and left out."""
+    """Recorded thinking as text: a text, or the texts of parts; encrypted thinking is left out."""
     if isinstance(value, str):
         return value
     parts = value if isinstance(value, list | tuple) else [value]
@@ -128,7 +128,7 @@ def _thought(value: object) -> str:
 
 
 class _Parts:
-    """Content blocks sorted by what they are."""
+    """The content blocks of a message, sorted by kind."""
 
     def __init__(self, blocks: Iterable[object], place: int) -> None:
         self.texts: list[str] = []
@@ -147,7 +147,7 @@ class _Parts:
         if not isinstance(block, Mapping):
             raise InputError(f"a part of message {place} is neither text nor an object: {shown(block)}")
         kind = block.get("type")
-        # What a provider has sealed is a cipher, not what the model thought.
+        # Encrypted thinking is no text of the model.
         names = ("summary",) if block.get("redacted") is True else ("text", "thinking", "reasoning", "refusal")
         said = next((v for k in names if isinstance(v := block.get(k), str)), "")
         if kind in ("thinking", "reasoning"):
@@ -187,7 +187,7 @@ def _calls(message: Mapping[str, Any], place: int) -> list[Mapping[str, Any]]:
     if not isinstance(given, list | tuple):
         raise InputError(f"'tool_calls' of message {place} must be a list, got {shown(given)}")
     calls = []
-    for call in map(parsed, given):  # Columns of one type hold each call as its JSON.
+    for call in map(parsed, given):  # Typed columns of a table hold each call as JSON text.
         if not isinstance(call, Mapping):
             raise InputError(f"a tool call of message {place} must be an object, got {shown(call)}")
         inner = call.get("function", call)
@@ -204,7 +204,7 @@ def _call(name: object, arguments: object, number: object, place: int) -> Mappin
 
 
 def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """All turns of a log; a tool's turn is given the name of the tool that was called, where its message has none."""
+    """All turns of a log; a tool's turn without a name gets that of the called tool."""
     return named([turn for place, message in enumerate(messages) for turn in read_message(message, place)])
 
 
@@ -218,7 +218,7 @@ def named(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def joined(parts: Sequence[Turn]) -> Turn:
-    """One turn of the parts that a log writes one by one: the texts, then the calls, of one answer of the model."""
+    """One turn from the parts of an answer that a log writes one by one: the texts, then the calls."""
     first = parts[0]
     if len(parts) == 1:
         return first

@@ -14,7 +14,7 @@ from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, rest_of, text_or_none
 
 _ENDED = frozenset({"", "Submitted", "submitted"})
-"""Ends of an agent that was not stopped."""
+"""Exit states of an agent that ended by itself."""
 
 
 def matches(row: Row) -> bool:

@@ -151,17 +151,17 @@ def read(
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """What a line says up to one of its answers."""
+    """The conversation of a line up to one of its answers."""
 
     line: Row
     turns: list[Turn]
     messages: int
-    """How many messages these are."""
+    """Number of messages."""
     meta: Mapping[str, Any]
 
 
 def _talks(line: Row) -> list[_Talk]:
-    """What a line says, for each choice of its response.
+    """The conversation of a line, for each choice of its response.
 
     Raises:
         InputError: a message or the choices are of another shape.
@@ -184,7 +184,7 @@ def _talks(line: Row) -> list[_Talk]:
 
 
 def _reason(choice: object) -> dict[str, Any]:
-    """Why an answer ended, where its choice says it."""
+    """The finish reason of a choice, where it has one."""
     reason = choice.get("finish_reason") if isinstance(choice, Mapping) else None
     return {"finish_reason": reason} if isinstance(reason, str) else {}
 
@@ -216,7 +216,7 @@ def _labels(row: Row, steps: tuple[Step, ...], count: int) -> tuple[Floats, int 
         return labels, None
     places = [step.meta["message"] for step in steps]
     if isinstance(marked, int) and 0 <= marked < places[0]:
-        # What was wrong is part of the problem now; the steps after it stand on it.
+        # The wrong message is part of the problem now, and the steps after it build on it.
         return labels, None
     first = -1 if marked == -1 else places.index(marked) if marked in places else None
     if first is None or (first >= 0 and labels[first] != 0) or (labels[: first if first >= 0 else None] == 0).any():

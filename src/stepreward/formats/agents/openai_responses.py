@@ -88,7 +88,7 @@ def _said(lines: list[Row]) -> list[Turn]:
     try:
         return turns_of_items(_items(lines))[0]
     except InputError:
-        return []  # Its reader says what is wrong with it.
+        return []  # The reader reports what is wrong with it.
 
 
 def _items(lines: list[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, rest_of, shown, text_or_none
 
 _SILENT = frozenset({"null", "change_agent_state", "agent_state_changed", "recall", "start", "stop"})
-"""Events of the program that the model neither wrote nor saw."""
+"""Events of the program, outside the conversation of the model."""
 _TALK = frozenset({"message", "finish", "reject", "think", "system"})
 _EVENT = ("id", "timestamp", "cause", "extras", "success", "confirmation_state", "security_risk", "critic_result",
           "forgotten_event_ids", "exit_code")  # fmt: skip

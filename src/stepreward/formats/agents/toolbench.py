@@ -1,4 +1,4 @@
-"""ToolBench (arXiv:2307.16789): trees of tool calls that a depth-first search with backtracking made."""
+"""ToolBench (arXiv:2307.16789): trees of tool calls from a depth-first search with backtracking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, shown
 
 Outcome = Literal["none", "answered"]
-"""Nothing: what a tree calls a win is an answer, right or not. Or 1 for a branch that answers and 0 for others."""
+"""No outcome, as a "win" of a tree is any answer, right or wrong; or 1 for a branch with an answer and 0 for others."""
 _DEEPEST = 400
 _FINISH = "Finish"
 

@@ -35,7 +35,7 @@ def _values(levels: list[object]) -> tuple[str, dict[str, float]]:
         for text, value in zip(proposed, numbers, strict=True):
             if not isinstance(text, str) or isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"level {place} has the thought {shown(text)} of value {shown(value)}")
-            # A thought proposed twice is valued once; its copies have 0.
+            # A thought that was proposed twice is valued once; its copies have the value 0.
             values[text] = max(float(value), values.get(text, 0.0))
     return puzzle, values
 

@@ -215,7 +215,7 @@ def _json(path: Path) -> Iterator[Numbered]:
         first, rest = True, _values(path)
         for number, row in rest:
             if first and isinstance(row, InputError) and not (matched or is_list):
-                break  # No object over several lines, but a first line that is broken.
+                break  # The first line is broken; it does not begin an object of several lines.
             first = False
             yield number, row
         else:
@@ -238,7 +238,7 @@ def _lines(file: Bytes) -> Iterator[bytes]:
 
 def _is_json(line: bytes) -> bool:
     if too_large(line):
-        return True  # Whatever it is, its row is refused.
+        return True  # The line is refused later, with its own error.
     try:
         json.loads(line)
     except (ValueError, RecursionError):
@@ -266,7 +266,7 @@ def is_message(value: object) -> bool:
 def _is_messages(line: bytes) -> bool:
     """Whether a line is a whole list of chat messages, as opposed to an array of rows."""
     if too_large(line):
-        return True  # Whatever it is, its row is refused.
+        return True  # The line is refused later, with its own error.
     value = json.loads(line) if _is_json(line) else None
     return isinstance(value, list) and bool(value) and all(map(is_message, value))
 
@@ -374,7 +374,7 @@ def _next(blocks: _Blocks, path: Path, number: int) -> Mapping[str, Any] | Input
                 what = f"{_BROKEN}: {error} in value {number}; the rest of the file is left out"
                 return InputError(what, source=path, row=number, remedy="repair it, or write JSON lines")
             continue
-        # A number at the end of the window may go on behind it.
+        # A number at the end of the window may continue after it.
         if end == len(blocks.text) and not isinstance(value, dict | list | str) and blocks.more():
             continue
         blocks.at = end
@@ -387,7 +387,7 @@ def _parquet(path: Path) -> Iterator[Numbered]:
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"not a readable Parquet file: {error}", source=path, remedy="check the path") from error
     number = 0
-    # Group by group: one reader over all of them keeps more of the file the further it goes.
+    # Group by group: a reader over all groups would keep more and more of the file in memory.
     for group in range(file.num_row_groups):
         end = number + file.metadata.row_group(group).num_rows
         try:

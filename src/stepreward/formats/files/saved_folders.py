@@ -37,7 +37,7 @@ def saved_rows(folder: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputErr
     number = 0
     for path in _files(folder):
         try:
-            # Not mapped into memory: where a file lies about its length, reading beyond its end would end the process.
+            # Not mapped into memory: if a file states a wrong length, reading beyond its end would kill the process.
             with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as reader:
                 for batch in reader:
                     batch.validate()

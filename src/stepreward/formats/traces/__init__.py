@@ -1,1 +1,1 @@
-"""Readers of traces: calls and spans as tracers record them, joined into runs."""
+"""Readers of traces: recorded calls and spans, joined into runs."""

@@ -1,4 +1,4 @@
-"""Inputs and outputs of calls as tracers record them, in any of their shapes, as chat messages; and calls as runs."""
+"""Recorded inputs and outputs of calls, in any of their shapes, as chat messages; and calls as runs."""
 
 from __future__ import annotations
 
@@ -93,16 +93,16 @@ class Call:
     inputs: Sequence[Mapping[str, Any]]
     outputs: Sequence[Mapping[str, Any]]
     start: str = ""
-    """When it began, as text that sorts; calls without one stay as they are in the file."""
+    """Start time as sortable text; calls without one keep the order of the file."""
     model: str = ""
     ended: str = ""
     """Why it ended."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     run: str = ""
-    """The id of what it is a part of, where calls of several are read together."""
+    """The id of its run, where calls of several runs are read together."""
 
     def turns(self) -> list[Turn]:
-        """The whole talk; what the tracer says of the call stays with the last turn of the model.
+        """The whole conversation; the tracer's facts about the call stay with the last turn of the model.
 
         Raises:
             InputError: a message is of no known shape.
@@ -120,7 +120,7 @@ def runs(
     calls: Sequence[Call], name: str, by: str, *, won: float = math.nan, reasoning: Reasoning = "keep",
     reference: str | None = None, meta: Mapping[str, Any] | None = None, problem: Asked = "lead",
 ) -> Iterator[Trajectory]:  # fmt: skip
-    """A trajectory for each call that no other of the trace goes on with.
+    """A trajectory for each call that no other of the trace continues.
 
     Raises:
         InputError: there is no call, a message is of no known shape, or the model says nothing.
@@ -141,7 +141,7 @@ def runs(
 
 
 def finish(value: object) -> str:
-    """Why a call ended, where its output says it."""
+    """The finish reason in a call's output, where there is one."""
     value = parsed(value)
     for _ in range(_DEEPEST):
         if isinstance(value, list) and value:

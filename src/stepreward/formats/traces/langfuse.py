@@ -77,7 +77,7 @@ def read(
     found = [call for call in calls if call.outputs]
     if not found and trace:
         inputs, outputs = messages(trace.get("input"), "user"), messages(trace.get("output"), MODEL)
-        # An agent's output often holds the whole talk.
+        # An agent's output often holds the whole conversation.
         whole = outputs[: len(inputs)] == inputs
         found = [Call([] if whole else inputs, outputs)] if outputs else []
     listed = trace["scores"] if isinstance(trace.get("scores"), list) else []

@@ -69,7 +69,7 @@ def read(
     calls = [call for run in found if run["run_type"] == "llm" and (call := _call(run)).outputs]
     if not calls and root:
         inputs, outputs = messages(parsed(root["inputs"]), "user"), messages(parsed(root.get("outputs")), MODEL)
-        # A graph's output holds the whole talk, its input included.
+        # A graph's output holds the whole conversation, its input included.
         whole = len(outputs) > len(inputs) and [one.get("content") for one in outputs[: len(inputs)]] == [
             one.get("content") for one in inputs
         ]  # fmt: skip

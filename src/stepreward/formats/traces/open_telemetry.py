@@ -20,9 +20,9 @@ from stepreward.formats.traces.call_payloads import Call, messages, runs
 INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
 _CONTENT = (INPUT, OUTPUT, SYSTEM, "gen_ai.prompt", "gen_ai.completion", "gen_ai.output")
 _EVENT = re.compile(r"gen_ai\.(choice|(?:system|user|assistant|tool)\.message)")
-"""Names of a message's event in the conventions before."""
+"""Names of a message's event in earlier conventions."""
 _CALLS = ("chat", "text_completion", "generate_content", "call_llm", "stream", None)
-"""Operations that ask a model, as opposed to those of agents and workflows around them."""
+"""Operations that call a model, as opposed to those of agents and workflows around them."""
 _TRACE = ("context.trace_id", "trace_id", "traceId", "context.traceId")
 _SPAN = ("spanId", "span_id", "context.span_id", "context.spanId")
 _PARENT = ("parentSpanId", "parent_id", "parent_span_id", "parentId")
@@ -133,7 +133,7 @@ def _messages(value: Any, name: str) -> list[Mapping[str, Any]]:
 
 
 def _with_content(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A message whose content lies in parts, in OpenAI's shape: one, and one more for each tool result."""
+    """A message whose content is in parts, in OpenAI's shape: one, and one more for each tool result."""
     parts = message.get("parts")
     if not isinstance(parts, list):
         return [{"role": "user", **message}]
@@ -209,7 +209,7 @@ def _calls(span: Mapping[str, Any]) -> list[Call]:
     model = named_text(attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"))
     reasons = parsed(attributes.get("gen_ai.response.finish_reasons"))
     reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
-    # Each message of the output is an answer of its own, unless frameworks write those of a whole run there.
+    # Each message of the output is an answer of its own, except where a framework writes a whole run there.
     several = len(outputs) > 1 and all(isinstance(one.get("finish_reason"), str) for one in outputs)
     return [
         Call(inputs, answer, start, model, named_text(answer[-1].get("finish_reason")) or named_text(reason), meta,
