@@ -24,8 +24,8 @@ from tests.score.tiny_checkpoints import build
 
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
+from stepreward.score.checkpoints.known_checkpoints import checkpoints
 from stepreward.score.checkpoints.row import Checkpoint
-from stepreward.score.checkpoints.table import checkpoints
 from stepreward.score.load import load
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "checkpoint-parity.md"

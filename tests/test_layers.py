@@ -38,10 +38,10 @@ IMPORT_BY_NAME = {
 }
 """Who may import a module whose name is not written there."""
 
-CLASSES_TWICE = {"Reading"}
-"""Class names that still mean two things. This list only shrinks."""
-FILES_TWICE = {"__init__.py", "on_demand.py", "table.py"}
-"""File names that mean the same in every folder (the first two), and one that still does not: it only shrinks."""
+CLASSES_TWICE: set[str] = set()
+"""Class names with two meanings: none."""
+FILES_TWICE = {"__init__.py", "on_demand.py"}
+"""File names that mean the same in every folder."""
 
 
 def own_imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.score.by_recipe import own_record
-from stepreward.score.checkpoints.table import by_name
+from stepreward.score.checkpoints.known_checkpoints import by_name
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.load import load
 from tests.cli.running import invoke, refused, trl_model

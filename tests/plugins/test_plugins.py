@@ -103,7 +103,7 @@ def test_a_format_of_a_plug_in_is_detected_and_converted(toy: Path, tmp_path: Pa
 
 def test_a_checkpoint_of_a_plug_in_is_found_by_its_name(toy: Path) -> None:
     code = (
-        "from stepreward.score.checkpoints.table import by_name, judge_by_name, judges, recognised\n"
+        "from stepreward.score.checkpoints.known_checkpoints import by_name, judge_by_name, judges, recognised\n"
         "row = by_name('toy/prm')\n"
         "assert judge_by_name('toy/writes') is judges['toy/writes'], 'a verifier that writes'\n"
         "print(row.source, recognised('/models/prm', '', ()) == [row], by_name('Qwen/Qwen2.5-Math-PRM-7B').name)"
@@ -160,7 +160,7 @@ def test_broken_plug_ins_are_left_out_with_a_line_each_and_stop_nothing(toy: Pat
 import sys; sys.argv[0] = 'stepreward'
 from stepreward.core.catalog import credit, families
 from stepreward.formats import formats
-from stepreward.score.checkpoints.table import checkpoints
+from stepreward.score.checkpoints.known_checkpoints import checkpoints
 from stepreward.tasks.graders import graders
 from stepreward.cli import main
 try:

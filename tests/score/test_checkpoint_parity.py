@@ -8,7 +8,7 @@ import pytest
 from benchmarks.checkpoint_parity import PAGE, TOLERANCE, compared, page
 from tests.score.literal_recipes import RECIPES
 
-from stepreward.score.checkpoints.table import by_name, checkpoints
+from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 
 
 def test_the_page_tells_every_row_and_no_difference_above_the_tolerance() -> None:

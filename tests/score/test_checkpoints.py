@@ -15,8 +15,8 @@ from tests.score.tiny_checkpoints import Built, build
 
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
+from stepreward.score.checkpoints.known_checkpoints import checkpoints
 from stepreward.score.checkpoints.row import Checkpoint
-from stepreward.score.checkpoints.table import checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.implicit import ImplicitScorer

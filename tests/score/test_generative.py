@@ -17,7 +17,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Continuation, Propose, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
-from stepreward.score.checkpoints.table import judge_by_name, judges
+from stepreward.score.checkpoints.known_checkpoints import judge_by_name, judges
 from stepreward.score.judges.continuations import LanguageModelChooser
 from stepreward.score.judges.generative import GenerativeScorer, boxed, cut, judged_items
 

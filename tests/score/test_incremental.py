@@ -308,8 +308,8 @@ def test_remembered_scores_are_bounded_and_forgotten_when_weights_change() -> No
     asked = [q for level in levels([random_trajectories(1, 8)]) for q in level]
     growing = IncrementalScorer(MODELS["qwen2"], max_bytes=1, max_scores=3)
     growing.score_many(asked)
-    assert len(growing._told) == 3
+    assert len(growing._first_scores) == 3
     growing.clear()
-    assert not growing._told
+    assert not growing._first_scores
     with pytest.raises(ValueError, match="max_scores"):
         IncrementalScorer(MODELS["qwen2"], max_bytes=1, max_scores=0)

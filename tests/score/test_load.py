@@ -25,7 +25,7 @@ from stepreward.core.runtime.flows import Policy, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.score.checkpoints.describe import checkpoints_page
-from stepreward.score.checkpoints.table import by_name, checkpoints, judge_by_name, judges, recognised
+from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints, judge_by_name, judges, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.readout import Readout

@@ -25,7 +25,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.by_recipe import load_served
-from stepreward.score.checkpoints.table import by_name, checkpoints
+from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.judges.continuations import LanguageModelChooser
 from stepreward.score.remote.label_tokens_server import NextTokens, ServedChooser

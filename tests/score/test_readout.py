@@ -14,7 +14,7 @@ from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
-from stepreward.score.remote.head_outputs import Reading, are_probabilities
+from stepreward.score.remote.head_outputs import HeadReader, are_probabilities
 from stepreward.score.remote.token_outputs import TokenOutputs
 
 ROWS = [[0.3, -1.2, 2.5], [-40.0, 3.0, 0.5], [700.0, -700.0, 0.0], [0.0, 0.0, 0.0]]
@@ -72,7 +72,7 @@ def test_every_path_from_outputs_to_scores_is_the_closed_form(name: str) -> None
     question = Score(Problem("p", "What is 12 + 5?"), tuple(Step(f"step {i}\n") for i in range(len(ROWS))))
 
     def served(outputs: np.ndarray, activated: bool | None) -> np.ndarray:
-        (answer,) = Reading(reward.encoder).score_many([question], lambda asked: [(outputs, activated, 1)])
+        (answer,) = HeadReader(reward.encoder).score_many([question], lambda asked: [(outputs, activated, 1)])
         return answer.scores
 
     np.testing.assert_allclose(record.readout.scores(rows), expected, rtol=1e-12, atol=1e-15)

@@ -13,7 +13,7 @@ from tests.score.tiny_checkpoints import llama3, metaspace, qwen
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
-from stepreward.score.checkpoints.table import by_name, checkpoints
+from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.whole_text import Pass, PassEncoder, grouped, trie

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.score.checkpoints.table import by_name, checkpoints
+from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.record_file import RECORD_FILE, load_record, read_record, save_record

@@ -21,7 +21,7 @@ from stepreward.core.http.client import Server
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.by_recipe import load_served
-from stepreward.score.checkpoints.table import by_name
+from stepreward.score.checkpoints.known_checkpoints import by_name
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.load import load
 from stepreward.score.remote.reward_server import ServedScorer

@@ -13,8 +13,8 @@ from tests.vllm_engine import BLOCK, PoolingParams, SamplingParams, StandIn
 from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.score.cached.first_scores import Told
-from stepreward.score.checkpoints.table import by_name, checkpoints
+from stepreward.score.cached.first_scores import FirstScores
+from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.load import load
@@ -61,7 +61,7 @@ def test_many_questions_are_one_call(tmp_path: Path) -> None:
 def test_what_was_forgotten_is_asked_for_without_the_cache(tmp_path: Path) -> None:
     engine, scorer, local = engine_of(tmp_path)
     scorer.score_many([Score(PROBLEM, STEPS)])
-    scorer._reading._told = Told(1)
+    scorer._reader._first_scores = FirstScores(1)
     (got,) = scorer.score_many([Score(PROBLEM, STEPS)])
     np.testing.assert_allclose(got.scores, local.score_many([Score(PROBLEM, STEPS)])[0].scores, atol=1e-5)
     assert [one.skip_reading_prefix_cache for _, (one,) in engine.calls] == [False, False, True]

@@ -120,7 +120,7 @@ class PositionScorer:
         return score_texts(self, question, steps)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
-        """Scores of each question's steps, NaN at observations; the steps asked about are the whole solution."""
+        """Scores of each question's steps, NaN at observations; its steps are taken as the whole solution."""
         return [Scored(self._scores(question.steps)) for question in questions]
 
     def _scores(self, steps: Sequence[Step]) -> NDArray[np.float64]:
@@ -130,7 +130,7 @@ class PositionScorer:
 
 
 POSITION = "position"
-"""The baseline that stands in every table of step scores."""
+"""The baseline in every table of step scores."""
 WithoutModel = ToolScorer | RuleScorer | PositionScorer
 WITHOUT_MODEL: Mapping[str, Callable[[], WithoutModel]] = {
     "tool": ToolScorer,
@@ -139,4 +139,4 @@ WITHOUT_MODEL: Mapping[str, Callable[[], WithoutModel]] = {
     POSITION: PositionScorer,
     "constant": constant,
 }
-"""Scorers that need no weights, by the names that stand for a checkpoint's wherever one is asked for."""
+"""Scorers that need no weights, by the names under which they can replace a checkpoint."""

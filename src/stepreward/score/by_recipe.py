@@ -18,8 +18,8 @@ from stepreward.core.http.addresses import is_address, without_secrets
 from stepreward.core.http.client import Server
 from stepreward.core.optional import VLLM
 from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
+from stepreward.score.checkpoints.known_checkpoints import by_name, recognised
 from stepreward.score.checkpoints.row import Checkpoint, Head
-from stepreward.score.checkpoints.table import by_name, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord

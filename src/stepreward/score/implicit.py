@@ -22,7 +22,7 @@ from stepreward.score.model.weights import find, read_weights
 from stepreward.score.short_call import score_texts
 
 _ROWS = 256
-"""Tokens whose distribution over the vocabulary is held at once."""
+"""Tokens whose distribution over the vocabulary is in memory at once."""
 
 
 class LanguageModel(nn.Module):

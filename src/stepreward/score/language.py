@@ -80,11 +80,11 @@ class _LanguageScorer(ABC):
     @torch.inference_mode()
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; shared prefixes are encoded once."""
-        asked = [self._sequences(question) for question in questions]
-        passes = [one for many in asked for one in many]
-        owner = np.repeat(np.arange(len(asked)), [len(many) for many in asked])
+        sequences = [self._sequences(question) for question in questions]
+        passes = [one for many in sequences for one in many]
+        owner = np.repeat(np.arange(len(sequences)), [len(many) for many in sequences])
         numbers: list[Floats] = [np.zeros(0)] * len(passes)
-        paid, whole = np.zeros(len(asked), np.int64), np.zeros(len(asked), np.int64)
+        paid, whole = np.zeros(len(sequences), np.int64), np.zeros(len(sequences), np.int64)
         for group in grouped(passes, self.row_tokens):
             merged = trie([passes[i] for i in group])
             for at, (i, made) in enumerate(zip(group, self._numbers(merged, [passes[i] for i in group]), strict=True)):
@@ -93,7 +93,8 @@ class _LanguageScorer(ABC):
                 whole[owner[i]] += len(passes[i].ids)
         found = iter(numbers)
         scores = [
-            self._scores(question, [next(found) for _ in many]) for question, many in zip(questions, asked, strict=True)
+            self._scores(question, [next(found) for _ in many])
+            for question, many in zip(questions, sequences, strict=True)
         ]
         return [Scored(s, int(p), int(w)) for s, p, w in zip(scores, paid, whole, strict=True)]
 

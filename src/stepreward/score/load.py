@@ -9,8 +9,8 @@ from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Policy
 from stepreward.score import on_demand
 from stepreward.score.baselines import WITHOUT_MODEL, WithoutModel
+from stepreward.score.checkpoints.known_checkpoints import judge_of
 from stepreward.score.checkpoints.row import Head
-from stepreward.score.checkpoints.table import judge_of
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.judges.generative import GenerativeScorer
 from stepreward.score.model.cache_memory import CacheSize

@@ -1,4 +1,4 @@
-"""Scores as they were first told: a step's score never changes, whatever it is computed with later."""
+"""First scores: a step keeps its first score, as a later batch would change it by rounding."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stepreward.core.prefix_names import named
 from stepreward.core.types import Problem
 
 
-class Told:
-    """The scores told so far, by name, those told longest ago forgotten first; may be shared by threads.
+class FirstScores:
+    """A cache of first scores by name, the least recently used evicted first; threads may share it.
 
     Args:
         most: names that are remembered.
@@ -31,12 +31,12 @@ class Told:
         return len(self._scores)
 
     def get(self, name: bytes) -> float | None:
-        """The score that was told under a name; None if none was."""
+        """The first score under a name; None if there is none."""
         with self._lock:
             return self._scores.get(name)
 
     def keep(self, names: Sequence[bytes], scores: Sequence[float]) -> list[float]:
-        """What is to be told under the names: scores told before, or else these."""
+        """The first scores under the names: kept ones, or else these, which are then kept."""
         with self._lock:
             made = []
             for name, score in zip(names, scores, strict=True):

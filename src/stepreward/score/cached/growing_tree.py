@@ -113,7 +113,7 @@ class GrowingTree:
     def append(self, states: Sequence[tuple[torch.Tensor, torch.Tensor]], logits: torch.Tensor) -> None:
         """Takes keys and values (heads, q, width) of each layer, and logits (q, n_labels), of the pending tokens."""
         if self.states:
-            # Layer by layer, so that no second copy of them all is ever held.
+            # Layer by layer, so that there is never a second copy of all layers.
             for layer, (keys, values) in enumerate(states):
                 old = self.states[layer]
                 self.states[layer] = (torch.cat([old[0], keys], dim=1), torch.cat([old[1], values], dim=1))

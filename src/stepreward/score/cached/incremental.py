@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
-from stepreward.score.cached.first_scores import Told
+from stepreward.score.cached.first_scores import FirstScores
 from stepreward.score.cached.growing_tree import GrowingTree, Joined
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.tree_scores import Counts, TreeScores, answer_by_trees, token_costs
@@ -51,7 +51,7 @@ class IncrementalScorer:
         self.model, self.max_bytes, self.batch_tokens = model, max_bytes, batch_tokens
         self.rescued = 0
         """Passes for which memory ran out and was given back."""
-        self._told = Told(max_scores)
+        self._first_scores = FirstScores(max_scores)
         self._trees: OrderedDict[_Name, GrowingTree] = OrderedDict()
         self._token_bytes = 0.0
         """Of a token, as last measured; 0 before the first pass."""
@@ -69,7 +69,7 @@ class IncrementalScorer:
     def clear(self) -> None:
         """Forgets every tree and every score."""
         self._trees.clear()
-        self._told.clear()
+        self._first_scores.clear()
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps; `tokens` counts what no earlier question, of any call, had encoded.
@@ -169,7 +169,7 @@ class IncrementalScorer:
         """(n,) scores of a tree's nodes, each as it was first told."""
         known = len(tree.fixed)
         if known < len(tree.parent):
-            fresh = self._told.keep(tree.names[known:], tree.scores(self.model)[known:].tolist())
+            fresh = self._first_scores.keep(tree.names[known:], tree.scores(self.model)[known:].tolist())
             tree.fixed = np.concatenate([tree.fixed, fresh])
         return tree.fixed
 

@@ -30,7 +30,7 @@ class VennAbers(Calibrator):
         p_y(s) = isotonic fit at s of the data with (s, y) added,   y = 0, 1
         q = p_1 / (1 - p_0 + p_1)
 
-    The wider [p_0, p_1], the less is known at that score. One isotonic fit for each distinct score asked about and y.
+    The wider [p_0, p_1], the less is known at that score. One isotonic fit for each distinct requested score and y.
     """
 
     learned = ("score_", "mass_", "won_")
@@ -155,11 +155,11 @@ def select(scores: ArrayLike, right: ArrayLike, others: ArrayLike, *, error: flo
         ValueError: `error` is out of range.
     """
     s, y = _pairs(scores, right, error)
-    asked = np.asarray(others, np.float64).ravel()
+    requested = np.asarray(others, np.float64).ravel()
     wrong = np.sort(s[y < 1])
     # A solution without a score is never selected: NaN would sort as the highest.
-    p = (1 + len(wrong) - np.searchsorted(wrong, asked, side="left")) / (len(s) + 1)
-    p = np.where(np.isnan(asked), np.inf, p)
+    p = (1 + len(wrong) - np.searchsorted(wrong, requested, side="left")) / (len(s) + 1)
+    p = np.where(np.isnan(requested), np.inf, p)
     order = np.argsort(p, kind="stable")
     # A p-value that equals its bound passes, whatever the last bit of either says.
     bound = error * np.arange(1, len(p) + 1) / max(len(p), 1)

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from stepreward.score.checkpoints.table import checkpoints, judges
+from stepreward.score.checkpoints.known_checkpoints import checkpoints, judges
 
 _HEAD = """# Checkpoints
 
@@ -26,7 +26,7 @@ scored by a row that it follows, `load(folder, like="trl-prm")`, or by a record 
 
 ```text
 from dataclasses import replace
-from stepreward.score.checkpoints.table import by_name
+from stepreward.score.checkpoints.known_checkpoints import by_name
 stepreward.load(folder, record=replace(by_name("trl-prm").record, separator="\\n\\n"))
 ```
 
@@ -70,7 +70,7 @@ $ stepreward score --model http://localhost:8000/v1#verifier --like GenPRM/GenPR
 
 ```text
 from stepreward.policies.local import LocalPolicy
-from stepreward.score.checkpoints.table import judge_by_name
+from stepreward.score.checkpoints.known_checkpoints import judge_by_name
 from stepreward.score.judges.generative import GenerativeScorer
 policy = LocalPolicy.load("launch/ThinkPRM-1.5B")
 GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 1 = ?", ["1 + 1 = 2"])

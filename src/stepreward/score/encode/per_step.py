@@ -274,7 +274,7 @@ class StepEncoder:
     def read_index(
         self, parent: NDArray[np.integer[Any]], first: NDArray[np.int64], length: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """(n,) token at which each node would be read; what stands before a step of one token is its parent's last.
+        """(n,) token at which each node would be read; before a step of one token that is its parent's last.
 
         Args:
             parent: (n,) parent of each node, -1 at the root, whose entry means nothing.

@@ -1,4 +1,4 @@
-"""What a recipe's text is: the prompt, each step and what stands between them, as characters, before any tokenizer."""
+"""The text of a recipe: the prompt, each step and the text between them, before any tokenizer."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class RecipeText:
         return self.record.answer + marked.split(_MARK)[1]
 
     def _check_messages(self) -> None:
-        """Checks that a message adds the same text wherever it stands in the conversation."""
+        """Checks that a message adds the same text at every place of the conversation."""
         base = self._base()
         more = [{"role": "user", "content": _MARK}, {"role": "assistant", "content": "y"}]
         texts = [self.render(base), self.render([*base, *more]), self.render([*base, *more, *more])]

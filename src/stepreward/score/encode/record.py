@@ -33,8 +33,8 @@ class EncoderRecord:
     `turns`: each step a user message that a dummy assistant message (`answer`) follows, the prompt in the first one;
     `messages`: each step a message of its own role."""
     prompt_format: str = "{prompt}\n"
-    """Text of a plain prompt; `{prompt}` stands for the problem's text, `{bos}` for the tokenizer's first token.
-    Where the prompt is a chat message it is that message's content; in `turns`, `{step}` stands for the first step."""
+    """Text of a plain prompt; `{prompt}` is replaced by the problem's text, `{bos}` by the tokenizer's first token.
+    Where the prompt is a chat message it is the content of that; in `turns`, `{step}` is replaced by the first step."""
     system: str | None = None
     """System message of a chat prompt; None for none."""
     tokenise: Literal["step", "segment", "joined", "prefix"] = "step"
@@ -47,7 +47,7 @@ class EncoderRecord:
     clean: tuple[Clean, ...] = ()
     """What a step's text undergoes first."""
     step_format: str = "{step}"
-    """Text of a step; `{n}` stands for its number from 1. In `prefix`, `{previous}` stands for the steps before it."""
+    """Text of a step; `{n}` is its number from 1. In `prefix`, `{previous}` is the text of the steps before it."""
     later_format: str = ""
     """Text of the second and later steps where it differs; empty for the same."""
     between: str = ""

@@ -1,4 +1,4 @@
-"""Trajectories whose tokens depend on what stands around them: encoded one by one, equal prefixes merged afterwards.
+"""Trajectories whose tokens depend on their context: encoded one by one, equal prefixes merged afterwards.
 
 A recipe that tokenises joined text gives no step tokens of its own, so prefixes are compared as tokens: a trie of all
 sequences holds each shared prefix once, and since attention looks back only, scores are those of each sequence alone.

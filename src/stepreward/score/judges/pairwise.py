@@ -37,7 +37,7 @@ answer are right, then by how clear it is. Neither their order nor their length 
 
 Compare them briefly. Then end with your verdict alone on a line: [[A]] if solution A is better, [[B]] if solution B \
 is better, [[C]] if they are equally good."""
-"""What a policy is asked; its verdicts are those of MT-Bench (arXiv:2306.05685, appendix A)."""
+"""The default prompt; its verdicts are those of MT-Bench (arXiv:2306.05685, appendix A)."""
 
 
 @dataclass(slots=True)
@@ -60,12 +60,12 @@ class PolicyJudge:
     Every pair is shown in both orders and the chances are averaged, so that a judge who prefers the first place has no
     say: one who always names the first gives a tie. An answer counts if it names one verdict, `[[A]]`, `[[B]]` or
     `[[C]]` for a tie, behind its thoughts if it has any; another one is a tie. Questions for both orders of a pair cost
-    no more than for one if they are asked together.
+    no more than for one if they are in one batch.
 
     Args:
         policy: who writes.
         n: answers for each order.
-        prompt: what it is asked, with `{prompt}`, `{first}` and `{second}` in it.
+        prompt: template of the question, with `{prompt}`, `{first}` and `{second}` in it.
         temperature: of sampling; None leaves it to the policy.
         key: the randomness of the answers.
 
@@ -98,14 +98,14 @@ class PolicyJudge:
     def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         """The chance that the first solution of each question is the better one, in order."""
         pairs = [(_shown(q.problem, q.first, q.second), _shown(q.problem, q.second, q.first)) for q in questions]
-        asked = {shown: q.problem for both, q in zip(pairs, questions, strict=True) for shown in both}
-        said = self.policy.propose([self._ask(problem, shown) for shown, problem in asked.items()])
-        first = {shown: self._chance(answers) for shown, answers in zip(asked, said, strict=True)}
+        distinct = {shown: q.problem for both, q in zip(pairs, questions, strict=True) for shown in both}
+        said = self.policy.propose([self._ask(problem, shown) for shown, problem in distinct.items()])
+        first = {shown: self._chance(answers) for shown, answers in zip(distinct, said, strict=True)}
         turned = {
             min(both) for both in pairs if both[0] != both[1] and (first[both[0]] - 0.5) * (first[both[1]] - 0.5) > 0
         }
         self.usage.swayed += len(turned)
-        cost = {shown: sum(map(_tokens, answers)) for shown, answers in zip(asked, said, strict=True)}
+        cost = {shown: sum(map(_tokens, answers)) for shown, answers in zip(distinct, said, strict=True)}
         # An order that several questions share is paid by the first of them.
         return [
             Judged((first[one] + 1 - first[other]) / 2, cost.pop(one, 0) + cost.pop(other, 0)) for one, other in pairs
@@ -149,11 +149,11 @@ class ScorerJudge:
     def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         """1 where the first solution of a question is the better one, 0 where the second is, 1/2 for a tie."""
         sides = [Score(q.problem, side) for q in questions for side in (q.first, q.second)]
-        asked = {_name(side): side for side in sides}
-        scored = self.scorer.score_many([*asked.values()])
-        totals = {name: self._of(one.scores) for name, one in zip(asked, scored, strict=True)}
+        distinct = {_name(side): side for side in sides}
+        scored = self.scorer.score_many([*distinct.values()])
+        totals = {name: self._of(one.scores) for name, one in zip(distinct, scored, strict=True)}
         of_sides = [totals[_name(side)] for side in sides]
-        cost = {name: one.tokens for name, one in zip(asked, scored, strict=True)}
+        cost = {name: one.tokens for name, one in zip(distinct, scored, strict=True)}
         paid = [cost.pop(_name(side), 0) for side in sides]
         return [
             Judged(_won(*totals), sum(tokens)) for totals, tokens in zip(_pairs(of_sides), _pairs(paid), strict=True)

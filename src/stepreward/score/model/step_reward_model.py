@@ -24,7 +24,7 @@ from stepreward.score.model.heads import build_head, head_state
 
 HEAD_FILE = "step_head.safetensors"
 _FLOOR = -32.0
-"""Least log-probability that is told apart."""
+"""Least log-probability; smaller ones are clipped to it."""
 PROBE = "Mia has 12.5 + 307 = 319.5 'apples'\n\n  na\u00efve \u6f22\u5b57 don't\r\n<|x|>\t"
 """Awkward text whose token ids are kept in the checkpoint: a loader that rebuilds the tokenizer otherwise is caught."""
 

@@ -1,4 +1,4 @@
-"""Scores out of head outputs that somebody else computes: which tokens are read, and what the outputs say."""
+"""Step scores from head outputs that a server or engine computes: read positions, and scores from the outputs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 from stepreward.core.prefix_names import named
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.score.cached.first_scores import Told
+from stepreward.score.cached.first_scores import FirstScores
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.whole_text import Pass, PassEncoder
 
 Floats = NDArray[np.float64]
-Asked = tuple[Score, Pass]
+OpenPass = tuple[Score, Pass]
 """A question, and one of its sequences with the reads that are open."""
 Answer = tuple[Floats, bool | None, int]
 """(Q, n_labels) outputs at the reads, whether they are probabilities (None: see by their sums), tokens encoded."""
 _REMEMBERED = 1 << 20
 
 
-class Reading:
+class HeadReader:
     """Turns questions into token sequences, and outputs at the read positions into scores.
 
-    Attention looks back alone, so that a score depends on the tokens up to its read position: once told, it is told
-    again without asking wherever the same tokens stand before it.
+    With causal attention a score depends only on the tokens up to its read position: the first score is kept, and
+    returned again wherever the same tokens come before the position.
 
     Args:
         encoder: the record, and the model's tokenizer.
@@ -34,10 +34,10 @@ class Reading:
 
     def __init__(self, encoder: StepEncoder) -> None:
         self.encoder, self.record = encoder, encoder.record
-        self._told = Told(_REMEMBERED)
+        self._first_scores = FirstScores(_REMEMBERED)
 
     def score_many(
-        self, questions: Sequence[Score], ask: Callable[[Sequence[Asked]], Sequence[Answer]]
+        self, questions: Sequence[Score], ask: Callable[[Sequence[OpenPass]], Sequence[Answer]]
     ) -> list[Scored]:
         """Scores of each question's steps, NaN at observations.
 
@@ -47,22 +47,22 @@ class Reading:
         """
         scores = [np.full(len(question.steps), np.nan) for question in questions]
         paid, whole = [0] * len(questions), [0] * len(questions)
-        asked: list[tuple[int, Pass, dict[int, bytes]]] = []
+        open_passes: list[tuple[int, Pass, dict[int, bytes]]] = []
         for row, question in enumerate(questions):
             for one in self._passes(question):
                 whole[row] += len(one.ids)
                 names = {i: named(b"", one.ids[: at + 1].tobytes()) for i, at in one.reads.items()}
-                told = {i: self._told.get(name) for i, name in names.items()}
+                told = {i: self._first_scores.get(name) for i, name in names.items()}
                 for i, score in told.items():
                     scores[row][i] = np.nan if score is None else score
                 new = {i: at for i, at in one.reads.items() if told[i] is None}
                 if new:
-                    asked.append((row, replace(one, reads=new), names))
-        answers = ask([(questions[row], one) for row, one, _ in asked]) if asked else ()
-        for (row, one, names), (outputs, done, tokens) in zip(asked, answers, strict=True):
+                    open_passes.append((row, replace(one, reads=new), names))
+        answers = ask([(questions[row], one) for row, one, _ in open_passes]) if open_passes else ()
+        for (row, one, names), (outputs, done, tokens) in zip(open_passes, answers, strict=True):
             done = are_probabilities(outputs) if done is None else done
             made = self.record.readout.scores(outputs, activated=done)
-            scores[row][list(one.reads)] = self._told.keep([names[i] for i in one.reads], made.tolist())
+            scores[row][list(one.reads)] = self._first_scores.keep([names[i] for i in one.reads], made.tolist())
             paid[row] += tokens
         return [Scored(*parts) for parts in zip(scores, paid, whole, strict=True)]
 

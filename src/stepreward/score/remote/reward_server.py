@@ -19,7 +19,7 @@ from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, PassEncoder
 from stepreward.score.model.public_checkpoints import label_ids
-from stepreward.score.remote.head_outputs import Answer, Asked, Reading
+from stepreward.score.remote.head_outputs import Answer, HeadReader, OpenPass
 from stepreward.score.remote.label_tokens_server import NextTokens
 from stepreward.score.short_call import score_texts
 
@@ -34,20 +34,19 @@ class ServedScorer:
     cannot change them: `pooling` sends whole trajectories and takes the outputs at the read positions, whether the
     server returns every token or its step tags alone; `classify` sends each prefix up to its read position. `score`
     takes texts only, the prompt and the text so far, and the server joins them: right for models that were trained with
-    its template. `completions` asks for the next token behind each read position and compares the labels'
+    its template. `completions` requests the next token after each read position and compares the labels'
     log-probabilities.
 
-    A step's score, once told, is told again without a request wherever the same tokens stand before it.
+    A step's first score is kept and returned again, without a request, wherever the same tokens come before it.
 
     Args:
         server: where it is.
         encoder: the record, and the tokenizer of the served model.
         endpoint: which of the server's interfaces.
-        probabilities: whether the server applies softmax or sigmoid: it is asked to, or not to. None asks it not to,
-            and tells for two or more labels by whether every row is a distribution; for one label it must be said, as
-            older servers do not listen. `completions` needs
-            none.
-        top: tokens asked for beside the next one by `completions`.
+        probabilities: whether the server applies softmax or sigmoid, as each request then says. None requests raw
+            outputs and, for two or more labels, checks whether every row is a distribution all the same; for one label
+            it must be given, as older servers ignore the request. `completions` needs none.
+        top: tokens requested beside the next one by `completions`.
         batch_size: trajectories that make a full batch.
         name: identity for caches and provenance; the server's model by default.
         sleep: waits between tries.
@@ -72,7 +71,7 @@ class ServedScorer:
         self.probabilities, self.batch_size = probabilities, batch_size
         self._client = ServerClient(server, ModelError, refused=InputError, sleep=sleep)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
-        self._reading = Reading(encoder)
+        self._reader = HeadReader(encoder)
         _require_readable(self.record, endpoint, probabilities)
         self._next = None
         if endpoint == "completions":
@@ -101,11 +100,11 @@ class ServedScorer:
             ModelError: the server fails after its retries, or answers with other shapes.
         """
         with ThreadPoolExecutor(self.server.concurrency) as pool:
-            return self._reading.score_many(questions, lambda asked: list(pool.map(self._ask_for, asked)))
+            return self._reader.score_many(questions, lambda sent: list(pool.map(self._ask_for, sent)))
 
-    def _ask_for(self, asked: Asked) -> Answer:
+    def _ask_for(self, sent: OpenPass) -> Answer:
         """Head outputs at the reads of a sequence, whether they are probabilities, and the tokens encoded for them."""
-        question, one = asked
+        question, one = sent
         if self._next is None:
             return self._rows(question, one), self.probabilities, len(one.ids)
         prefixes = [one.ids[: at + 1].tolist() for at in one.reads.values()]
@@ -126,11 +125,11 @@ class ServedScorer:
             prefixes = [one.ids[: at + 1].tolist() for at in places]
             data = self._data(self._ask(body | {"input": prefixes}), len(places))
             return self._checked(np.concatenate([_table([row.get("probs")]) for row in data]), len(places))
-        asked = {
+        sent = {
             "text_1": self.encoder.text.head(question.problem),
             "text_2": [self._so_far(question.steps, i) for i in one.reads],
         }
-        data = self._data(self._ask(body | asked), len(places))
+        data = self._data(self._ask(body | sent), len(places))
         return self._checked(_table([[row.get("score")] for row in data]), len(places))
 
     def _so_far(self, steps: Sequence[Step], i: int) -> str:

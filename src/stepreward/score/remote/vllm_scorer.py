@@ -15,7 +15,7 @@ from stepreward.core.runtime.flows import Score, Scored
 from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.model.public_checkpoints import label_ids
-from stepreward.score.remote.head_outputs import Answer, Asked, Reading
+from stepreward.score.remote.head_outputs import Answer, HeadReader, OpenPass
 from stepreward.score.short_call import score_texts
 
 
@@ -36,9 +36,9 @@ class GeneratingEngine(Protocol):
 class VllmScorer:
     """Scores steps with a reward model in a vLLM engine; a `core.runtime.flows.Scorer`.
 
-    Whole sequences are asked for, and the engine reads what it has of them from its prefix cache. It gives outputs for
-    the other tokens alone: those are the last ones, and steps before them were scored when they were new. What was
-    forgotten in the meantime is asked for again without the cache.
+    Each request is a whole sequence, whose beginning the engine takes from its prefix cache. It gives outputs only for
+    the other tokens, the last ones; steps before them were scored when they were new. A score that was evicted in the
+    meantime is requested again without the cache.
 
     Args:
         engine: a `vllm.LLM` of the pooling runner, whose pooler gives every token its outputs (`ALL`).
@@ -62,7 +62,7 @@ class VllmScorer:
     ) -> None:
         self.engine, self._parameters, self.record = engine, parameters, encoder.record
         self.batch_size, self.name = batch_size, name
-        self._reading = Reading(encoder)
+        self._reader = HeadReader(encoder)
         if self.record.readout.kind == "implicit" or self.record.second or self.record.readout.surprise:
             raise ModelError(
                 f"an engine gives head outputs: {self.record.readout.kind!r} and second passes are scored locally"
@@ -87,20 +87,20 @@ class VllmScorer:
         Raises:
             ModelError: the engine gives outputs of another shape.
         """
-        return self._reading.score_many(questions, self._ask)
+        return self._reader.score_many(questions, self._ask)
 
-    def _ask(self, asked: Sequence[Asked]) -> list[Answer]:
-        ids = [one.ids[: max(one.reads.values()) + 1].tolist() for _, one in asked]
+    def _ask(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
+        ids = [one.ids[: max(one.reads.values()) + 1].tolist() for _, one in open_passes]
         outputs = self._encode(ids, cached=True)
         short = [
-            i for i, ((_, one), rows) in enumerate(zip(asked, outputs, strict=True))
+            i for i, ((_, one), rows) in enumerate(zip(open_passes, outputs, strict=True))
             if min(one.reads.values()) < len(ids[i]) - len(rows)
         ]  # fmt: skip
         paid = [len(rows) for rows in outputs]
         for i, rows in zip(short, self._encode([ids[i] for i in short], cached=False) if short else (), strict=True):
             outputs[i], paid[i] = rows, paid[i] + len(rows)
         made: list[Answer] = []
-        for i, (_, one) in enumerate(asked):
+        for i, (_, one) in enumerate(open_passes):
             places = np.array([*one.reads.values()]) - (len(ids[i]) - len(outputs[i]))
             if places.min() < 0 or outputs[i].shape[1] != self.record.readout.n_labels:
                 raise ModelError(
@@ -112,7 +112,7 @@ class VllmScorer:
 
     def _encode(self, ids: Sequence[list[int]], *, cached: bool) -> list[NDArray[np.float64]]:
         """Outputs before any activation, of the tokens of each sequence that the engine did not have."""
-        # The engine does not read its cache for such outputs unless told to: cached tokens give none.
+        # By default the engine does not use its cache for such outputs, as cached tokens have none.
         parameters = self._parameters(use_activation=False, skip_reading_prefix_cache=not cached)
         prompts = [{"prompt_token_ids": own} for own in ids]
         with engine_faults(ModelError):
@@ -124,9 +124,9 @@ class VllmScorer:
 class VllmLabelScorer:
     """Scores steps by the label token of a language model in a vLLM engine; a `core.runtime.flows.Scorer`.
 
-    The labels' log-probabilities behind each read position are asked for by their ids, so that none is missing. An
+    The labels' log-probabilities after each read position are requested by their ids, so that none is missing. An
     engine that scores tokens of prompts (vLLM 0.32 with its second model runner) encodes a sequence once for all of its
-    new steps; another one is asked for each step by the prefix up to it.
+    new steps; another one gets a request for each step, with the prefix up to it.
 
     Args:
         engine: a `vllm.LLM` for generation.
@@ -156,7 +156,7 @@ class VllmLabelScorer:
         self._labels = label_ids(self.record, encoder.tokenizer)
         self._asking = partial(parameters, max_tokens=1, temperature=1.0, logprob_token_ids=self._labels)
         self._at_once = _scores_prompts(engine, parameters)
-        self._reading = Reading(encoder)
+        self._reader = HeadReader(encoder)
 
     @property
     def use(self) -> ScoreUse:
@@ -173,31 +173,31 @@ class VllmLabelScorer:
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; `tokens` leaves out what the engine had cached."""
-        return self._reading.score_many(questions, self._ask)
+        return self._reader.score_many(questions, self._ask)
 
-    def _ask(self, asked: Sequence[Asked]) -> list[Answer]:
-        whole = [i for i, (_, one) in enumerate(asked) if self._at_once and len(one.reads) > 1]
+    def _ask(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
+        whole = [i for i, (_, one) in enumerate(open_passes) if self._at_once and len(one.reads) > 1]
         found: dict[int, Answer] = {}
         if whole:
-            outputs = self._generate([self._passed(*_ends(asked[i])) for i in whole])
+            outputs = self._generate([self._passed(*_ends(open_passes[i])) for i in whole])
             # What an engine had to interrupt and begin again has no rows.
             found = {
-                i: (self._along(output, *_ends(asked[i])), False, _paid([output]))
+                i: (self._along(output, *_ends(open_passes[i])), False, _paid([output]))
                 for i, output in zip(whole, outputs, strict=True)
                 if output.prompt_token_id_logprobs is not None
             }
-        apart = [(i, asked[i][1]) for i in range(len(asked)) if i not in found]
+        apart = [(i, open_passes[i][1]) for i in range(len(open_passes)) if i not in found]
         prefixes = [one.ids[: at + 1] for _, one in apart for at in one.reads.values()]
         each = iter(self._generate([(ids, self._asking()) for ids in prefixes]) if prefixes else ())
         for i, one in apart:
             own = [next(each) for _ in one.reads]
             found[i] = np.array([self._behind(output) for output in own]), False, _paid(own)
-        return [found[i] for i in range(len(asked))]
+        return [found[i] for i in range(len(open_passes))]
 
-    def _generate(self, asked: Sequence[tuple[NDArray[np.int64], Any]]) -> list[Any]:
-        prompts = [{"prompt_token_ids": ids.tolist()} for ids, _ in asked]
+    def _generate(self, open_passes: Sequence[tuple[NDArray[np.int64], Any]]) -> list[Any]:
+        prompts = [{"prompt_token_ids": ids.tolist()} for ids, _ in open_passes]
         with engine_faults(ModelError):
-            return self.engine.generate(prompts, [parameters for _, parameters in asked], use_tqdm=False)
+            return self.engine.generate(prompts, [parameters for _, parameters in open_passes], use_tqdm=False)
 
     def _passed(self, ids: NDArray[np.int64], places: NDArray[np.int64]) -> tuple[NDArray[np.int64], Any]:
         """A sequence up to its last read, and the question for the labels behind every token from its first read on."""
@@ -226,9 +226,9 @@ def _scores_prompts(engine: Any, parameters: Any) -> bool:
     return hasattr(parameters, "prompt_logprob_token_ids") and bool(getattr(config, "use_v2_model_runner", False))
 
 
-def _ends(asked: Asked) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ends(open_passes: OpenPass) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tokens of a sequence, and its reads from first to last."""
-    return asked[1].ids, np.array([*asked[1].reads.values()])
+    return open_passes[1].ids, np.array([*open_passes[1].reads.values()])
 
 
 def _paid(outputs: Sequence[Any]) -> int:
@@ -254,7 +254,7 @@ def start(
     own, name = {"model": model, "enable_prefix_caching": True, **(engine or {})}, name or VLLM + model
     if encoder.record.readout.label_tokens:
         return VllmLabelScorer(vllm_engine(**own), package.SamplingParams, encoder, name=name)
-    # The task must be named: sequence classifiers are not asked for every token otherwise.
+    # The task must be named: otherwise a sequence classifier gives one output and not one for every token.
     pooler = vllm_module("vllm.config").PoolerConfig(task="token_classify", pooling_type="ALL")
     llm = vllm_engine(**{"runner": "pooling", "pooler_config": pooler, **own})
     return VllmScorer(llm, package.PoolingParams, encoder, name=name)

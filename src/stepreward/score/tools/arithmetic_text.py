@@ -29,7 +29,7 @@ class Token:
     kind: Kind
     text: str
     glued: bool
-    """No space stands before it."""
+    """Whether no space comes before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class Quantity:
     decimals: int
     """Decimals written, of a bare number."""
     percent: bool
-    """A percent sign stands in it."""
+    """Whether it contains a percent sign."""
     units: frozenset[str]
     worded: bool
     """Words follow a number."""
     divides: bool
-    """A division stands in it."""
+    """Whether it contains a division."""
     doubtful: bool
     """People read it in two ways: `2 / 1/5`, `100 - 20%`, `5 million` beside a plain 5."""
     prose: bool
