@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +49,15 @@ def invoke(line: str) -> str:
     done = CliRunner().invoke(app, shlex.split(line))
     assert done.exit_code == 0, (line, done.output, done.exception)
     return done.stdout
+
+
+def solved(path: Path) -> list[dict[str, Any]]:
+    """What a search wrote, a problem each: the row of its chosen candidate with the facts, and all in `candidates`."""
+    problems: dict[str, list[dict[str, Any]]] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        problems.setdefault(row["problem"], []).append({**row, **json.loads(row["facts"])})
+    return [{**next((r for r in rows if r["chosen"]), rows[0]), "candidates": rows} for rows in problems.values()]
 
 
 def run_command(words: list[str]) -> None:

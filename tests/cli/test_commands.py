@@ -12,7 +12,7 @@ import pytest
 
 from stepreward.core.table import read_table
 from stepreward.tasks.arithmetic import generate
-from tests.cli.running import FAST, example, invoke, run_command
+from tests.cli.running import FAST, example, invoke, run_command, solved
 from tests.forked import started
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -48,16 +48,18 @@ def test_train_writes_a_model_that_scores(inside: Path) -> None:
 
 
 def test_search_writes_a_row_for_each_problem_and_its_bill(inside: Path) -> None:
-    rows = [json.loads(line) for line in (inside / "found.jsonl").read_text().splitlines()]
+    rows = solved(inside / "found.jsonl")
     outcome = told(inside, "search")
-    assert [row["id"] for row in rows] == [p.id for p in generate("train", 12, seed=5)]
-    right = np.mean([row["correct"] for row in rows])
+    assert [row["problem"] for row in rows] == [p.id for p in generate("train", 12, seed=5)]
+    right = np.mean([row["outcome"] for row in rows])
     assert outcome["accuracy"]["value"] == pytest.approx(right)  # type: ignore[index]
     spent = sum(row["bill"]["generated_tokens"] for row in rows)
     assert outcome["bill"]["generated_tokens"] == spent > 0  # type: ignore[index]
     for row in rows:
-        assert row["candidates"][row["chosen"]]["answer"] == row["answer"]
-        assert "".join(step["text"] for step in row["steps"]) == row["candidates"][row["chosen"]]["text"]
+        assert [one["candidate"] for one in row["candidates"]] == list(range(len(row["candidates"])))
+        assert sum(one["chosen"] for one in row["candidates"]) == 1
+        # What is known of the whole problem is in one row, so that it is not counted twice.
+        assert [sum(name in one for one in row["candidates"]) for name in ("bill", "outcome")] == [1, 1]
     again = json.loads(invoke(f"{example('search')} {FAST['search']} --json"))
     assert again["bill"]["generated_tokens"] == 0
     assert again["accuracy"] == outcome["accuracy"]
@@ -139,17 +141,18 @@ def test_budgets_of_a_solution_are_kept(inside: Path) -> None:
 
 @pytest.mark.parametrize(("method", "flags"), [("dvts", "--beams 2 --width 2"), ("best-of-n", "--samples 3")])
 def test_search_flags_reach_the_method(inside: Path, method: str, flags: str) -> None:
-    line = f"search --problems problems.jsonl --grader arithmetic --model model --method {method} --out {method}"
+    line = f"search --problems problems.jsonl --grader arithmetic --model model --method {method} --out {method}.jsonl"
     told_ = json.loads(invoke(f"{line} {flags} --aggregate last --json"))
-    rows = [json.loads(text) for text in (inside / method).read_text().splitlines()]
+    rows = solved(inside / f"{method}.jsonl")
     assert told_["problems"] == 12
     assert max(len(row["candidates"]) for row in rows) == {"dvts": 2, "best-of-n": 3}[method]
     for row in rows:
-        assert len(row["scores"]) == len(row["steps"])
+        assert len(row["score"]) == len(row["steps"])
         # The search says how the solution came about; the scorer alone measured something of its steps.
         assert [one["what"] for one in json.loads(row["provenance"])] == [[], ["score"]]
         # The total of a candidate under `last` is the score of its last step.
-        assert row["candidates"][row["chosen"]]["score"] == pytest.approx(row["scores"][-1], rel=1e-4)
+        for one in row["candidates"]:
+            assert one["total"] == pytest.approx(one["score"][-1], rel=1e-4)
 
 
 @pytest.mark.parametrize("log", ["samples.sqlite", "answers.sqlite"])

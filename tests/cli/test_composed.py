@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import stepreward
 from stepreward.formats.problems import read_problems
 from stepreward.policies.local import LocalPolicy
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
-from tests.cli.running import invoke, refused, trl_model
+from tests.cli.running import invoke, refused, solved, trl_model
 
 SEARCH = "search --problems problems.jsonl --grader arithmetic"
 
@@ -25,10 +24,6 @@ def models(inside: Path) -> Path:
         trl_model(inside / "trl-prm")
         invoke("train --data labels/labels.parquet --out other --epochs 1 --batch-tokens 1024 --held-out 0.3 --seed 1")
     return inside
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_file_of_flags_composes_a_search_as_python_does(models: Path) -> None:
@@ -44,10 +39,10 @@ def test_a_file_of_flags_composes_a_search_as_python_does(models: Path) -> None:
         grader=ArithmeticGrader(), n=3,
     )  # fmt: skip
     expected = solver.solve(list(read_problems(models / "problems.jsonl")))
-    found = rows(models / "composed.jsonl")
+    found = solved(models / "composed.jsonl")
     assert [row["answer"] for row in found] == [one.answer for one in expected]
     for row, one in zip(found, expected, strict=True):
-        np.testing.assert_allclose([c["score"] for c in row["candidates"]], one.found.totals, atol=1e-5)
+        np.testing.assert_allclose([c["total"] for c in row["candidates"]], one.found.totals, atol=1e-5)
 
 
 def test_an_ensemble_scores_between_its_members(models: Path) -> None:
@@ -57,7 +52,7 @@ def test_an_ensemble_scores_between_its_members(models: Path) -> None:
         "least": "--model model --model other --combine min",
     }.items():  # fmt: skip
         invoke(f"{SEARCH} --method best-of-n --samples 2 --aggregate last {flags} --out {name}.jsonl")
-        total[name] = np.array([c["score"] for row in rows(models / f"{name}.jsonl") for c in row["candidates"]])
+        total[name] = np.array([c["total"] for row in solved(models / f"{name}.jsonl") for c in row["candidates"]])
     np.testing.assert_allclose(total["mean"], (total["first"] + total["second"]) / 2, atol=1e-5)
     np.testing.assert_allclose(total["least"], np.minimum(total["first"], total["second"]), atol=1e-5)
     assert not np.allclose(total["first"], total["second"])
@@ -78,7 +73,7 @@ def test_an_expert_is_asked_where_the_search_asks_one(models: Path) -> None:
 )
 def test_what_a_problem_may_cost(models: Path, flags: str, reason: str) -> None:
     invoke(f"{SEARCH} --model model --method beam {flags} --out cheap.jsonl")
-    assert {row["stopped"] for row in rows(models / "cheap.jsonl")} == {reason}
+    assert {row["stopped"] for row in solved(models / "cheap.jsonl")} == {reason}
 
 
 @pytest.mark.parametrize(

@@ -5,31 +5,26 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stepreward.policies.local import LocalPolicy
-from tests.cli.running import invoke, refused
+from tests.cli.running import invoke, refused, solved
 
 SEARCH = "search --problems problems.jsonl --grader arithmetic --samples 4 --json"
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("method", ["knockout", "elo"])
 def test_a_tournament_by_the_reward_model_s_totals(inside: Path, method: str) -> None:
     out = f"{method}.jsonl"
     outcome = json.loads(invoke(f"{SEARCH} --method {method} --judge score --model tool --out {out}"))
-    found = rows(inside / out)
+    found = solved(inside / out)
     assert outcome["bill"]["comparisons"] > 0
     assert "judge" not in outcome
-    assert all(row["chosen"] >= 0 for row in found)
+    assert all(row["chosen"] for row in found)
     best = max(found, key=lambda row: len(row["candidates"]))
-    top = max(candidate["score"] for candidate in best["candidates"])
-    assert best["candidates"][best["chosen"]]["score"] == top, "the winner of the tournament is chosen"
+    top = max(candidate["total"] for candidate in best["candidates"])
+    assert best["total"] == top, "the winner of the tournament is chosen"
 
 
 def test_totals_by_another_aggregate_and_flags_in_a_file(inside: Path) -> None:
@@ -37,7 +32,7 @@ def test_totals_by_another_aggregate_and_flags_in_a_file(inside: Path) -> None:
         '[search]\nmethod = "knockout"\njudge = "score?aggregate=mean"\nmodel = ["tool"]\nsamples = 3\n'
     )
     invoke("--config judged.toml search --problems problems.jsonl --grader arithmetic --out by_mean.jsonl")
-    assert rows(inside / "by_mean.jsonl")
+    assert solved(inside / "by_mean.jsonl")
 
 
 @pytest.mark.parametrize("method", ["knockout", "elo"])
@@ -55,7 +50,7 @@ def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(
     assert usage["answers"] == usage["unread"] == outcome["bill"]["comparisons"] > 0
     assert usage["swayed"] == 0
     assert usage["tokens"] > 0
-    assert all(row["chosen"] >= 0 for row in rows(inside / out))
+    assert all(row["chosen"] for row in solved(inside / out))
     told = invoke(f"{search.removesuffix(' --json')} --method {method} --judge builtin:arithmetic --out again.jsonl")
     assert "verdicts asked of the judge" in told
 
@@ -81,5 +76,5 @@ def test_what_does_not_fit_is_told(
 
 def test_a_policy_on_this_machine_votes_by_its_own_certainty(inside: Path) -> None:
     invoke(f"{SEARCH} --method self-certainty --out certain.jsonl")
-    for row in rows(inside / "certain.jsonl"):
+    for row in solved(inside / "certain.jsonl"):
         assert all(candidate["score"] > 0 for candidate in row["candidates"])

@@ -15,7 +15,7 @@ import stepreward
 from stepreward.cli.app import app
 from stepreward.cli.flags.config_file import read_config
 from stepreward.core.catalog import families
-from tests.cli.running import invoke
+from tests.cli.running import invoke, solved
 
 pytestmark = pytest.mark.xdist_group("commands")
 
@@ -73,8 +73,7 @@ def test_flags_may_stand_in_a_file(inside: Path) -> None:
     (inside / "flags.toml").write_text("[search]\n" + table)
     made = json.loads(invoke("--config flags.toml search --out flagged.jsonl --json"))
     assert made["bill"]["scored_tokens"] == 0
-    rows = [json.loads(line) for line in (inside / "flagged.jsonl").read_text().splitlines()]
-    assert max(len(row["candidates"]) for row in rows) == 2
+    assert max(len(row["candidates"]) for row in solved(inside / "flagged.jsonl")) == 2
 
 
 def test_the_installed_command_ends_with_one_line_and_status_1(inside: Path) -> None:

@@ -14,7 +14,7 @@ from stepreward.score.by_recipe import own_record
 from stepreward.score.checkpoints.known_checkpoints import by_name
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.load import load
-from tests.cli.running import invoke, refused, trl_model
+from tests.cli.running import invoke, refused, solved, trl_model
 
 ROW = {"question": "Kai has 10 nuts. Kai finds 1 more nuts. How many?", "steps": ["10 + 1 = 11", "Answer: 11"]}
 LIKE = "--model trl --like trl-prm"
@@ -101,9 +101,9 @@ def test_evaluate_and_search_take_them_too(models: Path) -> None:
         "search --problems problems.jsonl --grader arithmetic --method best-of-n --samples 2 --out liked.jsonl --json"
     )
     invoke(f"{line} {LIKE}")
-    first = [json.loads(one)["scores"] for one in (models / "liked.jsonl").read_text().splitlines()]
+    first = [one["score"] for one in solved(models / "liked.jsonl")]
     invoke(f"{line} {LIKE} --record wrong.json")
-    second = [json.loads(one)["scores"] for one in (models / "liked.jsonl").read_text().splitlines()]
+    second = [one["score"] for one in solved(models / "liked.jsonl")]
     assert first != second, "what was kept of another recipe is not taken for this one's"
 
 

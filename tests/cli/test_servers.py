@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.core.errors import ServerWarning
+from tests.cli.running import solved
 from tests.serve.backend import BEHAVIOURS, Backend, backing
 
 ROW = {"id": "p", "prompt": "Add 2 and 3, then double it.", "reference": "10"}
@@ -43,10 +44,11 @@ def run(*words: str) -> tuple[int, str]:
 
 
 def searched(url: str, model: str, *how: str) -> tuple[dict[str, Any], str]:
-    """The one row of a search, and what the command said."""
+    """What a search found of its one problem, and what the command said."""
     code, said = run("search", "--problems", "p.jsonl", "--policy", f"{url}#{model}", *how, "--out", "o.jsonl")
     assert code == 0, said
-    return json.loads(Path("o.jsonl").read_text()), said
+    (row,) = solved(Path("o.jsonl"))
+    return row, said
 
 
 @pytest.mark.parametrize("model", ["unasked", "nullusage", "lpgap", "unasked+lpgap"])
@@ -54,7 +56,7 @@ def test_odd_accounts_change_no_answer(server: tuple[Backend, str], problems: Pa
     for how in ("", "?logprobs=true"):
         with warnings.catch_warnings(action="ignore", category=ServerWarning):
             row, said = searched(server[1], model + how, *MAJORITY, "2")
-        assert (row["correct"], row["cut"], row["error"]) == (True, 0, ""), said
+        assert (row["outcome"], row["bill"]["cut"], row.get("error")) == (1, 0, None), said
         assert [step["text"] for step in row["steps"]] == STEPS
 
 
@@ -62,7 +64,7 @@ def test_odd_accounts_change_no_answer(server: tuple[Backend, str], problems: Pa
 def test_answers_of_odd_forms_are_read(server: tuple[Backend, str], problems: Path, model: str) -> None:
     row, said = searched(server[1], model, *MAJORITY, "2")
     right = "count" not in model
-    assert (row["correct"], row["cut"], row["error"]) == (right, 0, ""), said
+    assert (row["outcome"], row["bill"]["cut"], row.get("error")) == (right, 0, None), said
     assert not [step for step in row["steps"] if not step["text"].strip()]
 
 
@@ -102,10 +104,10 @@ def test_answers_that_broke_off_are_no_answers(
 def test_cut_answers_are_counted_and_named(server: tuple[Backend, str], problems: Path, model: str, note: str) -> None:
     row, said = searched(server[1], model, *MAJORITY, "4")
     assert note in said
-    assert (row["cut"], row["answer"]) == (4, None)
-    assert not any(one["finished"] for one in row["candidates"])
+    assert (row["bill"]["cut"], row.get("answer")) == (4, None)
+    assert not any(one["terminal"] for one in row["candidates"])
     again, said = searched(server[1], model, *MAJORITY, "4")
-    assert again["cut"] == 4, "answers from the log are cut too"
+    assert again["bill"]["cut"] == 4, "answers from the log are cut too"
 
 
 def test_labels_of_cut_rollouts_are_unknown_and_not_zero(server: tuple[Backend, str], problems: Path) -> None:
@@ -161,7 +163,7 @@ def test_a_refused_start_says_the_way_out_and_takes_it(server: tuple[Backend, st
         'body={"chat_template_kwargs":{"enable_thinking":false}}',
     ):
         row, _ = searched(server[1], f"nothink400?{way}", *BEAM)
-        assert row["correct"]
+        assert row["outcome"] == 1
 
 
 FLAGS = (
@@ -198,9 +200,9 @@ def test_streams_of_comments_do_not_hold_the_others(server: tuple[Backend, str],
     where = f"{url}#comments?timeout=0.5&retries=0"
     code, said = run("search", "--problems", "p.jsonl", "--policy", where, *MAJORITY, "4", "--out", "o.jsonl")
     assert code == 0, said
-    made = [json.loads(line) for line in Path("o.jsonl").read_text().splitlines()]
+    made = solved(Path("o.jsonl"))
     assert backend.held > 5
-    assert all(row["correct"] for row in made)
+    assert all(row["outcome"] == 1 for row in made)
     assert sum(row["bill"]["failed"] for row in made) == backend.held
 
 
@@ -256,7 +258,17 @@ def test_a_resumed_search_says_that_scores_may_differ(
     server: tuple[Backend, str], problems: Path, inside: Path
 ) -> None:
     Path("s.jsonl").write_text(json.dumps(ROW) + "\n")
-    words = ("search", "--problems", "s.jsonl", "--policy", f"{server[1]}#good", "--model", "model", "--out", "s.out")
+    words = (
+        "search",
+        "--problems",
+        "s.jsonl",
+        "--policy",
+        f"{server[1]}#good",
+        "--model",
+        "model",
+        "--out",
+        "s.json",
+    )
     how = ("--method", "best-of-n", "--samples", "1")
     told = "scores may differ in their last digits"
     assert told not in run(*words, *how)[1]

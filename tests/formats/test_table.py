@@ -145,6 +145,28 @@ def test_the_labels_of_releases_before_are_read(tmp_path: Path) -> None:
     assert (one.facts["transforms"], one.provenance) == (["hard"], (Provenance("mc", "m", "g", 1, {"n": 8}),))
 
 
+def test_what_search_wrote_before_is_read_as_the_solution_that_it_chose(tmp_path: Path) -> None:
+    row = {
+        "id": "p", "answer": "2", "correct": True, "scores": [0.75], "chosen": 1, "stopped": "", "error": "", "cut": 0,
+        "candidates": [{"answer": "3", "score": 0.5, "text": "3", "finished": True}], "bill": {"proposals": 2},
+        "schema": "stepreward/trajectories/1", "problem": "p", "prompt": "1 + 1?", "steps": [{"text": "2"}],
+        "outcome": 1.0, "terminal": True,
+    }  # fmt: skip
+    (tmp_path / "found.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "error": "gone", "steps": []}))
+    reading = formats.read(tmp_path / "found.jsonl")
+    (one,) = reading
+    assert (one.answer, one.column("score").tolist(), one.facts["chosen"]) == ("2", [0.75], 1)
+    assert "it has no solution: gone" in reading.bad[0].problem
+
+
+def test_a_problem_that_a_search_could_not_solve_says_why(tmp_path: Path) -> None:
+    bare = Trajectory(PROBLEMS[0], (), terminal=False, facts={"error": "server gone"})
+    formats.write(tmp_path / "found.parquet", [bare, item(PROBLEMS[0])], "stepreward")
+    reading = formats.read(tmp_path / "found.parquet")
+    assert len(list(reading)) == 1
+    assert "problem 'p' has no solution: server gone" in reading.bad[0].problem
+
+
 def test_a_folder_of_parts_is_one_table(tmp_path: Path) -> None:
     for place, problem in enumerate(PROBLEMS):
         formats.write(tmp_path / f"part-{place}.parquet", [item(problem)], "stepreward", strict=True)

@@ -36,7 +36,7 @@ COMMANDS = {
     "label": "Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.",
     "train": "Train a step reward model on whole trees; writes a checkpoint that `score` and `stepreward.load` read.",
     "score": 'Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.',
-    "search": "Search for solutions; each row holds the answer, the solution, all candidates and the exact bill.",
+    "search": "Search for solutions; a row of the table for each candidate, with the bill in that of the chosen one.",
     "evaluate": (
         "Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions."
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,19 +19,20 @@ from stepreward.cli.flags.policies import OWN_SCORE, HelperFlags, PolicyFlags, c
 from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
-from stepreward.core.atomic_files import write_text
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap
 from stepreward.core.optional import VLLM
+from stepreward.core.row_files import check_ending
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
 from stepreward.core.settings_text import read_settings
-from stepreward.core.table import row_of
-from stepreward.core.types import SCORE, Problem, Provenance, Trajectory
+from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Flag
+from stepreward.formats.registry import write
+from stepreward.formats.trajectories import OWN
 from stepreward.pipeline.compare import REFERENCE, comparable, verdict
 from stepreward.pipeline.compare import compare as comparison
 from stepreward.pipeline.compose import Solution, Solver, compose
@@ -49,7 +50,7 @@ class SearchFlags:
     problems: Annotated[Path, Flag("--problems", "--data")]
     """JSONL of problems with prompt and, to grade, reference."""
     out: Path
-    """JSONL to write, one row a problem."""
+    """Table to write, a row a candidate: a file (.jsonl, .parquet) or a folder of parts."""
     method: Annotated[str, Flag(choices=searches)] = "beam"
     """How to search: {choices}."""
     samples: Annotated[int | None, Flag(low=1)] = None
@@ -95,13 +96,15 @@ def search(
     comparing: CompareFlags,
     json_output: JsonFlag = False,
 ) -> None:
-    """Search for solutions; each row holds the answer, the solution, all candidates and the exact bill.
+    """Search for solutions; a row of the table for each candidate, with the bill in that of the chosen one.
 
     What was generated and scored is kept beside OUT and read again after a kill.
 
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
     compare, out = comparing.compare, flags.out
+    if not compare:
+        check_ending(out)
     chosen, reader = searches[flags.method], grader_by_name(flags.grader)
     recipe.require(bool(models.model))
     asked = ("scorer",) if compare else chosen.asks
@@ -166,15 +169,14 @@ def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, j
     bill = Bill()
     for one in solutions:
         bill.add(one.bill)
-    made = [_row(one, solver, seed) for one in solutions]
-    failed = [row for row in made if row["error"]]
-    write_text(out, "".join(json.dumps(row) + "\n" for row in made))
-    graded = [float(row["correct"]) for row in made if row["correct"] is not None]
+    write(out, (row for one in solutions for row in one.rows()), OWN, strict=True)
+    failed = [one for one in solutions if one.error]
+    graded = [float(one.outcome > 0.5) for one in solutions if not np.isnan(one.outcome)]
     unknown = sum(np.isnan(one.outcome) and one.problem.reference is not None and not one.error for one in solutions)
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {
         "out": str(out),
-        "problems": len(made),
+        "problems": len(solutions),
         "failed": len(failed),
         "accuracy": accuracy,
         "ungraded": int(unknown),
@@ -188,7 +190,7 @@ def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, j
     none = "none graded" if unknown or failed else "no references"
     told = none if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     told += f" ({unknown} could not be graded and count neither way)" if unknown else ""
-    typer.echo(f"{len(made)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
+    typer.echo(f"{len(solutions)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
     if note := cut_note(bill, solver.policy):
         typer.echo(note)
     if used is not None:
@@ -197,7 +199,8 @@ def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, j
             f"{used.swayed:,} pairs swayed by the order"
         )
     if failed:
-        typer.echo(f"{len(failed)} failed, {failed[0]['id']} first: {failed[0]['error']}; run again to try them again")
+        first = failed[0]
+        typer.echo(f"{len(failed)} failed, {first.problem.id} first: {first.error}; run again to try them again")
         raise typer.Exit(1)
 
 
@@ -244,38 +247,3 @@ def _compare(
     console = plain_console()
     console.print(table)
     console.print(f"report: {flags.out / 'compare.html'}", soft_wrap=True)
-
-
-def _row(one: Solution, solver: Solver, seed: int) -> dict[str, Any]:
-    """The solution chosen, as a row of the table of trajectories, with what the search says of it and the others."""
-    problem, found = one.problem, one.found
-    chosen = found.trajectory or Trajectory(problem, (), terminal=False)
-    grade = one.outcome
-    # A search measures nothing itself: the scorer of its steps did.
-    by = Provenance(solver.search.name, solver.policy.name, seed=seed, settings=dict(solver.settings), what=())
-    scored = solver.scorer is not None and SCORE in chosen.columns
-    scorers = (Provenance(solver.scorer.name, what=(SCORE,)),) if scored and solver.scorer is not None else ()
-    row = row_of(replace(chosen, outcome=grade, provenance=(by, *scorers)))
-    candidates = [
-        {
-            "answer": answer,
-            "score": None if np.isnan(total) else float(total),
-            "text": trajectory.text,
-            "finished": trajectory.terminal,
-        }
-        for answer, total, trajectory in zip(found.answers, found.totals, found.tree.trajectories(), strict=True)
-    ]
-    return {
-        "id": problem.id,
-        "answer": found.answer,
-        "correct": None if np.isnan(grade) else grade > 0.5,
-        "scores": found.scores(found.chosen) if found.chosen >= 0 else [],
-        "chosen": found.chosen,
-        "stopped": one.stopped,
-        "error": one.error,
-        "cut": one.bill.cut,
-        "seconds": round(one.seconds, 3),
-        "candidates": candidates,
-        "bill": asdict(one.bill),
-        **row,
-    }

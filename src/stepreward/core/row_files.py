@@ -39,6 +39,24 @@ def names_a_folder(path: str | Path) -> bool:
     return str(path).endswith("/") or Path(path).is_dir() or not Path(path).suffix
 
 
+def check_ending(path: Path) -> None:
+    """Checks before long work that a table can be written under this name: a file or a folder of parts.
+
+    Raises:
+        InputError: the ending is none that is written.
+    """
+    if not names_a_folder(path):
+        _kind(path)
+
+
+def _kind(path: Path) -> str:
+    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+    if kind not in (".jsonl", ".json", ".parquet"):
+        remedy = "use .jsonl, .json or .parquet, or a name without an ending for a folder of parts"
+        raise InputError(f"no format for the ending {kind!r}", source=path, remedy=remedy)
+    return kind
+
+
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], *, schema: pa.Schema | None = None) -> int:
     """Writes rows as the name says (.jsonl, .json, .parquet, or the first two with .gz) and returns how many.
 
@@ -49,11 +67,7 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], *, schema: p
         StoreError: it cannot be written, or another process writes it.
         InputError: the ending is not one of these, or Parquet cannot hold the rows.
     """
-    path = Path(path)
-    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    if kind not in (".jsonl", ".json", ".parquet"):
-        remedy = "use .jsonl, .json or .parquet, or a name without an ending for a folder of parts"
-        raise InputError(f"no format for the ending {kind!r}", source=path, remedy=remedy)
+    path, kind = Path(path), _kind(Path(path))
     with alone_in_one_move(path) as partial:
         if kind != ".parquet":
             return _write_json(partial, rows, array=kind == ".json", packed=path.suffix == ".gz")

@@ -56,6 +56,9 @@ def read(row: Row, number: int) -> Iterator[Trajectory]:
         what = "a result without its problem and steps, as releases before wrote it"
         raise InputError(what, remedy="run the same command again, which writes them and reads kept answers")
     item = item_of(row)
+    if not item.steps and item.facts.get("error"):
+        what = f"problem {item.problem.id!r} has no solution: {item.facts['error']}"
+        raise InputError(what, remedy="mend the cause and run the command again")
     if not item.steps:
         raise InputError(f"there is no step of problem {item.problem.id!r}", remedy=REMEDY)
     yield item

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stepreward.core.catalog import Method
@@ -18,7 +18,7 @@ from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
 from stepreward.core.runtime.wrapped_flows import limited
-from stepreward.core.types import Problem
+from stepreward.core.types import SCORE, Problem, Provenance, Trajectory
 from stepreward.policies.expert import WithExpert
 from stepreward.score.ensemble import Combine, combined
 from stepreward.search.candidates import Found, nothing_found
@@ -84,6 +84,9 @@ class Solver:
             policy=self.policy, scorer=self.scorer, grader=self.grader, judge=self.judge, budget=self.budget, log=log,
             prices=self.prices,
         )  # fmt: skip
+        # A search measures nothing itself: the scorer of its steps does.
+        by = [Provenance(self.search.name, self.policy.name, seed=seed, settings=dict(self.settings), what=())]
+        by += [] if self.scorer is None else [Provenance(self.scorer.name, what=(SCORE,))]
         made: dict[int, Solution] = {}
         for one in driver.outcomes(self._graded(problem, key) for problem in problems):
             problem = problems[one.index]
@@ -91,10 +94,12 @@ class Solver:
                 if len(made) + 1 == len(problems) and all(s.error for s in made.values()):
                     raise one.error
                 found = nothing_found(problem)
-                made[one.index] = Solution(problem, found, one.bill, one.seconds, error=str(one.error))
+                made[one.index] = Solution(problem, found, one.bill, one.seconds, error=str(one.error), by=tuple(by))
             else:
                 found, grade = one.result
-                made[one.index] = Solution(problem, found, one.bill, one.seconds, one.stopped, outcome=grade)
+                made[one.index] = Solution(
+                    problem, found, one.bill, one.seconds, one.stopped, outcome=grade, by=tuple(by)
+                )
             if on_progress is not None:
                 on_progress(len(made), len(problems), driver.bill)
         return SolutionList(made[index] for index in range(len(problems)))
@@ -116,11 +121,35 @@ class Solution:
     """Why it could not be solved; the next run tries again, as errors are not logged."""
     outcome: float = float("nan")
     """Grade of the chosen solution, 0 where none was; NaN without a reference or a grader, or where it failed."""
+    by: tuple[Provenance, ...] = ()
+    """The search, and the scorer of its steps."""
 
     @property
     def answer(self) -> str | None:
         """The answer of the chosen solution; None where there is none, or no grader read it."""
         return self.found.answer
+
+    def rows(self) -> list[Trajectory]:
+        """The candidates as rows of the table: at least one, without steps where there is no candidate.
+
+        Facts of each are `candidate`, its index, whether it is `chosen`, and its `total`, if any. What is known of the
+        problem as a whole is in the row of the chosen one alone, or else in the first: the `outcome`, and the facts
+        `bill`, `seconds`, `stopped` and `error`, if any.
+        """
+        found = self.found.trajectories() or [Trajectory(self.problem, (), terminal=False)]
+        whole = {"bill": asdict(self.bill), "seconds": round(self.seconds, 3)}
+        whole |= {name: text for name, text in (("stopped", self.stopped), ("error", self.error)) if text}
+        made = []
+        for at, one in enumerate(found):
+            facts = {**one.facts, "candidate": at, "chosen": at == self.found.chosen}
+            first = at == max(self.found.chosen, 0)
+            made.append(
+                replace(
+                    one, outcome=self.outcome if first else float("nan"), facts={**facts, **(whole if first else {})},
+                    provenance=tuple(by for by in self.by if set(by.what) <= one.columns.keys()),
+                )
+            )  # fmt: skip
+        return made
 
     def __repr__(self) -> str:
         said = f"Solution of {self.problem.id!r}: answer {self.answer!r:.60}, outcome {self.outcome:.3g}"
