@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stepreward import formats
 from tests.cli.running import invoke
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -128,3 +129,35 @@ def test_real_verifiers_are_all_measured() -> None:
         assert 0.2 < one["first_error"]["f1"]["value"] < 0.95
         assert one["first_error"]["threshold_from"].startswith("best F1 on")
         assert one["steps"]["auroc"] > 0.6
+
+
+def test_rows_are_written_with_what_was_computed_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tool` says 1 of a true equation, 0 of a false one; recorded scores `v` have a gap at the second row's end."""
+    monkeypatch.setattr("stepreward.cli.evaluated_rows._AT_ONCE", 2)
+    table = {"schema": "stepreward/trajectories/1", "facts": '{"subset": "sums"}', "mine": [1.0, 2.0]}
+    rows = [
+        {**table, "problem": "a", "prompt": "?", "steps": ["1 + 1 = 2", "2 + 2 = 4"], "score:v": [0.9, 0.1],
+         "first_error": -1},
+        {**table, "problem": "b", "prompt": "?", "steps": ["1 + 1 = 3", "2 + 2 = 4"], "score:v": [0.9, None],
+         "first_error": 0},
+        {**table, "problem": "c", "prompt": "?", "steps": ["1 + 1 = 2", "2 + 2 = 5"], "first_error": 1},
+    ]  # fmt: skip
+    write(tmp_path / "rows.jsonl", rows)
+    line = f"evaluate --data {tmp_path}/rows.jsonl --model tool --threshold 0.5 --json"
+    told = json.loads(invoke(f"{line} --out {tmp_path}/out.parquet"))
+    assert told["scorers"]["model"]["first_error"]["f1"]["value"] == 1.0
+    made = list(formats.read(tmp_path / "out.parquet"))
+    assert [one.column("score:model").tolist() for one in made] == [[1, 1], [0, 1], [1, 0]]
+    assert [one.steps[0].text for one in made] == ["1 + 1 = 2", "1 + 1 = 3", "1 + 1 = 2"]
+    assert [one.column("mine").tolist() for one in made] == [[1, 2]] * 3
+    found = [one.facts["predicted_first_error"] for one in made]
+    # Position: 0.75 / (0.75 + 1/4) = 0.75 and 0.75 / (0.75 + 3/4) = 0.5, which is not below 0.5.
+    assert found == [
+        {"v": 1, "model": -1, "position": -1}, {"v": None, "model": 0, "position": -1}, {"model": 1, "position": -1},
+    ]  # fmt: skip
+    assert [one.facts.get("unscored") for one in made] == [None, ["v"], None]
+    assert {one.facts["subset"] for one in made} == {"sums"}
+    assert made[0].provenance[-1].what == ("score:model",)
+    invoke(f"{line} --out {tmp_path}/parts --rows-per-part 2")
+    assert len(list((tmp_path / "parts").glob("*.parquet"))) == 2
+    assert [one.facts["predicted_first_error"] for one in formats.read(tmp_path / "parts")] == found

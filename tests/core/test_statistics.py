@@ -16,6 +16,8 @@ from stepreward.core.measure.statistics import (
     paired_difference,
     percentile_interval,
     proportion,
+    resampled_means,
+    resamples,
     wilson,
 )
 
@@ -43,6 +45,13 @@ def test_wilson_covers_exactly_computed_at_about_95_percent(p: float) -> None:
         law = np.array([comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)])
         coverage.append(law[(low <= p) & (p <= high)].sum())
     assert np.mean(coverage) == pytest.approx(0.95, abs=0.02)
+
+
+def test_means_of_samples_drawn_in_parts_are_those_of_all_at_once() -> None:
+    values = np.arange(7.0)
+    whole = values[resamples(7, 50, KEY)].mean(axis=1)
+    for cells in (1, 20, 1 << 22):
+        np.testing.assert_array_equal(resampled_means(values, 50, KEY, cells=cells), whole)
 
 
 def test_bootstrap_covers_the_mean() -> None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +16,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from stepreward.cli.benchmark import measure, show
+from stepreward.cli.evaluated_rows import MODEL, gradable, read_and_score, with_measured, with_scores
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
+from stepreward.cli.flags.parts import PartFlags
 from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
-from stepreward.cli.row_by_row import Place, RowByRow, shown
 from stepreward.cli.terminal.console import plain_console
-from stepreward.cli.terminal.left_out import tell_left_out
-from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.catalog import calibrate as calibrators
@@ -31,21 +31,21 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import paired_difference
 from stepreward.core.measure.step_metrics import ragged
-from stepreward.core.runtime.flows import Grader, Score, Scorer
+from stepreward.core.row_files import check_ending
 from stepreward.core.settings_text import read_settings
-from stepreward.core.types import Trajectory, score_column
+from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.evaluate.data.scoring import unmeasured
 from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
 from stepreward.evaluate.fitting import fit_calibrator
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error_f1, step_metrics
+from stepreward.formats.registry import write
+from stepreward.formats.trajectories import OWN
 from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE, save_calibrator
 from stepreward.tasks.graders import grader_by_name, graders
-
-_MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,16 @@ class EvaluateFlags:
     calibrate: Annotated[str, Flag(choices=calibrators)] = ""
     """Fit a calibrator of --model's step scores to the labels: {choices}; it goes to --calibrator, by default into the
     model's folder."""
+    out: Path | None = None
+    """Table to write: the rows with the model's scores, the first error that each scorer predicts, and which steps it
+    left unscored; a file (.parquet, .jsonl) or a folder of parts."""
     seed: int = 0
     """Seed of splits and bootstraps."""
 
 
-def evaluate(flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, json_output: JsonFlag = False) -> None:
+def evaluate(
+    flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, parts: PartFlags, json_output: JsonFlag = False
+) -> None:
     """Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions.
 
     First errors are measured as ProcessBench does; the threshold is chosen on other problems than those measured on.
@@ -87,13 +92,14 @@ def evaluate(flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, json
     """
     data, model, threshold = flags.data, flags.model, flags.threshold
     recipe.require(model is not None or bool(flags.scorer))
+    if flags.out is not None and (flags.benchmark or flags.calibrate):
+        raise InputError("--out writes rows of labelled solutions", remedy="drop --benchmark and --calibrate, or --out")
     if flags.calibrate:
         if model is None or flags.benchmark:
             raise InputError("--calibrate is about --model and labels", remedy="pass --model, and no --benchmark")
-        items = list(reading.solutions(data))
         calibrators[flags.calibrate]
-        raw = recipe.scorer(model, calibrated=False)
-        scored = _scored(items, raw, data, strict=reading.strict, quiet=json_output)
+        raw = partial(recipe.scorer, model, calibrated=False)
+        scored = read_and_score(data, reading, raw, None, quiet=json_output)
         _calibrate(model, scored, flags.calibrate, recipe.calibrator, flags.seed, json_output)
         return
     if flags.benchmark:
@@ -116,11 +122,10 @@ def evaluate(flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, json
     if threshold is not None and not np.isfinite(threshold):
         raise InputError(f"--threshold must be a finite number, got {threshold}")
     judge = grader_by_name(flags.grader) if flags.grader else None
-    items = list(reading.solutions(data))
-    if judge is not None:
-        items = [_judged(item, judge) for item in items]
-    if model is not None:
-        items = _scored(items, recipe.scorer(model), data, strict=reading.strict, quiet=json_output)
+    if flags.out is not None:
+        check_ending(flags.out)
+    load = None if model is None else partial(recipe.scorer, model)
+    items = read_and_score(data, reading, load, judge, quiet=json_output)
     names = list(dict.fromkeys(name for item in items for name in item.scores))
     if names and POSITION not in names:
         items, names = _with_position(items), [*names, POSITION]
@@ -135,11 +140,24 @@ def evaluate(flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, json
             for name in names
         },
     }
-    if judge is not None and (lost := sum(_gradable(item) and np.isnan(item.outcome) for item in items)):
+    if judge is not None and (lost := sum(gradable(item) and np.isnan(item.outcome) for item in items)):
         outcome["ungraded"] = int(lost)
     if all(set(made) <= {"solutions", "unscored"} for made in outcome["scorers"].values()):
         raise InputError("the rows hold no labels, first errors or groups", source=data, remedy="label them first")
+    if flags.out is not None:
+        _write(flags, flags.out, reading, items, outcome["scorers"], parts)
     typer.echo(json.dumps(outcome, allow_nan=False)) if json_output else _print(outcome)
+
+
+def _write(
+    flags: EvaluateFlags, out: Path, reading: ReadFlags, items: Sequence[Trajectory], scorers: dict[str, Any],
+    parts: PartFlags,
+) -> None:  # fmt: skip
+    """Writes the rows with what was computed of them; rows that cannot be read were named when they were read."""
+    found = {name: made["first_error"]["threshold"] for name, made in scorers.items() if "first_error" in made}
+    thresholds = found if flags.threshold is None else dict.fromkeys(scorers, flags.threshold)
+    rows = with_measured(reading.solutions(flags.data, quiet=True), items, thresholds, flags.model)
+    write(out, rows, OWN, strict=True, rows_per_part=parts.rows_per_part)
 
 
 def _calibrate(
@@ -151,7 +169,7 @@ def _calibrate(
         raise InputError(f"{model} is no folder that could keep a calibrator", remedy="pass --calibrator FILE")
     labels, problems = ragged([item.labels for item in scored]), [item.problem.id for item in scored]
     key = Key.seed(seed).fold("calibrate")
-    fitted = fit_calibrator(calibrators[method], score_rows(scored, _MODEL), labels, problems, key)
+    fitted = fit_calibrator(calibrators[method], score_rows(scored, MODEL), labels, problems, key)
     save_calibrator(fitted.calibrator, path)
     if json_output:
         typer.echo(json.dumps({"calibrator": str(path), "method": method, **fitted.to_json()}, allow_nan=False))
@@ -163,38 +181,9 @@ def _calibrate(
     typer.echo(f"Brier score on problems not fitted on: {before} before, {after} after, change {change}")
 
 
-def _scored(
-    items: Sequence[Trajectory], scorer: Scorer, source: Path, *, strict: bool, quiet: bool
-) -> list[Trajectory]:
-    """The solutions with the model's scores beside the recorded ones; NaN for one that it cannot score."""
-    places: dict[str, Place] = {item.problem.id: (source, None) for item in items}
-    with StageProgress(quiet=quiet) as progress:
-        patient = RowByRow(scorer, places, on_progress=shown(progress, "evaluate", len(items)), strict=strict)
-        answers = patient.score_many([Score(item.problem, item.steps) for item in items])
-    tell_left_out(patient.bad, f"by {scorer.name}")
-    return [
-        item.with_columns({score_column(_MODEL): answer.scores}) for item, answer in zip(items, answers, strict=True)
-    ]
-
-
 def _with_position(items: Sequence[Trajectory]) -> list[Trajectory]:
     """The solutions with the scores of the baseline beside the others."""
-    answers = PositionScorer().score_many([Score(item.problem, item.steps) for item in items])
-    return [
-        item.with_columns({score_column(POSITION): answer.scores}) for item, answer in zip(items, answers, strict=True)
-    ]
-
-
-def _judged(item: Trajectory, grader: Grader) -> Trajectory:
-    """The solution with the answer and the outcome that the grader reads, where the data set states none."""
-    answer = item.answer or (grader.answer(item.problem, item.steps) if item.terminal else None)
-    unknown = np.isnan(item.outcome) and _gradable(item)
-    outcome = grader.grade(item.problem, item.steps) if unknown else item.outcome
-    return replace(item, outcome=outcome, answer=answer)
-
-
-def _gradable(item: Trajectory) -> bool:
-    return item.problem.reference is not None
+    return with_scores(items, PositionScorer(), POSITION)
 
 
 def _measured(
@@ -248,7 +237,7 @@ def _no_selection(items: Sequence[Trajectory], *, judged: bool) -> str | None:
         return ""
     if sizes[0] != sizes[-1]:
         return f"problems have {sizes[0]} to {sizes[-1]} solutions, selection needs the same number of each"
-    if any(np.isnan(item.outcome) and not (judged and _gradable(item)) for item in items):
+    if any(np.isnan(item.outcome) and not (judged and gradable(item)) for item in items):
         return "some solutions have no outcome; pass --grader"
     if all(np.isnan(item.outcome) for item in items):
         return "no solution could be graded"

@@ -27,10 +27,10 @@ class ReadFlags:
     strict: bool = False
     """Stop at the first bad row instead of leaving it out."""
 
-    def solutions(self, path: Path) -> Iterator[Trajectory]:
+    def solutions(self, path: Path, *, quiet: bool = False) -> Iterator[Trajectory]:
         """Yields the solutions of a file of any format, or of the folder of a label run.
 
-        Rows that cannot be read are named on standard error and left out, unless `strict`.
+        Rows that cannot be read are named on standard error, unless `quiet`, and left out, unless `strict`.
 
         Raises:
             InputError: nothing can be read, or a row cannot be and `strict`.
@@ -55,8 +55,9 @@ class ReadFlags:
             first, more = broken[0], len(broken) - 1
             what = first.problem + (f", and {more:,} more rows cannot be read" if more else "")
             raise InputError(what, source=path, row=first.row, remedy="repair the rows")
-        tell_left_out([*reading.bad, *broken], more=reading.left_out - len(reading.bad))
-        tell_blank(reading.blank)
+        if not quiet:
+            tell_left_out([*reading.bad, *broken], more=reading.left_out - len(reading.bad))
+            tell_blank(reading.blank)
 
 
 def filled(reading: Reading[Item]) -> Iterator[Item]:

@@ -75,6 +75,21 @@ def resamples(n: int, draws: int, key: Key) -> NDArray[np.int64]:
     return key.rng().integers(0, n, size=(draws, n))
 
 
+def resampled_means(values: ArrayLike, draws: int, key: Key, *, cells: int = 1 << 22) -> Floats:
+    """(draws,) means of bootstrap samples of (n,) values, as `values[resamples(n, draws, key)].mean(axis=1)` has them.
+
+    Args:
+        values: at least one.
+        draws: bootstrap samples.
+        key: their randomness.
+        cells: indices that are in memory at the same time, at least one sample's.
+    """
+    every, rng = np.asarray(values), key.rng()
+    at_once = max(cells // len(every), 1)
+    sizes = [min(at_once, draws - at) for at in range(0, draws, at_once)]
+    return np.concatenate([every[rng.integers(0, len(every), size=(some, len(every)))].mean(axis=1) for some in sizes])
+
+
 def percentile_interval(
     value: float, drawn: Floats, n: int, *, bounds: tuple[float, float] | None = (0.0, 1.0), confidence: float = 0.95
 ) -> Estimate:
@@ -131,7 +146,8 @@ def bootstrap(
     if not len(values):
         raise ValueError("a bootstrap needs at least one unit")
     of = statistic or (lambda sample: sample.mean(axis=1))
-    drawn = of(values[resamples(len(values), draws, key)])
+    plain = statistic is None and values.ndim == 1
+    drawn = resampled_means(values, draws, key) if plain else of(values[resamples(len(values), draws, key)])
     value = float(of(values[None])[0])
     return percentile_interval(value, drawn, len(values), bounds=bounds, confidence=confidence)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
-from stepreward.core.measure.statistics import Estimate, percentile_interval, proportion, resamples
+from stepreward.core.measure.statistics import Estimate, percentile_interval, proportion, resampled_means
 from stepreward.core.measure.step_metrics import (
     auroc,
     best_threshold,
@@ -70,9 +70,7 @@ def first_error_f1(
     parts = [hit[wrong], hit[~wrong]]
     accuracies = [proportion(int(part.sum()), len(part)) for part in parts]
     drawn = [
-        part[resamples(len(part), draws, key.fold("first error", i))].mean(axis=1)
-        if len(part)
-        else np.full(draws, np.nan)
+        resampled_means(part, draws, key.fold("first error", i)) if len(part) else np.full(draws, np.nan)
         for i, part in enumerate(parts)
     ]
     total = drawn[0] + drawn[1]
