@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from stepreward.core.catalog import Family, families
 from stepreward.core.keys import Key
@@ -25,7 +26,7 @@ from tests.cli.running import invoke
 
 PROBLEM = Problem("p", "1 + 1?", reference="2")
 TRAJECTORY = Trajectory(PROBLEM, (Step("1 + 1\n"), Step("= 2\n")))
-LABELS = np.array([1.0, 0.5])
+LABELLED = TRAJECTORY.with_columns({"label": np.array([1.0, 0.5])})
 SCORES = np.array([[0.2, 0.8]])
 MASK = np.array([[True, True]])
 
@@ -41,14 +42,14 @@ def estimate(problem: Problem, trajectory: Trajectory) -> Flow[float]:
     return float(grade)
 
 
-def transform(labels: Any) -> Any:
+def transform(trajectory: Trajectory) -> Trajectory:
     """Turns labels round."""
-    return 1 - labels
+    return trajectory.with_columns({"label": 1 - trajectory.labels})
 
 
-def keep(labels: Any) -> bool:
+def keep(trajectories: Sequence[Trajectory]) -> NDArray[np.bool_]:
     """Keeps what is right from the start."""
-    return bool(labels[0] == 1)
+    return np.array([one.labels[0] == 1 for one in trajectories])
 
 
 def loss(logits: Any, labels: Any, mask: Any) -> float:
@@ -120,8 +121,8 @@ FLAT = {"rewards": [1.0, 2.0], "offsets": [0, 2]}
 ONE_OF_EACH: dict[str, tuple[Any, dict[str, Any], Check]] = {
     "segment": (segment, {"text": "a;b"}, lambda made: [step.text for step in made] == ["a", "b"]),
     "estimate": (estimate, {"problem": PROBLEM, "trajectory": TRAJECTORY}, lambda flow: ran(flow) == 1.0),
-    "transform": (transform, {"labels": LABELS}, lambda made: made.tolist() == [0, 0.5]),
-    "filter": (keep, {"labels": LABELS}, lambda made: made is True),
+    "transform": (transform, {"trajectory": LABELLED}, lambda made: made.labels.tolist() == [0, 0.5]),
+    "filter": (keep, {"trajectories": [LABELLED, TRAJECTORY]}, lambda made: made.tolist() == [True, False]),
     "loss": (loss, {"logits": SCORES - 0.5, "labels": np.array([[1, 1]]), "mask": MASK}, lambda made: made == 1),
     "aggregate": (aggregate, {"scores": SCORES, "mask": MASK}, lambda made: made.tolist() == [0.8]),
     "calibrate": (Halves, {}, lambda made: made.fit([0.5], [1]).predict(SCORES).tolist() == [[0.1, 0.4]]),
