@@ -2,11 +2,11 @@
 
     python -m benchmarks.table [--steps 10000000] [--quick] [--write]
 
-A generated file of JSON lines, ten steps a row, a twentieth of them wrong, becomes Parquet (`convert`), gets the scores of
-`tool` (`score`) and is measured (`evaluate`), each by the command in a process of its own. Beside them, in the same run,
-pyarrow reads the converted file: as columns, and as rows of Python objects, which every verb needs. Ratios are of CPU
-seconds, which other work on the machine changes little. Peak memory is shown for a tenth of the steps too: where it is
-bounded both are the same.
+A generated file of JSON lines, ten steps a row, a twentieth of them wrong, becomes Parquet (`convert`), gets the scores
+of `tool` (`score`) and is measured (`evaluate`), each by the command in a process of its own. Beside them, in the same
+run, pyarrow reads the converted file: as columns, and as rows of Python objects, which every verb needs. Ratios are of
+CPU seconds, which other work on the machine changes little. Peak memory is shown for a tenth of the steps too: where it
+is bounded both are the same.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def row(index: int) -> dict[str, Any]:
     return {
         "schema": "stepreward/trajectories/1",
         "problem": f"p{index // 4}",
-        "prompt": f"Kai has {index % 9973} nuts and finds more, {STEPS_OF_A_ROW} times. How many nuts does Kai have now?",
+        "prompt": f"Kai has {index % 9973} nuts and finds more, ten times. How many nuts does Kai have now?",
         "reference": str(index % 9973),
         "steps": [{"text": f"Kai then has {a} + {b} = {a + b + (at == first_error)} nuts.\n"}
                   for at, (a, b) in enumerate(numbers)],
@@ -102,17 +102,18 @@ def page(steps: int, large: dict[str, Cost], small: dict[str, Cost]) -> str:
     )
     return f"""# The table in bulk
 
-Written by `python -m benchmarks.table --steps {steps} --write`; no number in a table is typed by hand. {steps:,} generated
-steps, {STEPS_OF_A_ROW} a row: `convert` from JSON lines to Parquet, `score --model tool --out`, `evaluate` of the recorded
-scores. Each is the command in a process of its own. Ratios are of CPU seconds, to reading the same Parquet file into Python
-rows by pyarrow in the same run. The machine had other work, so that speeds are lower than on a quiet one.
+Written by `python -m benchmarks.table --steps {steps} --write`; no number in a table is typed by hand.
+{steps:,} generated steps, {STEPS_OF_A_ROW} a row: `convert` from JSON lines to Parquet, `score --model tool --out`,
+`evaluate` of the recorded scores. Each is the command in a process of its own, start and imports included. Ratios are
+of CPU seconds, to reading the same Parquet file into Python rows by pyarrow in the same run. The machine had other
+work, so that speeds are lower than on a quiet one.
 
 | what | CPU seconds | rows a CPU second | ratio | peak MB, a tenth of the steps | peak MB |
 |---|---|---|---|---|---|
 {body}
 
-`convert` and `score` stream: a few thousand rows are in memory at a time. `evaluate` keeps the numbers of every row (scores,
-labels, answers) and the texts of few: its memory grows with the steps, by about
+`convert` and `score` stream: a few thousand rows are in memory at a time. `evaluate` keeps the numbers of every row
+(scores, labels, answers) and the texts of few: its memory grows with the steps, here by
 {_growth(steps, large, small):,.0f} bytes a step.
 """
 

@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 
 from stepreward.cli.commands import command_of
-from stepreward.core.catalog import Family, Method, families
+from stepreward.core.catalog import Family, families
+from stepreward.core.method import Method
 from stepreward.credit.verify import CHANGES, OBJECTIVES
 from tests.cli.running import invoke
 

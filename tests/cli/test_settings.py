@@ -7,8 +7,9 @@ from typing import Literal
 import pytest
 
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
-from stepreward.core.catalog import Method, estimate, loss, search, transform
+from stepreward.core.catalog import estimate, loss, search, transform
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.method import Method
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count
 

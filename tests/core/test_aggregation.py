@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import Method, aggregate
+from stepreward.core.catalog import aggregate
 from stepreward.core.measure import aggregation
+from stepreward.core.method import Method
 
 SCORES = np.array([[0.5, 0.8, 0.0], [0.2, 0.9, 0.4], [0.7, 0.0, 0.0]])
 MASK = np.array([[True, True, False], [True, True, True], [True, False, False]])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from stepreward.core.catalog import Method, credit, shape
+from stepreward.core.catalog import credit, shape
 from stepreward.core.errors import InputError
+from stepreward.core.method import Method
 
 METHODS = [*credit, *shape]
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.family}:{m.name}")

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import Method, credit
+from stepreward.core.catalog import credit
+from stepreward.core.method import Method
 from stepreward.credit.verify import CHANGES, NOTHING, Population, cosine, exact_gradient, population, verify
 
 METHODS = list(credit)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import Method, estimate, keep
+from stepreward.core.catalog import estimate, keep
 from stepreward.core.keys import Key
+from stepreward.core.method import Method
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory

@@ -15,10 +15,11 @@ from scipy.special import expit, logit
 from sklearn.base import clone
 from tests.effort import scaled
 
-from stepreward.core.catalog import Method, calibrate
+from stepreward.core.catalog import calibrate
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.measure.step_metrics import brier, expected_calibration_error
+from stepreward.core.method import Method
 from stepreward.score.calibrate.calibrators import Beta, Calibrator, Histogram, Identity, Isotonic, Platt, Temperature
 
 each = pytest.mark.parametrize("method", calibrate, ids=lambda m: m.name)

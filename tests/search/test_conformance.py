@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import Method, aggregate, search
+from stepreward.core.catalog import aggregate, search
 from stepreward.core.errors import ModelError
 from stepreward.core.keys import Key, uniforms
+from stepreward.core.method import Method
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Budget, Compare, Continuation, Judged, Propose, Score, Scored
 from stepreward.core.types import Problem, Step

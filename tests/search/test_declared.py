@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import Method, search
+from stepreward.core.catalog import search
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.keys import Key
+from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Compare, Continuation, Extract, Propose, Question, Score
 from stepreward.core.types import Problem, Step
 from stepreward.core.vocabulary import ASKS

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from stepreward.core.catalog import Method, search
+from stepreward.core.catalog import search
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Flow, Propose
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import NoDraws, Rounds

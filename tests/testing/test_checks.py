@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from stepreward.core.catalog import Family, Method, families
+from stepreward.core.catalog import Family, families
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.expert import WithExpert

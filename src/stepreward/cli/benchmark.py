@@ -17,9 +17,10 @@ from stepreward.cli.row_by_row import Place, RowByRow, shown
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
-from stepreward.core.catalog import Method, bench
+from stepreward.core.catalog import bench
 from stepreward.core.errors import InputError
 from stepreward.core.http.addresses import without_secrets
+from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Comparison, Trajectory
 from stepreward.evaluate.data.recipe_settings import by_recipe

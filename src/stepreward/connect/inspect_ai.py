@@ -20,10 +20,10 @@ from inspect_ai.scorer import Score, ScoreReducer, Target
 from inspect_ai.solver import TaskState
 
 from stepreward.connect.ratings import Rater, Rating
-from stepreward.core.catalog import Method
 from stepreward.core.catalog import select as selections
 from stepreward.core.errors import InputError
 from stepreward.core.measure.selection import answer_ids
+from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Message
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, turns_of

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stepreward.core.catalog import Method, credit
+from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError
 from stepreward.core.flat_data import numbers
+from stepreward.core.method import Method
 from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 
 GIVEN = frozenset(("rewards", "outcome", "group", "offsets", "lengths"))

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from stepreward.core.catalog import Method
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.method import Method
 from stepreward.core.vocabulary import Flag
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

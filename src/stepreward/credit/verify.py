@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.catalog import Method
+from stepreward.core.method import Method
 
 Floats = NDArray[np.float64]
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.atomic_files import claim
-from stepreward.core.catalog import Method, estimate
+from stepreward.core.catalog import estimate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.method import Method
 from stepreward.core.row_files import is_whole
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.atomic_files import write_json
-from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
+from stepreward.core.method import Method
 from stepreward.core.row_files import write_rows
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver

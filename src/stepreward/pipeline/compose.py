@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from stepreward.core.catalog import Method
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 from stepreward.core.html_table import html_table
 from stepreward.core.keys import Key
+from stepreward.core.method import Method
 from stepreward.core.optional import optional
 from stepreward.core.results import Failure
 from stepreward.core.runtime.answer_log import AnswerLog

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from stepreward.core.catalog import Allotment
+from stepreward.core.method import Allotment
 
 Settings = Mapping[str, Any]
 SOLUTIONS, STEPS, WALKS = "solutions", "samples of a step", "walks from the root"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
+from stepreward.core.method import Method
 from stepreward.core.runtime.flows import measured_by
 from stepreward.serve.service import Served
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from stepreward.core.catalog import Method
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.method import Method
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Draws
 from stepreward.serve.http_errors import ApiError

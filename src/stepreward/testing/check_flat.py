@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.catalog import Method
 from stepreward.core.flat_data import MEASURED_STEPS, OF_TRAJECTORIES
+from stepreward.core.method import Method
 from stepreward.testing.rules import require
 
 _SIZES, _GROUP = [3, 1, 4, 2, 2, 5], [7, 7, 7, 2, 2, 2]

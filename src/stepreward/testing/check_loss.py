@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepreward.core.catalog import Method
+from stepreward.core.method import Method
 from stepreward.core.optional import optional
 from stepreward.testing.rules import require
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.catalog import Method
 from stepreward.core.errors import ContractError, InputError
+from stepreward.core.method import Method
 from stepreward.testing.check_flat import check_flat
 from stepreward.testing.check_loss import check_loss
 from stepreward.testing.check_search import check_search

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.catalog import Method
 from stepreward.core.errors import SteprewardError
 from stepreward.core.keys import Key, uniforms
+from stepreward.core.method import Method
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Budget, Compare, Continuation, Judged, Propose, Score, Scored
 from stepreward.core.types import Problem, Step

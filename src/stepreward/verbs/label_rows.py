@@ -7,9 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stepreward.core.catalog import Method, estimate
+from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.method import Method
 from stepreward.core.results import Failure, TrajectoryList, warn_of_failures
 from stepreward.core.runtime.flows import Budget, Grader, Policy
 from stepreward.core.types import Problem, Trajectory

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stepreward.core.catalog import Method
 from stepreward.core.errors import InputError, SteprewardError
+from stepreward.core.method import Method
 
 
 def shortcut(method: Method[..., Any], flag: str, value: object, *names: str) -> list[str]:

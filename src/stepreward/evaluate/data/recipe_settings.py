@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepreward.core.catalog import Method
+from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Scorer
 from stepreward.evaluate.data.scoring import NEXT_STEP
 from stepreward.score.capabilities import use_of
