@@ -151,9 +151,9 @@ def test_rows_are_written_with_what_was_computed_of_them(tmp_path: Path, monkeyp
     assert [one.steps[0].text for one in made] == ["1 + 1 = 2", "1 + 1 = 3", "1 + 1 = 2"]
     assert [one.column("mine").tolist() for one in made] == [[1, 2]] * 3
     found = [one.facts["predicted_first_error"] for one in made]
-    # Position: 0.75 / (0.75 + 1/4) = 0.75 and 0.75 / (0.75 + 3/4) = 0.5, which is not below 0.5.
+    # Position: 0.75 / (0.75 + 1/4) = 0.75, then 0.75 / (0.75 + 3/4) = 0.5, which is wrong: not above the threshold.
     assert found == [
-        {"v": 1, "model": -1, "position": -1}, {"v": None, "model": 0, "position": -1}, {"model": 1, "position": -1},
+        {"v": 1, "model": -1, "position": 1}, {"v": None, "model": 0, "position": 1}, {"model": 1, "position": 1},
     ]  # fmt: skip
     assert [one.facts.get("unscored") for one in made] == [None, ["v"], None]
     assert {one.facts["subset"] for one in made} == {"sums"}

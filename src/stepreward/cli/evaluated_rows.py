@@ -14,7 +14,7 @@ from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.row_by_row import RowByRow, shown
 from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
-from stepreward.core.measure.step_metrics import predicted_first_error
+from stepreward.core.measure.first_error import first_error
 from stepreward.core.runtime.flows import Grader, Score, Scorer
 from stepreward.core.types import LABEL, SCORE, Problem, Provenance, Step, Trajectory, score_column
 from stepreward.evaluate.data.scoring import unmeasured
@@ -98,8 +98,8 @@ def with_measured(
     Args:
         rows: of the file, as they were read the first time.
         items: their numbers, in the same order.
-        thresholds: by name of the scores; the fact `predicted_first_error` has the first step below it of each name,
-            -1 if none is, and null where a step without a score decides: the fact `unscored` lists those names.
+        thresholds: by name of the scores; of each name, the fact `predicted_first_error` has the first step at or below
+            it, -1 if none is, and null where a step without a score decides: the fact `unscored` lists those names.
         scorer: name of the model that scored; None for recorded scores alone.
     """
     predicted = {name: _predicted(items, name, threshold) for name, threshold in thresholds.items()}
@@ -118,11 +118,11 @@ def with_measured(
 
 
 def _predicted(items: Sequence[Trajectory], name: str, threshold: float) -> list[int | None]:
-    """The first step of each solution below the threshold, -1 if none is, None where a step without score decides."""
+    """The first step of each solution at or below the threshold, -1 if none is; None where a gap decides."""
     at = [i for i, item in enumerate(items) if name in item.scores]
     mine = [items[i] for i in at]
     scores = score_rows(mine, name)
-    first: NDArray[np.int64] = predicted_first_error(scores, threshold)
+    first: NDArray[np.int64] = first_error(scores, threshold)
     lost = unmeasured(scores, mine, first)
     made: list[int | None] = [None] * len(items)
     for i, step, unknown in zip(at, first.tolist(), lost.tolist(), strict=True):
