@@ -250,6 +250,11 @@ def test_policies_and_graders_pass_through() -> None:
         stepreward.policy("builtin:arithmetic", warmth=1)
 
 
+def test_serve_refuses_others_without_keys() -> None:
+    with pytest.raises(InputError, match=r"0\.0\.0\.0 can be reached by others and there is no API key; pass keys="):
+        stepreward.serve("tool", host="0.0.0.0")
+
+
 def test_view_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no report"):
         stepreward.view(tmp_path)

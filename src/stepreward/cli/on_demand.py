@@ -9,12 +9,11 @@ from stepreward.core.on_demand import on_demand
 if TYPE_CHECKING:
     from stepreward.pipeline.reinforce import reinforce as reinforce
     from stepreward.pipeline.whole_run import Run as Run
-    from stepreward.serve.launch import launch as launch
-    from stepreward.serve.service import Served as Served
     from stepreward.train.data import labelled_trees as labelled_trees
     from stepreward.train.scratch import starting_model as starting_model
     from stepreward.train.trainer import finished as finished
     from stepreward.train.trainer import train as train
+    from stepreward.verbs.serve_models import serve as serve
 
 if not TYPE_CHECKING:  # a type checker then refuses names that are not above
     __getattr__ = on_demand(__file__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,10 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count, Flag
+from stepreward.pipeline.compose import default_search
+from stepreward.serve.reachable import require_keys
 from stepreward.serve.server_limits import Limits
-from stepreward.tasks.graders import grader_by_name, graders
+from stepreward.tasks.graders import graders
 
 KEYS = "STEPREWARD_SERVE_KEYS"
 """The environment's variable that holds API keys, parted by commas."""
@@ -75,28 +76,27 @@ def serve(
     if not models.model and not policy.policy:
         raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
     recipe.require(bool(models.model))
-    method = flags.method or ("beam" if models.model else "majority")
+    method = flags.method or default_search(bool(models.model))
     (own,) = read_settings(flags.settings, searches[method])
     known = _keys(flags.keys)
-    if not _is_loopback(flags.host) and not known:
-        what = f"{flags.host} can be reached by others and there is no API key"
-        raise InputError(what, remedy=f"pass --keys, or set {KEYS}")
-    # A server that cannot start says so before models are loaded.
-    launch = on_demand.launch
+    require_keys(flags.host, known, remedy=f"pass --keys, or set {KEYS}")
+    # A server that lacks a package says so before models are loaded.
+    served = on_demand.serve
     scorer = models.scorer(recipe)
-    served = on_demand.Served(
+    served(
+        scorer,
         policy=policy.load(helpers.expert, concurrency=flags.concurrency, patience=0.0) if policy.policy else None,
-        scorer=scorer,
         judge=helpers.load_judge(scorer, concurrency=flags.concurrency),
-        grader=grader_by_name(flags.grader),
+        grader=flags.grader,
+        method=method,
+        host=flags.host,
+        port=flags.port,
+        settings=own,
         name=flags.name,
         scorer_name=flags.scorer_name,
-        method=method,
-        settings=own,
         keys=known,
         limits=replace(limits, connections=4 * (limits.running + limits.waiting) + 64),
     )
-    launch(served, searches[method].asks, flags.host, flags.port)
 
 
 def _keys(path: Path | None) -> list[str]:
@@ -108,12 +108,3 @@ def _keys(path: Path | None) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read API keys: {error}", source=path, remedy="write one a line") from error
     return [key.strip() for key in found if key.strip()]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

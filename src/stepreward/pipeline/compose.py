@@ -188,6 +188,11 @@ class SolutionList(list[Solution]):
             yield (one.problem.id, one.problem.text, one.answer, one.outcome, total, len(one.found.answers), *cost)
 
 
+def default_search(scored: bool) -> str:
+    """The search where none is named, with a scorer or without one."""
+    return "beam" if scored else "majority"
+
+
 def compose(
     propose: Policy,
     score: Scorer | Sequence[Scorer] = (),

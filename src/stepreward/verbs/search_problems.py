@@ -9,7 +9,7 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.errors import SteprewardError
 from stepreward.core.results import warn_of_failures
 from stepreward.core.runtime.flows import Grader, Judge, Policy, Scorer
-from stepreward.pipeline.compose import SolutionList, compose
+from stepreward.pipeline.compose import SolutionList, compose, default_search
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
 from stepreward.verbs.names import scorer_of
@@ -51,7 +51,7 @@ def search(
         SteprewardError: all problems failed, or strict and one did.
         UnknownNameError: there is no such method or setting.
     """
-    name = method or ("majority" if scorer is None else "beam")
+    name = method or default_search(scorer is not None)
     if budget is not None:
         settings = {**settings, **searches[name].within(budget, settings)}
     solver = compose(

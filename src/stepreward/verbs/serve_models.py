@@ -7,7 +7,9 @@ from typing import Any
 
 from stepreward.core.catalog import search as searches
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
+from stepreward.pipeline.compose import default_search
 from stepreward.serve.launch import launch
+from stepreward.serve.reachable import require_keys
 from stepreward.serve.service import Served
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
@@ -21,7 +23,7 @@ def serve(
     grader: str | Grader = "mathematics",
     method: str = "",
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: int = 8300,
     **options: Any,
 ) -> None:
     """Serves step scores, and with a policy guided answers, over HTTP until Ctrl-C or SIGTERM.
@@ -32,13 +34,14 @@ def serve(
         grader: who reads answers.
         method: search of requests that name none.
         host, port: where to listen; port 0 takes a free one.
-        options: fields of `stepreward.serve.service.Served`: `settings`, `keys`, `limits`, `name`, `scorer_name`.
+        options: fields of `stepreward.serve.service.Served`: `judge`, `settings`, `keys`, `limits`, `name`, ...
 
     Raises:
-        InputError: the search cannot be run here.
+        InputError: the search cannot be run here, or other machines can reach `host` and there are no `keys`.
         ModelError: a model cannot be loaded.
     """
-    name = method or ("majority" if scorer is None else "beam")
+    require_keys(host, options.get("keys", ()), remedy="pass keys=[...], which clients send as bearer tokens")
+    name = method or default_search(scorer is not None)
     served = Served(
         policy=None if policy is None else policy_of(policy), scorer=None if scorer is None else scorer_of(scorer),
         grader=grader_of(grader), method=name, **options,
