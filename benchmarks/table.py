@@ -113,13 +113,9 @@ work, so that speeds are lower than on a quiet one.
 {body}
 
 `convert` and `score` stream: a few thousand rows are in memory at a time. `evaluate` keeps the numbers of every row
-(scores, labels, answers) and the texts of few: its memory grows with the steps, here by
-{_growth(steps, large, small):,.0f} bytes a step.
+(scores, labels, answers) and the texts of 4,096 at a time: its memory grows with the rows, not with their texts. A
+tenth of the steps may be fewer rows than that, so that the two columns differ by texts too.
 """
-
-
-def _growth(steps: int, large: dict[str, Cost], small: dict[str, Cost]) -> float:
-    return (large["evaluate"].peak_megabytes - small["evaluate"].peak_megabytes) * 2**20 / (0.9 * steps)
 
 
 def main() -> None:
