@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stepreward import formats
 from stepreward.core.table import read_table
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import FAST, example, invoke, run_command, solved
@@ -99,14 +100,14 @@ def test_a_folder_of_labels_means_its_transformed_labels(inside: Path) -> None:
 
 
 def test_another_transform_is_applied_without_a_rollout(inside: Path) -> None:
-    line = f"{example('label')} {FAST['label']} --json".replace("--out labels", "--out soft.parquet")
+    line = f"{example('label')} {FAST['label']} --json".replace("--out labels", "--out soft.jsonl")
     (inside / "soft.run").mkdir()
     for path in (inside / "labels").iterdir():
         (inside / "soft.run" / path.name).write_bytes(path.read_bytes())
     made = json.loads(invoke(f"{line} --transform hard --set threshold=0.5"))
-    assert made["labels"] == "soft.parquet"
+    assert made["labels"] == "soft.jsonl"
     assert made["bill"]["proposals"] == 0
-    for one in read_table(inside / "soft.parquet"):
+    for one in formats.read(inside / "soft.jsonl"):
         known = ~np.isnan(one.column("value"))
         np.testing.assert_array_equal(one.labels[known], one.column("value")[known] > 0.5)
 

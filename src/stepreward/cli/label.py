@@ -20,6 +20,7 @@ from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError, SteprewardError
+from stepreward.core.row_files import ENDINGS
 from stepreward.core.runtime.flows import Bill, Budget
 from stepreward.core.settings_text import read_settings
 from stepreward.core.table import write_table
@@ -48,7 +49,7 @@ class LabelFlags:
     """What is labelled, by which method, and how far."""
 
     out: Path
-    """Folder of the run, which ends in labels.parquet; or a .parquet, with the folder beside it."""
+    """Folder of the run, which ends in labels.parquet; or a .parquet or .jsonl, with the folder beside it."""
     data: Path | None = None
     """Solutions to label, in any format that `stepreward convert --help` lists, or problems."""
     problems: Path | None = None
@@ -93,7 +94,7 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
     with blamed_on_settings(rewrite):
         rewrite.take({"trajectory": _PROBE}, **rewriting)
     out = flags.out
-    folder, path = (out.with_suffix(".run"), out) if out.suffix == ".parquet" else (out, out / LABELS)
+    folder, path = (out.with_suffix(".run"), out) if out.suffix in ENDINGS else (out, out / LABELS)
     plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
     left_out, drawn = 0, Bill()
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):

@@ -18,6 +18,8 @@ from stepreward.core.errors import InputError
 from stepreward.core.http.addresses import without_secrets
 
 Item = TypeVar("Item")
+ENDINGS = (".jsonl", ".json", ".parquet")
+"""Endings of the files that are written; the first two may have `.gz` behind them."""
 ROWS_PER_PART = 100_000
 """Items of a part in a folder of parts."""
 PARTS = "_parts.json"
@@ -51,7 +53,7 @@ def check_ending(path: Path) -> None:
 
 def _kind(path: Path) -> str:
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    if kind not in (".jsonl", ".json", ".parquet"):
+    if kind not in ENDINGS:
         remedy = "use .jsonl, .json or .parquet, or a name without an ending for a folder of parts"
         raise InputError(f"no format for the ending {kind!r}", source=path, remedy=remedy)
     return kind
