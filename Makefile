@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What the lanes of versions run: every command and example, and the tests that touch libraries most.
 LANE := tests/smoke tests/test_examples.py tests/test_docs.py tests/policies tests/cli/test_doctor.py \
 	tests/connect/test_trl.py tests/connect/test_trl_environments.py tests/core/test_answer_log.py \
-	tests/core/test_statistics.py tests/core/test_watched.py tests/credit/test_rules.py tests/credit/test_rules_sql.py \
+	tests/core/test_statistics.py tests/core/test_interruptible.py tests/credit/test_rules.py tests/credit/test_rules_sql.py \
 	tests/formats/test_table.py tests/score/test_calibration.py tests/score/test_load.py tests/score/test_packing.py \
 	tests/search/test_rebase_and_ets.py tests/serve/test_doors.py tests/serve/test_scoring.py \
 	tests/tasks/test_mathematics.py tests/train/test_trainer.py

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.running import solved
 from tests.forked import coded
 
 TOY = Path(__file__).parent / "toy"
@@ -82,12 +83,11 @@ def test_a_search_and_a_grader_of_a_plug_in_run_from_the_command_line(toy: Path,
     )
     done = python(MAIN, toy, line, tmp_path)
     assert done.returncode == 0, done.stderr
-    row = json.loads((tmp_path / "found.jsonl").read_text())
-    assert len(row["candidates"]) == 3
+    (best,) = solved(tmp_path / "found.jsonl")
+    assert len(best["candidates"]) == 3
     # The total is the number of steps: the best has the most lines, and its last word is the answer.
-    best = row["candidates"][row["chosen"]]
-    assert best["score"] == max(one["score"] for one in row["candidates"])
-    assert row["answer"] == best["text"].split()[-1].strip(".")
+    assert best["total"] == len(best["steps"]) == max(one["total"] for one in best["candidates"])
+    assert best["answer"] == best["steps"][-1]["text"].split()[-1].strip(".")
 
 
 def test_a_format_of_a_plug_in_is_detected_and_converted(toy: Path, tmp_path: Path) -> None:
