@@ -15,7 +15,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.step_reward_model import StepRewardModel
 from tests.cli.running import invoke, refused
 
@@ -80,7 +80,7 @@ def test_progress_is_told_of_what_takes_long(
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three solutions, the second of which is too long for the model beside them."""
     monkeypatch.chdir(tmp_path)
-    record = EncoderRecord(max_length=120)
+    record = EncoderRecord(PerStep(max_length=120))
     StepRewardModel.from_backbone(resolve("builtin:arithmetic"), record).save_pretrained(tmp_path / "model")
     made = [
         {"id": str(i), "problem": "2 + 3?", "steps": ["2 + 3 = 5\n", LONG if i == 1 else "Answer: 5\n"], "label": i - 1}

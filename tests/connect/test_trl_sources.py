@@ -27,8 +27,9 @@ from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, WholeText
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
 from stepreward.score.language import EntropyScorer, LikelihoodScorer
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -157,9 +158,7 @@ def test_numbers_of_the_policy_are_those_of_its_weights_at_sampling(make: Any, t
 
 
 def implicit(beta: float = 0.05) -> ImplicitScorer:
-    record = EncoderRecord(
-        tokenise="joined", separator="", separator_token=False, readout=Readout("implicit", beta=beta)
-    )
+    record = EncoderRecord(WholeText(), readout=Readout("implicit", beta=beta))
     return ImplicitScorer(LanguageModel.of(policy()), LanguageModel.of(policy()), StepEncoder(record, TOKENIZER))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import Conversation, EncoderRecord
 
 QUESTION = "What is 12 + 5? "
 CASES = {
@@ -21,5 +21,7 @@ CASES = {
 
 def cases(record: EncoderRecord) -> dict[str, tuple[str, list[str]]]:
     """All of them, and one with the record's own separator inside a step."""
-    inside = f"before{record.separator or record.answer or '+'}after"
+    encoding = record.encoding
+    marker = encoding.answer if isinstance(encoding, Conversation) else encoding.separator
+    inside = f"before{marker or '+'}after"
     return {**CASES, "separator inside": ("q", ["one", inside, "two."])}

@@ -104,14 +104,14 @@ def shortened(scorer: Any, record: EncoderRecord) -> Any:
     return DiscriminativeScorer(StepRewardModel(model.backbone, model.tokenizer, record, head=model.head))
 
 
-@pytest.mark.parametrize("row", [r for r in checkpoints.values() if r.record.too_long == "drop"], ids=shown)
+@pytest.mark.parametrize("row", [r for r in checkpoints.values() if r.record.encoding.too_long == "drop"], ids=shown)
 def test_steps_beyond_the_longest_input_are_left_out(row: Checkpoint, built: Callable) -> None:
     recipe = RECIPES[row.name]
     for one, scorer in built(row):
         question, steps = CASES["many"]
         lengths = recipe.lengths(one, question, recipe.cleaned(steps))
         for limit in (lengths[5], lengths[5] - 1):
-            short = replace(row.record, max_length=limit)
+            short = replace(row.record, encoding=replace(row.record.encoding, max_length=limit))
             got = shortened(scorer, short).score(question, steps)
             with cut_at(limit):
                 expected = recipe.score(one, question, recipe.cleaned(steps))
@@ -119,13 +119,15 @@ def test_steps_beyond_the_longest_input_are_left_out(row: Checkpoint, built: Cal
             assert 0 < np.isnan(got).sum() < len(steps)
 
 
-@pytest.mark.parametrize("row", [r for r in checkpoints.values() if r.record.too_long == "cut"], ids=shown)
+@pytest.mark.parametrize("row", [r for r in checkpoints.values() if r.record.encoding.too_long == "cut"], ids=shown)
 def test_prefixes_beyond_the_longest_input_are_cut(row: Checkpoint, built: Callable) -> None:
     question, steps = CASES["many"]
     for one, scorer in built(row):
         whole = scorer.score(question, steps)
         limit = 60
-        got = shortened(scorer, replace(row.record, max_length=limit)).score(question, steps)
+        got = shortened(scorer, replace(row.record, encoding=replace(row.record.encoding, max_length=limit))).score(
+            question, steps
+        )
         with cut_at(limit):
             expected = RECIPES[row.name].score(one, question, steps)
         compare(got, expected)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,8 +20,9 @@ from stepreward.score.calibrate.calibrators import Isotonic
 from stepreward.score.capabilities import ScoreUse, local_model_of, use_of
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.packing import narrow
-from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, Encoding, PerStep, WholeText
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.tree_scores import token_costs
 
@@ -59,12 +59,10 @@ def test_batches_of_questions_equal_single_questions_and_the_bill_is_exact() -> 
         np.testing.assert_allclose(cut.scores, uncut.scores, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("tokenise", ["step", "joined"])
+@pytest.mark.parametrize("encoding", [PerStep(), WholeText(separator="\n")])
 @pytest.mark.parametrize("row_tokens", [100, 10_000])
-def test_the_column_of_a_tree_holds_what_each_trajectory_gets_by_itself(
-    tokenise: Literal["step", "joined"], row_tokens: int
-) -> None:
-    scorer = DiscriminativeScorer(model(record=EncoderRecord(tokenise=tokenise)), row_tokens=row_tokens)
+def test_the_column_of_a_tree_holds_what_each_trajectory_gets_by_itself(encoding: Encoding, row_tokens: int) -> None:
+    scorer = DiscriminativeScorer(model(record=EncoderRecord(encoding)), row_tokens=row_tokens)
     trees = [StepTree.from_trajectories(random_trajectories(seed, 8)) for seed in range(3)]
     for tree, made in zip(trees, scorer.score_trees(trees), strict=True):
         assert np.isnan(made.scores).tolist() == (~tree.action).tolist()
@@ -110,7 +108,7 @@ def test_flows_reach_the_scorer_through_the_driver() -> None:
     [
         EncoderRecord(),
         EncoderRecord(readout=Readout("softmax", n_labels=2, positive=1)),
-        EncoderRecord(read="before", separator="", separator_token=False, readout=Readout("value")),
+        EncoderRecord(PerStep(read="before", separator=""), readout=Readout("value")),
     ],
 )
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path, record: EncoderRecord) -> None:
@@ -149,9 +147,9 @@ def test_step_ids_are_built_per_step_with_one_separator() -> None:
 
 def test_impossible_records_and_inputs_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is 5 tokens, not one"):
-        StepEncoder(EncoderRecord(separator="漢字"[:1] + "zq"), tokenizer())
+        StepEncoder(EncoderRecord(PerStep(separator="漢字"[:1] + "zq")), tokenizer())
     with pytest.raises(ModelError, match="no chat template"):
-        StepEncoder(EncoderRecord(template="chat"), tokenizer())
+        StepEncoder(EncoderRecord(PerStep(template="chat")), tokenizer())
     with pytest.raises(ValueError, match="n_labels >= 2"):
         EncoderRecord(readout=Readout("softmax"))
     with pytest.raises(ValueError, match="below n_labels"):
@@ -173,11 +171,11 @@ def test_long_trajectories_are_refused_or_lose_their_last_steps_by_name() -> Non
     encoder = model().encoder
     steps = ["12 + 5 = 17\n"] * 4
     length = len(encoder.prompt_ids(Problem("question", "q"))) + 3 * len(encoder.step_ids(Step(steps[0])))
-    refusing = DiscriminativeScorer(model(record=EncoderRecord(max_length=length)))
+    refusing = DiscriminativeScorer(model(record=EncoderRecord(PerStep(max_length=length))))
     assert refusing.score("q", steps[:3]).shape == (3,)
     with pytest.raises(InputError, match="too_long='drop'"):
         refusing.score("q", steps)
-    dropping = DiscriminativeScorer(model(record=EncoderRecord(max_length=length, too_long="drop")))
+    dropping = DiscriminativeScorer(model(record=EncoderRecord(PerStep(max_length=length, too_long="drop"))))
     assert np.isnan(dropping.score("q", steps)).tolist() == [False, False, False, True]
 
 

@@ -20,10 +20,10 @@ from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.cached.growing_tree import GrowingTree, ancestors
 from stepreward.score.cached.incremental import IncrementalScorer
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, PerStep
 
-BEFORE = EncoderRecord(read="before", separator="", separator_token=False, readout=Readout("value"))
+BEFORE = EncoderRecord(PerStep(read="before", separator=""), readout=Readout("value"))
 SURPRISED = model(
     "qwen2",
     EncoderRecord(readout=Readout("value", surprise=True)),
@@ -237,14 +237,14 @@ def test_a_failed_call_leaves_nothing_half_encoded() -> None:
     again = growing.score_many([Score(problem, (fine, fine))])[0]
     np.testing.assert_allclose(again.scores, expected.scores, rtol=1e-5)
     with pytest.raises(InputError, match="empty prompt"):
-        IncrementalScorer(model(record=EncoderRecord(prompt_format="{prompt}")), max_bytes=9).score_many(
+        IncrementalScorer(model(record=EncoderRecord(PerStep(prompt_format="{prompt}"))), max_bytes=9).score_many(
             [Score(Problem("p", ""), (fine,))]
         )
 
 
 @pytest.mark.parametrize("too_long", ["error", "drop"])
 def test_steps_too_long_are_treated_as_in_packing(too_long: str) -> None:
-    record = EncoderRecord(max_length=30, too_long=too_long)  # type: ignore[arg-type]
+    record = EncoderRecord(PerStep(max_length=30, too_long=too_long))  # type: ignore[arg-type]
     reward = model(record=record)
     growing = IncrementalScorer(reward, max_bytes=LARGE)
     question = Score(Problem("p", "What is 12 + 5?"), (Step("12 + 5 = 17\n"),) * 4)

@@ -27,6 +27,7 @@ from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.score.checkpoints.describe import checkpoints_page
 from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints, judge_by_name, judges, recognised
 from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.encode import record as records
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.readout import Readout
 from stepreward.score.implicit import ImplicitScorer
@@ -69,7 +70,9 @@ def test_a_folder_named_like_a_checkpoint_is_scored_like_it(tmp_path: Path) -> N
     by_folder, by_row = load(folder), load(folder, like=QWEN)
     np.testing.assert_array_equal(by_folder.score(QUESTION, STEPS), by_row.score(QUESTION, STEPS))
     assert by_folder.name == str(folder)
-    told = load(folder, record=replace(by_name(QWEN).record, system=None))
+    told = load(
+        folder, record=replace(by_name(QWEN).record, encoding=replace(by_name(QWEN).record.encoding, system=None))
+    )
     assert np.abs(told.score(QUESTION, STEPS) - by_row.score(QUESTION, STEPS)).max() > 1e-4
 
 
@@ -300,7 +303,7 @@ def test_the_page_of_checkpoints_tells_every_row() -> None:
         assert judge.notes in page
     assert "(#verifiers-that-write)" in page
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    made = [eval(block, {"EncoderRecord": EncoderRecord, "Readout": Readout}) for block in blocks]
+    made = [eval(block, vars(records)) for block in blocks]
     assert made == [row.record for row in checkpoints.values()]
 
 
@@ -323,7 +326,11 @@ def test_the_language_model_of_a_vision_language_checkpoint_refuses_images(
     for problem, path in ((Problem("p", QUESTION, meta={"images": ["a.png"]}), steps), (Problem("p", QUESTION), seen)):
         with pytest.raises(ModelError, match="not its image tower: drop the images"):
             scorer.score_many([Score(problem, path)])
-    blind = load(tmp_path, record=replace(by_name(name).record, images="ignored"), head=by_name(name).head)
+    blind = load(
+        tmp_path,
+        record=replace(by_name(name).record, encoding=replace(by_name(name).record.encoding, images="ignored")),
+        head=by_name(name).head,
+    )
     np.testing.assert_array_equal(blind.score_many([Score(problem, path)])[0].scores, scorer.score(QUESTION, STEPS))
 
 
@@ -370,7 +377,11 @@ def test_a_scorer_s_name_says_which_recipe_it_follows_from_the_start(tmp_path: P
     file.write_text('{"max_length": 99}')
     assert load(folder, like=QWEN).name == f"{folder} like {QWEN}"
     by_file = load(folder, like=QWEN, record=file)
-    by_record = load(folder, like=QWEN, record=replace(by_name(QWEN).record, max_length=99))
+    by_record = load(
+        folder,
+        like=QWEN,
+        record=replace(by_name(QWEN).record, encoding=replace(by_name(QWEN).record.encoding, max_length=99)),
+    )
     assert by_file.name == by_record.name
     assert re.fullmatch(rf"{re.escape(str(folder))} by record [0-9a-f]{{8}}", by_file.name)
     np.testing.assert_array_equal(by_file.score(QUESTION, STEPS), by_record.score(QUESTION, STEPS))

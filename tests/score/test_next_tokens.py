@@ -31,7 +31,7 @@ from stepreward.score.judges.continuations import LanguageModelChooser
 from stepreward.score.remote.label_tokens_server import NextTokens, ServedChooser
 from stepreward.score.remote.reward_server import ServedScorer
 
-ROWS = [row for row in checkpoints.values() if row.record.readout.label_tokens and not row.record.second]
+ROWS = [row for row in checkpoints.values() if row.record.readout.label_tokens and not row.record.second_pass]
 QUESTION, STEPS = "What is 12 + 5?", ["12 + 5 = 17.", "So the answer is 17."]
 SHEPHERD = "peiyi9979/math-shepherd-mistral-7b-prm"
 

@@ -14,14 +14,11 @@ from tests.score.tiny_checkpoints import llama3, metaspace, qwen
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
-from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_prefix import pass_encoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.whole_text import Pass, PassEncoder, grouped, trie
-
-TURNS = {
-    "template": "turns", "tokenise": "segment", "prompt_format": "{prompt} {step}", "separator": "",
-    "separator_token": False, "answer": "+", "read": "answer",
-}  # fmt: skip
+from stepreward.score.encode.record import Conversation, EncoderRecord, PerPrefix, PerStep, WholeText
+from stepreward.score.encode.whole_text import Pass, grouped, trie
 
 
 @pytest.mark.parametrize(
@@ -42,38 +39,43 @@ def test_an_impossible_readout_is_an_error(fields: dict[str, Any], message: str)
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("encoding", "fields", "message"),
     [
-        ({"prompt_format": "x"}, "must hold {prompt}"),
-        ({"step_format": "x"}, "must hold {step}"),
-        ({**TURNS, "answer": ""}, "turns need a dummy answer"),
-        ({**TURNS, "prompt_format": "{prompt}"}, "turns need a dummy answer"),
-        ({"answer": "+"}, "belongs to template='turns'"),
-        ({"read": "answer"}, "belongs to template='turns'"),
-        ({"template": "messages"}, "without a separator"),
-        ({**TURNS, "separator": "x"}, "without a separator"),
-        ({"separator": ""}, "demands a separator"),
-        ({"clean": ("lines",), "tokenise": "joined"}, "'lines' needs a separator"),
-        ({"tag": "x"}, "marks steps in joined text"),
-        ({"later_format": "{previous}{step}"}, "belongs to tokenise='prefix'"),
-        ({"readout": Readout(surprise=True), "tokenise": "joined"}, "surprise reads"),
-        ({"max_length": 0}, "at least 1"),
-        ({"too_long": "cut"}, "set tokenise='prefix'"),
-        ({"read": "recounted"}, "for joined chats"),
-        ({"closed": False}, "open prefix"),
-        ({"second": "x"}, "second pass needs a tag"),
-        ({"readout": Readout("implicit")}, "set tokenise='joined'"),
+        (PerStep, {"prompt_format": "x"}, "must hold {prompt}"),
+        (PerStep, {"step_format": "x"}, "must hold {step}"),
+        (PerStep, {"later_format": "{previous}{step}"}, "belongs to the encoding PerPrefix"),
+        (PerStep, {"max_length": 0}, "at least 1"),
+        (PerStep, {"clean": ("lines",), "tokenise": "segment"}, "'lines' needs a separator"),
+        (PerStep, {"clean": ("lines",), "separator": ""}, "'lines' needs a separator"),
+        (Conversation, {"answer": "+"}, "with a dummy answer prompt_format must hold {step}"),
+        (WholeText, {"read": "recounted"}, "for chats"),
+        (PerPrefix, {"end": ""}, "an open message"),
+        (PerPrefix, {"second": "x"}, "second pass needs a tag"),
+        (PerPrefix, {"second": "x", "tag": "y"}, "second pass needs a tag"),
     ],
 )
-def test_an_impossible_record_is_an_error(fields: dict[str, Any], message: str) -> None:
+def test_an_impossible_encoding_is_an_error(encoding: Any, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        EncoderRecord(**fields)
+        encoding(**fields)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "readout", "message"),
+    [
+        (WholeText(), Readout(surprise=True), "surprise reads"),
+        (PerStep(), Readout("implicit"), "take the encoding WholeText"),
+        (PerPrefix(second="x<t>", tag="<t>"), Readout(), "two label_tokens"),
+    ],
+)
+def test_a_readout_of_another_encoding_is_an_error(encoding: Any, readout: Readout, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncoderRecord(encoding, readout)
 
 
 def test_a_tokenizer_that_cannot_do_what_a_record_asks_is_an_error() -> None:
     with pytest.raises(ModelError, match="no chat template"):
-        StepEncoder(EncoderRecord(**TURNS), metaspace())
-    plain = EncoderRecord(tokenise="segment", separator="<extra_0>")
+        StepEncoder(EncoderRecord(Conversation(prompt_format="{prompt} {step}", answer="+")), metaspace())
+    plain = EncoderRecord(PerStep(tokenise="segment", separator="<extra_0>"))
     with pytest.raises(ModelError, match="no added token stands in the prompt"):
         StepEncoder(plain, qwen()).prompt_ids(Problem("p", "q"))
     with pytest.raises(ModelError, match="tokens, not one"):
@@ -83,13 +85,13 @@ def test_a_tokenizer_that_cannot_do_what_a_record_asks_is_an_error() -> None:
 
 
 def test_a_separator_that_melts_into_a_step_is_refused_or_leaves_it_without_a_score() -> None:
-    record = EncoderRecord(tokenise="joined", separator="\n", too_long="drop")
+    record = EncoderRecord(WholeText(separator="\n", too_long="drop"))
     steps, problem = (Step("fine"), Step("one line break too many\n"), Step("fine")), Problem("p", "q")
-    (one,) = PassEncoder(StepEncoder(record, qwen())).passes(problem, steps)
+    (one,) = pass_encoder(StepEncoder(record, qwen())).passes(problem, steps)
     assert sorted(one.reads) == [0, 2]
-    strict = StepEncoder(replace(record, too_long="error"), qwen())
+    strict = StepEncoder(replace(record, encoding=replace(record.encoding, too_long="error")), qwen())
     with pytest.raises(InputError, match="step 2 of problem 'p' melts into its separator"):
-        PassEncoder(strict).passes(problem, steps)
+        pass_encoder(strict).passes(problem, steps)
 
 
 @pytest.mark.parametrize(

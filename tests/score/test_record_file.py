@@ -11,7 +11,7 @@ import pytest
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, PerPrefix, PerStep, WholeText
 from stepreward.score.encode.record_file import RECORD_FILE, load_record, read_record, save_record
 
 
@@ -29,11 +29,20 @@ def test_every_record_of_the_table_is_read_back(tmp_path: Path) -> None:
 def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     base = by_name("trl-prm").record
     path = written(tmp_path, {"separator": "\n\n", "version": 2, "probe": [1]})
-    assert read_record(path, base) == replace(base, separator="\n\n")
-    assert read_record(path) == replace(EncoderRecord(), separator="\n\n")
+    assert read_record(path, base) == replace(base, encoding=replace(base.encoding, separator="\n\n"))
+    assert read_record(path) == EncoderRecord(PerStep(separator="\n\n"))
     path = written(tmp_path, {"system": None, "clean": ["strip"], "threshold": 0, "also": []})
     readout = replace(base.readout, also=())
-    assert read_record(path, base) == replace(base, system=None, clean=("strip",), threshold=0, readout=readout)
+    assert read_record(path, base) == replace(
+        base, encoding=replace(base.encoding, system=None, clean=("strip",)), threshold=0, readout=readout
+    )
+    path = written(tmp_path, {"tokenise": "joined", "tag": "x"})
+    whole = WholeText(prompt_format="{bos}{prompt}", clean=("chomp",), separator="\n", tag="x", max_length=1024)
+    assert read_record(path, base) == replace(base, encoding=replace(whole, too_long="drop"))
+    path = written(tmp_path, {"encoding": {"kind": "per-prefix", "too_long": "cut"}})
+    assert read_record(path).encoding == PerPrefix(separator="\n", too_long="cut")
+    with pytest.raises(UnknownNameError, match=r"'encoding\.answer'"):
+        read_record(written(tmp_path, {"answer": "+"}))
     path = written(tmp_path, {"readout": {"positive": 0}})
     assert read_record(path, base) == replace(base, readout=replace(base.readout, positive=0))
 
@@ -44,13 +53,11 @@ OWN = {
     "default": EncoderRecord(),
     "version 1": EncoderRecord(readout=Readout(surprise=True)),
     "surprise": EncoderRecord(readout=Readout(surprise=True)),
-    "before": EncoderRecord(read="before", separator="", separator_token=False, readout=Readout("value")),
+    "before": EncoderRecord(PerStep(read="before", separator=""), readout=Readout("value")),
     "three": EncoderRecord(readout=Readout("softmax", n_labels=3, positive=2, also=(1,))),
-    "lines": EncoderRecord(clean=("lines",)),
+    "lines": EncoderRecord(PerStep(clean=("lines",))),
     "use": EncoderRecord(aggregation="mean", threshold=0.3),
-    "implicit": EncoderRecord(
-        tokenise="joined", separator="", separator_token=False, readout=Readout("implicit", beta=0.05)
-    ),
+    "implicit": EncoderRecord(WholeText(), readout=Readout("implicit", beta=0.05)),
 }
 
 
@@ -72,6 +79,11 @@ def test_a_record_of_an_older_version_is_the_same_record(tmp_path: Path, name: s
         ([1], "expected an object, got"),
         ({"readout": "sigmoidal"}, r"readout.kind must be one of 'sigmoid', .*, got \"sigmoidal\""),
         ({"readout": ["softmax"]}, "readout must be an object, got"),
+        ({"encoding": {"kind": "per-word"}}, "encoding.kind must be one of 'per-step', 'conversation'"),
+        ({"encoding": {"kind": ["per-step"]}}, "encoding.kind must be one of"),
+        ({"encoding": 3, "separator": "x"}, "encoding must be an object"),
+        ({"encoding": {"kind": "per-prefix", "too_long": "cut", "max_length": "x"}}, "encoding.max_length must be"),
+        ({"tokenise": ["step"]}, "tokenise must be one of 'step', 'segment', got"),
         ({"max_length": "long"}, "max_length must be a whole number, got"),
         ({"max_length": True}, "max_length must be a whole number, got true"),
         ({"max_length": 0}, "max_length must be at least 1, got 0"),

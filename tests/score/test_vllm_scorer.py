@@ -84,7 +84,7 @@ LABELLED = [
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in LABELLED if not row.record.second], ids=lambda row: row.name.split("/")[-1]
+    "row", [row for row in LABELLED if not row.record.second_pass], ids=lambda row: row.name.split("/")[-1]
 )
 def test_label_tokens_are_asked_for_by_id(row: object, tmp_path: Path) -> None:
     recipe = RECIPES[row.name]  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def test_label_tokens_are_asked_for_by_id(row: object, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in LABELLED if not row.record.second], ids=lambda row: row.name.split("/")[-1]
+    "row", [row for row in LABELLED if not row.record.second_pass], ids=lambda row: row.name.split("/")[-1]
 )
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_an_engine_that_scores_prompts_encodes_a_sequence_once(row: object, interrupted: bool, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_an_engine_that_scores_prompts_encodes_a_sequence_once(row: object, inte
         expected = recipe.score(built, question.problem.text, recipe.cleaned([step.text for step in question.steps]))
         np.testing.assert_allclose(got.scores, expected, atol=1e-5)
     asked = [len(ids) for ids, _ in engine.calls]
-    if row.record.tokenise != "prefix" and not interrupted:  # type: ignore[attr-defined]
+    if row.record.encoding.kind != "per-prefix" and not interrupted:  # type: ignore[attr-defined]
         # Each sequence of several new steps is one prompt, its tokens paid once.
         assert made[0].tokens == max(len(ids) for call, _ in engine.calls for ids in call)
         assert sum(asked) <= 3

@@ -14,8 +14,9 @@ from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, WholeText
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.online import implicit_cross_entropy, outcome_cross_entropy, right_over_wrong
@@ -23,13 +24,7 @@ from stepreward.train.online import implicit_cross_entropy, outcome_cross_entrop
 FOLDER = resolve("builtin:arithmetic")
 TOKENIZER = AutoTokenizer.from_pretrained(FOLDER)
 BETA = 0.05
-RECORD = EncoderRecord(
-    prompt_format="{prompt}\n",
-    tokenise="joined",
-    separator="",
-    separator_token=False,
-    readout=Readout("implicit", beta=BETA),
-)
+RECORD = EncoderRecord(WholeText(prompt_format="{prompt}\n"), readout=Readout("implicit", beta=BETA))
 PROBLEMS = [Problem("a", "Mia has 12 apples."), Problem("b", "Tom has 7 pens.")]
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import labelled_trees
 from stepreward.train.scratch import starting_model
@@ -27,9 +27,9 @@ def test_a_fresh_model_knows_the_words_of_its_data_and_single_digits() -> None:
 
 def test_a_pretrained_backbone_is_read_from_its_folder(tmp_path: Path) -> None:
     toy_model().save_pretrained(tmp_path)
-    model = starting_model(tmp_path, record=EncoderRecord(max_length=99))
+    model = starting_model(tmp_path, record=EncoderRecord(PerStep(max_length=99)))
     assert isinstance(model, StepRewardModel)
-    assert model.record.max_length == 99
+    assert model.record.encoding.max_length == 99
     with pytest.raises(ModelError, match=r"no model at .*nothing': there is no such folder"):
         starting_model(tmp_path / "nothing")
 

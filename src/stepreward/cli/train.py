@@ -19,8 +19,8 @@ from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.encode.record_file import RECORD_FILE
 from stepreward.train.held_out import held_out_split
 from stepreward.train.settings import RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
@@ -42,7 +42,7 @@ class TrainFlags:
     """Setting of the objective as name=value; may be repeated."""
     surprise: bool = False
     """The head also reads how surprised its own language model is; needs tied embeddings."""
-    max_length: int = EncoderRecord().max_length
+    max_length: int = PerStep().max_length
     """Most tokens of a trajectory."""
     overwrite: Annotated[bool, Flag("--overwrite")] = False
     """Replace a finished checkpoint in OUT."""
@@ -68,7 +68,9 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     labelled_trees = on_demand.labelled_trees
     trees = labelled_trees(rows)
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
-    record = EncoderRecord(clean=("chomp",), max_length=flags.max_length, readout=Readout(surprise=flags.surprise))
+    record = EncoderRecord(
+        PerStep(clean=("chomp",), max_length=flags.max_length), readout=Readout(surprise=flags.surprise)
+    )
     model = on_demand.starting_model(name, trees, record=record, seed=settings.seed)
     again = on_demand.finished(trees, model, out, settings, labelled_trees(kept) if kept else ()) if ended else None
     if ended and again is None:

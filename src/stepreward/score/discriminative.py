@@ -14,9 +14,10 @@ from stepreward.core.tree import StepTree
 from stepreward.score.cached.incremental import IncrementalScorer
 from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.packing import narrow, pack, plan
+from stepreward.score.encode.per_prefix import PrefixPasses, pass_encoder
 from stepreward.score.encode.per_step import EncodedTree
 from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.whole_text import Pass, PassEncoder, grouped, trie
+from stepreward.score.encode.whole_text import Pass, grouped, trie
 from stepreward.score.model.cache_memory import CacheSize, cache_size
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.short_call import score_texts
@@ -134,10 +135,10 @@ class DiscriminativeScorer:
 
     def _by_pass(self, questions: Sequence[Score]) -> list[Scored]:
         """Each trajectory's own sequences, equal prefixes of tokens merged."""
-        encoder = PassEncoder(self.model.encoder)
+        encoder = pass_encoder(self.model.encoder)
         made = [encoder.passes(question.problem, question.steps) for question in questions]
         found, paid = self._read(made)
-        if self.model.record.second:
+        if isinstance(encoder, PrefixPasses) and encoder.encoding.second:
             later = [encoder.second(q.problem, q.steps, first) for q, first in zip(questions, found, strict=True)]
             made = [one + more for one, (more, _) in zip(made, later, strict=True)]
             second, again = self._read([more for more, _ in later])

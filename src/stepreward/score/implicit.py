@@ -14,9 +14,10 @@ from torch import nn
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.packing import pack
+from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.whole_text import Pass, PassEncoder, Trie, grouped, trie
+from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
 from stepreward.score.model.public_checkpoints import load_backbone, load_tokenizer, unembedding
 from stepreward.score.model.weights import find, read_weights
 from stepreward.score.short_call import score_texts
@@ -109,7 +110,7 @@ class ImplicitScorer:
         device: str = "cpu",
     ) -> None:
         self.model, self.reference = model.eval().to(device), reference.eval().to(device)
-        self.encoder, self.record, self.name = PassEncoder(encoder), encoder.record, name
+        self.encoder, self.record, self.name = pass_encoder(encoder), encoder.record, name
         self.batch_size, self.row_tokens = batch_size, row_tokens
 
     @classmethod

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
 from stepreward.score.implicit import LanguageModel
 
@@ -48,7 +49,7 @@ class _LanguageScorer(ABC):
     Args:
         model: the language model.
         tokenizer: its tokenizer; steps and prompts that carry their own token ids are not tokenised again.
-        template: how a prompt becomes text, as in `EncoderRecord`; `plain` fills in `prompt_format`.
+        template: how a prompt becomes text, as in `PerStep`; `plain` fills in `prompt_format`.
         prompt_format: text of a plain prompt.
         name: identity for caches and provenance.
         batch_size: trajectories that make a full batch.
@@ -60,7 +61,7 @@ class _LanguageScorer(ABC):
         model: LanguageModel,
         tokenizer: Any,
         *,
-        template: str = "plain",
+        template: Literal["plain", "chat"] = "plain",
         prompt_format: str = "{prompt}\n",
         name: str = "",
         batch_size: int = 512,
@@ -69,12 +70,8 @@ class _LanguageScorer(ABC):
         self.model, self.tokenizer = model, tokenizer
         self.name = name or type(self).__name__
         self.batch_size, self.row_tokens = batch_size, row_tokens
-        record = EncoderRecord(
-            template=template,  # type: ignore[arg-type]  # checked by the record
-            prompt_format=prompt_format if template == "plain" else "{prompt}",
-            separator="",
-            separator_token=False,
-        )
+        prompt = prompt_format if template == "plain" else "{prompt}"
+        record = EncoderRecord(PerStep(template=template, prompt_format=prompt, separator=""))
         self._encoder = StepEncoder(record, tokenizer)
 
     @torch.inference_mode()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.train.data import labelled_trees
 from stepreward.train.held_out import held_out_split
 from stepreward.train.scratch import starting_model
@@ -39,6 +39,6 @@ def train(
     learned, kept = held_out_split(rows_of(rows), held_out, chosen.seed)
     trees = labelled_trees(learned)
     name = backbone if backbone == SCRATCH else resolve(backbone)
-    model = starting_model(name, trees, record=EncoderRecord(clean=("chomp",)), seed=chosen.seed)
+    model = starting_model(name, trees, record=EncoderRecord(PerStep(clean=("chomp",))), seed=chosen.seed)
     train_model(trees, model, Path(out), chosen, held_out=labelled_trees(kept) if kept else ())
     return load(out)

@@ -6,22 +6,9 @@ from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import Conversation, EncoderRecord
 
-_TURNS = EncoderRecord(
-    template="turns",
-    tokenise="segment",
-    prompt_format="{prompt} {step}",
-    clean=("strip",),
-    separator="",
-    separator_token=False,
-    answer="+",
-    read="answer",
-    max_length=8192,
-    too_long="drop",
-    aggregation="mean",
-    readout=Readout("softmax", n_labels=2, label_tokens=("+", "-")),
-)
+_TURNS = Conversation(prompt_format="{prompt} {step}", clean=("strip",), answer="+", max_length=8192, too_long="drop")
 
 _FOVER = """** Problem **
 {prompt}
@@ -55,7 +42,7 @@ Your task is to verify the accuracy and correctness of each step in the given so
 ROWS = (
     Checkpoint(
         ("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", "RLHFlow/Llama3.1-8B-PRM-Mistral-Data"),
-        _TURNS,
+        EncoderRecord(_TURNS, Readout("softmax", n_labels=2, label_tokens=("+", "-")), aggregation="mean"),
         "repository RLHF-Reward-Modeling math-rm/prm_evaluate.py",
         head="tokens",
         notes="The softmax is over '+' and '-' alone and the question shares the first step's turn, as trained; others "
@@ -63,15 +50,9 @@ ROWS = (
     ),
     Checkpoint(
         ("ryokamoi/Qwen-2.5-7B-FoVer-PRM", "ryokamoi/Llama-3.1-8B-FoVer-PRM"),
-        replace(
-            _TURNS,
-            prompt_format=_FOVER,
-            clean=("chomp",),
-            answer="correct",
-            aggregation="min",
-            readout=Readout(
-                "softmax", n_labels=2, label_tokens=("incorrect", "correct"), label_piece="first", positive=1
-            ),
+        EncoderRecord(
+            replace(_TURNS, prompt_format=_FOVER, clean=("chomp",), answer="correct"),
+            Readout("softmax", n_labels=2, label_tokens=("incorrect", "correct"), label_piece="first", positive=1),
         ),
         "repository src/prm/preprocessing.py and postprocessing.py; arXiv:2505.15960",
         head="tokens",
@@ -80,14 +61,17 @@ ROWS = (
     ),
     Checkpoint(
         ("OpenGVLab/VisualPRM-8B", "OpenGVLab/VisualPRM-8B-v1_1"),
-        replace(
-            _TURNS,
-            system=_VISUAL,
-            prompt_format="### Question:\n{prompt}\n\n### Solution Process:\n{step}",
-            clean=("chomp",),
-            images="refused",
+        EncoderRecord(
+            replace(
+                _TURNS,
+                system=_VISUAL,
+                prompt_format="### Question:\n{prompt}\n\n### Solution Process:\n{step}",
+                clean=("chomp",),
+                images="refused",
+            ),
+            Readout("softmax", n_labels=2, label_tokens=("\n+", "\n-")),
+            aggregation="mean",
             threshold=0.85,
-            readout=Readout("softmax", n_labels=2, label_tokens=("\n+", "\n-")),
         ),
         "its modeling_internvl_chat.py; repository InternVL tools/reasoning_data_pipeline; arXiv:2503.10291",
         head="tokens",

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from stepreward.score.checkpoints.known_checkpoints import checkpoints, judges
+from stepreward.score.encode.record import PerStep
 
 _HEAD = """# Checkpoints
 
@@ -27,7 +28,8 @@ scored by a row that it follows, `load(folder, like="trl-prm")`, or by a record 
 ```text
 from dataclasses import replace
 from stepreward.score.checkpoints.known_checkpoints import by_name
-stepreward.load(folder, record=replace(by_name("trl-prm").record, separator="\\n\\n"))
+record = by_name("trl-prm").record
+stepreward.load(folder, record=replace(record, encoding=replace(record.encoding, separator="\\n\\n")))
 ```
 
 On the command line these are `--like trl-prm` and `--record FILE.json`, a file with the fields that differ.
@@ -84,21 +86,18 @@ _ASKED = {
     "dialogue": "one message a step",
     "apart": "about each step by itself",
 }
-_SEEN = {
-    "step": "each step by itself",
-    "segment": "text between added tokens",
-    "joined": "the whole text",
-    "prefix": "one text a step",
-}
+_SEEN = {"conversation": "text between added tokens", "whole-text": "the whole text", "per-prefix": "one text a step"}
+_SEEN_OF_STEPS = {"step": "each step by itself", "segment": "text between added tokens"}
 
 
 def checkpoints_page() -> str:
     """Every row of the table of public checkpoints: its recipe, source and how to score with it."""
     lines = [_HEAD, "| checkpoint | the tokenizer sees | score | threshold |", "|---|---|---|---|"]
     for row in checkpoints.values():
-        record = row.record
+        record, encoding = row.record, row.record.encoding
+        seen = _SEEN_OF_STEPS[encoding.tokenise] if isinstance(encoding, PerStep) else _SEEN[encoding.kind]
         lines.append(
-            f"| [{row.name}](#{re.sub(r'[^a-z0-9_-]+', '', row.name.lower())}) | {_SEEN[record.tokenise]} | "
+            f"| [{row.name}](#{re.sub(r'[^a-z0-9_-]+', '', row.name.lower())}) | {seen} | "
             f"{record.readout.kind} | {record.threshold:g} |"
         )
     for row in checkpoints.values():

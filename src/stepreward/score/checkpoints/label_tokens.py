@@ -6,22 +6,17 @@ from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, WholeText
 
-_TAGGED = EncoderRecord(
-    prompt_format="{prompt} ",
-    tokenise="joined",
-    special_tokens=True,
-    clean=("strip",),
-    separator=" ки",
-    too_long="drop",
-    readout=Readout("softmax", n_labels=2, label_tokens=("+", "-")),
-)
+_TAGGED = WholeText(prompt_format="{prompt} ", special_tokens=True, clean=("strip",), separator=" ки", too_long="drop")
 
 ROWS = (
     Checkpoint(
         ("peiyi9979/math-shepherd-mistral-7b-prm",),
-        replace(_TAGGED, clean=("strip", "own-number"), step_format="Step {n}: {step}", between="\n", tag="ки"),
+        EncoderRecord(
+            replace(_TAGGED, clean=("strip", "own-number"), step_format="Step {n}: {step}", between="\n", tag="ки"),
+            Readout("softmax", n_labels=2, label_tokens=("+", "-")),
+        ),
         "model card; PRMBench mr_eval/models/math_shepherd.py; arXiv:2312.08935",
         head="tokens",
         golden=(0.9955, 0.9958, 0.9983, 0.9957),
@@ -35,22 +30,18 @@ ROWS = (
             "UW-Madison-Lee-Lab/Llama-PRM800K",
             "UW-Madison-Lee-Lab/Qwen-PRM800K",
         ),
-        replace(
-            _TAGGED,
-            prompt_format="{prompt} \n\n",
-            separator=" \n\n\n\n",
-            readout=Readout("softmax", n_labels=2, label_tokens=("-", "+"), positive=1),
+        EncoderRecord(
+            replace(_TAGGED, prompt_format="{prompt} \n\n", separator=" \n\n\n\n"),
+            Readout("softmax", n_labels=2, label_tokens=("-", "+"), positive=1),
         ),
         "repository evaluation/prm_models/prm_llama.py and prm_qwen.py; arXiv:2502.06737",
         head="tokens",
     ),
     Checkpoint(
         ("openreasoner/Math-psa",),
-        replace(
-            _TAGGED,
-            separator=" \n\n\n\n\n",
-            between=" ",
-            readout=Readout("softmax", n_labels=2, label_tokens=(" +", " -")),
+        EncoderRecord(
+            replace(_TAGGED, separator=" \n\n\n\n\n", between=" "),
+            Readout("softmax", n_labels=2, label_tokens=(" +", " -")),
         ),
         "repository openr prm/infer_fns.py; arXiv:2410.09671",
         head="tokens",
@@ -59,7 +50,7 @@ ROWS = (
     ),
     Checkpoint(
         ("hanningzhang/Llama3.1-Math-PRM",),
-        replace(_TAGGED, between="", readout=Readout("softmax", n_labels=2, label_tokens=(" +", " -"))),
+        EncoderRecord(_TAGGED, Readout("softmax", n_labels=2, label_tokens=(" +", " -"))),
         "repository ER-PRM evaluation/evaluate_math_reward_model.py; arXiv:2412.11006",
         head="tokens",
         notes="The repository does not name its checkpoint; this name is likely, not confirmed.",
@@ -67,14 +58,15 @@ ROWS = (
     Checkpoint(
         ("ScalableMath/llemma-7b-prm-prm800k-level-1to3-hf", "ScalableMath/llemma-7b-prm-metamath-level-1to3-hf"),
         EncoderRecord(
-            prompt_format="# Question\n\n{prompt}\n\n# Solution\n\n",
-            tokenise="joined",
-            special_tokens=True,
-            clean=("no-blank-lines", "strip"),
-            separator="\n\n",
-            separator_token=False,
-            read="before",
-            too_long="drop",
+            WholeText(
+                prompt_format="# Question\n\n{prompt}\n\n# Solution\n\n",
+                special_tokens=True,
+                clean=("no-blank-lines", "strip"),
+                separator="\n\n",
+                read="before",
+                too_long="drop",
+                tag=None,
+            )
         ),
         "model card; PRMBench mr_eval/models/llemma7b_prm.py; arXiv:2403.09472",
         head="mean",

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, WholeText
 
 ROWS = (
     Checkpoint(
         ("PRIME-RL/EurusPRM-Stage2", "PRIME-RL/EurusPRM-Stage1"),
         EncoderRecord(
-            template="chat",
-            prompt_format="{prompt}",
-            tokenise="joined",
-            clean=("chomp", "own-number"),
-            step_format="Step {n}: {step}",
-            between="\n\n",
-            separator="",
-            separator_token=False,
-            read="recounted",
-            too_long="drop",
+            WholeText(
+                template="chat",
+                prompt_format="{prompt}",
+                clean=("chomp", "own-number"),
+                step_format="Step {n}: {step}",
+                between="\n\n",
+                read="recounted",
+                too_long="drop",
+            ),
+            Readout("implicit", beta=0.001),
             threshold=0.0,
-            readout=Readout("implicit", beta=0.001),
         ),
         "model card; repository ImplicitPRM eval/prm_eval_utils.py; arXiv:2412.01981, arXiv:2502.01456",
         head="none",

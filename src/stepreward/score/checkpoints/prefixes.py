@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, PerPrefix
 
 ROWS = (
     Checkpoint(
         ("infly/Universal-PRM-7B",),
         EncoderRecord(
-            template="chat",
-            system="You are a helpful assistant.",
-            prompt_format="{prompt}\n\n###\n\nThe reference answer is: There is no reference answer for this question.",
-            tokenise="prefix",
-            clean=("chomp",),
-            later_format="{previous}\n\n{step}",
-            between="\n\n",
-            separator="\n\n",
-            separator_token=False,
-            closed=False,
-            end="{eos}",
-            max_length=32768,
-            too_long="drop",
+            PerPrefix(
+                template="chat",
+                system="You are a helpful assistant.",
+                prompt_format="{prompt}\n\n###\n\nThe reference answer is: "
+                "There is no reference answer for this question.",
+                clean=("chomp",),
+                later_format="{previous}\n\n{step}",
+                between="\n\n",
+                separator="\n\n",
+                end="{eos}",
+                max_length=32768,
+                too_long="drop",
+            )
         ),
         "model card; arXiv:2502.11520",
         golden=(0.73828125, 0.7265625, 0.73046875, 0.73828125, 0.734375),
@@ -31,22 +31,21 @@ ROWS = (
     Checkpoint(
         ("declare-lab/PathFinder-PRM-7B",),
         EncoderRecord(
-            template="chat",
-            prompt_format="You are a Math Teacher. Given a question and a student's solution, evaluate the "
-            "mathematical correctness, logic consistency of the current step and whether it will lead to the correct "
-            "final solution\n\n Question: {prompt}",
-            tokenise="prefix",
-            clean=("chomp",),
-            step_format="Current Step: {step} Math reasoning: <extra>, Consistency: <extra>",
-            later_format="{previous}\n\nCurrent Step: {step} Math reasoning: <extra>, Consistency: <extra>",
-            between="\n\n",
-            separator="",
-            separator_token=False,
-            tag="<extra>",
-            second=", Correctness: <extra>",
-            max_length=8192,
-            too_long="drop",
-            readout=Readout("softmax", n_labels=2, label_tokens=("<+>", "<->")),
+            PerPrefix(
+                template="chat",
+                prompt_format="You are a Math Teacher. Given a question and a student's solution, evaluate the "
+                "mathematical correctness, logic consistency of the current step and whether it will lead to the "
+                "correct final solution\n\n Question: {prompt}",
+                clean=("chomp",),
+                step_format="Current Step: {step} Math reasoning: <extra>, Consistency: <extra>",
+                later_format="{previous}\n\nCurrent Step: {step} Math reasoning: <extra>, Consistency: <extra>",
+                between="\n\n",
+                tag="<extra>",
+                second=", Correctness: <extra>",
+                max_length=8192,
+                too_long="drop",
+            ),
+            Readout("softmax", n_labels=2, label_tokens=("<+>", "<->")),
         ),
         "repository src/evaluation; arXiv:2505.19706",
         head="tokens",
@@ -57,16 +56,15 @@ ROWS = (
     Checkpoint(
         ("HRM",),
         EncoderRecord(
-            prompt_format="Question:\n{prompt}\n\nLet's break it down step by step!\n\n",
-            tokenise="prefix",
-            special_tokens=True,
-            step_format="Now, let's focus on the current step:\n{step}\n",
-            later_format="Previous reasoning:\n{previous}\n\nNow, let's focus on the current step:\n{step}",
-            separator="",
-            separator_token=False,
-            max_length=4096,
-            too_long="cut",
-            readout=Readout("value"),
+            PerPrefix(
+                prompt_format="Question:\n{prompt}\n\nLet's break it down step by step!\n\n",
+                special_tokens=True,
+                step_format="Now, let's focus on the current step:\n{step}\n",
+                later_format="Previous reasoning:\n{previous}\n\nNow, let's focus on the current step:\n{step}",
+                max_length=4096,
+                too_long="cut",
+            ),
+            Readout("value"),
         ),
         "repository hierarchial_reward_model self-training/construct_prompt.py and best_of_n.py; arXiv:2503.13551",
         notes="No hub name is stated. Previous steps are joined as they were written. A score is a bare number.",
@@ -74,15 +72,14 @@ ROWS = (
     Checkpoint(
         ("zd21/DeepSeek-TD2-PRM", "zd21/DeepSeek-TD0-PRM", "zd21/DeepSeek-ScalarPRM", "zd21/DeepSeek-ScalarORM"),
         EncoderRecord(
-            template="chat",
-            prompt_format="{prompt}",
-            tokenise="prefix",
-            special_tokens=True,
-            later_format="{previous}{step}",
-            separator="",
-            separator_token=False,
-            max_length=16384,
-            too_long="cut",
+            PerPrefix(
+                template="chat",
+                prompt_format="{prompt}",
+                special_tokens=True,
+                later_format="{previous}{step}",
+                max_length=16384,
+                too_long="cut",
+            )
         ),
         "repository TDRM prm_evaluation/src/rewarding/get_reward_math_prm_filter.py; arXiv:2509.15110",
         notes="The chat is tokenised as text, so a tokenizer that adds a first token adds a second one, as there.",
@@ -90,16 +87,15 @@ ROWS = (
     Checkpoint(
         ("Gen-Verse/ReasonFlux-PRM-1.5B",),
         EncoderRecord(
-            prompt_format="{prompt}",
-            tokenise="prefix",
-            special_tokens=True,
-            clean=("chomp",),
-            later_format="{previous}\n\n{step}",
-            between="\n\n",
-            separator="",
-            separator_token=False,
-            max_length=2048,
-            too_long="cut",
+            PerPrefix(
+                prompt_format="{prompt}",
+                special_tokens=True,
+                clean=("chomp",),
+                later_format="{previous}\n\n{step}",
+                between="\n\n",
+                max_length=2048,
+                too_long="cut",
+            )
         ),
         "repository ReasonFlux ReasonFlux_PRM/README.md and utils/rm_utils.py; arXiv:2506.18896",
         notes="It scores whole solutions: a step's score is that of the solution that ends there, which it was not "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import Conversation, EncoderRecord, WholeText
 
 _URSA = """<|im_start|>system
 You are a helpful assistant.<|im_end|>
@@ -17,16 +17,17 @@ ROWS = (
     Checkpoint(
         ("Windy0822/PQM",),
         EncoderRecord(
-            prompt_format="[INST] {prompt} [/INST]\n",
-            tokenise="joined",
-            clean=("unnumber", "strip"),
-            step_format="Step {n}: {step}",
-            between="\n",
-            separator=" [PRM]",
-            tag="[PRM]",
-            too_long="drop",
+            WholeText(
+                prompt_format="[INST] {prompt} [/INST]\n",
+                clean=("unnumber", "strip"),
+                step_format="Step {n}: {step}",
+                between="\n",
+                separator=" [PRM]",
+                tag="[PRM]",
+                too_long="drop",
+            ),
+            Readout("value"),
             threshold=0.0,
-            readout=Readout("value"),
         ),
         "repository Process_Q_Model train_main.py and value_model.py; arXiv:2410.11287",
         notes="The text is that of its training; its best-of-n script fills another prompt into the same template. "
@@ -35,14 +36,11 @@ ROWS = (
     Checkpoint(
         ("MASPRM",),
         EncoderRecord(
-            prompt_format="{prompt}",
-            tokenise="joined",
-            special_tokens=True,
-            separator="</step>",
-            max_length=2048,
-            too_long="drop",
+            WholeText(
+                prompt_format="{prompt}", special_tokens=True, separator="</step>", max_length=2048, too_long="drop"
+            ),
+            Readout("tanh"),
             threshold=0.0,
-            readout=Readout("tanh"),
         ),
         "repository MASPRM src/experiments/core.py; arXiv:2510.24803",
         notes="An adapter; no hub name is stated. There it runs on a base in 4 bits, here in full precision.",
@@ -50,15 +48,16 @@ ROWS = (
     Checkpoint(
         ("MATH-Minos",),
         EncoderRecord(
-            prompt_format="Human: {prompt}\n\nAssistant:",
-            tokenise="joined",
-            special_tokens=True,
-            clean=("unnumber", "strip"),
-            step_format="Step {n}: {step}",
-            between="\n",
-            separator=" и",
-            tag="и",
-            too_long="drop",
+            WholeText(
+                prompt_format="Human: {prompt}\n\nAssistant:",
+                special_tokens=True,
+                clean=("unnumber", "strip"),
+                step_format="Step {n}: {step}",
+                between="\n",
+                separator=" и",
+                tag="и",
+                too_long="drop",
+            )
         ),
         "PRMBench mr_eval/models/mathminos_mistral.py; arXiv:2406.14024",
         notes="No hub name is stated. There the bare number is compared with 0, here its sigmoid with 0.5.",
@@ -66,14 +65,7 @@ ROWS = (
     Checkpoint(
         ("THUNLP/AgentRM-8B", "THU-KEG/AgentRM-8B"),
         EncoderRecord(
-            template="messages",
-            tokenise="segment",
-            prompt_format="{prompt}",
-            separator="",
-            separator_token=False,
-            max_length=8192,
-            too_long="drop",
-            readout=Readout("value"),
+            Conversation(prompt_format="{prompt}", max_length=8192, too_long="drop"), readout=Readout("value")
         ),
         "arXiv:2502.18407",
         notes="Not checked against its code, which could not be read: the chat up to an action, read at the end of "
@@ -85,15 +77,7 @@ ROWS = (
             "rl-llm-agent/Llama-3.2-3B-Instruct-reward-alfworld-iter1",
             "rl-llm-agent/Llama-3.2-1B-Instruct-reward-alfworld-iter0-iter1",
         ),
-        EncoderRecord(
-            template="messages",
-            tokenise="segment",
-            prompt_format="{prompt}",
-            separator="",
-            separator_token=False,
-            max_length=2048,
-            too_long="drop",
-        ),
+        EncoderRecord(Conversation(prompt_format="{prompt}", max_length=2048, too_long="drop")),
         "repository agent_prm src/agent_prm/critics/open_instruct_critic.py and scripts/train/rm.py; arXiv:2502.10325",
         notes="There each decision is a problem of its own: the prompt is its template filled with task, history, "
         "observation and candidate actions, the one step is 'REASON:\\n...\\nACTION:\\n...'. Later messages, "
@@ -103,14 +87,15 @@ ROWS = (
     Checkpoint(
         ("URSA-MATH/URSA-RM-8B",),
         EncoderRecord(
-            prompt_format=_URSA,
-            tokenise="joined",
-            clean=("unnumber", "strip"),
-            step_format="Step {n}: {step}",
-            between="\n",
-            separator=" и",
-            images="refused",
-            too_long="drop",
+            WholeText(
+                prompt_format=_URSA,
+                clean=("unnumber", "strip"),
+                step_format="Step {n}: {step}",
+                between="\n",
+                separator=" и",
+                images="refused",
+                too_long="drop",
+            )
         ),
         "repository URSA-MATH inference/prm_infer_score.py and models/ursa_model/modeling_ursa.py; arXiv:2501.04686",
         architectures=("UrsaForTokenClassification",),

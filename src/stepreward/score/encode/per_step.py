@@ -17,7 +17,7 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
 from stepreward.score.encode.recipe_text import RecipeText, valid
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import Conversation, EncoderRecord, PerStep, WholeText
 
 __all__ = ["EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
 
@@ -63,16 +63,29 @@ class StepEncoder:
     """
 
     def __init__(self, record: EncoderRecord, tokenizer: Any) -> None:
+        encoding = record.encoding
         self.record, self.tokenizer = record, tokenizer
-        self.text = RecipeText(record, tokenizer)
-        self.separator_ids = self.plain(record.separator)
-        if record.separator_token and len(self.separator_ids) != 1 and record.tokenise != "joined":
+        self.text = RecipeText(encoding, tokenizer)
+        self.between, self.separator, pad = "", "", ""
+        self._messages, one_token = isinstance(encoding, Conversation), False
+        self._segments = self._messages
+        """Whether the tokenizer sees a step with what stands around it, cut at added tokens."""
+        if not isinstance(encoding, Conversation):
+            self.between, self.separator = encoding.between, encoding.separator
+        if isinstance(encoding, PerStep):
+            self._segments, one_token = encoding.tokenise == "segment", encoding.separator_token
+            pad = "" if encoding.separator or encoding.template == "chat" else self._padding()
+        self._phantom = pad
+        self.separator_ids = self.plain(self.separator)
+        if one_token and len(self.separator_ids) > 1:
             raise ModelError(
-                f"the separator {record.separator!r} is {len(self.separator_ids)} tokens, not one: choose another, "
+                f"the separator {self.separator!r} is {len(self.separator_ids)} tokens, not one: choose another, "
                 "add it to the tokenizer, or set separator_token=False"
             )
+        marked = one_token or (isinstance(encoding, WholeText) and encoding.tag is not None)
+        self.step_end = self.separator_ids[0] if marked and len(self.separator_ids) == 1 else None
+        """The token that ends each step, where its separator is one."""
         self._added = sorted(getattr(tokenizer, "get_added_vocab", dict)(), key=len, reverse=True)
-        self._phantom = "" if record.separator or record.template != "plain" else self._padding()
         self.back = self._back()
         """Tokens between the one that is read and the step's last."""
         self._text_ids = lru_cache(maxsize=1 << 16)(self._encode_text)
@@ -85,18 +98,21 @@ class StepEncoder:
         return [int(i) for i in self.tokenizer(valid(text), add_special_tokens=special)["input_ids"]]
 
     def _padding(self) -> str:
-        if self.record.tokenise == "segment" and self.tokenizer.pad_token is None:
+        if self._segments and self.tokenizer.pad_token is None:
             raise ModelError("segments without a separator are cut as if by padding: the tokenizer has no pad_token")
         return str(self.tokenizer.pad_token or "")
 
     def _back(self) -> int:
-        if self.record.read != "answer":
-            return int(self.record.read == "before")
+        encoding = self.record.encoding
+        if not isinstance(encoding, Conversation):
+            return int(encoding.read == "before")
+        if not encoding.answer:
+            return 0
         closing, step = self.text.closing(), Step("x")
         whole = self._segment(self.text.turn(step, 2), "")
         opened = self._segment(self.text.turn(step, 2).removesuffix(closing), "")
         if whole[: len(opened)] != opened or len(whole) == len(opened):
-            raise ModelError(f"the dummy answer {self.record.answer!r} melts into the tokens before it")
+            raise ModelError(f"the dummy answer {encoding.answer!r} melts into the tokens before it")
         return len(whole) - len(opened)
 
     def prompt_ids(self, problem: Problem) -> list[int]:
@@ -105,21 +121,19 @@ class StepEncoder:
 
     def _head(self, problem: Problem) -> tuple[tuple[int, ...], str, str]:
         """Ids of the prompt, the text of it that is tokenised with the first step, and the added token before that."""
-        record = self.record
-        text = self.text.head(problem) if record.template in ("plain", "chat") else self.text.before_content(problem)
-        return self._heads(text)
+        return self._heads(self.text.before_content(problem) if self._messages else self.text.head(problem))
 
     def _head_parts(self, text: str) -> tuple[tuple[int, ...], str, str]:
-        record = self.record
-        if record.tokenise != "segment" or self._phantom:
-            return tuple(self.plain(text, special=record.special_tokens)), "", self._phantom
+        special = self.record.encoding.special_tokens
+        if not self._segments or self._phantom:
+            return tuple(self.plain(text, special=special)), "", self._phantom
         kept, last = self._cut(text)
         if not kept:
             raise ModelError(
                 "no added token stands in the prompt, so its end and the first step are one for the tokenizer: "
-                "set tokenise='joined'"
+                "take the encoding WholeText"
             )
-        return tuple(self.plain(kept, special=record.special_tokens)), text[len(kept) :], last
+        return tuple(self.plain(kept, special=special)), text[len(kept) :], last
 
     def _cut(self, text: str) -> tuple[str, str]:
         """The text up to the end of its last added token, and that token."""
@@ -138,16 +152,15 @@ class StepEncoder:
             return tuple(self.plain(text))
         ids = self.plain(context + text)
         if ids[:1] != self.plain(context):
-            raise ModelError(f"the token {context!r} does not cut the text behind it: set tokenise='joined'")
+            raise ModelError(f"the token {context!r} does not cut the text behind it: take the encoding WholeText")
         return tuple(ids[1:])
 
     def place(self, depth: int) -> int:
         """What of a step's depth (from 1) its ids depend on."""
-        record = self.record
-        forms = record.step_format + record.later_format
-        if "{n}" in forms:
+        encoding = self.record.encoding
+        if "{n}" in encoding.step_format + encoding.later_format:
             return depth
-        same = record.tokenise == "step" and not (record.later_format or record.between)
+        same = not self._segments and not (encoding.later_format or self.between)
         return 1 if same else min(depth, 2)
 
     def step_ids(self, step: Step, problem: Problem | None = None, n: int = 1) -> list[int]:
@@ -165,16 +178,15 @@ class StepEncoder:
         """
         if not step.text and step.kind == "action":
             raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
-        record = self.record
         self.text.look(step.images)
-        if record.tokenise != "segment":
+        if not self._segments:
             return list(self._text_ids("", "", step.text, step.kind, self.place(n)))
         if n > 1:
-            last = self._phantom or self._cut(record.separator)[1]
+            last = self._phantom or self._cut(self.separator)[1]
             ids = self._text_ids("", last, step.text, step.kind, self.place(n))
         elif problem is None:
             raise ValueError("the ids of a first step depend on the prompt: pass the problem")
-        elif record.template in ("turns", "messages"):
+        elif self._messages:
             ids = self._opening(problem, step)
         else:
             _, lead, last = self._head(problem)
@@ -192,14 +204,13 @@ class StepEncoder:
         return self._segment(whole[len(kept) :], last)
 
     def _encode_text(self, lead: str, last: str, text: str, kind: str, n: int) -> tuple[int, ...]:
-        step, record = Step(text, kind=kind), self.record  # type: ignore[arg-type]
-        if record.tokenise == "segment":
-            if record.template in ("turns", "messages"):
-                return self._segment(self.text.turn(step, n), "")
-            between = record.between if n > 1 else ""
-            return self._segment(lead + between + self.text.body(step, n) + record.separator, last)
-        between = record.between if n > 1 else ""
-        lines = self.text.body(step, n).split("\n") if "lines" in record.clean else [self.text.body(step, n)]
+        step = Step(text, kind=kind)  # type: ignore[arg-type]
+        if self._messages:
+            return self._segment(self.text.turn(step, n), "")
+        between, body = self.between if n > 1 else "", self.text.body(step, n)
+        if self._segments:
+            return self._segment(lead + between + body + self.separator, last)
+        lines = body.split("\n") if "lines" in self.record.encoding.clean else [body]
         return tuple(i for line in lines for i in (*self.plain(between + line), *self.separator_ids))
 
     def encode_tree(self, tree: StepTree) -> EncodedTree:
@@ -210,7 +221,9 @@ class StepEncoder:
             ModelError: the record's ids are no function of each step alone.
         """
         if not self.record.per_step:
-            raise ModelError(f"with tokenise={self.record.tokenise!r} no step has ids of its own: encode trajectories")
+            raise ModelError(
+                f"a {self.record.encoding.kind} encoding gives no step ids of its own: encode trajectories"
+            )
         prompt = np.asarray(self.prompt_ids(tree.problem), np.int64)
         if not len(prompt):
             raise InputError(f"problem {tree.problem.id!r} has an empty prompt", remedy="give it some text")
@@ -224,7 +237,7 @@ class StepEncoder:
         first = np.empty(tree.n, np.int64)
         first[order] = np.cumsum(length[order]) - length[order]
         within = np.arange(len(ids)) - np.repeat(first[order], length[order])
-        scored = tree.action & (start + length <= self.record.max_length)
+        scored = tree.action & (start + length <= self.record.encoding.max_length)
         read = np.where(scored, self.read_index(tree.parent, first, length), -1)
         return EncodedTree(
             ids,
@@ -264,12 +277,13 @@ class StepEncoder:
         Raises:
             InputError: it does not, and the record says to refuse.
         """
-        if self.record.too_long == "error" and tokens > self.record.max_length:
+        most = self.record.encoding.max_length
+        if self.record.encoding.too_long == "error" and tokens > most:
             raise InputError(
-                f"a trajectory of problem {problem.id!r} has {tokens} tokens, more than {self.record.max_length}",
+                f"a trajectory of problem {problem.id!r} has {tokens} tokens, more than {most}",
                 remedy="raise max_length, or set too_long='drop' to leave its last steps without a score",
             )
-        return tokens <= self.record.max_length
+        return tokens <= most
 
     def read_index(
         self, parent: NDArray[np.integer[Any]], first: NDArray[np.int64], length: NDArray[np.int64]

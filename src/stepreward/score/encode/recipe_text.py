@@ -8,7 +8,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import Conversation, Encoding, PerPrefix, PerStep
 
 _MARK = "\u2045step\u2046"
 """Stands for a content while a chat template is rendered; no template changes it."""
@@ -33,18 +33,23 @@ class RecipeText:
     """Builds the text of a recipe piece by piece, so that the whole is the concatenation of the pieces.
 
     Args:
-        record: the encoder record.
+        encoding: of the encoder record.
         tokenizer: gives the chat template and the names of its tokens.
 
     Raises:
-        ModelError: the record asks for a chat and there is no chat template, or the template cannot be cut at messages.
+        ModelError: the encoding is a chat and there is no chat template, or the template cannot be cut at messages.
     """
 
-    def __init__(self, record: EncoderRecord, tokenizer: Any) -> None:
-        self.record, self.tokenizer = record, tokenizer
-        if record.template != "plain" and not getattr(tokenizer, "chat_template", None):
+    def __init__(self, encoding: Encoding, tokenizer: Any) -> None:
+        self.encoding, self.tokenizer = encoding, tokenizer
+        self.answer, self._plain = "", False
+        if isinstance(encoding, Conversation):
+            self.answer = encoding.answer
+        else:
+            self._plain = encoding.template == "plain"
+        if not self._plain and not getattr(tokenizer, "chat_template", None):
             raise ModelError("the record asks for a chat prompt but the tokenizer has no chat template")
-        if record.template in ("turns", "messages"):
+        if isinstance(encoding, Conversation):
             self._check_messages()
 
     def look(self, images: object) -> None:
@@ -53,7 +58,7 @@ class RecipeText:
         Raises:
             ModelError: there are images.
         """
-        if images and self.record.images == "refused":
+        if images and self.encoding.images == "refused":
             raise ModelError(
                 "there are images, and only the language model of this checkpoint is loaded here, not its image tower: "
                 "drop the images, or score them with the checkpoint's own code"
@@ -61,7 +66,7 @@ class RecipeText:
 
     def cleaned(self, text: str) -> str:
         """A step's text as the recipe wants it."""
-        for how in self.record.clean:
+        for how in self.encoding.clean:
             if how == "unnumber":
                 text = _NUMBER.sub("", text)
             elif how == "chomp":
@@ -74,44 +79,43 @@ class RecipeText:
 
     def body(self, step: Step, n: int, previous: str = "") -> str:
         """The formatted text of the n-th step (from 1), without separator, behind the text of the previous ones."""
-        record, text = self.record, self.cleaned(step.text)
-        if record.separator and record.tokenise == "step":
-            text = text.removesuffix(record.separator)
-        if "own-number" in record.clean and text.lstrip()[:4].lower() == "step":
+        encoding, text = self.encoding, self.cleaned(step.text)
+        if isinstance(encoding, PerStep) and encoding.tokenise == "step":
+            text = text.removesuffix(encoding.separator)
+        if "own-number" in encoding.clean and text.lstrip()[:4].lower() == "step":
             return text
-        form = record.later_format if n > 1 and record.later_format else record.step_format
+        form = encoding.later_format if n > 1 and encoding.later_format else encoding.step_format
         return _filled(form, {"step": text, "n": str(n), "previous": previous})
 
     def head(self, problem: Problem) -> str:
         """The text before the first step."""
-        record = self.record
-        if record.template == "plain":
+        if self._plain:
             return self.prompt(problem)
-        messages = self.messages(problem)
-        if record.tokenise in ("step", "prefix"):
+        encoding, messages = self.encoding, self.messages(problem)
+        if isinstance(encoding, PerPrefix) or (isinstance(encoding, PerStep) and encoding.tokenise == "step"):
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         return self.render([*messages, {"role": "assistant", "content": _MARK}]).split(_MARK)[0]
 
     def prompt(self, problem: Problem) -> str:
         """`prompt_format` filled in; a tokenizer without a first token has none to put there."""
         self.look(problem.meta.get("images"))
-        return _filled(self.record.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
+        return _filled(self.encoding.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
 
     def messages(self, problem: Problem, body: str = "") -> list[dict[str, str]]:
         """The messages of a chat before the first step; the last one's content is `prompt_format` where it is a string.
 
-        A problem that is a conversation keeps its messages, unless the recipe wraps the prompt. In `turns`, `body` is
-        the first step, which stands in that message.
+        A problem that is a conversation keeps its messages, unless the recipe wraps the prompt. With a dummy answer,
+        `body` is the first step, which stands in that message.
         """
-        record = self.record
+        encoding = self.encoding
         self.look(problem.meta.get("images"))
         made = [dict(m) for m in problem.messages]
-        if isinstance(problem.prompt, str) or record.prompt_format not in ("{prompt}", "{prompt}\n"):
+        if isinstance(problem.prompt, str) or encoding.prompt_format not in ("{prompt}", "{prompt}\n"):
             # The line break of the plain default is no part of a message.
-            form = "{prompt}" if record.prompt_format == "{prompt}\n" else record.prompt_format
+            form = "{prompt}" if encoding.prompt_format == "{prompt}\n" else encoding.prompt_format
             made = [{"role": "user", "content": _filled(form, {"prompt": problem.text, "step": body})}]
-        if record.system is not None:
-            made.insert(0, {"role": "system", "content": record.system})
+        if encoding.system is not None:
+            made.insert(0, {"role": "system", "content": encoding.system})
         return made
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -119,48 +123,44 @@ class RecipeText:
         return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=False))
 
     def opening(self, problem: Problem, step: Step) -> str:
-        """`turns` and `messages`: the text of the prompt and the first step."""
+        """Of a conversation: the text of the prompt and the first step."""
         return self.render(self._first(problem, self.body(step, 1), step))
 
     def _first(self, problem: Problem, body: str, step: Step) -> list[dict[str, str]]:
-        if self.record.template == "messages":
+        if not self.answer:
             return [*self.messages(problem), self._message(step, body)]
         return [*self.messages(problem, body), *self._reply(step)]
 
     def _reply(self, step: Step) -> list[dict[str, str]]:
-        return [{"role": "assistant", "content": self.record.answer}] if step.kind == "action" else []
+        return [{"role": "assistant", "content": self.answer}] if step.kind == "action" else []
 
     def _message(self, step: Step, body: str) -> dict[str, str]:
         return {"role": "user" if step.kind == "observation" else "assistant", "content": body}
 
     def turn(self, step: Step, n: int) -> str:
-        """`turns` and `messages`: the text that the n-th step (from 2) adds to the conversation."""
-        record, body = self.record, self.body(step, n)
-        base = self._base()
-        more = (
-            [self._message(step, body)]
-            if record.template == "messages"
-            else [{"role": "user", "content": body}, *self._reply(step)]
-        )
+        """Of a conversation: the text that the n-th step (from 2) adds to the conversation."""
+        base, body = self._base(), self.body(step, n)
+        more = [{"role": "user", "content": body}, *self._reply(step)] if self.answer else [self._message(step, body)]
         return self.render([*base, *more]).removeprefix(self.render(base))
 
     def _base(self) -> list[dict[str, str]]:
-        made = [{"role": "system", "content": self.record.system}] if self.record.system is not None else []
-        return [*made, {"role": "user", "content": "x"}, {"role": "assistant", "content": self.record.answer or "x"}]
+        system = self.encoding.system
+        made = [{"role": "system", "content": system}] if system is not None else []
+        return [*made, {"role": "user", "content": "x"}, {"role": "assistant", "content": self.answer or "x"}]
 
     def before_content(self, problem: Problem) -> str:
-        """`turns` and `messages`: the text of the prompt's first turn up to what depends on the first step."""
-        if self.record.template == "messages":
+        """Of a conversation: the text of the prompt's first turn up to what depends on the first step."""
+        if not self.answer:
             return self.render(self.messages(problem))
         lead = self.messages(problem)[:-1]
         return self.render([*lead, {"role": "user", "content": _MARK}]).split(_MARK)[0]
 
     def closing(self) -> str:
-        """`turns`: the dummy answer and what the template puts behind it."""
+        """Of a conversation: the dummy answer and what the template puts behind it."""
         base = self._base()
         more = [{"role": "user", "content": "x"}]
         marked = self.render([*base, *more, {"role": "assistant", "content": _MARK}])
-        return self.record.answer + marked.split(_MARK)[1]
+        return self.answer + marked.split(_MARK)[1]
 
     def _check_messages(self) -> None:
         """Checks that a message adds the same text at every place of the conversation."""

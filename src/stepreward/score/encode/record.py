@@ -16,8 +16,151 @@ Clean = Literal["unnumber", "chomp", "strip", "no-blank-lines", "lines", "own-nu
 lets a step that begins with "step" stand as it is, where `step_format` would number it."""
 
 
-Contradictions = tuple[tuple[str, bool], ...]
-"""What a user can do about impossible states, and whether a record is in them."""
+@dataclass(frozen=True, kw_only=True)
+class RecipeFields:
+    """What every encoding says of texts and limits.
+
+    Raises:
+        ValueError: a field is outside its range, or two fields contradict each other.
+    """
+
+    prompt_format: str = "{prompt}\n"
+    """Text of a plain prompt; `{prompt}` is replaced by the problem's text, `{bos}` by the tokenizer's first token.
+    Where the prompt is a chat message it is that message's content."""
+    system: str | None = None
+    """System message of a chat prompt; None for none."""
+    special_tokens: bool = False
+    """Lets the tokenizer add its own special tokens around the text, such as a first token."""
+    clean: tuple[Clean, ...] = ()
+    """What a step's text undergoes first."""
+    step_format: str = "{step}"
+    """Text of a step; `{n}` is its number from 1."""
+    later_format: str = ""
+    """Text of the second and later steps where it differs; empty for the same."""
+    max_length: int = 4096
+    """Longest trajectory in tokens, the prompt included."""
+    images: Literal["ignored", "refused"] = "ignored"
+    """What to do with images of a problem or step: `refused` where the model was trained to see them, since only its
+    language model is here."""
+
+    def __post_init__(self) -> None:
+        if "{prompt}" not in self.prompt_format:
+            raise ValueError(f"prompt_format must hold {{prompt}}, got {self.prompt_format!r}")
+        if "{step}" not in self.step_format:
+            raise ValueError(f"step_format must hold {{step}}, got {self.step_format!r}")
+        if "{previous}" in self.step_format + self.later_format and not isinstance(self, PerPrefix):
+            raise ValueError("{previous} belongs to the encoding PerPrefix")
+        if self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {self.max_length}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerStep(RecipeFields):
+    """Each step has token ids of its own, whatever follows it, so that they grow with a search."""
+
+    kind: Literal["per-step"] = "per-step"
+    template: Literal["plain", "chat"] = "plain"
+    """`plain`: `prompt_format` filled in; `chat`: the tokenizer's chat template, steps inside one assistant message."""
+    tokenise: Literal["step", "segment"] = "step"
+    """What the tokenizer sees at once. `step`: the prompt, each step and the separator, each by itself. `segment`: the
+    text between two added tokens, which cut it anyway; where there is no separator, as if padding tokens cut it."""
+    between: str = ""
+    """Text between a step's separator and the next step."""
+    separator: str = "\n"
+    """Text that ends each step: added where a step does not end with it. May be empty."""
+    separator_token: bool = True
+    """Demands that a separator is one token, so that every step is read at the same token."""
+    read: Literal["at", "before"] = "at"
+    """Read the model at the step's last token, or at the one before it."""
+    too_long: Literal["error", "drop"] = "error"
+    """What to do with steps that end past `max_length`: refuse, or leave them without a score."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "lines" in self.clean and not (self.separator and self.tokenise == "step"):
+            raise ValueError("clean 'lines' needs a separator and tokenise='step'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation(RecipeFields):
+    """Each step is a message, so that it has token ids of its own, as those of `PerStep`."""
+
+    kind: Literal["conversation"] = "conversation"
+    answer: str = ""
+    """A dummy answer. With one, each step is a user message that this assistant message follows, the first step stands
+    in the prompt's message, at `{step}`, and the model is read before the answer. Without one, each step is a message
+    of its own role, read at its end."""
+    too_long: Literal["error", "drop"] = "error"
+    """What to do with steps that end past `max_length`: refuse, or leave them without a score."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.answer and "{step}" not in self.prompt_format:
+            raise ValueError(f"with a dummy answer prompt_format must hold {{step}}, got {self.prompt_format!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeText(RecipeFields):
+    """The tokenizer sees the whole text at once, as with recipes that find their positions afterwards."""
+
+    kind: Literal["whole-text"] = "whole-text"
+    template: Literal["plain", "chat"] = "plain"
+    """As of `PerStep`."""
+    between: str = ""
+    """Text between a step's separator and the next step."""
+    separator: str = ""
+    """Text behind each step."""
+    tag: str | None = ""
+    """The text whose last token marks the end of a step, "" for the separator; None where any token that ends there
+    will do."""
+    read: Literal["at", "before", "recounted"] = "at"
+    """Read the model at that token, or at the one before it; `recounted`: where the chat up to the step, tokenised by
+    itself with its message closed, has its last token."""
+    too_long: Literal["error", "drop"] = "error"
+    """What to do with steps that end past `max_length`, or whose separator melts into their text: refuse, or leave
+    them without a score."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.read == "recounted" and self.template != "chat":
+            raise ValueError("read='recounted' is for chats: set template='chat'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerPrefix(RecipeFields):
+    """One text for each step, of all steps up to it; in `step_format`, `{previous}` is the text of the steps before."""
+
+    kind: Literal["per-prefix"] = "per-prefix"
+    template: Literal["plain", "chat"] = "plain"
+    """As of `PerStep`."""
+    between: str = ""
+    """Text between previous steps."""
+    separator: str = ""
+    """Text behind the step."""
+    end: str | None = None
+    """With a chat, leaves the assistant message open and puts this one token behind the text, `{eos}` for the
+    tokenizer's own, "" for none; None closes the message."""
+    second: str = ""
+    """Text of a second pass: behind the first, with each `tag` replaced by the label that is likelier before it. Read
+    before its own tag; a step that the first pass finds wrong scores 0."""
+    tag: str = ""
+    """With a second pass, the token that stands for a label."""
+    read: Literal["at", "before"] = "at"
+    """Read the model at the text's last token, or at the one before it."""
+    too_long: Literal["error", "drop", "cut"] = "error"
+    """What to do with texts that end past `max_length`: refuse, leave their step without a score, or read the last
+    token that fits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.end is not None and self.template != "chat":
+            raise ValueError("an open message (end) belongs to template='chat'")
+        if self.second and not (self.tag and self.tag in self.second):
+            raise ValueError("a second pass needs a tag in it")
+
+
+Encoding = PerStep | Conversation | WholeText | PerPrefix
+"""How a trajectory becomes token ids and positions at which the model is read, by its `kind`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,137 +168,35 @@ class EncoderRecord:
     """Everything that must be equal in training and scoring.
 
     Raises:
-        ValueError: a field is outside its range, or two fields contradict each other.
+        ValueError: the readout is of another encoding.
     """
 
-    template: Literal["plain", "chat", "turns", "messages"] = "plain"
-    """`plain`: `prompt_format` filled in; `chat`: the tokenizer's chat template, steps inside one assistant message;
-    `turns`: each step a user message that a dummy assistant message (`answer`) follows, the prompt in the first one;
-    `messages`: each step a message of its own role."""
-    prompt_format: str = "{prompt}\n"
-    """Text of a plain prompt; `{prompt}` is replaced by the problem's text, `{bos}` by the tokenizer's first token.
-    Where the prompt is a chat message it is the content of that; in `turns`, `{step}` is replaced by the first step."""
-    system: str | None = None
-    """System message of a chat prompt; None for none."""
-    tokenise: Literal["step", "segment", "joined", "prefix"] = "step"
-    """What the tokenizer sees at once. `step`: the prompt, each step and the separator, each by itself. `segment`: the
-    text between two added tokens, which cut it anyway; where there is no separator, as if padding tokens cut it.
-    `joined`: the whole text, as recipes do that find their positions afterwards. `prefix`: one text for each step, of
-    all steps up to it. With the first two, ids are a function of each step alone, so they can grow with a search."""
-    special_tokens: bool = False
-    """Lets the tokenizer add its own special tokens around the text, such as a first token."""
-    clean: tuple[Clean, ...] = ()
-    """What a step's text undergoes first."""
-    step_format: str = "{step}"
-    """Text of a step; `{n}` is its number from 1. In `prefix`, `{previous}` is the text of the steps before it."""
-    later_format: str = ""
-    """Text of the second and later steps where it differs; empty for the same."""
-    between: str = ""
-    """Text between a step's separator and the next step; in `prefix`, between previous steps."""
-    separator: str = "\n"
-    """Text that ends each step: added where a step does not end with it. May be empty."""
-    separator_token: bool = True
-    """Demands that the separator is one token, so that every step is read at the same token."""
-    tag: str = ""
-    """In `joined`, the text whose last token marks the end of a step, where it is not the separator's own; with a
-    second pass, the token that stands for a label."""
-    second: str = ""
-    """Text of a second pass over a `prefix`: behind the first, with each `tag` replaced by the label that is likelier
-    before it. Read before its own tag; a step that the first pass finds wrong scores 0."""
-    answer: str = ""
-    """The dummy assistant message of `turns`."""
-    closed: bool = True
-    """Whether a `prefix` in a chat ends its assistant message, or is an answer that `end` closes."""
-    end: str = ""
-    """Token behind an open `prefix`: `{eos}` or a text of one token."""
-    read: Literal["at", "before", "answer", "recounted"] = "at"
-    """Read the model at the step's last token, at the one before it, or at the one before the dummy answer;
-    `recounted`: where the text up to the step, tokenised by itself with its message closed, has its last token."""
+    encoding: Encoding = field(default_factory=PerStep)
+    """How a trajectory becomes token ids and positions at which the model is read."""
     readout: Readout = field(default_factory=Readout)
     """What the head says there, and how that becomes a score."""
-    max_length: int = 4096
-    """Longest trajectory in tokens, the prompt included."""
-    too_long: Literal["error", "drop", "cut"] = "error"
-    """What to do with steps that end past `max_length`, or whose separator melts into their text: refuse, leave them
-    without a score, or (`prefix` alone) read the last token that fits."""
-    images: Literal["ignored", "refused"] = "ignored"
-    """What to do with images of a problem or step: `refused` where the model was trained to see them, since only its
-    language model is here."""
     aggregation: str = "min"
     """Name of the aggregate that makes one number of a trajectory's scores, where the caller names none."""
     threshold: float = 0.5
     """Scores at or below it mean a wrong step, where the caller names none."""
 
     def __post_init__(self) -> None:
-        for problem, wrong in (*self._of_template(), *self._of_text(), *self._of_passes()):
-            if wrong:
-                raise ValueError(problem)
-
-    def _of_template(self) -> Contradictions:
-        turns, segments = self.template == "turns", self.tokenise == "segment"
-        answered = bool(self.answer) and self.read == "answer" and segments and "{step}" in self.prompt_format
-        return (
-            (f"prompt_format must hold {{prompt}}, got {self.prompt_format!r}", "{prompt}" not in self.prompt_format),
-            (f"step_format must hold {{step}}, got {self.step_format!r}", "{step}" not in self.step_format),
-            (
-                "turns need a dummy answer, read='answer', tokenise='segment' and {step} in prompt_format",
-                turns and not answered,
-            ),
-            ("an answer belongs to template='turns'", not turns and (bool(self.answer) or self.read == "answer")),
-            (
-                "turns and messages are segments without a separator",
-                self.template in ("turns", "messages") and (not segments or bool(self.separator)),
-            ),
-        )
-
-    def _of_text(self) -> Contradictions:
-        forms, lines = self.step_format + self.later_format, "lines" in self.clean
-        marked = self.tokenise == "joined" or bool(self.second)
-        return (
-            (
-                "separator_token demands a separator: give one or set separator_token=False",
-                self.separator_token and not self.separator,
-            ),
-            (
-                "clean 'lines' needs a separator and tokenise='step'",
-                lines and not (self.separator and self.tokenise == "step"),
-            ),
-            ("a tag marks steps in joined text: set tokenise='joined'", bool(self.tag) and not marked),
-            ("{previous} belongs to tokenise='prefix'", "{previous}" in forms and self.tokenise != "prefix"),
-            (
-                "surprise reads the tokens of whole steps: set tokenise='step'",
-                self.readout.surprise and not self.per_step,
-            ),
-            (f"max_length must be at least 1, got {self.max_length}", self.max_length < 1),
-        )
-
-    def _of_passes(self) -> Contradictions:
-        prefix, chat, joined = self.tokenise == "prefix", self.template == "chat", self.tokenise == "joined"
-        labelled = bool(self.tag) and self.tag in self.second and len(self.readout.label_tokens) == 2
-        return (
-            (
-                "too_long='cut' reads a prefix at its last token: set tokenise='prefix'",
-                self.too_long == "cut" and not prefix,
-            ),
-            ("read='recounted' is for joined chats", self.read == "recounted" and not (chat and joined)),
-            (
-                "an open prefix (closed=False) needs tokenise='prefix' and template='chat'",
-                not self.closed and not (chat and prefix),
-            ),
-            (
-                "a second pass needs a tag in it, tokenise='prefix', template='chat' and two label_tokens",
-                bool(self.second) and not (labelled and prefix and chat),
-            ),
-            (
-                "an implicit score is read in joined text: set tokenise='joined'",
-                self.readout.kind == "implicit" and not joined,
-            ),
-        )
+        if self.readout.surprise and not self.per_step:
+            raise ValueError("surprise reads the tokens of whole steps: take the encoding PerStep")
+        if self.readout.kind == "implicit" and not isinstance(self.encoding, WholeText):
+            raise ValueError("an implicit score is read in the whole text: take the encoding WholeText")
+        if self.second_pass and len(self.readout.label_tokens) != 2:
+            raise ValueError("a second pass needs two label_tokens")
 
     @property
     def per_step(self) -> bool:
         """Whether a step's ids depend on nothing that follows it, so that they can grow with a tree."""
-        return self.tokenise in ("step", "segment")
+        return isinstance(self.encoding, PerStep | Conversation)
+
+    @property
+    def second_pass(self) -> bool:
+        """Whether the scores of a first pass decide what a second one reads."""
+        return isinstance(self.encoding, PerPrefix) and bool(self.encoding.second)
 
     @property
     def use(self) -> ScoreUse:

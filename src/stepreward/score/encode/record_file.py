@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError, ModelError, SteprewardError, UnknownNameError
-from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.old_records import KINDS, nested, old_names
+from stepreward.score.encode.record import EncoderRecord, Encoding
 
 RECORD_FILE = "stepreward.json"
 """The record's file in a checkpoint."""
@@ -44,7 +44,7 @@ def load_record(folder: Path) -> tuple[EncoderRecord, list[int]]:
     if version not in range(1, _VERSION + 1):
         raise ModelError(f"{path} has version {version!r}; upgrade stepreward")
     try:
-        return _changed(EncoderRecord(), _nested(row), path), probe
+        return _changed(EncoderRecord(), nested(row), path), probe
     except UnknownNameError as error:
         raise ModelError(f"{error}; {path} has fields this version does not know: upgrade stepreward") from error
     except (SteprewardError, ValueError) as error:
@@ -56,7 +56,7 @@ def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
 
     Args:
         path: a JSON object with fields of `EncoderRecord`; the `stepreward.json` of a checkpoint is one. Fields of the
-            readout may stand beside the others, as they do in files of older versions.
+            encoding and the readout may stand side by side, as they do in files of older versions.
         base: what the file changes; the default record if None.
 
     Raises:
@@ -71,19 +71,10 @@ def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
         raise InputError(f"expected an object, got {row!r:.60}", source=path, remedy='write {"separator": "..."}')
     given = {name: value for name, value in row.items() if name not in _SAVED_BESIDE}
     try:
-        return _changed(base or EncoderRecord(), _nested(given), path)
+        base = base or EncoderRecord()
+        return _changed(base, nested(given, base.encoding.kind), path)
     except ValueError as error:
         raise InputError(str(error), source=path) from error
-
-
-def _nested(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A record whose fields stand side by side, as in versions 1 and 2, in the layout of this version."""
-    made = dict(row)
-    names = {f.name for f in fields(Readout)} - {"kind"}
-    readout = {name: made.pop(name) for name in names & made.keys()}
-    if isinstance(made.get("readout"), str):
-        readout["kind"] = made.pop("readout")
-    return made | {"readout": readout | made["readout"] if "readout" in made else readout} if readout else made
 
 
 def _changed(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -> Part:
@@ -91,15 +82,30 @@ def _changed(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -
     hints, values = get_type_hints(type(base)), {}
     for name, value in row.items():
         if name not in hints:
-            known = hints if inside else {*hints, *(f.name for f in fields(Readout))}
+            known = hints if inside else {*hints, *old_names()}
             raise UnknownNameError(f"field of an encoder record (in {path})", inside + name, known)
         old = getattr(base, name)
-        if is_dataclass(old) and isinstance(value, dict):
+        if name == "encoding" and isinstance(value, dict):
+            value = _encoding(old, value, path)
+        elif is_dataclass(old) and isinstance(value, dict):
             value = _changed(old, value, path, f"{inside}{name}.")
         elif not _fits(hints[name], value):
             raise ValueError(f"{inside}{name} must be {_wanted(hints[name])}, got {json.dumps(value)}")
         values[name] = tuple(value) if isinstance(value, list) else value
     return replace(base, **values)  # type: ignore[type-var]
+
+
+def _encoding(base: Encoding, row: Mapping[str, Any], path: Path) -> Encoding:
+    """An encoding with the values of a JSON object; one of another kind keeps the fields that the two share."""
+    kind = row.get("kind", base.kind)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"encoding.kind must be one of {', '.join(map(repr, KINDS))}, got {json.dumps(kind)}")
+    if kind != base.kind:
+        blank = KINDS[kind]()
+        shared = {n: v for n, v in asdict(base).items() if n != "kind" and hasattr(blank, n)}
+        row = {n: list(v) if isinstance(v, tuple) else v for n, v in shared.items()} | {**row}
+        base = blank
+    return _changed(base, row, path, "encoding.")
 
 
 def _fits(hint: Any, value: object) -> bool:

@@ -6,18 +6,17 @@ sequences holds each shared prefix once, and since attention looks back only, sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.errors import InputError, ModelError
+from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 from stepreward.score.encode.recipe_text import valid
-
-_OPEN = "{eos}"
+from stepreward.score.encode.record import WholeText
 
 
 @dataclass(frozen=True)
@@ -32,42 +31,37 @@ class Pass:
     """First token that counts for an implicit score."""
 
 
-class PassEncoder:
-    """Builds the sequences of recipes that tokenise joined text or prefixes.
+class WholeTextPasses:
+    """Builds the sequence of a trajectory that is tokenised as one text.
 
     Args:
-        encoder: its record says which; its tokenizer must map tokens to characters.
+        encoder: its tokenizer must map tokens to characters.
+        encoding: of its record.
     """
 
-    def __init__(self, encoder: StepEncoder) -> None:
-        self.encoder, self.record, self.text = encoder, encoder.record, encoder.text
-        tag = encoder.plain(encoder.record.tag) if encoder.record.tag else encoder.separator_ids
-        self.tag = tag[-1] if self.record.separator_token and tag else None
+    def __init__(self, encoder: StepEncoder, encoding: WholeText) -> None:
+        self.encoder, self.encoding, self.text = encoder, encoding, encoder.text
+        tag = [] if encoding.tag is None else encoder.plain(encoding.tag or encoding.separator)
+        self.tag = tag[-1] if tag else None
 
     def passes(self, problem: Problem, steps: Sequence[Step]) -> list[Pass]:
-        """The sequences that score a trajectory: one, or one for each scored step (`prefix`).
+        """The one sequence that scores a trajectory.
 
         Raises:
             InputError: a scored step is empty, or lost where the record says to refuse.
         """
-        for step in steps:
-            self.text.look(step.images)
-            if not step.text and step.kind == "action":
-                raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
-        if self.record.tokenise == "prefix":
-            return [self._prefix(problem, steps, i) for i, step in enumerate(steps) if step.kind == "action"]
-        if self.record.read == "recounted":
-            return [self._recounted(problem, steps)]
-        return [self._joined(problem, steps)]
+        check_texts(self.encoder, steps)
+        recounted = self.encoding.read == "recounted"
+        return [self._recounted(problem, steps) if recounted else self._joined(problem, steps)]
 
     def _joined(self, problem: Problem, steps: Sequence[Step]) -> Pass:
         text, ends = self.text.head(problem), []
         opened = len(text)
         for n, step in enumerate(steps, 1):
-            text += (self.record.between if n > 1 else "") + self.text.body(step, n) + self.record.separator
+            text += (self.encoding.between if n > 1 else "") + self.text.body(step, n) + self.encoding.separator
             ends.append(len(text))
         made = self.encoder.tokenizer(
-            valid(text), add_special_tokens=self.record.special_tokens, return_offsets_mapping=True
+            valid(text), add_special_tokens=self.encoding.special_tokens, return_offsets_mapping=True
         )
         ids, spans = np.asarray(made["input_ids"], np.int64), np.asarray(made["offset_mapping"], np.int64)
         wanted = np.ones(len(ids), bool) if self.tag is None else ids == self.tag
@@ -80,9 +74,9 @@ class PassEncoder:
         """Without the reads that are lost."""
         fine = {}
         for i, token in made.reads.items():
-            if token < 0 and self.record.too_long == "error":
+            if token < 0 and self.encoding.too_long == "error":
                 raise InputError(
-                    f"step {i + 1} of problem {problem.id!r} melts into its separator {self.record.separator!r}: "
+                    f"step {i + 1} of problem {problem.id!r} melts into its separator {self.encoding.separator!r}: "
                     "no token is left to read",
                     remedy="strip the step, or set too_long='drop' to leave it without a score",
                 )
@@ -90,85 +84,33 @@ class PassEncoder:
                 fine[i] = token
         return Pass(made.ids, fine, made.answer)
 
-    def _prefix(self, problem: Problem, steps: Sequence[Step], i: int) -> Pass:
-        ids = self._prefix_ids(problem, self.prefix_text(steps, i))
-        if self.record.too_long == "cut":
-            ids = ids[: self.record.max_length]
-        if not self.encoder.fits(len(ids), problem):
-            return Pass(np.asarray(ids, np.int64), {})
-        if not self.record.second:
-            return Pass(np.asarray(ids, np.int64), {i: len(ids) - 1 - self.encoder.back})
-        places = self._before_tags(ids)[-self.record.step_format.count(self.record.tag) :]
-        return Pass(np.asarray(ids, np.int64), {i + len(steps) * k: at for k, at in enumerate(places)})
-
-    def _prefix_ids(self, problem: Problem, body: str) -> list[int]:
-        record, encoder = self.record, self.encoder
-        if record.template == "plain":
-            return encoder.plain(self.text.prompt(problem) + body, special=record.special_tokens)
-        if not record.closed:
-            return encoder.plain(self.text.head(problem)) + encoder.plain(body) + self._end()
-        chat = [*self.text.messages(problem), {"role": "assistant", "content": body}]
-        return encoder.plain(self.text.render(chat), special=record.special_tokens)
-
-    def _before_tags(self, ids: Sequence[int]) -> list[int]:
-        """The tokens before those that stand for a label."""
-        tag = self.encoder.plain(self.record.tag)
-        if len(tag) != 1:
-            raise ModelError(f"the tag {self.record.tag!r} is {len(tag)} tokens, not one: add it to the tokenizer")
-        return [at - 1 for at, token in enumerate(ids) if token == tag[0]]
-
-    def prefix_text(self, steps: Sequence[Step], i: int) -> str:
-        """The text of the steps up to the i-th (from 0)."""
-        previous = self.record.between.join(self.text.cleaned(step.text) for step in steps[:i])
-        return self.text.body(steps[i], i + 1, previous) + self.record.separator
-
-    def second(
-        self, problem: Problem, steps: Sequence[Step], first: Mapping[int, float]
-    ) -> tuple[list[Pass], list[int]]:
-        """The sequences of the second pass, and the steps that the first one found wrong.
-
-        Args:
-            problem: the problem.
-            steps: the steps.
-            first: what the first pass read, by the keys of its reads: the probability that a part is right.
-        """
-        record, made, wrong = self.record, [], []
-        right = record.readout.label_tokens[record.readout.positive]
-        for i in sorted(key for key in first if key < len(steps)):
-            parts = [first[key] for key in sorted(first) if key % len(steps) == i]
-            if min(parts) < 0.5:
-                wrong.append(i)
-                continue
-            # Labels are filled in where the form has tags: a step may hold the same text.
-            text = self.prefix_text(steps, i)
-            for _ in parts:
-                head, _, tail = text.rpartition(record.tag)
-                text = head + right + tail
-            ids = self._prefix_ids(problem, text + record.second)
-            made.append(Pass(np.asarray(ids, np.int64), {i: self._before_tags(ids)[-1]}))
-        return made, wrong
-
-    def _end(self) -> list[int]:
-        if not self.record.end:
-            return []
-        token = self.encoder.tokenizer.eos_token if self.record.end == _OPEN else self.record.end
-        ids = self.encoder.plain(token or "")
-        if len(ids) != 1:
-            raise ModelError(f"the recipe ends in the token {self.record.end!r}, which the tokenizer does not have")
-        return ids
-
     def _recounted(self, problem: Problem, steps: Sequence[Step]) -> Pass:
         """Positions counted in texts up to each step, as if the message ended there."""
         messages, texts = self.text.messages(problem), [self.text.body(s, n) for n, s in enumerate(steps, 1)]
         counts = []
         for n in range(len(texts) + 1):
-            part = self.text.render([*messages, {"role": "assistant", "content": self.record.between.join(texts[:n])}])
-            part = part.strip() + (self.record.between if 0 < n < len(texts) else "")
+            part = self.text.render(
+                [*messages, {"role": "assistant", "content": self.encoding.between.join(texts[:n])}]
+            )
+            part = part.strip() + (self.encoding.between if 0 < n < len(texts) else "")
             counts.append(len(self.encoder.plain(part)))
-        chat = [*messages, {"role": "assistant", "content": self.record.between.join(texts)}]
+        chat = [*messages, {"role": "assistant", "content": self.encoding.between.join(texts)}]
         ids = self.encoder.plain(self.text.render(chat))
         reads = {i: min(count, len(ids)) - 1 for i, count in enumerate(counts[1:]) if steps[i].kind == "action"}
         return self._kept(problem, Pass(np.asarray(ids, np.int64), reads, max(counts[0] - 2, 0)))
+
+
+def check_texts(encoder: StepEncoder, steps: Sequence[Step]) -> None:
+    """Checks that each scored step has a text, and that no image is lost.
+
+    Raises:
+        InputError: a scored step is empty.
+        ModelError: there are images, and the record refuses them.
+    """
+    for step in steps:
+        encoder.text.look(step.images)
+        if not step.text and step.kind == "action":
+            raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from stepreward.core.prefix_names import named
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.score.cached.first_scores import FirstScores
+from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import StepEncoder
-from stepreward.score.encode.whole_text import Pass, PassEncoder
+from stepreward.score.encode.whole_text import Pass
 
 Floats = NDArray[np.float64]
 OpenPass = tuple[Score, Pass]
@@ -68,7 +69,7 @@ class HeadReader:
 
     def _passes(self, question: Score) -> list[Pass]:
         if not self.record.per_step:
-            return PassEncoder(self.encoder).passes(question.problem, question.steps)
+            return pass_encoder(self.encoder).passes(question.problem, question.steps)
         ids, reads = self.encoder.prompt_ids(question.problem), {}
         for i, step in enumerate(question.steps):
             own = self.encoder.step_ids(step, question.problem, i + 1)

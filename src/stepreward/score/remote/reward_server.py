@@ -15,9 +15,10 @@ from stepreward.core.http.client import Server, ServerClient
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Step
 from stepreward.score.capabilities import ScoreUse
+from stepreward.score.encode.per_prefix import PrefixPasses
 from stepreward.score.encode.per_step import StepEncoder
-from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.whole_text import Pass, PassEncoder
+from stepreward.score.encode.record import EncoderRecord, PerPrefix
+from stepreward.score.encode.whole_text import Pass
 from stepreward.score.model.public_checkpoints import label_ids
 from stepreward.score.remote.head_outputs import Answer, HeadReader, OpenPass
 from stepreward.score.remote.label_tokens_server import NextTokens
@@ -134,9 +135,10 @@ class ServedScorer:
 
     def _so_far(self, steps: Sequence[Step], i: int) -> str:
         """The text of the steps up to the i-th (from 0), as the record writes it there."""
-        if self.record.tokenise == "prefix":
-            return PassEncoder(self.encoder).prefix_text(steps, i)
-        between, end = self.record.between, self.record.separator
+        encoding = self.record.encoding
+        if isinstance(encoding, PerPrefix):
+            return PrefixPasses(self.encoder, encoding).prefix_text(steps, i)
+        between, end = self.encoder.between, self.encoder.separator
         return between.join(self.encoder.text.body(step, n) + end for n, step in enumerate(steps[: i + 1], 1))
 
     def _at(self, rows: NDArray[np.float64], places: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -178,7 +180,7 @@ class ServedScorer:
 
 def _require_readable(record: EncoderRecord, endpoint: Endpoint, probabilities: bool | None) -> None:
     readout = record.readout
-    if readout.kind == "implicit" or record.second or readout.surprise:
+    if readout.kind == "implicit" or record.second_pass or readout.surprise:
         raise ModelError(f"a server returns head outputs: {readout.kind!r} and second passes are scored locally")
     if endpoint == "completions":
         if not readout.compares or not readout.label_tokens:

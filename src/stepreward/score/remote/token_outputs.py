@@ -40,8 +40,7 @@ class TokenOutputs:
         config = model.backbone.config
         self.most = min(most, int(getattr(config, "max_position_embeddings", None) or most))
         self.n_ids = int(model.backbone.get_input_embeddings().num_embeddings)
-        separator = model.encoder.separator_ids
-        self.tag = separator[0] if model.record.separator_token and len(separator) == 1 else None
+        self.tag = model.encoder.step_end
         """The token that ends a step, where it is one."""
 
     @property

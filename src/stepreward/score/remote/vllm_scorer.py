@@ -63,7 +63,7 @@ class VllmScorer:
         self.engine, self._parameters, self.record = engine, parameters, encoder.record
         self.batch_size, self.name = batch_size, name
         self._reader = HeadReader(encoder)
-        if self.record.readout.kind == "implicit" or self.record.second or self.record.readout.surprise:
+        if self.record.readout.kind == "implicit" or self.record.second_pass or self.record.readout.surprise:
             raise ModelError(
                 f"an engine gives head outputs: {self.record.readout.kind!r} and second passes are scored locally"
             )
@@ -149,7 +149,7 @@ class VllmLabelScorer:
         name: str = "vllm",
     ) -> None:
         self.engine, self.record, self.batch_size, self.name = engine, encoder.record, batch_size, name
-        if not self.record.readout.compares or not self.record.readout.label_tokens or self.record.second:
+        if not self.record.readout.compares or not self.record.readout.label_tokens or self.record.second_pass:
             raise ModelError(
                 "a language model is read by its labels: the record must compare label_tokens by a softmax"
             )
