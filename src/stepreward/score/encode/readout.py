@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
-from scipy import special
 
 Array = Any
 """A NumPy array or a torch tensor."""
@@ -105,12 +104,15 @@ def activate(outputs: Array) -> Array:
 
 def softmax(outputs: Array) -> Array:
     """Softmax over the last axis."""
-    return outputs.softmax(-1) if is_torch_array(outputs) else special.softmax(outputs, axis=-1)
+    if is_torch_array(outputs):
+        return outputs.softmax(-1)
+    shares = np.exp(outputs - outputs.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
 
 
 def _sigmoid(outputs: Array) -> Array:
-    return outputs.sigmoid() if is_torch_array(outputs) else special.expit(outputs)
+    return outputs.sigmoid() if is_torch_array(outputs) else np.exp(-np.logaddexp(0, -outputs))
 
 
 def _logsumexp(outputs: Array) -> Array:
-    return outputs.logsumexp(-1) if is_torch_array(outputs) else special.logsumexp(outputs, axis=-1)
+    return outputs.logsumexp(-1) if is_torch_array(outputs) else np.logaddexp.reduce(outputs, axis=-1)
