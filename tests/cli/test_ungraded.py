@@ -12,7 +12,7 @@ import pytest
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.mathematics import MathGrader
-from tests.cli.running import invoke
+from tests.cli.running import invoke, solved
 
 pytestmark = pytest.mark.xdist_group("commands")
 UNREADABLE = r"So \boxed{\int_0^1 e^{-x^2}\,dx}"
@@ -80,8 +80,7 @@ def test_search_counts_it_and_leaves_it_out_of_the_accuracy(asked: list[str]) ->
     made = json.loads(invoke(f"{line} --json"))
     assert made["ungraded"] == made["bill"]["ungraded"] == 1
     assert made["accuracy"]["value"] == 1.0
-    rows = [json.loads(text) for text in Path("found.jsonl").read_text().splitlines()]
-    assert [row["correct"] for row in rows] == [None, True, True]
+    assert [row.get("outcome") for row in solved(Path("found.jsonl"))] == [None, 1.0, 1.0]
     assert "1 could not be graded" in invoke(line)
 
 
