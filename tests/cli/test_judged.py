@@ -77,4 +77,4 @@ def test_what_does_not_fit_is_told(
 def test_a_policy_on_this_machine_votes_by_its_own_certainty(inside: Path) -> None:
     invoke(f"{SEARCH} --method self-certainty --out certain.jsonl")
     for row in solved(inside / "certain.jsonl"):
-        assert all(candidate["score"] > 0 for candidate in row["candidates"])
+        assert all(candidate["total"] > 0 for candidate in row["candidates"])
