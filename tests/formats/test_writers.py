@@ -12,6 +12,7 @@ import pytest
 
 from stepreward import formats
 from stepreward.cli.convert import ConvertFlags, SourceFlags, convert
+from stepreward.cli.flags.parts import PartFlags
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
 from stepreward.formats.registry import by_name
@@ -140,5 +141,5 @@ def test_rows_of_one_prompt_are_one_problem_and_text_behind_an_array_is_told(tmp
 def test_converting_takes_away_what_the_source_s_format_put_at_the_ends(tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(json.dumps({"question": "1 + 1?", "steps": ["1 + 1 = 2", "So 2."], "scores": [1, 1]}))
-    convert(source, out, flags=ConvertFlags(to="trl"), reading=SourceFlags(form="scan"))
+    convert(source, out, flags=ConvertFlags(to="trl"), reading=SourceFlags(form="scan"), parts=PartFlags())
     assert json.loads(out.read_text())["completions"] == ["1 + 1 = 2", "So 2."]
