@@ -262,6 +262,8 @@ def test_an_implicit_score_needs_its_reference(tmp_path: Path) -> None:
     scorer = load(tmp_path, record=record, reference=tmp_path)
     assert isinstance(scorer, ImplicitScorer)
     np.testing.assert_allclose(scorer.score(QUESTION, STEPS), 0, atol=1e-9)
+    unnamed, named = (ImplicitScorer.load(tmp_path, tmp_path, record, name=name) for name in ("", "mine"))
+    assert (unnamed.name, named.name) == (f"{tmp_path} - {tmp_path}", f"mine - {tmp_path}")
 
 
 def test_a_checkpoint_of_an_older_version_scores_the_same_and_one_of_a_newer_does_not_load(tmp_path: Path) -> None:
