@@ -151,7 +151,7 @@ def test_label_keeps_the_good_rows_and_names_what_failed(tmp_path: Path) -> None
     again = stepreward.label([HARD, PROBLEM], policy=policy, **how)
     assert {one.problem.id for one in again} == {"hard", "p"}
     assert again.failed == []
-    assert {question.problem.id for question in policy.asked} == {"hard"}
+    assert {question.problem.id for question in policy.questions} == {"hard"}
 
 
 def test_label_names_rows_that_cannot_be_read_or_graded(tmp_path: Path) -> None:
