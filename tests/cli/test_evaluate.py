@@ -161,3 +161,8 @@ def test_rows_are_written_with_what_was_computed_of_them(tmp_path: Path, monkeyp
     invoke(f"{line} --out {tmp_path}/parts --rows-per-part 2")
     assert len(list((tmp_path / "parts").glob("*.parquet"))) == 2
     assert [one.facts["predicted_first_error"] for one in formats.read(tmp_path / "parts")] == found
+    # A benchmark takes the folder as one, too: its parts are no subsets.
+    measured = "evaluate --data {} --benchmark first-error-accuracy --model tool --threshold 0.5 --json"
+    whole, parts = (json.loads(invoke(measured.format(tmp_path / name))) for name in ("out.parquet", "parts"))
+    assert parts["scorers"] == whole["scorers"]
+    assert parts["scorers"]["tool"]["metrics"]["accuracy"]["value"] == 1.0

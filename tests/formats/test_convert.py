@@ -201,6 +201,7 @@ def test_a_folder_of_parts_is_written_and_read(inside: Path) -> None:
     ]  # fmt: skip
     assert json.loads(invoke("convert parts back.jsonl --to trl --json"))["written"] == 5
     assert [row["prompt"] for row in rows(inside / "back.jsonl")] == [f"{n}?" for n in range(5)]
+    assert repr(formats.read("back.jsonl")) == "<solutions of 'back.jsonl', read as trl>"
 
 
 SLOW_WRITER = """

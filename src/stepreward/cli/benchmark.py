@@ -27,7 +27,7 @@ from stepreward.evaluate.data.recipe_settings import by_recipe
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import STEP_LEVEL, RecordedScorer
 from stepreward.evaluate.published import comparable
-from stepreward.formats.files.rows_of_files import is_run
+from stepreward.formats.files.rows_of_files import is_own_folder
 from stepreward.formats.files.saved_folders import is_saved
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.run_report import percent
@@ -135,7 +135,7 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
     What `stepreward label` wrote is read as well.
     """
     files = [data]
-    if data.is_dir() and not is_saved(data) and not is_run(data):
+    if data.is_dir() and not is_saved(data) and not is_own_folder(data):
         endings = {".json", ".jsonl", ".parquet", ".gz"}
         files = sorted(path for path in data.iterdir() if endings & {one.lower() for one in path.suffixes})
     if not files:

@@ -211,6 +211,9 @@ class Reading(Generic[Item]):
     number: int = 0
     """1-based number of the row that the last item came from."""
 
+    def __repr__(self) -> str:
+        return f"<{self.format.kind} of {str(self.path)!r}, read as {self.format.name}>"
+
     def __iter__(self) -> Iterator[Item]:
         self.bad.clear()
         self.left_out = self.blank = 0

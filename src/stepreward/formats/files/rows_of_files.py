@@ -111,9 +111,10 @@ def read_rows(path: str | Path) -> Iterator[Numbered]:
         yield number + 1, broken
 
 
-def is_run(folder: Path) -> bool:
-    """Whether `label` or `run` wrote the folder."""
-    return (folder / LABELS).is_file() or (folder / "plan.json").is_file() or any(folder.glob("labels-*.parquet"))
+def is_own_folder(folder: Path) -> bool:
+    """Whether a command wrote the folder: its files are one whole, not a subset each."""
+    notes = (LABELS, "plan.json", PARTS)
+    return any((folder / name).is_file() for name in notes) or any(folder.glob("labels-*.parquet"))
 
 
 def parts_of(folder: Path) -> list[Path]:
