@@ -12,7 +12,9 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import chdir
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -25,6 +27,8 @@ COMMAND = "import sys\nsys.argv[0] = 'stepreward'\n{before}\nfrom stepreward.cli
 
 def started(work: Callable[..., None], *args: Any) -> ForkServerProcess:
     """A process that does some work; a function of a module, whose module is loaded there first."""
+    with chdir(Path(__file__).parents[1]):  # Its server finds `tests.loaded` from the folder that it is started in.
+        ensure_running()
     process = _CONTEXT.Process(target=work, args=args)
     process.start()
     return process

@@ -90,6 +90,13 @@ def test_a_command_loads_what_it_needs(line: str, may: set[str], rows: Path) -> 
     assert set(done.stderr.splitlines()[-1].split()) <= may, done.stderr
 
 
+def test_a_forked_program_finds_torch_loaded_wherever_the_first_one_was_started(
+    rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(rows)
+    assert coded("import sys; print('torch' in sys.modules)", rows).stdout == "True\n"
+
+
 def test_help_tells_of_each_command_what_it_says_itself(rows: Path) -> None:
     shown = " ".join(run("", "--help", rows).stdout.replace("│", " ").split())
     for name, line in COMMANDS.items():
