@@ -66,6 +66,13 @@ def test_a_part_that_is_not_whole_is_written_again(tmp_path: Path) -> None:
     assert pq.read_table(torn)["n"].to_pylist() == [2]
 
 
+def test_parts_beyond_the_last_item_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    write_parts(folder, [1, 2, 3], numbered, rows_per_part=1, plan={})
+    assert write_parts(folder, [1], numbered, rows_per_part=1, plan={}) == 1
+    assert [path.name for path in folder.glob("*.parquet")] == ["part-000000.parquet"]
+
+
 def test_other_plans_and_other_files_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     write_parts(folder, [1], numbered, plan={"model": "a"})

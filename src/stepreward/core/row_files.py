@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ ROWS_PER_PART = 100_000
 """Items of a part in a folder of parts."""
 PARTS = "_parts.json"
 """What a folder of parts is for, and whether it is complete; readers of others pass over names with `_`."""
+_PART = "part-{:06d}.parquet"
 _NOT_HELD = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError, OverflowError)
 """What pyarrow raises of values that Parquet cannot hold."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -119,7 +120,7 @@ def write_parts(
         _begin(folder, note)
         source, written = iter(items), 0
         for number in count():
-            path = folder / f"part-{number:06d}.parquet"
+            path = folder / _PART.format(number)
             if is_whole(path) and sum(1 for _ in islice(source, rows_per_part)) > 0:
                 written += pq.read_metadata(path).num_rows
                 continue
@@ -127,6 +128,9 @@ def write_parts(
             if number and not part:
                 break
             written += write_rows(path, rows(_with_rest(part, source, rows_per_part)), schema=schema)
+        # A run of the same plan that had more items left these; a reader would take them too.
+        for path in takewhile(Path.exists, (folder / _PART.format(one) for one in count(number))):
+            path.unlink()
         write_json(folder / PARTS, {**note, "parts": number, "rows": written, "complete": True})
     return written
 

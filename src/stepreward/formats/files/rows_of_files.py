@@ -136,17 +136,11 @@ def parts_of(folder: Path) -> list[Path]:
         found = [*folder.glob(f"*{ending}"), *folder.glob(f"*{ending}.gz")]
         parts = parts or sorted(path for path in found if path.name not in _NOTES and not path.name.endswith(_LOGS))
     if not parts:
-        what = (
-            f"no labels.parquet, no parts, .parquet, .jsonl or .json, and no events are in this folder{_made(folder)}"
-        )
+        notes = sorted(path.name for path in folder.iterdir() if path.name in _NOTES) if folder.is_dir() else []
+        what = "no labels.parquet, no parts, .parquet, .jsonl or .json, and no events are in this folder"
+        what += f"; {', '.join(notes)} are notes and results" if notes else ""
         raise InputError(what, source=folder, remedy="name a file, or what `label`, `run` or save_to_disk wrote")
     return parts
-
-
-def _made(folder: Path) -> str:
-    """What a folder without rows is, where a command of ours wrote it."""
-    notes = sorted(path.name for path in folder.iterdir() if path.name in _NOTES) if folder.is_dir() else []
-    return f"; {', '.join(notes)} are notes and results" if notes else ""
 
 
 def _folder(folder: Path) -> Iterator[Numbered]:
