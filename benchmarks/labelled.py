@@ -21,7 +21,7 @@ import numpy as np
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.train.data import LabelledTree, labelled_trees
+from stepreward.train.data import labelled_trees
 
 ROWS, STEPS, REPEATS = 10_000, 8, 2
 EACH = (1, 4, 16)
@@ -48,7 +48,7 @@ def grouped(labels: Sequence[Trajectory]) -> list[list[Trajectory]]:
     return list(groups.values())
 
 
-def one_by_one(labels: Sequence[Trajectory]) -> list[LabelledTree]:
+def one_by_one(labels: Sequence[Trajectory]) -> list[StepTree]:
     """The same trees, each by array operations of its own."""
     made = []
     for group in grouped(labels):
@@ -56,7 +56,7 @@ def one_by_one(labels: Sequence[Trajectory]) -> list[LabelledTree]:
         own = ragged([one.labels for one in group])
         weight = np.where(np.isnan(own), np.nan, np.maximum(ragged([one.column("n_rollouts") for one in group]), 1))
         node = tree.scatter_mean(weight * own) / tree.scatter_mean(weight)
-        made.append(LabelledTree(tree.with_column("label", node), np.where(np.isnan(own), np.nan, tree.gather(node))))
+        made.append(tree.with_step_column("label", np.where(np.isnan(own), np.nan, tree.gather(node))))
     return made
 
 
@@ -96,8 +96,8 @@ def one_size(each: int) -> dict[str, Any]:
     single, single_seconds = best(one_by_one, labels)
     looped, loop_seconds = best(plain, labels)
     for one, other, third in zip(ours, single, looped, strict=True):
-        np.testing.assert_array_equal(one.labels, other.labels)
-        np.testing.assert_allclose(one.labels, third, rtol=1e-12)
+        np.testing.assert_array_equal(one.step_column("label"), other.step_column("label"))
+        np.testing.assert_allclose(one.step_column("label"), third, rtol=1e-12)
     return {
         "rows": ROWS,
         "each": each,

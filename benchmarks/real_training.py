@@ -31,6 +31,7 @@ from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference, resamples
 from stepreward.core.measure.step_metrics import auroc, best_threshold, ragged
 from stepreward.core.runtime.flows import Score
+from stepreward.core.tree import StepTree
 from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
 from stepreward.evaluate.measures.selection_curves import hits
@@ -38,7 +39,7 @@ from stepreward.evaluate.measures.step_scores import first_error_f1
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import LabelledTree, TrainingSet, labelled_trees
+from stepreward.train.data import TrainingSet, labelled_trees
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
 from stepreward.train.trainer import TrainResult, train
@@ -87,14 +88,14 @@ def split(groups: Sequence[list[Trajectory]], sizes: Sizes, key: Key) -> dict[st
     return {name: [groups[i] for i in at] for name, at in zip(("train", "valid", "test"), parts, strict=True)}
 
 
-def trees_of(groups: Sequence[list[Trajectory]], samples: int) -> list[LabelledTree]:
+def trees_of(groups: Sequence[list[Trajectory]], samples: int) -> list[StepTree]:
     """Trees of the first samples of each problem, labelled by the teacher."""
     rows = [item.with_columns({"label": item.scores[TEACHER]}) for group in groups for item in group[:samples]]
     return labelled_trees(rows)
 
 
 def fit(
-    start: str, learn: Sequence[LabelledTree], choose: Sequence[LabelledTree], sizes: Sizes, folder: Path
+    start: str, learn: Sequence[StepTree], choose: Sequence[StepTree], sizes: Sizes, folder: Path
 ) -> tuple[StepRewardModel, TrainResult]:
     """A student trained for `sizes.tokens` tokens from one of the starts."""
     source = start if start == SCRATCH else resolve(start)
@@ -130,9 +131,9 @@ def _turns(items: Sequence[Trajectory]) -> list[list[int]]:
     return list(parts.values())
 
 
-def position_control(learn: Sequence[LabelledTree], like: Floats) -> Floats:
+def position_control(learn: Sequence[StepTree], like: Floats) -> Floats:
     """(B, S) the teacher's mean training score at each step's index: what can be known without reading."""
-    flat = [one.labels for one in learn]
+    flat = [tree.step_column("label") for tree in learn]
     width = max(like.shape[1], *(labels.shape[1] for labels in flat))
     together = np.concatenate([np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=np.nan) for a in flat])
     real = ~np.isnan(together)

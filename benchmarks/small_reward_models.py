@@ -20,7 +20,6 @@ from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
-from stepreward.train.data import LabelledTree
 from stepreward.train.settings import TrainSettings
 from stepreward.train.trainer import train
 
@@ -54,7 +53,7 @@ def trained(policy: LocalPolicy, problems: int) -> StepRewardModel:
         return StepRewardModel.from_pretrained(Path(folder) / "model")
 
 
-def _labelled(policy: LocalPolicy, problems: int) -> Iterator[LabelledTree]:
+def _labelled(policy: LocalPolicy, problems: int) -> Iterator[StepTree]:
     given = generate("train", problems + HELD_OUT, difficulty=Difficulty(operations=OPERATIONS))
     driver = Driver(policy=policy, grader=ArithmeticGrader())
     flows = (graded_samples(problem, Key.seed(0), n=SAMPLES) for problem in given)
@@ -63,4 +62,4 @@ def _labelled(policy: LocalPolicy, problems: int) -> Iterator[LabelledTree]:
         labels = np.full(tree.mask.shape, np.nan)
         for row, trajectory in enumerate(tree.trajectories()):
             labels[row, : len(trajectory)] = truth(tree.problem, trajectory.steps)
-        yield LabelledTree(tree, labels)
+        yield tree.with_step_column("label", labels)

@@ -21,7 +21,6 @@ from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
-from stepreward.train.data import LabelledTree
 from stepreward.train.trainer import TrainSettings, train
 
 driver = Driver(policy=LocalPolicy.load("builtin:arithmetic"), grader=ArithmeticGrader())
@@ -32,7 +31,7 @@ for finished in driver.run(flows):
     labels = np.full(tree.mask.shape, np.nan)
     for row, trajectory in enumerate(tree.trajectories()):
         labels[row, : len(trajectory)] = truth(tree.problem, trajectory.steps)
-    trees.append(LabelledTree(tree, labels))
+    trees.append(tree.with_step_column("label", labels))
 
 with tempfile.TemporaryDirectory() as folder:
     model = StepRewardModel.from_backbone(resolve("builtin:arithmetic"), EncoderRecord())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stepreward.core.prefix_names import Prefix
 from stepreward.core.tree import StepTree, group_trees
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Problem, Provenance, Step, Trajectory
 
 PROBLEM = Problem("p", "What is 1 + 1?")
 STEPS = st.builds(Step, st.sampled_from("abc"), st.sampled_from(["action", "observation"]))
@@ -46,6 +46,53 @@ def test_a_tree_has_one_node_a_prefix_and_gives_its_trajectories_back(trajectori
     assert all(map(same, tree.trajectories(), trajectories))
     assert (tree.parent[1:] < np.arange(1, tree.n)).all()
     assert tree.parent[0] == -1
+
+
+def test_the_bridge_loses_nothing_and_brings_step_columns_back() -> None:
+    """Two trajectories share a step, and differ in all that is measured of it."""
+    by = (Provenance("hand"),)
+    shared = [Step("a", logprobs=(-0.5,), meta={"n": 1}), Step("a", logprobs=(-2.0,))]
+    given = [
+        Trajectory(
+            PROBLEM,
+            (shared[0], Step("b")),
+            1.0,
+            answer="b",
+            first_error=1,
+            columns={"label": np.array([1.0, 0.0])},
+            facts={"weight": 2},
+            provenance=by,
+        ),
+        Trajectory(PROBLEM, (shared[1],), terminal=False, columns={"label": np.array([0.25])}),
+    ]
+    tree = StepTree.from_trajectories(given)
+    assert tree.trajectories() == given
+    assert [t.steps[0].logprobs for t in tree.trajectories()] == [(-0.5,), (-2.0,)]
+    np.testing.assert_array_equal(tree.step_column("label"), [[1.0, 0.0], [0.25, math.nan]])
+    assert np.isnan(tree.step_column("score")).all()
+    first, second = tree.with_step_column("score", [[0.1, 0.2], [0.3, 9.0]]).trajectories()
+    assert (first.answer, first.first_error, dict(first.facts), first.provenance) == ("b", 1, {"weight": 2}, by)
+    np.testing.assert_array_equal(first.column("score"), [0.1, 0.2])
+    np.testing.assert_array_equal(second.column("score"), [0.3])
+    np.testing.assert_array_equal(second.labels, [0.25])
+    with pytest.raises(ValueError, match=r"step column 'score' needs shape \(2, 2\)"):
+        tree.with_step_column("score", [[0.1, 0.2]])
+
+
+@given(TRAJECTORIES, SEEDS)
+def test_some_rows_are_the_tree_of_those_trajectories_with_their_step_columns(
+    trajectories: list[Trajectory], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tree = StepTree.from_trajectories(trajectories)
+    tree = tree.with_step_column("label", rng.random(tree.paths.shape))
+    keep = rng.permutation(len(trajectories))[: rng.integers(1, len(trajectories) + 1)].tolist()
+    part, alone = tree.rows(keep), StepTree.from_trajectories([trajectories[i] for i in keep])
+    assert [part.prefix(i) for i in range(part.n)] == [alone.prefix(i) for i in range(alone.n)]
+    for row, (i, one) in enumerate(zip(keep, part.trajectories(), strict=True)):
+        assert same(one, trajectories[i])
+        np.testing.assert_array_equal(one.labels, tree.step_column("label")[i, : len(one)])
+        assert np.isnan(part.step_column("label")[row, len(one) :]).all()
 
 
 @given(TRAJECTORIES)

@@ -18,7 +18,6 @@ from stepreward.core.measure.step_metrics import auroc
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.rows import annotated
-from stepreward.train.data import LabelledTree
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 NAN = float("nan")
@@ -47,15 +46,15 @@ def test_problems_are_split_and_never_solutions() -> None:
 def test_labels_are_the_teachers_scores_of_the_first_samples() -> None:
     groups = real_training.by_problem([solution("p", s, [0.1 * s, 0.9]) for s in range(3)])
     (tree,) = real_training.trees_of(groups, 2)
-    np.testing.assert_allclose(tree.labels, [[0.0, 0.9], [0.1, 0.9]])
+    np.testing.assert_allclose(tree.step_column("label"), [[0.0, 0.9], [0.1, 0.9]])
 
 
 def test_the_control_knows_the_index_alone() -> None:
-    def tree(labels: list[list[float]]) -> LabelledTree:
+    def tree(labels: list[list[float]]) -> StepTree:
         steps = [tuple(Step(f"{i} {j}\n") for j in range(len(row))) for i, row in enumerate(labels)]
         made = StepTree.from_trajectories([Trajectory(Problem("p", "p"), row) for row in steps])
         width = max(map(len, labels))
-        return LabelledTree(made, np.array([row + [NAN] * (width - len(row)) for row in labels]))
+        return made.with_step_column("label", [row + [NAN] * (width - len(row)) for row in labels])
 
     learn = [tree([[0.2, 0.4], [0.6]]), tree([[1.0, 0.0, 0.9]])]
     like = np.array([[0.5, 0.5, 0.5, 0.5], [0.5, NAN, NAN, NAN]])
@@ -114,7 +113,7 @@ def test_a_short_training_on_real_solutions_lowers_the_loss(start: str, tmp_path
     sizes = Sizes(samples=2, tokens=3000, vocabulary=400, row_tokens=512)
     learn, choose = real_training.trees_of(groups[:6], 2), real_training.trees_of(groups[6:], 1)
     model, result = real_training.fit(start, learn, choose, sizes, tmp_path / "student")
-    labels = np.concatenate([one.labels[~np.isnan(one.labels)] for one in choose])
+    labels = np.concatenate([tree.step_column("label")[~np.isnan(tree.step_column("label"))] for tree in choose])
     # A fresh head says 1/2 at every step: a loss of ln 2.
     assert result.metrics["loss"] < math.log(2) < 0.7
     assert 0 < labels.mean() < 1

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.effort import scaled
 from tests.train.toy import toy_labels, toy_model
 
-from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.train.data import LabelledTree, TrainingSet, fingerprint, labelled_trees, make_batches
+from stepreward.train.data import TrainingSet, fingerprint, labelled_trees, make_batches, once_per_node
 from stepreward.train.objectives import binary_cross_entropy
 
 NAN = float("nan")
@@ -44,25 +42,24 @@ def random_labels(seed: int) -> list[Trajectory]:
 def test_a_shared_step_has_the_mean_label_weighted_by_rollouts() -> None:
     """Step a: 6 rollouts at 1/2 and 2 at 1 make (3 + 2) / 8; an inferred label without rollouts counts as one."""
     (one,) = labelled_trees([made("ab", [0.5, 0.0], [6, 4]), made("ac", [1.0, 1.0], [2, 0]), made("ac", [NAN, 0.0])])
-    np.testing.assert_allclose(one.labels, [[0.625, 0.0], [0.625, 0.5], [NAN, 0.5]])
-    np.testing.assert_allclose(one.tree.column("label"), [NAN, 0.625, 0.0, 0.5])
+    np.testing.assert_allclose(one.step_column("label"), [[0.625, 0.0], [0.625, 0.5], [NAN, 0.5]])
 
 
 def test_each_node_is_supervised_once_when_nodes_weigh_the_same() -> None:
     (one,) = labelled_trees([made("ab", [NAN, 0.0]), made("ac", [1.0, 1.0]), made("ac", [1.0, 1.0])])
-    np.testing.assert_array_equal(one.once_per_node().labels, [[NAN, 0.0], [1.0, 1.0], [NAN, NAN]])
+    np.testing.assert_array_equal(once_per_node(one).step_column("label"), [[NAN, 0.0], [1.0, 1.0], [NAN, NAN]])
 
 
-def test_labels_in_a_column_leave_out_observations() -> None:
-    steps = (Step("a\n"), Step("seen\n", kind="observation"))
-    tree = StepTree.from_trajectories([Trajectory(PROBLEM, steps)])
-    one = LabelledTree.from_column(tree.with_column("value", [0.3, 0.6, 0.9]), "value")
-    np.testing.assert_array_equal(one.labels, [[0.6, NAN]])
-    with pytest.raises(InputError, match=r"label of 1\.5"):
-        LabelledTree.from_column(tree.with_column("label", [0.0, 1.5, 0.0]))
+def test_a_tree_without_the_step_column_reads_the_labels_of_its_trajectories() -> None:
+    """Set means are not needed: the gradient of two labels of a step is that of their mean."""
+    given = [made("ab", [0.5, 0.0]), made("ac", [1.0, NAN])]
+    tree = StepTree.from_trajectories(given)
+    np.testing.assert_array_equal(tree.step_column("label"), [[0.5, 0.0], [1.0, NAN]])
+    mean = gradient(labelled_trees(given), 1000)
+    assert (gradient([tree], 1000) - mean).norm() / mean.norm() < 1e-5
 
 
-def gradient(trees: list[LabelledTree], row_tokens: int) -> torch.Tensor:
+def gradient(trees: list[StepTree], row_tokens: int) -> torch.Tensor:
     model = toy_model()
     (batch,) = make_batches(trees, model.encoder, row_tokens=row_tokens, batch_tokens=1_000_000)
     binary_cross_entropy(batch.gather(model(batch.packed)[:, 0]), batch.labels, batch.mask).backward()
@@ -88,14 +85,14 @@ def test_wide_trees_are_cut_into_rows_that_hold_every_trajectory_once(seed: int,
     (one,), encoder = labelled_trees(random_labels(seed)), toy_model().encoder
     data = TrainingSet([one], encoder, row_tokens=row_tokens, batch_tokens=100)
     for part, encoded in zip(data.trees, data.encoded, strict=True):
-        assert len(encoded) <= row_tokens or len(part.labels) == 1
+        assert len(encoded) <= row_tokens or len(part.ends) == 1
     rows = [
         (t.text, y[m].tolist())
         for p in data.trees
-        for t, y, m in zip(p.tree.trajectories(), p.labels, p.tree.mask, strict=True)
+        for t, y, m in zip(p.trajectories(), p.step_column("label"), p.mask, strict=True)
     ]
     whole = [
-        (t.text, y[m].tolist()) for t, y, m in zip(one.tree.trajectories(), one.labels, one.tree.mask, strict=True)
+        (t.text, y[m].tolist()) for t, y, m in zip(one.trajectories(), one.step_column("label"), one.mask, strict=True)
     ]
     supervised = [row for row in whole if not np.isnan(row[1]).all()]
     assert sorted(map(str, supervised)) == sorted(str(row) for row in rows if not np.isnan(row[1]).all())
@@ -135,7 +132,8 @@ def test_the_reads_of_a_batch_are_those_of_its_labels() -> None:
     """Numbers written on nodes come back at the trajectories that pass them."""
     trees, encoder = labelled_trees(random_labels(3)), toy_model().encoder
     (batch,) = make_batches(trees, encoder, row_tokens=1000, batch_tokens=1000)
-    found = batch.gather(torch.from_numpy(trees[0].tree.column("label"))[batch.packed.node])
+    merged = trees[0].scatter_mean(trees[0].step_column("label"))
+    found = batch.gather(torch.from_numpy(merged)[batch.packed.node])
     torch.testing.assert_close(found[batch.mask].float(), batch.labels[batch.mask])
 
 

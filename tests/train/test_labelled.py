@@ -35,10 +35,11 @@ def labels_of(
 
 def same(one: StepTree, other: StepTree) -> None:
     for field in fields(StepTree):
-        if field.name not in ("problem", "steps", "columns"):
+        if field.name not in ("problem", "steps", "columns", "step_columns", "attempts"):
             np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
             assert getattr(one, field.name).dtype == getattr(other, field.name).dtype
     assert (one.problem, list(one.steps)) == (other.problem, list(other.steps))
+    assert all(a is b for a, b in zip(one.attempts, other.attempts, strict=True))
     for name in ("depth", "paths", "action", "terminal", "outcome"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert getattr(one, name).dtype == getattr(other, name).dtype
@@ -79,17 +80,15 @@ def test_labels_are_those_of_a_slow_loop(rows: list) -> None:
             labelled_trees(every)
         return
     for made, group in zip(labelled_trees(every), groups.values(), strict=True):
-        same(made.tree, StepTree.from_trajectories(list(group)))
+        same(made, StepTree.from_trajectories(list(group)))
         means = slow_means(group)
         for b, one in enumerate(group):
             path: tuple[tuple[str, str], ...] = ()
             for s, step in enumerate(one.steps):
                 path = (*path, (step.text, step.kind))
                 expected = np.nan if np.isnan(one.labels[s]) else means[path]
-                np.testing.assert_allclose(made.labels[b, s], expected, rtol=1e-15)
-                node = made.tree.paths[b, s]
-                np.testing.assert_allclose(made.tree.column("label")[node], means.get(path, np.nan), rtol=1e-15)
-            assert np.isnan(made.labels[b, len(one) :]).all()
+                np.testing.assert_allclose(made.step_column("label")[b, s], expected, rtol=1e-15)
+            assert np.isnan(made.step_column("label")[b, len(one) :]).all()
 
 
 def test_a_label_out_of_range_is_named_and_one_too_few_cannot_be_made() -> None:

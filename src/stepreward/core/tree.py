@@ -1,7 +1,9 @@
 """The step tree: all trajectories of one problem as arrays, each shared prefix once.
 
 Node 0 is the bare problem. Every other node is a step; `parent[i] < i`, so one pass in either direction visits parents
-before or after their children. Columns (`value`, `label`, `score`, ...) hold one float a node.
+before or after their children. Columns (`value`, `score`, `visits`, ...) hold one float a node: what belongs to a
+prefix, whichever trajectory passes it. Step columns (`label`, ...) hold one float for each step of each trajectory:
+what two trajectories may say differently of a prefix that they share.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from stepreward.core.types import Problem, Step, StepMask, Steps, Trajectory
 
 @dataclass(frozen=True)
 class StepTree:
-    """Trajectories of one problem, merged where their prefixes are equal.
+    """Trajectories of one problem, merged where their prefixes are equal; `trajectories()` gives them back.
 
     Axes: n nodes, B trajectories, S steps. Do not write into the arrays; `with_column` and the other operations return
     new trees that share what did not change.
@@ -44,12 +46,14 @@ class StepTree:
     """(B,) False where a trajectory was cut before its end."""
     columns: dict[str, Floats] = field(default_factory=dict)
     """Named (n,) columns; NaN where not measured."""
+    step_columns: dict[str, Floats] = field(default_factory=dict)
+    """Named (B, S) columns that were set on the tree; NaN at padding and where not measured."""
+    attempts: tuple[Trajectory, ...] = ()
+    """(B,) the trajectories that were merged, with all their measurements; empty for a tree built from arrays."""
 
     @classmethod
     def from_trajectories(cls, trajectories: Sequence[Trajectory], problem: Problem | None = None) -> StepTree:
         """Merges the equal prefixes of one problem's trajectories; steps are equal if their `identity` is.
-
-        The measurements of a step (`logprobs`, `meta`) are those of its first occurrence.
 
         Raises:
             ValueError: no trajectory and no problem is given, or they belong to different problems.
@@ -59,8 +63,9 @@ class StepTree:
         problem = problem if problem is not None else trajectories[0].problem
         ids, steps = _distinct_steps(trajectories, problem)
         outcomes = np.array([t.outcome for t in trajectories], np.float64)
-        matrix = _padded(ids, [len(t) for t in trajectories])
-        return cls.from_arrays(problem, matrix, steps, outcomes, np.array([t.terminal for t in trajectories], bool))
+        complete = np.array([t.terminal for t in trajectories], bool)
+        tree = cls.from_arrays(problem, _padded(ids, [len(t) for t in trajectories]), steps, outcomes, complete)
+        return replace(tree, attempts=tuple(trajectories))
 
     @classmethod
     def from_arrays(
@@ -228,12 +233,30 @@ class StepTree:
         return tuple(reversed(steps))
 
     def trajectories(self) -> list[Trajectory]:
-        """The trajectories that the tree was built from, in their order."""
-        made, known = [], list(self.steps)
-        for row, path in enumerate(self.paths):
-            steps = tuple(known[i] for i in self.step_id[path[path >= 0]])
-            made.append(Trajectory(self.problem, steps, float(self.outcomes[row]), bool(self.complete[row])))
-        return made
+        """The trajectories that the tree was built from, in their order, with the step columns that were set since."""
+        made = list(self.attempts)
+        if not made:
+            known = list(self.steps)
+            for row, path in enumerate(self.paths):
+                steps = tuple(known[i] for i in self.step_id[path[path >= 0]])
+                made.append(Trajectory(self.problem, steps, float(self.outcomes[row]), bool(self.complete[row])))
+        if not self.step_columns:
+            return made
+        return [
+            one.with_columns({name: values[row, : len(one)] for name, values in self.step_columns.items()})
+            for row, one in enumerate(made)
+        ]
+
+    def rows(self, keep: Sequence[int]) -> StepTree:
+        """The tree of some of the trajectories, with their step columns; node columns are left out."""
+        chosen = list(keep)
+        paths = self.paths[chosen]
+        ids = np.where(paths >= 0, self.step_id[paths], -1)
+        part = self.from_arrays(self.problem, ids, self.steps, self.outcomes[chosen], self.complete[chosen])
+        width = part.paths.shape[1]
+        columns = {name: values[chosen, :width] for name, values in self.step_columns.items()}
+        attempts = tuple(self.attempts[i] for i in chosen) if self.attempts else ()
+        return replace(part, step_columns=columns, attempts=attempts)
 
     def column(self, name: str) -> Floats:
         """A column by name.
@@ -254,7 +277,31 @@ class StepTree:
         column = np.asarray(values, np.float64)
         if column.shape != (self.n,):
             raise ValueError(f"column {name!r} needs shape ({self.n},), one value a node; got {column.shape}")
-        made = replace(self, columns={**self.columns, name: column})
+        return self._with(columns={**self.columns, name: column})
+
+    def step_column(self, name: str) -> Floats:
+        """(B, S) a step column: the one that was set, else that of the trajectories; NaN where not measured."""
+        if name in self.step_columns:
+            return self.step_columns[name]
+        made = np.full(self.paths.shape, np.nan)
+        for row, one in zip(made, self.attempts, strict=False):
+            row[: len(one)] = one.column(name)
+        return made
+
+    def with_step_column(self, name: str, values: ArrayLike) -> StepTree:
+        """The tree with a step column set, which its `trajectories()` have then too.
+
+        Raises:
+            ValueError: there is not one value for each entry of `paths`.
+        """
+        column = np.asarray(values, np.float64)
+        if column.shape != self.paths.shape:
+            what = f"shape {self.paths.shape}, one value a step and trajectory"
+            raise ValueError(f"step column {name!r} needs {what}; got {column.shape}")
+        return self._with(step_columns={**self.step_columns, name: np.where(self.mask, column, np.nan)})
+
+    def _with(self, **columns: Any) -> StepTree:
+        made = replace(self, **columns)
         # Cached properties (`depth`, `paths`, ...) depend on the shape alone: the new tree takes them over.
         vars(made).update({name: value for name, value in vars(self).items() if name not in vars(made)})
         return made
@@ -317,7 +364,8 @@ def _merge_groups(groups: Sequence[Sequence[Trajectory]]) -> list[StepTree]:
     made, last = [], 0
     for i, (group, (_, steps)) in enumerate(zip(groups, interned, strict=True)):
         nodes, rows = slice(offset[i], offset[i + 1]), slice(last, last + len(group))
-        tree = StepTree(group[0].problem, parent[nodes], ids[nodes], steps, ends[rows], outcomes[rows], complete[rows])
+        arrays = (parent[nodes], ids[nodes], steps, ends[rows], outcomes[rows], complete[rows])
+        tree = StepTree(group[0].problem, *arrays, attempts=tuple(group))
         # This fills the caches of the properties `depth` and `paths`.
         vars(tree).update(depth=depth[nodes], paths=paths[rows, : lengths[rows].max()].copy())
         made.append(tree)

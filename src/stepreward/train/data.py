@@ -8,121 +8,76 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.tree import StepTree, trees_of
+from stepreward.core.tree import StepTree, group_trees
 from stepreward.core.tree_arrays import mean_at
-from stepreward.core.types import Steps, Trajectory
-from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan, some_rows
+from stepreward.core.types import LABEL, Trajectory
+from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 
 _WINDOW = 8
 """Batches whose trees are packed together: more batches waste less padding, fewer are closer to a random order."""
 
 
-@dataclass(frozen=True)
-class LabelledTree:
-    """Trajectories of one problem with the label of each step.
+def labelled_trees(labels: Iterable[Trajectory]) -> list[StepTree]:
+    """One tree a problem, with the step column `label` (B, S): what each trajectory teaches of its steps.
 
-    The loss sees trajectories, so a step that m of them share weighs m times: the sum of gradients is that of training
-    on each trajectory by itself.
-    """
-
-    tree: StepTree
-    labels: NDArray[np.float64]
-    """(B, S) in [0, 1], NaN where not supervised."""
-
-    @classmethod
-    def from_column(cls, tree: StepTree, column: str = "label") -> LabelledTree:
-        """A tree with its labels from one of its columns.
-
-        Raises:
-            InputError: a label is outside [0, 1].
-        """
-        return cls(tree, _checked(tree.gather(np.where(tree.action, tree.column(column), np.nan)), tree.problem.id))
-
-    def once_per_node(self) -> LabelledTree:
-        """The same labels with each node supervised by its first trajectory alone, so that every node weighs the same.
-
-        Not for losses that compare the steps of a trajectory (`pqm`).
-        """
-        flat = np.where(np.isnan(self.labels), -1, self.tree.paths).ravel()
-        first = np.zeros(flat.size, bool)
-        first[np.unique(flat, return_index=True)[1]] = True
-        return LabelledTree(self.tree, np.where(first.reshape(self.labels.shape), self.labels, np.nan))
-
-    def rows(self, keep: Sequence[int]) -> LabelledTree:
-        """The tree of some of the trajectories."""
-        part = some_rows(self.tree, keep)
-        return LabelledTree(part, self.labels[list(keep)][:, : part.paths.shape[1]])
-
-
-def labelled_trees(labels: Iterable[Trajectory]) -> list[LabelledTree]:
-    """One tree a problem, each node with one label.
-
-    Trajectories that share a step may label it differently; its label, in the column `label`, is the mean weighted by
-    rollouts (at least one each). A trajectory in which the step is not supervised does not teach it.
+    Trajectories that share a step may label it differently; all of them then have the mean, weighted by rollouts (at
+    least one each). A trajectory in which the step is not supervised does not teach it. The loss sees trajectories, so
+    a step that m of them share weighs m times: the sum of gradients is that of training on each by itself.
 
     Raises:
         InputError: there is no supervised step, or a label is outside [0, 1].
     """
-    groups: dict[str, list[Trajectory]] = {}
-    for one in labels:
-        groups.setdefault(one.problem.id, []).append(one)
-    made = _labelled(list(groups.values()))
-    if not any(np.isfinite(one.labels).any() for one in made):
-        raise InputError("there is no supervised step to learn from", remedy="pass labels that are not all NaN")
-    return made
-
-
-def _labelled(groups: Sequence[Sequence[Trajectory]]) -> list[LabelledTree]:
-    """A tree with its labels for each group, by array operations over all of them."""
-    trees = trees_of(groups)
-    every = [one for group in groups for one in group]
+    trees = group_trees(labels)
+    every = [one for tree in trees for one in tree.attempts]
     own = np.concatenate([one.labels for one in every]) if every else np.empty(0)
-    rollouts = np.concatenate([one.column("n_rollouts") for one in every]) if every else np.empty(0)
-    _check(own, every)
+    for one in every if ((own < 0) | (own > 1)).any() else ():
+        if (bad := one.labels[(one.labels < 0) | (one.labels > 1)]).size:
+            what = f"problem {one.problem.id!r} has a label of {bad[0]:g}"
+            raise InputError(what, remedy="labels must be in [0, 1], or NaN")
+    if not np.isfinite(own).any():
+        raise InputError("there is no supervised step to learn from", remedy="pass labels that are not all NaN")
+    rollouts = np.concatenate([one.column("n_rollouts") for one in every])
     weight = np.where(np.isnan(own), np.nan, np.maximum(np.nan_to_num(rollouts), 1))
+    # One mean over the nodes of all trees at once: node i of a tree is `start` of the tree + i.
     masks = [tree.mask for tree in trees]
     start = np.cumsum([0, *(tree.n for tree in trees)])
-    places = [tree.paths[mask] + at for tree, mask, at in zip(trees, masks, start[:-1], strict=True)]
-    place = np.concatenate(places) if places else np.empty(0, np.int64)
+    node = np.concatenate([tree.paths[mask] + at for tree, mask, at in zip(trees, masks, start[:-1], strict=True)])
+    mean = mean_at(node, weight * own, start[-1]) / mean_at(node, weight, start[-1])
     # A mean of equal labels can leave [0, 1] by a rounding error.
-    node = np.clip(mean_at(place, weight * own, start[-1]) / mean_at(place, weight, start[-1]), 0, 1)
-    merged = np.where(np.isnan(own), np.nan, node[place])
+    merged = np.where(np.isnan(own), np.nan, np.clip(mean, 0, 1)[node])
     made, last = [], 0
-    for tree, mask, at in zip(trees, masks, start, strict=False):
-        labels = np.full(mask.shape, np.nan)
+    for tree, mask in zip(trees, masks, strict=True):
+        column = np.full(mask.shape, np.nan)
         size = int(mask.sum())
-        labels[mask] = merged[last : last + size]
-        made.append(LabelledTree(tree.with_column("label", node[at : at + tree.n]), labels))
+        column[mask] = merged[last : last + size]
+        made.append(tree.with_step_column(LABEL, column))
         last += size
     return made
 
 
-def _check(labels: NDArray[np.float64], every: Sequence[Trajectory]) -> None:
-    """Raises InputError for a label outside [0, 1], of the problem that has it."""
-    if ((labels < 0) | (labels > 1)).any():
-        for one in every:
-            _checked(one.labels, one.problem.id)
+def once_per_node(tree: StepTree) -> StepTree:
+    """The tree with each node supervised by its first trajectory alone, so that every node weighs the same.
+
+    Not for losses that compare the steps of a trajectory (`pqm`).
+    """
+    labels = tree.step_column(LABEL)
+    flat = np.where(np.isnan(labels), -1, tree.paths).ravel()
+    first = np.zeros(flat.size, bool)
+    first[np.unique(flat, return_index=True)[1]] = True
+    return tree.with_step_column(LABEL, np.where(first.reshape(labels.shape), labels, np.nan))
 
 
-def _checked(labels: Steps, name: str) -> NDArray[np.float64]:
-    bad = labels[(labels < 0) | (labels > 1)]
-    if bad.size:
-        raise InputError(f"problem {name!r} has a label of {bad[0]:g}", remedy="labels must be in [0, 1], or NaN")
-    return labels.astype(np.float64)
-
-
-def fingerprint(trees: Iterable[LabelledTree]) -> str:
+def fingerprint(trees: Iterable[StepTree]) -> str:
     """Hash of the texts, shapes and labels of training data: equal data, equal hash."""
     digest = hashlib.blake2b(digest_size=16)
-    for one in trees:
-        for part in (one.tree.problem.id, one.tree.problem.text, *(step.text for step in one.tree.steps)):
+    for tree in trees:
+        for part in (tree.problem.id, tree.problem.text, *(step.text for step in tree.steps)):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-        digest.update(one.tree.paths.tobytes() + one.labels.tobytes())
+        digest.update(tree.paths.tobytes() + tree.step_column(LABEL).tobytes())
     return digest.hexdigest()
 
 
@@ -152,7 +107,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
     resumed training sees the same batches.
 
     Args:
-        trees: labelled trees.
+        trees: with the step column `label`, in [0, 1], NaN where not supervised.
         encoder: turns them into tokens.
         row_tokens: tokens of a packed row.
         batch_tokens: tokens of a batch, padding included; at least one row.
@@ -162,7 +117,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
 
     def __init__(
         self,
-        trees: Sequence[LabelledTree],
+        trees: Sequence[StepTree],
         encoder: StepEncoder,
         *,
         row_tokens: int,
@@ -171,9 +126,12 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         key: Key | None = None,
     ) -> None:
         self.trees, self.encoded = [], []
-        for tree, encoded in _narrow(trees, encoder, row_tokens):
-            self.trees.append(tree)
-            self.encoded.append(encoded)
+        for tree in trees:
+            # A tree that teaches nothing is left out; a wide one is cut.
+            if np.isfinite(tree.step_column(LABEL)).any():
+                for _, few, encoded in narrow(tree, encoder, row_tokens):
+                    self.trees.append(few)
+                    self.encoded.append(encoded)
         lengths = [len(tree) for tree in self.encoded]
         self.plans: list[list[list[int]]] = []
         whole, part = divmod(epochs, 1)
@@ -195,22 +153,11 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
 
 
 def make_batches(
-    trees: Sequence[LabelledTree], encoder: StepEncoder, *, row_tokens: int, batch_tokens: int
+    trees: Sequence[StepTree], encoder: StepEncoder, *, row_tokens: int, batch_tokens: int
 ) -> list[TrainingBatch]:
     """The batches of one pass in a fixed order, trees of similar length together: a `TrainingSet` as a list."""
     data = TrainingSet(trees, encoder, row_tokens=row_tokens, batch_tokens=batch_tokens)
     return [data[i] for i in range(len(data))]
-
-
-def _narrow(
-    trees: Sequence[LabelledTree], encoder: StepEncoder, row_tokens: int
-) -> Iterator[tuple[LabelledTree, EncodedTree]]:
-    """Trees with their tokens, wide ones cut; trees without supervised steps are left out."""
-    for one in trees:
-        if not np.isfinite(one.labels).any():
-            continue
-        for keep, part, encoded in narrow(one.tree, encoder, row_tokens):
-            yield (one if part is one.tree else LabelledTree(part, one.labels[keep][:, : part.paths.shape[1]])), encoded
 
 
 def _epoch(
@@ -241,21 +188,19 @@ def _epoch(
         yield made[at]
 
 
-def _batch(
-    trees: Sequence[LabelledTree], encoded: Sequence[EncodedTree], rows: Sequence[Sequence[int]]
-) -> TrainingBatch:
+def _batch(trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequence[Sequence[int]]) -> TrainingBatch:
     chosen = [i for row in rows for i in row]
     local = {i: at for at, i in enumerate(chosen)}
     packed = pack([encoded[i] for i in chosen], [[local[i] for i in row] for row in rows])
-    count = sum(len(trees[i].labels) for i in chosen)
-    longest = max(trees[i].labels.shape[1] for i in chosen)
+    count = sum(len(trees[i].ends) for i in chosen)
+    longest = max(trees[i].paths.shape[1] for i in chosen)
     read, labels = np.full((count, longest), -1, np.int64), np.full((count, longest), np.nan, np.float32)
     # Reads are sorted by tree: `bounds` delimits those of each. `index` maps its nodes to their reads.
     tags, nodes = packed.tree.numpy(), packed.node.numpy()
     bounds = np.searchsorted(tags, np.arange(len(chosen) + 1))
     at = 0
     for place, i in enumerate(chosen):
-        tree, values = trees[i].tree, trees[i].labels
+        tree, values = trees[i], trees[i].step_column(LABEL)
         index = np.full(tree.n, -1, np.int64)
         mine = np.arange(bounds[place], bounds[place + 1])
         index[nodes[mine]] = mine

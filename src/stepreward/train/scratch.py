@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stepreward.core.errors import InputError
+from stepreward.core.tree import StepTree
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
-from stepreward.train.data import LabelledTree
 from stepreward.train.settings import SCRATCH
 
 
 def starting_model(
     backbone: str | Path,
-    trees: Iterable[LabelledTree] = (),
+    trees: Iterable[StepTree] = (),
     *,
     record: EncoderRecord | None = None,
     hidden: int = 128,
@@ -56,8 +56,8 @@ def starting_model(
     )
 
 
-def _texts(trees: Iterable[LabelledTree]) -> Iterator[str]:
+def _texts(trees: Iterable[StepTree]) -> Iterator[str]:
     """Every prompt and every distinct step of a problem, once."""
-    for one in trees:
-        yield one.tree.problem.text
-        yield from (step.text for step in one.tree.steps)
+    for tree in trees:
+        yield tree.problem.text
+        yield from (step.text for step in tree.steps)

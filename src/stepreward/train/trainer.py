@@ -22,9 +22,10 @@ from transformers.utils import logging as transformers_logging
 from stepreward.core.atomic_files import locked_folder, to_disk, write_json
 from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.keys import Key
+from stepreward.core.tree import StepTree
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete, open_work
-from stepreward.train.data import LabelledTree, TrainingBatch, TrainingSet, fingerprint, make_batches
+from stepreward.train.data import TrainingBatch, TrainingSet, fingerprint, make_batches, once_per_node
 from stepreward.train.evaluation import Objective, evaluate_batches
 from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, TrainSettings
 from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
@@ -82,12 +83,12 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
 
 def train(
-    trees: Sequence[LabelledTree],
+    trees: Sequence[StepTree],
     model: StepRewardModel,
     out: Path,
     settings: TrainSettings | None = None,
     *,
-    held_out: Sequence[LabelledTree] = (),
+    held_out: Sequence[StepTree] = (),
     on_progress: OnProgress | None = None,
 ) -> TrainResult:
     """Trains a step reward model and writes it as a checkpoint; continues where a killed training stopped.
@@ -95,11 +96,11 @@ def train(
     Continued or not, the same seed gives the same weights (on a CPU; to the accelerator's reproducibility elsewhere).
 
     Args:
-        trees: labelled trees to learn from.
+        trees: trees with the step column `label`, to learn from.
         model: the model to train, in place.
         out: folder of the checkpoint; unfinished work is in `out/unfinished` until the end.
         settings: hyper-parameters.
-        held_out: labelled trees to evaluate on, which pick the best checkpoint; without them the last model is kept.
+        held_out: such trees to evaluate on, which pick the best checkpoint; without them the last model is kept.
         on_progress: called at most twice a second.
 
     Returns:
@@ -121,7 +122,7 @@ def train(
 
 def _trained(
     data: TrainingSet, model: StepRewardModel, work: Path, settings: TrainSettings, objective: Objective,
-    held_out: Sequence[LabelledTree], on_progress: OnProgress | None, identity: Mapping[str, Any],
+    held_out: Sequence[StepTree], on_progress: OnProgress | None, identity: Mapping[str, Any],
 ) -> TrainResult:  # fmt: skip
     """Trains in a folder of unfinished work, saves the result, and removes that folder."""
     start, clock = time.perf_counter(), Clock()
@@ -157,11 +158,11 @@ def _trained(
     return result
 
 
-def _training_set(trees: Sequence[LabelledTree], model: StepRewardModel, settings: TrainSettings) -> TrainingSet:
+def _training_set(trees: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings) -> TrainingSet:
     if not trees:
         raise InputError("there is no labelled tree to learn from", remedy="label some trajectories first")
     data = TrainingSet(
-        [one.once_per_node() for one in trees] if settings.weigh == "node" else trees,
+        [once_per_node(tree) for tree in trees] if settings.weigh == "node" else trees,
         model.encoder,
         row_tokens=settings.row_tokens,
         batch_tokens=settings.batch_tokens,
@@ -174,7 +175,7 @@ def _training_set(trees: Sequence[LabelledTree], model: StepRewardModel, setting
 
 
 def _identity(
-    trees: Sequence[LabelledTree], held_out: Sequence[LabelledTree], model: StepRewardModel, settings: TrainSettings
+    trees: Sequence[StepTree], held_out: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings
 ) -> dict[str, Any]:
     """Everything that decides the final weights."""
     decides = {name: value for name, value in asdict(settings).items() if name not in ("device", "save_seconds")}
@@ -241,11 +242,11 @@ def _keep(result: TrainResult, model: StepRewardModel, settings: TrainSettings, 
 
 
 def finished(
-    trees: Sequence[LabelledTree],
+    trees: Sequence[StepTree],
     model: StepRewardModel,
     out: Path,
     settings: TrainSettings,
-    held_out: Sequence[LabelledTree] = (),
+    held_out: Sequence[StepTree] = (),
 ) -> TrainResult | None:
     """The result in `out` of a finished training with the same data and settings; None where there is none."""
     try:

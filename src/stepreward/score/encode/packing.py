@@ -70,15 +70,8 @@ def narrow(tree: StepTree, encoder: StepEncoder, row_tokens: int) -> Iterator[tu
         yield list(range(len(tree.ends))), tree, encoded
         return
     for keep in _parts(tree, encoded, row_tokens):
-        part = some_rows(tree, keep)
+        part = tree.rows(keep)
         yield keep, part, encoder.encode_tree(part)
-
-
-def some_rows(tree: StepTree, keep: Sequence[int]) -> StepTree:
-    """The tree of some of the trajectories."""
-    paths = tree.paths[list(keep)]
-    ids = np.where(paths >= 0, tree.step_id[paths], -1)
-    return StepTree.from_arrays(tree.problem, ids, tree.steps, tree.outcomes[list(keep)], tree.complete[list(keep)])
 
 
 def _parts(tree: StepTree, encoded: EncodedTree, row_tokens: int) -> Iterator[list[int]]:

@@ -19,7 +19,6 @@ from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.load import load
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
-from stepreward.train.data import LabelledTree
 from stepreward.train.settings import TrainSettings
 from stepreward.train.trainer import train
 
@@ -54,7 +53,7 @@ def trains() -> str:
         tokenizer,
         EncoderRecord(),
     )
-    data = [LabelledTree(tree, np.array([[1.0, 1.0], [0.0, np.nan]]))]
+    data = [tree.with_step_column("label", [[1.0, 1.0], [0.0, np.nan]])]
     with tempfile.TemporaryDirectory(dir=".", prefix=".doctor-") as folder:
         made = train(data, model, Path(folder) / "model", TrainSettings(epochs=1))
         (score,) = load(Path(folder) / "model").score(SUM.text, [RIGHT.text])
