@@ -66,23 +66,24 @@ class StepEncoder:
         encoding = record.encoding
         self.record, self.tokenizer = record, tokenizer
         self.text = RecipeText(encoding, tokenizer)
-        self.between, self.separator, pad = "", "", ""
-        self._messages, one_token = isinstance(encoding, Conversation), False
-        self._segments = self._messages
-        """Whether the tokenizer sees a step with what stands around it, cut at added tokens."""
-        if not isinstance(encoding, Conversation):
-            self.between, self.separator = encoding.between, encoding.separator
-        if isinstance(encoding, PerStep):
-            self._segments, one_token = encoding.tokenise == "segment", encoding.separator_token
-            pad = "" if encoding.separator or encoding.template == "chat" else self._padding()
-        self._phantom = pad
-        self.separator_ids = self.plain(self.separator)
-        if one_token and len(self.separator_ids) > 1:
-            raise ModelError(
-                f"the separator {self.separator!r} is {len(self.separator_ids)} tokens, not one: choose another, "
-                "add it to the tokenizer, or set separator_token=False"
-            )
-        marked = one_token or (isinstance(encoding, WholeText) and encoding.tag is not None)
+        self._messages = isinstance(encoding, Conversation)
+        self._segments = self._messages or (isinstance(encoding, PerStep) and encoding.tokenise == "segment")
+        """Whether the tokenizer sees a step together with the text around it, up to the next added tokens."""
+        self._padding = ""
+        """The token that cuts steps where a recipe pads between them and has no separator."""
+        if self._segments and encoding.template == "plain" and not encoding.separator:
+            if tokenizer.pad_token is None:
+                raise ModelError("segments without a separator are cut by padding: the tokenizer has no pad_token")
+            self._padding = str(tokenizer.pad_token)
+        self.separator_ids = self.plain(encoding.separator)
+        marked = isinstance(encoding, WholeText) and encoding.tag is not None
+        if isinstance(encoding, PerStep) and encoding.separator_token:
+            marked = True
+            if len(self.separator_ids) > 1:
+                raise ModelError(
+                    f"the separator {encoding.separator!r} is {len(self.separator_ids)} tokens, not one: choose "
+                    "another, add it to the tokenizer, or set separator_token=False"
+                )
         self.step_end = self.separator_ids[0] if marked and len(self.separator_ids) == 1 else None
         """The token that ends each step, where its separator is one."""
         self._added = sorted(getattr(tokenizer, "get_added_vocab", dict)(), key=len, reverse=True)
@@ -97,22 +98,14 @@ class StepEncoder:
             return []
         return [int(i) for i in self.tokenizer(valid(text), add_special_tokens=special)["input_ids"]]
 
-    def _padding(self) -> str:
-        if self._segments and self.tokenizer.pad_token is None:
-            raise ModelError("segments without a separator are cut as if by padding: the tokenizer has no pad_token")
-        return str(self.tokenizer.pad_token or "")
-
     def _back(self) -> int:
-        encoding = self.record.encoding
-        if not isinstance(encoding, Conversation):
-            return int(encoding.read == "before")
-        if not encoding.answer:
-            return 0
-        closing, step = self.text.closing(), Step("x")
-        whole = self._segment(self.text.turn(step, 2), "")
-        opened = self._segment(self.text.turn(step, 2).removesuffix(closing), "")
+        if not self.text.answer:
+            return int(self.record.encoding.read == "before")
+        turn = self.text.turn(Step("x"), 2)
+        whole, opened = self.plain(turn), self.plain(turn.removesuffix(self.text.closing()))
+        # The answer must begin a token, or no position sees the step without it.
         if whole[: len(opened)] != opened or len(whole) == len(opened):
-            raise ModelError(f"the dummy answer {encoding.answer!r} melts into the tokens before it")
+            raise ModelError(f"the dummy answer {self.text.answer!r} shares a token with the text before it")
         return len(whole) - len(opened)
 
     def prompt_ids(self, problem: Problem) -> list[int]:
@@ -125,8 +118,8 @@ class StepEncoder:
 
     def _head_parts(self, text: str) -> tuple[tuple[int, ...], str, str]:
         special = self.record.encoding.special_tokens
-        if not self._segments or self._phantom:
-            return tuple(self.plain(text, special=special)), "", self._phantom
+        if not self._segments or self._padding:
+            return tuple(self.plain(text, special=special)), "", self._padding
         kept, last = self._cut(text)
         if not kept:
             raise ModelError(
@@ -160,7 +153,7 @@ class StepEncoder:
         encoding = self.record.encoding
         if "{n}" in encoding.step_format + encoding.later_format:
             return depth
-        same = not self._segments and not (encoding.later_format or self.between)
+        same = not self._segments and not (encoding.later_format or encoding.between)
         return 1 if same else min(depth, 2)
 
     def step_ids(self, step: Step, problem: Problem | None = None, n: int = 1) -> list[int]:
@@ -182,35 +175,34 @@ class StepEncoder:
         if not self._segments:
             return list(self._text_ids("", "", step.text, step.kind, self.place(n)))
         if n > 1:
-            last = self._phantom or self._cut(self.separator)[1]
-            ids = self._text_ids("", last, step.text, step.kind, self.place(n))
+            context = self._padding or self._cut(self.record.encoding.separator)[1]
+            ids = self._text_ids("", context, step.text, step.kind, self.place(n))
         elif problem is None:
             raise ValueError("the ids of a first step depend on the prompt: pass the problem")
-        elif self._messages:
-            ids = self._opening(problem, step)
         else:
-            _, lead, last = self._head(problem)
-            ids = self._text_ids(lead, last, step.text, step.kind, 1)
+            ids = self._first_ids(problem, step)
         if not ids and step.kind == "action":
             raise InputError(f"step {n} has no tokens: every scored step needs some", remedy="drop empty steps")
         return list(ids)
 
-    def _opening(self, problem: Problem, step: Step) -> tuple[int, ...]:
-        text = self.text.before_content(problem)
-        kept, last = self._cut(text)
-        whole = self.text.opening(problem, step)
+    def _first_ids(self, problem: Problem, step: Step) -> tuple[int, ...]:
+        """Ids of the first step and of the prompt's end behind its last added token."""
+        _, lead, context = self._head(problem)
+        if not self._messages:
+            return self._text_ids(lead, context, step.text, step.kind, 1)
+        kept, whole = self.text.before_content(problem).removesuffix(lead), self.text.opening(problem, step)
         if not whole.startswith(kept):
             raise ModelError("the chat template rewrites the prompt for the first step: set another template")
-        return self._segment(whole[len(kept) :], last)
+        return self._segment(whole[len(kept) :], context)
 
-    def _encode_text(self, lead: str, last: str, text: str, kind: str, n: int) -> tuple[int, ...]:
-        step = Step(text, kind=kind)  # type: ignore[arg-type]
+    def _encode_text(self, lead: str, context: str, text: str, kind: str, n: int) -> tuple[int, ...]:
+        encoding, step = self.record.encoding, Step(text, kind=kind)  # type: ignore[arg-type]
         if self._messages:
             return self._segment(self.text.turn(step, n), "")
-        between, body = self.between if n > 1 else "", self.text.body(step, n)
+        between, body = encoding.between if n > 1 else "", self.text.body(step, n)
         if self._segments:
-            return self._segment(lead + between + body + self.separator, last)
-        lines = body.split("\n") if "lines" in self.record.encoding.clean else [body]
+            return self._segment(lead + between + body + encoding.separator, context)
+        lines = body.split("\n") if "lines" in encoding.clean else [body]
         return tuple(i for line in lines for i in (*self.plain(between + line), *self.separator_ids))
 
     def encode_tree(self, tree: StepTree) -> EncodedTree:

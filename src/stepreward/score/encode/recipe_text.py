@@ -42,11 +42,8 @@ class RecipeText:
 
     def __init__(self, encoding: Encoding, tokenizer: Any) -> None:
         self.encoding, self.tokenizer = encoding, tokenizer
-        self.answer, self._plain = "", False
-        if isinstance(encoding, Conversation):
-            self.answer = encoding.answer
-        else:
-            self._plain = encoding.template == "plain"
+        self.answer = encoding.answer if isinstance(encoding, Conversation) else ""
+        self._plain = encoding.template == "plain"
         if not self._plain and not getattr(tokenizer, "chat_template", None):
             raise ModelError("the record asks for a chat prompt but the tokenizer has no chat template")
         if isinstance(encoding, Conversation):
@@ -124,24 +121,21 @@ class RecipeText:
 
     def opening(self, problem: Problem, step: Step) -> str:
         """Of a conversation: the text of the prompt and the first step."""
-        return self.render(self._first(problem, self.body(step, 1), step))
-
-    def _first(self, problem: Problem, body: str, step: Step) -> list[dict[str, str]]:
-        if not self.answer:
-            return [*self.messages(problem), self._message(step, body)]
-        return [*self.messages(problem, body), *self._reply(step)]
-
-    def _reply(self, step: Step) -> list[dict[str, str]]:
-        return [{"role": "assistant", "content": self.answer}] if step.kind == "action" else []
-
-    def _message(self, step: Step, body: str) -> dict[str, str]:
-        return {"role": "user" if step.kind == "observation" else "assistant", "content": body}
+        body = self.body(step, 1)
+        own = self._step_messages(step, body)
+        # With a dummy answer the step is in the last message of the prompt already: the answer alone follows.
+        return self.render([*self.messages(problem, body), *(own[1:] if self.answer else own)])
 
     def turn(self, step: Step, n: int) -> str:
         """Of a conversation: the text that the n-th step (from 2) adds to the conversation."""
-        base, body = self._base(), self.body(step, n)
-        more = [{"role": "user", "content": body}, *self._reply(step)] if self.answer else [self._message(step, body)]
-        return self.render([*base, *more]).removeprefix(self.render(base))
+        base = self._base()
+        return self.render([*base, *self._step_messages(step, self.body(step, n))]).removeprefix(self.render(base))
+
+    def _step_messages(self, step: Step, body: str) -> list[dict[str, str]]:
+        """Of a conversation: the step's message and, behind an action, the dummy answer if there is one."""
+        own = {"role": "user" if self.answer or step.kind == "observation" else "assistant", "content": body}
+        answered = self.answer and step.kind == "action"
+        return [own, {"role": "assistant", "content": self.answer}] if answered else [own]
 
     def _base(self) -> list[dict[str, str]]:
         system = self.encoding.system
@@ -157,10 +151,8 @@ class RecipeText:
 
     def closing(self) -> str:
         """Of a conversation: the dummy answer and what the template puts behind it."""
-        base = self._base()
-        more = [{"role": "user", "content": "x"}]
-        marked = self.render([*base, *more, {"role": "assistant", "content": _MARK}])
-        return self.answer + marked.split(_MARK)[1]
+        more = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}]
+        return self.answer + self.render([*self._base(), *more]).split(_MARK)[1]
 
     def _check_messages(self) -> None:
         """Checks that a message adds the same text at every place of the conversation."""

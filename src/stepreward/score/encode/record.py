@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.readout import Readout
@@ -92,6 +92,11 @@ class Conversation(RecipeFields):
     of its own role, read at its end."""
     too_long: Literal["error", "drop"] = "error"
     """What to do with steps that end past `max_length`: refuse, or leave them without a score."""
+    # What the other encodings choose is fixed here, as the chat template itself separates messages.
+    template: ClassVar[str] = "chat"
+    read: ClassVar[str] = "at"
+    between: ClassVar[str] = ""
+    separator: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -79,7 +79,8 @@ def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
 
 def _changed(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -> Part:
     """A dataclass with the values of a JSON object in place of its own, each checked."""
-    hints, values = get_type_hints(type(base)), {}
+    types, values = get_type_hints(type(base)), {}
+    hints = {field.name: types[field.name] for field in fields(base)}  # type: ignore[arg-type]
     for name, value in row.items():
         if name not in hints:
             known = hints if inside else {*hints, *old_names()}
@@ -102,7 +103,7 @@ def _encoding(base: Encoding, row: Mapping[str, Any], path: Path) -> Encoding:
         raise ValueError(f"encoding.kind must be one of {', '.join(map(repr, KINDS))}, got {json.dumps(kind)}")
     if kind != base.kind:
         blank = KINDS[kind]()
-        shared = {n: v for n, v in asdict(base).items() if n != "kind" and hasattr(blank, n)}
+        shared = {n: v for n, v in asdict(base).items() if n != "kind" and n in asdict(blank)}
         row = {n: list(v) if isinstance(v, tuple) else v for n, v in shared.items()} | {**row}
         base = blank
     return _changed(base, row, path, "encoding.")

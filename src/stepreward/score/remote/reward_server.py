@@ -138,8 +138,8 @@ class ServedScorer:
         encoding = self.record.encoding
         if isinstance(encoding, PerPrefix):
             return PrefixPasses(self.encoder, encoding).prefix_text(steps, i)
-        between, end = self.encoder.between, self.encoder.separator
-        return between.join(self.encoder.text.body(step, n) + end for n, step in enumerate(steps[: i + 1], 1))
+        texts = [self.encoder.text.body(step, n) + encoding.separator for n, step in enumerate(steps[: i + 1], 1)]
+        return encoding.between.join(texts)
 
     def _at(self, rows: NDArray[np.float64], places: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """The rows of the reads, from a server that returns every token or its step tags alone."""
