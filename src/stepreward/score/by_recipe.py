@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +19,7 @@ from stepreward.core.http.client import Server
 from stepreward.core.optional import VLLM
 from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
 from stepreward.score.checkpoints.known_checkpoints import by_name, recognised
-from stepreward.score.checkpoints.row import Checkpoint, Head
+from stepreward.score.checkpoints.row import Checkpoint, Head, head_of
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
@@ -64,38 +64,36 @@ def scorer_by_recipe(
         ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
         UnknownNameError: no row is called `like`, or there is no such device, dtype or field of a record.
     """
-    place, numbers = device_of(device), dtype_of(dtype)
+    where, numbers = device_of(device), dtype_of(dtype)
     if isinstance(record, str | Path):
         own, like = own_record(name, like)
         record = read_record(Path(record), own)
-    recipe = _recipe_name(like, record)
+    ending = _ending(like, record)
     if is_address(name):
         return served_at(str(name), like=like, record=record), None
     if str(name).startswith(VLLM):
         hub = str(name).removeprefix(VLLM)
-        return start(hub, _encoder(hub, like, record), name=f"{name}{recipe}"), None
+        return start(hub, _encoder(hub, like, record), name=f"{name}{ending}"), None
     folder = find(name)
-    numbers = numbers or saved_dtype(folder, place)
+    numbers = numbers or saved_dtype(folder, where)
     # Scores of other numbers, or by another recipe, are other scores: a cache of answers must keep them apart.
-    ending = recipe + (f" in {str(numbers).removeprefix('torch.')}" if numbers != torch.float32 else "")
-    kept = folder / CALIBRATOR_FILE
-    calibrator = kept if kept.is_file() else None
+    ending += f" in {str(numbers).removeprefix('torch.')}" if numbers != torch.float32 else ""
+    calibrator = folder / CALIBRATOR_FILE if (folder / CALIBRATOR_FILE).is_file() else None
     if (folder / RECORD_FILE).is_file() and not like:
-        model = StepRewardModel.from_pretrained(folder, record).to(dtype=numbers)
-        named = f"{folder}{ending}"
-        return DiscriminativeScorer(model, name=named, device=str(place), cache_bytes=cache_bytes), calibrator
-    row = _row(str(name), folder, like, record, head)
-    if row.record.readout.kind == "implicit":
-        other = reference or row.reference
-        if not other:
-            raise ModelError("an implicit score is a ratio of two models: pass reference= the one it was trained from")
-        named = f"{name}{ending}"
-        return ImplicitScorer.load(folder, other, row.record, name=named, device=str(place), dtype=numbers), calibrator
-    model = load_public(folder, row.record, row.head, numbers)
-    return DiscriminativeScorer(model, name=f"{name}{ending}", device=str(place), cache_bytes=cache_bytes), calibrator
+        shown, model = str(folder), StepRewardModel.from_pretrained(folder, record).to(dtype=numbers)
+    else:
+        shown, (record, head, base) = str(name), _recipe(str(name), folder, like, record, head)
+        if record.readout.kind == "implicit":
+            base = str(reference or base)
+            if not base:
+                raise ModelError("an implicit score is a ratio of two models: pass reference= (its base model)")
+            named = shown + ending
+            return ImplicitScorer.load(folder, base, record, name=named, device=str(where), dtype=numbers), calibrator
+        model = load_public(folder, record, head, numbers)
+    return DiscriminativeScorer(model, name=shown + ending, device=str(where), cache_bytes=cache_bytes), calibrator
 
 
-def _recipe_name(like: str, record: EncoderRecord | None) -> str:
+def _ending(like: str, record: EncoderRecord | None) -> str:
     """The ending of a scorer's name that says which recipe it follows, if not the model's own."""
     if record is None:
         return f" like {like}" if like else ""
@@ -137,7 +135,7 @@ def load_served(
     """
     server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
     encoder = _encoder(name, like, record)
-    named = f"{server.model} at {server.url} by {endpoint}{_recipe_name(like, record)}"
+    named = f"{server.model} at {server.url} by {endpoint}{_ending(like, record)}"
     return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top, name=named)
 
 
@@ -146,7 +144,7 @@ def _encoder(name: str | Path, like: str, record: EncoderRecord | None) -> StepE
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like and record is None:
         record, _ = load_record(folder)
-    return StepEncoder(_row(str(name), folder, like, record, None).record, load_tokenizer(folder))
+    return StepEncoder(_recipe(str(name), folder, like, record)[0], load_tokenizer(folder))
 
 
 def served_at(address: str, *, like: str = "", record: EncoderRecord | None = None) -> ServedScorer:
@@ -214,30 +212,22 @@ def _recognised(name: str, folder: Path) -> list[Checkpoint]:
     return recognised(name, str(config.get("_name_or_path", "")), config.get("architectures") or [])
 
 
-def _row(name: str, folder: Path, like: str, record: EncoderRecord | None, head: Head | None) -> Checkpoint:
-    """The row that a checkpoint is scored by."""
-    if like:
-        row = by_name(like)
-    elif record is not None:
-        default: Head = (
-            "none" if record.readout.kind == "implicit" else "tokens" if record.readout.label_tokens else "weights"
-        )
-        return Checkpoint((name,), record, "the caller", head or default)
-    else:
-        rows = _recognised(name, folder)
-        if len({(row.record, row.head) for row in rows}) != 1:
-            raise ModelError(_unsure(folder, read_json(folder / "config.json").get("architectures") or [], rows))
-        row = rows[0]
-    return replace(row, record=record or row.record, head=head or row.head)
-
-
-def _unsure(folder: Path, architectures: list[str], rows: list[Checkpoint]) -> str:
-    what = f"{folder} is a {' or '.join(architectures) or 'model without architectures'}"
+def _recipe(
+    name: str, folder: Path, like: str, record: EncoderRecord | None, head: Head | None = None
+) -> tuple[EncoderRecord, Head, str]:
+    """The record and the head that a checkpoint of others is scored by, and its reference model, "" for none."""
+    if record is not None and not like:
+        return record, head or head_of(record.readout), ""
+    rows = [by_name(like)] if like else _recognised(name, folder)
+    # Rows of the same record and head are one recipe: which of them the checkpoint is does not matter.
+    if len({(row.record, row.head) for row in rows}) == 1:
+        return record or rows[0].record, head or rows[0].head, rows[0].reference
+    architectures = " or ".join(read_json(folder / "config.json").get("architectures") or [])
+    what = f"{folder} is a {architectures or 'model without architectures'}"
     if rows:
-        return (
-            f"{what}, as are {', '.join(row.name for row in rows)}: pass like= (--like) the one whose recipe it follows"
-        )
-    return (
+        others = ", ".join(row.name for row in rows)
+        raise ModelError(f"{what}, as are {others}: pass like= (--like) the one whose recipe it follows")
+    raise ModelError(
         f"{what}, which the table of checkpoints does not know: pass like= (--like) a name of the table "
         "('trl-prm' for TRL's PRMTrainer), or record= (--record) an encoder record that says how it is scored"
     )

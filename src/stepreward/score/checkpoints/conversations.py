@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import Conversation, EncoderRecord
+from stepreward.score.encode.record import Conversation
 
 _TURNS = Conversation(prompt_format="{prompt} {step}", clean=("strip",), answer="+", max_length=8192, too_long="drop")
 
@@ -42,39 +42,34 @@ Your task is to verify the accuracy and correctness of each step in the given so
 ROWS = (
     Checkpoint(
         ("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", "RLHFlow/Llama3.1-8B-PRM-Mistral-Data"),
-        EncoderRecord(_TURNS, Readout("softmax", n_labels=2, label_tokens=("+", "-")), aggregation="mean"),
-        "repository RLHF-Reward-Modeling math-rm/prm_evaluate.py",
-        head="tokens",
+        _TURNS,
+        Readout("softmax", n_labels=2, label_tokens=("+", "-")),
+        source="repository RLHF-Reward-Modeling math-rm/prm_evaluate.py",
+        aggregation="mean",
         notes="The softmax is over '+' and '-' alone and the question shares the first step's turn, as trained; others "
         "take the whole vocabulary, or a turn of its own. Earlier answers are always '+'.",
     ),
     Checkpoint(
         ("ryokamoi/Qwen-2.5-7B-FoVer-PRM", "ryokamoi/Llama-3.1-8B-FoVer-PRM"),
-        EncoderRecord(
-            replace(_TURNS, prompt_format=_FOVER, clean=("chomp",), answer="correct"),
-            Readout("softmax", n_labels=2, label_tokens=("incorrect", "correct"), label_piece="first", positive=1),
-        ),
-        "repository src/prm/preprocessing.py and postprocessing.py; arXiv:2505.15960",
-        head="tokens",
+        replace(_TURNS, prompt_format=_FOVER, clean=("chomp",), answer="correct"),
+        Readout("softmax", n_labels=2, label_tokens=("incorrect", "correct"), label_piece="first", positive=1),
+        source="repository src/prm/preprocessing.py and postprocessing.py; arXiv:2505.15960",
         golden=(0.9099470376968384, 0.9997847676277161, 0.012338237836956978),
         notes="'Sotluion' is how it was trained.",
     ),
     Checkpoint(
         ("OpenGVLab/VisualPRM-8B", "OpenGVLab/VisualPRM-8B-v1_1"),
-        EncoderRecord(
-            replace(
-                _TURNS,
-                system=_VISUAL,
-                prompt_format="### Question:\n{prompt}\n\n### Solution Process:\n{step}",
-                clean=("chomp",),
-                images="refused",
-            ),
-            Readout("softmax", n_labels=2, label_tokens=("\n+", "\n-")),
-            aggregation="mean",
-            threshold=0.85,
+        replace(
+            _TURNS,
+            system=_VISUAL,
+            prompt_format="### Question:\n{prompt}\n\n### Solution Process:\n{step}",
+            clean=("chomp",),
+            images="refused",
         ),
-        "its modeling_internvl_chat.py; repository InternVL tools/reasoning_data_pipeline; arXiv:2503.10291",
-        head="tokens",
+        Readout("softmax", n_labels=2, label_tokens=("\n+", "\n-")),
+        source="its modeling_internvl_chat.py; repository InternVL tools/reasoning_data_pipeline; arXiv:2503.10291",
+        aggregation="mean",
+        threshold=0.85,
         architectures=("InternVLRewardModel",),
         notes="Its language model alone, for problems without images; its image tower is not loaded. Not checked on "
         "its own weights: that its tokenizer, which is Python code, equals a tokenizer.json made of it, and that its "

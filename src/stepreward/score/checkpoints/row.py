@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, Encoding
 
 Head = Literal["weights", "tokens", "mean", "none"]
 """Where labels come from: a head among the weights, rows of the language-model head, the mean of all its rows, or
 log-probabilities."""
 
 
+def head_of(readout: Readout) -> Head:
+    """Where labels come from, as far as a readout says: label tokens are read from the language-model head."""
+    if readout.kind == "implicit":
+        return "none"
+    return "tokens" if readout.label_tokens else "weights"
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A public checkpoint: its names, its encoder record, its head and where all that is stated."""
+    """A public checkpoint: its names, how it is fed and read, and the source of that.
+
+    Raises:
+        ValueError: the readout is of another encoding.
+    """
 
     names: tuple[str, ...]
     """Hub names that share the row; a recipe for any model has one name without a slash."""
-    record: EncoderRecord
-    source: str
+    encoding: Encoding
+    """How a trajectory becomes token ids and positions at which the model is read."""
+    readout: Readout = field(default_factory=Readout)
+    """From its outputs there to scores."""
+    source: str = field(kw_only=True)
     """Where the recipe was read."""
-    head: Head = "weights"
+    aggregation: str = "min"
+    """Name of the aggregate that makes one number of a trajectory's scores."""
+    threshold: float = 0.5
+    """Scores at or below it mean a wrong step."""
+    mean: bool = False
+    """Reads the mean of all logits of the language-model head."""
     architectures: tuple[str, ...] = ()
     """`architectures` of its configuration, where they say more than the family."""
     reference: str = ""
@@ -30,6 +50,17 @@ class Checkpoint:
     """Contradictions between sources, and how they were settled."""
     golden: tuple[float, ...] = ()
     """Step scores that its authors print for their own example."""
+    record: EncoderRecord = field(init=False)
+    """The encoder record of these fields."""
+
+    def __post_init__(self) -> None:
+        record = EncoderRecord(self.encoding, self.readout, self.aggregation, self.threshold)
+        object.__setattr__(self, "record", record)  # a frozen dataclass has no other way
+
+    @property
+    def head(self) -> Head:
+        """Where its labels come from."""
+        return "mean" if self.mean else head_of(self.readout)
 
     @property
     def name(self) -> str:
