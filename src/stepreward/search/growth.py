@@ -250,14 +250,12 @@ class Growth:
         """A candidate's children, equal ones once, without cut steps and empty ones that do not end the solution."""
         made: dict[tuple[Path, bool], Candidate] = {}
         for c in continuations:
-            new = _with_content(c)
-            if c.truncated or not (new or (c.finished and parent.steps)):
-                self._cut += [Candidate(parent.then(new))] if new else []
-                continue
-            known = () if new else parent.scores
-            fresh = Candidate(parent.then(new), c.finished, known, np.nan if new else parent.total, 0)
-            name = (fresh.path, c.finished)
-            made[name] = replace(made.get(name, fresh), count=made.get(name, fresh).count + 1)
+            fresh = _child(parent, c)
+            if c.truncated and fresh is not None:
+                self._cut += [Candidate(fresh.steps)] if len(fresh.steps) > len(parent.steps) else []
+            elif fresh is not None:
+                name = (fresh.path, c.finished)
+                made[name] = replace(made[name], count=made[name].count + 1) if name in made else fresh
         self._remember(made.values())
         return list(made.values())
 
@@ -287,15 +285,23 @@ def _with_content(continuation: Continuation) -> tuple[Step, ...]:
     return tuple(step for step in continuation.steps if step.text or step.images)
 
 
+def _child(parent: Candidate, continuation: Continuation) -> Candidate | None:
+    """The candidate that a continuation makes of its parent; None for an empty one that does not end a solution.
+
+    An end without a further step has its parent's steps, and so their scores.
+    """
+    new = _with_content(continuation)
+    if new:
+        return Candidate(parent.then(new), continuation.finished)
+    return replace(parent, finished=True, count=1) if continuation.finished and parent.steps else None
+
+
 def _begun(parent: Candidate, continuations: Sequence[Continuation]) -> list[Begun]:
     """Starts of steps, equal ones once; an empty one counts only where it ends the solution."""
     made: dict[tuple[Path, bool, bool], Begun] = {}
     for c in continuations:
-        new = _with_content(c)
-        if new or (c.finished and parent.steps):
-            known = () if new else parent.scores
-            total = np.nan if new else parent.total
-            fresh = Candidate(parent.then(new), c.finished, known, total)
+        fresh = _child(parent, c)
+        if fresh is not None:
             made.setdefault((fresh.path, c.finished, c.truncated), Begun(fresh, c.truncated))
     return list(made.values())
 

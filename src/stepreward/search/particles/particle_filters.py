@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -57,36 +58,47 @@ def last(scores: Sequence[float]) -> float:
     return real[-1] if real else 0.5
 
 
-class Filter:
-    """One sweep of a particle method.
+@dataclass(frozen=True)
+class ParticleFilter:
+    """The settings that all particle methods share, and the sweep that they decide.
 
-    Args:
-        growth: of the search.
-        n: particles.
-        potential: weighs each new step.
-        ending: logarithm of the factor of a particle's weight when it ends; 0 for potentials whose product is the
-            target already.
-        resample: name of the resampler.
-        gate: resample only where the effective number of particles is below this share of them; 1 resamples always.
+    Raises:
+        UnknownNameError: there is no such resampler.
+        ValueError: `n` is not positive.
     """
 
-    def __init__(
-        self, growth: Growth, n: int, potential: Potential, *, ending: Potential = lambda scores: 0.0,
-        resample: Resampling = "systematic", gate: float = 1.0,
-    ) -> None:  # fmt: skip
-        positive(n=n)
-        self.growth, self.n, self.potential, self.ending = growth, n, potential, ending
-        self.resample, self.gate = resampler(resample), gate
+    growth: Growth
+    """Of the problem."""
+    n: int
+    """Particles."""
+    potential: Potential
+    """Weighs each new step."""
+    max_steps: int
+    """Most steps of a solution."""
+    resample: Resampling = "systematic"
+    """Name of the resampler."""
+    gate: float = 1.0
+    """Resample only where the effective number of particles is below this share of them; 1 resamples always."""
+    ending: Potential = lambda scores: 0.0
+    """Logarithm of the factor of a particle's weight when it ends; 0 for potentials whose product is the target."""
 
-    def sweep(self, key: Key, max_steps: int, kept: Sequence[Particle] = ()) -> Flow[list[Particle]]:
+    def __post_init__(self) -> None:
+        positive(n=self.n)
+        resampler(self.resample)
+
+    def search(self, key: Key, *, vote: bool) -> Flow[Found]:
+        """One sweep, and the choice among its particles by their weights."""
+        return (yield from concluded(self.growth, (yield from self.sweep(key)), vote))
+
+    def sweep(self, key: Key, kept: Sequence[Particle] = ()) -> Flow[list[Particle]]:
         """Grows the particles to their ends; `kept` are solutions that stay among them whatever is drawn."""
         particles = [Particle(ROOT)] * self.n
-        for step in range(max_steps):
+        for step in range(self.max_steps):
+            # The first particles are the kept ones: each repeats a move of its own where the others draw one.
             followed = [_after_moves(one, step) for one in kept]
             grown = yield from self._grow_all(particles[len(kept) :], key.fold("grow", step))
             if grown is None:
                 break
-            # A kept solution repeats its own steps; the others are grown.
             fixed = [
                 self._moved(Particle(before, p.weight, one.apart), _after_moves(one, step + 1))
                 for one, before, p in zip(kept, followed, particles, strict=False)
@@ -133,7 +145,8 @@ class Filter:
         weights = normalised([p.weight for p in particles])
         if effective_size(weights) >= self.gate * len(particles) and self.gate < 1:
             return particles
-        chosen = self.resample(weights, self.n - fixed, key)
+        # Particles that could not be grown are gone: the draw makes the number whole again.
+        chosen = resampler(self.resample)(weights, self.n - fixed, key)
         return [replace(p, weight=0.0) for p in [*particles[:fixed], *(particles[i] for i in chosen)]]
 
 
@@ -147,6 +160,7 @@ def _after_moves(particle: Particle, count: int) -> Candidate:
 
 def concluded(growth: Growth, particles: Sequence[Particle], vote: bool) -> Flow[Found]:
     """Chooses by weight: particles with equal steps are one candidate, with the sum of their weights."""
+    # A finished prefix and an open one of the same steps are two candidates: the end is a move of its own.
     weights = normalised([p.weight for p in particles]) if particles else np.zeros(0)
     mass: dict[tuple[object, bool], float] = {}
     first: dict[tuple[object, bool], Candidate] = {}
@@ -193,9 +207,9 @@ def particle_filter(
         vote: choose the answer with the most weight instead of the heaviest particle.
     """
     positive(temperature=temperature)
-    growth = Growth(problem, key, "last")
-    sweep = Filter(growth, n, lambda scores: log_odds(scores, temperature), resample=resample, gate=gate)
-    return (yield from concluded(growth, (yield from sweep.sweep(key, max_steps)), vote))
+    odds = partial(log_odds, temperature=temperature)
+    particles = ParticleFilter(Growth(problem, key, "last"), n, odds, max_steps, resample, gate)
+    return (yield from particles.search(key, vote=vote))
 
 
 @search.method(
@@ -235,16 +249,17 @@ def particle_gibbs(
     if n < 2 and sweeps > 1:
         raise ValueError(f"n must be at least 2: one particle is kept, got {n}")
     positive(temperature=temperature, sweeps=sweeps)
-    growth = Growth(problem, key, "last")
-    sweep = Filter(growth, n, lambda scores: log_odds(scores, temperature), resample="multinomial")
+    odds = partial(log_odds, temperature=temperature)
+    particles = ParticleFilter(Growth(problem, key, "last"), n, odds, max_steps, "multinomial")
     everything: list[Particle] = []
     kept: list[Particle] = []
     for number in range(sweeps):
-        made = yield from sweep.sweep(key.fold("sweep", number), max_steps, kept)
+        made = yield from particles.sweep(key.fold("sweep", number), kept)
         weights = normalised([p.weight for p in made])
+        # Weights of different sweeps compare only after each sweep's sum is 1; the floor keeps the logarithm finite.
         everything += [replace(p, weight=float(np.log(max(w, 1e-300)))) for p, w in zip(made, weights, strict=True)]
         (drawn,) = multinomial(weights, 1, key.fold("kept", number))
         kept = [made[drawn]]
-        if growth.spent:
+        if particles.growth.spent:
             break
-    return (yield from concluded(growth, everything, vote))
+    return (yield from concluded(particles.growth, everything, vote))

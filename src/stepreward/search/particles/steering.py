@@ -14,7 +14,7 @@ from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import Found
 from stepreward.search.growth import Growth
-from stepreward.search.particles.particle_filters import Filter, concluded, known
+from stepreward.search.particles.particle_filters import ParticleFilter, known
 from stepreward.search.particles.resampling import Name as Resampling
 
 Name = Literal["difference", "max", "sum"]
@@ -86,32 +86,24 @@ def steered(
         return strength * of(scores)
 
     def correct(scores: Sequence[float]) -> float:
+        # Weights so far multiply to e^(strength paid); the target is e^(strength r_T).
         paid = sum(of(scores[: t + 1]) for t, score in enumerate(scores) if score == score)
         return strength * ((known(scores) or [0.0])[-1] - paid)
 
-    growth = Growth(problem, key, "last")
-    sweep = Filter(growth, n, weigh, ending=correct, resample=resample, gate=gate)
-    return (yield from concluded(growth, (yield from sweep.sweep(key, max_steps)), vote))
+    particles = ParticleFilter(Growth(problem, key, "last"), n, weigh, max_steps, resample, gate, correct)
+    return (yield from particles.search(key, vote=vote))
 
 
-search.preset(
-    "fk-difference",
-    of="feynman-kac",
-    paper="arXiv:2501.06848",
-    note="continues particles whose score rises",
-    potential="difference",
-)
-search.preset(
-    "fk-max",
-    of="feynman-kac",
-    paper="arXiv:2501.06848",
-    note="continues particles by their greatest score so far",
-    potential="max",
-)
-search.preset(
-    "fk-sum",
-    of="feynman-kac",
-    paper="arXiv:2501.06848",
-    note="continues particles by the sum of their scores",
-    potential="sum",
-)
+_CONTINUED = {
+    "difference": "whose score rises",
+    "max": "by their greatest score so far",
+    "sum": "by the sum of their scores",
+}
+for _name, _which in _CONTINUED.items():
+    search.preset(
+        f"fk-{_name}",
+        of="feynman-kac",
+        paper="arXiv:2501.06848",
+        note=f"continues particles {_which}",
+        potential=_name,
+    )

@@ -1,6 +1,6 @@
 """Sampling tilted by scores without resampling: whole solutions weighed at their ends, or each step drawn by its score.
 
-p is the policy's own distribution; as in `particles`, each method states what it samples from.
+p is the policy's own distribution; as in `particle_filters`, each method states what it samples from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Found, choice, ends
+from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
 from stepreward.search.particles.particle_filters import last
 from stepreward.search.particles.resampling import normalised
@@ -79,7 +79,12 @@ def tilted_steps(
         max_steps: most steps of a solution.
         vote: choose by the weighted vote instead of the best one.
     """
-    return (yield from _draw_steps(problem, key, lambda r: strength * r, n, width, max_steps, vote, by_count=True))
+
+    def tilt(candidate: Candidate) -> float:
+        # Equal samples are one candidate: its count stands for p(a).
+        return strength * last(candidate.scores) + float(np.log(candidate.count))
+
+    return (yield from _draw_steps(problem, key, tilt, n, width, max_steps, vote))
 
 
 @search.method(
@@ -104,17 +109,17 @@ def flow_steps(
         max_steps: most steps of a solution.
         vote: choose by the weighted vote instead of the best one.
     """
-    return (
-        yield from _draw_steps(
-            problem, key, lambda r: float(np.log(max(r, 1e-300))), n, width, max_steps, vote, by_count=False
-        )
-    )
+
+    def flow(candidate: Candidate) -> float:
+        return float(np.log(max(last(candidate.scores), 1e-300)))
+
+    return (yield from _draw_steps(problem, key, flow, n, width, max_steps, vote))
 
 
 def _draw_steps(
-    problem: Problem, key: Key, log_weight: Callable[[float], float], n: int, width: int, max_steps: int, vote: bool, *,
-    by_count: bool,
-) -> Flow[Found]:  # fmt: skip
+    problem: Problem, key: Key, log_weight: Callable[[Candidate], float], n: int, width: int, max_steps: int, vote: bool
+) -> Flow[Found]:
+    """Grows `n` solutions, each step drawn among `width` samples in proportion to the exponential of its weight."""
     growth = Growth(problem, key, "last")
     walkers = [ROOT] * n
     for step in range(max_steps):
@@ -123,15 +128,13 @@ def _draw_steps(
             break
         keys = [key.fold("step", step, i) for i in moving]
         grown = yield from growth.grow([walkers[i] for i in moving], width, keys=keys)
-        stuck = 0
         for i, children in zip(moving, grown, strict=True):
             if not children:
-                stuck += 1
                 continue
-            logs = np.array([log_weight(last(c.scores)) + (np.log(c.count) if by_count else 0.0) for c in children])
             u = float(uniforms(np.array([key.fold("choose", step, i).bits], np.uint64), np.array([0]))[0])
-            chances = normalised(logs.tolist())
-            walkers[i] = children[min(int(np.searchsorted(np.cumsum(chances), u)), len(children) - 1)]
-        if stuck == len(moving):
+            shares = np.cumsum(normalised([log_weight(child) for child in children]))
+            # Rounding may leave the last share below u.
+            walkers[i] = children[min(int(np.searchsorted(shares, u)), len(children) - 1)]
+        if not any(grown):
             break
     return (yield from growth.conclude(ends([walker for walker in walkers if walker.steps]), select=choice(vote)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem, Step
 from stepreward.core.vocabulary import Count
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Candidate, Found, choice, total_of
+from stepreward.search.candidates import ROOT, Found, choice, total_of
 from stepreward.search.growth import Growth
 
 
@@ -117,9 +118,9 @@ def self_prm(problem: Problem, key: Key, *, n: Count = 16, aggregate: str = "mea
     """
     growth = Growth(problem, key)
     (candidates,) = yield from growth.complete([ROOT], n)
-    scored = [Candidate(c.steps, c.finished, _confidences(c.steps)) for c in candidates]
-    totals = total_of([c.scores for c in scored], aggregate)
-    own = [Candidate(c.steps, c.finished, c.scores, float(t)) for c, t in zip(scored, totals, strict=True)]
+    scores = [_confidences(c.steps) for c in candidates]
+    totals = total_of(scores, aggregate).tolist()
+    own = [replace(c, scores=s, total=t) for c, s, t in zip(candidates, scores, totals, strict=True)]
     return (yield from growth.conclude(own, select=choice(vote)))
 
 

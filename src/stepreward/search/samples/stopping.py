@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import beta
@@ -61,39 +60,31 @@ def _votes(answers: Sequence[str | None]) -> list[int]:
     return [*sorted(counted.values(), reverse=True), 0, 0]
 
 
-def _sample_until(
-    growth: Growth, n: int, rounds: Callable[[int], int], enough: Callable[[list[Candidate]], Flow[bool]]
-) -> Flow[list[Candidate]]:
-    """Samples in rounds, at most `n` in all, until `enough` is true of a round.
+def _vote_until(
+    problem: Problem,
+    key: Key,
+    n: int,
+    rounds: Callable[[int], int],
+    stop: Callable[[Sequence[str | None]], bool],
+) -> Flow[Found]:
+    """The majority of at most `n` samples, drawn in rounds until the answers so far, None among them, suffice.
 
     Args:
         rounds: size of the next round, from the number of samples drawn.
+        stop: from all answers so far to whether they suffice.
     """
-    made: list[Candidate] = []
-    drawn = 0
+    growth, drawn = Growth(problem, key), 0
+    made, answers = list[Candidate](), list[str | None]()
     while drawn < n and not growth.spent:
         more = min(rounds(drawn), n - drawn)
         (fresh,) = yield from growth.complete([ROOT], more, first=drawn)
         drawn += more
         made += fresh
-        if (yield from enough(fresh)):
-            break
-    return made
-
-
-def _votes_decide(
-    problem: Problem, stop: Callable[[Sequence[str | None]], bool]
-) -> Callable[[list[Candidate]], Flow[bool]]:
-    """A test for `_sample_until`: reads the answers of each round and calls `stop` with all so far."""
-    answers: list[str | None] = []
-
-    def enough(fresh: list[Candidate]) -> Flow[bool]:
         ended = [c for c in fresh if c.finished and c.steps]
-        said: list[Any] = (yield [Extract(problem, c.steps) for c in ended]) if ended else []
-        answers.extend(said)
-        return stop(answers)
-
-    return enough
+        answers += (yield [Extract(problem, c.steps) for c in ended]) if ended else []
+        if stop(answers):
+            break
+    return (yield from growth.conclude(made, select="majority"))
 
 
 @search.method(
@@ -116,15 +107,13 @@ def adaptive_consistency(
         at_once: samples of a round.
         confidence: chance that the leader is the likelier one at which it stops.
     """
-    growth = Growth(problem, key)
 
     def stop(answers: Sequence[str | None]) -> bool:
         first, second, *_ = _votes(answers)
         return len(answers) >= least and first > 0 and lead_is_sure(first, second) >= confidence
 
     positive(at_once=at_once)
-    made = yield from _sample_until(growth, n, lambda drawn: max(at_once, least - drawn), _votes_decide(problem, stop))
-    return (yield from growth.conclude(made, select="majority"))
+    return (yield from _vote_until(problem, key, n, lambda drawn: max(at_once, least - drawn), stop))
 
 
 @search.method(
@@ -142,15 +131,13 @@ def unanimous_window(problem: Problem, key: Key, *, n: Count = 40, window: NoDra
         n: most samples.
         window: samples of a round.
     """
-    growth = Growth(problem, key)
 
     def stop(answers: Sequence[str | None]) -> bool:
         last = answers[-window:]
         return len(last) == window and last[0] is not None and len(set(last)) == 1
 
     positive(window=window)
-    made = yield from _sample_until(growth, n, lambda drawn: window, _votes_decide(problem, stop))
-    return (yield from growth.conclude(made, select="majority"))
+    return (yield from _vote_until(problem, key, n, lambda drawn: window, stop))
 
 
 @search.method(
@@ -168,14 +155,12 @@ def doubling(problem: Problem, key: Key, *, n: Count = 32, start: NoDraws = 2, s
         start: samples of the first round.
         share: of the votes at which it stops.
     """
-    growth = Growth(problem, key)
 
     def stop(answers: Sequence[str | None]) -> bool:
         return bool(answers) and _votes(answers)[0] >= share * len(answers)
 
     positive(start=start)
-    made = yield from _sample_until(growth, n, lambda drawn: drawn or start, _votes_decide(problem, stop))
-    return (yield from growth.conclude(made, select="majority"))
+    return (yield from _vote_until(problem, key, n, lambda drawn: drawn or start, stop))
 
 
 @search.method(

@@ -18,10 +18,10 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
-from stepreward.search.candidates import ROOT, Candidate, Found, Path, choice, ends
+from stepreward.search.candidates import Candidate, Found, Path
 from stepreward.search.growth import Growth
 from stepreward.search.setting_checks import positive
-from stepreward.search.trees.rebase import balance, settle
+from stepreward.search.trees.rebase import balance, balanced_growth
 
 Vectors = NDArray[np.float64]
 Embed = Callable[[Sequence[str]], Vectors]
@@ -165,28 +165,15 @@ def ets(
         aggregate: total of a candidate's step scores.
         vote: choose by the weighted vote over the ends instead of the best one.
     """
+
+    def thinned(kept: list[Candidate], left: int) -> list[Candidate]:
+        shares = [share / left for share in balance(kept, left, temperature)]
+        meaning = clusters((embed or n_grams)([c.steps[-1].text for c in kept]), distance)
+        # Nodes by the names of their prefixes: equal ones are one node, which several candidates share the price of.
+        number: dict[Path, int] = {}
+        above = [[number.setdefault(name, len(number)) for name in (TOP, *c.places[:-1])] for c in kept]
+        leaves = keep_leaves(shares, above, meaning, cost=cost, coverage=coverage, seconds=solver_seconds)
+        return [kept[i] for i in leaves]
+
     growth = Growth(problem, key, aggregate)
-    kept, ended, left = [ROOT], list[Candidate](), width
-    for _ in range(max_steps):
-        if not growth.open(kept):
-            # The budget is spent, or all are finished: open candidates are returned as they are.
-            break
-        if len(kept) > 1:
-            shares = np.array(balance(kept, left, temperature)) / left
-            meaning = clusters((embed or n_grams)([c.steps[-1].text for c in kept]), distance)
-            leaves = keep_leaves(
-                shares.tolist(), _above(kept), meaning, cost=cost, coverage=coverage, seconds=solver_seconds
-            )
-            kept = [kept[i] for i in leaves]
-        grown = yield from growth.grow(kept, balance(kept, left, temperature))
-        if not any(grown):
-            break
-        kept, left = settle(grown, ended)
-    return (yield from growth.conclude(ends([*ended, *kept]), select=choice(vote)))
-
-
-def _above(candidates: Sequence[Candidate]) -> list[list[int]]:
-    """Numbers of the nodes above each candidate, the root included; equal prefixes are one node."""
-    names: dict[Path, int] = {}
-    above = [(TOP, *candidate.places[:-1]) for candidate in candidates]
-    return [[names.setdefault(place, len(names)) for place in places] for places in above]
+    return (yield from balanced_growth(growth, width, temperature, max_steps, vote, thinned))

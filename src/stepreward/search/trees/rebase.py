@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -17,6 +17,9 @@ from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
 from stepreward.search.setting_checks import positive
+
+Thinned = Callable[[list[Candidate], int], list[Candidate]]
+"""From the open candidates and the samples that are left for them to the candidates that get some."""
 
 
 def balanced(
@@ -67,6 +70,35 @@ def balance(candidates: Sequence[Candidate], width: int, temperature: float) -> 
     return balanced([c.total for c in candidates], width, temperature, counts=[c.count for c in candidates])
 
 
+def balanced_growth(
+    growth: Growth, width: int, temperature: float, max_steps: int, vote: bool, thinned: Thinned | None = None
+) -> Flow[Found]:
+    """Grows all open candidates by `width` samples a step, shared by `balanced`, and chooses among the ends.
+
+    Args:
+        growth: of the problem.
+        width, temperature: as in `balanced`; each solution that ends, or is cut, takes a sample away.
+        max_steps: most steps of a solution.
+        vote: choose by the weighted vote over the ends instead of the best one.
+        thinned: which of several open candidates stay, from them and the samples that are left.
+    """
+    kept, ended, left = [ROOT], list[Candidate](), width
+    for _ in range(max_steps):
+        if not growth.open(kept):
+            # The budget is spent, or all are finished: open candidates are returned as they are.
+            break
+        if thinned is not None and len(kept) > 1:
+            kept = thinned(kept, left)
+        grown = yield from growth.grow(kept, balance(kept, left, temperature))
+        if not any(grown):
+            break
+        children = [*chain.from_iterable(grown)]
+        ended += [c for c in children if c.finished]
+        kept = [c for c in children if not c.finished]
+        left = sum(c.count for c in kept)
+    return (yield from growth.conclude(ends([*ended, *kept]), select=choice(vote)))
+
+
 @search.method(
     "rebase",
     paper="arXiv:2408.00724",
@@ -100,22 +132,4 @@ def rebase(
         aggregate: total of a candidate's step scores; the last score in the paper.
         vote: choose by the weighted vote over the ends instead of the best one.
     """
-    growth = Growth(problem, key, aggregate)
-    kept, ended, left = [ROOT], list[Candidate](), width
-    for _ in range(max_steps):
-        if not growth.open(kept):
-            # The budget is spent, or all are finished: open candidates are returned as they are.
-            break
-        grown = yield from growth.grow(kept, balance(kept, left, temperature))
-        if not any(grown):
-            break
-        kept, left = settle(grown, ended)
-    return (yield from growth.conclude(ends([*ended, *kept]), select=choice(vote)))
-
-
-def settle(grown: Sequence[Sequence[Candidate]], ended: list[Candidate]) -> tuple[list[Candidate], int]:
-    """Moves the finished children to `ended`; returns the open ones and the samples that are left for them."""
-    children = [*chain.from_iterable(grown)]
-    ended += [c for c in children if c.finished]
-    kept = [c for c in children if not c.finished]
-    return kept, sum(c.count for c in kept)
+    return (yield from balanced_growth(Growth(problem, key, aggregate), width, temperature, max_steps, vote))
