@@ -8,6 +8,7 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests import forked
 from tests.effort import scaled
 
 # A test that states no number of examples tries these; none fails by the clock.
@@ -18,20 +19,50 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 LONGEST = (
-    "smoke commands",
     "commands",
+    "smoke commands",
+    "tests/real/test_real_data.py",
     "tests/cli/test_startup.py",
-    "run",
+    "tests/policies/test_http.py",
     "tests/cli/test_own_files.py",
     "tests/cli/test_hub.py",
+    "run",
     "tests/train/test_trainer.py",
+    "tests/serve/test_deployment.py",
     "tests/serve/test_load.py",
-    "tests/test_examples.py",
-    "tests/test_docs.py",
+    "tests/search/test_particles.py",
+    "tests/serve/test_guard.py",
     "tests/connect/test_trl.py",
+    "tests/test_examples.py",
+    "tests/cli/test_sigterm.py",
+    "tests/score/test_next_tokens.py",
+    "tests/search/test_conformance.py",
+    "tests/policies/test_local.py",
+    "tests/tasks/test_mathematics_limits.py",
+    "tests/score/test_checkpoints.py",
+    "tests/cli/test_judged.py",
+    "browser",
+    "tests/serve/test_doors.py",
+    "tests/test_docs.py",
+    "tests/test_layers.py",
+    "tests/credit/test_rules_sql.py",
+    "tests/core/test_answer_log.py",
+    "tests/cli/test_boundary.py",
     "tests/serve/test_real.py",
+    "tests/testing/test_checks.py",
+    "doctor",
+    "tests/verbs/test_face.py",
+    "tests/search/test_stopping.py",
+    "tests/serve/test_unread.py",
+    "tests/serve/test_chat.py",
 )
-"""Groups that take longest, which begin first: whichever worker has less to do takes the many short ones at the end."""
+"""Groups that take more than 15 seconds, the longest first: they begin first, so that the workers end at about once."""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Starts the server of forked programs for all workers; it loads its libraries while the tests are collected."""
+    if session.config.getoption("workers", 0):
+        forked.start_server()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,6 +78,11 @@ def pytest_collection_finish() -> None:
     """Takes what is loaded by now out of garbage collection: trainers call `gc.collect`, and its cost is the heap's."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Puts it back, so that what is left at the end is freed: extension modules would list it as leaked."""
+    gc.unfreeze()
 
 
 def _rank(item: pytest.Item) -> int:

@@ -13,22 +13,34 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import chdir
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
-from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.loaded"])
+_SERVER: Any = forkserver._forkserver  # type: ignore[attr-defined]
 COMMAND = "import sys\nsys.argv[0] = 'stepreward'\n{before}\nfrom stepreward.cli import main\nmain()"
 """The program `stepreward`, after some lines of Python."""
 
 
+def start_server() -> None:
+    """Starts the process that others are forked off, unless it runs."""
+    with chdir(Path(__file__).parents[1]):  # It finds `tests.loaded` from the folder that it is started in.
+        _SERVER.ensure_running()
+
+
+def share_server() -> None:
+    """Uses the server of the process that this one was forked off, whose child it is: only that one can restart it."""
+    if _SERVER._forkserver_pid is not None:
+        _SERVER.ensure_running = lambda: None
+
+
 def started(work: Callable[..., None], *args: Any) -> ForkServerProcess:
     """A process that does some work; a function of a module, whose module is loaded there first."""
-    with chdir(Path(__file__).parents[1]):  # Its server finds `tests.loaded` from the folder that it is started in.
-        ensure_running()
+    start_server()
     process = _CONTEXT.Process(target=work, args=args)
     process.start()
     return process
