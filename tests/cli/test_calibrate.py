@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import stepreward
-from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE, CalibratedScorer, read_calibrator
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer, read_calibrator
+from stepreward.score.encode.record_file import CALIBRATOR_FILE
 from stepreward.score.model.step_reward_model import StepRewardModel
 from tests.cli.running import invoke, refused
 

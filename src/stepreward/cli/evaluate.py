@@ -15,6 +15,7 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from stepreward.cli import on_demand
 from stepreward.cli.benchmark import measure, show
 from stepreward.cli.evaluated_rows import MODEL, gradable, read_and_score, with_measured, with_scores
 from stepreward.cli.flags.from_dataclasses import JsonFlag
@@ -37,14 +38,13 @@ from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.evaluate.data.scoring import unmeasured
 from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
-from stepreward.evaluate.fitting import fit_calibrator
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error_f1, step_metrics
 from stepreward.formats.registry import write
 from stepreward.formats.trajectories import OWN
 from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import POSITION, PositionScorer
-from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE, save_calibrator
+from stepreward.score.encode.record_file import CALIBRATOR_FILE
 from stepreward.tasks.graders import grader_by_name, graders
 
 
@@ -169,8 +169,8 @@ def _calibrate(
         raise InputError(f"{model} is no folder that could keep a calibrator", remedy="pass --calibrator FILE")
     labels, problems = ragged([item.labels for item in scored]), [item.problem.id for item in scored]
     key = Key.seed(seed).fold("calibrate")
-    fitted = fit_calibrator(calibrators[method], score_rows(scored, MODEL), labels, problems, key)
-    save_calibrator(fitted.calibrator, path)
+    fitted = on_demand.fit_calibrator(calibrators[method], score_rows(scored, MODEL), labels, problems, key)
+    on_demand.save_calibrator(fitted.calibrator, path)
     if json_output:
         typer.echo(json.dumps({"calibrator": str(path), "method": method, **fitted.to_json()}, allow_nan=False))
         return

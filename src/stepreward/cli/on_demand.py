@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from stepreward.core.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from stepreward.evaluate.fitting import fit_calibrator as fit_calibrator
     from stepreward.pipeline.reinforce import reinforce as reinforce
     from stepreward.pipeline.whole_run import Run as Run
+    from stepreward.score.calibrate.calibrated_scorer import save_calibrator as save_calibrator
     from stepreward.train.data import labelled_trees as labelled_trees
     from stepreward.train.scratch import starting_model as starting_model
     from stepreward.train.trainer import finished as finished

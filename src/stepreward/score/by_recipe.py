@@ -17,13 +17,12 @@ from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.http.addresses import is_address, without_secrets
 from stepreward.core.http.client import Server
 from stepreward.core.optional import VLLM
-from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
 from stepreward.score.checkpoints.known_checkpoints import by_name, recognised
 from stepreward.score.checkpoints.row import Checkpoint, Head, head_of
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.record_file import RECORD_FILE, load_record, read_record
+from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, read_record
 from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.model.cache_memory import CacheSize
 from stepreward.score.model.devices import device_of, dtype_of, saved_dtype

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from stepreward.core.measure.first_error import first_error
 
@@ -74,10 +74,14 @@ def expected_calibration_error(
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Chance that a right step (label above 1/2) outscores a wrong one, ties one half; NaN if one kind is absent."""
+    """Chance that a right step (label above 1/2) outscores a wrong one, ties one half; NaN if one kind is absent.
+
+    The statistic U of Mann and Whitney (1947) as a share of all pairs.
+    """
     p, y = _measured(scores, labels)
     right = y > 0.5
-    return float(roc_auc_score(right, p)) if right.any() and not right.all() else float("nan")
+    n, pairs = int(right.sum()), int(right.sum()) * int((~right).sum())
+    return float((rankdata(p)[right].sum() - n * (n + 1) / 2) / pairs) if pairs else float("nan")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,6 @@ from stepreward.score.short_call import score_texts
 if TYPE_CHECKING:
     from stepreward.score.model.step_reward_model import StepRewardModel
 
-CALIBRATOR_FILE = "calibrator.json"
-"""In the folder of a checkpoint: scores of the checkpoint are mapped by it wherever it is loaded."""
-
 
 class CalibratedScorer:
     """Maps another scorer's step scores by a fitted calibrator; a `core.runtime.flows.Scorer`.

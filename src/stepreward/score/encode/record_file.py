@@ -16,6 +16,8 @@ from stepreward.score.encode.record import EncoderRecord, Encoding
 
 RECORD_FILE = "stepreward.json"
 """The record's file in a checkpoint."""
+CALIBRATOR_FILE = "calibrator.json"
+"""In the folder of a checkpoint: scores of the checkpoint are mapped by it wherever it is loaded."""
 _VERSION = 3
 _SAVED_BESIDE = ("version", "probe")
 """What a checkpoint's own file holds besides its record."""

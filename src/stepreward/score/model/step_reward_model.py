@@ -16,10 +16,9 @@ from transformers.cache_utils import Cache
 from stepreward.core.errors import ModelError, StoreError
 from stepreward.core.hub import fetch
 from stepreward.core.optional import cache_argument
-from stepreward.score.calibrate.calibrated_scorer import CALIBRATOR_FILE
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
-from stepreward.score.encode.record_file import load_record, save_record
+from stepreward.score.encode.record_file import CALIBRATOR_FILE, load_record, save_record
 from stepreward.score.model.heads import build_head, head_state
 
 HEAD_FILE = "step_head.safetensors"
