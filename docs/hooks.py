@@ -12,6 +12,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+import stepreward
 from stepreward.cli.commands import command_of
 from stepreward.core.catalog import credit, families
 from stepreward.core.vocabulary import ASKS
@@ -83,13 +84,26 @@ NOUNS = ["core/types", "core/tree", "core/keys"]
 def api_pages() -> dict[str, str]:
     """The Python API: a page of verbs, one of nouns, and one a folder, by name of the page."""
     pages = {
-        "verbs": _modules("Verbs", ["verbs"]),
+        "verbs": verbs_page(),
         "nouns": _modules("Nouns", NOUNS),
     }
     for folder in sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")):
         if folder not in ("cli", "verbs"):
             pages[folder] = _modules(f"stepreward.{folder}", [folder], without=NOUNS)
     return {f"api/{name}.md": text for name, text in pages.items()}
+
+
+def verbs_page() -> str:
+    """The functions that `import stepreward` gives, under the names by which users call them."""
+    face = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    imports = [one for one in ast.walk(face) if isinstance(one, ast.ImportFrom)]
+    modules = {name.name: one.module for one in imports for name in one.names}
+    lines = ["# Verbs", ""]
+    # Nouns, which have a capital, have a page of their own.
+    for name in [one for one in stepreward.__all__ if one in modules and one.islower()]:
+        options = [f"{key}: stepreward.{name}" for key in ("heading", "toc_label")]
+        lines += [f"::: {modules[name]}.{name}", "    options:", *(f"      {one}" for one in options), ""]
+    return "\n".join(lines)
 
 
 def _modules(title: str, places: list[str], without: Sequence[str] = ()) -> str:

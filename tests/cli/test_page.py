@@ -7,10 +7,12 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import stepreward
 from stepreward.cli.app import app
 from stepreward.cli.commands import COMMANDS, command_of
 from tests.cli.running import trl_model
@@ -71,13 +73,29 @@ def test_flags_on_the_command_line_win_over_the_file(ran: dict[str, str]) -> Non
     assert ran[line].split(":")[1] == ran[asked[0]].split(":")[1]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_section_with_an_example_and_every_flag(name: str) -> None:
+@pytest.fixture(scope="module")
+def hooks() -> Any:
+    """What writes the pages that follow from the code."""
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
     assert spec is not None
     assert spec.loader is not None
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_verbs_are_listed_as_users_import_them(hooks: Any) -> None:
+    page = hooks.verbs_page()
+    headings = re.findall(r"^      heading: stepreward\.(\w+)$", page, re.MULTILINE)
+    functions = {name for name in stepreward.__all__ if name.islower()} - {"methods", "testing"}
+    assert set(headings) == functions
+    for place in re.findall(r"^::: (\S+)$", page, re.MULTILINE):
+        module, _, name = place.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name)), place
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_section_with_an_example_and_every_flag(name: str, hooks: Any) -> None:
     page = hooks.commands_page(PAGE)
     (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert f"$ stepreward {name}" in section

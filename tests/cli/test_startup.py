@@ -168,7 +168,7 @@ def test_every_optional_package_stands_under_the_extra_that_brings_it() -> None:
         extra: {re.split(r"[\[<>=]", one)[0].replace("-", "_") for one in listed}
         for extra, listed in project["optional-dependencies"].items()
     }
-    with_others = {"datasets", "pandas", "starlette"}  # trl brings the first two, fastapi the last
+    with_others = {"datasets", "starlette"}  # of trl and of fastapi
     for package, extra in EXTRAS.items():
         assert package in extras[extra] | with_others
     for extra in set(extras) - {"all", "dev"}:

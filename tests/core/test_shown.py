@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.docs import ROOT
 
+from stepreward.core.errors import ModelError
 from stepreward.core.html_table import html_table
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.results import TrajectoryList
@@ -107,6 +108,12 @@ def test_data_frames_have_a_row_a_step() -> None:
     metrics = RESULT.to_pandas()
     assert metrics[["group", "metric"]].to_numpy().tolist() == [["", "f1"], ["<easy>", "f1"]]
     assert metrics.loc[0, ["value", "low", "high"]].tolist() == [0.5, 0.25, 0.75]
+
+
+def test_without_pandas_the_error_names_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModelError, match=r"^pandas is not installed: pip install 'stepreward\[pandas\]'$"):
+        SCORED.to_pandas()
 
 
 def test_a_data_set_has_the_rows_of_the_table() -> None:

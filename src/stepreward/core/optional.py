@@ -19,7 +19,8 @@ VLLM = "vllm:"
 EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "tokenizers", "safetensors"), "models"),
     "mpmath": "math",
-    **dict.fromkeys(("trl", "datasets", "pandas"), "trl"),
+    **dict.fromkeys(("trl", "datasets"), "trl"),
+    "pandas": "pandas",
     **dict.fromkeys(("jsonschema", "sqlglot", "duckdb"), "rules"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"), "serve"),
     "vllm": "vllm",
