@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.cli.running import example, invoke, refused
+from stepreward.cli.app import app
+from tests.cli.running import example, refused
 from tests.forked import command
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -17,7 +19,8 @@ pytestmark = pytest.mark.xdist_group("commands")
     [
         ("label --out x", "expected either --data or --problems; pass one of them"),
         ("label --problems none.jsonl --out x", "none.jsonl: cannot be read"),
-        ("label --problems bad.jsonl --out x", "bad.jsonl, row 2: broken JSON"),
+        ("label --problems bad.jsonl --out x --strict", "bad.jsonl, row 1: problem '1' has no reference"),
+        ("label --problems broken.jsonl --out x", "broken.jsonl, row 1: broken JSON"),
         ("label --problems field.jsonl --out x", "field.jsonl, row 1: a problem needs a text under 'prompt'"),
         ("label --problems problems.jsonl --out x --estimator bisect", "did you mean bisection"),
         ("label --problems problems.jsonl --out x --set m=3", "no setting of bisection or hard is called 'm'"),
@@ -36,8 +39,14 @@ pytestmark = pytest.mark.xdist_group("commands")
         ("label --problems problems.jsonl --out x --policy builtin:nothing", "known: builtin:arithmetic"),
         ("label --problems problems.jsonl --out x --grader nobody", "no grader is called 'nobody'"),
         ("label --problems problems.jsonl --out problems.jsonl/x", "problems.jsonl/x"),
-        ("label --problems noref.jsonl --out x", "noref.jsonl: problem '1' has no reference to grade rollouts with"),
-        ("label --data solution.jsonl --out x --json", "solution.jsonl: problem 'processbench-1' has no reference"),
+        (
+            "label --problems noref.jsonl --out x",
+            "noref.jsonl, row 1: problem '1' has no reference to grade",
+        ),
+        (
+            "label --data solution.jsonl --out x --json",
+            "solution.jsonl, row 1: problem 'processbench-1' has no",
+        ),
         ("label --problems none-here.jsonl --out x", "none-here.jsonl: no problem is here"),
         ("label --problems twice.jsonl --out x", "twice.jsonl: 1 ids occur twice, first 'a'; make ids differ"),
         ("search --problems none-here.jsonl --out x --method majority", "none-here.jsonl: no problem is here"),
@@ -79,7 +88,7 @@ pytestmark = pytest.mark.xdist_group("commands")
         ("evaluate --data labels --model model --aggregate least", "no aggregate method is called 'least'"),
         ("evaluate --data labels --model model --grader me", "no grader is called 'me'"),
         ("search --problems problems.jsonl --out x --model nowhere", "nowhere"),
-        ("search --problems bad.jsonl --out x --method majority", "bad.jsonl, row 2: broken JSON"),
+        ("search --problems bad.jsonl --out x --method majority --strict", "bad.jsonl, row 2: broken JSON"),
         ("search --problems problems.jsonl --out x --method bean --model model", "did you mean beam?"),
         (
             "search --problems problems.jsonl --out x --method majority --beams 2",
@@ -140,7 +149,12 @@ def test_bad_input_is_one_clear_line(
 def test_good_rows_are_kept_and_bad_ones_told(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ['{"prompt": "q", "completions": ["a"], "labels": [true]}', "{", '{"prompt": "q", "completions": ["a"]}']
     (inside / "mixed.jsonl").write_text("\n".join(rows))
-    assert invoke("convert mixed.jsonl kept.parquet").startswith("1 solutions in kept.parquet")
+    done = CliRunner().invoke(app, "convert mixed.jsonl kept.parquet")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("1 solutions in kept.parquet")
+    assert [line[: line.index(":", 30)] for line in done.stderr.splitlines()] == [
+        "stepreward: left out: mixed.jsonl, row 2", "stepreward: left out: mixed.jsonl, row 3"
+    ]  # fmt: skip
 
 
 def test_a_bad_row_of_score_is_a_line_of_its_own(inside: Path) -> None:

@@ -48,7 +48,7 @@ def test_one_row_costs_no_other_and_is_named() -> None:
     scorer = RowByRow(Short(), {"p2": ("rows.jsonl", 7)}, on_progress=told.append)
     made = scorer.score_many(asked(*["short"] * 2, "much too long", *["short"] * 40))
     assert [bool(np.isnan(one.scores).any()) for one in made] == [i == 2 for i in range(43)]
-    assert [str(error) for error in scorer.bad] == ["rows.jsonl, row 7: problem p2 is too long; raise max_length"]
+    assert [str(error) for _, error in scorer.bad] == ["rows.jsonl, row 7: problem p2 is too long; raise max_length"]
     assert told == [32, 43]
 
 

@@ -32,6 +32,7 @@ from stepreward.formats.files.saved_folders import is_saved
 from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.run_report import percent
 from stepreward.score.baselines import POSITION, PositionScorer
+from stepreward.verbs.read_rows import unread
 
 _READING, _RECIPE = ReadFlags(), RecipeFlags()
 
@@ -152,7 +153,7 @@ def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
             items.append(_in_subset(item, subset))
             for one in item.candidates if isinstance(item, Comparison) else (item,):
                 places[one.problem.id, one.steps] = places[one.problem.id] = (path, reading.number)
-        tell_left_out(reading.bad, more=reading.left_out - len(reading.bad))
+        tell_left_out(unread(reading))
         tell_blank(reading.blank)
     if not items:
         raise InputError("no row can be read", source=data, remedy="name its --format")

@@ -16,10 +16,12 @@ from stepreward.cli.flags.read_flags import ReadFlags, filled, shown_format
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import Watched
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.results import Failures
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.description import formats_table
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
 from stepreward.formats.trajectories import OWN
+from stepreward.verbs.read_rows import unread
 
 _WRITABLE = tuple(one.name for one in formats.values() if one.write)
 
@@ -89,12 +91,12 @@ def convert(
         out, watched, to, strict=reading.strict, rows_per_part=parts.rows_per_part,
         plan=plan("convert", replace(flags, data=None, out=None), reading, reads=(source,)), **options,
     )  # fmt: skip
-    tell_left_out(rows.bad, more=rows.left_out - len(rows.bad))
+    tell_left_out(unread(rows))
     tell_blank(rows.blank)
     made = watched.count - len(refused)
     if not made:
         raise InputError(f"{to} can hold none of the {len(refused):,} {kind}: {refused[0].problem}", source=source)
-    tell_left_out(refused)
+    tell_left_out(Failures(("", error) for error in refused))
     if json_output:
         done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": watched.count, "written": made}
         lost = {"refused": len(refused), "bad_rows": rows.left_out}
@@ -102,6 +104,8 @@ def convert(
     else:
         left = f"; {len(refused):,} that {to} cannot hold were left out" if refused else ""
         typer.echo(f"{made:,} {kind} in {out}{left}\nread as {origin}")
+    if refused or rows.left_out:
+        raise typer.Exit(1)
 
 
 def _one(argument: Path | None, option: Path | None, flag: str) -> Path:

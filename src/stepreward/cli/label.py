@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,21 +16,24 @@ from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.policies import PolicyFlags, cut_note
 from stepreward.cli.flags.read_flags import ReadFlags
+from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
-from stepreward.core.errors import InputError, SteprewardError
+from stepreward.core.errors import InputError
+from stepreward.core.results import Failures
 from stepreward.core.row_files import ENDINGS
-from stepreward.core.runtime.flows import Bill, Budget
+from stepreward.core.runtime.flows import Budget
 from stepreward.core.settings_text import read_settings
 from stepreward.core.table import write_table
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.formats.files.rows_of_files import LABELS
-from stepreward.label.many_problems import LabelPlan, label_many, load_labels
+from stepreward.formats.problems import WITHOUT_REFERENCE
+from stepreward.label.many_problems import LabelPlan, load_labels
 from stepreward.label.rollouts import labelled
-from stepreward.label.solutions import graded, known, sampled
 from stepreward.tasks.graders import grader_by_name, graders
+from stepreward.verbs.label_rows import label_into
 from stepreward.verbs.read_rows import hold_problems, problems_of
 
 _PROBE = labelled(
@@ -75,7 +78,8 @@ class LabelFlags:
     seed: int = 0
     """Seed of all rollouts."""
     skip_failed: bool = False
-    """Leave out what the policy or the grader could not do, instead of ending with an error."""
+    """Leave out for good what could not be read or done, and end with exit status 0; the next run does not try it
+    again."""
 
 
 def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_output: JsonFlag = False) -> None:
@@ -96,44 +100,39 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
     out = flags.out
     folder, path = (out.with_suffix(".run"), out) if out.suffix in ENDINGS else (out, out / LABELS)
     plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
-    left_out, drawn = 0, Bill()
-    with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
-        items: list[Problem] | list[Trajectory]
-        if data is not None:
-            gold = {} if flags.references is None else _references(flags.references)
-            found = [_referred(item, gold, data) for item in reading.solutions(data)]
-            found, drawn = graded(found, folder, judge)
-            items = known(found)
-        else:
-            tasks = [_gradable(problem, problems) for problem in problems_of(problems or Path())]
-            items = tasks
-        # What is wrong with a file is told before a model is loaded, which takes seconds.
-        roller = policy.load()
-        if data is None and "trajectory" in method.data:
-            found, failed, drawn = sampled(tasks, flags.samples, flags.seed, folder, roller, judge, progress)
-            left_out += _counted(failed, "problems could not be sampled", flags.skip_failed)
-            items = known(found)
-        bill, failed = label_many(
-            items,
-            folder,
-            plan,
-            policy=roller,
-            grader=judge,
-            progress=lambda done, bill: progress("label", done, len(items), f"{bill.generated_tokens:,} tokens"),
-            skip_failed=flags.skip_failed,
-        )
-        left_out += _counted(failed, "items could not be labelled", flags.skip_failed)
-        unmeasured = _Unmeasured()
-        made = write_table(
-            path, (unmeasured.seen(rewrite.take({"trajectory": one}, **rewriting)) for one in load_labels(folder))
-        )
-    drawn.add(bill)
-    note = cut_note(drawn, roller)
-    if json_output:
-        told = {"labels": str(path), "trajectories": made, "failed": left_out, "bill": asdict(bill)}
-        typer.echo(json.dumps(told | {"cut": note, "without_labels": unmeasured.count, "ungraded": drawn.ungraded}))
+    failed, blank = Failures(), 0
+    # What is wrong with a file is an error before a model is loaded, which takes seconds.
+    items: list[Problem] | list[Trajectory]
+    if data is not None:
+        gold = {} if flags.references is None else _references(flags.references)
+        items = [*reading.solutions(data, failed, prepared=partial(_with_reference, gold))]
     else:
-        without = f", {left_out:,} failed and left out" if left_out else ""
+        items = problems_of(problems or Path(), None if reading.strict else failed, graded=True)
+    roller = policy.load()
+    with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
+        run = label_into(
+            folder, items, plan, policy=roller, grader=judge, samples=flags.samples, failed=failed,
+            skip_failed=flags.skip_failed, on_progress=progress,
+        )  # fmt: skip
+        if reading.strict:
+            failed.refuse("could not be labelled")
+
+        def labels() -> Iterator[Trajectory]:
+            nonlocal blank
+            for one in load_labels(folder):
+                made: Trajectory = rewrite.take({"trajectory": one}, **rewriting)
+                blank += bool(len(made)) and bool(np.isnan(made.labels).all())
+                yield made
+
+        made = write_table(path, labels())
+    tell_left_out(failed)
+    tell_left_out(run.ungraded)
+    bill, drawn, note = run.labelled, run.drawn, cut_note(run.drawn, roller)
+    if json_output:
+        counts = {"failed": failed.total, "without_labels": blank, "ungraded": drawn.ungraded}
+        typer.echo(json.dumps({"labels": str(path), "trajectories": made, **counts, "bill": asdict(bill), "cut": note}))
+    else:
+        without = f", {failed.total:,} failed and left out" if failed else ""
         typer.echo(
             f"{made:,} labelled solutions in {path}{without}; {bill.proposals:,} rollouts, {bill.cached:,} from the log"
         )
@@ -143,28 +142,14 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
             )
         if note:
             typer.echo(note)
-    if unmeasured.count:
-        print(
-            f"stepreward: {unmeasured.count:,} of {made:,} solutions have no label on any step"
-            + (
-                ": most of their rollouts were cut, which tells nothing of steps; raise max_tokens" if drawn.cut else ""
-            ),
-            file=sys.stderr,
-        )
+    if blank:
+        cut = ": most of their rollouts were cut, which tells nothing of steps; raise max_tokens" if drawn.cut else ""
+        typer.echo(f"stepreward: {blank:,} of {made:,} solutions have no label on any step{cut}", err=True)
     elif 2 * drawn.cut > drawn.drawn:
-        print("stepreward: most samples were cut; labels tell what is solved within the limit", file=sys.stderr)
-
-
-@dataclass
-class _Unmeasured:
-    """Counts solutions none of whose steps has a label."""
-
-    count: int = 0
-
-    def seen(self, trajectory: Trajectory) -> Trajectory:
-        """The same trajectory."""
-        self.count += bool(len(trajectory)) and bool(np.isnan(trajectory.labels).all())
-        return trajectory
+        typer.echo("stepreward: most samples were cut; labels tell what is solved within the limit", err=True)
+    if failed and not flags.skip_failed:
+        typer.echo("stepreward: run again to try what failed, or leave it out for good with --skip-failed", err=True)
+        raise typer.Exit(1)
 
 
 def _references(path: Path) -> dict[str, str | None]:
@@ -173,28 +158,15 @@ def _references(path: Path) -> dict[str, str | None]:
     return {p.text: p.reference for p in rows} | {p.id: p.reference for p in rows}
 
 
-def _referred(trajectory: Trajectory, gold: Mapping[str, str | None], source: Path) -> Trajectory:
-    """The trajectory with its problem's reference, from elsewhere if it has none."""
+def _with_reference(gold: Mapping[str, str | None], trajectory: Trajectory) -> Trajectory:
+    """The trajectory with its problem's reference, from elsewhere if it has none.
+
+    Raises:
+        InputError: there is none; rollouts could not be graded, and every label would be wrong.
+    """
     problem = trajectory.problem
     if problem.reference is None:
         problem = replace(problem, reference=gold.get(problem.id, gold.get(problem.text)))
-    return replace(trajectory, problem=_gradable(problem, source))
-
-
-def _gradable(problem: Problem, source: Path | None) -> Problem:
-    """The problem, if rollouts of it can be graded at all: otherwise every label would be wrong without a word."""
     if problem.reference is None:
-        what = f"problem {problem.id!r} has no reference to grade rollouts with"
-        raise InputError(what, source=source, remedy="add it, or pass --references with it")
-    return problem
-
-
-def _counted(failed: list[tuple[str, Exception]], what: str, skip: bool) -> int:
-    """The number of failures, where they may be left out."""
-    if failed and not skip:
-        name, error = failed[0]
-        raise SteprewardError(
-            f"{len(failed)} {what}, {name} first: {error}; "
-            "run again, which asks only these again, or leave them out with --skip-failed"
-        )
-    return len(failed)
+        raise InputError(f"problem {problem.id!r} {WITHOUT_REFERENCE}", remedy="add it, or pass --references with it")
+    return replace(trajectory, problem=problem)

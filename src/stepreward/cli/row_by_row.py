@@ -10,6 +10,7 @@ import numpy as np
 
 from stepreward.cli.terminal.progress import SECONDS_TO_JUDGE, StageProgress
 from stepreward.core.errors import InputError
+from stepreward.core.results import Failures
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 
 Place = tuple[object, int | None]
@@ -49,7 +50,7 @@ class RowByRow:
     ) -> None:
         self.scorer, self.places, self.on_progress, self.strict = scorer, places, on_progress, strict
         self.name, self.batch_size = scorer.name, scorer.batch_size
-        self.bad: list[InputError] = []
+        self.bad = Failures()
         """What was wrong with each question that has no score."""
         self.done = 0
         """Questions answered."""
@@ -77,7 +78,7 @@ class RowByRow:
                 half = len(questions) // 2
                 return [*self._answered(questions[:half]), *self._answered(questions[half:])]
             located = self._located(error, questions[0])
-            self.bad.append(located)
+            self.bad.append((questions[0].problem.id, located))
             if self.strict or (not self.done and len(self.bad) >= GIVEN_UP):
                 raise located from error
             return [Scored(np.full(len(questions[0].steps), np.nan))]

@@ -18,6 +18,7 @@ from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.policies import OWN_SCORE, HelperFlags, PolicyFlags, cut_note
 from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.console import plain_console
+from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
@@ -25,6 +26,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap
 from stepreward.core.optional import VLLM
+from stepreward.core.results import Failures
 from stepreward.core.row_files import check_ending
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
@@ -35,7 +37,7 @@ from stepreward.formats.registry import write
 from stepreward.formats.trajectories import OWN
 from stepreward.pipeline.compare import REFERENCE, comparable, verdict
 from stepreward.pipeline.compare import compare as comparison
-from stepreward.pipeline.compose import Solution, Solver, compose
+from stepreward.pipeline.compose import SolutionList, Solver, compose
 from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import WITHOUT_MODEL
 from stepreward.score.judges.pairwise import PolicyJudge
@@ -71,6 +73,8 @@ class SearchFlags:
     """Who reads answers: {choices}."""
     seed: int = 0
     """Seed of all samples."""
+    strict: bool = False
+    """End with an error at the first bad row instead of leaving it out."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ def search(
     own = {} if compare else read_settings([*given, *flags.settings], chosen)[0]
     each = _of_each(flags.settings, comparing.only or [*comparable()]) if compare else {}
     aggregates[own.get("aggregate", "min")]
-    rows = problems_of(flags.problems)
+    unread = Failures()
+    rows = problems_of(flags.problems, None if flags.strict else unread)
     scorer = models.scorer(recipe)
     solver = compose(
         policy.load(helpers.expert), () if scorer is None else scorer, search=flags.method, grader=reader,
@@ -138,8 +143,9 @@ def search(
         **own,
     )  # fmt: skip
     if compare:
+        tell_left_out(unread)
         _compare(rows, flags, solver, reader, comparing, each, json_output)
-        return
+        raise typer.Exit(int(bool(unread)))
     with (
         AnswerLog(out.with_name(out.name + ".answers.sqlite")) as log,
         StageProgress(quiet=json_output) as progress,
@@ -151,6 +157,9 @@ def search(
 
         resumed = len(log) > 0
         solutions = solver.solve(rows, seed=flags.seed, log=log, on_progress=tell)
+    solutions.unread = unread
+    if flags.strict:
+        solutions.failed.refuse("could not be searched")
     _tell(out, solutions, solver, flags.seed, json_output)
     if resumed and set(models.model) - WITHOUT_MODEL.keys() and models.cache_memory.strip() != "0":
         print(
@@ -160,7 +169,7 @@ def search(
         )
 
 
-def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, json_output: bool) -> None:
+def _tell(out: Path, solutions: SolutionList, solver: Solver, seed: int, json_output: bool) -> None:
     """Writes the rows and says what became of the problems.
 
     Raises:
@@ -170,14 +179,15 @@ def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, j
     for one in solutions:
         bill.add(one.bill)
     write(out, (row for one in solutions for row in one.rows()), OWN, strict=True)
-    failed = [one for one in solutions if one.error]
+    failed = solutions.failed
+    tell_left_out(failed)
     graded = [float(one.outcome > 0.5) for one in solutions if not np.isnan(one.outcome)]
     unknown = sum(np.isnan(one.outcome) and one.problem.reference is not None and not one.error for one in solutions)
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {
         "out": str(out),
         "problems": len(solutions),
-        "failed": len(failed),
+        "failed": failed.total,
         "accuracy": accuracy,
         "ungraded": int(unknown),
         "bill": asdict(bill),
@@ -199,8 +209,7 @@ def _tell(out: Path, solutions: Sequence[Solution], solver: Solver, seed: int, j
             f"{used.swayed:,} pairs swayed by the order"
         )
     if failed:
-        first = failed[0]
-        typer.echo(f"{len(failed)} failed, {first.problem.id} first: {first.error}; run again to try them again")
+        typer.echo(f"{failed.total:,} failed; run again to try them again")
         raise typer.Exit(1)
 
 

@@ -27,6 +27,7 @@ PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Names of a prompt, each with the names of the gold answer that may stand beside it, the likeliest first."""
 IDS = ("id", "problem_id", "unique_id", "task_id", "question_id")
+WITHOUT_REFERENCE = "has no reference to grade rollouts with"
 _REMEDY = 'write rows like {"id": "1", "prompt": "1 + 1?", "reference": "2"}'
 
 
@@ -105,22 +106,32 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
-def read_problems(path: str | Path) -> Iterator[Problem]:
+def read_problems(path: str | Path, *, bad: list[InputError] | None = None, graded: bool = False) -> Iterator[Problem]:
     """Yields the problems of a file of any container; of a table of trajectories each problem once.
 
+    Args:
+        path: .json, .jsonl or .parquet, plain or .gz.
+        bad: gets the errors of rows that are no problem, which are left out; None raises the first.
+        graded: a row without a reference is such a row.
+
     Raises:
-        InputError: the file cannot be read, or a row is no problem; the row is named.
+        InputError: the file cannot be read, or a row is no problem and `bad` is None; the error names the row.
     """
     path, seen = Path(path), dict[str, Problem]()
     for number, row in read_rows(path):
-        if isinstance(row, InputError):
-            raise row
         try:
+            if isinstance(row, InputError):
+                raise row
             made = problem_of(row, number)
-        except InputError as error:
-            raise InputError(error.problem, source=path, row=number, remedy=error.remedy or _REMEDY) from error
+            if graded and made.reference is None:
+                raise InputError(f"problem {made.id!r} {WITHOUT_REFERENCE}", remedy="add it to the row")
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise InputError(f"no problem: {shown(error)}", source=path, row=number, remedy=_REMEDY) from error
+            found = error if isinstance(error, InputError) else InputError(f"no problem: {shown(error)}")
+            located = InputError(found.problem, source=path, row=number, remedy=found.remedy or _REMEDY)
+            if bad is None:
+                raise located from error
+            bad.append(located)
+            continue
         if trajectories.matches(row) and seen.setdefault(made.id, made) == made and seen[made.id] is not made:
             continue
         yield made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from stepreward.core.html_table import html_table
 from stepreward.core.keys import Key
 from stepreward.core.method import Method
 from stepreward.core.optional import optional
-from stepreward.core.results import Failure
+from stepreward.core.results import Failure, Failures
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer
@@ -158,12 +158,21 @@ class Solution:
 
 
 class SolutionList(list[Solution]):
-    """The results of several problems, in their order."""
+    """The results of several problems, in their order.
+
+    Args:
+        items: the results.
+        unread: rows of a file that are no problem.
+    """
+
+    def __init__(self, items: Iterable[Solution] = (), unread: Iterable[Failure] = ()) -> None:
+        super().__init__(items)
+        self.unread = [*unread]
 
     @property
-    def failed(self) -> list[Failure]:
-        """The ids of problems that could not be solved, with their errors."""
-        return [(one.problem.id, SteprewardError(one.error)) for one in self if one.error]
+    def failed(self) -> Failures:
+        """Rows that are no problem, and the ids of problems that could not be solved, with their errors."""
+        return Failures([*self.unread, *((one.problem.id, SteprewardError(one.error)) for one in self if one.error)])
 
     def __repr__(self) -> str:
         right, graded = sum(one.outcome > 0.5 for one in self), sum(one.outcome == one.outcome for one in self)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
-from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.method import Method
-from stepreward.core.results import Failure, TrajectoryList, warn_of_failures
-from stepreward.core.runtime.flows import Budget, Grader, Policy
+from stepreward.core.results import Failures, TrajectoryList, warn_of_failures
+from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
 from stepreward.label.solutions import graded, known, sampled
@@ -20,6 +22,7 @@ from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
 from stepreward.verbs.read_rows import Problems, Rows, hold_problems, problems_of, rows_of
 
+OnProgress = Callable[[str, int, int, str], None]
 _NO_GRADE = "the grader gave its solution no grade"
 _REMEDY = "give problems a reference, or pass another grader"
 
@@ -67,49 +70,96 @@ def label(
             raise UnknownNameError(f"setting of {method}", name, chosen.settings)
     who, judge = policy_of(policy), grader_of(grader)
     plan = LabelPlan(method, settings, seed, budget or Budget())
-    failed: list[Failure] = []
+    failed = Failures()
     items = _items(rows, failed, strict=strict)
     with TemporaryDirectory() as made:
         kept = Path(folder or made)
         kept.mkdir(parents=True, exist_ok=True)
-        failed += _label_into(kept, items, plan, who, judge, samples)
-        if failed and strict:
-            name, error = failed[0]
-            raise SteprewardError(f"{name} could not be labelled: {error}") from error
+        run = label_into(kept, items, plan, policy=who, grader=judge, samples=samples, failed=failed)
+        failed.join(run.ungraded)
+        if strict:
+            failed.refuse("could not be labelled")
         found = TrajectoryList((rewrite.take({"trajectory": one}) for one in load_labels(kept)), failed)
     warn_of_failures(failed, "could not be labelled")
     return found
 
 
-def _items(rows: Rows | Problems, failed: list[Failure], *, strict: bool) -> list[Problem] | list[Trajectory]:
+def _items(rows: Rows | Problems, failed: Failures, *, strict: bool) -> list[Problem] | list[Trajectory]:
     """Problems or solutions; rows of a file that cannot be read are added to `failed`."""
     if isinstance(rows, str | Path):
-        return problems_of(rows) if hold_problems(Path(rows)) else [*rows_of(rows, failed, strict=strict)]
+        if hold_problems(Path(rows)):
+            return problems_of(rows, None if strict else failed)
+        return [*rows_of(rows, failed, strict=strict)]
     found: list[Any] = [rows] if isinstance(rows, Problem | Trajectory) else [*rows]
     return problems_of(found) if found and isinstance(found[0], Problem) else found
 
 
-def _label_into(
-    folder: Path, items: list[Any], plan: LabelPlan, policy: Policy, grader: Grader, samples: int
-) -> list[Failure]:
-    """Samples or grades solutions where that is needed, labels them into shards, and returns what failed.
+@dataclass(frozen=True)
+class LabelRun:
+    """What became of the items of a run, beside the labels in its folder."""
+
+    labelled: Bill
+    """What the estimator's rollouts cost."""
+    drawn: Bill
+    """What all cost: solutions, their grades, rollouts."""
+    ungraded: Failures
+    """Solutions without a label, as the grader gave them no grade."""
+
+
+def label_into(
+    folder: Path,
+    items: Sequence[Any],
+    plan: LabelPlan,
+    *,
+    policy: Policy,
+    grader: Grader,
+    samples: int,
+    failed: Failures,
+    skip_failed: bool = False,
+    on_progress: OnProgress | None = None,
+) -> LabelRun:
+    """Samples or grades solutions where that is needed, and labels them into shards of a folder.
+
+    Args:
+        folder: of the run, for `load_labels`.
+        items: problems or solutions.
+        plan: how steps are measured.
+        policy, grader: who rolls out and who decides.
+        samples: solutions of each problem.
+        failed: rows that could not be read; gets the problems that could not be sampled or labelled.
+        skip_failed: leave failures out for good; otherwise the next run in the folder tries them again.
+        on_progress: called with the stage, the items done, their number and a detail.
 
     Raises:
         InputError: there are solutions, and none could be graded.
+        SteprewardError: everything failed.
     """
     method: Method[..., Any] = estimate[plan.estimator]
-    failed: list[Failure] = []
-    ungraded: list[Failure] = []
+    drawn, ungraded = Bill(), Failures()
     if items and isinstance(items[0], Problem) and "trajectory" in method.data:
-        items, failed, _ = sampled(items, samples, plan.seed, folder, policy, grader)
+        items, unsampled, drawn = sampled(items, samples, plan.seed, folder, policy, grader, on_progress)
+        failed += unsampled
     elif items and isinstance(items[0], Trajectory):
-        items, _ = graded(items, folder, grader)
+        items, drawn = graded(items, folder, grader)
     if items and isinstance(items[0], Trajectory):
         kept = known(items)
         ids = Counter(one.problem.id for one in items) - Counter(one.problem.id for one in kept)
-        ungraded = [(name, InputError(_NO_GRADE)) for name in ids.elements()]
+        ungraded += [(name, InputError(_NO_GRADE)) for name in ids.elements()]
         if not kept:
             raise InputError(f"no solution could be graded, {items[0].problem.id!r} first", remedy=_REMEDY)
         items = kept
-    _, more = label_many(items, folder, plan, policy=policy, grader=grader, more_later=bool(failed))
-    return failed + ungraded + more
+    tell = on_progress or (lambda *_: None)
+    bill, unlabelled = label_many(
+        items,
+        folder,
+        plan,
+        policy=policy,
+        grader=grader,
+        progress=lambda done, bill: tell("label", done, len(items), f"{bill.generated_tokens:,} tokens"),
+        skip_failed=skip_failed,
+        # Repaired rows change what a shard holds: a run that left some out calls no shard final.
+        more_later=bool(failed) and not skip_failed,
+    )
+    failed += unlabelled
+    drawn.add(bill)
+    return LabelRun(bill, drawn, ungraded)

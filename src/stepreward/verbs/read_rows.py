@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.results import Failure, warn_of_failures
+from stepreward.core.results import Failures, warn_of_failures
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.problems import prompt_field, read_problems
@@ -61,7 +61,7 @@ def write(
     return write_format(path, rows, form, strict=strict, **options)
 
 
-def rows_of(rows: Rows, failed: list[Failure] | None = None, *, strict: bool = False) -> Iterable[Trajectory]:
+def rows_of(rows: Rows, failed: Failures | None = None, *, strict: bool = False) -> Iterable[Trajectory]:
     """Trajectories, read where a path is given.
 
     Args:
@@ -74,31 +74,47 @@ def rows_of(rows: Rows, failed: list[Failure] | None = None, *, strict: bool = F
     return readable(read_format(rows, strict=strict), failed) if isinstance(rows, str | Path) else rows
 
 
-def readable(reading: Reading[Item], failed: list[Failure] | None = None) -> Iterator[Item]:
+def readable(reading: Reading[Item], failed: Failures | None = None) -> Iterator[Item]:
     """The items of a file; rows that cannot be read go to `failed`, or are counted by a warning where it is None."""
     yield from reading
-    bad: list[Failure] = [(f"row {error.row}", error) for error in reading.bad]
-    if more := reading.left_out - len(bad):
-        bad.append(("more rows", InputError(f"{more:,} more rows cannot be read", source=reading.path)))
+    bad = unread(reading)
     if failed is None:
         warn_of_failures(bad, "could not be read")
     else:
-        failed += bad
+        failed.join(bad)
 
 
-def problems_of(problems: Problems) -> list[Problem]:
+def unread(reading: Reading[Item]) -> Failures:
+    """The rows that the last iteration left out."""
+    bad = Failures((f"row {error.row}", error) for error in reading.bad)
+    bad.more = reading.left_out - len(bad)
+    return bad
+
+
+def problems_of(problems: Problems, failed: Failures | None = None, *, graded: bool = False) -> list[Problem]:
     """Problems, read where a path is given.
+
+    Args:
+        problems: a path or problems.
+        failed: gets the rows of a file that are no problem; None raises the first.
+        graded: a row of a file without a reference is such a row.
 
     Raises:
         InputError: there is none, or two share an id, by which samples are drawn and kept.
     """
-    source = problems if isinstance(problems, str | Path) else None
+    source, bad = None, list[InputError]()
     if isinstance(problems, str | Path):
-        made = list(read_problems(problems))
+        source = problems
+        made = list(read_problems(problems, bad=None if failed is None else bad, graded=graded))
     else:
         made = [problems] if isinstance(problems, Problem) else list(problems)
+    if not made and bad:
+        more = f", and {len(bad) - 1:,} more rows are bad" if bad[1:] else ""
+        raise InputError(bad[0].problem + more, source=source, row=bad[0].row, remedy=bad[0].remedy)
     if not made:
         raise InputError("no problem is here", source=source, remedy='write rows {"prompt": ..., "reference": ...}')
+    if failed is not None:
+        failed += [(f"row {error.row}", error) for error in bad]
     twice = [name for name, count in Counter(problem.id for problem in made).items() if count > 1]
     if twice:
         raise InputError(f"{len(twice)} ids occur twice, first {twice[0]!r}", source=source, remedy="make ids differ")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import overload
 
 from stepreward.core.errors import InputError
-from stepreward.core.results import Failure, TrajectoryList, warn_of_failures
+from stepreward.core.results import Failures, TrajectoryList, warn_of_failures
 from stepreward.core.row_files import stamp
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import SCORE, Provenance, Trajectory
@@ -55,7 +55,7 @@ def score(
         InputError: rows cannot be read, or strict and a row is bad.
         ModelError: the scorer cannot be loaded.
     """
-    failed: list[Failure] = []
+    failed = Failures()
     made, source = scorer_of(scorer), rows_of(rows, failed, strict=strict)
 
     def work(some: Iterable[Trajectory]) -> Iterator[Trajectory]:
@@ -73,7 +73,7 @@ def score(
 
 
 def _good(
-    rows: Iterable[Trajectory], scorer: Scorer, column: str, failed: list[Failure], *, strict: bool
+    rows: Iterable[Trajectory], scorer: Scorer, column: str, failed: Failures, *, strict: bool
 ) -> Iterator[Trajectory]:
     """The scored solutions; those that the scorer refuses are added to `failed`."""
     first, second = tee(rows)

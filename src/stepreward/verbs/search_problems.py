@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.catalog import search as searches
-from stepreward.core.errors import SteprewardError
-from stepreward.core.results import warn_of_failures
+from stepreward.core.results import Failures, warn_of_failures
 from stepreward.core.runtime.flows import Grader, Judge, Policy, Scorer
 from stepreward.pipeline.compose import SolutionList, compose, default_search
 from stepreward.verbs.names import grader as grader_of
@@ -40,7 +39,7 @@ def search(
         method: of the family search; `beam` with a scorer and `majority` without where empty.
         budget: at most so many of the unit that the method declares.
         seed: of all samples.
-        strict: raise where a problem failed, instead of warning and keeping its error in `.error` and `.failed`.
+        strict: raise where a row is bad or a problem failed, instead of warning and listing all in `.failed`.
         settings: of the method, or of `stepreward.compose`.
 
     Returns:
@@ -58,9 +57,10 @@ def search(
         policy_of(policy), () if scorer is None else scorer_of(scorer), search=name, grader=grader_of(grader),
         judge=judge, **settings,
     )  # fmt: skip
-    found = solver.solve(problems_of(problems), seed=seed)
-    if found.failed and strict:
-        name, error = found.failed[0]
-        raise SteprewardError(f"{name} could not be searched: {error}") from error
+    unread = Failures()
+    found = solver.solve(problems_of(problems, None if strict else unread), seed=seed)
+    found.unread = unread
+    if strict:
+        found.failed.refuse("could not be searched")
     warn_of_failures(found.failed, "could not be searched")
     return found

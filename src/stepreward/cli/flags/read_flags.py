@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +10,12 @@ from typing import Annotated
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.core.errors import InputError
+from stepreward.core.results import Failures
 from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, formats, read
 from stepreward.score.encode.recipe_text import valid
+from stepreward.verbs.read_rows import unread
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,25 @@ class ReadFlags:
     read: Annotated[tuple[str, ...], Flag("--read")] = ()
     """Option of the source's format as name=value, such as neutral=wrong; repeatable."""
     strict: bool = False
-    """Stop at the first bad row instead of leaving it out."""
+    """End with an error at the first bad row instead of leaving it out."""
 
-    def solutions(self, path: Path, *, quiet: bool = False) -> Iterator[Trajectory]:
+    def solutions(
+        self,
+        path: Path,
+        failed: Failures | None = None,
+        *,
+        prepared: Callable[[Trajectory], Trajectory] = lambda one: one,
+        quiet: bool = False,
+    ) -> Iterator[Trajectory]:
         """Yields the solutions of a file of any format, or of the folder of a label run.
 
-        Rows that cannot be read are named on standard error, unless `quiet`, and left out, unless `strict`.
+        Rows that cannot be read are left out, unless `strict`.
+
+        Args:
+            path: the file or folder.
+            failed: gets the rows left out, once all are read; where None, standard error names them.
+            prepared: what is yielded of a solution; an InputError makes it a bad row.
+            quiet: do not name them.
 
         Raises:
             InputError: nothing can be read, or a row cannot be and `strict`.
@@ -38,11 +53,12 @@ class ReadFlags:
         chosen = by_name(self.form) if self.form else detect(path)
         reading = read(path, chosen.name, strict=self.strict, **format_options(chosen, chosen.read, self.read))
         found = False
-        broken: list[InputError] = []
+        broken = list[InputError]()
         for item in filled(reading):
             try:
                 for text in (item.problem.text, item.text):
                     valid(text)
+                ready = prepared(item)
             except InputError as error:
                 located = InputError(error.problem, source=path, row=reading.number, remedy=error.remedy)
                 if self.strict:
@@ -50,13 +66,18 @@ class ReadFlags:
                 broken.append(located)
                 continue
             found = True
-            yield item
+            yield ready
+        lost = unread(reading)
         if not found:
-            first, more = broken[0], len(broken) - 1
-            what = first.problem + (f", and {more:,} more rows cannot be read" if more else "")
-            raise InputError(what, source=path, row=first.row, remedy="repair the rows")
+            first, more = broken[0], len(broken) + lost.total - 1
+            what = first.problem + (f", and {more:,} more rows are bad" if more else "")
+            raise InputError(what, source=path, row=first.row, remedy=first.remedy or "repair the rows")
+        lost += [(f"row {error.row}", error) for error in broken]
+        if failed is not None:
+            failed.join(lost)
+        elif not quiet:
+            tell_left_out(lost)
         if not quiet:
-            tell_left_out([*reading.bad, *broken], more=reading.left_out - len(reading.bad))
             tell_blank(reading.blank)
 
 

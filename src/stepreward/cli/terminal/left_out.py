@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
-from stepreward.core.errors import InputError
+from stepreward.core.results import Failures, shown_failure
 
 SHOWN = 10
 """Rows whose errors are shown; further ones are counted."""
 
 
-def tell_left_out(bad: Sequence[InputError], by: str = "", *, more: int = 0) -> None:
-    """Says on standard error which rows are left out, the first ones in full."""
+def tell_left_out(failed: Failures, by: str = "") -> None:
+    """Says on standard error what is left out, the first ones in full."""
     of = f" {by}" if by else ""
-    for error in bad[:SHOWN]:
-        print(f"stepreward: left out{of}: {error}", file=sys.stderr)
-    rest = len(bad[SHOWN:]) + more
-    if rest:
-        print(f"stepreward: left out{of}: {rest:,} more rows", file=sys.stderr)
+    for one in failed[:SHOWN]:
+        print(f"stepreward: left out{of}: {shown_failure(one)}", file=sys.stderr)
+    if failed.total > SHOWN:
+        print(f"stepreward: left out{of}: {failed.total - SHOWN:,} more rows", file=sys.stderr)
 
 
 def tell_blank(steps: int) -> None:
