@@ -44,10 +44,10 @@ def trl_model(folder: Path) -> None:
     AutoTokenizer.from_pretrained(small).save_pretrained(folder)
 
 
-def invoke(line: str) -> str:
+def invoke(line: str, status: int = 0) -> str:
     """Runs a command line in this process; what it printed."""
     done = CliRunner().invoke(app, shlex.split(line))
-    assert done.exit_code == 0, (line, done.output, done.exception)
+    assert done.exit_code == status, (line, done.output, done.exception)
     return done.stdout
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+import stepreward
 from stepreward.cli.app import app
+from stepreward.cli.flags.scorers import RecipeFlags
+from stepreward.core.errors import IncompleteWarning, InputError, ModelError
 from stepreward.core.row_files import write_rows
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.formats.registry import read
 from tests.cli.running import invoke
 
@@ -153,10 +159,52 @@ def test_a_folder_of_parts_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert f"5 solutions in {tmp_path}/out" in first.stderr
     (tmp_path / "out" / "part-000001.parquet").unlink()
     again = CliRunner().invoke(app, line.split())
-    assert "2 solutions in" in again.stderr
+    assert "5 solutions in" in again.stderr
     assert "; 3 rows of parts that were there are not scored again" in again.stderr
     assert "row 2: broken JSON" in again.stderr
     assert [one.steps[0].text for one in read(tmp_path / "out")] == [f"{n} + 1 = {n + 1}" for n in range(5)]
     assert [one.column("score").tolist() for one in read(tmp_path / "out")] == [[1.0]] * 5
     other = CliRunner().invoke(app, [*line.split(), "--column", "score:x"])
     assert "the folder was begun for" in str(other.exception)
+
+
+class Careful:
+    """Refuses solutions of one problem, and gives up at another where it is told to."""
+
+    name, batch_size = "careful", 8
+    fails = ""
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        for one in questions:
+            if one.problem.text == "refused?":
+                raise InputError("the solution is too long", remedy="raise max_length")
+            if one.problem.text == self.fails:
+                raise ModelError("out of memory")
+        # The last step of every solution has no score.
+        return [Scored(np.array([0.5] * (len(one.steps) - 1) + [np.nan])) for one in questions]
+
+
+def test_a_run_that_goes_on_tells_of_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scorer = Careful()
+    monkeypatch.setattr(RecipeFlags, "scorer", lambda *_: scorer)
+    texts = ["a?", "refused?", "", "b?", "c?"]
+    rows = [{"id": f"i{at}", "problem": text, "steps": STEPS, "label": -1} for at, text in enumerate(texts)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row if row["problem"] else {}) + "\n" for row in rows))
+    line = ["score", "--model", "m", "--data", "rows.jsonl", "--out", "parts", "--rows-per-part", "2"]
+    scorer.fails = "c?"
+    assert isinstance(CliRunner().invoke(app, line).exception, ModelError)
+    assert len(list(Path("parts").glob("*.parquet"))) == 1
+    scorer.fails = ""
+    for kept in (2, 4):
+        done = CliRunner().invoke(app, line)
+        assert done.exit_code == 1
+        said = done.stderr.splitlines()
+        assert said[0].startswith("stepreward: left out: rows.jsonl, row 3: ")
+        assert "i1: the solution is too long; raise max_length" in said[1]
+        assert said[2] == f"3 solutions in parts; {kept} rows of parts that were there are not scored again"
+        assert said[3].startswith("3 steps have no score: ")
+        assert len(said) == 4
+    with pytest.warns(IncompleteWarning, match=r"2 could not be scored, row 3 first: rows.jsonl, row 3"):
+        made = stepreward.score("rows.jsonl", Careful(), out="more")
+    assert len([*made]) == 3

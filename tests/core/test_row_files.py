@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from stepreward import formats
 from stepreward.core.errors import InputError
+from stepreward.core.failures import Failure, Failures
 from stepreward.core.row_files import names_a_folder, write_parts, write_rows
 from stepreward.core.types import Problem, Step, Trajectory
 
@@ -55,6 +57,46 @@ def test_a_run_that_was_cut_goes_on_at_its_first_missing_part(tmp_path: Path) ->
     # A third run works on nothing.
     assert write_parts(folder, range(1, 8), work, rows_per_part=2, plan={}) == 7
     assert len(worked) == 8
+
+
+def test_a_run_that_goes_on_knows_what_its_kept_parts_lack(tmp_path: Path) -> None:
+    folder, counts, worked = tmp_path / "out", Counter[str](), list[int]()
+
+    def work(numbers: Iterable[int]) -> Iterator[dict[str, Any] | Failure]:
+        for number in numbers:
+            worked.append(number)
+            if number == 7 and worked.count(7) == 1:
+                raise RuntimeError("cut")
+            counts["odd"] += number % 2
+            yield {"n": number} if number % 3 else (f"n{number}", InputError(f"{number} is a multiple", remedy="add 1"))
+
+    with pytest.raises(RuntimeError, match="cut"):
+        write_parts(folder, range(1, 8), work, rows_per_part=2, plan={}, counts=counts)
+    # The second run works on 7 alone, and tells of 3 and 6 as the first did; 1, 3, 5 and 7 are odd.
+    for tries in (1, 2):
+        counts.clear()
+        failed = Failures()
+        assert write_parts(folder, range(1, 8), work, rows_per_part=2, plan={}, failed=failed, counts=counts) == 5
+        assert worked[7:] == [7], tries
+        assert [(name, str(error)) for name, error in failed] == [
+            ("n3", "3 is a multiple; add 1"), ("n6", "6 is a multiple; add 1")
+        ]  # fmt: skip
+        assert counts == {"odd": 4}
+    # A part that is made anew has a new note.
+    (folder / "part-000001.parquet").unlink()
+    failed = Failures()
+    write_parts(folder, range(1, 8), lambda some: ({"n": one} for one in some), rows_per_part=2, plan={}, failed=failed)
+    assert [name for name, _ in failed] == ["n6"]
+
+
+def test_rows_that_a_kept_part_lacks_without_a_note_are_counted(tmp_path: Path) -> None:
+    folder, failed = tmp_path / "out", Failures()
+    write_parts(folder, range(1, 9), numbered, rows_per_part=4, plan={})
+    assert write_parts(folder, range(1, 9), numbered, rows_per_part=4, plan={}, failed=failed) == 6
+    assert [str(error) for _, error in failed] == [
+        f"{folder}/part-00000{at}.parquet: an earlier run left 1 rows out of this part; delete it to try them again"
+        for at in (0, 1)
+    ]
 
 
 def test_a_part_that_is_not_whole_is_written_again(tmp_path: Path) -> None:

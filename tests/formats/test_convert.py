@@ -87,7 +87,7 @@ def test_refusals_name_file_value_and_remedy(
 def test_bad_rows_are_counted_and_good_ones_written(inside: Path) -> None:
     good = json.dumps(EXAMPLES["trl"][0])
     (inside / "mixed.jsonl").write_bytes(b"\n".join([good.encode(), b"{", b'{"prompt": "\xff"}', good.encode()]))
-    done = json.loads(invoke("convert mixed.jsonl o.jsonl --to scan --json"))
+    done = json.loads(invoke("convert mixed.jsonl o.jsonl --to scan --json", 1))
     assert (done["read"], done["written"], done["refused"], done["bad_rows"]) == (2, 2, 0, 2)
     assert len(rows(inside / "o.jsonl")) == 2
 
@@ -187,9 +187,9 @@ def test_half_a_character_can_be_written_and_read(tmp_path: Path) -> None:
 def test_what_cannot_be_converted_is_told_and_counted(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": text, "completions": ["a"], "labels": [True]} for text in ("\ud800?", "?")]
     _lines(inside / "in.jsonl", *rows)
-    told = json.loads(invoke("convert in.jsonl out.parquet --json"))
+    told = json.loads(invoke("convert in.jsonl out.parquet --json", 1))
     assert (told["written"], told["refused"], told["bad_rows"]) == (1, 1, 0)
-    assert "1 that stepreward cannot hold were left out" in invoke("convert in.jsonl out.parquet")
+    assert "1 that stepreward cannot hold were left out" in invoke("convert in.jsonl out.parquet", 1)
 
 
 def test_a_folder_of_parts_is_written_and_read(inside: Path) -> None:

@@ -16,7 +16,7 @@ from stepreward.cli.flags.read_flags import ReadFlags, filled, shown_format
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import Watched
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.results import Failures
+from stepreward.core.failures import Failures
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.description import formats_table
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
@@ -87,22 +87,23 @@ def convert(
         options.setdefault("separator", ended_by)
     rows: Reading[Any] = Reading(source, chosen, given, reading.strict)
     watched = Watched(filled(rows), "convert", quiet=json_output)
-    refused = write(
-        out, watched, to, strict=reading.strict, rows_per_part=parts.rows_per_part,
+    refused = Failures()
+    write(
+        out, watched, to, strict=reading.strict, rows_per_part=parts.rows_per_part, failed=refused,
         plan=plan("convert", replace(flags, data=None, out=None), reading, reads=(source,)), **options,
     )  # fmt: skip
     tell_left_out(unread(rows))
     tell_blank(rows.blank)
-    made = watched.count - len(refused)
+    made = watched.count - refused.total
     if not made:
-        raise InputError(f"{to} can hold none of the {len(refused):,} {kind}: {refused[0].problem}", source=source)
-    tell_left_out(Failures(("", error) for error in refused))
+        raise InputError(f"{to} can hold none of the {refused.total:,} {kind}: {refused[0][1]}", source=source)
+    tell_left_out(refused)
     if json_output:
         done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": watched.count, "written": made}
-        lost = {"refused": len(refused), "bad_rows": rows.left_out}
+        lost = {"refused": refused.total, "bad_rows": rows.left_out}
         typer.echo(json.dumps({**done, **lost, "seconds": round(watched.seconds, 3)}))
     else:
-        left = f"; {len(refused):,} that {to} cannot hold were left out" if refused else ""
+        left = f"; {refused.total:,} that {to} cannot hold were left out" if refused else ""
         typer.echo(f"{made:,} {kind} in {out}{left}\nread as {origin}")
     if refused or rows.left_out:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from stepreward.cli.terminal.progress import SECONDS_TO_JUDGE, StageProgress
 from stepreward.core.errors import InputError
-from stepreward.core.results import Failures
+from stepreward.core.failures import Failures
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 
 Place = tuple[object, int | None]

@@ -19,16 +19,18 @@ from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.parts import PartFlags, plan
 from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
-from stepreward.cli.terminal.left_out import tell_blank
+from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import Watched
 from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
+from stepreward.core.failures import Failure, Failures, shown_failure
+from stepreward.core.runtime.flows import Scorer
 from stepreward.core.table import row_of
 from stepreward.core.types import SCORE, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.registry import NothingReadError, Reading, by_name, detect, write
+from stepreward.formats.registry import MOST_KEPT, NothingReadError, Reading, by_name, detect, write
 from stepreward.formats.steps.unlabelled import UNLABELLED
 from stepreward.formats.trajectories import OWN
 from stepreward.verbs.score_rows import AT_ONCE, parts_of, scored
@@ -75,59 +77,77 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
         ahead = parts_of(items, AT_ONCE)
         items = chain.from_iterable(chain([next(ahead)], ahead))
     scorer = recipe.scorer(flags.model)
-    counts: Counter[str] = Counter()
-    column = flags.column if flags.out else SCORE
-    # What comes through a pipe is answered line by line.
-    size = 1 if flags.data is None else AT_ONCE
-
-    def work(some: Iterable[Trajectory | InputError]) -> Iterator[Trajectory | InputError]:
-        return _counted(scored(some, scorer, column, at_once=size, strict=reading.strict), counts, column)
-
     if flags.out is None:
-        for item in work(items):
-            counts["bad"] += isinstance(item, InputError)
-            typer.echo(json.dumps({"error": str(item)} if isinstance(item, InputError) else _line(item)))
+        counts = _print_lines(items, scorer, at_once=1 if flags.data is None else AT_ONCE, strict=reading.strict)
     else:
-        # Rows that cannot be read are named in any case: those of a part that is there would be passed over below.
-        readable = Watched(_good(items, counts), "score")
         purpose = plan("score", replace(flags, out=None), reading, recipe, reads=(flags.data, Path(flags.model)))
-        write(
-            flags.out, readable, OWN, strict=True, rows_per_part=parts.rows_per_part, plan=purpose,
-            work=lambda some: _good(work(some), counts),
-        )  # fmt: skip
-        kept = readable.count - counts["worked"]
-        before = f"; {kept:,} rows of parts that were there are not scored again" if kept else ""
-        typer.echo(f"{counts['scored']:,} solutions in {flags.out}{before}", err=True)
+        counts = _write_table(flags.out, items, scorer, flags.column, reading.strict, parts.rows_per_part, purpose)
     if counts["unscored"]:
         typer.echo(f"{counts['unscored']} steps have no score: {_UNSCORED}", err=True)
     if counts["bad"]:
         raise typer.Exit(1)
 
 
-def _counted(
-    items: Iterable[Trajectory | InputError], counts: Counter[str], column: str
-) -> Iterator[Trajectory | InputError]:
-    """The same items; `counts` has all, the scored, and the steps that should have a score and have none."""
-    for item in items:
-        counts["worked"] += 1
-        if isinstance(item, Trajectory):
-            counts["scored"] += 1
-            counts["unscored"] += _without_score(item, column)
-        yield item
-
-
-def _good(items: Iterable[Trajectory | InputError], counts: Counter[str]) -> Iterator[Trajectory]:
-    """The good rows; a bad one is named on standard error and counted."""
-    for item in items:
-        if isinstance(item, InputError):
+def _print_lines(items: Iterable[Trajectory | Failure], scorer: Scorer, *, at_once: int, strict: bool) -> Counter[str]:
+    """Prints a line for each row, in order; `bad` and `unscored` count."""
+    counts = Counter[str]()
+    for item in scored(items, scorer, at_once=at_once, strict=strict):
+        if isinstance(item, tuple):
             counts["bad"] += 1
-            typer.echo(str(item), err=True)
+            typer.echo(json.dumps({"error": shown_failure(item)}))
         else:
+            counts["unscored"] += _without_score(item, SCORE)
+            typer.echo(json.dumps(_line(item)))
+    return counts
+
+
+def _write_table(
+    out: Path, items: Iterable[Trajectory | Failure], scorer: Scorer, column: str, strict: bool, rows_per_part: int,
+    purpose: dict[str, Any] | None,
+) -> Counter[str]:  # fmt: skip
+    """Writes the table and names the rows that are not in it; `scored`, `bad` and `unscored` count those of all parts.
+
+    Parts that an earlier run wrote are not scored again: what is known of their rows stands in the folder.
+    """
+    counts, failed, fresh = Counter[str](), Failures(), 0
+
+    def work(some: Iterable[Trajectory]) -> Iterator[Trajectory | Failure]:
+        nonlocal fresh
+        for item in scored(some, scorer, column, strict=strict):
+            fresh += 1
+            if isinstance(item, Trajectory):
+                counts["scored"] += 1
+                counts["unscored"] += _without_score(item, column)
             yield item
 
+    # Rows that cannot be read are left out before rows become parts, and so every run names them.
+    unread = Failures()
+    readable = Watched(_readable(items, unread), "score")
+    write(
+        out, readable, OWN, strict=True, rows_per_part=rows_per_part, plan=purpose, work=work, failed=failed,
+        counts=counts,
+    )  # fmt: skip
+    unread.join(failed)
+    tell_left_out(unread)
+    kept = readable.count - fresh
+    before = f"; {kept:,} rows of parts that were there are not scored again" if kept else ""
+    typer.echo(f"{counts['scored']:,} solutions in {out}{before}", err=True)
+    return counts + Counter(bad=unread.total)
 
-def _items(path: Path | None, flags: ReadFlags, *, labelled: bool) -> Iterator[Trajectory | InputError]:
-    """Solutions in the order of their rows, and in the place of a bad row its error.
+
+def _readable(items: Iterable[Trajectory | Failure], unread: Failures) -> Iterator[Trajectory]:
+    """The rows that could be read; the others go to `unread`, the first with their errors."""
+    for item in items:
+        if isinstance(item, Trajectory):
+            yield item
+        elif len(unread) < MOST_KEPT:
+            unread.append(item)
+        else:
+            unread.more += 1
+
+
+def _items(path: Path | None, flags: ReadFlags, *, labelled: bool) -> Iterator[Trajectory | Failure]:
+    """Solutions in the order of their rows, and in the place of a bad row why.
 
     Args:
         path: a file, or None for standard input.
@@ -160,14 +180,14 @@ def _is_plain(path: Path) -> bool:
     return not first or any(UNLABELLED.matches(row) and not trajectories.matches(row) for row in first)
 
 
-def _in_place(reading: Reading[Trajectory]) -> Iterator[Trajectory | InputError]:
-    # That no row can be read is told by each row's error.
+def _in_place(reading: Reading[Trajectory]) -> Iterator[Trajectory | Failure]:
+    # Where no row can be read, the error of each says so.
     with suppress(NothingReadError):
         for item in reading:
             while reading.bad:
-                yield reading.bad.pop(0)
+                yield "", reading.bad.pop(0)
             yield item
-    yield from reading.bad
+    yield from (("", error) for error in reading.bad)
     tell_blank(reading.blank)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import count, islice, takewhile
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from stepreward.core.atomic_files import alone_in_one_move, locked_folder, read_object, write_json
 from stepreward.core.errors import InputError
+from stepreward.core.failures import Failure, Failures
 from stepreward.core.http.addresses import without_secrets
 
 Item = TypeVar("Item")
@@ -87,11 +89,13 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], *, schema: p
 def write_parts(
     folder: str | Path,
     items: Iterable[Item],
-    rows: Callable[[Iterable[Item]], Iterable[Mapping[str, Any]]],
+    rows: Callable[[Iterable[Item]], Iterable[Mapping[str, Any] | Failure]],
     *,
     schema: pa.Schema | None = None,
     rows_per_part: int = ROWS_PER_PART,
     plan: Mapping[str, Any] | None = None,
+    failed: Failures | None = None,
+    counts: Counter[str] | None = None,
 ) -> int:
     """Writes a folder of Parquet parts, `part-000000.parquet` and so on, and returns how many rows it has.
 
@@ -101,11 +105,13 @@ def write_parts(
     Args:
         folder: made if absent.
         items: what the rows are made of, in an order that another run repeats.
-        rows: the rows of some consecutive items.
+        rows: the rows of some consecutive items, and in the place of a row that there is not, why.
         schema: as in `write_rows`.
         rows_per_part: items of a part; a part has at most one row of each.
         plan: what the folder is for, JSON values, without secrets in addresses; None where a later run cannot go on,
             and writes everything anew.
+        failed: gets why rows are missing, in parts that were there too.
+        counts: what `rows` counts meanwhile; gets the counts of parts that were there.
 
     Raises:
         InputError: the folder is for another plan or holds other files, `rows_per_part` is below 1, or as in
@@ -117,32 +123,81 @@ def write_parts(
         raise InputError(f"a part needs at least one row, got rows_per_part={rows_per_part}")
     with locked_folder(folder):
         note = json.loads(without_secrets(json.dumps({"plan": plan, "rows_per_part": rows_per_part}, default=str)))
-        _begin(folder, note)
+        of_parts = _begin(folder, note)
+        failed, counts = Failures() if failed is None else failed, Counter() if counts is None else counts
         source, written = iter(items), 0
         for number in count():
             path = folder / _PART.format(number)
-            if is_whole(path) and sum(1 for _ in islice(source, rows_per_part)) > 0:
-                written += pq.read_metadata(path).num_rows
+            if is_whole(path) and (passed := sum(1 for _ in islice(source, rows_per_part))) > 0:
+                in_part = pq.read_metadata(path).num_rows
+                _recall(of_parts.get(path.stem, {}), path, passed - in_part, failed, counts)
+                written += in_part
                 continue
             part = list(islice(source, 1))
             if number and not part:
                 break
-            written += write_rows(path, rows(_with_rest(part, source, rows_per_part)), schema=schema)
+            of_part = _PartNote(failed, counts)
+
+            def noted(part: list[Item] = part, path: Path = path, of_part: _PartNote = of_part) -> Iterator[Any]:
+                yield from of_part.good(rows(chain(part, islice(source, rows_per_part - 1))))
+                of_parts.pop(path.stem, None)
+                if known := of_part.to_json():
+                    of_parts[path.stem] = known
+                # Before the part appears, so that no part is there without its note.
+                _note(folder, note, of_parts, complete=False)
+
+            written += write_rows(path, noted(), schema=schema)
         # A run of the same plan that had more items left these; a reader would take them too.
         for path in takewhile(Path.exists, (folder / _PART.format(one) for one in count(number))):
             path.unlink()
-        write_json(folder / PARTS, {**note, "parts": number, "rows": written, "complete": True})
+            of_parts.pop(path.stem, None)
+        _note(folder, note, of_parts, parts=number, rows=written, complete=True)
     return written
 
 
-def _with_rest(first: list[Item], source: Iterator[Item], size: int) -> Iterator[Item]:
-    yield from first
-    yield from islice(source, size - 1)
+class _PartNote:
+    """What a later run of the same command should know of a part: why rows are missing, and what was counted."""
+
+    def __init__(self, failed: Failures, counts: Counter[str]) -> None:
+        self.failed, self.counts = failed, counts
+        self.first, self.before = len(failed), Counter(counts)
+
+    def good(self, rows: Iterable[Mapping[str, Any] | Failure]) -> Iterator[Mapping[str, Any]]:
+        """The rows that there are."""
+        for row in rows:
+            if isinstance(row, tuple):
+                self.failed.append(row)
+            else:
+                yield row
+
+    def to_json(self) -> dict[str, Any]:
+        """The note, empty where there is nothing to know."""
+        lost = [
+            {"name": name, "problem": getattr(error, "problem", str(error)), "remedy": getattr(error, "remedy", "")}
+            for name, error in self.failed[self.first :]
+        ]
+        counted = self.counts - self.before
+        return ({"failed": lost} if lost else {}) | ({"counts": dict(counted)} if counted else {})
 
 
-def _begin(folder: Path, note: Mapping[str, Any]) -> None:
-    """Notes what a folder of parts is for; where a later run cannot go on, its old parts are removed."""
-    path = folder / PARTS
+def _recall(note: Mapping[str, Any], part: Path, missing: int, failed: Failures, counts: Counter[str]) -> None:
+    """Adds what an earlier run noted of a part that is there."""
+    lost = note.get("failed", [])
+    failed += [(one["name"], InputError(one["problem"], remedy=one["remedy"])) for one in lost]
+    counts.update(note.get("counts", {}))
+    if (unnamed := missing - len(lost)) > 0:
+        what, remedy = f"an earlier run left {unnamed:,} rows out of this part", "delete it to try them again"
+        failed.append(("", InputError(what, source=part, remedy=remedy)))
+        failed.more += unnamed - 1
+
+
+def _begin(folder: Path, note: Mapping[str, Any]) -> dict[str, Any]:
+    """Notes what a folder of parts is for; where a later run cannot go on, its old parts are removed.
+
+    Returns:
+        What an earlier run noted of its parts.
+    """
+    path, of_parts = folder / PARTS, dict[str, Any]()
     if path.exists():
         found = read_object(path, remedy="delete the folder, or name another")
         if note["plan"] is None and found.get("plan") is None:
@@ -152,10 +207,17 @@ def _begin(folder: Path, note: Mapping[str, Any]) -> None:
             old, new = ({name: one.get(name) for name in differing} for one in (found, note))
             what = f"the folder was begun for {old}, this run is for {new}"
             raise InputError(what, source=folder, remedy="delete the folder, or name another")
+        else:
+            of_parts = dict(found.get("of_parts", {}))
     elif any(folder.glob("*.parquet")):
         what = "the folder holds Parquet files that are no parts of this command"
         raise InputError(what, source=folder, remedy="name another folder")
-    write_json(path, {**note, "complete": False})
+    _note(folder, note, of_parts, complete=False)
+    return of_parts
+
+
+def _note(folder: Path, note: Mapping[str, Any], of_parts: Mapping[str, Any], **more: Any) -> None:
+    write_json(folder / PARTS, {**note, **more, **({"of_parts": of_parts} if of_parts else {})})
 
 
 def stamp(path: str | Path) -> list[list[str | int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.failures import Failure, Failures
 from stepreward.core.plugins import Plugin, PluginRegistry, declared, leave_out
 from stepreward.core.row_files import ROWS_PER_PART, holds, names_a_folder, write_parts, write_rows
 from stepreward.core.table import REMEDY
@@ -331,10 +333,12 @@ def write(
     strict: bool = False,
     rows_per_part: int = ROWS_PER_PART,
     plan: Mapping[str, Any] | None = None,
-    work: Callable[[Iterable[Any]], Iterable[Trajectory | Comparison]] = iter,
+    work: Callable[[Iterable[Any]], Iterable[Trajectory | Comparison | Failure]] = iter,
+    failed: Failures | None = None,
+    counts: Counter[str] | None = None,
     **options: Any,
-) -> list[InputError]:
-    """Writes solutions or comparisons in a format and returns what kept any of them from being written.
+) -> list[Exception]:
+    """Writes solutions or comparisons in a format and returns why others are not written.
 
     Where the format can hold none of them no file is written, and one that was there stays.
 
@@ -346,8 +350,10 @@ def write(
         strict: raise at the first that the format cannot hold.
         rows_per_part: items of a part, in a folder.
         plan: what a folder is for, JSON values: a run that was killed goes on at its first missing part.
-        work: makes what is written of items, at most one of each, where that costs something: parts that are there are
-            not worked on again.
+        work: makes what is written of items, of each one or why there is none, where that costs something: parts that
+            are there are not worked on again.
+        failed: gets what is returned, with the names that `work` gives it.
+        counts: what `work` counts, which parts that are there have counted before.
         options: of the format's writer.
 
     Raises:
@@ -360,15 +366,17 @@ def write(
         able = ", ".join(name for name, other in formats.items() if other.write)
         raise InputError(f"format {form} can only be read", remedy=f"write one of {able}")
     chosen.check(chosen.write, options)
-    refused: list[InputError] = []
-    seen = 0
+    refused = Failures() if failed is None else failed
+    before, seen, kept_out = len(refused), 0, 0
     needed = Comparison if chosen.kind == "comparisons" else Trajectory
-    parts = names_a_folder(path)
 
-    def rows(some: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    def rows(some: Iterable[Any]) -> Iterator[dict[str, Any] | Failure]:
         assert chosen.write is not None
-        nonlocal seen
+        nonlocal seen, kept_out
         for item in work(some):
+            if isinstance(item, tuple):
+                yield item
+                continue
             seen += 1
             try:
                 if not isinstance(item, needed):
@@ -382,13 +390,24 @@ def write(
                 named = _of_problem(error, item)
                 if strict:
                     raise named from error
-                refused.append(named)
-        if refused and len(refused) == seen and not parts:
+                kept_out += 1
+                yield "", named
+
+    def good() -> Iterator[dict[str, Any]]:
+        for row in rows(items):
+            if isinstance(row, tuple):
+                refused.append(row)
+            else:
+                yield row
+        if kept_out and kept_out == seen:
             raise _NothingToWriteError
 
-    if parts:
-        write_parts(path, items, rows, schema=chosen.schema, rows_per_part=rows_per_part, plan=plan)
-        return refused
-    with suppress(_NothingToWriteError):
-        write_rows(path, rows(items), schema=chosen.schema)
-    return refused
+    if names_a_folder(path):
+        write_parts(
+            path, items, rows, schema=chosen.schema, rows_per_part=rows_per_part, plan=plan, failed=refused,
+            counts=counts,
+        )  # fmt: skip
+    else:
+        with suppress(_NothingToWriteError):
+            write_rows(path, good(), schema=chosen.schema)
+    return [error for _, error in refused[before:]]

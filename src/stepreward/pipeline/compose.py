@@ -9,11 +9,11 @@ from typing import Any
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
+from stepreward.core.failures import Failure, Failures
 from stepreward.core.html_table import html_table
 from stepreward.core.keys import Key
 from stepreward.core.method import Method
 from stepreward.core.optional import optional
-from stepreward.core.results import Failure, Failures
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Policy, Prices, Scorer

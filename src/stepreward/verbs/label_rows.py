@@ -12,8 +12,9 @@ from typing import Any
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.method import Method
-from stepreward.core.results import Failures, TrajectoryList, warn_of_failures
+from stepreward.core.results import TrajectoryList
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels

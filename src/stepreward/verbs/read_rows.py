@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.results import Failures, warn_of_failures
+from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.problems import prompt_field, read_problems
@@ -42,7 +42,7 @@ def read(path: str | Path, form: str | None = None, *, strict: bool = False, **o
 
 def write(
     path: str | Path, rows: Iterable[Trajectory], form: str = OWN, *, strict: bool = False, **options: Any
-) -> list[InputError]:
+) -> list[Exception]:
     """Writes solutions, by default as the table that every verb reads; returns what kept rows from being written.
 
     Args:

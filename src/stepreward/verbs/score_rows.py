@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import tee
+from functools import partial
 from pathlib import Path
 from typing import overload
 
 from stepreward.core.errors import InputError
-from stepreward.core.results import Failures, TrajectoryList, warn_of_failures
+from stepreward.core.failures import Failure, Failures, warn_of_failures
+from stepreward.core.results import TrajectoryList
 from stepreward.core.row_files import stamp
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import SCORE, Provenance, Trajectory
@@ -55,51 +56,40 @@ def score(
         InputError: rows cannot be read, or strict and a row is bad.
         ModelError: the scorer cannot be loaded.
     """
-    failed = Failures()
-    made, source = scorer_of(scorer), rows_of(rows, failed, strict=strict)
-
-    def work(some: Iterable[Trajectory]) -> Iterator[Trajectory]:
-        return _good(some, made, column, failed, strict=strict)
-
-    found = TrajectoryList(work(source) if out is None else ())
-    if out is not None:
+    made, unread, failed = scorer_of(scorer), Failures(), Failures()
+    source = rows_of(rows, unread, strict=strict)
+    found = TrajectoryList()
+    if out is None:
+        for one in scored(source, made, column, strict=strict):
+            failed.append(one) if isinstance(one, tuple) else found.append(one)
+    else:
         plan = None
         if isinstance(rows, str | Path) and isinstance(scorer, str | Path):
             plan = {"scorer": str(scorer), "column": column, "reads": [stamp(rows), stamp(scorer)]}
-        write_format(out, source, OWN, strict=True, plan=plan, work=work)
-    warn_of_failures(failed, "could not be scored")
-    found.failed = failed
+        work = partial(scored, scorer=made, column=column, strict=strict)
+        write_format(out, source, OWN, strict=True, plan=plan, work=work, failed=failed)
+    found.failed = unread
+    unread.join(failed)
+    warn_of_failures(unread, "could not be scored")
     return found if out is None else read(out)
 
 
-def _good(
-    rows: Iterable[Trajectory], scorer: Scorer, column: str, failed: Failures, *, strict: bool
-) -> Iterator[Trajectory]:
-    """The scored solutions; those that the scorer refuses are added to `failed`."""
-    first, second = tee(rows)
-    for one, made in zip(first, scored(second, scorer, column, strict=strict), strict=True):
-        if isinstance(made, InputError):
-            failed.append((one.problem.id, made))
-        else:
-            yield made
-
-
 def scored(
-    items: Iterable[Trajectory | InputError],
+    items: Iterable[Trajectory | Failure],
     scorer: Scorer,
     column: str = SCORE,
     *,
     at_once: int = AT_ONCE,
     strict: bool = False,
-) -> Iterator[Trajectory | InputError]:
+) -> Iterator[Trajectory | Failure]:
     """Each solution with its scores, streaming; where the scorer refuses one of several, each is scored by itself.
 
     Args:
-        items: solutions, and in the place of a row that cannot be read its error, which is passed on.
+        items: solutions, and in the place of a row that cannot be read its failure, which is passed on.
         scorer: who scores.
         column: name of the step column.
         at_once: solutions that are scored together.
-        strict: raise the error of a solution that the scorer refuses, instead of yielding it.
+        strict: raise the error of a solution that the scorer refuses, instead of yielding it with the problem's id.
 
     Raises:
         InputError: strict, and a solution is refused.
@@ -108,9 +98,9 @@ def scored(
         yield from _scored(part, scorer, column, strict=strict)
 
 
-def parts_of(items: Iterable[Trajectory | InputError], size: int) -> Iterator[list[Trajectory | InputError]]:
+def parts_of(items: Iterable[Trajectory | Failure], size: int) -> Iterator[list[Trajectory | Failure]]:
     """Lists of at most `size`; what came before an error is passed on before the error is raised."""
-    part: list[Trajectory | InputError] = []
+    part: list[Trajectory | Failure] = []
     try:
         for item in items:
             part.append(item)
@@ -125,8 +115,8 @@ def parts_of(items: Iterable[Trajectory | InputError], size: int) -> Iterator[li
 
 
 def _scored(
-    part: Sequence[Trajectory | InputError], scorer: Scorer, column: str, *, strict: bool
-) -> Iterator[Trajectory | InputError]:
+    part: Sequence[Trajectory | Failure], scorer: Scorer, column: str, *, strict: bool
+) -> Iterator[Trajectory | Failure]:
     good = [item for item in part if isinstance(item, Trajectory)]
     try:
         found = iter(scorer.score_many([Score(one.problem, one.steps) for one in good]))
@@ -134,13 +124,13 @@ def _scored(
         if strict and len(good) == 1:
             raise
         if len(part) == 1:
-            yield error
+            yield good[0].problem.id, error
             return
         for item in part:
             yield from _scored([item], scorer, column, strict=strict)
         return
     for item in part:
-        if isinstance(item, InputError):
-            yield item
-        else:
+        if isinstance(item, Trajectory):
             yield item.with_columns({column: next(found).scores}, Provenance(scorer.name, what=(column,)))
+        else:
+            yield item

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.catalog import search as searches
-from stepreward.core.results import Failures, warn_of_failures
+from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.runtime.flows import Grader, Judge, Policy, Scorer
 from stepreward.pipeline.compose import SolutionList, compose, default_search
 from stepreward.verbs.names import grader as grader_of

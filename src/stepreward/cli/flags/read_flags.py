@@ -10,7 +10,7 @@ from typing import Annotated
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.core.errors import InputError
-from stepreward.core.results import Failures
+from stepreward.core.failures import Failures
 from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, formats, read

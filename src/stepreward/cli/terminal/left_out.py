@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from stepreward.core.results import Failures, shown_failure
+from stepreward.core.failures import Failures, shown_failure
 
 SHOWN = 10
 """Rows whose errors are shown; further ones are counted."""
