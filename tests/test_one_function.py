@@ -20,8 +20,8 @@ from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Found
 from stepreward.search.growth import Growth
-from stepreward.serve.planning import names, plan
-from stepreward.serve.request_schemas import ChatRequest
+from stepreward.serve.gateway.planning import names, plan
+from stepreward.serve.requests.request_schemas import ChatRequest
 from tests.cli.running import invoke
 
 PROBLEM = Problem("p", "1 + 1?", reference="2")

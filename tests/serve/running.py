@@ -15,8 +15,8 @@ import uvicorn
 
 from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored, Wanted, always
 from stepreward.core.types import Problem, Step
-from stepreward.serve.connections import doors
 from stepreward.serve.http_app import build
+from stepreward.serve.requests.connections import doors
 from stepreward.serve.service import Served
 
 DEPTH = 3

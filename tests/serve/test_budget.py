@@ -14,8 +14,8 @@ from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Flow, Propose
 from stepreward.core.types import Problem
 from stepreward.core.vocabulary import NoDraws, Rounds
-from stepreward.serve.planning import MOST, ROOM, plan, require_affordable
-from stepreward.serve.request_schemas import ChatRequest
+from stepreward.serve.gateway.planning import MOST, ROOM, plan, require_affordable
+from stepreward.serve.requests.request_schemas import ChatRequest
 
 
 def asked(settings: Mapping[str, Any]) -> int:

@@ -22,8 +22,8 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Propose, Scored, Wanted
 from stepreward.policies.local import LocalPolicy
-from stepreward.serve.chat import problem_of
-from stepreward.serve.request_schemas import Message
+from stepreward.serve.gateway.chat import problem_of
+from stepreward.serve.requests.request_schemas import Message
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import DEPTH, Digits, LastDigit, SaysAll, serving, until

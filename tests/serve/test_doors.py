@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from stepreward.core.runtime.flows import Continuation, Flow, Propose, Wanted
-from stepreward.serve import chat
+from stepreward.serve.gateway import chat
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.forked import begun
@@ -197,7 +197,7 @@ def test_a_server_with_a_thread_that_hangs_ends_when_it_is_told_to(tmp_path: Pat
     code = """
 import threading, uvicorn
 from stepreward.serve.http_app import build
-from stepreward.serve.connections import Ends, doors
+from stepreward.serve.requests.connections import Ends, doors
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, SaysAll

@@ -11,7 +11,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Continuation, Flow, Propose
 from stepreward.core.segment.tool_calls import calling_step
 from stepreward.core.types import Problem, Step
-from stepreward.serve.stop_words import ending_before
+from stepreward.serve.gateway.stop_words import ending_before
 
 PROBLEM = Problem("p", "?")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from stepreward.core.types import Problem, Step
-from stepreward.serve.handles import Prefixes, ScoredPrefix
-from stepreward.serve.http_errors import ApiError
+from stepreward.serve.requests.http_errors import ApiError
+from stepreward.serve.scoring.handles import Prefixes, ScoredPrefix
 
 STEPS = [
     (Step("1 + 1 = 2\n"), Step("seen \ud800", "observation", "tool")),

@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from stepreward.serve.head_output_answers import _packed
-from stepreward.serve.request_schemas import PoolingRequest
+from stepreward.serve.requests.request_schemas import PoolingRequest
+from stepreward.serve.scoring.head_output_answers import _packed
 from stepreward.serve.service import Served
 from tests.serve.running import Digits, SaysAll, serving
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from stepreward.score.load import load
-from stepreward.serve.http_errors import ApiError
 from stepreward.serve.model_turns import Turns, Watch
+from stepreward.serve.requests.http_errors import ApiError
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.score.tiny_checkpoints import build

@@ -15,7 +15,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.pipeline.compose import default_search
-from stepreward.serve.reachable import require_keys
+from stepreward.serve.requests.reachable import require_keys
 from stepreward.serve.server_limits import Limits
 from stepreward.tasks.graders import graders
 

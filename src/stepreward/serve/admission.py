@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from stepreward.serve.http_errors import ApiError
+from stepreward.serve.requests.http_errors import ApiError
 from stepreward.serve.server_limits import Limits
 
 

@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 from stepreward.core.errors import ModelError, SteprewardError
 from stepreward.score.capabilities import local_model_of
 from stepreward.score.remote.token_outputs import TokenOutputs
-from stepreward.serve.chat import chat_routes, model_routes
-from stepreward.serve.guard import Guard
-from stepreward.serve.http_errors import ANSWERS, ApiError, answer_http, answer_invalid, answer_known
+from stepreward.serve.gateway.chat import chat_routes, model_routes
+from stepreward.serve.requests.guard import Guard
+from stepreward.serve.requests.http_errors import ANSWERS, ApiError, answer_http, answer_invalid, answer_known
+from stepreward.serve.scoring.step_routes import step_routes
+from stepreward.serve.scoring.token_routes import token_routes
 from stepreward.serve.service import Served, Service
-from stepreward.serve.step_routes import step_routes
-from stepreward.serve.token_routes import token_routes
 
 _PASS = {False: 16_384, True: 2048}
 """Most tokens of a forward pass for token requests, by whether it is on a CPU: other threads wait for one pass."""

@@ -11,9 +11,9 @@ from collections.abc import Collection
 import uvicorn
 
 from stepreward.core.errors import InputError
-from stepreward.serve.available_searches import parts_of
-from stepreward.serve.connections import Ends, doors
+from stepreward.serve.gateway.available_searches import parts_of
 from stepreward.serve.http_app import build
+from stepreward.serve.requests.connections import Ends, doors
 from stepreward.serve.service import Served
 
 

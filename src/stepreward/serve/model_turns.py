@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from stepreward.serve.http_errors import ApiError
+from stepreward.serve.requests.http_errors import ApiError
 
 Check = Callable[[], None]
 """Raises once some work is not wanted any more; the working thread calls it between the parts of the work."""

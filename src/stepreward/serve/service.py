@@ -22,8 +22,8 @@ from stepreward.core.types import Problem, Step
 from stepreward.score.judges.pairwise import PolicyJudge, ScorerJudge
 from stepreward.serve.admission import Admission
 from stepreward.serve.counters import Metrics
-from stepreward.serve.http_errors import ApiError
 from stepreward.serve.model_turns import Check, Turns, Watch
+from stepreward.serve.requests.http_errors import ApiError
 from stepreward.serve.server_limits import Limits
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from stepreward.core.catalog import search as searches
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
 from stepreward.pipeline.compose import default_search
 from stepreward.serve.launch import launch
-from stepreward.serve.reachable import require_keys
+from stepreward.serve.requests.reachable import require_keys
 from stepreward.serve.service import Served
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of

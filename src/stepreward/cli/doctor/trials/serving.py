@@ -12,8 +12,8 @@ import uvicorn
 
 from stepreward.cli.doctor.trials.known import RIGHT, SUM, WRONG, WrongError, expect
 from stepreward.score.tools.equations import ToolScorer
-from stepreward.serve.connections import doors
 from stepreward.serve.http_app import build
+from stepreward.serve.requests.connections import doors
 from stepreward.serve.service import Served
 
 SECONDS = 20.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from stepreward.core.errors import InputError
 from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.serve.model_turns import Check, Turns
-from stepreward.serve.request_schemas import TokenInput
+from stepreward.serve.requests.request_schemas import TokenInput
 
 Ids = list[int]
 WIDEST = 16

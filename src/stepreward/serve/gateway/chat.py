@@ -23,13 +23,13 @@ from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import Problem
 from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.search.candidates import Found
-from stepreward.serve.available_searches import possible
-from stepreward.serve.chat_problems import problem_of, require_taken, shown
-from stepreward.serve.http_errors import ANSWERS, ApiError, as_answer, raised_at, too_long
-from stepreward.serve.planning import Plan, plan
-from stepreward.serve.request_schemas import ChatRequest
+from stepreward.serve.gateway.available_searches import possible
+from stepreward.serve.gateway.chat_problems import problem_of, require_taken, shown
+from stepreward.serve.gateway.planning import Plan, plan
+from stepreward.serve.gateway.stop_words import ending_before, readable
+from stepreward.serve.requests.http_errors import ANSWERS, ApiError, as_answer, raised_at, too_long
+from stepreward.serve.requests.request_schemas import ChatRequest
 from stepreward.serve.service import Service, left, tell, unless_left
-from stepreward.serve.stop_words import ending_before, readable
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {

@@ -12,8 +12,8 @@ from stepreward.core.runtime.flows import EFFORT, MESSAGES, TEMPLATE_KWARGS, TOO
 from stepreward.core.segment.tool_calls import as_message, calls_of, content_of, parsed, spelled
 from stepreward.core.types import Problem
 from stepreward.search.candidates import Found
-from stepreward.serve.http_errors import ApiError
-from stepreward.serve.request_schemas import ChatRequest, Choice, Message, Tool
+from stepreward.serve.requests.http_errors import ApiError
+from stepreward.serve.requests.request_schemas import ChatRequest, Choice, Message, Tool
 
 CONVERSES = frozenset({MESSAGES, TOOLS})
 """Fields of a problem that only a policy that calls tools can read."""

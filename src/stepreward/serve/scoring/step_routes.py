@@ -17,10 +17,10 @@ from stepreward.core.runtime.flows import Flow, Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.capabilities import ScoreUse, use_of
 from stepreward.search.candidates import total_of
-from stepreward.serve.chat_problems import problem_of
-from stepreward.serve.handles import Prefixes, ScoredPrefix
-from stepreward.serve.http_errors import ANSWERS, ApiError, as_answer
-from stepreward.serve.request_schemas import Message, StepsBatch, StepsRequest, StepText
+from stepreward.serve.gateway.chat_problems import problem_of
+from stepreward.serve.requests.http_errors import ANSWERS, ApiError, as_answer
+from stepreward.serve.requests.request_schemas import Message, StepsBatch, StepsRequest, StepText
+from stepreward.serve.scoring.handles import Prefixes, ScoredPrefix
 from stepreward.serve.service import Service, tell, unless_left
 
 LONGEST = 4000

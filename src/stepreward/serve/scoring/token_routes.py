@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from stepreward.core.errors import InputError
 from stepreward.score.remote.token_outputs import TokenOutputs
-from stepreward.serve.head_output_answers import Desk
-from stepreward.serve.http_errors import ANSWERS
-from stepreward.serve.request_schemas import ClassifyRequest, PoolingRequest, RerankRequest, ScoreRequest
+from stepreward.serve.requests.http_errors import ANSWERS
+from stepreward.serve.requests.request_schemas import ClassifyRequest, PoolingRequest, RerankRequest, ScoreRequest
+from stepreward.serve.scoring.head_output_answers import Desk
+from stepreward.serve.scoring.token_requests import Ids
 from stepreward.serve.service import Service
-from stepreward.serve.token_requests import Ids
 
 PACKED: dict[int | str, dict[str, Any]] = {
     200: {

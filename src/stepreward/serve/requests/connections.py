@@ -11,8 +11,8 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from stepreward.serve.guard import Receive, Scope, Send
-from stepreward.serve.http_errors import ApiError
+from stepreward.serve.requests.guard import Receive, Scope, Send
+from stepreward.serve.requests.http_errors import ApiError
 from stepreward.serve.server_limits import Limits
 
 HEAD_BYTES = 64 << 10

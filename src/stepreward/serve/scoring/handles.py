@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepreward.core.types import Problem, Step
-from stepreward.serve.http_errors import ApiError
+from stepreward.serve.requests.http_errors import ApiError
 
 _PART = 200
 """Bytes of a part beside its text and scores: the object, its key, and its place in a table."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from stepreward.serve.counters import Metrics
-from stepreward.serve.http_errors import ApiError, raised_at
+from stepreward.serve.requests.http_errors import ApiError, raised_at
 from stepreward.serve.server_limits import Limits
 
 Scope = MutableMapping[str, Any]

@@ -19,11 +19,17 @@ from stepreward.core.errors import ModelError, UnknownNameError
 from stepreward.score.encode.readout import softmax
 from stepreward.score.model.public_checkpoints import label_ids
 from stepreward.score.remote.token_outputs import TokenOutputs
-from stepreward.serve.http_errors import ApiError
 from stepreward.serve.model_turns import Check
-from stepreward.serve.request_schemas import ClassifyRequest, PairRequest, PoolingRequest, RerankRequest, ScoreRequest
+from stepreward.serve.requests.http_errors import ApiError
+from stepreward.serve.requests.request_schemas import (
+    ClassifyRequest,
+    PairRequest,
+    PoolingRequest,
+    RerankRequest,
+    ScoreRequest,
+)
+from stepreward.serve.scoring.token_requests import Ids, Reader
 from stepreward.serve.service import Service, tell
-from stepreward.serve.token_requests import Ids, Reader
 
 Rows = NDArray[np.float64]
 Pairs = Sequence[tuple[str, str]]

@@ -13,8 +13,8 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.method import Method
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Draws
-from stepreward.serve.http_errors import ApiError
-from stepreward.serve.request_schemas import ChatRequest
+from stepreward.serve.requests.http_errors import ApiError
+from stepreward.serve.requests.request_schemas import ChatRequest
 from stepreward.serve.server_limits import Limits
 
 MOST = 100_000

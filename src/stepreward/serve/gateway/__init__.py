@@ -1,0 +1,1 @@
+"""The search gateway: chat completions, answered by a search."""

@@ -1,0 +1,1 @@
+"""What arrives over HTTP: its shapes, its errors, and the checks before any work."""
