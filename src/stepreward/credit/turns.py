@@ -11,6 +11,7 @@ from array_api_compat import array_namespace
 from stepreward.core.catalog import credit
 from stepreward.credit.outcome import generalised_advantage
 from stepreward.credit.segments import Array, Groups, Trajectories, typed
+from stepreward.credit.shaping import group_standardised
 
 EPSILON = 1e-6
 
@@ -63,9 +64,8 @@ def standardised_turns_to_go(
         discount: of later turns.
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
-    paid = rewards + trajectories.at_end(outcome)
-    scaled = Groups(trajectories.spread(group)).standardised(paid, epsilon=EPSILON)
-    return trajectories.to_go(scaled, discount=discount)
+    paid = group_standardised(rewards + trajectories.at_end(outcome), group, offsets)
+    return trajectories.to_go(paid, discount=discount)
 
 
 @credit.method(
@@ -84,8 +84,7 @@ def standardised_steps(rewards: Array, group: Array, offsets: Array) -> Array:
         group: (B,) problem of each trajectory.
         offsets: (B + 1,).
     """
-    trajectories = Trajectories(offsets, rewards.shape[0])
-    return Groups(trajectories.spread(group)).standardised(rewards, epsilon=EPSILON)
+    return group_standardised(rewards, group, offsets)
 
 
 @credit.method(
@@ -110,7 +109,7 @@ def standardised_returns(
     """
     trajectories = Trajectories(offsets, rewards.shape[0])
     returns = trajectories.to_go(rewards + trajectories.at_end(outcome), discount=discount)
-    return Groups(trajectories.spread(group)).standardised(returns, epsilon=EPSILON)
+    return group_standardised(returns, group, offsets)
 
 
 @credit.method(

@@ -82,42 +82,31 @@ class Population:
     @cached_property
     def of(self) -> NDArray[np.int64]:
         """(N,) trajectory of each step."""
-        made: NDArray[np.int64] = np.repeat(np.arange(len(self.outcome)), np.diff(self.offsets))
-        return made
+        return np.repeat(np.arange(len(self.outcome)), np.diff(self.offsets))
 
     def data(self) -> dict[str, Any]:
         """Everything that an estimator may take, by the names of the catalog."""
-        return {
-            "rewards": self.rewards,
-            "outcome": self.outcome,
-            "group": self.group,
-            "offsets": self.offsets,
-            "state": self.state,
-            "values": self.values,
-            "lengths": self.lengths,
-            "node": self.node,
+        known = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "score"}
+        # A node is a whole history, so it is also the identity of an edge, and of what was said.
+        return known | {
             "edge": self.node,
-            "root": self.root,
-            "turn": self.turn,
-            "action_values": self.action_values,
-            "grounding": self.grounding,
-            "entropy": self.entropy,
-            "duration": self.duration,
-            "agent": self.agent,
             "said": self.node,
             "prior": np.full(len(self.outcome), 0.25),
             "components": np.stack([self.outcome, self.total(self.rewards)], axis=1),
         }
 
+    def at_steps(self, index: NDArray[np.int64], **changed: Any) -> Population:
+        """The population whose steps are those of these indices, with what else changed; trajectories stay."""
+        steps = {field.name for field in fields(self)} - {"outcome", "group", "offsets", "root"}
+        return replace(self, **{name: getattr(self, name)[index] for name in steps} | changed)
+
     def total(self, values: NDArray[Any]) -> Floats:
         """(B,) sums over trajectories."""
-        made: Floats = np.bincount(self.of, weights=values, minlength=len(self.outcome)).astype(np.float64)
-        return made
+        return np.bincount(self.of, weights=values, minlength=len(self.outcome)).astype(np.float64)
 
     def gradient(self, advantages: Floats) -> Floats:
         """(D,) expected gradient of one trajectory under these advantages (N,)."""
-        made: Floats = advantages @ self.score / len(self.outcome)
-        return made
+        return advantages @ self.score / len(self.outcome)
 
 
 @cache
@@ -183,7 +172,12 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
     ),
     "centred-return": (
         "the expected sum of step scores and outcome, less their mean over all steps for each step",
-        lambda p: p.total(p.rewards) + p.outcome - p.total(np.full(len(p.rewards), _mean_reward(p))),
+        # The mean over steps of what is paid at them, the outcome at the last.
+        lambda p: (
+            p.total(p.rewards)
+            + p.outcome
+            - p.total(np.full(len(p.rewards), float((p.rewards.sum() + p.outcome.sum()) / len(p.rewards))))
+        ),
     ),
     "averaged-return": (
         "the expected outcome and sum of step scores, each less the mean over trajectories of their mean per token",
@@ -210,43 +204,29 @@ OBJECTIVES: dict[str, tuple[str, Callable[[Population], Floats]]] = {
 """By name: what it is, and its value for each trajectory, (B,)."""
 
 
-def _mean_reward(p: Population) -> float:
-    """Mean over steps of what is paid at them, the outcome at the last."""
-    return float((p.rewards.sum() + p.outcome.sum()) / len(p.rewards))
-
-
 def exact_gradient(p: Population, objective: str) -> Floats:
     """(D,) gradient of an objective: E[F grad log p(trajectory)]."""
-    worth = OBJECTIVES[objective][1](p)
-    return p.gradient(worth[p.of])
+    return p.gradient(OBJECTIVES[objective][1](p)[p.of])
 
 
 def _split(p: Population) -> Population:
     """Every step in two that are scored alike; the choice lies in the first."""
     twice = np.repeat(np.arange(len(p.rewards)), 2)
     first = np.arange(len(twice)) % 2 == 0
-    return replace(
-        p,
-        rewards=p.rewards[twice],
+    return p.at_steps(
+        twice,
         offsets=2 * p.offsets,
         # States of the second half occur nowhere else.
         state=np.where(first, p.state[twice], p.state.max() + 1 + p.state[twice]),
-        values=p.values[twice],
         lengths=p.lengths[twice] // 2,
         node=np.where(first, p.node.max() + 1 + p.node[twice], p.node[twice]),
-        turn=p.turn[twice],
-        action_values=p.action_values[twice],
-        grounding=p.grounding[twice],
-        entropy=p.entropy[twice],
         duration=p.duration[twice] / 2,
-        agent=p.agent[twice],
         score=p.score[twice] * first[:, None],
     )
 
 
 def _neutral(p: Population) -> Population:
     """A step without a choice and with a score of 0 before every last step."""
-    sizes = np.diff(p.offsets)
     index = np.insert(np.arange(len(p.rewards)), p.offsets[1:] - 1, -1)
     added = index < 0
     source = np.where(added, 0, index)
@@ -256,21 +236,17 @@ def _neutral(p: Population) -> Population:
     node, turn, action_values = p.node[source], p.turn[source], p.action_values[source]
     node[added], turn[added], action_values[added] = p.node.max() + 1 + state[ends], turn[ends], values[ends]
     state[added], values[added] = p.state.max() + 1, values[ends]
-    return replace(
-        p,
-        rewards=np.where(added, 0.0, p.rewards[source]),
-        offsets=np.concatenate([[0], np.cumsum(sizes + 1)]),
+    fixed = {"rewards": 0.0, "lengths": ADDED, "grounding": 0.0, "entropy": 0.0, "duration": 1.0}
+    return p.at_steps(
+        source,
+        offsets=np.concatenate([[0], np.cumsum(np.diff(p.offsets) + 1)]),
         state=state,
         values=values,
-        lengths=np.where(added, ADDED, p.lengths[source]),
         node=node,
         turn=turn,
         action_values=action_values,
-        grounding=np.where(added, 0.0, p.grounding[source]),
-        entropy=np.where(added, 0.0, p.entropy[source]),
-        duration=np.where(added, 1.0, p.duration[source]),
-        agent=p.agent[source],
         score=p.score[source] * ~added[:, None],
+        **{name: np.where(added, value, getattr(p, name)[source]) for name, value in fixed.items()},
     )
 
 

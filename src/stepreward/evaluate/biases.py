@@ -153,5 +153,4 @@ def _correlations(totals: Floats, lengths: Floats, key: Key) -> Floats:
     one, other = (rankdata(values[rows], axis=1) for values in (totals, lengths))
     one, other = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (one, other))
     size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    made: Floats = np.where(size > 0, (one * other).sum(axis=1) / np.where(size > 0, size, 1.0), 0.0)
-    return made
+    return np.where(size > 0, (one * other).sum(axis=1) / np.where(size > 0, size, 1.0), 0.0)

@@ -45,21 +45,19 @@ COUNTS: Mapping[str, int] = {
 """Rows of each subset of RewardBench; mathematics as its weight."""
 
 
-def _best_and_worst(item: Comparison, scores: Floats) -> tuple[Floats, Floats]:
-    """Scores of the preferred candidates and of the others."""
-    good = np.array(item.preferred) >= max(item.preferred)
-    if good.all():
-        raise InputError(f"problem {item.problem.id!r} prefers all candidates alike", remedy="drop the row")
-    return scores[good], scores[~good]
-
-
 def preferred_and_others(data: Sequence[Comparison], scores: Sequence[Floats]) -> list[tuple[Floats, Floats]]:
     """The scores of each comparison's preferred candidates, and of its others.
 
     Raises:
         InputError: one prefers all candidates alike.
     """
-    return [_best_and_worst(item, row) for item, row in zip(data, scores, strict=True)]
+    split = []
+    for item, row in zip(data, scores, strict=True):
+        good = np.array(item.preferred) >= max(item.preferred)
+        if good.all():
+            raise InputError(f"problem {item.problem.id!r} prefers all candidates alike", remedy="drop the row")
+        split.append((row[good], row[~good]))
+    return split
 
 
 def _strict(data: Sequence[Comparison], scores: Sequence[Floats]) -> Floats:
@@ -274,14 +272,11 @@ def best_of_four(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
     rows, key = rows_of_subsets(data), Key.seed(seed).fold("reward-bench-2")
     tied = rows.pop(TIES, [])
     # The chance to take a right answer where the best of equal scores is drawn at random.
-    won = [_best_and_worst(item, row)[0].max() == row.max() for item, row in zip(data, scores, strict=True)]
-    hit = np.array([float(right) / (row == row.max()).sum() for right, row in zip(won, scores, strict=True)])
+    split = zip(preferred_and_others(data, scores), scores, strict=True)
+    hit = np.array([float(good.max() == row.max()) / (row == row.max()).sum() for (good, _), row in split])
     groups = {name: {"accuracy": bootstrap(hit[mine], key.fold(name))} for name, mine in rows.items()}
     subsets = [made["accuracy"] for made in groups.values()]
-    metrics = {}
-    if subsets:
-        plain = np.concatenate([hit[mine] for mine in rows.values()])
-        metrics["accuracy"] = bootstrap(plain, key)
+    metrics = {"accuracy": bootstrap(hit[np.concatenate([*rows.values()])], key)} if rows else {}
     if tied:
         groups[TIES] = ties_score([data[at] for at in tied], [scores[at] for at in tied], key.fold(TIES))
         subsets.append(groups[TIES]["score"])

@@ -9,7 +9,7 @@ whether a solution is called wrong, goes by what was found: all actions up to th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -46,10 +46,6 @@ def _measured(scorer: Scorer, data: Sequence[Trajectory]) -> tuple[list[Trajecto
     return [located[row] for row in kept], gold[kept], scores[kept], int(lost.sum())
 
 
-def _subset(item: Trajectory) -> str:
-    return str(item.facts.get("subset", ""))
-
-
 @bench.method("process-bench", paper="arXiv:2412.06559", equation="section 3.3; run_eval.py of the authors")
 def process_bench(
     scorer: Scorer, data: Sequence[Trajectory], *, threshold: float | None = None, tune_on: str = "gsm8k",
@@ -71,23 +67,23 @@ def process_bench(
         InputError: no first error is known, none has scores, or there is no such subset to choose a threshold on.
     """
     kept, gold, scores, unscored = _measured(scorer, data)
-    subsets = np.array([_subset(item) for item in kept])
+    subsets = rows_by(kept, "subset")
     key = Key.seed(seed).fold("process-bench")
     origin = "given"
     if threshold is None:
-        chosen = subsets == tune_on
-        if not chosen.any():
-            there = ", ".join(sorted(set(subsets.tolist()))) or "none"
+        if tune_on not in subsets:
+            there = ", ".join(sorted(subsets))
             what = f"no solution is of the subset {tune_on!r} that the threshold is chosen on; there are {there}"
             raise InputError(what, remedy="pass a threshold or another tune_on")
+        chosen = subsets[tune_on]
         threshold = best_threshold(scores[chosen], gold[chosen]).threshold
         origin = f"best F1 on {tune_on}"
     elif ties == "right":
         threshold = float(np.nextafter(threshold, -np.inf))  # at or below the next lower number is below this one
-    groups: dict[str, Mapping[str, Estimate]] = {}
-    for name in dict.fromkeys(subsets.tolist()):
-        mine = subsets == name
-        groups[name] = _metrics(first_error_f1(scores[mine], gold[mine], key.fold(name), threshold=threshold))
+    groups = {
+        name: _metrics(first_error_f1(scores[mine], gold[mine], key.fold(name), threshold=threshold))
+        for name, mine in subsets.items()
+    }
     average = mean_of([made["f1"] for made in groups.values()])
     whole = _metrics(first_error_f1(scores, gold, key, threshold=threshold))
     return BenchResult(
@@ -180,19 +176,19 @@ def first_error_accuracy(scorer: Scorer, data: Sequence[Trajectory], *, threshol
     """
     kept, gold, scores, unscored = _measured(scorer, data)
     hit = first_error(scores, threshold) == gold
-    subsets = np.array([_subset(item) for item in kept])
 
-    def shares(rows: NDArray[np.bool_]) -> dict[str, Estimate]:
-        parts = {"accuracy": rows, "erroneous": rows & (gold >= 0), "correct": rows & (gold < 0)}
-        return {name: proportion(int(hit[part].sum()), int(part.sum())) for name, part in parts.items()}
+    def shares(rows: Sequence[int]) -> dict[str, Estimate]:
+        mine, wrong = hit[rows], gold[rows] >= 0
+        parts = {"accuracy": mine, "erroneous": mine[wrong], "correct": mine[~wrong]}
+        return {name: proportion(int(part.sum()), len(part)) for name, part in parts.items()}
 
     return BenchResult(
         "first-error-accuracy",
         "accuracy",
-        shares(np.ones(len(gold), bool)),
+        shares(range(len(gold))),
         "The first step at or below the threshold must be the marked one, or none where none is marked. Wilson "
         "intervals.",
-        {name: shares(subsets == name) for name in dict.fromkeys(subsets.tolist())},
+        {name: shares(rows) for name, rows in rows_by(kept, "subset").items()},
         threshold,
         "given",
         unscored,

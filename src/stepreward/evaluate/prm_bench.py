@@ -151,8 +151,7 @@ def _first_error_called(scores: Floats, labels: Floats, threshold: float) -> Flo
     """(B,) 1 if the first wrong step is called wrong, 0 if not, NaN where no step is wrong."""
     first = first_error(labels)
     called = scores[np.arange(len(scores)), first] <= threshold
-    made: Floats = np.where(first >= 0, called, np.nan)
-    return made
+    return np.where(first >= 0, called, np.nan)
 
 
 def _share(hits: Floats) -> Estimate:

@@ -79,11 +79,7 @@ def restate(trajectory: Trajectory, key: Key) -> Perturbed:
 
 
 PERTURBATIONS: Mapping[str, Perturbation] = {
-    "separators": separators,
-    "style": style,
-    "padding": padding,
-    "duplicate": duplicate,
-    "restate": restate,
+    change.__name__: change for change in (separators, style, padding, duplicate, restate)
 }
 """By name; none of them changes whether a step is right."""
 
@@ -135,10 +131,7 @@ def robustness(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float =
     return BenchResult(
         "robustness",
         "flipped",
-        {
-            "flipped": groups[worst]["flipped"],
-            "moved": average,
-        },
+        {"flipped": groups[worst]["flipped"], "moved": average},
         f"Every solution is rewritten in {len(PERTURBATIONS)} ways that leave each step as right as it was. flipped is "
         f"that of the worst, {worst}; moved is the mean over perturbations with its range.",
         groups,
@@ -258,5 +251,4 @@ def _appended(item: Trajectory, token: str) -> Trajectory:
 
 def _last(scorer: Scorer, data: Sequence[Trajectory]) -> Floats:
     scores = step_scores(scorer, data)
-    made: Floats = scores[np.arange(len(data)), [len(item) - 1 for item in data]]
-    return made
+    return scores[np.arange(len(data)), [len(item) - 1 for item in data]]

@@ -26,5 +26,4 @@ def first_error(values: ArrayLike, threshold: float = 0.5) -> NDArray[np.int64]:
     size = wrong.shape[-1]
     # A column that is always True stands for "no error": argmax needs one, and a row without steps has no other.
     first = np.concatenate([wrong, np.ones((*wrong.shape[:-1], 1), bool)], axis=-1).argmax(axis=-1)
-    found: NDArray[np.int64] = np.where(first < size, first, -1)[()]
-    return found
+    return np.where(first < size, first, -1)[()]

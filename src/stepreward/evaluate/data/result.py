@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stepreward.core.atomic_files import plain
 from stepreward.core.html_table import html_table
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.optional import optional
@@ -67,13 +68,5 @@ class BenchResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, NaN as None."""
-        return {
-            "benchmark": self.benchmark,
-            "main": self.main,
-            "protocol": self.protocol,
-            "metrics": {name: one.to_json() for name, one in self.metrics.items()},
-            "groups": {g: {name: one.to_json() for name, one in made.items()} for g, made in self.groups.items()},
-            "threshold": self.threshold,
-            "threshold_from": self.threshold_from,
-            "unscored": self.unscored,
-        }
+        made: dict[str, Any] = plain(asdict(self))
+        return made

@@ -63,5 +63,4 @@ def _share(of: Floats, n: Floats, k: int) -> Floats:
     enough = of >= k
     count = np.where(enough, of, float(k))
     logs = gammaln(count + 1) - gammaln(count - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
-    made: Floats = np.where(enough, np.exp(logs), 0.0)
-    return made
+    return np.where(enough, np.exp(logs), 0.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stepreward.core.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
 from stepreward.evaluate.measures.counts import drawn, interval
@@ -58,19 +59,7 @@ class CostCurves:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, NaN as None."""
-        return {"reference": self.reference, "points": [_row(point) for point in self.points]}
-
-
-def _row(point: CostPoint) -> dict[str, Any]:
-    return {
-        "algorithm": point.algorithm,
-        "budget": point.budget,
-        "cost": point.cost.to_json(),
-        "accuracy": point.accuracy.to_json(),
-        "on_front": point.on_front,
-        "front_share": point.front_share,
-        "gain": None if point.gain is None else point.gain.to_json(),
-    }
+        return {"reference": self.reference, "points": [plain(asdict(point)) for point in self.points]}
 
 
 def pareto(cost: Floats, accuracy: Floats) -> NDArray[np.bool_]:
@@ -158,11 +147,11 @@ def _gains(
     for at, one in enumerate(spendings):
         if reference is None or one.algorithm == reference:
             made.append(None)
-            continue
-        if spent[at, 0] < spent[mine, 0].min() * (1 - 1e-12):
+        elif spent[at, 0] < spent[mine, 0].min() * (1 - 1e-12):
+            # Cheaper than every run of the reference: there is no line to compare with.
             made.append(np.full(spent.shape[1], np.nan))
-            continue
-        made.append(accuracy[at] - _between(spent[at], spent[mine], accuracy[mine]))
+        else:
+            made.append(accuracy[at] - _between(spent[at], spent[mine], accuracy[mine]))
     return made
 
 

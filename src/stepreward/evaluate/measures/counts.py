@@ -43,8 +43,7 @@ def step_counts(scores: Floats, labels: Floats, threshold: float) -> Floats:
 
 def ratio(above: Floats, below: Floats, empty: float = 0.0) -> Floats:
     """Elementwise `above / below`; `empty` where `below` is 0."""
-    made: Floats = np.where(below > 0, above / np.where(below > 0, below, 1.0), empty)
-    return made
+    return np.where(below > 0, above / np.where(below > 0, below, 1.0), empty)
 
 
 def f1_scores(counts: Floats) -> tuple[Floats, Floats]:
@@ -57,8 +56,7 @@ def prm_score(counts: Floats) -> Floats:
     """The mean of both F1, F1 of valid steps alone where no step is wrong (arXiv:2501.03124, Eq. 4)."""
     positive, negative = f1_scores(counts)
     wrong = counts[..., 1] + counts[..., 3] > 0
-    made: Floats = np.where(wrong, (positive + negative) / 2, positive)
-    return made
+    return np.where(wrong, (positive + negative) / 2, positive)
 
 
 def recalls(counts: Floats) -> tuple[Floats, Floats]:
@@ -76,8 +74,7 @@ def balanced_f1(counts: Floats) -> Floats:
 def macro_f1(counts: Floats) -> Floats:
     """Mean of both F1."""
     positive, negative = f1_scores(counts)
-    made: Floats = (positive + negative) / 2
-    return made
+    return (positive + negative) / 2
 
 
 def matthews(counts: Floats) -> Floats:

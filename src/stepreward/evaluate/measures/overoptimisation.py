@@ -7,13 +7,14 @@ is taken exactly, for every n at once, instead of drawing subsets.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from stepreward.core.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap
 
@@ -34,13 +35,8 @@ class Overoptimisation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        return {
-            "sizes": list(self.sizes),
-            "divergence": list(self.divergence),
-            "gold": [one.to_json() for one in self.gold],
-            "proxy": [one.to_json() for one in self.proxy],
-            "peak": self.peak,
-        }
+        made: dict[str, Any] = plain(asdict(self))
+        return made
 
 
 def chance_of_rank(samples: int, n: int) -> Floats:
@@ -65,8 +61,7 @@ def chance_of_rank(samples: int, n: int) -> Floats:
         made: Floats = gammaln(top + 1.0) - gammaln(k + 1.0) - gammaln(top - k + 1.0)
         return made
 
-    chances: Floats = np.where(enough, np.exp(log_choose(left, n - 1) - log_choose(samples, n)), 0.0)
-    return chances
+    return np.where(enough, np.exp(log_choose(left, n - 1) - log_choose(samples, n)), 0.0)
 
 
 def overoptimisation(

@@ -30,8 +30,7 @@ def values(reward: Floats, transition: Floats, policy: Floats, *, discount: floa
     _check(reward, transition, policy, discount)
     step = np.einsum("sa,sat->st", policy, transition)
     gain = np.einsum("sa,sat,sat->s", policy, transition, reward)
-    made: Floats = np.linalg.solve(np.eye(len(gain)) - discount * step, gain)
-    return made
+    return np.linalg.solve(np.eye(len(gain)) - discount * step, gain)
 
 
 def canonical(reward: Floats, transition: Floats, policy: Floats, *, discount: float) -> Floats:
@@ -78,19 +77,14 @@ def starc(
     """
     uniform = np.full(transition.shape[:2], 1 / transition.shape[1])
     chosen = uniform if policy is None else policy
-    scaled = [_scaled(canonical(r, transition, chosen, discount=discount), norm) for r in (first, second)]
-    return min(_norm(scaled[0] - scaled[1], norm) / 2, 1.0)
-
-
-def _scaled(reward: Floats, norm: str) -> Floats:
-    size = _norm(reward, norm)
-    # What is left of a trivial reward after cancelling is rounding, not a direction.
-    return reward / size if size > 1e-12 else np.zeros_like(reward)
-
-
-def _norm(reward: Floats, norm: str) -> float:
     order = {"l1": 1, "l2": 2, "max": np.inf}[norm]
-    return float(np.linalg.norm(reward.ravel(), order))
+    scaled = []
+    for reward in (first, second):
+        plain = canonical(reward, transition, chosen, discount=discount).ravel()
+        size = float(np.linalg.norm(plain, order))
+        # What is left of a trivial reward after cancelling is rounding, not a direction.
+        scaled.append(plain / size if size > 1e-12 else np.zeros_like(plain))
+    return min(float(np.linalg.norm(scaled[0] - scaled[1], order)) / 2, 1.0)
 
 
 def epic(first: Floats, second: Floats, *, discount: float = 0.9) -> float:

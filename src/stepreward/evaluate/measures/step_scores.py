@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stepreward.core.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, percentile_interval, proportion, resampled_means
@@ -38,9 +39,8 @@ class FirstErrorResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        parts = {"f1": self.f1, "erroneous": self.erroneous, "correct": self.correct}
-        plain = {name: part.to_json() for name, part in parts.items()}
-        return {**plain, "threshold": self.threshold, "threshold_from": self.threshold_from}
+        made: dict[str, Any] = plain(asdict(self))
+        return made
 
 
 def first_error_f1(
@@ -93,11 +93,7 @@ def step_metrics(scores: Floats, labels: Floats) -> dict[str, Any]:
         "brier": brier(scores, labels),
         "ece": expected_calibration_error(scores, labels),
         "adaptive_ece": expected_calibration_error(scores, labels, adaptive=True),
-        "reliability": {
-            "score": table.score.tolist(),
-            "label": table.label.tolist(),
-            "count": table.count.tolist(),
-        },
+        "reliability": {name: getattr(table, name).tolist() for name in ("score", "label", "count")},
     }
 
 

@@ -35,8 +35,7 @@ def effective_size(weights: Floats) -> float:
 
 
 def _draws(key: Key, n: int) -> Floats:
-    made: Floats = uniforms(np.full(n, key.bits, np.uint64), np.arange(n))
-    return made
+    return uniforms(np.full(n, key.bits, np.uint64), np.arange(n))
 
 
 def _indices_at(weights: Floats, points: Floats) -> list[int]:
