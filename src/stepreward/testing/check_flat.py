@@ -30,9 +30,8 @@ def check_flat(method: Method[..., Any], *, batch_wide: bool) -> None:
     for name, value in before.items():
         same = np.array_equal(data[name], value)
         require(same, method, "inputs untouched", f"it wrote into {name}", "work on a copy")
-    require(
-        bool(np.isfinite(made).all()), method, "finite", f"finite data gave {made}", "guard divisions and logarithms"
-    )
+    finite = bool(np.isfinite(made).all())
+    require(finite, method, "finite", f"finite data gave {made}", "guard divisions and logarithms")
     _check_apart(method, data, made, batch_wide)
     _check_unscored(method, data)
     small = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in data.items()}
@@ -103,7 +102,6 @@ def _check_unscored(method: Method[..., Any], data: Data) -> None:
         made = _take(method, lacking)
         found = f"a step whose {name} is NaN got {made[4]}"
         require(np.array_equal(made[4], empty, equal_nan=True), method, "unscored steps", found, f"give it {empty}")
-        others = np.isfinite(np.delete(made, 4)).all()
-        require(
-            bool(others), method, "unscored steps", f"a NaN in {name} reaches other steps", "let take() leave it out"
-        )
+        others = bool(np.isfinite(np.delete(made, 4)).all())
+        found = f"a NaN in {name} reaches other steps"
+        require(others, method, "unscored steps", found, "let take() leave it out")

@@ -7,15 +7,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
+
 from stepreward.core.runtime.flows import Grader
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.testing.check_policy import PROBLEM
 from stepreward.testing.rules import require, require_attributes
 
-
-def _examples() -> list[Trajectory]:
-    texts = ["12 + 5 = 17\nAnswer: 17", "12 + 5 = 16\nAnswer: 16", "12 + 5 = 17\nThe answer is \\boxed{17}.", "Well"]
-    return [Trajectory(PROBLEM, tuple(map(Step, text.splitlines(keepends=True)))) for text in texts]
+_EXAMPLES = [
+    Trajectory(PROBLEM, tuple(map(Step, text.splitlines(keepends=True))))
+    for text in (
+        "12 + 5 = 17\nAnswer: 17",
+        "12 + 5 = 16\nAnswer: 16",
+        "12 + 5 = 17\nThe answer is \\boxed{17}.",
+        "Well",
+    )
+]
 
 
 def check_grader(grader: Grader, trajectories: Sequence[Trajectory] | None = None) -> None:
@@ -30,14 +37,13 @@ def check_grader(grader: Grader, trajectories: Sequence[Trajectory] | None = Non
         ContractError: a rule is broken; the message names the rule and the remedy.
     """
     require_attributes(grader)
-    given = _examples() if trajectories is None else list(trajectories)
+    given = _EXAMPLES if trajectories is None else list(trajectories)
     grades = [_grade(grader, one.problem, one.steps) for one in given]
     answers = [_answer(grader, one) for one in given]
     for one, grade in zip(given, grades, strict=True):
         found = f"{one.text[-80:]!r} is graded {grade}, its outcome is {one.outcome}"
-        require(
-            math.isnan(one.outcome) or grade == one.outcome, grader, "known outcomes", found, "grade by the reference"
-        )
+        same = math.isnan(one.outcome) or grade == one.outcome
+        require(same, grader, "known outcomes", found, "grade by the reference")
     _check_agreement(grader, given, grades, answers)
     _check_own_answer(grader, given, grades, answers)
     for problem in {one.problem.id: one.problem for one in given}.values():
@@ -47,18 +53,9 @@ def check_grader(grader: Grader, trajectories: Sequence[Trajectory] | None = Non
             require(not nothing > 0, grader, "nothing is not right", found, "give 0 where there is no answer, or NaN")
     with ThreadPoolExecutor(4) as threads:
         again = list(threads.map(lambda one: grader.grade(one.problem, one.steps), given * 2))
-    same = all(map(_equal, again, grades * 2))
-    require(
-        same,
-        grader,
-        "repeatable",
-        "a solution got another grade the second time, in threads",
-        "keep no state between calls: engines call it from several threads",
-    )
-
-
-def _equal(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))
+    what = "a solution got another grade the second time, in threads"
+    remedy = "keep no state between calls: engines call it from several threads"
+    require(np.array_equal(again, grades * 2, equal_nan=True), grader, "repeatable", what, remedy)
 
 
 def _grade(grader: Grader, problem: Problem, steps: Sequence[Step]) -> float:
@@ -70,13 +67,9 @@ def _grade(grader: Grader, problem: Problem, steps: Sequence[Step]) -> float:
 
 def _answer(grader: Grader, one: Trajectory) -> str | None:
     answer = grader.answer(one.problem, one.steps)
-    require(
-        answer is None or isinstance(answer, str),
-        grader,
-        "answers",
-        f"an answer is {answer!r}",
-        "return a text in a normal form, None where there is none",
-    )
+    sane = answer is None or isinstance(answer, str)
+    remedy = "return a text in a normal form, None where there is none"
+    require(sane, grader, "answers", f"an answer is {answer!r}", remedy)
     return answer
 
 
@@ -84,25 +77,16 @@ def _check_agreement(
     grader: Grader, given: Sequence[Trajectory], grades: Sequence[float], answers: Sequence[str | None]
 ) -> None:
     """Votes count equal answers as one, so they must have one grade."""
+    rule = "answers and grades agree"
     seen: dict[tuple[str, str], float] = {}
     for one, grade, answer in zip(given, grades, answers, strict=True):
         if answer is None:
-            require(
-                not grade > 0,
-                grader,
-                "answers and grades agree",
-                f"{one.text[-80:]!r} is graded {grade}, and answer is None",
-                "return the answer of every solution that can be right",
-            )
+            found = f"{one.text[-80:]!r} is graded {grade}, and answer is None"
+            require(not grade > 0, grader, rule, found, "return the answer of every solution that can be right")
         elif not math.isnan(grade):
             first = seen.setdefault((one.problem.id, answer), grade)
-            require(
-                first == grade,
-                grader,
-                "answers and grades agree",
-                f"the answer {answer!r} is graded {first} and {grade}",
-                "answers are equal texts only if they are equally right",
-            )
+            found = f"the answer {answer!r} is graded {first} and {grade}"
+            require(first == grade, grader, rule, found, "answers are equal texts only if they are equally right")
 
 
 def _check_own_answer(
@@ -112,10 +96,5 @@ def _check_own_answer(
     for one, grade, answer in zip(given, grades, answers, strict=True):
         if grade == 1 and answer is not None:
             own = _grade(grader, replace(one.problem, reference=answer), one.steps)
-            require(
-                own == 1,
-                grader,
-                "a right answer equals itself",
-                f"with the reference {answer!r}, its own answer, a right solution is graded {own}",
-                "read references as answers are read",
-            )
+            found = f"with the reference {answer!r}, its own answer, a right solution is graded {own}"
+            require(own == 1, grader, "a right answer equals itself", found, "read references as answers are read")

@@ -30,10 +30,8 @@ def check_loss(method: Method[..., Any]) -> None:
     whole = value(z)
     require(whole.shape == (), method, "one number", f"the loss has shape {tuple(whole.shape)}", "return a scalar")
     whole.backward()
-    zero = bool((z.grad[free] == 0).all())
-    require(
-        zero, method, "gradient at padding", "steps without label or mask get a gradient", "leave them out of the sum"
-    )
+    zero, found = bool((z.grad[free] == 0).all()), "steps without label or mask get a gradient"
+    require(zero, method, "gradient at padding", found, "leave them out of the sum")
     require(bool((z.grad[~free] != 0).any()), method, "gradient", "no step gets a gradient", "keep the graph of logits")
     right = torch.autograd.gradcheck(value, (logits.clone().requires_grad_(),), raise_exception=False)
     require(right, method, "gradient", "the gradient is not that of the value", "detach nothing that depends on logits")
@@ -41,13 +39,8 @@ def check_loss(method: Method[..., Any]) -> None:
     require(bool(torch.isclose(value(wild), whole)), method, "padding", "logits at padding change the loss",
             "select by the mask, do not multiply by it")  # fmt: skip
     swapped = value(logits.flip(0), labels.flip(0), mask.flip(0))
-    require(
-        bool(torch.isclose(swapped, whole)),
-        method,
-        "order of rows",
-        "another order changes the loss",
-        "use no position",
-    )
+    same = bool(torch.isclose(swapped, whole))
+    require(same, method, "order of rows", "another order changes the loss", "use no position")
     large = (900 * logits).requires_grad_()
     extreme = value(large)
     extreme.backward()

@@ -53,10 +53,8 @@ def check_method(method: Any, *, batch_wide: bool = False) -> None:
         raise
     except Exception as error:
         # A method of others may raise anything: the author needs the rule, and the error as its cause.
-        found = f"it raised {type(error).__name__}: {error}"
-        raise ContractError(
-            f"{method.family} {method.name}", "valid data", found, "accept the family's data"
-        ) from error
+        name, found = f"{method.family} {method.name}", f"it raised {type(error).__name__}: {error}"
+        raise ContractError(name, "valid data", found, "accept the family's data") from error
 
 
 def _check_segment(method: Method[..., Any]) -> None:
@@ -99,14 +97,8 @@ def _check_select(method: Method[..., Any]) -> None:
     groups = np.unique(data["group"])
     known = rows.shape == groups.shape and rows.dtype.kind == "i" and bool(((rows >= 0) & (rows < 6)).all())
     require(known, method, "one row a group", f"2 groups of 6 rows gave {rows}", "return one row index a group")
-    own = data["group"][rows].tolist() == groups.tolist()
-    require(
-        own,
-        method,
-        "its own group",
-        f"groups {groups} got rows {rows}",
-        "return indices in the order of np.unique(group)",
-    )
+    own, found = data["group"][rows].tolist() == groups.tolist(), f"groups {groups} got rows {rows}"
+    require(own, method, "its own group", found, "return indices in the order of np.unique(group)")
     alone = np.asarray(method.take({name: value[3:] for name, value in data.items()}))
     same = alone.tolist() == [rows[0] - 3]
     require(same, method, "groups are apart", "another group changes the choice", "look at one group at a time")
@@ -117,14 +109,13 @@ def _check_calibrate(method: Method[..., Any]) -> None:
     scores = rng.random(200)
     outcome = (rng.random(200) < scores).astype(np.float64)
     made = method().fit(scores, outcome)
-    asked = np.array([[0.1, np.nan], [0.5, 0.9]])
-    found = np.asarray(made.predict(asked))
-    require(found.shape == asked.shape, method, "same shape", f"(2, 2) scores gave {found.shape}", "keep the shape")
-    real = ~np.isnan(asked)
+    queries = np.array([[0.1, np.nan], [0.5, 0.9]])
+    found = np.asarray(made.predict(queries))
+    require(found.shape == queries.shape, method, "same shape", f"(2, 2) scores gave {found.shape}", "keep the shape")
+    real = ~np.isnan(queries)
     sane = bool(((found[real] >= 0) & (found[real] <= 1)).all())
     require(sane, method, "probabilities", f"predicted {found[real]}", "return numbers in [0, 1]")
     require(bool(np.isnan(found[~real]).all()), method, "NaN for unscored", "NaN got a probability", "keep NaN")
-    again = np.asarray(method().fit(scores, outcome).predict(asked))
-    require(
-        np.array_equal(again, found, equal_nan=True), method, "repeatable", "two fits differ", "draw nothing unseeded"
-    )
+    again = np.asarray(method().fit(scores, outcome).predict(queries))
+    same = np.array_equal(again, found, equal_nan=True)
+    require(same, method, "repeatable", "two fits differ", "draw nothing unseeded")

@@ -28,7 +28,7 @@ def check_policy(policy: Policy, problem: Problem = PROBLEM, *, n: int = 20, see
     """Checks that a policy keeps its contract, so that batching, caching and resuming cannot change a result.
 
     Args:
-        policy: what is checked; it is asked for about 10 `n` continuations.
+        policy: what is checked; it samples about 10 `n` continuations.
         problem: one that the policy can work on.
         n: samples of a question, at least 2; few samples find fewer faults.
         seed: of the keys.
@@ -60,7 +60,7 @@ def _ask(policy: Policy, questions: Sequence[Propose]) -> list[Answer]:
     answers = policy.propose(questions)
     counts = [len(answer) for answer in answers]
     wanted = [question.n for question in questions]
-    found = f"asked for {wanted} continuations, it gave {counts}"
+    found = f"{counts} continuations came where {wanted} were requested"
     require(counts == wanted, policy, "n continuations a question", found, "return one list a question, of length n")
     return answers
 
@@ -68,9 +68,8 @@ def _ask(policy: Policy, questions: Sequence[Propose]) -> list[Answer]:
 def _check_continuation(policy: Policy, question: Propose, one: Continuation) -> None:
     shown = repr(one)[:200]
     steps = isinstance(one, Continuation) and all(isinstance(step, Step) for step in one.steps)
-    require(
-        steps, policy, "answers are continuations", f"it gave {shown}", "return Continuation(steps=tuple of Step, ...)"
-    )
+    remedy = "return Continuation(steps=tuple of Step, ...)"
+    require(steps, policy, "answers are continuations", f"it gave {shown}", remedy)
     sane = isinstance(one.n_tokens, int) and one.n_tokens >= bool(one.steps)
     found = f"n_tokens is {one.n_tokens!r} for {len(one.steps)} steps"
     require(sane, policy, "n_tokens", found, "count the tokens generated, the end token included")
@@ -128,9 +127,9 @@ def _check_keys(policy: Policy, question: Propose, samples: Answer) -> None:
 def _check_prefixes(policy: Policy, question: Propose, samples: Answer) -> None:
     """Asks for single steps, and behind prefixes."""
     steps = max((one.steps for one in samples), key=len)
-    asked = [replace(question, prefix=steps[:length], n=4, until=until)
+    parts = [replace(question, prefix=steps[:length], n=4, until=until)
              for length in {0, len(steps) // 2, max(len(steps) - 1, 0)} for until in ("step", "end")]  # fmt: skip
-    for part, answer in zip(asked, _ask(policy, asked), strict=True):
+    for part, answer in zip(parts, _ask(policy, parts), strict=True):
         for one in answer:
             _check_continuation(policy, part, one)
         size = len(part.prefix)
@@ -143,7 +142,7 @@ def _check_batches(policy: Policy, question: Propose, samples: Answer) -> None:
     other = replace(question, key=question.key.fold("second"), n=3)
     third = replace(question, key=question.key.fold("third"), until="step", n=2)
     alone = [samples, *(_ask(policy, [part])[0] for part in (other, third))]
-    found = "a question asked in a batch has another answer than alone"
+    found = "a question has another answer in a batch than alone"
     remedy = "let no sample depend on what else is in the batch, and keep the order of the questions"
     for order in ([0, 1, 2], [2, 0, 1]):
         together = _ask(policy, [(question, other, third)[i] for i in order])

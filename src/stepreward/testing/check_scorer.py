@@ -32,7 +32,7 @@ def check_scorer(scorer: Scorer, questions: Sequence[Score] = QUESTIONS, *, tole
     """Checks that a scorer keeps its contract: one score a step, the same in any batch.
 
     Args:
-        scorer: what is checked; it is asked about each question five times.
+        scorer: what is checked; each question is scored five times.
         questions: at least 2, with different scores.
         tolerance: how far scores of one question may be apart, absolute; batches of floats round differently.
 
@@ -84,7 +84,6 @@ def _check_scores(scorer: Scorer, question: Score, scored: Scored) -> None:
     require(bool(np.isnan(scores[observed]).all()), scorer, "observations", found, "give observations NaN")
     require(not np.isinf(scores).any(), scorer, "NaN for unscored", f"scores are {scores}",
             "give NaN to what could not be scored")  # fmt: skip
-    sane = scored.tokens >= 0 and scored.tokens_unshared >= 0
-    require(
-        sane, scorer, "tokens", f"tokens are {scored.tokens} and {scored.tokens_unshared}", "count what was encoded"
-    )
+    sane = min(scored.tokens, scored.tokens_unshared) >= 0
+    found = f"tokens are {scored.tokens} and {scored.tokens_unshared}"
+    require(sane, scorer, "tokens", found, "count what was encoded")

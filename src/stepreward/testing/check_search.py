@@ -72,7 +72,7 @@ class ByDigit:
 
 
 def check_search(method: Method[..., Any]) -> None:
-    """Runs a search on three problems with what it asks for, in several ways that must not matter.
+    """Runs a search on three problems in several ways that must not change its result.
 
     Raises:
         ContractError: a rule is broken.
@@ -81,44 +81,25 @@ def check_search(method: Method[..., Any]) -> None:
     found, bill = _run(method, problems)
     for one in found:
         _check_found(method, one)
-    _check_same(
-        method,
-        found,
-        _run(method, problems),
-        bill,
-        "repeatable",
-        "the same call gave another result",
-        "draw from the key alone",
-    )
-    _check_same(
-        method,
-        found,
-        _run(method, problems, batch_size=1),
-        bill,
-        "batches",
-        "batches of one change the result",
-        "depend on answers, not on when they come",
-    )
     alone = [_run(method, [problem])[0][0] for problem in problems]
-    _check_same(
-        method,
-        found,
-        (alone, bill),
-        bill,
-        "problems are apart",
-        "other problems change the result",
-        "keep no state between calls",
-    )
+    ways = [
+        (_run(method, problems), "repeatable", "the same call gave another result", "draw from the key alone"),
+        (_run(method, problems, batch_size=1), "batches", "batches of one change the result",
+         "depend on answers, not on when they come"),
+        ((alone, bill), "problems are apart", "other problems change the result", "keep no state between calls"),
+    ]  # fmt: skip
+    for (others, cost), rule, what, remedy in ways:
+        for one, two in zip(found, others, strict=True):
+            same = _texts(one) == _texts(two) and one.chosen == two.chosen
+            same = same and np.array_equal(one.totals, two.totals, equal_nan=True)
+            require(same, method, rule, what, remedy)
+        spent = cost.generated_tokens == bill.generated_tokens
+        require(spent, method, rule, "another number of tokens was spent", remedy)
     for most in (1, max(bill.generated_tokens // 6, 1)):
-        (one,), spent = _run(method, problems[:1], budget=Budget(tokens=most))
-        kept = one.chosen >= 0 or not spent.generated_tokens
-        require(
-            kept,
-            method,
-            "budget",
-            f"{spent.generated_tokens} tokens were spent and nothing was chosen",
-            "catch BudgetExhausted and conclude with the best so far",
-        )
+        (one,), cost = _run(method, problems[:1], budget=Budget(tokens=most))
+        what = f"{cost.generated_tokens} tokens were spent and nothing was chosen"
+        kept = one.chosen >= 0 or not cost.generated_tokens
+        require(kept, method, "budget", what, "catch BudgetExhausted and conclude with the best so far")
 
 
 def _run(
@@ -147,42 +128,9 @@ def _texts(found: Any) -> list[str]:
 
 def _check_found(method: Method[..., Any], found: Any) -> None:
     sizes = [len(found.totals), len(found.answers), len(_texts(found))]
-    require(
-        len(set(sizes)) == 1,
-        method,
-        "one row a candidate",
-        f"totals, answers and candidates are {sizes}",
-        "give each candidate a total and an answer",
-    )
-    require(
-        0 <= found.chosen < sizes[0],
-        method,
-        "a choice",
-        f"{found.chosen} of {sizes[0]} candidates is chosen",
-        "choose one where there is any",
-    )
-    ended = found.trajectory.terminal
-    require(
-        ended,
-        method,
-        "a finished choice",
-        "an unfinished candidate is chosen though others are finished",
-        "prefer finished candidates",
-    )
-
-
-def _check_same(
-    method: Method[..., Any],
-    found: Sequence[Any],
-    other: tuple[Sequence[Any], Bill],
-    bill: Bill,
-    rule: str,
-    what: str,
-    remedy: str,
-) -> None:
-    others, cost = other
-    for one, two in zip(found, others, strict=True):
-        same = _texts(one) == _texts(two) and one.chosen == two.chosen
-        same = same and np.array_equal(one.totals, two.totals, equal_nan=True)
-        require(same, method, rule, what, remedy)
-    require(cost.generated_tokens == bill.generated_tokens, method, rule, "another number of tokens was spent", remedy)
+    what = f"totals, answers and candidates are {sizes}"
+    require(len({*sizes}) == 1, method, "one row a candidate", what, "give each candidate a total and an answer")
+    what = f"{found.chosen} of {sizes[0]} candidates is chosen"
+    require(0 <= found.chosen < sizes[0], method, "a choice", what, "choose one where there is any")
+    what = "an unfinished candidate is chosen though others are finished"
+    require(found.trajectory.terminal, method, "a finished choice", what, "prefer finished candidates")

@@ -32,13 +32,9 @@ def require_attributes(checked: object, *counts: str) -> None:
         ContractError: one is missing or is something else.
     """
     name = getattr(checked, "name", None)
-    found = f"name is {name!r}"
-    require(
-        isinstance(name, str) and bool(name), checked, "name", found, "give it a text: caches and provenance use it"
-    )
+    known = isinstance(name, str) and bool(name)
+    require(known, checked, "name", f"name is {name!r}", "give it a text: caches and provenance use it")
     for attribute in counts:
         value = getattr(checked, attribute, None)
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        require(
-            whole, checked, attribute, f"{attribute} is {value!r}", f"set {attribute} to a whole number, at least 1"
-        )
+        whole, found = type(value) is int and value >= 1, f"{attribute} is {value!r}"
+        require(whole, checked, attribute, found, f"set {attribute} to a whole number, at least 1")
