@@ -111,7 +111,9 @@ def label_many(
             if isinstance(one, Failed):
                 failed.append(one)
             else:
-                shards.receive(one.index, _named(one.result, who))
+                by = (policy.name, grader.name)
+                made = tree_labels(one.result, who) if isinstance(one.result, StepTree) else [named(one.result, *by)]
+                shards.receive(one.index, made)
             if progress is not None:
                 progress(done, driver.bill)
     if failed and len(failed) == done and not any(folder.glob("labels-*.parquet")):
@@ -207,12 +209,6 @@ def _flow(method: Method[..., Any], item: Item, key: Key, settings: Mapping[str,
         available = {"problem": item.problem, "trajectory": item, "key": key}
     flow: Flow[Trajectory | StepTree] = method.take(available, **settings)
     return flow
-
-
-def _named(result: Trajectory | StepTree, who: Provenance) -> list[Trajectory]:
-    if isinstance(result, StepTree):
-        return tree_labels(result, who)
-    return [named(result, who.policy, who.grader)]
 
 
 def _digest(items: Iterable[Item]) -> str:

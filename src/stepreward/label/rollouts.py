@@ -56,8 +56,8 @@ def rollouts(
         problem, prefix: where to go on from.
         n: rollouts, at least 1.
         key: the run's key; the prefix's own is derived from it, so that equal prefixes share rollouts.
-        at_once: ask for so many at a time and for no more once one succeeded, where only whether any does matters;
-            0 asks for all `n` together.
+        at_once: rollouts of a round; no round follows one with a success, for callers to whom only matters whether any
+            succeeds. 0 samples all `n` together.
         unfinished: outcome of a rollout that was cut: 0 (`wrong`) or NaN (`drop`). Where most were cut and none
             succeeded, `Counts.record` takes the prefix for not measured either way.
 

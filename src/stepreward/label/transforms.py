@@ -52,7 +52,7 @@ def hard(trajectory: Trajectory, *, threshold: float = 0.0, after_error: AfterEr
 
     Args:
         trajectory: with the column `value`.
-        threshold: in [0, 1); 0 asks for one success, 0.5 for a majority.
+        threshold: in [0, 1); at 0 one success is enough, at 0.5 it takes a majority.
         after_error: see `AfterError`.
 
     Raises:

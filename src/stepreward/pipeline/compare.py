@@ -117,7 +117,8 @@ def compare(
             for budget in budgets:
                 if on_progress is not None:
                     on_progress("compare", done, total, f"{name}, {budget}")
-                how = {**_total(name, aggregate), **(settings or {}).get(name, {})}
+                how = {"aggregate": aggregate} if aggregate and "aggregate" in searches[name].settings else {}
+                how |= (settings or {}).get(name, {})
                 how = {**searches[name].within(budget, how), **how}
                 by = Provenance(name, policy.name, seed=seed, settings=how, what=())
                 one, tokens, made = _spent(by, budget, problems, key, driver(log))
@@ -129,18 +130,12 @@ def compare(
     spendings, ungraded = _graded(spendings)
     curves = accuracy_against_cost(spendings, key.fold("costs"), reference=REFERENCE)
     summary = _summary(curves, spendings, scored, oracle, len(problems), policy.name, scorer.name, seed)
-    summary["ungraded"] = ungraded
-    summary["aggregate"] = aggregate
-    summary["settings"] = {name: dict(own) for name, own in (settings or {}).items() if own}
+    given = {name: dict(own) for name, own in (settings or {}).items() if own}
+    summary |= {"ungraded": ungraded, "aggregate": aggregate, "settings": given}
     write_rows(out / "solutions.jsonl", [row_of(row) for row in rows])
     write_json(out / "compare.json", summary)
     write(build_page(curves, summary), out / "compare.html")
     return summary
-
-
-def _total(name: str, aggregate: str) -> dict[str, str]:
-    """The setting that gives a search a total, if it has one."""
-    return {"aggregate": aggregate} if aggregate and "aggregate" in searches[name].settings else {}
 
 
 def _spent(
@@ -210,10 +205,6 @@ def _summary(
     }  # fmt: skip
 
 
-def _left_out(ungraded: int) -> str:
-    return f"{ungraded} with an answer that could not be graded left out; " if ungraded else ""
-
-
 def verdict(gain: Mapping[str, Any] | Estimate | None) -> str:
     """Whether a gain over the reference is significant: its interval does not contain 0."""
     if gain is None:
@@ -243,8 +234,10 @@ def build_page(curves: CostCurves, summary: Mapping[str, Any]) -> Page:
         for point in summary["points"]
     ]
     heads = ("search", "budget", "generated", "scored", "accuracy", f"points over {REFERENCE}", "verdict", "front")
+    ungraded = summary["ungraded"]
     note = (
-        f"{summary['problems']} problems, seed {summary['seed']}; {_left_out(summary['ungraded'])}tokens a problem. "
+        f"{summary['problems']} problems, seed {summary['seed']}; "
+        f"{f'{ungraded} with an answer that could not be graded left out; ' if ungraded else ''}tokens a problem. "
         f"Points over {REFERENCE} are at "
         "equal generated tokens, on the line between its runs; 95 % paired bootstrap intervals over problems, not "
         "corrected for the number of searches. Scored tokens: each shared prefix once, answers of the log included. "

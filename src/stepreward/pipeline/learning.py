@@ -13,7 +13,7 @@ from stepreward.core.catalog import credit as credit_family
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap, paired_difference
 from stepreward.core.vocabulary import Count, Flag
-from stepreward.pipeline.run_report import percent, points
+from stepreward.pipeline.run_report import INTERVAL, percent, points
 from stepreward.report.page import MISSING, Page, Section, Table
 from stepreward.report.svg import Series, curves
 
@@ -131,7 +131,7 @@ def build_page(summary: dict[str, Any]) -> Page:
     figures = []
     for what, label in (("accuracy", "accuracy"), ("length", "steps of a solution"), ("score", "mean step score")):
         series = [
-            Series(name, made["tokens"], *([e[part] for e in made[what]] for part in ("value", "low", "high")))
+            Series(name, made["tokens"], *([e[part] for e in made[what]] for part in INTERVAL))
             for name, made in found.items()
             if made[what]
         ]

@@ -143,7 +143,14 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
             # TRL must not rescale the advantages: neither by a standard deviation nor by length.
             loss_type="dr_grpo",
             seed=seed,
-            **_QUIET,
+            # Nothing is written, shown or moved: a training takes seconds, and its curve is all that is kept.
+            logging_strategy="no",
+            report_to=[],
+            gradient_checkpointing=False,
+            use_cpu=True,
+            save_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
         )
         trainer = StepGRPOTrainer(
             model,
@@ -160,17 +167,6 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
         trainer.train()
     curve.alarms = sorted(trainer.alarmed)
     return curve
-
-
-_QUIET: dict[str, Any] = {
-    "logging_strategy": "no",
-    "report_to": [],
-    "gradient_checkpointing": False,
-    "use_cpu": True,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "dataloader_pin_memory": False,
-}
 
 
 def _outcome_reward(problems: dict[str, Problem]) -> Callable[..., list[float]]:

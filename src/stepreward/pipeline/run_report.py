@@ -9,27 +9,30 @@ from stepreward.report.page import MISSING, Page, Section, Table, TreeView
 from stepreward.report.svg import Series, curves
 
 Summary = dict[str, Any]
+INTERVAL = ("value", "low", "high")
+"""Fields of an estimate, in the order of a curve with its band."""
+
+
+def _with_interval(estimate: dict[str, Any], form: str, unit: str = "", scale: int = 1) -> str:
+    if estimate["value"] is None:
+        return MISSING
+    value, low, high = (format(scale * estimate[part], form) for part in INTERVAL)
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def percent(estimate: dict[str, Any]) -> str:
-    """A share with its interval, "61.0 % [57.2, 64.9]"."""
-    if estimate["value"] is None:
-        return MISSING
-    return f"{estimate['value']:.1%} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+    """A share with its interval, "61.0% [57.2, 64.9]"."""
+    return _with_interval(estimate, ".1f", "%", 100)
 
 
 def points(estimate: dict[str, Any]) -> str:
     """A difference of shares in points with its interval."""
-    if estimate["value"] is None:
-        return MISSING
-    return f"{100 * estimate['value']:+.1f} [{100 * estimate['low']:+.1f}, {100 * estimate['high']:+.1f}]"
+    return _with_interval(estimate, "+.1f", scale=100)
 
 
 def decimal(estimate: dict[str, Any]) -> str:
     """A number with its interval, "0.812 [0.790, 0.833]"."""
-    if estimate["value"] is None:
-        return MISSING
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return _with_interval(estimate, ".3f")
 
 
 def number(value: float | None) -> str:
@@ -92,8 +95,7 @@ def _selection(summary: Summary) -> Section:
         "majority": "majority",
     }
     series = [
-        Series(label, sizes, *([e[part] for e in made[name]] for part in ("value", "low", "high")))
-        for name, label in names.items()
+        Series(label, sizes, *([e[part] for e in made[name]] for part in INTERVAL)) for name, label in names.items()
     ]
     figure = curves(series, x_label="samples N", y_label="accuracy", log_x=True)
     ranked = sorted(made.items(), key=lambda pair: -pair[1][-1]["value"])
@@ -177,9 +179,8 @@ def _training(summary: Summary) -> Section:
     for name, key in measured.items():
         rows = [(row["step"], row[key]) for row in history if row.get(key) is not None]
         if rows:
-            figures.append(
-                curves([Series(name, *zip(*rows, strict=True))], x_label="step", y_label=name, percent=False)
-            )
+            line = [Series(name, *zip(*rows, strict=True))]
+            figures.append(curves(line, x_label="step", y_label=name, percent=False))
     text = f"Objective {summary['settings']['objective']}; each shared prefix is encoded once."
     return Section("Training", text, figures)
 

@@ -1,13 +1,12 @@
 """The stages of a run: sample, label, train, score, search, evaluate.
 
 Bulk results are not stored twice: the answer log holds every sample and rollout, so a resumed run rebuilds them from it
-without asking the policy again.
+without another call of the policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,14 +17,11 @@ from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import crossed_mean, known_mean, paired_difference
 from stepreward.core.measure.step_metrics import ragged
-from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
-from stepreward.core.runtime.flows import Bill, Flow, Grader, Policy, Scorer
-from stepreward.core.table import write_table
+from stepreward.core.runtime.flows import Bill, Flow, Grader
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
-from stepreward.label.rollouts import named
 from stepreward.label.samples import graded_samples
 from stepreward.pipeline.run_settings import RunSettings
 from stepreward.pipeline.world import World
@@ -62,9 +58,9 @@ def require_methods(settings: RunSettings) -> None:
         InputError: a number of training is outside its range.
         UnknownNameError: no method has the name of the estimator, the transform, the objective or the aggregate.
     """
-    named = ((estimate, settings.estimator), (transform, settings.transform), (aggregate, settings.aggregate))
-    for family, name in named:
-        family[name]
+    estimate[settings.estimator]
+    transform[settings.transform]
+    aggregate[settings.aggregate]
     try:
         training_of(settings).loss()
     except SteprewardError:
@@ -92,11 +88,6 @@ def label(
     flows = [method.take({"trajectory": t, "problem": t.problem, "key": key}, **options) for t in distinct]
     measured = run_flows(flows, driver, progress)
     return [transform[settings.transform].take({"trajectory": one}) for one in measured]
-
-
-def keep_labels(path: Path, labels: Sequence[Trajectory], policy: Policy, grader: Grader) -> None:
-    """Writes labels with their policy and grader named."""
-    write_table(path, (named(one, policy.name, grader.name) for one in labels))
 
 
 def truth_of(world: World, trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
@@ -152,23 +143,8 @@ def searches(
     made = {}
     options = {"beam": {"beams": settings.beams}, "dvts": {"trees": settings.beams}}
     for name, own in options.items():
-        runner = driver()
-        flows = [
-            with_outcome(
-                search[name].take(
-                    {"problem": problem, "key": key.fold(name, problem.id)},
-                    width=settings.width,
-                    aggregate=settings.aggregate,
-                    **own,
-                ),
-                problem,
-            )
-            for problem in problems
-        ]
+        runner, how = driver(), {"width": settings.width, "aggregate": settings.aggregate, **own}
+        found = (search[name].take({"problem": p, "key": key.fold(name, p.id)}, **how) for p in problems)
+        flows = [with_outcome(flow, problem) for flow, problem in zip(found, problems, strict=True)]
         made[name] = (run_flows(flows, runner, progress), runner.bill)
     return made
-
-
-def driver_for(policy: Policy, grader: Grader, log: AnswerLog, scorer: Scorer | None = None) -> Driver:
-    """A driver on a run's log."""
-    return Driver(policy=policy, grader=grader, scorer=scorer, log=log)

@@ -22,10 +22,12 @@ from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Grader
+from stepreward.core.table import write_table
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error_f1, label_error, step_metrics
+from stepreward.label.rollouts import named
 from stepreward.pipeline import stages
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.run_report import build_page
@@ -123,7 +125,7 @@ class Run:
         return lambda done, total, detail: self.on_progress(stage, done, total, detail)
 
     def _driver(self, scorer: DiscriminativeScorer | None = None) -> Driver:
-        return stages.driver_for(self.policy, self.world.grader, self.log, scorer)
+        return Driver(policy=self.policy, grader=self.world.grader, scorer=scorer, log=self.log)
 
     def _samples(self, which: str) -> tuple[list[list[Trajectory]], Bill]:
         s, w = self.settings, self.world
@@ -154,7 +156,8 @@ class Run:
         labels = stages.label(samples, self.settings, self.key, driver, self._progress("label"))
 
         def numbers() -> dict[str, Any]:
-            stages.keep_labels(self.out / "labels.parquet", labels, self.policy, self.world.grader)
+            by = (self.policy.name, self.world.grader.name)
+            write_table(self.out / "labels.parquet", (named(one, *by) for one in labels))
             truth = stages.truth_of(self.world, labels)
             array = ragged([one.labels for one in labels])
             error = label_error(array, truth) if self.world.truth is not None else {}
@@ -287,9 +290,6 @@ def _scores_and_truth(
     world: World, samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(B, S) scores and exact truth of all samples, in the same rows."""
-    flat = [t for group in samples for t in group]
-    rows = [row for tree in trees for row in tree.gather(tree.column("score"))]
-    truth = stages.truth_of(world, flat)
-    scores = ragged(rows)
-    width = truth.shape[1]
-    return scores[:, :width], truth
+    truth = stages.truth_of(world, [t for group in samples for t in group])
+    scores = ragged([row for tree in trees for row in tree.gather(tree.column("score"))])
+    return scores[:, : truth.shape[1]], truth
