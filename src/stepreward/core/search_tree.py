@@ -137,6 +137,7 @@ class SearchTree(Generic[Item]):
         """The leaf below the most visited children, of equals the most valuable: what the walks agree on."""
         node = 0
         while (below := self.children[node]) is not None and len(below):
+            # The last key of `lexsort` is the first to sort by: visits, then value.
             node = int(below[np.lexsort((-self.value[below], -self.visits[below]))[0]])
         return node
 

@@ -98,6 +98,7 @@ def row_of(item: Trajectory) -> dict[str, Any]:
         "facts": _json(item.facts),
         "provenance": json.dumps([asdict(one) for one in item.provenance]) if item.provenance else None,
     }
+    # A step column of a field's name would silently replace it when the row is read.
     if taken := sorted(made.keys() & item.columns.keys()):
         raise InputError(f"step columns {taken} have the names of a row's fields", remedy="rename them")
     return {name: value for name, value in made.items() if value is not None} | {
@@ -132,6 +133,7 @@ def item_of(row: Mapping[str, Any]) -> Trajectory:
     """
     steps = _steps(row.get("steps"))
     known = {name: value for name, value in row.items() if name not in FIELDS.names and value is not None}
+    # Columns that must be numbers by their names: damage there is an error and not a fact.
     known |= {name: _numbers(value, name) for name, value in known.items() if _is_measured(name)}
     measured = {_PLURAL.get(name, name): _column(name, known, len(steps)) for name in known if _is_column(known[name])}
     labels = measured.get(LABEL, np.full(len(steps), np.nan))

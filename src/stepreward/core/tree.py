@@ -182,6 +182,7 @@ class StepTree:
     def action(self) -> NDArray[np.bool_]:
         """(n,) True at steps that are scored and trained on; False at the root and at observations."""
         kinds = np.array([step.kind == "action" for step in self.steps] + [False], bool)
+        # The root's step id is -1: it reads the last entry, which is False.
         return kinds[self.step_id]
 
     @cached_property
@@ -252,6 +253,7 @@ class StepTree:
         chosen = list(keep)
         paths = self.paths[chosen]
         ids = np.where(paths >= 0, self.step_id[paths], -1)
+        # The part numbers its nodes anew: node columns of the whole would not fit it.
         part = self.from_arrays(self.problem, ids, self.steps, self.outcomes[chosen], self.complete[chosen])
         width = part.paths.shape[1]
         columns = {name: values[chosen, :width] for name, values in self.step_columns.items()}
@@ -308,6 +310,7 @@ class StepTree:
 
     def gather(self, values: Floats) -> Steps:
         """Node values as step arrays (B, S), NaN at padding."""
+        # Paths are -1 at padding, which reads the last node: the mask replaces it.
         return np.where(self.mask, values[self.paths], np.nan)
 
     def scatter_mean(self, values: Steps) -> Floats:
@@ -337,6 +340,7 @@ def trees_of(groups: Sequence[Sequence[Trajectory]], *, cells: int = 1 << 22) ->
     made: list[StepTree] = []
     start, rows, longest = 0, 0, 0
     for at, group in enumerate(groups):
+        # Groups of one matrix are padded to the longest trajectory among them: `cells` bounds that matrix.
         longest_now = max(longest, *map(len, group)) if group else longest
         if at > start and (rows + len(group)) * longest_now > cells:
             made += _merge_groups(groups[start:at])
@@ -355,6 +359,7 @@ def _merge_groups(groups: Sequence[Sequence[Trajectory]]) -> list[StepTree]:
     lengths = np.array([len(t) for t in every], np.int64)
     matrix = _padded([i for ids, _ in interned for i in ids], lengths)
     offset, parent, ids, ends = merge_trees(matrix, owner, len(groups))
+    # Nodes numbered over all trees, so that one pass finds the depths and paths of all.
     above = np.where(parent < 0, -1, parent + np.repeat(offset[:-1], np.diff(offset)))
     depth, start = depths(above), offset[owner]
     paths = paths_to(ends + start, above, depth)

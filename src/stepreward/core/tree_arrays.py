@@ -38,6 +38,7 @@ def merge_prefixes(
     ends, n, distinct = roots.astype(np.int32), n_roots, int(step_ids.max(initial=0)) + 1
     for level in range(step_ids.shape[1]):
         alive = np.flatnonzero(real[:, level])
+        # One integer a pair (parent, step): equal parents are one node by now, so equal pairs are equal prefixes.
         pairs = ends[alive].astype(np.int64) * distinct + step_ids[alive, level]
         # `unique` sorts by pair; `rank` numbers the distinct pairs by their first row instead.
         _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
@@ -68,8 +69,10 @@ def merge_trees(
     Raises:
         ValueError: a step follows padding.
     """
+    # One merge for all trees, each row leaving from its own root: nodes come out level by level, trees mixed.
     parent, ids, ends, through = merge_prefixes(step_ids, tree, count)
     owner = np.concatenate([np.arange(count), tree[through[count:]]])
+    # A stable sort by tree keeps levels in order: a parent still comes before its children.
     order = np.argsort(owner, kind="stable")
     offset = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(owner, minlength=count))])
     local = np.empty(len(owner), np.int32)
@@ -87,6 +90,7 @@ def depths(parent: NDArray[np.integer[Any]]) -> Index:
     depth = (parent >= 0).astype(np.int32)
     moving = np.flatnonzero(depth)
     above = parent.copy()
+    # `depth` counts the steps from a node up to `above`, that one left out: a jump adds what is counted there.
     while len(moving):
         through = above[moving]
         depth[moving] += depth[through]
@@ -106,6 +110,7 @@ def paths_to(ends: NDArray[Whole], parent: NDArray[Whole], depth: Index) -> NDAr
     paths = np.full((len(ends), int(depth[ends].max(initial=0))), -1, parent.dtype)
     rows = np.flatnonzero(depth[ends] > 0)
     node = ends[rows]
+    # All rows climb together, one step a round; a row is done once it is at the root.
     while len(rows):
         place = depth[node] - 1
         paths[rows, place] = node

@@ -70,6 +70,7 @@ def first_change(
     change = progress(rewards, offsets, start=start)
     made, later = xp.zeros_like(change), change
     for j in range(ahead + 1):
+        # The nearest change that is large enough stays: a later one does not replace it.
         made = xp.where((made == 0) & (xp.abs(later) >= least), decay**j * later, made)
         later = trajectories.next(later)
     return made
@@ -122,6 +123,7 @@ def thoughts(rewards: Array, offsets: Array, *, threshold: float = 0.5) -> Array
     trajectories = Trajectories(offsets, rewards.shape[0])
     good = xp.astype(rewards > threshold, rewards.dtype)
     begins = (trajectories.position == 0) | (trajectories.previous(good) != good)
+    # Runs are numbered over all trajectories; the first step of a trajectory always begins one.
     runs = Groups(xp.cumulative_sum(xp.astype(begins, offsets.dtype)))
     ends = trajectories.ends | (trajectories.next(good) != good)
     return xp.where(ends, runs.mean(rewards), xp.zeros_like(rewards))
@@ -161,6 +163,7 @@ def temporal_difference_target(
     for j in range(n):
         made = made + discount**j * reward
         reward, value = trajectories.next(reward), trajectories.next(value)
+    # Past the end `next` gives 0, so the sum stops by itself; the outcome closes it at the right discount.
     left = xp.astype(trajectories.remaining, rewards.dtype)
     closed = discount**left * trajectories.spread(outcome)
     made = made + xp.where(trajectories.remaining > n, discount**n * value, closed)

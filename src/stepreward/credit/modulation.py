@@ -55,6 +55,7 @@ def entropy_modulated(
     trajectories = Trajectories(offsets, entropy.shape[0])
     if not entropy.shape[0]:
         return entropy
+    # Equal entropies are all scaled to 0: the divisor is then 1 instead of 0.
     low, high = xp.min(entropy), xp.max(entropy)
     scaled = (entropy - low) / xp.where(high > low, high - low, xp.ones_like(high))
     scale = xp.exp(-sharpness * scaled)
@@ -270,8 +271,10 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
     # As even as possible: half of what is kept, unless one side has fewer.
     kept_good = xp.minimum(good, xp.maximum(wanted - (n - good), xp.floor((wanted + 1) / 2)))
     share = xp.where(right > 0, kept_good, wanted - kept_good)
+    # Right and wrong solutions of a problem are ranked apart.
     sides = Groups(2 * groups.of + xp.astype(right, groups.of.dtype))
     kept = _least_in_group(sides, xp.where(right > 0, -mean, mean), share)
+    # `kept` is a fraction where equal ones share the last place: it weighs them in mean and deviation.
     size = groups.total(kept)
     above = groups.centred(outcome, kept)
     free = xp.where(size > 1, size - 1, xp.ones_like(size))
@@ -282,12 +285,15 @@ def consistent_only(rewards: Array, outcome: Array, group: Array, offsets: Array
 def _least_in_group(groups: Groups, values: Array, share: Array) -> Array:
     """(B,) 1 for the `share` members of each group with the least values, else 0; equal ones share the last place."""
     xp = array_namespace(values)
+    # Two stable sorts, by value and then by group: members of a group lie together, the least first.
     order = xp.argsort(values, stable=True)
     order = order[xp.argsort(groups.of[order], stable=True)]
     ordered = groups.of[order]
     place = xp.zeros_like(values)
+    # A member's place is its position less that of the first member of its group.
     first = xp.searchsorted(ordered, ordered)
     place[order] = xp.astype(xp.arange(values.shape[0], device=device(values)) - first, values.dtype)
+    # Equal values share the places that they take together, so that the order of rows does not matter.
     equal = Groups.of_pairs(groups.of, xp.unique_inverse(values).inverse_indices)
     ties = equal.count(values)
     before = equal.mean(place) - (ties - 1) / 2

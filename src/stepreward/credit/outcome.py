@@ -243,6 +243,7 @@ def components_standardised(
     xp, groups = array_namespace(components), Groups(group)
     total = xp.zeros_like(components[:, 0])
     for c, weight in enumerate(weights or (1.0,) * parts):
+        # A part that was not measured has weight 0 in its mean, and adds 0 to the total.
         known = ~xp.isnan(components[:, c])
         part = xp.where(known, components[:, c], xp.zeros_like(total))
         counts = xp.astype(known, part.dtype)
@@ -277,6 +278,7 @@ def debiased_probability(
         epsilon: added to the deviation.
     """
     xp, groups = array_namespace(outcome), Groups(group)
+    # Reasoning that lowers the probability is worth 0, not less: the paper clips before it standardises.
     gained = xp.clip(outcome - prior, 0.0, 1.0)
     made = groups.standardised(gained, epsilon=epsilon)
     return _spread(xp.where(groups.deviation(gained) >= least, made, xp.zeros_like(made)), offsets)
@@ -319,6 +321,7 @@ class MovingThreshold:
             return
         gained = xp.clip(outcome[scored] - prior[scored], 0.0, 1.0)
         deviation = float(xp.mean(Groups(group[scored]).deviation(gained)))
+        # The mean over the first batches is where the moving average starts.
         share = 1 / (self.seen + 1) if self.seen < self.start else 1 - self.decay
         self.mean, self.seen = self.mean + share * (deviation - self.mean), self.seen + 1
 

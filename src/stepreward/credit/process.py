@@ -71,6 +71,7 @@ def return_to_go(
     trajectories = Trajectories(offsets, rewards.shape[0])
     available = {"rewards": rewards, "outcome": outcome, "group": group, "offsets": offsets}
     paid = weight * shaped(available, shape, shape_settings)
+    # The outcome is paid to every step undiscounted, so it enters as one number a trajectory.
     ending = outcome_weight * outcome
     baseline = Groups(group).mean_of_others(trajectories.total(paid) + ending)
     return trajectories.to_go(paid, discount=discount) + trajectories.spread(ending - baseline)
@@ -241,6 +242,7 @@ def soft_minimum_to_go(
     groups = Groups(group)
     moved = shaping.soft_minimum(rewards, offsets, temperature=temperature)
     one_of("baseline", baseline, Unit)
+    # With tokens as the unit a step pays the baseline once for each of its tokens.
     size = typed(lengths, rewards) if baseline == "token" else array_namespace(rewards).ones_like(rewards)
     mean = groups.mean_of_others(trajectories.mean(moved, size), trajectories.total(size))
     centred = trajectories.to_go(moved - size * trajectories.spread(mean))

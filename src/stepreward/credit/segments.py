@@ -50,6 +50,7 @@ def _in_float64(values: Array) -> Array:
 def _float64_sum(values: Array, index: Array, n: int) -> Array:
     xp, wide = array_namespace(values), _in_float64(values)
     _check_length(values, int(index.shape[0]), "members")
+    # Indices repeat: plain indexed addition would keep the last write of each bin alone.
     if is_numpy_array(values):
         return xp.bincount(index, weights=wide, minlength=n)
     return xp.zeros(n, dtype=wide.dtype, device=wide.device).index_add_(0, index, wide)
@@ -123,6 +124,7 @@ class Trajectories:
         """(N,) True at the last step of each trajectory."""
         xp = array_namespace(self.offsets)
         made = xp.zeros(self.n, dtype=xp.bool, device=device(self.offsets))
+        # A trajectory without steps has no last one: its offset would mark another's.
         made[self.offsets[1:][self.sizes > 0] - 1] = True
         return made
 
@@ -158,6 +160,7 @@ class Trajectories:
         """(N,) the value of the step after each, `last` at the ends."""
         xp = array_namespace(values)
         _check_length(values, self.n, "steps")
+        # The rotation brings the first value to the end of all, which `last` replaces.
         return xp.where(self.ends, xp.full_like(values, last), xp.concat([values[1:], values[:1]]))
 
     def previous(self, values: Array, *, first: float = 0.0, starts: Array | None = None) -> Array:
@@ -195,6 +198,7 @@ class Groups:
         """Members are together if both ids are equal."""
         _check_length(second, int(first.shape[0]), "members")
         one, two = cls(first), cls(second)
+        # One integer a pair. A batch without members has no second id: 1 keeps the product defined.
         return cls(one.of * max(two.n, 1) + two.of)
 
     def count(self, like: Array) -> Array:
@@ -213,6 +217,7 @@ class Groups:
         """(M,) mean of the other members, weighted if weights (M,) are given; `alone` where there is none."""
         xp, wide = array_namespace(values), _in_float64(values)
         mine = xp.ones_like(wide) if weights is None else _in_float64(weights)
+        # Sums less the own part: no loop over members, and one pass for all groups.
         others = self._size(values, weights) - mine
         mean = _ratio(self._sum(values, weights) - wide * mine, others)
         return typed(xp.where(others > 0, mean, xp.full_like(wide, alone)), values)
@@ -285,6 +290,7 @@ class Groups:
 def _ratio(values: Array, sizes: Array) -> Array:
     """Values over sizes; 0 where a size is not positive."""
     xp = array_namespace(values)
+    # Both branches of a `where` are computed: the inner one keeps 0 out of the divisor.
     return xp.where(sizes > 0, values / xp.where(sizes > 0, sizes, xp.ones_like(sizes)), xp.zeros_like(values))
 
 

@@ -329,6 +329,7 @@ def _geometric(rewards: Array, trajectories: Trajectories) -> Array:
     """(B,) geometric mean of each trajectory's rewards; 0 where one is 0 or less."""
     xp = array_namespace(rewards)
     positive = rewards > 0
+    # A reward of 0 or less makes the mean 0, which is set below: 1 in its place keeps the logarithm finite.
     logs = xp.log(xp.where(positive, rewards, xp.ones_like(rewards)))
     zeros = trajectories.total(xp.astype(~positive, rewards.dtype))
     mean = trajectories.mean(logs)

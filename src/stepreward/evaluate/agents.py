@@ -56,6 +56,7 @@ def who_and_when(scorer: Scorer, data: Sequence[Trajectory]) -> BenchResult:
     lost = unmeasured(scores, kept)
     left = rows_kept(lost)
     kept, scores = [kept[row] for row in left], scores[left]
+    # A trace without any score blames no step: the lowest of nothing would be its first.
     silent = np.isnan(scores).all(axis=1)
     blamed = np.where(silent, -1, np.where(np.isnan(scores), np.inf, scores).argmin(axis=1))
     gold = np.array([item.first_error for item in kept], np.int64)

@@ -58,6 +58,7 @@ def order(scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "min",
     key = Key.seed(seed).fold("order")
     mixed = [_shuffled(item, key.fold("shuffle", at)) for at, item in enumerate(able)]
     before, after = step_scores(scorer, able), step_scores(scorer, mixed)
+    # The same questions in reverse order: a scorer that keeps state answers them otherwise.
     backwards = step_scores(scorer, able[::-1])[::-1]
     lost = unmeasured(before, able) | unmeasured(after, mixed) | unmeasured(backwards, able)
     kept = rows_kept(lost)
@@ -85,6 +86,7 @@ def _shuffled(item: Trajectory, key: Key) -> Trajectory:
     texts = [steps[at] for at in places]
     drawn = key.rng()
     moved = texts
+    # Equal texts in another order are the same solution: drawn until one differs.
     while [step.text for step in moved] == [step.text for step in texts]:
         moved = [texts[at] for at in drawn.permutation(len(texts))]
     for at, step in zip(places, moved, strict=True):

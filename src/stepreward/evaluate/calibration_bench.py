@@ -97,6 +97,7 @@ def _measured(
         problem = f"scores of {scorer.name} reach from {known.min():.3g} to {known.max():.3g}"
         raise InputError(problem, remedy="calibrate them first, so that they are in [0, 1]")
     key = Key.seed(seed).fold(name)
+    # Rows of one unit lie together: a bootstrap sample takes whole units.
     order, starts = np.argsort(unit, kind="stable"), np.unique(np.sort(unit), return_index=True)[1]
     members = np.split(order, starts[1:])
     every = np.concatenate(members)

@@ -146,6 +146,7 @@ def _tree(
             follow.extend({} for _ in range(len(number) - len(follow)))
             follow[here].setdefault(there, []).append((float(one), float(other)))
     width = max(map(len, follow))
+    # With one action everywhere every reward orders the one policy alike.
     if width < 2:
         return None
     end = len(follow)

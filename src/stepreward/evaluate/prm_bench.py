@@ -122,6 +122,7 @@ def _by_class(
     pooled = {of: drawn(counts[mine], key.fold(of)) for of, mine in rows.items()}
     metrics = step_metrics_of(drawn(counts, key), len(kept))
     for group, members in groups.items():
+        # The mean over some of its classes would not compare with published ones.
         if pooled.keys() >= set(members):
             mean = np.mean([prm_score(pooled[of]) for of in members], axis=0)
             metrics[group] = interval(mean, sum(len(rows[of]) for of in members))
@@ -150,6 +151,7 @@ def _by_class(
 def _first_error_called(scores: Floats, labels: Floats, threshold: float) -> Floats:
     """(B,) 1 if the first wrong step is called wrong, 0 if not, NaN where no step is wrong."""
     first = first_error(labels)
+    # Without an error the index is -1 and reads the last score: NaN replaces it.
     called = scores[np.arange(len(scores)), first] <= threshold
     return np.where(first >= 0, called, np.nan)
 

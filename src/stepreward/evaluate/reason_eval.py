@@ -56,6 +56,7 @@ def reason_eval(
     right = np.logical_not((labels <= 0.5).any(axis=1))
     lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=1)
     called_right = lowest > threshold
+    # "missed": at the threshold a right solution is not called right, and a wrong one is not called wrong.
     whole = cells(called_right if ties == "wrong" else np.where(right, called_right, lowest >= threshold), right)
     key, n = Key.seed(seed).fold("reason-eval"), len(labels)
     both = drawn(np.stack([whole, steps], axis=1), key)

@@ -117,6 +117,7 @@ def robustness(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float =
     for name, perturb in PERTURBATIONS.items():
         made = [perturb(item, key.fold(name, i)) for i, item in enumerate(data)]
         new = step_scores(scorer, [one.trajectory for one in made])
+        # Scores of the old steps at their new places; an inserted step is compared with nothing.
         after = np.full(before.shape, np.nan)
         for row, one in enumerate(made):
             after[row, : len(one.place)] = new[row, one.place]
@@ -188,6 +189,7 @@ def token_attack(
         raise InputError(
             f"{len(data)} solutions and {len(tokens)} tokens are too few", remedy="pass two and one at least"
         )
+    # The strongest of many tokens looks strong by chance on what it was chosen on.
     order = key.rng().permutation(len(data))
     halves = order[: len(data) // 2], order[len(data) // 2 :]
     base = _last(scorer, data)

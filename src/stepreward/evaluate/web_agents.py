@@ -46,6 +46,7 @@ def web_reward_bench(
     # A wrong action that scores as high ranks above the right one.
     rank = np.array([1.0 + float((bad >= good).sum()) for good, bad in parts])
     key = Key.seed(seed).fold("web-reward-bench")
+    # Steps of one task succeed together: the bootstrap draws tasks.
     tasks = np.unique([_task(item) for item in data], return_inverse=True)[1]
     return BenchResult(
         "web-reward-bench",

@@ -45,6 +45,7 @@ def informative(trajectories: Sequence[Trajectory]) -> NDArray[np.bool_]:
     n = np.array([np.nansum(one.column("n_rollouts")) for one in trajectories])
     correct = np.array([np.nansum(one.column("n_correct")) for one in trajectories])
     root = np.array([one.facts.get("root_value", np.nan) for one in trajectories])
+    # Comparisons with NaN are False: what was not measured is evidence of neither.
     right = np.bincount(group, weights=(outcome > 0.5) | (correct > 0) | (root > 0))
     wrong = np.bincount(group, weights=(outcome <= 0.5) | (correct < n) | (root < 1))
     return np.asarray((right[group] > 0) & (wrong[group] > 0))

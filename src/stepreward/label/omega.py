@@ -106,6 +106,7 @@ class WrongRollouts:
         )
         node = self.states.nodes(tree.names)
         counted = np.array([(state.n, state.correct) for state in states], np.float64)
+        # Nodes that are no state have node -1, which reads the last state: 0 replaces it.
         n, correct, visits = np.where(node >= 0, np.array([*counted.T, self.states.visits])[:, node], 0.0)
         low, high = wilson(correct, n)
         with np.errstate(invalid="ignore"):
@@ -180,6 +181,7 @@ def _bisect(search: WrongRollouts, state: int, steps: Prefix, n: int, key: Key, 
     ends = [t + 1 for t in range(start, len(steps)) if steps[t].kind == "action"]
     # The wrong end itself needs no probe; where an observation ends the solution, even its last action may be winnable.
     inner = ends if not ends or ends[-1] < len(steps) else ends[:-1]
+    # Prefixes of this path that earlier searches have probed narrow the interval before the first probe.
     known = np.array([search.value_of(steps.first(end)) for end in inner], np.float64)
     lost = int(first_error(known, 0.0))
     lost = lost if lost >= 0 else len(inner)
@@ -208,6 +210,7 @@ def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False
     """
     value = tree.column("value")
     paths, mask = tree.paths, tree.mask
+    # Equal trajectories end in one node: the first of them stands for all.
     rows = np.sort(np.unique(tree.ends, return_index=True)[1])
     keep = mask[rows].any(axis=1) & (find_lost(tree)[rows] if located else np.ones(len(rows), bool))
     trajectories = tree.trajectories()
@@ -225,6 +228,7 @@ def find_lost(tree: StepTree) -> NDArray[np.bool_]:
     found = tree.outcomes > 0.5
     for row, path in enumerate(tree.paths):
         nodes = path[path >= 0]
+        # Values along the path, that of the bare problem first: entry i is after i actions.
         chain = value[np.r_[0, nodes[tree.action[nodes]]]]
         lost = first_error(chain, 0.0)
         found[row] |= bool(lost > 0 and chain[lost - 1] > 0)

@@ -23,6 +23,7 @@ succeed within the limit; or not at all."""
 
 def prefix_key(key: Key, problem: Problem, prefix: Sequence[Step]) -> Key:
     """The key of a prefix's rollouts: two estimators draw the same rollouts of the same prefix."""
+    # Identities and not texts: an action and an observation of one text are different prefixes.
     text = hashlib.blake2b(repr([step.identity for step in prefix]).encode(), digest_size=16).hexdigest()
     return key.fold("rollouts", problem.id, text)
 
@@ -111,6 +112,7 @@ class Counts:
         of the limit on their length, and not of the step.
         """
         n, correct = count(made)
+        # A limit that cuts most rollouts says nothing of a step; a success says that it can be right all the same.
         if not correct and 2 * sum(not rollout.finished for rollout in made) > len(made):
             n = 0
         value = correct / n if n else float("nan")

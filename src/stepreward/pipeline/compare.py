@@ -54,6 +54,7 @@ def _why_not(method: Method[..., Any]) -> str:
         return f"needs {' and '.join(ASKS[name] for name in lacking)}"
     if method.budget is None:
         return "declares no budget"
+    # A method whose settings equal those of a preset is run once, under the name of the preset.
     presets = [m.name for m in searches if m.function is method.function and m.fixed and m.settings == method.settings]
     return f"{presets[0]} is it" if presets and not method.fixed else ""
 
@@ -185,6 +186,7 @@ def _oracle(problems: Sequence[Problem], key: Key, n: int, driver: Driver) -> li
         right[one.index] = sum(grade > 0.5 for grade in grades)
         drawn[one.index] = n - np.isnan(grades).sum()
         tokens += one.bill.generated_tokens + one.bill.cached_generated_tokens
+    # pass@k is an expectation over subsets, so its cost is k times the mean of a sample.
     each = tokens / len(problems) / n
     sizes = [2**i for i in range(n.bit_length()) if 2**i <= n]
     enough = {k: drawn >= k for k in sizes}

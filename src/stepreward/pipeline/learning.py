@@ -89,6 +89,7 @@ def summarise(
     key = Key.seed(0).fold("reinforce", "summary")
     by_name = {name: [c for c in curves if c.credit == name] for name in settings.credits}
     base = by_name[settings.credits[0]]
+    # What the first credit reaches is the line that the tokens of the others are counted to.
     target = float(np.mean([c.accuracy[-1] for c in base]))
     made = {}
     for name, mine in by_name.items():

@@ -82,6 +82,7 @@ def label(
 ) -> list[Trajectory]:
     """Labels of distinct trajectories by the estimator and the transform of the settings."""
     method = estimate[settings.estimator]
+    # Equal samples have equal rollouts: the same steps are labelled once.
     distinct = [row for group in samples for row in {t.text: t for t in group}.values()]
     wanted = {"n": settings.rollouts, "at_once": settings.at_once}
     options = {name: value for name, value in wanted.items() if name in method.settings}
@@ -108,6 +109,7 @@ def pool_of(samples: Sequence[Sequence[Trajectory]], trees: Sequence[StepTree], 
     """
     rows = [trajectory for some in samples for trajectory in some]
     group = [problem for problem, some in enumerate(samples) for _ in some]
+    # A solution that was cut has no answer, whatever its last line says.
     answers = [grader.answer(t.problem, t.steps) if t.terminal else None for t in rows]
     scores = ragged([row for tree in trees for row in tree.gather(tree.column("score"))])
     return filled_pool(group, answers, [t.outcome for t in rows], scores, (len(samples), n))

@@ -197,6 +197,7 @@ class Run:
     def _validation_labels(self) -> list[Trajectory]:
         """Labels of validation samples by the run's own estimator: no exact truth takes part in training."""
         samples, _ = self._samples("validation")
+        # Enough to choose a checkpoint by, at a fraction of the rollouts.
         few = [group[:4] for group in samples]
         return stages.label(few, self.settings, self.key.fold("validation"), self._driver(), self._progress("label"))
 
@@ -258,6 +259,7 @@ class Run:
         )
         numbers: dict[str, Any] = {}
         for name, (results, bill) in found.items():
+            # A search that found no answer is wrong, also where its end could not be graded.
             right = [0.0 if one.answer is None else grade for one, grade in results]
             accuracy = known_mean(right, self.key.fold("search", name))
             numbers[name] = {"accuracy": accuracy.to_json(), "bill": asdict(bill)}

@@ -72,6 +72,7 @@ mended = Allotment(SOLUTIONS, _mended)
 
 def _requests(budget: int, settings: Settings, given: Settings) -> dict[str, Any]:
     wanted = [name for name in ("global_request", "local_request") if settings[name]]
+    # At least one draft: a budget of b leaves room for b - 1 requests.
     kept = wanted[: budget - 1]
     return {"n": budget // (1 + len(kept)), **{name: "" for name in wanted if name not in kept}}
 

@@ -187,6 +187,7 @@ class Growth:
             candidates, totals = self._cut, None
         shown = [row for row, c in enumerate(candidates) if c.steps]
         listed = [candidates[row] for row in shown]
+        # A candidate that was cut states no answer, and is chosen only where none has ended.
         ended = [row for row, c in enumerate(listed) if c.finished]
         answers: list[str | None] = [None] * len(listed)
         if ended:
@@ -219,6 +220,7 @@ class Growth:
         if not questions or self.spent:
             return [[] for _ in parents]
         answers = iter((yield from self._answers_to(questions)))
+        # A parent without samples has no question: its place in the answer stays empty.
         return [next(answers) if count else [] for count in counts]
 
     def _answers_to(self, questions: Sequence[Question]) -> Flow[list[list[Continuation]]]:

@@ -24,6 +24,7 @@ def check_flat(method: Method[..., Any], *, batch_wide: bool) -> None:
     Raises:
         ContractError: a rule is broken.
     """
+    # Group ids with gaps, in descending order, and trajectories of several lengths.
     data = example(_SIZES, _GROUP)
     before = {name: value.copy() for name, value in data.items()}
     made = _take(method, data)
@@ -37,6 +38,7 @@ def check_flat(method: Method[..., Any], *, batch_wide: bool) -> None:
     small = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in data.items()}
     kind = np.asarray(method.take(small)).dtype
     require(kind == np.float32, method, "precision", f"float32 data gave {kind}", "keep the dtype of the data")
+    # A trajectory without steps, a group of one, no steps at all, an empty batch.
     for sizes in ([3, 0, 2], [1], [0, 0], []):
         _take(method, example(sizes, [1] * len(sizes)))
 

@@ -107,6 +107,7 @@ def _check_repeated(policy: Policy, question: Propose, samples: Answer) -> None:
 
 
 def _check_parts(policy: Policy, question: Propose, samples: Answer) -> None:
+    # Budgets and searches request further samples later: they must be those of one larger request.
     half = question.n // 2
     parts = [replace(question, n=half), replace(question, first=half, n=question.n - half)]
     one, two = (_ask(policy, [part])[0] for part in parts)
@@ -168,6 +169,7 @@ def _check_separators(policy: Policy, samples: Answer) -> None:
 
 def _check_max_tokens(policy: Policy, question: Propose, samples: Answer) -> None:
     i, whole = max(enumerate(samples), key=lambda numbered: numbered[1].n_tokens)
+    # The longest sample is the one that a limit certainly cuts.
     limit = whole.n_tokens // 2
     if not limit:
         return

@@ -95,6 +95,7 @@ def check_search(method: Method[..., Any]) -> None:
             require(same, method, rule, what, remedy)
         spent = cost.generated_tokens == bill.generated_tokens
         require(spent, method, rule, "another number of tokens was spent", remedy)
+    # What was paid for must show: a budget may end a search at any question.
     for most in (1, max(bill.generated_tokens // 6, 1)):
         (one,), cost = _run(method, problems[:1], budget=Budget(tokens=most))
         what = f"{cost.generated_tokens} tokens were spent and nothing was chosen"

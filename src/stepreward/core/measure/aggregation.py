@@ -42,6 +42,7 @@ def last(scores: Steps, mask: StepMask) -> Totals:
     """Takes the last step, the one that has seen the whole solution."""
     if not scores.shape[1]:
         return np.full(len(scores), np.nan)
+    # The first real step from the right; a row without one becomes NaN below.
     at = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
     return _where_any(mask, scores[np.arange(len(scores)), at])
 
@@ -89,6 +90,7 @@ def soft_minimum(scores: Steps, mask: StepMask, *, temperature: float = 0.1) -> 
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     worst = np.where(mask, scores, np.inf).min(axis=1, initial=np.inf, keepdims=True)
+    # Scores count from the worst one: its weight is 1, so no exponential overflows.
     low = np.where(np.isfinite(worst), worst, 0.0)
     weights = np.where(mask, np.exp(-(np.where(mask, scores, low) - low) / temperature), 0.0)
     total = (weights * np.where(mask, scores, 0.0)).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-300)

@@ -34,6 +34,7 @@ def _best_row(values: Totals, group: Groups) -> Chosen:
     """The row with the largest value of each group, the earliest of equals; NaN loses to everything."""
     filled = np.where(np.isnan(values), -np.inf, values)
     order = np.lexsort((np.arange(len(group)), -filled, group))
+    # Rows are sorted by group, value and number: the first row of each group is its best.
     first = np.r_[True, group[order][1:] != group[order][:-1]] if len(group) else np.zeros(0, bool)
     return order[first]
 
@@ -146,6 +147,7 @@ def borda_vote(totals: Totals, answers: Answers, group: Groups, *, power: float 
     order = np.lexsort((np.arange(len(group)), -filled, group))
     _, first, size = np.unique(group[order], return_index=True, return_counts=True)
     place = np.arange(len(group)) - np.repeat(first, size)
+    # Ranks are of the sorted rows: weights go back to the order given.
     weight = np.empty(len(group))
     # Relative to the winner's vote, so that a large power cannot overflow.
     weight[order] = (1 - place / np.repeat(size, size)) ** power

@@ -85,6 +85,7 @@ def resampled_means(values: ArrayLike, draws: int, key: Key, *, cells: int = 1 <
         cells: indices that are in memory at the same time, at least one sample's.
     """
     every, rng = np.asarray(values), key.rng()
+    # Drawn in parts, from one stream: the result is that of one large draw, in bounded memory.
     at_once = max(cells // len(every), 1)
     sizes = [min(at_once, draws - at) for at in range(0, draws, at_once)]
     return np.concatenate([every[rng.integers(0, len(every), size=(some, len(every)))].mean(axis=1) for some in sizes])
@@ -192,6 +193,7 @@ def crossed_mean(
     count = values.shape[1]
     if not count:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    # Means of each row over the drawn columns, (K, draws): rows are then drawn among these.
     by_row = values[:, resamples(count, draws, key.fold("columns"))].mean(axis=2)
     rows = resamples(len(values), draws, key.fold("rows"))
     drawn = by_row[rows.T, np.arange(draws)].mean(axis=0)

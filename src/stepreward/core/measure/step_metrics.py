@@ -52,10 +52,12 @@ def reliability(scores: ArrayLike, labels: ArrayLike, *, bins: int = 15, adaptiv
     p, y = _measured(scores, labels)
     if adaptive and p.size:
         _, same = np.unique(p, return_inverse=True)
+        # Equal scores share their mean label, whichever bin the sort puts them in.
         y = (np.bincount(same, weights=y) / np.bincount(same))[same]
         at = np.empty(p.size, np.int64)
         at[np.argsort(p, kind="stable")] = np.arange(p.size) * bins // p.size
     else:
+        # Bins are open below and closed above, as in Guo et al.; 0 belongs to the first.
         at = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(at, minlength=bins)
     full = count > 0

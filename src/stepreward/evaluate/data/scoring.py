@@ -80,6 +80,7 @@ def unmeasured(
     limit = np.full(len(data), -1) if last is None else last
     decides = actions & ((np.arange(actions.shape[1]) <= limit[:, None]) | (limit[:, None] < 0))
     if ended:
+        # The last action is the one at which the count of actions from the right is 1.
         decides &= np.cumsum(actions[:, ::-1], axis=1)[:, ::-1] == 1
     made: NDArray[np.bool_] = (np.isnan(scores) & decides).any(axis=1)
     return made

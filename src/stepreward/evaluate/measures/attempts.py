@@ -61,6 +61,7 @@ def _counts(correct: ArrayLike, samples: ArrayLike, k: int) -> tuple[Floats, Flo
 def _share(of: Floats, n: Floats, k: int) -> Floats:
     """C(of, k) / C(n, k) without large numbers; 0 where `of` is less than k."""
     enough = of >= k
+    # Where too few are left the share is 0, set below: k in their place keeps the logarithms finite.
     count = np.where(enough, of, float(k))
     logs = gammaln(count + 1) - gammaln(count - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
     return np.where(enough, np.exp(logs), 0.0)

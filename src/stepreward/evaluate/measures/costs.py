@@ -72,6 +72,7 @@ def pareto(cost: Floats, accuracy: Floats) -> NDArray[np.bool_]:
     Returns:
         Same shape.
     """
+    # (R, R, ...): the first axis is the point that may beat that of the second.
     cheaper, better = cost[:, None] <= cost[None], accuracy[:, None] >= accuracy[None]
     strictly = (cost[:, None] < cost[None]) | (accuracy[:, None] > accuracy[None])
     beaten: NDArray[np.bool_] = np.any(cheaper & better & strictly, axis=0)
@@ -159,4 +160,5 @@ def _between(at: Floats, cost: Floats, accuracy: Floats) -> Floats:
     """The reference's accuracy at each cost, in each sample of problems on its own."""
     order = np.argsort(cost, axis=0, kind="stable")
     xs, ys = np.take_along_axis(cost, order, axis=0), np.take_along_axis(accuracy, order, axis=0)
+    # Below its cheapest run and above its dearest the accuracy stays: `interp` continues flat.
     return np.array([np.interp(x, xs[:, d], ys[:, d]) for d, x in enumerate(at)])

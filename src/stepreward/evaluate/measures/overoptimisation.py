@@ -55,6 +55,7 @@ def chance_of_rank(samples: int, n: int) -> Floats:
         raise ValueError(f"n must be between 1 and the {samples} samples of the pool, got {n}")
     below = samples - 1 - np.arange(samples)
     enough = below >= n - 1
+    # Where too few are left the chance is 0, set below: n - 1 in their place keeps the logarithms finite.
     left = np.where(enough, below, n - 1)
 
     def log_choose(top: Any, k: int) -> Floats:

@@ -34,6 +34,7 @@ def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:
         raise ValueError(f"n must be between 1 and the {size} samples of the pool, got {n}")
     draws = 1 if n == size else draws
     order = key.fold("subset", n).rng().random((draws, problems, size)).argsort(axis=2)[..., :n]
+    # Back in the order of the pool: ties go to the earliest sample.
     order = np.sort(order, axis=2)
     rows = (np.arange(problems)[:, None] * size + order).reshape(-1)
     group = np.repeat(np.arange(draws * problems), n)

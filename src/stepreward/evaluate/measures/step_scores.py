@@ -104,6 +104,7 @@ def label_error(labels: Floats, truth: Floats) -> dict[str, float]:
     policy's own. First errors are compared at threshold 1/2 of hard labels.
     """
     real = ~np.isnan(labels)
+    # A label above 0 says that some rollout succeeded, so the step is not the first error.
     hard = np.where(real, (labels > 0).astype(np.float64), np.nan)
     gold = first_error(truth)
     found = first_error_scores(hard, gold)

@@ -48,6 +48,7 @@ class SampledSolutions:
 
     def value(self, path: Path) -> float:
         """Mean total of all solutions that begin with a prefix, wherever they were sampled; 0.5 where none is known."""
+        # Every solution through the prefix counts, also those that were sampled from a shorter one.
         known = [c.total for c in self.solutions if path in (TOP, *c.places) and c.total == c.total]
         return float(np.mean(known)) if known else 0.5
 
@@ -58,6 +59,7 @@ class SampledSolutions:
             return None
         paths = [self.start(i) for i in rows]
         value = {path: self.value(path) for path in set(paths)}
+        # The text that a cut gives up is what follows its prefix: lengths are counted from there.
         worth = priority(
             np.array([value[path] for path in paths]),
             np.array([len(self.solutions[i].steps) - self.origin[i] for i in rows], np.float64),

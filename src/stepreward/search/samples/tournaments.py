@@ -52,6 +52,7 @@ def knockout(problem: Problem, key: Key, *, n: Count = 8, both_orders: bool = Tr
         judged = yield from _compare(problem, candidates, open_pairs, both_orders)
         winners = [b if judged.get((a, b), 0.5) < 0.5 else a for a, b in pairs]
         survived[winners] += 1
+        # An odd one out advances without a comparison.
         alive = [*winners, *alive[2 * len(pairs) :]]
     # The winner may have had a bye; it still ranks above all others.
     survived[alive] = survived.max(initial=0) + (len(candidates) > 1)
@@ -95,6 +96,7 @@ def elo(
     players, _ = yield from _entrants(problem, candidates)
     judged = yield from _compare(problem, candidates, [*combinations(players, 2)], both_orders)
     ratings = np.full(len(candidates), start)
+    # The schedule numbers players from 0; rows that take no part keep the rating of the start.
     ratings[players] = elo_ratings(
         len(players),
         {(players.index(a), players.index(b)): s for (a, b), s in judged.items()},

@@ -62,13 +62,16 @@ def worth_growing(
         delay: of a step of the longest.
     """
     n = len(chances)
+    # The best finished candidate is the last one, and in every set: it needs no further step.
     p, need = np.append(np.asarray(chances, np.float64), have), np.append(np.asarray(steps, np.float64), 0.0)
     if n <= _EXACT:
+        # Bit i of a set's number says whether candidate i is in it.
         sets = np.arange(2**n)[:, None] >> np.arange(n) & 1 == 1
         with_finished = np.hstack([sets, np.ones((len(sets), 1), bool)])
         # Sets in order of their size: of equal utilities the smallest set is first.
         order = np.argsort(sets.sum(axis=1), kind="stable")
         worth = utility(p, need, with_finished[order], cost=cost, delay=delay)
+        # Rounded, since equal utilities differ in their last digits: the smaller set must win a tie.
         return np.flatnonzero(sets[order[int(np.argmax(np.round(worth, 12)))]]).tolist()
     chosen = np.zeros(n + 1, bool)
     chosen[n] = True

@@ -58,6 +58,7 @@ def keep_leaves(
     """
     positive(seconds=seconds)
     n = len(shares)
+    # Variables in this order: x of the leaves, y of the nodes above them, z of the clusters.
     above = {node: n + i for i, node in enumerate(sorted({a for path in ancestors for a in path}))}
     groups = {name: n + len(above) + i for i, name in enumerate(sorted(set(cluster)))}
     size = n + len(above) + len(groups)
@@ -118,6 +119,7 @@ def clusters(vectors: Vectors, distance: float = 0.05) -> list[int]:
         return [0] * len(vectors)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, length, out=np.zeros_like(vectors, dtype=np.float64), where=length > 0)
+    # Pairs in the order that `linkage` reads: the upper triangle, row by row.
     upper = np.triu_indices(len(unit), 1)
     apart = np.clip(1 - (unit @ unit.T)[upper], 0, 2)
     return fcluster(linkage(apart, "average"), distance, "distance").tolist()

@@ -116,6 +116,7 @@ def greedy_rollout_search(
                 leaf = tree.choose(rule, node)
                 highest = yield from rollouts.highest_value(tree.items[leaf])
                 tree.value[leaf] += alpha * (highest - tree.value[leaf])
+                # The mean over visited children reads the leaf from now on.
                 tree.visits[leaf] += 1
         tree.back_up_children(node)
         if growth.spent:

@@ -90,6 +90,7 @@ def _first_steps(start: Candidate, solutions: Sequence[Candidate], aggregate: st
     totals = np.nan_to_num(total_of(scores, aggregate)).tolist() if grown else []
     samples: dict[tuple[Path, bool], list[Candidate]] = {}
     for solution, some, total in zip(grown, scores, totals, strict=True):
+        # It is finished only where the first step is all that the solution still had.
         first = Candidate(solution.first(depth), solution.finished and len(solution.steps) == depth, some, total)
         samples.setdefault((first.path, first.finished), []).append(first)
     return sorted(samples.values(), key=lambda some: -some[0].total)
