@@ -318,7 +318,7 @@ def test_small_parts() -> None:
     assert boxed(r"\boxed{ correct } \boxed{\text{incorrect}} \boxed{}", ("correct", "incorrect")) == [1.0, 0.0]
     assert cut("a </think> Step 3:", ("Step 3:", "</think>")) == "a "
     assert cut("whole", ()) == "whole"
-    free = replace(THINK, step_format="{step} {n}", unnumber=False)
+    free = replace(THINK, step_format="{step} {n}", clean=("chomp",))
     writer = Writer("\\boxed{correct}")
     GenerativeScorer(writer, free).score("{steps} {prompt}", ["{n} braces"])
     assert re.search(r"\{steps\} \{prompt\}\n.*\{n\} braces 1", writer.asked[0].problem.text, re.DOTALL)

@@ -17,8 +17,8 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.runtime.flows import Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.score.cached.growing_tree import GrowingTree, ancestors
-from stepreward.score.cached.incremental import IncrementalScorer
+from stepreward.score.cache.growing_tree import GrowingTree, ancestors
+from stepreward.score.cache.incremental_scorer import IncrementalScorer
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, PerStep

@@ -76,7 +76,7 @@ def test_a_tokenizer_that_cannot_do_what_a_record_asks_is_an_error() -> None:
     with pytest.raises(ModelError, match="no chat template"):
         StepEncoder(EncoderRecord(Conversation(prompt_format="{prompt} {step}", answer="+")), metaspace())
     plain = EncoderRecord(PerStep(tokenise="segment", separator="<extra_0>"))
-    with pytest.raises(ModelError, match="no added token stands in the prompt"):
+    with pytest.raises(ModelError, match="no added token is in the prompt"):
         StepEncoder(plain, qwen()).prompt_ids(Problem("p", "q"))
     with pytest.raises(ModelError, match="tokens, not one"):
         StepEncoder(by_name("Qwen/Qwen2.5-Math-PRM-7B").record, llama3())

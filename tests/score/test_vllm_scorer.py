@@ -13,7 +13,7 @@ from tests.vllm_engine import BLOCK, PoolingParams, SamplingParams, StandIn
 from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
-from stepreward.score.cached.first_scores import FirstScores
+from stepreward.score.cache.first_scores import FirstScores
 from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import StepEncoder

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
-from stepreward.score.short_call import score_texts
+from stepreward.score.short_call import ShortCall
 from stepreward.score.tools.equations import ToolScorer
 
 Rule = Callable[[Problem, tuple[Step, ...]], float]
 """Score of the last step of a prefix."""
 
 
-class RuleScorer:
+class RuleScorer(ShortCall):
     """Scores each step by a rule on the prefix that ends in it; a `core.runtime.flows.Scorer` that encodes no tokens.
 
     Args:
@@ -29,22 +28,14 @@ class RuleScorer:
     def __init__(self, rule: Rule, *, name: str, batch_size: int = 512) -> None:
         self.rule, self.name, self.batch_size = rule, name, batch_size
 
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
-        """One score a step.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-        """
-        return score_texts(self, question, steps)
-
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations."""
-        return [Scored(np.array([self._one(q, i) for i in range(len(q.steps))], np.float64)) for q in questions]
-
-    def _one(self, question: Score, i: int) -> float:
-        if question.steps[i].kind != "action":
-            return float("nan")
-        return self.rule(question.problem, question.steps[: i + 1])
+        made = []
+        for question in questions:
+            prefixes = [question.steps[:n] for n in range(1, len(question.steps) + 1)]
+            scores = [self.rule(question.problem, p) if p[-1].kind == "action" else np.nan for p in prefixes]
+            made.append(Scored(np.array(scores, np.float64)))
+        return made
 
 
 def constant(value: float = 0.5) -> RuleScorer:
@@ -90,7 +81,7 @@ def length(scale: float = 100.0) -> RuleScorer:
     return RuleScorer(lambda problem, prefix: 1 / (1 + len(prefix[-1].text) / scale), name=f"length:{scale:g}")
 
 
-class PositionScorer:
+class PositionScorer(ShortCall):
     """Scores a step by its place in the solution alone, which every step-level number has to beat.
 
         s_t = half / (half + x_t)        x_t = (t - 1/2) / T of the t-th of T actions
@@ -111,22 +102,14 @@ class PositionScorer:
             raise ValueError(f"half must be positive, got {half}")
         self.half, self.name = half, f"position:{half:g}"
 
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
-        """One score a step.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-        """
-        return score_texts(self, question, steps)
-
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; its steps are taken as the whole solution."""
-        return [Scored(self._scores(question.steps)) for question in questions]
-
-    def _scores(self, steps: Sequence[Step]) -> NDArray[np.float64]:
-        actions = np.array([step.kind == "action" for step in steps], bool)
-        place = (np.cumsum(actions) - 0.5) / max(int(actions.sum()), 1)
-        return np.where(actions, self.half / (self.half + place), np.nan)
+        made = []
+        for question in questions:
+            actions = np.array([step.kind == "action" for step in question.steps], bool)
+            place = (np.cumsum(actions) - 0.5) / max(int(actions.sum()), 1)
+            made.append(Scored(np.where(actions, self.half / (self.half + place), np.nan)))
+        return made
 
 
 POSITION = "position"

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
-from stepreward.score.cached.incremental import IncrementalScorer
-from stepreward.score.capabilities import ScoreUse
+from stepreward.score.cache.incremental_scorer import IncrementalScorer
 from stepreward.score.encode.packing import narrow, pack, plan
 from stepreward.score.encode.per_prefix import PrefixPasses, pass_encoder
 from stepreward.score.encode.per_step import EncodedTree
@@ -20,11 +19,11 @@ from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, grouped, trie
 from stepreward.score.model.cache_memory import CacheSize, cache_size
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.score.short_call import score_texts
+from stepreward.score.short_call import ShortCall
 from stepreward.score.tree_scores import Floats, TreeScores, answer_by_trees, token_costs
 
 
-class DiscriminativeScorer:
+class DiscriminativeScorer(ShortCall):
     """Scores steps with a step reward model; a `core.runtime.flows.Scorer`.
 
     Args:
@@ -51,6 +50,8 @@ class DiscriminativeScorer:
         cache_bytes: int | str | CacheSize = 0,
     ) -> None:
         self.model = model.eval().to(device)
+        self.use = model.record.use
+        """How its scores are used, by the record."""
         self.name, self.batch_size, self.device = name, batch_size, device
         self.row_tokens, self.batch_tokens = row_tokens, batch_tokens
         most = cache_size(cache_bytes).on(torch.device(device)) if model.record.per_step else 0
@@ -71,29 +72,9 @@ class DiscriminativeScorer:
         return cls(model, name=str(folder), device=device, cache_bytes=cache_bytes)
 
     @property
-    def use(self) -> ScoreUse:
-        """How its scores are used, by the record."""
-        return self.model.record.use
-
-    @property
     def local_model(self) -> tuple[StepRewardModel, str]:
         """The model and its device."""
         return self.model, self.device
-
-    def score(self, question: str, steps: Sequence[str]) -> Floats:
-        """One score a step, in [0, 1] for a probability readout.
-
-        Args:
-            question: the problem's text.
-            steps: texts of the steps so far.
-
-        Returns:
-            (S,) scores.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-        """
-        return score_texts(self, question, steps)
 
     def score_tree(self, tree: StepTree) -> Floats:
         """(n,) scores of a tree's nodes, NaN at the root and at observations."""
@@ -102,7 +83,7 @@ class DiscriminativeScorer:
     def score_trees(self, trees: Sequence[StepTree]) -> list[TreeScores]:
         """Scores of the nodes of several trees, batched together; nothing that earlier calls encoded is reused."""
         if not self.model.record.per_step:
-            return self._columns_of_passes(trees)
+            return self._score_trees_by_pass(trees)
         columns = [np.full(tree.n, np.nan) for tree in trees]
         costs = [np.zeros((2, len(tree.ends)), np.int64) for tree in trees]
         cut = [(i, *part) for i, tree in enumerate(trees) for part in narrow(tree, self.model.encoder, self.row_tokens)]
@@ -114,7 +95,7 @@ class DiscriminativeScorer:
             costs[i][:, rows] = token_costs(part, encoded.length)
         return [TreeScores(column, *cost) for column, cost in zip(columns, costs, strict=True)]
 
-    def _columns_of_passes(self, trees: Sequence[StepTree]) -> list[TreeScores]:
+    def _score_trees_by_pass(self, trees: Sequence[StepTree]) -> list[TreeScores]:
         """Scores where trajectories are encoded one by one: a node has that of the last trajectory through it."""
         rows = [[Score(tree.problem, t.steps) for t in tree.trajectories()] for tree in trees]
         answers = iter(self._by_pass([question for group in rows for question in group]))
@@ -139,9 +120,11 @@ class DiscriminativeScorer:
         made = [encoder.passes(question.problem, question.steps) for question in questions]
         found, paid = self._read(made)
         if isinstance(encoder, PrefixPasses) and encoder.encoding.second:
+            # The labels of the first pass are part of the second one's text, so that it cannot be built before.
             later = [encoder.second(q.problem, q.steps, first) for q, first in zip(questions, found, strict=True)]
             made = [one + more for one, (more, _) in zip(made, later, strict=True)]
             second, again = self._read([more for more, _ in later])
+            # A step that the first pass finds wrong scores 0 and has no second pass.
             found = [{**dict.fromkeys(wrong, 0.0), **got} for got, (_, wrong) in zip(second, later, strict=True)]
             paid = paid + again
         whole = [sum(len(one.ids) for one in many) for many in made]
@@ -161,6 +144,7 @@ class DiscriminativeScorer:
         paid = np.zeros(len(made), np.int64)
         for group, merged, values in zip(groups, tries, self._run([one.encoded for one in tries]), strict=True):
             for at, i in enumerate(group):
+                # Equal prefixes are encoded once a group: the first sequence that has them pays.
                 paid[owner[i]] += merged.new[at]
                 for key, token in passes[i].reads.items():
                     found[owner[i]][key] = float(values[merged.read(at, token)])

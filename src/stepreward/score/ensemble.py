@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,20 @@ from stepreward.core.runtime.flows import Score, Scored, Scorer
 
 Floats = NDArray[np.float64]
 Combine = Literal["mean", "median", "min", "lower"]
+_COMBINE: Mapping[str, Callable[[Floats, float], Any]] = {
+    "mean": lambda scores, _: scores.mean(axis=0),
+    "median": lambda scores, _: np.median(scores, axis=0),
+    "min": lambda scores, _: scores.min(axis=0),
+    "lower": lambda scores, doubt: scores.mean(axis=0) - doubt * scores.std(axis=0),
+}
+"""From (scorers, S) scores and the doubt to (S,)."""
 
 
 class EnsembleScorer:
-    """Scores each step by what several scorers say of it; a `core.runtime.flows.Scorer`.
+    """Combines the scores that several scorers give to each step; a `core.runtime.flows.Scorer`.
 
-    A search that maximises a score finds where it errs. Scorers that err elsewhere hold each other back, the more so
-    when the doubt counts: `min` believes the worst of them, `lower` the mean less `doubt` standard deviations.
+    A search that maximises a score finds where it errs. Scorers that err elsewhere correct each other, the more so
+    where disagreement counts: `min` takes the lowest score, `lower` the mean less `doubt` standard deviations.
 
     Args:
         scorers: at least one; their scores must be of one scale.
@@ -33,7 +40,7 @@ class EnsembleScorer:
     def __init__(self, scorers: Sequence[Scorer], *, combine: Combine = "mean", doubt: float = 1.0) -> None:
         if not scorers:
             raise InputError("an ensemble needs a scorer at least")
-        if combine not in ("mean", "median", "min", "lower"):
+        if combine not in _COMBINE:
             raise InputError(f"combine must be mean, median, min or lower, got {combine!r}")
         self.scorers, self.combine, self.doubt = tuple(scorers), combine, doubt
         how = f"{combine}({doubt:g})" if combine == "lower" else combine
@@ -46,24 +53,15 @@ class EnsembleScorer:
         Raises:
             ModelError: a scorer does not answer one number a step.
         """
-        said = [scorer.score_many(questions) for scorer in self.scorers]
+        scored = [scorer.score_many(questions) for scorer in self.scorers]
         made = []
-        for question, answers in zip(questions, zip(*said, strict=True), strict=True):
+        for question, answers in zip(questions, zip(*scored, strict=True), strict=True):
             if any(one.scores.shape != (len(question.steps),) for one in answers):
                 raise ModelError(f"a scorer of {self.name} does not answer {len(question.steps)} numbers")
             stacked = np.stack([one.scores for one in answers])
             tokens, unshared = sum(one.tokens for one in answers), sum(one.tokens_unshared for one in answers)
-            made.append(Scored(self._combined(stacked), tokens, unshared))
+            made.append(Scored(np.asarray(_COMBINE[self.combine](stacked, self.doubt)), tokens, unshared))
         return made
-
-    def _combined(self, scores: Floats) -> Floats:
-        """(S,) out of (scorers, S)."""
-        if self.combine == "median":
-            return np.asarray(np.median(scores, axis=0))
-        if self.combine == "min":
-            return np.asarray(scores.min(axis=0))
-        mean = scores.mean(axis=0)
-        return np.asarray(mean - self.doubt * scores.std(axis=0) if self.combine == "lower" else mean)
 
 
 def combined(scorers: Sequence[Scorer], *, combine: Combine = "mean", doubt: float = 1.0) -> Scorer | None:

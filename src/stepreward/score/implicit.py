@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.packing import pack
 from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
@@ -20,10 +19,10 @@ from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
 from stepreward.score.model.public_checkpoints import load_backbone, load_tokenizer, unembedding
 from stepreward.score.model.weights import find, read_weights
-from stepreward.score.short_call import score_texts
+from stepreward.score.short_call import ShortCall
 
 _ROWS = 256
-"""Tokens whose distribution over the vocabulary is in memory at once."""
+"""Tokens whose distribution over the vocabulary is in memory at once: all of a batch would take gigabytes."""
 
 
 class LanguageModel(nn.Module):
@@ -59,15 +58,16 @@ class LanguageModel(nn.Module):
     def logprobs(self, merged: Trie, tokens: NDArray[np.int64], parents: NDArray[np.int64]) -> torch.Tensor:
         """(K,) log-probability of some tokens of a trie, each after its parent; differentiable."""
         ids = torch.from_numpy(merged.encoded.ids[tokens]).to(self.unembedding.device)
-        said = [
+        parts = [
             rows.gather(1, some[:, None])[:, 0]
             for rows, some in zip(self.distributions(merged, parents), torch.split(ids, _ROWS), strict=True)
         ]
-        return torch.cat(said) if said else torch.zeros(0, device=ids.device)
+        return torch.cat(parts) if parts else torch.zeros(0, device=ids.device)
 
     def distributions(self, merged: Trie, parents: NDArray[np.int64]) -> Iterator[torch.Tensor]:
         """(rows, V) log-probabilities of what may follow some tokens of a trie, in order, a few rows at a time."""
         one = merged.encoded
+        # Siblings share their parent: its hidden state is read once and its distribution computed for each of them.
         wanted = np.unique(parents)
         if not wanted.size:
             return
@@ -81,7 +81,7 @@ class LanguageModel(nn.Module):
             yield (hidden[some] @ self.unembedding.T).float().log_softmax(-1)
 
 
-class ImplicitScorer:
+class ImplicitScorer(ShortCall):
     """Scores steps by beta times the log-ratio of two language models, summed over the answer so far.
 
         s_t = beta * sum_{i <= end of step t} log pi(y_i | y_<i) / pi_ref(y_i | y_<i)
@@ -112,6 +112,8 @@ class ImplicitScorer:
         self.model, self.reference = model.eval().to(device), reference.eval().to(device)
         self.encoder, self.record, self.name = pass_encoder(encoder), encoder.record, name
         self.batch_size, self.row_tokens = batch_size, row_tokens
+        self.use = self.record.use
+        """How its scores are used, by the record."""
 
     @classmethod
     def load(
@@ -133,19 +135,6 @@ class ImplicitScorer:
         pair = (LanguageModel.load(folder, dtype), LanguageModel.load(reference, dtype))
         return cls(*pair, encoder, name=f"{name or folder} - {reference}", device=device)
 
-    @property
-    def use(self) -> ScoreUse:
-        """How its scores are used, by the record."""
-        return self.record.use
-
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
-        """One score a step: a bare number around 0.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-        """
-        return score_texts(self, question, steps)
-
     @torch.inference_mode()
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations."""
@@ -154,6 +143,7 @@ class ImplicitScorer:
             flat = ratio.double().cpu().numpy()
             for at, i in enumerate(group):
                 path, one = merged.paths[at], passes[at]
+                # A token of the trie may be in the prompt of one sequence and in the answer of another.
                 total = np.cumsum(np.where(np.arange(len(path)) >= one.answer, flat[path], 0.0))
                 scores = np.full(len(questions[i].steps), np.nan)
                 for step, token in one.reads.items():
@@ -176,11 +166,12 @@ class ImplicitScorer:
     def _log_ratio(self, merged: Trie, passes: Sequence[Pass]) -> torch.Tensor:
         parent = np.full(len(merged.encoded), -1, np.int64)
         for path, one in zip(merged.paths, passes, strict=True):
+            # The first token of a text has no predecessor, and tokens behind the last read count in no score.
             start, end = max(one.answer, 1), max(one.reads.values(), default=0) + 1
             parent[path[start:end]] = path[start - 1 : max(end - 1, start - 1)]
         tokens = np.flatnonzero(parent >= 0)
-        said = self.model.logprobs(merged, tokens, parent[tokens])
+        learned = self.model.logprobs(merged, tokens, parent[tokens])
         with torch.no_grad():
             expected = self.reference.logprobs(merged, tokens, parent[tokens])
-        ratio = torch.zeros(len(parent), device=said.device)
-        return ratio.index_put((torch.from_numpy(tokens).to(said.device),), said - expected)
+        ratio = torch.zeros(len(parent), device=learned.device)
+        return ratio.index_put((torch.from_numpy(tokens).to(learned.device),), learned - expected)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Problem
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
@@ -44,7 +44,7 @@ def reference_after(lead: str = "Answer: ") -> AnswerText:
 
 
 class _LanguageScorer(ABC):
-    """What the scorers share: tokens as the policy wrote them, and tries of them.
+    """Measures a language model's distributions at chosen tokens, each shared prefix encoded once.
 
     Args:
         model: the language model.
@@ -84,8 +84,9 @@ class _LanguageScorer(ABC):
         paid, whole = np.zeros(len(sequences), np.int64), np.zeros(len(sequences), np.int64)
         for group in grouped(passes, self.row_tokens):
             merged = trie([passes[i] for i in group])
-            for at, (i, made) in enumerate(zip(group, self._numbers(merged, [passes[i] for i in group]), strict=True)):
-                numbers[i] = made
+            read = self._measured(merged, [passes[i] for i in group])
+            for at, (i, own) in enumerate(zip(group, read, strict=True)):
+                numbers[i] = own
                 paid[owner[i]] += merged.new[at]
                 whole[owner[i]] += len(passes[i].ids)
         found = iter(numbers)
@@ -95,27 +96,22 @@ class _LanguageScorer(ABC):
         ]
         return [Scored(s, int(p), int(w)) for s, p, w in zip(scores, paid, whole, strict=True)]
 
-    def _prompt(self, problem: Problem) -> list[int]:
-        given = problem.meta.get(PROMPT_TOKENS)
-        return self._encoder.prompt_ids(problem) if given is None else [int(i) for i in given]
-
-    def _step(self, step: Step) -> list[int]:
-        return list(step.tokens) if step.tokens is not None else self._encoder.plain(step.text)
-
     def _bounds(self, question: Score) -> tuple[list[int], list[int]]:
-        """Ids of the whole, and where the prompt ends and each step after it."""
-        ids = self._prompt(question.problem)
+        """Ids of the whole, and the positions at which the prompt and each step end."""
+        # A policy's own tokens come first: the tokenizer may cut the same text otherwise, which has another likelihood.
+        given = question.problem.meta.get(PROMPT_TOKENS)
+        ids = self._encoder.prompt_ids(question.problem) if given is None else [int(i) for i in given]
         if not ids:
             raise InputError(f"problem {question.problem.id!r} has an empty prompt", remedy="give it some text")
         ends = [len(ids)]
         for step in question.steps:
-            ids += self._step(step)
+            ids += self._encoder.plain(step.text) if step.tokens is None else step.tokens
             ends.append(len(ids))
         return ids, ends
 
     @abstractmethod
     def _sequences(self, question: Score) -> list[Pass]:
-        """What must be read; tokens from `answer` on."""
+        """The sequences that are measured, each from its token `answer` on."""
 
     @abstractmethod
     def _scores(self, question: Score, read: Sequence[Floats]) -> Floats:
@@ -125,8 +121,9 @@ class _LanguageScorer(ABC):
     def _measure(self, distributions: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """(rows,) a number for each token, out of the (rows, V) log-probabilities of which it was drawn."""
 
-    def _numbers(self, merged: Trie, passes: Sequence[Pass]) -> list[Floats]:
+    def _measured(self, merged: Trie, passes: Sequence[Pass]) -> list[Floats]:
         """The measure at each sequence's tokens from `answer` on."""
+        # The distribution that a token was drawn from is that of its predecessor, -1 where a token is not measured.
         parent = np.full(len(merged.encoded), -1, np.int64)
         for path, one in zip(merged.paths, passes, strict=True):
             parent[path[one.answer :]] = path[one.answer - 1 : -1]
@@ -134,8 +131,7 @@ class _LanguageScorer(ABC):
         ids = torch.from_numpy(merged.encoded.ids[tokens]).to(self.model.unembedding.device)
         made, at = np.full(len(parent), np.nan), 0
         for rows in self.model.distributions(merged, parent[tokens]):
-            numbers = self._measure(rows, ids[at : at + len(rows)]).double().cpu().numpy()
-            made[tokens[at : at + len(rows)]] = numbers
+            made[tokens[at : at + len(rows)]] = self._measure(rows, ids[at : at + len(rows)]).double().cpu().numpy()
             at += len(rows)
         return [made[path[one.answer :]] for path, one in zip(merged.paths, passes, strict=True)]
 
@@ -226,11 +222,11 @@ class LikelihoodScorer(_LanguageScorer):
 
     def _sequences(self, question: Score) -> list[Pass]:
         ids, ends = self._bounds(question)
-        said = self._encoder.plain(self.answer(question.problem))
-        if not said:
+        answer = self._encoder.plain(self.answer(question.problem))
+        if not answer:
             raise InputError(f"the answer of problem {question.problem.id!r} is empty", remedy="give it some text")
         wanted = [0, *(i + 1 for i, step in enumerate(question.steps) if step.kind == "action")]
-        return [Pass(np.array(ids[: ends[i]] + said, np.int64), {}, ends[i]) for i in wanted]
+        return [Pass(np.array(ids[: ends[i]] + answer, np.int64), {}, ends[i]) for i in wanted]
 
     def _scores(self, question: Score, read: Sequence[Floats]) -> Floats:
         likelihood = np.array([_MEANS[self.mean](row) for row in read])

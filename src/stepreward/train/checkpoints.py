@@ -50,16 +50,17 @@ def last_complete(work: Path) -> str | None:
 
     The trainer writes its state file last, but a power failure may leave any of its files half written.
     """
-    for folder in sorted(work.glob("checkpoint-*"), key=_step, reverse=True):
-        fault = _fault(folder)
-        if not fault:
+    # By number: as texts, checkpoint-90 would come after checkpoint-100.
+    for folder in sorted(work.glob("checkpoint-*"), key=_step_of, reverse=True):
+        damage = _damage(folder)
+        if not damage:
             return str(folder)
-        _log.warning("%s is damaged (%s); training continues from an older one, or starts again", folder, fault)
+        _log.warning("%s is damaged (%s); training continues from an older one, or starts again", folder, damage)
         shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
-def _fault(folder: Path) -> str:
+def _damage(folder: Path) -> str:
     """The damage to a checkpoint; "" if there is none."""
     try:
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
@@ -86,6 +87,6 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _step(folder: Path) -> int:
+def _step_of(folder: Path) -> int:
     number = folder.name.rpartition("-")[2]
     return int(number) if number.isdigit() else -1

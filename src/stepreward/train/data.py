@@ -195,7 +195,8 @@ def _batch(trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequ
     count = sum(len(trees[i].ends) for i in chosen)
     longest = max(trees[i].paths.shape[1] for i in chosen)
     read, labels = np.full((count, longest), -1, np.int64), np.full((count, longest), np.nan, np.float32)
-    # Reads are sorted by tree: `bounds` delimits those of each. `index` maps its nodes to their reads.
+    # Reads are sorted by tree, and `bounds` delimits those of each; `index` maps a tree's nodes to their reads. A node
+    # that several trajectories share is read once and supervised once for each of them.
     tags, nodes = packed.tree.numpy(), packed.node.numpy()
     bounds = np.searchsorted(tags, np.arange(len(chosen) + 1))
     at = 0
@@ -207,6 +208,7 @@ def _batch(trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequ
         here = (slice(at, at + len(values)), slice(0, values.shape[1]))
         read[here], labels[here] = np.where(tree.mask, index[tree.paths], -1), values
         at += len(values)
+    # A step without a read, such as one past the longest input, cannot be supervised whatever its label is.
     labels[read < 0] = np.nan
     return TrainingBatch(
         packed, torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(labels), torch.from_numpy(~np.isnan(labels))

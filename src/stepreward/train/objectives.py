@@ -64,6 +64,7 @@ def binary_cross_entropy(
     real = _supervised(labels, mask)
     # Unsupervised entries become 0 before the loss: NaN times a gradient of 0 would be NaN.
     z, y = torch.where(real, logits, 0.0), torch.where(real, labels.to(logits.dtype), 0.0)
+    # -log sigmoid(z) = softplus(-z), which does not overflow.
     softplus = torch.nn.functional.softplus
     return _mean(positive_weight * y * softplus(-z) + (1 - y) * softplus(z), real, per)
 

@@ -35,9 +35,10 @@ def implicit_cross_entropy(scorer: ImplicitScorer, trajectories: Sequence[Trajec
         scorer: its model learns, its reference does not.
         trajectories: with outcomes in [0, 1].
     """
-    graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
+    graded = _graded(trajectories)
     questions = [Score(t.problem, t.steps) for t in graded]
     for group, merged, passes, ratio in scorer.log_ratios(questions):
+        # The answer alone, up to its last read: behind that are tokens of the template.
         totals = [
             ratio[torch.from_numpy(path[one.answer : max(one.reads.values(), default=-1) + 1]).to(ratio.device)].sum()
             for path, one in zip(merged.paths, passes, strict=True)
@@ -56,8 +57,8 @@ def outcome_cross_entropy(scorer: DiscriminativeScorer, trajectories: Sequence[T
         scorer: its model learns; its readout must be a function of one logit.
         trajectories: with outcomes in [0, 1].
     """
-    graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
-    for group, logits in _ends(scorer, graded):
+    graded = _graded(trajectories)
+    for group, logits in _last_logits(scorer, graded):
         outcome = torch.tensor([graded[i].outcome for i in group], dtype=logits.dtype, device=logits.device)
         yield functional.binary_cross_entropy_with_logits(logits, outcome, reduction="sum") / len(graded)
 
@@ -89,21 +90,28 @@ def right_over_wrong(
     """
     if pairs not in ("all", "first"):
         raise ValueError(f"pairs must be 'all' or 'first', got {pairs!r}")
-    graded = [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
+    graded = _graded(trajectories)
     if pairs == "first":
         graded = _first_of_each(graded)
     if corrupt is not None:
         made = [(t, corrupt(t)) for t in graded if t.outcome > 0.5]
-        graded = [one for right, wrong in made if wrong is not None for one in (right, _as_wrong(wrong))]
+        # Whatever outcome the corruption carried along, it is a wrong solution now.
+        pairs_made = [(right, Trajectory(w.problem, w.steps, 0.0, w.terminal)) for right, w in made if w is not None]
+        graded = [one for pair in pairs_made for one in pair]
     problems: dict[str, list[Trajectory]] = {}
     for trajectory in graded:
         problems.setdefault(trajectory.problem.id, []).append(trajectory)
     mixed = [rows for rows in problems.values() if len({t.outcome > 0.5 for t in rows}) == 2]
     for rows in mixed:
-        found = {i: z for group, logits in _ends(scorer, rows) for i, z in zip(group, logits, strict=True)}
+        found = {i: z for group, logits in _last_logits(scorer, rows) for i, z in zip(group, logits, strict=True)}
+        # All logits of a problem are needed at once, as every right solution is compared with every wrong one.
         z = torch.stack([found[i] for i in range(len(rows))])
         right = torch.tensor([t.outcome > 0.5 for t in rows], device=z.device)
         yield functional.softplus(z[~right][None] - z[right][:, None]).mean() / len(mixed)
+
+
+def _graded(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    return [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
 
 
 def _first_of_each(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -114,11 +122,9 @@ def _first_of_each(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     return list(found.values())
 
 
-def _as_wrong(trajectory: Trajectory) -> Trajectory:
-    return Trajectory(trajectory.problem, trajectory.steps, 0.0, trajectory.terminal)
-
-
-def _ends(scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]) -> Iterator[tuple[list[int], Tensor]]:
+def _last_logits(
+    scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]
+) -> Iterator[tuple[list[int], Tensor]]:
     """Indices of some trajectories, and the logits of their last actions."""
     problems: dict[tuple[str, str], list[int]] = {}
     for i, trajectory in enumerate(trajectories):
@@ -129,6 +135,7 @@ def _ends(scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]) -> I
         for keep, part, tokens in narrow(tree, model.encoder, scorer.row_tokens):
             batch = pack([tokens]).to(scorer.device)
             logits = model.step_logits(model(batch))
+            # Nodes that are read, in the batch's order: observations and steps past the limit have no read.
             at = {int(node): k for k, node in enumerate(batch.node)}
             ends = [[at[int(node)] for node in path if int(node) in at][-1:] for path in part.paths]
             kept = [k for k, end in enumerate(ends) if end]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from stepreward.core.errors import InputError
@@ -47,17 +47,10 @@ def starting_model(
             f"a fresh model cannot have hidden={hidden}, layers={layers}, vocabulary={vocabulary}",
             remedy="take hidden a positive multiple of 8, layers >= 1 and vocabulary >= 258",
         )
-    texts = list(_texts(trees))
+    texts = [text for tree in trees for text in (tree.problem.text, *(step.text for step in tree.steps))]
     if not texts:
         raise InputError("there is no text to learn a tokenizer from", remedy="pass labelled trees or a backbone")
     tokenizer = train_tokenizer(texts, vocabulary)
     return StepRewardModel(
         fresh_backbone(tokenizer, hidden=hidden, layers=layers, seed=seed), tokenizer, record, seed=seed
     )
-
-
-def _texts(trees: Iterable[StepTree]) -> Iterator[str]:
-    """Every prompt and every distinct step of a problem, once."""
-    for tree in trees:
-        yield tree.problem.text
-        yield from (step.text for step in tree.steps)

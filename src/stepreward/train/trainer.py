@@ -62,6 +62,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         self.objective, self.held_out = objective, held_out
         self.remove_callback(PrinterCallback)
 
+    # The training set has decided the order already; the trainer's own shuffle would undo it.
     def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
@@ -134,7 +135,7 @@ def _trained(
         args=_arguments(settings, work, len(data), bool(batches)),
         train_dataset=data,
         eval_dataset=batches,
-        data_collator=_only,
+        data_collator=_whole_batch,
         callbacks=[*_callbacks(settings, data, on_progress, bool(batches)), clock],
     )
     _run(trainer, work)
@@ -147,13 +148,14 @@ def _trained(
         last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
     result = TrainResult(
         work.parent,
-        [_numbers(row, settings.epochs) for row in [*rows, last]],
-        _measured(evaluate_batches(model, batches, objective)) if batches else {},
+        # To the inner trainer all passes over the data are one epoch.
+        [_finite(row | {"epoch": row["epoch"] * settings.epochs} if "epoch" in row else row) for row in [*rows, last]],
+        _finite(evaluate_batches(model, batches, objective)) if batches else {},
         data.tokens,
         time.perf_counter() - start,
         trainer.state.global_step,
     )
-    _keep(result, model, settings, identity)
+    _save(result, model, settings, identity)
     shutil.rmtree(work)
     return result
 
@@ -188,8 +190,8 @@ def _identity(
     }
 
 
-def _only(items: Sequence[TrainingBatch]) -> dict[str, TrainingBatch]:
-    """Collates nothing: each item of the training set is a whole batch."""
+def _whole_batch(items: Sequence[TrainingBatch]) -> dict[str, TrainingBatch]:
+    """Each item of the training set is a batch already: there is nothing to collate."""
     return {"batch": items[0]}
 
 
@@ -209,8 +211,8 @@ def _full_disk(folder: Path) -> Iterator[None]:
         foreign = isinstance(error, OSError | SafetensorError) or any(name in str(error) for name in _WRITERS)
         if isinstance(error, ModelError) or not foreign:
             raise
-        said = " ".join(str(error).split())
-        raise StoreError(f"cannot write {folder}: {said}; free some space and run again to resume") from error
+        reason = " ".join(str(error).split())
+        raise StoreError(f"cannot write {folder}: {reason}; free some space and run again to resume") from error
 
 
 def _run(trainer: StepTrainer, work: Path) -> None:
@@ -224,7 +226,7 @@ def _run(trainer: StepTrainer, work: Path) -> None:
         logger.removeFilter(_not_mtime)
 
 
-def _keep(result: TrainResult, model: StepRewardModel, settings: TrainSettings, identity: Mapping[str, Any]) -> None:
+def _save(result: TrainResult, model: StepRewardModel, settings: TrainSettings, identity: Mapping[str, Any]) -> None:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -258,14 +260,9 @@ def finished(
         return None
 
 
-def _measured(numbers: Mapping[str, float]) -> dict[str, float]:
-    """The finite metrics: JSON has no NaN."""
-    return {name: value for name, value in numbers.items() if math.isfinite(value)}
-
-
-def _numbers(row: Mapping[str, Any], epochs: float) -> dict[str, float]:
-    """A row of the history; to the inner trainer all passes are one epoch."""
-    return _measured({name: float(v) * (epochs if name == "epoch" else 1.0) for name, v in row.items()})
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The finite numbers: JSON has no NaN."""
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: bool) -> Any:
@@ -273,6 +270,7 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
     every = max(1, steps // settings.evaluations)
     return TrainingArguments(
         output_dir=str(work),
+        # One item of the training set is a whole batch of packed trees.
         per_device_train_batch_size=1,
         gradient_accumulation_steps=settings.accumulate,
         max_steps=steps,
@@ -294,6 +292,7 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         bf16=settings.precision == "bf16",
         use_cpu=settings.device == "cpu",
         dataloader_pin_memory=False,
+        # The loss reads our batch object, of which the trainer knows no columns and no labels.
         remove_unused_columns=False,
         label_names=[],
         report_to=[],

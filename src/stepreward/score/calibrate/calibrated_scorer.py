@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scored, Scorer
-from stepreward.score.calibrate.calibrators import Calibrator, Floats
+from stepreward.score.calibrate.calibrators import Calibrator
 from stepreward.score.capabilities import local_model_of, use_of
-from stepreward.score.short_call import score_texts
+from stepreward.score.short_call import ShortCall
 
 if TYPE_CHECKING:
     from stepreward.score.model.step_reward_model import StepRewardModel
 
 
-class CalibratedScorer:
+class CalibratedScorer(ShortCall):
     """Maps another scorer's step scores by a fitted calibrator; a `core.runtime.flows.Scorer`.
 
     Its name holds a hash of the calibrator: a cache never mixes scores of two fits.
@@ -47,14 +47,6 @@ class CalibratedScorer:
     def local_model(self) -> tuple[StepRewardModel, str] | None:
         """The scorer's model and its device, where it is in this process."""
         return local_model_of(self.scorer)
-
-    def score(self, question: str, steps: Sequence[str]) -> Floats:
-        """One calibrated score a step.
-
-        Raises:
-            InputError: there is no step, one is blank, or the scorer gives a score outside [0, 1].
-        """
-        return score_texts(self, question, steps)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Calibrated scores of each question's steps, NaN where the scorer gives NaN; the cost is the scorer's.

@@ -33,7 +33,7 @@ _REMEDY = "calibrate probabilities; pass raw model outputs through a sigmoid fir
 
 
 class Calibrator(BaseEstimator):  # type: ignore[misc]
-    """What all calibrators share: checks, NaN, JSON. A method says how it fits and maps a flat array in [0, 1]."""
+    """Checks, leaves NaN out, and saves as JSON; a subclass fits and maps flat arrays in [0, 1] without NaN."""
 
     learned: ClassVar[tuple[str, ...]]
     """Names of the attributes that `fit` sets."""
@@ -57,7 +57,7 @@ class Calibrator(BaseEstimator):  # type: ignore[misc]
             InputError: shapes differ, a value is out of range, or nothing is measured.
             ValueError: a setting is out of range.
         """
-        s, y = _unit(scores, "score"), _unit(outcome, "outcome", "outcomes are 0, 1 or a success rate")
+        s, y = _in_unit(scores, "score"), _in_unit(outcome, "outcome", "outcomes are 0, 1 or a success rate")
         w = np.ones(s.shape) if weights is None else np.asarray(weights, np.float64)
         if not s.shape == y.shape == w.shape:
             raise InputError(
@@ -84,7 +84,7 @@ class Calibrator(BaseEstimator):  # type: ignore[misc]
         """
         if any(not hasattr(self, name) for name in self.learned):
             raise ModelError(f"{type(self).__name__} is not fitted: call fit(scores, outcome) first")
-        s = _unit(scores, "score")
+        s = _in_unit(scores, "score")
         real = ~np.isnan(s)
         made = np.full(s.shape, np.nan)
         made[real] = self._predict(s[real])
@@ -143,7 +143,7 @@ class Calibrator(BaseEstimator):  # type: ignore[misc]
         """Maps flat scores without NaN."""
 
 
-def _unit(values: ArrayLike, name: str, remedy: str = _REMEDY) -> Floats:
+def _in_unit(values: ArrayLike, name: str, remedy: str = _REMEDY) -> Floats:
     array = np.asarray(values, np.float64)
     bad = array[(array < 0) | (array > 1)]
     if bad.size:
@@ -161,6 +161,7 @@ def _least_nll(
     features: Floats, y: Floats, w: Floats, start: Sequence[float], bounds: Sequence[tuple[float | None, float | None]]
 ) -> Floats:
     """The theta within bounds that minimises sum w (log(1 + e^z) - y z) with z = features @ theta: a convex problem."""
+    # Shares, so that the tolerances below mean the same for any number of pairs.
     share = w / w.sum()
 
     def loss(theta: Floats) -> tuple[float, Floats]:
@@ -246,6 +247,7 @@ class Platt(Calibrator):
         if np.ptp(z) == 0:
             self.slope_, self.shift_ = 1.0, float(logit(w @ target / w.sum()) - z[0])
             return
+        # A slope of at least 0: a calibrator may flatten a ranking, never turn it round.
         slope, shift = _least_nll(np.c_[z, np.ones(z.size)], target, w, [1.0, 0.0], [(0, None), (None, None)])
         self.slope_, self.shift_ = float(slope), float(shift)
 
@@ -289,6 +291,7 @@ class Beta(Calibrator):
 
 
 def _logs(s: Floats, floor: float) -> Floats:
+    """(N, 2) ln s and -ln(1 - s)."""
     p = np.clip(s, floor, 1 - floor)
     return np.stack([np.log(p), -np.log1p(-p)], axis=1)
 
@@ -334,7 +337,7 @@ class Histogram(Calibrator):
             raise ValueError(f"bins must be at least 1, got {self.bins}")
         distinct, at = np.unique(s, return_inverse=True)
         mass, won = np.bincount(at, weights=w), np.bincount(at, weights=w * y)
-        # A score's bin is where the middle of its mass falls.
+        # A score's bin is where the middle of its mass falls, so that equal scores are never parted.
         bin_of = np.floor(self.bins * (np.cumsum(mass) - mass / 2) / mass.sum())
         starts = np.flatnonzero(np.r_[True, np.diff(bin_of) > 0])
         self.edge_: Floats = distinct[starts[1:]]

@@ -42,7 +42,7 @@ class VennAbers(Calibrator):
         self.won_: Floats = np.asarray(np.bincount(at, weights=w * y), np.float64)
 
     def _predict(self, s: Floats) -> Floats:
-        low, high = self._both(s)
+        low, high = self._bounds(s)
         return high / (1 - low + high)
 
     def interval(self, scores: ArrayLike) -> tuple[Floats, Floats]:
@@ -56,15 +56,15 @@ class VennAbers(Calibrator):
         s = np.asarray(scores, np.float64)
         real = ~np.isnan(s)
         low, high = np.full(s.shape, np.nan), np.full(s.shape, np.nan)
-        low[real], high[real] = self._both(s[real])
+        low[real], high[real] = self._bounds(s[real])
         return low, high
 
-    def _both(self, s: Floats) -> tuple[Floats, Floats]:
+    def _bounds(self, s: Floats) -> tuple[Floats, Floats]:
         distinct, at = np.unique(s, return_inverse=True)
-        made = np.array([[self._added(one, y) for y in (0.0, 1.0)] for one in distinct]).reshape(-1, 2)
+        made = np.array([[self._fit_with(one, y) for y in (0.0, 1.0)] for one in distinct]).reshape(-1, 2)
         return made[at, 0], made[at, 1]
 
-    def _added(self, score: float, y: float) -> float:
+    def _fit_with(self, score: float, y: float) -> float:
         """The isotonic fit at a score, with one more pair there."""
         place = int(np.searchsorted(self.score_, score))
         mass, won = self.mass_, self.won_
@@ -100,6 +100,7 @@ class Quantile(Calibrator):
             raise ValueError(f"level must be in (0, 1), got {self.level}")
         found = QuantileRegressor(quantile=self.level, alpha=0.0).fit(s[:, None], y, sample_weight=w)
         self.slope_, self.shift_ = float(found.coef_[0]), float(found.intercept_)
+        # A lower score must not promise more: the best line of slope 0 is the quantile of all.
         if self.slope_ < 0:
             flat = QuantileRegressor(quantile=self.level, alpha=0.0).fit(np.zeros((len(s), 1)), y, sample_weight=w)
             self.slope_, self.shift_ = 0.0, float(flat.intercept_)

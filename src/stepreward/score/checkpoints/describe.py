@@ -81,7 +81,7 @@ GenerativeScorer(policy, judge_by_name("launch/ThinkPRM-1.5B"), n=4).score("1 + 
 With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.score.judges.continuations`, GenPRM's
 verdict is the probability of Yes beside that of No, instead of a sampled word; `ServedChooser` of
 `stepreward.score.remote.label_tokens_server` asks a completions server for it."""
-_ASKED = {
+_PROMPTING = {
     "once": "once about all steps",
     "dialogue": "one message a step",
     "apart": "about each step by itself",
@@ -136,7 +136,7 @@ def _judges() -> list[str]:
         said = {
             "Also": others,
             "Source": judge.source,
-            "Asked": _ASKED[judge.asked],
+            "Asked": _PROMPTING[judge.prompting],
             "Labels": " and ".join(f"`{label}`" for label in judge.labels),
             "Notes": judge.notes,
         }

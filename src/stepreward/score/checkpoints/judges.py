@@ -1,4 +1,4 @@
-"""Public verifiers that write their judgement: what they are asked, where their answer begins and ends, as data."""
+"""Public verifiers that write their judgement: their prompts, and the beginning and end of their answers, as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = (
         opening="\nLet's verify step by step:",
         ends=("Is the solution correct?", "</think>", "Step {next}:"),
         labels=("correct", "incorrect"),
-        unnumber=True,
+        clean=("unnumber", "strip"),
         step_format="Step {n}: {step}",
         max_tokens=8172,
         notes="A step's score is the share of the sampled answers that call it correct; its authors score a whole "
@@ -29,7 +29,7 @@ ROWS = (
         ends=("</analyze>",),
         labels=("Yes", "No"),
         system="You are a math teacher. Your task is to review and critique the paragraphs in solution step by step.",
-        asked="dialogue",
+        prompting="dialogue",
         verdict="</analyze>\n<output>\n**Judgement**: $\\boxed",
         closing="}$\n</output>\n",
         temperature=0.6,
@@ -81,7 +81,7 @@ ROWS = (
         opening="",
         ends=("Is the step correct (Yes/No)?",),
         labels=("Yes", "No"),
-        asked="apart",
+        prompting="apart",
         raw=True,
         first="Since the Now Step is the first step, there are no Previous Steps.",
         verdict="Is the step correct (Yes/No)?",
@@ -116,9 +116,9 @@ ROWS = (
         "</output>\n"
         "\n"
         "Here is the step:\n",
-        asked="dialogue",
+        prompting="dialogue",
         marks=("[Right]", "[Wrong]"),
-        told="This step is: {label}",
+        shown_later="This step is: {label}",
         temperature=0.6,
         max_tokens=4096,
         notes="Its weights have no public name. Its script stops at the first wrong step, here later steps are asked "
@@ -161,7 +161,7 @@ ROWS = (
         ends=("</answer>",),
         labels=("Yes", "No"),
         system="",
-        asked="apart",
+        prompting="apart",
         items=(("Yes", 1.0), ("In Progress", 0.5), ("No", 0.0)),
         temperature=1.0,
         notes="Of text alone. A step is the text of thought and action, the page that it sees the observation before "

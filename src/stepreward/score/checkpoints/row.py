@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stepreward.score.encode.readout import Readout
-from stepreward.score.encode.record import EncoderRecord, Encoding
+from stepreward.score.encode.record import Clean, EncoderRecord, Encoding
 
 Head = Literal["weights", "tokens", "mean", "none"]
 """Where labels come from: a head among the weights, rows of the language-model head, the mean of all its rows, or
@@ -83,8 +83,8 @@ class JudgeCheckpoint:
     """Where it was read."""
     prompt_format: str
     """The first user message. `{prompt}` is the problem, `{steps}` the formatted steps: in a dialogue the first one,
-    and with `asked="apart"` those before `{step}`; `{state}` is the observation before it, `{checklist}` that of the
-    problem."""
+    and with `prompting="apart"` those before `{step}`; `{state}` is the observation before it, `{checklist}` that of
+    the problem."""
     opening: str
     """Text that the answer begins with; `{n}` is the number of the step it is about. Empty for none."""
     ends: tuple[str, ...]
@@ -93,15 +93,15 @@ class JudgeCheckpoint:
     """The content of the box for a right step, and for a wrong one."""
     system: str | None = None
     """System message; None for none."""
-    asked: Literal["once", "dialogue", "apart"] = "once"
-    """One answer judges all steps; or each step is a message of its own, answered before the next one; or each step is
-    asked about by itself, with those before it in the prompt."""
+    prompting: Literal["once", "dialogue", "apart"] = "once"
+    """One answer judges all steps; or each step is a message of its own, answered before the next one; or each step has
+    a prompt of its own, with the steps before it in the prompt."""
     raw: bool = False
     """The prompt is bare text: the policy must be one without a chat template (`template="{prompt}"`)."""
     first: str = ""
-    """With `asked="apart"`, the text in place of the steps before the first one."""
-    unnumber: bool = False
-    """Drops "Step 1:" from the beginning of a step, and white space around it."""
+    """With `prompting="apart"`, the text in place of the steps before the first one."""
+    clean: tuple[Clean, ...] = ("chomp",)
+    """What a step's text undergoes first, as in an encoding; `lines` and `own-number` have no meaning here."""
     step_format: str = "{step}"
     """Text of a step; `{n}` is its number."""
     between: str = "\n"
@@ -120,7 +120,7 @@ class JudgeCheckpoint:
     """Texts that are a verdict, right or wrong, wherever they stand in an answer; a wrong one counts first."""
     items: tuple[tuple[str, float], ...] = ()
     """Words that judge an item of a checklist, behind `<answer>`, and what each is worth; the mean is the score."""
-    told: str = ""
+    shown_later: str = ""
     """In a dialogue, what later steps see of an answer, `{label}` in it; empty for all of it."""
     temperature: float = 0.7
     """Of sampling, as published."""

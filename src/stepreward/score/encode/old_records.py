@@ -13,6 +13,8 @@ KINDS: Mapping[str, type[Encoding]] = {kind.kind: kind for kind in (PerStep, Con
 """The encodings, by their kinds."""
 _KIND_OF = {"step": "per-step", "segment": "per-step", "joined": "whole-text", "prefix": "per-prefix"}
 """Kinds of encodings by what was called `tokenise`."""
+# Old records listed the fields of all encodings. A field that an encoding lacks is dropped if its value meant nothing;
+# any other value is kept, so that the record is refused and the recipe does not change silently.
 _UNUSED: Mapping[str, tuple[object, ...]] = {
     "template": ("turns", "messages"), "tokenise": ("segment", "joined", "prefix"), "read": ("at", "answer"),
     "between": ("",), "separator": ("",), "separator_token": (True, False), "tag": ("",), "second": ("",),

@@ -45,6 +45,8 @@ class PackedBatch:
     def mask(self) -> torch.Tensor:
         """(R, 1, T, T) bool, True where a token (third axis) may see another (fourth)."""
         enter, leave = self.enter, self.leave
+        # Node a is above node b, or b itself, if b's number lies in [enter(a), leave(a)). A node's tokens are in order
+        # and those above come first, so that the lower triangle is all that causality adds.
         above = (enter[:, None, :] <= enter[:, :, None]) & (enter[:, :, None] < leave[:, None, :])
         return (above & torch.ones(above.shape[-2:], dtype=torch.bool, device=above.device).tril())[:, None]
 
@@ -76,7 +78,7 @@ def narrow(tree: StepTree, encoder: StepEncoder, row_tokens: int) -> Iterator[tu
 
 def _parts(tree: StepTree, encoded: EncodedTree, row_tokens: int) -> Iterator[list[int]]:
     """Groups of trajectories of at most `row_tokens` tokens (one trajectory may be longer), neighbours together."""
-    # In order of their paths, trajectories with a common prefix stand together.
+    # In order of their paths, trajectories with a common prefix are neighbours.
     order = np.lexsort(tree.paths.T[::-1]) if tree.paths.shape[1] else np.arange(len(tree.ends))
     seen = np.zeros(tree.n, bool)
     group: list[int] = []
@@ -106,6 +108,7 @@ def plan(lengths: Sequence[int], row_tokens: int, batch_tokens: int) -> Iterator
     Yields:
         Batches as lists of rows, rows as lists of tree indices; every index once.
     """
+    # Attention costs the square of a row's width, so that rows of a batch should be equally full: longest trees first.
     rows: list[tuple[int, list[int]]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         for at, (used, row) in enumerate(rows):
@@ -115,6 +118,7 @@ def plan(lengths: Sequence[int], row_tokens: int, batch_tokens: int) -> Iterator
                 break
         else:
             rows.append((lengths[i], [i]))
+    # Rows of similar width share a batch, which is padded to its widest row.
     rows.sort(key=lambda pair: -pair[0])
     batch: list[list[int]] = []
     widest = 0
@@ -141,7 +145,8 @@ def pack(trees: Sequence[EncodedTree], rows: Sequence[Sequence[int]] | None = No
     layout = [[i] for i in range(len(trees))] if rows is None else rows
     width = max((sum(len(trees[i]) for i in row) for row in layout), default=0)
     ids, position = (np.zeros((len(layout), width), np.int64) for _ in range(2))
-    # Padding tokens see themselves alone, so that no row of the mask is empty.
+    # Padding tokens see themselves alone, since a softmax over an empty row of the mask is NaN: their numbers are above
+    # those of any tree.
     enter = np.broadcast_to(np.arange(width) + (1 << 40), ids.shape).copy()
     leave = enter + 1
     first = np.broadcast_to(np.arange(width), ids.shape).copy()
@@ -150,6 +155,7 @@ def pack(trees: Sequence[EncodedTree], rows: Sequence[Sequence[int]] | None = No
         at, nodes = 0, 0
         for i in row:
             tree = trees[i]
+            # Depth-first numbers of the next tree begin where these end: trees of a row do not see each other.
             here = slice(at, at + len(tree))
             ids[r, here], position[r, here] = tree.ids, tree.position
             enter[r, here], leave[r, here] = tree.enter + nodes, tree.leave + nodes

@@ -9,6 +9,7 @@ import numpy as np
 from stepreward.core.errors import ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.recipe_text import cleaned
 from stepreward.score.encode.record import PerPrefix, WholeText
 from stepreward.score.encode.whole_text import Pass, WholeTextPasses, check_texts
 
@@ -41,6 +42,7 @@ class PrefixPasses:
             return Pass(np.asarray(ids, np.int64), {})
         if not self.encoding.second:
             return Pass(np.asarray(ids, np.int64), {i: len(ids) - 1 - self.encoder.back})
+        # The text of a step may hold tags too: those of the form are the last ones.
         places = self._before_tags(ids)[-self.encoding.step_format.count(self.encoding.tag) :]
         return Pass(np.asarray(ids, np.int64), {i + len(steps) * k: at for k, at in enumerate(places)})
 
@@ -48,6 +50,7 @@ class PrefixPasses:
         encoding, encoder = self.encoding, self.encoder
         if encoding.template == "plain":
             return encoder.plain(self.text.prompt(problem) + body, special=encoding.special_tokens)
+        # An open message: the recipe's end token is appended as an id, since as text it may not be one token.
         if encoding.end is not None:
             return encoder.plain(self.text.head(problem)) + encoder.plain(body) + self._end(encoding.end)
         chat = [*self.text.messages(problem), {"role": "assistant", "content": body}]
@@ -62,7 +65,7 @@ class PrefixPasses:
 
     def prefix_text(self, steps: Sequence[Step], i: int) -> str:
         """The text of the steps up to the i-th (from 0)."""
-        previous = self.encoding.between.join(self.text.cleaned(step.text) for step in steps[:i])
+        previous = self.encoding.between.join(cleaned(step.text, self.encoding.clean) for step in steps[:i])
         return self.text.body(steps[i], i + 1, previous) + self.encoding.separator
 
     def second(

@@ -1,7 +1,8 @@
 """How problems and steps become token ids and where a model is read.
 
 One record serves training and scoring, so that the two cannot disagree. By default ids are built step by step and
-concatenated, never tokenised from joined text: the tokens of a step do not depend on its neighbours.
+concatenated, never tokenised from joined text: the tokens of a step do not depend on its neighbours, so that a shared
+prefix has the same tokens in every trajectory.
 """
 
 from __future__ import annotations
@@ -123,13 +124,14 @@ class StepEncoder:
         kept, last = self._cut(text)
         if not kept:
             raise ModelError(
-                "no added token stands in the prompt, so its end and the first step are one for the tokenizer: "
+                "no added token is in the prompt, so its end and the first step are one for the tokenizer: "
                 "take the encoding WholeText"
             )
         return tuple(self.plain(kept, special=special)), text[len(kept) :], last
 
     def _cut(self, text: str) -> tuple[str, str]:
         """The text up to the end of its last added token, and that token."""
+        # Of two that end at the same place the longer one counts, which `_added` lists first.
         best, last = 0, ""
         for token in self._added:
             end = text.rfind(token) + len(token)
@@ -143,6 +145,7 @@ class StepEncoder:
             return ()
         if not context or any(text.startswith(token) for token in self._added):
             return tuple(self.plain(text))
+        # SentencePiece tokenizers put a space before the start of a text: the token that precedes it is encoded along.
         ids = self.plain(context + text)
         if ids[:1] != self.plain(context):
             raise ModelError(f"the token {context!r} does not cut the text behind it: take the encoding WholeText")
@@ -222,6 +225,7 @@ class StepEncoder:
         pieces, piece = self._pieces(tree)
         pieces.append(prompt)
         enter, leave = depth_first(tree)
+        # From here on arrays of nodes are in the tree's order, and arrays of tokens in depth-first order.
         order = np.argsort(enter)
         length = np.array([*map(len, pieces)], np.int64)[piece]
         start = self._starts(tree, length)
@@ -229,6 +233,7 @@ class StepEncoder:
         first = np.empty(tree.n, np.int64)
         first[order] = np.cumsum(length[order]) - length[order]
         within = np.arange(len(ids)) - np.repeat(first[order], length[order])
+        # A trajectory's own length counts, not the place in the packed row.
         scored = tree.action & (start + length <= self.record.encoding.max_length)
         read = np.where(scored, self.read_index(tree.parent, first, length), -1)
         return EncodedTree(
@@ -244,6 +249,7 @@ class StepEncoder:
 
     def _pieces(self, tree: StepTree) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
         """The distinct ids of a tree's steps, and (n,) which of them each node has, -1 at the root."""
+        # A step is tokenised once for each place that its ids depend on, however many nodes have it.
         place = np.array([self.place(d) for d in range(int(tree.depth.max(initial=0)) + 1)], np.int64)[tree.depth]
         wide = int(place.max(initial=0)) + 1
         codes, which = np.unique(tree.step_id[1:].astype(np.int64) * wide + place[1:], return_inverse=True)
@@ -293,12 +299,14 @@ class StepEncoder:
 
 def depth_first(tree: StepTree) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(n,) depth-first numbers of the nodes, and of the node after each one's last descendant; level by level."""
+    # Level by level instead of node by node: trees are wide and shallow.
     size = np.ones(tree.n, np.int64)
     levels = [np.flatnonzero(tree.depth == d) for d in range(int(tree.depth.max(initial=0)) + 1)]
     for nodes in reversed(levels[1:]):
         np.add.at(size, tree.parent[nodes], size[nodes])
     enter = np.zeros(tree.n, np.int64)
     for nodes in levels[1:]:
+        # A child's number is its parent's, plus one, plus the sizes of its elder siblings' subtrees.
         ordered = nodes[np.argsort(tree.parent[nodes], kind="stable")]
         above, before = tree.parent[ordered], np.cumsum(size[ordered]) - size[ordered]
         head = np.r_[True, above[1:] != above[:-1]]

@@ -74,7 +74,8 @@ class Readout:
         if self.kind == "sigmoid":
             return one if activated else _sigmoid(one)
         xp = array_namespace(one)
-        if activated:  # a bare number and a tanh are of the logit
+        # A bare number and a tanh are functions of the logit, which a server's sigmoid is inverted for.
+        if activated:
             with np.errstate(divide="ignore"):
                 one = xp.log(one) - xp.log1p(-one)
         return xp.tanh(one) if self.kind == "tanh" else one
@@ -111,6 +112,7 @@ def softmax(outputs: Array) -> Array:
 
 
 def _sigmoid(outputs: Array) -> Array:
+    # exp(-log(1 + e^-z)) does not overflow for any z.
     return outputs.sigmoid() if is_torch_array(outputs) else np.exp(-np.logaddexp(0, -outputs))
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
-from stepreward.score.encode.record import Conversation, Encoding, PerPrefix, PerStep
+from stepreward.score.encode.record import Clean, Conversation, Encoding, PerPrefix, PerStep
 
 _MARK = "\u2045step\u2046"
-"""Stands for a content while a chat template is rendered; no template changes it."""
+"""A placeholder for a content while a chat template is rendered; no template changes it."""
 _NUMBER = re.compile(r"^\s*Step \d+:")
 
 
@@ -29,8 +29,30 @@ def valid(text: str) -> str:
     return text
 
 
+def cleaned(text: str, clean: Sequence[Clean]) -> str:
+    """A step's text after the changes that work on it alone."""
+    for how in clean:
+        if how == "unnumber":
+            text = _NUMBER.sub("", text)
+        elif how == "chomp":
+            text = text.rstrip("\r\n")
+        elif how == "strip":
+            text = text.strip()
+        elif how == "no-blank-lines":
+            text = text.replace("\n\n", "")
+    return text
+
+
+def filled(form: str, values: Mapping[str, str]) -> str:
+    """The form with each `{name}` replaced once, in one pass: braces inside values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), form)
+
+
 class RecipeText:
     """Builds the text of a recipe piece by piece, so that the whole is the concatenation of the pieces.
+
+    A chat template is a program without parts: what it puts before, between and behind contents is found by rendering
+    conversations with placeholders and comparing the texts.
 
     Args:
         encoding: of the encoder record.
@@ -61,34 +83,23 @@ class RecipeText:
                 "drop the images, or score them with the checkpoint's own code"
             )
 
-    def cleaned(self, text: str) -> str:
-        """A step's text as the recipe wants it."""
-        for how in self.encoding.clean:
-            if how == "unnumber":
-                text = _NUMBER.sub("", text)
-            elif how == "chomp":
-                text = text.rstrip("\r\n")
-            elif how == "strip":
-                text = text.strip()
-            elif how == "no-blank-lines":
-                text = text.replace("\n\n", "")
-        return text
-
     def body(self, step: Step, n: int, previous: str = "") -> str:
         """The formatted text of the n-th step (from 1), without separator, behind the text of the previous ones."""
-        encoding, text = self.encoding, self.cleaned(step.text)
+        encoding, text = self.encoding, cleaned(step.text, self.encoding.clean)
         if isinstance(encoding, PerStep) and encoding.tokenise == "step":
             text = text.removesuffix(encoding.separator)
         if "own-number" in encoding.clean and text.lstrip()[:4].lower() == "step":
             return text
         form = encoding.later_format if n > 1 and encoding.later_format else encoding.step_format
-        return _filled(form, {"step": text, "n": str(n), "previous": previous})
+        return filled(form, {"step": text, "n": str(n), "previous": previous})
 
     def head(self, problem: Problem) -> str:
         """The text before the first step."""
         if self._plain:
             return self.prompt(problem)
         encoding, messages = self.encoding, self.messages(problem)
+        # A prompt that is tokenised by itself ends as the template opens an answer. Otherwise the text is cut out of a
+        # whole chat: a template may open an answer that is there in another way than one that is to be written.
         if isinstance(encoding, PerPrefix) or (isinstance(encoding, PerStep) and encoding.tokenise == "step"):
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         return self.render([*messages, {"role": "assistant", "content": _MARK}]).split(_MARK)[0]
@@ -96,13 +107,13 @@ class RecipeText:
     def prompt(self, problem: Problem) -> str:
         """`prompt_format` filled in; a tokenizer without a first token has none to put there."""
         self.look(problem.meta.get("images"))
-        return _filled(self.encoding.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
+        return filled(self.encoding.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
 
     def messages(self, problem: Problem, body: str = "") -> list[dict[str, str]]:
         """The messages of a chat before the first step; the last one's content is `prompt_format` where it is a string.
 
         A problem that is a conversation keeps its messages, unless the recipe wraps the prompt. With a dummy answer,
-        `body` is the first step, which stands in that message.
+        `body` is the first step, which is part of that message.
         """
         encoding = self.encoding
         self.look(problem.meta.get("images"))
@@ -110,7 +121,7 @@ class RecipeText:
         if isinstance(problem.prompt, str) or encoding.prompt_format not in ("{prompt}", "{prompt}\n"):
             # The line break of the plain default is no part of a message.
             form = "{prompt}" if encoding.prompt_format == "{prompt}\n" else encoding.prompt_format
-            made = [{"role": "user", "content": _filled(form, {"prompt": problem.text, "step": body})}]
+            made = [{"role": "user", "content": filled(form, {"prompt": problem.text, "step": body})}]
         if encoding.system is not None:
             made.insert(0, {"role": "system", "content": encoding.system})
         return made
@@ -128,6 +139,7 @@ class RecipeText:
 
     def turn(self, step: Step, n: int) -> str:
         """Of a conversation: the text that the n-th step (from 2) adds to the conversation."""
+        # The same at every place of a conversation, which `_check_messages` made sure of: so any base will do.
         base = self._base()
         return self.render([*base, *self._step_messages(step, self.body(step, n))]).removeprefix(self.render(base))
 
@@ -163,8 +175,3 @@ class RecipeText:
             raise ModelError("the chat template rewrites earlier messages: steps cannot be messages of their own")
         if texts[1][len(texts[0]) :] != texts[2][len(texts[1]) :]:
             raise ModelError("the chat template writes a message differently later on: steps cannot be messages")
-
-
-def _filled(form: str, values: Mapping[str, str]) -> str:
-    """The form with each `{name}` replaced once, in one pass: braces inside values stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), form)

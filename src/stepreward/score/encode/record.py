@@ -13,7 +13,7 @@ Clean = Literal["unnumber", "chomp", "strip", "no-blank-lines", "lines", "own-nu
 
 `unnumber` drops "Step 1:" at its beginning, `chomp` line breaks at its end, `strip` white space at both ends,
 `no-blank-lines` every pair of line breaks; `lines` encodes each line by itself with a separator behind it; `own-number`
-lets a step that begins with "step" stand as it is, where `step_format` would number it."""
+leaves a step that begins with "step" as it is, where `step_format` would number it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,9 @@ class Conversation(RecipeFields):
 
     kind: Literal["conversation"] = "conversation"
     answer: str = ""
-    """A dummy answer. With one, each step is a user message that this assistant message follows, the first step stands
-    in the prompt's message, at `{step}`, and the model is read before the answer. Without one, each step is a message
-    of its own role, read at its end."""
+    """A dummy answer. With one, each step is a user message that this assistant message follows, the first step is in
+    the prompt's message, at `{step}`, and the model is read before the answer. Without one, each step is a message of
+    its own role, read at its end."""
     too_long: Literal["error", "drop"] = "error"
     """What to do with steps that end past `max_length`: refuse, or leave them without a score."""
     # What the other encodings choose is fixed here, as the chat template itself separates messages.
@@ -149,7 +149,7 @@ class PerPrefix(RecipeFields):
     """Text of a second pass: behind the first, with each `tag` replaced by the label that is likelier before it. Read
     before its own tag; a step that the first pass finds wrong scores 0."""
     tag: str = ""
-    """With a second pass, the token that stands for a label."""
+    """With a second pass, the token in place of which a label comes."""
     read: Literal["at", "before"] = "at"
     """Read the model at the text's last token, or at the one before it."""
     too_long: Literal["error", "drop", "cut"] = "error"

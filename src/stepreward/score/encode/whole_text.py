@@ -65,24 +65,25 @@ class WholeTextPasses:
         )
         ids, spans = np.asarray(made["input_ids"], np.int64), np.asarray(made["offset_mapping"], np.int64)
         wanted = np.ones(len(ids), bool) if self.tag is None else ids == self.tag
-        # Some tokenizers report a token of white space as the empty span at its end: only ends can be trusted.
+        # Some tokenizers report a token of white space as the empty span at its end: only ends are reliable. Where two
+        # tokens end at one character, such as halves of an emoji, the last one is meant.
         last = {int(end): int(t) for t, end in enumerate(spans[:, 1]) if wanted[t] and end > 0}
         reads = {i: last.get(end, -1) - self.encoder.back for i, end in enumerate(ends) if steps[i].kind == "action"}
-        return self._kept(problem, Pass(ids, reads, int(np.argmax(spans[:, 1] > opened))))
+        return self._checked(problem, Pass(ids, reads, int(np.argmax(spans[:, 1] > opened))))
 
-    def _kept(self, problem: Problem, made: Pass) -> Pass:
-        """Without the reads that are lost."""
-        fine = {}
+    def _checked(self, problem: Problem, made: Pass) -> Pass:
+        """The sequence without the reads that have no token or lie past the limit."""
+        reads = {}
         for i, token in made.reads.items():
             if token < 0 and self.encoding.too_long == "error":
                 raise InputError(
                     f"step {i + 1} of problem {problem.id!r} melts into its separator {self.encoding.separator!r}: "
-                    "no token is left to read",
+                    "they share a token, and none is left to read",
                     remedy="strip the step, or set too_long='drop' to leave it without a score",
                 )
             if token >= 0 and self.encoder.fits(token + 1, problem):
-                fine[i] = token
-        return Pass(made.ids, fine, made.answer)
+                reads[i] = token
+        return Pass(made.ids, reads, made.answer)
 
     def _recounted(self, problem: Problem, steps: Sequence[Step]) -> Pass:
         """Positions counted in texts up to each step, as if the message ended there."""
@@ -97,7 +98,8 @@ class WholeTextPasses:
         chat = [*messages, {"role": "assistant", "content": self.encoding.between.join(texts)}]
         ids = self.encoder.plain(self.text.render(chat))
         reads = {i: min(count, len(ids)) - 1 for i, count in enumerate(counts[1:]) if steps[i].kind == "action"}
-        return self._kept(problem, Pass(np.asarray(ids, np.int64), reads, max(counts[0] - 2, 0)))
+        # The mask of the published recipe begins two tokens before the end of the chat with an empty answer.
+        return self._checked(problem, Pass(np.asarray(ids, np.int64), reads, max(counts[0] - 2, 0)))
 
 
 def check_texts(encoder: StepEncoder, steps: Sequence[Step]) -> None:
@@ -131,6 +133,8 @@ class Trie:
 
 def trie(passes: Sequence[Pass]) -> Trie:
     """Merges the equal prefixes of sequences, token by token."""
+    # In lexicographic order each sequence shares its longest prefix with its neighbour, and the tokens come out in
+    # depth-first order.
     order = sorted(range(len(passes)), key=lambda i: passes[i].ids.tolist())
     ids: list[NDArray[np.int64]] = []
     position: list[NDArray[np.int64]] = []
@@ -141,16 +145,19 @@ def trie(passes: Sequence[Pass]) -> Trie:
     for i in order:
         own = passes[i].ids
         same = common_prefix(before, own)
+        # Tokens that this sequence leaves have no descendants from here on.
         leave[path[same:]] = at
-        fresh = len(own) - same
+        new = len(own) - same
         ids.append(own[same:])
         position.append(np.arange(same, len(own)))
-        path = np.r_[path[:same], np.arange(at, at + fresh)]
+        path = np.r_[path[:same], np.arange(at, at + new)]
+        # The caller's first sequence with a token pays for it, whatever the order here.
         owner[path[same:]] = i
         owner[path[:same]] = np.minimum(owner[path[:same]], i)
-        paths[i], before, at = path, own, at + fresh
+        paths[i], before, at = path, own, at + new
     leave[path] = at
     reads = np.unique([paths[i][t] for i, one in enumerate(passes) for t in one.reads.values()]).astype(np.int64)
+    # Each token is a node of its own: its depth-first number is its index.
     one = np.arange(at)
     encoded = EncodedTree(
         np.concatenate([np.empty(0, np.int64), *ids]),

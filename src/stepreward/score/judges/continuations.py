@@ -31,7 +31,7 @@ class LanguageModelChooser:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         if not tokenizer.chat_template:
-            raise ModelError("a verifier that writes is asked in a chat, and the tokenizer has no chat template")
+            raise ModelError("a verifier that writes needs a chat, and the tokenizer has no chat template")
         self.model, self.tokenizer = model.eval(), tokenizer
 
     @classmethod
@@ -58,6 +58,7 @@ class LanguageModelChooser:
 
     @torch.inference_mode()
     def _log_probability(self, before: list[int], option: str) -> float:
+        # The option's tokens are built by themselves, as the beginning of the answer may end inside a word.
         own = torch.tensor(plain_ids(self.tokenizer, option))
         ids = torch.tensor([before + own.tolist()], device=self.model.device)
         logits = self.model(input_ids=ids, logits_to_keep=len(own) + 1).logits[0, :-1].float().cpu()

@@ -6,18 +6,16 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Compare, Continuation, Judged, Policy, Propose, Score, Scorer
 from stepreward.core.types import Problem, Step
-from stepreward.score.judges.generative import filled
+from stepreward.score.encode.recipe_text import filled
+from stepreward.score.judges.generative import tokens_of, written
 
-T = TypeVar("T")
 _Steps = tuple[Step, ...]
 _Shown = tuple[str, str, str, str]
 """Id and text of a problem, and its two solutions in the order in which they are shown."""
@@ -57,13 +55,13 @@ class JudgeUsage:
 class PolicyJudge:
     """Compares solutions by the verdicts that a policy writes; a `core.runtime.flows.Judge`.
 
-    Every pair is shown in both orders and the chances are averaged, so that a judge who prefers the first place has no
-    say: one who always names the first gives a tie. An answer counts if it names one verdict, `[[A]]`, `[[B]]` or
-    `[[C]]` for a tie, behind its thoughts if it has any; another one is a tie. Questions for both orders of a pair cost
-    no more than for one if they are in one batch.
+    Every pair is shown in both orders and the chances are averaged, so that a preference for the first place has no
+    effect: a judge that always names the first gives a tie. An answer counts if it names one verdict, `[[A]]`, `[[B]]`
+    or `[[C]]` for a tie, behind its thoughts if it has any; another one is a tie. Questions for both orders of a pair
+    cost no more than for one if they are in one batch.
 
     Args:
-        policy: who writes.
+        policy: writes the verdicts.
         n: answers for each order.
         prompt: template of the question, with `{prompt}`, `{first}` and `{second}` in it.
         temperature: of sampling; None leaves it to the policy.
@@ -99,32 +97,33 @@ class PolicyJudge:
         """The chance that the first solution of each question is the better one, in order."""
         pairs = [(_shown(q.problem, q.first, q.second), _shown(q.problem, q.second, q.first)) for q in questions]
         distinct = {shown: q.problem for both, q in zip(pairs, questions, strict=True) for shown in both}
-        said = self.policy.propose([self._ask(problem, shown) for shown, problem in distinct.items()])
-        first = {shown: self._chance(answers) for shown, answers in zip(distinct, said, strict=True)}
-        turned = {
+        written = self.policy.propose([self._prompted(problem, shown) for shown, problem in distinct.items()])
+        first = {shown: self._chance(answers) for shown, answers in zip(distinct, written, strict=True)}
+        # The same place won in both orders: the verdicts contradict each other.
+        swayed = {
             min(both) for both in pairs if both[0] != both[1] and (first[both[0]] - 0.5) * (first[both[1]] - 0.5) > 0
         }
-        self.usage.swayed += len(turned)
-        cost = {shown: sum(map(_tokens, answers)) for shown, answers in zip(distinct, said, strict=True)}
+        self.usage.swayed += len(swayed)
+        cost = {shown: sum(map(tokens_of, answers)) for shown, answers in zip(distinct, written, strict=True)}
         # An order that several questions share is paid by the first of them.
         return [
             Judged((first[one] + 1 - first[other]) / 2, cost.pop(one, 0) + cost.pop(other, 0)) for one, other in pairs
         ]
 
-    def _ask(self, problem: Problem, shown: _Shown) -> Propose:
+    def _prompted(self, problem: Problem, shown: _Shown) -> Propose:
         _, prompt, first, second = shown
         text = filled(self.prompt, {"prompt": prompt, "first": first, "second": second})
-        # Policies tell prompts apart by the problem's id.
+        # Policies distinguish prompts by the problem's id.
         digest = hashlib.blake2b(repr(shown).encode(), digest_size=8).hexdigest()
         key = self.key.fold("compare", problem.id, digest)
         return Propose(Problem(f"{problem.id} compared {digest}", text), (), key, self.n, temperature=self.temperature)
 
     def _chance(self, answers: Sequence[Continuation]) -> float:
         """The mean verdict of some answers."""
-        read = [verdict("".join(step.text for step in answer.steps)) for answer in answers]
+        read = [verdict(written(answer)) for answer in answers]
         self.usage.answers += len(read)
         self.usage.unread += read.count(None)
-        self.usage.tokens += sum(map(_tokens, answers))
+        self.usage.tokens += sum(map(tokens_of, answers))
         return float(np.mean([0.5 if one is None else one for one in read]))
 
 
@@ -134,7 +133,7 @@ class ScorerJudge:
     The better total wins for sure, equal ones tie; a solution without a total loses to any that has one.
 
     Args:
-        scorer: who scores; where several threads share it, one that may be shared.
+        scorer: scores the solutions; where several threads share it, one that may be shared.
         aggregate: total of a solution's step scores, by name.
 
     Raises:
@@ -148,34 +147,26 @@ class ScorerJudge:
 
     def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         """1 where the first solution of a question is the better one, 0 where the second is, 1/2 for a tie."""
-        sides = [Score(q.problem, side) for q in questions for side in (q.first, q.second)]
-        distinct = {_name(side): side for side in sides}
-        scored = self.scorer.score_many([*distinct.values()])
-        totals = {name: self._of(one.scores) for name, one in zip(distinct, scored, strict=True)}
-        of_sides = [totals[_name(side)] for side in sides]
-        cost = {name: one.tokens for name, one in zip(distinct, scored, strict=True)}
-        paid = [cost.pop(_name(side), 0) for side in sides]
-        return [
-            Judged(_won(*totals), sum(tokens)) for totals, tokens in zip(_pairs(of_sides), _pairs(paid), strict=True)
-        ]
-
-    def _of(self, scores: NDArray[np.float64]) -> float:
-        real = ~np.isnan(scores)
-        return float(self._total.take({"scores": np.where(real, scores, 0.0)[None], "mask": real[None]})[0])
+        pairs = [[Score(q.problem, side) for side in (q.first, q.second)] for q in questions]
+        distinct = {_identity(side): side for pair in pairs for side in pair}
+        totals, cost, made = {}, {}, []
+        for name, one in zip(distinct, self.scorer.score_many([*distinct.values()]), strict=True):
+            real = ~np.isnan(one.scores)
+            total = self._total.take({"scores": np.where(real, one.scores, 0.0)[None], "mask": real[None]})[0]
+            totals[name], cost[name] = -np.inf if np.isnan(total) else float(total), one.tokens
+        for pair in pairs:
+            names = [_identity(side) for side in pair]
+            first, second = (totals[name] for name in names)
+            # A solution that several pairs share is paid by the first of them.
+            tokens = sum(cost.pop(name, 0) for name in names)
+            made.append(Judged(0.5 if first == second else float(first > second), tokens))
+        return made
 
 
 def verdict(text: str) -> float | None:
     """The chance that an answer gives the first solution, behind its thoughts: 1, 0 or 1/2; None for no clear one."""
-    said = set(_VERDICT.findall(text.rpartition("</think>")[2]))
-    return _CHANCES[said.pop()] if len(said) == 1 else None
-
-
-def _tokens(answer: Continuation) -> int:
-    return answer.n_tokens + answer.n_prompt_tokens
-
-
-def _pairs(of_sides: Sequence[T]) -> list[tuple[T, T]]:
-    return list(zip(of_sides[::2], of_sides[1::2], strict=True))
+    found = set(_VERDICT.findall(text.rpartition("</think>")[2]))
+    return _CHANCES[found.pop()] if len(found) == 1 else None
 
 
 def _shown(problem: Problem, first: _Steps, second: _Steps) -> _Shown:
@@ -183,10 +174,5 @@ def _shown(problem: Problem, first: _Steps, second: _Steps) -> _Shown:
     return problem.id, problem.text, one, other
 
 
-def _name(side: Score) -> tuple[object, ...]:
+def _identity(side: Score) -> tuple[object, ...]:
     return side.problem.id, side.problem.text, *(step.identity for step in side.steps)
-
-
-def _won(first: float, second: float) -> float:
-    one, other = (-np.inf if np.isnan(total) else total for total in (first, second))
-    return 0.5 if one == other else float(one > other)

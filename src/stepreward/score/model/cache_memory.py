@@ -14,15 +14,13 @@ from stepreward.core.optional import Deferred
 if TYPE_CHECKING:
     import torch
 else:
-    # Flags speak of sizes where there is no torch.
+    # Command-line flags read sizes also where torch is not installed.
     torch = Deferred("torch")
 
 CAP = 16 << 30
 """Most bytes that `auto` takes."""
-_SHARES = {"cuda": 0.5}
-_SHARE = 0.25
 _UNKNOWN = 4 << 30
-"""Free bytes of a machine that does not tell."""
+"""Free bytes where the operating system does not say."""
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)")
 _MEMINFO = Path("/proc/meminfo")
@@ -42,7 +40,7 @@ class CacheSize:
         """Bytes of one cache on a device, as much as is free there now."""
         if self.nbytes is not None:
             return self.nbytes // self.parts
-        share = _SHARES.get(device.type, _SHARE)
+        share = 0.5 if device.type == "cuda" else 0.25
         return max(1, min(CAP, int(share * free_bytes(device))) // self.parts)
 
 

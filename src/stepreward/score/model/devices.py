@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.score.model.weights import find, read_json
+from stepreward.score.model.weights import adapter_base, read_json
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "auto")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,8 +58,6 @@ def saved_dtype(folder: Path, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     config = read_json(folder / "config.json")
-    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not config and base:
-        config = read_json((folder / base if (folder / base).is_dir() else find(base)) / "config.json")
+    config = config or read_json(adapter_base(folder) / "config.json")
     config = config.get("text_config", {}) | config
     return DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)

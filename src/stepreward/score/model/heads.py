@@ -62,6 +62,7 @@ def split_head(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
         name = next((n for n in _NAMES if key.startswith(n + ".")), None)
         if name is None:
             rest[key] = value
+        # ActPRM's head has a second network, `reg_model`, which scoring does not read.
         elif ".reg_model." not in f".{key}":
             heads.setdefault(name, {})[key.removeprefix(name + ".")] = value
     if len(heads) != 1:
@@ -88,20 +89,15 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
     elif own and all(key.split(".")[0].isdigit() for key in own):
         layers = sorted({int(key.split(".")[0]) for key in own})
         linear = [_linear(own[f"{i}.weight"], own.get(f"{i}.bias")) for i in layers]
-        made = _stack(linear)
-        width = linear[-1].out_features
+        parts: list[nn.Module] = [linear[0]]
+        for layer in linear[1:]:
+            parts += [nn.ReLU(), layer]
+        made, width = nn.Sequential(*parts), linear[-1].out_features
     else:
         raise ModelError(f"no known head has the weights {', '.join(sorted(own))}")
     if width != record.readout.n_labels:
         raise ModelError(f"the head has {width} outputs, the record says n_labels={record.readout.n_labels}")
     return made
-
-
-def _stack(layers: Iterable[nn.Linear]) -> nn.Sequential:
-    parts: list[nn.Module] = []
-    for layer in layers:
-        parts += [nn.ReLU(), layer] if parts else [layer]
-    return nn.Sequential(*parts)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:

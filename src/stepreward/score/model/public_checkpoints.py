@@ -17,7 +17,7 @@ from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.model.heads import build_head, mean_head, split_head, token_head
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.vision_language import language_config, language_weights
-from stepreward.score.model.weights import State, find, read_json, read_weights
+from stepreward.score.model.weights import State, adapter_base, read_json, read_weights
 
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
@@ -85,9 +85,9 @@ def load_tokenizer(folder: Path) -> Any:
         ModelError: there is none.
     """
     if not _has_tokenizer(folder):
-        folder = _adapter_base(folder)
+        folder = adapter_base(folder)
     if not _has_tokenizer(folder):
-        # transformers would make up an empty one of the model's family.
+        # transformers would build an empty one of the model's family without a warning.
         remedy = "copy the base model's there with tokenizer.save_pretrained(folder)"
         raise ModelError(f"cannot load the tokenizer of {folder}: there is none; {remedy}")
     try:
@@ -106,20 +106,13 @@ def _has_tokenizer(folder: Path) -> bool:
     return any(path.name in _TOKENIZER_FILES or path.suffix == ".model" for path in folder.iterdir())
 
 
-def _adapter_base(folder: Path) -> Path:
-    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base:
-        return folder
-    return folder / base if (folder / base).is_dir() else find(base)
-
-
 def load_config(folder: Path) -> Any:
     """The configuration of a folder, or of its adapter's base.
 
     Raises:
         ModelError: it is none that transformers knows.
     """
-    folder = folder if (folder / "config.json").is_file() else _adapter_base(folder)
+    folder = folder if (folder / "config.json").is_file() else adapter_base(folder)
     try:
         config = language_config(read_json(folder / "config.json")) or AutoConfig.from_pretrained(
             str(folder), trust_remote_code=False
@@ -141,6 +134,7 @@ def load_backbone(folder: Path, state: State, dtype: torch.dtype) -> nn.Module:
     kind = MODEL_MAPPING[type(config)]
     state = {name: value for name, value in state.items() if name not in _UNEMBEDDINGS}
     table = next((state[name] for name in _EMBEDDINGS if name in state), None)
+    # Where tokens were added, the table may have more rows than the configuration says.
     if table is not None:
         config.vocab_size = len(table)
     try:

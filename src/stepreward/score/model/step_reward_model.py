@@ -74,12 +74,11 @@ class StepRewardModel(nn.Module):
         hidden = self.backbone(
             input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
         )[0]
-        logits: torch.Tensor = self.head(
-            self._features(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
-        )
+        features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
+        logits: torch.Tensor = self.head(features)
         return logits
 
-    def _features(self, hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    def _head_inputs(self, hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """(R, T, hidden) what the head reads at each token; with surprise, one number more."""
         if not self.record.readout.surprise:
             return hidden
@@ -110,7 +109,7 @@ class StepRewardModel(nn.Module):
             use_cache=True,
             **{cache_argument(self.backbone): cache},
         )[0]
-        logits: torch.Tensor = self.head(self._features(hidden, input_ids.to(device), first.to(device)))
+        logits: torch.Tensor = self.head(self._head_inputs(hidden, input_ids.to(device), first.to(device)))
         return logits
 
     def forward_padded(
@@ -131,7 +130,7 @@ class StepRewardModel(nn.Module):
         """
         real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
         hidden = self.backbone(input_ids=input_ids, attention_mask=real.long(), use_cache=False)[0]
-        features = hidden if first is None else self._features(hidden, input_ids, first)
+        features = hidden if first is None else self._head_inputs(hidden, input_ids, first)
         logits: torch.Tensor = self.head(features[row, column])
         return logits
 
@@ -229,9 +228,10 @@ def least_logprob(
     column = torch.arange(input_ids.shape[1], device=input_ids.device)
     rows, columns = (column > first).nonzero(as_tuple=True)
     logits = (hidden[rows, columns - 1] @ embeddings.T).float()
-    said = logits.log_softmax(-1).gather(1, input_ids[rows, columns][:, None])[:, 0].clamp(min=_FLOOR)
+    chosen = logits.log_softmax(-1).gather(1, input_ids[rows, columns][:, None])[:, 0].clamp(min=_FLOOR)
+    # float64, as the offsets below grow with the steps of a row and would round small log-probabilities away.
     logprob = torch.zeros(input_ids.shape, dtype=torch.float64, device=hidden.device)
-    logprob = logprob.index_put((rows, columns), said.double())
-    # Each step lies below the one before it, so that the running minimum starts anew with it.
+    logprob = logprob.index_put((rows, columns), chosen.double())
+    # Every step is shifted below all values of the one before it, so that the running minimum starts anew with it.
     depth = 2 * _FLOOR * (column == first).cumsum(dim=1)
     return (torch.cummin(logprob + depth, dim=1).values - depth).float()

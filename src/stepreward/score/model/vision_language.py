@@ -66,7 +66,7 @@ def _as_llama(state: State, config: Any) -> State:
     for name, value in state.items():
         if name.endswith(_FUSED):
             stem = name.removesuffix(_FUSED) + ".self_attn."
-            made |= {stem + part: weight for part, weight in _split(value, config).items()}
+            made |= {stem + part: weight for part, weight in _split_heads(value, config).items()}
         else:
             for other, own in _OTHER_NAMES.items():
                 name = name.replace(other, own)
@@ -74,8 +74,8 @@ def _as_llama(state: State, config: Any) -> State:
     return made
 
 
-def _split(fused: torch.Tensor, config: Any) -> State:
-    """Of each group of heads: its queries, then one key, then one value."""
+def _split_heads(fused: torch.Tensor, config: Any) -> State:
+    """Queries, keys and values apart: in the fused matrix each group has its queries, then one key, then one value."""
     groups, hidden = config.num_key_value_heads, fused.shape[-1]
     parts = fused.view(groups, config.num_attention_heads // groups + 2, -1, hidden)
     return {

@@ -48,6 +48,18 @@ def find(name: str | Path, *, weights: bool = True) -> Path:
     return fetch(text, ["*.safetensors"], beside=[_HEAD_FILE]) if weights else fetch(text, ())
 
 
+def adapter_base(folder: Path) -> Path:
+    """The folder of the model that an adapter changes; the folder itself where it names none.
+
+    Raises:
+        ModelError: the base cannot be fetched.
+    """
+    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base:
+        return folder
+    return folder / base if (folder / base).is_dir() else find(base)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, {} where there is no such file.
 
@@ -74,14 +86,14 @@ def read_weights(folder: Path, above: tuple[Path, ...] = ()) -> State:
     if (folder / "adapter_config.json").is_file():
         if folder.resolve() in above:
             raise ModelError(f"{folder} holds an adapter whose base is itself: name the model that it was trained on")
-        return _merged(folder, (*above, folder.resolve()))
-    state = {key.removeprefix("pretrained_model."): value for key, value in _files(folder).items()}
+        return _merged_adapter(folder, (*above, folder.resolve()))
+    state = {key.removeprefix("pretrained_model."): value for key, value in _read_shards(folder).items()}
     if (folder / _HEAD_FILE).is_file():
-        state |= {f"reward_head.{key}": value for key, value in _file(folder / _HEAD_FILE).items()}
+        state |= {f"reward_head.{key}": value for key, value in _read_file(folder / _HEAD_FILE).items()}
     return state
 
 
-def _files(folder: Path) -> State:
+def _read_shards(folder: Path) -> State:
     for stem, ending in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         index = folder / f"{stem}{ending}.index.json"
         names = sorted(set(read_json(index).get("weight_map", {}).values()))
@@ -90,7 +102,8 @@ def _files(folder: Path) -> State:
         if names:
             state: State = {}
             for name in names:
-                state |= _file(folder / Path(name).name)
+                # The file name alone: an index must not lead out of its folder.
+                state |= _read_file(folder / Path(name).name)
             return state
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl"))
     raise ModelError(
@@ -100,7 +113,7 @@ def _files(folder: Path) -> State:
     )
 
 
-def _file(path: Path) -> State:
+def _read_file(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -117,7 +130,7 @@ def _file(path: Path) -> State:
         ) from error
 
 
-def _merged(folder: Path, above: tuple[Path, ...]) -> State:
+def _merged_adapter(folder: Path, above: tuple[Path, ...]) -> State:
     """A base with a low-rank adapter: W + (alpha / r) B A, and modules that the adapter replaces."""
     config = read_json(folder / "adapter_config.json")
     special = [name for name in ("use_dora", "fan_in_fan_out") if config.get(name)]
@@ -126,18 +139,20 @@ def _merged(folder: Path, above: tuple[Path, ...]) -> State:
     base = config.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{folder}/adapter_config.json names no base_model_name_or_path: merge the adapter")
-    state = read_weights(find(folder / base if (folder / base).is_dir() else base), above)
-    adapter = _file(folder / "adapter_model.safetensors")
+    state = read_weights(find(adapter_base(folder)), above)
+    adapter = _read_file(folder / "adapter_model.safetensors")
     low = {key for key in adapter if ".lora_" in key}
     for key in sorted(set(adapter) - low):
         state[key.removeprefix(_ADAPTER).replace(".modules_to_save", "").replace(".original_module", "")] = adapter[key]
     for key in sorted(key for key in low if ".lora_A." in key):
         name = key.removeprefix(_ADAPTER).split(".lora_A.")[0] + ".weight"
+        # The base may be saved without the wrapper that the adapter was trained on.
         name = name if name in state else name.removeprefix("model.")
         if name not in state:
             raise ModelError(f"the adapter changes {name}, which its base {base} does not have")
         a, b = adapter[key].float(), adapter[key.replace(".lora_A.", ".lora_B.")].float()
         rank = a.shape[0]
         scale = config.get("lora_alpha", rank) / (rank**0.5 if config.get("use_rslora") else rank)
+        # In float32, so that the small change is rounded once, with the sum.
         state[name] = (state[name].float() + scale * (b @ a)).to(state[name].dtype)
     return state

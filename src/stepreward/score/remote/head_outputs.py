@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from stepreward.core.errors import ModelError
 from stepreward.core.prefix_names import named
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.score.cached.first_scores import FirstScores
+from stepreward.score.cache.first_scores import FirstScores
 from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.whole_text import Pass
@@ -31,10 +32,19 @@ class HeadReader:
 
     Args:
         encoder: the record, and the model's tokenizer.
+
+    Raises:
+        ModelError: the record needs more than head outputs at fixed positions.
     """
 
     def __init__(self, encoder: StepEncoder) -> None:
         self.encoder, self.record = encoder, encoder.record
+        readout = self.record.readout
+        if readout.kind == "implicit" or self.record.second_pass or readout.surprise:
+            raise ModelError(
+                "a server or an engine returns head outputs: an implicit score, a second pass and surprise need more "
+                "and are scored locally"
+            )
         self._first_scores = FirstScores(_REMEMBERED)
 
     def score_many(
@@ -44,7 +54,7 @@ class HeadReader:
 
         Args:
             questions: the questions.
-            ask: answers sequences, all that are open at once; not called where none is.
+            ask: answers sequences, all open ones at once; not called where there is none.
         """
         scores = [np.full(len(question.steps), np.nan) for question in questions]
         paid, whole = [0] * len(questions), [0] * len(questions)
@@ -53,16 +63,20 @@ class HeadReader:
             for one in self._passes(question):
                 whole[row] += len(one.ids)
                 names = {i: named(b"", one.ids[: at + 1].tobytes()) for i, at in one.reads.items()}
-                told = {i: self._first_scores.get(name) for i, name in names.items()}
-                for i, score in told.items():
-                    scores[row][i] = np.nan if score is None else score
-                new = {i: at for i, at in one.reads.items() if told[i] is None}
+                new = {}
+                for i, name in names.items():
+                    known = self._first_scores.get(name)
+                    if known is None:
+                        new[i] = one.reads[i]
+                    else:
+                        scores[row][i] = known
                 if new:
                     open_passes.append((row, replace(one, reads=new), names))
         answers = ask([(questions[row], one) for row, one, _ in open_passes]) if open_passes else ()
         for (row, one, names), (outputs, done, tokens) in zip(open_passes, answers, strict=True):
             done = are_probabilities(outputs) if done is None else done
             made = self.record.readout.scores(outputs, activated=done)
+            # Equal prefixes of one call are open twice: `keep` gives both the score that came first.
             scores[row][list(one.reads)] = self._first_scores.keep([names[i] for i in one.reads], made.tolist())
             paid[row] += tokens
         return [Scored(*parts) for parts in zip(scores, paid, whole, strict=True)]
@@ -74,6 +88,7 @@ class HeadReader:
         for i, step in enumerate(question.steps):
             own = self.encoder.step_ids(step, question.problem, i + 1)
             ids = ids + own
+            # As in `StepEncoder.read_index`: before a short step that is the last token of the text above it.
             back = self.encoder.back if len(own) > self.encoder.back else len(own)
             if step.kind == "action" and self.encoder.fits(len(ids), question.problem):
                 reads[i] = len(ids) - 1 - back

@@ -27,13 +27,13 @@ class NextTokens:
     """Log-probabilities of next tokens behind prompts of token ids; shared by threads.
 
     A prompt is one request for one token with the `top` likeliest beside it. A chosen token that is not among those is
-    asked for by itself, as the only one allowed, which vLLM and others can do. What a server names by text alone is
-    taken only where no other token has that text.
+    requested by itself, as the only one allowed, which vLLM and others can do. A token that a server names by its text
+    alone counts only where no other token has that text.
 
     Args:
         server: where it is, with `/v1/completions`.
         tokenizer: of the served model.
-        top: tokens asked for beside the next one; servers have limits (vLLM 20, OpenAI 5).
+        top: tokens requested beside the next one; servers have limits (vLLM 20, OpenAI 5).
         sleep: waits between tries.
 
     Raises:
@@ -61,10 +61,10 @@ class NextTokens:
         if not prompts:
             return np.zeros((0, len(tokens))), 0
         with ThreadPoolExecutor(min(len(prompts), self.server.concurrency)) as pool:
-            made = list(pool.map(lambda prompt: self._one(list(prompt), tokens), prompts))
+            made = list(pool.map(lambda prompt: self._ask_one(list(prompt), tokens), prompts))
         return np.array([row for row, _ in made]), sum(paid for _, paid in made)
 
-    def _one(self, prompt: list[int], tokens: Sequence[int]) -> tuple[list[float], int]:
+    def _ask_one(self, prompt: list[int], tokens: Sequence[int]) -> tuple[list[float], int]:
         found, paid = self._request(prompt, {"logprobs": self.top})
         # vLLM adds the token that it drew, which may be far less likely than the `top` likeliest.
         least = min(sorted(found.values(), reverse=True)[: self.top], default=0.0)
@@ -73,13 +73,13 @@ class NextTokens:
                 forced = {"logprobs": 1, "allowed_token_ids": [token]}
                 alone, more = self._request(prompt, forced)
                 paid += more
-                # A server that tells the probability among those allowed says 1 here.
+                # A server that normalises over the allowed tokens says a probability of 1: more than it can be.
                 if token not in alone or alone[token] > least + _ROUNDING:
                     text = self.tokenizer.decode([token])
                     raise ModelError(
                         f"{self.url} does not tell how likely the token {text!r} ({token}) is: it is not among the "
-                        f"{len(found)} likeliest, below {math.exp(least):.2g}, and the server cannot be asked for it "
-                        "alone; raise top, or serve the model with vLLM"
+                        f"{len(found)} likeliest, below {math.exp(least):.2g}, and the server gives no probability of "
+                        "one token alone; raise top, or serve the model with vLLM"
                     )
                 found[token] = alone[token]
         return [found[token] for token in tokens], paid
@@ -93,7 +93,7 @@ class NextTokens:
         answer = self._client.json(self.url, body)
         try:
             given = answer["choices"][0]["logprobs"]
-            listed = _listed(given)
+            listed = _named_logprobs(given)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             what = f"{self.url} answered without log-probabilities: {str(answer)[:200]}"
             raise ModelError(f"{self.server.hidden(what)}; does the server give logprobs of completions?") from error
@@ -101,13 +101,13 @@ class NextTokens:
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         found: dict[int, float] = {}
         for name, value in listed:
-            token = self._id(name)
+            token = self._token(name)
             if token is not None and math.isfinite(value):
                 found[token] = value
         return found, max(0, int(usage.get("prompt_tokens") or len(prompt)) - int(cached))
 
-    def _id(self, name: str | int) -> int | None:
-        """The token of a name that a server gives; None where the text is that of several."""
+    def _token(self, name: str | int) -> int | None:
+        """The token that a server names; None where the name is the text of several tokens."""
         if isinstance(name, int):
             return name
         if name.startswith(_BY_ID) and name.removeprefix(_BY_ID).isdigit():
@@ -116,7 +116,7 @@ class NextTokens:
 
     @cached_property
     def _by_text(self) -> dict[str, int | None]:
-        """Ids of texts, None where several tokens have one."""
+        """Ids of tokens by their texts, None where several have the same."""
         made: dict[str, int | None] = {}
         for token in range(len(self.tokenizer)):
             text = self.tokenizer.decode([token])
@@ -124,7 +124,7 @@ class NextTokens:
         return made
 
 
-def _listed(given: Mapping[str, Any]) -> list[tuple[str | int, float]]:
+def _named_logprobs(given: Mapping[str, Any]) -> list[tuple[str | int, float]]:
     """Names or ids of tokens with their log-probabilities, in either form that servers give them."""
     if "content" in given:
         (first,) = given["content"][:1]
@@ -148,17 +148,17 @@ class ServedChooser:
 
     def __init__(self, next_tokens: NextTokens) -> None:
         if not next_tokens.tokenizer.chat_template:
-            raise ModelError("a verifier that writes is asked in a chat, and the tokenizer has no chat template")
+            raise ModelError("a verifier that writes needs a chat, and the tokenizer has no chat template")
         self.next_tokens, self.tokenizer = next_tokens, next_tokens.tokenizer
 
     def choose(self, questions: Sequence[Propose], options: Sequence[str]) -> Floats:
         """(Q, O) log-probabilities of the options behind each question's prompt and prefix."""
-        asked = [chat_ids(self.tokenizer, question) for question in questions]
+        prompts = [chat_ids(self.tokenizer, question) for question in questions]
         made = np.zeros((len(questions), len(options)))
         for column, option in enumerate(options):
             own = plain_ids(self.tokenizer, option)
             for i, token in enumerate(own):
-                found, _ = self.next_tokens.ask([ids + own[:i] for ids in asked], [token])
+                found, _ = self.next_tokens.ask([ids + own[:i] for ids in prompts], [token])
                 made[:, column] += found[:, 0]
         return made
 

@@ -1,4 +1,4 @@
-"""Reward models that run in a server: its tokens are ours, its scores are read as the record says."""
+"""Reward models that run in a server: tokens are built here, and its outputs are read as the record says."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.http.client import Server, ServerClient
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Step
-from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.per_prefix import PrefixPasses
 from stepreward.score.encode.per_step import StepEncoder
-from stepreward.score.encode.record import EncoderRecord, PerPrefix
+from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import PerPrefix
 from stepreward.score.encode.whole_text import Pass
 from stepreward.score.model.public_checkpoints import label_ids
 from stepreward.score.remote.head_outputs import Answer, HeadReader, OpenPass
 from stepreward.score.remote.label_tokens_server import NextTokens
-from stepreward.score.short_call import score_texts
+from stepreward.score.short_call import ShortCall
 
 Endpoint = Literal["pooling", "classify", "score", "completions"]
 
 
-class ServedScorer:
+class ServedScorer(ShortCall):
     """Scores steps with a reward model in a server; a `core.runtime.flows.Scorer`.
 
-    Three of the endpoints are vLLM's, for reward models; `completions` is everybody's, for language models that answer
-    with a label token. Tokens are built here, by the record, and sent as ids, so that the server's own tokenisation
-    cannot change them: `pooling` sends whole trajectories and takes the outputs at the read positions, whether the
-    server returns every token or its step tags alone; `classify` sends each prefix up to its read position. `score`
-    takes texts only, the prompt and the text so far, and the server joins them: right for models that were trained with
-    its template. `completions` requests the next token after each read position and compares the labels'
-    log-probabilities.
+    Three of the endpoints are vLLM's, for reward models; `completions` is OpenAI's, which most servers have, for
+    language models that answer with a label token. Tokens are built here, by the record, and sent as ids, so that the
+    server's own tokenisation cannot change them: `pooling` sends whole trajectories and takes the outputs at the read
+    positions, whether the server returns every token or its step tags alone; `classify` sends each prefix up to its
+    read position. `score` takes texts only, the prompt and the text so far, and the server joins them: right for models
+    that were trained with its template. `completions` requests the next token after each read position and compares the
+    labels' log-probabilities.
 
     A step's first score is kept and returned again, without a request, wherever the same tokens come before it.
 
@@ -72,26 +72,14 @@ class ServedScorer:
         self.probabilities, self.batch_size = probabilities, batch_size
         self._client = ServerClient(server, ModelError, refused=InputError, sleep=sleep)
         self.name = name or f"{server.model} at {server.url} by {endpoint}"
+        self.use = self.record.use
+        """How its scores are used, by the record."""
         self._reader = HeadReader(encoder)
-        _require_readable(self.record, endpoint, probabilities)
+        _require_readable(self.record.readout, endpoint, probabilities)
         self._next = None
         if endpoint == "completions":
             self._next = NextTokens(server, encoder.tokenizer, top=top, sleep=sleep)
             self._labels = label_ids(self.record, encoder.tokenizer)
-
-    @property
-    def use(self) -> ScoreUse:
-        """How its scores are used, by the record."""
-        return self.record.use
-
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
-        """One score a step.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-            ModelError: the server fails or answers with other shapes.
-        """
-        return score_texts(self, question, steps)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; requests run at the same time.
@@ -101,36 +89,36 @@ class ServedScorer:
             ModelError: the server fails after its retries, or answers with other shapes.
         """
         with ThreadPoolExecutor(self.server.concurrency) as pool:
-            return self._reader.score_many(questions, lambda sent: list(pool.map(self._ask_for, sent)))
+            return self._reader.score_many(questions, lambda sent: list(pool.map(self._answer, sent)))
 
-    def _ask_for(self, sent: OpenPass) -> Answer:
+    def _answer(self, sent: OpenPass) -> Answer:
         """Head outputs at the reads of a sequence, whether they are probabilities, and the tokens encoded for them."""
         question, one = sent
         if self._next is None:
-            return self._rows(question, one), self.probabilities, len(one.ids)
+            return self._outputs(question, one), self.probabilities, len(one.ids)
         prefixes = [one.ids[: at + 1].tolist() for at in one.reads.values()]
         logs, tokens = self._next.ask(prefixes, self._labels)
         return logs, False, tokens
 
-    def _rows(self, question: Score, one: Pass) -> NDArray[np.float64]:
+    def _outputs(self, question: Score, one: Pass) -> NDArray[np.float64]:
         """(Q, n_labels) outputs at the reads of a sequence, in their order."""
         places = list(one.reads.values())
         body: dict[str, Any] = {"model": self.server.model}
-        # Both names, for servers older and newer; what a server does not know it passes over.
+        # vLLM renamed the field: both names are sent, and a server ignores the one that it does not know.
         body |= dict.fromkeys(("use_activation", "activation"), bool(self.probabilities))
         if self.endpoint == "pooling":
             ids = one.ids[: max(places) + 1]
-            answer = self._ask(body | {"input": ids.tolist(), "encoding_format": "float"})
-            return self._at(_table(self._data(answer, 1)[0].get("data")), places, ids)
+            (answer,) = self._request(body | {"input": ids.tolist(), "encoding_format": "float"}, 1)
+            return self._at(_table(answer.get("data")), places, ids)
         if self.endpoint == "classify":
             prefixes = [one.ids[: at + 1].tolist() for at in places]
-            data = self._data(self._ask(body | {"input": prefixes}), len(places))
+            data = self._request(body | {"input": prefixes}, len(places))
             return self._checked(np.concatenate([_table([row.get("probs")]) for row in data]), len(places))
         sent = {
             "text_1": self.encoder.text.head(question.problem),
             "text_2": [self._so_far(question.steps, i) for i in one.reads],
         }
-        data = self._data(self._ask(body | sent), len(places))
+        data = self._request(body | sent, len(places))
         return self._checked(_table([[row.get("score")] for row in data]), len(places))
 
     def _so_far(self, steps: Sequence[Step], i: int) -> str:
@@ -147,7 +135,7 @@ class ServedScorer:
         if len(rows) == len(ids):
             rows = rows[list(places)]
         elif len(rows) == len(tags) and set(places) <= set(tags.tolist()):
-            # A tag inside a step is returned too.
+            # A step may hold the tag itself: the server returns a row there too, which is not a read.
             rows = rows[np.searchsorted(tags, places)]
         else:
             raise ModelError(
@@ -167,26 +155,25 @@ class ServedScorer:
             raise ModelError(f"{self.server.url} returned numbers that are not finite")
         return rows
 
-    def _ask(self, body: Mapping[str, Any]) -> Any:
-        return self._client.json(self.server.at(self.endpoint), body)
+    def _request(self, body: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
+        """The rows of the server's answer in the order of its inputs."""
+        answer = self._client.json(self.server.at(self.endpoint), body)
+        data = answer.get("data") if isinstance(answer, Mapping) else None
+        if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
+            what = f"the server's answer has no list 'data' of objects: {str(answer)[:200]}"
+            raise ModelError(self.server.hidden(what))
+        rows = sorted(data, key=lambda row: int(row.get("index", 0)))
+        if len(rows) != count or [int(row.get("index", i)) for i, row in enumerate(rows)] != list(range(count)):
+            raise ModelError(f"the server answered {len(rows)} inputs of {count}")
+        return rows
 
-    def _data(self, answer: Any, count: int) -> list[Mapping[str, Any]]:
-        """The rows of an answer in the order of its inputs."""
-        try:
-            return _data(answer, count)
-        except ModelError as error:
-            raise ModelError(self.server.hidden(str(error))) from None
 
-
-def _require_readable(record: EncoderRecord, endpoint: Endpoint, probabilities: bool | None) -> None:
-    readout = record.readout
-    if readout.kind == "implicit" or record.second_pass or readout.surprise:
-        raise ModelError(f"a server returns head outputs: {readout.kind!r} and second passes are scored locally")
+def _require_readable(readout: Readout, endpoint: Endpoint, probabilities: bool | None) -> None:
     if endpoint == "completions":
         if not readout.compares or not readout.label_tokens:
             raise ModelError(
-                "a completions server knows how likely tokens are: the record must compare label_tokens by a softmax; "
-                "ask for pooling"
+                "a completions server gives probabilities of tokens: the record must compare label_tokens by a "
+                "softmax; use pooling"
             )
         return
     if endpoint == "score" and readout.n_labels != 1:
@@ -194,19 +181,8 @@ def _require_readable(record: EncoderRecord, endpoint: Endpoint, probabilities: 
     if probabilities is None and readout.n_labels == 1 and readout.kind != "value":
         raise ModelError(
             "with one label no answer shows whether the server applied a sigmoid: "
-            "pass probabilities=True if it did, False if it was started or asked not to"
+            "pass probabilities=True if it did, False if it did not"
         )
-
-
-def _data(answer: Any, count: int) -> list[Mapping[str, Any]]:
-    """The rows of an answer in the order of its inputs."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
-        raise ModelError(f"the server's answer has no list 'data' of objects: {str(answer)[:200]}")
-    rows = sorted(data, key=lambda row: int(row.get("index", 0)))
-    if len(rows) != count or [int(row.get("index", i)) for i, row in enumerate(rows)] != list(range(count)):
-        raise ModelError(f"the server answered {len(rows)} inputs of {count}")
-    return rows
 
 
 def _table(rows: Any) -> NDArray[np.float64]:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from stepreward.core.errors import ModelError
 from stepreward.core.optional import VLLM, engine_faults, vllm_engine, vllm_module
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.score.capabilities import ScoreUse
 from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.whole_text import Pass
 from stepreward.score.model.public_checkpoints import label_ids
 from stepreward.score.remote.head_outputs import Answer, HeadReader, OpenPass
-from stepreward.score.short_call import score_texts
+from stepreward.score.short_call import ShortCall
 
 
 class PoolingEngine(Protocol):
@@ -33,7 +33,7 @@ class GeneratingEngine(Protocol):
         """Outputs of the prompts, in order."""
 
 
-class VllmScorer:
+class VllmScorer(ShortCall):
     """Scores steps with a reward model in a vLLM engine; a `core.runtime.flows.Scorer`.
 
     Each request is a whole sequence, whose beginning the engine takes from its prefix cache. It gives outputs only for
@@ -62,24 +62,9 @@ class VllmScorer:
     ) -> None:
         self.engine, self._parameters, self.record = engine, parameters, encoder.record
         self.batch_size, self.name = batch_size, name
-        self._reader = HeadReader(encoder)
-        if self.record.readout.kind == "implicit" or self.record.second_pass or self.record.readout.surprise:
-            raise ModelError(
-                f"an engine gives head outputs: {self.record.readout.kind!r} and second passes are scored locally"
-            )
-
-    @property
-    def use(self) -> ScoreUse:
+        self.use = self.record.use
         """How its scores are used, by the record."""
-        return self.record.use
-
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
-        """One score a step.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-        """
-        return score_texts(self, question, steps)
+        self._reader = HeadReader(encoder)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; `tokens` leaves out what the engine had cached.
@@ -101,7 +86,7 @@ class VllmScorer:
             outputs[i], paid[i] = rows, paid[i] + len(rows)
         made: list[Answer] = []
         for i, (_, one) in enumerate(open_passes):
-            places = np.array([*one.reads.values()]) - (len(ids[i]) - len(outputs[i]))
+            places = _places(one) - (len(ids[i]) - len(outputs[i]))
             if places.min() < 0 or outputs[i].shape[1] != self.record.readout.n_labels:
                 raise ModelError(
                     f"the engine gave outputs of shape {outputs[i].shape} for {len(ids[i])} tokens, expected "
@@ -121,7 +106,7 @@ class VllmScorer:
         return [rows[:, None] if rows.ndim == 1 else rows for rows in made]
 
 
-class VllmLabelScorer:
+class VllmLabelScorer(ShortCall):
     """Scores steps by the label token of a language model in a vLLM engine; a `core.runtime.flows.Scorer`.
 
     The labels' log-probabilities after each read position are requested by their ids, so that none is missing. An
@@ -149,63 +134,57 @@ class VllmLabelScorer:
         name: str = "vllm",
     ) -> None:
         self.engine, self.record, self.batch_size, self.name = engine, encoder.record, batch_size, name
-        if not self.record.readout.compares or not self.record.readout.label_tokens or self.record.second_pass:
+        if not self.record.readout.compares or not self.record.readout.label_tokens:
             raise ModelError(
                 "a language model is read by its labels: the record must compare label_tokens by a softmax"
             )
         self._labels = label_ids(self.record, encoder.tokenizer)
-        self._asking = partial(parameters, max_tokens=1, temperature=1.0, logprob_token_ids=self._labels)
-        self._at_once = _scores_prompts(engine, parameters)
-        self._reader = HeadReader(encoder)
-
-    @property
-    def use(self) -> ScoreUse:
+        self._parameters = partial(parameters, max_tokens=1, temperature=1.0, logprob_token_ids=self._labels)
+        config = getattr(getattr(engine, "llm_engine", None), "vllm_config", None)
+        self._scores_prompts = hasattr(parameters, "prompt_logprob_token_ids") and bool(
+            getattr(config, "use_v2_model_runner", False)
+        )
+        """Whether the engine tells how likely given tokens are behind each token of a prompt."""
+        self.use = self.record.use
         """How its scores are used, by the record."""
-        return self.record.use
-
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
-        """One score a step.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-        """
-        return score_texts(self, question, steps)
+        self._reader = HeadReader(encoder)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; `tokens` leaves out what the engine had cached."""
         return self._reader.score_many(questions, self._ask)
 
     def _ask(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
-        whole = [i for i, (_, one) in enumerate(open_passes) if self._at_once and len(one.reads) > 1]
+        whole = [i for i, (_, one) in enumerate(open_passes) if self._scores_prompts and len(one.reads) > 1]
         found: dict[int, Answer] = {}
         if whole:
-            outputs = self._generate([self._passed(*_ends(open_passes[i])) for i in whole])
-            # What an engine had to interrupt and begin again has no rows.
+            outputs = self._generate([self._whole_request(open_passes[i][1]) for i in whole])
+            # What an engine had to interrupt and begin again has no rows: it is requested prefix by prefix below.
             found = {
-                i: (self._along(output, *_ends(open_passes[i])), False, _paid([output]))
+                i: (self._rows(output, _places(open_passes[i][1])), False, _paid([output]))
                 for i, output in zip(whole, outputs, strict=True)
                 if output.prompt_token_id_logprobs is not None
             }
         apart = [(i, open_passes[i][1]) for i in range(len(open_passes)) if i not in found]
         prefixes = [one.ids[: at + 1] for _, one in apart for at in one.reads.values()]
-        each = iter(self._generate([(ids, self._asking()) for ids in prefixes]) if prefixes else ())
+        each = iter(self._generate([(ids, self._parameters()) for ids in prefixes]) if prefixes else ())
         for i, one in apart:
             own = [next(each) for _ in one.reads]
-            found[i] = np.array([self._behind(output) for output in own]), False, _paid(own)
+            found[i] = np.array([self._next_token(output) for output in own]), False, _paid(own)
         return [found[i] for i in range(len(open_passes))]
 
-    def _generate(self, open_passes: Sequence[tuple[NDArray[np.int64], Any]]) -> list[Any]:
-        prompts = [{"prompt_token_ids": ids.tolist()} for ids, _ in open_passes]
+    def _generate(self, requests: Sequence[tuple[NDArray[np.int64], Any]]) -> list[Any]:
+        prompts = [{"prompt_token_ids": ids.tolist()} for ids, _ in requests]
         with engine_faults(ModelError):
-            return self.engine.generate(prompts, [parameters for _, parameters in open_passes], use_tqdm=False)
+            return self.engine.generate(prompts, [parameters for _, parameters in requests], use_tqdm=False)
 
-    def _passed(self, ids: NDArray[np.int64], places: NDArray[np.int64]) -> tuple[NDArray[np.int64], Any]:
-        """A sequence up to its last read, and the question for the labels behind every token from its first read on."""
+    def _whole_request(self, one: Pass) -> tuple[NDArray[np.int64], Any]:
+        """A sequence up to its last read, with parameters for the labels behind every token from its first read on."""
+        places = _places(one)
         rows = np.tile(np.array(self._labels), (places[-1] - places[0], 1))
         more = {"prompt_logprob_token_ids": rows, "prompt_logprob_start": int(places[0])}
-        return ids[: places[-1] + 1], self._asking(**more)
+        return one.ids[: places[-1] + 1], self._parameters(**more)
 
-    def _along(self, output: Any, _: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _rows(self, output: Any, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """(Q, K) log-probabilities behind the reads: of the prompt's tokens, and of the next one behind the last."""
         rows = np.asarray(output.prompt_token_id_logprobs, np.float64)
         if rows.shape != (places[-1] - places[0], len(self._labels)):
@@ -213,22 +192,16 @@ class VllmLabelScorer:
                 f"the engine scored tokens of a prompt in shape {rows.shape}, expected "
                 f"{(int(places[-1] - places[0]), len(self._labels))}"
             )
-        return np.concatenate([rows[places[:-1] - places[0]], [self._behind(output)]])
+        return np.concatenate([rows[places[:-1] - places[0]], [self._next_token(output)]])
 
-    def _behind(self, output: Any) -> list[float]:
+    def _next_token(self, output: Any) -> list[float]:
         """(K,) log-probabilities of the labels as the next token."""
         return [float(output.outputs[0].logprobs[0][label].logprob) for label in self._labels]
 
 
-def _scores_prompts(engine: Any, parameters: Any) -> bool:
-    """Whether an engine tells how likely given tokens are behind each token of a prompt."""
-    config = getattr(getattr(engine, "llm_engine", None), "vllm_config", None)
-    return hasattr(parameters, "prompt_logprob_token_ids") and bool(getattr(config, "use_v2_model_runner", False))
-
-
-def _ends(open_passes: OpenPass) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tokens of a sequence, and its reads from first to last."""
-    return open_passes[1].ids, np.array([*open_passes[1].reads.values()])
+def _places(one: Pass) -> NDArray[np.int64]:
+    """(Q,) tokens at which a sequence is read, from first to last."""
+    return np.array([*one.reads.values()])
 
 
 def _paid(outputs: Sequence[Any]) -> int:
@@ -239,7 +212,7 @@ def _paid(outputs: Sequence[Any]) -> int:
 def start(
     model: str, encoder: StepEncoder, *, engine: dict[str, Any] | None = None, name: str = ""
 ) -> VllmScorer | VllmLabelScorer:
-    """Starts an engine for a reward model, of the kind that its record asks for.
+    """Starts an engine for a reward model, of the kind that its record needs.
 
     Args:
         model: folder or hub name.

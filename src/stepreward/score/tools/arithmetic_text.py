@@ -148,16 +148,13 @@ class Parser:
             # Powers associate to the right.
             right = self._expression(_BINDING[name] - (1 if name == "^" else 0))
             left = _apply(name, left, right)
-            self._note(name, before)
+            self._operations += 1
+            self._sums |= name in "+-"
+            self._divides |= name == "/"
+            self._doubtful |= name == before == "/"
             before = name
         self._depth -= 1
         return left
-
-    def _note(self, operator: str, before: str) -> None:
-        self._operations += 1
-        self._sums |= operator in "+-"
-        self._divides |= operator == "/"
-        self._doubtful |= operator == before == "/"
 
     def _operator(self) -> tuple[str, int] | None:
         token = self._peek()
@@ -168,9 +165,8 @@ class Parser:
             return (_WORD_OPERATORS.get(token.text, token.text), 1) if self._starts_operand(1) else None
         if token.kind == "open" and before.kind in ("num", "close") and token.glued:
             return "*", 0
-        if token.kind == "word" and token.text == "of" and before.text in ("%", "percent", ")"):
-            return ("of", 1) if self._starts_operand(1) else None
-        if token.kind == "word" and token.text == "of" and self._at > 2 and self._items[self._at - 2].text == "/":
+        fraction = self._at > 2 and self._items[self._at - 2].text == "/"
+        if token.kind == "word" and token.text == "of" and (fraction or before.text in ("%", "percent", ")")):
             return ("of", 1) if self._starts_operand(1) else None
         if token.text == "divided" and (by := self._peek(1)) is not None and by.text == "by":
             return ("/", 2) if self._starts_operand(2) else None
@@ -243,6 +239,7 @@ class Parser:
                 at += 2
             else:
                 break
+        # Words belong to the number if an operator or the end follows them; otherwise they begin a sentence.
         ends = (
             at == len(self._items) or self._items[at].kind in ("op", "eq", "close") or self._items[at].text == "divided"
         )
@@ -270,6 +267,7 @@ def _apply(operator: str, a: Fraction, b: Fraction) -> Fraction:
 
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    # The size of the result is bounded before it is computed: 9^9^9 would never end.
     bits = base.numerator.bit_length() + base.denominator.bit_length()
     if exponent.denominator != 1 or bits * abs(exponent) > MAX_BITS:
         raise NotArithmeticError("only small whole powers are computed")

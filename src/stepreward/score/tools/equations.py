@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.score.short_call import score_texts
+from stepreward.score.short_call import ShortCall
 from stepreward.score.tools.arithmetic_text import NotArithmeticError, Parser, Quantity, Token, tokens
 
 MAX_TEXT = 20_000
@@ -47,36 +46,16 @@ _CLAUSES = re.compile(
 )
 _LIST_NUMBER = re.compile(r"(?m)^\s*(?:step\s*)?\d+[.):]\s+", re.IGNORECASE)
 
-_DIMENSIONS: tuple[tuple[str, ...], ...] = (
-    ("second", "minute", "hour", "day", "week", "fortnight", "month", "year", "decade", "century"),
-    ("dollar", "cent", "penny", "nickel", "dime", "quarter"),
-    ("mm", "cm", "m", "km", "inch", "feet", "foot", "yard", "mile", "meter", "metre", "kilometer", "centimeter"),
+_DIMENSIONS = (
+    "second minute hour day week fortnight month year decade century",
+    "dollar cent penny nickel dime quarter",
+    "mm cm m km inch feet foot yard mile meter metre kilometer centimeter",
     # Ounces measure both mass and volume, and kitchens mix them.
-    (
-        "mg",
-        "gram",
-        "kg",
-        "kilogram",
-        "ounce",
-        "pound",
-        "ton",
-        "oz",
-        "lb",
-        "ml",
-        "milliliter",
-        "liter",
-        "litre",
-        "teaspoon",
-        "tablespoon",
-        "cup",
-        "pint",
-        "quart",
-        "gallon",
-    ),
-    ("dozen", "pair", "score", "half"),
+    "mg gram kg kilogram ounce pound ton oz lb ml milliliter liter litre teaspoon tablespoon cup pint quart gallon",
+    "dozen pair score half",
 )
 _COUNTS = len(_DIMENSIONS) - 1
-_UNITS = {name: (i, name) for i, names in enumerate(_DIMENSIONS) for name in names}
+_UNITS = {name: (i, name) for i, names in enumerate(_DIMENSIONS) for name in names.split()}
 _SPELLINGS = {"inches": "inch", "pennies": "penny", "centuries": "century", "mins": "minute", "hrs": "hour"}
 
 
@@ -92,6 +71,7 @@ class Equation:
 
 def plain(text: str) -> str:
     """The text with LaTeX arithmetic rewritten as plain arithmetic; other LaTeX stays and is opaque later."""
+    # Fractions and texts are nested: each pass replaces the innermost ones.
     for _ in range(6):
         shorter = _FRACTION.sub(r"((\1)/(\2))", _WORDS.sub(r" \1 ", text))
         if shorter == text:
@@ -114,11 +94,11 @@ def equations(text: str) -> list[Equation]:
     made: list[Equation] = []
     for clause in [*calculators, *_CLAUSES.split(prose)]:
         if ("=" in clause or "≈" in clause) and len(made) < MAX_EQUATIONS:
-            made += _of_clause(tokens(clause))
+            made += _clause_equations(tokens(clause))
     return made
 
 
-def _of_clause(items: list[Token]) -> list[Equation]:
+def _clause_equations(items: list[Token]) -> list[Equation]:
     signs = [i for i, token in enumerate(items) if token.kind == "eq"][:MAX_EQUATIONS]
     found = []
     for n, sign in enumerate(signs):
@@ -149,7 +129,8 @@ def _left_side(items: list[Token], start: int, *, chained: bool) -> tuple[int, Q
         before = items[at - 1] if at > start else None
         if items[at].kind == "op" and not items[at + 1].glued:
             return None  # the bullet of a list, or a dash
-        if before is not None and (before.kind != "word" or items[at].kind == "op" or _function(items, at)):
+        function = items[at].kind == "open" and items[at].glued  # a name before a parenthesis, as in f(2)
+        if before is not None and (before.kind != "word" or items[at].kind == "op" or function):
             return None
         if before is not None and before.text == "and" and [token.text for token in items[at + 1 : at + 2]] == ["/"]:
             return None  # a mixed number: 1 and 1/4
@@ -157,10 +138,6 @@ def _left_side(items: list[Token], start: int, *, chained: bool) -> tuple[int, Q
             return None
         return at, side
     return None
-
-
-def _function(items: list[Token], at: int) -> bool:
-    return items[at].kind == "open" and items[at].glued
 
 
 def _right_side(items: list[Token], start: int) -> Quantity | None:
@@ -180,7 +157,8 @@ def _right_side(items: list[Token], start: int) -> Quantity | None:
     return side if rest.text in ('"', "'", "”", ")", "]", "}") else None
 
 
-def _kinds(side: Quantity) -> set[tuple[int, str]]:
+def _units_of(side: Quantity) -> set[tuple[int, str]]:
+    """The units of one side that are known, each with its dimension."""
     kinds = set()
     for word in side.units:
         single = _SPELLINGS.get(word, word.removesuffix("s"))
@@ -204,8 +182,8 @@ def _verdict(left: Quantity, right: Quantity, *, approximate: bool) -> bool | No
 
 def _open_to_doubt(left: Quantity, right: Quantity) -> bool:
     """Whether unequal sides may still be meant rightly: mixed units, two readings, or a quotient with a remainder."""
-    kinds = _kinds(left) | _kinds(right)
-    dimensions = [dimension for dimension, _ in kinds]
+    dimensions = [dimension for dimension, _ in _units_of(left) | _units_of(right)]
+    # Two units of one dimension, such as hours and minutes, need a factor that the text does not write.
     mixed = len(dimensions) != len(set(dimensions)) or _COUNTS in dimensions
     whole = any(side.bare and side.value.denominator == 1 for side in (left, right))
     remainder = whole and (left.divides or right.divides) and abs(left.value - right.value) < 1
@@ -225,7 +203,7 @@ def _slack(side: Quantity, *, approximate: bool) -> Fraction:
 
 
 @dataclass
-class ToolScorer:
+class ToolScorer(ShortCall):
     """Scores a step 1 if every equation found in it holds, 0 if one is false, and `neutral` if none is found.
 
     It knows nothing of the problem: a step that computes the wrong thing correctly scores 1. Rounding is forgiven to
@@ -249,22 +227,10 @@ class ToolScorer:
         found = equations(text)
         return float(all(equation.holds for equation in found)) if found else self.neutral
 
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
-        """One score a step.
-
-        Raises:
-            InputError: there is no step, or one is blank.
-        """
-        return score_texts(self, question, steps)
-
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, in order; NaN at observations. No token is encoded."""
-        return [
-            Scored(
-                np.array(
-                    [self.score_text(step.text) if step.kind == "action" else np.nan for step in question.steps],
-                    dtype=np.float64,
-                )
-            )
-            for question in questions
-        ]
+        made = []
+        for question in questions:
+            scores = [self.score_text(step.text) if step.kind == "action" else np.nan for step in question.steps]
+            made.append(Scored(np.array(scores, np.float64)))
+        return made

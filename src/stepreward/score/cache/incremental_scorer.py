@@ -1,7 +1,7 @@
 """Scoring while trees grow: only new tokens are encoded, on the keys and values of what is already there.
 
-Search asks about the same problem again and again, each time a step further. What is kept in between is bounded in
-bytes of the model's own keys and values.
+A search scores the trajectories of a problem again and again, each time a step further. What is kept in between is
+bounded in bytes of the model's own keys and values.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
-from stepreward.score.cached.first_scores import FirstScores
-from stepreward.score.cached.growing_tree import GrowingTree, Joined
+from stepreward.score.cache.first_scores import FirstScores
+from stepreward.score.cache.growing_tree import GrowingTree, JoinedCache
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.tree_scores import Counts, TreeScores, answer_by_trees, token_costs
 
@@ -28,18 +28,18 @@ _Name = tuple[str, str]
 class IncrementalScorer:
     """Scores growing trees, keeping at most `max_bytes` of their tokens' keys, values and logits.
 
-    What was used longest ago goes first: trees that the latest call did not ask about, then branches of the others that
-    it did not ask about, then those trees. Room for what a pass adds is made before it; where the trees that it is
-    about leave none, it comes on top until the pass is over.
+    What was used longest ago is dropped first: trees that the latest call did not score, then branches of the others
+    that it did not score, then those trees. Room for what a pass adds is made before it; where the trees of the pass
+    leave none, the limit is exceeded until the pass is over.
 
-    Where the device's memory runs out all the same, everything kept is given back and the pass tried once more, a tree
-    at a time.
+    Where the device's memory runs out all the same, everything kept is freed and the pass tried once more, a tree at a
+    time.
 
     Args:
         model: the model, in evaluation mode, on its device; call `clear` when its weights change.
         max_bytes: most bytes kept between passes, over all problems.
-        max_scores: most scores remembered beyond their trees: a step's score, once told, is told again to the last bit,
-            whatever it is encoded with after its tree has gone.
+        max_scores: most scores remembered beyond their trees: a step's first score is returned again to the last bit,
+            whatever it is encoded with after its tree was dropped.
         batch_tokens: most tokens (encoded and new, padding included) of a forward pass; at least one tree.
     """
 
@@ -50,7 +50,7 @@ class IncrementalScorer:
             raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
         self.model, self.max_bytes, self.batch_tokens = model, max_bytes, batch_tokens
         self.rescued = 0
-        """Passes for which memory ran out and was given back."""
+        """Passes that ran out of memory and were tried again."""
         self._first_scores = FirstScores(max_scores)
         self._trees: OrderedDict[_Name, GrowingTree] = OrderedDict()
         self._token_bytes = 0.0
@@ -88,7 +88,7 @@ class IncrementalScorer:
         """
         # Trees leave the cache while they grow: one that failed half-way must not be found again.
         growing: dict[_Name, GrowingTree] = {}
-        asked: list[tuple[_Name, NDArray[np.int64], tuple[Counts, Counts]]] = []
+        reads: list[tuple[_Name, NDArray[np.int64], tuple[Counts, Counts]]] = []
         for tree in trees:
             name = (tree.problem.id, tree.problem.text)
             if name not in growing:
@@ -97,53 +97,59 @@ class IncrementalScorer:
                 growing[name].latest = {0}
             grown = growing[name]
             nodes = grown.add(tree)
-            asked.append((name, nodes, token_costs(tree, np.array(grown.length)[nodes], nodes >= grown.billed)))
-            grown.billed = len(grown.parent)
-        scores = self._grow(growing)
-        return [TreeScores(scores[name][nodes], *costs) for name, nodes, costs in asked]
+            reads.append((name, nodes, token_costs(tree, np.array(grown.length)[nodes], nodes >= grown.paid)))
+            grown.paid = len(grown.parent)
+        scores = self._score(growing)
+        return [TreeScores(scores[name][nodes], *costs) for name, nodes, costs in reads]
 
-    def _grow(self, trees: dict[_Name, GrowingTree]) -> dict[_Name, NDArray[np.float64]]:
+    def _score(self, trees: dict[_Name, GrowingTree]) -> dict[_Name, NDArray[np.float64]]:
         """(n,) scores of each tree's nodes; the trees go back into the cache as they are done."""
         waiting = {name: tree for name, tree in trees.items() if len(tree) > tree.encoded}
-        scores = {name: self._kept(name, tree) for name, tree in trees.items() if name not in waiting}
+        scores = {name: self._put_back(name, tree) for name, tree in trees.items() if name not in waiting}
         for batch in self._batches(waiting):
             new = sum(len(waiting[name]) - waiting[name].encoded for name in batch)
+            # Waiting trees are not in the cache, but their keys and values take memory all the same.
             outside = sum(tree.nbytes for tree in waiting.values())
             self._shrink(trees, self.max_bytes - outside - int(new * self._token_bytes))
-            self._encode_or_rescue([waiting[name] for name in batch], waiting.values())
-            scores |= {name: self._kept(name, waiting.pop(name)) for name in batch}
+            self._encode_or_retry([waiting[name] for name in batch], waiting.values())
+            scores |= {name: self._put_back(name, waiting.pop(name)) for name in batch}
             self._shrink(trees, self.max_bytes - sum(tree.nbytes for tree in waiting.values()))
+        # In order of the call, not of the batches: the cache drops from its front.
         for name in trees:
             if name in self._trees:
                 self._trees.move_to_end(name)
         return scores
 
-    def _kept(self, name: _Name, tree: GrowingTree) -> NDArray[np.float64]:
-        """A tree's scores; it goes back into the cache."""
+    def _put_back(self, name: _Name, tree: GrowingTree) -> NDArray[np.float64]:
+        """(n,) first scores of a tree's nodes; the tree goes back into the cache."""
         self._trees[name] = tree
-        return self._locked(tree)
+        known = len(tree.first_scores)
+        if known < len(tree.parent):
+            new = self._first_scores.keep(tree.names[known:], tree.scores(self.model)[known:].tolist())
+            tree.first_scores = np.concatenate([tree.first_scores, new])
+        return tree.first_scores
 
     def _shrink(self, latest: Collection[_Name], most: int) -> None:
-        """Forgets until what is kept takes at most so many bytes."""
-        held = self.nbytes
+        """Drops trees and branches until what is kept takes at most so many bytes."""
+        size = self.nbytes
         for name in [name for name in self._trees if name not in latest]:
-            if held <= most:
+            if size <= most:
                 return
-            held -= self._trees.pop(name).nbytes
+            size -= self._trees.pop(name).nbytes
         for name in [*self._trees]:
-            if held <= most:
+            if size <= most:
                 return
             tree = self._trees.pop(name)
-            held -= tree.nbytes
-            # A tree that memory runs out for half-way is not put back.
+            size -= tree.nbytes
+            # Pruning copies tensors: a tree that memory runs out for half-way is broken and not put back.
             with suppress(torch.OutOfMemoryError):
                 tree.prune()
                 self._trees[name] = tree
-                held += tree.nbytes
-        while held > most and self._trees:
-            held -= self._trees.popitem(last=False)[1].nbytes
+                size += tree.nbytes
+        while size > most and self._trees:
+            size -= self._trees.popitem(last=False)[1].nbytes
 
-    def _encode_or_rescue(self, batch: Sequence[GrowingTree], outside: Collection[GrowingTree]) -> None:
+    def _encode_or_retry(self, batch: Sequence[GrowingTree], outside: Collection[GrowingTree]) -> None:
         """A forward pass; where memory runs out, once more with nothing kept and a tree at a time."""
         try:
             self._encode(batch)
@@ -151,27 +157,21 @@ class IncrementalScorer:
             pass
         else:
             return
-        # Outside the handler: its traceback would hold the failed pass's tensors.
+        # Outside the handler: until it ends, its traceback keeps the tensors of the failed pass in memory.
         self.rescued += 1
         self._trees.clear()
         for tree in outside:
             tree.forget()
         for tree in batch:
-            _give_back()
+            # torch keeps freed memory for later, in pieces that may fit no new tensor.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             try:
                 self._encode([tree])
             except torch.OutOfMemoryError as error:
-                place = next(self.model.head.parameters()).device
-                what = f"a tree of {len(tree):,} tokens does not fit the memory of {place}"
+                device = next(self.model.head.parameters()).device
+                what = f"a tree of {len(tree):,} tokens does not fit the memory of {device}"
                 raise ModelError(f"{what}: pass --dtype bfloat16, a smaller --cache-memory, or more memory") from error
-
-    def _locked(self, tree: GrowingTree) -> NDArray[np.float64]:
-        """(n,) scores of a tree's nodes, each as it was first told."""
-        known = len(tree.fixed)
-        if known < len(tree.parent):
-            fresh = self._first_scores.keep(tree.names[known:], tree.scores(self.model)[known:].tolist())
-            tree.fixed = np.concatenate([tree.fixed, fresh])
-        return tree.fixed
 
     def _batches(self, trees: dict[_Name, GrowingTree]) -> list[list[_Name]]:
         """Trees with a similar number of new tokens together."""
@@ -189,26 +189,21 @@ class IncrementalScorer:
     @torch.inference_mode()
     def _encode(self, trees: Sequence[GrowingTree]) -> None:
         """One forward pass over the pending tokens of some trees."""
-        cache = Joined(trees)
+        cache = JoinedCache(trees)
         parts = [tree.pending() for tree in trees]
         shape = (len(trees), max(len(ids) for ids, *_ in parts))
         ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         first = np.broadcast_to(np.arange(shape[1]), shape).copy()
         mask = np.zeros((*shape, cache.past + shape[1]), bool)
-        # Padding sees itself alone, so that no row of the mask is empty.
+        # Padding sees itself alone: a softmax over an empty row would be NaN.
         mask[:, np.arange(shape[1]), cache.past + np.arange(shape[1])] = True
-        for row, (tree, (own, place, opens, sees)) in enumerate(zip(trees, parts, strict=True)):
-            ids[row, : len(own)], position[row, : len(own)], first[row, : len(own)] = own, place, opens
+        for row, (tree, (own, places, step_first, sees)) in enumerate(zip(trees, parts, strict=True)):
+            ids[row, : len(own)], position[row, : len(own)], first[row, : len(own)] = own, places, step_first
+            # The cache pads encoded tokens to `past` columns: between them and the new ones nothing may be seen.
             mask[row, : len(own), : tree.encoded] = sees[:, : tree.encoded]
             mask[row, : len(own), cache.past : cache.past + len(own)] = sees[:, tree.encoded :]
-        tokens, places, opened, visible = map(torch.from_numpy, (ids, position, first, mask[:, None]))
-        logits = self.model.forward_cached(tokens, places, opened, visible, cache)
+        tensors = [torch.from_numpy(array) for array in (ids, position, first, mask[:, None])]
+        logits = self.model.forward_cached(tensors[0], tensors[1], tensors[2], tensors[3], cache)
         for row, (tree, (own, *_)) in enumerate(zip(trees, parts, strict=True)):
             tree.append([(k[row, :, : len(own)], v[row, :, : len(own)]) for k, v in cache.new], logits[row, : len(own)])
         self._token_bytes = trees[0].nbytes / len(trees[0])
-
-
-def _give_back() -> None:
-    """Lets the device have the memory that torch keeps for later."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,8 +1,7 @@
 """The tree of one problem as it grows, with the keys and values of its tokens.
 
-Tokens are kept in the order in which they came, so a node's tokens always follow those of the nodes above it, and a
-token sees an earlier one iff that one's node is its own or above it: the same rule as in a packed tree, hence the same
-scores.
+Tokens are kept in the order in which they came, so a node's tokens always follow those of the nodes above it. A token
+sees an earlier one if that one's node is its own or above it: the same rule as in a packed tree, hence the same scores.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.prefix_names import below
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
-from stepreward.score.cached.first_scores import root_name
+from stepreward.score.cache.first_scores import root_name
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.model.step_reward_model import StepRewardModel
 
@@ -39,7 +38,8 @@ class GrowingTree:
 
     def __init__(self, problem: Problem, encoder: StepEncoder) -> None:
         self.problem, self.encoder = problem, encoder
-        self.known: dict[_Node, int] = {}
+        self.numbers: dict[_Node, int] = {}
+        """The nodes so far, numbered as they came; the root has no entry."""
         prompt = encoder.prompt_ids(problem)
         if not prompt:
             raise InputError(f"problem {problem.id!r} has an empty prompt", remedy="give it some text")
@@ -54,11 +54,13 @@ class GrowingTree:
         """(T, n_labels) head outputs at each encoded token."""
         self.nbytes = 0
         """Of memory that keys, values and logits take."""
-        self.encoded, self.billed = 0, 0
-        """Tokens encoded, and nodes that a trajectory has paid for."""
+        self.encoded = 0
+        """Tokens whose keys, values and logits are here; those behind them are pending."""
+        self.paid = 0
+        """Nodes that a trajectory has paid for."""
         self.latest = {0}
         """Nodes of the trees that the latest call scored."""
-        self.fixed = np.zeros(0)
+        self.first_scores = np.zeros(0)
         """Scores of the first nodes, as they were first computed."""
 
     def __len__(self) -> int:
@@ -74,14 +76,14 @@ class GrowingTree:
         for at in np.argsort(tree.depth, kind="stable")[1:].tolist():
             parent, step = int(nodes[tree.parent[at]]), tree.steps[tree.step_id[at]]
             name = (parent, step.identity)
-            if name not in self.known:
-                self.known[name] = self._grow(parent, step, int(tree.depth[at]))
-            nodes[at] = self.known[name]
+            if name not in self.numbers:
+                self.numbers[name] = self._add_node(parent, step, int(tree.depth[at]))
+            nodes[at] = self.numbers[name]
         self.latest.update(nodes.tolist())
         return nodes
 
-    def _grow(self, parent: int, step: Step, n: int) -> int:
-        ids = self.encoder.step_ids(step, self.problem, n)
+    def _add_node(self, parent: int, step: Step, depth: int) -> int:
+        ids = self.encoder.step_ids(step, self.problem, depth)
         start = self.start[parent] + self.length[parent]
         fits = self.encoder.fits(start + len(ids), self.problem)
         self.parent.append(parent)
@@ -98,17 +100,14 @@ class GrowingTree:
         length, first = np.array(self.length), np.array(self.first)
         node = np.repeat(np.arange(len(length)), length)
         new = np.arange(self.encoded, len(self.ids))
+        # Siblings have the same positions: each token is where it would be on its own trajectory.
         position = np.array(self.start)[node[new]] + new - first[node[new]]
-        fresh = np.unique(node[new])
-        above = ancestors(np.array(self.parent), fresh)
-        sees = above[np.searchsorted(fresh, node[new])][:, node]
-        opens = np.where(node[new] > 0, first[node[new]], new) - self.encoded
-        return (
-            np.array(self.ids[self.encoded :], np.int64),
-            position,
-            opens,
-            sees & (np.arange(len(node)) <= new[:, None]),
-        )
+        new_nodes = np.unique(node[new])
+        above = ancestors(np.array(self.parent), new_nodes)
+        sees = above[np.searchsorted(new_nodes, node[new])][:, node] & (np.arange(len(node)) <= new[:, None])
+        # Steps are added whole, so that the first token of a pending one is pending too: its index is not negative.
+        step_first = np.where(node[new] > 0, first[node[new]], new) - self.encoded
+        return np.array(self.ids[self.encoded :], np.int64), position, step_first, sees
 
     def append(self, states: Sequence[tuple[torch.Tensor, torch.Tensor]], logits: torch.Tensor) -> None:
         """Takes keys and values (heads, q, width) of each layer, and logits (q, n_labels), of the pending tokens."""
@@ -119,15 +118,16 @@ class GrowingTree:
                 self.states[layer] = (torch.cat([old[0], keys], dim=1), torch.cat([old[1], values], dim=1))
             self.logits = torch.cat([self.logits, logits])
         else:
+            # Clones, as a slice would keep the padded tensors of the whole pass in memory.
             self.states, self.logits = [(k.clone(), v.clone()) for k, v in states], logits.clone()
-        self._counted(len(self.ids))
+        self._set_encoded(len(self.ids))
 
     def forget(self) -> None:
         """Gives back the memory of all tokens: they are pending again."""
         self.states, self.logits = [], torch.empty(0)
-        self._counted(0)
+        self._set_encoded(0)
 
-    def _counted(self, encoded: int) -> None:
+    def _set_encoded(self, encoded: int) -> None:
         self.encoded = encoded
         self.nbytes = sum(keys.nbytes + values.nbytes for keys, values in self.states) + self.logits.nbytes
 
@@ -135,6 +135,8 @@ class GrowingTree:
         """Forgets, with their tokens, all nodes that the latest call did not score; nothing may be pending."""
         if len(self.latest) == len(self.parent):
             return
+        # `latest` holds all ancestors of its nodes, and numbers grow downwards: a kept node keeps its parent, and the
+        # order of the tokens stays.
         nodes = np.array(sorted(self.latest))
         place = {node: i for i, node in enumerate(nodes.tolist())}
         tokens = np.isin(np.repeat(np.arange(len(self.length)), self.length), nodes)
@@ -143,16 +145,16 @@ class GrowingTree:
         for layer, (keys, values) in enumerate(self.states):
             self.states[layer] = (keys[:, chosen], values[:, chosen])
         self.logits = self.logits[chosen]
-        self._counted(len(self.ids))
-        self.known = {
-            (place[parent], step): place[node] for (parent, step), node in self.known.items() if node in place
+        self._set_encoded(len(self.ids))
+        self.numbers = {
+            (place[parent], step): place[node] for (parent, step), node in self.numbers.items() if node in place
         }
         self.parent = [place.get(self.parent[node], -1) for node in place]
         self.start, self.length = [self.start[node] for node in place], [self.length[node] for node in place]
         self.scored, self.names = [self.scored[node] for node in place], [self.names[node] for node in place]
         self.first = np.concatenate([[0], np.cumsum(self.length[:-1])]).astype(np.int64).tolist()
-        self.fixed, self.latest = self.fixed[nodes], set(range(len(nodes)))
-        self.billed = len(self.parent)
+        self.first_scores, self.latest = self.first_scores[nodes], set(range(len(nodes)))
+        self.paid = len(self.parent)
 
     def scores(self, model: StepRewardModel) -> NDArray[np.float64]:
         """(n,) scores of the nodes, NaN at the prompt, at observations and at steps too long."""
@@ -172,8 +174,8 @@ def ancestors(parent: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np
     return above
 
 
-class Joined(Cache):  # type: ignore[misc]  # transformers is untyped
-    """Keys and values of several trees side by side: encoded tokens, padded to `past` columns, then the new ones."""
+class JoinedCache(Cache):  # type: ignore[misc]  # transformers is untyped
+    """Keys and values of several trees, one a row: encoded tokens, padded to `past` columns, then the new ones."""
 
     def __init__(self, trees: Sequence[GrowingTree]) -> None:
         super().__init__(layers=[])
@@ -189,7 +191,7 @@ class Joined(Cache):  # type: ignore[misc]  # transformers is untyped
         return self._join(keys, layer_idx, 0), self._join(values, layer_idx, 1)
 
     def _join(self, new: torch.Tensor, layer: int, side: int) -> torch.Tensor:
-        # Zeros, not empty: a masked weight of exactly 0 times a NaN would be NaN.
+        # Zeros, not uninitialised memory: a masked weight of exactly 0 times a NaN would be NaN.
         joined = new.new_zeros((new.shape[0], new.shape[1], self.past + new.shape[2], new.shape[3]))
         joined[:, :, self.past :] = new
         for row, tree in enumerate(self.trees):

@@ -1,4 +1,8 @@
-"""First scores: a step keeps its first score, as a later batch would change it by rounding."""
+"""First scores: a step keeps its first score, as another batch would change its last bits.
+
+The shape of a matrix product decides the order of its sums, so that equal tokens in another batch get a score that
+differs by rounding. A search that compares totals would then depend on what was scored beside it.
+"""
 
 from __future__ import annotations
 
