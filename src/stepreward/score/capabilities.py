@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from stepreward.core.runtime.flows import Scorer
 
@@ -21,29 +21,16 @@ class ScoreUse:
     """Scores at or below it mean a wrong step; None leaves it to the protocol."""
 
 
-@runtime_checkable
-class StatesUse(Protocol):
-    """A scorer that states how its scores are used."""
-
-    @property
-    def use(self) -> ScoreUse | None:
-        """How its scores are used; None where nothing is known."""
-
-
-@runtime_checkable
-class HasModel(Protocol):
-    """A scorer that may have its step reward model in this process."""
-
-    @property
-    def local_model(self) -> tuple[StepRewardModel, str] | None:
-        """The model, in evaluation mode, and its device; None where it is elsewhere."""
-
-
 def use_of(scorer: Scorer | None) -> ScoreUse | None:
-    """How a scorer's scores are used, as far as it states that."""
-    return scorer.use if isinstance(scorer, StatesUse) else None
+    """How a scorer's scores are used: its attribute `use`; None where it has none."""
+    use: ScoreUse | None = getattr(scorer, "use", None)
+    return use
 
 
 def local_model_of(scorer: Scorer | None) -> tuple[StepRewardModel, str] | None:
-    """The step reward model in this process that a scorer reads, and its device; None where there is none."""
-    return scorer.local_model if isinstance(scorer, HasModel) else None
+    """The model of a scorer in this process, in evaluation mode, and its device: its attribute `local_model`.
+
+    None where the scorer has no such attribute, or its model is elsewhere.
+    """
+    found: tuple[StepRewardModel, str] | None = getattr(scorer, "local_model", None)
+    return found

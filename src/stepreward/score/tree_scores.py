@@ -36,13 +36,15 @@ def token_costs(tree: StepTree, length: Counts, new: NDArray[np.bool_] | None = 
         length: (n,) tokens of each node.
         new: (n,) whether a node was encoded now; all of them if None.
     """
+    # The first place of a node, reading trajectory by trajectory, is where it is paid for.
     mask = tree.mask
     flat = tree.paths[mask]
     first = np.zeros(mask.shape, bool)
     first[mask] = np.isin(np.arange(len(flat)), np.unique(flat, return_index=True)[1])
     lengths = np.where(mask, length[tree.paths], 0)
-    fresh = first if new is None else first & new[tree.paths]
-    paid, whole = (lengths * fresh).sum(axis=1), lengths.sum(axis=1) + length[0]
+    counted = first if new is None else first & new[tree.paths]
+    paid, whole = (lengths * counted).sum(axis=1), lengths.sum(axis=1) + length[0]
+    # Paths leave out the root: the prompt is paid for by the first trajectory.
     paid[:1] += length[0] if new is None or new[0] else 0
     return paid, whole
 

@@ -6,30 +6,29 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from stepreward.core.errors import UnknownNameError
-from stepreward.core.plugins import Plugin, PluginRegistry, declared
+from stepreward.core.plugins import PluginRegistry, declared
 from stepreward.score.checkpoints.row import Checkpoint, JudgeCheckpoint
 
 Row = TypeVar("Row", bound=Checkpoint | JudgeCheckpoint)
 
 
-def _own() -> dict[str, Checkpoint | JudgeCheckpoint]:
-    """The rows of this package: each module of this folder may have `ROWS`."""
-    return {row.name: row for row in declared(__name__.rpartition(".")[0], "ROWS")}
-
-
-def _of_plugin(plugin: Plugin) -> dict[str, Checkpoint | JudgeCheckpoint]:
-    rows: list[Checkpoint | JudgeCheckpoint] = plugin.objects((Checkpoint, JudgeCheckpoint), "ROWS")
+def _named(rows: Iterable[Checkpoint | JudgeCheckpoint]) -> dict[str, Checkpoint | JudgeCheckpoint]:
     return {row.name: row for row in rows}
 
 
-_ROWS: Mapping[str, Checkpoint | JudgeCheckpoint] = PluginRegistry(_own, "stepreward.checkpoints", _of_plugin)
+# Each module of this folder may have `ROWS`, as may the module that a plug-in names.
+_ROWS: Mapping[str, Checkpoint | JudgeCheckpoint] = PluginRegistry(
+    lambda: _named(declared(__name__.rpartition(".")[0], "ROWS")),
+    "stepreward.checkpoints",
+    lambda plugin: _named(plugin.objects((Checkpoint, JudgeCheckpoint), "ROWS")),
+)
 
 
-class _Kind(Mapping[str, Row], Generic[Row]):
+class _RowsOf(Mapping[str, Row], Generic[Row]):
     """The rows of one kind, by their first names, in the order of the table."""
 
-    def __init__(self, kind: type[Row]) -> None:
-        self._kind = kind
+    def __init__(self, kind: type[Row], title: str) -> None:
+        self._kind, self._title = kind, title
 
     def __getitem__(self, name: str) -> Row:
         row = _ROWS[name]
@@ -44,43 +43,32 @@ class _Kind(Mapping[str, Row], Generic[Row]):
         return sum(1 for _ in self)
 
     def by_any_name(self) -> dict[str, Row]:
-        """The rows by all their names; of rows that share one the first is meant: those of plug-ins come last."""
+        """The rows by all their names; of rows that share one the first counts: those of plug-ins come last."""
         return {name: row for row in reversed([*self.values()]) for name in row.names}
 
+    def find(self, name: str) -> Row:
+        """The row of any of its names.
 
-checkpoints = _Kind(Checkpoint)
+        Raises:
+            UnknownNameError: there is none.
+        """
+        found = self.by_any_name()
+        if name not in found:
+            raise UnknownNameError(self._title, name, found)
+        return found[name]
+
+
+checkpoints = _RowsOf(Checkpoint, "checkpoint")
 """Every model that is read, by its first name."""
-judges = _Kind(JudgeCheckpoint)
+judges = _RowsOf(JudgeCheckpoint, "verifier that writes")
 """Every verifier that writes, by its first name."""
-
-
-def by_name(name: str) -> Checkpoint:
-    """The row of a hub name.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    found = checkpoints.by_any_name()
-    if name not in found:
-        raise UnknownNameError("checkpoint", name, found)
-    return found[name]
+by_name = checkpoints.find
+judge_by_name = judges.find
 
 
 def judge_of(name: str) -> JudgeCheckpoint | None:
     """The verifier that writes of a hub name; None where there is none."""
     return judges.by_any_name().get(name)
-
-
-def judge_by_name(name: str) -> JudgeCheckpoint:
-    """The verifier that writes of a hub name.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    found = judges.by_any_name()
-    if name not in found:
-        raise UnknownNameError("verifier that writes", name, found)
-    return found[name]
 
 
 def recognised(name: str, config_name: str, architectures: Iterable[str]) -> list[Checkpoint]:

@@ -167,7 +167,7 @@ def pack(trees: Sequence[EncodedTree], rows: Sequence[Sequence[int]] | None = No
     table = np.concatenate(reads, axis=1) if reads else np.zeros((4, 0), np.int64)
     tag, node, read_row, read_column = table[:, np.lexsort((table[1], table[0]))]
     arrays = (ids, position, enter, leave, first, read_row, read_column, tag, node)
-    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
     names = ("input_ids", "position_ids", "enter", "leave", "first", "read_row", "read_column", "tree", "node")
     tokens = sum(len(trees[i]) for row in layout for i in row)
     return PackedBatch(**dict(zip(names, tensors, strict=True)), tokens=tokens)

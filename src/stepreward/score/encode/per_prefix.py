@@ -11,7 +11,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.recipe_text import cleaned
 from stepreward.score.encode.record import PerPrefix, WholeText
-from stepreward.score.encode.whole_text import Pass, WholeTextPasses, check_texts
+from stepreward.score.encode.whole_text import Pass, WholeTextPasses
 
 
 class PrefixPasses:
@@ -31,7 +31,8 @@ class PrefixPasses:
         Raises:
             InputError: a scored step is empty, or lost where the record says to refuse.
         """
-        check_texts(self.encoder, steps)
+        for step in steps:
+            self.encoder.check(step)
         return [self._prefix(problem, steps, i) for i, step in enumerate(steps) if step.kind == "action"]
 
     def _prefix(self, problem: Problem, steps: Sequence[Step], i: int) -> Pass:

@@ -67,8 +67,8 @@ class StepEncoder:
         encoding = record.encoding
         self.record, self.tokenizer = record, tokenizer
         self.text = RecipeText(encoding, tokenizer)
-        self._messages = isinstance(encoding, Conversation)
-        self._segments = self._messages or (isinstance(encoding, PerStep) and encoding.tokenise == "segment")
+        self._conversation = isinstance(encoding, Conversation)
+        self._segments = self._conversation or (isinstance(encoding, PerStep) and encoding.tokenise == "segment")
         """Whether the tokenizer sees a step together with the text around it, up to the next added tokens."""
         self._padding = ""
         """The token that cuts steps where a recipe pads between them and has no separator."""
@@ -88,18 +88,19 @@ class StepEncoder:
         self.step_end = self.separator_ids[0] if marked and len(self.separator_ids) == 1 else None
         """The token that ends each step, where its separator is one."""
         self._added = sorted(getattr(tokenizer, "get_added_vocab", dict)(), key=len, reverse=True)
-        self.back = self._back()
+        self.back = self._tokens_after_read()
         """Tokens between the one that is read and the step's last."""
         self._text_ids = lru_cache(maxsize=1 << 16)(self._encode_text)
-        self._heads = lru_cache(maxsize=1 << 10)(self._head_parts)
+        self._cached_prompt = lru_cache(maxsize=1 << 10)(self._split_prompt)
 
     def plain(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of a text, with the tokenizer's own special tokens around it if `special`."""
+        # Some tokenizers give a token to the empty text.
         if not text and not special:
             return []
         return [int(i) for i in self.tokenizer(valid(text), add_special_tokens=special)["input_ids"]]
 
-    def _back(self) -> int:
+    def _tokens_after_read(self) -> int:
         if not self.text.answer:
             return int(self.record.encoding.read == "before")
         turn = self.text.turn(Step("x"), 2)
@@ -111,17 +112,17 @@ class StepEncoder:
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """Token ids of the prompt, up to where the first step's own begin."""
-        return list(self._head(problem)[0])
+        return list(self._prompt_parts(problem)[0])
 
-    def _head(self, problem: Problem) -> tuple[tuple[int, ...], str, str]:
+    def _prompt_parts(self, problem: Problem) -> tuple[tuple[int, ...], str, str]:
         """Ids of the prompt, the text of it that is tokenised with the first step, and the added token before that."""
-        return self._heads(self.text.before_content(problem) if self._messages else self.text.head(problem))
+        return self._cached_prompt(self.text.before_content(problem) if self._conversation else self.text.head(problem))
 
-    def _head_parts(self, text: str) -> tuple[tuple[int, ...], str, str]:
+    def _split_prompt(self, text: str) -> tuple[tuple[int, ...], str, str]:
         special = self.record.encoding.special_tokens
         if not self._segments or self._padding:
             return tuple(self.plain(text, special=special)), "", self._padding
-        kept, last = self._cut(text)
+        kept, last = self._up_to_added(text)
         if not kept:
             raise ModelError(
                 "no added token is in the prompt, so its end and the first step are one for the tokenizer: "
@@ -129,7 +130,7 @@ class StepEncoder:
             )
         return tuple(self.plain(kept, special=special)), text[len(kept) :], last
 
-    def _cut(self, text: str) -> tuple[str, str]:
+    def _up_to_added(self, text: str) -> tuple[str, str]:
         """The text up to the end of its last added token, and that token."""
         # Of two that end at the same place the longer one counts, which `_added` lists first.
         best, last = 0, ""
@@ -150,6 +151,17 @@ class StepEncoder:
         if ids[:1] != self.plain(context):
             raise ModelError(f"the token {context!r} does not cut the text behind it: take the encoding WholeText")
         return tuple(ids[1:])
+
+    def check(self, step: Step) -> None:
+        """Checks that a step can be encoded.
+
+        Raises:
+            InputError: it is scored and empty.
+            ModelError: it has images, and the record refuses them.
+        """
+        self.text.refuse_images(step.images)
+        if not step.text and step.kind == "action":
+            raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
 
     def place(self, depth: int) -> int:
         """What of a step's depth (from 1) its ids depend on."""
@@ -172,13 +184,11 @@ class StepEncoder:
         Raises:
             InputError: a scored step has no text.
         """
-        if not step.text and step.kind == "action":
-            raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
-        self.text.look(step.images)
+        self.check(step)
         if not self._segments:
             return list(self._text_ids("", "", step.text, step.kind, self.place(n)))
         if n > 1:
-            context = self._padding or self._cut(self.record.encoding.separator)[1]
+            context = self._padding or self._up_to_added(self.record.encoding.separator)[1]
             ids = self._text_ids("", context, step.text, step.kind, self.place(n))
         elif problem is None:
             raise ValueError("the ids of a first step depend on the prompt: pass the problem")
@@ -190,8 +200,8 @@ class StepEncoder:
 
     def _first_ids(self, problem: Problem, step: Step) -> tuple[int, ...]:
         """Ids of the first step and of the prompt's end behind its last added token."""
-        _, lead, context = self._head(problem)
-        if not self._messages:
+        _, lead, context = self._prompt_parts(problem)
+        if not self._conversation:
             return self._text_ids(lead, context, step.text, step.kind, 1)
         kept, whole = self.text.before_content(problem).removesuffix(lead), self.text.opening(problem, step)
         if not whole.startswith(kept):
@@ -200,7 +210,7 @@ class StepEncoder:
 
     def _encode_text(self, lead: str, context: str, text: str, kind: str, n: int) -> tuple[int, ...]:
         encoding, step = self.record.encoding, Step(text, kind=kind)  # type: ignore[arg-type]
-        if self._messages:
+        if self._conversation:
             return self._segment(self.text.turn(step, n), "")
         between, body = encoding.between if n > 1 else "", self.text.body(step, n)
         if self._segments:
@@ -236,16 +246,14 @@ class StepEncoder:
         # A trajectory's own length counts, not the place in the packed row.
         scored = tree.action & (start + length <= self.record.encoding.max_length)
         read = np.where(scored, self.read_index(tree.parent, first, length), -1)
-        return EncodedTree(
-            ids,
-            np.repeat(start[order], length[order]) + within,
-            np.repeat(enter[order], length[order]),
-            np.repeat(leave[order], length[order]),
-            np.where(np.repeat(order, length[order]) > 0, np.repeat(first[order], length[order]), np.arange(len(ids))),
-            read,
-            length,
-            tree.n,
-        )
+
+        def of_tokens(values: NDArray[np.int64]) -> NDArray[np.int64]:
+            """(T,) of each token its node's value."""
+            return np.repeat(values[order], length[order])
+
+        node, position = of_tokens(np.arange(tree.n)), of_tokens(start) + within
+        step_first = np.where(node > 0, of_tokens(first), np.arange(len(ids)))
+        return EncodedTree(ids, position, of_tokens(enter), of_tokens(leave), step_first, read, length, tree.n)
 
     def _pieces(self, tree: StepTree) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
         """The distinct ids of a tree's steps, and (n,) which of them each node has, -1 at the root."""

@@ -71,8 +71,8 @@ class RecipeText:
         if isinstance(encoding, Conversation):
             self._check_messages()
 
-    def look(self, images: object) -> None:
-        """Checks that nothing is to be seen, where the record says so.
+    def refuse_images(self, images: object) -> None:
+        """Refuses images where the record says so.
 
         Raises:
             ModelError: there are images.
@@ -86,6 +86,7 @@ class RecipeText:
     def body(self, step: Step, n: int, previous: str = "") -> str:
         """The formatted text of the n-th step (from 1), without separator, behind the text of the previous ones."""
         encoding, text = self.encoding, cleaned(step.text, self.encoding.clean)
+        # Steps that were cut at the separator may still have it: it is added once, behind the text.
         if isinstance(encoding, PerStep) and encoding.tokenise == "step":
             text = text.removesuffix(encoding.separator)
         if "own-number" in encoding.clean and text.lstrip()[:4].lower() == "step":
@@ -106,7 +107,7 @@ class RecipeText:
 
     def prompt(self, problem: Problem) -> str:
         """`prompt_format` filled in; a tokenizer without a first token has none to put there."""
-        self.look(problem.meta.get("images"))
+        self.refuse_images(problem.meta.get("images"))
         return filled(self.encoding.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
 
     def messages(self, problem: Problem, body: str = "") -> list[dict[str, str]]:
@@ -116,7 +117,7 @@ class RecipeText:
         `body` is the first step, which is part of that message.
         """
         encoding = self.encoding
-        self.look(problem.meta.get("images"))
+        self.refuse_images(problem.meta.get("images"))
         made = [dict(m) for m in problem.messages]
         if isinstance(problem.prompt, str) or encoding.prompt_format not in ("{prompt}", "{prompt}\n"):
             # The line break of the plain default is no part of a message.
@@ -140,7 +141,7 @@ class RecipeText:
     def turn(self, step: Step, n: int) -> str:
         """Of a conversation: the text that the n-th step (from 2) adds to the conversation."""
         # The same at every place of a conversation, which `_check_messages` made sure of: so any base will do.
-        base = self._base()
+        base = self._earlier_messages()
         return self.render([*base, *self._step_messages(step, self.body(step, n))]).removeprefix(self.render(base))
 
     def _step_messages(self, step: Step, body: str) -> list[dict[str, str]]:
@@ -149,7 +150,7 @@ class RecipeText:
         answered = self.answer and step.kind == "action"
         return [own, {"role": "assistant", "content": self.answer}] if answered else [own]
 
-    def _base(self) -> list[dict[str, str]]:
+    def _earlier_messages(self) -> list[dict[str, str]]:
         system = self.encoding.system
         made = [{"role": "system", "content": system}] if system is not None else []
         return [*made, {"role": "user", "content": "x"}, {"role": "assistant", "content": self.answer or "x"}]
@@ -164,11 +165,11 @@ class RecipeText:
     def closing(self) -> str:
         """Of a conversation: the dummy answer and what the template puts behind it."""
         more = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _MARK}]
-        return self.answer + self.render([*self._base(), *more]).split(_MARK)[1]
+        return self.answer + self.render([*self._earlier_messages(), *more]).split(_MARK)[1]
 
     def _check_messages(self) -> None:
         """Checks that a message adds the same text at every place of the conversation."""
-        base = self._base()
+        base = self._earlier_messages()
         more = [{"role": "user", "content": _MARK}, {"role": "assistant", "content": "y"}]
         texts = [self.render(base), self.render([*base, *more]), self.render([*base, *more, *more])]
         if not (texts[1].startswith(texts[0]) and texts[2].startswith(texts[1])):

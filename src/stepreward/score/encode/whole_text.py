@@ -50,7 +50,8 @@ class WholeTextPasses:
         Raises:
             InputError: a scored step is empty, or lost where the record says to refuse.
         """
-        check_texts(self.encoder, steps)
+        for step in steps:
+            self.encoder.check(step)
         recounted = self.encoding.read == "recounted"
         return [self._recounted(problem, steps) if recounted else self._joined(problem, steps)]
 
@@ -100,19 +101,6 @@ class WholeTextPasses:
         reads = {i: min(count, len(ids)) - 1 for i, count in enumerate(counts[1:]) if steps[i].kind == "action"}
         # The mask of the published recipe begins two tokens before the end of the chat with an empty answer.
         return self._checked(problem, Pass(np.asarray(ids, np.int64), reads, max(counts[0] - 2, 0)))
-
-
-def check_texts(encoder: StepEncoder, steps: Sequence[Step]) -> None:
-    """Checks that each scored step has a text, and that no image is lost.
-
-    Raises:
-        InputError: a scored step is empty.
-        ModelError: there are images, and the record refuses them.
-    """
-    for step in steps:
-        encoder.text.look(step.images)
-        if not step.text and step.kind == "action":
-            raise InputError("a step has no text: every scored step needs some", remedy="drop empty steps")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ _NAMES = ("score", "score_head", "v_head.summary", "value_head", "reward_head", 
 """Modules that are a head, with all below them. `score` is what transformers calls it."""
 
 
+_LAYERS = ("nn1", "nn2", "nn_out")
+"""Of each network of an ensemble, in order."""
+
+
 def is_head(key: str) -> bool:
     """Whether a weight of this name belongs to a head."""
     return any(key.startswith(name + ".") for name in _NAMES)
@@ -28,26 +32,19 @@ class Ensemble(nn.Module):
         state: `{nn1,nn2,nn_out}.{weight,bias}` with weights (E, in, out) and biases (E, out).
     """
 
-    nn1_weight: nn.Parameter
-    nn1_bias: nn.Parameter
-    nn2_weight: nn.Parameter
-    nn2_bias: nn.Parameter
-    nn_out_weight: nn.Parameter
-    nn_out_bias: nn.Parameter
-
     def __init__(self, state: State) -> None:
         super().__init__()
-        for name in ("nn1", "nn2", "nn_out"):
+        for name in _LAYERS:
             for part in ("weight", "bias"):
                 self.register_parameter(f"{name}_{part}", nn.Parameter(state[f"{name}.{part}"].clone()))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., E) outputs of hidden states (..., hidden)."""
-        x = hidden.reshape(1, -1, hidden.shape[-1]).to(self.nn1_weight.dtype)
-        x = torch.relu(torch.matmul(x, self.nn1_weight) + self.nn1_bias[:, None])
-        x = torch.relu(torch.matmul(x, self.nn2_weight) + self.nn2_bias[:, None])
-        x = torch.matmul(x, self.nn_out_weight) + self.nn_out_bias[:, None]
-        return x[..., 0].T.reshape(*hidden.shape[:-1], len(self.nn1_weight))
+        x = hidden.reshape(1, -1, hidden.shape[-1])
+        for name in _LAYERS:
+            weight, bias = self.get_parameter(f"{name}_weight"), self.get_parameter(f"{name}_bias")
+            x = torch.matmul(x.to(weight.dtype) if name == "nn1" else x.relu(), weight) + bias[:, None]
+        return x[..., 0].T.reshape(*hidden.shape[:-1], len(x))
 
 
 def split_head(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

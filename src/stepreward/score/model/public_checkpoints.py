@@ -38,14 +38,14 @@ def load_public(folder: Path, record: EncoderRecord, head: Head, dtype: torch.dt
         ModelError: it cannot be read, or is not laid out as said.
     """
     state, tokenizer = language_weights(read_weights(folder), load_config(folder)), load_tokenizer(folder)
-    rest, own = split_head(state) if head == "weights" else (state, {})
     if head == "weights":
+        state, own = split_head(state)
         module = build_head(own, record)
     elif head == "tokens":
         module = token_head(unembedding(state), label_ids(record, tokenizer))
     else:
         module = mean_head(unembedding(state))
-    return StepRewardModel(load_backbone(folder, rest, dtype), tokenizer, record, head=module.to(dtype)).eval()
+    return StepRewardModel(load_backbone(folder, state, dtype), tokenizer, record, head=module.to(dtype)).eval()
 
 
 def unembedding(state: State) -> torch.Tensor:

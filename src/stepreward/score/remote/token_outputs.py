@@ -19,7 +19,7 @@ Ids = Sequence[int]
 
 
 class TokenOutputs:
-    """Head outputs at the tokens of sequences.
+    """Computes a head's outputs at every token of sequences.
 
     Args:
         model: the model, in evaluation mode.
