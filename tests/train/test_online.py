@@ -151,7 +151,7 @@ def test_a_negative_that_is_not_wrong_makes_no_pair(monkeypatch: pytest.MonkeyPa
         # Of problem a the right one stands 1 above the wrong one, of problem b 1 below it.
         return [([0, 1], torch.tensor([1.0, 0.0] if rows[0].problem.id == "a" else [0.0, 1.0]))]
 
-    monkeypatch.setattr("stepreward.train.online._ends", ends)
+    monkeypatch.setattr("stepreward.train.online._last_logits", ends)
 
     def loss(kept: str) -> float:
         def corrupt(t: Trajectory) -> Trajectory | None:

@@ -161,7 +161,7 @@ def served_at(address: str, *, like: str = "", record: EncoderRecord | None = No
         ModelError: as for `load_served`.
         UnknownNameError: there is no such setting.
     """
-    url, name, given = _split(address)
+    url, name, given = _split_address(address)
     settings: dict[str, Any] = {}
     for setting, text in given:
         if setting not in _SERVED:
@@ -176,7 +176,7 @@ def served_at(address: str, *, like: str = "", record: EncoderRecord | None = No
     return load_served(name, url, api_key=key, like=like, record=record, **settings)
 
 
-def _split(address: str) -> tuple[str, str, list[tuple[str, str]]]:
+def _split_address(address: str) -> tuple[str, str, list[tuple[str, str]]]:
     """Server, name and settings of an address."""
     url, _, rest = address.partition("#")
     name, _, query = rest.partition("?")
@@ -197,7 +197,7 @@ def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
         ModelError: there is no such checkpoint.
         UnknownNameError: no row is called `like`.
     """
-    name = _split(str(name))[1] if is_address(name) else str(name).removeprefix(VLLM)
+    name = _split_address(str(name))[1] if is_address(name) else str(name).removeprefix(VLLM)
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like:
         return load_record(folder)[0], ""

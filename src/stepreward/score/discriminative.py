@@ -87,7 +87,7 @@ class DiscriminativeScorer(ShortCall):
         columns = [np.full(tree.n, np.nan) for tree in trees]
         costs = [np.zeros((2, len(tree.ends)), np.int64) for tree in trees]
         cut = [(i, *part) for i, tree in enumerate(trees) for part in narrow(tree, self.model.encoder, self.row_tokens)]
-        scores = self._run([encoded for *_, encoded in cut])
+        scores = self._forward([encoded for *_, encoded in cut])
         for (i, rows, part, encoded), values in zip(cut, scores, strict=True):
             # A part's paths are those of its rows in the whole tree, node by node, under other numbers.
             mask = part.mask
@@ -98,10 +98,11 @@ class DiscriminativeScorer(ShortCall):
     def _score_trees_by_pass(self, trees: Sequence[StepTree]) -> list[TreeScores]:
         """Scores where trajectories are encoded one by one: a node has that of the last trajectory through it."""
         rows = [[Score(tree.problem, t.steps) for t in tree.trajectories()] for tree in trees]
-        answers = iter(self._by_pass([question for group in rows for question in group]))
+        answers = iter(self._score_by_pass([question for group in rows for question in group]))
         made = []
         for tree, group in zip(trees, rows, strict=True):
             column, found = np.full(tree.n, np.nan), [next(answers) for _ in group]
+            # Paths are padded with -1 behind a trajectory's own steps.
             for path, answer in zip(tree.paths, found, strict=True):
                 column[path[: len(answer.scores)]] = answer.scores
             costs = np.array([(answer.tokens, answer.tokens_unshared) for answer in found], np.int64).reshape(-1, 2).T
@@ -112,18 +113,22 @@ class DiscriminativeScorer(ShortCall):
         """Scores of each question's steps; prefixes that questions of one problem share are encoded once."""
         if self.growing is not None:
             return self.growing.score_many(questions)
-        return answer_by_trees(self.score_trees, questions) if self.model.record.per_step else self._by_pass(questions)
+        return (
+            answer_by_trees(self.score_trees, questions)
+            if self.model.record.per_step
+            else self._score_by_pass(questions)
+        )
 
-    def _by_pass(self, questions: Sequence[Score]) -> list[Scored]:
+    def _score_by_pass(self, questions: Sequence[Score]) -> list[Scored]:
         """Each trajectory's own sequences, equal prefixes of tokens merged."""
         encoder = pass_encoder(self.model.encoder)
         made = [encoder.passes(question.problem, question.steps) for question in questions]
-        found, paid = self._read(made)
+        found, paid = self._read_passes(made)
         if isinstance(encoder, PrefixPasses) and encoder.encoding.second:
             # The labels of the first pass are part of the second one's text, so that it cannot be built before.
             later = [encoder.second(q.problem, q.steps, first) for q, first in zip(questions, found, strict=True)]
             made = [one + more for one, (more, _) in zip(made, later, strict=True)]
-            second, again = self._read([more for more, _ in later])
+            second, again = self._read_passes([more for more, _ in later])
             # A step that the first pass finds wrong scores 0 and has no second pass.
             found = [{**dict.fromkeys(wrong, 0.0), **got} for got, (_, wrong) in zip(second, later, strict=True)]
             paid = paid + again
@@ -134,7 +139,7 @@ class DiscriminativeScorer(ShortCall):
         ]
         return [Scored(s, int(p), w) for s, p, w in zip(scores, paid, whole, strict=True)]
 
-    def _read(self, made: Sequence[Sequence[Pass]]) -> tuple[list[dict[int, float]], NDArray[np.int64]]:
+    def _read_passes(self, made: Sequence[Sequence[Pass]]) -> tuple[list[dict[int, float]], NDArray[np.int64]]:
         """What each trajectory's sequences read, by key, and the tokens that each one pays for."""
         passes = [one for many in made for one in many]
         owner = np.repeat(np.arange(len(made)), [len(many) for many in made])
@@ -142,7 +147,7 @@ class DiscriminativeScorer(ShortCall):
         tries = [trie([passes[i] for i in group]) for group in groups]
         found: list[dict[int, float]] = [{} for _ in made]
         paid = np.zeros(len(made), np.int64)
-        for group, merged, values in zip(groups, tries, self._run([one.encoded for one in tries]), strict=True):
+        for group, merged, values in zip(groups, tries, self._forward([one.encoded for one in tries]), strict=True):
             for at, i in enumerate(group):
                 # Equal prefixes are encoded once a group: the first sequence that has them pays.
                 paid[owner[i]] += merged.new[at]
@@ -151,9 +156,10 @@ class DiscriminativeScorer(ShortCall):
         return found, paid
 
     @torch.inference_mode()
-    def _run(self, encoded: Sequence[EncodedTree]) -> list[Floats]:
+    def _forward(self, encoded: Sequence[EncodedTree]) -> list[Floats]:
         """(n,) scores of each tree's nodes."""
         scores = [np.full(len(tree.read), np.nan) for tree in encoded]
+        # Trees are packed into rows and batches in any order: each read carries its tree and node back.
         for rows in plan([len(tree) for tree in encoded], self.row_tokens, self.batch_tokens):
             batch = pack(encoded, rows)
             values = self.model.scores(self.model(batch.to(self.device))).double().cpu().numpy()

@@ -171,6 +171,7 @@ class CertaintyScorer(_MeanOverTokens):
     """
 
     def _measure(self, distributions: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        # The divergence of the uniform distribution from theirs: a token that is all but impossible weighs most.
         return -distributions.mean(-1) - float(np.log(distributions.shape[-1]))
 
 

@@ -77,6 +77,7 @@ def _damage(folder: Path) -> str:
 
 def _is_whole(path: Path) -> bool:
     """Whether a file of tensors, a safetensors file or one of PyTorch's zip archives, is complete."""
+    # A safetensors header states the size of the file, a zip archive has a checksum of each member.
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:

@@ -137,7 +137,8 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         whole, part = divmod(epochs, 1)
         for epoch in range(int(whole) + (part > 0)):
             rng = None if key is None else key.fold("epoch", epoch).rng()
-            batches = list(_epoch(lengths, row_tokens, batch_tokens, rng))
+            batches = list(_epoch_batches(lengths, row_tokens, batch_tokens, rng))
+            # The last pass may be a part of one; it has a batch at least, as a run of 0 steps is none.
             keep = len(batches) if epoch < whole else max(1, round(part * len(batches)))
             self.plans += batches[:keep]
         self.sizes = np.array([sum(lengths[i] for row in rows for i in row) for rows in self.plans], np.int64)
@@ -149,7 +150,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         return len(self.plans)
 
     def __getitem__(self, index: int) -> TrainingBatch:
-        return _batch(self.trees, self.encoded, self.plans[index])
+        return _training_batch(self.trees, self.encoded, self.plans[index])
 
 
 def make_batches(
@@ -160,7 +161,7 @@ def make_batches(
     return [data[i] for i in range(len(data))]
 
 
-def _epoch(
+def _epoch_batches(
     lengths: Sequence[int], row_tokens: int, batch_tokens: int, rng: np.random.Generator | None
 ) -> Iterator[list[list[int]]]:
     """Batches of one pass: trees in random order, packed window by window, batches in random order."""
@@ -176,6 +177,7 @@ def _epoch(
         last = place == len(order) - 1
         if in_window < _WINDOW * batch_tokens and not last:
             continue
+        # `plan` packs well and orders by length, so that its batches are mixed again at the end.
         batches = [
             [[window[j] for j in row] for row in rows]
             for rows in plan([lengths[j] for j in window], row_tokens, batch_tokens)
@@ -188,7 +190,9 @@ def _epoch(
         yield made[at]
 
 
-def _batch(trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequence[Sequence[int]]) -> TrainingBatch:
+def _training_batch(
+    trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequence[Sequence[int]]
+) -> TrainingBatch:
     chosen = [i for row in rows for i in row]
     local = {i: at for at, i in enumerate(chosen)}
     packed = pack([encoded[i] for i in chosen], [[local[i] for i in row] for row in rows])

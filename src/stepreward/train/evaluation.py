@@ -41,14 +41,18 @@ def evaluate_batches(
         scores += list(np.where(batch.mask.numpy(), found, np.nan))
         labels += list(batch.labels.double().numpy())
         if objective is not None:
+            # The mean over all steps, not over batches: the last batch may be small.
             z, count = batch.gather(model.step_logits(logits)), int(batch.mask.sum())
             loss += float(objective(z, batch.labels.to(device), batch.mask.to(device))) * count
             steps += count
-    metrics = _metrics(ragged(scores), ragged(labels), probability=model.record.readout.kind in ("sigmoid", "softmax"))
+    metrics = _step_metrics(
+        ragged(scores), ragged(labels), probability=model.record.readout.kind in ("sigmoid", "softmax")
+    )
     return metrics if objective is None else metrics | {"loss": loss / steps if steps else float("nan")}
 
 
-def _metrics(scores: NDArray[np.float64], labels: NDArray[np.float64], *, probability: bool) -> dict[str, float]:
+def _step_metrics(scores: NDArray[np.float64], labels: NDArray[np.float64], *, probability: bool) -> dict[str, float]:
+    # F1 of the first error needs trajectories of both kinds, right ones and wrong ones.
     gold = first_error(labels)
     both = bool((gold >= 0).any() and (gold < 0).any())
     nan = float("nan")

@@ -25,7 +25,7 @@ def _supervised(labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return mask & ~labels.isnan()
 
 
-def _mean(terms: torch.Tensor, real: torch.Tensor, per: Per) -> torch.Tensor:
+def _masked_mean(terms: torch.Tensor, real: torch.Tensor, per: Per) -> torch.Tensor:
     """Mean of (B, S) terms over the entries that are real; the others are 0 and so is their gradient."""
     if per not in ("step", "trajectory"):
         raise ValueError(f"per must be 'step' or 'trajectory', got {per!r}")
@@ -66,7 +66,7 @@ def binary_cross_entropy(
     z, y = torch.where(real, logits, 0.0), torch.where(real, labels.to(logits.dtype), 0.0)
     # -log sigmoid(z) = softplus(-z), which does not overflow.
     softplus = torch.nn.functional.softplus
-    return _mean(positive_weight * y * softplus(-z) + (1 - y) * softplus(z), real, per)
+    return _masked_mean(positive_weight * y * softplus(-z) + (1 - y) * softplus(z), real, per)
 
 
 @loss.method("mse", paper="arXiv:2406.06592", equation="section 3.4, pointwise soft label", note="on the probability")
@@ -86,7 +86,7 @@ def squared_error(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
     """
     real = _supervised(labels, mask)
     z, y = torch.where(real, logits, 0.0), torch.where(real, labels.to(logits.dtype), 0.0)
-    return _mean((z.sigmoid() - y) ** 2, real, per)
+    return _masked_mean((z.sigmoid() - y) ** 2, real, per)
 
 
 @loss.method(
@@ -120,4 +120,4 @@ def rank_steps(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, *
     floor = torch.finfo(logits.dtype).min / 4
     so_far = torch.logcumsumexp(torch.where(right, z, floor), dim=1)
     errors = torch.logsumexp(torch.where(wrong, z[:, 1:] + zeta, floor), dim=1, keepdim=True)
-    return _mean(torch.logaddexp(so_far, errors.expand_as(so_far)) - z, right, "trajectory")
+    return _masked_mean(torch.logaddexp(so_far, errors.expand_as(so_far)) - z, right, "trajectory")

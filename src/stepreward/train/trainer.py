@@ -138,7 +138,7 @@ def _trained(
         data_collator=_whole_batch,
         callbacks=[*_callbacks(settings, data, on_progress, bool(batches)), clock],
     )
-    _run(trainer, work)
+    _run_trainer(trainer, work)
     # The log history includes steps before a resume; our last row covers the whole training, the trainer's does not.
     rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
@@ -180,6 +180,7 @@ def _identity(
     trees: Sequence[StepTree], held_out: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings
 ) -> dict[str, Any]:
     """Everything that decides the final weights."""
+    # Where it runs and how often it saves do not change the weights: a run may be resumed with other values.
     decides = {name: value for name, value in asdict(settings).items() if name not in ("device", "save_seconds")}
     return {
         **decides,
@@ -215,7 +216,7 @@ def _full_disk(folder: Path) -> Iterator[None]:
         raise StoreError(f"cannot write {folder}: {reason}; free some space and run again to resume") from error
 
 
-def _run(trainer: StepTrainer, work: Path) -> None:
+def _run_trainer(trainer: StepTrainer, work: Path) -> None:
     """Trains from the last checkpoint, if there is one."""
     logger = logging.getLogger("transformers.trainer_utils")
     logger.addFilter(_not_mtime)

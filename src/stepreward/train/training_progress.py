@@ -56,6 +56,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def _report(self, state: Any) -> None:
         self.reported = time.perf_counter()
+        # `tokens` has sums over batches, and a step of the optimizer is several of them.
         done, first = (
             self.tokens[min(step * self.accumulate, len(self.tokens) - 1)] for step in (state.global_step, self.first)
         )

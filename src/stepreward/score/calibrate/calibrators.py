@@ -145,6 +145,7 @@ class Calibrator(BaseEstimator):  # type: ignore[misc]
 
 def _in_unit(values: ArrayLike, name: str, remedy: str = _REMEDY) -> Floats:
     array = np.asarray(values, np.float64)
+    # Comparisons with NaN are false: what is not measured passes.
     bad = array[(array < 0) | (array > 1)]
     if bad.size:
         raise InputError(f"every {name} must be in [0, 1] or NaN, got {bad[0]:g}", remedy=remedy)
@@ -175,7 +176,7 @@ def _least_nll(
     return np.asarray(found.x, np.float64)
 
 
-def _smoothed(y: Floats, w: Floats) -> Floats:
+def _platt_targets(y: Floats, w: Floats) -> Floats:
     """Platt's targets, (N+ + 1) / (N+ + 2) for a success and 1 / (N- + 2) for a failure: no optimum is infinite."""
     right, wrong = float(w @ y), float(w @ (1 - y))
     return y * (right + 1) / (right + 2) + (1 - y) / (wrong + 2)
@@ -243,7 +244,8 @@ class Platt(Calibrator):
         self.floor = floor
 
     def _fit(self, s: Floats, y: Floats, w: Floats) -> None:
-        z, target = _logits(s, self.floor), _smoothed(y, w)
+        z, target = _logits(s, self.floor), _platt_targets(y, w)
+        # One distinct score teaches the base rate alone.
         if np.ptp(z) == 0:
             self.slope_, self.shift_ = 1.0, float(logit(w @ target / w.sum()) - z[0])
             return
@@ -276,7 +278,7 @@ class Beta(Calibrator):
         self.floor = floor
 
     def _fit(self, s: Floats, y: Floats, w: Floats) -> None:
-        z, target = _logits(s, self.floor), _smoothed(y, w)
+        z, target = _logits(s, self.floor), _platt_targets(y, w)
         if np.ptp(z) == 0:
             self.low_, self.high_, self.shift_ = 1.0, 1.0, float(logit(w @ target / w.sum()) - z[0])
             return

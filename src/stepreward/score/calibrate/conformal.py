@@ -129,7 +129,7 @@ def lower_bounds(scores: ArrayLike, values: ArrayLike, others: ArrayLike, *, err
         InputError: shapes differ, or nothing is there.
         ValueError: `error` is out of range.
     """
-    s, v = _pairs(scores, values, error)
+    s, v = _measured_pairs(scores, values, error)
     rank = int(np.ceil((len(s) + 1) * (1 - error)))
     excess = np.sort(s - v)[rank - 1] if rank <= len(s) else np.inf
     return np.asarray(others, np.float64) - excess
@@ -155,7 +155,7 @@ def select(scores: ArrayLike, right: ArrayLike, others: ArrayLike, *, error: flo
         InputError: shapes differ, or nothing is there.
         ValueError: `error` is out of range.
     """
-    s, y = _pairs(scores, right, error)
+    s, y = _measured_pairs(scores, right, error)
     requested = np.asarray(others, np.float64).ravel()
     wrong = np.sort(s[y < 1])
     # A solution without a score is never selected: NaN would sort as the highest.
@@ -170,7 +170,7 @@ def select(scores: ArrayLike, right: ArrayLike, others: ArrayLike, *, error: flo
     return made
 
 
-def _pairs(scores: ArrayLike, known: ArrayLike, error: float) -> tuple[Floats, Floats]:
+def _measured_pairs(scores: ArrayLike, known: ArrayLike, error: float) -> tuple[Floats, Floats]:
     """Both as flat arrays without NaN."""
     if not 0 < error < 1:
         raise ValueError(f"error must be in (0, 1), got {error}")

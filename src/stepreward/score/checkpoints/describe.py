@@ -104,7 +104,7 @@ def checkpoints_page() -> str:
         call = f'stepreward.load("{row.name}")' if not row.generic else f'stepreward.load(folder, like="{row.name}")'
         lines += ["", f"## {row.name}", "", "```text", f"{call}.score(question, steps)", "```", ""]
         others = ", ".join(f"`{name}`" for name in row.names[1:])
-        said = {
+        facts = {
             "Also": others,
             "Source": row.source,
             "Labels": {"weights": "a head among the weights", "mean": "the mean of all logits"}.get(row.head, ""),
@@ -112,33 +112,33 @@ def checkpoints_page() -> str:
             "Its authors' example scores": ", ".join(f"{score:g}" for score in row.golden),
             "Notes": row.notes,
         }
-        lines += [f"- {what}: {value}" for what, value in said.items() if value]
-        lines += ["", "```python", _code(row.record), "```"]
-    return "\n".join([*lines, *_judges()])
+        lines += [f"- {what}: {value}" for what, value in facts.items() if value]
+        lines += ["", "```python", _constructor_call(row.record), "```"]
+    return "\n".join([*lines, *_judge_sections()])
 
 
-def _code(part: Any, indent: str = "") -> str:
+def _constructor_call(part: Any, indent: str = "") -> str:
     """The expression that makes a record or a part of it, with the fields that differ from its defaults."""
     blank, lines = type(part)(), [f"{type(part).__name__}("]
     for field in fields(part):
         value = getattr(part, field.name)
         if value != getattr(blank, field.name):
-            made = _code(value, f"{indent}    ") if is_dataclass(value) else repr(value)
+            made = _constructor_call(value, f"{indent}    ") if is_dataclass(value) else repr(value)
             lines.append(f"{indent}    {field.name}={made},")
     return "\n".join([*lines, f"{indent})"])
 
 
-def _judges() -> list[str]:
+def _judge_sections() -> list[str]:
     """The part on verifiers that write."""
     lines = [_JUDGES]
     for judge in judges.values():
         others = ", ".join(f"`{name}`" for name in judge.names[1:])
-        said = {
+        facts = {
             "Also": others,
             "Source": judge.source,
             "Asked": _PROMPTING[judge.prompting],
             "Labels": " and ".join(f"`{label}`" for label in judge.labels),
             "Notes": judge.notes,
         }
-        lines += ["", f"### {judge.name}", "", *(f"- {what}: {value}" for what, value in said.items())]
+        lines += ["", f"### {judge.name}", "", *(f"- {what}: {value}" for what, value in facts.items())]
     return lines

@@ -82,6 +82,7 @@ def recognised(name: str, config_name: str, architectures: Iterable[str]) -> lis
     wanted, rows = set(architectures), [*checkpoints.values()]
     for given in (name, config_name):
         ends = given.rstrip("/").split("/")
+        # A folder has the last part of a hub name alone, which several authors may use: the whole name comes first.
         exact = [row for row in rows if any(given.lower() == n.lower() for n in row.names)]
         close = [row for row in rows if any(ends[-1].lower() == n.split("/")[-1].lower() for n in row.names)]
         found = exact or close

@@ -52,8 +52,10 @@ def _encoding(flat: dict[str, Any], kind: str) -> dict[str, Any]:
         kind = Conversation.kind
     else:
         kind = _KIND_OF.get(str(flat.get("tokenise")), kind)
+    # `separator_token=False` let a step of joined text end in any token, which is `tag=None` today.
     if kind == WholeText.kind and flat.get("separator_token") is False and flat.get("separator"):
         flat["tag"] = None
+    # A closed message without an end token is `end=None` today.
     if kind == PerPrefix.kind and flat.pop("closed", None) is True and flat.get("end") == "":
         del flat["end"]
     if kind == PerStep.kind and flat.get("separator") == "":

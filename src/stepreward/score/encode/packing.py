@@ -71,12 +71,12 @@ def narrow(tree: StepTree, encoder: StepEncoder, row_tokens: int) -> Iterator[tu
     if len(encoded) <= row_tokens or len(tree.ends) <= 1:
         yield list(range(len(tree.ends))), tree, encoded
         return
-    for keep in _parts(tree, encoded, row_tokens):
+    for keep in _row_groups(tree, encoded, row_tokens):
         part = tree.rows(keep)
         yield keep, part, encoder.encode_tree(part)
 
 
-def _parts(tree: StepTree, encoded: EncodedTree, row_tokens: int) -> Iterator[list[int]]:
+def _row_groups(tree: StepTree, encoded: EncodedTree, row_tokens: int) -> Iterator[list[int]]:
     """Groups of trajectories of at most `row_tokens` tokens (one trajectory may be longer), neighbours together."""
     # In order of their paths, trajectories with a common prefix are neighbours.
     order = np.lexsort(tree.paths.T[::-1]) if tree.paths.shape[1] else np.arange(len(tree.ends))

@@ -33,9 +33,9 @@ class PrefixPasses:
         """
         for step in steps:
             self.encoder.check(step)
-        return [self._prefix(problem, steps, i) for i, step in enumerate(steps) if step.kind == "action"]
+        return [self._prefix_pass(problem, steps, i) for i, step in enumerate(steps) if step.kind == "action"]
 
-    def _prefix(self, problem: Problem, steps: Sequence[Step], i: int) -> Pass:
+    def _prefix_pass(self, problem: Problem, steps: Sequence[Step], i: int) -> Pass:
         ids = self._prefix_ids(problem, self.prefix_text(steps, i))
         if self.encoding.too_long == "cut":
             ids = ids[: self.encoding.max_length]
@@ -53,12 +53,13 @@ class PrefixPasses:
             return encoder.plain(self.text.prompt(problem) + body, special=encoding.special_tokens)
         # An open message: the recipe's end token is appended as an id, since as text it may not be one token.
         if encoding.end is not None:
-            return encoder.plain(self.text.head(problem)) + encoder.plain(body) + self._end(encoding.end)
+            return encoder.plain(self.text.head(problem)) + encoder.plain(body) + self._end_token(encoding.end)
         chat = [*self.text.messages(problem), {"role": "assistant", "content": body}]
         return encoder.plain(self.text.render(chat), special=encoding.special_tokens)
 
     def _before_tags(self, ids: Sequence[int]) -> list[int]:
         """The tokens before those that stand for a label."""
+        # A causal model says at each token what comes next: the label in place of a tag is read one token earlier.
         tag = self.encoder.plain(self.encoding.tag)
         if len(tag) != 1:
             raise ModelError(f"the tag {self.encoding.tag!r} is {len(tag)} tokens, not one: add it to the tokenizer")
@@ -95,7 +96,7 @@ class PrefixPasses:
             made.append(Pass(np.asarray(ids, np.int64), {i: self._before_tags(ids)[-1]}))
         return made, wrong
 
-    def _end(self, end: str) -> list[int]:
+    def _end_token(self, end: str) -> list[int]:
         token = self.encoder.tokenizer.eos_token if end == "{eos}" else end
         ids = self.encoder.plain(token or "")
         if end and len(ids) != 1:

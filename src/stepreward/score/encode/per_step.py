@@ -232,13 +232,13 @@ class StepEncoder:
         prompt = np.asarray(self.prompt_ids(tree.problem), np.int64)
         if not len(prompt):
             raise InputError(f"problem {tree.problem.id!r} has an empty prompt", remedy="give it some text")
-        pieces, piece = self._pieces(tree)
+        pieces, piece = self._distinct_ids(tree)
         pieces.append(prompt)
         enter, leave = depth_first(tree)
         # From here on arrays of nodes are in the tree's order, and arrays of tokens in depth-first order.
         order = np.argsort(enter)
         length = np.array([*map(len, pieces)], np.int64)[piece]
-        start = self._starts(tree, length)
+        start = self._first_positions(tree, length)
         ids = np.concatenate([pieces[i] for i in piece[order]])
         first = np.empty(tree.n, np.int64)
         first[order] = np.cumsum(length[order]) - length[order]
@@ -255,7 +255,7 @@ class StepEncoder:
         step_first = np.where(node > 0, of_tokens(first), np.arange(len(ids)))
         return EncodedTree(ids, position, of_tokens(enter), of_tokens(leave), step_first, read, length, tree.n)
 
-    def _pieces(self, tree: StepTree) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    def _distinct_ids(self, tree: StepTree) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
         """The distinct ids of a tree's steps, and (n,) which of them each node has, -1 at the root."""
         # A step is tokenised once for each place that its ids depend on, however many nodes have it.
         place = np.array([self.place(d) for d in range(int(tree.depth.max(initial=0)) + 1)], np.int64)[tree.depth]
@@ -267,7 +267,7 @@ class StepEncoder:
         ]
         return made, np.r_[-1, which]
 
-    def _starts(self, tree: StepTree, length: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _first_positions(self, tree: StepTree, length: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) position of each node's first token, by levels."""
         start = np.zeros(tree.n, np.int64)
         for level in range(1, int(tree.depth.max(initial=0)) + 1):

@@ -46,7 +46,7 @@ def load_record(folder: Path) -> tuple[EncoderRecord, list[int]]:
     if version not in range(1, _VERSION + 1):
         raise ModelError(f"{path} has version {version!r}; upgrade stepreward")
     try:
-        return _changed(EncoderRecord(), nested(row), path), probe
+        return _replaced(EncoderRecord(), nested(row), path), probe
     except UnknownNameError as error:
         raise ModelError(f"{error}; {path} has fields this version does not know: upgrade stepreward") from error
     except (SteprewardError, ValueError) as error:
@@ -74,12 +74,12 @@ def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
     given = {name: value for name, value in row.items() if name not in _SAVED_BESIDE}
     try:
         base = base or EncoderRecord()
-        return _changed(base, nested(given, base.encoding.kind), path)
+        return _replaced(base, nested(given, base.encoding.kind), path)
     except ValueError as error:
         raise InputError(str(error), source=path) from error
 
 
-def _changed(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -> Part:
+def _replaced(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -> Part:
     """A dataclass with the values of a JSON object in place of its own, each checked."""
     types, values = get_type_hints(type(base)), {}
     hints = {field.name: types[field.name] for field in fields(base)}  # type: ignore[arg-type]
@@ -91,9 +91,9 @@ def _changed(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -
         if name == "encoding" and isinstance(value, dict):
             value = _encoding(old, value, path)
         elif is_dataclass(old) and isinstance(value, dict):
-            value = _changed(old, value, path, f"{inside}{name}.")
+            value = _replaced(old, value, path, f"{inside}{name}.")
         elif not _fits(hints[name], value):
-            raise ValueError(f"{inside}{name} must be {_wanted(hints[name])}, got {json.dumps(value)}")
+            raise ValueError(f"{inside}{name} must be {_type_name(hints[name])}, got {json.dumps(value)}")
         values[name] = tuple(value) if isinstance(value, list) else value
     return replace(base, **values)  # type: ignore[type-var]
 
@@ -105,10 +105,11 @@ def _encoding(base: Encoding, row: Mapping[str, Any], path: Path) -> Encoding:
         raise ValueError(f"encoding.kind must be one of {', '.join(map(repr, KINDS))}, got {json.dumps(kind)}")
     if kind != base.kind:
         blank = KINDS[kind]()
+        # The fields that both kinds have, as JSON holds them, and over them those of the file.
         shared = {n: v for n, v in asdict(base).items() if n != "kind" and n in asdict(blank)}
         row = {n: list(v) if isinstance(v, tuple) else v for n, v in shared.items()} | {**row}
         base = blank
-    return _changed(base, row, path, "encoding.")
+    return _replaced(base, row, path, "encoding.")
 
 
 def _fits(hint: Any, value: object) -> bool:
@@ -120,18 +121,19 @@ def _fits(hint: Any, value: object) -> bool:
         return any(_fits(one, value) for one in inner)
     if kind is tuple:
         return isinstance(value, list) and all(_fits(inner[0], one) for one in value)
+    # To Python `True` is a whole number, in a record it is none.
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-def _wanted(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Literal:
         return f"one of {', '.join(map(repr, inner))}"
     if kind is UnionType:
-        return " or ".join(map(_wanted, inner))
+        return " or ".join(map(_type_name, inner))
     if kind is tuple:
-        return f"a list, each {_wanted(inner[0])}"
+        return f"a list, each {_type_name(inner[0])}"
     plain = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}
     return plain.get(hint, "an object")

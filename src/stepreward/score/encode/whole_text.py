@@ -53,9 +53,9 @@ class WholeTextPasses:
         for step in steps:
             self.encoder.check(step)
         recounted = self.encoding.read == "recounted"
-        return [self._recounted(problem, steps) if recounted else self._joined(problem, steps)]
+        return [self._pass_by_counts(problem, steps) if recounted else self._pass_by_offsets(problem, steps)]
 
-    def _joined(self, problem: Problem, steps: Sequence[Step]) -> Pass:
+    def _pass_by_offsets(self, problem: Problem, steps: Sequence[Step]) -> Pass:
         text, ends = self.text.head(problem), []
         opened = len(text)
         for n, step in enumerate(steps, 1):
@@ -70,9 +70,9 @@ class WholeTextPasses:
         # tokens end at one character, such as halves of an emoji, the last one is meant.
         last = {int(end): int(t) for t, end in enumerate(spans[:, 1]) if wanted[t] and end > 0}
         reads = {i: last.get(end, -1) - self.encoder.back for i, end in enumerate(ends) if steps[i].kind == "action"}
-        return self._checked(problem, Pass(ids, reads, int(np.argmax(spans[:, 1] > opened))))
+        return self._without_lost_reads(problem, Pass(ids, reads, int(np.argmax(spans[:, 1] > opened))))
 
-    def _checked(self, problem: Problem, made: Pass) -> Pass:
+    def _without_lost_reads(self, problem: Problem, made: Pass) -> Pass:
         """The sequence without the reads that have no token or lie past the limit."""
         reads = {}
         for i, token in made.reads.items():
@@ -86,7 +86,7 @@ class WholeTextPasses:
                 reads[i] = token
         return Pass(made.ids, reads, made.answer)
 
-    def _recounted(self, problem: Problem, steps: Sequence[Step]) -> Pass:
+    def _pass_by_counts(self, problem: Problem, steps: Sequence[Step]) -> Pass:
         """Positions counted in texts up to each step, as if the message ended there."""
         messages, texts = self.text.messages(problem), [self.text.body(s, n) for n, s in enumerate(steps, 1)]
         counts = []
@@ -100,7 +100,7 @@ class WholeTextPasses:
         ids = self.encoder.plain(self.text.render(chat))
         reads = {i: min(count, len(ids)) - 1 for i, count in enumerate(counts[1:]) if steps[i].kind == "action"}
         # The mask of the published recipe begins two tokens before the end of the chat with an empty answer.
-        return self._checked(problem, Pass(np.asarray(ids, np.int64), reads, max(counts[0] - 2, 0)))
+        return self._without_lost_reads(problem, Pass(np.asarray(ids, np.int64), reads, max(counts[0] - 2, 0)))
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class PolicyJudge:
 
     def compare_many(self, questions: Sequence[Compare]) -> list[Judged]:
         """The chance that the first solution of each question is the better one, in order."""
-        pairs = [(_shown(q.problem, q.first, q.second), _shown(q.problem, q.second, q.first)) for q in questions]
+        pairs = [(_as_shown(q.problem, q.first, q.second), _as_shown(q.problem, q.second, q.first)) for q in questions]
         distinct = {shown: q.problem for both, q in zip(pairs, questions, strict=True) for shown in both}
         written = self.policy.propose([self._prompted(problem, shown) for shown, problem in distinct.items()])
         first = {shown: self._chance(answers) for shown, answers in zip(distinct, written, strict=True)}
@@ -169,7 +169,7 @@ def verdict(text: str) -> float | None:
     return _CHANCES[found.pop()] if len(found) == 1 else None
 
 
-def _shown(problem: Problem, first: _Steps, second: _Steps) -> _Shown:
+def _as_shown(problem: Problem, first: _Steps, second: _Steps) -> _Shown:
     one, other = ("".join(step.text for step in side).strip() for side in (first, second))
     return problem.id, problem.text, one, other
 

@@ -70,6 +70,7 @@ def cache_size(given: int | str | CacheSize) -> CacheSize:
 def free_bytes(device: torch.device) -> int:
     """Bytes that are free on a CUDA device, what torch keeps for later included, or else in RAM."""
     if device.type == "cuda":
+        # What torch has reserved and does not use counts as taken for the driver, and is free for us.
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     return min(_available(), _left_to_container())

@@ -28,6 +28,7 @@ def device_of(name: str | torch.device) -> torch.device:
     if kind not in DEVICES or kind == AUTO or (number and not number.isdecimal()):
         raise UnknownNameError("torch device", text, DEVICES)
     device = torch.device(text)
+    # Each backend has its own way to say that it is here; an allocation works for all.
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

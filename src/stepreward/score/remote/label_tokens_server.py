@@ -86,6 +86,7 @@ class NextTokens:
 
     def _request(self, prompt: list[int], more: Mapping[str, Any]) -> tuple[dict[int, float], int]:
         """Log-probabilities by token id of one request, and the tokens it cost."""
+        # Some servers divide logits by the temperature before they report log-probabilities: 1 leaves them as they are.
         body = {
             "model": self.server.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0,
             "return_tokens_as_token_ids": True, **more,

@@ -109,17 +109,17 @@ class ServedScorer(ShortCall):
         if self.endpoint == "pooling":
             ids = one.ids[: max(places) + 1]
             (answer,) = self._request(body | {"input": ids.tolist(), "encoding_format": "float"}, 1)
-            return self._at(_table(answer.get("data")), places, ids)
+            return self._read_rows(_as_table(answer.get("data")), places, ids)
         if self.endpoint == "classify":
             prefixes = [one.ids[: at + 1].tolist() for at in places]
             data = self._request(body | {"input": prefixes}, len(places))
-            return self._checked(np.concatenate([_table([row.get("probs")]) for row in data]), len(places))
+            return self._checked(np.concatenate([_as_table([row.get("probs")]) for row in data]), len(places))
         sent = {
             "text_1": self.encoder.text.head(question.problem),
             "text_2": [self._so_far(question.steps, i) for i in one.reads],
         }
         data = self._request(body | sent, len(places))
-        return self._checked(_table([[row.get("score")] for row in data]), len(places))
+        return self._checked(_as_table([[row.get("score")] for row in data]), len(places))
 
     def _so_far(self, steps: Sequence[Step], i: int) -> str:
         """The text of the steps up to the i-th (from 0), as the record writes it there."""
@@ -129,7 +129,9 @@ class ServedScorer(ShortCall):
         texts = [self.encoder.text.body(step, n) + encoding.separator for n, step in enumerate(steps[: i + 1], 1)]
         return encoding.between.join(texts)
 
-    def _at(self, rows: NDArray[np.float64], places: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _read_rows(
+        self, rows: NDArray[np.float64], places: Sequence[int], ids: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """The rows of the reads, from a server that returns every token or its step tags alone."""
         tags = np.flatnonzero(ids == ids[places[0]])
         if len(rows) == len(ids):
@@ -185,7 +187,7 @@ def _require_readable(readout: Readout, endpoint: Endpoint, probabilities: bool 
         )
 
 
-def _table(rows: Any) -> NDArray[np.float64]:
+def _as_table(rows: Any) -> NDArray[np.float64]:
     """(T, L) numbers; one number a token is one label."""
     try:
         made = np.asarray(rows, np.float64)

@@ -89,17 +89,17 @@ class TokenOutputs:
             InputError: a sequence is empty or too long, or an id is not in the vocabulary.
         """
         for ids in sequences:
-            self._check(ids)
+            self._require_valid(ids)
         made: list[NDArray[np.float64]] = [np.zeros((0, self.n_labels))] * len(sequences)
         for batch in self._batches(sequences):
             with turn():
-                found = self._pass([sequences[i] for i in batch])
+                found = self._forward([sequences[i] for i in batch])
             for i, own in zip(batch, found, strict=True):
                 made[i] = own
         return made
 
     @torch.inference_mode()
-    def _pass(self, sequences: Sequence[Ids]) -> list[NDArray[np.float64]]:
+    def _forward(self, sequences: Sequence[Ids]) -> list[NDArray[np.float64]]:
         """Outputs of sequences that are one batch."""
         lengths = np.array([len(ids) for ids in sequences])
         padded = np.zeros((len(sequences), lengths.max()), np.int64)
@@ -118,7 +118,7 @@ class TokenOutputs:
         """(T,) scores by the model's readout."""
         return self.model.scores(torch.from_numpy(rows)).double().numpy()
 
-    def _check(self, ids: Ids) -> None:
+    def _require_valid(self, ids: Ids) -> None:
         if not ids:
             raise InputError("an input has no tokens", remedy="send some text")
         if len(ids) > self.most:

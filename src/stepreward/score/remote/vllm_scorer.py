@@ -72,9 +72,9 @@ class VllmScorer(ShortCall):
         Raises:
             ModelError: the engine gives outputs of another shape.
         """
-        return self._reader.score_many(questions, self._ask)
+        return self._reader.score_many(questions, self._answers)
 
-    def _ask(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
+    def _answers(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
         ids = [one.ids[: max(one.reads.values()) + 1].tolist() for _, one in open_passes]
         outputs = self._encode(ids, cached=True)
         short = [
@@ -151,9 +151,9 @@ class VllmLabelScorer(ShortCall):
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; `tokens` leaves out what the engine had cached."""
-        return self._reader.score_many(questions, self._ask)
+        return self._reader.score_many(questions, self._answers)
 
-    def _ask(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
+    def _answers(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
         whole = [i for i, (_, one) in enumerate(open_passes) if self._scores_prompts and len(one.reads) > 1]
         found: dict[int, Answer] = {}
         if whole:

@@ -88,7 +88,7 @@ def tokens(clause: str) -> list[Token]:
         kind, text = str(found.lastgroup), found.group()
         glued = found.start() > 0 and not clause[found.start() - 1].isspace()
         if kind == "word":
-            made.append(_word(text, glued, made, clause[found.end() : found.end() + 2].strip()))
+            made.append(_word_token(text, glued, made, clause[found.end() : found.end() + 2].strip()))
         elif kind == "percent":
             made.append(Token("word", "%", glued))
         elif kind == "time" or (kind == "num" and (len(text) > MAX_DIGITS or re.match(r"0\d", text))):
@@ -98,7 +98,7 @@ def tokens(clause: str) -> list[Token]:
     return made
 
 
-def _word(text: str, glued: bool, before: list[Token], after: str) -> Token:
+def _word_token(text: str, glued: bool, before: list[Token], after: str) -> Token:
     number_before = bool(before) and before[-1].kind in ("num", "close", "word")
     number_after = after[:1].isdigit() or after[:1] in tuple("($.")
     if text in _WORD_OPERATORS and (len(text) > 1 or (number_before and number_after)):

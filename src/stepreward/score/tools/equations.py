@@ -117,6 +117,7 @@ def _clause_equations(items: list[Token]) -> list[Equation]:
 
 def _left_side(items: list[Token], start: int, *, chained: bool) -> tuple[int, Quantity] | None:
     """The longest expression that ends at the sign, with its first index; None if what precedes may belong to it."""
+    # From the left, so that the longest expression is found first.
     for at in range(max(start, len(items) - MAX_WINDOW), len(items)):
         if items[at].kind not in ("num", "open", "money", "op"):
             continue
@@ -198,6 +199,7 @@ def _slack(side: Quantity, *, approximate: bool) -> Fraction:
     unit = Fraction(1, 10 ** (side.decimals + (2 if side.percent else 0)))
     if approximate:
         return max(unit, abs(side.value) / 50)
+    # Nearly a whole unit and not half of one, as people cut digits off as often as they round.
     written = side.decimals > 0 or side.percent
     return max(tiny, unit * Fraction(999, 1000)) if written else tiny
 
