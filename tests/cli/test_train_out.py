@@ -65,7 +65,7 @@ def test_an_unfinished_training_goes_on_without_a_flag_and_only_as_the_same(
 ) -> None:
     invoke(LINE)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_run", full)
+        patch.setattr(trainer, "_run_trainer", full)
         assert refused(f"{LINE} --overwrite", capsys, patch) == "stepreward: the disk is full"
     assert (rows / "model" / UNFINISHED).is_dir()
     assert "unfinished training with another learning_rate" in refused(
