@@ -116,15 +116,15 @@ def load_served(
     """A scorer for a reward model that runs in a server; only its tokenizer is loaded here.
 
     Args:
-        name: folder or hub name, which tells the recipe and the tokenizer as in `load`.
+        name: folder or hub name, which decides the recipe and the tokenizer as in `load`.
         url: of the server, such as http://localhost:8000.
         served_as: the name under which it serves the model; `name` where empty.
-        api_key: of the server, if it asks for one.
+        api_key: of the server, if it needs one.
         endpoint: vLLM's `pooling`, `classify` or `score`, or any server's `completions` for models that answer with a
             label token.
         probabilities: whether the server applies softmax or sigmoid; None finds out, where that can be seen.
-        top: tokens that `completions` asks for beside the next one.
-        like: name of the row to follow where the name does not tell.
+        top: most likely tokens that `completions` requests with the next one.
+        like: name of the row to follow where the name does not decide it.
         record: encoder record, in place of the row's.
         concurrency: most requests under way at once.
 
@@ -147,7 +147,7 @@ def _encoder(name: str | Path, like: str, record: EncoderRecord | None) -> StepE
 
 
 def served_at(address: str, *, like: str = "", record: EncoderRecord | None = None) -> ServedScorer:
-    """A reward model in a server, by its address: `URL#NAME`, where NAME tells the recipe and the tokenizer.
+    """A reward model in a server, by its address: `URL#NAME`, where NAME decides the recipe and the tokenizer.
 
     Settings of `load_served` may follow, `URL#NAME?endpoint=completions&served_as=prm`: `endpoint`, `served_as`,
     `probabilities`, `top` and `concurrency`. The API key is read from STEPREWARD_API_KEY, or else OPENAI_API_KEY.

@@ -1,6 +1,6 @@
 """Step scores that any causal language model gives, trained for it or not: entropy, certainty, and what it expects.
 
-They are signals of a policy about itself as much as rewards: shaping, credit and search read them alike.
+They describe a policy's own certainty as much as they are rewards: shaping, credit and search can read them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first line a user writes: a scorer by name or path. Choosing one loads no torch where it needs no weights."""
+"""A scorer by name or path; loads torch only for a scorer with weights."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def load(
 ) -> Loaded:
     """Loads a scorer from a checkpoint folder or a hub name, or reaches one in a server or an engine.
 
-    A checkpoint of stepreward says itself how it is scored. A public one is looked up in the table of checkpoints by
-    its name, by the name in its configuration or by its architecture; any other is scored as `like` or `record` say.
+    A checkpoint of stepreward has its own record of how it is scored. A public one is looked up in the table of
+    checkpoints by its name, by the name in its configuration or by its architecture; any other is scored as `like` or
+    `record` say.
     Four scorers need no weights: `tool` computes equations again; `random`, `length` and `constant` are baselines. A
     verifier that writes its verdicts is a policy, by the row of its name or of `like`.
 
@@ -59,7 +60,7 @@ def load(
         name: folder written by `train` or `stepreward run`, folder in transformers format, hub name, address of a
             model in a server, see `by_recipe.served_at`, `vllm:NAME` for a vLLM engine in this process, or a name
             without weights (a folder of the same name is `./tool`).
-        like: name of the row to follow where the name does not tell, such as `trl-prm`.
+        like: name of the row to follow where the name does not decide it, such as `trl-prm`.
         record: encoder record in place of the row's or the checkpoint's own, or a JSON file of the fields that differ.
         head: where labels come from, in place of the row's.
         reference: the reference model of an implicit score, in place of the row's.

@@ -1,7 +1,7 @@
 """First scores: a step keeps its first score, as another batch would change its last bits.
 
 The shape of a matrix product decides the order of its sums, so that equal tokens in another batch get a score that
-differs by rounding. A search that compares totals would then depend on what was scored beside it.
+differs by rounding. A search that compares totals would then depend on what else was in its batch.
 """
 
 from __future__ import annotations

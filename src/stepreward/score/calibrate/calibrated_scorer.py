@@ -1,4 +1,4 @@
-"""A scorer whose scores are calibrated, wherever a scorer can stand, and the file that keeps its calibrator."""
+"""A scorer with calibrated scores, usable as any other scorer, and the file of its calibrator."""
 
 from __future__ import annotations
 

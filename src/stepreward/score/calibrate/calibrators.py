@@ -1,4 +1,4 @@
-"""Calibrators: step scores become probabilities that mean what they say.
+"""Calibrators: maps from step scores to probabilities that agree with observed frequencies.
 
     calibrator = Temperature().fit(scores, outcome)
     probability = calibrator.predict(other_scores)
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 _VERSION = 1
 _LIMIT = 100.0
-"""Temperatures lie in [1 / _LIMIT, _LIMIT]: outcomes that the scores tell apart perfectly would have T -> 0."""
+"""Temperatures lie in [1 / _LIMIT, _LIMIT]: outcomes that the scores separate perfectly would have T -> 0."""
 _REMEDY = "calibrate probabilities; pass raw model outputs through a sigmoid first"
 
 
@@ -176,10 +176,20 @@ def _least_nll(
     return np.asarray(found.x, np.float64)
 
 
-def _platt_targets(y: Floats, w: Floats) -> Floats:
-    """Platt's targets, (N+ + 1) / (N+ + 2) for a success and 1 / (N- + 2) for a failure: no optimum is infinite."""
+def _fit_line(features: Floats, z: Floats, y: Floats, w: Floats) -> list[float]:
+    """The slopes of (N, k) features, at least 0, and the shift that fit Platt's targets best; z are the logits.
+
+    The targets are (N+ + 1) / (N+ + 2) for a success and 1 / (N- + 2) for a failure, so that no optimum is infinite.
+    """
     right, wrong = float(w @ y), float(w @ (1 - y))
-    return y * (right + 1) / (right + 2) + (1 - y) / (wrong + 2)
+    target = y * (right + 1) / (right + 2) + (1 - y) / (wrong + 2)
+    ones = [1.0] * features.shape[1]
+    # One distinct score teaches the base rate alone.
+    if np.ptp(z) == 0:
+        return [*ones, float(logit(w @ target / w.sum()) - z[0])]
+    # Slopes of at least 0: a calibrator may flatten a ranking, never turn it round.
+    bounds = [*((0.0, None) for _ in ones), (None, None)]
+    return [float(one) for one in _least_nll(np.c_[features, np.ones(z.size)], target, w, [*ones, 0.0], bounds)]
 
 
 @calibrate.method("identity", note="no calibration: the control that every calibrator is measured against")
@@ -201,8 +211,8 @@ class Temperature(Calibrator):
 
         q = sigmoid(logit(s) / T),     T minimises the negative log-likelihood
 
-    T = 1 is the identity, T -> infinity says 1/2. T is kept in [0.01, 100]; scores that tell outcomes apart perfectly
-    get a T small enough to say so, scores that are all 1/2 say nothing and get 1.
+    T = 1 is the identity, T -> infinity gives 1/2. T is kept in [0.01, 100]; scores that separate outcomes perfectly
+    get the smallest T, scores that are all 1/2 teach nothing and get 1.
 
     Args:
         floor: scores are kept in [floor, 1 - floor] for their logits, in (0, 1/2).
@@ -230,9 +240,9 @@ class Platt(Calibrator):
 
         q = sigmoid(a logit(s) + b),   a >= 0
 
-    (a, b) minimise the negative log-likelihood of Platt's smoothed targets, which are finite even where the scores tell
-    outcomes apart perfectly. One distinct score says nothing about a, which then stays 1. Scores that rank outcomes the
-    wrong way round get a = 0: the base rate.
+    (a, b) minimise the negative log-likelihood of Platt's smoothed targets, which are finite even where the scores
+    separate outcomes perfectly. One distinct score says nothing about a, which then stays 1. Scores that rank
+    outcomes the wrong way round get a = 0: the base rate.
 
     Args:
         floor: scores are kept in [floor, 1 - floor] for their logits, in (0, 1/2).
@@ -244,14 +254,8 @@ class Platt(Calibrator):
         self.floor = floor
 
     def _fit(self, s: Floats, y: Floats, w: Floats) -> None:
-        z, target = _logits(s, self.floor), _platt_targets(y, w)
-        # One distinct score teaches the base rate alone.
-        if np.ptp(z) == 0:
-            self.slope_, self.shift_ = 1.0, float(logit(w @ target / w.sum()) - z[0])
-            return
-        # A slope of at least 0: a calibrator may flatten a ranking, never turn it round.
-        slope, shift = _least_nll(np.c_[z, np.ones(z.size)], target, w, [1.0, 0.0], [(0, None), (None, None)])
-        self.slope_, self.shift_ = float(slope), float(shift)
+        z = _logits(s, self.floor)
+        self.slope_, self.shift_ = _fit_line(z[:, None], z, y, w)
 
     def _predict(self, s: Floats) -> Floats:
         return np.asarray(expit(self.slope_ * _logits(s, self.floor) + self.shift_), np.float64)
@@ -278,14 +282,7 @@ class Beta(Calibrator):
         self.floor = floor
 
     def _fit(self, s: Floats, y: Floats, w: Floats) -> None:
-        z, target = _logits(s, self.floor), _platt_targets(y, w)
-        if np.ptp(z) == 0:
-            self.low_, self.high_, self.shift_ = 1.0, 1.0, float(logit(w @ target / w.sum()) - z[0])
-            return
-        features = np.c_[_logs(s, self.floor), np.ones(s.size)]
-        bounds = [(0.0, None), (0.0, None), (None, None)]
-        low, high, shift = _least_nll(features, target, w, [1.0, 1.0, 0.0], bounds)
-        self.low_, self.high_, self.shift_ = float(low), float(high), float(shift)
+        self.low_, self.high_, self.shift_ = _fit_line(_logs(s, self.floor), _logits(s, self.floor), y, w)
 
     def _predict(self, s: Floats) -> Floats:
         z = _logs(s, self.floor) @ np.array([self.low_, self.high_]) + self.shift_
@@ -322,7 +319,7 @@ class Isotonic(Calibrator):
 class Histogram(Calibrator):
     """Answers with the share of successes among scores of the same bin: no shape is assumed, not even a rising one.
 
-    Bins have equal counts, as far as equal scores, which are never parted, allow.
+    Bins have equal counts, as far as equal scores, which are never separated, allow.
 
     Args:
         bins: at most so many bins, at least 1; one bin is the base rate.
@@ -339,7 +336,7 @@ class Histogram(Calibrator):
             raise ValueError(f"bins must be at least 1, got {self.bins}")
         distinct, at = np.unique(s, return_inverse=True)
         mass, won = np.bincount(at, weights=w), np.bincount(at, weights=w * y)
-        # A score's bin is where the middle of its mass falls, so that equal scores are never parted.
+        # A score's bin is where the middle of its mass falls, so that equal scores are never separated.
         bin_of = np.floor(self.bins * (np.cumsum(mass) - mass / 2) / mass.sum())
         starts = np.flatnonzero(np.r_[True, np.diff(bin_of) > 0])
         self.edge_: Floats = distinct[starts[1:]]

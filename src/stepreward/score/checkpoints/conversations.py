@@ -73,7 +73,7 @@ ROWS = (
         architectures=("InternVLRewardModel",),
         notes="Its language model alone, for problems without images; its image tower is not loaded. Not checked on "
         "its own weights: that its tokenizer, which is Python code, equals a tokenizer.json made of it, and that its "
-        "configuration holds the system message of its training code, which stands here. Labels are the tokens '+' and "
+        "configuration holds the system message of its training code, as this row does. Labels are the tokens '+' and "
         "'-' without a space before them.",
     ),
 )

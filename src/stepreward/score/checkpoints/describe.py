@@ -38,7 +38,7 @@ Steps may come with the line breaks between them: `chomp` and `strip` take them 
 whose position is lost, past the longest input or in a separator that melts into its text, has no score (NaN).
 
 Of models that see images (VisualPRM, URSA-RM) the language model alone is loaded: problems without images are scored,
-those with images are refused. Verifiers that write a judgement (ThinkPRM, GenPRM, R-PRM and others) stand
+those with images are refused. Verifiers that write a judgement (ThinkPRM, GenPRM, R-PRM and others) are
 [below](#verifiers-that-write).
 
 ## In a server
@@ -61,9 +61,9 @@ On the command line the address is what `--model` takes. A key is read from STEP
 _JUDGES = """
 ## Verifiers that write
 
-Some verifiers are asked, and write what they think of each step. Any policy may be the one that writes, a local model
-or one in a server; its answers are sampled, and a step's score is the mean of its verdicts. The prompts are those of
-the authors, tested against scripts, not on their weights.
+Some verifiers write a judgement of each step. Any policy can write it, a local model or one in a server; its answers
+are sampled, and a step's score is the mean of its verdicts. The prompts are those of the authors, tested against
+scripts, not on their weights.
 
 ```text
 $ stepreward score --model launch/ThinkPRM-1.5B --answers 4 --data rows.jsonl
@@ -82,9 +82,9 @@ With `chooser=LanguageModelChooser.load("GenPRM/GenPRM-7B")` of `stepreward.scor
 verdict is the probability of Yes beside that of No, instead of a sampled word; `ServedChooser` of
 `stepreward.score.remote.label_tokens_server` asks a completions server for it."""
 _PROMPTING = {
-    "once": "once about all steps",
+    "once": "one for all steps",
     "dialogue": "one message a step",
-    "apart": "about each step by itself",
+    "apart": "one for each step by itself",
 }
 _SEEN = {"conversation": "text between added tokens", "whole-text": "the whole text", "per-prefix": "one text a step"}
 _SEEN_OF_STEPS = {"step": "each step by itself", "segment": "text between added tokens"}
@@ -136,7 +136,7 @@ def _judge_sections() -> list[str]:
         facts = {
             "Also": others,
             "Source": judge.source,
-            "Asked": _PROMPTING[judge.prompting],
+            "Prompts": _PROMPTING[judge.prompting],
             "Labels": " and ".join(f"`{label}`" for label in judge.labels),
             "Notes": judge.notes,
         }

@@ -36,7 +36,7 @@ ROWS = (
         top_p=0.95,
         notes="Its mode that analyses without running code (verify off): no code that a model wrote is run here. "
         "Sampling is not cut at the 20 likeliest tokens. A sample without a verdict counts as no score, there as 0.5. "
-        "Its benchmark script puts the bare problem and one line break before the first step, its README what stands "
+        "Its benchmark script puts the bare problem and one line break before the first step, its README what is "
         "here. Not checked on its own weights: its script adds no generation prompt of its own, a chat policy does.",
     ),
     JudgeCheckpoint(
@@ -121,8 +121,8 @@ ROWS = (
         shown_later="This step is: {label}",
         temperature=0.6,
         max_tokens=4096,
-        notes="Its weights have no public name. Its script stops at the first wrong step, here later steps are asked "
-        "about too. An answer without a mark and without a box counts as no score, there as wrong.",
+        notes="Its weights have no public name. Its script stops at the first wrong step, here later steps are judged "
+        "too. An answer without a mark and without a box counts as no score, there as wrong.",
     ),
     JudgeCheckpoint(
         ("WebShepherd/web-shepherd-large", "WebShepherd/web-shepherd-base"),

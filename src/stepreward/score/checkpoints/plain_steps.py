@@ -35,7 +35,7 @@ ROWS = (
         Readout("difference", n_labels=2, positive=1),
         source="model card; PRMBench mr_eval/models/pure_prm.py; arXiv:2504.15275",
         threshold=0.0,
-        notes="Nothing stands between the question and the first step. Scores are p1 - p0 in [-1, 1].",
+        notes="Nothing is between the question and the first step. Scores are p1 - p0 in [-1, 1].",
     ),
     Checkpoint(
         ("SCAN-PRM",),

@@ -88,6 +88,6 @@ ROWS = (
         ),
         source="repository ReasonFlux ReasonFlux_PRM/README.md and utils/rm_utils.py; arXiv:2506.18896",
         notes="It scores whole solutions: a step's score is that of the solution that ends there, which it was not "
-        "trained on. Nothing stands between question and solution. Its head is a file of its own, reward_head.pt.",
+        "trained on. Nothing is between question and solution. Its head is a file of its own, reward_head.pt.",
     ),
 )

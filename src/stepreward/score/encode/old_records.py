@@ -33,7 +33,7 @@ def nested(row: Mapping[str, Any], kind: str = PerStep.kind) -> dict[str, Any]:
 
     Args:
         row: the fields by their names.
-        kind: of the encoding, where they do not tell.
+        kind: of the encoding, where the fields do not decide it.
     """
     made = dict(row)
     flat = {name: made.pop(name) for name in old_names() & made.keys()}

@@ -47,7 +47,7 @@ class JudgeUsage:
     unread: int = 0
     """Of them, those without one clear verdict, which count as ties."""
     swayed: int = 0
-    """Pairs whose verdict turned with the order."""
+    """Pairs whose verdict changed with the order."""
     tokens: int = 0
     """Read and written."""
 

@@ -72,7 +72,7 @@ def label_ids(record: EncoderRecord, tokenizer: Any) -> list[int]:
     piece = 0 if readout.label_piece == "first" else -1
     ids = [int(tokenizer(text, add_special_tokens=False)["input_ids"][piece]) for text in readout.label_tokens]
     if len(set(ids)) < len(ids):
-        raise ModelError(f"the label tokens {readout.label_tokens} have the ids {ids}: this tokenizer cannot tell them")
+        raise ModelError(f"the label tokens {readout.label_tokens} have the ids {ids}: they must differ")
     return ids
 
 

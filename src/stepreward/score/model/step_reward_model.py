@@ -25,7 +25,7 @@ HEAD_FILE = "step_head.safetensors"
 _FLOOR = -32.0
 """Least log-probability; smaller ones are clipped to it."""
 PROBE = "Mia has 12.5 + 307 = 319.5 'apples'\n\n  na\u00efve \u6f22\u5b57 don't\r\n<|x|>\t"
-"""Awkward text whose token ids are kept in the checkpoint: a loader that rebuilds the tokenizer otherwise is caught."""
+"""A difficult text whose token ids a checkpoint keeps: they detect a tokenizer that was rebuilt by other rules."""
 
 
 class StepRewardModel(nn.Module):

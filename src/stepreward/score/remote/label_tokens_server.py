@@ -26,14 +26,14 @@ _ROUNDING = 1e-3
 class NextTokens:
     """Log-probabilities of next tokens behind prompts of token ids; shared by threads.
 
-    A prompt is one request for one token with the `top` likeliest beside it. A chosen token that is not among those is
+    A prompt is one request for one token with the `top` likeliest. A chosen token that is not among those is
     requested by itself, as the only one allowed, which vLLM and others can do. A token that a server names by its text
     alone counts only where no other token has that text.
 
     Args:
         server: where it is, with `/v1/completions`.
         tokenizer: of the served model.
-        top: tokens requested beside the next one; servers have limits (vLLM 20, OpenAI 5).
+        top: most likely tokens requested; servers have limits (vLLM 20, OpenAI 5).
         sleep: waits between tries.
 
     Raises:
@@ -56,7 +56,7 @@ class NextTokens:
 
         Raises:
             InputError: the server refuses a prompt, such as one past its context.
-            ModelError: the server fails, or cannot tell how likely a token is.
+            ModelError: the server fails, or gives no probability of a token.
         """
         if not prompts:
             return np.zeros((0, len(tokens))), 0

@@ -47,7 +47,7 @@ class ServedScorer(ShortCall):
         probabilities: whether the server applies softmax or sigmoid, as each request then says. None requests raw
             outputs and, for two or more labels, checks whether every row is a distribution all the same; for one label
             it must be given, as older servers ignore the request. `completions` needs none.
-        top: tokens requested beside the next one by `completions`.
+        top: most likely tokens requested by `completions`.
         batch_size: trajectories that make a full batch.
         name: identity for caches and provenance; the server's model by default.
         sleep: waits between tries.

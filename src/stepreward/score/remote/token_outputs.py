@@ -89,7 +89,12 @@ class TokenOutputs:
             InputError: a sequence is empty or too long, or an id is not in the vocabulary.
         """
         for ids in sequences:
-            self._require_valid(ids)
+            if not ids:
+                raise InputError("an input has no tokens", remedy="send some text")
+            if len(ids) > self.most:
+                raise InputError(f"an input has {len(ids):,} tokens, more than {self.most:,}", remedy="shorten it")
+            if min(ids) < 0 or max(ids) >= self.n_ids:
+                raise InputError(f"token ids must be in [0, {self.n_ids}), got {min(ids)} to {max(ids)}")
         made: list[NDArray[np.float64]] = [np.zeros((0, self.n_labels))] * len(sequences)
         for batch in self._batches(sequences):
             with turn():
@@ -117,14 +122,6 @@ class TokenOutputs:
     def scores(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """(T,) scores by the model's readout."""
         return self.model.scores(torch.from_numpy(rows)).double().numpy()
-
-    def _require_valid(self, ids: Ids) -> None:
-        if not ids:
-            raise InputError("an input has no tokens", remedy="send some text")
-        if len(ids) > self.most:
-            raise InputError(f"an input has {len(ids):,} tokens, more than {self.most:,}", remedy="shorten it")
-        if min(ids) < 0 or max(ids) >= self.n_ids:
-            raise InputError(f"token ids must be in [0, {self.n_ids}), got {min(ids)} to {max(ids)}")
 
     def _batches(self, sequences: Sequence[Ids]) -> Iterator[list[int]]:
         batch: list[int] = []

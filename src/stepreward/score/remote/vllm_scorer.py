@@ -144,7 +144,7 @@ class VllmLabelScorer(ShortCall):
         self._scores_prompts = hasattr(parameters, "prompt_logprob_token_ids") and bool(
             getattr(config, "use_v2_model_runner", False)
         )
-        """Whether the engine tells how likely given tokens are behind each token of a prompt."""
+        """Whether the engine gives the probabilities of chosen tokens behind each token of a prompt."""
         self.use = self.record.use
         """How its scores are used, by the record."""
         self._reader = HeadReader(encoder)
