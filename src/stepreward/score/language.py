@@ -226,6 +226,7 @@ class LikelihoodScorer(_LanguageScorer):
         answer = self._encoder.plain(self.answer(question.problem))
         if not answer:
             raise InputError(f"the answer of problem {question.problem.id!r} is empty", remedy="give it some text")
+        # The bare prompt is step 0, and each action ends a prefix behind which the answer is measured.
         wanted = [0, *(i + 1 for i, step in enumerate(question.steps) if step.kind == "action")]
         return [Pass(np.array(ids[: ends[i]] + answer, np.int64), {}, ends[i]) for i in wanted]
 

@@ -101,6 +101,7 @@ def right_over_wrong(
     problems: dict[str, list[Trajectory]] = {}
     for trajectory in graded:
         problems.setdefault(trajectory.problem.id, []).append(trajectory)
+    # A problem with right solutions alone, or wrong ones alone, makes no pair.
     mixed = [rows for rows in problems.values() if len({t.outcome > 0.5 for t in rows}) == 2]
     for rows in mixed:
         found = {i: z for group, logits in _last_logits(scorer, rows) for i, z in zip(group, logits, strict=True)}

@@ -90,6 +90,7 @@ class TrainSettings:
             UnknownNameError: there is no such objective, or it has no such hyper-parameter.
             ValueError: a hyper-parameter is outside its range.
         """
+        # A call on zeros refuses wrong hyper-parameters before any data are read.
         method = losses[self.objective]
         probe = torch.zeros(1, 1)
         method.take({"logits": probe, "labels": probe, "mask": probe > 0}, **self.objective_settings)

@@ -267,6 +267,7 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: bool) -> Any:
+    # `max_steps` and not epochs: the training set has the batches of all passes in its own order.
     steps = math.ceil(batches / settings.accumulate)
     every = max(1, steps // settings.evaluations)
     return TrainingArguments(

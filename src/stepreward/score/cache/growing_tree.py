@@ -73,6 +73,7 @@ class GrowingTree:
             InputError: a step is empty, or a trajectory is longer than the record allows.
         """
         nodes = np.zeros(tree.n, np.int64)
+        # By depth, so that a step's parent has its number before the step.
         for at in np.argsort(tree.depth, kind="stable")[1:].tolist():
             parent, step = int(nodes[tree.parent[at]]), tree.steps[tree.step_id[at]]
             name = (parent, step.identity)

@@ -175,6 +175,7 @@ class IncrementalScorer:
 
     def _batches(self, trees: dict[_Name, GrowingTree]) -> list[list[_Name]]:
         """Trees with a similar number of new tokens together."""
+        # A batch is padded to its most new tokens and to its most kept ones: trees are sorted by both.
         made: list[list[_Name]] = []
         new = encoded = 0
         for name, tree in sorted(trees.items(), key=lambda item: (item[1].encoded - len(item[1]), -item[1].encoded)):

@@ -66,6 +66,7 @@ class VennAbers(Calibrator):
 
     def _fit_with(self, score: float, y: float) -> float:
         """The isotonic fit at a score, with one more pair there."""
+        # The added pair weighs 1, as if it were one more solution of the calibration data.
         place = int(np.searchsorted(self.score_, score))
         mass, won = self.mass_, self.won_
         if place == len(self.score_) or self.score_[place] != score:
@@ -129,6 +130,7 @@ def lower_bounds(scores: ArrayLike, values: ArrayLike, others: ArrayLike, *, err
         InputError: shapes differ, or nothing is there.
         ValueError: `error` is out of range.
     """
+    # The others and the calibration data are exchangeable: a new excess has each rank among n + 1 equally often.
     s, v = _measured_pairs(scores, values, error)
     rank = int(np.ceil((len(s) + 1) * (1 - error)))
     excess = np.sort(s - v)[rank - 1] if rank <= len(s) else np.inf

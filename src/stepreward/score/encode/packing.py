@@ -80,6 +80,7 @@ def _row_groups(tree: StepTree, encoded: EncodedTree, row_tokens: int) -> Iterat
     """Groups of trajectories of at most `row_tokens` tokens (one trajectory may be longer), neighbours together."""
     # In order of their paths, trajectories with a common prefix are neighbours.
     order = np.lexsort(tree.paths.T[::-1]) if tree.paths.shape[1] else np.arange(len(tree.ends))
+    # Each part has the prompt again; steps count where no earlier trajectory of the part has them.
     seen = np.zeros(tree.n, bool)
     group: list[int] = []
     used = int(encoded.length[0])
@@ -164,6 +165,7 @@ def pack(trees: Sequence[EncodedTree], rows: Sequence[Sequence[int]] | None = No
             tag = np.full(len(scored), i)
             reads.append(np.stack([tag, scored, np.full(len(scored), r), tree.read[scored] + at]))
             at, nodes = at + len(tree), nodes + tree.nodes
+    # Rows were filled in the order of the plan; reads are given by tree and node, which callers match by position.
     table = np.concatenate(reads, axis=1) if reads else np.zeros((4, 0), np.int64)
     tag, node, read_row, read_column = table[:, np.lexsort((table[1], table[0]))]
     arrays = (ids, position, enter, leave, first, read_row, read_column, tag, node)

@@ -164,6 +164,7 @@ def common_prefix(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
 
 def grouped(passes: Sequence[Pass], row_tokens: int) -> list[list[int]]:
     """Groups of sequences whose trie has at most `row_tokens` tokens (one sequence may be longer)."""
+    # In lexicographic order a sequence shares most with its neighbour: what it adds to the trie are its other tokens.
     groups: list[list[int]] = []
     used, before = 0, np.empty(0, np.int64)
     for i in sorted(range(len(passes)), key=lambda i: passes[i].ids.tolist()):

@@ -77,6 +77,7 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
     Raises:
         ModelError: the layout is unknown, or its width is not the record's.
     """
+    # Some recipes wrap their head in a module of their own.
     own = {key.removeprefix("model."): value for key, value in state.items()}
     if "nn1.weight" in own:
         made: nn.Module = Ensemble(own)
@@ -84,6 +85,7 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
     elif set(own) <= {"weight", "bias"} and "weight" in own:
         made, width = _linear(own["weight"], own.get("bias")), len(own["weight"])
     elif own and all(key.split(".")[0].isdigit() for key in own):
+        # An `nn.Sequential` numbers its modules, and those without weights, activations, leave gaps.
         layers = sorted({int(key.split(".")[0]) for key in own})
         linear = [_linear(own[f"{i}.weight"], own.get(f"{i}.bias")) for i in layers]
         parts: list[nn.Module] = [linear[0]]

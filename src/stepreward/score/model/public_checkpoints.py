@@ -66,6 +66,7 @@ def label_ids(record: EncoderRecord, tokenizer: Any) -> list[int]:
     Raises:
         ModelError: it names none, or two share an id.
     """
+    # Two texts may begin or end with the same token, such as a space: the labels would then be one.
     readout = record.readout
     if not readout.label_tokens:
         raise ModelError("reading a language-model head needs label_tokens, such as ('+', '-')")
@@ -137,6 +138,8 @@ def load_backbone(folder: Path, state: State, dtype: torch.dtype) -> nn.Module:
     # Where tokens were added, the table may have more rows than the configuration says.
     if table is not None:
         config.vocab_size = len(table)
+    # Without a path transformers takes the tensors as they are, and says which are missing: it initialises those at
+    # random, with no more than a warning.
     try:
         backbone, found = kind.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, attn_implementation="sdpa", output_loading_info=True

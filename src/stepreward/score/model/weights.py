@@ -87,6 +87,7 @@ def read_weights(folder: Path, above: tuple[Path, ...] = ()) -> State:
         if folder.resolve() in above:
             raise ModelError(f"{folder} holds an adapter whose base is itself: name the model that it was trained on")
         return _merged_adapter(folder, (*above, folder.resolve()))
+    # TRL's models with a value head save their backbone under this prefix.
     state = {key.removeprefix("pretrained_model."): value for key, value in _read_shards(folder).items()}
     if (folder / _HEAD_FILE).is_file():
         state |= {f"reward_head.{key}": value for key, value in _read_file(folder / _HEAD_FILE).items()}
@@ -142,6 +143,7 @@ def _merged_adapter(folder: Path, above: tuple[Path, ...]) -> State:
     state = read_weights(find(adapter_base(folder)), above)
     adapter = _read_file(folder / "adapter_model.safetensors")
     low = {key for key in adapter if ".lora_" in key}
+    # Modules that were trained as a whole: PEFT keeps them in a wrapper, from which their names have a part more.
     for key in sorted(set(adapter) - low):
         state[key.removeprefix(_ADAPTER).replace(".modules_to_save", "").replace(".original_module", "")] = adapter[key]
     for key in sorted(key for key in low if ".lora_A." in key):

@@ -127,6 +127,7 @@ class NextTokens:
 
 def _named_logprobs(given: Mapping[str, Any]) -> list[tuple[str | int, float]]:
     """Names or ids of tokens with their log-probabilities, in either form that servers give them."""
+    # The form of chat answers, a list of objects, or that of completions, parallel lists.
     if "content" in given:
         (first,) = given["content"][:1]
         rows = [first, *(first.get("top_logprobs") or [])]
@@ -167,6 +168,7 @@ class ServedChooser:
 def chat_ids(tokenizer: Any, question: Propose) -> list[int]:
     """Tokens of a chat by the tokenizer's template, and of the answer's beginning, each part by itself."""
     text = tokenizer.apply_chat_template(list(question.problem.messages), add_generation_prompt=True, tokenize=False)
+    # A prompt's end and the answer's beginning never share a token, since a policy that writes the answer sees them so.
     parts = [text, *(step.text for step in question.prefix)]
     return [i for part in parts for i in plain_ids(tokenizer, part)]
 

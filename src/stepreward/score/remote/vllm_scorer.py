@@ -77,6 +77,7 @@ class VllmScorer(ShortCall):
     def _answers(self, open_passes: Sequence[OpenPass]) -> list[Answer]:
         ids = [one.ids[: max(one.reads.values()) + 1].tolist() for _, one in open_passes]
         outputs = self._encode(ids, cached=True)
+        # The engine gives no outputs for tokens that its cache had: a read among those needs a pass without the cache.
         short = [
             i for i, ((_, one), rows) in enumerate(zip(open_passes, outputs, strict=True))
             if min(one.reads.values()) < len(ids[i]) - len(rows)
