@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stepreward.core.prefix_names import TOP, Name
+from stepreward.core.types import Floats
 
-Floats = NDArray[np.float64]
 Nodes = NDArray[np.int64]
 Item = TypeVar("Item")
 Rule = Callable[[float, Floats, Floats, Floats], Floats]

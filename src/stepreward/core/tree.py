@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from stepreward.core.html_table import html_table
 from stepreward.core.optional import optional
 from stepreward.core.prefix_names import TOP, Name, below, prefix_of
-from stepreward.core.tree_arrays import Floats, Index, depths, mean_at, merge_prefixes, merge_trees, paths_to
-from stepreward.core.types import Problem, Step, StepMask, Steps, Trajectory
+from stepreward.core.tree_arrays import Index, depths, mean_at, merge_prefixes, merge_trees, paths_to
+from stepreward.core.types import Floats, Problem, Step, StepMask, Steps, Trajectory
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.types import Steps
+from stepreward.core.types import Floats, Steps
 
-Floats = NDArray[np.float64]
 Index = NDArray[np.int32]
 Whole = TypeVar("Whole", np.int32, np.int64)
 

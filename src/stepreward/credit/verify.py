@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.method import Method
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 DRAWS = 16
 """Equally likely draws of a trajectory."""

@@ -18,9 +18,9 @@ from stepreward.core.measure.selection import answer_ids, majority, oracle, weig
 from stepreward.core.measure.selection import best_of_n as highest
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, numbered, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.data.scoring import numbered, rows_kept, step_scores, unmeasured
 
 
 @bench.method(

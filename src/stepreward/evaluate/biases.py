@@ -14,9 +14,9 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, bootstrap, resamples
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.data.scoring import rows_kept, step_scores, unmeasured
 from stepreward.evaluate.measures.counts import interval
 
 DRAWS = 300

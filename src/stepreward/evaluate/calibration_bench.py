@@ -14,10 +14,10 @@ from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, resamples
 from stepreward.core.measure.step_metrics import auroc, brier, expected_calibration_error, ragged
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, step_scores
+from stepreward.evaluate.data.scoring import step_scores
 from stepreward.evaluate.measures.counts import drawn, interval, ratio
 
 DRAWS = 300

@@ -22,9 +22,9 @@ from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, mean_of, proportion
 from stepreward.core.measure.step_metrics import best_threshold
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, rows_by, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.data.scoring import rows_by, rows_kept, step_scores, unmeasured
 from stepreward.evaluate.measures.counts import cells, drawn, interval, matthews, ratio
 from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error_f1
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference
 from stepreward.core.method import Method
+from stepreward.core.types import Floats
 from stepreward.score.calibrate.calibrators import Calibrator
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, places, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.data.scoring import places, rows_kept, step_scores, unmeasured
 from stepreward.evaluate.measures.overoptimisation import overoptimisation
 from stepreward.evaluate.measures.reward_distances import epic, starc
 

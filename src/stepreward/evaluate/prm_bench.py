@@ -15,9 +15,9 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap, proportion
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import LABEL, Trajectory
+from stepreward.core.types import LABEL, Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, labelled_scores, rows_by
+from stepreward.evaluate.data.scoring import labelled_scores, rows_by
 from stepreward.evaluate.measures.counts import drawn, interval, prm_score, ratio, step_counts, step_metrics_of
 
 GROUPS: Mapping[str, tuple[str, ...]] = {

@@ -14,9 +14,9 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import resamples
 from stepreward.core.measure.step_metrics import auroc
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, labelled_scores
+from stepreward.evaluate.data.scoring import labelled_scores
 from stepreward.evaluate.measures.counts import cells, drawn, interval, macro_f1, step_counts
 
 AUC_DRAWS = 200

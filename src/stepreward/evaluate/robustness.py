@@ -19,9 +19,9 @@ from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.measure.step_metrics import auroc, ragged
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Step, Trajectory
+from stepreward.core.types import Floats, Step, Trajectory
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, rows_kept, step_scores, unmeasured
+from stepreward.evaluate.data.scoring import rows_kept, step_scores, unmeasured
 
 NEUTRAL = "Let us go on.\n"
 """A step that says nothing."""

@@ -16,9 +16,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.runtime.flows import Scorer
-from stepreward.core.types import Comparison
+from stepreward.core.types import Comparison, Floats
 from stepreward.evaluate.data.result import BenchResult
-from stepreward.evaluate.data.scoring import Floats, places, rows_of_subsets, scored_comparisons
+from stepreward.evaluate.data.scoring import places, rows_of_subsets, scored_comparisons
 from stepreward.evaluate.measures.counts import drawn, interval
 
 

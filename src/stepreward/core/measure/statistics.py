@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from stepreward.core.keys import Key
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 
 @dataclass(frozen=True, slots=True)

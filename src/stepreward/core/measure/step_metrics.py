@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from stepreward.core.measure.first_error import first_error
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 
 def _measured(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:

@@ -17,11 +17,11 @@ import numpy as np
 
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step
 from stepreward.credit.rules import calls_child
 from stepreward.credit.rules.child_process import answers_of
 from stepreward.credit.rules.matching import Call, assigned, overlap, similarities, transported
-from stepreward.credit.rules.text_rules import Floats, at_actions, needed
+from stepreward.credit.rules.text_rules import at_actions, needed
 from stepreward.credit.segments import one_of
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
+
 Call = tuple[str, Mapping[str, Any]]
 """A tool's name and its arguments."""
 

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError, ModelError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step
 from stepreward.core.vocabulary import Count
 from stepreward.credit.rules import sql_child
 from stepreward.credit.rules.child_process import answers_of
 from stepreward.credit.rules.matching import overlap
-from stepreward.credit.rules.text_rules import Floats, at_actions, needed
+from stepreward.credit.rules.text_rules import at_actions, needed
 
 Engine = Literal["sqlite", "duckdb"]
 LONGEST, DEEPEST = 20_000, 32

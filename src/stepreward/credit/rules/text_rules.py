@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from stepreward.core.catalog import reward
 from stepreward.core.errors import MissingDataError
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step
 from stepreward.core.vocabulary import Count
 
-Floats = NDArray[np.float64]
 CITATION = re.compile(r"\[([^\[\]\s]{1,64})\]")
 
 

@@ -13,9 +13,8 @@ from stepreward.core.errors import InputError
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Score, Scored, Scorer
-from stepreward.core.types import Comparison, Trajectory
+from stepreward.core.types import Comparison, Floats, Trajectory
 
-Floats = NDArray[np.float64]
 Name = TypeVar("Name", bound=Hashable)
 AT_ONCE = 256
 """Solutions given to a scorer in one call."""

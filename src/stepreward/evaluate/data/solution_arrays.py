@@ -13,10 +13,8 @@ from stepreward.core.errors import MissingDataError
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.selection import answer_ids
 from stepreward.core.measure.step_metrics import ragged
-from stepreward.core.types import Steps, Trajectory
+from stepreward.core.types import Floats, Steps, Trajectory
 from stepreward.evaluate.data.scoring import numbered
-
-Floats = NDArray[np.float64]
 
 
 def score_rows(items: Sequence[Trajectory], name: str) -> Floats:

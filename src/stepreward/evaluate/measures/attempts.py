@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 
 def pass_at_k(correct: ArrayLike, samples: ArrayLike, k: int) -> Floats:

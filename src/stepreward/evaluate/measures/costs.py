@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from stepreward.core.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
+from stepreward.core.types import Floats
 from stepreward.evaluate.measures.counts import drawn, interval
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

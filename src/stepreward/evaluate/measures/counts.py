@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, percentile_interval, resamples
-from stepreward.evaluate.data.scoring import Floats
+from stepreward.core.types import Floats
 
 DRAWS = 1000
 

@@ -11,14 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from stepreward.core.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 
 def values(reward: Floats, transition: Floats, policy: Floats, *, discount: float) -> Floats:

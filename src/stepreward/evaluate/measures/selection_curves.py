@@ -9,7 +9,8 @@ import numpy as np
 from stepreward.core.keys import Key
 from stepreward.core.measure.selection import best_of_n, majority, oracle, weighted_vote
 from stepreward.core.measure.statistics import Estimate, known_mean
-from stepreward.evaluate.data.solution_arrays import Floats, Pool
+from stepreward.core.types import Floats
+from stepreward.evaluate.data.solution_arrays import Pool
 
 
 def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:

@@ -21,8 +21,7 @@ from stepreward.core.measure.step_metrics import (
     harmonic,
     reliability,
 )
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, resamples
-from stepreward.core.types import Comparison
-from stepreward.evaluate.data.scoring import Floats
+from stepreward.core.types import Comparison, Floats
 from stepreward.evaluate.measures.counts import interval
 
 TIES = "Ties"

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.keys import Key, uniforms
+from stepreward.core.types import Floats
 
-Floats = NDArray[np.float64]
 Resampler = Callable[[Floats, int, Key], list[int]]
 
 

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
-from stepreward.core.types import Problem
+from stepreward.core.types import Floats, Problem
 from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
 from stepreward.search.setting_checks import positive
 
-Floats = NDArray[np.float64]
 _EXACT = 12
 """Open candidates up to which all sets of them are compared."""
 
