@@ -74,14 +74,13 @@ def who_and_when(scorer: Scorer, data: Sequence[Trajectory]) -> BenchResult:
     def shares(rows: Sequence[int]) -> dict[str, Estimate]:
         return {name: proportion(int(hit[rows].sum()), len(rows)) for name, hit in hits.items()}
 
-    return BenchResult(
-        "who-and-when",
-        "step_accuracy",
-        shares(range(len(kept))),
+    protocol = (
         "The step with the lowest score is blamed, of equals the earliest, and the agent that speaks there; names and "
-        "steps must match exactly. Wilson intervals.",
-        {name: shares(rows) for name, rows in rows_by(kept, "subset").items()},
-        unscored=int(lost.sum()),
+        "steps must match exactly. Wilson intervals."
+    )
+    groups = {name: shares(rows) for name, rows in rows_by(kept, "subset").items()}
+    return BenchResult(
+        "who-and-when", "step_accuracy", shares(range(len(kept))), protocol, groups, unscored=int(lost.sum())
     )
 
 
@@ -132,13 +131,17 @@ def agent_process_bench(
             "exact": proportion(int(exact[rows].sum()), len(rows)),
         }
 
+    protocol = (
+        "Step accuracy is over all rated steps, pooled, in three classes; first_error_accuracy is about the first "
+        "wrong step exactly, or for none. Who scores nothing is right where there is no error. Bootstrap over chats."
+    )
+    groups = {name: measured(rows, key.fold(name)) for name, rows in rows_by(data, "subset").items()}
     return BenchResult(
         "agent-process-bench",
         "step_accuracy",
         measured(range(len(data)), key),
-        "Step accuracy is over all rated steps, pooled, in three classes; first_error_accuracy is about the first "
-        "wrong step exactly, or for none. Who scores nothing is right where there is no error. Bootstrap over chats.",
-        {name: measured(rows, key.fold(name)) for name, rows in rows_by(data, "subset").items()},
+        protocol,
+        groups,
         threshold,
         f"given; right above {right_above:g}",
     )
@@ -167,12 +170,9 @@ def tool_comp(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str = "l
     split = preferred_and_others(data, scores)
     won = np.array([(good.min() > bad.max()) + (good.min() == bad.max()) / 2 for good, bad in split])
     key = Key.seed(seed).fold("tool-comp")
-    return BenchResult(
-        "tool-comp",
-        "accuracy",
-        {"accuracy": bootstrap(won, key)},
+    protocol = (
         "A comparison counts 1 if the better step scores higher, 1/2 if both score alike, else 0. Intervals: bootstrap "
-        "over comparisons.",
-        {name: {"accuracy": bootstrap(won[rows], key.fold(name))} for name, rows in rows_of_subsets(data).items()},
-        unscored=unscored,
+        "over comparisons."
     )
+    groups = {name: {"accuracy": bootstrap(won[rows], key.fold(name))} for name, rows in rows_of_subsets(data).items()}
+    return BenchResult("tool-comp", "accuracy", {"accuracy": bootstrap(won, key)}, protocol, groups, unscored=unscored)

@@ -74,12 +74,15 @@ def best_of_n(
     rates = _rates(totals, answers, outcome, group)
     metrics = {name: bootstrap(rate, key.fold(name)) for name, rate in rates.items()}
     gap = rates["best_of_n"] - rates["majority" if "majority" in rates else "one_sample"]
+    protocol = (
+        f"The sample with the highest total ({aggregate}) of the first N of each problem; ties to the earliest. "
+        "best_of_n_gain is over majority on the same problems. Intervals: bootstrap over problems."
+    )
     return BenchResult(
         "best-of-n",
         "best_of_n",
         {**metrics, "best_of_n_gain": bootstrap(gap, key.fold("gain"), bounds=(-1.0, 1.0))},
-        f"The sample with the highest total ({aggregate}) of the first N of each problem; ties to the earliest. "
-        "best_of_n_gain is over majority on the same problems. Intervals: bootstrap over problems.",
+        protocol,
         groups,
         unscored=int(lost.sum()),
     )

@@ -64,19 +64,17 @@ def order(scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = "min",
     kept = rows_kept(lost)
     change = totals_of(after[kept], aggregate) - totals_of(before[kept], aggregate)
     moved = np.nanmean(np.abs(backwards[kept] - before[kept]), axis=1)
-    return BenchResult(
-        "order",
-        "blind",
-        {
-            "blind": bootstrap((change >= 0).astype(float), key.fold("blind")),
-            "shift": bootstrap(change, key.fold("shift"), bounds=(-1.0, 1.0)),
-            "reversed": bootstrap(moved, key.fold("asked")),
-        },
+    metrics = {
+        "blind": bootstrap((change >= 0).astype(float), key.fold("blind")),
+        "shift": bootstrap(change, key.fold("shift"), bounds=(-1.0, 1.0)),
+        "reversed": bootstrap(moved, key.fold("asked")),
+    }
+    protocol = (
         f"Actions of a solution change places at random; blind is the share whose total ({aggregate}) does not fall. "
         "reversed is the mean change of a score when the same solutions are scored in reverse order. Bootstrap over "
-        "solutions.",
-        unscored=int(lost.sum()),
+        "solutions."
     )
+    return BenchResult("order", "blind", metrics, protocol, unscored=int(lost.sum()))
 
 
 def _shuffled(item: Trajectory, key: Key) -> Trajectory:
@@ -138,15 +136,12 @@ def length_bias(scorer: Scorer, data: Sequence[Trajectory], *, aggregate: str = 
         for kind, made in drawn.items()
     }
     means = {of: np.mean([made[of] for made in drawn.values()], axis=0) for of in lengths}
-    return BenchResult(
-        "length-bias",
-        "characters",
-        {of: interval(values, len(items), bounds=(-1.0, 1.0)) for of, values in means.items()},
+    metrics = {of: interval(values, len(items), bounds=(-1.0, 1.0)) for of, values in means.items()}
+    protocol = (
         f"Spearman's correlation of a solution's total ({aggregate}) with its number of actions and of characters, "
-        "among right and among wrong solutions; the mean of the kinds. Percentile bootstrap over solutions.",
-        groups,
-        unscored=int(lost.sum()),
+        "among right and among wrong solutions; the mean of the kinds. Percentile bootstrap over solutions."
     )
+    return BenchResult("length-bias", "characters", metrics, protocol, groups, unscored=int(lost.sum()))
 
 
 def _correlations(totals: Floats, lengths: Floats, key: Key) -> Floats:

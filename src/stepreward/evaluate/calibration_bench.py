@@ -106,15 +106,15 @@ def _measured(
         rows = np.concatenate([members[at] for at in chosen])
         values.append(_values(scores[rows], labels[rows], bins))
     columns = np.array(values).T
-    return BenchResult(
-        name,
-        "brier",
-        {metric: interval(column, len(members)) for metric, column in zip(METRICS, columns, strict=True)},
+    metrics = {metric: interval(column, len(members)) for metric, column in zip(METRICS, columns, strict=True)}
+    protocol = (
         f"{what} against labels in [0, 1], pooled; {bins} bins, listed with their mean score and mean label. "
         "Intervals: percentile bootstrap over solutions, or over problems that have several. Calibration errors are "
-        "biased upwards in small samples, and so are their intervals.",
-        _reliability(scores, labels, unit, bins, key.fold("reliability")),
-        unscored=int((np.isnan(scores) & ~np.isnan(labels)).any(axis=1).sum()),
+        "biased upwards in small samples, and so are their intervals."
+    )
+    groups = _reliability(scores, labels, unit, bins, key.fold("reliability"))
+    return BenchResult(
+        name, "brier", metrics, protocol, groups, unscored=int((np.isnan(scores) & ~np.isnan(labels)).any(axis=1).sum())
     )
 
 

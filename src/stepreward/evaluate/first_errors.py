@@ -86,16 +86,12 @@ def process_bench(
     }
     average = mean_of([made["f1"] for made in groups.values()])
     whole = _metrics(first_error_f1(scores, gold, key, threshold=threshold))
-    return BenchResult(
-        "process-bench",
-        "average_f1",
-        {"average_f1": average, **whole},
+    protocol = (
         "A solution's predicted first error is its first step scored at or below the threshold. F1 is the harmonic "
-        "mean of the accuracies on solutions with and without an error; average_f1 is the plain mean over subsets.",
-        groups,
-        threshold,
-        origin,
-        unscored,
+        "mean of the accuracies on solutions with and without an error; average_f1 is the plain mean over subsets."
+    )
+    return BenchResult(
+        "process-bench", "average_f1", {"average_f1": average, **whole}, protocol, groups, threshold, origin, unscored
     )
 
 
@@ -133,16 +129,12 @@ def mr_score(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0
     kept, gold, found = [kept[row] for row in rows_left], gold[rows_left], found[rows_left]
     key = Key.seed(seed).fold("mr-score")
     groups = {name: _mr(found[rows], gold[rows], key.fold(name)) for name, rows in rows_by(kept, "subset").items()}
-    return BenchResult(
-        "mr-score",
-        "mr_score",
-        _mr(found, gold, key),
+    protocol = (
         "A solution is called wrong if any step is at or below the threshold. MCC takes right solutions as positive; "
-        "its negative values count as 0. Intervals: percentile bootstrap over solutions.",
-        groups,
-        threshold,
-        "given",
-        int(lost.sum()),
+        "its negative values count as 0. Intervals: percentile bootstrap over solutions."
+    )
+    return BenchResult(
+        "mr-score", "mr_score", _mr(found, gold, key), protocol, groups, threshold, "given", int(lost.sum())
     )
 
 
@@ -182,14 +174,11 @@ def first_error_accuracy(scorer: Scorer, data: Sequence[Trajectory], *, threshol
         parts = {"accuracy": mine, "erroneous": mine[wrong], "correct": mine[~wrong]}
         return {name: proportion(int(part.sum()), len(part)) for name, part in parts.items()}
 
-    return BenchResult(
-        "first-error-accuracy",
-        "accuracy",
-        shares(range(len(gold))),
+    protocol = (
         "The first step at or below the threshold must be the marked one, or none where none is marked. Wilson "
-        "intervals.",
-        {name: shares(rows) for name, rows in rows_by(kept, "subset").items()},
-        threshold,
-        "given",
-        unscored,
+        "intervals."
+    )
+    groups = {name: shares(rows) for name, rows in rows_by(kept, "subset").items()}
+    return BenchResult(
+        "first-error-accuracy", "accuracy", shares(range(len(gold))), protocol, groups, threshold, "given", unscored
     )

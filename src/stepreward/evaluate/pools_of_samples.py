@@ -56,15 +56,12 @@ def over_optimisation(
         for n, nats, true, proxy in zip(made.sizes, made.divergence, made.gold, made.proxy, strict=True)
     }
     peak = made.gold[made.sizes.index(made.peak)]
-    return BenchResult(
-        "over-optimisation",
-        "gold",
-        {"gold": made.gold[-1], "highest_gold": peak, "peak": _exact(made.peak, len(of)), "proxy": made.proxy[-1]},
+    metrics = {"gold": made.gold[-1], "highest_gold": peak, "peak": _exact(made.peak, len(of)), "proxy": made.proxy[-1]}
+    protocol = (
         f"Expected outcome of the highest total ({aggregate}) of n samples, over all subsets of the {least} of each "
-        f"problem; gold at n = {least}, and the highest, at n = {made.peak}. Bootstrap over problems.",
-        curve,
-        unscored=int(lost.sum()),
+        f"problem; gold at n = {least}, and the highest, at n = {made.peak}. Bootstrap over problems."
     )
+    return BenchResult("over-optimisation", "gold", metrics, protocol, curve, unscored=int(lost.sum()))
 
 
 def _exact(value: float, n: int) -> Estimate:
@@ -106,14 +103,12 @@ def reward_distance(scorer: Scorer, data: Sequence[Trajectory], *, discount: flo
     if not distances:
         raise InputError("no problem has solutions that part", remedy="pass several solutions of each problem")
     both, key = np.array(distances), Key.seed(seed).fold("reward-distance")
-    return BenchResult(
-        "reward-distance",
-        "starc",
-        {name: bootstrap(both[:, at], key.fold(name)) for at, name in enumerate(("starc", "epic"))},
+    metrics = {name: bootstrap(both[:, at], key.fold(name)) for at, name in enumerate(("starc", "epic"))}
+    protocol = (
         f"Distance in [0, 1] of step scores and labels as rewards in the tree of a problem's solutions, discount "
-        f"{discount:g}, uniform policy; the mean over problems whose solutions part. Bootstrap over problems.",
-        unscored=int(lost.sum()),
+        f"{discount:g}, uniform policy; the mean over problems whose solutions part. Bootstrap over problems."
     )
+    return BenchResult("reward-distance", "starc", metrics, protocol, unscored=int(lost.sum()))
 
 
 def _gold(item: Trajectory) -> Floats:

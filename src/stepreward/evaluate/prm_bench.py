@@ -134,18 +134,12 @@ def _by_class(
     by_class = {of: step_metrics_of(made, len(rows[of])) for of, made in pooled.items()}
     for of, mine in rows.items():
         by_class[of]["first_error_accuracy"] = _share(first[mine])
-    return BenchResult(
-        name,
-        "prm_score",
-        metrics,
+    protocol = (
         "PRMScore is the mean of the F1 of valid and of wrong steps, pooled over the solutions of a class, F1 alone "
         "where no step is wrong; overall it is pooled over all, and a group's is the mean of its classes'. Steps "
-        "scored above the threshold are called valid. Repeated solutions count once.",
-        by_class,
-        threshold,
-        "given",
-        unscored,
+        "scored above the threshold are called valid. Repeated solutions count once."
     )
+    return BenchResult(name, "prm_score", metrics, protocol, by_class, threshold, "given", unscored)
 
 
 def _first_error_called(scores: Floats, labels: Floats, threshold: float) -> Floats:

@@ -129,16 +129,13 @@ def robustness(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float =
     worst = max(PERTURBATIONS, key=lambda name: groups[name]["flipped"].value)
     moved = [groups[name]["moved"].value for name in PERTURBATIONS]
     average = Estimate(float(np.mean(moved)), min(moved), max(moved), len(data))
-    return BenchResult(
-        "robustness",
-        "flipped",
-        {"flipped": groups[worst]["flipped"], "moved": average},
+    metrics = {"flipped": groups[worst]["flipped"], "moved": average}
+    protocol = (
         f"Every solution is rewritten in {len(PERTURBATIONS)} ways that leave each step as right as it was. flipped is "
-        f"that of the worst, {worst}; moved is the mean over perturbations with its range.",
-        groups,
-        threshold,
-        "given",
-        int(lost.sum() + also_lost.sum()),
+        f"that of the worst, {worst}; moved is the mean over perturbations with its range."
+    )
+    return BenchResult(
+        "robustness", "flipped", metrics, protocol, groups, threshold, "given", int(lost.sum() + also_lost.sum())
     )
 
 
@@ -230,18 +227,13 @@ def one_token_attack(
     kept = [item for item, bad in zip(able, lost.tolist(), strict=True) if not bad]
     tried = tuple(tokens.split("|")) if tokens else TOKENS
     found = token_attack(scorer, kept, Key.seed(seed).fold("token-attack"), tokens=tried, threshold=threshold)
-    return BenchResult(
-        "token-attack",
-        "gain",
-        {"gain": found.gain, "escaped": found.escaped},
+    metrics = {"gain": found.gain, "escaped": found.escaped}
+    protocol = (
         f"Of {len(tried)} tokens {found.token!r} raises the last step's score most; chosen on one half, measured on "
         "the other. escaped is the share of scores at or below the threshold that it lifts above it. Bootstrap over "
-        "solutions.",
-        {},
-        threshold,
-        "given",
-        int(lost.sum()),
+        "solutions."
     )
+    return BenchResult("token-attack", "gain", metrics, protocol, {}, threshold, "given", int(lost.sum()))
 
 
 def _appended(item: Trajectory, token: str) -> Trajectory:

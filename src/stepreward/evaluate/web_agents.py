@@ -48,15 +48,12 @@ def web_reward_bench(
     key = Key.seed(seed).fold("web-reward-bench")
     # Steps of one task succeed together: the bootstrap draws tasks.
     tasks = np.unique([_task(item) for item in data], return_inverse=True)[1]
-    return BenchResult(
-        "web-reward-bench",
-        "mrr",
-        _measured(rank, tasks, key),
+    protocol = (
         "Wrong actions that score as high rank above the right one. A step is right if its rank is 1, a task if all "
-        "its steps are. Intervals: percentile bootstrap over tasks.",
-        {name: _measured(rank[rows], tasks[rows], key.fold(name)) for name, rows in rows_of_subsets(data).items()},
-        unscored=unscored,
+        "its steps are. Intervals: percentile bootstrap over tasks."
     )
+    groups = {name: _measured(rank[rows], tasks[rows], key.fold(name)) for name, rows in rows_of_subsets(data).items()}
+    return BenchResult("web-reward-bench", "mrr", _measured(rank, tasks, key), protocol, groups, unscored=unscored)
 
 
 def _task(item: Comparison) -> str:
@@ -115,14 +112,13 @@ def web_prm_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str 
         names = ("pairwise_accuracy", "best_of_n_accuracy")
         return {name: bootstrap(shares[rows, at], fold.fold(name)) for at, name in enumerate(names)}
 
-    return BenchResult(
-        "web-prm-bench",
-        "best_of_n_accuracy",
-        measured(range(len(states)), key),
+    protocol = (
         "pairwise_accuracy is the share of wrong actions that score below the right one, best_of_n_accuracy the share "
-        "of steps where all do; ties are wrong. Intervals: bootstrap over steps.",
-        {name: measured(rows, key.fold(name)) for name, rows in places([of for of, _ in states]).items()},
-        unscored=unscored,
+        "of steps where all do; ties are wrong. Intervals: bootstrap over steps."
+    )
+    groups = {name: measured(rows, key.fold(name)) for name, rows in places([of for of, _ in states]).items()}
+    return BenchResult(
+        "web-prm-bench", "best_of_n_accuracy", measured(range(len(states)), key), protocol, groups, unscored=unscored
     )
 
 
