@@ -324,9 +324,8 @@ def read_table(path: Path) -> Iterator[Trajectory]:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"not a readable Parquet file ({error})", source=path, remedy="pass what `label` wrote"
-        ) from error
+        what = f"not a readable Parquet file ({error})"
+        raise InputError(what, source=path, remedy="pass what `label` wrote") from error
     missing = [name for name in ("problem", "prompt", "steps") if name not in file.schema_arrow.names]
     if missing:
         raise InputError(f"columns {missing} are missing", source=path, remedy="pass what `label` wrote")

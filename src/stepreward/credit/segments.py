@@ -89,9 +89,8 @@ class Trajectories:
         self.sizes = offsets[1:] - offsets[:-1]
         """(B,) steps of each."""
         if offsets.ndim != 1 or offsets.shape[0] < 1 or int(offsets[0]) != 0 or bool(xp.any(self.sizes < 0)):
-            raise InputError(
-                f"offsets must start at 0 and never decrease, got {offsets}", remedy="pass (B + 1,) cumulative lengths"
-            )
+            what = f"offsets must start at 0 and never decrease, got {offsets}"
+            raise InputError(what, remedy="pass (B + 1,) cumulative lengths")
         if int(offsets[-1]) != n:
             raise InputError(
                 f"offsets end at {int(offsets[-1])} but there are {n} steps", remedy="pass one value a step"

@@ -60,9 +60,8 @@ def fit_calibrator(
     row, _ = np.nonzero(known)
     names, of = np.unique(np.asarray(problems)[row], return_inverse=True)
     if len(names) < 2:
-        raise InputError(
-            f"{len(names)} problems have both step scores and labels", remedy="pass two at least: half of them measure"
-        )
+        what = f"{len(names)} problems have both step scores and labels"
+        raise InputError(what, remedy="pass two at least: half of them measure")
     s, y = scores[known], labels[known]
     half = (key.fold("halves").rng().permutation(len(names)) % 2 == 0)[of]
     mapped = np.empty_like(s)

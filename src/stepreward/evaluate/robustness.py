@@ -183,9 +183,8 @@ def token_attack(
         InputError: there are fewer than two solutions, or no tokens.
     """
     if len(data) < 2 or not tokens:
-        raise InputError(
-            f"{len(data)} solutions and {len(tokens)} tokens are too few", remedy="pass two and one at least"
-        )
+        what = f"{len(data)} solutions and {len(tokens)} tokens are too few"
+        raise InputError(what, remedy="pass two and one at least")
     # The strongest of many tokens looks strong by chance on what it was chosen on.
     order = key.rng().permutation(len(data))
     halves = order[: len(data) // 2], order[len(data) // 2 :]

@@ -163,11 +163,8 @@ class _Shards:
                 continue
             found = self.folder.glob(f"labels-{number:06d}-*.parquet")
             if other := next((p for p in found if p != path and not p.stem.endswith(_UNFINISHED)), None):
-                raise InputError(
-                    f"items {number * self.plan.shard + 1} and following are not those of {other.name}",
-                    source=self.folder,
-                    remedy="pass the items of the first run, or another folder",
-                )
+                what = f"items {number * self.plan.shard + 1} and following are not those of {other.name}"
+                raise InputError(what, source=self.folder, remedy="pass the items of the first run, or another folder")
             self._open[path] = [None] * len(chunk)
             for position, item in enumerate(chunk):
                 self._place.append((path, position, (item if isinstance(item, Problem) else item.problem).id))
@@ -200,10 +197,8 @@ class _Shards:
 def _flow(method: Method[..., Any], item: Item, key: Key, settings: Mapping[str, Any]) -> Flow[Trajectory | StepTree]:
     if isinstance(item, Problem):
         if "trajectory" in method.data:
-            raise InputError(
-                f"{method.name} labels trajectories, got the bare problem {item.id!r}",
-                remedy="sample solutions first, or label with omegaprm",
-            )
+            what = f"{method.name} labels trajectories, got the bare problem {item.id!r}"
+            raise InputError(what, remedy="sample solutions first, or label with omegaprm")
         available: dict[str, Any] = {"problem": item, "key": key}
     else:
         available = {"problem": item.problem, "trajectory": item, "key": key}
@@ -237,6 +232,5 @@ def _claim(folder: Path, plan: LabelPlan, policy: Policy, grader: Grader) -> Non
         differing = claim(path, wanted)
     if differing:
         old, new = ({name: pair[i] for name, pair in differing.items()} for i in (0, 1))
-        raise InputError(
-            f"the folder was begun with {old}, and {new} is wanted now", source=folder, remedy="choose another"
-        )
+        what = f"the folder was begun with {old}, and {new} is wanted now"
+        raise InputError(what, source=folder, remedy="choose another")

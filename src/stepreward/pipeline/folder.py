@@ -34,11 +34,8 @@ class RunFolder:
         differing = claim(path / "settings.json", settings)
         if differing:
             changes = ", ".join(f"{name} was {old!r} and is now {new!r}" for name, (old, new) in differing.items())
-            raise InputError(
-                f"this folder holds a run with other settings: {changes}",
-                source=path,
-                remedy="run with the old settings to resume, or choose another --out",
-            )
+            what = f"this folder holds a run with other settings: {changes}"
+            raise InputError(what, source=path, remedy="run with the old settings to resume, or choose another --out")
 
     def stage(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The numbers of a stage: read if it is finished, computed and kept if not.

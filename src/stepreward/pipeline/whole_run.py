@@ -73,10 +73,8 @@ class Run:
         self.world: World = open_world(self.settings, grader)
         self.policy = LocalPolicy.load(self.settings.policy)
         if self.settings.surprise and not AutoConfig.from_pretrained(located(self.settings.policy)).tie_word_embeddings:
-            raise InputError(
-                f"the setting needs tied embeddings, and those of {self.settings.policy} are not tied",
-                remedy="pass --no-surprise",
-            )
+            what = f"the setting needs tied embeddings, and those of {self.settings.policy} are not tied"
+            raise InputError(what, remedy="pass --no-surprise")
         # Settings that fail must not claim the folder: it could then not be used with corrected ones.
         self.folder = RunFolder(out, asdict(self.settings))
         self.log = AnswerLog(out / "answers.sqlite")

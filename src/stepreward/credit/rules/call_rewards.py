@@ -168,9 +168,8 @@ def _checks(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             jsonschema.Draft202012Validator.check_schema(schema)
             made[str(described["name"])] = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
         except (KeyError, jsonschema.SchemaError) as error:
-            raise InputError(
-                f"tool {number} of meta['tools'] is not described: {error}", remedy="give name and parameters"
-            ) from error
+            what = f"tool {number} of meta['tools'] is not described: {error}"
+            raise InputError(what, remedy="give name and parameters") from error
     return made
 
 

@@ -72,9 +72,8 @@ def run_queries(
         ModelError: the engine is not installed, or this is no POSIX system, so that limits cannot be set.
     """
     if os.name != "posix":
-        raise ModelError(
-            "untrusted SQL runs under a process's limits, which this system does not have; use execution=0"
-        )
+        what = "untrusted SQL runs under a process's limits, which this system does not have; use execution=0"
+        raise ModelError(what)
     if engine == "duckdb" and importlib.util.find_spec("duckdb") is None:
         raise ModelError("running SQL on DuckDB needs it: pip install 'stepreward[rules]'")
     bounds = limits or QueryLimits()

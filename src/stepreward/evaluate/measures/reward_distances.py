@@ -110,9 +110,8 @@ def epic(first: Floats, second: Floats, *, discount: float = 0.9) -> float:
 def _check(reward: Floats, transition: Floats, policy: Floats, discount: float) -> None:
     if reward.shape != transition.shape or reward.ndim != 3 or policy.shape != reward.shape[:2]:
         shapes = f"{reward.shape}, {transition.shape} and {policy.shape}"
-        raise InputError(
-            f"reward, transition and policy do not fit: {shapes}", remedy="pass (S, A, S), (S, A, S), (S, A)"
-        )
+        what = f"reward, transition and policy do not fit: {shapes}"
+        raise InputError(what, remedy="pass (S, A, S), (S, A, S), (S, A)")
     for name, rows in (("transition", transition), ("policy", policy)):
         if (rows < 0).any() or not np.allclose(rows.sum(axis=-1), 1):
             raise InputError(f"{name} must be probabilities that sum to 1", remedy="normalise each row")
