@@ -14,12 +14,11 @@ from starlette.exceptions import HTTPException
 
 from stepreward.core.errors import ModelError, SteprewardError
 from stepreward.score.capabilities import local_model_of
-from stepreward.score.remote.token_outputs import TokenOutputs
+from stepreward.serve import on_demand
 from stepreward.serve.gateway.chat import chat_routes, model_routes
 from stepreward.serve.requests.guard import Guard
 from stepreward.serve.requests.http_errors import ANSWERS, ApiError, answer_http, answer_invalid, answer_known
 from stepreward.serve.scoring.step_routes import step_routes
-from stepreward.serve.scoring.token_routes import token_routes
 from stepreward.serve.service import Served, Service
 
 _PASS = {False: 16_384, True: 2048}
@@ -67,13 +66,13 @@ def build(served: Served) -> Guard:
     if served.scorer is not None:
         app.include_router(step_routes(service))
         if outputs is not None:
-            app.include_router(token_routes(service, outputs))
+            app.include_router(on_demand.token_routes(service, outputs))
     _add_monitoring(app, service)
     _add_reasons(app, served, outputs)
     return Guard(app, keys=served.keys, limits=served.limits, metrics=service.metrics)
 
 
-def _add_reasons(app: FastAPI, served: Served, outputs: TokenOutputs | None) -> None:
+def _add_reasons(app: FastAPI, served: Served, outputs: on_demand.TokenOutputs | None) -> None:
     """Answers for paths of similar servers that this one does not have: why, and what to do."""
     reasons = {"/v1/completions": "a search answers conversations alone: send messages to /v1/chat/completions"}
     if served.policy is None:
@@ -137,13 +136,13 @@ async def _health_fault(service: Service) -> str:
     return ""
 
 
-def _outputs(served: Served) -> TokenOutputs | None:
+def _outputs(served: Served) -> on_demand.TokenOutputs | None:
     """Head outputs at tokens, where the scorer is a model in this process that reads plain tokens; else None."""
     found = local_model_of(served.scorer)
     if found is None:
         return None
     model, device = found
     try:
-        return TokenOutputs(model, device=device, batch_tokens=_PASS[device == "cpu"])
+        return on_demand.TokenOutputs(model, device=device, batch_tokens=_PASS[device == "cpu"])
     except ModelError:
         return None

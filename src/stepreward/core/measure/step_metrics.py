@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.types import Floats
@@ -82,7 +81,9 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     p, y = _measured(scores, labels)
     right = y > 0.5
     n, pairs = int(right.sum()), int(right.sum()) * int((~right).sum())
-    return float((rankdata(p)[right].sum() - n * (n + 1) / 2) / pairs) if pairs else float("nan")
+    _, value, count = np.unique(p, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[value]  # Equal scores share the mean of their ranks.
+    return float((ranks[right].sum() - n * (n + 1) / 2) / pairs) if pairs else float("nan")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from stepreward.core.runtime.driver import Finished
 from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, honoured_settings, room_of
 from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import Problem
-from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.search.candidates import Found
+from stepreward.serve import on_demand
 from stepreward.serve.gateway.available_searches import possible
 from stepreward.serve.gateway.chat_problems import problem_of, require_taken, shown
 from stepreward.serve.gateway.planning import Plan, plan
@@ -184,7 +184,7 @@ def usage(finished: Finished[Found]) -> dict[str, int | None]:
     return {**counted, "prompt_tokens_details": None, "completion_tokens_details": None}
 
 
-def model_routes(service: Service, outputs: TokenOutputs | None = None) -> APIRouter:
+def model_routes(service: Service, outputs: on_demand.TokenOutputs | None = None) -> APIRouter:
     """GET /v1/models: the policy with every search that the server can run, and the reward model."""
     router = APIRouter()
     served = service.served
