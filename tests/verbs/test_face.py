@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,13 @@ import pytest
 
 import stepreward
 from stepreward.core.errors import IncompleteWarning, InputError, PolicyError, SteprewardError, UnknownNameError
+from stepreward.core.optional import EXTRAS
 from stepreward.core.runtime.flows import Continuation, Propose, Score, Scored
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.score.baselines import WITHOUT_MODEL
 from tests.docs import README
+from tests.forked import coded
 
 NAMES = {
     "Problem", "Provenance", "Step", "Trajectory", "StepTree", "Key", "load", "read", "write", "label", "train",
@@ -47,15 +47,18 @@ def test_every_name_is_public_and_listed() -> None:
         'import stepreward; assert stepreward.load("tool").score("?", ["1 + 1 = 3"]).tolist() == [0]',
         "import stepreward; stepreward.methods['credit']['pure']",
         "from stepreward import score, search, credit, read, write, policy, grader, view",
+        "import stepreward; from stepreward.serve import http_app, launch, service; "
+        "http_app.build(service.Served(stepreward.policy('http://127.0.0.1:1/v1#m'), stepreward.load('tool')))",
     ],
 )
-def test_what_needs_no_model_loads_no_torch(code: str) -> None:
+def test_what_needs_no_model_loads_no_torch(code: str, tmp_path: Path) -> None:
     code += "; import sys; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+    done = coded(code, tmp_path, without=EXTRAS)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("first", ["import stepreward.score.load", "import stepreward.verbs.score_rows", "pass"])
-def test_a_verb_can_be_called_whichever_way_its_folder_was_imported(first: str) -> None:
+def test_a_verb_can_be_called_whichever_way_its_folder_was_imported(first: str, tmp_path: Path) -> None:
     code = (
         f"import stepreward; {first}\n"
         "from stepreward.score.baselines import WITHOUT_MODEL\n"
@@ -64,7 +67,8 @@ def test_a_verb_can_be_called_whichever_way_its_folder_was_imported(first: str) 
         "assert one.scores['score'].tolist() == [0.0]\n"
         "assert stepreward.score is score and stepreward.score.baselines.WITHOUT_MODEL is WITHOUT_MODEL\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+    done = coded(code, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_score_takes_objects_and_paths(tmp_path: Path) -> None:
