@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from tests.transformers_server import serving
 
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
 from stepreward.core.http.addresses import without_secrets
@@ -371,38 +367,16 @@ def test_impossible_settings(settings: dict[str, str], message: str) -> None:
 
 @pytest.fixture(scope="module")
 def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`transformers serve` on the built-in policy."""
+    """`transformers serve`."""
     pytest.importorskip("openai")  # the server's, beside FastAPI
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "log.txt"
-    program = str(Path(sys.executable).with_name("transformers"))
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [program, "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with (
-        log.open("w") as out,
-        httpx.Client(timeout=1) as asking,  # one for all tries: each new one would read all certificates
-        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process,
-    ):
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(1200):
-            try:
-                if asking.get(f"{url}/health").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, log.read_text()[-2000:]
-            time.sleep(0.1)
+    with serving(tmp_path_factory.mktemp("serve")) as url:
         if "/v1/completions" not in httpx.get(f"{url}/openapi.json").json()["paths"]:
-            process.terminate()
             pytest.skip("this release of transformers serves no /v1/completions")
         yield f"{url}/v1"
-        process.terminate()
 
 
 def test_a_server_that_no_one_here_wrote_answers(transformers_server: str) -> None:
-    problems = list(generate("held_out", 6))
+    problems = list(generate("held_out", 3))
     model = resolve("builtin:arithmetic")
     made = HttpPolicy(
         Server(transformers_server, model, concurrency=2), endpoint="completions", max_tokens=64,
@@ -411,14 +385,14 @@ def test_a_server_that_no_one_here_wrote_answers(transformers_server: str) -> No
     answers = made.propose(asked)
     assert all(len(some) == 2 for some in answers)
     ended = [c for some in answers for c in some if c.finished]
-    assert len(ended) > 6
+    assert len(ended) > 3
     assert any(c.steps[-1].text.startswith("Answer") for c in ended)
     assert made.usage.completion_tokens > 0
     first = answers[0][0].steps[:1]
     ((onward,),) = made.propose([Propose(problems[0], first, KEY, 1, until="step")])
     assert len(onward.steps) <= 1
     driver = Driver(policy=made, grader=ArithmeticGrader())
-    found = [one.result for one in driver.run([majority_vote(p, KEY.fold(p.id), n=4) for p in problems[:3]])]
+    found = [one.result for one in driver.run([majority_vote(p, KEY.fold(p.id), n=2) for p in problems[:2]])]
     assert all(f.answers for f in found)
     assert driver.bill.generated_tokens > 0
 

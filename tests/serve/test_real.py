@@ -6,10 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -27,12 +23,7 @@ from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.tasks.arithmetic import generate
 from tests.forked import COMMAND, begun
 from tests.serve.running import first_line
-
-HERE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-
-
-def program(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
+from tests.transformers_server import serving
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`transformers serve` on the built-in policy."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("backend") / "log.txt"
-    command = [program("transformers"), "serve", "--host", "127.0.0.1"]
-    with (
-        log.open("w") as out,
-        subprocess.Popen([*command, "--port", str(port)], env=HERE, stdout=out, stderr=out) as run,
-    ):
-        url = f"http://127.0.0.1:{port}"
-        end = time.monotonic() + 120
-        while not _answers(url):
-            assert run.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < end, "the backend did not start"
-            time.sleep(0.1)
+    with serving(tmp_path_factory.mktemp("backend")) as url:
         yield f"{url}/v1#{resolve('builtin:arithmetic')}?endpoint=completions&max_tokens=64"
-        run.terminate()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=1).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture
