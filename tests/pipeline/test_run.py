@@ -23,14 +23,14 @@ from stepreward.pipeline.run_settings import QUICK, RunSettings
 
 pytestmark = pytest.mark.xdist_group("run")
 SMALL = {
-    "train-problems": 12,
-    "validation-problems": 8,
-    "held-out-problems": 10,
+    "train-problems": 8,
+    "validation-problems": 6,
+    "held-out-problems": 8,
     "train-samples": 4,
     "held-out-samples": 4,
-    "search-problems": 4,
-    "rollouts": 4,
-    "epochs": 2,
+    "search-problems": 3,
+    "rollouts": 3,
+    "epochs": 1,
     "batch-tokens": 2048,
     "beams": 2,
     "width": 2,
@@ -155,7 +155,7 @@ def test_other_settings_in_the_same_folder_are_one_clear_error(
 ) -> None:
     said = refused(line(whole, rollouts=5), capsys, monkeypatch)
     assert said.startswith("stepreward: ")
-    assert "rollouts was 4 and is now 5" in said
+    assert "rollouts was 3 and is now 5" in said
 
 
 def test_the_trained_model_scores_rows_and_names_bad_ones(whole: Path, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from benchmarks import real_data
 from stepreward import formats
 from stepreward.core.catalog import aggregate, calibrate
 from stepreward.core.keys import Key
+from stepreward.core.measure.statistics import Estimate
 from stepreward.core.measure.step_metrics import best_threshold, brier, expected_calibration_error
+from stepreward.core.types import Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
 from stepreward.evaluate.measures.selection_curves import hits
 from stepreward.evaluate.measures.step_scores import first_error_f1
@@ -73,6 +75,21 @@ def pool_rows() -> list[dict[str, Any]]:
     return raw("bon_pools/gsm8k_scores.jsonl.gz")
 
 
+@pytest.fixture(scope="module")
+def pool_items() -> list[Trajectory]:
+    return list(formats.read(DATA / "bon_pools/gsm8k_scores.jsonl.gz", strict=True))
+
+
+@pytest.fixture(scope="module")
+def four() -> dict[str, Estimate]:
+    return real_data.four_solutions(Key.seed(real_data.SEED))
+
+
+@pytest.fixture(scope="module")
+def tool_found() -> dict[str, dict[str, Any]]:
+    return real_data.tool_first_error(Key.seed(0))
+
+
 def slow_choice(row: dict[str, Any], weights: list[float]) -> int:
     mass: dict[str, float] = {}
     for answer, weight in zip(row["answers_reextracted"], weights, strict=True):
@@ -80,10 +97,9 @@ def slow_choice(row: dict[str, Any], weights: list[float]) -> int:
     return max(range(len(weights)), key=lambda i: (mass[row["answers_reextracted"][i]], -i))
 
 
-def test_selection_from_all_32_samples(pool_rows: list[dict[str, Any]]) -> None:
-    items = list(formats.read(DATA / "bon_pools/gsm8k_scores.jsonl.gz", strict=True))
-    samples = sampled(items)
-    scores = score_rows(items, "qwen_prm")
+def test_selection_from_all_32_samples(pool_rows: list[dict[str, Any]], pool_items: list[Trajectory]) -> None:
+    samples = sampled(pool_items)
+    scores = score_rows(pool_items, "qwen_prm")
     totals = {how: samples.shaped(aggregate[how](scores, ~np.isnan(scores))) for how in ("product", "last", "min")}
     rates = {k: v.mean() for k, v in hits(Pool(samples.answers, samples.outcome, totals), 32, Key.seed(0)).items()}
     slow: Counter[str] = Counter()
@@ -113,9 +129,10 @@ def test_calibration_before_a_fit(pool_rows: list[dict[str, Any]]) -> None:
     assert (round(slow_brier, 4), round(slow_ece, 4)) == (0.1017, 0.0932)
 
 
-def test_calibration_before_and_after_a_held_out_fit(pool_rows: list[dict[str, Any]]) -> None:
-    items = list(formats.read(DATA / "bon_pools/gsm8k_scores.jsonl.gz", strict=True))
-    found = real_data.calibration(items, sampled(items), Key.seed(real_data.SEED))
+def test_calibration_before_and_after_a_held_out_fit(
+    pool_rows: list[dict[str, Any]], pool_items: list[Trajectory]
+) -> None:
+    found = real_data.calibration(pool_items, sampled(pool_items), Key.seed(real_data.SEED))
     order = Key.seed(real_data.SEED).fold("split").rng().permutation(len(pool_rows)).tolist()
     fit, held = (
         [
@@ -130,16 +147,18 @@ def test_calibration_before_and_after_a_held_out_fit(pool_rows: list[dict[str, A
         p = min(max(p, 1e-6), 1 - 1e-6)
         return math.log(p / (1 - p))
 
+    logits, labels = np.array([logit(p) for p, _ in fit]), np.array([y for _, y in fit])
+
     def loss(temperature: float) -> float:
-        z = np.array([logit(p) for p, _ in fit]) / temperature
-        y = np.array([y for _, y in fit])
-        return float(np.mean(np.logaddexp(0, z) - y * z))
+        z = logits / temperature
+        return float(np.mean(np.logaddexp(0, z) - labels * z))
 
     best = min(np.geomspace(1, 10, 400), key=loss)
+    base_rate = sum(y for _, y in fit) / len(fit)
     slow = {
         "identity": sum((p - y) ** 2 for p, y in held) / len(held),
         "temperature": sum((1 / (1 + math.exp(-logit(p) / best)) - y) ** 2 for p, y in held) / len(held),
-        "base rate": sum((sum(y for _, y in fit) / len(fit) - y) ** 2 for _, y in held) / len(held),
+        "base rate": sum((base_rate - y) ** 2 for _, y in held) / len(held),
     }
     made = found["qwen_prm"]
     assert {how: made[how]["brier"].value for how in slow} == pytest.approx(slow, abs=2e-5)
@@ -153,27 +172,25 @@ def test_calibration_before_and_after_a_held_out_fit(pool_rows: list[dict[str, A
             assert f"| `{name}` | {shown} | {one['brier'].value:.3f} [" in page
 
 
-def test_the_four_models_of_gsm8k() -> None:
-    found = real_data.four_solutions(Key.seed(0))
+def test_the_four_models_of_gsm8k(four: dict[str, Estimate]) -> None:
     rows = raw("gsm8k/example_model_solutions.jsonl.gz")
     for name in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
         slow = sum(row[name]["is_correct"] for row in rows) / len(rows)
-        assert found[f"always {name}"].value == pytest.approx(slow, abs=1e-12)
-    assert found["a solution at random"].value < found["weighted-vote tool:min"].value < found["oracle"].value
+        assert four[f"always {name}"].value == pytest.approx(slow, abs=1e-12)
+    assert four["a solution at random"].value < four["weighted-vote tool:min"].value < four["oracle"].value
 
 
 @pytest.mark.parametrize("subset", ["gsm8k", "math"])
-def test_the_tool_scorer_on_process_bench(subset: str) -> None:
+def test_the_tool_scorer_on_process_bench(subset: str, tool_found: dict[str, dict[str, Any]]) -> None:
     rows, scorer = raw(f"processbench/{subset}.json"), ToolScorer()
     scores = [[scorer.score_text(text) for text in row["steps"]] for row in rows]
-    found = real_data.tool_first_error(Key.seed(0))[subset]["tool"]
+    found = tool_found[subset]["tool"]
     assert found.f1.value == pytest.approx(slow_f1(scores, [row["label"] for row in rows], 0.5), abs=1e-12)
     assert found.correct.value > 0.97  # it hardly ever accuses a right solution
 
 
-def test_the_page_is_what_the_benchmark_writes() -> None:
+def test_the_page_is_what_the_benchmark_writes(four: dict[str, Estimate]) -> None:
     page = real_data.PAGE.read_text()
-    found = real_data.four_solutions(Key.seed(real_data.SEED))
-    for name, estimate in found.items():
+    for name, estimate in four.items():
         if " minus " not in name:
             assert f"| {name} | {100 * estimate.value:.1f} [" in page
