@@ -19,6 +19,12 @@ Kind = Literal["solutions", "comparisons"]
 """What a format reads into: `Trajectory` solutions with step labels, or `Comparison` of candidates."""
 
 
+def has(*fields: str) -> Callable[[Row], bool]:
+    """A test for rows that have all of these fields, whatever else they have."""
+    wanted = frozenset(fields)
+    return lambda row: row.keys() >= wanted
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """A public data format."""
@@ -30,12 +36,12 @@ class Format:
     read: Callable[..., Iterator[Trajectory]] | Callable[..., Iterator[Comparison]]
     """`(row, number, **options)`; options and their defaults are its signature."""
     write: Callable[..., dict[str, Any]] | None = None
-    """`(item, **options) -> row`; None where there is nothing to write it for."""
+    """`(item, **options) -> row`; None for a format that is only read."""
     rows: Callable[[Path], Iterator[Numbered]] = read_rows
-    """Opens the file; formats of two files join them here."""
+    """Opens the file. A format of two files joins them here; a log whose lines are events gathers them into runs."""
     kind: Kind = "solutions"
     schema: pa.Schema | None = None
-    """Types of its fields in Parquet; found out from the rows where None."""
+    """Types of its fields in Parquet; inferred from the rows where None."""
 
     def options(self, function: Callable[..., Any]) -> dict[str, Any]:
         """Options of `read` or `write` with their defaults."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.measure.first_error import first_error
-from stepreward.core.types import LABEL, Floats, Problem, Provenance, Step, Trajectory, score_column
+from stepreward.core.types import LABEL, Comparison, Floats, Problem, Provenance, Step, Trajectory, score_column
 
 Row = Mapping[str, Any]
 AfterError = Literal["keep", "mask", "wrong"]
@@ -29,7 +29,7 @@ SIGNS: Mapping[str, float] = {"+": 1.0, "-": 0.0}
 
 
 def steps_of(texts: object, separator: str, *, name: str = "steps") -> tuple[Step, ...]:
-    """Steps out of a list of strings, each with the separator at its end; `raw` takes it away again.
+    """Steps out of a list of strings, each with the separator at its end; `texts_of` takes it away again.
 
     Raises:
         InputError: not a list of strings, or an empty one.
@@ -44,13 +44,20 @@ def steps_of(texts: object, separator: str, *, name: str = "steps") -> tuple[Ste
     return tuple(Step(text + separator) for text in texts)
 
 
+def cut_steps(text: str, separator: str) -> tuple[Step, ...]:
+    """The steps of a text, which joined are the text: each but the last ends in the separator; '' cuts nothing."""
+    *whole, rest = text.split(separator) if separator else [text]
+    # A text that ends in the separator has no further, empty step; an empty text is one step.
+    return tuple(Step(part + separator) for part in whole) + ((Step(rest),) if rest or not whole else ())
+
+
 def id_of(form: str, prompt: object) -> str:
-    """An id out of the problem's own words, where the rows give none: solutions of one problem share it."""
+    """An id made of the problem's words, where the rows give none: solutions of one problem share it."""
     text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
     return f"{form}-{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=6).hexdigest()}"
 
 
-def raw(steps: Iterable[Step], separator: str) -> list[str]:
+def texts_of(steps: Iterable[Step], separator: str) -> list[str]:
     """The texts without the one separator that `steps_of` added."""
     return [step.text.removesuffix(separator) for step in steps]
 
@@ -80,25 +87,20 @@ def label_array(values: object, steps: int, *, name: str = "labels") -> Floats:
         InputError: another number of labels than steps, or a label that is no number in [0, 1].
     """
     if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
-        raise InputError(f"'{name}' must be a list of numbers, got {shown(values)}", remedy="one number a step")
+        raise InputError(f"'{name}' must be a list of numbers, got {shown(values)}", remedy="write one number a step")
     if len(values) != steps:
-        raise InputError(f"'{name}' has {len(values)} entries for {steps} steps", remedy="give one a step")
-    made = np.full(steps, np.nan)
+        raise InputError(f"'{name}' has {len(values)} entries for {steps} steps", remedy="write one a step")
     for i, value in enumerate(values):
-        if value is None:
-            continue
-        if not isinstance(value, bool | int | float | np.bool_ | np.number) or not 0 <= value <= 1:
-            number = isinstance(value, float) and math.isnan(value)
-            if not number:
-                raise InputError(
-                    f"'{name}' entry {i} must be in [0, 1], got {shown(value)}", remedy="rescale it, or null if unknown"
-                )
-        made[i] = float(value)
-    return made
+        # pandas and Parquet turn null in a column of numbers into NaN.
+        unknown = value is None or (isinstance(value, float) and math.isnan(value))
+        if not unknown and not (isinstance(value, bool | int | float | np.bool_ | np.number) and 0 <= value <= 1):
+            what = f"'{name}' entry {i} must be in [0, 1], got {shown(value)}"
+            raise InputError(what, remedy="rescale it, or write null if it is unknown")
+    return np.array([np.nan if value is None else float(value) for value in values], np.float64)
 
 
-def signed(values: object, steps: int, *, name: str = "label") -> Floats:
-    """Labels as (S,) floats from "+" and "-" or from numbers, one kind or the other.
+def signed_labels(values: object, steps: int, *, name: str = "label") -> Floats:
+    """Labels as (S,) floats from "+" and "-", or from numbers.
 
     Raises:
         InputError: another number of labels than steps, or a label that is neither.
@@ -134,7 +136,7 @@ def neutral_value(neutral: Neutral) -> float:
     return NEUTRAL[neutral]
 
 
-def first_marked(first: int | None, steps: int, *, after: AfterMarked = "mask") -> Floats:
+def labels_to_first_error(first: int | None, steps: int, *, after: AfterMarked = "mask") -> Floats:
     """Labels of a data set that marks the first wrong step alone.
 
     Right before the first error, wrong at it; after it unknown, as no annotator judged those steps, or wrong.
@@ -208,7 +210,7 @@ def null_for_nan(labels: Floats) -> list[float | None]:
     return [None if value != value else value for value in labels.tolist()]
 
 
-def rest_of(row: Row, *without: str) -> dict[str, Any]:
+def other_fields(row: Row, *without: str) -> dict[str, Any]:
     """The other fields of a row, as far as they are JSON values."""
     return {
         name: value
@@ -252,7 +254,7 @@ def hard_first_error(labels: Floats) -> int | None:
     return first if np.isin(labels[: first + 1 if first >= 0 else None], (0, 1)).all() else None
 
 
-def measured(item: Trajectory, unknown: Unknown) -> Trajectory:
+def fully_labelled(item: Trajectory, unknown: Unknown) -> Trajectory:
     """The solution with no label unknown, for formats that cannot say "not measured".
 
     Raises:
@@ -282,7 +284,7 @@ def measured(item: Trajectory, unknown: Unknown) -> Trajectory:
 def annotated(
     problem: Problem,
     steps: tuple[Step, ...],
-    labels: Floats,
+    labels: Floats | None,
     by: str,
     *,
     policy: str = "",
@@ -297,20 +299,65 @@ def annotated(
 
     Args:
         problem, steps: the attempt.
-        labels: (S,) in [0, 1]; NaN where the data set says nothing.
+        labels: (S,) in [0, 1], NaN where the data set says nothing; None where it labels no step.
         by: who annotated.
         policy: the model that wrote the solution, where it is named.
         outcome, answer, first_error, facts: as of `Trajectory`.
         scores: (S,) recorded step scores by name of the verifier.
         settings: of the annotation.
     """
-    columns = {} if np.isnan(labels).all() else {LABEL: labels}
+    columns = {} if labels is None or np.isnan(labels).all() else {LABEL: labels}
     who = Provenance(by, policy=policy, settings=settings or {}, what=tuple(columns))
     columns |= {score_column(name): values for name, values in (scores or {}).items()}
     return Trajectory(
         problem, steps, outcome, answer=answer, first_error=first_error, columns=columns, facts=facts or {},
         provenance=(who,),
     )  # fmt: skip
+
+
+def labelled(
+    problem: Problem,
+    steps: tuple[Step, ...],
+    labels: Floats,
+    by: str,
+    *,
+    threshold: float | None = None,
+    after_first_error: AfterError = "keep",
+    **rest: Any,
+) -> Trajectory:
+    """A trajectory of a data set that labels every step: `relabel`, then `annotated` with the first error they show.
+
+    Raises:
+        InputError: an unknown option.
+    """
+    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
+    return annotated(problem, steps, labels, by, first_error=hard_first_error(labels), **rest)
+
+
+def compared(
+    problem: Problem,
+    candidates: Iterable[Sequence[Step]],
+    preferred: Sequence[float],
+    subset: str = "",
+    *,
+    terminal: bool = True,
+    **rest: Any,
+) -> Comparison:
+    """A comparison of the candidates' steps.
+
+    Args:
+        problem: of all candidates.
+        candidates: the steps of each.
+        preferred: how good the data set says each is; a value in [0, 1] is the candidate's outcome too.
+        subset: category by which results are grouped.
+        terminal: whether candidates are whole attempts; False for next steps.
+        rest: other fields of `Comparison`.
+    """
+    made = tuple(
+        Trajectory(problem, tuple(steps), outcome=worth if 0 <= worth <= 1 else math.nan, terminal=terminal)
+        for steps, worth in zip(candidates, preferred, strict=True)
+    )
+    return Comparison(problem, made, tuple(preferred), subset, **rest)
 
 
 def written_by(item: Trajectory) -> str:

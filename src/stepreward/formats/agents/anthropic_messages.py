@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.log import apart, ended, gathered_runs, lines_of, whole_runs
@@ -31,7 +29,7 @@ from stepreward.formats.agents.openai_chat import (
 )
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, annotated, other_fields, shown, text_or_none
 
 _OWN = ("messages", "request", "response", "body", "request_body", "response_body", "system", "reward", "reference")
 _ENDED = ("id", "stop_reason", "usage")
@@ -76,11 +74,11 @@ def read(
             turns, identity(lines[at], "anthropic", number), reference=text_or_none(lines[at].get("reference")),
             reasoning=reasoning, problem=problem,
         )  # fmt: skip
-        meta = {**rest_of(lines[at], *_OWN), **rest_of(request, *_OWN)}
+        meta = {**other_fields(lines[at], *_OWN), **other_fields(request, *_OWN)}
         for name in _ENDED:
             meta |= {f"response_{name}": response[name]} if response.get(name) is not None else {}
         made = annotated(
-            task, steps, np.full(len(steps), np.nan), "anthropic log",
+            task, steps, None, "anthropic log",
             policy=str(response.get("model") or request.get("model") or ""),
             outcome=chosen_outcome(lines[at], outcome, scale), facts=meta,
         )  # fmt: skip
@@ -96,7 +94,7 @@ def _turns(line: Row) -> list[Turn]:
     request, response = request_of(line), response_of(line)
     opening = [{"role": "system", "content": request["system"]}] if request.get("system") is not None else []
     if response and response.get("role") != MODEL:
-        raise InputError(f"'response' is no message of the assistant: {shown(response)}", remedy="drop the row")
+        raise InputError(f"'response' is no message of the assistant: {shown(response)}")
     turns = turns_of([*opening, *list_of_messages(messages_of(line)), *([response] if response else [])])
     more = {name: response[name] for name in _ENDED if response.get(name) is not None}
     turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **more})

@@ -12,7 +12,7 @@ from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, list_of_messages, named, read_message, turns_of
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, need, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, need, other_fields, shown, text_or_none
 
 _SOURCES = {"agent": MODEL, "user": "user", "system": "system"}
 _STEP = ("step_id", "timestamp", "model_name", "reasoning_effort", "metrics", "llm_call_count", "is_copied_context",
@@ -63,7 +63,7 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     rewards = stated(row, "verifier_result.rewards")
     only = next(iter(rewards.values())) if isinstance(rewards, Mapping) and len(rewards) == 1 else None
     won = stated(row, *_REWARDS)
-    meta = rest_of(row, "steps", "subagent_trajectories", "agent") | {"agent": dict(agent)}
+    meta = other_fields(row, "steps", "subagent_trajectories", "agent") | {"agent": dict(agent)}
     yield solution(
         named(turns), f"atif-{name}", "atif log", reasoning=reasoning, reference=text_or_none(row.get("reference")),
         policy=named_text(agent.get("model_name")), won=outcome(only if won is None else won, scale), meta=meta,
@@ -71,18 +71,17 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     inner = row.get("subagent_trajectories")
     for at, other in enumerate(inner if isinstance(inner, list) else []):
         if not isinstance(other, Mapping):
-            raise InputError(f"sub-agent {at} must be an object, got {shown(other)}", remedy="drop the row")
+            raise InputError(f"sub-agent {at} must be an object, got {shown(other)}")
         marked = stated(other, "trajectory_id", "session_id") or f"{name}/{at}"
         yield from read({**other, "trajectory_id": marked}, number, scale=scale, reasoning=reasoning)
 
 
 def _turns(step: Any, place: int) -> list[Turn]:
     if not isinstance(step, Mapping) or step.get("source") not in _SOURCES:
-        what = f"step {place} must have a source among {', '.join(_SOURCES)}, got {shown(step)}"
-        raise InputError(what, remedy="drop the row")
+        raise InputError(f"step {place} must have a source among {', '.join(_SOURCES)}, got {shown(step)}")
     calls = step.get("tool_calls") or []
     if not isinstance(calls, list):
-        raise InputError(f"'tool_calls' of step {place} must be a list, got {shown(calls)}", remedy="drop the row")
+        raise InputError(f"'tool_calls' of step {place} must be a list, got {shown(calls)}")
     made = read_message(
         {"role": _SOURCES[step["source"]], "content": step.get("message"),
          "reasoning_content": step.get("reasoning_content"),
@@ -155,7 +154,7 @@ def read_trove(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
     result = row.get("result")
     won = outcome(result)
     failed = isinstance(result, str) and bool(result) and math.isnan(_number(result))
-    meta = rest_of(row, "conversations", "conversations_sharegpt") | ({"failure": result} if failed else {})
+    meta = other_fields(row, "conversations", "conversations_sharegpt") | ({"failure": result} if failed else {})
     yield solution(
         turns, f"agent-trove-{row.get('task') or number}", "agent trove", reasoning=reasoning,
         policy=named_text(row.get("model")), won=won, terminal=not failed, meta=meta,

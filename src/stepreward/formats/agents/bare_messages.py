@@ -14,7 +14,7 @@ from stepreward.formats.agents.messages import Reasoning, list_of_messages, turn
 from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
 FIELDS = ("messages", "conversations", "conversation", "trajectory", "traj", "history", "dialogue", "dialog", "chat")
 """Fields that hold the messages of a conversation."""
@@ -103,14 +103,14 @@ def read_held(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning
     """
     name, value = _held(row)
     if not name:
-        raise InputError(f"no field holds a list of messages: {', '.join(map(shown, row))}", remedy="drop the row")
+        raise InputError(f"no field holds a list of messages: {', '.join(map(shown, row))}")
     messages = [_with_content(one) for one in list_of_messages(value, name)]
     marked = stated(row, *IDS)
     won = stated(row, "reward", "resolved", "success", "outcome", "score", "target")
     yield solution(
         turns_of(messages), f"conversation-{marked if isinstance(marked, str | int) else number}", "conversation log",
         reasoning=reasoning, reference=text_or_none(stated(row, "reference", "answer")),
-        policy=named_text(stated(row, "model", "model_name")), won=outcome(won, scale), meta=rest_of(row, name),
+        policy=named_text(stated(row, "model", "model_name")), won=outcome(won, scale), meta=other_fields(row, name),
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     failed = result.get("is_error") is True or named_text(result.get("subtype")).startswith("error")
     paths = _paths(nodes)
     if not paths:
-        raise InputError("the model says nothing in this session", remedy="drop the file")
+        raise InputError("the model says nothing in this session")
     summaries = [line["summary"] for line in lines if isinstance(line.get("summary"), str)]
     for branch, path in enumerate(paths):
         first = next((line for at in path for line in nodes[at].lines if {"sessionId", "session_id"} & line.keys()), {})

@@ -7,17 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.agents.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, rest_of, shown, text_or_none
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown, text_or_none
 
 
 def _unlabelled(problem: Problem, steps: tuple[Step, ...], by: str, **rest: Any) -> Trajectory:
-    return annotated(problem, steps, np.full(len(steps), np.nan), by, **rest)
+    return annotated(problem, steps, None, by, **rest)
 
 
 def is_tau_bench(row: Row) -> bool:
@@ -45,15 +43,10 @@ def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> I
     problem, steps = episode(
         turns_of(list_of_messages(row.get("traj"), "traj")), f"tau-bench-{row['task_id']}",
         reference=None if gold is None else json.dumps(gold, ensure_ascii=False), reasoning=reasoning,
-        meta=rest_of(task, "actions"),
+        meta=other_fields(task, "actions"),
     )  # fmt: skip
-    meta = {"trial": row.get("trial", number), **rest_of(info, "task")}
+    meta = {"trial": row.get("trial", number), **other_fields(info, "task")}
     yield _unlabelled(problem, steps, "tau-bench", outcome=outcome_of(row.get("reward"), "reward"), facts=meta)
-
-
-def is_fire_act(row: Row) -> bool:
-    """Whether a row looks like an episode of FireAct."""
-    return {"traj", "reward", "gt", "pred"} <= row.keys()
 
 
 def read_fire_act(row: Row, number: int) -> Iterator[Trajectory]:
@@ -79,7 +72,7 @@ def read_fire_act(row: Row, number: int) -> Iterator[Trajectory]:
     won = outcome_of(row.get("reward"), "reward")
     own = ("traj", "traj_by_line", "prompt", "gt", "pred", "reward", "id")
     yield _unlabelled(problem, steps, "fire-act", outcome=won, answer=text_or_none(row.get("pred")),
-                      facts=rest_of(row, *own))  # fmt: skip
+                      facts=other_fields(row, *own))  # fmt: skip
 
 
 def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
@@ -87,7 +80,7 @@ def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
     _, marked, rest = text.partition("### Instruction:\n")
     prompt, answered, said = rest.partition("\n\n### Response:\n")
     if not marked or not answered or not prompt.strip():
-        raise InputError("'traj' has no instruction and response", remedy="drop the row")
+        raise InputError("'traj' has no instruction and response")
     steps: list[Step] = []
     for line in said.rstrip("\n").splitlines(keepends=True):
         seen = line.startswith("Observation")
@@ -98,7 +91,7 @@ def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
         else:
             steps[-1] = replace(steps[-1], text=steps[-1].text + line)
     if not steps:
-        raise InputError("'traj' has an empty response", remedy="drop the row")
+        raise InputError("'traj' has an empty response")
     return prompt, tuple(steps)
 
 
@@ -125,11 +118,11 @@ def read_react(row: Row, number: int) -> Iterator[Trajectory]:
     prompt = row.get("claim", row.get("question"))
     for i, turn in enumerate(turns):
         if not isinstance(turn, Mapping) or not isinstance(turn.get("action"), str):
-            raise InputError(f"step {i} must have an 'action', got {shown(turn)}", remedy="drop the row")
+            raise InputError(f"step {i} must have an 'action', got {shown(turn)}")
     if not isinstance(prompt, str) and turns and turns[0]["action"] == "reset":
         prompt, turns = str(turns[0].get("observation", "")), turns[1:]
     if not isinstance(prompt, str) or not prompt or not turns:
-        raise InputError("there is no claim, question or first observation to act on", remedy="drop the row")
+        raise InputError("there is no claim, question or first observation to act on")
     steps: list[Step] = []
     for turn in turns:
         said = [part for part in (turn.get("thought"), turn["action"]) if isinstance(part, str) and part]
@@ -140,7 +133,7 @@ def read_react(row: Row, number: int) -> Iterator[Trajectory]:
     yield _unlabelled(
         problem, tuple(steps), "react", outcome=outcome_of(row.get("reward"), "reward"),
         answer=text_or_none(row.get("answer")),
-        facts=rest_of(row, "steps", "claim", "question", "reward", "gt_answer", "answer", "idx"),
+        facts=other_fields(row, "steps", "claim", "question", "reward", "gt_answer", "answer", "idx"),
     )  # fmt: skip
 
 
@@ -166,7 +159,7 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
     turns: list[Any] = need(row, "trajectory", list)
     for i, turn in enumerate(turns):
         if not isinstance(turn, Mapping):
-            raise InputError(f"step {i} of the trajectory must be an object, got {shown(turn)}", remedy="drop the row")
+            raise InputError(f"step {i} of the trajectory must be an object, got {shown(turn)}")
         texts = [turn.get(name) for name in ("response", "thought", "action")]
         said = next((text for text in texts if isinstance(text, str) and text), None)
         if said is None:
@@ -176,9 +169,9 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
         if isinstance(turn.get("observation"), str) and turn["observation"]:
             steps.append(Step(turn["observation"] + "\n", "observation", "tool", meta={"turn": i}))
     if not steps:
-        raise InputError("the model says nothing", remedy="drop the file")
+        raise InputError("the model says nothing")
     info = need(row, "info", Mapping)
-    more = rest_of(row, "trajectory", "history", "info", "instance_id", "replay_config")
+    more = other_fields(row, "trajectory", "history", "info", "instance_id", "replay_config")
     # The prompt is the history up to the model's first message, without demonstrations.
     prompt: list[dict[str, str]] = []
     for message in list_of_messages(row.get("history"), "history"):
@@ -189,12 +182,12 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
         prompt += [{"role": turn.role, "content": turn.said} for turn in turns_of([message])]
     problem = Problem(f"swe-agent-{row.get('instance_id', number)}", tuple(prompt), meta=more)
     yield _unlabelled(problem, tuple(steps), "swe-agent", answer=text_or_none(info.get("submission")),
-                      facts=rest_of(info, "submission"))  # fmt: skip
+                      facts=other_fields(info, "submission"))  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (
     Format("tau-bench", "tau-bench episodes with rewards and gold actions", is_tau_bench, read_tau_bench),
-    Format("fire-act", "FireAct episodes on HotpotQA", is_fire_act, read_fire_act),
+    Format("fire-act", "FireAct episodes on HotpotQA", has("traj", "reward", "gt", "pred"), read_fire_act),
     Format("react", "ReAct episodes of actions and observations", is_react, read_react),
     Format("swe-agent", "SWE-agent trajectories", is_swe_agent, read_swe_agent),
 )

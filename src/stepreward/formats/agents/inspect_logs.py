@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.log import CUT, stated
@@ -63,7 +61,7 @@ def _outcome(sample: Mapping[str, Any], scorer: str, scale: float) -> float:
     """The chosen scorer's value, or the first one's; letters count as Inspect counts them."""
     scores = sample.get("scores") or {}
     if not isinstance(scores, Mapping):
-        raise InputError(f"'scores' must be an object, got {shown(scores)}", remedy="drop the sample")
+        raise InputError(f"'scores' must be an object, got {shown(scores)}")
     if scorer and scorer not in scores:
         raise InputError(f"no scorer is called {scorer!r}", remedy=f"the sample has {', '.join(scores) or 'none'}")
     name = scorer or next(iter(scores), "")
@@ -97,7 +95,7 @@ def read(
     run: dict[str, Any] = {name: about[name] for name in _RUN if isinstance(about.get(name), str | int)}
     for sample in need(row, "samples", list):
         if not isinstance(sample, Mapping):
-            raise InputError(f"a sample must be an object, got {shown(sample)}", remedy="drop the sample")
+            raise InputError(f"a sample must be an object, got {shown(sample)}")
         attachments = sample.get("attachments")
         kept = attachments if isinstance(attachments, Mapping) else {}
         target = sample.get("target")
@@ -112,7 +110,7 @@ def read(
         ended = sample.get("limit") is None and sample.get("error") is None and str(reason).lower() not in CUT
         scores = {name: _value(score) for name, score in (sample.get("scores") or {}).items()}
         made = annotated(
-            problem, steps, np.full(len(steps), np.nan), "inspect log", policy=str(run.get("model", "")),
+            problem, steps, None, "inspect log", policy=str(run.get("model", "")),
             outcome=_outcome(sample, scorer, scale),
             facts={"subset": str(run.get("task", "")), **run, "status": row.get("status"), "sample": sample.get("id"),
                   "epoch": sample.get("epoch"), "scores": scores, **_end(sample)},

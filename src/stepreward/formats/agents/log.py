@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.messages import ENDS, MODEL, Asked, Reasoning, Turn, episode
@@ -235,9 +233,7 @@ def solution(
         InputError: the model says nothing, or an unknown option.
     """
     task, steps = episode(turns, name, reference=reference, meta=problem_meta, reasoning=reasoning, problem=problem)
-    made = annotated(
-        task, steps, np.full(len(steps), np.nan), by, policy=policy, outcome=won, answer=answer, facts=meta or {}
-    )
+    made = annotated(task, steps, None, by, policy=policy, outcome=won, answer=answer, facts=meta or {})
     return ended(made, None if terminal else "error")
 
 

@@ -199,7 +199,7 @@ def _calls(message: Mapping[str, Any], place: int) -> list[Mapping[str, Any]]:
 
 def _call(name: object, arguments: object, number: object, place: int) -> Mapping[str, Any]:
     if not isinstance(name, str) or not name:
-        raise InputError(f"a tool call of message {place} has no name: {shown(name)}", remedy="drop the row")
+        raise InputError(f"a tool call of message {place} has no name: {shown(name)}")
     return {"name": name, "arguments": parsed(arguments), **({"id": number} if isinstance(number, str) else {})}
 
 
@@ -294,7 +294,7 @@ def episode(
     if not acts:
         who = f"agent {agent!r}" if agent else "the model"
         speakers = ", ".join(sorted({turn.agent or turn.role for turn in turns})) or "none"
-        raise InputError(f"no message is of {who}; there are messages of {speakers}", remedy="drop the row")
+        raise InputError(f"no message is of {who}; there are messages of {speakers}")
     start = acts[0] if problem == "lead" else acts[-1]
     prompt = tuple({"role": turn.role, "content": turn.said} for turn in turns[:start])
     seen = tuple(image for turn in turns[:start] for image in turn.images)

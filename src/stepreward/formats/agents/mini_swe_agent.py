@@ -11,7 +11,7 @@ from stepreward.formats.agents.log import kept, named_text, outcome, solution, s
 from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, rest_of, text_or_none
+from stepreward.formats.rows import Row, other_fields, text_or_none
 
 _ENDED = frozenset({"", "Submitted", "submitted"})
 """Exit states of an agent that ended by itself."""
@@ -63,8 +63,8 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
         turns, f"mini-swe-agent-{stated(row, 'instance_id', 'id') or number}", "mini-swe-agent", reasoning=reasoning,
         policy=named_text(model), won=outcome(stated(row, "reward", "resolved")), terminal=status in _ENDED,
         answer=text_or_none(info.get("submission")) or None,
-        meta={**rest_of(row, "messages", "info"), **rest_of(info, "submission"),
-              **({"exit": rest_of(ends[-1])} if ends else {})},
+        meta={**other_fields(row, "messages", "info"), **other_fields(info, "submission"),
+              **({"exit": other_fields(ends[-1])} if ends else {})},
     )  # fmt: skip
 
 

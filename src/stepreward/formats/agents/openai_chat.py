@@ -25,7 +25,7 @@ from stepreward.formats.agents.messages import (
 )
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, label_array, null_for_nan, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, annotated, label_array, null_for_nan, other_fields, shown, text_or_none
 
 LABELS, FIRST = "message_labels", "first_error_message"
 _OWN = ("messages", "request", "response", "body", "request_body", "response_body", "choices", "reward", "reference",
@@ -141,7 +141,7 @@ def read(
         )  # fmt: skip
         labels, first = _labels(line, steps, talk.messages)
         request, response = request_of(line), response_of(line)
-        meta = {**rest_of(line, *_OWN), **rest_of(request, *_OWN), **talk.meta}
+        meta = {**other_fields(line, *_OWN), **other_fields(request, *_OWN), **talk.meta}
         meta |= {"response_id": response["id"]} if isinstance(response.get("id"), str) else {}
         made = annotated(task, steps, labels, "openai-chat annotators",
                          policy=str(response.get("model") or request.get("model") or ""),
@@ -170,7 +170,7 @@ def _talks(line: Row) -> list[_Talk]:
     response = response_of(line)
     choices = response.get("choices", line.get("choices"))
     if choices is not None and not isinstance(choices, list):
-        raise InputError(f"'choices' must be a list, got {shown(choices)}", remedy="drop the row")
+        raise InputError(f"'choices' must be a list, got {shown(choices)}")
     if not choices:
         return [_Talk(line, turns_of(messages), len(messages), {})]
     made = []

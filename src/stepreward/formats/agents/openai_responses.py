@@ -23,7 +23,7 @@ from stepreward.formats.agents.openai_chat import request_of, response_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
 _OWN = ("input", "output", "request", "response", "body", "instructions", "reference", "reward", "previous_response_id")
 _KEPT = ("usage", "status", "incomplete_details", "error", "created_at", "service_tier")
@@ -102,7 +102,7 @@ def _items(lines: list[Any]) -> list[Any]:
         items += [{"role": "user", "content": inputs}] if isinstance(inputs, str) else inputs or []
         output = response.get("output")
         if not isinstance(output, list):
-            raise InputError(f"'output' must be a list of items, got {shown(output)}", remedy="drop the row")
+            raise InputError(f"'output' must be a list of items, got {shown(output)}")
         items += output
     return items
 
@@ -125,10 +125,10 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     """
     lines = lines_of(row)
     if not lines or not all(isinstance(line, Mapping) for line in lines):
-        raise InputError(f"'{LINES}' must be a list of objects, got {shown(lines)}", remedy="drop the row")
+        raise InputError(f"'{LINES}' must be a list of objects, got {shown(lines)}")
     turns, others = turns_of_items(_items(lines))
     last, response = lines[-1], _response(lines[-1])
-    meta = rest_of(last, *_OWN) | rest_of(request_of(last), *_OWN) | kept(response, *_KEPT)
+    meta = other_fields(last, *_OWN) | other_fields(request_of(last), *_OWN) | kept(response, *_KEPT)
     meta |= {"other_items": others} if others else {}
     name = response.get("id") or stated(last, "custom_id", "id") or number
     yield solution(

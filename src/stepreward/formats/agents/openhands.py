@@ -23,7 +23,7 @@ from stepreward.formats.agents.log import (
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined, named, read_message
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
 _SILENT = frozenset({"null", "change_agent_state", "agent_state_changed", "recall", "start", "stop"})
 """Events of the program, outside the conversation of the model."""
@@ -84,7 +84,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     forgotten: set[object] = set()
     for place, event in enumerate(events):
         if not isinstance(event, Mapping):
-            raise InputError(f"event {place} must be an object, got {shown(event)}", remedy="drop the row")
+            raise InputError(f"event {place} must be an object, got {shown(event)}")
         forgotten |= {one for one in event.get("forgotten_event_ids") or () if isinstance(one, str)}
         made = _new(event, place) if isinstance(event.get("kind"), str) else _old(event, place)
         # Actions of one model response share this id.
@@ -107,7 +107,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     won = stated(row, "test_result.report.resolved", "test_result.resolved", "report.resolved", "resolved", "reward",
                  "test_result.result.resolved")  # fmt: skip
     patch = stated(row, "git_patch", "test_result.git_patch")
-    meta = rest_of(row, "history", "events", LINES, "instruction", "git_patch", "instance_id")
+    meta = other_fields(row, "history", "events", LINES, "instruction", "git_patch", "instance_id")
     meta |= {"forgotten": sorted(map(str, forgotten))} if forgotten else {}
     yield solution(
         named(turns), f"openhands-{stated(row, 'instance_id', 'id') or number}", "openhands", reasoning=reasoning,

@@ -37,7 +37,7 @@ def turns_of_items(items: Sequence[object]) -> tuple[list[Turn], list[Any]]:
     answer: list[Turn] = []
     for place, item in enumerate(items):
         if not isinstance(item, Mapping):
-            raise InputError(f"item {place} must be an object, got {shown(item)}", remedy="drop the row")
+            raise InputError(f"item {place} must be an object, got {shown(item)}")
         made = _turns(item, place)
         if not made:
             others.append(dict(item))

@@ -13,7 +13,7 @@ from stepreward.formats.agents.log import LINES, gathered, kept, lines_of, outco
 from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined
 from stepreward.formats.files.rows_of_files import CONVERSATIONS, Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
 FIELDS = (CONVERSATIONS, "conversation", "items", "messages", "trajectory")
 _ROLES = {
@@ -79,13 +79,13 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     yield solution(
         turns, f"share-gpt-{marked if isinstance(marked, str | int) else number}", "sharegpt log", reasoning=reasoning,
         reference=text_or_none(stated(row, "reference", "answer")), policy=text_or_none(row.get("model")) or "",
-        won=outcome(stated(row, "reward", "score", "success"), scale), meta=rest_of(row, name, "system"),
+        won=outcome(stated(row, "reward", "score", "success"), scale), meta=other_fields(row, name, "system"),
     )  # fmt: skip
 
 
 def _turn(message: Any, place: int) -> Turn:
     if not _is_message(message) or not isinstance(message["from"], str):
-        raise InputError(f"message {place} needs 'from' and 'value', got {shown(message)}", remedy="drop the row")
+        raise InputError(f"message {place} needs 'from' and 'value', got {shown(message)}")
     speaker, text = message["from"].lower(), text_of(message["value"])
     meta = kept(message, "loss", "weight", "train", "timestamp")
     if speaker in _CALLS:

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import calling_step, parsed
 from stepreward.core.types import Problem, Step, Trajectory
@@ -56,7 +54,7 @@ def read(row: Row, number: int, *, outcome: Outcome = "none") -> Iterator[Trajec
         if steps:
             result = float(answer is not None) if outcome == "answered" else float("nan")
             yield annotated(
-                problem, steps, np.full(len(steps), np.nan), "toolbench", outcome=result, answer=answer
+                problem, steps, None, "toolbench", outcome=result, answer=answer
             )  # fmt: skip
 
 
@@ -67,9 +65,9 @@ def _branches(root: Mapping[str, Any]) -> Iterator[list[Mapping[str, Any]]]:
         path = open_.pop()
         below = path[-1].get("children") or []
         if not isinstance(below, list) or not all(isinstance(node, Mapping) for node in below):
-            raise InputError(f"'children' must be a list of nodes, got {shown(below)}", remedy="drop the row")
+            raise InputError(f"'children' must be a list of nodes, got {shown(below)}")
         if len(path) > _DEEPEST:
-            raise InputError(f"the tree is deeper than {_DEEPEST} nodes", remedy="drop the row")
+            raise InputError(f"the tree is deeper than {_DEEPEST} nodes")
         if not below and len(path) > 1:
             yield path[1:]
         open_ += [[*path, node] for node in reversed(below)]

@@ -27,7 +27,7 @@ def _values(levels: list[object]) -> tuple[str, dict[str, float]]:
     values: dict[str, float] = {}
     for place, level in enumerate(levels):
         if not isinstance(level, Mapping):
-            raise InputError(f"level {place} of 'steps' must be an object, got {shown(level)}", remedy="drop the row")
+            raise InputError(f"level {place} of 'steps' must be an object, got {shown(level)}")
         proposed, numbers = need(level, "new_ys", list), need(level, "values", list)
         if len(proposed) != len(numbers):
             raise InputError(f"level {place} has {len(proposed)} thoughts and {len(numbers)} values")
@@ -56,7 +56,7 @@ def read(row: Row, number: int) -> Iterator[Trajectory]:
     puzzle, values = _values(need(row, "steps", list))
     ends, infos = need(row, "ys", list), need(row, "infos", list)
     if not ends or len(ends) != len(infos):
-        raise InputError(f"{len(ends)} solutions in 'ys' have {len(infos)} 'infos'", remedy="drop the row")
+        raise InputError(f"{len(ends)} solutions in 'ys' have {len(infos)} 'infos'")
     lengths = {len(valued) for valued in values}
     problem = Problem(f"tot-{row.get('idx', number)}", puzzle)
     for text, info in zip(ends, infos, strict=True):

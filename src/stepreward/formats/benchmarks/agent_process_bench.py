@@ -15,8 +15,8 @@ from stepreward.formats.rows import (
     Row,
     annotated,
     need,
+    other_fields,
     relabel,
-    rest_of,
     shown,
     text_or_none,
     three_valued,
@@ -34,25 +34,6 @@ def _text(message: Mapping[str, Any]) -> str:
     calls = [call.get("function", call) for call in message.get("tool_calls") or [] if isinstance(call, Mapping)]
     parts = [said] if isinstance(said, str) and said else []
     return "\n".join([*parts, *(json.dumps(call, ensure_ascii=False) for call in calls)])
-
-
-def _messages(row: Row) -> list[Mapping[str, Any]]:
-    messages: list[Mapping[str, Any]] = need(row, "messages", list)
-    for i, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise InputError(f"message {i} needs a 'role', got {shown(message)}", remedy="drop the row")
-    return messages
-
-
-def _rated(row: Row, messages: list[Mapping[str, Any]]) -> dict[int, object]:
-    rated: dict[int, object] = {}
-    for key, value in need(row, "step_labels", Mapping).items():
-        at = int(key) if str(key).isascii() and str(key).isdigit() else len(messages)
-        if at >= len(messages) or messages[at]["role"] != "assistant":
-            what = f"'step_labels' has {shown(key)}, which is no message of the assistant"
-            raise InputError(what, remedy="keys are 0-based places in 'messages'")
-        rated[at] = value
-    return rated
 
 
 def read(
@@ -76,11 +57,21 @@ def read(
     Raises:
         InputError: a field is missing, a label is not 1, 0 or -1, or it is of no message of the assistant.
     """
-    messages = _messages(row)
-    rated = _rated(row, messages)
+    messages: list[Mapping[str, Any]] = need(row, "messages", list)
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise InputError(f"message {i} needs a 'role', got {shown(message)}")
+    rated: dict[int, object] = {}
+    for key, value in need(row, "step_labels", Mapping).items():
+        # Keys are places in `messages`, as texts: an object of JSON has no other keys.
+        at = int(key) if str(key).isascii() and str(key).isdigit() else len(messages)
+        if at >= len(messages) or messages[at]["role"] != "assistant":
+            what = f"'step_labels' has {shown(key)}, which is no message of the assistant"
+            raise InputError(what, remedy="keys are 0-based places in 'messages'")
+        rated[at] = value
     start = next((i for i, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
     if start in (0, len(messages)):
-        raise InputError("there must be a question and then a message of the assistant", remedy="drop the row")
+        raise InputError("there must be a question and then a message of the assistant")
     places = range(start, len(messages))
     values = [rated.get(i) for i in places]
     labels = three_valued(values, len(values), neutral=neutral, name="step_labels")
@@ -100,8 +91,9 @@ def read(
     yield annotated(
         problem, steps, relabel(labels, after_first_error=after_first_error), "agent-process-bench annotators",
         outcome=float(final > 0) if isinstance(final, int) else float("nan"),
+        # From the ratings: with neutral=mask a step without label would hide the first error behind it.
         first_error=next((place for place, value in enumerate(values) if value == -1), -1),
-        facts={"subset": str(row.get("data_source", "")), **rest_of(row, "messages", "tools", "tool_metrics")},
+        facts={"subset": str(row.get("data_source", "")), **other_fields(row, "messages", "tools", "tool_metrics")},
     )  # fmt: skip
 
 

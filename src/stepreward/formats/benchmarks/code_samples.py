@@ -12,7 +12,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.agents.log import text_of
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, rest_of, shown
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown
 
 Cut = Literal["whole", "lines"]
 """What a step of a program is: all of it, or a line."""
@@ -55,10 +55,10 @@ def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Traje
     problem = _problem(row, str(row.get("task_id") or f"code-{number}"))
     for i, sample in enumerate(need(row, "samples", list)):
         if not isinstance(sample, str):
-            raise InputError(f"sample {i} must be text, got {shown(sample)}", remedy="drop the row")
+            raise InputError(f"sample {i} must be text, got {shown(sample)}")
         steps = _steps(sample, cut)
         if steps:
-            yield annotated(problem, steps, np.full(len(steps), np.nan), "nobody")
+            yield annotated(problem, steps, None, "nobody")
 
 
 def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:
@@ -87,15 +87,15 @@ def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Tra
     if isinstance(solution, str) and [text.strip() for text in programs[-1:]] != [solution.strip()]:
         steps += _steps(solution, cut)
     elif solution is not None and not isinstance(solution, str):
-        raise InputError(f"'solution' must be text, got {shown(solution)}", remedy="drop the row")
+        raise InputError(f"'solution' must be text, got {shown(solution)}")
     if not any(step.kind == "action" for step in steps):
-        raise InputError("no program is in 'implementations' or 'solution'", remedy="drop the row")
+        raise InputError("no program is in 'implementations' or 'solution'")
     solved = row.get("is_solved")
     if not isinstance(solved, bool | int | None) or solved not in (0, 1, None):
-        raise InputError(f"'is_solved' must be true or false, got {shown(solved)}", remedy="drop the row")
+        raise InputError(f"'is_solved' must be true or false, got {shown(solved)}")
     yield annotated(
-        problem, tuple(steps), np.full(len(steps), np.nan), "unit tests",
-        outcome=np.nan if solved is None else float(solved), facts=rest_of(row, *_READ),
+        problem, tuple(steps), None, "unit tests",
+        outcome=np.nan if solved is None else float(solved), facts=other_fields(row, *_READ),
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _texts(row: Row, name: str) -> list[str]:
     """
     given = [] if row.get(name) is None else need(row, name, list)
     if name != "test_feedback" and not all(isinstance(text, str) for text in given):
-        raise InputError(f"'{name}' must be texts, got {shown(given)}", remedy="drop the row")
+        raise InputError(f"'{name}' must be texts, got {shown(given)}")
     return [text_of(text) for text in given]
 
 
@@ -146,10 +146,6 @@ def _steps(program: str, cut: Cut) -> tuple[Step, ...]:
 
 FORMATS: tuple[Format, ...] = (
     Format("code-samples", "samples of programming problems, not graded", is_samples, read_samples),
-    Format(
-        "reflexion-code",
-        "programs of Reflexion and LATS with test feedback and reflections",
-        is_reflexion,
-        read_reflexion,
-    ),
-)
+    Format("reflexion-code", "programs of Reflexion and LATS with test feedback and reflections", is_reflexion,
+           read_reflexion),
+)  # fmt: skip

@@ -9,23 +9,22 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     AfterMarked,
     Row,
     annotated,
-    first_marked,
-    hard_first_error,
     known_first_error,
     label_array,
+    labelled,
+    labels_to_first_error,
     need,
-    raw,
-    relabel,
-    rest_of,
+    other_fields,
     shown,
     steps_of,
     text_or_none,
+    texts_of,
 )
 
 JUDGED = {"correct": 1.0, "wrong": 0.0, "incorrect": 0.0}
@@ -39,7 +38,7 @@ def judged(row: Row, name: str) -> float:
     """
     said = need(row, name)
     if said not in JUDGED:
-        raise InputError(f"'{name}' must be one of {', '.join(JUDGED)}, got {shown(said)}", remedy="drop the row")
+        raise InputError(f"'{name}' must be one of {', '.join(JUDGED)}, got {shown(said)}")
     return JUDGED[said]
 
 
@@ -51,13 +50,8 @@ def counted_from_one(value: object, steps: int, name: str) -> int:
     """
     text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= steps):
-        raise InputError(f"'{name}' must be a step from 1 to {steps}, got {shown(value)}", remedy="drop the row")
+        raise InputError(f"'{name}' must be a step from 1 to {steps}, got {shown(value)}")
     return int(text) - 1
-
-
-def is_mr_gsm8k(row: Row) -> bool:
-    """Whether a row looks like MR-GSM8K."""
-    return {"model_output_steps", "model_output_solution_first_error_step"} <= row.keys()
 
 
 def read_mr_gsm8k(
@@ -83,10 +77,10 @@ def read_mr_gsm8k(
         reference=text_or_none(row.get("ground_truth_answer")),
     )  # fmt: skip
     yield annotated(
-        problem, steps, first_marked(first, len(steps), after=after_first_error), "mr-gsm8k annotators",
+        problem, steps, labels_to_first_error(first, len(steps), after=after_first_error), "mr-gsm8k annotators",
         outcome=judged(row, "model_output_answer_correctness"), first_error=first,
         scores=_recorded(row.get("prm_scores"), len(steps)),
-        facts=rest_of(row, "uuid", "question", "model_output_steps", "prm_scores"),
+        facts=other_fields(row, "uuid", "question", "model_output_steps", "prm_scores"),
     )  # fmt: skip
 
 
@@ -118,16 +112,11 @@ def write_mr_gsm8k(item: Trajectory, *, separator: str = "\n", threshold: float 
         **item.facts,
         "uuid": problem.id,
         "question": problem.text,
-        "model_output_steps": raw(item.steps, separator),
+        "model_output_steps": texts_of(item.steps, separator),
         "model_output_answer_correctness": "correct" if (right if outcome != outcome else outcome > 0.5) else "wrong",
         "model_output_solution_correctness": "correct" if right else "wrong",
         "model_output_solution_first_error_step": "N/A" if right else first + 1,
     }
-
-
-def is_mistake(row: Row) -> bool:
-    """Whether a row looks like BIG-Bench Mistake."""
-    return {"input", "steps", "mistake_index"} <= row.keys()
 
 
 def read_mistake(
@@ -146,15 +135,14 @@ def read_mistake(
     """
     steps = steps_of(row.get("steps"), separator)
     first = -1 if row.get("mistake_index") is None else need(row, "mistake_index", int)
-    if first < -1 or (first == -1 and row.get("mistake_index") is not None):
+    if first < 0 and row.get("mistake_index") is not None:
         raise InputError(f"'mistake_index' must be null or a step from 0, got {first}", remedy="null if none is wrong")
     target, answer = text_or_none(row.get("target")), text_or_none(row.get("answer"))
     problem = Problem(f"bigbench-mistake-{number}", need(row, "input"), reference=target)
     outcome = float("nan") if target is None or answer is None else float(target.strip() == answer.strip())
-    yield annotated(
-        problem, steps, first_marked(first, len(steps), after=after_first_error), "bigbench-mistake annotators",
-        policy="PaLM 2", outcome=outcome, first_error=first, answer=answer,
-    )  # fmt: skip
+    labels = labels_to_first_error(first, len(steps), after=after_first_error)
+    yield annotated(problem, steps, labels, "bigbench-mistake annotators", policy="PaLM 2", outcome=outcome,
+                    first_error=first, answer=answer)  # fmt: skip
 
 
 def write_mistake(item: Trajectory, *, separator: str = "\n", threshold: float = 0.5) -> dict[str, Any]:
@@ -173,14 +161,9 @@ def write_mistake(item: Trajectory, *, separator: str = "\n", threshold: float =
         "input": item.problem.text,
         "target": item.problem.reference,
         "answer": item.answer,
-        "steps": raw(item.steps, separator),
+        "steps": texts_of(item.steps, separator),
         "mistake_index": None if first < 0 else first,
     }
-
-
-def is_hard2verify(row: Row) -> bool:
-    """Whether a row looks like Hard2Verify, decrypted or not."""
-    return {"question", "model_response_by_step", "human_labels"} <= row.keys()
 
 
 def read_hard2verify(
@@ -206,16 +189,18 @@ def read_hard2verify(
         )
     steps = steps_of(texts, separator, name="model_response_by_step")
     labels = label_array(row.get("human_labels"), len(steps), name="human_labels")
-    labels = relabel(labels, after_first_error=after_first_error)
     problem = Problem(str(row.get("unique_id", f"hard2verify-{number}")), need(row, "question"))
-    yield annotated(
-        problem, steps, labels, "hard2verify annotators", first_error=hard_first_error(labels),
-        facts=rest_of(row, "unique_id", "question", "model_response_by_step", "human_labels", "canary"),
-    )  # fmt: skip
+    # The canary, by which filters of training text find the file, says nothing about the row.
+    own = ("unique_id", "question", "model_response_by_step", "human_labels", "canary")
+    yield labelled(problem, steps, labels, "hard2verify annotators", after_first_error=after_first_error,
+                   facts=other_fields(row, *own))  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("mr-gsm8k", "first errors from 1 in GSM8K solutions", is_mr_gsm8k, read_mr_gsm8k, write_mr_gsm8k),
-    Format("bigbench-mistake", "first mistakes from 0 in five tasks", is_mistake, read_mistake, write_mistake),
-    Format("hard2verify", "every step judged by people", is_hard2verify, read_hard2verify),
-)
+    Format("mr-gsm8k", "first errors from 1 in GSM8K solutions",
+           has("model_output_steps", "model_output_solution_first_error_step"), read_mr_gsm8k, write_mr_gsm8k),
+    Format("bigbench-mistake", "first mistakes from 0 in five tasks", has("input", "steps", "mistake_index"),
+           read_mistake, write_mistake),
+    Format("hard2verify", "every step judged by people", has("question", "model_response_by_step", "human_labels"),
+           read_hard2verify),
+)  # fmt: skip

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, shown
+from stepreward.formats.rows import Row, annotated, need
 
 MARK = "####"
 """The mark before the final answer of a GSM8K solution."""
@@ -25,7 +23,7 @@ def answer_of(solution: str) -> str | None:
 
 def is_question(row: Row) -> bool:
     """Whether a row looks like train.jsonl or test.jsonl."""
-    return {"question", "answer"} <= row.keys() and isinstance(row["answer"], str) and "####" in row["answer"]
+    return {"question", "answer"} <= row.keys() and isinstance(row["answer"], str) and MARK in row["answer"]
 
 
 def is_solutions(row: Row) -> bool:
@@ -34,10 +32,9 @@ def is_solutions(row: Row) -> bool:
 
 
 def _lines(text: str) -> tuple[Step, ...]:
-    lines = text.splitlines(keepends=True)
-    if not any(line.strip() for line in lines):
-        raise InputError("the solution is empty", remedy="drop the row")
-    return tuple(Step(line) for line in lines)
+    if not text.strip():
+        raise InputError("the solution is empty")
+    return tuple(Step(line) for line in text.splitlines(keepends=True))
 
 
 def read_question(row: Row, number: int) -> Iterator[Trajectory]:
@@ -50,9 +47,7 @@ def read_question(row: Row, number: int) -> Iterator[Trajectory]:
     answer = answer_of(solution)
     problem = Problem(f"gsm8k-{number}", need(row, "question"), reference=answer)
     steps = _lines(solution)
-    yield annotated(
-        problem, steps, np.full(len(steps), np.nan), "gsm8k reference", policy="people", outcome=1.0, answer=answer
-    )
+    yield annotated(problem, steps, None, "gsm8k reference", policy="people", outcome=1.0, answer=answer)
 
 
 def read_solutions(row: Row, number: int) -> Iterator[Trajectory]:
@@ -65,13 +60,10 @@ def read_solutions(row: Row, number: int) -> Iterator[Trajectory]:
     for policy, made in row.items():
         if not isinstance(made, Mapping):
             continue
-        right = need(made, "is_correct", (bool, type(None)))
-        if right is None:
-            raise InputError(f"'is_correct' of {policy} is {shown(right)}", remedy="grade it or drop the row")
-        solution = need(made, "solution")
+        right, solution = need(made, "is_correct", bool), need(made, "solution")
         steps = _lines(solution)
         yield annotated(
-            problem, steps, np.full(len(steps), np.nan), "gsm8k grader", policy=policy, outcome=float(right),
+            problem, steps, None, "gsm8k grader", policy=policy, outcome=float(right),
             answer=answer_of(solution),
         )  # fmt: skip
 

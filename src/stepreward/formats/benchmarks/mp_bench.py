@@ -9,7 +9,7 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     Row,
     annotated,
@@ -17,20 +17,16 @@ from stepreward.formats.rows import (
     label_array,
     need,
     null_for_nan,
-    raw,
-    rest_of,
+    other_fields,
     shown,
     steps_of,
     text_or_none,
+    texts_of,
 )
+from stepreward.formats.steps.rlhflow import images_of
 
 PARADIGMS = ("step correctness", "reasoning process search")
 _OWN = ("id", "question", "image", "steps", "labels", "answer")
-
-
-def matches(row: Row) -> bool:
-    """Whether a row has the fields of this layout."""
-    return {"question", "steps", "labels", "paradigm"} <= row.keys()
 
 
 def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajectory]:
@@ -53,16 +49,13 @@ def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajecto
         raise InputError(what, remedy="name the paradigm that the row is of")
     steps = steps_of(row.get("steps"), separator)
     labels = label_array(row.get("labels"), len(steps))
-    images = row.get("image")
-    listed = [images] if isinstance(images, str) else images
-    if listed is not None and not (isinstance(listed, list) and all(isinstance(one, str) for one in listed)):
-        raise InputError(f"'image' must be a path or a list of them, got {shown(images)}", remedy="or leave it out")
+    images = images_of(row.get("image"))
     problem = Problem(
         str(row.get("id", f"mp-bench-{number}")), need(row, "question"), reference=text_or_none(row.get("answer")),
-        meta={"images": listed} if listed else {},
+        meta={"images": images} if images else {},
     )  # fmt: skip
     first = None if np.isnan(labels).any() else hard_first_error(labels)
-    yield annotated(problem, steps, labels, "mp-bench annotators", first_error=first, facts=rest_of(row, *_OWN))
+    yield annotated(problem, steps, labels, "mp-bench annotators", first_error=first, facts=other_fields(row, *_OWN))
 
 
 def write(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
@@ -75,12 +68,13 @@ def write(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     problem = item.problem
     made = {
         "paradigm": PARADIGMS[0], **item.facts, "id": problem.id, "question": problem.text,
-        "steps": raw(item.steps, separator), "labels": null_for_nan(item.labels),
+        "steps": texts_of(item.steps, separator), "labels": null_for_nan(item.labels),
     }  # fmt: skip
     made |= {} if problem.reference is None else {"answer": problem.reference}
     return made | ({"image": problem.meta["images"]} if problem.meta.get("images") else {})
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("mp-bench", "labelled steps by MPBench's paradigms, a layout of our own", matches, read, write),
-)
+    Format("mp-bench", "labelled steps by MPBench's paradigms, a layout of our own",
+           has("question", "steps", "labels", "paradigm"), read, write),
+)  # fmt: skip

@@ -7,26 +7,30 @@ from collections.abc import Iterator
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.benchmarks.first_error_rows import counted_from_one, judged
-from stepreward.formats.format import Format
-from stepreward.formats.rows import AfterMarked, Row, annotated, first_marked, need, rest_of, shown, steps_of
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import (
+    AfterMarked,
+    Row,
+    annotated,
+    labels_to_first_error,
+    need,
+    other_fields,
+    shown,
+    steps_of,
+)
 
 STEPS, FIRST = "Model_Solution_Steps", "Model_Solution_First_Error_Step"
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like MR-Ben."""
-    return {"Question", STEPS, FIRST} <= row.keys()
 
 
 def _wrong_line(steps: tuple[Step, ...], line: object) -> int | None:
     """The line of a program that is marked; None where it is blank or occurs several times."""
     if not isinstance(line, str):
-        raise InputError(f"'{FIRST}' of a program must be one of its lines, got {shown(line)}", remedy="drop the row")
+        raise InputError(f"'{FIRST}' of a program must be one of its lines, got {shown(line)}")
     if not line.strip():
         return None
     found = [i for i, step in enumerate(steps) if step.text.strip() == line.strip()]
     if not found:
-        raise InputError(f"'{FIRST}' is no line of the program: {shown(line)}", remedy="drop the row")
+        raise InputError(f"'{FIRST}' is no line of the program: {shown(line)}")
     return found[0] if len(found) == 1 else None
 
 
@@ -48,6 +52,7 @@ def read(
         InputError: a field is missing, or a wrong solution has no first error among its steps.
     """
     texts = row.get(STEPS)
+    # Of the coding subject a solution is one text, the program, and its first error is a line, not a number.
     steps = (
         tuple(Step(line) for line in texts.splitlines(keepends=True))
         if isinstance(texts, str) and texts
@@ -60,15 +65,15 @@ def read(
     options = row.get("Options")
     question = need(row, "Question") + (f"\n{options}" if isinstance(options, str) and options.strip() else "")
     answer = row.get("Ground_Truth_Answer")
-    policy = str(row.get("Sampled_Model", ""))
     problem = Problem(
         str(row.get("Question_UUID", f"mr-ben-{number}")), question,
         reference=answer if isinstance(answer, str) and answer else None,
     )  # fmt: skip
+    labels = labels_to_first_error(first, len(steps), after=after_first_error)
     yield annotated(
-        problem, steps, first_marked(first, len(steps), after=after_first_error), "mr-ben annotators", policy=policy,
-        first_error=first, facts={"subset": str(row.get("Subject", "")), **rest_of(row, "Question", STEPS)},
+        problem, steps, labels, "mr-ben annotators", policy=str(row.get("Sampled_Model", "")), first_error=first,
+        facts={"subset": str(row.get("Subject", "")), **other_fields(row, "Question", STEPS)},
     )  # fmt: skip
 
 
-FORMATS: tuple[Format, ...] = (Format("mr-ben", "first errors across subjects", matches, read),)
+FORMATS: tuple[Format, ...] = (Format("mr-ben", "first errors across subjects", has("Question", STEPS, FIRST), read),)

@@ -10,7 +10,7 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import AfterError, Row, annotated, need, raw, relabel, rest_of, shown, steps_of
+from stepreward.formats.rows import AfterError, Row, annotated, need, other_fields, relabel, shown, steps_of, texts_of
 
 CLASSES = frozenset(
     ("circular", "confidence", "counterfactual", "deception", "domain_inconsistency", "missing_condition",
@@ -40,14 +40,6 @@ def is_socratic(row: Row) -> bool:
     return _fits(row) and isinstance(known, str) and known not in CLASSES and known.startswith(PATTERNS)
 
 
-def _errors(row: Row) -> list[int]:
-    errors: list[int] = need(row, "error_steps", list)
-    for error in errors:
-        if isinstance(error, bool) or not isinstance(error, int):
-            raise InputError(f"'error_steps' must hold step numbers from 1, got {shown(error)}", remedy="drop the row")
-    return errors
-
-
 def read(
     row: Row, number: int, *, which: Which = "modified", separator: str = "\n\n", after_first_error: AfterError = "keep"
 ) -> Iterator[Trajectory]:
@@ -68,8 +60,11 @@ def read(
     """
     if which not in ("modified", "original", "both"):
         raise InputError(f"which must be modified, original or both, got {which!r}")
-    kind, errors = need(row, "classification"), _errors(row)
-    name = f"{kind}_{row.get('idx', number)}"
+    errors: list[int] = need(row, "error_steps", list)
+    for error in errors:
+        if isinstance(error, bool) or not isinstance(error, int):
+            raise InputError(f"'error_steps' must hold step numbers from 1, got {shown(error)}")
+    name = f"{need(row, 'classification')}_{row.get('idx', number)}"
     for side in ("modified", "original"):
         if which not in (side, "both"):
             continue
@@ -83,7 +78,7 @@ def read(
         problem = Problem(name if side == "modified" else f"{name}-original", question)
         yield annotated(
             problem, steps, relabel(labels, after_first_error=after_first_error), "prm-bench annotators",
-            first_error=first, facts={**rest_of(row, f"{side}_process", f"{side}_question"), "side": side},
+            first_error=first, facts={**other_fields(row, f"{side}_process", f"{side}_question"), "side": side},
         )  # fmt: skip
 
 
@@ -97,7 +92,7 @@ def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) 
     """
     rest = dict(item.facts)
     side = rest.pop("side", "modified")
-    texts, question = raw(item.steps, separator), item.problem.text
+    texts, question = texts_of(item.steps, separator), item.problem.text
     wrong = [i + 1 for i in np.flatnonzero(item.labels <= threshold).tolist()]
     made = {f"{side}_question": question, f"{side}_process": texts}
     empty = {

@@ -8,24 +8,19 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterMarked,
     Row,
     annotated,
-    first_marked,
     known_first_error,
+    labels_to_first_error,
     need,
-    raw,
     shown,
     steps_of,
+    texts_of,
     written_by,
 )
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like ProcessBench."""
-    return {"problem", "steps", "label"} <= row.keys()
 
 
 def read(
@@ -52,7 +47,7 @@ def read(
     yield annotated(
         Problem(str(row.get("id", f"processbench-{number}")), need(row, "problem")),
         steps,
-        first_marked(first, len(steps), after=after_first_error),
+        labels_to_first_error(first, len(steps), after=after_first_error),
         "processbench annotators",
         policy=str(row.get("generator", "")),
         outcome=float("nan") if final is None else float(final),
@@ -77,10 +72,12 @@ def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) 
         "id": item.problem.id,
         "generator": written_by(item),
         "problem": item.problem.text,
-        "steps": raw(item.steps, separator),
+        "steps": texts_of(item.steps, separator),
         "final_answer_correct": None if math.isnan(outcome) else outcome > 0.5,
         "label": first,
     }
 
 
-FORMATS: tuple[Format, ...] = (Format("process-bench", "first errors marked by people", matches, read, write),)
+FORMATS: tuple[Format, ...] = (
+    Format("process-bench", "first errors marked by people", has("problem", "steps", "label"), read, write),
+)

@@ -7,21 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, shown, text_or_none
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like a pool of Qwen2.5-Math."""
-    return {"question", "code", "score", "pred_score"} <= row.keys()
-
-
-def _reward(value: object, sample: int) -> float:
-    value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"'pred_score' of sample {sample} must be a number, got {shown(value)}", remedy="drop the row")
-    return float(value)
+from stepreward.core.types import Problem, Trajectory
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, annotated, cut_steps, need, shown, text_or_none
 
 
 def read(
@@ -43,22 +31,29 @@ def read(
     texts, right, rewards = (need(row, name, list) for name in ("code", "score", "pred_score"))
     answers = row.get("pred") or [None] * len(texts)
     if not len(texts) == len(right) == len(rewards) == len(answers):
-        raise InputError("'code', 'pred', 'score' and 'pred_score' differ in length", remedy="drop the row")
+        raise InputError("'code', 'pred', 'score' and 'pred_score' differ in length")
     reference = text_or_none(row.get("gt", row.get("answer")))
     problem = Problem(f"qwen-rm-maj-{row.get('idx', number)}", need(row, "question"), reference=reference)
     for sample, text in enumerate(texts):
         if not isinstance(text, str) or not text:
-            raise InputError(f"'code' of sample {sample} must be text, got {shown(text)}", remedy="drop the row")
-        *whole, rest = text.split(separator) if separator else [text]
-        steps = tuple(Step(part + separator) for part in whole) + ((Step(rest),) if rest else ())
+            raise InputError(f"'code' of sample {sample} must be text, got {shown(text)}")
+        steps = cut_steps(text, separator)
         if not isinstance(right[sample], bool | int):
             raise InputError(f"'score' of sample {sample} must be true or false, got {shown(right[sample])}")
-        reward = np.full(len(steps), np.nan)
-        reward[-1] = _reward(rewards[sample], sample)
+        # The authors' scripts store each reward as a list of one number, as the model's head gives it.
+        reward = (
+            rewards[sample][0] if isinstance(rewards[sample], list) and len(rewards[sample]) == 1 else rewards[sample]
+        )
+        if isinstance(reward, bool) or not isinstance(reward, int | float):
+            raise InputError(f"'pred_score' of sample {sample} must be a number, got {shown(reward)}")
+        scores = np.full(len(steps), np.nan)
+        scores[-1] = reward
         yield annotated(
-            problem, steps, np.full(len(steps), np.nan), "qwen-rm-maj grader", outcome=float(bool(right[sample])),
-            answer=text_or_none(answers[sample]), scores={scorer: reward}, facts={"subset": str(row.get("level", ""))},
+            problem, steps, None, "qwen-rm-maj grader", outcome=float(bool(right[sample])),
+            answer=text_or_none(answers[sample]), scores={scorer: scores}, facts={"subset": str(row.get("level", ""))},
         )  # fmt: skip
 
 
-FORMATS: tuple[Format, ...] = (Format("qwen-rm-maj", "graded samples with a reward each", matches, read),)
+FORMATS: tuple[Format, ...] = (
+    Format("qwen-rm-maj", "graded samples with a reward each", has("question", "code", "score", "pred_score"), read),
+)

@@ -12,20 +12,10 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, first_marked, need, shown, steps_of
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, annotated, labels_to_first_error, need, shown, steps_of, text_or_none
 
 _CHAT_PROMPT = re.compile(r"\Asystem\n.*?\nassistant\n", re.DOTALL)
-
-
-def is_pool(row: Row) -> bool:
-    """Whether a row looks like a sample pool with scores."""
-    return {"problem_id", "answers", "scores", "n_steps"} <= row.keys()
-
-
-def is_process_bench(row: Row) -> bool:
-    """Whether a row looks like recorded scores of ProcessBench solutions."""
-    return {"id", "label", "n_scored", "scores"} <= row.keys()
 
 
 def _joined(
@@ -34,8 +24,7 @@ def _joined(
     """Rows of `path`, streamed, each joined with its row of `other`, which is kept in memory."""
     if not other.exists():
         raise InputError(f"needs the step texts of {other.name}", source=path, remedy=f"put it at {other}")
-    by_other = "problem_id" if key == "problem_id" else "id"
-    texts = {row.get(by_other): row for _, row in read_rows(other) if isinstance(row, Mapping)}
+    texts = {row.get(key): row for _, row in read_rows(other) if isinstance(row, Mapping)}
     for number, row in read_rows(path):
         if isinstance(row, InputError):
             yield number, row
@@ -66,15 +55,14 @@ def open_process_bench(path: Path) -> Iterator[Numbered]:
     return _joined(path, solutions, "id", lambda row, other: {**other, **row})
 
 
-def _scores(recorded: Mapping[str, Any], sample: int | None, steps: int) -> dict[str, Floats]:
+def _scores(recorded: Mapping[str, Any], steps: int) -> dict[str, Floats]:
+    """The scores of each verifier as (S,), NaN at steps after the last score."""
     made = {}
     for name, values in recorded.items():
-        mine = values if sample is None else values[sample]
-        array = np.full(steps, np.nan)
-        if len(mine) > steps:
-            raise InputError(f"{name} has {len(mine)} scores for {steps} steps", remedy="fetch both files again")
-        array[: len(mine)] = mine
-        made[name] = array
+        if len(values) > steps:
+            raise InputError(f"{name} has {len(values)} scores for {steps} steps", remedy="fetch both files again")
+        made[name] = np.full(steps, np.nan)
+        made[name][: len(values)] = values
     return made
 
 
@@ -95,22 +83,21 @@ def read_pool(row: Row, number: int, *, separator: str = "\n\n", strip_prompt: b
         InputError: a field is missing, or scores and steps do not fit.
     """
     name = str(need(row, "problem_id"))
-    gold = row.get("gold", row.get("ground_truth"))
-    problem = Problem(name, need(row, "question"), reference=None if gold is None else str(gold))
+    gold = text_or_none(row.get("gold", row.get("ground_truth")))
+    problem = Problem(name, need(row, "question"), gold)
     right = row.get("is_correct_regraded", row.get("is_correct"))
     answers = row.get("answers_reextracted", row.get("answers"))
     texts, scores = need(row, "steps", list), need(row, "scores", dict)
     if right is None or answers is None or not len(right) == len(answers) == len(texts):
-        raise InputError("'is_correct', 'answers' and 'steps' must have one entry a sample", remedy="drop the row")
+        raise InputError("'is_correct', 'answers' and 'steps' must have one entry a sample")
     for sample, parts in enumerate(texts):
         steps = steps_of(parts, separator)
         if strip_prompt:
-            first = _CHAT_PROMPT.sub("", steps[0].text)
-            steps = (Step(first), *steps[1:])
+            steps = (Step(_CHAT_PROMPT.sub("", steps[0].text)), *steps[1:])
         yield annotated(
-            problem, steps, np.full(len(steps), np.nan), "pool grader, regraded", policy="pool",
-            outcome=float(right[sample]), answer=None if answers[sample] is None else str(answers[sample]),
-            scores=_scores(scores, sample, len(steps)),
+            problem, steps, None, "pool grader, regraded", policy="pool",
+            outcome=float(right[sample]), answer=text_or_none(answers[sample]),
+            scores=_scores({name: values[sample] for name, values in scores.items()}, len(steps)),
         )  # fmt: skip
 
 
@@ -132,19 +119,15 @@ def read_process_bench(row: Row, number: int, *, separator: str = "\n\n") -> Ite
     if not -1 <= first < len(steps):
         raise InputError(f"'label' must be -1 or a step below {len(steps)}, got {first}", remedy="count from 0")
     yield annotated(
-        Problem(str(row.get("id", number)), need(row, "problem")), steps, first_marked(first, len(steps)),
+        Problem(str(row.get("id", number)), need(row, "problem")), steps, labels_to_first_error(first, len(steps)),
         "processbench annotators", policy=str(row.get("generator", "")), first_error=first,
-        scores=_scores(need(row, "scores", dict), None, len(steps)),
+        scores=_scores(need(row, "scores", dict), len(steps)),
     )  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("pool", "samples of each problem with recorded step scores", is_pool, read_pool, rows=open_pool),
-    Format(
-        "process-bench-scores",
-        "ProcessBench under recorded verifiers",
-        is_process_bench,
-        read_process_bench,
-        rows=open_process_bench,
-    ),
-)
+    Format("pool", "samples of each problem with recorded step scores",
+           has("problem_id", "answers", "scores", "n_steps"), read_pool, rows=open_pool),
+    Format("process-bench-scores", "ProcessBench under recorded verifiers", has("id", "label", "n_scored", "scores"),
+           read_process_bench, rows=open_process_bench),
+)  # fmt: skip

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Comparison, Problem, Step, Trajectory
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, need, rest_of, shown, text_or_none
+from stepreward.core.types import Comparison, Problem, Step
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, compared, need, other_fields, shown, text_or_none
 
 PLAN = "action plan"
-_PARTS = (("thought", "Thought"), ("action", "Action"), ("action_input", "Action Input"))
-_OBSERVED = "observation"
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like ToolComp's process supervision."""
-    return {"prompt", "preferred", "dispreferred", "history"} <= row.keys()
+_ACTION = ("thought", "action", "action_input")
+"""Parts of a step other than the plan."""
 
 
 def _history(value: object) -> list[Mapping[str, Any]]:
@@ -27,40 +23,22 @@ def _history(value: object) -> list[Mapping[str, Any]]:
     try:
         made = json.loads(value) if isinstance(value, str) and value.strip() else value or []
     except ValueError as error:
-        raise InputError(f"'history' is no JSON: {error}", remedy="drop the row") from error
+        raise InputError(f"'history' is no JSON: {error}") from error
     if not isinstance(made, list) or not all(isinstance(one, Mapping) for one in made):
-        raise InputError(f"'history' must be a list of steps, got {shown(value)}", remedy="drop the row")
+        raise InputError(f"'history' must be a list of steps, got {shown(value)}")
     return made
 
 
-def _said(step: Mapping[str, Any], name: str) -> str:
-    part = step.get(name)
-    text = part.get("text") if isinstance(part, Mapping) else None
-    if not isinstance(text, str):
-        raise InputError(f"'{name}' of a step needs a 'text', got {shown(part)}", remedy="drop the row")
-    return text
-
-
-def _plan(step: Mapping[str, Any]) -> Step:
-    return Step(f"Action Plan: {_said(step, PLAN)}\n")
-
-
-def _act(step: Mapping[str, Any]) -> Step:
-    return Step("".join(f"{title}: {_said(step, name)}\n" for name, title in _PARTS))
-
-
-def _observation(step: Mapping[str, Any]) -> Step:
-    return Step(f"Observation: {_said(step, _OBSERVED)}\n", kind="observation", role="tool")
-
-
-def _tools(value: object) -> object:
-    """The names of the tools, of which the file holds the Python list in a string."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
+def _text(step: Mapping[str, Any], names: Iterable[str]) -> str:
+    """These parts of a step, each on a line under its title."""
+    lines = []
+    for name in names:
+        part = step.get(name)
+        text = part.get("text") if isinstance(part, Mapping) else None
+        if not isinstance(text, str):
+            raise InputError(f"'{name}' of a step needs a 'text', got {shown(part)}")
+        lines.append(f"{name.replace('_', ' ').title()}: {text}\n")
+    return "".join(lines)
 
 
 def read(row: Row, number: int) -> Iterator[Comparison]:
@@ -78,23 +56,28 @@ def read(row: Row, number: int) -> Iterator[Comparison]:
         InputError: a field is missing or of another shape.
     """
     past = _history(row.get("history"))
-    before = [_plan(past[0]), *(step for one in past[1:] for step in (_act(one), _observation(one)))] if past else []
+    before = [Step(_text(past[0], [PLAN]))] if past else []
+    for step in past[1:]:
+        before.append(Step(_text(step, _ACTION)))
+        before.append(Step(_text(step, ["observation"]), kind="observation", role="tool"))
     pair = [need(row, name, Mapping) for name in ("preferred", "dispreferred")]
-    meta = {"tools": _tools(row.get("tools")), "historical_date": row.get("historical_date")}
+    tools = row.get("tools")
+    if isinstance(tools, str):
+        # The file has the names of the tools as a Python list in a text.
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            tools = ast.literal_eval(tools)
+    meta = {"tools": tools, "historical_date": row.get("historical_date")}
     problem = Problem(
         f"tool-comp-{number}", need(row, "prompt"), reference=text_or_none(row.get("final_answer")),
         meta={name: value for name, value in meta.items() if value is not None},
     )  # fmt: skip
-    candidates = tuple(
-        Trajectory(problem, (*before, _act(one) if past else _plan(one)), outcome=right, terminal=False)
-        for one, right in zip(pair, (1.0, 0.0), strict=True)
-    )
+    candidates = [(*before, Step(_text(one, _ACTION if past else [PLAN]))) for one in pair]
     own = ("prompt", "preferred", "dispreferred", "history", "tools", "historical_date", "final_answer")
-    subset = "react step" if past else PLAN
-    yield Comparison(problem, candidates, (1.0, 0.0), subset, {}, rest_of(row, *own))
+    yield compared(problem, candidates, (1.0, 0.0), "react step" if past else PLAN, terminal=False,
+                   meta=other_fields(row, *own))  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("tool-comp", "ToolComp: steps of tool users, corrected and as they were", matches, read,
-           kind="comparisons"),
+    Format("tool-comp", "ToolComp: steps of tool users, corrected and as they were",
+           has("prompt", "preferred", "dispreferred", "history"), read, kind="comparisons"),
 )  # fmt: skip

@@ -9,31 +9,22 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, rest_of, shown, text_or_none
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown, text_or_none
 
 Before = Literal["mask", "right"]
 _OTHERS = frozenset({"human", "Computer_terminal", "ComputerTerminal"})
 """Speakers that are no agents: they give the task or run what an agent wrote."""
 
 
-def matches(row: Row) -> bool:
-    """Whether a row looks like Who&When."""
-    return {"history", "mistake_step", "mistake_agent"} <= row.keys()
-
-
-def _without_aside(role: str) -> str:
-    """A role without the brackets at its end."""
-    name = role.rstrip()
-    return name[: name.index("(")].rstrip() if name.endswith(")") and "(" in name else role
-
-
 def _step(turn: object, place: int) -> Step:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
-        raise InputError(f"turn {place} of 'history' needs a 'content', got {shown(turn)}", remedy="drop the row")
-    # "Orchestrator (-> WebSurfer)" and "Orchestrator (thought)" are one agent.
+        raise InputError(f"turn {place} of 'history' needs a 'content', got {shown(turn)}")
     role = str(turn.get("role", ""))
-    agent = str(turn.get("name") or _without_aside(role))
+    # "Orchestrator (-> WebSurfer)" and "Orchestrator (thought)" are one agent.
+    bare = role.rstrip()
+    bare = bare[: bare.index("(")].rstrip() if bare.endswith(")") and "(" in bare else role
+    agent = str(turn.get("name") or bare)
     kind: Literal["action", "observation"] = "observation" if agent in _OTHERS else "action"
     meta: dict[str, Any] = {"role": role, **({"name": turn["name"]} if turn.get("name") else {})}
     return Step(turn["content"] + "\n", kind=kind, role="user" if kind == "observation" else "assistant",
@@ -75,7 +66,7 @@ def read(row: Row, number: int, *, before: Before = "mask") -> Iterator[Trajecto
         problem, steps, labels, "who-and-when annotators", outcome=0.0, first_error=int(at),
         facts={
             "subset": str(row.get("split", "")),
-            **rest_of(row, "question", "question_ID", "history", "ground_truth", "mistake_step"),
+            **other_fields(row, "question", "question_ID", "history", "ground_truth", "mistake_step"),
         },
     )  # fmt: skip
 
@@ -103,5 +94,6 @@ def write(item: Trajectory) -> dict[str, Any]:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("who-and-when", "failed traces of agents with the decisive step", matches, read, write),
-)
+    Format("who-and-when", "failed traces of agents with the decisive step",
+           has("history", "mistake_step", "mistake_agent"), read, write),
+)  # fmt: skip

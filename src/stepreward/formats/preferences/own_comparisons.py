@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Comparison, Floats, Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Floats, Problem, Step
 from stepreward.formats.agents.messages import answer_of, prompt_of
 from stepreward.formats.format import Format
 from stepreward.formats.preferences.public_preferences import is_reward_bench
-from stepreward.formats.rows import Row, need, null_for_nan, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, compared, need, null_for_nan, other_fields, shown, text_or_none
 
 _OWN = ("id", "prompt", "chosen", "rejected", "candidates", "preferred", "subset", "reference", "scores", "meta",
         "problem_meta")  # fmt: skip
@@ -35,7 +35,7 @@ def _step(value: object, separator: str) -> Step:
     if isinstance(value, str):
         return Step(value + separator)
     if not isinstance(value, Mapping) or not isinstance(value.get("text"), str):
-        raise InputError(f"a step must be text, or an object with a 'text', got {shown(value)}", remedy="drop the row")
+        raise InputError(f"a step must be text, or an object with a 'text', got {shown(value)}")
     kind, images, meta = value.get("kind", "action"), value.get("images") or (), value.get("meta") or {}
     if kind not in ("action", "observation") or not isinstance(images, list | tuple) or not isinstance(meta, Mapping):
         what = f"'kind' of a step must be action or observation, 'images' a list, 'meta' an object: {shown(value)}"
@@ -50,7 +50,7 @@ def _steps(value: object, separator: str) -> tuple[Step, ...]:
     if isinstance(value, str):
         return (Step(value),)
     if not isinstance(value, list) or not value:
-        raise InputError(f"a candidate must be text or a list of steps, got {shown(value)}", remedy="drop the row")
+        raise InputError(f"a candidate must be text or a list of steps, got {shown(value)}")
     return tuple(_step(one, separator) for one in value)
 
 
@@ -122,7 +122,7 @@ def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Comparis
     """
     every, worth = _candidates(row)
     if len(every) < 2:
-        raise InputError(f"there must be two candidates to compare, got {len(every)}", remedy="drop the row")
+        raise InputError(f"there must be two candidates to compare, got {len(every)}")
     about, meta = row.get("problem_meta") or {}, row.get("meta") or {}
     if not isinstance(about, Mapping) or not isinstance(meta, Mapping):
         raise InputError("'meta' and 'problem_meta' must be objects", remedy="or leave them out")
@@ -130,13 +130,11 @@ def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Comparis
         text_or_none(row.get("id")) or f"comparisons-{number}", prompt_of(row.get("prompt"), "prompt"),
         reference=text_or_none(row.get("reference")), meta=dict(about),
     )  # fmt: skip
-    candidates = tuple(
-        Trajectory(problem, _steps(one, separator), outcome=value if 0 <= value <= 1 else math.nan)
-        for one, value in zip(every, worth, strict=True)
-    )
     whole, by_step = _recorded(row.get("scores") or {}, len(every))
-    subset = text_or_none(row.get("subset")) or ""
-    yield Comparison(problem, candidates, tuple(worth), subset, whole, {**meta, **rest_of(row, *_OWN)}, by_step)
+    yield compared(
+        problem, [_steps(one, separator) for one in every], worth, text_or_none(row.get("subset")) or "", scores=whole,
+        step_scores=by_step, meta={**meta, **other_fields(row, *_OWN)},
+    )  # fmt: skip
 
 
 def write(item: Comparison, *, separator: str = "\n\n") -> dict[str, Any]:
@@ -164,22 +162,21 @@ def write(item: Comparison, *, separator: str = "\n\n") -> dict[str, Any]:
 
 def _written(steps: Sequence[Step], separator: str) -> str | list[Any]:
     """A candidate as `read` takes it: its text, or its steps."""
-    if len(steps) == 1 and _plain(steps[0]):
+    if len(steps) == 1 and _is_only_text(steps[0]):
         return steps[0].text
-    return [
-        step.text.removesuffix(separator) if _plain(step) and step.text.endswith(separator) else _object(step)
-        for step in steps
-    ]
+    made: list[Any] = []
+    for step in steps:
+        if _is_only_text(step) and step.text.endswith(separator):
+            made.append(step.text.removesuffix(separator))
+            continue
+        more = {"agent": step.agent, "images": list(step.images), "meta": dict(step.meta)}
+        given = {name: value for name, value in more.items() if value}
+        made.append({"text": step.text, "kind": step.kind, "role": step.role, **given})
+    return made
 
 
-def _plain(step: Step) -> bool:
+def _is_only_text(step: Step) -> bool:
     return (step.kind, step.role, step.agent, step.images, dict(step.meta)) == ("action", "assistant", None, (), {})
-
-
-def _object(step: Step) -> dict[str, Any]:
-    more = {"agent": step.agent, "images": list(step.images), "meta": dict(step.meta)}
-    made = {"text": step.text, "kind": step.kind, "role": step.role}
-    return {**made, **{name: value for name, value in more.items() if value}}
 
 
 FORMATS: tuple[Format, ...] = (

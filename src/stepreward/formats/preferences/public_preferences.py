@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Comparison, Message, Problem, Step, Trajectory
+from stepreward.core.types import Comparison, Message, Problem, Step
 from stepreward.formats.agents.messages import answer_of, episode, list_of_messages, prompt_of, turns_of
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, need, rest_of, shown
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, compared, need, other_fields, shown, text_or_none
 
 RM_BENCH = 3
 """Styles of each answer in RM-Bench, plainest first."""
@@ -22,14 +22,10 @@ def _compared(
 ) -> Comparison:  # fmt: skip
     """A comparison of single answers."""
     if len(answers) < 2:
-        raise InputError(f"there must be two answers to compare, got {len(answers)}", remedy="drop the row")
+        raise InputError(f"there must be two answers to compare, got {len(answers)}")
     problem = Problem(f"{form}-{row.get('id', row.get('prompt_id', number))}", prompt)
-    candidates = tuple(
-        Trajectory(problem, (Step(text),), outcome=value if 0 <= value <= 1 else math.nan)
-        for text, value in zip(answers, worth, strict=True)
-    )
-    meta = {**rest_of(row, *own, "subset", "id"), **(more or {})}
-    return Comparison(problem, candidates, tuple(worth), "" if subset is None else str(subset), {}, meta)
+    meta = {**other_fields(row, *own, "subset", "id"), **(more or {})}
+    return compared(problem, [[Step(text)] for text in answers], worth, text_or_none(subset) or "", meta=meta)
 
 
 def is_reward_bench(row: Row) -> bool:
@@ -70,13 +66,17 @@ def read_reward_bench_2(row: Row, number: int) -> Iterator[Comparison]:
     Raises:
         InputError: a field is missing or of another shape.
     """
-    chosen, rejected = need(row, "chosen", list), need(row, "rejected", list)
-    answers = [answer_of(text, "chosen") for text in chosen] + [answer_of(text, "rejected") for text in rejected]
+    answers, worth = _sides(row)
     yield _compared(
-        row, number, "reward-bench-2", prompt_of(row.get("prompt"), "prompt"), answers,
-        [1.0] * len(chosen) + [0.0] * len(rejected), subset=row.get("subset"), own=("prompt", "chosen", "rejected"),
-        more={"row_id": row.get("id")},
+        row, number, "reward-bench-2", prompt_of(row.get("prompt"), "prompt"), answers, worth, subset=row.get("subset"),
+        own=("prompt", "chosen", "rejected"), more={"row_id": row.get("id")},
     )  # fmt: skip
+
+
+def _sides(row: Row) -> tuple[list[str], list[float]]:
+    """The chosen and then the rejected answers, and 1 or 0 for each."""
+    sides = [[answer_of(text, name) for text in need(row, name, list)] for name in ("chosen", "rejected")]
+    return sides[0] + sides[1], [1.0] * len(sides[0]) + [0.0] * len(sides[1])
 
 
 def is_rm_bench(row: Row) -> bool:
@@ -94,20 +94,14 @@ def read_rm_bench(row: Row, number: int) -> Iterator[Comparison]:
     Raises:
         InputError: a field is missing, or there are not three of each.
     """
-    chosen, rejected = need(row, "chosen", list), need(row, "rejected", list)
-    if len(chosen) != RM_BENCH or len(rejected) != RM_BENCH:
-        what = f"there must be {RM_BENCH} chosen and {RM_BENCH} rejected answers, got {len(chosen)} and {len(rejected)}"
-        raise InputError(what, remedy="drop the row")
-    answers = [answer_of(text, "chosen") for text in chosen] + [answer_of(text, "rejected") for text in rejected]
+    answers, worth = _sides(row)
+    if (worth.count(1.0), worth.count(0.0)) != (RM_BENCH, RM_BENCH):
+        what = f"there must be {RM_BENCH} chosen and {RM_BENCH} rejected answers"
+        raise InputError(f"{what}, got {worth.count(1.0)} and {worth.count(0.0)}")
     yield _compared(
-        row, number, "rm-bench", prompt_of(row.get("prompt"), "prompt"), answers, [1.0] * RM_BENCH + [0.0] * RM_BENCH,
-        subset=row.get("domain"), own=("prompt", "chosen", "rejected", "domain"),
+        row, number, "rm-bench", prompt_of(row.get("prompt"), "prompt"), answers, worth, subset=row.get("domain"),
+        own=("prompt", "chosen", "rejected", "domain"),
     )  # fmt: skip
-
-
-def is_llm_bar(row: Row) -> bool:
-    """Whether a row looks like LLMBar's."""
-    return {"input", "output_1", "output_2", "label"} <= row.keys()
 
 
 def read_llm_bar(row: Row, number: int) -> Iterator[Comparison]:
@@ -121,8 +115,8 @@ def read_llm_bar(row: Row, number: int) -> Iterator[Comparison]:
         InputError: a field is missing, or the label is neither.
     """
     label = need(row, "label", int)
-    if label not in (1, 2) or isinstance(label, bool):
-        raise InputError(f"'label' must be 1 or 2, got {shown(label)}", remedy="drop the row")
+    if label not in (1, 2):
+        raise InputError(f"'label' must be 1 or 2, got {shown(label)}")
     pair = [answer_of(row.get(name), name) for name in ("output_1", "output_2")]
     yield _compared(
         row, number, "llm-bar", prompt_of(row.get("input"), "input"), pair, (float(label == 1), float(label == 2)),
@@ -152,8 +146,8 @@ def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
     names = ("response1", "response2") if third else ("response_1", "response_2")
     field, query = ("overall_preference", "context") if third else ("preference_strength", "prompt")
     preferred = need(row, field, int)
-    if isinstance(preferred, bool) or not -3 <= preferred <= 3:
-        raise InputError(f"'{field}' must be from -3 to 3, got {shown(preferred)}", remedy="drop the row")
+    if not -3 <= preferred <= 3:
+        raise InputError(f"'{field}' must be from -3 to 3, got {shown(preferred)}")
     worth = (0.5, 0.5) if preferred == 0 else (float(preferred < 0), float(preferred > 0))
     yield _compared(
         row, number, "help-steer", prompt_of(row.get(query), query), [answer_of(row.get(name), name) for name in names],
@@ -182,7 +176,7 @@ def read_ultra_feedback(row: Row, number: int, *, score: str = "overall_score") 
     for i, one in enumerate(completions):
         value = one.get(score) if isinstance(one, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"completion {i} needs a number as '{score}', got {shown(value)}", remedy="drop the row")
+            raise InputError(f"completion {i} needs a number as '{score}', got {shown(value)}")
         answers.append(answer_of(one.get("response"), "response"))
         worth.append(float(value))
     yield _compared(
@@ -190,11 +184,6 @@ def read_ultra_feedback(row: Row, number: int, *, score: str = "overall_score") 
         subset=row.get("source"), own=("instruction", "completions", "source"),
         more={"models": [str(one.get("model", "")) for one in completions]},
     )  # fmt: skip
-
-
-def is_binarised(row: Row) -> bool:
-    """Whether a row looks like a binarised preference: messages that are chosen and rejected, each with a score."""
-    return {"chosen", "rejected", "score_chosen", "score_rejected"} <= row.keys()
 
 
 def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
@@ -219,11 +208,6 @@ def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
     )  # fmt: skip
 
 
-def is_plan_reward_bench(row: Row) -> bool:
-    """Whether a row looks like Plan-RewardBench's."""
-    return {"query", "tools", "chosen", "reject"} <= row.keys()
-
-
 def read_plan_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
     """Reads two trajectories of an agent with tools, of which one is preferred.
 
@@ -238,14 +222,12 @@ def read_plan_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
     name = f"plan-reward-bench-{row.get('uuid', number)}"
     made = []
     for side in ("chosen", "reject"):
-        talk = list_of_messages(need(row, side, Mapping).get("messages"))
-        turns = turns_of([{**m, "role": roles.get(str(m.get("role")), m.get("role"))} for m in talk])
+        messages = list_of_messages(need(row, side, Mapping).get("messages"))
+        turns = turns_of([{**one, "role": roles.get(str(one.get("role")), one.get("role"))} for one in messages])
         made.append(episode(turns, name))
     problem = Problem(name, made[0][0].prompt, meta={"tools": row["tools"]})
-    candidates = tuple(
-        Trajectory(problem, steps, outcome=worth) for (_, steps), worth in zip(made, (1.0, 0.0), strict=True)
-    )
-    yield Comparison(problem, candidates, (1.0, 0.0), str(row.get("_lcp_bucket", "")))
+    # Pairs are grouped by how long a beginning the two trajectories share.
+    yield compared(problem, [steps for _, steps in made], (1.0, 0.0), str(row.get("_lcp_bucket", "")))
 
 
 FORMATS: tuple[Format, ...] = (
@@ -255,12 +237,12 @@ FORMATS: tuple[Format, ...] = (
            kind="comparisons"),
     Format("rm-bench", "RM-Bench: three styles of a right and a wrong answer", is_rm_bench, read_rm_bench,
            kind="comparisons"),
-    Format("llm-bar", "LLMBar pairs", is_llm_bar, read_llm_bar, kind="comparisons"),
+    Format("llm-bar", "LLMBar pairs", has("input", "output_1", "output_2", "label"), read_llm_bar, kind="comparisons"),
     Format("help-steer", "preferences of HelpSteer 2 and 3", is_help_steer, read_help_steer, kind="comparisons"),
     Format("ultra-feedback", "UltraFeedback: several completions with scores", is_ultra_feedback, read_ultra_feedback,
            kind="comparisons"),
-    Format("ultra-feedback-binarised", "binarised preferences as messages", is_binarised, read_binarised,
-           kind="comparisons"),
-    Format("plan-reward-bench", "Plan-RewardBench: two agent trajectories", is_plan_reward_bench,
+    Format("ultra-feedback-binarised", "binarised preferences as messages",
+           has("chosen", "rejected", "score_chosen", "score_rejected"), read_binarised, kind="comparisons"),
+    Format("plan-reward-bench", "Plan-RewardBench: two agent trajectories", has("query", "tools", "chosen", "reject"),
            read_plan_reward_bench, kind="comparisons"),
 )  # fmt: skip

@@ -7,26 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Comparison, Problem, Step, Trajectory
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, rest_of
+from stepreward.core.types import Comparison, Problem, Step
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, compared, other_fields
 
 _OWN = ("history", "functions", "action_chosen", "action_rejected")
 
 
-def matches(row: Row) -> bool:
-    """Whether a row looks like ToolPRMBench's."""
-    return {"history", "action_chosen", "action_rejected"} <= row.keys()
-
-
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _step(row: Row, name: str) -> Step:
-    if row.get(name) in (None, "", [], {}):
-        raise InputError(f"'{name}' is missing or empty", remedy="drop the row")
-    return Step(_text(row[name]) + "\n")
 
 
 def read(row: Row, number: int) -> Iterator[Comparison]:
@@ -42,17 +31,17 @@ def read(row: Row, number: int) -> Iterator[Comparison]:
     Raises:
         InputError: a field is missing.
     """
-    pair = [_step(row, name) for name in ("action_chosen", "action_rejected")]
+    for name in ("action_chosen", "action_rejected"):
+        if row.get(name) in (None, "", [], {}):
+            raise InputError(f"'{name}' is missing or empty")
+    pair = [[Step(_text(row[name]) + "\n")] for name in ("action_chosen", "action_rejected")]
     tools: dict[str, Any] = {"tools": row["functions"]} if row.get("functions") is not None else {}
     name = row.get("sample_id", row.get("index", number))
     problem = Problem(f"tool-prm-bench-{name}", _text(row.get("history")), meta=tools)
-    candidates = tuple(
-        Trajectory(problem, (step,), outcome=right, terminal=False)
-        for step, right in zip(pair, (1.0, 0.0), strict=True)
-    )
-    yield Comparison(problem, candidates, (1.0, 0.0), "", {}, rest_of(row, *_OWN))
+    yield compared(problem, pair, (1.0, 0.0), terminal=False, meta=other_fields(row, *_OWN))
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("tool-prm-bench", "ToolPRMBench: next actions of tool users", matches, read, kind="comparisons"),
-)
+    Format("tool-prm-bench", "ToolPRMBench: next actions of tool users",
+           has("history", "action_chosen", "action_rejected"), read, kind="comparisons"),
+)  # fmt: skip

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Comparison, Problem, Step, Trajectory
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, need, shown
+from stepreward.core.types import Comparison, Problem, Step
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, compared, need, shown
 
 _STATE, _ANSWERS = "#### Intent ####", "#### Assistant Responses ####"
 _PAIR = re.compile(
@@ -16,11 +16,6 @@ _PAIR = re.compile(
     r"\[The Begin of Response 2\](.*?)\[The End of Response 2\]",
     re.DOTALL,
 )
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like WebPRMBench's."""
-    return {"state_idx", "pair_idx", "expected", "prompt"} <= row.keys()
 
 
 def read(row: Row, number: int) -> Iterator[Comparison]:
@@ -43,18 +38,16 @@ def read(row: Row, number: int) -> Iterator[Comparison]:
         what = f"'prompt' must hold {_ANSWERS!r} and two marked responses, got {shown(prompt)}"
         raise InputError(what, remedy="read the file as it is published")
     if expected not in (1, 2):
-        raise InputError(f"'expected' must be 1 or 2, got {shown(expected)}", remedy="drop the row")
+        raise InputError(f"'expected' must be 1 or 2, got {shown(expected)}")
     source = str(row.get("source_name") or "")
     state = head[max(head.find(_STATE), 0) :].strip() + "\n"
-    problem = Problem(f"{source}:{row['state_idx']}", state)
-    worth = (float(expected == 1), float(expected == 2))
-    candidates = tuple(
-        Trajectory(problem, (Step(text.strip() + "\n"),), outcome=right, terminal=False)
-        for text, right in zip(pair.groups(), worth, strict=True)
-    )
-    yield Comparison(problem, candidates, worth, source, {}, {"pair_idx": row["pair_idx"]})
+    yield compared(
+        Problem(f"{source}:{row['state_idx']}", state), [[Step(text.strip() + "\n")] for text in pair.groups()],
+        [float(expected == place) for place in (1, 2)], source, terminal=False, meta={"pair_idx": row["pair_idx"]},
+    )  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("web-prm-bench", "WebPRMBench: pairs of a web agent's next actions", matches, read, kind="comparisons"),
-)
+    Format("web-prm-bench", "WebPRMBench: pairs of a web agent's next actions",
+           has("state_idx", "pair_idx", "expected", "prompt"), read, kind="comparisons"),
+)  # fmt: skip

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.log import outcome, stated
 from stepreward.formats.agents.messages import prompt_of
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, rest_of, shown
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown
 from stepreward.formats.samples.rollout_logs import cut
 
 _METRICS = ("exact_match", "acc", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "math_verify", "em",
@@ -29,11 +27,6 @@ class _Request:
     context: Any
     continuation: str
     responses: list[Any]
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like a sample of lm-evaluation-harness."""
-    return {"doc_id", "doc", "resps"} <= row.keys()
 
 
 def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iterator[Trajectory]:
@@ -64,7 +57,9 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
         {"doc": row["doc"]} if isinstance(row.get("doc"), dict) else {},
     )  # fmt: skip
     texts = [text for request in requests for text in request.responses]
-    meta = rest_of(row, *_OWN) | {name: row[name] for name in ("filter", "doc_id", "filtered_resps") if name in row}
+    meta = other_fields(row, *_OWN) | {
+        name: row[name] for name in ("filter", "doc_id", "filtered_resps") if name in row
+    }
     if not all(isinstance(text, str) for text in texts):
         best = max(requests, key=_likelihood)
         if not best.continuation:
@@ -80,7 +75,7 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
         judged = isinstance(won, list) or len(texts) == 1 or (at == 0 and not votes)
         steps = cut(text)
         yield annotated(
-            problem, steps, np.full(len(steps), np.nan), "lm-eval metrics",
+            problem, steps, None, "lm-eval metrics",
             outcome=outcome(value, scale) if judged else outcome(None, scale), policy=str(row.get("model") or ""),
             answer=_answer(row, len(texts), at), facts=meta | ({"sample": at} if len(texts) > 1 else {}),
         )  # fmt: skip
@@ -100,7 +95,7 @@ def _requests(row: Row) -> list[_Request]:
     given, responses_of_requests = row.get("arguments"), need(row, "resps", list)
     prompts = list(given.values()) if isinstance(given, Mapping) else given if isinstance(given, list) else []
     if not responses_of_requests:
-        raise InputError("'resps' is empty", remedy="drop the row")
+        raise InputError("'resps' is empty")
     made = []
     for at, responses in enumerate(responses_of_requests):
         one = prompts[at] if at < len(prompts) else ()
@@ -119,8 +114,7 @@ def _likelihood(request: _Request) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        what = f"'resps' must hold texts or log-likelihoods, got {shown(request.responses)}"
-        raise InputError(what, remedy="drop the row") from error
+        raise InputError(f"'resps' must hold texts or log-likelihoods, got {shown(request.responses)}") from error
 
 
 def _answer(row: Row, count: int, at: int) -> str | None:
@@ -131,4 +125,6 @@ def _answer(row: Row, count: int, at: int) -> str | None:
     return value if isinstance(value, str) and (count == 1 or at == 0) else None
 
 
-FORMATS: tuple[Format, ...] = (Format("lm-eval", "samples logged by lm-evaluation-harness", matches, read),)
+FORMATS: tuple[Format, ...] = (
+    Format("lm-eval", "samples logged by lm-evaluation-harness", has("doc_id", "doc", "resps"), read),
+)

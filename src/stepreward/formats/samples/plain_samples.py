@@ -14,7 +14,7 @@ from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.agents.log import named_text, outcome, solution, stated
 from stepreward.formats.agents.messages import list_of_messages, prompt_of, turns_of
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, id_of, need, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, shown, text_or_none
 from stepreward.formats.samples.rollout_logs import cut
 
 _RENAMED = ("response", "completion")
@@ -49,7 +49,7 @@ def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[T
         raise InputError("the separator is empty", remedy="pass what ends a step")
     texts, scores = need(row, "completions", list), need(row, "scores", list)
     if len(scores) != len(texts):
-        raise InputError(f"{len(scores)} lists of scores for {len(texts)} completions", remedy="drop the row")
+        raise InputError(f"{len(scores)} lists of scores for {len(texts)} completions")
     prompt_text = need(row, next((name for name in ("problem", "prompt", "question") if name in row), "problem"))
     marked = row.get("unique_id")
     problem = Problem(
@@ -57,17 +57,17 @@ def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[T
         text_or_none(row.get("answer")),
         {"solution": row["solution"]} if isinstance(row.get("solution"), str) else {},
     )  # fmt: skip
-    shared = rest_of(row, *_SEARCH)
+    shared = other_fields(row, *_SEARCH)
     for at, text in enumerate(texts):
         if not isinstance(text, str) or not text:
-            raise InputError(f"completion {at} must be a text, got {shown(text)}", remedy="drop the row")
+            raise InputError(f"completion {at} must be a text, got {shown(text)}")
         steps = tuple(Step(part) for part in _parts(text, separator))
         values = scores[at] if isinstance(scores[at], list) else [scores[at]]
         made = _scores(values, len(steps))
         meta = {**shared, "sample": at, "chosen": text == row.get("pred")} | _of(row, "agg_scores", at, len(texts))
         meta |= _of(row, "completion_tokens", at, len(texts)) | ({"step_scores": values} if made is None else {})
         yield annotated(
-            problem, steps, np.full(len(steps), np.nan), "search-and-learn",
+            problem, steps, None, "search-and-learn",
             scores={"prm": np.full(len(steps), np.nan) if made is None else made}, facts=meta,
         )  # fmt: skip
 
@@ -138,7 +138,7 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
         inner = [one if isinstance(one, list) else [one] for one in given]
         models = [model for model, one in zip(models, inner, strict=False) for _ in one]
         given = [text for one in inner for text in one]
-    meta = rest_of(row, *_DISTILABEL)
+    meta = other_fields(row, *_DISTILABEL)
     prompt_text = row.get("instruction")
     prompt_text = (
         prompt_text
@@ -168,7 +168,7 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
             marks[-1] = float(rating or "")
         model = models[at] if isinstance(models, list) and at < len(models) else models
         yield annotated(
-            problem, steps, np.full(len(steps), np.nan), "distilabel", policy=named_text(model),
+            problem, steps, None, "distilabel", policy=named_text(model),
             outcome=outcome(rating, scale), scores={} if np.isnan(marks).all() else {"rating": marks},
             facts={**meta, "sample": at} | ({"rating": rating} if rating is not None else {})
             | ({"failed_generations": failed} if failed else {})

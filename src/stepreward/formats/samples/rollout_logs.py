@@ -7,14 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.agents.log import named_text, outcome, stated
 from stepreward.formats.agents.messages import list_of_messages, prompt_of, step_of, turns_of
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, id_of, need, rest_of, text_or_none
+from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, text_or_none
 
 _TOOL = re.compile(
     r"(?:(?:<\|im_end\|>)?\s*(?:<\|im_start\|>)?\b(?:user|tool)\n)?"
@@ -49,7 +47,7 @@ def completed(value: object) -> tuple[Step, ...]:
     """
     if isinstance(value, str):
         if not value:
-            raise InputError("the completion is empty", remedy="drop the row")
+            raise InputError("the completion is empty")
         return cut(value)
     return tuple(step_of(turn) for turn in turns_of(list_of_messages(value, "completion")))
 
@@ -93,10 +91,10 @@ def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0)
     name = outcome_of or ("reward" if "reward" in row else next(iter(rewards)) if len(rewards) == 1 else
                           right[0] if len(right) == 1 else "")  # fmt: skip
     prompt, steps = prompt_of(row.get("prompt"), "prompt"), completed(row.get("completion"))
-    meta = {"rewards": rewards} | rest_of(row, "prompt", "completion", *rewards)
+    meta = {"rewards": rewards} | other_fields(row, "prompt", "completion", *rewards)
     yield annotated(
         Problem(id_of("trl", prompt), prompt, text_or_none(stated(row, "solution", "answer"))), steps,
-        np.full(len(steps), np.nan), "trl completions", outcome=outcome(row.get(name), scale), facts=meta,
+        None, "trl completions", outcome=outcome(row.get(name), scale), facts=meta,
     )  # fmt: skip
 
 
@@ -126,9 +124,9 @@ def read_verl(row: Row, number: int, *, scale: float = 1.0) -> Iterator[Trajecto
     won = row["acc"] if isinstance(row.get("acc"), bool | int | float) else row.get("score")
     yield annotated(
         Problem(id_of("verl", prompt), prompt, gold if gold is None or isinstance(gold, str) else json.dumps(
-            gold, ensure_ascii=False)), steps, np.full(len(steps), np.nan), "verl rollouts",
+            gold, ensure_ascii=False)), steps, None, "verl rollouts",
         outcome=outcome(won, 1.0 if won is row.get("acc") else scale), answer=text_or_none(row.get("pred")) or None,
-        facts=rest_of(row, "input", "output"), policy=named_text(row.get("model")),
+        facts=other_fields(row, "input", "output"), policy=named_text(row.get("model")),
     )  # fmt: skip
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated
@@ -24,7 +22,7 @@ from stepreward.formats.agents.messages import (
 )
 from stepreward.formats.agents.messages import named as with_names
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, id_of, need, rest_of, shown, text_or_none
+from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, shown, text_or_none
 from stepreward.formats.samples.rollout_logs import cut
 
 _MARKS = frozenset({"example_id", "task", "generation_ms", "timing", "is_completed", "info", "stop_condition"})
@@ -55,19 +53,19 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     said = row.get("completion")
     if isinstance(said, str):
         if not said:
-            raise InputError("'completion' is empty", remedy="drop the row")
+            raise InputError("'completion' is empty")
         steps = cut(said)
     else:
         turns = turns_of(list_of_messages(said, "completion"))
         steps = tuple(step_of(turn, reasoning=reasoning) for turn in turns)
         if not any(step.kind == "action" for step in steps):
-            raise InputError("no message of 'completion' is of the model", remedy="drop the row")
+            raise InputError("no message of 'completion' is of the model")
     marked = row.get("example_id", row.get("id"))
     name = f"verifiers-{row.get('task') or ''}{marked}" if marked is not None else id_of("verifiers", prompt)
     made = annotated(
-        Problem(name, prompt, text_or_none(row.get("answer")) or None), steps, np.full(len(steps), np.nan),
+        Problem(name, prompt, text_or_none(row.get("answer")) or None), steps, None,
         "verifiers rewards", policy=named_text(row.get("model")), outcome=outcome(row.get("reward"), scale),
-        facts=rest_of(row, *_OWN[:3]),
+        facts=other_fields(row, *_OWN[:3]),
     )  # fmt: skip
     ended = row.get("is_truncated") is not True and not row.get("error")
     yield made if ended else replace(made, terminal=False)
@@ -116,16 +114,16 @@ def read_trace(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasonin
             problem_meta={"task": dict(task)},
             terminal=not row.get("errors") and row.get("is_completed") is not False
             and ends.get(leaf, {}).get("finish_reason") != "length",
-            meta=rest_of(row, "nodes", "calls", "task") | ({"branch": branch} if len(leaves) > 1 else {}),
+            meta=other_fields(row, "nodes", "calls", "task") | ({"branch": branch} if len(leaves) > 1 else {}),
         )  # fmt: skip
 
 
 def _parent(node: Any, at: int) -> int | None:
     if not isinstance(node, Mapping) or not isinstance(node.get("message"), Mapping):
-        raise InputError(f"node {at} must have a 'message', got {shown(node)}", remedy="drop the trace")
+        raise InputError(f"node {at} must have a 'message', got {shown(node)}")
     parent = node.get("parent")
     if parent is not None and not (isinstance(parent, int) and 0 <= parent < at):
-        raise InputError(f"node {at} has the parent {shown(parent)}, which is none before it", remedy="drop the trace")
+        raise InputError(f"node {at} has the parent {shown(parent)}, which is none before it")
     return parent
 
 

@@ -8,21 +8,20 @@ from typing import Any, Literal
 import numpy as np
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Floats, Problem, Trajectory
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
     Row,
-    annotated,
-    hard_first_error,
     label_array,
+    labelled,
     need,
-    raw,
-    relabel,
     steps_of,
     text_or_none,
+    texts_of,
 )
 
+# What PyTorch's cross-entropy leaves out.
 UNLABELLED = -100
 Which = Literal["hard", "soft"]
 
@@ -30,12 +29,6 @@ Which = Literal["hard", "soft"]
 def matches(row: Row) -> bool:
     """Whether a row looks like ActPRM's."""
     return {"question", "steps"} <= row.keys() and bool({"hard_labels", "soft_labels"} & row.keys())
-
-
-def _labels(row: Row, which: Which, steps: int) -> Floats:
-    name = f"{which}_labels"
-    values = need(row, name, list)
-    return label_array([None if value == UNLABELLED else value for value in values], steps, name=name)
 
 
 def read(
@@ -63,14 +56,14 @@ def read(
     if labels not in ("hard", "soft"):
         raise InputError(f"labels must be hard or soft, got {labels!r}")
     steps = steps_of(row.get("steps"), separator)
-    made = relabel(_labels(row, labels, len(steps)), threshold=threshold, after_first_error=after_first_error)
-    other = "soft_labels" if labels == "hard" else "hard_labels"
+    name, other = ("hard_labels", "soft_labels") if labels == "hard" else ("soft_labels", "hard_labels")
+    values = [None if value == UNLABELLED else value for value in need(row, name, list)]
     problem = Problem(
         str(row.get("uuid", f"actprm-{number}")), need(row, "question"), reference=text_or_none(row.get("answer"))
     )
-    yield annotated(
-        problem, steps, made, "actprm judges", first_error=hard_first_error(made),
-        facts={other: row[other]} if isinstance(row.get(other), list) else {},
+    yield labelled(
+        problem, steps, label_array(values, len(steps), name=name), "actprm judges", threshold=threshold,
+        after_first_error=after_first_error, facts={other: row[other]} if isinstance(row.get(other), list) else {},
     )  # fmt: skip
 
 
@@ -85,7 +78,7 @@ def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) 
     gaps = np.isnan(item.labels)
     soft = np.where(gaps, UNLABELLED, item.labels).tolist()
     hard = np.where(gaps, UNLABELLED, item.labels > threshold).astype(np.int64).tolist()
-    row = {"question": item.problem.text, "steps": raw(item.steps, separator)}
+    row = {"question": item.problem.text, "steps": texts_of(item.steps, separator)}
     return {**row, "hard_labels": hard, "soft_labels": item.facts.get("soft_labels", soft)}
 
 

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import Row, annotated, label_array, need, relabel, shown
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like AgentPRM's."""
-    return {"state", "reason_action", "qestimate"} <= row.keys()
-
-
-def _history(state: Mapping[str, object]) -> Iterator[Step]:
-    for i, turn in enumerate(state.get("history") or ()):  # type: ignore[arg-type, var-annotated]
-        if not isinstance(turn, Mapping):
-            raise InputError(f"turn {i} of 'history' must be an object, got {shown(turn)}", remedy="drop the row")
-        yield Step(need(turn, "observation") + "\n", kind="observation", role="user")
-        yield Step(need(turn, "action") + "\n")
 
 
 def read(row: Row, number: int, *, threshold: float | None = None) -> Iterator[Trajectory]:
@@ -39,19 +27,25 @@ def read(row: Row, number: int, *, threshold: float | None = None) -> Iterator[T
         InputError: a field is missing, or the estimate is outside [0, 1].
     """
     state, taken = need(row, "state", Mapping), need(row, "reason_action", Mapping)
+    steps: list[Step] = []
+    # The state is the turn that is going on: its observation is the last, and the action taken answers it.
+    for i, turn in enumerate([*(state.get("history") or ()), {**state, "action": taken.get("action")}]):
+        if not isinstance(turn, Mapping):
+            raise InputError(f"turn {i} of 'history' must be an object, got {shown(turn)}")
+        steps.append(Step(need(turn, "observation") + "\n", kind="observation", role="user"))
+        steps.append(Step(need(turn, "action") + "\n"))
     reason = taken.get("reason")
-    steps = (
-        *_history(state),
-        Step(need(state, "observation") + "\n", kind="observation", role="user"),
-        Step(need(taken, "action") + "\n", meta={"reason": reason} if isinstance(reason, str) else {}),
-    )
+    if isinstance(reason, str):
+        steps[-1] = replace(steps[-1], meta={"reason": reason})
     labels = np.full(len(steps), np.nan)
     labels[-1:] = relabel(label_array([row.get("qestimate")], 1, name="qestimate"), threshold=threshold)
     choices = state.get("candidate_actions")
     yield annotated(
-        Problem(f"agent-prm-{number}", need(state, "task")), steps, labels, "agent-prm rollouts",
+        Problem(f"agent-prm-{number}", need(state, "task")), tuple(steps), labels, "agent-prm rollouts",
         facts={"candidate_actions": choices} if isinstance(choices, list) else {},
     )  # fmt: skip
 
 
-FORMATS: tuple[Format, ...] = (Format("agent-prm", "a state, an action and its Q estimate", matches, read),)
+FORMATS: tuple[Format, ...] = (
+    Format("agent-prm", "a state, an action and its Q estimate", has("state", "reason_action", "qestimate"), read),
+)

@@ -7,29 +7,23 @@ from typing import Any, Literal
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Row,
-    annotated,
-    hard_first_error,
     label_array,
+    labelled,
     need,
-    raw,
-    relabel,
-    rest_of,
+    other_fields,
     steps_of,
+    texts_of,
 )
 
 Polarity = Literal["true-is-right", "true-is-wrong"]
 
 
-def matches(row: Row) -> bool:
-    """Whether a row looks like FoVer's."""
-    return {"problem", "solution_steps", "error_labels"} <= row.keys()
-
-
-def _turned(labels: Floats, polarity: Polarity) -> Floats:
+def _right(labels: Floats, polarity: Polarity) -> Floats:
+    """1 for right steps, of labels in which true means what `polarity` says; and back again."""
     if polarity not in ("true-is-right", "true-is-wrong"):
         raise InputError(f"polarity must be true-is-right or true-is-wrong, got {polarity!r}")
     return labels if polarity == "true-is-right" else 1 - labels
@@ -56,13 +50,12 @@ def read(
         InputError: a field is missing, there is not one label a step, or an unknown option.
     """
     steps = steps_of(row.get("solution_steps"), separator, name="solution_steps")
-    labels = _turned(label_array(row.get("error_labels"), len(steps), name="error_labels"), polarity)
-    labels = relabel(labels, after_first_error=after_first_error)
+    labels = _right(label_array(row.get("error_labels"), len(steps), name="error_labels"), polarity)
     problem = Problem(str(row.get("id", f"fover-{number}")), need(row, "problem"))
-    yield annotated(
-        problem, steps, labels, "fover verifiers", first_error=hard_first_error(labels),
-        facts=rest_of(row, "id", "problem", "solution_steps", "error_labels", "messages", "messages_for_prediction"),
-    )  # fmt: skip
+    # The messages repeat the problem and the steps as the authors' verifier was given them.
+    own = ("id", "problem", "solution_steps", "error_labels", "messages", "messages_for_prediction")
+    yield labelled(problem, steps, labels, "fover verifiers", after_first_error=after_first_error,
+                   facts=other_fields(row, *own))  # fmt: skip
 
 
 def write(
@@ -79,14 +72,16 @@ def write(
     Raises:
         InputError: an unknown option.
     """
-    right = _turned((item.labels > threshold).astype(float), polarity)
+    right = _right((item.labels > threshold).astype(float), polarity)
     known = (item.labels == item.labels).tolist()
     return {
         "id": item.problem.id,
         "problem": item.problem.text,
-        "solution_steps": raw(item.steps, separator),
+        "solution_steps": texts_of(item.steps, separator),
         "error_labels": [bool(label) if seen else None for label, seen in zip(right.tolist(), known, strict=True)],
     }
 
 
-FORMATS: tuple[Format, ...] = (Format("fover", "steps checked by formal tools", matches, read, write),)
+FORMATS: tuple[Format, ...] = (
+    Format("fover", "steps checked by formal tools", has("problem", "solution_steps", "error_labels"), read, write),
+)

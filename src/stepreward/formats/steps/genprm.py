@@ -9,25 +9,25 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Row,
-    annotated,
-    hard_first_error,
     id_of,
     label_array,
+    labelled,
     need,
-    relabel,
-    rest_of,
+    other_fields,
     shown,
     steps_of,
     text_or_none,
 )
 
 _VERDICT = re.compile(r"boxed\{(?:\\text\{)?(Yes|No)\b", re.IGNORECASE)
+"""Models write the verdict with and without text mode, in letters of any case."""
 _QUESTION = "Question: "
 NOT_RUN = -1
+"""The score of a step for which no rollout was run, as steps after the first error are skipped."""
 
 
 def verdict(text: str) -> float:
@@ -67,23 +67,17 @@ def read_conversation(
     """
     texts, answers = _said(row, "user"), _said(row, "assistant")
     if not texts or len(texts) != len(answers):
-        what = f"every paragraph needs a verification; there are {len(texts)} and {len(answers)}"
-        raise InputError(what, remedy="drop the row")
+        raise InputError(f"every paragraph needs a verification; there are {len(texts)} and {len(answers)}")
     question, gap, first = texts[0].removeprefix(_QUESTION).rpartition("\n\n")
     if not gap:
-        raise InputError(f"a blank line must part question and first step: {shown(texts[0])}", remedy="drop the row")
+        raise InputError(f"a blank line must part question and first step: {shown(texts[0])}")
     steps = tuple(
         Step(text + separator, meta={"rationale": answer})
         for text, answer in zip((first, *texts[1:]), answers, strict=True)
     )
-    labels = relabel(np.array([verdict(answer) for answer in answers]), after_first_error=after_first_error)
+    labels = np.array([verdict(answer) for answer in answers])
     problem = Problem(id_of("genprm", question), question)
-    yield annotated(problem, steps, labels, "genprm verification", first_error=hard_first_error(labels))
-
-
-def is_rollouts(row: Row) -> bool:
-    """Whether a row looks like GenPRM's records of rollouts."""
-    return {"problem", "steps", "monte_carlo_scores"} <= row.keys()
+    yield labelled(problem, steps, labels, "genprm verification", after_first_error=after_first_error)
 
 
 def read_rollouts(
@@ -108,22 +102,22 @@ def read_rollouts(
     """
     groups, scores = need(row, "steps", list), need(row, "monte_carlo_scores", list)
     if not groups or len(groups) != len(scores):
-        raise InputError(f"{len(groups)} solutions have {len(scores)} lists of scores", remedy="drop the row")
+        raise InputError(f"{len(groups)} solutions have {len(scores)} lists of scores")
     problem = Problem(
         f"genprm-{number}", need(row, "problem"), reference=text_or_none(row.get("extracted_groundtruth"))
     )
     for texts, values in zip(groups, scores, strict=True):
         steps = steps_of(texts, separator)
         known = [None if value == NOT_RUN else value for value in values] if isinstance(values, list) else values
-        labels = label_array(known, len(steps), name="monte_carlo_scores")
-        labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
-        yield annotated(
-            problem, steps, labels, "genprm rollouts", first_error=hard_first_error(labels),
-            facts=rest_of(row, "problem", "steps", "monte_carlo_scores", "solution", "cot_rationale"),
+        yield labelled(
+            problem, steps, label_array(known, len(steps), name="monte_carlo_scores"), "genprm rollouts",
+            threshold=threshold, after_first_error=after_first_error,
+            facts=other_fields(row, "problem", "steps", "monte_carlo_scores", "solution", "cot_rationale"),
         )  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (
     Format("genprm", "paragraphs with written verifications", is_conversation, read_conversation),
-    Format("genprm-rollouts", "solutions of a problem with Monte Carlo scores", is_rollouts, read_rollouts),
-)
+    Format("genprm-rollouts", "solutions of a problem with Monte Carlo scores",
+           has("problem", "steps", "monte_carlo_scores"), read_rollouts),
+)  # fmt: skip

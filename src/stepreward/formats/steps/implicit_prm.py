@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from stepreward.core.errors import InputError
-from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, rest_of, shown, steps_of, text_or_none
+from stepreward.formats.rows import Row, annotated, cut_steps, need, other_fields, shown, steps_of, text_or_none
 
 
 def _outcome(value: object, where: str) -> float:
     if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
-        raise InputError(f"{where} must be right or wrong, got {shown(value)}", remedy="true, false or in [0, 1]")
+        raise InputError(f"{where} must be right or wrong, got {shown(value)}", remedy="write true, false or a chance")
     return float(value)
-
-
-def _cut(text: str, separator: str) -> tuple[Step, ...]:
-    """The steps of a text, which together are the text: each ends in the separator, the last as the text does."""
-    if not separator or not text:
-        return (Step(text),)
-    *whole, rest = text.split(separator)
-    return tuple(Step(part + separator) for part in whole) + ((Step(rest),) if rest else ())
 
 
 def is_rollouts(row: Row) -> bool:
@@ -45,18 +36,20 @@ def read_rollouts(row: Row, number: int, *, separator: str = "\n\n") -> Iterator
     Raises:
         InputError: a field is missing, or a response is neither right nor wrong.
     """
+    # In a table with both columns, the one that a row does not use is null or empty.
     key = "steps" if row.get("steps") else "completions"
     made, right = need(row, key, list), need(row, "correctness", list)
     if len(right) < len(made) or not made:
-        raise InputError(f"{len(made)} responses have {len(right)} entries of 'correctness'", remedy="drop the row")
+        raise InputError(f"{len(made)} responses have {len(right)} entries of 'correctness'")
     problem = Problem(
         f"implicit-prm-{number}", need(row, "prompt"), reference=text_or_none(row.get("reference")),
         meta={"dataset": row.get("dataset")},
     )  # fmt: skip
     for sample, (parts, correct) in enumerate(zip(made, right, strict=False)):
-        steps = _cut(parts, separator) if isinstance(parts, str) and parts else steps_of(parts, separator, name=key)
+        is_text = isinstance(parts, str) and parts
+        steps = cut_steps(parts, separator) if is_text else steps_of(parts, separator, name=key)
         outcome = _outcome(correct, f"'correctness' of response {sample}")
-        yield annotated(problem, steps, np.full(len(steps), np.nan), "implicit-prm grader", outcome=outcome)
+        yield annotated(problem, steps, None, "implicit-prm grader", outcome=outcome)
 
 
 def is_labelled(row: Row) -> bool:
@@ -82,20 +75,16 @@ def read_labelled(row: Row, number: int, *, separator: str = "\n\n") -> Iterator
     for turn in turns:
         said = [turn.get(name) if isinstance(turn, Mapping) else None for name in ("role", "content")]
         if not all(isinstance(value, str) for value in said):
-            raise InputError(f"a turn needs 'role' and 'content', got {shown(turn)}", remedy="drop the row")
+            raise InputError(f"a turn needs 'role' and 'content', got {shown(turn)}")
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
-        raise InputError("the chat must be a question and end in a response of the assistant", remedy="drop the row")
+        raise InputError("the chat must be a question and end in a response of the assistant")
     prompt = tuple({"role": turn["role"], "content": turn["content"]} for turn in turns[:-1])
     plain = len(prompt) == 1 and prompt[0]["role"] == "user"
-    steps = _cut(turns[-1]["content"], separator)
     yield annotated(
         Problem(str(row.get("id", f"implicit-prm-{number}")), prompt[0]["content"] if plain else prompt),
-        steps,
-        np.full(len(steps), np.nan),
-        "implicit-prm grader",
-        outcome=_outcome(row.get("label"), "'label'"),
-        facts=rest_of(row, "id", "response", "label"),
-    )
+        cut_steps(turns[-1]["content"], separator), None, "implicit-prm grader",
+        outcome=_outcome(row.get("label"), "'label'"), facts=other_fields(row, "id", "response", "label"),
+    )  # fmt: skip
 
 
 def write_labelled(item: Trajectory) -> dict[str, Any]:
@@ -105,7 +94,7 @@ def write_labelled(item: Trajectory) -> dict[str, Any]:
         InputError: the outcome is not known.
     """
     outcome = item.outcome
-    if outcome != outcome:
+    if math.isnan(outcome):
         raise InputError(f"problem {item.problem.id} has a solution of unknown outcome", remedy="grade it first")
     turns = [dict(message) for message in item.problem.messages]
     return {

@@ -14,15 +14,13 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
-    annotated,
-    hard_first_error,
+    fully_labelled,
     id_of,
     label_array,
-    measured,
+    labelled,
     need,
-    raw,
-    relabel,
     steps_of,
+    texts_of,
 )
 
 SCALE, SHIFT = 10_000, 1_000_000
@@ -47,6 +45,7 @@ def matches(row: Row) -> bool:
 
 
 def _unit(values: object, scale: Scale | Literal["auto"], steps: int) -> Floats:
+    """Q in [-1, 1], plain or packed, as labels in [0, 1]."""
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise InputError("'labels' must be a list of numbers", remedy="one number a turn")
     if scale == "packed" or (scale == "auto" and any(_packed(value) for value in values)):
@@ -86,9 +85,9 @@ def read(
         raise InputError(f"scale must be auto, signed or packed, got {scale!r}")
     steps = steps_of(row.get("completions"), separator, name="completions")
     labels = _unit(row.get("labels"), scale, len(steps))
-    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
     problem = Problem(id_of("masprm", need(row, "prompt")), need(row, "prompt"))
-    yield annotated(problem, steps, labels, "masprm tree search", first_error=hard_first_error(labels))
+    yield labelled(problem, steps, labels, "masprm tree search", threshold=threshold,
+                   after_first_error=after_first_error)  # fmt: skip
 
 
 def write(
@@ -107,10 +106,10 @@ def write(
     """
     if scale not in ("signed", "packed"):
         raise InputError(f"scale must be signed or packed to write, got {scale!r}")
-    item = measured(item, unknown)
+    item = fully_labelled(item, unknown)
     values = 2 * item.labels - 1
     labels = values.tolist() if scale == "signed" else (np.rint(values * SCALE) + SHIFT).astype(np.int64).tolist()
-    texts = raw(item.steps, separator)
+    texts = texts_of(item.steps, separator)
     return {"prompt": item.problem.text, "completions": texts, "labels": labels}
 
 

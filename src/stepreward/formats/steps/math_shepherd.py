@@ -15,12 +15,10 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
-    annotated,
-    hard_first_error,
+    fully_labelled,
     id_of,
-    measured,
+    labelled,
     need,
-    relabel,
     shown,
 )
 from stepreward.formats.steps.tagged import MARK, TAG, joined, parted, pieces_of
@@ -40,7 +38,6 @@ def _signs(pieces: list[str], label: str) -> list[float]:
             raise InputError(
                 f"'label' must repeat 'input' with + or - for each '{TAG}': at step {i} it has "
                 f"{shown(label[at + len(piece) - 10 : at + len(piece) + 1])}",
-                remedy="drop the row",
             )
         signs.append(SIGNS[sign])
         at += len(piece) + 1
@@ -62,15 +59,13 @@ def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterErr
     text, label = need(row, "input"), need(row, "label")
     pieces = pieces_of(text, TAG, name="input")
     question, first = parted(pieces[0], mark)
-    labels = relabel(np.array(_signs(pieces, label)), after_first_error=after_first_error)
+    # The file writes "step one ки\nstep two ки": the space and the line break belong to the tag, not to the steps.
     texts = [first, *(piece.removeprefix("\n") for piece in pieces[1:])]
-    yield annotated(
+    yield labelled(
         Problem(id_of("math-shepherd", question), question, meta={"task": row.get("task", "")}),
-        tuple(Step(piece.removesuffix(" ") + "\n") for piece in texts),
-        labels,
-        "math-shepherd rollouts",
-        first_error=hard_first_error(labels),
-    )
+        tuple(Step(piece.removesuffix(" ") + "\n") for piece in texts), np.array(_signs(pieces, label)),
+        "math-shepherd rollouts", after_first_error=after_first_error,
+    )  # fmt: skip
 
 
 def write(item: Trajectory, *, threshold: float = 0.5, unknown: Unknown = "cut") -> dict[str, Any]:
@@ -84,7 +79,7 @@ def write(item: Trajectory, *, threshold: float = 0.5, unknown: Unknown = "cut")
     Raises:
         InputError: a text contains the tag.
     """
-    item = measured(item, unknown)
+    item = fully_labelled(item, unknown)
     text = joined(item, TAG, MARK)
     pieces = text.split(TAG)
     signs = ["+" if label > threshold else "-" for label in item.labels]

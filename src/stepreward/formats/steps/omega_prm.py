@@ -12,12 +12,12 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import AfterError, Row, annotated, hard_first_error, need, relabel, shown, text_or_none
+from stepreward.formats.rows import AfterError, Row, labelled, need, shown, text_or_none
 
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """The way from the bare problem to a leaf, without the problem."""
+    """The steps from the problem to a leaf."""
 
     texts: tuple[str, ...]
     values: tuple[float, ...]
@@ -54,26 +54,25 @@ def _leaves(root: Mapping[str, Any]) -> Iterator[_Path]:
             yield path
         for child in reversed(children):
             if not isinstance(child, Mapping) or not isinstance(child.get("text"), str):
-                raise InputError(f"a node needs a 'text', got {shown(child)}", remedy="drop the row")
+                raise InputError(f"a node needs a 'text', got {shown(child)}")
             value = _value(child, f"a step at depth {len(path.texts) + 1}")
             stack.append((child, _Path((*path.texts, child["text"]), (*path.values, value))))
 
 
-def _made(
-    row: Row, number: int, paths: Iterator[_Path], root: float, *, by: str, separator: str, threshold: float | None,
-    after_first_error: AfterError,
-) -> Iterator[Trajectory]:  # fmt: skip
+def _solutions(
+    row: Row, number: int, paths: Iterator[_Path], root: float, *, separator: str, **how: Any
+) -> Iterator[Trajectory]:
+    """The paths as solutions; `how` says what becomes of labels, as in `labelled`."""
     answer = text_or_none(row.get("final_answer"))
     meta = {} if math.isnan(root) else {"root_value": root}
-    problem = Problem(f"{by}-{row.get('question_id', number)}", need(row, "question"), reference=answer, meta=meta)
+    problem = Problem(f"omega-prm-{row.get('question_id', number)}", need(row, "question"), answer, meta)
     any_path = False
     for path in paths:
         any_path = True
         steps = tuple(Step(text + separator) for text in path.texts)
-        labels = relabel(np.array(path.values), threshold=threshold, after_first_error=after_first_error)
-        yield annotated(problem, steps, labels, f"{by} rollouts", first_error=hard_first_error(labels))
+        yield labelled(problem, steps, np.array(path.values), "omega-prm rollouts", **how)
     if not any_path:
-        raise InputError("there is no step after the question", remedy="drop the row")
+        raise InputError("there is no step after the question")
 
 
 def read_tree(
@@ -100,8 +99,8 @@ def read_tree(
         InputError: a field is missing, a value is outside [0, 1], or the root is a leaf.
     """
     root = need(row, "reasoning_steps", Mapping)
-    yield from _made(
-        row, number, _leaves(root), _value(root, "the root"), by="omega-prm", separator=separator, threshold=threshold,
+    yield from _solutions(
+        row, number, _leaves(root), _value(root, "the root"), separator=separator, threshold=threshold,
         after_first_error=after_first_error,
     )  # fmt: skip
 
@@ -109,20 +108,14 @@ def read_tree(
 def _prefix_paths(question: str, values: Mapping[str, list[float]]) -> Iterator[_Path]:
     """Paths of the prefixes that no other extends; sorted, each follows directly those that it extends."""
     chain: list[str] = []
-    last = ""
-    for prefix in [*sorted(values), None]:
-        if prefix is not None and chain and prefix.startswith(last):
-            chain.append(prefix)
-            last = prefix
-            continue
-        if chain:
+    ordered = sorted(values)
+    for prefix, following in zip(ordered, [*ordered[1:], ""], strict=True):
+        while chain and not prefix.startswith(chain[-1]):
+            chain.pop()
+        chain.append(prefix)
+        if not following.startswith(prefix):
             texts = tuple(full[len(above) :].strip() for above, full in zip([question, *chain], chain, strict=False))
             yield _Path(texts, tuple(float(np.mean(values[full])) for full in chain))
-        if prefix is not None:
-            while chain and not prefix.startswith(chain[-1]):
-                chain.pop()
-            chain.append(prefix)
-            last = prefix
 
 
 def read_prefixes(
@@ -154,14 +147,14 @@ def read_prefixes(
     for i, entry in enumerate(need(row, "reasoning_steps", list)):
         text = entry.get("solution_prefix") if isinstance(entry, Mapping) else None
         if not isinstance(text, str) or not text.startswith(question):
-            raise InputError(f"prefix {i} must begin with the question, got {shown(text)}", remedy="drop the row")
+            raise InputError(f"prefix {i} must begin with the question, got {shown(text)}")
         value = _value(entry, f"prefix {i}")
         if text[len(question) :].strip():
             values.setdefault(text.rstrip(), []).append(value)
         else:
             root = value
-    yield from _made(
-        row, number, _prefix_paths(question, values), root, by="omega-prm", separator=separator, threshold=threshold,
+    yield from _solutions(
+        row, number, _prefix_paths(question, values), root, separator=separator, threshold=threshold,
         after_first_error=after_first_error,
     )  # fmt: skip
 

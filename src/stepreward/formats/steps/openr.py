@@ -12,14 +12,12 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
-    annotated,
-    hard_first_error,
+    fully_labelled,
     id_of,
-    measured,
+    labelled,
     need,
-    raw,
-    relabel,
-    signed,
+    signed_labels,
+    texts_of,
 )
 from stepreward.formats.steps.tagged import pieces_of
 
@@ -53,9 +51,9 @@ def read(
     steps = tuple(
         Step(piece.removesuffix(" ").removeprefix(" " if i else "") + separator) for i, piece in enumerate(pieces)
     )
-    labels = relabel(signed(row.get("label"), len(steps)), after_first_error=after_first_error)
+    labels = signed_labels(row.get("label"), len(steps))
     problem = Problem(id_of("openr", need(row, "question")), need(row, "question"))
-    yield annotated(problem, steps, labels, "openr labels", first_error=hard_first_error(labels))
+    yield labelled(problem, steps, labels, "openr labels", after_first_error=after_first_error)
 
 
 def write(
@@ -73,8 +71,8 @@ def write(
     Raises:
         InputError: a step contains the tag.
     """
-    item = measured(item, unknown)
-    texts = raw(item.steps, separator)
+    item = fully_labelled(item, unknown)
+    texts = texts_of(item.steps, separator)
     if any(tag in text for text in texts):
         raise InputError(f"a step of problem {item.problem.id} contains the tag {tag!r}", remedy="name another tag")
     signs = ["+" if label > threshold else "-" for label in item.labels]

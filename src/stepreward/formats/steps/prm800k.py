@@ -15,16 +15,16 @@ from stepreward.formats.rows import (
     AfterError,
     Neutral,
     Row,
-    annotated,
-    hard_first_error,
+    labelled,
     need,
     neutral_value,
-    raw,
-    relabel,
     shown,
+    text_or_none,
+    texts_of,
 )
 
 Pair = tuple[str, float]
+"""A step's text and its label."""
 
 
 def matches(row: Row) -> bool:
@@ -35,7 +35,7 @@ def matches(row: Row) -> bool:
 
 def _pair(completion: object, neutral: float, where: str) -> Pair:
     if not isinstance(completion, Mapping) or not isinstance(completion.get("text"), str):
-        raise InputError(f"{where} needs a 'text', got {shown(completion)}", remedy="drop the row")
+        raise InputError(f"{where} needs a 'text', got {shown(completion)}")
     rating = completion.get("rating")
     if rating not in (None, -1, 0, 1):
         raise InputError(f"{where} must be rated -1, 0 or 1, got {shown(rating)}", remedy="null if it was not rated")
@@ -45,7 +45,7 @@ def _pair(completion: object, neutral: float, where: str) -> Pair:
 def _step(step: object, index: int, neutral: float) -> tuple[Pair | None, list[Pair]]:
     """The step that the solution goes on with, None if it ends here, and the candidates it did not take."""
     if not isinstance(step, Mapping):
-        raise InputError(f"step {index} must be an object, got {shown(step)}", remedy="drop the row")
+        raise InputError(f"step {index} must be an object, got {shown(step)}")
     pairs = [
         _pair(completion, neutral, f"completion {j} of step {index}")
         for j, completion in enumerate(step.get("completions") or [])
@@ -86,10 +86,9 @@ def read(
     """
     value = neutral_value(neutral)
     question, label = need(row, "question", dict), need(row, "label", dict)
-    answer = question.get("ground_truth_answer")
     problem = Problem(
-        f"prm800k-{number}", need(question, "problem"), reference=None if answer is None else str(answer),
-        meta={"finish_reason": label.get("finish_reason")},
+        f"prm800k-{number}", need(question, "problem"), text_or_none(question.get("ground_truth_answer")),
+        {"finish_reason": label.get("finish_reason")},
     )  # fmt: skip
     path: list[Pair] = []
     others: list[list[Pair]] = []
@@ -100,14 +99,13 @@ def read(
             break
         path.append(taken)
     if not path and not others:
-        raise InputError("no step of the row is rated", remedy="drop the row")
+        raise InputError("no step of the row is rated")
+    # "found_error", "give_up" and "bad_problem" end a session before its solution ends.
     whole = label.get("finish_reason") == "solution"
     for pairs in ([path] if path else []) + (others if alternatives else []):
-        labels = relabel(np.array([value for _, value in pairs]), after_first_error=after_first_error)
-        steps = tuple(Step(text + separator) for text, _ in pairs)
-        item = annotated(
-            problem, steps, labels, "prm800k annotators", first_error=hard_first_error(labels),
-            settings={"neutral": neutral},
+        item = labelled(
+            problem, tuple(Step(text + separator) for text, _ in pairs), np.array([value for _, value in pairs]),
+            "prm800k annotators", after_first_error=after_first_error, settings={"neutral": neutral},
         )  # fmt: skip
         yield replace(item, terminal=whole and pairs is path)
 
@@ -124,7 +122,7 @@ def write(item: Trajectory, *, separator: str = "\n") -> dict[str, Any]:
     """
     ratings = {1.0: 1, 0.0: -1, 0.5: 0}
     steps = []
-    for text, value in zip(raw(item.steps, separator), item.labels.tolist(), strict=True):
+    for text, value in zip(texts_of(item.steps, separator), item.labels.tolist(), strict=True):
         if value == value and value not in ratings:
             raise InputError(f"label {value} of problem {item.problem.id} has no rating", remedy="harden labels first")
         rated = {"text": text, "rating": ratings.get(value), "flagged": False}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Step, Trajectory
@@ -13,55 +13,64 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
-    annotated,
-    hard_first_error,
+    fully_labelled,
     id_of,
-    measured,
+    labelled,
     need,
-    raw,
-    relabel,
-    rest_of,
+    other_fields,
     shown,
-    signed,
+    signed_labels,
+    texts_of,
 )
 from stepreward.formats.steps.tagged import MARK, parted
 
 QUESTION, PROCESS = "### Question:\n", "\n\n### Solution Process:\n"
 
 
-def _turns(row: Row, role: str, content: str) -> list[tuple[str, str]]:
-    turns = []
-    for i, turn in enumerate(need(row, "conversations", list)):
-        said = (turn.get(role), turn.get(content)) if isinstance(turn, Mapping) else (None, None)
-        if not isinstance(said[0], str) or not isinstance(said[1], str):
-            raise InputError(f"turn {i} needs '{role}' and '{content}', got {shown(turn)}", remedy="drop the row")
-        turns.append((said[0], said[1]))
-    return turns
+class _Names(NamedTuple):
+    """What a layout calls the parts of a turn, and the two speakers."""
+
+    role: str
+    text: str
+    user: str
+    model: str
 
 
-def _is_signed(row: Row, role: str, content: str, asks: str, answers: str) -> bool:
+_OPENAI = _Names("role", "content", "user", "assistant")
+_SHARE_GPT = _Names("from", "value", "human", "gpt")
+
+
+def _is_signed(row: Row, names: _Names) -> bool:
     turns = row.get("conversations")
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
         return False
-    said = [turn.get(content) for turn in turns if turn.get(role) == answers]
-    return bool(said) and any(turn.get(role) == asks for turn in turns) and all(sign in ("+", "-") for sign in said)
+    signs = [turn.get(names.text) for turn in turns if turn.get(names.role) == names.model]
+    has_steps = any(turn.get(names.role) == names.user for turn in turns)
+    return bool(signs) and has_steps and all(sign in ("+", "-") for sign in signs)
 
 
-def _steps(turns: list[tuple[str, str]], asks: str, answers: str, after: AfterError) -> tuple[list[str], Floats]:
-    spoken = [(who, text) for who, text in turns if who != "system"]
+def _steps(row: Row, names: _Names) -> tuple[list[str], Floats]:
+    """The texts of steps and their labels."""
+    spoken = []
+    for i, turn in enumerate(need(row, "conversations", list)):
+        who, text = (turn.get(names.role), turn.get(names.text)) if isinstance(turn, Mapping) else (None, None)
+        if not isinstance(who, str) or not isinstance(text, str):
+            raise InputError(f"turn {i} needs '{names.role}' and '{names.text}', got {shown(turn)}")
+        if who != "system":
+            spoken.append((who, text))
     if not spoken or len(spoken) % 2:
-        raise InputError(f"a step and its sign must take turns; there are {len(spoken)} turns", remedy="drop the row")
+        raise InputError(f"a step and its sign must take turns; there are {len(spoken)} turns")
     for i, (who, text) in enumerate(spoken):
-        expected = answers if i % 2 else asks
+        expected = names.model if i % 2 else names.user
         if who != expected or (i % 2 and text not in SIGNS):
             raise InputError(f"turn {i} must be {expected}'s{' sign' * (i % 2)}, got {who}: {shown(text)}")
     texts, signs = [text for _, text in spoken[::2]], [text for _, text in spoken[1::2]]
-    return texts, relabel(signed(signs, len(texts)), after_first_error=after)
+    return texts, signed_labels(signs, len(texts))
 
 
 def is_rlhflow(row: Row) -> bool:
     """Whether a row looks like RLHFlow's process rows."""
-    return _is_signed(row, "role", "content", "user", "assistant")
+    return _is_signed(row, _OPENAI)
 
 
 def read_rlhflow(
@@ -79,12 +88,11 @@ def read_rlhflow(
     Raises:
         InputError: a turn is missing or no sign, or the mark is not in the first turn.
     """
-    texts, labels = _steps(_turns(row, "role", "content"), "user", "assistant", after_first_error)
+    texts, labels = _steps(row, _OPENAI)
     question, first = parted(texts[0], mark)
     steps = tuple(Step(text + separator) for text in (first, *texts[1:]))
-    problem, first_error = Problem(id_of("rlhflow", question), question), hard_first_error(labels)
-    meta = rest_of(row, "conversations")
-    yield annotated(problem, steps, labels, "rlhflow rollouts", first_error=first_error, facts=meta)
+    yield labelled(Problem(id_of("rlhflow", question), question), steps, labels, "rlhflow rollouts",
+                   after_first_error=after_first_error, facts=other_fields(row, "conversations"))  # fmt: skip
 
 
 def write_rlhflow(
@@ -99,8 +107,8 @@ def write_rlhflow(
         threshold: labels above it are "+".
         unknown: what a label that was not measured becomes; the format cannot hold it.
     """
-    item = measured(item, unknown)
-    texts = raw(item.steps, separator)
+    item = fully_labelled(item, unknown)
+    texts = texts_of(item.steps, separator)
     question = item.problem.text
     if question:
         first = texts[0] if texts[0].startswith(mark) else f"{mark} {texts[0]}"
@@ -114,7 +122,7 @@ def write_rlhflow(
 
 def is_visual(row: Row) -> bool:
     """Whether a row looks like VisualPRM400K."""
-    return _is_signed(row, "from", "value", "human", "gpt")
+    return _is_signed(row, _SHARE_GPT)
 
 
 def read_visual(
@@ -131,14 +139,14 @@ def read_visual(
     Raises:
         InputError: a turn is missing or no sign, or the first turn has no question.
     """
-    texts, labels = _steps(_turns(row, "from", "value"), "human", "gpt", after_first_error)
+    texts, labels = _steps(row, _SHARE_GPT)
     question, found, first = texts[0].removeprefix(QUESTION).partition(PROCESS)
     if not found:
-        raise InputError(f"the first turn must hold a question and a step, got {shown(texts[0])}", remedy="drop it")
+        raise InputError(f"the first turn must hold a question and a step, got {shown(texts[0])}")
     problem = Problem(f"visual-prm-{number}", question, meta={"images": images_of(row.get("image"))})
     steps = tuple(Step(text + separator) for text in (first, *texts[1:]))
-    meta = rest_of(row, "conversations", "image")
-    yield annotated(problem, steps, labels, "visual-prm rollouts", first_error=hard_first_error(labels), facts=meta)
+    yield labelled(problem, steps, labels, "visual-prm rollouts", after_first_error=after_first_error,
+                   facts=other_fields(row, "conversations", "image"))  # fmt: skip
 
 
 def images_of(value: object) -> list[str]:

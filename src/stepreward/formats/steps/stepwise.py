@@ -11,16 +11,14 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
-    annotated,
-    hard_first_error,
+    fully_labelled,
     id_of,
     label_array,
-    measured,
+    labelled,
     need,
     null_for_nan,
-    raw,
-    relabel,
     steps_of,
+    texts_of,
 )
 from stepreward.formats.steps.masprm import hold_q
 
@@ -52,9 +50,9 @@ def read_trl(
     """
     steps = steps_of(row.get("completions"), separator, name="completions")
     labels = label_array(need(row, "labels", (list, tuple)), len(steps))
-    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
     problem = Problem(id_of("trl", need(row, "prompt")), need(row, "prompt"))
-    yield annotated(problem, steps, labels, "trl stepwise labels", first_error=hard_first_error(labels))
+    yield labelled(problem, steps, labels, "trl stepwise labels", threshold=threshold,
+                   after_first_error=after_first_error)  # fmt: skip
 
 
 def write_trl(
@@ -68,9 +66,9 @@ def write_trl(
         threshold: labels above it are True; None writes the numbers.
         unknown: what a label that was not measured becomes; TRL cannot hold it.
     """
-    item = measured(item, unknown)
+    item = fully_labelled(item, unknown)
     labels = item.labels.tolist() if threshold is None else (item.labels > threshold).tolist()
-    texts = raw(item.steps, separator)
+    texts = texts_of(item.steps, separator)
     return {"prompt": item.problem.text, "completions": texts, "labels": labels}
 
 
@@ -101,9 +99,8 @@ def read_scan(
     """
     steps = steps_of(row.get("steps"), separator)
     labels = label_array(need(row, "scores", (list, tuple)), len(steps), name="scores")
-    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
     problem = Problem(id_of("scan", need(row, "question")), need(row, "question"))
-    yield annotated(problem, steps, labels, "scan rollouts", first_error=hard_first_error(labels))
+    yield labelled(problem, steps, labels, "scan rollouts", threshold=threshold, after_first_error=after_first_error)
 
 
 def write_scan(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
@@ -113,7 +110,7 @@ def write_scan(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
         item: the solution.
         separator: taken from the end of each step.
     """
-    texts = raw(item.steps, separator)
+    texts = texts_of(item.steps, separator)
     return {"question": item.problem.text, "steps": texts, "scores": null_for_nan(item.labels)}
 
 

@@ -15,18 +15,17 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
-    annotated,
-    hard_first_error,
+    fully_labelled,
     id_of,
-    measured,
+    labelled,
     need,
-    relabel,
-    rest_of,
+    other_fields,
     shown,
-    signed,
+    signed_labels,
 )
 
 TAG = "ки"
+"""Math-Shepherd's: one token of Mistral's vocabulary, which occurs in no solution."""
 MARK = "Step 1:"
 Key = Literal["value", "label"]
 
@@ -78,17 +77,14 @@ def joined(item: Trajectory, tag: str, mark: str) -> str:
     return (f"{question} " if question else "") + "\n".join(f"{line} {tag}" for line in lines)
 
 
-def _solution(
-    row: Row, number: int, text: str, labels: object, *, by: str, name: str, key: str, **how: Any
-) -> Trajectory:
-    pieces = pieces_of(text, how["tag"], name=name)
-    question, first = parted(pieces[0], how["mark"])
+def _solution(row: Row, by: str, name: str, key: str, *, tag: str, mark: str, **how: Any) -> Trajectory:
+    """The text under `name` with the labels under `key`; `how` says what becomes of them, as in `labelled`."""
+    pieces = pieces_of(need(row, name), tag, name=name)
+    question, first = parted(pieces[0], mark)
     steps = tuple(Step(piece.removeprefix("\n").removesuffix(" ") + "\n") for piece in (first, *pieces[1:]))
-    made = signed(labels, len(steps), name=key)
-    made = relabel(made, threshold=how["threshold"], after_first_error=how["after_first_error"])
-    return annotated(
-        Problem(id_of(by, question), question), steps, made, f"{by} labels", first_error=hard_first_error(made),
-        facts=rest_of(row, name, key),
+    return labelled(
+        Problem(id_of(by, question), question), steps, signed_labels(need(row, key, list), len(steps), name=key),
+        f"{by} labels", facts=other_fields(row, name, key), **how,
     )  # fmt: skip
 
 
@@ -120,11 +116,10 @@ def read_openrlhf(
     Raises:
         InputError: a field is missing, no tag or mark is there, or labels and tags differ in number.
     """
+    # The framework's option `label_key` names the field: these are the names in use.
     key = "value" if "value" in row else "label"
-    yield _solution(
-        row, number, need(row, "input"), need(row, key, list), by="openrlhf", name="input", key=key, tag=tag, mark=mark,
-        threshold=threshold, after_first_error=after_first_error,
-    )  # fmt: skip
+    yield _solution(row, "openrlhf", "input", key, tag=tag, mark=mark, threshold=threshold,
+                    after_first_error=after_first_error)  # fmt: skip
 
 
 def write_openrlhf(
@@ -151,7 +146,7 @@ def write_openrlhf(
     """
     if key not in ("value", "label"):
         raise InputError(f"key must be value or label, got {key!r}")
-    item = measured(item, unknown)
+    item = fully_labelled(item, unknown)
     numbers = item.labels.tolist()
     labels = numbers if threshold is None else ["+" if number > threshold else "-" for number in numbers]
     return {"input": joined(item, tag, mark), key: labels}
@@ -184,10 +179,8 @@ def read_er_prm(
     Raises:
         InputError: a field is missing, no tag or mark is there, or values and tags differ in number.
     """
-    yield _solution(
-        row, number, need(row, "text"), need(row, "value", list), by="er-prm", name="text", key="value", tag=tag,
-        mark=mark, threshold=threshold, after_first_error=after_first_error,
-    )  # fmt: skip
+    yield _solution(row, "er-prm", "text", "value", tag=tag, mark=mark, threshold=threshold,
+                    after_first_error=after_first_error)  # fmt: skip
 
 
 def write_er_prm(item: Trajectory, *, tag: str = TAG, mark: str = MARK, unknown: Unknown = "cut") -> dict[str, Any]:
@@ -202,7 +195,7 @@ def write_er_prm(item: Trajectory, *, tag: str = TAG, mark: str = MARK, unknown:
     Raises:
         InputError: a text contains the tag.
     """
-    item = measured(item, unknown)
+    item = fully_labelled(item, unknown)
     return {"text": joined(item, tag, mark), "value": item.labels.tolist()}
 
 

@@ -37,13 +37,13 @@ def read(row: Row, number: int) -> Iterator[Trajectory]:
     first = need(inner, "state1")
     later = next((inner[name] for name in ("state3", "state2") if isinstance(inner.get(name), str)), "")
     if later and not later.startswith(first):
-        raise InputError(f"the later state must begin with 'state1', got {shown(later)}", remedy="drop the row")
+        raise InputError(f"the later state must begin with 'state1', got {shown(later)}")
     texts = [text for text in (first, later[len(first) :]) if text]
     if not texts:
-        raise InputError("'state1' is empty and there is no later state", remedy="drop the row")
+        raise InputError("'state1' is empty and there is no later state")
     label = need(inner, "label", (bool, int, float))
     if not 0 <= label <= 1:
-        raise InputError(f"'label' must be in [0, 1], got {shown(label)}", remedy="drop the row")
+        raise InputError(f"'label' must be in [0, 1], got {shown(label)}")
     labels = np.full(len(texts), np.nan)
     if inner.get("done"):
         labels[-1] = float(label)

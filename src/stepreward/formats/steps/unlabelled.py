@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, id_of, label_array, need, shown, steps_of
+from stepreward.formats.rows import Row, annotated, id_of, need, shown, steps_of
 
 QUESTIONS = ("question", "prompt", "problem")
 STEPS = ("steps", "completions")
@@ -15,7 +15,7 @@ _REMEDY = 'write {"question": "...", "steps": ["...", ...]}, or name its format'
 
 
 def is_unlabelled(row: Row) -> bool:
-    """Whether a row names a question and a list of steps; what else it holds is not looked at."""
+    """Whether a row has a question and a list of steps, whatever else it has."""
     return any(isinstance(row.get(name), str) for name in QUESTIONS) and any(
         isinstance(row.get(name), list) for name in STEPS
     )
@@ -37,9 +37,8 @@ def read_unlabelled(row: Row, number: int, *, separator: str = "") -> Iterator[T
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(f"'{name}' must be a list of texts; got {shown(texts)}", remedy=_REMEDY)
     steps = steps_of(texts, separator, name=name)
-    labels = label_array([None] * len(steps), len(steps))
-    yield annotated(Problem(id_of("unlabelled", prompt), prompt), steps, labels, "none", first_error=None)
+    yield annotated(Problem(id_of("unlabelled", prompt), prompt), steps, None, "none")
 
 
 UNLABELLED = Format("unlabelled", "question, steps, no labels", is_unlabelled, read_unlabelled)
-"""Not in the table of formats, where its fields would fit the rows of many others."""
+"""Not in the table of formats, since its fields are those of many others: `score` uses it where no label is needed."""

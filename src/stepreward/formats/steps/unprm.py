@@ -11,16 +11,14 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
-    annotated,
-    hard_first_error,
+    fully_labelled,
     id_of,
     label_array,
-    measured,
+    labelled,
     need,
-    raw,
-    relabel,
     steps_of,
     text_or_none,
+    texts_of,
 )
 
 
@@ -45,11 +43,9 @@ def read(
         InputError: a field is missing, or there is not one label a step.
     """
     steps = steps_of(row.get("completions"), separator, name="completions")
-    labels = relabel(label_array(row.get("label"), len(steps), name="label"), after_first_error=after_first_error)
-    problem = Problem(
-        id_of("unprm", need(row, "prompt")), need(row, "prompt"), reference=text_or_none(row.get("answer"))
-    )
-    yield annotated(problem, steps, labels, "unprm first-error search", first_error=hard_first_error(labels))
+    labels = label_array(row.get("label"), len(steps), name="label")
+    problem = Problem(id_of("unprm", need(row, "prompt")), need(row, "prompt"), text_or_none(row.get("answer")))
+    yield labelled(problem, steps, labels, "unprm first-error search", after_first_error=after_first_error)
 
 
 def write(
@@ -63,11 +59,11 @@ def write(
         threshold: labels above it are true.
         unknown: what a label that was not measured becomes; false, as the format has it after the first error.
     """
-    item = measured(item, unknown)
+    item = fully_labelled(item, unknown)
     return {
         "prompt": item.problem.text,
         "answer": item.problem.reference,
-        "completions": raw(item.steps, separator),
+        "completions": texts_of(item.steps, separator),
         "label": (item.labels > threshold).tolist(),
     }
 

@@ -7,31 +7,26 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Neutral,
     Row,
     annotated,
-    hard_first_error,
     label_array,
+    labelled,
     need,
     null_for_nan,
-    raw,
+    other_fields,
     relabel,
-    rest_of,
     shown,
     steps_of,
     text_or_none,
+    texts_of,
     three_valued,
     written_by,
 )
 from stepreward.formats.steps.rlhflow import images_of
-
-
-def is_measured(row: Row) -> bool:
-    """Whether a row looks like VisualPRM400K with expected accuracies."""
-    return {"question", "steps_with_score"} <= row.keys()
 
 
 def read_measured(
@@ -56,22 +51,18 @@ def read_measured(
     """
     entries = need(row, "steps_with_score", list)
     if not all(isinstance(entry, Mapping) for entry in entries):
-        raise InputError(f"'steps_with_score' must hold objects, got {shown(entries)}", remedy="drop the row")
+        raise InputError(f"'steps_with_score' must hold objects, got {shown(entries)}")
     steps = steps_of([entry.get("step") for entry in entries], separator, name="steps_with_score")
     labels = label_array([entry.get("score") for entry in entries], len(steps), name="score")
-    labels = relabel(labels, threshold=threshold, after_first_error=after_first_error)
     problem = Problem(
         str(row.get("id", f"visual-prm-{number}")), need(row, "question"), reference=text_or_none(row.get("answer")),
         meta={"images": images_of(row.get("image"))},
     )  # fmt: skip
-    yield annotated(
-        problem, steps, labels, "visual-prm rollouts", first_error=hard_first_error(labels),
-        facts={**rest_of(row, "id", "image", "question", "answer", "steps_with_score"), "counts": _counts(entries)},
+    counts = [{name: entry[name] for name in ("num_mc_correct", "num_mc_total") if name in entry} for entry in entries]
+    yield labelled(
+        problem, steps, labels, "visual-prm rollouts", threshold=threshold, after_first_error=after_first_error,
+        facts={**other_fields(row, "id", "image", "question", "answer", "steps_with_score"), "counts": counts},
     )  # fmt: skip
-
-
-def _counts(entries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: entry[name] for name in ("num_mc_correct", "num_mc_total") if name in entry} for entry in entries]
 
 
 def write_measured(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
@@ -81,7 +72,7 @@ def write_measured(item: Trajectory, *, separator: str = "\n\n") -> dict[str, An
         item: the solution.
         separator: taken from the end of each step.
     """
-    texts, labels = raw(item.steps, separator), null_for_nan(item.labels)
+    texts, labels = texts_of(item.steps, separator), null_for_nan(item.labels)
     counts = item.facts.get("counts") or [{}] * len(texts)
     problem = item.problem
     return {
@@ -134,6 +125,7 @@ def read_bench(
     )  # fmt: skip
     yield annotated(
         problem, steps, labels, "visual-process-bench annotators", policy=str(row.get("policy_model", "")),
+        # From the ratings: a neutral step has no label, and would hide the first error behind it.
         first_error=ratings.index(-1) if -1 in ratings else -1,
         facts={"subset": str(row.get("data_source", "")), "ratings": list(ratings)},
     )  # fmt: skip
@@ -152,13 +144,14 @@ def write_bench(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
         "image": problem.meta.get("images", []),
         "question": problem.text,
         "answer": problem.reference,
-        "response": {"steps": raw(item.steps, separator), "process_correctness": ratings},
+        "response": {"steps": texts_of(item.steps, separator), "process_correctness": ratings},
         "policy_model": written_by(item),
         "data_source": item.facts.get("subset", ""),
     }
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("visual-prm", "steps about images with expected accuracies", is_measured, read_measured, write_measured),
+    Format("visual-prm", "steps about images with expected accuracies", has("question", "steps_with_score"),
+           read_measured, write_measured),
     Format("visual-process-bench", "steps about images rated 1, 0, -1 by people", is_bench, read_bench, write_bench),
-)
+)  # fmt: skip

@@ -13,7 +13,7 @@ from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, 
 from stepreward.formats.agents.messages import MODEL, Reasoning
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, rest_of, text_or_none
+from stepreward.formats.rows import Row, other_fields, text_or_none
 from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
 
 _TYPES = frozenset({"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING",
@@ -94,7 +94,7 @@ def read(
     yield from runs(
         found, f"langfuse-{marked}", "langfuse trace", won=outcome(scores.get(name), scale), reasoning=reasoning,
         reference=text_or_none(stated(trace, "expectedOutput", "expected_output")),
-        meta=rest_of(trace, "observations", "input", "output", "scores") | ({"scores": scores} if scores else {}),
+        meta=other_fields(trace, "observations", "input", "output", "scores") | ({"scores": scores} if scores else {}),
     )  # fmt: skip
 
 
