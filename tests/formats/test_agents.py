@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from stepreward import formats
 from stepreward.core.errors import InputError
-from stepreward.formats.agents.log import before, outcome, whole_runs
 from stepreward.formats.agents.messages import Turn
+from stepreward.formats.agents.runs import continued_from, whole_runs
+from stepreward.formats.fields import outcome_or_nan
 from stepreward.formats.registry import NothingReadError, by_name
 from tests.effort import scaled
 
@@ -279,16 +280,24 @@ def talk(*said: str) -> list[Turn]:
 
 
 def test_a_talk_goes_on_with_the_longest_that_is_its_beginning() -> None:
-    assert before([talk("q", "a"), talk("q", "b"), talk("q", "a", "o", "c")]) == [None, None, 0]
-    assert before([talk("q", "a", "o", "c"), talk("q", "a"), talk("q", "a", "o", "c", "o", "d")]) == [1, None, 0]
-    assert before([talk("q", "a"), talk("q", "a")]) == [None, None], "two samples with one answer"
-    assert before([talk("q", "a"), talk("q", "a"), talk("q", "a", "o", "c"), talk("q", "a", "p", "d")]) == [
+    assert continued_from([talk("q", "a"), talk("q", "b"), talk("q", "a", "o", "c")]) == [None, None, 0]
+    assert continued_from([talk("q", "a", "o", "c"), talk("q", "a"), talk("q", "a", "o", "c", "o", "d")]) == [
+        1,
+        None,
+        0,
+    ]
+    assert continued_from([talk("q", "a"), talk("q", "a")]) == [None, None], "two samples with one answer"
+    assert continued_from([talk("q", "a"), talk("q", "a"), talk("q", "a", "o", "c"), talk("q", "a", "p", "d")]) == [
         None, None, 0, 1,
     ]  # fmt: skip
-    assert before([talk("q", "a"), talk("q", "a", "o", "c"), talk("q", "a", "p", "d")]) == [None, 0, 0], "a branch"
-    assert before([talk("q", "<think>t</think> a "), talk("q", "a", "o", "c")]) == [None, 0], "thinking left out"
-    assert before([]) == []
-    assert before([[]]) == [None]
+    assert continued_from([talk("q", "a"), talk("q", "a", "o", "c"), talk("q", "a", "p", "d")]) == [None, 0, 0], (
+        "a branch"
+    )
+    assert continued_from([talk("q", "<think>t</think> a "), talk("q", "a", "o", "c")]) == [None, 0], (
+        "thinking left out"
+    )
+    assert continued_from([]) == []
+    assert continued_from([[]]) == [None]
 
 
 def test_an_answer_is_kept_as_its_own_call_gave_it() -> None:
@@ -339,10 +348,10 @@ def test_the_rewards_of_a_row_are_all_kept_and_one_may_be_named() -> None:
 
 def test_a_reward_is_an_outcome_in_its_range_only() -> None:
     given = [True, 0, 0.5, "1.0", 1.5, -1, "no", None, float("nan"), [1]]
-    np.testing.assert_array_equal([outcome(one) for one in given], [1, 0, 0.5, 1] + [np.nan] * 6)
-    assert outcome(3, 5.0) == 0.6
+    np.testing.assert_array_equal([outcome_or_nan(one) for one in given], [1, 0, 0.5, 1] + [np.nan] * 6)
+    assert outcome_or_nan(3, 5.0) == 0.6
     with pytest.raises(InputError, match="positive"):
-        outcome(1, 0.0)
+        outcome_or_nan(1, 0.0)
 
 
 SESSIONS = (

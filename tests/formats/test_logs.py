@@ -12,7 +12,8 @@ import pytest
 
 from stepreward import formats
 from stepreward.core.errors import InputError
-from stepreward.formats.agents.messages import outcome_of, read_message, turns_of
+from stepreward.formats.agents.messages import read_message, turns_of
+from stepreward.formats.fields import outcome_of
 from stepreward.formats.files import archives
 from stepreward.formats.files import row_limits as limits
 from stepreward.formats.registry import by_name

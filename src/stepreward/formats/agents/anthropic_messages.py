@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.agents.log import apart, ended, gathered_runs, lines_of, whole_runs
-from stepreward.formats.agents.messages import (
-    MODEL,
-    Asked,
-    Reasoning,
-    Turn,
-    chosen_outcome,
-    episode,
-    list_of_messages,
-    turns_of,
-)
+from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, Turn, list_of_messages, turns_of
 from stepreward.formats.agents.openai_chat import (
     anthropic_style,
     has_messages,
@@ -27,12 +16,15 @@ from stepreward.formats.agents.openai_chat import (
     request_of,
     response_of,
 )
+from stepreward.formats.agents.runs import gathered_runs, is_cut, lines_of, trajectory_of, whole_runs, with_own_problem
+from stepreward.formats.fields import json_fields, recorded_outcome
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, other_fields, shown, text_or_none
+from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
 _OWN = ("messages", "request", "response", "body", "request_body", "response_body", "system", "reward", "reference")
-_ENDED = ("id", "stop_reason", "usage")
+_ABOUT = ("id", "stop_reason", "usage")
+"""Fields of a response about its answer."""
 
 
 def matches(row: Row) -> bool:
@@ -44,16 +36,16 @@ def read(
     row: Row,
     number: int,
     *,
-    problem: Asked = "lead",
+    problem: ProblemEnd = "lead",
     outcome: str = "",
     scale: float = 1.0,
     reasoning: Reasoning = "keep",
 ) -> Iterator[Trajectory]:
     """Reads `system` and `messages`, or `request` with its `response`.
 
-    `tool_use` blocks stand in the action that makes them, as JSON; each `tool_result` block is an observation of its
-    own under the role `tool`; `thinking` opens the action's text. Calls that go on with each other are one trajectory;
-    an answer that ended at `max_tokens` leaves it not terminal.
+    `tool_use` blocks are part of their action, as JSON; each `tool_result` block is an observation under the role
+    `tool`; `thinking` opens the action's text. Calls that continue each other are one trajectory; it is not terminal
+    if its last answer ended at `max_tokens`.
 
     Args:
         row: the row, or gathered `lines`.
@@ -69,24 +61,20 @@ def read(
     lines = lines_of(row)
     known: dict[str, list[Problem]] = {}
     for at, turns in whole_runs([_turns(line) for line in lines]):
-        request, response = request_of(lines[at]), response_of(lines[at])
-        task, steps = episode(
-            turns, identity(lines[at], "anthropic", number), reference=text_or_none(lines[at].get("reference")),
-            reasoning=reasoning, problem=problem,
-        )  # fmt: skip
-        meta = {**other_fields(lines[at], *_OWN), **other_fields(request, *_OWN)}
-        for name in _ENDED:
-            meta |= {f"response_{name}": response[name]} if response.get(name) is not None else {}
-        made = annotated(
-            task, steps, None, "anthropic log",
+        line, request, response = lines[at], request_of(lines[at]), response_of(lines[at])
+        meta = {**other_fields(line, *_OWN), **other_fields(request, *_OWN)}
+        made = trajectory_of(
+            turns, identity(line, "anthropic", number), "anthropic log", reasoning=reasoning, problem=problem,
+            reference=text_or_none(line.get("reference")), won=recorded_outcome(line, outcome, scale),
             policy=str(response.get("model") or request.get("model") or ""),
-            outcome=chosen_outcome(lines[at], outcome, scale), facts=meta,
+            terminal=not is_cut(line.get("stop_reason")),
+            meta=meta | {f"response_{name}": value for name, value in json_fields(response, *_ABOUT).items()},
         )  # fmt: skip
-        yield apart(ended(made, lines[at].get("stop_reason")), known)
+        yield with_own_problem(made, known)
 
 
 def _turns(line: Row) -> list[Turn]:
-    """What a line says, with the answer to its request.
+    """The turns of a line: of its messages, and of the response to its request.
 
     Raises:
         InputError: a message is of another shape.
@@ -96,13 +84,11 @@ def _turns(line: Row) -> list[Turn]:
     if response and response.get("role") != MODEL:
         raise InputError(f"'response' is no message of the assistant: {shown(response)}")
     turns = turns_of([*opening, *list_of_messages(messages_of(line)), *([response] if response else [])])
-    more = {name: response[name] for name in _ENDED if response.get(name) is not None}
-    turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **more})
-    return turns
+    return [*turns[:-1], turns[-1].with_meta(**json_fields(response, *_ABOUT))]
 
 
 def calls(path: Path) -> Iterator[Numbered]:
-    """A row a run: requests with their responses that go on with each other; rows of messages as they are."""
+    """A row a run: requests with their responses that continue each other; rows of messages as they are."""
     yield from gathered_runs(read_rows(path), lambda row: [_turns(row)] if response_of(row) else [])
 
 

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated, text_of
-from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, list_of_messages, named, read_message, turns_of
+from stepreward.formats.agents.messages import (
+    MODEL,
+    Reasoning,
+    Turn,
+    list_of_messages,
+    read_message,
+    turns_of,
+    with_tool_names,
+)
+from stepreward.formats.agents.runs import trajectory_of
+from stepreward.formats.fields import (
+    decoded,
+    first_value,
+    json_fields,
+    list_at,
+    object_at,
+    outcome_or_nan,
+    plain_text,
+    text_at,
+)
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, need, other_fields, shown, text_or_none
 
@@ -32,8 +52,7 @@ def matches(row: Row) -> bool:
 
 def _unwrapped(row: Row) -> Row:
     """The trajectory and the fields beside it, where a row has it in `trajectory`, as an object or as JSON text."""
-    value = row.get("trajectory")
-    inner = parsed(value) if isinstance(value, str) and value.lstrip()[:1] == "{" else value
+    inner = decoded(row.get("trajectory"), "{")
     if "steps" in row or not isinstance(inner, Mapping):
         return row
     return {**{name: one for name, one in row.items() if name != "trajectory"}, **inner}
@@ -58,25 +77,26 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     row = _unwrapped(row)
     for place, step in enumerate(need(row, "steps", list)):
         turns += _turns(step, place)
-    agent = row["agent"] if isinstance(row.get("agent"), Mapping) else {}
-    name = stated(row, "trajectory_id", "session_id") or number
-    rewards = stated(row, "verifier_result.rewards")
-    only = next(iter(rewards.values())) if isinstance(rewards, Mapping) and len(rewards) == 1 else None
-    won = stated(row, *_REWARDS)
+    agent = object_at(row, "agent")
+    name = first_value(row, "trajectory_id", "session_id") or number
+    won = first_value(row, *_REWARDS)
+    rewards = object_at(row, "verifier_result.rewards")
+    if won is None and len(rewards) == 1:
+        won = next(iter(rewards.values()))  # A verifier may call its only reward by any name.
     meta = other_fields(row, "steps", "subagent_trajectories", "agent") | {"agent": dict(agent)}
-    yield solution(
-        named(turns), f"atif-{name}", "atif log", reasoning=reasoning, reference=text_or_none(row.get("reference")),
-        policy=named_text(agent.get("model_name")), won=outcome(only if won is None else won, scale), meta=meta,
+    yield trajectory_of(
+        with_tool_names(turns), f"atif-{name}", "atif log", reasoning=reasoning, policy=text_at(agent, "model_name"),
+        reference=text_or_none(row.get("reference")), won=outcome_or_nan(won, scale), meta=meta,
     )  # fmt: skip
-    inner = row.get("subagent_trajectories")
-    for at, other in enumerate(inner if isinstance(inner, list) else []):
+    for at, other in enumerate(list_at(row, "subagent_trajectories")):
         if not isinstance(other, Mapping):
             raise InputError(f"sub-agent {at} must be an object, got {shown(other)}")
-        marked = stated(other, "trajectory_id", "session_id") or f"{name}/{at}"
+        marked = first_value(other, "trajectory_id", "session_id") or f"{name}/{at}"
         yield from read({**other, "trajectory_id": marked}, number, scale=scale, reasoning=reasoning)
 
 
 def _turns(step: Any, place: int) -> list[Turn]:
+    """The turns of a step: what its source says, then the results of the calls that it makes."""
     if not isinstance(step, Mapping) or step.get("source") not in _SOURCES:
         raise InputError(f"step {place} must have a source among {', '.join(_SOURCES)}, got {shown(step)}")
     calls = step.get("tool_calls") or []
@@ -90,25 +110,20 @@ def _turns(step: Any, place: int) -> list[Turn]:
              for call in calls
          ]}, place,
     )  # fmt: skip
-    metrics = step["metrics"] if isinstance(step.get("metrics"), Mapping) else {}
-    tokens, logprobs = _sampled(metrics)
+    tokens, logprobs = _sampled(object_at(step, "metrics"))
     copied = step.get("is_copied_context") is True
     turns = [
-        Turn(turn.role, turn.text, turn.calls, turn.reasoning, images=turn.images, place=place, copied=copied,
-             tokens=tokens, logprobs=logprobs, meta=kept(step, *_STEP))
-        for turn in made
-    ]  # fmt: skip
-    observation = step.get("observation")
-    results = observation.get("results") if isinstance(observation, Mapping) else None
+        replace(turn, copied=copied, tokens=tokens, logprobs=logprobs, meta=json_fields(step, *_STEP)) for turn in made
+    ]
+    results: Any = first_value(step, "observation.results")
     for result in results or []:
-        content = result.get("content")
-        if content is None:
-            content = result.get("subagent_trajectory_ref")
+        content = first_value(result, "content", "subagent_trajectory_ref")
+        # The content is a text, or a list of typed parts, images among them.
         typed = isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content)
-        parts = read_message({"role": "tool", "content": content if typed else text_of(content)}, place)
+        parts = read_message({"role": "tool", "content": content if typed else plain_text(content)}, place)
         turns += [
-            Turn("tool", part.text, answers=named_text(result.get("source_call_id")) or None, images=part.images,
-                 place=place, meta=kept(result, "extra", "subagent_trajectory_ref"))
+            Turn("tool", part.text, answers=text_at(result, "source_call_id") or None, images=part.images,
+                 place=place, meta=json_fields(result, "extra", "subagent_trajectory_ref"))
             for part in parts
         ]  # fmt: skip
     return turns
@@ -116,22 +131,17 @@ def _turns(step: Any, place: int) -> list[Turn]:
 
 def _sampled(metrics: Mapping[str, Any]) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
     """The sampled tokens and their log-probabilities, each None where it is incomplete."""
-    ids, logs = metrics.get("completion_token_ids"), metrics.get("logprobs")
-    tokens = tuple(ids) if isinstance(ids, list) and ids and all(type(one) is int for one in ids) else None
-    whole = isinstance(logs, list) and logs and all(
-        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in logs
-    )  # fmt: skip
-    logprobs = tuple(map(float, logs)) if whole and isinstance(logs, list) else None
-    if tokens is not None and logprobs is not None and len(tokens) != len(logprobs):
-        return tokens, None
-    return tokens, logprobs
+    ids, logs = list_at(metrics, "completion_token_ids"), list_at(metrics, "logprobs")
+    tokens = tuple(ids) if ids and all(type(one) is int for one in ids) else None
+    finite = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in logs)
+    fits = tokens is None or len(tokens) == len(logs)
+    return tokens, tuple(map(float, logs)) if logs and finite and fits else None
 
 
 def is_trove(row: Row) -> bool:
     """Whether a row looks like one of AgentTrove's, or another export of Harbor's traces."""
-    talk = row.get("conversations")
-    talk = parsed(talk) if isinstance(talk, str) else talk
-    first = talk[0] if isinstance(talk, list) and talk else None
+    messages = parsed(row.get("conversations"))
+    first = messages[0] if isinstance(messages, list) and messages else None
     marks = row.keys() & {"trial_name", "episode", "run_id", "result"}
     return isinstance(first, Mapping) and "role" in first and "agent" in row and bool(marks)
 
@@ -149,23 +159,17 @@ def read_trove(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
     Raises:
         InputError: the conversation has another shape, or the model says nothing.
     """
-    talk = row.get("conversations")
-    turns = turns_of(list_of_messages(parsed(talk) if isinstance(talk, str) else talk, "conversations"))
+    turns = turns_of(list_of_messages(parsed(row.get("conversations")), "conversations"))
     result = row.get("result")
-    won = outcome(result)
-    failed = isinstance(result, str) and bool(result) and math.isnan(_number(result))
+    # Harbor writes the reward as a text, "1.0", and in its place the name of the exception that ended a trial.
+    failed = isinstance(result, str) and result != ""
+    with suppress(ValueError):
+        failed = failed and math.isnan(float(str(result)))
     meta = other_fields(row, "conversations", "conversations_sharegpt") | ({"failure": result} if failed else {})
-    yield solution(
+    yield trajectory_of(
         turns, f"agent-trove-{row.get('task') or number}", "agent trove", reasoning=reasoning,
-        policy=named_text(row.get("model")), won=won, terminal=not failed, meta=meta,
+        policy=text_at(row, "model"), won=outcome_or_nan(result), terminal=not failed, meta=meta,
     )  # fmt: skip
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 FORMATS: tuple[Format, ...] = (

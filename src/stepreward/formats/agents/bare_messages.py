@@ -1,25 +1,24 @@
-"""Conversations without a frame: a JSON list or lines of chat messages or response items, or a list in a field."""
+"""Conversations in no format of their own: lines of chat messages or response items, or a list of them in a field."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import LINES, gathered, lines_of, named_text, outcome, solution, stated
 from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
-from stepreward.formats.agents.response_items import is_item, turns_of_items
-from stepreward.formats.files.rows_of_files import Numbered
+from stepreward.formats.agents.response_items import is_item, turns_of_any
+from stepreward.formats.agents.runs import LINES, gathered, lines_of, trajectory_of
+from stepreward.formats.fields import decoded, first_value, id_at, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
 FIELDS = ("messages", "conversations", "conversation", "trajectory", "traj", "history", "dialogue", "dialog", "chat")
-"""Fields that hold the messages of a conversation."""
+"""Fields of the messages of a conversation."""
 KEYS = ("conversation_id", "session_id", "thread_id", "trajectory_id", "episode_id")
-"""Fields that separate the lines of several conversations in one file."""
+"""Fields that name the conversation of a line, where a file has lines of several."""
 IDS = ("id", "trajectory_id", "traj_id", "instance_id", "task_id", "conversation_id", *KEYS)
 _ELSEWHERE = frozenset({
     "info", "replay_config", "chosen", "rejected", "distilabel_metadata", "mistake_agent", "mistake_step",
@@ -42,13 +41,8 @@ def is_lines(row: Row) -> bool:
 
 
 def _key(line: Row) -> str:
-    value = stated(line, *KEYS)
+    value = first_value(line, *KEYS)
     return f"{value}" if isinstance(value, str | int) else ""
-
-
-def open_lines(path: Path) -> Iterator[Numbered]:
-    """The lines of a file as one conversation, or as several where they name theirs."""
-    yield from gathered(path, _key)
 
 
 def read_lines(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
@@ -63,17 +57,16 @@ def read_lines(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
         InputError: the messages have another shape, or none is of the assistant.
     """
     lines = list_of_messages(lines_of(row), LINES)
-    turns, _ = turns_of_items(lines) if any(map(is_item, lines)) else (turns_of(lines), [])
-    yield solution(turns, f"messages-{_key(lines[0]) or number}", "bare messages", reasoning=reasoning)
+    turns = turns_of_any(lines)
+    yield trajectory_of(turns, f"messages-{_key(lines[0]) or number}", "bare messages", reasoning=reasoning)
 
 
-def _held(row: Row) -> tuple[str, Any]:
-    """The field that holds the conversation, and its value; OpenAI's reader has `messages` that are a list."""
+def _conversation(row: Row) -> tuple[str, Any]:
+    """The field of the conversation and its messages; "" where there is none."""
     for name in FIELDS:
-        value = row.get(name)
-        if isinstance(value, str) and value.lstrip()[:1] == "[":
-            value = parsed(value)
-        elif name == "messages":
+        value = decoded(row.get(name), "[")
+        # `openai-chat` reads rows whose `messages` are a list; here they are the JSON of one.
+        if name == "messages" and not isinstance(row.get(name), str):
             continue
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, Mapping) and isinstance(first.get("role"), str) and "from" not in first:
@@ -81,16 +74,18 @@ def _held(row: Row) -> tuple[str, Any]:
     return "", None
 
 
-def is_held(row: Row) -> bool:
-    """Whether a row holds a conversation, other than a list in `messages`, and is of no other format."""
-    return bool(_held(row)[0]) and not _ELSEWHERE & row.keys() and not isinstance(row.get("messages"), list)
+def is_conversation(row: Row) -> bool:
+    """Whether a row has a conversation, other than a list in `messages`, and is of no other format."""
+    return bool(_conversation(row)[0]) and not _ELSEWHERE & row.keys() and not isinstance(row.get("messages"), list)
 
 
-def read_held(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
+def read_conversation(
+    row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "keep"
+) -> Iterator[Trajectory]:
     """Reads `conversation`, `conversations`, `trajectory`, `history`, `dialogue` or `chat`: messages, or their JSON.
 
     `messages` is read where it is JSON in a text. The outcome is `reward`, `resolved`, `success`, `score` or `target`,
-    NaN where it is no number from 0 to `scale`. Messages may hold their text in `text` or `system_prompt`.
+    NaN where it is no number from 0 to `scale`. Messages may have their text in `text` or `system_prompt`.
 
     Args:
         row: the row.
@@ -101,28 +96,27 @@ def read_held(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning
     Raises:
         InputError: the messages have another shape, or none is of the assistant.
     """
-    name, value = _held(row)
+    name, value = _conversation(row)
     if not name:
-        raise InputError(f"no field holds a list of messages: {', '.join(map(shown, row))}")
-    messages = [_with_content(one) for one in list_of_messages(value, name)]
-    marked = stated(row, *IDS)
-    won = stated(row, "reward", "resolved", "success", "outcome", "score", "target")
-    yield solution(
-        turns_of(messages), f"conversation-{marked if isinstance(marked, str | int) else number}", "conversation log",
-        reasoning=reasoning, reference=text_or_none(stated(row, "reference", "answer")),
-        policy=named_text(stated(row, "model", "model_name")), won=outcome(won, scale), meta=other_fields(row, name),
+        raise InputError(f"no field has a list of messages: {', '.join(map(shown, row))}")
+    # Published trajectories of SWE-agent have the prompt in `system_prompt` and all else in `text`.
+    messages = [
+        message
+        if "content" in message
+        else {**message, "content": first_value(message, "text", "system_prompt", "value")}
+        for message in list_of_messages(value, name)
+    ]
+    won = first_value(row, "reward", "resolved", "success", "outcome", "score", "target")
+    yield trajectory_of(
+        turns_of(messages), f"conversation-{id_at(row, number, *IDS)}", "conversation log", reasoning=reasoning,
+        reference=text_or_none(first_value(row, "reference", "answer")), policy=text_at(row, "model", "model_name"),
+        won=outcome_or_nan(won, scale), meta=other_fields(row, name),
     )  # fmt: skip
 
 
-def _with_content(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The message with `content`, which some data sets call `text`, and a system's `system_prompt`."""
-    if "content" in message:
-        return message
-    said = stated(message, "text", "system_prompt", "value")
-    return message if said is None else {**message, "content": said}
-
-
 FORMATS: tuple[Format, ...] = (
-    Format("bare-messages", "chat messages or response items without a frame", is_lines, read_lines, rows=open_lines),
-    Format("conversation", "rows with messages in conversation, trajectory, history or chat", is_held, read_held),
-)
+    Format("bare-messages", "chat messages or response items without a frame", is_lines, read_lines,
+           rows=partial(gathered, key=_key)),
+    Format("conversation", "rows with messages in conversation, trajectory, history or chat", is_conversation,
+           read_conversation),
+)  # fmt: skip

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, solution, stated
-from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined, named, read_message
-from stepreward.formats.files.rows_of_files import Numbered
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_turns, read_message, with_tool_names
+from stepreward.formats.agents.runs import gathered, lines_of, path_to, trajectory_of
+from stepreward.formats.fields import first_value, json_fields, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row
 
@@ -33,7 +33,7 @@ class _Node:
     turns: list[Turn] = field(default_factory=list)
 
     @property
-    def acts(self) -> bool:
+    def is_answer(self) -> bool:
         return any(turn.role == MODEL for turn in self.turns)
 
 
@@ -53,15 +53,12 @@ def matches(row: Row) -> bool:
 
 
 def _session(line: Row) -> str:
-    own = named_text(stated(line, "sessionId", "session_id"))
+    """The id of a line's session, with the sub-agent that wrote it; "" for lines about the file, as summaries are."""
+    own = text_at(line, "sessionId", "session_id")
     side = f"/{line.get('agentId') or 'side'}" if line.get("isSidechain") is True else ""
+    # What `--output-format stream-json` prints names a sub-agent by the call that started it.
     side = f"/{line['parent_tool_use_id']}" if isinstance(line.get("parent_tool_use_id"), str) else side
     return f"{own}{side}" if own and ("uuid" in line or "session_id" in line) else ""
-
-
-def sessions(path: Path) -> Iterator[Numbered]:
-    """A row a session, and a row for each agent that ran beside it."""
-    yield from gathered(path, _session)
 
 
 def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
@@ -80,9 +77,10 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     """
     lines = [line for line in lines_of(row) if isinstance(line, Mapping)]
     is_stream = any("session_id" in line for line in lines)
+    # In a session's file, lines without a uuid are about the program: snapshots of files, summaries, queued input.
     nodes = _nodes(lines if is_stream else [line for line in lines if isinstance(line.get("uuid"), str)] or lines)
     result = next((line for line in reversed(lines) if line.get("type") == "result"), {})
-    failed = result.get("is_error") is True or named_text(result.get("subtype")).startswith("error")
+    failed = result.get("is_error") is True or text_at(result, "subtype").startswith("error")
     paths = _paths(nodes)
     if not paths:
         raise InputError("the model says nothing in this session")
@@ -90,55 +88,57 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     for branch, path in enumerate(paths):
         first = next((line for at in path for line in nodes[at].lines if {"sessionId", "session_id"} & line.keys()), {})
         last = [line for at in path for line in nodes[at].lines if line.get("type") == MODEL][-1]
-        meta = kept(first, *_SESSION) | ({"summaries": summaries} if summaries else {})
+        meta = json_fields(first, *_SESSION) | ({"summaries": summaries} if summaries else {})
         meta |= {"branch": branch} if len(paths) > 1 else {}
-        meta |= {"result": kept(result, *_RESULT)} if result else {}
+        meta |= {"result": json_fields(result, *_RESULT)} if result else {}
         meta |= {"isSidechain": True} if first.get("isSidechain") is True else {}
-        turns = named([turn for at in path for turn in nodes[at].turns])
-        yield solution(
+        turns = with_tool_names([turn for at in path for turn in nodes[at].turns])
+        yield trajectory_of(
             [replace(turn, place=place) for place, turn in enumerate(turns)],
             f"claude-code-{_session(first) or number}", "claude code session", reasoning=reasoning,
-            policy=named_text(stated(last, "message.model")),
-            terminal=stated(last, "message.stop_reason") != "max_tokens" and not failed, meta=meta,
+            policy=text_at(last, "message.model"),
+            terminal=first_value(last, "message.stop_reason") != "max_tokens" and not failed, meta=meta,
         )  # fmt: skip
 
 
 def _nodes(lines: Sequence[Mapping[str, Any]]) -> list[_Node]:
     """The session's tree with the lines of one answer, and what its tools returned, as one node."""
     nodes: list[_Node] = []
-    of: dict[str, int] = {}
-    callers: dict[str, int] = {}
-    seen: set[str] = set()
+    # Places of nodes: by the uuids of their lines, by the ids of answers, and by those of the calls in them.
+    by_line: dict[str, int] = {}
+    by_answer: dict[str, int] = {}
+    by_call: dict[str, int] = {}
     for line in lines:
-        own = named_text(line.get("uuid"))
-        if own and own in seen:
+        own = text_at(line, "uuid")
+        # A session that was resumed repeats the lines before it.
+        if own and own in by_line:
             continue
-        seen.add(own)
         turns = _turns(line)
-        said = named_text(stated(line, "message.id")) if line.get("type") == MODEL else ""
-        at = of.get(f"message {said}") if said else None
-        answers = [callers[turn.answers] for turn in turns if turn.answers in callers]
-        at = answers[0] if answers else at
+        # The program writes a line for each block of an answer, all with the id of its message.
+        answer = text_at(line, "message.id") if line.get("type") == MODEL else ""
+        callers = [by_call[turn.answers] for turn in turns if turn.answers in by_call]
+        at = callers[0] if callers else by_answer.get(answer)
         if at is None:
-            parent = of.get(named_text(line.get("parentUuid")) or named_text(line.get("logicalParentUuid")))
+            # Compaction starts a new root, and names the line before it in `logicalParentUuid`.
+            parent = by_line.get(text_at(line, "parentUuid") or text_at(line, "logicalParentUuid"))
             if parent is None and nodes and line.get("parentUuid", "") is not None:
                 parent = len(nodes) - 1  # The line before it is not in the file.
             at = len(nodes)
             nodes.append(_Node(parent))
-        node = nodes[at]
-        node.lines.append(line)
-        node.turns += turns
-        of[own] = at
-        of |= {f"message {said}": at} if said else {}
-        callers |= {call["id"]: at for turn in turns for call in turn.calls if "id" in call}
+        nodes[at].lines.append(line)
+        nodes[at].turns += turns
+        by_line[own] = at
+        by_answer |= {answer: at} if answer else {}
+        by_call |= {call["id"]: at for turn in turns for call in turn.calls if "id" in call}
     for node in nodes:
-        acted = [turn for turn in node.turns if turn.role == MODEL]
-        if acted:
-            node.turns = [joined(acted), *(turn for turn in node.turns if turn.role != MODEL)]
+        # The program may write a result between two calls of one answer.
+        said = [turn for turn in node.turns if turn.role == MODEL]
+        node.turns = [*([joined_turns(said)] if said else []), *(turn for turn in node.turns if turn.role != MODEL)]
     return nodes
 
 
 def _turns(line: Mapping[str, Any]) -> list[Turn]:
+    """The turns of a line; none of a line about the session itself."""
     message = line.get("message")
     if line.get("type") == "system" and isinstance(line.get("content"), str) and line["content"]:
         message = {"role": "system", "content": line["content"]}
@@ -146,44 +146,38 @@ def _turns(line: Mapping[str, Any]) -> list[Turn]:
         return []
     made = [turn for turn in read_message(message, 0) if turn.text or turn.calls or turn.reasoning or turn.images
             or turn.role == "tool"]  # fmt: skip
-    content = message.get("content")
-    failed = {
-        block.get("tool_use_id")
-        for block in (content if isinstance(content, list) else [])
-        if isinstance(block, Mapping) and block.get("is_error") is True
-    }
-    meta = {**kept(line, *_TURN), **kept(message, *_MESSAGE)}
+    meta = {**json_fields(line, *_TURN), **json_fields(message, *_MESSAGE)}
+    # The program writes errors of the interface in the model's name.
     by_program = line.get("isApiErrorMessage") is True
     return [
         replace(turn, role="system" if by_program else turn.role,
-                meta={**meta, **({"is_error": True} if turn.answers in failed or by_program else {})})
+                meta={**meta, **({"is_error": True} if by_program or turn.meta.get("is_error") else {})})
         for turn in made
     ]  # fmt: skip
 
 
 def _paths(nodes: Sequence[_Node]) -> list[list[int]]:
-    """From the root to each last action of a branch, and on to what followed it."""
-    children: dict[int | None, list[int]] = {}
-    for at, node in enumerate(nodes):
-        children.setdefault(node.parent, []).append(at)
+    """From the root to the last answer of each branch, and on to what followed it."""
+    parents = [node.parent for node in nodes]
+    last_child = {node.parent: at for at, node in enumerate(nodes)}
     followed: set[int] = set()
     for node in nodes:
-        if node.acts:
-            above = node.parent
-            while above is not None and above not in followed:
-                followed.add(above)
-                above = nodes[above].parent
+        above = node.parent if node.is_answer else None
+        # Above a node that is followed by an answer, all nodes are.
+        while above is not None and above not in followed:
+            followed.add(above)
+            above = parents[above]
     paths = []
     for tip, node in enumerate(nodes):
-        if not node.acts or tip in followed:
+        if not node.is_answer or tip in followed:
             continue
-        path = [tip]
-        while (parent := nodes[path[0]].parent) is not None:
-            path.insert(0, parent)
-        while path[-1] in children:
-            path.append(children[path[-1]][-1])
+        path = path_to(tip, parents)
+        while path[-1] in last_child:
+            path.append(last_child[path[-1]])
         paths.append(path)
     return paths
 
 
-FORMATS: tuple[Format, ...] = (Format("claude-code", "Claude Code sessions", matches, read, rows=sessions),)
+FORMATS: tuple[Format, ...] = (
+    Format("claude-code", "Claude Code sessions", matches, read, rows=partial(gathered, key=_session)),
+)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, solution, stated, text_of
-from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_answers
 from stepreward.formats.agents.response_items import is_item, turns_of_items
+from stepreward.formats.agents.runs import gathered, lines_of, trajectory_of
+from stepreward.formats.fields import first_value, json_fields, plain_text, text_at
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row
@@ -46,20 +47,22 @@ def matches(row: Row) -> bool:
 
 
 def _session(line: Row) -> str:
-    value = stated(line, "thread_id")
+    value = first_value(line, "thread_id")
     if line.get("type") == "session_meta":
-        value = stated(line, "payload.id", "payload.session_id")
+        value = first_value(line, "payload.id", "payload.session_id")
     return value if isinstance(value, str) else ""
 
 
 def sessions(path: Path) -> Iterator[Numbered]:
     """The file's lines as one row: a rollout file is one session, even where it repeats the head of another."""
-    seen: list[str] = []
+    current = ""
 
     def key(line: Row) -> str:
-        if _session(line) and (not seen or line.get("type") == "thread.started"):
-            seen.append(_session(line))
-        return seen[-1] if seen else ""
+        nonlocal current
+        # A forked session repeats the `session_meta` of the one before it; printed events may be of several runs.
+        if not current or line.get("type") == "thread.started":
+            current = _session(line) or current
+        return current
 
     yield from gathered(path, key)
 
@@ -80,38 +83,36 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     """
     lines = [line for line in lines_of(row) if isinstance(line, Mapping)]
     bodies = [(line, line["payload"]) for line in lines if isinstance(line.get("payload"), Mapping)]
-    items = [
-        {**body, **kept(line, "timestamp")} if body.get("type") == "message" else body
-        for line, body in bodies if line.get("type") == "response_item"
-    ]  # fmt: skip
-    if any(
-        line.get("record_type") == "state" for line in lines
-    ):  # The first versions wrote items without the outer object.
-        items = [line for line in lines if "role" in line or is_item(line)]
-    times = [line.get("timestamp") for line, _ in bodies if line.get("type") == "response_item"]
+    if any(line.get("record_type") == "state" for line in lines):
+        # The first versions wrote items without the outer object, and so without times.
+        items, times = [line for line in lines if "role" in line or is_item(line)], []
+    else:
+        rolled = [(line, body) for line, body in bodies if line.get("type") == "response_item"]
+        times = [json_fields(line, "timestamp") for line, _ in rolled]
+        # A message keeps its own time where it is joined with the thinking before it.
+        items = [
+            {**body, **time} if body.get("type") == "message" else body
+            for (_, body), time in zip(rolled, times, strict=True)
+        ]
     turns, others = turns_of_items(items)
-    turns = [
-        replace(turn, meta={**kept({"timestamp": times[turn.place]}, "timestamp"), **turn.meta})
-        if 0 <= turn.place < len(times) else turn
-        for turn in turns
-    ]  # fmt: skip
+    if times:
+        turns = [replace(turn, meta={**times[turn.place], **turn.meta}) for turn in turns]
     if not items:
-        turns = _events(bodies) or _printed(lines)
+        turns = joined_answers(_events(bodies) or _printed(lines), until_call=True)
     head: Mapping[str, Any] = next((body for line, body in bodies if line.get("type") == "session_meta"), {})
     context = [body for line, body in bodies if line.get("type") == "turn_context"]
-    models = [named_text(body.get("model")) for body in context]
-    usage = [stated(body, "info.total_token_usage") for _, body in bodies if body.get("type") == "token_count"]
+    models = [text_at(body, "model") for body in context]
+    usage = [first_value(body, "info.total_token_usage") for _, body in bodies if body.get("type") == "token_count"]
     usage += [line["usage"] for line in lines if isinstance(line.get("usage"), Mapping)]
     kinds = [str(line["payload"].get("type")) for line, _ in bodies if line.get("type") == "event_msg"]
     kinds += [str(line.get("type")) for line in lines]
     ended = [kind for kind in kinds if kind in ("turn_aborted", "turn.failed", "task_complete", "turn.completed")]
-    meta = kept(head, *_META) | {"instructions": text_of(head["instructions"])} if head.get("instructions") else kept(
-        head, *_META
-    )  # fmt: skip
+    meta = json_fields(head, *_META)
+    meta |= {"instructions": plain_text(head["instructions"])} if head.get("instructions") else {}
     meta |= {"usage": usage[-1]} if usage and usage[-1] is not None else {}
     meta |= {"other_items": others} if others else {}
     name = next(filter(None, map(_session, lines)), "") or number
-    yield solution(
+    yield trajectory_of(
         turns, f"codex-{name}", "codex session", reasoning=reasoning, policy=next(filter(None, models[::-1]), ""),
         terminal=not ended or ended[-1] not in ("turn_aborted", "turn.failed"), meta=meta,
     )  # fmt: skip
@@ -120,32 +121,28 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
 def _events(bodies: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[Turn]:
     """The turns of a file that has event lines alone."""
     turns: list[Turn] = []
-    answer: list[Turn] = []
     for place, (line, body) in enumerate(bodies):
-        kind, meta = body.get("type"), kept(line, "timestamp")
+        kind, meta = body.get("type"), json_fields(line, "timestamp")
         if line.get("type") != "event_msg":
             continue
         if kind == "agent_message":
-            answer.append(Turn(MODEL, text_of(body.get("message")), place=place, meta=meta))
+            turns.append(Turn(MODEL, plain_text(body.get("message")), place=place, meta=meta))
         elif kind == "agent_reasoning":
-            answer.append(Turn(MODEL, "", reasoning=text_of(body.get("text")), place=place, meta=meta))
+            turns.append(Turn(MODEL, "", reasoning=plain_text(body.get("text")), place=place, meta=meta))
         elif kind == "user_message":
-            turns += [joined(answer)] if answer else []
-            answer = []
-            turns.append(Turn("user", text_of(body.get("message")), place=place, meta=meta))
+            turns.append(Turn("user", plain_text(body.get("message")), place=place, meta=meta))
         elif kind == "exec_command_end":
             call = {"name": "shell", "arguments": {"command": body.get("command")}}
-            turns.append(joined([*answer, Turn(MODEL, "", (call,), place=place, meta=meta)]))
-            answer = []
-            turns.append(
-                Turn("tool", text_of(stated(body, "aggregated_output", "formatted_output", "stdout")), agent="shell",
-                     place=place, meta={**meta, **kept(body, "exit_code", "duration", "stderr")})
-            )  # fmt: skip
-    return turns + ([joined(answer)] if answer else [])
+            output = plain_text(first_value(body, "aggregated_output", "formatted_output", "stdout"))
+            turns.append(Turn(MODEL, "", (call,), place=place, meta=meta))
+            turns.append(Turn("tool", output, agent="shell", place=place,
+                              meta={**meta, **json_fields(body, "exit_code", "duration", "stderr")}))  # fmt: skip
+    return turns
 
 
 def _printed(lines: Sequence[Mapping[str, Any]]) -> list[Turn]:
     """The turns of printed events: the last state of each item."""
+    # `item.started`, `item.updated` and `item.completed` print an item again and again, in the place of the first.
     last: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for place, line in enumerate(lines):
         item = line.get("item")
@@ -153,31 +150,24 @@ def _printed(lines: Sequence[Mapping[str, Any]]) -> list[Turn]:
             name = str(item.get("id", place))
             last[name] = (last.get(name, (place,))[0], item)
     turns: list[Turn] = []
-    answer: list[Turn] = []
-    for place, item in sorted(last.values(), key=lambda one: one[0]):
+    for place, item in last.values():
         kind = str(item.get("type", item.get("item_type")))
         if kind in ("agent_message", "assistant_message"):
-            answer.append(Turn(MODEL, text_of(item.get("text")), place=place))
+            turns.append(Turn(MODEL, plain_text(item.get("text")), place=place))
         elif kind == "reasoning":
-            answer.append(Turn(MODEL, "", reasoning=text_of(item.get("text")), place=place))
+            turns.append(Turn(MODEL, "", reasoning=plain_text(item.get("text")), place=place))
         elif kind in _TOOLS:
-            call_fields, result_fields = _TOOLS[kind]
-            name = named_text(item.get("tool")) or kind
-            call = {
-                "name": name,
-                "arguments": stated(item, *call_fields) if kind == "mcp_tool_call" else kept(item, *call_fields),
-            }
-            turns.append(joined([*answer, Turn(MODEL, "", (call,), place=place)]))
-            answer = []
-            result = stated(item, *result_fields) if result_fields else None
+            given, returned = _TOOLS[kind]
+            name = text_at(item, "tool") or kind
+            arguments = first_value(item, *given) if kind == "mcp_tool_call" else json_fields(item, *given)
+            turns.append(Turn(MODEL, "", ({"name": name, "arguments": arguments},), place=place))
+            result = first_value(item, *returned)
             if result is not None:
-                turns.append(Turn("tool", text_of(result), agent=name, place=place,
-                                  meta=kept(item, "exit_code", "status")))  # fmt: skip
+                turns.append(Turn("tool", plain_text(result), agent=name, place=place,
+                                  meta=json_fields(item, "exit_code", "status")))  # fmt: skip
         elif kind == "error":
-            turns += [joined(answer)] if answer else []
-            answer = []
-            turns.append(Turn("system", text_of(item.get("message")), place=place, meta={"is_error": True}))
-    return turns + ([joined(answer)] if answer else [])
+            turns.append(Turn("system", plain_text(item.get("message")), place=place, meta={"is_error": True}))
+    return turns
 
 
 FORMATS: tuple[Format, ...] = (Format("codex", "Codex sessions and printed events", matches, read, rows=sessions),)

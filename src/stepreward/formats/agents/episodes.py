@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.agents.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
+from stepreward.formats.agents.messages import Reasoning, as_messages, list_of_messages, problem_and_steps, turns_of
+from stepreward.formats.agents.runs import trajectory_of
+from stepreward.formats.fields import object_at, outcome_of
 from stepreward.formats.format import Format, has
 from stepreward.formats.rows import Row, annotated, need, other_fields, shown, text_or_none
-
-
-def _unlabelled(problem: Problem, steps: tuple[Step, ...], by: str, **rest: Any) -> Trajectory:
-    return annotated(problem, steps, None, by, **rest)
 
 
 def is_tau_bench(row: Row) -> bool:
@@ -37,16 +36,14 @@ def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> I
         InputError: a field is missing or of another shape, or the reward is not in [0, 1].
     """
     info = need(row, "info", Mapping)
-    task = info.get("task") if isinstance(info.get("task"), Mapping) else {}
-    assert isinstance(task, Mapping)
+    task = object_at(info, "task")
     gold = task.get("actions")
-    problem, steps = episode(
-        turns_of(list_of_messages(row.get("traj"), "traj")), f"tau-bench-{row['task_id']}",
+    yield trajectory_of(
+        turns_of(list_of_messages(row.get("traj"), "traj")), f"tau-bench-{row['task_id']}", "tau-bench",
         reference=None if gold is None else json.dumps(gold, ensure_ascii=False), reasoning=reasoning,
-        meta=other_fields(task, "actions"),
+        problem_meta=other_fields(task, "actions"), won=outcome_of(row.get("reward"), "reward"),
+        meta={"trial": row.get("trial", number), **other_fields(info, "task")},
     )  # fmt: skip
-    meta = {"trial": row.get("trial", number), **other_fields(info, "task")}
-    yield _unlabelled(problem, steps, "tau-bench", outcome=outcome_of(row.get("reward"), "reward"), facts=meta)
 
 
 def read_fire_act(row: Row, number: int) -> Iterator[Trajectory]:
@@ -68,11 +65,11 @@ def read_fire_act(row: Row, number: int) -> Iterator[Trajectory]:
         problem = Problem(name, prompt, gold)
     else:
         talk = turns_of(list_of_messages(row.get("traj"), "traj"))
-        problem, steps = episode(talk, name, reference=gold)
+        problem, steps = problem_and_steps(talk, name, reference=gold)
     won = outcome_of(row.get("reward"), "reward")
     own = ("traj", "traj_by_line", "prompt", "gt", "pred", "reward", "id")
-    yield _unlabelled(problem, steps, "fire-act", outcome=won, answer=text_or_none(row.get("pred")),
-                      facts=other_fields(row, *own))  # fmt: skip
+    yield annotated(problem, steps, None, "fire-act", outcome=won, answer=text_or_none(row.get("pred")),
+                    facts=other_fields(row, *own))  # fmt: skip
 
 
 def _transcript(text: str) -> tuple[str, tuple[Step, ...]]:
@@ -130,8 +127,8 @@ def read_react(row: Row, number: int) -> Iterator[Trajectory]:
         if isinstance(turn.get("observation"), str) and turn["observation"]:
             steps.append(Step(turn["observation"] + "\n", "observation", "tool"))
     problem = Problem(f"react-{row.get('idx', number)}", prompt, text_or_none(row.get("gt_answer")))
-    yield _unlabelled(
-        problem, tuple(steps), "react", outcome=outcome_of(row.get("reward"), "reward"),
+    yield annotated(
+        problem, tuple(steps), None, "react", outcome=outcome_of(row.get("reward"), "reward"),
         answer=text_or_none(row.get("answer")),
         facts=other_fields(row, "steps", "claim", "question", "reward", "gt_answer", "answer", "idx"),
     )  # fmt: skip
@@ -160,6 +157,7 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
     for i, turn in enumerate(turns):
         if not isinstance(turn, Mapping):
             raise InputError(f"step {i} of the trajectory must be an object, got {shown(turn)}")
+        # `response` is what the model wrote; `thought` and `action` are cut out of it.
         texts = [turn.get(name) for name in ("response", "thought", "action")]
         said = next((text for text in texts if isinstance(text, str) and text), None)
         if said is None:
@@ -172,17 +170,12 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
         raise InputError("the model says nothing")
     info = need(row, "info", Mapping)
     more = other_fields(row, "trajectory", "history", "info", "instance_id", "replay_config")
-    # The prompt is the history up to the model's first message, without demonstrations.
-    prompt: list[dict[str, str]] = []
-    for message in list_of_messages(row.get("history"), "history"):
-        if message.get("is_demo"):
-            continue
-        if message.get("role") == "assistant":
-            break
-        prompt += [{"role": turn.role, "content": turn.said} for turn in turns_of([message])]
-    problem = Problem(f"swe-agent-{row.get('instance_id', number)}", tuple(prompt), meta=more)
-    yield _unlabelled(problem, tuple(steps), "swe-agent", answer=text_or_none(info.get("submission")),
-                      facts=other_fields(info, "submission"))  # fmt: skip
+    # Demonstrations come before the task, and the model speaks in them too.
+    own = [one for one in list_of_messages(row.get("history"), "history") if not one.get("is_demo")]
+    prompt = as_messages(turns_of(list(takewhile(lambda message: message.get("role") != "assistant", own))))
+    problem = Problem(f"swe-agent-{row.get('instance_id', number)}", prompt, meta=more)
+    yield annotated(problem, tuple(steps), None, "swe-agent", answer=text_or_none(info.get("submission")),
+                    facts=other_fields(info, "submission"))  # fmt: skip
 
 
 FORMATS: tuple[Format, ...] = (

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import CUT, stated
-from stepreward.formats.agents.messages import Reasoning, episode, list_of_messages, outcome_of, turns_of
+from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
+from stepreward.formats.agents.runs import is_cut, trajectory_of
+from stepreward.formats.fields import first_value, object_at, outcome_of
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, shown, text_or_none
+from stepreward.formats.rows import Row, need, shown, text_or_none
 from stepreward.formats.traces.call_payloads import finish
 
 LETTERS: Mapping[str, float] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
@@ -42,14 +42,14 @@ def samples(path: Path) -> Iterator[Numbered]:
             yield number, {**row, "samples": [sample]}
 
 
-def _attached(value: Any, attachments: Mapping[str, Any]) -> Any:
-    """The value with long texts put back, which a sample holds apart."""
+def _with_attachments(value: Any, attachments: Mapping[str, Any]) -> Any:
+    """The value with its long texts and images: a log keeps them apart, under the hash of each."""
     if isinstance(value, str):
         return _ATTACHED.sub(lambda found: str(attachments.get(found[1], found[0])), value)
     if isinstance(value, list):
-        return [_attached(one, attachments) for one in value]
+        return [_with_attachments(one, attachments) for one in value]
     if isinstance(value, Mapping):
-        return {name: _attached(one, attachments) for name, one in value.items()}
+        return {name: _with_attachments(one, attachments) for name, one in value.items()}
     return value
 
 
@@ -96,35 +96,20 @@ def read(
     for sample in need(row, "samples", list):
         if not isinstance(sample, Mapping):
             raise InputError(f"a sample must be an object, got {shown(sample)}")
-        attachments = sample.get("attachments")
-        kept = attachments if isinstance(attachments, Mapping) else {}
         target = sample.get("target")
-        problem, steps = episode(
-            turns_of(list_of_messages(_attached(sample.get("messages"), kept))),
-            f"inspect-{run.get('task', 'task')}-{sample.get('id', number)}",
-            reference="; ".join(map(str, target)) if isinstance(target, list) else text_or_none(target),
-            meta={"metadata": sample["metadata"]} if isinstance(sample.get("metadata"), dict) else {},
-            reasoning=reasoning,
-        )  # fmt: skip
-        reason = stated(sample, "output.stop_reason") or finish(sample.get("output"))
-        ended = sample.get("limit") is None and sample.get("error") is None and str(reason).lower() not in CUT
+        reason = first_value(sample, "output.stop_reason") or finish(sample.get("output"))
+        stopped = {name: sample[name] for name in ("limit", "error") if sample.get(name) is not None}
         scores = {name: _value(score) for name, score in (sample.get("scores") or {}).items()}
-        made = annotated(
-            problem, steps, None, "inspect log", policy=str(run.get("model", "")),
-            outcome=_outcome(sample, scorer, scale),
-            facts={"subset": str(run.get("task", "")), **run, "status": row.get("status"), "sample": sample.get("id"),
-                  "epoch": sample.get("epoch"), "scores": scores, **_end(sample)},
+        yield trajectory_of(
+            turns_of(list_of_messages(_with_attachments(sample.get("messages"), object_at(sample, "attachments")))),
+            f"inspect-{run.get('task', 'task')}-{sample.get('id', number)}", "inspect log", reasoning=reasoning,
+            reference="; ".join(map(str, target)) if isinstance(target, list) else text_or_none(target),
+            problem_meta={"metadata": sample["metadata"]} if isinstance(sample.get("metadata"), dict) else {},
+            policy=str(run.get("model", "")), won=_outcome(sample, scorer, scale),
+            terminal=not stopped and not is_cut(reason),
+            meta={"subset": str(run.get("task", "")), **run, "status": row.get("status"), "sample": sample.get("id"),
+                  "epoch": sample.get("epoch"), "scores": scores, **stopped},
         )  # fmt: skip
-        yield made if ended else _cut(made)
-
-
-def _end(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """The limit or error that ended a sample early."""
-    return {name: sample[name] for name in ("limit", "error") if sample.get(name) is not None}
-
-
-def _cut(item: Trajectory) -> Trajectory:
-    return replace(item, terminal=False)
 
 
 FORMATS: tuple[Format, ...] = (Format("inspect", "Inspect logs, .eval and JSON", matches, read, rows=samples),)

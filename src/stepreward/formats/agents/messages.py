@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -10,13 +9,14 @@ from typing import Any, Literal
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import ANSWERS, CALLS, parsed, spelled
 from stepreward.core.types import Message, Problem, Step
-from stepreward.formats.rows import Row, shown
+from stepreward.formats.rows import shown
 
 Reasoning = Literal["keep", "drop"]
 """Whether thinking that a log records apart from the answer opens the action's text, or is left out."""
 MODEL = "assistant"
-Asked = Literal["lead", "request"]
+ProblemEnd = Literal["lead", "request"]
 """The problem is everything before the first action, or before the last one, as in a request."""
+# OpenAI's reasoning models renamed `system`, its first function calls had `function`; LangChain and Gemini name others.
 _ROLES = {"developer": "system", "function": "tool", "human": "user", "ai": MODEL, "model": MODEL}
 _THINKING = ("reasoning_content", "reasoning", "reasoning_details", "thinking_blocks", "thinking")
 """Fields of a message that hold its thinking, as servers and gateways name them."""
@@ -59,12 +59,16 @@ class Turn:
         """Text and calls, a line each."""
         return "\n".join([part for part in (self.text, *map(spelled, self.calls)) if part])
 
+    def with_meta(self, **more: Any) -> Turn:
+        """The turn with more fields of the log."""
+        return replace(self, meta={**self.meta, **more})
+
 
 def list_of_messages(value: object, name: str = "messages") -> list[Mapping[str, Any]]:
-    """A list of objects.
+    """The value, which must be a list of objects and not empty.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not.
     """
     if not isinstance(value, list | tuple) or not value:
         raise InputError(f"'{name}' must be a list of messages, got {shown(value)}", remedy=_NO_TURN)
@@ -102,7 +106,7 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
         if failure or message.get("is_error") is True or message.get("status") == "error":
             parts.meta["is_error"] = True
     # Servers repeat the same thinking as text and in parts: one of them is enough.
-    thinking = next((text for name in _THINKING if (text := _thought(message.get(name)))), "")
+    thinking = next((text for name in _THINKING if (text := thinking_text(message.get(name)))), "")
     name = message.get("name") or (message.get("function") if role == "tool" else None) or message.get("agent")
     answers = message.get("tool_call_id")
     whole = Turn(
@@ -114,16 +118,16 @@ def read_message(message: Mapping[str, Any], place: int) -> list[Turn]:
     return [replace(one, place=place) for one in parts.results] + ([] if parts.results and is_empty else [whole])
 
 
-def _thought(value: object) -> str:
-    """Recorded thinking as text: a text, or the texts of parts; encrypted thinking is left out."""
+def thinking_text(value: object) -> str:
+    """Recorded thinking as text: a text, or the texts of parts; encrypted thinking, in `data`, is left out."""
     if isinstance(value, str):
         return value
-    parts = value if isinstance(value, list | tuple) else [value]
-    texts = [
-        next((said for name in _SAID if isinstance(said := part.get(name), str) and said), "")
-        if isinstance(part, Mapping) else part
-        for part in parts if part is not None and not (isinstance(part, Mapping) and "data" in part)
-    ]  # fmt: skip
+    texts = []
+    for part in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(part, Mapping):
+            names = _SAID if "data" not in part else ()
+            part = next((said for name in names if isinstance(said := part.get(name), str) and said), "")
+        texts.append(part)
     return "\n".join(text for text in texts if isinstance(text, str) and text)
 
 
@@ -147,7 +151,7 @@ class _Parts:
         if not isinstance(block, Mapping):
             raise InputError(f"a part of message {place} is neither text nor an object: {shown(block)}")
         kind = block.get("type")
-        # Encrypted thinking is no text of the model.
+        # Inspect marks encrypted thinking as `redacted` and keeps a summary of it.
         names = ("summary",) if block.get("redacted") is True else ("text", "thinking", "reasoning", "refusal")
         said = next((v for k in names if isinstance(v := block.get(k), str)), "")
         if kind in ("thinking", "reasoning"):
@@ -171,7 +175,11 @@ class _Parts:
 
 
 def _image(block: Mapping[str, Any]) -> str | None:
-    """The path or URI of an image part; it is kept and never opened."""
+    """The path or URI of an image part, which is kept and never opened.
+
+    OpenAI has `image_url`, a text or an object with `url`; Inspect has `image`; Anthropic has `source`, an object with
+    `data` or `url`.
+    """
     value = block.get("image_url", block.get("image", block.get("source")))
     if isinstance(value, Mapping):
         if isinstance(data := value.get("data"), str):
@@ -181,6 +189,7 @@ def _image(block: Mapping[str, Any]) -> str | None:
 
 
 def _calls(message: Mapping[str, Any], place: int) -> list[Mapping[str, Any]]:
+    # `tool_calls` replaced `function_call`, which holds a single call.
     given = parsed(message.get("tool_calls"))
     if given is None:
         given = [message["function_call"]] if isinstance(message.get("function_call"), Mapping) else []
@@ -204,11 +213,11 @@ def _call(name: object, arguments: object, number: object, place: int) -> Mappin
 
 
 def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """All turns of a log; a tool's turn without a name gets that of the called tool."""
-    return named([turn for place, message in enumerate(messages) for turn in read_message(message, place)])
+    """The turns of messages; a tool's turn without a name gets that of the called tool."""
+    return with_tool_names([turn for place, message in enumerate(messages) for turn in read_message(message, place)])
 
 
-def named(turns: Sequence[Turn]) -> list[Turn]:
+def with_tool_names(turns: Sequence[Turn]) -> list[Turn]:
     """The turns with tools named by the calls that they answer."""
     tools = {call["id"]: call["name"] for turn in turns for call in turn.calls if "id" in call}
     return [
@@ -217,11 +226,12 @@ def named(turns: Sequence[Turn]) -> list[Turn]:
     ]
 
 
-def joined(parts: Sequence[Turn]) -> Turn:
+def joined_turns(parts: Sequence[Turn]) -> Turn:
     """One turn from the parts of an answer that a log writes one by one: the texts, then the calls."""
     first = parts[0]
     if len(parts) == 1:
         return first
+    # A part without tokens leaves the answer without any: their places in its text would be wrong.
     tokens = [part.tokens for part in parts]
     logprobs = [part.logprobs for part in parts]
     return replace(
@@ -234,6 +244,26 @@ def joined(parts: Sequence[Turn]) -> Turn:
         logprobs=None if None in logprobs else tuple(one for some in logprobs for one in some or ()),
         meta={name: value for part in parts for name, value in part.meta.items()},
     )
+
+
+def joined_answers(turns: Iterable[Turn], *, until_call: bool = False) -> list[Turn]:
+    """The turns with consecutive ones of the model joined; with `until_call` an answer ends with its first call."""
+    made: list[Turn] = []
+    answer: list[Turn] = []
+    for turn in turns:
+        if turn.role == MODEL:
+            answer.append(turn)
+        if answer and (turn.role != MODEL or (until_call and turn.calls)):
+            made.append(joined_turns(answer))
+            answer = []
+        if turn.role != MODEL:
+            made.append(turn)
+    return [*made, joined_turns(answer)] if answer else made
+
+
+def as_messages(turns: Iterable[Turn]) -> tuple[Message, ...]:
+    """The turns as the messages of a prompt."""
+    return tuple({"role": turn.role, "content": turn.said} for turn in turns)
 
 
 def is_action(turn: Turn, agent: str = "") -> bool:
@@ -264,7 +294,7 @@ def step_of(turn: Turn, *, agent: str = "", reasoning: Reasoning = "keep") -> St
     )  # fmt: skip
 
 
-def episode(
+def problem_and_steps(
     turns: Sequence[Turn],
     name: str,
     *,
@@ -272,7 +302,7 @@ def episode(
     meta: Mapping[str, Any] | None = None,
     agent: str = "",
     reasoning: Reasoning = "keep",
-    problem: Asked = "lead",
+    problem: ProblemEnd = "lead",
 ) -> tuple[Problem, tuple[Step, ...]]:
     """A log as a problem and its steps.
 
@@ -296,10 +326,9 @@ def episode(
         speakers = ", ".join(sorted({turn.agent or turn.role for turn in turns})) or "none"
         raise InputError(f"no message is of {who}; there are messages of {speakers}")
     start = acts[0] if problem == "lead" else acts[-1]
-    prompt = tuple({"role": turn.role, "content": turn.said} for turn in turns[:start])
-    seen = tuple(image for turn in turns[:start] for image in turn.images)
-    more = {**(meta or {}), **({"images": list(seen)} if seen else {})}
-    made = Problem(name, prompt or "", reference=reference, meta=more)
+    images = [image for turn in turns[:start] for image in turn.images]
+    more = {**(meta or {}), **({"images": images} if images else {})}
+    made = Problem(name, as_messages(turns[:start]) or "", reference=reference, meta=more)
     return made, tuple(step_of(turn, agent=agent, reasoning=reasoning) for turn in turns[start:])
 
 
@@ -311,8 +340,7 @@ def prompt_of(value: object, name: str) -> str | tuple[Message, ...]:
     """
     if isinstance(value, str) and value:
         return value
-    messages = list_of_messages(value, name)
-    return tuple({"role": turn.role, "content": turn.said} for turn in turns_of(messages))
+    return as_messages(turns_of(list_of_messages(value, name)))
 
 
 def answer_of(value: object, name: str) -> str:
@@ -324,33 +352,3 @@ def answer_of(value: object, name: str) -> str:
     if isinstance(value, str):
         return value
     return turns_of(list_of_messages(value, name))[-1].said
-
-
-def outcome_of(value: object, name: str, scale: float = 1.0) -> float:
-    """A reward as an outcome in [0, 1]: `value / scale`; None is NaN.
-
-    Raises:
-        InputError: it is no number, or not in [0, scale].
-    """
-    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
-        raise InputError(f"scale must be a positive number, got {scale!r}", remedy="pass the largest reward")
-    if value is None:
-        return math.nan
-    if not isinstance(value, bool | int | float) or (math.isfinite(value) and not 0 <= value / scale <= 1):
-        what = f"'{name}' must be a number in [0, {scale:g}], got {shown(value)}"
-        raise InputError(what, remedy="pass the largest reward as --read scale=NUMBER, or repair the row")
-    if math.isinf(value):
-        raise InputError(f"'{name}' must be a number in [0, {scale:g}], got {shown(value)}", remedy="repair the row")
-    return float(value) / scale
-
-
-def chosen_outcome(row: Row, field: str, scale: float) -> float:
-    """The outcome that a row records: in the field named, or else in `reward`, `outcome` or `success`; NaN if none.
-
-    Raises:
-        InputError: the field named is missing, or its value is no outcome.
-    """
-    if field and field not in row:
-        raise InputError(f"field '{field}' of the outcome is missing", remedy=f"the row has {', '.join(map(str, row))}")
-    name = field or next((name for name in ("reward", "outcome", "success") if row.get(name) is not None), "")
-    return outcome_of(row.get(name), name, scale) if name else math.nan

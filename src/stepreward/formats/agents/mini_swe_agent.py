@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated
-from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
-from stepreward.formats.agents.response_items import is_item, turns_of_items
+from stepreward.formats.agents.messages import Reasoning, list_of_messages
+from stepreward.formats.agents.response_items import turns_of_any
+from stepreward.formats.agents.runs import trajectory_of
+from stepreward.formats.fields import first_value, json_fields, object_at, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, text_or_none
 
@@ -17,12 +17,16 @@ _ENDED = frozenset({"", "Submitted", "submitted"})
 """Exit states of an agent that ended by itself."""
 
 
+def has_mini_info(row: Row) -> bool:
+    """Whether a row's `info` is that of mini-swe-agent, whose version 1 names no format."""
+    info = row.get("info")
+    return isinstance(info, Mapping) and ("mini_version" in info or {"exit_status", "submission"} <= info.keys())
+
+
 def matches(row: Row) -> bool:
     """Whether a row looks like a trajectory of mini-swe-agent."""
-    form, info = row.get("trajectory_format"), row.get("info")
-    named = isinstance(form, str) and form.startswith("mini-swe-agent")
-    known = isinstance(info, Mapping) and ("mini_version" in info or {"exit_status", "submission"} <= info.keys())
-    return isinstance(row.get("messages"), list) and (named or known)
+    named = text_at(row, "trajectory_format").startswith("mini-swe-agent")
+    return isinstance(row.get("messages"), list) and (named or has_mini_info(row))
 
 
 def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
@@ -39,29 +43,21 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     Raises:
         InputError: the messages have another shape, or the model says nothing.
     """
-    info: Mapping[str, Any] = row["info"] if isinstance(row.get("info"), Mapping) else {}
+    info: Mapping[str, Any] = object_at(row, "info")
     messages = list_of_messages(row.get("messages"))
     ends = [message for message in messages if message.get("role") == "exit"]
     items: list[Any] = []
     for message in messages:
-        if message.get("role") == "exit":
-            continue
-        output = message.get("output")
-        items += output if message.get("object") == "response" and isinstance(output, list) else [message]
-    turns, _ = turns_of_items(items) if any(map(is_item, items)) else (turns_of(items), [])
-    extras = [item.get("extra") for item in items]
-    turns = [
-        replace(turn, meta={**turn.meta, **kept({"extra": extras[turn.place]}, "extra")})
-        if 0 <= turn.place < len(extras) else turn
-        for turn in turns
-    ]  # fmt: skip
-    status = named_text(info.get("exit_status"))
-    if not status and ends:
-        status = named_text(stated(ends[-1], "extra.exit_status"))
-    model = stated(info, "config.model.model_name", "config.agent.model_name")
-    yield solution(
-        turns, f"mini-swe-agent-{stated(row, 'instance_id', 'id') or number}", "mini-swe-agent", reasoning=reasoning,
-        policy=named_text(model), won=outcome(stated(row, "reward", "resolved")), terminal=status in _ENDED,
+        # With a model of the Responses API, version 2 logs each response as it is.
+        is_response = message.get("object") == "response" and isinstance(message.get("output"), list)
+        items += message["output"] if is_response else [message] if message.get("role") != "exit" else []
+    # Version 2 keeps the actions that it ran, and their return codes, in `extra` of a message.
+    turns = [turn.with_meta(**json_fields(items[turn.place], "extra")) for turn in turns_of_any(items)]
+    status = text_at(info, "exit_status") or (text_at(ends[-1], "extra.exit_status") if ends else "")
+    yield trajectory_of(
+        turns, f"mini-swe-agent-{first_value(row, 'instance_id', 'id') or number}", "mini-swe-agent",
+        reasoning=reasoning, policy=text_at(info, "config.model.model_name", "config.agent.model_name"),
+        won=outcome_or_nan(first_value(row, "reward", "resolved")), terminal=status in _ENDED,
         answer=text_or_none(info.get("submission")) or None,
         meta={**other_fields(row, "messages", "info"), **other_fields(info, "submission"),
               **({"exit": other_fields(ends[-1])} if ends else {})},

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,17 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed, spelled
 from stepreward.core.types import Floats, Problem, Step, Trajectory
-from stepreward.formats.agents.log import apart, ended, gathered_runs, lines_of, whole_runs
 from stepreward.formats.agents.messages import (
-    Asked,
+    ProblemEnd,
     Reasoning,
     Turn,
-    chosen_outcome,
-    episode,
     list_of_messages,
+    problem_and_steps,
     turns_of,
 )
+from stepreward.formats.agents.mini_swe_agent import has_mini_info
+from stepreward.formats.agents.runs import gathered_runs, lines_of, terminal_unless_cut, whole_runs, with_own_problem
+from stepreward.formats.fields import first_value, json_text, recorded_outcome
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, label_array, null_for_nan, other_fields, shown, text_or_none
@@ -79,13 +79,7 @@ def has_messages(row: Row) -> bool:
     """Whether a row is a chat log of some provider's and of no other format with messages."""
     messages = messages_of(row)
     first = messages[0] if isinstance(messages, list) and messages else None
-    return isinstance(first, Mapping) and "role" in first and not _ELSEWHERE & row.keys() and not _is_mini(row)
-
-
-def _is_mini(row: Row) -> bool:
-    """Whether a row is a trajectory of mini-swe-agent without the mark of its format."""
-    info = row.get("info")
-    return isinstance(info, Mapping) and ("mini_version" in info or {"exit_status", "submission"} <= info.keys())
+    return isinstance(first, Mapping) and "role" in first and not _ELSEWHERE & row.keys() and not has_mini_info(row)
 
 
 def matches(row: Row) -> bool:
@@ -107,7 +101,7 @@ def read(
     number: int,
     *,
     agent: str = "",
-    problem: Asked = "lead",
+    problem: ProblemEnd = "lead",
     outcome: str = "",
     scale: float = 1.0,
     reasoning: Reasoning = "keep",
@@ -115,9 +109,9 @@ def read(
     """Reads `messages`, or `request` with the `choices` of its `response`; a trajectory for each choice.
 
     Messages of the assistant, with their tool calls as JSON, are actions; messages of tools, users and others are
-    observations. Calls that go on with each other, as one run of an agent makes them, are one trajectory.
-    `message_labels`, one label a message and null where there is none, are read if they are there. An answer that
-    ended for its length or another fault, by its `finish_reason`, leaves its trajectory not terminal.
+    observations. Calls that continue each other, as one run of an agent makes them, are one trajectory.
+    `message_labels`, one label a message and null where there is none, are read if they are there. A trajectory is not
+    terminal if the `finish_reason` of its last answer says that it was cut.
 
     Args:
         row: the row, or gathered `lines`.
@@ -134,8 +128,8 @@ def read(
     talks = [talk for line in lines_of(row) for talk in _talks(line)]
     known: dict[str, list[Problem]] = {}
     for at, turns in whole_runs([talk.turns for talk in talks]):
-        line, talk = talks[at].line, talks[at]
-        task, steps = episode(
+        talk, line = talks[at], talks[at].line
+        task, steps = problem_and_steps(
             turns, identity(line, "openai-chat", number), reference=text_or_none(line.get("reference")), agent=agent,
             reasoning=reasoning, problem=problem,
         )  # fmt: skip
@@ -145,8 +139,8 @@ def read(
         meta |= {"response_id": response["id"]} if isinstance(response.get("id"), str) else {}
         made = annotated(task, steps, labels, "openai-chat annotators",
                          policy=str(response.get("model") or request.get("model") or ""),
-                         outcome=chosen_outcome(line, outcome, scale), first_error=first, facts=meta)  # fmt: skip
-        yield apart(ended(made, line.get("finish_reason")), known)
+                         outcome=recorded_outcome(line, outcome, scale), first_error=first, facts=meta)  # fmt: skip
+        yield with_own_problem(terminal_unless_cut(made, line.get("finish_reason")), known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +150,7 @@ class _Talk:
     line: Row
     turns: list[Turn]
     messages: int
-    """Number of messages."""
+    """How many messages it has."""
     meta: Mapping[str, Any]
 
 
@@ -175,31 +169,26 @@ def _talks(line: Row) -> list[_Talk]:
         return [_Talk(line, turns_of(messages), len(messages), {})]
     made = []
     for place, choice in enumerate(choices):
-        (answer,) = list_of_messages([_answer(choice)], "choices")
-        turns = turns_of([*messages, answer])
-        more = {name: response[name] for name in ("id", "usage") if name in response and len(choices) == 1}
-        turns[-1] = replace(turns[-1], meta={**turns[-1].meta, **_reason(choice), **more})
+        answer = choice.get("message", choice) if isinstance(choice, Mapping) else choice
+        turns = turns_of([*messages, *list_of_messages([answer], "choices")])
+        reason = first_value(choice, "finish_reason")
+        meta = {"finish_reason": reason} if isinstance(reason, str) else {}
+        # Usage is that of all choices together: with several it is none's own.
+        meta |= {name: response[name] for name in ("id", "usage") if name in response and len(choices) == 1}
+        turns[-1] = turns[-1].with_meta(**meta)
         made.append(_Talk(line, turns, len(messages) + 1, {"choice": place} if len(choices) > 1 else {}))
     return made
 
 
-def _reason(choice: object) -> dict[str, Any]:
-    """The finish reason of a choice, where it has one."""
-    reason = choice.get("finish_reason") if isinstance(choice, Mapping) else None
-    return {"finish_reason": reason} if isinstance(reason, str) else {}
-
-
 def calls(path: Path) -> Iterator[Numbered]:
-    """A row a run: requests with their responses that go on with each other; rows of messages as they are."""
-    yield from gathered_runs(read_rows(path), lambda row: [talk.turns for talk in _talks(row)] if _is_call(row) else [])
+    """A row a run: requests with their responses that continue each other; rows of messages as they are."""
 
+    def talks(row: Row) -> list[list[Turn]]:
+        # Labels count the messages of their own row: such a row stays alone.
+        is_call = bool(response_of(row).get("choices") or row.get("choices")) and LABELS not in row
+        return [talk.turns for talk in _talks(row)] if is_call else []
 
-def _is_call(row: Row) -> bool:
-    return bool(response_of(row).get("choices") or row.get("choices")) and LABELS not in row
-
-
-def _answer(choice: object) -> object:
-    return choice.get("message", choice) if isinstance(choice, Mapping) else choice
+    yield from gathered_runs(read_rows(path), talks)
 
 
 def _labels(row: Row, steps: tuple[Step, ...], count: int) -> tuple[Floats, int | None]:
@@ -231,38 +220,35 @@ def write(item: Trajectory) -> dict[str, Any]:
     Steps that were read from messages are the same messages again; other steps that follow each other under one role
     are one message, which has a label only if it is one step.
     """
-    trajectory = item
-    messages: list[dict[str, Any]] = [dict(message) for message in trajectory.problem.messages if message["content"]]
-    if trajectory.problem.meta.get("images") and messages:
-        messages[-1]["content"] = _with_images(messages[-1]["content"], trajectory.problem.meta["images"])
+    problem, first = item.problem, item.first_error
+    messages: list[dict[str, Any]] = [dict(message) for message in problem.messages if message["content"]]
+    if problem.meta.get("images") and messages:
+        messages[-1]["content"] = _with_images(messages[-1]["content"], problem.meta["images"])
     labels: list[float | None] = [None] * len(messages)
     places: list[int] = []
-    known = null_for_nan(item.labels)
-    for i, step in enumerate(trajectory.steps):
-        before = trajectory.steps[i - 1] if i else None
-        if before is not None and _continues(before, step):
+    speaker: tuple[object, ...] = ()
+    for step, label in zip(item.steps, null_for_nan(item.labels), strict=True):
+        if "message" not in step.meta and speaker == (step.role, step.agent, step.kind):
             messages[-1]["content"] += step.text
             labels[-1] = None
         else:
             messages.append(_message(step))
-            labels.append(known[i])
+            labels.append(label)
+        speaker = (step.role, step.agent, step.kind)
         places.append(len(messages) - 1)
     row: dict[str, Any] = {**item.facts, "messages": messages}
-    row |= {} if trajectory.problem.reference is None else {"reference": trajectory.problem.reference}
-    row |= {} if np.isnan(trajectory.outcome) else {"reward": trajectory.outcome}
-    row |= {LABELS: labels} if any(label is not None for label in labels) else {}
-    alone = item.first_error is not None and (item.first_error < 0 or labels[places[item.first_error]] == 0)
-    if item.first_error is not None and alone and LABELS in row:
-        row[FIRST] = places[item.first_error] if item.first_error >= 0 else -1
+    row |= {} if problem.reference is None else {"reference": problem.reference}
+    row |= {} if np.isnan(item.outcome) else {"reward": item.outcome}
+    if any(label is not None for label in labels):
+        row[LABELS] = labels
+        # Not written where the wrong step is a part of its message, which then has no label.
+        if first is not None and (first < 0 or labels[places[first]] == 0):
+            row[FIRST] = places[first] if first >= 0 else -1
     return row
 
 
-def _continues(before: Step, step: Step) -> bool:
-    """Whether two steps are parts of one message."""
-    return "message" not in step.meta and (before.role, before.agent, before.kind) == (step.role, step.agent, step.kind)
-
-
 def _message(step: Step) -> dict[str, Any]:
+    """A step as a message: of its text, thinking and calls are taken out again and written in their own fields."""
     calls = step.meta.get("tool_calls") or []
     text = step.text.removesuffix("\n") if "message" in step.meta else step.text
     reasoning = step.meta.get("reasoning") or ""
@@ -284,10 +270,8 @@ def _with_images(text: str, images: Any) -> list[dict[str, Any]]:
 
 def _written(call: Mapping[str, Any]) -> dict[str, Any]:
     """The call as the provider writes it: arguments as JSON in a string."""
-    arguments = call.get("arguments")
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    named = {"type": "function", "function": {"name": call.get("name"), "arguments": text}}
-    return {"id": call["id"], **named} if "id" in call else named
+    function = {"name": call.get("name"), "arguments": json_text(call.get("arguments"))}
+    return {**({"id": call["id"]} if "id" in call else {}), "type": "function", "function": function}
 
 
 FORMATS: tuple[Format, ...] = (

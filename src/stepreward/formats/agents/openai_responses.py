@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import (
-    LINES,
-    before,
-    kept,
-    lines_of,
-    named_text,
-    outcome,
-    solution,
-    stated,
-)
 from stepreward.formats.agents.messages import Reasoning, Turn
 from stepreward.formats.agents.openai_chat import request_of, response_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
+from stepreward.formats.agents.runs import LINES, continued_from, lines_of, path_to, trajectory_of
+from stepreward.formats.fields import first_value, json_fields, list_at, outcome_or_nan, text_or_empty
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, shown, text_or_none
@@ -34,17 +27,13 @@ def _response(line: Row) -> Mapping[str, Any]:
     return response_of(line) or line
 
 
-def _is_output(value: object) -> bool:
-    return isinstance(value, list) and any(
-        is_item(one) or (isinstance(one, Mapping) and one.get("type") == "message") for one in value
-    )
-
-
 def _is_line(line: object) -> bool:
     if not isinstance(line, Mapping) or "traceId" in line or "trace_id" in line or line.get("run_type"):
         return False
     made = _response(line)
-    return _is_output(made.get("output")) and (made.get("object") == "response" or "input" in request_of(line))
+    output = list_at(made, "output")
+    has_items = any(is_item(one) or (isinstance(one, Mapping) and one.get("type") == "message") for one in output)
+    return has_items and (made.get("object") == "response" or "input" in request_of(line))
 
 
 def matches(row: Row) -> bool:
@@ -53,11 +42,11 @@ def matches(row: Row) -> bool:
 
 
 def _previous(line: Row) -> str:
-    return named_text(_response(line).get("previous_response_id") or request_of(line).get("previous_response_id"))
+    return text_or_empty(_response(line).get("previous_response_id") or request_of(line).get("previous_response_id"))
 
 
 def runs(path: Path) -> Iterator[Numbered]:
-    """A row a run: responses joined by `previous_response_id`, and those left out whose whole talk a later one repeats.
+    """A row a run: responses joined by `previous_response_id`, without runs that another one repeats and continues.
 
     The file is in memory.
     """
@@ -67,31 +56,25 @@ def runs(path: Path) -> Iterator[Numbered]:
             yield number, row
         else:
             alone.append((number, row))
-    of = {named_text(_response(row).get("id")): at for at, (_, row) in enumerate(alone)}
+    of = {text_or_empty(_response(row).get("id")): at for at, (_, row) in enumerate(alone)}
     named = [of.get(_previous(row)) if _previous(row) else None for _, row in alone]
+    # A response can only continue one before it: ids that occur twice must not make circles.
     earlier = [None if one is not None and one >= at else one for at, one in enumerate(named)]
     inner = {one for one in earlier if one is not None}
     chains = []
-    for at, (number, row) in enumerate(alone):
-        if at in inner:
-            continue
-        chain, above = [row], earlier[at]
-        while above is not None:
-            chain.insert(0, alone[above][1])
-            above = earlier[above]
-        chains.append((number, {LINES: chain}))
-    gone_on = set(before([_said(made[LINES]) for _, made in chains]))
-    yield from (chain for at, chain in enumerate(chains) if at not in gone_on)
-
-
-def _said(lines: list[Row]) -> list[Turn]:
-    try:
-        return turns_of_items(_items(lines))[0]
-    except InputError:
-        return []  # The reader reports what is wrong with it.
+    talks: list[list[Turn]] = []
+    for at, (number, _) in enumerate(alone):
+        if at not in inner:
+            chains.append((number, {LINES: [alone[one][1] for one in path_to(at, earlier)]}))
+            talks.append([])
+            with suppress(InputError):  # The reader reports what is wrong with a chain.
+                talks[-1] = turns_of_items(_items(chains[-1][1][LINES]))[0]
+    repeated = set(continued_from(talks))
+    yield from (chain for at, chain in enumerate(chains) if at not in repeated)
 
 
 def _items(lines: list[Any]) -> list[Any]:
+    """The items of a chain of responses: instructions, and the input and output of each."""
     items: list[Any] = []
     for at, line in enumerate(lines):
         request, response = request_of(line), _response(line)
@@ -128,13 +111,13 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
         raise InputError(f"'{LINES}' must be a list of objects, got {shown(lines)}")
     turns, others = turns_of_items(_items(lines))
     last, response = lines[-1], _response(lines[-1])
-    meta = other_fields(last, *_OWN) | other_fields(request_of(last), *_OWN) | kept(response, *_KEPT)
+    meta = other_fields(last, *_OWN) | other_fields(request_of(last), *_OWN) | json_fields(response, *_KEPT)
     meta |= {"other_items": others} if others else {}
-    name = response.get("id") or stated(last, "custom_id", "id") or number
-    yield solution(
+    name = response.get("id") or first_value(last, "custom_id", "id") or number
+    yield trajectory_of(
         turns, f"openai-responses-{name}", "openai responses log", reasoning=reasoning,
-        reference=text_or_none(last.get("reference")), won=outcome(stated(last, "reward", "score"), scale),
-        policy=named_text(response.get("model") or request_of(last).get("model")),
+        reference=text_or_none(last.get("reference")), won=outcome_or_nan(first_value(last, "reward", "score"), scale),
+        policy=text_or_empty(response.get("model") or request_of(last).get("model")),
         terminal=response.get("status") in (None, "completed"), meta=meta,
     )  # fmt: skip
 

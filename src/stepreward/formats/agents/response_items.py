@@ -8,8 +8,16 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
-from stepreward.formats.agents.log import kept, text_of
-from stepreward.formats.agents.messages import MODEL, Turn, joined, named, read_message
+from stepreward.formats.agents.messages import (
+    MODEL,
+    Turn,
+    joined_answers,
+    read_message,
+    thinking_text,
+    turns_of,
+    with_tool_names,
+)
+from stepreward.formats.fields import json_fields, plain_text, text_at
 from stepreward.formats.rows import shown
 
 _RESULTS = ("outputs", "output", "results", "result", "error")
@@ -34,84 +42,66 @@ def turns_of_items(items: Sequence[object]) -> tuple[list[Turn], list[Any]]:
     """
     turns: list[Turn] = []
     others: list[Any] = []
-    answer: list[Turn] = []
     for place, item in enumerate(items):
         if not isinstance(item, Mapping):
             raise InputError(f"item {place} must be an object, got {shown(item)}")
         made = _turns(item, place)
-        if not made:
-            others.append(dict(item))
-        for turn in made:
-            if turn.role == MODEL:
-                answer.append(turn)
-                continue
-            if answer:
-                turns.append(joined(answer))
-                answer = []
-            turns.append(turn)
-    if answer:
-        turns.append(joined(answer))
-    return named(turns), others
+        others += [] if made else [dict(item)]
+        turns += made
+    return with_tool_names(joined_answers(turns)), others
+
+
+def turns_of_any(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """The turns of items, if any of the messages is one, or else of chat messages.
+
+    Raises:
+        InputError: a message, an item or a call is of no known shape.
+    """
+    return turns_of_items(messages)[0] if any(map(is_item, messages)) else turns_of(messages)
 
 
 def _turns(item: Mapping[str, Any], place: int) -> list[Turn]:
+    """The turns of an item: two for a built-in tool's call with its result, none for items such as lists of tools."""
     kind = item.get("type")
+    # "completed" is what every item of a response that ended well says.
+    meta = {} if item.get("status") in (None, "completed") else json_fields(item, "status")
     if kind in (None, "message") and "role" in item:
-        extra = kept(item, "phase", "timestamp") | ({} if item.get("status") in (None, "completed") else
-                                                    kept(item, "status"))  # fmt: skip
-        return [replace(turn, meta={**turn.meta, **extra}) for turn in read_message(item, place)]
+        meta = json_fields(item, "phase", "timestamp") | meta
+        return [turn.with_meta(**meta) for turn in read_message(item, place)]
     if not isinstance(kind, str):
         return []
     if kind == "reasoning":
-        thought = _thought(item.get("content")) or _thought(item.get("summary"))
+        # Open models give their thinking as content; OpenAI's give a summary of it, and the rest encrypted.
+        thought = thinking_text(item.get("content")) or thinking_text(item.get("summary"))
         return [Turn(MODEL, "", reasoning=thought, place=place)]
     if kind.endswith("_output"):
-        return [_result(item, item.get("output"), place)]
-    if kind.endswith("_call") or kind == "mcp_approval_request":
-        return _called(item, kind, place)
-    return []
-
-
-def _thought(parts: object) -> str:
-    if isinstance(parts, str):
-        return parts
-    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts or ()] if isinstance(
-        parts, list
-    ) else []  # fmt: skip
-    return "\n".join(text for text in texts if isinstance(text, str) and text)
-
-
-def _called(item: Mapping[str, Any], kind: str, place: int) -> list[Turn]:
-    name = item.get("name")
-    if not isinstance(name, str) or not name:
-        name = kind.removesuffix("_call")
+        answers = item["call_id"] if isinstance(item.get("call_id"), str) else None
+        return [replace(_result(item.get("output")), answers=answers, place=place, meta=meta)]
+    if not kind.endswith("_call") and kind != "mcp_approval_request":
+        return []
+    name = text_at(item, "name") or kind.removesuffix("_call")
     arguments = next((item[field] for field in ("arguments", "input", "action", "operation") if field in item), None)
     if arguments is None:
         arguments = {field: value for field, value in item.items() if field not in _OWN}
     number = next((item[field] for field in ("call_id", "id") if isinstance(item.get(field), str)), None)
     call = {"name": name, "arguments": parsed(arguments), **({} if number is None else {"id": number})}
-    meta = {} if item.get("status") in (None, "completed") else kept(item, "status")
-    turns = [Turn(MODEL, "", (call,), place=place, meta=meta)]
+    made = [Turn(MODEL, "", (call,), place=place, meta=meta)]
     output = next((item[field] for field in _RESULTS if item.get(field)), None)
-    return turns if output is None else [*turns, replace(_result(item, output, place), answers=number, agent=name)]
+    if output is not None:
+        made.append(replace(_result(output), agent=name, answers=number, place=place, meta=meta))
+    return made
 
 
-def _result(item: Mapping[str, Any], output: object, place: int) -> Turn:
-    answers = item.get("call_id")
+def _result(output: object) -> Turn:
+    """What a tool returned: text, logs of a code interpreter, pictures, or parts of these kinds."""
     parts = output if isinstance(output, list) else [output]
     images = [
         part["image_url"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("image_url"), str)
     ]
-    status = {} if item.get("status") in (None, "completed") else kept(item, "status")
-    is_picture = bool(images) and not isinstance(output, list)
-    return Turn(
-        "tool", "" if is_picture else _logs(output), answers=answers if isinstance(answers, str) else None,
-        images=tuple(images), place=place, meta=status,
-    )  # fmt: skip
-
-
-def _logs(output: object) -> str:
-    """The text of a result; code interpreters write a list of logs."""
-    if isinstance(output, list) and output and all(isinstance(one, Mapping) and "logs" in one for one in output):
-        return "\n".join(str(one["logs"]) for one in output)
-    return text_of(output)
+    if images and not isinstance(output, list):
+        text = ""
+    elif isinstance(output, list) and output and all(isinstance(one, Mapping) and "logs" in one for one in output):
+        text = "\n".join(str(one["logs"]) for one in output)
+    else:
+        text = plain_text(output)
+    return Turn("tool", text, images=tuple(images))

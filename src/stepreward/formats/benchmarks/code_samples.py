@@ -10,7 +10,7 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.agents.log import text_of
+from stepreward.formats.fields import plain_text
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, need, other_fields, shown
 
@@ -128,7 +128,7 @@ def _texts(row: Row, name: str) -> list[str]:
     given = [] if row.get(name) is None else need(row, name, list)
     if name != "test_feedback" and not all(isinstance(text, str) for text in given):
         raise InputError(f"'{name}' must be texts, got {shown(given)}")
-    return [text_of(text) for text in given]
+    return [plain_text(text) for text in given]
 
 
 def _problem(row: Row, name: str) -> Problem:

@@ -8,7 +8,14 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Comparison, Message, Problem, Step
-from stepreward.formats.agents.messages import answer_of, episode, list_of_messages, prompt_of, turns_of
+from stepreward.formats.agents.messages import (
+    answer_of,
+    as_messages,
+    list_of_messages,
+    problem_and_steps,
+    prompt_of,
+    turns_of,
+)
 from stepreward.formats.format import Format, has
 from stepreward.formats.rows import Row, compared, need, other_fields, shown, text_or_none
 
@@ -200,7 +207,7 @@ def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
     shared = 0
     while shared < min(map(len, talks)) - 1 and talks[0][shared].said == talks[1][shared].said:
         shared += 1
-    before = tuple({"role": turn.role, "content": turn.said} for turn in talks[0][:shared])
+    before = as_messages(talks[0][:shared])
     answers = ["\n".join(turn.said for turn in talk[shared:]) for talk in talks]
     yield _compared(
         row, number, "ultra-feedback-binarised", before or prompt_of(row.get("prompt"), "prompt"), answers, (1.0, 0.0),
@@ -224,7 +231,7 @@ def read_plan_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
     for side in ("chosen", "reject"):
         messages = list_of_messages(need(row, side, Mapping).get("messages"))
         turns = turns_of([{**one, "role": roles.get(str(one.get("role")), one.get("role"))} for one in messages])
-        made.append(episode(turns, name))
+        made.append(problem_and_steps(turns, name))
     problem = Problem(name, made[0][0].prompt, meta={"tools": row["tools"]})
     # Pairs are grouped by how long a beginning the two trajectories share.
     yield compared(problem, [steps for _, steps in made], (1.0, 0.0), str(row.get("_lcp_bucket", "")))

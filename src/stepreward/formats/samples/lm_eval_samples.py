@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepreward.core.errors import InputError
-from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.agents.log import outcome, stated
 from stepreward.formats.agents.messages import prompt_of
+from stepreward.formats.fields import decoded, first_value, outcome_or_nan
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import Row, annotated, need, other_fields, shown
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown, text_or_none
 from stepreward.formats.samples.rollout_logs import cut
 
 _METRICS = ("exact_match", "acc", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "math_verify", "em",
@@ -49,12 +48,10 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
         raise InputError(f"no metric is called {metric!r}", remedy=f"the row has {', '.join(_metrics(row))}")
     requests = _requests(row)
     won = row.get(metric or next(iter(_metrics(row)), ""))
-    prompt = requests[0].context or stated(row, *_ASKED)
-    target = row.get("target")
-    gold = target if isinstance(target, str) else None if target is None else str(target)
+    prompt = requests[0].context or first_value(row, *_ASKED)
     problem = Problem(
-        f"lm-eval-{row.get('task') or ''}{row.get('doc_id', number)}", prompt_of(prompt, "arguments"), gold,
-        {"doc": row["doc"]} if isinstance(row.get("doc"), dict) else {},
+        f"lm-eval-{row.get('task') or ''}{row.get('doc_id', number)}", prompt_of(prompt, "arguments"),
+        text_or_none(row.get("target")), {"doc": row["doc"]} if isinstance(row.get("doc"), dict) else {},
     )  # fmt: skip
     texts = [text for request in requests for text in request.responses]
     meta = other_fields(row, *_OWN) | {
@@ -64,9 +61,11 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
         best = max(requests, key=_likelihood)
         if not best.continuation:
             raise InputError("no text was generated or chosen in this sample", remedy="log samples of another task")
-        chosen = best.continuation
         values = [_likelihood(request) for request in requests]
-        texts, meta = [chosen], meta | {"log_likelihoods": values, "choices": [r.continuation for r in requests]}
+        texts, meta = [best.continuation], meta | {
+            "log_likelihoods": values, "choices": [request.continuation for request in requests],
+        }  # fmt: skip
+    # A filter that votes, or averages, makes one metric of all responses.
     votes = any(word in str(row.get("filter", "")).lower() for word in ("maj", "vote", "avg", "mean"))
     for at, text in enumerate(texts):
         if not text:
@@ -76,7 +75,7 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
         steps = cut(text)
         yield annotated(
             problem, steps, None, "lm-eval metrics",
-            outcome=outcome(value, scale) if judged else outcome(None, scale), policy=str(row.get("model") or ""),
+            outcome=outcome_or_nan(value if judged else None, scale), policy=str(row.get("model") or ""),
             answer=_answer(row, len(texts), at), facts=meta | ({"sample": at} if len(texts) > 1 else {}),
         )  # fmt: skip
 
@@ -101,7 +100,8 @@ def _requests(row: Row) -> list[_Request]:
         one = prompts[at] if at < len(prompts) else ()
         parts = list(one.values()) if isinstance(one, Mapping) else one if isinstance(one, list | tuple) else [one]
         context = parts[0] if parts else None
-        again = parsed(context) if isinstance(context, str) and context.lstrip()[:2] == "[{" else context
+        # The harness logs a chat as the JSON of its messages.
+        again = decoded(context, "[{")
         continuation = parts[1] if len(parts) > 1 and isinstance(parts[1], str) else ""
         made.append(_Request(again, continuation, responses if isinstance(responses, list) else [responses]))
     return made

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.errors import InputError
-from stepreward.core.types import Floats, Problem, Step, Trajectory
-from stepreward.formats.agents.log import named_text, outcome, solution, stated
+from stepreward.core.types import Message, Problem, Step, Trajectory
 from stepreward.formats.agents.messages import list_of_messages, prompt_of, turns_of
+from stepreward.formats.agents.runs import trajectory_of
+from stepreward.formats.fields import first_value, list_at, outcome_or_nan, text_at, text_or_empty
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, shown, text_or_none
 from stepreward.formats.samples.rollout_logs import cut
@@ -63,39 +64,26 @@ def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[T
             raise InputError(f"completion {at} must be a text, got {shown(text)}")
         steps = tuple(Step(part) for part in _parts(text, separator))
         values = scores[at] if isinstance(scores[at], list) else [scores[at]]
-        made = _scores(values, len(steps))
-        meta = {**shared, "sample": at, "chosen": text == row.get("pred")} | _of(row, "agg_scores", at, len(texts))
-        meta |= _of(row, "completion_tokens", at, len(texts)) | ({"step_scores": values} if made is None else {})
-        yield annotated(
-            problem, steps, None, "search-and-learn",
-            scores={"prm": np.full(len(steps), np.nan) if made is None else made}, facts=meta,
-        )  # fmt: skip
+        fits = len(values) == len(steps) and all(value is None or isinstance(value, int | float) for value in values)
+        made = [math.nan if value is None else float(value) for value in values] if fits else [math.nan] * len(steps)
+        meta = {**shared, "sample": at, "chosen": text == row.get("pred")}
+        for name in ("agg_scores", "completion_tokens"):
+            meta |= {name: row[name][at]} if len(list_at(row, name)) == len(texts) else {}
+        meta |= {} if fits else {"step_scores": values}
+        yield annotated(problem, steps, None, "search-and-learn", scores={"prm": np.array(made)}, facts=meta)
 
 
 def _parts(text: str, separator: str) -> list[str]:
     """The steps with their separators; more blank lines belong to the step before."""
     parts: list[str] = []
     for piece in text.split(separator):
-        if parts and not piece.strip():
-            parts[-1] += separator + piece
-        elif parts:
+        if parts:
             parts[-1] += separator
-            parts.append(piece)
+        if parts and not piece.strip():
+            parts[-1] += piece
         else:
             parts.append(piece)
     return parts
-
-
-def _scores(values: list[Any], steps: int) -> Floats | None:
-    """The scores as (S,); None where they are not one a step."""
-    if len(values) != steps or not all(one is None or isinstance(one, int | float) for one in values):
-        return None
-    return np.array([math.nan if one is None else float(one) for one in values])
-
-
-def _of(row: Row, name: str, at: int, count: int) -> dict[str, Any]:
-    values = row.get(name)
-    return {name: values[at]} if isinstance(values, list) and len(values) == count else {}
 
 
 def is_distilabel(row: Row) -> bool:
@@ -127,11 +115,10 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
     Raises:
         InputError: a field is missing or of another shape, or nothing was generated.
     """
-    given = row.get("generations") if isinstance(row.get("generations"), list) else [
-        next((row[name] for name in ("generation", *_RENAMED) if row.get(name)), None)]  # fmt: skip
-    assert isinstance(given, list)
-    ratings = row.get("ratings") if isinstance(row.get("ratings"), list) else [stated(row, "rating", "score")]
-    assert isinstance(ratings, list)
+    one = next((row[name] for name in ("generation", *_RENAMED) if row.get(name)), None)
+    given: list[Any] = row["generations"] if isinstance(row.get("generations"), list) else [one]
+    one = first_value(row, "rating", "score")
+    ratings: list[Any] = row["ratings"] if isinstance(row.get("ratings"), list) else [one]
     models = next((row[name] for name in ("model_names", "generation_models", "generation_model", "model_name")
                    if row.get(name)), "")  # fmt: skip
     if any(isinstance(one, list) for one in given):  # Several of each model.
@@ -139,24 +126,21 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
         models = [model for model, one in zip(models, inner, strict=False) for _ in one]
         given = [text for one in inner for text in one]
     meta = other_fields(row, *_DISTILABEL)
-    prompt_text = row.get("instruction")
-    prompt_text = (
-        prompt_text
-        if isinstance(prompt_text, str)
-        else prompt_of(row["messages"], "messages")
-        if "messages" in row
-        else None
-    )
+    prompt_text: str | tuple[Message, ...] | None = None
+    if isinstance(row.get("instruction"), str):
+        prompt_text = row["instruction"]
+    elif "messages" in row:
+        prompt_text = prompt_of(row["messages"], "messages")
     if prompt_text is None or not any(isinstance(one, str) and one for one in given):
         talk = turns_of(list_of_messages(row.get("conversation"), "conversation"))
-        yield solution(talk, f"distilabel-{number}", "distilabel", policy=named_text(row.get("model_name")),
-                       won=outcome(ratings[0], scale), meta=meta)  # fmt: skip
+        yield trajectory_of(talk, f"distilabel-{number}", "distilabel", policy=text_at(row, "model_name"),
+                            won=outcome_or_nan(ratings[0], scale), meta=meta)  # fmt: skip
         return
-    system = named_text(row.get("system_prompt"))
+    system = text_at(row, "system_prompt")
     said = ({"role": "user", "content": prompt_text},) if isinstance(prompt_text, str) else prompt_text
     prompt = ({"role": "system", "content": system}, *said)
     problem = Problem(id_of("distilabel", prompt_text), prompt if system else prompt_text,
-                      text_or_none(stated(row, "reference", "answer")))  # fmt: skip
+                      text_or_none(first_value(row, "reference", "answer")))  # fmt: skip
     failed = sum(not isinstance(one, str) or not one for one in given)
     for at, text in enumerate(given):
         if not isinstance(text, str) or not text:
@@ -168,8 +152,8 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
             marks[-1] = float(rating or "")
         model = models[at] if isinstance(models, list) and at < len(models) else models
         yield annotated(
-            problem, steps, None, "distilabel", policy=named_text(model),
-            outcome=outcome(rating, scale), scores={} if np.isnan(marks).all() else {"rating": marks},
+            problem, steps, None, "distilabel", policy=text_or_empty(model),
+            outcome=outcome_or_nan(rating, scale), scores={} if np.isnan(marks).all() else {"rating": marks},
             facts={**meta, "sample": at} | ({"rating": rating} if rating is not None else {})
             | ({"failed_generations": failed} if failed else {})
             | ({"ratings": ratings} if len(ratings) != len(given) else {}),

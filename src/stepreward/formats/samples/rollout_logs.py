@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.agents.log import named_text, outcome, stated
 from stepreward.formats.agents.messages import list_of_messages, prompt_of, step_of, turns_of
+from stepreward.formats.fields import first_value, json_text, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, text_or_none
 
@@ -52,7 +51,7 @@ def completed(value: object) -> tuple[Step, ...]:
     return tuple(step_of(turn) for turn in turns_of(list_of_messages(value, "completion")))
 
 
-def _numbers(row: Row) -> dict[str, Any]:
+def _rewards(row: Row) -> dict[str, Any]:
     """Columns of a TRL dump that are rewards: those named so, or numbers that are no other column."""
     found = {
         name: value for name, value in row.items()
@@ -66,7 +65,7 @@ def is_trl(row: Row) -> bool:
     """Whether a row looks like a completion that TRL logged."""
     if not {"step", "prompt", "completion"} <= row.keys() or {"task", "example_id", "labels"} & row.keys():
         return False
-    return bool({"advantage", "advantages", "reward", "rewards"} & row.keys() or _numbers(row))
+    return bool({"advantage", "advantages", "reward", "rewards"} & row.keys() or _rewards(row))
 
 
 def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0) -> Iterator[Trajectory]:
@@ -84,7 +83,7 @@ def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0)
     Raises:
         InputError: a field is missing or of another shape, or there is no such reward.
     """
-    rewards = _numbers(row)
+    rewards = _rewards(row)
     if outcome_of and outcome_of not in row:
         raise InputError(f"no column {outcome_of!r}", remedy=f"the row's rewards are {', '.join(rewards)}")
     right = [name for name in rewards if _RIGHT.search(name)]
@@ -93,8 +92,8 @@ def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0)
     prompt, steps = prompt_of(row.get("prompt"), "prompt"), completed(row.get("completion"))
     meta = {"rewards": rewards} | other_fields(row, "prompt", "completion", *rewards)
     yield annotated(
-        Problem(id_of("trl", prompt), prompt, text_or_none(stated(row, "solution", "answer"))), steps,
-        None, "trl completions", outcome=outcome(row.get(name), scale), facts=meta,
+        Problem(id_of("trl", prompt), prompt, text_or_none(first_value(row, "solution", "answer"))), steps,
+        None, "trl completions", outcome=outcome_or_nan(row.get(name), scale), facts=meta,
     )  # fmt: skip
 
 
@@ -119,14 +118,15 @@ def read_verl(row: Row, number: int, *, scale: float = 1.0) -> Iterator[Trajecto
     Raises:
         InputError: a field is missing or of another shape.
     """
-    prompt, gold = need(row, "input"), stated(row, "gts", "ground_truth")
+    prompt, gold = need(row, "input"), first_value(row, "gts", "ground_truth")
     steps = completed(need(row, "output"))
+    # `acc` is the accuracy in [0, 1]; `score` may add rewards for length and layout, in any range.
     won = row["acc"] if isinstance(row.get("acc"), bool | int | float) else row.get("score")
+    problem = Problem(id_of("verl", prompt), prompt, None if gold is None else json_text(gold))
     yield annotated(
-        Problem(id_of("verl", prompt), prompt, gold if gold is None or isinstance(gold, str) else json.dumps(
-            gold, ensure_ascii=False)), steps, None, "verl rollouts",
-        outcome=outcome(won, 1.0 if won is row.get("acc") else scale), answer=text_or_none(row.get("pred")) or None,
-        facts=other_fields(row, "input", "output"), policy=named_text(row.get("model")),
+        problem, steps, None, "verl rollouts", policy=text_at(row, "model"),
+        outcome=outcome_or_nan(won, 1.0 if won is row.get("acc") else scale),
+        answer=text_or_none(row.get("pred")) or None, facts=other_fields(row, "input", "output"),
     )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.agents.log import kept, named_text, outcome, solution, stated
 from stepreward.formats.agents.messages import (
     MODEL,
     Reasoning,
@@ -19,8 +18,10 @@ from stepreward.formats.agents.messages import (
     read_message,
     step_of,
     turns_of,
+    with_tool_names,
 )
-from stepreward.formats.agents.messages import named as with_names
+from stepreward.formats.agents.runs import path_to, trajectory_of
+from stepreward.formats.fields import first_value, json_fields, object_at, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, shown, text_or_none
 from stepreward.formats.samples.rollout_logs import cut
@@ -64,7 +65,7 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     name = f"verifiers-{row.get('task') or ''}{marked}" if marked is not None else id_of("verifiers", prompt)
     made = annotated(
         Problem(name, prompt, text_or_none(row.get("answer")) or None), steps, None,
-        "verifiers rewards", policy=named_text(row.get("model")), outcome=outcome(row.get("reward"), scale),
+        "verifiers rewards", policy=text_at(row, "model"), outcome=outcome_or_nan(row.get("reward"), scale),
         facts=other_fields(row, *_OWN[:3]),
     )  # fmt: skip
     ended = row.get("is_truncated") is not True and not row.get("error")
@@ -96,21 +97,18 @@ def read_trace(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasonin
     nodes = need(row, "nodes", list)
     parents = [_parent(node, at) for at, node in enumerate(nodes)]
     inner = {parent for parent in parents if parent is not None}
-    task = row["task"] if isinstance(row.get("task"), Mapping) else {}
-    data = task["data"] if isinstance(task.get("data"), Mapping) else {}
+    task = object_at(row, "task")
+    data = object_at(task, "data")
     calls = [call for call in row.get("calls") or () if isinstance(call, Mapping)]
     leaves = [at for at in range(len(nodes)) if at not in inner]
-    policy = next((named_text(call.get("model")) for call in calls if call.get("model")), "")
-    name = stated(task, "key", "hash", "data.id", "data.example_id", "data.idx") or row.get("id") or number
+    policy = next((text_at(call, "model") for call in calls if call.get("model")), "")
+    name = first_value(task, "key", "hash", "data.id", "data.example_id", "data.idx") or row.get("id") or number
     for branch, leaf in enumerate(leaves):
-        path = [leaf]
-        while (parent := parents[path[0]]) is not None:
-            path.insert(0, parent)
         ends = {call.get("node"): call for call in calls}
-        turns = [turn for at in path for turn in _turns(nodes[at], at, ends.get(at, {}))]
-        yield solution(
-            with_names(turns), f"verifiers-{name}", "verifiers rewards", reasoning=reasoning,
-            reference=text_or_none(stated(data, "answer", "reference", "target")), won=_won(row, scale), policy=policy,
+        turns = [turn for at in path_to(leaf, parents) for turn in _turns(nodes[at], at, ends.get(at, {}))]
+        yield trajectory_of(
+            with_tool_names(turns), f"verifiers-{name}", "verifiers rewards", reasoning=reasoning, policy=policy,
+            reference=text_or_none(first_value(data, "answer", "reference", "target")), won=_won(row, scale),
             problem_meta={"task": dict(task)},
             terminal=not row.get("errors") and row.get("is_completed") is not False
             and ends.get(leaf, {}).get("finish_reason") != "length",
@@ -119,6 +117,7 @@ def read_trace(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasonin
 
 
 def _parent(node: Any, at: int) -> int | None:
+    """The place of a node's parent, which comes before it; None for a root."""
     if not isinstance(node, Mapping) or not isinstance(node.get("message"), Mapping):
         raise InputError(f"node {at} must have a 'message', got {shown(node)}")
     parent = node.get("parent")
@@ -128,6 +127,7 @@ def _parent(node: Any, at: int) -> int | None:
 
 
 def _turns(node: Mapping[str, Any], at: int, call: Mapping[str, Any]) -> list[Turn]:
+    # The mask is True at tokens that the model sampled; others of the node are of the chat template.
     ids, mask, logs = (node.get(name) or [] for name in ("token_ids", "mask", "logprobs"))
     whole = node.get("sampled") is True and len(ids) == len(mask) > 0
     tokens = tuple(one for one, sampled in zip(ids, mask, strict=True) if sampled) if whole else None
@@ -135,7 +135,9 @@ def _turns(node: Mapping[str, Any], at: int, call: Mapping[str, Any]) -> list[Tu
     if tokens is not None and len(logs) in (len(ids), len(tokens)):
         some = logs if len(logs) == len(tokens) else [one for one, sampled in zip(logs, mask, strict=True) if sampled]
         logprobs = tuple(map(float, some))
-    meta = kept(node, "timestamp", "advantages", "loss_weights") | kept(call, "finish_reason", "usage", "error")
+    meta = json_fields(node, "timestamp", "advantages", "loss_weights") | json_fields(
+        call, "finish_reason", "usage", "error"
+    )
     return [
         replace(turn, tokens=tokens, logprobs=logprobs, meta=meta,
                 copied=turn.role == MODEL and node.get("sampled") is False)
@@ -144,21 +146,22 @@ def _turns(node: Mapping[str, Any], at: int, call: Mapping[str, Any]) -> list[Tu
 
 
 def _won(row: Row, scale: float) -> float:
+    """The outcome: `reward`, or the sum of the weighted `rewards`."""
     rewards = row.get("rewards")
     if isinstance(row.get("reward"), int | float):
-        return outcome(row["reward"], scale)
+        return outcome_or_nan(row["reward"], scale)
     if not isinstance(rewards, Mapping) or not rewards:
         return math.nan
     total = 0.0
     for reward in rewards.values():
+        # A number is a score of weight 1.
+        score, weight = reward, 1.0
         if isinstance(reward, Mapping):
             score, weight = reward.get("score"), reward.get("weight", 1.0)
-        else:
-            score, weight = reward, 1.0
         if not isinstance(score, int | float) or not isinstance(weight, int | float):
             return math.nan
         total += score * weight
-    return outcome(total, scale)
+    return outcome_or_nan(total, scale)
 
 
 FORMATS: tuple[Format, ...] = (

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.agents.log import CUT, apart, named_text, solution, stated, whole_runs
-from stepreward.formats.agents.messages import MODEL, Asked, Reasoning, Turn, turns_of
-from stepreward.formats.agents.response_items import is_item, turns_of_items
+from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, Turn
+from stepreward.formats.agents.response_items import is_item, turns_of_any
+from stepreward.formats.agents.runs import is_cut, trajectory_of, whole_runs, with_own_problem
+from stepreward.formats.fields import decoded, first_value, json_text, object_at, text_or_empty
 
 _ROLES = {"human": "user", "ai": MODEL, "system": "system", "tool": "tool", "function": "tool", "chat": "user"}
 """LangChain's types of messages."""
@@ -23,22 +23,25 @@ _DEEPEST = 8
 
 def messages(value: object, role: str, depth: int = 0) -> list[Mapping[str, Any]]:
     """The chat messages in a recorded input or output; a text alone, or an object of no known shape, is of `role`."""
-    value = parsed(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") else value
+    value = decoded(value, "{", "[")
     if value is None or depth > _DEEPEST:
         return []
     if isinstance(value, Mapping):
         return _of_object(value, role, depth)
     if not isinstance(value, list):
-        return [{"role": role, "content": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}]
+        return [{"role": role, "content": json_text(value)}]
+    # A list of parts is the content of one message.
     if value and all(isinstance(one, Mapping) and "type" in one and not {"role", "message"} & one.keys()
                      and not is_item(one) and _langchain(one) is None for one in value):  # fmt: skip
         return [{"role": role, "content": value}]
+    # LangChain's models take batches: a list of conversations, of which a traced call has one.
     if value and isinstance(value[0], list):
         return messages(value[0], role, depth + 1)
     return [made for one in value for made in messages(one, role, depth + 1)]
 
 
 def _of_object(value: Mapping[str, Any], role: str, depth: int) -> list[Mapping[str, Any]]:
+    """The messages in an object: it is one, or has them in one of the usual fields."""
     made = _langchain(value)
     if made is not None:
         return [made]
@@ -57,21 +60,23 @@ def _of_object(value: Mapping[str, Any], role: str, depth: int) -> list[Mapping[
     nested = next((value[name] for name in _SAID if value.get(name) not in (None, "")), None)
     if nested is not None:
         return messages(nested, role, depth + 1)
-    return [{"role": role, "content": json.dumps(value, ensure_ascii=False)}] if value else []
+    return [{"role": role, "content": json_text(value)}] if value else []
 
 
 def _langchain(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """A message of LangChain's, serialised by its constructor or dumped with its type, in OpenAI's shape."""
     inner = value
     kind: object = value.get("type")
+    # By its constructor: {"lc": 1, "type": "constructor", "id": [..., "AIMessage"], "kwargs": {...}}.
     if isinstance(value.get("kwargs"), Mapping) and isinstance(value.get("id"), list) and value["id"]:
         inner, kind = value["kwargs"], value["id"][-1]
+    # Dumped with its type: {"type": "ai", "data": {...}}.
     elif isinstance(value.get("data"), Mapping):
         inner = value["data"]
     name = str(kind).lower().removesuffix("chunk").removesuffix("message")
     if name not in _ROLES or "content" not in inner:
         return None
-    more = inner["additional_kwargs"] if isinstance(inner.get("additional_kwargs"), Mapping) else {}
+    more = object_at(inner, "additional_kwargs")
     calls = [
         {"id": call.get("id"), "name": call.get("name"), "arguments": call.get("args")}
         for call in inner.get("tool_calls") or () if isinstance(call, Mapping)
@@ -107,18 +112,17 @@ class Call:
         Raises:
             InputError: a message is of no known shape.
         """
-        talk = [*self.inputs, *self.outputs]
-        turns = turns_of_items(talk)[0] if any(map(is_item, talk)) else turns_of(talk)
+        turns = turns_of_any([*self.inputs, *self.outputs])
         last = max((at for at, turn in enumerate(turns) if turn.role == MODEL), default=None)
         if last is not None:
             ended = {"finish_reason": self.ended} if self.ended else {}
-            turns[last] = replace(turns[last], meta={**turns[last].meta, **ended, **self.meta})
+            turns[last] = turns[last].with_meta(**{**ended, **self.meta})
         return turns
 
 
 def runs(
     calls: Sequence[Call], name: str, by: str, *, won: float = math.nan, reasoning: Reasoning = "keep",
-    reference: str | None = None, meta: Mapping[str, Any] | None = None, problem: Asked = "lead",
+    reference: str | None = None, meta: Mapping[str, Any] | None = None, problem: ProblemEnd = "lead",
 ) -> Iterator[Trajectory]:  # fmt: skip
     """A trajectory for each call that no other of the trace continues.
 
@@ -132,12 +136,12 @@ def runs(
     known: dict[str, list[Problem]] = {}
     for branch, (at, turns) in enumerate(found):
         own = ordered[at].run or name
-        made = solution(
+        made = trajectory_of(
             turns, own, by, reasoning=reasoning, reference=reference, won=won, policy=ordered[at].model,
-            terminal=ordered[at].ended.lower() not in CUT, problem=problem,
+            terminal=not is_cut(ordered[at].ended), problem=problem,
             meta={**(meta or {}), **({"branch": branch} if len(found) > 1 else {})},
         )  # fmt: skip
-        yield apart(made, known)
+        yield with_own_problem(made, known)
 
 
 def finish(value: object) -> str:
@@ -148,10 +152,10 @@ def finish(value: object) -> str:
             value = value[0]
         if not isinstance(value, Mapping):
             return ""
-        reason = stated(value, "finish_reason", "stop_reason", "generation_info.finish_reason",
-                      "response_metadata.finish_reason", "kwargs.response_metadata.finish_reason")  # fmt: skip
+        reason = first_value(value, "finish_reason", "stop_reason", "generation_info.finish_reason",
+                             "response_metadata.finish_reason", "kwargs.response_metadata.finish_reason")  # fmt: skip
         if isinstance(reason, str):
             return reason
         value = next((value[name] for name in ("choices", "generations", "messages", "message", "output")
                       if value.get(name)), None)  # fmt: skip
-    return named_text(value)
+    return text_or_empty(value)

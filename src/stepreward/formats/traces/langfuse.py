@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
 from stepreward.formats.agents.messages import MODEL, Reasoning
-from stepreward.formats.files.rows_of_files import Numbered
+from stepreward.formats.agents.runs import gathered, lines_of
+from stepreward.formats.fields import first_value, json_fields, list_at, object_at, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, text_or_none
 from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
@@ -44,17 +44,12 @@ def matches(row: Row) -> bool:
     return any(_is_observation(line) or _is_trace(line) for line in lines_of(row))
 
 
-def traces(path: Path) -> Iterator[Numbered]:
-    """A row a trace: observations alone are gathered by the trace that they name."""
-    yield from gathered(path, lambda line: named_text(stated(line, "traceId", "trace_id")), _is_trace)
-
-
 def read(
     row: Row, number: int, *, score: str = "", scale: float = 1.0, reasoning: Reasoning = "keep"
 ) -> Iterator[Trajectory]:
     """Reads the generations of a trace, or its `input` and `output` where it has none.
 
-    A generation that a later one goes on with is part of that one. The outcome is the score named, else the only
+    A generation that a later one continues is part of that one. The outcome is the score named, else the only
     numeric one of the trace, NaN where that is no number from 0 to `scale`; all scores stay in meta.
 
     Args:
@@ -70,7 +65,7 @@ def read(
     lines = [line for line in lines_of(row) if isinstance(line, Mapping)]
     trace = next(filter(_is_trace, lines), {})
     if isinstance(trace.get("trace"), Mapping):  # As it is downloaded from a trace's page.
-        scores = stated(trace, "scores", "trace.scores")
+        scores = first_value(trace, "scores", "trace.scores")
         trace = {**trace["trace"], "observations": trace.get("observations"), "scores": scores}
     observations = trace["observations"] if isinstance(trace.get("observations"), list) else lines
     calls = [_call(one) for one in observations if _is_observation(one) and one["type"].upper() == "GENERATION"]
@@ -80,31 +75,31 @@ def read(
         # An agent's output often holds the whole conversation.
         whole = outputs[: len(inputs)] == inputs
         found = [Call([] if whole else inputs, outputs)] if outputs else []
-    listed = trace["scores"] if isinstance(trace.get("scores"), list) else []
-    if isinstance(trace.get("scores"), Mapping):
-        listed = [{"name": name, "value": value} for name, value in trace["scores"].items()]
-    scores = {
-        str(one["name"]): one.get("value") for one in listed if isinstance(one, Mapping) and "name" in one
-    }  # fmt: skip
+    listed = [one for one in list_at(trace, "scores") if isinstance(one, Mapping) and "name" in one]
+    scores = {str(name): value for name, value in object_at(trace, "scores").items()}
+    scores |= {str(one["name"]): one.get("value") for one in listed}
     numbers = [name for name, value in scores.items() if isinstance(value, int | float)]
     if score and score not in scores:
         raise InputError(f"no score is called {score!r}", remedy=f"the trace has {', '.join(scores) or 'none'}")
     name = score or (numbers[0] if len(numbers) == 1 else "")
-    marked = trace.get("id") or next((stated(one, "traceId", "trace_id") for one in lines), None) or number
+    marked = trace.get("id") or next((first_value(one, "traceId", "trace_id") for one in lines), None) or number
     yield from runs(
-        found, f"langfuse-{marked}", "langfuse trace", won=outcome(scores.get(name), scale), reasoning=reasoning,
-        reference=text_or_none(stated(trace, "expectedOutput", "expected_output")),
+        found, f"langfuse-{marked}", "langfuse trace", won=outcome_or_nan(scores.get(name), scale), reasoning=reasoning,
+        reference=text_or_none(first_value(trace, "expectedOutput", "expected_output")),
         meta=other_fields(trace, "observations", "input", "output", "scores") | ({"scores": scores} if scores else {}),
     )  # fmt: skip
 
 
 def _call(one: Mapping[str, Any]) -> Call:
-    start = named_text(stated(one, "startTime", "start_time"))
-    model = named_text(stated(one, "model", "providedModelName", "provided_model_name"))
+    start = text_at(one, "startTime", "start_time")
+    model = text_at(one, "model", "providedModelName", "provided_model_name")
     return Call(
         messages(one.get("input"), "user"), messages(one.get("output"), MODEL), start,
-        model, finish(parsed(one.get("output"))), kept(one, *_KEPT),
+        model, finish(parsed(one.get("output"))), json_fields(one, *_KEPT),
     )  # fmt: skip
 
 
-FORMATS: tuple[Format, ...] = (Format("langfuse", "Langfuse traces and observations", matches, read, rows=traces),)
+FORMATS: tuple[Format, ...] = (
+    Format("langfuse", "Langfuse traces and observations", matches, read,
+           rows=partial(gathered, key=lambda line: text_at(line, "traceId", "trace_id"), whole=_is_trace)),
+)  # fmt: skip

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import gathered, kept, lines_of, named_text, outcome, stated
 from stepreward.formats.agents.messages import MODEL, Reasoning
-from stepreward.formats.files.rows_of_files import Numbered
+from stepreward.formats.agents.runs import gathered, lines_of
+from stepreward.formats.fields import first_value, json_fields, list_at, outcome_or_nan, text_at, text_or_empty
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, text_or_none
 from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
@@ -29,20 +29,15 @@ def matches(row: Row) -> bool:
     return any(map(_is_run, lines_of(row)))
 
 
-def traces(path: Path) -> Iterator[Numbered]:
-    """A row a trace: runs are gathered by the trace that they name."""
-    yield from gathered(path, lambda line: named_text(line.get("trace_id") or line.get("id")))
-
-
 def _whole(lines: list[Any]) -> list[Mapping[str, Any]]:
     """The runs and those inside them, depth first."""
     found = []
-    waiting = [line for line in lines[::-1] if _is_run(line)]
+    waiting = lines[::-1]
     while waiting:
         run = waiting.pop()
-        found.append(run)
-        inner = run.get("child_runs")
-        waiting += [one for one in (inner if isinstance(inner, list) else [])[::-1] if _is_run(one)]
+        if _is_run(run):
+            found.append(run)
+            waiting += list_at(run, "child_runs")[::-1]
     return found
 
 
@@ -51,7 +46,7 @@ def read(
 ) -> Iterator[Trajectory]:
     """Reads the `inputs` and `outputs` of a trace's runs of type `llm`, or of its root where there is none.
 
-    A call that a later one goes on with is part of that one. The outcome is the mean of the feedback named, else of
+    A call that a later one continues is part of that one. The outcome is the mean of the feedback named, else of
     the only one, NaN where that is no number from 0 to `scale`. A trace with an `error` at its root keeps it in meta.
 
     Args:
@@ -73,19 +68,19 @@ def read(
         whole = len(outputs) > len(inputs) and [one.get("content") for one in outputs[: len(inputs)]] == [
             one.get("content") for one in inputs
         ]  # fmt: skip
-        calls = [Call([] if whole else inputs, outputs, meta=kept(root, *_KEPT))] if outputs else []
+        calls = [Call([] if whole else inputs, outputs, meta=json_fields(root, *_KEPT))] if outputs else []
     given = [run.get("feedback_stats") for run in [root, *found]]
     stats: Mapping[str, Any] = next((one for one in given if isinstance(one, Mapping) and one), {})
     if feedback and feedback not in stats:
         raise InputError(f"no feedback is called {feedback!r}", remedy=f"the trace has {', '.join(stats) or 'none'}")
     name = feedback or (next(iter(stats)) if len(stats) == 1 else "")
     value = stats.get(name)
-    won = stated(value, "avg", "score") if isinstance(value, Mapping) else value
-    marked = stated(root, "trace_id", "id") or number
+    won = first_value(value, "avg", "score") if isinstance(value, Mapping) else value
+    marked = first_value(root, "trace_id", "id") or number
     yield from runs(
-        calls, f"langsmith-{marked}", "langsmith trace", won=outcome(won, scale), reasoning=reasoning,
-        reference=text_or_none(stated(root, "reference_outputs.answer", "reference_outputs.output")),
-        meta=kept(root, "name", "tags", "session_id", "error", "status", "extra")
+        calls, f"langsmith-{marked}", "langsmith trace", won=outcome_or_nan(won, scale), reasoning=reasoning,
+        reference=text_or_none(first_value(root, "reference_outputs.answer", "reference_outputs.output")),
+        meta=json_fields(root, "name", "tags", "session_id", "error", "status", "extra")
         | ({"feedback": dict(stats)} if stats else {}),
     )  # fmt: skip
 
@@ -94,9 +89,12 @@ def _call(run: Mapping[str, Any]) -> Call:
     outputs = parsed(run.get("outputs"))
     return Call(
         messages(parsed(run["inputs"]), "user"), messages(outputs, MODEL),
-        named_text(run.get("dotted_order")) or named_text(run.get("start_time")), named_text(stated(run, *_MODELS)),
-        finish(outputs), kept(run, *_KEPT),
+        text_at(run, "dotted_order") or text_at(run, "start_time"), text_at(run, *_MODELS),
+        finish(outputs), json_fields(run, *_KEPT),
     )  # fmt: skip
 
 
-FORMATS: tuple[Format, ...] = (Format("langsmith", "LangSmith runs", matches, read, rows=traces),)
+FORMATS: tuple[Format, ...] = (
+    Format("langsmith", "LangSmith runs", matches, read,
+           rows=partial(gathered, key=lambda line: text_or_empty(line.get("trace_id") or line.get("id")))),
+)  # fmt: skip

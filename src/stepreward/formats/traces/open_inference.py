@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import gathered, lines_of, named_text, outcome, stated, text_of
 from stepreward.formats.agents.messages import MODEL, Reasoning
-from stepreward.formats.files.rows_of_files import Numbered
+from stepreward.formats.agents.runs import gathered, lines_of
+from stepreward.formats.fields import first_value, object_at, outcome_or_nan, plain_text, text_at, text_or_empty
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row
 from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
@@ -56,16 +56,11 @@ def matches(row: Row) -> bool:
     )  # fmt: skip
 
 
-def traces(path: Path) -> Iterator[Numbered]:
-    """A row a trace: its spans are gathered, wherever they stand in the file."""
-    yield from gathered(path, trace_of, parts=spans_of)
-
-
 def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `llm.input_messages` and `llm.output_messages` of the spans of a trace, or their `input` and `output`.
 
-    A call that a later one of the trace goes on with is part of that one. Spans of tools and chains are passed over.
-    There is no outcome, unless an annotation `correctness` or a `reward` is beside the attributes.
+    A call that a later one of the trace continues is part of that one. Spans of tools and chains are not read. There is
+    no outcome, unless an annotation `correctness` or a `reward` is beside the attributes.
 
     Args:
         row: a span, an OTLP export, or gathered `lines`.
@@ -77,35 +72,33 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     """
     found: dict[str, list[tuple[Row, Call]]] = {}
     for span in [span for line in lines_of(row) if isinstance(line, Mapping) for span in spans_of(line)]:
-        attributes = nested(_attributes(span))
-        call = _call(span, attributes)
+        call = _call(span, nested(_attributes(span)))
         if call is not None:
-            trace = trace_of(span) or str(number)
-            found.setdefault(trace, []).append((span, call))
+            found.setdefault(trace_of(span) or str(number), []).append((span, call))
     if not found:
         yield from runs([], "", "")
     for trace, calls in found.items():
-        won = next((value for span, _ in calls if (value := stated(span, "reward", "annotations.correctness.score"))
-                    is not None), None)  # fmt: skip
+        rewards = [first_value(span, "reward", "annotations.correctness.score") for span, _ in calls]
+        won = next((reward for reward in rewards if reward is not None), None)
         yield from runs([call for _, call in calls], f"openinference-{trace}", "openinference spans",
-                        won=outcome(won), reasoning=reasoning)  # fmt: skip
+                        won=outcome_or_nan(won), reasoning=reasoning)  # fmt: skip
 
 
 def _call(span: Row, attributes: Mapping[str, Any]) -> Call | None:
-    llm = attributes["llm"] if isinstance(attributes.get("llm"), Mapping) else {}
-    kind = named_text(stated(attributes, "openinference.span.kind") or span.get("span_kind"))
+    llm = object_at(attributes, "llm")
+    kind = text_or_empty(first_value(attributes, "openinference.span.kind") or span.get("span_kind"))
     inputs, outputs = (_messages(llm.get(name)) for name in ("input_messages", "output_messages"))
     if not outputs and kind == "LLM":
-        inputs = inputs or messages(stated(attributes, "input.value"), "user")
-        outputs = messages(stated(attributes, "output.value"), MODEL)
+        inputs = inputs or messages(first_value(attributes, "input.value"), "user")
+        outputs = messages(first_value(attributes, "output.value"), MODEL)
     if not outputs:
         return None
     usage = llm.get("token_count")
     meta: dict[str, Any] = {"usage": usage} if isinstance(usage, dict) else {}
     marked, _, start = place_of(span)
     meta |= {"span_id": marked} if marked else {}
-    ended = named_text(llm.get("finish_reason")) or finish(stated(attributes, "output.value"))
-    return Call(inputs, outputs, start, named_text(llm.get("model_name")), ended, meta)
+    ended = text_at(llm, "finish_reason") or finish(first_value(attributes, "output.value"))
+    return Call(inputs, outputs, start, text_at(llm, "model_name"), ended, meta)
 
 
 def _messages(value: object) -> list[Mapping[str, Any]]:
@@ -116,10 +109,10 @@ def _messages(value: object) -> list[Mapping[str, Any]]:
         message = one.get("message", one) if isinstance(one, Mapping) else {}
         if not isinstance(message, Mapping) or not message:
             continue
-        parts = message.get("contents")
+        # `content` is a text; messages with images have `contents`, a list of parts.
         content = message.get("content")
-        if isinstance(parts, list):
-            content = [_part(part) for part in parts if isinstance(part, Mapping)]
+        if isinstance(message.get("contents"), list):
+            content = [_part(part) for part in message["contents"] if isinstance(part, Mapping)]
         calls = [
             {"id": call.get("id"), **dict(call["function"])}
             for entry in message.get("tool_calls") or ()
@@ -135,11 +128,16 @@ def _messages(value: object) -> list[Mapping[str, Any]]:
 
 
 def _part(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part of a message, in OpenAI's shape."""
     inner = part.get("message_content", part)
     if not isinstance(inner, Mapping):
-        return {"type": "text", "text": text_of(inner)}
-    image = stated(inner, "image.image.url", "image.url")
+        return {"type": "text", "text": plain_text(inner)}
+    image = first_value(inner, "image.image.url", "image.url")
     return {"type": "image_url", "image_url": {"url": image}} if isinstance(image, str) else inner
 
 
-FORMATS: tuple[Format, ...] = (Format("openinference", "OpenInference spans of Phoenix", matches, read, rows=traces),)
+# Exporters write spans as they end: those of a trace may be anywhere in the file.
+FORMATS: tuple[Format, ...] = (
+    Format("openinference", "OpenInference spans of Phoenix", matches, read,
+           rows=partial(gathered, key=trace_of, parts=spans_of)),
+)  # fmt: skip

@@ -10,11 +10,12 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.log import gathered, gathered_runs, lines_of, named_text, stated, text_of
-from stepreward.formats.agents.messages import MODEL, Asked, Reasoning, turns_of
+from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, turns_of
+from stepreward.formats.agents.runs import gathered, gathered_runs, lines_of
+from stepreward.formats.fields import first_value, list_at, object_at, plain_text, text_at, text_or_empty
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, shown
+from stepreward.formats.rows import Row, other_fields, shown
 from stepreward.formats.traces.call_payloads import Call, messages, runs
 
 INPUT, OUTPUT, SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
@@ -36,14 +37,10 @@ def spans_of(row: Row) -> list[Mapping[str, Any]]:
         return [row]
     return [
         span
-        for resource in _list(row["resourceSpans"]) if isinstance(resource, Mapping)
-        for scope in _list(resource.get("scopeSpans")) if isinstance(scope, Mapping)
-        for span in _list(scope.get("spans")) if isinstance(span, Mapping)
+        for resource in list_at(row, "resourceSpans")
+        for scope in list_at(resource, "scopeSpans")
+        for span in list_at(scope, "spans") if isinstance(span, Mapping)
     ]  # fmt: skip
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def is_open_inference(row: Row) -> bool:
@@ -73,6 +70,7 @@ def _plain(value: Any) -> Any:
 
 
 def attributes_of(span: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a span or an event, by name: OTLP lists them as keys and typed values."""
     given = span.get("attributes")
     if isinstance(given, list):
         return {one["key"]: _plain(one.get("value")) for one in given if isinstance(one, Mapping) and "key" in one}
@@ -81,13 +79,13 @@ def attributes_of(span: Mapping[str, Any]) -> dict[str, Any]:
 
 def trace_of(span: Mapping[str, Any]) -> str:
     """The id of a span's trace, as exporters name it; "" where it names none."""
-    return named_text(stated(span, *_TRACE) or span.get("context.trace_id"))
+    return text_or_empty(first_value(span, *_TRACE) or span.get("context.trace_id"))
 
 
 def place_of(span: Mapping[str, Any]) -> tuple[str, str, str]:
     """A span's own id, that of the span around it, and when it began, "" where it names none."""
-    own = named_text(stated(span, *_SPAN) or span.get("context.span_id"))
-    return own, named_text(stated(span, *_PARENT)), text_of(stated(span, *_START))
+    own = text_or_empty(first_value(span, *_SPAN) or span.get("context.span_id"))
+    return own, text_at(span, *_PARENT), plain_text(first_value(span, *_START))
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +112,7 @@ def _inner(value: Any) -> Any:
 
 
 def _lists(value: Any) -> Any:
+    """The value with lists in the place of objects whose names are all numbers."""
     if isinstance(value, list):
         return [_lists(one) for one in value]
     if not isinstance(value, dict):
@@ -129,11 +128,11 @@ def _messages(value: Any, name: str) -> list[Mapping[str, Any]]:
     made = [made] if isinstance(made, Mapping) else made
     if not isinstance(made, list) or not all(isinstance(one, Mapping) for one in made):
         raise InputError(f"'{name}' must be a list of messages, got {shown(value)}", remedy=_REMEDY)
-    return [message for one in made for message in _with_content(one)]
+    return [message for one in made for message in _in_openai_shape(one)]
 
 
-def _with_content(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A message whose content is in parts, in OpenAI's shape: one, and one more for each tool result."""
+def _in_openai_shape(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A message with `parts`, in OpenAI's shape: one, and one more for each tool result."""
     parts = message.get("parts")
     if not isinstance(parts, list):
         return [{"role": "user", **message}]
@@ -144,7 +143,7 @@ def _with_content(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if kind == "tool_call":
             calls.append({name: part.get(name) for name in ("id", "name", "arguments")})
         elif kind == "tool_call_response":
-            result = text_of(stated(part, "response", "result", "content"))
+            result = plain_text(first_value(part, "response", "result", "content"))
             results.append({"role": "tool", "tool_call_id": part.get("id"), "content": result})
         elif kind == "reasoning":
             content.append({"type": "reasoning", "text": part.get("content")})
@@ -162,29 +161,32 @@ def _content(part: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"type": "text", "text": part.get("content")}
     if isinstance(part.get("content"), str):
         return {"type": "image", "source": {"media_type": part.get("mime_type"), "data": part["content"]}}
-    return {"type": "image", "image": stated(part, "uri", "file_id", "path")}
+    return {"type": "image", "image": first_value(part, "uri", "file_id", "path")}
 
 
-def _recorded(attributes: Mapping[str, Any], events: object) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The input and output messages of a call, as this version of the conventions records it or one before it."""
+def _recorded(
+    attributes: Mapping[str, Any], events: Sequence[Any]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The input and output messages of a call, as any version of the conventions records them."""
     if OUTPUT in attributes:
         opening = attributes.get(SYSTEM)
-        lead = _with_content({"role": "system", "parts": parsed(opening)}) if opening is not None else []
+        lead = _in_openai_shape({"role": "system", "parts": parsed(opening)}) if opening is not None else []
         return [*lead, *_messages(attributes.get(INPUT, []), INPUT)], _messages(attributes[OUTPUT], OUTPUT)
     if INPUT in attributes and "gen_ai.output" in attributes:
         return _messages(attributes[INPUT], INPUT), messages(attributes["gen_ai.output"], MODEL)
+    # The first versions, and OpenLLMetry, number the messages: `gen_ai.prompt.0.role`, `gen_ai.prompt.0.content`.
     inner = nested({name: value for name, value in attributes.items() if str(name).startswith("gen_ai.")})
     before = inner.get("gen_ai", {})
     if before.get("completion"):
         return messages(before.get("prompt"), "user"), messages(before["completion"], MODEL)
+    # Before they were attributes, each message was an event of the span, and `gen_ai.choice` an answer.
     inputs: list[Mapping[str, Any]] = []
     outputs: list[Mapping[str, Any]] = []
-    for event in _list(events):
-        name = named_text(event.get("name")) if isinstance(event, Mapping) else ""
-        role = _EVENT.fullmatch(name)
+    for event in events:
+        role = _EVENT.fullmatch(text_at(event, "name"))
         if role is None:
             continue
-        body = {**attributes_of(event), **(event["body"] if isinstance(event.get("body"), Mapping) else {})}
+        body = {**attributes_of(event), **(object_at(event, "body"))}
         said = parsed(body.get("message", body))
         said = {"content": said} if isinstance(said, str) else said
         (outputs if role[1] == "choice" else inputs).append(
@@ -196,26 +198,27 @@ def _recorded(attributes: Mapping[str, Any], events: object) -> tuple[list[Mappi
 
 def _calls(span: Mapping[str, Any]) -> list[Call]:
     """The calls of a span: one, and one more for each further answer to it."""
-    attributes = attributes_of(span)
-    for event in _list(span.get("events")):
+    attributes, events = attributes_of(span), list_at(span, "events")
+    for event in events:
+        # Exporters may write the content as attributes of an event, to keep it apart from the span's.
         if isinstance(event, Mapping):
             attributes |= {name: value for name, value in attributes_of(event).items() if name in _CONTENT}
-    inputs, outputs = _recorded(attributes, span.get("events"))
+    inputs, outputs = _recorded(attributes, events)
     if not outputs:
         return []
     own, _, start = place_of(span)
-    meta = {name: value for name, value in attributes.items() if not str(name).startswith(_CONTENT) and _is_json(value)}
+    meta = other_fields({name: value for name, value in attributes.items() if not str(name).startswith(_CONTENT)})
     meta |= {"span_id": own} if own else {}
-    model = named_text(attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"))
+    model = text_or_empty(attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"))
     reasons = parsed(attributes.get("gen_ai.response.finish_reasons"))
     reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
     # Each message of the output is an answer of its own, except where a framework writes a whole run there.
     several = len(outputs) > 1 and all(isinstance(one.get("finish_reason"), str) for one in outputs)
+    run = f"otel-{trace_of(span)}" if trace_of(span) else ""
     return [
-        Call(inputs, answer, start, model, named_text(answer[-1].get("finish_reason")) or named_text(reason), meta,
-             f"otel-{trace_of(span)}" if trace_of(span) else "")
+        Call(inputs, answer, start, model, text_at(answer[-1], "finish_reason") or text_or_empty(reason), meta, run)
         for answer in ([[one] for one in outputs] if several else [outputs])
-    ]  # fmt: skip
+    ]
 
 
 def _outer(found: Sequence[tuple[Mapping[str, Any], Sequence[Call]]]) -> set[int]:
@@ -229,13 +232,13 @@ def _outer(found: Sequence[tuple[Mapping[str, Any], Sequence[Call]]]) -> set[int
             seen.add(above)
             around, own = found[above]
             is_agent = attributes_of(around).get("gen_ai.operation.name") not in _CALLS
-            if own and (is_agent or _said(own) == _said(calls)):
+            if own and (is_agent or _answers(own) == _answers(calls)):
                 outer.add(above)
             above = ids.get((trace_of(around), place_of(around)[1]))
     return outer
 
 
-def _said(calls: Sequence[Call]) -> list[str]:
+def _answers(calls: Sequence[Call]) -> list[str]:
     return [turn.said for call in calls for turn in turns_of(call.outputs)]
 
 
@@ -246,9 +249,9 @@ def _all_calls(row: Row) -> list[Call]:
 
 
 def traces(path: Path) -> Iterator[Numbered]:
-    """A row a run: spans are gathered by trace, wherever they stand, and traces that go on with each other.
+    """A row a run: spans are gathered by trace, wherever they are in the file, and traces that continue each other.
 
-    A span that cannot be read stays alone.
+    A span that cannot be read stays alone, so that it costs no other.
     """
     whole = gathered(path, trace_of, whole=_is_broken, parts=spans_of)
     yield from gathered_runs(whole, lambda row: [call.turns() for call in _all_calls(row)])
@@ -271,12 +274,12 @@ def matches(row: Row) -> bool:
     )
 
 
-def read(row: Row, number: int, *, problem: Asked = "lead", reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
+def read(row: Row, number: int, *, problem: ProblemEnd = "lead", reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads `gen_ai.input.messages` and `gen_ai.output.messages` of spans, as the semantic conventions define them.
 
-    The calls of the model in a trace that go on with each other are one trajectory. An agent's span around its calls,
-    which repeats them, and spans without messages, such as those of tools, are passed over. Messages in events, and in
-    `gen_ai.prompt` and `gen_ai.completion`, as versions before have them, are read too. Traces have no outcome.
+    Calls of the model in a trace that continue each other are one trajectory. An agent's span around its calls, which
+    repeats them, and spans without messages, such as those of tools, are not read. Messages in events, and in
+    `gen_ai.prompt` and `gen_ai.completion`, as earlier versions have them, are read too. Traces have no outcome.
 
     Args:
         row: a span, an OTLP export in JSON, or gathered `lines`.
@@ -291,10 +294,6 @@ def read(row: Row, number: int, *, problem: Asked = "lead", reasoning: Reasoning
     if not calls:
         raise InputError(f"no span has '{OUTPUT}'", remedy=_REMEDY)
     yield from runs(calls, f"otel-{number}", "otel spans", reasoning=reasoning, problem=problem)
-
-
-def _is_json(value: object) -> bool:
-    return isinstance(value, str | int | float | list | dict | None)
 
 
 FORMATS: tuple[Format, ...] = (
