@@ -19,10 +19,10 @@ Kind = Literal["solutions", "comparisons"]
 """What a format reads into: `Trajectory` solutions with step labels, or `Comparison` of candidates."""
 
 
-def has(*fields: str) -> Callable[[Row], bool]:
-    """A test for rows that have all of these fields, whatever else they have."""
-    wanted = frozenset(fields)
-    return lambda row: row.keys() >= wanted
+def has(*fields: str, **kinds: type) -> Callable[[Row], bool]:
+    """A test for rows that have all of these fields, and those of `kinds` as values of these types."""
+    wanted = frozenset((*fields, *kinds))
+    return lambda row: row.keys() >= wanted and all(isinstance(row[name], kind) for name, kind in kinds.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,11 @@ class Format:
     matches: Callable[[Row], bool]
     """Whether a row is evidence of the format."""
     read: Callable[..., Iterator[Trajectory]] | Callable[..., Iterator[Comparison]]
-    """`(row, number, **options)`; options and their defaults are its signature."""
+    """`(row, number, **options)`: a row as `rows` gives it, its 1-based number, and options by keyword, with defaults.
+
+    Its docstring is the format's page of the documentation. It checks by name what it can explain, and lets other
+    errors of misshapen rows pass: `registry.Reading` reports them with the row.
+    """
     write: Callable[..., dict[str, Any]] | None = None
     """`(item, **options) -> row`; None for a format that is only read."""
     rows: Callable[[Path], Iterator[Numbered]] = read_rows

@@ -1,4 +1,4 @@
-"""What every format is read into, and the rules that they share: labels, neutral, after the first error, hardening."""
+"""What readers and writers of formats share: checked fields, steps, labels, and rows made into trajectories."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -26,6 +26,17 @@ Neutral = Literal["right", "wrong", "half", "mask"]
 """What a neutral rating becomes: 1, 0, 1/2 or not supervised."""
 NEUTRAL: Mapping[str, float] = {"right": 1.0, "wrong": 0.0, "half": 0.5, "mask": float("nan")}
 SIGNS: Mapping[str, float] = {"+": 1.0, "-": 0.0}
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Checks an option against the choices of its Literal type.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    *first, last = get_args(choices)
+    if value not in (*first, last):
+        raise InputError(f"{name} must be {', '.join(first)} or {last}, got {value!r}")
 
 
 def steps_of(texts: object, separator: str, *, name: str = "steps") -> tuple[Step, ...]:
@@ -54,6 +65,7 @@ def cut_steps(text: str, separator: str) -> tuple[Step, ...]:
 def id_of(form: str, prompt: object) -> str:
     """An id made of the problem's words, where the rows give none: solutions of one problem share it."""
     text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+    # Data sets have halves of surrogate pairs, where someone cut a text by UTF-16 units: no error, and an id.
     return f"{form}-{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=6).hexdigest()}"
 
 
@@ -126,13 +138,12 @@ def three_valued(values: object, steps: int, *, neutral: Neutral, name: str) -> 
 
 
 def neutral_value(neutral: Neutral) -> float:
-    """What a neutral rating becomes.
+    """The label that a neutral rating becomes.
 
     Raises:
         InputError: an unknown option.
     """
-    if neutral not in NEUTRAL:
-        raise InputError(f"neutral must be one of {', '.join(NEUTRAL)}, got {neutral!r}")
+    check_choice("neutral", neutral, Neutral)
     return NEUTRAL[neutral]
 
 
@@ -149,8 +160,7 @@ def labels_to_first_error(first: int | None, steps: int, *, after: AfterMarked =
     Raises:
         InputError: no such step, or an unknown option.
     """
-    if after not in ("mask", "wrong"):
-        raise InputError(f"after_first_error must be mask or wrong, got {after!r}")
+    check_choice("after_first_error", after, AfterMarked)
     if first is None:
         return np.full(steps, np.nan)
     if not -1 <= first < steps:
@@ -177,13 +187,12 @@ def blank_as_context(item: Trajectory) -> tuple[Trajectory, int]:
         return item, 0
     if all(not step.text.strip() for step in steps):
         raise InputError(f"none of {len(steps)} steps holds text", remedy="drop or fill the row")
-    judged = zip(steps, blank.tolist(), strict=True)
-    at = item.first_error
+    first = item.first_error
     made = replace(
         item,
-        steps=tuple(replace(step, kind="observation") if bare else step for step, bare in judged),
+        steps=tuple(replace(step, kind="observation") if blank[i] else step for i, step in enumerate(steps)),
         columns={name: np.where(blank, np.nan, values) for name, values in item.columns.items()},
-        first_error=None if at is not None and at >= 0 and blank[at] else at,
+        first_error=None if first is not None and first >= 0 and blank[first] else first,
     )
     return made, int(blank.sum())
 
@@ -235,8 +244,7 @@ def relabel(labels: Floats, *, threshold: float | None = None, after_first_error
     Raises:
         InputError: an unknown option.
     """
-    if after_first_error not in ("keep", "mask", "wrong"):
-        raise InputError(f"after_first_error must be keep, mask or wrong, got {after_first_error!r}")
+    check_choice("after_first_error", after_first_error, AfterError)
     made = labels.copy()
     if threshold is None and after_first_error == "keep":
         return made
@@ -260,15 +268,15 @@ def fully_labelled(item: Trajectory, unknown: Unknown) -> Trajectory:
     Raises:
         InputError: nothing is left, `unknown` is "error" and a label is, or it is no option.
     """
-    # Blank context (`blank_as_context`) goes first: its label is NaN, so "cut" would end the solution there.
+    # Blank steps go first: `blank_as_context` gave them NaN as labels, so "cut" would end the solution there.
     kept = item.action | np.array([bool(step.text.strip()) for step in item.steps], bool)
+    # The place of the first error among the steps that are kept; unknown if it was a blank step.
     first = item.first_error
     if first is not None and first >= 0:
         first = int(kept[:first].sum()) if kept[first] else None
     item = item if kept.all() else replace(item.only(kept), first_error=first)
     gaps = np.flatnonzero(np.isnan(item.labels))
-    if unknown not in ("cut", "right", "wrong", "error"):
-        raise InputError(f"unknown must be cut, right, wrong or error, got {unknown!r}")
+    check_choice("unknown", unknown, Unknown)
     if not gaps.size:
         return item
     if unknown == "error" or (unknown == "cut" and gaps[0] == 0):
@@ -361,11 +369,11 @@ def compared(
 
 
 def written_by(item: Trajectory) -> str:
-    """Name of the model that wrote the solution, "" where it is unknown."""
+    """The name of the model that wrote the solution, "" where it is unknown."""
     return item.provenance[0].policy if item.provenance else ""
 
 
 def shown(value: object) -> str:
-    """The value, short enough for a message."""
+    """The value as Python writes it, short enough for an error message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

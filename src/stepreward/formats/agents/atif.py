@@ -152,7 +152,6 @@ def read_trove(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
     Attempts at one `task` are trajectories of one problem. A trial that an exception ended is not terminal.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `task`.
         reasoning: whether recorded reasoning opens an action's text.
 

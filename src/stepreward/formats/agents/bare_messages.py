@@ -88,7 +88,6 @@ def read_conversation(
     NaN where it is no number from 0 to `scale`. Messages may have their text in `text` or `system_prompt`.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no id.
         scale: the largest reward; outcomes are rewards divided by it.
         reasoning: whether recorded reasoning opens an action's text.

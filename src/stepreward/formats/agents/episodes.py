@@ -17,18 +17,12 @@ from stepreward.formats.format import Format, has
 from stepreward.formats.rows import Row, annotated, need, other_fields, shown, text_or_none
 
 
-def is_tau_bench(row: Row) -> bool:
-    """Whether a row looks like an episode of tau-bench."""
-    return {"task_id", "traj", "reward"} <= row.keys() and isinstance(row.get("info"), Mapping)
-
-
 def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Trajectory]:
     """Reads an episode: the agent's messages and tool calls are actions, those of the user and the tools observations.
 
     Trials of a task are trajectories of one problem. Gold actions are the reference.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `trial`.
         reasoning: whether recorded reasoning opens an action's text.
 
@@ -53,7 +47,6 @@ def read_fire_act(row: Row, number: int) -> Iterator[Trajectory]:
     "Observation" are the environment's.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `id`.
 
     Raises:
@@ -105,7 +98,6 @@ def read_react(row: Row, number: int) -> Iterator[Trajectory]:
     On WebShop the action `reset` asks for the instruction, which is the problem; on FEVER the claim is.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `idx`.
 
     Raises:
@@ -132,11 +124,6 @@ def read_react(row: Row, number: int) -> Iterator[Trajectory]:
         answer=text_or_none(row.get("answer")),
         facts=other_fields(row, "steps", "claim", "question", "reward", "gt_answer", "answer", "idx"),
     )  # fmt: skip
-
-
-def is_swe_agent(row: Row) -> bool:
-    """Whether a row looks like a trajectory of SWE-agent."""
-    return {"trajectory", "history", "info"} <= row.keys() and isinstance(row["trajectory"], list)
 
 
 def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
@@ -179,8 +166,9 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("tau-bench", "tau-bench episodes with rewards and gold actions", is_tau_bench, read_tau_bench),
+    Format("tau-bench", "tau-bench episodes with rewards and gold actions",
+           has("task_id", "traj", "reward", info=Mapping), read_tau_bench),
     Format("fire-act", "FireAct episodes on HotpotQA", has("traj", "reward", "gt", "pred"), read_fire_act),
     Format("react", "ReAct episodes of actions and observations", is_react, read_react),
-    Format("swe-agent", "SWE-agent trajectories", is_swe_agent, read_swe_agent),
-)
+    Format("swe-agent", "SWE-agent trajectories", has("history", "info", trajectory=list), read_swe_agent),
+)  # fmt: skip

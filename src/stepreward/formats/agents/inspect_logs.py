@@ -14,7 +14,7 @@ from stepreward.formats.agents.messages import Reasoning, list_of_messages, turn
 from stepreward.formats.agents.runs import is_cut, trajectory_of
 from stepreward.formats.fields import first_value, object_at, outcome_of
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import Row, need, shown, text_or_none
 from stepreward.formats.traces.call_payloads import finish
 
@@ -22,11 +22,6 @@ LETTERS: Mapping[str, float] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Values of Inspect's letters: correct, partly correct, incorrect, no answer."""
 _ATTACHED = re.compile(r"attachment://([0-9a-f]{32})")
 _RUN = ("task", "task_id", "run_id", "eval_id", "model", "created")
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like a log of Inspect."""
-    return isinstance(row.get("eval"), Mapping) and isinstance(row.get("samples"), list) and "status" in row
 
 
 def samples(path: Path) -> Iterator[Numbered]:
@@ -112,4 +107,6 @@ def read(
         )  # fmt: skip
 
 
-FORMATS: tuple[Format, ...] = (Format("inspect", "Inspect logs, .eval and JSON", matches, read, rows=samples),)
+FORMATS: tuple[Format, ...] = (
+    Format("inspect", "Inspect logs, .eval and JSON", has("status", eval=Mapping, samples=list), read, rows=samples),
+)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import ANSWERS, CALLS, parsed, spelled
 from stepreward.core.types import Message, Problem, Step
-from stepreward.formats.rows import shown
+from stepreward.formats.rows import check_choice, shown
 
 Reasoning = Literal["keep", "drop"]
 """Whether thinking that a log records apart from the answer opens the action's text, or is left out."""
@@ -279,8 +279,7 @@ def step_of(turn: Turn, *, agent: str = "", reasoning: Reasoning = "keep") -> St
     Raises:
         InputError: an unknown option.
     """
-    if reasoning not in ("keep", "drop"):
-        raise InputError(f"reasoning must be keep or drop, got {reasoning!r}")
+    check_choice("reasoning", reasoning, Reasoning)
     acts = is_action(turn, agent)
     thought = turn.reasoning if reasoning == "keep" else ""
     meta: dict[str, Any] = {**turn.meta, "message": turn.place}
@@ -318,8 +317,7 @@ def problem_and_steps(
     Raises:
         InputError: the model, or that agent, says nothing, or an unknown option.
     """
-    if problem not in ("lead", "request"):
-        raise InputError(f"problem must be lead or request, got {problem!r}")
+    check_choice("problem", problem, ProblemEnd)
     acts = [i for i, turn in enumerate(turns) if is_action(turn, agent)]
     if not acts:
         who = f"agent {agent!r}" if agent else "the model"

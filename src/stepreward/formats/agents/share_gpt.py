@@ -52,7 +52,6 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     outcome is `reward`, `score` or `success`, NaN where it is no number from 0 to `scale`.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no id.
         scale: the largest reward; outcomes are rewards divided by it.
         reasoning: `keep`, as the reasoning is part of the texts; `drop` is the same.

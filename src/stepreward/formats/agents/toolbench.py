@@ -10,7 +10,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import calling_step, parsed
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, shown
+from stepreward.formats.rows import Row, annotated, check_choice, need, shown
 
 Outcome = Literal["none", "answered"]
 """No outcome, as a "win" of a tree is any answer, right or wrong; or 1 for a branch with an answer and 0 for others."""
@@ -32,15 +32,13 @@ def read(row: Row, number: int, *, outcome: Outcome = "none") -> Iterator[Trajec
     that is the answer.
 
     Args:
-        row: the row.
         number: its 1-based number, the problem's id where the row has no `file`.
         outcome: `none`, or `answered`: whether the branch gives an answer, which is not whether it is right.
 
     Raises:
         InputError: a field is missing or of another shape, or an unknown option.
     """
-    if outcome not in ("none", "answered"):
-        raise InputError(f"outcome must be none or answered, got {outcome!r}")
+    check_choice("outcome", outcome, Outcome)
     root = need(need(row, "tree", Mapping), "tree", Mapping)
     generation = row.get("answer_generation")
     query = generation.get("query") if isinstance(generation, Mapping) else None

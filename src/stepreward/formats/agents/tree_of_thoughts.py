@@ -47,7 +47,6 @@ def read(row: Row, number: int) -> Iterator[Trajectory]:
     "value"; the outcome is `r`.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `idx`.
 
     Raises:

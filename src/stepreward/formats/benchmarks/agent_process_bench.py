@@ -8,7 +8,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Neutral,
@@ -21,11 +21,6 @@ from stepreward.formats.rows import (
     text_or_none,
     three_valued,
 )
-
-
-def matches(row: Row) -> bool:
-    """Whether a row looks like AgentProcessBench with its messages."""
-    return isinstance(row.get("messages"), list) and isinstance(row.get("step_labels"), Mapping)
 
 
 def _text(message: Mapping[str, Any]) -> str:
@@ -49,7 +44,6 @@ def read(
     all others observations. A step's `meta["message"]` is its place, by which the benchmark's scores count.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `total_index`.
         neutral: label 0.
         after_first_error: labels after the first -1; people judged every step.
@@ -97,4 +91,6 @@ def read(
     )  # fmt: skip
 
 
-FORMATS: tuple[Format, ...] = (Format("agent-process-bench", "tool-using chats rated step by step", matches, read),)
+FORMATS: tuple[Format, ...] = (
+    Format("agent-process-bench", "tool-using chats rated step by step", has(messages=list, step_labels=Mapping), read),
+)

@@ -11,8 +11,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.fields import plain_text
-from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, need, other_fields, shown
+from stepreward.formats.format import Format, has
+from stepreward.formats.rows import Row, annotated, check_choice, need, other_fields, shown
 
 Cut = Literal["whole", "lines"]
 """What a step of a program is: all of it, or a line."""
@@ -20,11 +20,6 @@ _READ = ("prompt", "entry_point", "test", "canonical_solution", "implementations
          "solution", "is_solved", "name")  # fmt: skip
 _NONE = "MCTS reflections"
 """What LATS logs in the place of a reflection on its last program."""
-
-
-def is_samples(row: Row) -> bool:
-    """Whether a row looks like samples of a problem."""
-    return isinstance(row.get("samples"), list) and {"prompt", "entry_point", "test"} <= row.keys()
 
 
 def is_reflexion(row: Row) -> bool:
@@ -45,7 +40,6 @@ def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Traje
     Nothing is run. Tests and the entry point stand in the problem's meta.
 
     Args:
-        row: the row.
         number: its 1-based number, the problem's id where the row has no `task_id`.
         cut: `whole` makes a sample one step, `lines` a line each.
 
@@ -69,7 +63,6 @@ def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Tra
     not the last program, and is all of it where the log holds no programs: reflections then come before it.
 
     Args:
-        row: the row.
         number: its 1-based number, the problem's id where the row has no `name`.
         cut: `whole` makes a program one step, `lines` a line each.
 
@@ -137,15 +130,15 @@ def _problem(row: Row, name: str) -> Problem:
 
 
 def _steps(program: str, cut: Cut) -> tuple[Step, ...]:
-    if cut not in ("whole", "lines"):
-        raise InputError(f"cut must be whole or lines, got {cut!r}")
+    check_choice("cut", cut, Cut)
     if not program.strip():
         return ()
     return tuple(map(Step, program.splitlines(keepends=True) if cut == "lines" else [program]))
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("code-samples", "samples of programming problems, not graded", is_samples, read_samples),
+    Format("code-samples", "samples of programming problems, not graded",
+           has("prompt", "entry_point", "test", samples=list), read_samples),
     Format("reflexion-code", "programs of Reflexion and LATS with test feedback and reflections", is_reflexion,
            read_reflexion),
 )  # fmt: skip

@@ -60,7 +60,6 @@ def read_mr_gsm8k(
     """Reads a solution of MR-GSM8K (arXiv:2312.17080); steps count from 1 there.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `uuid`.
         separator: put at the end of each step.
         after_first_error: steps after the first error were not judged: "mask", or "wrong".
@@ -97,7 +96,6 @@ def write_mr_gsm8k(item: Trajectory, *, separator: str = "\n", threshold: float 
     """One row of MR-GSM8K.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
         threshold: where the first error is unknown, it is the first label at or below this.
 
@@ -125,7 +123,6 @@ def read_mistake(
     """Reads `input`, `steps`, `target`, `answer`, `mistake_index` (arXiv:2311.08516): from 0, null where none is.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
         separator: put at the end of each step.
         after_first_error: steps after the first mistake were not judged: "mask", or "wrong".
@@ -149,7 +146,6 @@ def write_mistake(item: Trajectory, *, separator: str = "\n", threshold: float =
     """One row of BIG-Bench Mistake.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
         threshold: where the first error is unknown, it is the first label at or below this.
 
@@ -174,7 +170,6 @@ def read_hard2verify(
     A step that builds on a wrong one was judged wrong.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `unique_id`.
         separator: put at the end of each step.
         after_first_error: labels after the first wrong step.

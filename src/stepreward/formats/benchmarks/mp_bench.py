@@ -37,7 +37,6 @@ def read(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Trajecto
     problem, which `best-of-n` measures.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `id`.
         separator: put at the end of each step.
 
@@ -62,7 +61,6 @@ def write(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     """One row of this layout, of the paradigm that `meta` names or else of step correctness.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
     """
     problem = item.problem

@@ -43,7 +43,6 @@ def read(
     `meta` keeps the line.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `Question_UUID`.
         separator: put at the end of each step; lines of programs keep their own.
         after_first_error: steps after the first error were not judged: "mask", or "wrong".

@@ -10,7 +10,18 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import AfterError, Row, annotated, need, other_fields, relabel, shown, steps_of, texts_of
+from stepreward.formats.rows import (
+    AfterError,
+    Row,
+    annotated,
+    check_choice,
+    need,
+    other_fields,
+    relabel,
+    shown,
+    steps_of,
+    texts_of,
+)
 
 CLASSES = frozenset(
     ("circular", "confidence", "counterfactual", "deception", "domain_inconsistency", "missing_condition",
@@ -49,7 +60,6 @@ def read(
     `meta` holds the whole row besides, so that the row can be written again and results grouped by `classification`.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `idx`.
         which: the modified solution, the original one (all steps right), or both in this order.
         separator: put at the end of each step.
@@ -58,8 +68,7 @@ def read(
     Raises:
         InputError: a field is missing, or an error step is no number.
     """
-    if which not in ("modified", "original", "both"):
-        raise InputError(f"which must be modified, original or both, got {which!r}")
+    check_choice("which", which, Which)
     errors: list[int] = need(row, "error_steps", list)
     for error in errors:
         if isinstance(error, bool) or not isinstance(error, int):
@@ -86,7 +95,6 @@ def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) 
     """One row of either benchmark: what `meta` kept, with this solution as its side; "unknown" where no class is known.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
         threshold: labels at or below it are error steps, where `meta` does not name them.
     """

@@ -29,7 +29,6 @@ def read(
     """Reads `id`, `problem`, `steps`, `label` (0-based first error, -1 none), `final_answer_correct`, `generator`.
 
     Args:
-        row: the row.
         number: its 1-based number.
         separator: put at the end of each step.
         after_first_error: steps after the first error were not judged: NaN by default, or 0.

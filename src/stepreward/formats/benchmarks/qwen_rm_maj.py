@@ -20,7 +20,6 @@ def read(
     The reward model scores a whole solution: its score is that of the last step, the others are NaN.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `idx`.
         separator: samples are cut after each.
         scorer: what to call the reward model; the file does not name it.

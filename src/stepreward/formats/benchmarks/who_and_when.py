@@ -10,7 +10,7 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import Row, annotated, need, other_fields, shown, text_or_none
+from stepreward.formats.rows import Row, annotated, check_choice, need, other_fields, shown, text_or_none
 
 Before = Literal["mask", "right"]
 _OTHERS = frozenset({"human", "Computer_terminal", "ComputerTerminal"})
@@ -39,15 +39,13 @@ def read(row: Row, number: int, *, before: Before = "mask") -> Iterator[Trajecto
     at that step.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `question_ID`.
         before: steps before the decisive one: not supervised, or right.
 
     Raises:
         InputError: a field is missing, or the decisive step is no turn.
     """
-    if before not in ("mask", "right"):
-        raise InputError(f"before must be mask or right, got {before!r}")
+    check_choice("before", before, Before)
     history = need(row, "history", list)
     at = str(row.get("mistake_step", "")).strip()
     if not (at.isascii() and at.isdigit() and int(at[:9]) < len(history)):

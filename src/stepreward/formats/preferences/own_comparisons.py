@@ -141,7 +141,6 @@ def write(item: Comparison, *, separator: str = "\n\n") -> dict[str, Any]:
     """One row: `chosen` and `rejected` where these say which candidates are preferred, else `candidates`.
 
     Args:
-        item: the comparison.
         separator: taken from the end of each step; a step that ends otherwise is written as an object.
     """
     problem, texts = item.problem, [_written(one.steps, separator) for one in item.candidates]

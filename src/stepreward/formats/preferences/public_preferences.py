@@ -58,16 +58,10 @@ def read_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
     )  # fmt: skip
 
 
-def is_reward_bench_2(row: Row) -> bool:
-    """Whether a row looks like RewardBench 2's."""
-    return {"prompt", "chosen", "rejected", "subset", "num_correct"} <= row.keys() and isinstance(row["chosen"], list)
-
-
 def read_reward_bench_2(row: Row, number: int) -> Iterator[Comparison]:
     """Reads a prompt with right and wrong answers: one against three, and in the subset Ties several against many.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `id`.
 
     Raises:
@@ -84,11 +78,6 @@ def _sides(row: Row) -> tuple[list[str], list[float]]:
     """The chosen and then the rejected answers, and 1 or 0 for each."""
     sides = [[answer_of(text, name) for text in need(row, name, list)] for name in ("chosen", "rejected")]
     return sides[0] + sides[1], [1.0] * len(sides[0]) + [0.0] * len(sides[1])
-
-
-def is_rm_bench(row: Row) -> bool:
-    """Whether a row looks like RM-Bench's."""
-    return {"prompt", "chosen", "rejected", "domain"} <= row.keys() and isinstance(row["chosen"], list)
 
 
 def read_rm_bench(row: Row, number: int) -> Iterator[Comparison]:
@@ -143,7 +132,6 @@ def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
     A preference of 0 is a tie: both are worth 1/2.
 
     Args:
-        row: the row.
         number: its 1-based number.
 
     Raises:
@@ -160,11 +148,6 @@ def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
         row, number, "help-steer", prompt_of(row.get(query), query), [answer_of(row.get(name), name) for name in names],
         worth, subset=row.get("domain"), own=(*names, query, "domain"),
     )  # fmt: skip
-
-
-def is_ultra_feedback(row: Row) -> bool:
-    """Whether a row looks like UltraFeedback's."""
-    return {"instruction", "completions"} <= row.keys() and isinstance(row["completions"], list)
 
 
 def read_ultra_feedback(row: Row, number: int, *, score: str = "overall_score") -> Iterator[Comparison]:
@@ -240,14 +223,14 @@ def read_plan_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
 FORMATS: tuple[Format, ...] = (
     Format("reward-bench", "RewardBench and M-RewardBench pairs", is_reward_bench, read_reward_bench,
            kind="comparisons"),
-    Format("reward-bench-2", "RewardBench 2: right answers against wrong ones", is_reward_bench_2, read_reward_bench_2,
-           kind="comparisons"),
-    Format("rm-bench", "RM-Bench: three styles of a right and a wrong answer", is_rm_bench, read_rm_bench,
-           kind="comparisons"),
+    Format("reward-bench-2", "RewardBench 2: right answers against wrong ones",
+           has("prompt", "rejected", "subset", "num_correct", chosen=list), read_reward_bench_2, kind="comparisons"),
+    Format("rm-bench", "RM-Bench: three styles of a right and a wrong answer",
+           has("prompt", "rejected", "domain", chosen=list), read_rm_bench, kind="comparisons"),
     Format("llm-bar", "LLMBar pairs", has("input", "output_1", "output_2", "label"), read_llm_bar, kind="comparisons"),
     Format("help-steer", "preferences of HelpSteer 2 and 3", is_help_steer, read_help_steer, kind="comparisons"),
-    Format("ultra-feedback", "UltraFeedback: several completions with scores", is_ultra_feedback, read_ultra_feedback,
-           kind="comparisons"),
+    Format("ultra-feedback", "UltraFeedback: several completions with scores", has("instruction", completions=list),
+           read_ultra_feedback, kind="comparisons"),
     Format("ultra-feedback-binarised", "binarised preferences as messages",
            has("chosen", "rejected", "score_chosen", "score_rejected"), read_binarised, kind="comparisons"),
     Format("plan-reward-bench", "Plan-RewardBench: two agent trajectories", has("query", "tools", "chosen", "reject"),

@@ -34,7 +34,6 @@ def read_solution(row: Row, number: int, *, separator: str = "\n\n", scorer: str
     """Reads one solution, chosen or rejected, with the verifier's step scores where the file has them.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `problem_id`.
         separator: put at the end of each step.
         scorer: what to call the verifier; the file does not name it.
@@ -69,7 +68,6 @@ def read_scores(row: Row, number: int, *, scorer: str = "recorded") -> Iterator[
     A verifier of steps has a list of scores a solution; the benchmark aggregates them.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
         scorer: what to call the judge where the row has one `score` and no name.
 
@@ -102,7 +100,6 @@ def read_pair(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[Com
     """Reads two solutions in the order shown to a judge.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `problem_id`.
         separator: put at the end of each step.
 

@@ -36,7 +36,6 @@ def read(row: Row, number: int, *, metric: str = "", scale: float = 1.0) -> Iter
     has a row for each filter, named in meta.
 
     Args:
-        row: the row.
         number: its 1-based number.
         metric: the outcome's metric.
         scale: the largest value of the metric.

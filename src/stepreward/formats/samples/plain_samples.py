@@ -39,7 +39,6 @@ def read_search(row: Row, number: int, *, separator: str = "\n\n") -> Iterator[T
     step they belong to is not known. `meta["chosen"]` says which completion is `pred`. There is no outcome.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `unique_id`.
         separator: what ends a step.
 
@@ -108,7 +107,6 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
     divided by the scale. A generation that failed, null, is left out and counted in meta.
 
     Args:
-        row: the row.
         number: its 1-based number.
         scale: the largest rating.
 

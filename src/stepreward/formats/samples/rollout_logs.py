@@ -75,7 +75,6 @@ def read_trl(row: Row, number: int, *, outcome_of: str = "", scale: float = 1.0)
     only one, else one named for accuracy or correctness; NaN where that is no number from 0 to `scale`.
 
     Args:
-        row: the row.
         number: its 1-based number.
         outcome_of: the column of the reward that is the outcome.
         scale: the largest reward; outcomes are rewards divided by it.
@@ -111,7 +110,6 @@ def read_verl(row: Row, number: int, *, scale: float = 1.0) -> Iterator[Trajecto
     NaN where that is no number from 0 to `scale`. All numbers stay in meta.
 
     Args:
-        row: the row.
         number: its 1-based number.
         scale: the largest score; outcomes are scores divided by it.
 

@@ -42,7 +42,6 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     as an outcome and stays in meta, as do metrics, `info` and errors. A truncated or failed rollout is not terminal.
 
     Args:
-        row: the row.
         number: its 1-based number.
         scale: the largest reward; outcomes are rewards divided by it.
         reasoning: whether recorded reasoning opens an action's text.

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import (
     AfterError,
     Row,
+    check_choice,
     label_array,
     labelled,
     need,
@@ -43,7 +43,6 @@ def read(
     """Reads `question`, `steps` and `hard_labels` or `soft_labels`; -100 is not labelled.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `uuid`.
         separator: put at the end of each step.
         labels: which of the two to read; the other is kept in `meta`.
@@ -53,8 +52,7 @@ def read(
     Raises:
         InputError: a field is missing, there is not one label a step, or an unknown option.
     """
-    if labels not in ("hard", "soft"):
-        raise InputError(f"labels must be hard or soft, got {labels!r}")
+    check_choice("labels", labels, Which)
     steps = steps_of(row.get("steps"), separator)
     name, other = ("hard_labels", "soft_labels") if labels == "hard" else ("soft_labels", "hard_labels")
     values = [None if value == UNLABELLED else value for value in need(row, name, list)]
@@ -71,7 +69,6 @@ def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) 
     """One ActPRM row with both kinds of labels; a label that was not measured is -100.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
         threshold: labels above it are 1 among the hard labels.
     """

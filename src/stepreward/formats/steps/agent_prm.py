@@ -19,7 +19,6 @@ def read(row: Row, number: int, *, threshold: float | None = None) -> Iterator[T
     Observations are steps that are not scored. The last action's `meta["reason"]` is the reason given for it.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
         threshold: estimates above it become 1; None keeps them soft.
 

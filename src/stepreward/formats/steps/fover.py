@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Row,
+    check_choice,
     label_array,
     labelled,
     need,
@@ -24,8 +24,7 @@ Polarity = Literal["true-is-right", "true-is-wrong"]
 
 def _right(labels: Floats, polarity: Polarity) -> Floats:
     """1 for right steps, of labels in which true means what `polarity` says; and back again."""
-    if polarity not in ("true-is-right", "true-is-wrong"):
-        raise InputError(f"polarity must be true-is-right or true-is-wrong, got {polarity!r}")
+    check_choice("polarity", polarity, Polarity)
     return labels if polarity == "true-is-right" else 1 - labels
 
 
@@ -40,7 +39,6 @@ def read(
     """Reads `id`, `problem`, `solution_steps` and `error_labels`; null is not labelled.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `id`.
         separator: put at the end of each step.
         polarity: what true means. The field's name says error, its authors' files say right.
@@ -64,7 +62,6 @@ def write(
     """One FoVer row; a label that was not measured is null.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
         threshold: labels above it are right.
         polarity: what true means.

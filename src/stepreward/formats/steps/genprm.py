@@ -57,7 +57,6 @@ def read_conversation(
     verification. A verification without a verdict leaves its step unlabelled.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step.
         after_first_error: labels after the first No; the authors' rows end there.
@@ -91,7 +90,6 @@ def read_rollouts(
     """Reads `problem`, several solutions in `steps` and their `monte_carlo_scores`; -1 was not run.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
         separator: put at the end of each step.
         threshold: scores above it become 1; None keeps them soft.

@@ -29,7 +29,6 @@ def read_rollouts(row: Row, number: int, *, separator: str = "\n\n") -> Iterator
     Steps have no labels; the response's correctness is its outcome.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
         separator: put at the end of each step, or where completions are cut.
 
@@ -64,7 +63,6 @@ def read_labelled(row: Row, number: int, *, separator: str = "\n\n") -> Iterator
     """Reads `response`, a chat whose last turn is the assistant's, and `label`, its outcome.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `id`.
         separator: the response is cut after each; '' leaves it whole.
 

@@ -14,6 +14,7 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
+    check_choice,
     fully_labelled,
     id_of,
     label_array,
@@ -71,7 +72,6 @@ def read(
     A file differs from TRL's by any negative or packed label among its first rows; without one, name the format.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each turn.
         scale: "signed" for Q, "packed" for integers around a million, "auto" for what the row shows.
@@ -81,8 +81,7 @@ def read(
     Raises:
         InputError: a field is missing, a label is outside its range, or an unknown option.
     """
-    if scale not in ("auto", "signed", "packed"):
-        raise InputError(f"scale must be auto, signed or packed, got {scale!r}")
+    check_choice("scale", scale, Literal["auto", "signed", "packed"])
     steps = steps_of(row.get("completions"), separator, name="completions")
     labels = _unit(row.get("labels"), scale, len(steps))
     problem = Problem(id_of("masprm", need(row, "prompt")), need(row, "prompt"))
@@ -96,7 +95,6 @@ def write(
     """One MASPRM row.
 
     Args:
-        item: the solution.
         separator: taken from the end of each turn.
         scale: "signed" writes Q in [-1, 1], "packed" integers.
         unknown: what a label that was not measured becomes; the format cannot hold it.
@@ -104,8 +102,7 @@ def write(
     Raises:
         InputError: an unknown option.
     """
-    if scale not in ("signed", "packed"):
-        raise InputError(f"scale must be signed or packed to write, got {scale!r}")
+    check_choice("scale", scale, Scale)
     item = fully_labelled(item, unknown)
     values = 2 * item.labels - 1
     labels = values.tolist() if scale == "signed" else (np.rint(values * SCALE) + SHIFT).astype(np.int64).tolist()

@@ -48,7 +48,6 @@ def read(row: Row, number: int, *, mark: str = MARK, after_first_error: AfterErr
     """Reads `input`, `label` and `task`; a step keeps its "Step i:" and ends in a line break.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         mark: how the first step begins; the question comes before it.
         after_first_error: the file labels every step, each by its own rollouts; "mask" forgets those after a 0.
@@ -72,7 +71,6 @@ def write(item: Trajectory, *, threshold: float = 0.5, unknown: Unknown = "cut")
     """One Math-Shepherd row; "Step i:" is put where a step has none.
 
     Args:
-        item: the solution.
         threshold: labels above it are +.
         unknown: what a label that was not measured becomes; the format cannot hold it.
 

@@ -89,7 +89,6 @@ def read_tree(
     step tree of them is the tree of the file.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `question_id`.
         separator: put at the end of each step; the file drops what stood between them.
         threshold: values above it become 1, as OpenR trains with 1/2; None keeps them soft.
@@ -132,7 +131,6 @@ def read_prefixes(
     for each prefix that no other extends; a prefix that occurs twice has the mean of its values.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `question_id`.
         separator: put at the end of each step; white space between prefixes is dropped.
         threshold: values above it become 1, as OpenR trains with 1/2; None keeps them soft.

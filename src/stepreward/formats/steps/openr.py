@@ -7,7 +7,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Row,
@@ -24,11 +24,6 @@ from stepreward.formats.steps.tagged import pieces_of
 TAG = "\n\n\n\n\n"
 
 
-def matches(row: Row) -> bool:
-    """Whether a row looks like a converted one of OpenR."""
-    return {"question", "process", "label"} <= row.keys() and isinstance(row["process"], str)
-
-
 def read(
     row: Row, number: int, *, tag: str = TAG, separator: str = "\n", after_first_error: AfterError = "keep"
 ) -> Iterator[Trajectory]:
@@ -38,7 +33,6 @@ def read(
     steps as "+"; those of MATH-APS hold values above 1/2 as "+".
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         tag: what ends each step: five line breaks, or "ки" in older files.
         separator: put at the end of each step.
@@ -62,7 +56,6 @@ def write(
     """One converted row.
 
     Args:
-        item: the solution.
         tag: put after each step.
         separator: taken from the end of each step.
         threshold: labels above it are "+".
@@ -80,4 +73,6 @@ def write(
     return {"question": item.problem.text, "process": process, "label": signs}
 
 
-FORMATS: tuple[Format, ...] = (Format("openr", "question, tagged process, a list of signs", matches, read, write),)
+FORMATS: tuple[Format, ...] = (
+    Format("openr", "question, tagged process, a list of signs", has("question", "label", process=str), read, write),
+)

@@ -114,7 +114,6 @@ def write(item: Trajectory, *, separator: str = "\n") -> dict[str, Any]:
     """One row in PRM800K's layout, with one candidate a step: 1, 0 and 1/2 are rated 1, -1 and 0, NaN is null.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
 
     Raises:

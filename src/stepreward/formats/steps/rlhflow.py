@@ -79,7 +79,6 @@ def read_rlhflow(
     """Reads `conversations`: the question and the first step in one turn, then a step a turn.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         mark: how the first step begins; '' leaves the question inside it, as the rows made with Deepseek need.
         separator: put at the end of each step.
@@ -101,7 +100,6 @@ def write_rlhflow(
     """One RLHFlow row.
 
     Args:
-        item: the solution.
         mark: how the first step begins; put before one that begins otherwise, to part it from the question.
         separator: taken from the end of each step.
         threshold: labels above it are "+".
@@ -131,7 +129,6 @@ def read_visual(
     """Reads `conversations` and `image` of arXiv:2503.10291; the paths of images are the problem's `meta["images"]`.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
         separator: put at the end of each step.
         after_first_error: labels after the first "-"; a step is "+" if any of its 16 rollouts is right.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Row,
@@ -39,7 +39,6 @@ def read_trl(
     """Reads `prompt`, `completions` (one text a step) and `labels` (booleans, or numbers in [0, 1], null if unknown).
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step; TRL's trainer joins with a line break.
         threshold: labels above it become 1; None keeps them.
@@ -61,7 +60,6 @@ def write_trl(
     """One TRL row.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
         threshold: labels above it are True; None writes the numbers.
         unknown: what a label that was not measured becomes; TRL cannot hold it.
@@ -70,11 +68,6 @@ def write_trl(
     labels = item.labels.tolist() if threshold is None else (item.labels > threshold).tolist()
     texts = texts_of(item.steps, separator)
     return {"prompt": item.problem.text, "completions": texts, "labels": labels}
-
-
-def is_scan(row: Row) -> bool:
-    """Whether a row looks like SCAN's."""
-    return {"question", "steps", "scores"} <= row.keys() and isinstance(row["scores"], list)
 
 
 def read_scan(
@@ -88,7 +81,6 @@ def read_scan(
     """Reads `question`, `steps` and `scores`, the soft labels of arXiv:2509.16548; its files stop at the first 0.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step.
         threshold: labels above it become 1; None keeps them soft.
@@ -107,7 +99,6 @@ def write_scan(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     """One SCAN row; a label that was not measured is null.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
     """
     texts = texts_of(item.steps, separator)
@@ -116,5 +107,5 @@ def write_scan(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
 
 FORMATS: tuple[Format, ...] = (
     Format("trl", "prompt, completions, labels", is_trl, read_trl, write_trl),
-    Format("scan", "question, steps, soft scores", is_scan, read_scan, write_scan),
+    Format("scan", "question, steps, soft scores", has("question", "steps", scores=list), read_scan, write_scan),
 )

@@ -15,6 +15,7 @@ from stepreward.formats.rows import (
     AfterError,
     Row,
     Unknown,
+    check_choice,
     fully_labelled,
     id_of,
     labelled,
@@ -106,7 +107,6 @@ def read_openrlhf(
     """Reads `input`, whose steps end in a placeholder, and `value` or `label`: a sign or a number for each of them.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         tag: the placeholder.
         mark: how the first step begins; the question comes before it.
@@ -134,7 +134,6 @@ def write_openrlhf(
     """One OpenRLHF row.
 
     Args:
-        item: the solution.
         tag: the placeholder to put after each step.
         mark: "Step i:" is put where a step has none, if this is "Step 1:".
         key: name of the field of labels.
@@ -144,8 +143,7 @@ def write_openrlhf(
     Raises:
         InputError: a text contains the tag, or an unknown option.
     """
-    if key not in ("value", "label"):
-        raise InputError(f"key must be value or label, got {key!r}")
+    check_choice("key", key, Key)
     item = fully_labelled(item, unknown)
     numbers = item.labels.tolist()
     labels = numbers if threshold is None else ["+" if number > threshold else "-" for number in numbers]
@@ -169,7 +167,6 @@ def read_er_prm(
     """Reads `text` and `value`, entropy-regularised values of arXiv:2412.11006.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         tag: what ends each step.
         mark: how the first step begins; the question comes before it.
@@ -187,7 +184,6 @@ def write_er_prm(item: Trajectory, *, tag: str = TAG, mark: str = MARK, unknown:
     """One ER-PRM row.
 
     Args:
-        item: the solution.
         tag: put after each step.
         mark: "Step i:" is put where a step has none, if this is "Step 1:".
         unknown: what a label that was not measured becomes; the format cannot hold it.

@@ -26,7 +26,6 @@ def read(row: Row, number: int) -> Iterator[Trajectory]:
     are kept in `meta`.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.format import Format
+from stepreward.formats.format import Format, has
 from stepreward.formats.rows import (
     AfterError,
     Row,
@@ -22,18 +22,12 @@ from stepreward.formats.rows import (
 )
 
 
-def matches(row: Row) -> bool:
-    """Whether a row looks like UnPRM's."""
-    return {"prompt", "completions", "label"} <= row.keys() and isinstance(row["label"], list)
-
-
 def read(
     row: Row, number: int, *, separator: str = "\n", after_first_error: AfterError = "keep"
 ) -> Iterator[Trajectory]:
     """Reads `prompt`, `answer`, `completions` and `label`.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step.
         after_first_error: the file says false for every step after the first error, judged or not; "mask" forgets
@@ -54,7 +48,6 @@ def write(
     """One UnPRM row.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
         threshold: labels above it are true.
         unknown: what a label that was not measured becomes; false, as the format has it after the first error.
@@ -68,4 +61,6 @@ def write(
     }
 
 
-FORMATS: tuple[Format, ...] = (Format("unprm", "prompt, answer, completions, label", matches, read, write),)
+FORMATS: tuple[Format, ...] = (
+    Format("unprm", "prompt, answer, completions, label", has("prompt", "completions", label=list), read, write),
+)

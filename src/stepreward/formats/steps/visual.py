@@ -40,7 +40,6 @@ def read_measured(
     """Reads `image`, `question`, `answer` and `steps_with_score`; image paths are the problem's `meta["images"]`.
 
     Args:
-        row: the row.
         number: its 1-based number, used where the row has no `id`.
         separator: put at the end of each step.
         threshold: scores above it become 1, as the authors train with 0; None keeps them soft.
@@ -69,7 +68,6 @@ def write_measured(item: Trajectory, *, separator: str = "\n\n") -> dict[str, An
     """One row of VisualPRM400K as measured; a label that was not measured is null.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
     """
     texts, labels = texts_of(item.steps, separator), null_for_nan(item.labels)
@@ -105,7 +103,6 @@ def read_bench(
     People judged every step, those after the first error too.
 
     Args:
-        row: the row.
         number: its 1-based number; the problem's id.
         separator: put at the end of each step.
         neutral: label 0; not supervised by default, as the benchmark leaves it out.
@@ -135,7 +132,6 @@ def write_bench(item: Trajectory, *, separator: str = "\n\n") -> dict[str, Any]:
     """One row of VisualProcessBench: labels 1 and 0 are 1 and -1; the rest is neutral unless the row's ratings say.
 
     Args:
-        item: the solution.
         separator: taken from the end of each step.
     """
     ratings = item.facts.get("ratings") or [{1.0: 1, 0.0: -1}.get(label, 0) for label in item.labels.tolist()]
