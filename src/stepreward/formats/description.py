@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stepreward.formats.format import Format
@@ -54,7 +54,9 @@ Each option below changes how a reader or writer treats what formats disagree on
 def _section(form: Format) -> Iterator[str]:
     yield f"## {form.name}"
     yield ""
-    yield f"{form.about[0].upper()}{form.about[1:]}. {_told(form.read)}"
+    # The docstring up to its arguments, as one paragraph.
+    summary = (inspect.getdoc(form.read) or "").split("\nArgs:")[0].split("\nRaises:")[0]
+    yield f"{form.about[0].upper()}{form.about[1:]}. {' '.join(summary.split())}"
     for title, function in (("read", form.read), ("write", form.write)):
         if function is None or not form.options(function):
             continue
@@ -66,12 +68,6 @@ def _section(form: Format) -> Iterator[str]:
         for name, default in form.options(function).items():
             meaning = " ".join(meanings.get(name, "").split())
             yield f"| `{name}` | `{_spelled(default)}` | {meaning}{_choices(hints[name])} |"
-
-
-def _told(function: Callable[..., Any]) -> str:
-    """The docstring up to its arguments, as one paragraph."""
-    text = (inspect.getdoc(function) or "").split("\nArgs:")[0].split("\nRaises:")[0]
-    return " ".join(text.split())
 
 
 def _choices(hint: Any) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.table import item_of
-from stepreward.core.types import Message, Problem
+from stepreward.core.types import Problem
 from stepreward.formats import trajectories
 from stepreward.formats.agents.messages import prompt_of
 from stepreward.formats.benchmarks.gsm8k import MARK, answer_of
+from stepreward.formats.fields import first_value
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.rows import Row, shown
 
@@ -25,7 +26,11 @@ PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("input", ("reference", "ground_truth", "target", "answer", "output", "ideal")),
     ("messages", ("reference", "ground_truth", "answer", "gold", "target", "solution")),
 )
-"""Names of a prompt, each with the names of the gold answer that may stand beside it, the likeliest first."""
+"""Names of a prompt, each with the names of the gold answer that may be beside it, the likeliest first.
+
+`answer` may be a model's, so `reference` and `ground_truth` come before it. `solution` is last: it is often the working
+beside an `answer`.
+"""
 IDS = ("id", "problem_id", "unique_id", "task_id", "question_id")
 WITHOUT_REFERENCE = "has no reference to grade rollouts with"
 _REMEDY = 'write rows like {"id": "1", "prompt": "1 + 1?", "reference": "2"}'
@@ -34,7 +39,7 @@ _REMEDY = 'write rows like {"id": "1", "prompt": "1 + 1?", "reference": "2"}'
 def prompt_field(row: Row) -> str | None:
     """The name under which a row has a prompt, text or chat messages; None where it has none."""
     found = next((name for name, _ in PAIRS if _is_prompt(row.get(name))), None)
-    # A conversation that the model has ended is a solution with its problem.
+    # A conversation whose last message is the model's is a solution, not a problem.
     return None if found == "messages" and row[found][-1]["role"] == "assistant" else found
 
 
@@ -68,15 +73,16 @@ def problem_of(row: Row, number: int) -> Problem:
     name = prompt_field(row)
     if name is None:
         if str(row.get("schema", "")).startswith("stepreward/"):
-            raise InputError(
-                f"{row['schema']} holds no problem", remedy="pass labels.parquet, or other rows of problems"
-            )
+            what = f"{row['schema']} holds no problem"
+            raise InputError(what, remedy="pass labels.parquet, or other rows of problems")
         known = ", ".join(f"'{one}'" for one, _ in PAIRS)
-        what = (
-            f"a problem needs a text under 'prompt' (or {known}); the row has {', '.join(map(str, row)) or 'nothing'}"
-        )
-        raise InputError(what, remedy=_REMEDY)
-    prompt, used = _prompt(row, name)
+        what = f"a problem needs a text under 'prompt' (or {known})"
+        raise InputError(f"{what}; the row has {', '.join(map(str, row)) or 'nothing'}", remedy=_REMEDY)
+    prompt, used = prompt_of(row[name], name), {name}
+    # Alpaca's rows have an instruction and what it is about; elsewhere `input` beside an instruction is another field.
+    if name == "instruction" and isinstance(row.get("input"), str) and ("output" in row or "response" in row):
+        more = f"\n\n{row['input']}" if row["input"].strip() else ""
+        prompt, used = f"{row[name]}{more}", {name, "input"}
     gold, reference = _reference(row, name)
     own = next((one for one in IDS if isinstance(row.get(one), str | int) and row[one] != ""), None)
     meta = {key: value for key, value in row.items() if key not in {*used, gold, own}}
@@ -85,19 +91,12 @@ def problem_of(row: Row, number: int) -> Problem:
     return Problem(str(number if own is None else row[own]), prompt, reference, meta)
 
 
-def _prompt(row: Row, name: str) -> tuple[str | tuple[Message, ...], tuple[str, ...]]:
-    """The prompt and the fields that it is made of: an instruction is followed by its input."""
-    if name == "instruction" and isinstance(row.get("input"), str) and ("output" in row or "response" in row):
-        more = row["input"].strip()
-        return row[name] + (f"\n\n{row['input']}" if more else ""), (name, "input")
-    return prompt_of(row[name], name), (name,)
-
-
 def _reference(row: Row, prompt: str) -> tuple[str | None, str | None]:
     """The field of the gold answer and its text."""
-    inner = row.get("reward_model")
-    if isinstance(inner, Mapping) and inner.get("ground_truth") is not None:
-        return None, _text(inner["ground_truth"])
+    # verl's data sets nest the gold answer: {"reward_model": {"style": "rule", "ground_truth": "72"}}.
+    nested = first_value(row, "reward_model.ground_truth")
+    if nested is not None:
+        return None, _text(nested)
     name = next((one for one in dict(PAIRS)[prompt] if row.get(one) is not None), None)
     return name, None if name is None else _text(row[name])
 

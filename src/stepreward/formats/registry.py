@@ -58,14 +58,20 @@ formats: Mapping[str, Format] = PluginRegistry(_own, "stepreward.formats", _of_p
 _NAMED = re.compile(r"`([a-z_]+)`")
 """Fields as readers' descriptions name them."""
 _WIDER = {"trl": "masprm"}
-"""Formats whose rows some rows of another are too: a file with rows of both is the other's."""
+"""A format, and one some of whose rows fit it too: a file with rows of both is of the second.
+
+MASPRM's rows without a negative value look like TRL's.
+"""
 GENERAL = frozenset({"conversation", "share-gpt", "bare-messages"})
-"""Formats of any conversation: a row that fits another too is the other's, and so is its file."""
+"""Formats of any conversation: a row, or a file, that fits another format too is of that one."""
 MOST_KEPT = 10_000
 """Errors of bad rows that are kept; a file may have more of them than memory holds."""
 _REMEDY = "compare the row with the format's layout, or drop it"
 MISSHAPEN = (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError)
-"""What reading nested values of the wrong shape may raise; a reader checks by name only what it can explain better."""
+"""What reading nested values of the wrong shape may raise, InputError among them, which is a ValueError.
+
+A reader checks by name only what it can explain better.
+"""
 
 
 def by_name(name: str) -> Format:
@@ -135,10 +141,8 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
             what = f"ambiguous: the fields {', '.join(row)} fit {names}"
             raise InputError(what, source=path, row=number, remedy="name the format")
         for form in fits:
-            known = found.get(form.name)
-            found[form.name] = (
-                replace(known, agreeing=known.agreeing + 1) if known else Evidence(form, number, tuple(row))
-            )
+            known = found.get(form.name, Evidence(form, number, tuple(row), agreeing=0))
+            found[form.name] = replace(known, agreeing=known.agreeing + 1)
     for wider, narrower in _WIDER.items():
         if wider in found and narrower in found:
             both = found.pop(wider).agreeing
@@ -150,11 +154,9 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
         raise InputError(f"ambiguous: {conflict}", source=path, remedy="name the format, or part the file")
     for one in found.values():
         return replace(one, seen=seen)
-    what = (
-        f"no format fits; the first row has the fields {', '.join(map(str, first))}{_nearest(list(first))}"
-        if first
-        else "no readable row"
-    )
+    what = "no readable row"
+    if first:
+        what = f"no format fits; the first row has the fields {', '.join(map(str, first))}{_nearest(list(first))}"
     if prompt_field(first) is not None and not {"steps", "completion", "completions"} & first.keys():
         broken += "; a problem without a solution is read by --problems, and by formats.read_problems"
     raise InputError(
@@ -163,7 +165,7 @@ def evidence(path: str | Path, *, rows: int = 20) -> Evidence:
 
 
 def _nearest(fields: Sequence[str], most: int = 3) -> str:
-    """The formats whose readers speak of the most of these fields, with what is there and what is not."""
+    """The formats whose readers' descriptions name the most of these fields, with those that are there and missing."""
     ranked = []
     for form in formats.values():
         summary = (inspect.getdoc(form.read) or "").split("\nArgs:")[0]
@@ -183,12 +185,6 @@ def _nearest(fields: Sequence[str], most: int = 3) -> str:
 def detect(path: str | Path, *, rows: int = 20) -> Format:
     """The format that `evidence` finds, which raises the errors."""
     return evidence(path, rows=rows).format
-
-
-def _judged(items: Sequence[Trajectory | Comparison]) -> tuple[list[Trajectory | Comparison], int]:
-    """The items of a row with blank steps as context, and how many those are."""
-    made = [blank_as_context(one) if isinstance(one, Trajectory) else (one, 0) for one in items]
-    return [one for one, _ in made], sum(blank for _, blank in made)
 
 
 class NothingReadError(InputError):
@@ -226,48 +222,41 @@ class Reading(Generic[Item]):
                 if isinstance(row, InputError):
                     raise row
                 fields = fields or list(map(str, row))
-                # A row counts as a whole or not at all: half of a problem's samples would bias it.
-                made, blank = _judged(list(self.format.read(row, number, **self.options)))
-            except InputError as error:
+                # A row counts as a whole or not at all: half of a problem's samples would bias its pass rate.
+                made = [
+                    blank_as_context(item) if isinstance(item, Trajectory) else (item, 0)
+                    for item in self.format.read(row, number, **self.options)
+                ]
+            except MISSHAPEN as error:
                 located = self._located(error, number)
                 if self.strict:
                     raise located from error
-                self._leave_out(located)
-            except MISSHAPEN as error:
-                located = InputError(
-                    f"not a {self.format.name} row: {shown(error)}", source=self.path, row=number,
-                    remedy=_REMEDY,
-                )  # fmt: skip
-                if self.strict:
-                    raise located from error
-                self._leave_out(located)
+                self.left_out += 1
+                if len(self.bad) < MOST_KEPT:
+                    self.bad.append(located)
             else:
                 found = found or bool(made)
-                self.blank += blank
-                yield from cast(list[Item], made)
+                self.blank += sum(blank for _, blank in made)
+                yield from cast(list[Item], [item for item, _ in made])
         if not found and (fields or self.bad):
             raise self._nothing(fields)
 
     def _nothing(self, fields: Sequence[str]) -> NothingReadError:
-        """Why no item came of the file: an empty list would say that it holds none."""
+        """Why there is no item: an empty result would say that the file has none."""
         what = f"no {self.format.kind[:-1]} of format {self.format.name} is here" if fields else "no row is here"
         row, remedy = None, f"repair the rows, name another format, or {REMEDY}"
         if self.bad:
             first, more = self.bad[0], self.left_out - 1
-            what, row = f"{first.problem}" + (f", and {more:,} more rows cannot be read" if more else ""), first.row
+            what, row = first.problem + (f", and {more:,} more rows cannot be read" if more else ""), first.row
             remedy = remedy if first.remedy in ("", _REMEDY) else f"{first.remedy}; or {remedy}"
-        shown_fields = (
-            f"; read as {self.format.name}, the first row has the fields {', '.join(fields)}" if fields else ""
-        )
-        return NothingReadError(what + shown_fields, source=self.path, row=row, remedy=remedy)
+        what += f"; read as {self.format.name}, the first row has the fields {', '.join(fields)}" if fields else ""
+        return NothingReadError(what, source=self.path, row=row, remedy=remedy)
 
-    def _leave_out(self, error: InputError) -> None:
-        self.left_out += 1
-        if len(self.bad) < MOST_KEPT:
-            self.bad.append(error)
-
-    def _located(self, error: InputError, number: int) -> InputError:
-        if error.row is not None:
+    def _located(self, error: Exception, number: int) -> InputError:
+        """The error with the file, the row and what to do."""
+        if not isinstance(error, InputError):
+            error = InputError(f"not a {self.format.name} row: {shown(error)}")
+        if error.row is not None:  # The file's own reader knows the place.
             return error
         return InputError(error.problem, source=self.path, row=number, remedy=error.remedy or _REMEDY)
 
@@ -313,7 +302,7 @@ def _chosen(path: str | Path, form: str | None, kind: Kind, options: Iterable[st
 
 
 def _of_problem(error: InputError, item: object) -> InputError:
-    """The error with the problem that it is about."""
+    """The error, with the id of the item's problem."""
     problem = item.problem if isinstance(item, Trajectory) else getattr(item, "problem", None)
     if problem is None:
         return error
@@ -340,18 +329,19 @@ def write(
 ) -> list[Exception]:
     """Writes solutions or comparisons in a format and returns why others are not written.
 
-    Where the format can hold none of them no file is written, and one that was there stays.
+    Where the format can hold none of them, no file is written, and a file that was there stays.
 
     Args:
         path: .jsonl, .json or .parquet, or the first two with .gz; a folder of Parquet parts if it ends in `/`, is a
             folder, or has no suffix.
-        items: what the format holds, streamed; with `work` what that takes.
+        items: what the format holds, streamed; with `work` what that function takes.
         form: name of the format.
         strict: raise at the first that the format cannot hold.
         rows_per_part: items of a part, in a folder.
-        plan: what a folder is for, JSON values: a run that was killed goes on at its first missing part.
-        work: makes what is written of items, of each one or why there is none, where that costs something: parts that
-            are there are not worked on again.
+        plan: settings of what is written into a folder, JSON values: a run that was killed and is started again with
+            the same plan goes on at its first missing part.
+        work: makes what is written, or the reason why there is none, of each item, where that is costly: a run that is
+            started again does not call it for parts that are there.
         failed: gets what is returned, with the names that `work` gives it.
         counts: what `work` counts, which parts that are there have counted before.
         options: of the format's writer.

@@ -20,16 +20,9 @@ _FOUND = frozenset({"id", "answer", "correct", "candidates", "bill"})
 
 def matches(row: Row) -> bool:
     """Whether a command of ours wrote the row, in this version or before."""
-    return (
-        str(row.get("schema", "")).startswith("stepreward/")
-        or row.keys() >= _BEFORE
-        or _is_bare(row)
-        or _has_steps(row)
-    )
-
-
-def _has_steps(row: Row) -> bool:
-    """Whether a row has steps as this table has them, though it does not say so."""
+    if str(row.get("schema", "")).startswith("stepreward/") or row.keys() >= _BEFORE or _is_bare(row):
+        return True
+    # Steps as this table has them, in a row of another program that lost or never wrote `schema`.
     steps = row.get("steps")
     first = steps[0] if isinstance(steps, list) and steps else None
     return isinstance(first, dict) and first.keys() >= {"text", "kind", "role"}

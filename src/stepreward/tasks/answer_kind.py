@@ -57,6 +57,7 @@ def kind_of(reference: str) -> Kind:
     listed = len(pieces) > 1 or bare.startswith(("(", "[", r"\{"))
     value, unit = (bare, "") if listed else split_unit(bare)
     relation = _is_relation(split(text, "="))
+    time = time_of_day(value) is not None
     return Kind(
         unit=unit,
         listed=listed,
@@ -65,15 +66,15 @@ def kind_of(reference: str) -> Kind:
         entries=len(row(bare)) if len(pieces) == 1 else 0,
         relation=relation,
         left=_solved_for(split(text, "=")) if relation else "",
-        ratio=len(split(bare, ":")) == 2 and time_of_day(value) is None,
-        time=time_of_day(value) is not None,
+        ratio=len(split(bare, ":")) == 2 and not time,
+        time=time,
         radians=not listed and not unit and r"\pi" in bare,
         value=None if listed else rational(mixed(value)),
     )
 
 
 def _is_relation(sides: list[str]) -> bool:
-    """Whether an equation is more than a value with its name."""
+    """Whether an equation is more than a value with its name: y = 2x is, x = 3 and f(x) = 2x are not."""
     if len(sides) != 2 or len(letters(sides[0]) | letters(sides[1])) < 2 or FUNCTION.match(sides[0].strip()):
         return False
     return not (LABEL.match(sides[0].strip()) and not letters(sides[1]))

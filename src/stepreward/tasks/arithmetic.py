@@ -78,6 +78,7 @@ def generate(split: Split, n: int, *, seed: int = 0, difficulty: Difficulty | No
             raise ValueError(f"no more than {len(seen)} distinct problems found with {difficulty}: widen it")
         draft = _Draft(rng, difficulty)
         name = draft.write()
+        # Rejection sampling: a graph belongs to one split, whatever the seed.
         if name is None or bucket(draft.quantities) not in _BUCKETS[split] or name in seen:
             continue
         seen.add(name)

@@ -84,6 +84,7 @@ class _Known:
             return StepCheck(False, "malformed")
         left, operator, right, result = int(found[1]), found[2], int(found[3]), int(found[4])
         verdict = self._judge_equation(left, operator, right, result)  # type: ignore[arg-type]
+        # Later steps that are true in themselves and use this number follow from the error.
         if not verdict.right:
             self.wrong_values.add(result)
         return verdict
@@ -98,6 +99,7 @@ class _Known:
         if apply(operator, left, right) != result:
             return StepCheck(False, "arithmetic")
         matching = [i for i, q in enumerate(self.quantities) if self._computes(q, left, operator, right)]
+        # Two quantities of a problem may have the same definition: both are known then.
         if matching:
             self.known.update(matching)
             return StepCheck(True)

@@ -45,6 +45,7 @@ def written_solution(problem: Problem, rng: np.random.Generator, slip_rate: floa
             continue
         slip = _draw_slip(rng, slip_rate)
         if slip == "skip":
+            # The writer forgets this equation, and goes on with its left operand.
             believed[i] = believed[q.left]
             continue
         line, believed[i] = _equation(q, believed, slip, rng)
@@ -95,6 +96,7 @@ def _equation(q: Amount, believed: list[int], slip: str, rng: np.random.Generato
     if slip == "operand":
         right = _misread(right, [other for other in believed if other != right], rng)
     result = without_carry(operator, left, right) if slip == "carry" else apply(operator, left, right)
+    # After a slip, a division may leave a remainder: the writer drops it.
     if result is None:
         result = left // max(right, 1)
     if slip == "result":

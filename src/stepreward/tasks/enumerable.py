@@ -52,6 +52,7 @@ class EnumerableWorld:
         self.forgiven = 0 if fatal else max(1, depth // 4)
         """Wrong steps that a right solution may have."""
         self._key = Key.seed(seed).fold("enumerable")
+        # Caches of this world, not of the class: worlds of other seeds share paths and not choices.
         self._choices = lru_cache(maxsize=_KEPT)(self._draw_choices)
         self._solve = lru_cache(maxsize=_KEPT)(self._exact_value)
 

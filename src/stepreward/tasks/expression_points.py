@@ -22,7 +22,7 @@ DIGITS = 60
 WHOLE = range(10, 22)
 """Turns at which letters are whole numbers, each from 1 to 12 once."""
 _BITS = 20_000
-"""Most bits of an exact number; longer ones become floating."""
+"""Most bits of an exact number; longer ones become floating, so that repeated powers take bounded time."""
 _LARGEST = 2**60
 """Largest result of a power, in bits."""
 
@@ -65,6 +65,7 @@ class Evaluator:
         if kind == "infty":
             raise NotAnExpression("infinity is no number")
         if kind == "apply":
+            # An unknown function: a fixed one of its name and its argument, equal where both are.
             return mpmath.sin(floating(self._evaluate(parts[1])) * (1 + _number_of_name(parts[0], 7)) + 1)
         values = [self._evaluate(part) for part in parts]
         if kind == "sum":
@@ -84,6 +85,7 @@ class Evaluator:
 
 def _number_of_name(name: str, turn: int) -> Fraction:
     """A number in (0.5, 2.5), a function of the name and the turn."""
+    # Not Python's `hash`, which is another number in each process: forms are compared across worker processes.
     seed = zlib.crc32(f"{turn} {name}".encode())
     return Fraction(1, 2) + Fraction(2 * seed + 1, 2**32)
 
@@ -109,11 +111,9 @@ def _sum(values: Sequence[Any]) -> Any:
     for value in values[1:]:
         left, right = _of_one_kind(total, value)
         total = left + right
-    return (
-        total
-        if isinstance(total, Fraction)
-        else _zero_if_rounding(total, max(abs(floating(value)) for value in values))
-    )
+    if isinstance(total, Fraction):
+        return total
+    return _zero_if_rounding(total, max(abs(floating(value)) for value in values))
 
 
 def _zero_if_rounding(value: Any, largest: Any) -> Any:
@@ -140,6 +140,7 @@ def _power(base: Any, exponent: Any) -> Any:
             raise ZeroDivisionError("division by zero")
         return Fraction(base**exponent.numerator)
     base, exponent = floating(base), floating(exponent)
+    # Powers are taken by the logarithm, which 0 does not have; as in Python, 0^0 is 1.
     if base == 0:
         return Fraction(0) if exponent != 0 else Fraction(1)
     logarithm = mpmath.log(base)
@@ -152,6 +153,7 @@ def _root(value: Any, index: Any) -> Any:
     if not isinstance(index, Fraction) or index.denominator != 1 or not 0 < index <= 1000:
         return _power(value, _divide(Fraction(1), index))
     n = int(index)
+    # Schools mean the real root: the cube root of -8 is -2, where mpmath gives the complex principal root.
     if isinstance(value, Fraction) and value < 0 and n % 2:
         return -_root(-value, index)
     if isinstance(value, Fraction) and value >= 0:
@@ -197,8 +199,8 @@ def _trigonometric(name: str) -> Callable[[Any], Any]:
     return computed
 
 
-def _mpmath_function(name: str) -> Callable[[Any], Any]:
-    return lambda value: getattr(mpmath, name)(floating(value))
+def _inverse(name: str) -> Callable[[Any], Any]:
+    return lambda value: getattr(mpmath, f"a{name}")(floating(value))
 
 
 def _log(value: Any, base: Any = None) -> Any:
@@ -214,6 +216,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "e": lambda: +mpmath.e,
     "i": lambda: mpmath.mpc(0, 1),
 }
+_ANGLES = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "*": _multiply,
     "/": _divide,
@@ -229,14 +232,6 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "log": lambda value, base=None: _log(value, Fraction(10) if base is None else base),
     "lg": lambda value: _log(value, Fraction(10)),
     "exp": lambda value: _power(mpmath.e, value),
-    **{name: _trigonometric(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
-    "arcsin": _mpmath_function("asin"),
-    "arccos": _mpmath_function("acos"),
-    "arctan": _mpmath_function("atan"),
-    "arccot": _mpmath_function("acot"),
-    "arcsec": _mpmath_function("asec"),
-    "arccsc": _mpmath_function("acsc"),
-    "arcsinh": _mpmath_function("asinh"),
-    "arccosh": _mpmath_function("acosh"),
-    "arctanh": _mpmath_function("atanh"),
+    **{name: _trigonometric(name) for name in _ANGLES},
+    **{f"arc{name}": _inverse(name) for name in _ANGLES},
 }

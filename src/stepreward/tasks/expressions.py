@@ -18,15 +18,11 @@ FUNCTIONS = frozenset((
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log",
     "lg", "exp", "max", "min", "gcd", "lcm",
 ))  # fmt: skip
+_FACTORS = _GREEK | FUNCTIONS | {"frac", "sqrt", "binom", "pi", "infty", "overline"}
+"""Commands with which a factor begins."""
 _CLOSING = {
-    "(": ")",
-    "[": "]",
-    "{": "}",
-    r"\{": r"\}",
-    r"\lfloor": r"\rfloor",
-    r"\lceil": r"\rceil",
-    r"\lvert": r"\rvert",
-}
+    "(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\lvert": r"\rvert",
+}  # fmt: skip
 _TIMES, _OVER = frozenset(("*", r"\cdot", r"\times", r"\ast")), frozenset(("/", r"\div"))
 _SIGNS = frozenset(("+", "-", r"\pm", r"\mp"))
 Node = tuple[Any, ...]
@@ -94,13 +90,10 @@ class _Reader:
 
     def _starts_factor(self, token: str) -> bool:
         if token == "|":
+            # The same sign opens and closes: inside bars it closes them.
             return self.bars == 0
         if token.startswith("\\"):
-            return (
-                token in _CLOSING
-                or token in (r"\frac", r"\sqrt", r"\binom", r"\pi", r"\infty", r"\overline")
-                or (token[1:] in _GREEK | FUNCTIONS)
-            )
+            return token in _CLOSING or token[1:] in _FACTORS
         return bool(token) and (token[0].isalnum() or token in ("(", "[", "{", "."))
 
     def factor(self) -> Node:
@@ -132,6 +125,7 @@ class _Reader:
         token = self.peek()
         if token == "{":
             return self.group()
+        # LaTeX reads \frac12 as 1/2: without braces an argument is one digit.
         if digit and token.isdigit() and len(token) > 1:
             self.tokens[self.at] = token[1:]
             return ("number", Fraction(token[0]))
@@ -143,6 +137,7 @@ class _Reader:
 
     def group(self) -> Node:
         closing = _CLOSING[self.take()]
+        # Inside brackets a bar opens again.
         bars, self.bars = self.bars, 0
         node = self.sum()
         self.take(closing)
@@ -164,6 +159,7 @@ class _Reader:
             return ("lvert", inner)
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
             digits, _, exponent = token.lower().partition("e")
+            # A bound of the time: to read an integer takes time quadratic in its digits.
             if len(digits) > 5_000 or (exponent and abs(int(exponent[:9])) > 5_000):
                 raise TooCostly("a number of more than 5,000 digits")
             return ("number", Fraction(token))
@@ -214,6 +210,7 @@ class _Reader:
         if name in ("max", "min", "gcd", "lcm"):
             return self.refuse(name)
         inner = self.group() if self.peek() in ("(", "[", "{") else self.product(bare=True)
+        # sin^{-1} x is the inverse function, sin^2 x a power of its value.
         inverse = power is not None and power == ("-", ("number", Fraction(1)))
         node: Node = ("arc" + name if inverse else name, inner, *([base] if base is not None else []))
         return node if power is None or inverse else ("^", node, power)

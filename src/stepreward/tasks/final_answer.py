@@ -38,7 +38,7 @@ def final_answer(text: str) -> str | None:
     if ends:
         text = text[ends[-1] :]
     elif _THINKS.match(text.lstrip()):
-        return None
+        return None  # It was cut while it was thinking: what it considered is not its answer.
     box = last_box(text)
     if box is not None:
         return box.strip() or None
@@ -79,6 +79,7 @@ def _stated_answer(said: str) -> str | None:
     said = _REASON.sub("", said) or said
     formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(said)]
     rest = _DOLLARS.sub("", said)
+    # One formula among words is the answer; with a number or an "or" beside it, it may be a part of it.
     if len(formulas) == 1 and not re.search(r"\d|\b(?:or|and)\b", rest):
         return str(formulas[0])
     return said or None
@@ -91,7 +92,7 @@ def _last_line_answer(text: str) -> str | None:
         return None
     line = lines[-1].lstrip("#").strip("*_ ")
     if line != lines[-1].strip("*_ ") and _PROSE.search(line):
-        return None  # a heading
+        return None  # A heading, such as "## Step 2": the text after it is missing.
     line = _SENTENCE.split(line.rstrip(".。"))[-1].strip() or line
     formulas = [next(filter(None, found.groups())) for found in _DOLLARS.finditer(line)]
     if len(formulas) == 1 and not re.search(r"\d|\bor\b", _DOLLARS.sub("", line)):

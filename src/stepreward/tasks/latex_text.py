@@ -78,6 +78,7 @@ def tidy(text: str) -> str:
 
 
 def _to_fixpoint(shorten: Callable[[str], str], text: str) -> str:
+    # Commands in commands: each pass opens one level. The bound keeps hostile text in linear time.
     for _ in range(8):
         shorter = shorten(text)
         if shorter == text:
@@ -91,6 +92,7 @@ def _json_list(text: str) -> list[str] | None:
     text = text.strip().strip("$").strip()
     if not re.match(r"^\[\s*[\"']", text):
         return None
+    # As JSON; with backslashes of LaTeX that JSON would take for escapes; as Python writes a list.
     for source in (text, re.sub(r"(?<!\\)\\(?![\\\"])", r"\\\\", text), re.sub(r"'", '"', text.replace("\\", "\\\\"))):
         try:
             found = json.loads(source)
@@ -114,6 +116,7 @@ def _plain_signs(text: str) -> str:
         return text
     made = []
     for sign in text:
+        # NFKC alone would make "1½" into "11⁄2".
         parts = unicodedata.decomposition(sign)
         if parts.startswith("<fraction>"):
             above, _, below = unicodedata.normalize("NFKC", sign).partition("\u2044")
@@ -135,6 +138,7 @@ def _latex_root(found: re.Match[str]) -> str:
 def _marked_words(found: re.Match[str]) -> str:
     """Words of a text command, marked; letters and numbers in another font are letters and numbers."""
     command, inside = found[1], found[2].strip()
+    # After a value, "min" and "sec" are minutes and seconds, and a letter is a unit; elsewhere functions and names.
     after_value = bool(_VALUE.search(found.string[: found.start()]))
     if after_value and (
         inside in ("min", "sec") or (len(inside) == 1 and inside.isalpha() and found[2] == f" {inside}")
@@ -150,7 +154,7 @@ def _marked_words(found: re.Match[str]) -> str:
 
 
 def _repeating_fraction(found: re.Match[str]) -> str:
-    """A repeating decimal as a fraction."""
+    """A repeating decimal as a fraction: 0.1(6) is (16 - 1) / 90."""
     digits, again = found[2], found[3] or found[4]
     below = (10 ** len(again) - 1) * 10 ** len(digits)
     above = int(found[1] + digits + again) - int(found[1] + digits or "0")

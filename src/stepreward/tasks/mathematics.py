@@ -23,7 +23,7 @@ from stepreward.tasks.normal_form import read_forms
 from stepreward.tasks.value_names import number_name
 
 _LONGEST = 20_000
-"""Characters of a solution that are read, from its end, where answers are: this bounds the time."""
+"""Characters of a solution that are read, from its end, where answers are: a bound of the time."""
 _LONGEST_ANSWER = 4_000
 """Most characters of an answer; longer text is no answer."""
 _BRACKETS = re.compile(r"[()\[\]{}]")
@@ -47,6 +47,7 @@ class MathGrader:
         ModelError: mpmath is not installed.
     """
 
+    # The number goes up with every change of a grade: logs of answers and step labels are keyed by this name.
     name = "mathematics-3"
 
     def __init__(self, *, seconds: float = SECONDS) -> None:
@@ -65,7 +66,7 @@ class MathGrader:
         if said is None:
             return 0.0
         if said == wanted:
-            return 1.0
+            return 1.0  # Also where neither can be read, as an integral.
         found, right = self._forms(said, wanted)
         if found is None or right is None:
             self._warn_once(problem)

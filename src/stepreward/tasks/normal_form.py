@@ -75,14 +75,20 @@ def form(text: str, kind: Kind | None = None) -> str:
         TooCostly: it cannot be compared: a limit, an integral, or a number beyond all bounds.
     """
     made = _forms(tidy(text), kind)
-    return made[0] if len(made) == 1 else "{" + ", ".join(sorted(made)) + "}"
+    return made[0] if len(made) == 1 else _set_form(made)
+
+
+def _set_form(forms: Sequence[str]) -> str:
+    return "{" + ", ".join(sorted(forms)) + "}"
 
 
 def _forms(text: str, kind: Kind | None) -> list[str]:
     """Forms of the parts of a tidied answer."""
+    # "about 5" is 5, and "3 to 4" a ratio.
     text = _TO.sub(":", _ABOUT.sub("", text))
     if kind is not None and kind.option and (chosen := _options(text)):
         return chosen
+    # Without a reference, "(C)" is an option; "(C) 12" beside a reference of another kind is 12.
     if kind is None and (found := re.match(rf"^[{OPEN}]?\(([A-J])\)[{CLOSE}]?(?!\s*[,;])", text)):
         return [found[1]]
     text = re.sub(rf"^{OPEN}?\([A-J]\){CLOSE}?\s*(?=[^\s,;{OPEN}{CLOSE}])", "", text)
@@ -95,6 +101,7 @@ def _forms(text: str, kind: Kind | None) -> list[str]:
     made = [one for piece in pieces for one in _forms_of_part(piece, kind)]
     if len(pieces) == 1 and pieces[0].startswith(r"\{") and not _SET_OF.match(pieces[0]):
         return list(dict.fromkeys(made)) or ["{}"]
+    # "x > 1 and x < 3" is an interval, "x < 1 or x > 3" a union.
     if len(pieces) > 1 and all(ranges):
         return [(_intersection(made) if _AND.search(text) else "") or " U ".join(sorted(made))]
     return made
@@ -164,6 +171,7 @@ def _forms_of_part(text: str, kind: Kind | None) -> list[str]:
     if entries := row(text):
         return [text[0] + ", ".join(_single_form(entry, kind) for entry in entries) + text[-1]]
     if len(ratio := split(text, ":")) > 1:
+        # Beside a number as the reference, 1:2 is the quotient 1/2.
         if len(ratio) == 2 and kind is not None and not kind.ratio and kind.value is not None:
             return _quantity(rf"\frac{{{ratio[0]}}}{{{ratio[1]}}}", kind)
         return [_ratio(ratio, kind)]
@@ -193,15 +201,14 @@ def _single_form(text: str, kind: Kind | None) -> str:
     if not text:
         return ""
     made = _forms_of_part(text, kind)
-    return made[0] if len(made) == 1 else "{" + ", ".join(sorted(made)) + "}"
+    return made[0] if len(made) == 1 else _set_form(made)
 
 
 def _matrix(name: str, inside: str, kind: Kind | None) -> str:
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", inside) if row.strip()]
     if name in ("cases", "aligned"):
-        return (
-            "{" + ", ".join(sorted(_single_form(row.replace("&", "").strip().rstrip(","), kind) for row in rows)) + "}"
-        )
+        # Equations of a system, or values of several cases: their order does not matter.
+        return _set_form([_single_form(row.replace("&", "").strip().rstrip(","), kind) for row in rows])
     shown = "; ".join(", ".join(_single_form(entry.strip(), kind) for entry in row.split("&")) for row in rows)
     return f"{'det' if name in ('vmatrix', 'Vmatrix') else 'matrix'} [{shown}]"
 
@@ -232,6 +239,7 @@ def _relation(text: str, kind: Kind | None) -> list[str]:
     if _labelled(sides, kind):
         sides, signs = sides[1:], signs[1:]
     made = [_forms_of_part(side, kind) for side in sides if side]
+    # "1/2 = 0.5" states one value; of "pi ≈ 3.14" the first side is exact.
     if all(one == made[0] for one in made) or (signs and signs[0] == "≈"):
         return made[0]
     return [_equation(sides)]
@@ -258,12 +266,7 @@ def _equation(sides: Sequence[str]) -> str:
 
 def _inequality(sides: Sequence[str], signs: Sequence[str], kind: Kind | None) -> str:
     """An inequality: the interval of its one letter, or its name up to a positive factor."""
-    if (
-        len(signs) == 2
-        and all(_MIRRORED.get(sign) for sign in signs)
-        and not letters(sides[0])
-        and not letters(sides[2])
-    ):
+    if len(signs) == 2 and all(map(_MIRRORED.get, signs)) and not letters(sides[0]) and not letters(sides[2]):
         if signs[0] in ">≥":
             sides, signs = sides[::-1], [_MIRRORED[sign] for sign in signs[::-1]]
         if all(sign in "<≤" for sign in signs):
@@ -301,6 +304,7 @@ def _quantity(text: str, kind: Kind | None) -> list[str]:
         made = names(*_scaled(mixed(value), unit, kind))
     except NotAnExpression:
         if _CALCULUS.search(text):
+            # To compare its text would call equal integrals different: it is not graded.
             raise TooCostly("an integral, a sum or a limit") from None
         return [_words(text)]
     return [f"{one} {unit}" for one in made] if _has_other_unit(unit, kind) else made
@@ -316,6 +320,7 @@ def _scaled(value: str, unit: str, kind: Kind | None) -> tuple[str, Fraction]:
         return rf"\frac{{({value})}}{{\pi}}", Fraction(180)
     if unit == "degree" and kind.radians:
         return rf"({value})\pi", Fraction(1, 180)
+    # "50%" and "0.5" are one value where either is the reference; with a percent sign on both, 50% is not 0.5%.
     if "%" in (unit, kind.unit) and kind.value is not None and (number := rational(value)) is not None:
         factor = Fraction(1, 100) if unit == "%" else Fraction(100)
         return value, factor if number * factor == kind.value and not (unit and kind.unit) else Fraction(1)

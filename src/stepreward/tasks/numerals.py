@@ -12,6 +12,7 @@ _BASES = (
     "thirteen", "fourteen", "fifteen", "sixteen",
 )  # fmt: skip
 _TIME = re.compile(r"^0?(\d{1,2}):([0-5]\d)(:[0-5]\d)?$")
+# Not at the start of brackets, where commas separate coordinates: (1,234) is a point.
 _COMMAS = re.compile(r"(?<![\d.,(\[{])(\d{1,3}(?:,\d{3})+)(?![\d])(?!,)")
 _SPACED = re.compile(r"(?<=\d),\s+(?=\d{3}(?!\d))")
 _MIXED = re.compile(r"^(-?)(\d+)\s*(?:\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?|(?<=\s)(\d+)\s*/\s*(\d+))$")

@@ -78,4 +78,5 @@ def labels(pieces: Sequence[str]) -> tuple[str, ...]:
     """The distinct names that get values; none where a piece is no value of a name."""
     sides = [[side.strip() for side in split(piece, "=")] for piece in pieces]
     named = [two[0] for two in sides if len(two) == 2 and (VARIABLE.match(two[0]) or FUNCTION.match(two[0]))]
+    # "x = 1, x = 2" are two values of one name: a set, and not values of several names.
     return tuple(named) if len(named) == len(pieces) == len(set(named)) > 1 else ()

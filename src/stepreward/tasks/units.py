@@ -54,6 +54,7 @@ def split_unit(text: str) -> tuple[str, str]:
         return bare, "dollar" if unit in ("", "dollar") else unit
     if _PERCENT.search(text):
         return _PERCENT.sub("", text), "%"
+    # In sin 30° the degrees belong to the angle, not to the value.
     if _DEGREES.search(text) and not _TRIGONOMETRIC.search(text):
         return _DEGREES.sub("", text), "degree"
     found = _TAIL.match(text)

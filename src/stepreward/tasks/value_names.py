@@ -58,6 +58,7 @@ def relation_name(left: str, right: str) -> str:
     if not any(values):
         return "0"
     first = next(filter(None, values))
+    # 2x = 6 and x = 3 are one equation: a factor of both sides cancels.
     return "; ".join(number_name(floating(value) / floating(first)) for value in values)
 
 
@@ -86,6 +87,7 @@ def _expression_name(node: Node, sign: int) -> str:
     shown = [number_name(value) for value in values]
     if len(set(shown)) == 1 and not branches(node):
         return shown[0]
+    # x + 0, or 2x / 2, is the letter itself.
     for letter in unknown:
         if [number_name(value) for value in _values(("symbol", letter), 1)] == shown:
             return letter
@@ -99,20 +101,20 @@ def _values(node: Node, sign: int) -> list[Any]:
     Expressions with floor or ceiling are compared at whole numbers; a point without a value counts as 0.
     """
     if holds(node, ("lfloor", "lceil")):
-        return [_value_or_none(Evaluator(turn, sign), node) for turn in WHOLE]
+        values = []
+        for turn in WHOLE:
+            try:
+                values.append(Evaluator(turn, sign).value(node))
+            except NotAnExpression:
+                values.append(Fraction(0))
+        return values
     turns = (0, 1) if branches(node) else (0, 1, 2)
     return [Evaluator(turn, sign).value(node) for turn in turns]
 
 
-def _value_or_none(evaluator: Evaluator, node: Node) -> Any:
-    try:
-        return evaluator.value(node)
-    except NotAnExpression:
-        return Fraction(0)
-
-
 def _polynomial(node: Node, letter: str, sign: int) -> str | None:
     """An expression in one letter as a polynomial of low degree with rational coefficients; None where it is none."""
+    # Two points more than a polynomial of this degree needs: it must also fit those.
     points = [Fraction(2 * i + 3, 7) for i in range(_DEGREE + 3)]
     try:
         values = [Evaluator(sign=sign, point={letter: point}).value(node) for point in points]
@@ -142,7 +144,10 @@ def _interpolate(points: Sequence[Fraction], values: Sequence[Fraction]) -> list
 
 def number_name(value: Any) -> str:
     """The name of a number: whole ones exact, fractions and roots where 12 digits show one, else 12 digits."""
-    if isinstance(value, Fraction) and (value.denominator == 1 or _is_short(value)):
+    # A short fraction: `_shown_name` would find exactly this one from its twelve digits.
+    if isinstance(value, Fraction) and (
+        value.denominator == 1 or (value.denominator <= _LARGEST and 10**-4 <= abs(value) < 10**3)
+    ):
         return str(value)
     with mpmath.workdps(DIGITS):
         value = mpmath.mpmathify(floating(value))
@@ -156,11 +161,6 @@ def number_name(value: Any) -> str:
         if imaginary == 0:
             return _real_name(real)
         return (f"{_real_name(real)} + " if real != 0 else "") + f"{_real_name(imaginary)}*i"
-
-
-def _is_short(value: Fraction) -> bool:
-    """Whether `_shown_name` finds exactly this fraction from its twelve digits."""
-    return value.denominator <= _LARGEST and 10**-4 <= abs(value) < 10**3
 
 
 def _real_name(value: Any) -> str:

@@ -8,7 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,9 +29,9 @@ Bytes = BinaryIO | gzip.GzipFile
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
 LABELS = "labels.parquet"
-"""The labels in the folder of a run."""
+"""The file of labels in a run's folder."""
 _LOGS = ("answers.jsonl", "samples.jsonl")
-"""Logs of paid answers, which stand beside results and are no rows."""
+"""Logs of paid answers, which are beside results and are no rows."""
 _NOTES = frozenset({
     "base_state.json", "metadata.json", "plan.json", "settings.json", "summary.json", "results.json", "compare.json",
     "config.json", "generation_config.json", "stepreward.json", "tokenizer.json", "tokenizer_config.json",
@@ -40,8 +40,8 @@ _NOTES = frozenset({
 """Files about a run beside its rows."""
 _EVENT = re.compile(r"(?:event-)?\d+[^.]*\.json")
 """Names of files that hold an event each, as OpenHands writes them."""
-_TOLD_APART = frozenset({"conversation_id", "session_id", "thread_id", "trajectory_id", "episode_id", "uuid"})
-"""Fields of messages that say themselves what they belong to."""
+_NAMED = frozenset({"conversation_id", "session_id", "thread_id", "trajectory_id", "episode_id", "uuid"})
+"""Fields of messages that name the conversation of each."""
 _DATABASE = b"SQLite format 3\0"
 _BESIDE = "pass what the command wrote beside it, such as labels.parquet"
 _AGAIN = "run the same command again, which goes on where it was"
@@ -53,7 +53,7 @@ _PACKED = {".zst": "zstd -d", ".bz2": "bunzip2", ".xz": "unxz", ".zip": "unzip"}
 """Endings of what the standard library cannot stream, or that holds several files, with what unpacks them."""
 _FIELD = r'"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|-?[\d.eE+]+|true|false|null)'
 _LISTS = '"(?:data|rows|records|examples|instances|traces|runs)"'
-_HELD = re.compile(rf"\s*\{{\s*(?:{_FIELD}\s*,\s*)*{_LISTS}\s*:\s*\[(?=\s*(?:\{{|\]|$))")
+_WRAPPED = re.compile(rf"\s*\{{\s*(?:{_FIELD}\s*,\s*)*{_LISTS}\s*:\s*\[(?=\s*(?:\{{|\]|$))")
 """An object whose rows are in a list, after plain fields at most."""
 _COMMA, _CLOSED = re.compile(r'\s*,\s*"(?:[^"\\]|\\.)*"\s*:\s*'), re.compile(r"\s*\}")
 CONVERSATIONS = "conversations"
@@ -88,7 +88,7 @@ def read_rows(path: str | Path) -> Iterator[Numbered]:
     `Dataset.save_to_disk` wrote, as the labels of a run, as the files that are its parts, or as the events, a file
     each, of a session of OpenHands. All but events stream: no more than a row and a block is in memory. Objects may be
     written over several lines. A line that cannot be read is given as its error and costs no other; in an array or
-    among objects it ends the file, as nothing tells where the next one starts.
+    among objects it ends the file, since where the next one starts is not known.
 
     Raises:
         InputError: the file cannot be opened or unpacked at all.
@@ -194,7 +194,7 @@ def _part(path: Path) -> Iterator[Numbered]:
 
 
 def _is_bare(row: object) -> bool:
-    return is_message(row) and isinstance(row, Mapping) and not _TOLD_APART & row.keys()
+    return is_message(row) and isinstance(row, Mapping) and not _NAMED & row.keys()
 
 
 def _json(path: Path) -> Iterator[Numbered]:
@@ -205,15 +205,13 @@ def _json(path: Path) -> Iterator[Numbered]:
         while start and not start.strip():
             start = file.readline(LARGEST_ROW)
         is_list = start.lstrip().startswith(b"[") and not (_is_messages(start) and file.readline().lstrip()[:1] == b"[")
-    matched = _HELD.match(start[:_HEAD].decode("utf-8", "replace"))
+    matched = _WRAPPED.match(start[:_HEAD].decode("utf-8", "replace"))
     if matched or is_list or (start.lstrip().startswith(b"{") and not _is_json(start)):
-        first, rest = True, _values(path)
-        for number, row in rest:
-            if first and isinstance(row, InputError) and not (matched or is_list):
-                break  # The first line is broken; it does not begin an object of several lines.
-            first = False
-            yield number, row
-        else:
+        values = _values(path)
+        first = list(islice(values, 1))
+        # A first line that is broken does not begin an object of several lines: the file is JSON lines.
+        if matched or is_list or not any(isinstance(row, InputError) for _, row in first):
+            yield from chain(first, values)
             return
     with open_bytes(path) as file:
         for number, line in enumerate(_lines(file), start=1):
@@ -301,16 +299,20 @@ class _Blocks:
 
 
 def _values(path: Path) -> Iterator[Numbered]:
-    """The values of a JSON array, or those that stand one after the other; ends with an error at the first broken."""
+    """The values of a JSON array, or values one after the other, up to the first that is broken."""
     number = 1
     with open_bytes(path) as file:
         blocks = _Blocks(file)
         try:
-            inside, holder = blocks.peek() == "[", _HELD.match(blocks.text, blocks.at)
-            if holder is not None:
-                inside, blocks.at = True, holder.end() - 1
+            inside, wrapper = blocks.peek() == "[", _WRAPPED.match(blocks.text, blocks.at)
+            if wrapper is not None:
+                inside, blocks.at = True, wrapper.end() - 1
             blocks.at += inside
-            while _is_next(blocks, inside=inside, first=number == 1):
+            while True:
+                if inside and number > 1 and blocks.peek() == ",":
+                    blocks.at += 1
+                if blocks.peek() in (("", "]") if inside else ("",)):
+                    break
                 row = _next(blocks, path, number)
                 yield number, row
                 if isinstance(row, InputError) and row.problem.startswith(_BROKEN):
@@ -321,8 +323,8 @@ def _values(path: Path) -> Iterator[Numbered]:
                 yield number, InputError(what, source=path, row=number, remedy="repair it, or write JSON lines")
             elif inside:
                 blocks.at += 1
-                if holder is not None:
-                    _over(blocks)
+                if wrapper is not None:
+                    _skip_wrapper(blocks)
                 if blocks.peek():
                     what = f"{_BROKEN}: more text after the end of the array is left out"
                     yield number, InputError(what, source=path, row=number, remedy="write one array, or JSON lines")
@@ -330,8 +332,8 @@ def _values(path: Path) -> Iterator[Numbered]:
             yield number, InputError(f"not UTF-8 text: {error}", source=path, row=number, remedy="fetch it again")
 
 
-def _over(blocks: _Blocks) -> None:
-    """Goes over what a holder of rows says behind them, to its end."""
+def _skip_wrapper(blocks: _Blocks) -> None:
+    """Skips the fields after the rows of an object that has them in a list, up to its end."""
     while blocks.more():
         pass
     at = blocks.at
@@ -344,27 +346,18 @@ def _over(blocks: _Blocks) -> None:
     blocks.at = end.end() if end is not None else blocks.at
 
 
-def _is_next(blocks: _Blocks, *, inside: bool, first: bool) -> bool:
-    """Whether another value follows; steps over the comma before it."""
-    if inside and not first and blocks.peek() == ",":
-        blocks.at += 1
-    return blocks.peek() not in (("", "]") if inside else ("",))
-
-
-def _is_cut(error: Exception, length: int) -> bool:
-    """Whether a value may be whole in a longer window, and no error is in it yet."""
-    return isinstance(error, json.JSONDecodeError) and (
-        error.msg.startswith("Unterminated string") or error.pos >= length - _TOKEN
-    )
-
-
 def _next(blocks: _Blocks, path: Path, number: int) -> Mapping[str, Any] | InputError:
+    """The next value, for which the window grows as far as needed."""
     while True:
         try:
             value, end = _DECODER.raw_decode(blocks.text, blocks.at)
         except (ValueError, RecursionError) as error:
             large = too_large(blocks.text)
-            if large or not _is_cut(error, len(blocks.text)) or not blocks.more():
+            # A value that the window cuts fails in an open string or at the end; an error elsewhere is one.
+            cut = isinstance(error, json.JSONDecodeError) and (
+                error.msg.startswith("Unterminated string") or error.pos >= len(blocks.text) - _TOKEN
+            )
+            if large or not cut or not blocks.more():
                 error = ValueError(f"not read: {large}") if large else error
                 what = f"{_BROKEN}: {error} in value {number}; the rest of the file is left out"
                 return InputError(what, source=path, row=number, remedy="repair it, or write JSON lines")
