@@ -18,7 +18,7 @@ from stepreward import formats
 from stepreward.core.errors import InputError, StoreError, UnknownNameError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.benchmarks import process_bench
-from stepreward.formats.rows import Neutral, label_array, relabel
+from stepreward.formats.labels import Neutral, label_array, relabel
 from stepreward.formats.steps import math_shepherd, prm800k, stepwise
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

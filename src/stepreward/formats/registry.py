@@ -20,8 +20,9 @@ from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.format import Format, Kind
+from stepreward.formats.labels import blank_as_context
 from stepreward.formats.problems import prompt_field
-from stepreward.formats.rows import Row, blank_as_context, shown
+from stepreward.formats.rows import Row, shown
 
 Item = TypeVar("Item", Trajectory, Comparison)
 

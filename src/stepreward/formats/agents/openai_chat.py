@@ -25,7 +25,8 @@ from stepreward.formats.agents.runs import gathered_runs, lines_of, terminal_unl
 from stepreward.formats.fields import first_value, json_text, recorded_outcome
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, label_array, null_for_nan, other_fields, shown, text_or_none
+from stepreward.formats.labels import label_array, null_for_nan
+from stepreward.formats.rows import Row, annotated, other_fields, shown, text_or_none
 
 LABELS, FIRST = "message_labels", "first_error_message"
 _OWN = ("messages", "request", "response", "body", "request_body", "response_body", "choices", "reward", "reference",

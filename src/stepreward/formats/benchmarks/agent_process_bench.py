@@ -9,18 +9,8 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterError,
-    Neutral,
-    Row,
-    annotated,
-    need,
-    other_fields,
-    relabel,
-    shown,
-    text_or_none,
-    three_valued,
-)
+from stepreward.formats.labels import AfterError, Neutral, relabel, three_valued
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown, text_or_none
 
 
 def _text(message: Mapping[str, Any]) -> str:

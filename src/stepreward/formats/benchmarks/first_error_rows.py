@@ -10,22 +10,15 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
+from stepreward.formats.labels import (
     AfterError,
     AfterMarked,
-    Row,
-    annotated,
     known_first_error,
     label_array,
     labelled,
     labels_to_first_error,
-    need,
-    other_fields,
-    shown,
-    steps_of,
-    text_or_none,
-    texts_of,
 )
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown, steps_of, text_or_none, texts_of
 
 JUDGED = {"correct": 1.0, "wrong": 0.0, "incorrect": 0.0}
 

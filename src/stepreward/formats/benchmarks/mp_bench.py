@@ -10,19 +10,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    Row,
-    annotated,
-    hard_first_error,
-    label_array,
-    need,
-    null_for_nan,
-    other_fields,
-    shown,
-    steps_of,
-    text_or_none,
-    texts_of,
-)
+from stepreward.formats.labels import hard_first_error, label_array, null_for_nan
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown, steps_of, text_or_none, texts_of
 from stepreward.formats.steps.rlhflow import images_of
 
 PARADIGMS = ("step correctness", "reasoning process search")

@@ -8,16 +8,8 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.benchmarks.first_error_rows import counted_from_one, judged
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterMarked,
-    Row,
-    annotated,
-    labels_to_first_error,
-    need,
-    other_fields,
-    shown,
-    steps_of,
-)
+from stepreward.formats.labels import AfterMarked, labels_to_first_error
+from stepreward.formats.rows import Row, annotated, need, other_fields, shown, steps_of
 
 STEPS, FIRST = "Model_Solution_Steps", "Model_Solution_First_Error_Step"
 

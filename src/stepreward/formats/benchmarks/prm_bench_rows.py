@@ -10,18 +10,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    annotated,
-    check_choice,
-    need,
-    other_fields,
-    relabel,
-    shown,
-    steps_of,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, relabel
+from stepreward.formats.rows import Row, annotated, check_choice, need, other_fields, shown, steps_of, texts_of
 
 CLASSES = frozenset(
     ("circular", "confidence", "counterfactual", "deception", "domain_inconsistency", "missing_condition",

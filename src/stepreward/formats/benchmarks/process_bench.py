@@ -9,18 +9,8 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterMarked,
-    Row,
-    annotated,
-    known_first_error,
-    labels_to_first_error,
-    need,
-    shown,
-    steps_of,
-    texts_of,
-    written_by,
-)
+from stepreward.formats.labels import AfterMarked, known_first_error, labels_to_first_error
+from stepreward.formats.rows import Row, annotated, need, shown, steps_of, texts_of, written_by
 
 
 def read(

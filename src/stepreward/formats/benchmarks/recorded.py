@@ -13,7 +13,8 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import Row, annotated, labels_to_first_error, need, shown, steps_of, text_or_none
+from stepreward.formats.labels import labels_to_first_error
+from stepreward.formats.rows import Row, annotated, need, shown, steps_of, text_or_none
 
 _CHAT_PROMPT = re.compile(r"\Asystem\n.*?\nassistant\n", re.DOTALL)
 

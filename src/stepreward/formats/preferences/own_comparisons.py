@@ -12,8 +12,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Comparison, Floats, Problem, Step
 from stepreward.formats.agents.messages import answer_of, prompt_of
 from stepreward.formats.format import Format
+from stepreward.formats.labels import null_for_nan
 from stepreward.formats.preferences.public_preferences import is_reward_bench
-from stepreward.formats.rows import Row, compared, need, null_for_nan, other_fields, shown, text_or_none
+from stepreward.formats.rows import Row, compared, need, other_fields, shown, text_or_none
 
 _OWN = ("id", "prompt", "chosen", "rejected", "candidates", "preferred", "subset", "reference", "scores", "meta",
         "problem_meta")  # fmt: skip

@@ -9,17 +9,8 @@ import numpy as np
 
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    check_choice,
-    label_array,
-    labelled,
-    need,
-    steps_of,
-    text_or_none,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, label_array, labelled
+from stepreward.formats.rows import Row, check_choice, need, steps_of, text_or_none, texts_of
 
 # What PyTorch's cross-entropy leaves out.
 UNLABELLED = -100

@@ -10,7 +10,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import Row, annotated, label_array, need, relabel, shown
+from stepreward.formats.labels import label_array, relabel
+from stepreward.formats.rows import Row, annotated, need, shown
 
 
 def read(row: Row, number: int, *, threshold: float | None = None) -> Iterator[Trajectory]:

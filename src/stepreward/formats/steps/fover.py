@@ -7,17 +7,8 @@ from typing import Any, Literal
 
 from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    check_choice,
-    label_array,
-    labelled,
-    need,
-    other_fields,
-    steps_of,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, label_array, labelled
+from stepreward.formats.rows import Row, check_choice, need, other_fields, steps_of, texts_of
 
 Polarity = Literal["true-is-right", "true-is-wrong"]
 

@@ -10,18 +10,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    id_of,
-    label_array,
-    labelled,
-    need,
-    other_fields,
-    shown,
-    steps_of,
-    text_or_none,
-)
+from stepreward.formats.labels import AfterError, label_array, labelled
+from stepreward.formats.rows import Row, id_of, need, other_fields, shown, steps_of, text_or_none
 
 _VERDICT = re.compile(r"boxed\{(?:\\text\{)?(Yes|No)\b", re.IGNORECASE)
 """Models write the verdict with and without text mode, in letters of any case."""

@@ -10,19 +10,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    Unknown,
-    check_choice,
-    fully_labelled,
-    id_of,
-    label_array,
-    labelled,
-    need,
-    steps_of,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, Unknown, fully_labelled, label_array, labelled
+from stepreward.formats.rows import Row, check_choice, id_of, need, steps_of, texts_of
 
 SCALE, SHIFT = 10_000, 1_000_000
 """A value v is packed as round(SCALE v) + SHIFT, so that it survives a cast to integers."""

@@ -10,17 +10,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import (
-    SIGNS,
-    AfterError,
-    Row,
-    Unknown,
-    fully_labelled,
-    id_of,
-    labelled,
-    need,
-    shown,
-)
+from stepreward.formats.labels import SIGNS, AfterError, Unknown, fully_labelled, labelled
+from stepreward.formats.rows import Row, id_of, need, shown
 from stepreward.formats.steps.tagged import MARK, TAG, joined, parted, pieces_of
 
 

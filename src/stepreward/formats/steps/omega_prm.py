@@ -12,7 +12,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import AfterError, Row, labelled, need, shown, text_or_none
+from stepreward.formats.labels import AfterError, labelled
+from stepreward.formats.rows import Row, need, shown, text_or_none
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,8 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    Unknown,
-    fully_labelled,
-    id_of,
-    labelled,
-    need,
-    signed_labels,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, Unknown, fully_labelled, labelled, signed_labels
+from stepreward.formats.rows import Row, id_of, need, texts_of
 from stepreward.formats.steps.tagged import pieces_of
 
 TAG = "\n\n\n\n\n"

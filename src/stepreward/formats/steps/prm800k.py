@@ -11,17 +11,8 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import (
-    AfterError,
-    Neutral,
-    Row,
-    labelled,
-    need,
-    neutral_value,
-    shown,
-    text_or_none,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, Neutral, labelled, neutral_value
+from stepreward.formats.rows import Row, need, shown, text_or_none, texts_of
 
 Pair = tuple[str, float]
 """A step's text and its label."""

@@ -8,20 +8,8 @@ from typing import Any, NamedTuple
 from stepreward.core.errors import InputError
 from stepreward.core.types import Floats, Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import (
-    SIGNS,
-    AfterError,
-    Row,
-    Unknown,
-    fully_labelled,
-    id_of,
-    labelled,
-    need,
-    other_fields,
-    shown,
-    signed_labels,
-    texts_of,
-)
+from stepreward.formats.labels import SIGNS, AfterError, Unknown, fully_labelled, labelled, signed_labels
+from stepreward.formats.rows import Row, id_of, need, other_fields, shown, texts_of
 from stepreward.formats.steps.tagged import MARK, parted
 
 QUESTION, PROCESS = "### Question:\n", "\n\n### Solution Process:\n"

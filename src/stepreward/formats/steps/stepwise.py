@@ -7,19 +7,8 @@ from typing import Any
 
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    Unknown,
-    fully_labelled,
-    id_of,
-    label_array,
-    labelled,
-    need,
-    null_for_nan,
-    steps_of,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, Unknown, fully_labelled, label_array, labelled, null_for_nan
+from stepreward.formats.rows import Row, id_of, need, steps_of, texts_of
 from stepreward.formats.steps.masprm import hold_q
 
 

@@ -11,19 +11,8 @@ from typing import Any, Literal
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    Unknown,
-    check_choice,
-    fully_labelled,
-    id_of,
-    labelled,
-    need,
-    other_fields,
-    shown,
-    signed_labels,
-)
+from stepreward.formats.labels import AfterError, Unknown, fully_labelled, labelled, signed_labels
+from stepreward.formats.rows import Row, check_choice, id_of, need, other_fields, shown
 
 TAG = "ки"
 """Math-Shepherd's: one token of Mistral's vocabulary, which occurs in no solution."""

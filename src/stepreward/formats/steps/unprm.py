@@ -7,19 +7,8 @@ from typing import Any
 
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format, has
-from stepreward.formats.rows import (
-    AfterError,
-    Row,
-    Unknown,
-    fully_labelled,
-    id_of,
-    label_array,
-    labelled,
-    need,
-    steps_of,
-    text_or_none,
-    texts_of,
-)
+from stepreward.formats.labels import AfterError, Unknown, fully_labelled, label_array, labelled
+from stepreward.formats.rows import Row, id_of, need, steps_of, text_or_none, texts_of
 
 
 def read(

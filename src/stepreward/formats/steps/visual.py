@@ -8,22 +8,16 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format, has
+from stepreward.formats.labels import AfterError, Neutral, label_array, labelled, null_for_nan, relabel, three_valued
 from stepreward.formats.rows import (
-    AfterError,
-    Neutral,
     Row,
     annotated,
-    label_array,
-    labelled,
     need,
-    null_for_nan,
     other_fields,
-    relabel,
     shown,
     steps_of,
     text_or_none,
     texts_of,
-    three_valued,
     written_by,
 )
 from stepreward.formats.steps.rlhflow import images_of
