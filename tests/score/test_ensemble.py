@@ -46,6 +46,13 @@ def test_scores_are_combined_step_by_step(combine: str, expected: list[float]) -
     assert (made.tokens, made.tokens_unshared) == (9, 15)
 
 
+def test_texts_are_scored_as_by_any_scorer() -> None:
+    made = EnsembleScorer([Fixed(0.25, 1.0), Fixed(0.75, 0.0)]).score("q", ["a", "b"])
+    np.testing.assert_allclose(made, [0.5, 0.5])
+    with pytest.raises(InputError, match="at least one step"):
+        EnsembleScorer([Fixed(0.25)]).score("q", [])
+
+
 def test_names_and_batches_follow_from_the_parts() -> None:
     made = EnsembleScorer([Fixed(1.0, name="a", batch_size=4), Fixed(1.0, name="b")], combine="lower", doubt=2)
     assert made.name == "lower(2) of a, b"

@@ -126,3 +126,9 @@ def test_a_problem_without_reference_is_a_clear_error() -> None:
         reference_after()(Problem("q", "?"))
     with pytest.raises(InputError, match="empty"):
         LikelihoodScorer(LanguageModel.of(MODEL), TOKENIZER, answer=lambda _: "").score_many(QUESTIONS[:1])
+
+
+def test_texts_are_scored_as_questions() -> None:
+    scorer, text = EntropyScorer(LanguageModel.of(MODEL), TOKENIZER), "12 + 5 = 17\n"
+    (asked,) = scorer.score_many([Score(Problem("any", PROBLEM.text), (Step(text),))])
+    assert scorer.score(PROBLEM.text, [text]).tolist() == asked.scores.tolist()

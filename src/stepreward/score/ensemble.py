@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.runtime.flows import Score, Scored, Scorer
+from stepreward.score.short_call import ShortCall
 
 Floats = NDArray[np.float64]
 Combine = Literal["mean", "median", "min", "lower"]
@@ -22,7 +23,7 @@ _COMBINE: Mapping[str, Callable[[Floats, float], Any]] = {
 """From (scorers, S) scores and the doubt to (S,)."""
 
 
-class EnsembleScorer:
+class EnsembleScorer(ShortCall):
     """Combines the scores that several scorers give to each step; a `core.runtime.flows.Scorer`.
 
     A search that maximises a score finds where it errs. Scorers that err elsewhere correct each other, the more so

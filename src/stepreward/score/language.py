@@ -5,7 +5,7 @@ They describe a policy's own certainty as much as they are rewards: shaping, cre
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
 from stepreward.score.implicit import LanguageModel
+from stepreward.score.short_call import ShortCall
 
 PROMPT_TOKENS = "tokens"
 """Key of `Problem.meta` under which a caller may leave the prompt's token ids, as the policy saw them."""
@@ -43,7 +44,7 @@ def reference_after(lead: str = "Answer: ") -> AnswerText:
     return text
 
 
-class _LanguageScorer(ABC):
+class _LanguageScorer(ShortCall):
     """Measures a language model's distributions at chosen tokens, each shared prefix encoded once.
 
     Args:

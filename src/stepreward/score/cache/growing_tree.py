@@ -204,7 +204,7 @@ class JoinedCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """Columns before the new tokens."""
         return self.past
 
-    get_query_offset = get_seq_length  # the name in newer versions of transformers
+    get_query_offset = get_seq_length
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Length and offset of the keys."""

@@ -74,7 +74,7 @@ class Readout:
         if self.kind == "sigmoid":
             return one if activated else _sigmoid(one)
         xp = array_namespace(one)
-        # A bare number and a tanh are functions of the logit, which a server's sigmoid is inverted for.
+        # A bare number and a tanh are functions of the logit: the sigmoid of the server is inverted.
         if activated:
             with np.errstate(divide="ignore"):
                 one = xp.log(one) - xp.log1p(-one)

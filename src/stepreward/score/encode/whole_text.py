@@ -87,17 +87,15 @@ class WholeTextPasses:
         return Pass(made.ids, reads, made.answer)
 
     def _pass_by_counts(self, problem: Problem, steps: Sequence[Step]) -> Pass:
-        """Positions counted in texts up to each step, as if the message ended there."""
-        messages, texts = self.text.messages(problem), [self.text.body(s, n) for n, s in enumerate(steps, 1)]
-        counts = []
-        for n in range(len(texts) + 1):
-            part = self.text.render(
-                [*messages, {"role": "assistant", "content": self.encoding.between.join(texts[:n])}]
-            )
-            part = part.strip() + (self.encoding.between if 0 < n < len(texts) else "")
-            counts.append(len(self.encoder.plain(part)))
-        chat = [*messages, {"role": "assistant", "content": self.encoding.between.join(texts)}]
-        ids = self.encoder.plain(self.text.render(chat))
+        """Positions counted in chats up to each step, as if the message ended there."""
+        messages, between = self.text.messages(problem), self.encoding.between
+        texts = [self.text.body(step, n) for n, step in enumerate(steps, 1)]
+        answers = [{"role": "assistant", "content": between.join(texts[:n])} for n in range(len(texts) + 1)]
+        chats = [self.text.render([*messages, answer]) for answer in answers]
+        # The published recipe strips each chat and puts the text between steps behind all but the first and the last.
+        ends = ["", *[between] * (len(texts) - 1), ""]
+        counts = [len(self.encoder.plain(chat.strip() + end)) for chat, end in zip(chats, ends, strict=False)]
+        ids = self.encoder.plain(chats[-1])
         reads = {i: min(count, len(ids)) - 1 for i, count in enumerate(counts[1:]) if steps[i].kind == "action"}
         # The mask of the published recipe begins two tokens before the end of the chat with an empty answer.
         return self._without_lost_reads(problem, Pass(np.asarray(ids, np.int64), reads, max(counts[0] - 2, 0)))

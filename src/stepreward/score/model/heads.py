@@ -101,10 +101,7 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
-    with torch.no_grad():
-        made.weight.copy_(weight)
-        if bias is not None:
-            made.bias.copy_(bias)
+    made.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
     return made
 
 

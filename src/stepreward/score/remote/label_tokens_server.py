@@ -168,7 +168,7 @@ class ServedChooser:
 def chat_ids(tokenizer: Any, question: Propose) -> list[int]:
     """Tokens of a chat by the tokenizer's template, and of the answer's beginning, each part by itself."""
     text = tokenizer.apply_chat_template(list(question.problem.messages), add_generation_prompt=True, tokenize=False)
-    # A prompt's end and the answer's beginning never share a token, since a policy that writes the answer sees them so.
+    # The prompt's end and the answer's beginning share no token, as where a policy writes the answer.
     parts = [text, *(step.text for step in question.prefix)]
     return [i for part in parts for i in plain_ids(tokenizer, part)]
 
