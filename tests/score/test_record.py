@@ -14,6 +14,7 @@ from tests.score.tiny_checkpoints import llama3, metaspace, qwen
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
+from stepreward.score.checkpoints.row import Checkpoint
 from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.readout import Readout
@@ -70,6 +71,18 @@ def test_an_impossible_encoding_is_an_error(encoding: Any, fields: dict[str, Any
 def test_a_readout_of_another_encoding_is_an_error(encoding: Any, readout: Readout, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EncoderRecord(encoding, readout)
+
+
+def test_a_row_of_the_table_is_checked_and_knows_its_record_and_head() -> None:
+    with pytest.raises(ValueError, match="take the encoding WholeText"):
+        Checkpoint(("org/prm",), PerStep(), Readout("implicit"), source="a test")
+    labels = Readout("softmax", n_labels=2, label_tokens=("+", "-"))
+    row = Checkpoint(("org/prm",), PerStep(), labels, source="a test", aggregation="mean", threshold=0.2)
+    assert row.record == EncoderRecord(PerStep(), labels, "mean", 0.2)
+    assert replace(row, threshold=0.3).record.threshold == 0.3
+    heads = [row, replace(row, readout=Readout()), replace(row, readout=Readout(), mean=True)]
+    assert [one.head for one in heads] == ["tokens", "weights", "mean"]
+    assert replace(row, encoding=WholeText(), readout=Readout("implicit")).head == "none"
 
 
 def test_a_tokenizer_that_cannot_do_what_a_record_asks_is_an_error() -> None:
