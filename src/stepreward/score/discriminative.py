@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
+from stepreward.core.types import Floats
 from stepreward.score.cache.incremental_scorer import IncrementalScorer
 from stepreward.score.encode.packing import narrow, pack, plan
 from stepreward.score.encode.per_prefix import PrefixPasses, pass_encoder
@@ -20,7 +21,7 @@ from stepreward.score.encode.whole_text import Pass, grouped, trie
 from stepreward.score.model.cache_memory import CacheSize, cache_size
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.short_call import ShortCall
-from stepreward.score.tree_scores import Floats, TreeScores, answer_by_trees, token_costs
+from stepreward.score.tree_scores import TreeScores, answer_by_trees, token_costs
 
 
 class DiscriminativeScorer(ShortCall):

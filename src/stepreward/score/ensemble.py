@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.runtime.flows import Score, Scored, Scorer
+from stepreward.core.types import Floats
 from stepreward.score.short_call import ShortCall
 
-Floats = NDArray[np.float64]
 Combine = Literal["mean", "median", "min", "lower"]
 _COMBINE: Mapping[str, Callable[[Floats, float], Any]] = {
     "mean": lambda scores, _: scores.mean(axis=0),

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.core.types import Problem
+from stepreward.core.types import Floats, Problem
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
@@ -25,7 +24,6 @@ from stepreward.score.short_call import ShortCall
 
 PROMPT_TOKENS = "tokens"
 """Key of `Problem.meta` under which a caller may leave the prompt's token ids, as the policy saw them."""
-Floats = NDArray[np.float64]
 AnswerText = Callable[[Problem], str]
 
 

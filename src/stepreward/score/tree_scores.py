@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree, trees_of
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Trajectory
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
@@ -23,8 +23,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from stepreward.core.catalog import calibrate
 from stepreward.core.errors import InputError, ModelError
-
-Floats = NDArray[np.float64]
+from stepreward.core.types import Floats
 
 _VERSION = 1
 _LIMIT = 100.0

@@ -15,7 +15,8 @@ from sklearn.linear_model import QuantileRegressor
 
 from stepreward.core.catalog import calibrate
 from stepreward.core.errors import InputError
-from stepreward.score.calibrate.calibrators import Calibrator, Floats
+from stepreward.core.types import Floats
+from stepreward.score.calibrate.calibrators import Calibrator
 
 
 @calibrate.method(

@@ -9,17 +9,15 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Continuation, Policy, Propose, Score, Scored
-from stepreward.core.types import Message, Problem, Step
+from stepreward.core.types import Floats, Message, Problem, Step
 from stepreward.score.checkpoints.row import JudgeCheckpoint
 from stepreward.score.encode.recipe_text import cleaned, filled
 from stepreward.score.short_call import ShortCall
 
-Floats = NDArray[np.float64]
 _TEXT = re.compile(r"\\text\{([^}]*)\}")
 _BOX = re.compile(r"\\boxed\{([^}]*)\}")
 _VERDICT_TOKENS = 8

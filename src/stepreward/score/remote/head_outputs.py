@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.errors import ModelError
 from stepreward.core.prefix_names import named
 from stepreward.core.runtime.flows import Score, Scored
+from stepreward.core.types import Floats
 from stepreward.score.cache.first_scores import FirstScores
 from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.whole_text import Pass
 
-Floats = NDArray[np.float64]
 OpenPass = tuple[Score, Pass]
 """A question, and one of its sequences with the reads that are open."""
 Answer = tuple[Floats, bool | None, int]

@@ -10,14 +10,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.http.client import Server, ServerClient
 from stepreward.core.runtime.flows import Propose
+from stepreward.core.types import Floats
 from stepreward.score.encode.recipe_text import valid
 
-Floats = NDArray[np.float64]
 _BY_ID = "token_id:"
 _ROUNDING = 1e-3
 """Log-probabilities of two answers to one prompt differ by rounding alone."""
