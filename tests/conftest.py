@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -62,7 +63,10 @@ LONGEST = (
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Starts the server of forked programs for all workers; it loads its libraries while the tests are collected."""
     if session.config.getoption("workers", 0):
+        capture: Any = session.config.pluginmanager.getplugin("capturemanager")
+        capture.resume_global_capture()  # What the programs print is not for the terminal.
         forked.start_server()
+        capture.suspend_global_capture()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,15 +6,19 @@ pytest-xdist would pay them for every worker: 25 CPU seconds each.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import shutil
 import sys
+import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +27,8 @@ import pytest
 from tests import forked
 
 _FORK = multiprocessing.get_context("fork")
+_FOLDER = "worker"
+"""Begins the names of workers' temporary folders."""
 NEXT, FINISHED = "next", "finished"
 """What a worker says beside its reports: it asks for a group; it has finished a test."""
 
@@ -68,6 +74,25 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         for worker in workers:
             worker.process.kill()
     return True
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """This worker's copy of a folder that the first worker to need it has filled.
+
+    Args:
+        factory: pytest's own.
+        name: of the folder; another one of the same name is not made.
+        make: fills an empty folder.
+    """
+    shared = factory.getbasetemp()
+    shared = shared.parent if shared.name.startswith(_FOLDER) else shared
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / name).exists():
+            draft = Path(tempfile.mkdtemp(dir=shared))
+            make(draft)
+            draft.rename(shared / name)
+    return Path(shutil.copytree(shared / name, factory.mktemp(name), dirs_exist_ok=True))
 
 
 def _group(item: pytest.Item) -> str:
@@ -159,7 +184,7 @@ def _make_own(config: pytest.Config, pipe: Connection) -> None:
     plugins.getplugin("terminalreporter")._tw._file = open(os.devnull, "w")  # noqa: SIM115
     config.pluginmanager.register(_Sender(config, pipe))
     factory: Any = config._tmp_path_factory  # type: ignore[attr-defined]
-    factory._basetemp = factory.getbasetemp() / f"worker{os.getpid()}"
+    factory._basetemp = factory.getbasetemp() / f"{_FOLDER}{os.getpid()}"
     factory._basetemp.mkdir(mode=0o700)
     forked.share_server()
     # Processes that tests start would otherwise import the main module, which is pytest.

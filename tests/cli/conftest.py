@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import httpx
@@ -14,20 +14,21 @@ import uvicorn
 from stepreward.serve.launch import Announced
 from stepreward.tasks.arithmetic import generate
 from tests.cli.running import FAST, example, invoke
+from tests.workers import made_once
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the examples of label, train and search have run on twelve problems."""
-    made = tmp_path_factory.mktemp("user")
+    return made_once(tmp_path_factory, "user", _run_examples)
+
+
+def _run_examples(made: Path) -> None:
     rows = [{"id": p.id, "prompt": p.text, "reference": p.reference} for p in generate("train", 12, seed=5)]
     (made / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    before = Path.cwd()
-    os.chdir(made)
-    for command in ("label", "train", "search"):
-        (made / f"{command}.json").write_text(invoke(f"{example(command)} {FAST[command]} --json"))
-    os.chdir(before)
-    return made
+    with chdir(made):
+        for command in ("label", "train", "search"):
+            (made / f"{command}.json").write_text(invoke(f"{example(command)} {FAST[command]} --json"))
 
 
 @pytest.fixture(scope="package", autouse=True)

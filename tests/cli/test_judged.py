@@ -42,7 +42,7 @@ def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(
     """The built-in policy writes arithmetic, never a verdict: all are ties, and the earliest stays."""
     # Asked for a verdict it writes to its limit; 64 tokens hold every solution and are as far beside the point as 512.
     monkeypatch.setattr(LocalPolicy, "load", partial(LocalPolicy.load, max_tokens=64))
-    (inside / "few.jsonl").write_text("".join((inside / "problems.jsonl").read_text().splitlines(True)[:4]))
+    (inside / "few.jsonl").write_text("".join((inside / "problems.jsonl").read_text().splitlines(True)[:2]))
     search = SEARCH.replace("problems.jsonl", "few.jsonl")
     out = f"{method}_policy.jsonl"
     outcome = json.loads(invoke(f"{search} --method {method} --judge builtin:arithmetic --out {out}"))

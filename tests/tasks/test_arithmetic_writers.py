@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,13 +14,17 @@ from stepreward.tasks.arithmetic import Difficulty, Operator, generate, quantiti
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, check
 from stepreward.tasks.arithmetic_writers import RARE, without_carry, written_solution
 
-PROBLEMS = list(generate("train", 1500, seed=3, difficulty=Difficulty(operations=(1, 5))))
 GRADER = ArithmeticGrader()
+
+
+@cache
+def problems() -> list[Problem]:
+    return list(generate("train", 1500, seed=3, difficulty=Difficulty(operations=(1, 5))))
 
 
 def test_a_writer_who_never_slips_writes_the_reference_solution() -> None:
     rng = np.random.default_rng(0)
-    assert all(written_solution(p, rng, 0.0) == solution(p) for p in PROBLEMS)
+    assert all(written_solution(p, rng, 0.0) == solution(p) for p in problems())
 
 
 @pytest.mark.parametrize(
@@ -69,17 +74,17 @@ def carries(problem: Problem) -> list[bool]:
 def test_the_share_of_right_solutions_follows_from_the_slip_rate() -> None:
     rng = np.random.default_rng(1)
     for rate in (0.05, 0.3, 0.8):
-        right = np.array([GRADER.grade(p, written_solution(p, rng, rate)) for p in PROBLEMS])
-        unslipped = np.array([np.prod([1 - rate * (RARE + c) for c in carries(p)]) for p in PROBLEMS])
+        right = np.array([GRADER.grade(p, written_solution(p, rng, rate)) for p in problems()])
+        unslipped = np.array([np.prod([1 - rate * (RARE + c) for c in carries(p)]) for p in problems()])
         # Few slips happen to give the right number, at most 1 in 20 here; 4 standard errors fail for 1 seed in 16000.
-        error = 4 * np.sqrt((unslipped * (1 - unslipped)).mean() / len(PROBLEMS))
+        error = 4 * np.sqrt((unslipped * (1 - unslipped)).mean() / len(problems()))
         assert -error < (right - unslipped).mean() < error + 0.05 * (1 - unslipped.mean())
 
 
 def test_slips_are_of_many_kinds_as_the_checker_names_them() -> None:
     rng = np.random.default_rng(2)
     kinds = Counter(
-        next((v.kind for v in check(p, written_solution(p, rng, 0.3)) if not v.right), "") for p in PROBLEMS
+        next((v.kind for v in check(p, written_solution(p, rng, 0.3)) if not v.right), "") for p in problems()
     )
     wrong = sum(kinds.values()) - kinds[""]
     # A fifth of the equations has no carry, and the four rare slips are a tenth as likely as the lost carry.
@@ -90,7 +95,7 @@ def test_slips_are_of_many_kinds_as_the_checker_names_them() -> None:
 def test_careless_writers_agree_on_a_wrong_answer_and_outvote_the_right_one() -> None:
     rng = np.random.default_rng(5)
     lost = 0
-    for p in PROBLEMS[:200]:
+    for p in problems()[:200]:
         rates = np.where(rng.random(16) < 0.45, 0.05, 0.8)
         votes = Counter(GRADER.answer(p, written_solution(p, rng, float(rate))) for rate in rates)
         lost += votes.most_common(1)[0][0] != p.reference
@@ -99,7 +104,7 @@ def test_careless_writers_agree_on_a_wrong_answer_and_outvote_the_right_one() ->
 
 def test_left_operands_are_told_or_written_before() -> None:
     rng = np.random.default_rng(4)
-    for p in PROBLEMS:
+    for p in problems():
         believed = {q.value for q in quantities_of(p) if q.operator is None}
         *lines, answer = (step.text for step in written_solution(p, rng, 0.5))
         for line in lines:
