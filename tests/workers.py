@@ -70,6 +70,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
                     _report_death(session, worker)
                     waiting.appendleft(worker.tests[1:])
                     workers.append(_started(session, workers))
+        if waiting:
+            raise session.Interrupted(f"all workers died before {sum(map(len, waiting))} tests")
     finally:
         for worker in workers:
             worker.process.kill()
