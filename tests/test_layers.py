@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,9 +44,9 @@ FILES_TWICE = {"__init__.py", "on_demand.py"}
 """File names that mean the same in every folder."""
 
 
-def own_imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
+def own_imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.stmt, str]]:
     """Import statements of the package's own modules, with the module's dotted name."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "stepreward"):
             yield node, node.module or ""
         elif isinstance(node, ast.Import):
@@ -56,16 +56,17 @@ def own_imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
 
 
 @pytest.fixture(scope="module")
-def trees() -> dict[Path, ast.Module]:
-    """The syntax tree of every file of the package."""
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+def files() -> dict[Path, list[ast.AST]]:
+    """Every file of the package, with all nodes of its syntax tree."""
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return {path: [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))] for path in paths}
 
 
-def test_imports_flow_one_way(trees: dict[Path, ast.Module]) -> None:
+def test_imports_flow_one_way(files: dict[Path, list[ast.AST]]) -> None:
     wrong = []
-    for path, tree in trees.items():
+    for path, nodes in files.items():
         folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for node, module in own_imports(tree) if folder != "__init__" else ():
+        for node, module in own_imports(nodes) if folder != "__init__" else ():
             parts = module.split(".")
             if getattr(node, "level", 0):
                 wrong.append(f"{path}:{node.lineno}: relative import; write it in full")
@@ -76,38 +77,40 @@ def test_imports_flow_one_way(trees: dict[Path, ast.Module]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_class_name_twice(trees: dict[Path, ast.Module]) -> None:
+def test_no_class_name_twice(files: dict[Path, list[ast.AST]]) -> None:
     places = defaultdict(set)
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
+    for path, nodes in files.items():
+        for node in nodes:
             if isinstance(node, ast.ClassDef):
                 places[node.name].add(str(path.relative_to(PACKAGE)))
     twice = {name: sorted(paths) for name, paths in places.items() if len(paths) > 1}
     assert twice.keys() <= CLASSES_TWICE, f"one name for two things, rename one: {twice}"
 
 
-def test_no_file_name_twice(trees: dict[Path, ast.Module]) -> None:
+def test_no_file_name_twice(files: dict[Path, list[ast.AST]]) -> None:
     places = defaultdict(list)
-    for path in trees:
+    for path in files:
         places[path.name].append(str(path.relative_to(PACKAGE)))
     twice = {name: paths for name, paths in places.items() if len(paths) > 1}
     assert twice.keys() <= FILES_TWICE, f"one file name for two things, rename one: {twice}"
 
 
-def test_no_own_import_inside_a_function(trees: dict[Path, ast.Module]) -> None:
-    wrong = [
-        f"{path}:{function.lineno}: {function.name} hides the import of {module}"
-        for path, tree in trees.items()
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for _, module in own_imports(function)
-    ]
+def test_no_own_import_inside_a_function(files: dict[Path, list[ast.AST]]) -> None:
+    wrong = []
+    for path, nodes in files.items():
+        functions = [one for one in nodes if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+        wrong += [
+            f"{path}:{node.lineno}: {function.name} hides the import of {module}"
+            for node, module in own_imports(nodes)
+            for function in functions
+            if function.lineno <= node.lineno <= (function.end_lineno or 0)
+        ]
     assert not wrong, "\n".join(wrong)
 
 
-def hidden_imports(tree: ast.AST, may_import_by_name: bool = False) -> Iterator[tuple[int, str]]:
+def hidden_imports(nodes: Iterable[ast.AST], may_import_by_name: bool = False) -> Iterator[tuple[int, str]]:
     """Line and function of imports of own modules by a string, and of imports of what is not written out."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if not isinstance(node, ast.Call):
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -138,25 +141,25 @@ def hidden_imports(tree: ast.AST, may_import_by_name: bool = False) -> Iterator[
     ],
 )
 def test_a_hidden_import_is_seen(line: str, hides: bool) -> None:
-    assert bool([*hidden_imports(ast.parse(line))]) == hides
+    assert bool([*hidden_imports(ast.walk(ast.parse(line)))]) == hides
 
 
-def test_no_own_import_as_a_string(trees: dict[Path, ast.Module]) -> None:
-    files = {path: str(path.relative_to(PACKAGE)) for path in trees}
-    modules = {f"stepreward.{name.removesuffix('.py').replace('/', '.')}" for name in files.values()}
+def test_no_own_import_as_a_string(files: dict[Path, list[ast.AST]]) -> None:
+    names = {path: str(path.relative_to(PACKAGE)) for path in files}
+    modules = {f"stepreward.{name.removesuffix('.py').replace('/', '.')}" for name in names.values()}
     wrong = []
-    for path, tree in trees.items():
-        found = hidden_imports(tree, files[path] in IMPORT_BY_NAME)
+    for path, nodes in files.items():
+        found = hidden_imports(nodes, names[path] in IMPORT_BY_NAME)
         wrong += [f"{path}:{line}: {called} hides an import of this package" for line, called in found]
-        texts = [one for one in ast.walk(tree) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        texts = [one for one in nodes if isinstance(one, ast.Constant) and isinstance(one.value, str)]
         named = [one for one in texts if one.value.partition(":")[0] in modules]
         wrong += [f"{path}:{one.lineno}: names a module of this package in a string" for one in named]
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_exception_is_needed(trees: dict[Path, ast.Module]) -> None:
+def test_every_exception_is_needed(files: dict[Path, list[ast.AST]]) -> None:
     for name in IMPORT_BY_NAME:
-        assert [*hidden_imports(trees[PACKAGE / name])], f"{name} imports nothing by name"
+        assert [*hidden_imports(files[PACKAGE / name])], f"{name} imports nothing by name"
 
 
 @pytest.mark.parametrize(
