@@ -27,7 +27,7 @@ from stepreward.core.measure.statistics import Estimate, bootstrap, paired_diffe
 from stepreward.core.measure.step_metrics import brier, expected_calibration_error, ragged
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Floats, Trajectory
-from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
+from stepreward.evaluate.data.solution_arrays import Pool, first_errors, pool_of_solutions, score_rows
 from stepreward.evaluate.measures.selection_curves import curves
 from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error_f1
 from stepreward.formats.rows import written_by
@@ -125,7 +125,7 @@ def totals_of(scores: Floats, *, negative: bool = True) -> dict[str, Floats]:
 def pool_curves(key: Key) -> tuple[dict[str, dict[str, list[Estimate]]], dict[str, Any], Pool, list[Trajectory]]:
     """Accuracy against N of every selector under every aggregation of every verifier, and gaps to majority at 32."""
     items = read("bon_pools/gsm8k_scores.jsonl.gz", strip_prompt=True)
-    samples = sampled(items)
+    samples = pool_of_solutions(items)
     rows = {name: score_rows(items, name) for name in items[0].scores}
     rows["tool scorer"] = tool_rows(items, ToolScorer())
     # Knows nothing but the number of steps: what product aggregation gains by length alone.
@@ -216,7 +216,7 @@ def four_solutions(key: Key) -> dict[str, Estimate]:
     orders. "more steps" is a control that knows only the number of steps.
     """
     items = read("gsm8k/example_model_solutions.jsonl.gz")
-    samples = sampled(items)
+    samples = pool_of_solutions(items)
     totals = totals_of(tool_rows(items, ToolScorer()), negative=False)
     totals = {f"tool:{how}": samples.shaped(total) for how, total in totals.items()}
     totals["more steps"] = samples.shaped(np.array([len(item) for item in items], np.float64))

@@ -33,7 +33,7 @@ from stepreward.core.measure.step_metrics import auroc, best_threshold, ragged
 from stepreward.core.runtime.flows import Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Floats, Trajectory
-from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
+from stepreward.evaluate.data.solution_arrays import Pool, first_errors, pool_of_solutions, score_rows
 from stepreward.evaluate.measures.selection_curves import hits
 from stepreward.evaluate.measures.step_scores import first_error_f1
 from stepreward.policies.model_sources import resolve
@@ -180,7 +180,7 @@ def agreement(student: Floats, teacher: Floats, group: NDArray[np.int64], key: K
 
 def selection(items: Sequence[Trajectory], scores: Mapping[str, Floats], key: Key) -> dict[str, Any]:
     """Accuracy of every selector with all samples, and paired differences to majority."""
-    samples = sampled(items)
+    samples = pool_of_solutions(items)
     totals = {
         f"{name}: {how}": samples.shaped(aggregate[how](rows, ~np.isnan(rows)))
         for name, rows in scores.items()

@@ -19,7 +19,7 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.measure.step_metrics import best_threshold, brier, expected_calibration_error
 from stepreward.core.types import Trajectory
-from stepreward.evaluate.data.solution_arrays import Pool, first_errors, sampled, score_rows
+from stepreward.evaluate.data.solution_arrays import Pool, first_errors, pool_of_solutions, score_rows
 from stepreward.evaluate.measures.selection_curves import hits
 from stepreward.evaluate.measures.step_scores import first_error_f1
 from stepreward.score.tools.equations import ToolScorer
@@ -98,7 +98,7 @@ def slow_choice(row: dict[str, Any], weights: list[float]) -> int:
 
 
 def test_selection_from_all_32_samples(pool_rows: list[dict[str, Any]], pool_items: list[Trajectory]) -> None:
-    samples = sampled(pool_items)
+    samples = pool_of_solutions(pool_items)
     scores = score_rows(pool_items, "qwen_prm")
     totals = {how: samples.shaped(aggregate[how](scores, ~np.isnan(scores))) for how in ("product", "last", "min")}
     rates = {k: v.mean() for k, v in hits(Pool(samples.answers, samples.outcome, totals), 32, Key.seed(0)).items()}
@@ -132,7 +132,7 @@ def test_calibration_before_a_fit(pool_rows: list[dict[str, Any]]) -> None:
 def test_calibration_before_and_after_a_held_out_fit(
     pool_rows: list[dict[str, Any]], pool_items: list[Trajectory]
 ) -> None:
-    found = real_data.calibration(pool_items, sampled(pool_items), Key.seed(real_data.SEED))
+    found = real_data.calibration(pool_items, pool_of_solutions(pool_items), Key.seed(real_data.SEED))
     order = Key.seed(real_data.SEED).fold("split").rng().permutation(len(pool_rows)).tolist()
     fit, held = (
         [

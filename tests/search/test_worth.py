@@ -18,7 +18,7 @@ from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Flow, Propose, Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
-from stepreward.search.beams.lookahead import mended
+from stepreward.search.beams.lookahead import corrected_value
 from stepreward.search.beams.nucleus import nucleus
 from stepreward.search.candidates import ROOT, Candidate, Found
 from stepreward.search.samples.reuse import SampledSolutions
@@ -136,16 +136,16 @@ def literal_mend(values: list[float], alpha: float) -> float:
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=7), st.floats(0, 1))
 def test_a_mend_is_that_of_the_released_code(values: list[float], rate: float) -> None:
-    assert mended(values, rate=rate) == pytest.approx(literal_mend(values, rate), abs=1e-12)
+    assert corrected_value(values, rate=rate) == pytest.approx(literal_mend(values, rate), abs=1e-12)
 
 
 def test_mends_worked_out() -> None:
     # 0, 1, 3 rise: 3; 1 + (3 - 1)/2 = 2; 0 + 2/2 = 1.
-    assert mended([0.0, 1.0, 3.0]) == 1.0
+    assert corrected_value([0.0, 1.0, 3.0]) == 1.0
     # The first fall still counts, what comes after does not: 0 + (-2)/2.
-    assert mended([0.0, -2.0, 9.0]) == -1.0
-    assert mended([0.7]) == 0.7
-    assert mended([0.7, 2.0], rate=0.0) == 0.7
+    assert corrected_value([0.0, -2.0, 9.0]) == -1.0
+    assert corrected_value([0.7]) == 0.7
+    assert corrected_value([0.7, 2.0], rate=0.0) == 0.7
 
 
 @pytest.mark.parametrize("how", [{"ahead": 0}, {"rate": 0.0}])

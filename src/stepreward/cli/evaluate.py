@@ -37,7 +37,7 @@ from stepreward.core.settings_text import read_settings
 from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.evaluate.data.scoring import unmeasured
-from stepreward.evaluate.data.solution_arrays import first_errors, sampled, score_rows
+from stepreward.evaluate.data.solution_arrays import first_errors, pool_of_solutions, score_rows
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error_f1, step_metrics
 from stepreward.formats.registry import write
@@ -249,7 +249,7 @@ def _no_selection(items: Sequence[Trajectory], *, judged: bool) -> str | None:
 def _selection(items: Sequence[Trajectory], name: str, key: Key, aggregate: str) -> dict[str, Any]:
     """Accuracy against N, where every problem has the same number of graded solutions, more than one."""
     ordered = sorted(items, key=lambda item: item.problem.id)
-    pool, scores = sampled(ordered), score_rows(ordered, name)
+    pool, scores = pool_of_solutions(ordered), score_rows(ordered, name)
     samples = pool.outcome.shape[1]
     built = replace(pool, totals={aggregate: pool.shaped(totals_of(scores, aggregate))})
     sizes = [*(2**k for k in range(20) if 2**k < samples), samples]

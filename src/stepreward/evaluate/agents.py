@@ -24,7 +24,7 @@ from stepreward.evaluate.data.scoring import (
     step_scores,
     unmeasured,
 )
-from stepreward.evaluate.measures.counts import drawn, interval, ratio
+from stepreward.evaluate.measures.counts import bootstrap_sums, interval, ratio
 
 NEAR = 5
 """Steps by which a blamed step may miss in the tolerant accuracy."""
@@ -124,7 +124,7 @@ def agent_process_bench(
     key = Key.seed(seed).fold("agent-process-bench")
 
     def measured(rows: Sequence[int], fold: Key) -> dict[str, Estimate]:
-        pooled = drawn(counts[rows], fold)
+        pooled = bootstrap_sums(counts[rows], fold)
         return {
             "step_accuracy": interval(ratio(pooled[:, 0], pooled[:, 1], empty=np.nan), len(rows)),
             "first_error_accuracy": proportion(int(first[rows].sum()), len(rows)),

@@ -18,7 +18,7 @@ from stepreward.core.types import Floats, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import step_scores
-from stepreward.evaluate.measures.counts import drawn, interval, ratio
+from stepreward.evaluate.measures.counts import bootstrap_sums, interval, ratio
 
 DRAWS = 300
 METRICS = ("brier", "positive_brier", "ece", "adaptive_ece", "auroc")
@@ -147,7 +147,7 @@ def _reliability(
     sums = np.zeros((int(unit.max()) + 1, bins, 3))
     np.add.at(sums, (unit_of, bin_of), np.stack([score, label, np.ones_like(score)], axis=1))
     # (1 + DRAWS, bins) each: the first row is of all units, each other one of a bootstrap sample of them.
-    score_sum, label_sum, count = np.moveaxis(drawn(sums, key, draws=DRAWS), 2, 0)
+    score_sum, label_sum, count = np.moveaxis(bootstrap_sums(sums, key, draws=DRAWS), 2, 0)
     parts = {
         "score": ratio(score_sum, count, empty=np.nan),
         "label": ratio(label_sum, count, empty=np.nan),

@@ -18,7 +18,7 @@ from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Comparison, Floats
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import rows_by, rows_of_subsets, scored_comparisons
-from stepreward.evaluate.measures.counts import drawn, interval
+from stepreward.evaluate.measures.counts import bootstrap_sums, interval
 from stepreward.evaluate.measures.ties import TIES, ties_score
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -121,7 +121,7 @@ def reward_bench(scorer: Scorer, data: Sequence[Comparison], *, aggregate: str =
 
 def _subsets(hit: Floats, rows: Mapping[str, Sequence[int]], key: Key) -> dict[str, Floats]:
     """(1 + draws,) accuracy of each subset: as it is, then of bootstrap samples."""
-    return {name: drawn(hit[mine], key.fold(name)) / len(mine) for name, mine in rows.items()}
+    return {name: bootstrap_sums(hit[mine], key.fold(name)) / len(mine) for name, mine in rows.items()}
 
 
 def _sections(accuracies: Mapping[str, Floats], weights: Mapping[str, int]) -> dict[str, Floats]:

@@ -25,7 +25,7 @@ from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import rows_by, rows_kept, step_scores, unmeasured
-from stepreward.evaluate.measures.counts import cells, drawn, interval, matthews, ratio
+from stepreward.evaluate.measures.counts import bootstrap_sums, confusion, interval, matthews, ratio
 from stepreward.evaluate.measures.step_scores import FirstErrorResult, first_error_f1
 
 
@@ -141,7 +141,7 @@ def mr_score(scorer: Scorer, data: Sequence[Trajectory], *, threshold: float = 0
 def _mr(found: NDArray[np.int64], gold: NDArray[np.int64], key: Key) -> dict[str, Estimate]:
     right = gold < 0
     named = ((found == gold) & ~right).astype(np.float64)
-    pooled = drawn(np.c_[cells(found < 0, right), named], key)
+    pooled = bootstrap_sums(np.c_[confusion(found < 0, right), named], key)
     mcc = matthews(pooled[:, :4])
     step = ratio(pooled[:, 4], pooled[:, 1] + pooled[:, 3], empty=np.nan)
     made = {"mr_score": 0.2 * np.maximum(mcc, 0) + 0.3 * step, "mcc": mcc, "step_accuracy": step}

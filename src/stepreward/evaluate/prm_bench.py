@@ -18,7 +18,7 @@ from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import LABEL, Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import labelled_scores, rows_by
-from stepreward.evaluate.measures.counts import drawn, interval, prm_score, ratio, step_counts, step_metrics_of
+from stepreward.evaluate.measures.counts import bootstrap_sums, interval, prm_score, ratio, step_counts, step_metrics_of
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "simplicity": ("redundency", "circular"),
@@ -119,8 +119,8 @@ def _by_class(
     kept, scores, labels, unscored = labelled_scores(scorer, kept)
     counts, key = step_counts(scores, labels, threshold), Key.seed(seed).fold(name)
     rows = rows_by(kept, "classification")
-    pooled = {of: drawn(counts[mine], key.fold(of)) for of, mine in rows.items()}
-    metrics = step_metrics_of(drawn(counts, key), len(kept))
+    pooled = {of: bootstrap_sums(counts[mine], key.fold(of)) for of, mine in rows.items()}
+    metrics = step_metrics_of(bootstrap_sums(counts, key), len(kept))
     for group, members in groups.items():
         # The mean over some of its classes would not compare with published ones.
         if pooled.keys() >= set(members):

@@ -17,7 +17,7 @@ from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import labelled_scores
-from stepreward.evaluate.measures.counts import cells, drawn, interval, macro_f1, step_counts
+from stepreward.evaluate.measures.counts import bootstrap_sums, confusion, interval, macro_f1, step_counts
 
 AUC_DRAWS = 200
 
@@ -57,9 +57,9 @@ def reason_eval(
     lowest = np.where(np.isnan(scores), np.inf, scores).min(axis=1)
     called_right = lowest > threshold
     # "missed": at the threshold a right solution is not called right, and a wrong one is not called wrong.
-    whole = cells(called_right if ties == "wrong" else np.where(right, called_right, lowest >= threshold), right)
+    whole = confusion(called_right if ties == "wrong" else np.where(right, called_right, lowest >= threshold), right)
     key, n = Key.seed(seed).fold("reason-eval"), len(labels)
-    both = drawn(np.stack([whole, steps], axis=1), key)
+    both = bootstrap_sums(np.stack([whole, steps], axis=1), key)
     rows = np.concatenate([np.arange(n)[None], resamples(n, AUC_DRAWS, key.fold("auc"))])
     metrics = {
         "solution_f1": interval(macro_f1(both[:, 0]), n),

@@ -20,8 +20,8 @@ from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import labelled_scores, rows_by
 from stepreward.evaluate.measures.counts import (
     balanced_f1,
-    cells,
-    drawn,
+    bootstrap_sums,
+    confusion,
     interval,
     recalls,
     step_counts,
@@ -71,14 +71,14 @@ def _responses(scores: Floats, labels: Floats, threshold: float) -> Floats:
     right, accepted = gold < 0, called < 0
     named = (called == gold) & ~accepted
     # A wrong response whose first error is not named counts as missed.
-    return np.stack([cells(accepted, right), cells(np.where(right, accepted, ~named), right)], axis=1)
+    return np.stack([confusion(accepted, right), confusion(np.where(right, accepted, ~named), right)], axis=1)
 
 
 def _balanced(counts: Floats, whole: Floats, key: Key) -> dict[str, Estimate]:
     n = len(counts)
-    made = step_metrics_of(drawn(counts, key), n)
-    pooled = drawn(whole, key.fold("responses"))
-    valid, wrong = recalls(drawn(counts, key))
+    made = step_metrics_of(bootstrap_sums(counts, key), n)
+    pooled = bootstrap_sums(whole, key.fold("responses"))
+    valid, wrong = recalls(bootstrap_sums(counts, key))
     made["balanced_accuracy"] = interval((valid + wrong) / 2, n)
     for at, name in enumerate(("response", "error_id")):
         made[f"{name}_balanced_f1"] = interval(balanced_f1(pooled[:, at]), n)
@@ -145,7 +145,8 @@ def _pooled(
         labels = np.where(labels == 0.5, np.nan, labels)
     counts, key = step_counts(scores, labels, threshold), Key.seed(seed).fold(name)
     groups = {
-        of: step_metrics_of(drawn(counts[mine], key.fold(of)), len(mine)) for of, mine in rows_by(data, by).items()
+        of: step_metrics_of(bootstrap_sums(counts[mine], key.fold(of)), len(mine))
+        for of, mine in rows_by(data, by).items()
     }
-    metrics = step_metrics_of(drawn(counts, key), len(data))
+    metrics = step_metrics_of(bootstrap_sums(counts, key), len(data))
     return BenchResult(name, main, metrics, protocol, groups, threshold, "given", unscored)

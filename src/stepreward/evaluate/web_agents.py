@@ -19,7 +19,7 @@ from stepreward.core.runtime.flows import Scorer
 from stepreward.core.types import Comparison, Floats
 from stepreward.evaluate.data.result import BenchResult
 from stepreward.evaluate.data.scoring import places, rows_of_subsets, scored_comparisons
-from stepreward.evaluate.measures.counts import drawn, interval
+from stepreward.evaluate.measures.counts import bootstrap_sums, interval
 
 
 @bench.method(
@@ -71,7 +71,7 @@ def _measured(rank: Floats, tasks: NDArray[np.int64], key: Key) -> dict[str, Est
     hit, reciprocal = np.bincount(task, weights=first), np.bincount(task, weights=1 / rank)
 
     def over_steps(values: NDArray[Any], name: str) -> Estimate:
-        pooled = drawn(np.stack([values, steps], axis=1), key.fold(name))
+        pooled = bootstrap_sums(np.stack([values, steps], axis=1), key.fold(name))
         return interval(pooled[:, 0] / pooled[:, 1], len(steps))
 
     return {

@@ -19,7 +19,7 @@ OnSample = Callable[[str, int, int, str], None]
 """Called with the stage, the problems done, their number and a detail."""
 
 
-def graded(found: Sequence[Trajectory], out: Path, grader: Grader) -> tuple[list[Trajectory], Bill]:
+def grade_solutions(found: Sequence[Trajectory], out: Path, grader: Grader) -> tuple[list[Trajectory], Bill]:
     """The trajectories with their outcomes, graded where the data set does not tell, and what it cost.
 
     What took long, or could not be graded, is logged: a rerun does not pay for it again.
@@ -33,7 +33,7 @@ def graded(found: Sequence[Trajectory], out: Path, grader: Grader) -> tuple[list
     return [replace(one, outcome=grades.get(i, one.outcome)) for i, one in enumerate(found)], driver.bill
 
 
-def known(found: Sequence[Trajectory]) -> list[Trajectory]:
+def labellable(found: Sequence[Trajectory]) -> list[Trajectory]:
     """The solutions without finished ones of unknown grade, which cannot be labelled."""
     return [one for one in found if not (one.terminal and np.isnan(one.outcome))]
 
@@ -43,7 +43,7 @@ def _grade(trajectory: Trajectory) -> Flow[float]:
     return float(grade)
 
 
-def sampled(
+def sample_solutions(
     problems: Sequence[Problem],
     n: int,
     seed: int,

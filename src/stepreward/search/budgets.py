@@ -61,12 +61,12 @@ sweeps = Allotment(SOLUTIONS, _sweeps)
 """`n` particles of each of several sweeps."""
 
 
-def _mended(budget: int, settings: Settings, given: Settings) -> dict[str, Any]:
+def _drafts(budget: int, settings: Settings, given: Settings) -> dict[str, Any]:
     rounds = min(int(settings["rounds"]), budget - 1)
     return {"n": budget // (1 + rounds), "rounds": rounds}
 
 
-mended = Allotment(SOLUTIONS, _mended)
+drafts = Allotment(SOLUTIONS, _drafts)
 """`n` drafts, each of which may be rewritten `rounds` times."""
 
 

@@ -30,7 +30,7 @@ Columns = Callable[[Sequence[Path]], Mapping[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StepStart:
     """The start of a next step."""
 
     candidate: Candidate
@@ -105,22 +105,24 @@ class Growth:
         self._remember(chain.from_iterable(grown))
         return grown
 
-    def begin(self, parents: Sequence[Candidate], n: int | Sequence[int], tokens: int) -> Flow[list[list[Begun]]]:
+    def start_steps(
+        self, parents: Sequence[Candidate], n: int | Sequence[int], tokens: int
+    ) -> Flow[list[list[StepStart]]]:
         """Samples the first `tokens` tokens of next steps: the starts below each parent, equal ones once."""
         made = yield from self._propose(parents, n, None, {"until": "step", "max_tokens": tokens})
-        return [_begun(parent, some) for parent, some in zip(parents, made, strict=True)]
+        return [_starts(parent, some) for parent, some in zip(parents, made, strict=True)]
 
-    def end(self, begun: Sequence[Begun]) -> Flow[list[Candidate]]:
+    def finish_steps(self, begun: Sequence[StepStart]) -> Flow[list[Candidate]]:
         """Samples the rest of steps that were cut: the candidates with whole steps, without those cut again."""
         cut = [one for one in begun if one.cut]
         made = yield from self._propose([one.candidate for one in cut], 1, None, {"until": "step"})
-        whole = {id(one): _ended(one, rest) for one, some in zip(cut, made, strict=True) for rest in some}
+        whole = {id(one): _finished(one, rest) for one, some in zip(cut, made, strict=True) for rest in some}
         kept = [whole.get(id(one)) if one.cut else one.candidate for one in begun]
         found = [candidate for candidate in kept if candidate is not None]
         self._remember(found)
         return found
 
-    def reworded(self, problems: Sequence[Problem]) -> Flow[list[Candidate]]:
+    def solve_rewordings(self, problems: Sequence[Problem]) -> Flow[list[Candidate]]:
         """Samples a whole solution of each rewording of the problem, without scores."""
         if self.spent or not problems:
             return []
@@ -130,7 +132,7 @@ class Growth:
         self._remember(made)
         return made
 
-    def said(self, problem: Problem) -> Flow[str]:
+    def reply(self, problem: Problem) -> Flow[str]:
         """The policy's reply to a rewording of the problem, as plain text; empty once the budget is spent."""
         if self.spent:
             return ""
@@ -298,17 +300,17 @@ def _child(parent: Candidate, continuation: Continuation) -> Candidate | None:
     return replace(parent, finished=True, count=1) if continuation.finished and parent.steps else None
 
 
-def _begun(parent: Candidate, continuations: Sequence[Continuation]) -> list[Begun]:
+def _starts(parent: Candidate, continuations: Sequence[Continuation]) -> list[StepStart]:
     """Starts of steps, equal ones once; an empty one counts only where it ends the solution."""
-    made: dict[tuple[Path, bool, bool], Begun] = {}
+    made: dict[tuple[Path, bool, bool], StepStart] = {}
     for c in continuations:
         fresh = _child(parent, c)
         if fresh is not None:
-            made.setdefault((fresh.path, c.finished, c.truncated), Begun(fresh, c.truncated))
+            made.setdefault((fresh.path, c.finished, c.truncated), StepStart(fresh, c.truncated))
     return list(made.values())
 
 
-def _ended(begun: Begun, rest: Continuation) -> Candidate | None:
+def _finished(begun: StepStart, rest: Continuation) -> Candidate | None:
     """The candidate with its last step whole; None if it was cut again."""
     if rest.truncated:
         return None

@@ -34,7 +34,7 @@ RETRY = "Notes from earlier attempts at this problem:\n{notes}\nNow solve the pr
     note="the discriminator and the trimmer are the step scores, not trained models of their own; a rewritten solution "
     "takes its draft's place only where its total is higher",
     asks=("scorer",),
-    budget=budgets.mended,
+    budget=budgets.drafts,
 )
 def cut_and_regenerate(
     problem: Problem,
@@ -118,9 +118,9 @@ def refined(
         if at < 0:
             continue
         for request in filter(None, (global_request, local_request)):
-            again = reworded(problem, _text(draft), _filled(request, draft, at))
+            again = follow_up(problem, _text(draft), _fill(request, draft, at))
             wordings[again.id] = again
-    better = yield from growth.reworded(list(wordings.values()))
+    better = yield from growth.solve_rewordings(list(wordings.values()))
     return (yield from growth.conclude([*scored, *(yield from growth.score(better))], select=choice(vote)))
 
 
@@ -166,17 +166,17 @@ def reflect_and_retry(
     attempted = problem
     for number in range(attempts):
         if number:
-            fresh = yield from growth.reworded([attempted])
+            fresh = yield from growth.solve_rewordings([attempted])
         else:
             (fresh,) = yield from growth.complete([ROOT], 1)
         made += yield from growth.score(fresh)
         if not fresh or growth.spent or made[-1].rank > threshold or number + 1 == attempts:
             break
         # The total may fail where no step does, a product for one: the last step, -1, is the one to reflect on.
-        request = _filled(reflect_request, made[-1], int(first_error(made[-1].scores, threshold)))
-        said = yield from growth.said(reworded(problem, _text(made[-1]), request))
+        request = _fill(reflect_request, made[-1], int(first_error(made[-1].scores, threshold)))
+        said = yield from growth.reply(follow_up(problem, _text(made[-1]), request))
         notes += [said] if said else []
-        attempted = reworded(problem, "", retry_request.replace("{notes}", "\n".join(notes)))
+        attempted = follow_up(problem, "", retry_request.replace("{notes}", "\n".join(notes)))
     return (yield from growth.conclude(made))
 
 
@@ -224,7 +224,7 @@ def intervene(
     return (yield from growth.conclude([tip]))
 
 
-def reworded(problem: Problem, draft: str, request: str) -> Problem:
+def follow_up(problem: Problem, draft: str, request: str) -> Problem:
     """The problem followed by a draft and a request, as a problem of its own."""
     said = ({"role": "assistant", "content": draft},) if draft else ()
     messages = (*problem.messages, *said, {"role": "user", "content": request})
@@ -236,6 +236,6 @@ def _text(candidate: Candidate) -> str:
     return "".join(step.text for step in candidate.steps)
 
 
-def _filled(request: str, draft: Candidate, at: int) -> str:
+def _fill(request: str, draft: Candidate, at: int) -> str:
     before = "".join(step.text for step in draft.steps[:at])
     return request.replace("{before}", before).replace("{step}", draft.steps[at].text)

@@ -18,7 +18,7 @@ from stepreward.core.results import TrajectoryList
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
-from stepreward.label.solutions import graded, known, sampled
+from stepreward.label.solutions import grade_solutions, labellable, sample_solutions
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
 from stepreward.verbs.read_rows import Problems, Rows, hold_problems, problems_of, rows_of
@@ -138,12 +138,12 @@ def label_into(
     method: Method[..., Any] = estimate[plan.estimator]
     drawn, ungraded = Bill(), Failures()
     if items and isinstance(items[0], Problem) and "trajectory" in method.data:
-        items, unsampled, drawn = sampled(items, samples, plan.seed, folder, policy, grader, on_progress)
+        items, unsampled, drawn = sample_solutions(items, samples, plan.seed, folder, policy, grader, on_progress)
         failed += unsampled
     elif items and isinstance(items[0], Trajectory):
-        items, drawn = graded(items, folder, grader)
+        items, drawn = grade_solutions(items, folder, grader)
     if items and isinstance(items[0], Trajectory):
-        kept = known(items)
+        kept = labellable(items)
         ids = Counter(one.problem.id for one in items) - Counter(one.problem.id for one in kept)
         ungraded += [(name, InputError(_NO_GRADE)) for name in ids.elements()]
         if not kept:

@@ -57,7 +57,7 @@ class Pool:
         return totals.reshape(self.outcome.shape)
 
 
-def sampled(items: Sequence[Trajectory]) -> Pool:
+def pool_of_solutions(items: Sequence[Trajectory]) -> Pool:
     """Solutions of one pool, grouped by problem, without totals.
 
     Raises:

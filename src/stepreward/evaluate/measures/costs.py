@@ -13,7 +13,7 @@ from stepreward.core.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.types import Floats
-from stepreward.evaluate.measures.counts import drawn, interval
+from stepreward.evaluate.measures.counts import bootstrap_sums, interval
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def accuracy_against_cost(
         raise ValueError(f"no spending is of the reference {reference!r}; there are {there}")
     problems = correct.shape[1]
     # (R, 1 + draws) each: the means as they are, then of each sample of problems.
-    accuracy, spent = drawn(np.stack([correct.T, cost.T], axis=1), key, draws=draws).transpose(1, 2, 0) / problems
+    accuracy, spent = (
+        bootstrap_sums(np.stack([correct.T, cost.T], axis=1), key, draws=draws).transpose(1, 2, 0) / problems
+    )
     front = pareto(spent, accuracy)
     gains = _gains(spendings, spent, accuracy, reference)
     order = {name: at for at, name in enumerate(dict.fromkeys(one.algorithm for one in spendings))}

@@ -17,7 +17,7 @@ from stepreward.core.types import Floats
 DRAWS = 1000
 
 
-def cells(said: NDArray[np.bool_], right: NDArray[np.bool_]) -> Floats:
+def confusion(said: NDArray[np.bool_], right: NDArray[np.bool_]) -> Floats:
     """(..., 4) one count of each: called valid or not, and valid or not."""
     parts = (said & right, said & ~right, ~said & right, ~said & ~right)
     return np.stack(parts, axis=-1).astype(np.float64)
@@ -37,7 +37,7 @@ def step_counts(scores: Floats, labels: Floats, threshold: float) -> Floats:
     real = ~np.isnan(labels)
     if np.isnan(scores[real]).any():
         raise InputError("a labelled step has no score", remedy="raise the scorer's limit on length")
-    made: Floats = (cells(scores > threshold, labels > 0.5) * real[..., None]).sum(axis=1)
+    made: Floats = (confusion(scores > threshold, labels > 0.5) * real[..., None]).sum(axis=1)
     return made
 
 
@@ -84,7 +84,7 @@ def matthews(counts: Floats) -> Floats:
     return ratio(tp * tn - fp * fn, np.sqrt(product))
 
 
-def drawn(units: Floats, key: Key, *, draws: int = DRAWS) -> Floats:
+def bootstrap_sums(units: Floats, key: Key, *, draws: int = DRAWS) -> Floats:
     """(1 + draws, ...) sums over the units, then over bootstrap samples of them.
 
     Args:
@@ -109,7 +109,7 @@ def step_metrics_of(pooled: Floats, n: int) -> dict[str, Estimate]:
     """Every score of pooled counts.
 
     Args:
-        pooled: (1 + draws, 4) counts, as `drawn` returns them.
+        pooled: (1 + draws, 4) counts, as `bootstrap_sums` returns them.
         n: number of solutions that they count.
     """
     positive, negative = f1_scores(pooled)

@@ -15,7 +15,7 @@ from stepreward.core.vocabulary import Count, MaxSteps, NoDraws
 from stepreward.search import budgets
 from stepreward.search.beams.beam_loop import beam_loop
 from stepreward.search.candidates import Candidate, Found, best
-from stepreward.search.growth import Begun, Growth
+from stepreward.search.growth import Growth, StepStart
 from stepreward.search.setting_checks import positive
 
 
@@ -59,21 +59,21 @@ def early_rejection(
     positive(tokens=tokens)
     growth = Growth(problem, key, aggregate)
 
-    def start(parents: Sequence[Candidate], n: int) -> Flow[list[list[Begun]]]:
-        return growth.begin(parents, n, tokens)
+    def start(parents: Sequence[Candidate], n: int) -> Flow[list[list[StepStart]]]:
+        return growth.start_steps(parents, n, tokens)
 
-    def keep(kept: Sequence[Candidate], begun: list[list[Begun]]) -> Flow[list[Candidate]]:
-        finished = [Begun(c, cut=False) for c in kept if c.finished]
+    def keep(kept: Sequence[Candidate], begun: list[list[StepStart]]) -> Flow[list[Candidate]]:
+        finished = [StepStart(c, cut=False) for c in kept if c.finished]
         promising = yield from _best_starts(growth, [*finished, *chain.from_iterable(begun)], beams)
         # None is whole where the budget refused the rest of every start, or a limit cut it: the beams so far remain.
-        whole = yield from growth.end(promising)
+        whole = yield from growth.finish_steps(promising)
         return best((yield from growth.score(whole)), beams)
 
     return (yield from beam_loop(growth, start, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
 
 
-def _best_starts(growth: Growth, begun: list[Begun], n: int) -> Flow[list[Begun]]:
+def _best_starts(growth: Growth, begun: list[StepStart], n: int) -> Flow[list[StepStart]]:
     """The `n` starts of highest total, the earliest of equals."""
     scored: list[Candidate] = yield from growth.score([one.candidate for one in begun])
     order = np.argsort([-c.rank for c in scored], kind="stable")[:n]
-    return [Begun(scored[i], begun[i].cut) if not begun[i].cut else begun[i] for i in order.tolist()]
+    return [StepStart(scored[i], begun[i].cut) if not begun[i].cut else begun[i] for i in order.tolist()]

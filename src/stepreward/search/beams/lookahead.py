@@ -76,7 +76,7 @@ def _rolled_out(
     return (yield from growth.score(tips))
 
 
-def mended(values: Sequence[float], *, rate: float = 0.5, gain: float = 0.05) -> float:
+def corrected_value(values: Sequence[float], *, rate: float = 0.5, gain: float = 0.05) -> float:
     """The first value, moved towards those that follow as long as they rise.
 
         V_t <- V_t + rate (V_{t+1} - V_t),    from the end of the rise back to the first
@@ -156,4 +156,4 @@ def _corrected_rank(candidate: Candidate, tip: Candidate, aggregate: str, rate: 
     known = totals[~np.isnan(totals)]
     if not known.size:
         return candidate.rank
-    return float(expit(mended(logit(np.clip(known, _EDGE, 1 - _EDGE)).tolist(), rate=rate, gain=gain)))
+    return float(expit(corrected_value(logit(np.clip(known, _EDGE, 1 - _EDGE)).tolist(), rate=rate, gain=gain)))

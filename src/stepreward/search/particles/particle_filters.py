@@ -43,18 +43,18 @@ class Particle:
 
 def log_odds(scores: Sequence[float], temperature: float = 1.0) -> float:
     """log(r / (1 - r)) / temperature of the newest score, with r kept in [1e-7, 1 - 1e-7]."""
-    right = float(np.clip(last(scores), FLOOR, 1 - FLOOR))
+    right = float(np.clip(newest(scores), FLOOR, 1 - FLOOR))
     return float(np.log(right) - np.log1p(-right)) / temperature
 
 
-def known(scores: Sequence[float]) -> list[float]:
+def measured(scores: Sequence[float]) -> list[float]:
     """The scores without those of observations, which are NaN."""
     return [score for score in scores if score == score]
 
 
-def last(scores: Sequence[float]) -> float:
+def newest(scores: Sequence[float]) -> float:
     """The newest score; 1/2 before there is one."""
-    real = known(scores)
+    real = measured(scores)
     return real[-1] if real else 0.5
 
 

@@ -14,7 +14,7 @@ from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import Found
 from stepreward.search.growth import Growth
-from stepreward.search.particles.particle_filters import ParticleFilter, known
+from stepreward.search.particles.particle_filters import ParticleFilter, measured
 from stepreward.search.particles.resampling import Name as Resampling
 
 Name = Literal["difference", "max", "sum"]
@@ -22,18 +22,18 @@ Name = Literal["difference", "max", "sum"]
 
 def difference(scores: Sequence[float]) -> float:
     """r_t - r_{t-1}: the sum over steps is r_T."""
-    real = known(scores)
+    real = measured(scores)
     return real[-1] - (real[-2] if len(real) > 1 else 0.0) if real else 0.0
 
 
 def greatest(scores: Sequence[float]) -> float:
     """max_{s <= t} r_s."""
-    return max(known(scores), default=0.0)
+    return max(measured(scores), default=0.0)
 
 
 def summed(scores: Sequence[float]) -> float:
     """sum_{s <= t} r_s."""
-    return sum(known(scores))
+    return sum(measured(scores))
 
 
 POTENTIALS: Mapping[Name, Callable[[Sequence[float]], float]] = {
@@ -88,7 +88,7 @@ def steered(
     def correct(scores: Sequence[float]) -> float:
         # Weights so far multiply to e^(strength paid); the target is e^(strength r_T).
         paid = sum(of(scores[: t + 1]) for t, score in enumerate(scores) if score == score)
-        return strength * ((known(scores) or [0.0])[-1] - paid)
+        return strength * ((measured(scores) or [0.0])[-1] - paid)
 
     particles = ParticleFilter(Growth(problem, key, "last"), n, weigh, max_steps, resample, gate, correct)
     return (yield from particles.search(key, vote=vote))

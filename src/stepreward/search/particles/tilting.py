@@ -17,7 +17,7 @@ from stepreward.core.vocabulary import Count, MaxSteps
 from stepreward.search import budgets
 from stepreward.search.candidates import ROOT, Candidate, Found, choice, ends
 from stepreward.search.growth import Growth
-from stepreward.search.particles.particle_filters import last
+from stepreward.search.particles.particle_filters import newest
 from stepreward.search.particles.resampling import normalised
 
 
@@ -82,7 +82,7 @@ def tilted_steps(
 
     def tilt(candidate: Candidate) -> float:
         # Equal samples are one candidate: its count stands for p(a).
-        return strength * last(candidate.scores) + float(np.log(candidate.count))
+        return strength * newest(candidate.scores) + float(np.log(candidate.count))
 
     return (yield from _draw_steps(problem, key, tilt, n, width, max_steps, vote))
 
@@ -111,7 +111,7 @@ def flow_steps(
     """
 
     def flow(candidate: Candidate) -> float:
-        return float(np.log(max(last(candidate.scores), 1e-300)))
+        return float(np.log(max(newest(candidate.scores), 1e-300)))
 
     return (yield from _draw_steps(problem, key, flow, n, width, max_steps, vote))
 
