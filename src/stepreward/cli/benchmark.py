@@ -81,7 +81,9 @@ def measure(
     for name in names:
         mine = [item for item in items if name in _recorded_of(item)] if name in recorded else items
         if name in recorded:
-            results[name] = _result(method, _recorded(name, mine), mine, settings)
+            solutions = [item for item in mine if isinstance(item, Trajectory)]
+            recorder = RecordedScorer(solutions, name) if solutions else Recorded(name)
+            results[name] = _result(method, recorder, mine, settings)
             made[name] = results[name].to_json() | {"rows": len(mine)}
             continue
         scorer = PositionScorer() if name == POSITION else recipe.scorer(name)
@@ -125,13 +127,8 @@ class Recorded:
         raise InputError(f"some comparisons have no score of {self.name}", remedy="leave them out")
 
 
-def _recorded(name: str, items: Sequence[Trajectory | Comparison]) -> Scorer:
-    solutions = [item for item in items if isinstance(item, Trajectory)]
-    return RecordedScorer(solutions, name) if solutions else Recorded(name)
-
-
 def _read(data: Path, flags: ReadFlags) -> tuple[list[Any], dict[Any, Place]]:
-    """Everything in a file or in the files of a folder, and where it stands; a file is the subset of rows without one.
+    """Everything in a file or in the files of a folder, and its file and row; a file is the subset of rows without one.
 
     What `stepreward label` wrote is read as well.
     """

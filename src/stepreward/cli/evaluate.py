@@ -128,7 +128,7 @@ def evaluate(
     items = read_and_score(data, reading, load, judge, quiet=json_output)
     names = list(dict.fromkeys(name for item in items for name in item.scores))
     if names and POSITION not in names:
-        items, names = _with_position(items), [*names, POSITION]
+        items, names = with_scores(items, PositionScorer(), POSITION), [*names, POSITION]
     if not names:
         raise InputError("the rows hold no step scores", source=data, remedy="pass --model, or recorded scores")
     key = Key.seed(flags.seed).fold("evaluate")
@@ -179,11 +179,6 @@ def _calibrate(
     )
     typer.echo(f"{path}: {method} on {fitted.pairs:,} steps of {fitted.problems:,} problems")
     typer.echo(f"Brier score on problems not fitted on: {before} before, {after} after, change {change}")
-
-
-def _with_position(items: Sequence[Trajectory]) -> list[Trajectory]:
-    """The solutions with the scores of the baseline beside the others."""
-    return with_scores(items, PositionScorer(), POSITION)
 
 
 def _measured(
@@ -290,5 +285,5 @@ def _print(outcome: dict[str, Any]) -> None:
             console.print(f"{name}, first error: {lack}", soft_wrap=True)
         for what in ("first_error", "selection"):
             if f"no_{what}" in made:
-                told = f"{name}, no {what.replace('_', ' ')}: {made[f'no_{what}']}"
-                console.print(told, soft_wrap=True)
+                why = made[f"no_{what}"]
+                console.print(f"{name}, no {what.replace('_', ' ')}: {why}", soft_wrap=True)

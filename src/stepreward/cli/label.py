@@ -104,7 +104,9 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
     # What is wrong with a file is an error before a model is loaded, which takes seconds.
     items: list[Problem] | list[Trajectory]
     if data is not None:
-        gold = {} if flags.references is None else _references(flags.references)
+        named = [] if flags.references is None else problems_of(flags.references)
+        # An id names one problem; a prompt may stand under another id elsewhere, so it is looked up second.
+        gold = {one.text: one.reference for one in named} | {one.id: one.reference for one in named}
         items = [*reading.solutions(data, failed, prepared=partial(_with_reference, gold))]
     else:
         items = problems_of(problems or Path(), None if reading.strict else failed, graded=True)
@@ -150,12 +152,6 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
     if failed and not flags.skip_failed:
         typer.echo("stepreward: run again to try what failed, or leave it out for good with --skip-failed", err=True)
         raise typer.Exit(1)
-
-
-def _references(path: Path) -> dict[str, str | None]:
-    """References by id and by prompt."""
-    rows = problems_of(path)
-    return {p.text: p.reference for p in rows} | {p.id: p.reference for p in rows}
 
 
 def _with_reference(gold: Mapping[str, str | None], trajectory: Trajectory) -> Trajectory:

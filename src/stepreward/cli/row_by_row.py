@@ -12,6 +12,7 @@ from stepreward.cli.terminal.progress import SECONDS_TO_JUDGE, StageProgress
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
 from stepreward.core.runtime.flows import Score, Scored, Scorer
+from stepreward.core.runtime.refused_scores import scores_or_errors
 
 Place = tuple[object, int | None]
 """A file, and a row in it where that is known."""
@@ -64,26 +65,16 @@ class RowByRow:
         size, made = max(self.batch_size, 32), list[Scored]()
         for at in range(0, len(questions), size):
             part = questions[at : at + size]
-            made += self._answered(part)
+            for question, answer in zip(part, scores_or_errors(self.scorer, part), strict=True):
+                if isinstance(answer, InputError):
+                    name = question.problem.id
+                    source, row = self.places.get((name, question.steps)) or self.places.get(name) or (None, None)
+                    located = InputError(answer.problem, source=source, row=row, remedy=answer.remedy)
+                    self.bad.append((name, located))
+                    if self.strict or (not self.done and len(self.bad) >= GIVEN_UP):
+                        raise located from answer
+                    answer = Scored(np.full(len(question.steps), np.nan))
+                made.append(answer)
             self.done += len(part)
             self.on_progress(self.done)
         return made
-
-    def _answered(self, questions: Sequence[Score]) -> list[Scored]:
-        """Answers to a part; where it is refused, to each half, down to the question that is at fault."""
-        try:
-            return self.scorer.score_many(questions)
-        except InputError as error:
-            if len(questions) > 1:
-                half = len(questions) // 2
-                return [*self._answered(questions[:half]), *self._answered(questions[half:])]
-            located = self._located(error, questions[0])
-            self.bad.append((questions[0].problem.id, located))
-            if self.strict or (not self.done and len(self.bad) >= GIVEN_UP):
-                raise located from error
-            return [Scored(np.full(len(questions[0].steps), np.nan))]
-
-    def _located(self, error: InputError, question: Score) -> InputError:
-        name = question.problem.id
-        source, row = self.places.get((name, question.steps)) or self.places.get(name) or (None, None)
-        return InputError(error.problem, source=source, row=row, remedy=error.remedy)

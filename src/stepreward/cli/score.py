@@ -107,7 +107,7 @@ def _write_table(
 ) -> Counter[str]:  # fmt: skip
     """Writes the table and names the rows that are not in it; `scored`, `bad` and `unscored` count those of all parts.
 
-    Parts that an earlier run wrote are not scored again: what is known of their rows stands in the folder.
+    Parts that an earlier run wrote are not scored again: the folder has a note of their rows.
     """
     counts, failed, fresh = Counter[str](), Failures(), 0
 

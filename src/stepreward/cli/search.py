@@ -111,13 +111,13 @@ def search(
         check_ending(out)
     chosen, reader = searches[flags.method], grader_by_name(flags.grader)
     recipe.require(bool(models.model))
-    asked = ("scorer",) if compare else chosen.asks
-    if not models.model and "scorer" in asked:
+    needs = ("scorer",) if compare else chosen.asks
+    if not models.model and "scorer" in needs:
         what = "a comparison" if compare else flags.method
         raise InputError(f"{what} needs a reward model", remedy="pass --model, or --method majority")
-    _check_judge(helpers.judge, "--compare" if compare else flags.method, needed="judge" in asked)
-    if "self_certainty" in asked and policy.policy.startswith(("http://", "https://", VLLM)):
-        what = f"{flags.method} needs the whole distribution of each token, which servers and engines do not tell"
+    _check_judge(helpers.judge, "--compare" if compare else flags.method, needed="judge" in needs)
+    if "self_certainty" in needs and policy.policy.startswith(("http://", "https://", VLLM)):
+        what = f"{flags.method} needs the whole distribution of each token, which servers and engines do not return"
         raise InputError(what, remedy="take a policy on this machine, a folder or hub name, or --method self-prm")
     if stop.money is not None and not prices.generated + prices.scored + (prices.expert or 0):
         raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
@@ -198,14 +198,14 @@ def _tell(out: Path, solutions: SolutionList, solver: Solver, seed: int, json_ou
         typer.echo(json.dumps(outcome | ({} if used is None else {"judge": asdict(used)})))
         raise typer.Exit(int(bool(failed)))
     none = "none graded" if unknown or failed else "no references"
-    told = none if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
-    told += f" ({unknown} could not be graded and count neither way)" if unknown else ""
-    typer.echo(f"{len(solutions)} problems in {out}: {told}; {bill.generated_tokens:,} tokens generated")
+    right = none if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
+    right += f" ({unknown} could not be graded and count neither way)" if unknown else ""
+    typer.echo(f"{len(solutions)} problems in {out}: {right}; {bill.generated_tokens:,} tokens generated")
     if note := cut_note(bill, solver.policy):
         typer.echo(note)
     if used is not None:
         typer.echo(
-            f"{used.answers:,} verdicts asked of the judge ({used.tokens:,} tokens), {used.unread:,} unreadable, "
+            f"{used.answers:,} verdicts of the judge ({used.tokens:,} tokens), {used.unread:,} unreadable, "
             f"{used.swayed:,} pairs swayed by the order"
         )
     if failed:
@@ -214,9 +214,9 @@ def _tell(out: Path, solutions: SolutionList, solver: Solver, seed: int, json_ou
 
 
 def _check_judge(judge: str, search: str, *, needed: bool) -> None:
-    """Refuses a search in pairs without a judge, and a judge whom nobody asks."""
+    """Refuses a search in pairs without a judge, and a judge that it does not use."""
     if judge and not needed:
-        raise InputError(f"{search} asks no judge", remedy="drop --judge, or take --method knockout or elo")
+        raise InputError(f"{search} uses no judge", remedy="drop --judge, or take --method knockout or elo")
     if needed and not judge:
         remedy = f"pass --judge POLICY, or --judge {OWN_SCORE} with --model"
         raise InputError(f"{search} needs a judge, who compares solutions", remedy=remedy)

@@ -1,4 +1,4 @@
-"""`stepreward view`: where a run's report is, in a browser if asked."""
+"""`stepreward view`: where a run's report is, in a browser with `--browser`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from typing import Any
 import anyio.to_thread
 import numpy as np
 from inspect_ai import scorer as scoring
-from inspect_ai.model import ChatMessage
 from inspect_ai.scorer import Score, ScoreReducer, Target
 from inspect_ai.solver import TaskState
 
@@ -133,15 +132,11 @@ class _Rate:
 def _conversation(state: TaskState, reasoning: Reasoning) -> tuple[list[Message], list[Message]]:
     """The messages before the model's first, few-shot examples included, and those from it on."""
     messages = list(state.messages)
-    start = next((i for i, message in enumerate(messages) if _is_own(message)), len(messages))
+    start = next((i for i, m in enumerate(messages) if m.role == MODEL and m.source != "input"), len(messages))
     said = messages[start:] or ([state.output.message] if state.output.choices else [])
     turns = turns_of([message.model_dump(exclude_none=True) for message in [*messages[:start], *said]])
     given = [_message(turn, reasoning) for turn in turns if turn.place < start]
     return given, [_message(turn, reasoning) for turn in turns if turn.place >= start]
-
-
-def _is_own(message: ChatMessage) -> bool:
-    return bool(message.role == MODEL and message.source != "input")
 
 
 def _message(turn: Turn, reasoning: Reasoning) -> Message:
@@ -165,7 +160,7 @@ def _reducer(method: Method[..., Any]) -> Callable[[], ScoreReducer]:
                 why = f"no epoch has a total of step scores: {method.name} chooses among those of stepreward's scorers"
                 return Score.unscored(reason="scoring_failed", explanation=why)
             group = np.zeros(len(scores), np.int64)
-            answers = answer_ids([_answer(score) for score in scores], [0] * len(scores))
+            answers = answer_ids([(score.answer or "").strip() or None for score in scores], [0] * len(scores))
             (row,) = method.take({"totals": totals, "answers": answers, "group": group})
             return scores[row]
 
@@ -173,10 +168,6 @@ def _reducer(method: Method[..., Any]) -> Callable[[], ScoreReducer]:
 
     made: Callable[[], ScoreReducer] = scoring.score_reducer(name=f"stepreward/{method.name.replace('-', '_')}")(make)
     return made
-
-
-def _answer(score: Score) -> str | None:
-    return score.answer.strip() if score.answer and score.answer.strip() else None
 
 
 REDUCERS: Sequence[Callable[[], ScoreReducer]] = [

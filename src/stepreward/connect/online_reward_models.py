@@ -120,10 +120,7 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
             return
         if not path.is_file():
             raise InputError("the checkpoint holds no reward model", source=path, remedy="start the training anew")
-        self._restore(load_file(path))
-
-    def _restore(self, kept: dict[str, torch.Tensor]) -> None:
-        for name, value in kept.items():
+        for name, value in load_file(path).items():
             kind, i = name.rsplit(".", 1)
             weight = self._weights[int(i)]
             if kind == "weight":

@@ -16,10 +16,13 @@ from stepreward.core.catalog import segment as segments
 from stepreward.core.errors import InputError
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.runtime.flows import Score, Scored, Scorer
+from stepreward.core.runtime.refused_scores import scores_or_errors
 from stepreward.core.segment import from_messages
 from stepreward.core.types import Message, Problem, Step
 from stepreward.score.load import load
 
+_load_once = lru_cache(maxsize=4)(load)
+"""Harnesses make their filters and scorers again for each task."""
 AT_ONCE = 256
 """Solutions given to a scorer in one call."""
 
@@ -68,7 +71,7 @@ class Rater:
     ) -> None:
         self._aggregate = aggregates[aggregate].name
         self._segment = segments[segment].name if segment else ""
-        self.scorer: Scorer = _loaded(str(scorer), device) if isinstance(scorer, str | Path) else scorer
+        self.scorer: Scorer = _load_once(str(scorer), device=device) if isinstance(scorer, str | Path) else scorer
         self._lock = threading.Lock()
 
     def question(self, problem: Sequence[Message], said: Sequence[Message], reference: str = "") -> Score:
@@ -90,19 +93,9 @@ class Rater:
         with self._lock:
             for at in range(0, len(real), AT_ONCE):
                 rows = real[at : at + AT_ONCE]
-                for row, answer in zip(rows, self._score_or_error([questions[i] for i in rows]), strict=True):
+                for row, answer in zip(rows, scores_or_errors(self.scorer, [questions[i] for i in rows]), strict=True):
                     found[row] = self._rating(questions[row], answer)
         return found
-
-    def _score_or_error(self, questions: Sequence[Score]) -> list[Scored | InputError]:
-        """The scorer's answers, with an error in place of each that it refuses, found by bisection."""
-        try:
-            return [*self.scorer.score_many(questions)]
-        except InputError as error:
-            if len(questions) == 1:
-                return [error]
-        half = len(questions) // 2
-        return [*self._score_or_error(questions[:half]), *self._score_or_error(questions[half:])]
 
     def _rating(self, question: Score, answer: Scored | InputError) -> Rating:
         steps = tuple(step.text for step in _own(question))
@@ -117,9 +110,3 @@ class Rater:
 
 def _own(question: Score) -> list[Step]:
     return [step for step in question.steps if step.kind == "action"]
-
-
-@lru_cache(maxsize=4)
-def _loaded(name: str, device: str) -> Scorer:
-    """A scorer by name, loaded once: harnesses create their filters and scorers again for each task."""
-    return load(name, device=device)

@@ -186,7 +186,11 @@ class StepGRPOTrainer(GRPOTrainer):
         for name in set(self.credit.data) & DERIVED.keys() - self.sources.keys():
             data[name] = [DERIVED[name](trajectory) for trajectory in mine]
         rows = [
-            _Row({name: of[i] for name, of in data.items()}, lengths, _repeated(trajectory))
+            _Row(
+                {name: of[i] for name, of in data.items()},
+                lengths,
+                len(trajectory) - len({step.text for step in trajectory.steps}),
+            )
             for i, (trajectory, lengths) in enumerate(
                 zip(mine, np.split(spans.lengths, spans.offsets[1:-1]), strict=True)
             )
@@ -279,8 +283,3 @@ def _mean(values: Floats) -> float:
     """Mean of what is scored; 0 where nothing is."""
     scored = values[~np.isnan(values)]
     return float(scored.mean()) if scored.size else 0.0
-
-
-def _repeated(trajectory: Trajectory) -> int:
-    """Steps that say what an earlier one said."""
-    return len(trajectory.steps) - len({step.text for step in trajectory.steps})

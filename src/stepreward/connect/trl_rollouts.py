@@ -36,7 +36,7 @@ class LocalRollouts:
         policy = self._policy or self._make(trainer)
         key = self.key.fold("rollouts", self._calls, trainer.accelerator.process_index)
         self._calls += 1
-        # TRL hands over each prompt once for every generation, one after another.
+        # TRL passes each prompt once for every generation, one after another.
         runs = [(prompt, len(list(same))) for prompt, same in itertools.groupby(prompts)]
         problems = [
             Problem(str(i), prompt if isinstance(prompt, str) else tuple(prompt)) for i, (prompt, _) in enumerate(runs)

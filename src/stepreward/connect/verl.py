@@ -73,10 +73,13 @@ def estimator(method: Method[..., Any]) -> Estimator:
         """
         if index is None:
             raise InputError("verl gave no index of prompts", remedy="use a release that passes index to estimators")
+        # verl passes its own configuration as an object of omegaconf or as a dataclass, by release.
+        table = config.get("stepreward") if hasattr(config, "get") else getattr(config, "stepreward", None)
+        settings = dict(table) if table else {}
         with torch.no_grad():
             group = torch.as_tensor(np.unique(np.asarray(index).astype(str), return_inverse=True)[1])
             group = group.to(token_level_rewards.device)
-            parts = (method, token_level_rewards, response_mask, group, non_tensor_batch or {}, _settings(config))
+            parts = (method, token_level_rewards, response_mask, group, non_tensor_batch or {}, settings)
             made = _by_row(*parts) if set(method.data) <= WHOLE else _by_step(*parts)
             advantages = made.to(token_level_rewards.dtype)
         return advantages, advantages
@@ -161,11 +164,6 @@ def _stated(extra: Mapping[str, Any], rewards: torch.Tensor) -> torch.Tensor | N
     if "outcome" not in extra:
         return None
     return torch.as_tensor(numbers("'outcome' of the batch", extra["outcome"])).to(rewards.device, torch.float64)
-
-
-def _settings(config: Any) -> dict[str, Any]:
-    table = config.get("stepreward") if hasattr(config, "get") else getattr(config, "stepreward", None)
-    return dict(table) if table else {}
 
 
 def register() -> list[str]:

@@ -31,10 +31,11 @@ def in_one_move(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the file cannot be written.
     """
-    unfinished = _unfinished(path)
+    unfinished = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        # The content first: a name on the disk before its content would be an empty file after a loss of power.
         to_disk(unfinished)
         unfinished.replace(path)
         to_disk(path.parent)
@@ -76,10 +77,6 @@ def alone_in_one_move(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             lock.unlink(missing_ok=True)  # Before the lock ends, so that it is ours.
         os.close(handle)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
 
 
 def to_disk(path: Path) -> None:

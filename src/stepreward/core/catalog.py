@@ -213,12 +213,6 @@ class Family:
         self._fill()
         return name in self._methods
 
-    def _drop(self, plugin: str) -> None:
-        """Takes out what a plug-in has registered."""
-        self._methods = {
-            name: entry for name, entry in self._methods.items() if isinstance(entry, _Preset) or entry.plugin != plugin
-        }
-
 
 _FILLING = threading.RLock()
 """One thread fills at a time; it may come back, as modules of one family look up methods of another."""
@@ -247,7 +241,9 @@ def _register(plugin: Plugin) -> None:
             made()
     except BaseException:
         for family in families.values():
-            family._drop(name)
+            family._methods = {
+                key: one for key, one in family._methods.items() if isinstance(one, _Preset) or one.plugin != name
+            }
         raise
     finally:
         _PLUGIN.reset(token)

@@ -141,7 +141,8 @@ def scored_only(data: dict[str, Array], call: Callable[..., Array], fill: float)
         return call(**data)
     if "offsets" not in data:
         assert steps is not None, "what has data of trajectories has offsets"
-        return _without(data, ~steps, call, fill)
+        kept = ~steps
+        return _filled(call(**{name: value[kept] for name, value in data.items()}), kept, fill)
     xp = array_namespace(data["offsets"])
     offsets = xp.astype(data["offsets"], xp.int64, copy=False)
     sizes = offsets[1:] - offsets[:-1]
@@ -156,10 +157,6 @@ def scored_only(data: dict[str, Array], call: Callable[..., Array], fill: float)
     }
     less["offsets"] = xp.cumulative_sum(left[scored], include_initial=True)
     return _filled(call(**less), kept, fill)
-
-
-def _without(data: dict[str, Array], kept: Array, call: Callable[..., Array], fill: float) -> Array:
-    return _filled(call(**{name: value[kept] for name, value in data.items()}), kept, fill)
 
 
 def _filled(made: Array, kept: Array, fill: float) -> Array:

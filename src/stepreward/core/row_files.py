@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
 from collections import Counter
@@ -272,7 +273,7 @@ class _Segments:
 
     def remove(self) -> None:
         """Removes the files of segments."""
-        for left in self.path.parent.glob(f"{_literal(self.path.name)}.[0-9]*"):
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.[0-9]*"):
             with suppress(OSError):
                 left.unlink()
 
@@ -285,6 +286,7 @@ class _Segments:
             self.files.append(self.path.with_name(f"{self.path.name}.{len(self.files)}"))
             with pq.ParquetWriter(self.files[-1], self.schema, compression="zstd") as writer:
                 group = list[pa.Table]()
+                # The types of all rows so far hold these too; where they do not, the next file begins with these rows.
                 while ahead and (self._wider(ahead) == self.schema):
                     group.append(pa.Table.from_pylist(ahead, self.schema))
                     written += len(ahead)
@@ -297,8 +299,12 @@ class _Segments:
                     writer.write_table(pa.concat_tables(group))
         if len(self.files) == 1:
             self.files[0].replace(self.path)
-        else:
-            self._merge()
+            return written
+        with pq.ParquetWriter(self.path, self.schema, compression="zstd") as writer:
+            for path in self.files:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP):
+                        writer.write_table(pa.table([_of_type(batch, one) for one in self.schema], self.schema))
         return written
 
     def _wider(self, rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
@@ -316,13 +322,6 @@ class _Segments:
                 found = found.set(at, pa.field(one.name, _NUMBERS))
         return pa.unify_schemas([self.schema, found], promote_options="permissive")
 
-    def _merge(self) -> None:
-        with pq.ParquetWriter(self.path, self.schema, compression="zstd") as writer:
-            for path in self.files:
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP):
-                        writer.write_table(pa.table([_of_type(batch, one) for one in self.schema], self.schema))
-
 
 def _of_type(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     """A column of a segment in its final type; null where the segment has none."""
@@ -330,11 +329,6 @@ def _of_type(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         return pa.nulls(batch.num_rows, field.type)
     made = batch.column(field.name)
     return made if made.type == field.type else pa.array(made.to_pylist(), field.type)
-
-
-def _literal(name: str) -> str:
-    """A file name as a pattern that matches it alone."""
-    return "".join(f"[{one}]" if one in "*?[" else one for one in name)
 
 
 def holds(path: Path, row: Mapping[str, Any]) -> None:

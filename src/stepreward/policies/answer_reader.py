@@ -74,7 +74,9 @@ class Written:
             own = self.calls.setdefault(at, {"id": "", "name": "", "arguments": ""})
             own["id"] += call.get("id") or ""
             own["name"] += named.get("name") or ""
-            own["arguments"] += _spelled(named.get("arguments"))
+            # Most servers write the arguments as JSON in text; some write the object.
+            arguments = "" if named.get("arguments") is None else named["arguments"]
+            own["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
             self.pieces += 1
         reason = choice.get("finish_reason")
         # Some servers write the word null before the end.
@@ -132,11 +134,6 @@ def steps_of(text: str, separator: str, logprobs: Sequence[tuple[str, float]] = 
         steps.append(Step(mended(text[start:stop]), logprobs=own if logprobs else None))
         start = stop
     return steps
-
-
-def _spelled(arguments: Any) -> str:
-    """Arguments of a call as JSON in text, as most servers write them; some write the object."""
-    return arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments is not None else ""
 
 
 def with_calls(steps: Sequence[Step], calls: Mapping[int, Mapping[str, str]], separator: str) -> list[Step]:

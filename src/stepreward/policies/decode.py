@@ -74,17 +74,10 @@ class _Rows:
     """
 
     def __init__(self, window: int) -> None:
-        self.request = np.empty(0, dtype=np.int64)
-        self.bits = np.empty(0, dtype=np.uint64)
-        self.token = np.empty(0, dtype=np.int64)
-        self.position = np.empty(0, dtype=np.int64)
-        self.count = np.empty(0, dtype=np.int64)
-        self.limit = np.empty(0, dtype=np.int64)
-        self.one_step = np.empty(0, dtype=np.bool_)
-        self.alive = np.empty(0, dtype=np.bool_)
-        self.since = np.empty(0, dtype=np.int64)
-        self.lead = np.empty(0, dtype=np.int64)
-        self.void = np.empty(0, dtype=np.bool_)
+        self.bits = np.empty(0, np.uint64)
+        numbers, flags = np.empty(0, np.int64), np.empty(0, np.bool_)
+        self.request = self.token = self.position = self.count = self.limit = self.since = self.lead = numbers
+        self.one_step = self.alive = self.void = flags
         self.recent = np.empty((0, window), dtype=np.int64)
 
     def __len__(self) -> int:
@@ -97,13 +90,10 @@ class _Rows:
             "bits": np.array([r.bits for r in chosen], dtype=np.uint64),
             "token": np.array([r.ids[-1] for r in chosen], dtype=np.int64),
             "position": np.array([len(r.ids) - 1 for r in chosen], dtype=np.int64),
-            "count": np.zeros(n, dtype=np.int64),
             "limit": np.array([r.limit for r in chosen], dtype=np.int64),
             "one_step": np.array([r.one_step for r in chosen], dtype=np.bool_),
-            "alive": np.ones(n, dtype=np.bool_),
-            "since": np.zeros(n, dtype=np.int64),
-            "lead": np.zeros(n, dtype=np.int64),
-            "void": np.ones(n, dtype=np.bool_),
+            **dict.fromkeys(("count", "since", "lead"), np.zeros(n, np.int64)),
+            **dict.fromkeys(("alive", "void"), np.ones(n, np.bool_)),
             "recent": np.zeros((n, self.recent.shape[1]), dtype=np.int64),
         }
         for name, values in new.items():

@@ -116,6 +116,9 @@ class HttpPolicy:
             policy sets.
     """
 
+    batch_size = 1
+    """Each question is a batch of its own, so that a failure costs only its own question."""
+
     def __init__(
         self,
         server: Server,
@@ -148,18 +151,16 @@ class HttpPolicy:
             separator, endpoint, template, prefill, temperature, top_p, max_tokens, logprobs, sorted(self.body.items()),
             *([sorted(self.fields.items())] if self.fields else ()),
         )  # fmt: skip
-        self._name = name or f"{server.model} at {server.url} {settings!r}"
+        self.name = name or f"{server.model} at {server.url} {settings!r}"
+        """Identity for caches and provenance."""
+        self.concurrency = server.concurrency
+        """Questions that are answered at once."""
         self._client = ServerClient(server, PolicyError, sleep=sleep)
         self._lock = Lock()
         self._most_field = self.fields.get("max_tokens", "max_tokens")
         self._warned: set[str] = set()
         self.usage = Usage()
         """The usage of all requests so far."""
-
-    @property
-    def name(self) -> str:
-        """Identity for caches and provenance."""
-        return self._name
 
     @property
     def takes(self) -> frozenset[str]:
@@ -171,16 +172,6 @@ class HttpPolicy:
     def measures(self) -> frozenset[str]:
         """Measurements in its steps (`core.runtime.flows.Measuring`)."""
         return frozenset({"logprobs"} if self.logprobs else ())
-
-    @property
-    def batch_size(self) -> int:
-        """Each question is a batch of its own, so that a failure costs only its own question."""
-        return 1
-
-    @property
-    def concurrency(self) -> int:
-        """Questions that are answered at once."""
-        return self.server.concurrency
 
     @property
     def in_flight(self) -> int:

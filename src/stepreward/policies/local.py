@@ -90,8 +90,7 @@ class LocalPolicy:
             raise InputError(f"expected max_tokens and batch_size of at least 1, got {max_tokens} and {batch_size}")
         self._prompts = PromptTokens(tokenizer, template, chat)
         loading.require_supported(model)
-        self._max_tokens = max_tokens
-        self._batch_size = batch_size
+        self.max_tokens, self.batch_size = max_tokens, batch_size
         self._context = int(getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT)
         self._distribution = distribution = Distribution(temperature, top_k, top_p, min_p)
         self._pieces = Pieces(tokenizer, model.config.vocab_size, separator)
@@ -101,7 +100,8 @@ class LocalPolicy:
         mark = loading.fingerprint(
             model, tokenizer, distribution, separator, max_tokens, template, eos.tolist(), *extra
         )
-        self._name = f"{label}-{mark}"
+        self.name = f"{label}-{mark}"
+        """Identity for caches: readable label and fingerprint of weights, tokenizer and sampling settings."""
 
     @classmethod
     def load(
@@ -123,24 +123,9 @@ class LocalPolicy:
         return cls(model, tokenizer, **{"label": label, **settings})
 
     @property
-    def name(self) -> str:
-        """Identity for caches: readable label and fingerprint of weights, tokenizer and sampling settings."""
-        return self._name
-
-    @property
     def takes(self) -> frozenset[str]:
         """Settings of questions that it honours (`core.runtime.flows.Policy`)."""
         return frozenset({"top_k", "min_p"}) | self._prompts.takes
-
-    @property
-    def batch_size(self) -> int:
-        """Most continuations at once."""
-        return self._batch_size
-
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of one continuation where the question sets no limit."""
-        return self._max_tokens
 
     def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
         """Answers the questions, in order; sample i of a question is drawn from `question.sample_keys()[i]`.
@@ -163,18 +148,15 @@ class LocalPolicy:
         drawn: list[Distribution] = []
         for position, question in enumerate(questions):
             ids = prompt_ids[question.problem.id] + self._prompts.prefix(question.prefix)
-            most = self._max_tokens if question.max_tokens is None else question.max_tokens
+            most = self.max_tokens if question.max_tokens is None else question.max_tokens
             limit = min(most, self._context - len(ids))
             one_step = question.until == "step"
             requests += [Request(ids, key.bits, limit, one_step, position) for key in question.sample_keys()]
-            drawn += [self._drawn(question)] * question.n
+            given: dict[str, Any] = {name: getattr(question, name) for name in SAMPLING}
+            stated = {name: value for name, value in given.items() if value is not None}
+            drawn += [replace(self._distribution, **stated)] * question.n
         answers = iter(self._sample(requests, drawn, wanted))
         return [[next(answers) for _ in range(question.n)] for question in questions]
-
-    def _drawn(self, question: Propose) -> Distribution:
-        """How a question's tokens are drawn."""
-        given: dict[str, Any] = {name: getattr(question, name) for name in SAMPLING}
-        return replace(self._distribution, **{name: value for name, value in given.items() if value is not None})
 
     def _sample(self, requests: Sequence[Request], drawn: Sequence[Distribution], wanted: Wanted) -> list[Continuation]:
         open_: dict[Distribution, list[int]] = {}

@@ -56,7 +56,8 @@ class Pieces:
         uncertain = self._not_after_half(np.flatnonzero(self.certain), texts)
         self.certain[uncertain] = False
         """(V,) True where the token ends a step in any context."""
-        self.possible = np.array([self._may_end(text) for text in texts]) & ~self.certain
+        endings = tuple(self._separator[k:] for k in range(1, len(self._separator)))
+        self.possible = np.array([text.startswith(endings) for text in texts]) & ~self.certain
         self.possible[uncertain] = True
         """(V,) True where it depends on the tokens before."""
         if any(separator in text and text.endswith(_UNKNOWN) for text in texts) or not separator.isascii():
@@ -91,9 +92,6 @@ class Pieces:
         if self._context_free:
             return self._decode(tokens)
         return self._decode([*self._anchor, *tokens])[len(self._decode(self._anchor)) :]
-
-    def _may_end(self, text: str) -> bool:
-        return any(text.startswith(self._separator[k:]) for k in range(1, len(self._separator)))
 
     def _not_after_half(self, ending: NDArray[np.int64], texts: Sequence[str]) -> list[int]:
         """The ending tokens that end no step after half a character, which byte fallback merges with them."""

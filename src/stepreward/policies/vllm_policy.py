@@ -97,7 +97,9 @@ class VllmPolicy:
         self._prompts = PromptTokens(tokenizer, template, chat)
         self._pieces = Pieces(tokenizer, len(tokenizer), separator)
         self.separator, self.temperature, self.top_p, self.top_k = separator, temperature, top_p, top_k
-        self.max_tokens, self._batch_size, self.logprobs, self.min_p = max_tokens, batch_size, logprobs, min_p
+        self.max_tokens, self.batch_size, self.logprobs, self.min_p = max_tokens, batch_size, logprobs, min_p
+        self.measures = frozenset({"logprobs"} if logprobs else ())
+        """Measurements in its steps (`core.runtime.flows.Measuring`)."""
         self._context = int(engine.model_config.max_model_len)
         # Tokens that end a solution, by the tokenizer and by the model's generation configuration.
         given = [tokenizer.eos_token_id]
@@ -107,7 +109,8 @@ class VllmPolicy:
         self._ends = frozenset(int(token) for token in given if token is not None)
         settings: tuple[Any, ...] = (separator, temperature, top_p, top_k, max_tokens, template, logprobs)
         settings += ((min_p, sorted((chat or {}).items())),) if min_p or chat else ()
-        self._name = f"{VLLM}{label} {settings!r}"
+        self.name = f"{VLLM}{label} {settings!r}"
+        """Identity for caches and provenance."""
 
     @classmethod
     def load(cls, name: str, *, engine: dict[str, Any] | None = None, **settings: Any) -> VllmPolicy:
@@ -127,24 +130,9 @@ class VllmPolicy:
         return cls(llm, llm.get_tokenizer(), parameters, **{"label": name, **settings})
 
     @property
-    def name(self) -> str:
-        """Identity for caches and provenance."""
-        return self._name
-
-    @property
     def takes(self) -> frozenset[str]:
         """Settings of questions that it honours (`core.runtime.flows.Policy`)."""
         return frozenset({"top_k", "min_p"}) | self._prompts.takes
-
-    @property
-    def measures(self) -> frozenset[str]:
-        """Measurements in its steps (`core.runtime.flows.Measuring`)."""
-        return frozenset({"logprobs"} if self.logprobs else ())
-
-    @property
-    def batch_size(self) -> int:
-        """Continuations in one call of the engine."""
-        return self._batch_size
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The tokens before a problem's first step."""

@@ -112,8 +112,7 @@ def branches(view: TreeView, limit: int = 400) -> list[Branch]:
         chain = [i]
         while len(children[chain[-1]]) == 1:
             chain.append(children[chain[-1]][0])
-        nodes = [_node(view, j, int(through[j])) for j in chain]
-        return Branch(nodes, [build(j) for j in children[chain[-1]]])
+        return Branch([_node(view, j, int(through[j])) for j in chain], [build(j) for j in children[chain[-1]]])
 
     return [build(i) for i in children[0]]
 

@@ -80,15 +80,6 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str, percent: bool) -> list[
     return parts
 
 
-def _svg(parts: Sequence[str], label: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-
-
-def _legend(names: Sequence[str]) -> str:
-    items = "".join(f'<li class="s{i % 8}">{escape(name)}</li>' for i, name in enumerate(names))
-    return f'<ul class="legend">{items}</ul>'
-
-
 def curves(
     series: Sequence[Series],
     *,
@@ -125,7 +116,10 @@ def curves(
         parts.append(f'<polyline class="diagonal" points="{_points(x(ends), y(ends))}"/>')
     for i, one in enumerate(series):
         parts += _curve(one, i, x, y, percent)
-    return f"<figure>{_svg(parts, f'{y_label} against {x_label}')}{_legend([s.name for s in series])}</figure>"
+    label = escape(f"{y_label} against {x_label}")
+    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    items = "".join(f'<li class="s{i % 8}">{escape(one.name)}</li>' for i, one in enumerate(series))
+    return f'<figure>{drawing}<ul class="legend">{items}</ul></figure>'
 
 
 def _curve(one: Series, index: int, x: Axis, y: Axis, percent: bool) -> list[str]:

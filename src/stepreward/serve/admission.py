@@ -33,6 +33,7 @@ class Admission:
         Raises:
             ApiError: 429 where too many wait, 503 where the wait took too long.
         """
+        # Refused at once, with a time to come back: a longer queue would end in timeouts.
         if self._places.locked() and self.waiting >= self._limits.waiting:
             raise ApiError(
                 429, f"{self.running} requests run and {self.waiting} wait", code="full", retry_after=self._wait()

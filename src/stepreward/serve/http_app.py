@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -86,15 +86,12 @@ def _add_reasons(app: FastAPI, served: Served, outputs: on_demand.TokenOutputs |
         why = "no reward model" if served.scorer is None else "no reward model that reads plain tokens"
         for path in ("/pooling", "/classify", "/score", "/rerank"):
             reasons |= dict.fromkeys((path, f"/v1{path}"), f"this server has {why}: {way}")
-    for path, reason in reasons.items():
-        app.add_api_route(path, _absent(reason), methods=["POST"], include_in_schema=False)
 
+    async def absent(request: Request) -> None:
+        raise ApiError(404, reasons[request.url.path], code="not_served")
 
-def _absent(reason: str) -> Callable[[], Awaitable[None]]:
-    async def absent() -> None:
-        raise ApiError(404, reason, code="not_served")
-
-    return absent
+    for path in reasons:
+        app.add_api_route(path, absent, methods=["POST"], include_in_schema=False)
 
 
 def _add_monitoring(app: FastAPI, service: Service) -> None:
@@ -126,6 +123,7 @@ async def _health_fault(service: Service) -> str:
     """Why requests cannot be answered now; "" where they can."""
     if not service.driver.alive:
         return "the thread that runs searches has ended: restart the server"
+    # A search that computes for long, or a lock that is never released, blocks that thread and so every search.
     try:
         await asyncio.wait_for(asyncio.wrap_future(service.driver.heartbeat()), _HEARTBEAT)
     except TimeoutError:

@@ -35,6 +35,7 @@ class Turns:
             self._queue.append(mine)
         try:
             with self._changed:
+                # A wait with a timeout: a client may leave, which notifies no waiting thread.
                 while self._queue[0] is not mine:
                     check()
                     self._changed.wait(_LOOK)

@@ -64,16 +64,7 @@ class Exclusive:
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer, self.turns = scorer, Turns()
-
-    @property
-    def name(self) -> str:
-        """The scorer's."""
-        return self.scorer.name
-
-    @property
-    def batch_size(self) -> int:
-        """The scorer's."""
-        return self.scorer.batch_size
+        self.name, self.batch_size = scorer.name, scorer.batch_size
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, in order."""
@@ -144,6 +135,7 @@ class Service:
             tokens=most if tokens is None else min(tokens, most),
             seconds=max(0.0, deadline - time.monotonic()),
         )
+        # The budget ends sampling at the deadline; the grace is for scoring what has been sampled by then.
         future = asyncio.wrap_future(self.driver.submit(flow, budget))
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + GRACE):
@@ -181,6 +173,8 @@ class Service:
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                # A thread cannot be cancelled: it ends at its next check, and frees its place no earlier, so that no
+                # more threads run than there are places.
                 watch.leave()
                 gone.cancel()
                 await asyncio.wait(both)
@@ -210,6 +204,7 @@ async def unless_left(request: Request, work: Awaitable[T]) -> T:
             raise ApiError(499, "the client left", code="left")
         return task.result()
     finally:
+        # Awaited, so that no task outlives its request, nor its error is reported as never retrieved.
         for one in (task, gone):
             one.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -12,6 +12,7 @@ from stepreward.core.failures import Failure, Failures, warn_of_failures
 from stepreward.core.results import TrajectoryList
 from stepreward.core.row_files import stamp
 from stepreward.core.runtime.flows import Score, Scorer
+from stepreward.core.runtime.refused_scores import scores_or_errors
 from stepreward.core.types import SCORE, Provenance, Trajectory
 from stepreward.formats.registry import Reading
 from stepreward.formats.registry import write as write_format
@@ -82,7 +83,7 @@ def scored(
     at_once: int = AT_ONCE,
     strict: bool = False,
 ) -> Iterator[Trajectory | Failure]:
-    """Each solution with its scores, streaming; where the scorer refuses one of several, each is scored by itself.
+    """Each solution with its scores, streaming; one that the scorer refuses costs no other its scores.
 
     Args:
         items: solutions, and in the place of a row that cannot be read its failure, which is passed on.
@@ -95,7 +96,19 @@ def scored(
         InputError: strict, and a solution is refused.
     """
     for part in parts_of(items, at_once):
-        yield from _scored(part, scorer, column, strict=strict)
+        good = [item for item in part if isinstance(item, Trajectory)]
+        found = scores_or_errors(scorer, [Score(one.problem, one.steps) for one in good])
+        for item in part:
+            if not isinstance(item, Trajectory):
+                yield item
+                continue
+            answer = next(found)
+            if not isinstance(answer, InputError):
+                yield item.with_columns({column: answer.scores}, Provenance(scorer.name, what=(column,)))
+            elif strict:
+                raise answer
+            else:
+                yield item.problem.id, answer
 
 
 def parts_of(items: Iterable[Trajectory | Failure], size: int) -> Iterator[list[Trajectory | Failure]]:
@@ -112,25 +125,3 @@ def parts_of(items: Iterable[Trajectory | Failure], size: int) -> Iterator[list[
             yield part
         raise
     yield part
-
-
-def _scored(
-    part: Sequence[Trajectory | Failure], scorer: Scorer, column: str, *, strict: bool
-) -> Iterator[Trajectory | Failure]:
-    good = [item for item in part if isinstance(item, Trajectory)]
-    try:
-        found = iter(scorer.score_many([Score(one.problem, one.steps) for one in good]))
-    except InputError as error:
-        if strict and len(good) == 1:
-            raise
-        if len(part) == 1:
-            yield good[0].problem.id, error
-            return
-        for item in part:
-            yield from _scored([item], scorer, column, strict=strict)
-        return
-    for item in part:
-        if isinstance(item, Trajectory):
-            yield item.with_columns({column: next(found).scores}, Provenance(scorer.name, what=(column,)))
-        else:
-            yield item

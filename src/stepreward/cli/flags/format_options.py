@@ -6,6 +6,7 @@ import codecs
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stepreward.core.errors import InputError, UnknownNameError
@@ -58,20 +59,14 @@ def _value(name: str, text: str, hint: Any) -> Any:
             return _BOOLEANS[text.lower()]
         if kind is int and re.fullmatch(r"[+-]?[0-9]{1,9}", text):
             return int(text)
-        if kind is float and (number := _number(text)) is not None:
-            return number
+        if kind is float:
+            with suppress(ValueError):
+                if math.isfinite(number := float(text)):
+                    return number
         if kind is str:
             return _ESCAPE.sub(lambda found: codecs.decode(found[0], "unicode_escape"), text)
     wanted = " or ".join(filter(None, (_shown(kind) for kind in kinds)))
     raise InputError(f"option {name} must be {wanted}, got {text!r}", remedy="see `stepreward convert --formats`")
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _shown(kind: Any) -> str:

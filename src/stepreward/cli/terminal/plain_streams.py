@@ -46,7 +46,7 @@ class _Plain(io.TextIOWrapper):
         return len(text)
 
     def close(self) -> None:
-        """Writes what is held: the buffer is not ours to close, and loggers write here until the interpreter ends."""
+        """Writes what is buffered, and no more: loggers write here until the interpreter ends."""
         with suppress(OSError, ValueError):
             self.flush()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +40,8 @@ LONGEST_PAUSE = 10.0
 """Most seconds between two tries where the server demands nothing."""
 CONNECT = 15.0
 """Most seconds that a connection may take, and a server may leave a request unread."""
+_certificates = cache(httpx.create_ssl_context)
+"""The certificates to trust, read once: that is nearly all the time it takes to build a client."""
 _HIDDEN = "***"
 _SHORTEST_SECRET = 4
 """Letters below which a secret is not searched in texts: it would match everywhere."""
@@ -128,12 +129,6 @@ class Server:
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
 
 
-@cache
-def _certificates() -> ssl.SSLContext:
-    """The certificates to trust, read once: that is nearly all the time it takes to build a client."""
-    return httpx.create_ssl_context()
-
-
 class ServerClient:
     """Sends requests to a server: sends them again after faults that may pass, and ends those that take too long.
 
@@ -160,10 +155,11 @@ class ServerClient:
         self.server, self.error, self._sleep, self._draw = server, error, sleep, draw
         self._refused = refused or error
         self._client = server.client()
+        # Connections are closed when the client is collected, as it has no `close` that callers must remember.
         weakref.finalize(self, self._client.close)
         self._places, self._streams = BoundedSemaphore(server.concurrency), OpenRequests()
         self._has_answered = False
-        """Whether the server has answered once: an absent server is then probably restarting, and worth waiting for."""
+        """Whether the server has answered once."""
 
     @property
     def open_streams(self) -> int:
@@ -216,6 +212,7 @@ class ServerClient:
             UnwantedError: the answer is not wanted any more.
             RefusedError: the server refuses the body.
         """
+        # Waits in slices: a search that has ended must not wait for its turn at the server.
         while not self._places.acquire(timeout=CHECK_INTERVAL):
             if wanted is not None and not wanted():
                 raise UnwantedError
@@ -260,6 +257,7 @@ class ServerClient:
                 raise raised(self.server.hidden(str(error))) from error
             except (self.error, self._refused) as error:
                 raise type(error)(self.server.hidden(str(error))) from error
+            # A server that answered before and is absent now loads its model again, which takes longer than retries.
             restarting = fault.absent and self._has_answered and waited < self.server.patience
             tried += 1
             if not (restarting or tried <= self.server.retries) or time.monotonic() - began > self.server.longest:

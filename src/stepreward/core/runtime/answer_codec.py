@@ -52,16 +52,11 @@ def _row(answer: Answered) -> dict[str, Any]:
         return {"scores": scores, "tokens": answer.tokens, "unshared": answer.tokens_unshared}
     if isinstance(answer, float | int):
         return {"grade": None if np.isnan(answer) else float(answer)}
-    return {"continuations": [_continuation(one) for one in answer]}
-
-
-def _continuation(one: Continuation) -> dict[str, Any]:
+    kept = ("finished", "n_tokens", "truncated", "n_prompt_tokens")
     return {
-        "steps": [_encode_step(step) for step in one.steps],
-        "finished": one.finished,
-        "n_tokens": one.n_tokens,
-        "truncated": one.truncated,
-        "n_prompt_tokens": one.n_prompt_tokens,
+        "continuations": [
+            {"steps": [*map(_encode_step, one.steps)], **{name: getattr(one, name) for name in kept}} for one in answer
+        ]
     }
 
 

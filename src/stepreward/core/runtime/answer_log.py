@@ -94,10 +94,12 @@ class AnswerLog:
 
     def __init__(self, path: str | Path) -> None:
         self.path, self.damaged = Path(path), 0
+        # One connection for all threads: SQLite would let them use it, but a transaction belongs to the connection.
         self._lock = threading.RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_strangers(self.path)
+            # Before SQLite opens the file: it would drop all of the write-ahead log behind the first damage.
             left = [row for row in map(_sound, wal_rows(self.path)) if row is not None] if self.path.exists() else []
         except OSError as error:
             if isinstance(error, StoreError):
@@ -105,13 +107,13 @@ class AnswerLog:
             raise StoreError(f"cannot open the answer log {self.path}: {error}; choose a writable folder") from error
         self._open()
         try:
-            self._do(lambda: self._begin(left))
+            self._guarded(lambda: self._take_hold(left))
         except StoreError:
             self._db.close()
             raise
 
     def __len__(self) -> int:
-        return int(self._do(lambda: self._db.execute("select count(*) from answers").fetchone()[0]))
+        return int(self._guarded(lambda: self._db.execute("select count(*) from answers").fetchone()[0]))
 
     def __enter__(self) -> AnswerLog:
         return self
@@ -127,19 +129,24 @@ class AnswerLog:
     def get(self, name: str, default: Any = None) -> Any:
         """The answer logged under a digest, as it was put; `default` where there is none, or none that is sound."""
         key, wanted = _key(name), name.encode()
-        found = self._do(lambda: self._db.execute("select * from answers where key = ?", (key,)).fetchone())
+        found = self._guarded(lambda: self._db.execute("select * from answers where key = ?", (key,)).fetchone())
         if found is None:
             return default
         row = _sound(list(found))
         if row is None:
-            self._tell(1, f"the answer named {name} is damaged")
+            self._warn_of_loss(1, f"the answer named {name} is damaged")
             return default
         return decode(row[2]) if row[1] == wanted else default
 
     def put(self, answers: Iterable[tuple[str, Answered]]) -> None:
         """Keeps answers, all or none of them, and forces them to disk."""
         made = [_made(name.encode(), encode(answer)) for name, answer in answers]
-        self._do(lambda: self._write(made))
+
+        def write() -> None:
+            with self._transaction():
+                self._db.executemany(_PUT, made)
+
+        self._guarded(write)
 
     def _open(self) -> None:
         try:
@@ -147,13 +154,14 @@ class AnswerLog:
         except sqlite3.Error as error:
             raise StoreError(f"cannot open the answer log {self.path}: {error}; choose a writable folder") from error
 
-    def _begin(self, left: list[Row]) -> None:
+    def _take_hold(self, left: list[Row]) -> None:
         """Takes hold of the file, and makes the table where it is new.
 
         Args:
             left: rows of the write-ahead log that a kill left; SQLite drops everything after damage in it.
         """
-        # The kernel gives the hold back when the process ends, however it ends.
+        # Exclusive locking refuses a second writer, and the kernel gives the lock back when the process ends, however
+        # it ends. `synchronous=full` has each commit on the disk before an algorithm sees the answer that was paid.
         for pragma in (f"page_size={PAGE}", "locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
             self._db.execute(f"pragma {pragma}").fetchall()
         with self._transaction():
@@ -170,6 +178,7 @@ class AnswerLog:
                 again = self._db.total_changes - before
         if version and left and again:
             _log.warning("%s: its write-ahead log is damaged; %d answers behind the damage were kept", self.path, again)
+        # A damaged table shows itself here, where it can be mended before any answer is looked up.
         self._db.execute("select count(*) from answers where key = 0").fetchone()
 
     def _earlier(self) -> Iterator[Row]:
@@ -191,10 +200,6 @@ class AnswerLog:
         lost = f"; {torn} lines could not be read" if torn else ""
         _log.warning("%s: %d answers were taken over into %s%s", old, taken, self.path.name, lost)
 
-    def _write(self, made: list[Row]) -> None:
-        with self._transaction():
-            self._db.executemany(_PUT, made)
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("begin immediate")
@@ -206,7 +211,7 @@ class AnswerLog:
                 self._db.execute("rollback")
             raise
 
-    def _do(self, what: Callable[[], T]) -> T:
+    def _guarded(self, what: Callable[[], T]) -> T:
         """Works on the file; where it turns out damaged, saves what is sound and works on that.
 
         Raises:
@@ -218,15 +223,15 @@ class AnswerLog:
             except sqlite3.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and "no such table" not in str(error):
-                    raise self._told(error, code) from error
+                    raise self._store_error(error, code) from error
                 first = error
-            self._save(first)
+            self._rescue(first)
             try:
                 return what()
             except sqlite3.Error as error:
-                raise self._told(error, getattr(error, "sqlite_errorcode", 0) & 0xFF) from error
+                raise self._store_error(error, getattr(error, "sqlite_errorcode", 0) & 0xFF) from error
 
-    def _told(self, error: sqlite3.Error, code: int) -> StoreError:
+    def _store_error(self, error: sqlite3.Error, code: int) -> StoreError:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreError(f"{self.path} is in use by another process: wait for its end, or choose another folder")
         full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
@@ -235,7 +240,7 @@ class AnswerLog:
             remedy = "open it again"
         return StoreError(f"cannot use the answer log {self.path}: {error}; {remedy}")
 
-    def _save(self, error: sqlite3.Error) -> None:
+    def _rescue(self, error: sqlite3.Error) -> None:
         """Writes all sound rows into a new file, and keeps the damaged one beside it."""
         self._db.close()
         kept, broken = self.path.with_name(self.path.name + ".saved"), 0
@@ -253,6 +258,7 @@ class AnswerLog:
                 taken = db.execute("select count(*) from answers").fetchone()[0]
                 db.execute(f"pragma user_version={_VERSION}")
                 db.execute("commit")
+            # The damaged file stays: the rows in it cost money, and better tools may read them.
             names = (self.path.with_name(f"{self.path.name}.damaged{'-' + str(i) if i else ''}") for i in count())
             damaged = next(name for name in names if not name.exists())
             self.path.rename(damaged)
@@ -265,9 +271,9 @@ class AnswerLog:
         for pragma in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
             self._db.execute(f"pragma {pragma}").fetchall()
         message = f"is damaged ({error}); {taken} answers were saved, the damaged file is {damaged.name}"
-        self._tell(max(broken, 1), message)
+        self._warn_of_loss(max(broken, 1), message)
 
-    def _tell(self, lost: int, what: str) -> None:
+    def _warn_of_loss(self, lost: int, what: str) -> None:
         self.damaged += lost
         _log.warning("%s: %s; lost answers will be paid for again", self.path, what)
 

@@ -147,7 +147,7 @@ class Dispatcher:
 
     def wait(self) -> None:
         """Waits for an event unless a flow is ready, handles all events, and ends the rounds whose time is over."""
-        ends = [self._patience(running) for running in self._timed if running.awaits_samples]
+        ends = [self._waits_until(running) for running in self._timed if running.awaits_samples]
         ends += [self.clock()] if self.ready else []
         try:
             self.handle(self.events.get(timeout=max(0.0, min(ends) - self.clock()) if ends else None))
@@ -155,8 +155,9 @@ class Dispatcher:
                 self.handle(self.events.get_nowait())
         except Empty:
             pass
+        # All events first: an answer that is here counts, although the time of its flow is over.
         now = self.clock()
-        for running in [one for one in self._timed if one.awaits_samples and self._patience(one) <= now]:
+        for running in [one for one in self._timed if one.awaits_samples and self._waits_until(one) <= now]:
             # The flow gets the samples so far; what it still waits for is withdrawn.
             assert running.round is not None
             self._withdraw(running)
@@ -205,7 +206,7 @@ class Dispatcher:
         end = part.flow.deadline
         return end is None or self.clock() < end
 
-    def _patience(self, running: RunningFlow[Any]) -> float:
+    def _waits_until(self, running: RunningFlow[Any]) -> float:
         """Until when a flow waits: a little past its deadline for what an interrupted policy is about to return."""
         assert running.deadline is not None
         assert running.round is not None
@@ -222,6 +223,7 @@ class Dispatcher:
         elif self._on_failure is None or not isinstance(error, Exception):
             raise error
         elif len(batch) > 1:
+            # Which of them is at fault is not known: each is sent again alone, so that the others lose nothing.
             queue.retry_one_by_one(batch)
         else:
             queue.settle(batch)
@@ -297,16 +299,12 @@ class Dispatcher:
             if current.limit or current.error is not None:
                 current.unsent.clear()
                 break
-            for turn, part in enumerate(running.sample_parts(self.prices, self._longest, size)):
+            for turn, part in enumerate(running.sample_parts(self.prices, self._token_limit, size)):
                 self._route(part, turn)
             if current.pending:
                 return
         if not current.pending:
             self.ready.append(running)
-
-    def _longest(self, question: Propose) -> int | None:
-        """Most tokens of a continuation; None where neither the question nor the policy states a limit."""
-        return self._token_limit if question.max_tokens is None else question.max_tokens
 
     def _route(self, part: QuestionPart, turn: int = 0) -> None:
         """Answers a question from the log, or puts it into its queue."""
@@ -315,6 +313,7 @@ class Dispatcher:
         role, answerer = self.answerers.of(question)
         name = digest(question, answerer.name if answerer is not None else "")
         known: Any = self.log.get(name, _ABSENT) if self.log is not None else _ABSENT
+        # None may be an answer, as of a solution that states none: it is told from an answer that is not there.
         if known is not _ABSENT:
             known = Graded(known) if isinstance(question, Grade | Extract) else known
             running.receive(part, known)
@@ -332,7 +331,11 @@ class Dispatcher:
         pairs = list(zip(batch, answers, strict=True))
         if self.log is not None:
             # Fast grades and interrupted samples are computed again after a restart instead of logged.
-            paid = [(pending.name, _paid(answer)) for pending, answer in pairs if _is_kept(pending, answer)]
+            paid = [
+                (pending.name, answer.answer if isinstance(answer, Graded) else answer)
+                for pending, answer in pairs
+                if _is_kept(pending, answer)
+            ]
             if paid:
                 self.log.put(paid)
         for pending, answer in pairs:
@@ -373,10 +376,6 @@ def _is_kept(pending: PendingQuestion, answer: Any) -> bool:
         assert isinstance(pending.question, Grade | Extract)
         return keeps_grade(pending.question, answer)
     return not _interrupted(pending, answer)
-
-
-def _paid(answer: Any) -> Any:
-    return answer.answer if isinstance(answer, Graded) else answer
 
 
 def _interrupted(pending: PendingQuestion, answer: Any) -> bool:

@@ -153,6 +153,8 @@ class Driver:
         active = 0
         try:
             while True:
+                # First results, on which the caller can act; new flows before batches, so that
+                # batches are full.
                 if failures:
                     active -= 1
                     yield failures.popleft()
@@ -242,6 +244,7 @@ class ResidentDriver:
         Raises:
             SteprewardError: the driver is not running.
         """
+        # A flow that is submitted just now is not lost: events that are left are handled while the thread ends.
         if self._closing or not self.alive:
             raise SteprewardError("the driver is not running: enter it as a context first")
         future: Future[Finished[T]] = Future()
@@ -253,7 +256,8 @@ class ResidentDriver:
     def close(self) -> None:
         """Ends: flows that have not ended fail."""
         if self.alive:
-            self._dispatcher.events.put(self._begin_closing)
+            # An event wakes the thread, which may wait for one without a limit of time.
+            self._dispatcher.events.put(partial(setattr, self, "_closing", True))
             self._thread.join()
 
     def _run(self) -> None:
@@ -270,6 +274,7 @@ class ResidentDriver:
                 dispatcher.launch()
                 dispatcher.wait()
         finally:
+            # Also after an error of the loop itself: a future without a result would be waited for without end.
             self._closing = True
             dispatcher.close()
             while not dispatcher.events.empty():
@@ -277,9 +282,6 @@ class ResidentDriver:
             for running in list(self._futures):
                 dispatcher.drop(running)
                 self._fail(running, SteprewardError("the driver has been closed"))
-
-    def _begin_closing(self) -> None:
-        self._closing = True
 
     def _enter(self, running: RunningFlow[Any], future: Future[Any]) -> None:
         if future.cancelled():

@@ -136,14 +136,12 @@ class RunningFlow(Generic[T]):
         assert self.round is not None
         return [QuestionPart(self, i, q) for i, q in enumerate(self.round.questions) if not isinstance(q, Propose)]
 
-    def sample_parts(
-        self, prices: Prices, longest: Callable[[Propose], int | None], size: int | None
-    ) -> list[QuestionPart]:
+    def sample_parts(self, prices: Prices, token_limit: int | None, size: int | None) -> list[QuestionPart]:
         """The next samples of the round to send: as many as the budget allows at once.
 
         Args:
             prices: of tokens, for a budget in money.
-            longest: most tokens of a continuation; None where the policy states no limit.
+            token_limit: most tokens of a continuation where the question sets no limit; None where the policy has none.
             size: most samples of one part; None is no limit.
         """
         assert self.round is not None
@@ -155,7 +153,7 @@ class RunningFlow(Generic[T]):
                 rows = min(rows, self.budget.rollouts - self.rollouts)
             left = self._tokens_left(prices, expert=any(question.expert for question, _ in waiting))
             if left is not None:
-                limits = [longest(question) or left for question, n in waiting for _ in range(n)]
+                limits = [one.max_tokens or token_limit or left for one, n in waiting for _ in range(n)]
                 rows, cap = wave(limits[:rows], left, self.longest)
         parts: list[QuestionPart] = []
         while rows and self.round.unsent:
@@ -164,8 +162,9 @@ class RunningFlow(Generic[T]):
             assert isinstance(question, Propose)
             total = question.n
             n = min(rows, size, total - first)
-            most = None if cap is None else longest(question)
+            most = token_limit if question.max_tokens is None else question.max_tokens
             capped = cap is not None and (most is None or cap < most)
+            # A part has the keys of its own samples, so that how a question is cut changes no sample.
             if n < total or capped:
                 limit = cap if capped else question.max_tokens
                 question = replace(question, n=n, first=question.first + first, max_tokens=limit)
@@ -193,7 +192,9 @@ class RunningFlow(Generic[T]):
             return
         if isinstance(question, Score | Compare):
             self.scored_tokens += answer.tokens
-        self.round.answers[part.slot] = _value(answer)
+        # The flow gets the value alone; what it cost is on the bill.
+        name = {Scored: "scores", Graded: "answer", Judged: "chance"}.get(type(answer))
+        self.round.answers[part.slot] = getattr(answer, name) if name else answer
 
     def limit_reached(self, clock: Callable[[], float], prices: Prices) -> str:
         """The first limit of the budget that is used up; "" if none is."""
@@ -250,15 +251,6 @@ def wave(limits: Sequence[int], left: int, seen: int) -> tuple[int, int]:
 def generated(continuations: Sequence[Continuation]) -> int:
     """Tokens of an answer to a `Propose`."""
     return sum(continuation.n_tokens for continuation in continuations)
-
-
-def _value(answer: Any) -> Any:
-    """What the flow receives of an answer: its value without its cost."""
-    if isinstance(answer, Scored):
-        return answer.scores
-    if isinstance(answer, Graded):
-        return answer.answer
-    return answer.chance if isinstance(answer, Judged) else answer
 
 
 def charge(bill: Bill, question: Question, answer: Any) -> None:

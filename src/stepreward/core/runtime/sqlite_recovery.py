@@ -114,13 +114,11 @@ def _record(payload: bytes) -> list[Value]:
         content = payload[end : end + size]
         if len(content) < size:
             raise ValueError("a record that breaks off")
-        values.append(content if kind >= 12 else None if kind in (0, 7) else _integer(kind, content))
+        # Kinds 8 and 9 are the numbers 0 and 1 without content.
+        integer = kind - 8 if kind >= 8 else int.from_bytes(content, "big", signed=True)
+        values.append(content if kind >= 12 else None if kind in (0, 7) else integer)
         end += size
     return values
-
-
-def _integer(kind: int, content: bytes) -> int:
-    return kind - 8 if kind >= 8 else int.from_bytes(content, "big", signed=True)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

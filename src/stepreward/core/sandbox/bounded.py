@@ -127,7 +127,10 @@ class Bounded:
             # After a fork the pipes belong to the parent, whose answers this process must not read.
             self._reset()
         with self._places:
-            worker = self._idle_or_new()
+            try:
+                worker = self._idle.get_nowait()
+            except Empty:
+                worker = self._start()
             try:
                 answer = worker.call(argument)
             except BaseException:
@@ -146,12 +149,6 @@ class Bounded:
                 self._idle.get_nowait().kill()
         except Empty:
             pass
-
-    def _idle_or_new(self) -> _Worker:
-        try:
-            return self._idle.get_nowait()
-        except Empty:
-            return self._start()
 
     def _reset(self) -> None:
         self._owner = os.getpid()

@@ -17,11 +17,14 @@ def serve(target: str, seconds: str, memory: str) -> None:
         seconds: after which a call ends this process, in case its caller is dead and cannot.
         memory: bytes of address space.
     """
+    # Ctrl-C goes to every process of the terminal: the parent decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Answers go through a copy of standard output; what the function prints must not mix with them.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
+    # After the import, which may need more memory than a call.
     _limit(int(memory))
     out.write(b"ready\n")
     out.flush()

@@ -30,12 +30,15 @@ def code(text: str) -> list[Step]:
     statements = _parse(text)
     if statements is None:
         blocks = fenced(text)
-        edges = [at for start, end in blocks for at in (start, _after_space(text, end))]
+        behind = [(_SPACE.match(text, end), end) for _, end in blocks]
+        edges = [start for start, _ in blocks] + [found.end() if found else end for found, end in behind]
         return cut(text, [*edges, *(m.end() for m in BLANK_LINES.finditer(text))], protected(text))
     starts = [0, *(m.end() for m in _LINE_ENDS.finditer(text)), len(text)]
     cuts = []
     for statement, following in pairwise(statements):
-        line, first = statement.end_lineno or statement.lineno, _first_line(following)
+        decorators: list[ast.expr] = getattr(following, "decorator_list", [])
+        line = statement.end_lineno or statement.lineno
+        first = min([following.lineno, *(one.lineno for one in decorators)])
         # Lines are counted from 1, so `line` is the index of the line below the statement.
         while line < first - 1 and text[starts[line]].isspace():
             line += 1
@@ -51,13 +54,3 @@ def _parse(text: str) -> list[ast.stmt] | None:
             return ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-
-
-def _first_line(statement: ast.stmt) -> int:
-    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
-    return min([statement.lineno, *(one.lineno for one in decorators)])
-
-
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from stepreward.core.catalog import segment
 from stepreward.core.segment.spans import cut, inline, protected
@@ -47,7 +46,12 @@ def sentences(text: str, *, protect: bool = True) -> list[Step]:
         text: the text.
         protect: leave fenced code, display and inline mathematics whole.
     """
-    return cut(text, _sentence_ends(text), _whole_spans(text, protect))
+    ends = (
+        stop.end()
+        for stop in _STOPS.finditer(text)
+        if "\n" in stop[0] or stop[0][0] in _CJK_STOPS or _ends_sentence(text, stop)
+    )
+    return cut(text, ends, _whole_spans(text, protect))
 
 
 @segment.method(
@@ -71,12 +75,6 @@ def transitions(text: str, *, protect: bool = True) -> list[Step]:
 
 def _whole_spans(text: str, protect: bool) -> list[tuple[int, int]]:
     return [*protected(text), *inline(text)] if protect else []
-
-
-def _sentence_ends(text: str) -> Iterator[int]:
-    for stop in _STOPS.finditer(text):
-        if "\n" in stop[0] or stop[0][0] in _CJK_STOPS or _ends_sentence(text, stop):
-            yield stop.end()
 
 
 def _ends_sentence(text: str, stop: re.Match[str]) -> bool:

@@ -50,10 +50,14 @@ def problem_of(
         messages, tools, tool_choice: of the request.
         template: arguments of the policy's chat template, by names of `core.runtime.flows.READ_BY_POLICIES`.
     """
-    prompt = tuple({"role": message.role, "content": _said(message)} for message in messages)
+    prompt = tuple({"role": message.role, "content": _as_read(message)} for message in messages)
     meta: dict[str, Any] = {}
+    # Calls and their results travel as they came to the policy's server; scorers read the prompt.
     if any(message.tool_calls or message.tool_call_id for message in messages):
-        meta[MESSAGES] = [_sent(message) for message in messages]
+        meta[MESSAGES] = [
+            {"content": message.text} | message.model_dump(exclude_none=True, exclude={"content"})
+            for message in messages
+        ]
     if tools and tool_choice != "none":
         meta[TOOLS] = [tool.model_dump() for tool in tools]
         meta |= {TOOL_CHOICE: tool_choice} if tool_choice else {}
@@ -86,20 +90,16 @@ def require_taken(body: ChatRequest, problem: Problem, takes: Collection[str]) -
     return {name: value for name, value in sampling.items() if name in takes}
 
 
-def _said(message: Message) -> str:
+def _as_read(message: Message) -> str:
     """A message as a scorer reads it: its text, and a line for each tool call."""
     calls = [{"name": c.function.name, "arguments": parsed(c.function.arguments)} for c in message.tool_calls or ()]
     return "\n".join([*([message.text] if message.text or not calls else []), *map(spelled, calls)])
 
 
-def _sent(message: Message) -> dict[str, Any]:
-    """A message for the policy's server."""
-    return {"content": message.text} | message.model_dump(exclude_none=True, exclude={"content"})
-
-
 def shown(found: Found, n: int) -> list[Shown]:
     """The candidates to show: the chosen one, then the best of the rest."""
     trajectories = found.tree.trajectories()
+    # A total that is not known sorts behind all others.
     worth = [float("-inf") if total != total else float(total) for total in found.totals]
     rest = sorted((i for i in range(len(trajectories)) if i != found.chosen), key=lambda i: -worth[i])
     made = []

@@ -57,9 +57,10 @@ def plan(
     suffix, given = _suffix(request.model, name)
     chosen = searches[request.stepreward.method or suffix or method]
     own = dict(settings) if chosen.name == method else {}
-    pairs = [f"{key}={value}" for key, value in given]
-    own |= read_settings(pairs, chosen)[0]
-    own |= read_settings([f"{k}={_text(v)}" for k, v in request.stepreward.settings.items()], chosen)[0]
+    # JSON's true is `true` in a setting's text, as on the command line.
+    named = [(k, str(v).lower() if isinstance(v, bool) else v) for k, v in request.stepreward.settings.items()]
+    for pairs in (given, named):
+        own |= read_settings([f"{key}={value}" for key, value in pairs], chosen)[0]
     if request.budget is not None:
         own |= chosen.within(request.budget, own)
     large = next((k for k, v in own.items() if isinstance(v, int) and v > MOST), None)
@@ -109,7 +110,3 @@ def _suffix(model: str, name: str) -> tuple[str, list[tuple[str, str]]]:
         raise ApiError(404, str(UnknownNameError("model", model, names(name))), param="model", code="model_not_found")
     method, _, query = model.removeprefix(f"{name}:").partition("?")
     return method, parse_qsl(query, keep_blank_values=True)
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from stepreward.core.runtime.flows import Continuation, Flow, Propose, Question
@@ -25,7 +26,14 @@ def ending_before(flow: Flow[T], stop: Sequence[str]) -> Flow[T]:
         flow: not started.
         stop: the texts, none of which is empty.
     """
-    return wrapped(flow, lambda questions: (questions, lambda answers: _ended(questions, answers, stop)))
+
+    def ended(questions: Sequence[Question], answers: Iterable[Any]) -> list[Any]:
+        return [
+            [_cut(question.prefix, one, stop) for one in answer] if isinstance(question, Propose) and answer else answer
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+
+    return wrapped(flow, lambda questions: (questions, partial(ended, questions)))
 
 
 def readable(flow: Flow[T]) -> Flow[T]:
@@ -36,31 +44,26 @@ def readable(flow: Flow[T]) -> Flow[T]:
     Args:
         flow: not started.
     """
-    return wrapped(flow, lambda questions: (questions, lambda answers: [_readable(one) for one in answers]))
 
+    def whole(answer: Any) -> Any:
+        if not isinstance(answer, list) or not any(_HALF.search(step.text) for one in answer for step in one.steps):
+            return answer
+        return [
+            replace(one, steps=tuple(replace(step, text=_HALF.sub("\ufffd", step.text)) for step in one.steps))
+            for one in answer
+        ]
 
-def _readable(answer: Any) -> Any:
-    if not isinstance(answer, list) or not any(_HALF.search(step.text) for one in answer for step in one.steps):
-        return answer
-    return [
-        replace(one, steps=tuple(replace(step, text=_HALF.sub("\ufffd", step.text)) for step in one.steps))
-        for one in answer
-    ]
-
-
-def _ended(questions: Sequence[Question], answers: Iterable[Any], stop: Sequence[str]) -> list[Any]:
-    return [
-        [_cut(question.prefix, one, stop) for one in answer] if isinstance(question, Propose) and answer else answer
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+    return wrapped(flow, lambda questions: (questions, lambda answers: [*map(whole, answers)]))
 
 
 def _cut(prefix: Sequence[Step], made: Continuation, stop: Sequence[str]) -> Continuation:
     """A continuation up to the first text of `stop` that ends in it."""
+    # A text of `stop` may begin in the prefix: so many characters of that are looked at too.
     reach = max(map(len, stop)) - 1
     before = "".join(step.text for step in prefix)[-reach:] if reach else ""
     whole = before + "".join(step.text for step in made.steps)
     found = [at for at in (whole.find(text) for text in stop) if at >= 0]
+    # A tool call is no text: its arguments may hold what is a stop text elsewhere.
     if not found or any(calls_of(step) for step in made.steps):
         return made
     left, steps = max(0, min(found) - len(before)), list[Step]()

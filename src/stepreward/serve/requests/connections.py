@@ -21,6 +21,7 @@ IDLE = 1.0
 """Seconds without a request after which a connection may be closed to make room for another."""
 LINGER = 2.0
 """Seconds in which the rest of a refused body is read: a client may read the answer only after it has sent all."""
+_FULL = ApiError(503, "the server has no free connection: try again", code="full", retry_after=1)
 SPARE = 8
 """Up to this many times the limit, further connections are answered with status 503; beyond that they are closed."""
 
@@ -36,13 +37,9 @@ def doors(limits: Limits) -> type[asyncio.Protocol]:
 
 async def full(scope: Scope, receive: Receive, send: Send) -> None:
     """The application of a connection beyond the limit: 503 with `Retry-After`."""
-    response = _full().response()
+    response = _FULL.response()
     response.headers["Connection"] = "close"
     await response(scope, receive, send)
-
-
-def _full() -> ApiError:
-    return ApiError(503, "the server has no free connection: try again", code="full", retry_after=1)
 
 
 class Door(HttpToolsProtocol):
@@ -75,9 +72,10 @@ class Door(HttpToolsProtocol):
         self._arm()
         if len(self.connections) <= self._limits.connections or self._made_room():
             return
+        # It is answered at its first request: a client that reads no answer could not know that it may try again.
         self._turned_away = True
         if len(self.connections) > SPARE * self._limits.connections:
-            self._refuse(_full())
+            self._refuse(_FULL)
 
     def pause_writing(self) -> None:
         """The client does not read its answer: after `body_seconds` its connection is closed."""
@@ -102,6 +100,7 @@ class Door(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._awaits_head:
             self._read += len(data)
+            # One timer for the whole head: a byte now and then must not hold a connection open.
             if self._timer is None:
                 self._arm()
         if self.transport.is_closing():
@@ -113,6 +112,7 @@ class Door(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._disarm()
         self._awaits_head, self._read = False, 0
+        # httptools calls this before uvicorn starts the request's task, which runs whatever `app` is then.
         crowded = self._turned_away or len(self.tasks) >= self._limits.connections
         self.app = cast(Any, full) if crowded else self._served
         super().on_headers_complete()
@@ -124,6 +124,8 @@ class Door(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._idle_since = self.loop.time()
         super().on_response_complete()
+        # The answer came before the end of the body, as to one that is too large. To close at once would reset the
+        # connection, and a client that still sends would lose the answer.
         if not self._awaits_head and not self.transport.is_closing():
             self.loop.call_later(LINGER, self.transport.close)
 
@@ -133,6 +135,7 @@ class Door(HttpToolsProtocol):
 
     def _made_room(self) -> bool:
         """Closes the connection that is idle longest; False where none is."""
+        # A connection that has just become idle is spared: its client may be about to send the next request.
         now = self.loop.time()
         others = [one for one in self.connections if isinstance(one, Door) and one is not self]
         waiting = [one for one in others if one.idle and now - one._idle_since >= IDLE]
@@ -179,6 +182,7 @@ class Ends(uvicorn.Server):
     """Seconds, beyond the time for running requests, for everything else to end."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        # A second signal ends the server by uvicorn's own rule.
         if not self.should_exit:
             # faulthandler's timer runs in C: neither a thread that hangs nor the interpreter's lock can block it.
             seconds = float(self.config.timeout_graceful_shutdown or 0) + self.SLACK

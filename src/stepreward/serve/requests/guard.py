@@ -91,6 +91,7 @@ class _Visit:
         if scope["path"] not in OPEN and not guard.admits(scope["headers"]):
             await self._refuse(ApiError(401, "no such API key: send Authorization: Bearer KEY", code="invalid_api_key"))
             return
+        # A body without this header, as one in chunks, is counted as it arrives.
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if announced.isdigit() and int(announced[:20]) > guard.limits.body_bytes:
             await self._refuse(ApiError(413, self._too_large(), code="too_large"))
@@ -98,6 +99,7 @@ class _Visit:
         await guard.app(scope, self.receive, self.send)
 
     async def receive(self) -> Message:
+        # Once the body is here, the next message says that the client has left: it may come at any time.
         if self.whole:
             message = await self._receive()
             self.left = self.left or (message["type"] == "http.disconnect" and not self.over)
@@ -120,6 +122,7 @@ class _Visit:
             message["headers"] = [*message.get("headers", []), (b"x-request-id", self.id.encode())]
         elif message["type"] == "http.response.body":
             self.over = not message.get("more_body", False)
+        # A client that does not read fills the socket's buffer, and sending then waits for it.
         try:
             async with asyncio.timeout(self.guard.limits.body_seconds):
                 await self._send(message)

@@ -78,12 +78,17 @@ class Prefixes:
             steps: those that are new.
             scores: theirs.
         """
-        root = before.part or self._part(None, _problem_said(before.problem), b"")
+        problem = before.problem
+        root = before.part or self._part(None, _said([problem.id, problem.prompt, dict(problem.meta)]), b"")
+        # While the steps were scored, the part may have been removed, and an equal one stored.
         root = self._parts.get(root.key, root)
-        handle, part = f"prefix-{secrets.token_urlsafe(18)}", self._part(root, _steps_said(steps), _packed(scores))
+        # A step of defaults is its text alone, which most are.
+        said = _said([[s.text, s.kind, s.role, s.agent] if s != Step(s.text) else [s.text] for s in steps])
+        handle, part = f"prefix-{secrets.token_urlsafe(18)}", self._part(root, said, array("d", scores).tobytes())
         self._kept[handle] = part
         self._hold(part)
         self.size += _HANDLE
+        # The handle just made stays, however large: its client would otherwise get one that is gone already.
         while self.size > self.most and len(self._kept) > 1:
             self._release(self._kept.popitem(last=False)[1])
             self.size -= _HANDLE
@@ -105,7 +110,9 @@ class Prefixes:
         root, *own = reversed(chain)
         steps = tuple(Step(*one) for each in own for one in json.loads(each.said))
         scores = tuple(score for each in own for score in array("d", each.scores))
-        return ScoredPrefix(_problem(root.said), steps, scores, part)
+        name, prompt, meta = json.loads(root.said)
+        problem = Problem(name, prompt if isinstance(prompt, str) else tuple(prompt), meta=meta)
+        return ScoredPrefix(problem, steps, scores, part)
 
     def _part(self, before: ScoredPart | None, said: bytes, scores: bytes) -> ScoredPart:
         """The part with this content, kept or new."""
@@ -122,7 +129,7 @@ class Prefixes:
             self.size += part.size
             self._parts[part.key] = part
             if part.before is not None:
-                # The part before may have been removed, and an equal one stored, while this request was scored.
+                # As above: the link must be to the part that is stored.
                 part.before = self._parts.get(part.before.key, part.before)
             part = part.before
 
@@ -137,23 +144,6 @@ class Prefixes:
             part = part.before
 
 
-def _packed(scores: Sequence[float]) -> bytes:
-    return array("d", scores).tobytes()
-
-
 def _said(what: Any) -> bytes:
+    """JSON as bytes; half a surrogate pair, which a client may send, survives."""
     return json.dumps(what, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-
-
-def _steps_said(steps: Sequence[Step]) -> bytes:
-    """Steps as JSON: the text alone where all other fields have their defaults."""
-    return _said([[s.text, s.kind, s.role, s.agent] if s != Step(s.text) else [s.text] for s in steps])
-
-
-def _problem_said(problem: Problem) -> bytes:
-    return _said([problem.id, problem.prompt, dict(problem.meta)])
-
-
-def _problem(said: bytes) -> Problem:
-    name, prompt, meta = json.loads(said)
-    return Problem(name, prompt if isinstance(prompt, str) else tuple(prompt), meta=meta)

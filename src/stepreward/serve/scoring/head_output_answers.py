@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,8 +71,15 @@ class Desk:
             shown.append(self.outputs.activated(own) if body.activated else own)
         if body.encoding_format in ("bytes", "bytes_only"):
             return self._bytes(body, shown, inputs), inputs
-        values = [rows.tolist() if body.encoding_format == "float" else _base64(body, rows) for rows in shown]
-        data = [{"index": i, "object": "pooling", "data": one} for i, one in enumerate(values)]
+        plain = body.encoding_format == "float"
+        data = [
+            {
+                "index": i,
+                "object": "pooling",
+                "data": rows.tolist() if plain else b64encode(_packed(body, rows)).decode(),
+            }
+            for i, rows in enumerate(shown)
+        ]
         return _json(data, self._frame("pooling", body.model, inputs)), inputs
 
     def classified(self, body: ClassifyRequest, check: Check, *, native: bool) -> Answer:
@@ -213,10 +220,7 @@ def _packed(body: PoolingRequest, rows: Rows) -> bytes:
     order = {"little": "<", "big": ">", "native": "<" if sys.byteorder == "little" else ">"}[body.endianness]
     if body.embed_dtype in ("float32", "float16"):
         return rows.astype(f"{order}f{4 if body.embed_dtype == 'float32' else 2}").tobytes()
+    # NumPy has no bfloat16 and no fp8: torch rounds, and the bits travel as integers of that width.
     short = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(_SHORT[body.embed_dtype])
     width = short.element_size()
     return short.view({1: torch.uint8, 2: torch.int16}[width]).numpy().astype(f"{order}u{width}").tobytes()
-
-
-def _base64(body: PoolingRequest, rows: Rows) -> str:
-    return base64.b64encode(_packed(body, rows)).decode()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,14 +10,13 @@ from fastapi import APIRouter, Request
 
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
-from stepreward.core.runtime.driver import Finished
 from stepreward.core.runtime.flows import Flow, Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.capabilities import ScoreUse, use_of
 from stepreward.search.candidates import total_of
 from stepreward.serve.gateway.chat_problems import problem_of
 from stepreward.serve.requests.http_errors import ANSWERS, ApiError, as_answer
-from stepreward.serve.requests.request_schemas import Message, StepsBatch, StepsRequest, StepText
+from stepreward.serve.requests.request_schemas import Message, StepsBatch, StepsRequest
 from stepreward.serve.scoring.handles import Prefixes, ScoredPrefix
 from stepreward.serve.service import Service, tell, unless_left
 
@@ -38,7 +35,11 @@ def step_routes(service: Service) -> APIRouter:
             known = [service.served.scorer_name]
             raise ApiError(404, str(UnknownNameError("model", body.model or "", known)), code="model_not_found")
         before = _before(body, prefixes)
-        new = tuple(_step(one, i) for i, one in enumerate(body.steps))
+        new = tuple(
+            Step(one) if isinstance(one, str) else Step(one.text, one.kind, one.role, one.agent) for one in body.steps
+        )
+        if (blank := next((i for i, step in enumerate(new) if not step.text.strip()), None)) is not None:
+            raise InputError(f"step {blank} has no text", remedy="drop empty steps")
         steps = before.steps + new
         if len(steps) > LONGEST:
             raise InputError(f"a solution has {len(steps):,} steps, more than {LONGEST:,}")
@@ -54,7 +55,10 @@ def step_routes(service: Service) -> APIRouter:
             "total": total,
             "aggregate": aggregate,
             "prefix": prefixes.put(before, new, own),
-            "usage": _usage([finished]),
+            "usage": {
+                "prompt_tokens": finished.bill.scored_tokens_unshared,
+                "encoded_tokens": finished.bill.scored_tokens,
+            },
         }
 
     @router.post("/v1/steps", responses=ANSWERS, summary="Score steps, or those that follow a scored prefix")
@@ -100,17 +104,3 @@ def _before(body: StepsRequest, prefixes: Prefixes) -> ScoredPrefix:
     if not made.text.strip():
         raise InputError("the problem has no text")
     return ScoredPrefix(Problem(made.id, body.problem) if isinstance(body.problem, str) else made)
-
-
-def _step(given: str | StepText, i: int) -> Step:
-    step = Step(given) if isinstance(given, str) else Step(given.text, given.kind, given.role, given.agent)
-    if not step.text.strip():
-        raise InputError(f"step {i} has no text", remedy="drop empty steps")
-    return step
-
-
-def _usage(finished: Sequence[Finished[Any]]) -> dict[str, int]:
-    """Tokens encoded for an answer, and the tokens of the whole solution."""
-    bills = [asdict(one.bill) for one in finished]
-    encoded = sum(bill["scored_tokens"] for bill in bills)
-    return {"prompt_tokens": sum(bill["scored_tokens_unshared"] for bill in bills), "encoded_tokens": encoded}
