@@ -78,6 +78,7 @@ def main() -> None:
     if not sys.stderr.isatty():
         # Downloads show their bars to people alone. Hugging Face's libraries read this where they are imported.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Python allows handlers in the main thread alone; elsewhere, as in a test's thread, the caller has its own.
     if threading.current_thread() is threading.main_thread():
         for number in _GRACE:
             signal.signal(number, partial(_interrupt, os.getpid()))
@@ -111,6 +112,7 @@ def one_line(error: Exception) -> str:
 
 def _interrupt(own: int, signum: int, frame: FrameType | None) -> None:
     """Ends the command, also where threads wait for a server that is silent; a second signal ends it at once."""
+    # From here on the same signal ends the process at once.
     signal.signal(signum, signal.SIG_DFL)
     if os.getpid() != own:
         # A child that was forked ends as one without this handler.
@@ -118,10 +120,11 @@ def _interrupt(own: int, signum: int, frame: FrameType | None) -> None:
     command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
     resume = "; run the same command again to resume" if command in RESUMED else ""
     print(f"stepreward: interrupted{resume}", file=sys.stderr, flush=True)
-    # Whatever is kept on disk is safe from a kill.
+    # `sys.exit` waits for threads, which may wait for a silent server. What is kept on disk is safe from a kill.
     late = threading.Timer(_GRACE[signal.Signals(signum)], os._exit, [128 + signum])
     late.daemon = True
     late.start()
+    # SIGTERM wants an orderly end: exit handlers run, which end the processes of engines.
     if signum == signal.SIGTERM:
         sys.exit(128 + signum)
     raise KeyboardInterrupt

@@ -61,6 +61,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
+        # Stand-ins with a name and a line of help, so that `--help` imports no command.
         for name, line in COMMANDS.items():
             self.add_command(TyperCommand(name, help=line))
 

@@ -71,6 +71,7 @@ class RowByRow:
                     source, row = self.places.get((name, question.steps)) or self.places.get(name) or (None, None)
                     located = InputError(answer.problem, source=source, row=row, remedy=answer.remedy)
                     self.bad.append((name, located))
+                    # Many refusals and no answer so far: the fault is the model's or a setting's, and no row's.
                     if self.strict or (not self.done and len(self.bad) >= GIVEN_UP):
                         raise located from answer
                     answer = Scored(np.full(len(question.steps), np.nan))

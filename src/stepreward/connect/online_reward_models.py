@@ -82,6 +82,7 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
 
     def learn(self, trajectories: Sequence[Trajectory]) -> float:
         """One update by outcomes; returns the loss, 0 where no trajectory is informative."""
+        # Each loss has its own graph: backward after each keeps the memory of one.
         self.optimizer.zero_grad()
         total = 0.0
         for loss in self.objective(self.scorer, trajectories):

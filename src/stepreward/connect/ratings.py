@@ -90,6 +90,7 @@ class Rater:
         """Ratings in the order of the questions; calls from several threads wait for each other."""
         found = [Rating(fault="the model wrote nothing")] * len(questions)
         real = [i for i, question in enumerate(questions) if any(step.text.strip() for step in _own(question))]
+        # Harnesses rate samples in several threads, and a model on one device is used by one at a time.
         with self._lock:
             for at in range(0, len(real), AT_ONCE):
                 rows = real[at : at + AT_ONCE]

@@ -151,6 +151,7 @@ class StepGRPOTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, inputs: list[dict[str, Any]], prompts: list[Any], *others: Any) -> torch.Tensor:
         """The rewards of all processes, kept for the outcome; the prompts as environments completed them."""
+        # TRL keeps neither for `_generate_and_score_completions`, which calls this.
         made: torch.Tensor = super()._calculate_rewards(inputs, prompts, *others)
         self._rewarded, self._prompts = made, prompts
         return made

@@ -174,6 +174,7 @@ class Decoder:
                 self._prefill(len(rows), [requests[i] for i in taken])
                 rows.append(taken, requests)
             self._advance(rows, log, distribution or self._distribution)
+            # Finished rows stay in the batch until they are worth a copy of the cache.
             dead = len(rows) - int(rows.alive.sum())
             if dead and (dead == len(rows) or dead >= max(_COMPACT, len(rows) // _COMPACT)):
                 columns = int(rows.position.max()) + 1

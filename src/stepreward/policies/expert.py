@@ -79,6 +79,7 @@ class WithExpert:
             sent = [questions[i] for i in own]
             if not sent:
                 continue
+            # Positions are among the questions sent to this policy; `wanted` counts those of the caller.
             if isinstance(policy, Interruptible):
                 made = policy.propose_while(partial(_wanted_at, wanted, own), sent)
             else:

@@ -208,6 +208,7 @@ class HttpPolicy:
 
         if len(samples) == 1:
             return [[one(samples[0])]]
+        # A pool for each call: its threads end with it, and the client bounds open requests over all calls.
         with ThreadPoolExecutor(min(self.server.concurrency, len(samples) or 1)) as pool:
             made = iter(list(pool.map(one, samples)))
         return [[next(made) for _ in range(question.n)] for question in questions]
@@ -223,6 +224,7 @@ class HttpPolicy:
             except RefusedError as refusal:
                 raise self._refusal(body, refusal) from None
 
+        # Ends: a context that is too full either refuses for good or is requested again with what it has room for.
         while True:
             try:
                 made = self._client.retried(attempt, url, wanted)
@@ -231,6 +233,7 @@ class HttpPolicy:
                     self.usage.interrupted += 1
                 return Continuation((), finished=False, n_tokens=0, truncated=True, interrupted=True)
             except _TooLongError as full:
+                # A solution that fills the context is cut; a prompt that does not fit is the user's to shorten.
                 if full.room < 1 and question.prefix:
                     return Continuation((), finished=False, n_tokens=0, truncated=True)
                 if full.room < 1:

@@ -159,6 +159,7 @@ class LocalPolicy:
         return [[next(answers) for _ in range(question.n)] for question in questions]
 
     def _sample(self, requests: Sequence[Request], drawn: Sequence[Distribution], wanted: Wanted) -> list[Continuation]:
+        # The decoder draws all rows of a run from one distribution.
         open_: dict[Distribution, list[int]] = {}
         for i, (request, distribution) in enumerate(zip(requests, drawn, strict=True)):
             if request.limit > 0:

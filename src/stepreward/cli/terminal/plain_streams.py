@@ -54,6 +54,7 @@ class _Plain(io.TextIOWrapper):
 @contextmanager
 def plain_output() -> Iterator[None]:
     """Puts plain streams in the place of standard output and standard error."""
+    # What is buffered above would otherwise come after what the new streams write.
     before = sys.stdout, sys.stderr
     for stream in before:
         stream.flush()

@@ -124,6 +124,7 @@ class QuestionQueue:
             return [(batch, answered)]
         while self.waiting and len(self.running) < self.concurrency and (partial or self.rows >= self.size):
             batch = self._take_batch()
+            # An idle queue makes no progress and is not stuck: its time begins with its first batch.
             self.last_progress = self.last_progress if self.running else time.monotonic()
             future = self._pool.submit(self._answer, self._wanted(batch), [pending.question for pending in batch])
             self.running[future] = batch
@@ -146,12 +147,14 @@ class QuestionQueue:
     def close(self) -> None:
         """Starts no further batch."""
         if self._pool is not None:
+            # Does not wait: a thread may be in a request to a server that is silent.
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _wanted(self, batch: list[PendingQuestion]) -> Wanted:
         return lambda position: any(map(self._still_waits, batch[position].receivers))
 
     def _enqueue(self, pending: PendingQuestion, turn: int = 0) -> None:
+        # Samples of one question take turns with other questions, where they are requests of their own.
         place = self._place + (turn if self.concurrency > 1 else 0)
         heapq.heappush(self._queue, (place, next(self._numbers), pending))
         self.waiting += 1

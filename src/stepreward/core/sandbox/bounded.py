@@ -126,6 +126,7 @@ class Bounded:
         if self._owner != os.getpid():
             # After a fork the pipes belong to the parent, whose answers this process must not read.
             self._reset()
+        # A place is a right to one process; the pool has a process for a place once it was needed.
         with self._places:
             try:
                 worker = self._idle.get_nowait()
