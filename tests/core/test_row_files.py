@@ -89,6 +89,20 @@ def test_a_run_that_goes_on_knows_what_its_kept_parts_lack(tmp_path: Path) -> No
     assert [name for name, _ in failed] == ["n6"]
 
 
+def test_of_very_many_missing_rows_the_first_are_named_and_all_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepreward.core.failures.MOST_KEPT", 2)
+
+    def work(numbers: Iterable[int]) -> Iterator[dict[str, Any] | Failure]:
+        yield from ((f"n{number}", InputError("odd")) if number % 2 else {"n": number} for number in numbers)
+
+    for tries in (1, 2):
+        failed = Failures()
+        assert write_parts(tmp_path / "out", range(1, 11), work, rows_per_part=4, plan={}, failed=failed) == 5
+        assert ([name for name, _ in failed], failed.total) == (["n1", "n3"], 5), tries
+
+
 def test_rows_that_a_kept_part_lacks_without_a_note_are_counted(tmp_path: Path) -> None:
     folder, failed = tmp_path / "out", Failures()
     write_parts(folder, range(1, 9), numbered, rows_per_part=4, plan={})

@@ -15,8 +15,7 @@ from stepreward.core.errors import UnknownNameError
 
 
 def methods(
-    family: Annotated[str, typer.Argument(help="Show one family only.")] = "",
-    json_output: JsonFlag = False,
+    family: Annotated[str, typer.Argument(help="Show one family only.")] = "", json_output: JsonFlag = False
 ) -> None:
     """List every method with its family, paper, data and settings.
 

@@ -30,7 +30,7 @@ from stepreward.core.types import SCORE, Trajectory
 from stepreward.formats import trajectories
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
-from stepreward.formats.registry import MOST_KEPT, NothingReadError, Reading, by_name, detect, write
+from stepreward.formats.registry import NothingReadError, Reading, by_name, detect, write
 from stepreward.formats.steps.unlabelled import UNLABELLED
 from stepreward.formats.trajectories import OWN
 from stepreward.verbs.score_rows import AT_ONCE, parts_of, scored
@@ -140,10 +140,8 @@ def _readable(items: Iterable[Trajectory | Failure], unread: Failures) -> Iterat
     for item in items:
         if isinstance(item, Trajectory):
             yield item
-        elif len(unread) < MOST_KEPT:
-            unread.append(item)
         else:
-            unread.more += 1
+            unread.add(item)
 
 
 def _items(path: Path | None, flags: ReadFlags, *, labelled: bool) -> Iterator[Trajectory | Failure]:

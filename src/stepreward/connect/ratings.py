@@ -62,12 +62,7 @@ class Rater:
     """
 
     def __init__(
-        self,
-        scorer: Scorer | str | Path,
-        *,
-        aggregate: str = "min",
-        segment: str = "blank-lines",
-        device: str = "cpu",
+        self, scorer: Scorer | str | Path, *, aggregate: str = "min", segment: str = "blank-lines", device: str = "cpu"
     ) -> None:
         self._aggregate = aggregates[aggregate].name
         self._segment = segments[segment].name if segment else ""

@@ -11,6 +11,10 @@ Failure: TypeAlias = tuple[str, Exception]
 """The name of what failed (a problem's id, a row of a file; "" where the error says it) and its error."""
 
 
+MOST_KEPT = 10_000
+"""Errors that are kept: a file may have more bad rows than memory holds."""
+
+
 class Failures(list[Failure]):
     """What failed; where that is very much, the errors of the first."""
 
@@ -21,6 +25,13 @@ class Failures(list[Failure]):
     def total(self) -> int:
         """Number of all failures."""
         return len(self) + self.more
+
+    def add(self, one: Failure) -> None:
+        """Keeps a failure, or counts it where too many are kept."""
+        if len(self) < MOST_KEPT:
+            self.append(one)
+        else:
+            self.more += 1
 
     def join(self, other: Failures) -> None:
         """Adds those of another list."""

@@ -161,13 +161,13 @@ class _PartNote:
 
     def __init__(self, failed: Failures, counts: Counter[str]) -> None:
         self.failed, self.counts = failed, counts
-        self.first, self.before = len(failed), Counter(counts)
+        self.first, self.more, self.before = len(failed), failed.more, Counter(counts)
 
     def good(self, rows: Iterable[Mapping[str, Any] | Failure]) -> Iterator[Mapping[str, Any]]:
         """The rows that there are."""
         for row in rows:
             if isinstance(row, tuple):
-                self.failed.append(row)
+                self.failed.add(row)
             else:
                 yield row
 
@@ -177,16 +177,17 @@ class _PartNote:
             {"name": name, "problem": getattr(error, "problem", str(error)), "remedy": getattr(error, "remedy", "")}
             for name, error in self.failed[self.first :]
         ]
-        counted = self.counts - self.before
-        return ({"failed": lost} if lost else {}) | ({"counts": dict(counted)} if counted else {})
+        known = {"failed": lost, "more": self.failed.more - self.more, "counts": dict(self.counts - self.before)}
+        return {name: value for name, value in known.items() if value}
 
 
 def _recall(note: Mapping[str, Any], part: Path, missing: int, failed: Failures, counts: Counter[str]) -> None:
     """Adds what an earlier run noted of a part that is there."""
     lost = note.get("failed", [])
     failed += [(one["name"], InputError(one["problem"], remedy=one["remedy"])) for one in lost]
+    failed.more += note.get("more", 0)
     counts.update(note.get("counts", {}))
-    if (unnamed := missing - len(lost)) > 0:
+    if (unnamed := missing - len(lost) - note.get("more", 0)) > 0:
         what, remedy = f"an earlier run left {unnamed:,} rows out of this part", "delete it to try them again"
         failed.append(("", InputError(what, source=part, remedy=remedy)))
         failed.more += unnamed - 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.failures import Failure, Failures
+from stepreward.core.failures import MOST_KEPT, Failure, Failures
 from stepreward.core.plugins import Plugin, PluginRegistry, declared, leave_out
 from stepreward.core.row_files import ROWS_PER_PART, holds, names_a_folder, write_parts, write_rows
 from stepreward.core.table import REMEDY
@@ -65,8 +65,6 @@ MASPRM's rows without a negative value look like TRL's.
 """
 GENERAL = frozenset({"conversation", "share-gpt", "bare-messages"})
 """Formats of any conversation: a row, or a file, that fits another format too is of that one."""
-MOST_KEPT = 10_000
-"""Errors of bad rows that are kept; a file may have more of them than memory holds."""
 _REMEDY = "compare the row with the format's layout, or drop it"
 MISSHAPEN = (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError)
 """What reading nested values of the wrong shape may raise, InputError among them, which is a ValueError.
@@ -387,7 +385,7 @@ def write(
     def good() -> Iterator[dict[str, Any]]:
         for row in rows(items):
             if isinstance(row, tuple):
-                refused.append(row)
+                refused.add(row)
             else:
                 yield row
         if kept_out and kept_out == seen:

@@ -17,7 +17,7 @@ from stepreward.score.capabilities import local_model_of
 from stepreward.serve import on_demand
 from stepreward.serve.gateway.chat import chat_routes, model_routes
 from stepreward.serve.requests.guard import Guard
-from stepreward.serve.requests.http_errors import ANSWERS, ApiError, answer_http, answer_invalid, answer_known
+from stepreward.serve.requests.http_errors import ANSWERS, ApiError, answer_error
 from stepreward.serve.scoring.step_routes import step_routes
 from stepreward.serve.service import Served, Service
 
@@ -51,14 +51,9 @@ def build(served: Served) -> Guard:
         docs_url=None,
         redoc_url=None,
     )
-    for error, handler in (
-        (RequestValidationError, answer_invalid),
-        (HTTPException, answer_http),
-        (ApiError, answer_known),
-        (SteprewardError, answer_known),
-        (Exception, answer_known),
-    ):
-        app.add_exception_handler(error, handler)
+    # A handler of `Exception` alone would answer outside of all middleware, and raise the error again.
+    for error in (RequestValidationError, HTTPException, ApiError, SteprewardError, Exception):
+        app.add_exception_handler(error, answer_error)
     outputs = _outputs(served)
     app.include_router(model_routes(service, outputs))
     if served.policy is not None:

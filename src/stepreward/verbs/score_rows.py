@@ -33,12 +33,7 @@ def score(
     rows: Rows, scorer: str | Path | Scorer, *, column: str = SCORE, out: str | Path, strict: bool = False
 ) -> Reading[Trajectory]: ...
 def score(
-    rows: Rows,
-    scorer: str | Path | Scorer,
-    *,
-    column: str = SCORE,
-    out: str | Path | None = None,
-    strict: bool = False,
+    rows: Rows, scorer: str | Path | Scorer, *, column: str = SCORE, out: str | Path | None = None, strict: bool = False
 ) -> TrajectoryList | Reading[Trajectory]:
     """Scores the steps of solutions: the same rows with one column more.
 
@@ -62,7 +57,7 @@ def score(
     found = TrajectoryList()
     if out is None:
         for one in scored(source, made, column, strict=strict):
-            failed.append(one) if isinstance(one, tuple) else found.append(one)
+            failed.add(one) if isinstance(one, tuple) else found.append(one)
     else:
         plan = None
         if isinstance(rows, str | Path) and isinstance(scorer, str | Path):

@@ -22,14 +22,7 @@ import httpx
 from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.http.addresses import without_secrets
 from stepreward.core.http.event_streams import EventStream
-from stepreward.core.http.faults import (
-    REFUSED_BODY,
-    PassingError,
-    RefusedError,
-    UnwantedError,
-    check_status,
-    passing,
-)
+from stepreward.core.http.faults import REFUSED_BODY, PassingError, RefusedError, UnwantedError, check_status, passing
 from stepreward.core.http.interruptible import CHECK_INTERVAL, Check, checking, with_checks
 from stepreward.core.http.open_requests import OpenRequest, OpenRequests
 

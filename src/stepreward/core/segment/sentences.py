@@ -55,9 +55,7 @@ def sentences(text: str, *, protect: bool = True) -> list[Step]:
 
 
 @segment.method(
-    "transitions",
-    paper="arXiv:2504.20708",
-    note="its subthoughts begin at linguistic cues; the list of words is ours",
+    "transitions", paper="arXiv:2504.20708", note="its subthoughts begin at linguistic cues; the list of words is ours"
 )
 def transitions(text: str, *, protect: bool = True) -> list[Step]:
     """Cuts before sentences at which a long chain of thought turns: "Wait", "Alternatively", "But let me check".

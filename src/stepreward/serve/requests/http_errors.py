@@ -98,6 +98,13 @@ def as_answer(error: Exception) -> ApiError:
     """The answer for an error."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, HTTPException):  # no such route, no such method, a body that is no JSON
+        return ApiError(error.status_code, str(error.detail))
+    if isinstance(error, RequestValidationError):
+        # The fields at fault without their text, which is the user's.
+        faults = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
+        first = error.errors()[0]["loc"][1:] if error.errors() else ()
+        return ApiError(400, "; ".join(faults[:8]), param=".".join(map(str, first)))
     if isinstance(error, UnknownNameError | InputError | MissingDataError):
         return ApiError(400, str(error))
     if isinstance(error, BudgetExhausted):
@@ -113,29 +120,11 @@ def as_answer(error: Exception) -> ApiError:
     return ApiError(500, "an unexpected error; see the server's log under this request's id")
 
 
-def invalid(error: RequestValidationError) -> ApiError:
-    """The answer to a body that does not fit the schema: names the fields at fault, without their text."""
-    faults = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()]
-    first = error.errors()[0]["loc"][1:] if error.errors() else ()
-    return ApiError(400, "; ".join(faults[:8]), param=".".join(map(str, first)))
-
-
-async def answer_invalid(_: Request, error: Exception) -> JSONResponse:
-    """Handler of bodies that do not fit the schema."""
-    assert isinstance(error, RequestValidationError)
-    return invalid(error).response()
-
-
-async def answer_known(_: Request, error: Exception) -> JSONResponse:
-    """Handler of errors on purpose."""
-    return as_answer(error).response()
-
-
-async def answer_http(_: Request, error: Exception) -> JSONResponse:
-    """Handler of the framework's own errors: no such route, no such method, a body that is no JSON."""
-    assert isinstance(error, HTTPException)
-    answer = ApiError(error.status_code, str(error.detail)).response()
-    answer.headers.update(error.headers or {})
+async def answer_error(_: Request, error: Exception) -> JSONResponse:
+    """Handler of all errors."""
+    answer = as_answer(error).response()
+    # The framework's own say more in headers, such as the methods that a path allows.
+    answer.headers.update(getattr(error, "headers", None) or {})
     return answer
 
 

@@ -48,11 +48,7 @@ def trains() -> str:
     """A reward model learns from two solutions, is saved, and scores when it is loaded again."""
     tree = StepTree.from_trajectories([Trajectory(SUM, (RIGHT, ANSWER)), Trajectory(SUM, (WRONG,))])
     tokenizer = train_tokenizer([SUM.text, RIGHT.text, WRONG.text], 258)
-    model = StepRewardModel(
-        fresh_backbone(tokenizer, hidden=16, layers=1),
-        tokenizer,
-        EncoderRecord(),
-    )
+    model = StepRewardModel(fresh_backbone(tokenizer, hidden=16, layers=1), tokenizer, EncoderRecord())
     data = [tree.with_step_column("label", [[1.0, 1.0], [0.0, np.nan]])]
     with tempfile.TemporaryDirectory(dir=".", prefix=".doctor-") as folder:
         made = train(data, model, Path(folder) / "model", TrainSettings(epochs=1))
