@@ -325,7 +325,7 @@ def write(
     failed: Failures | None = None,
     counts: Counter[str] | None = None,
     **options: Any,
-) -> list[Exception]:
+) -> list[InputError]:
     """Writes solutions or comparisons in a format and returns why others are not written.
 
     Where the format can hold none of them, no file is written, and a file that was there stays.
@@ -399,4 +399,4 @@ def write(
     else:
         with suppress(_NothingToWriteError):
             write_rows(path, good(), schema=chosen.schema)
-    return [error for _, error in refused[before:]]
+    return [error for _, error in refused[before:] if isinstance(error, InputError)]

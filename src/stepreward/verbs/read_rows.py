@@ -42,7 +42,7 @@ def read(path: str | Path, form: str | None = None, *, strict: bool = False, **o
 
 def write(
     path: str | Path, rows: Iterable[Trajectory], form: str = OWN, *, strict: bool = False, **options: Any
-) -> list[Exception]:
+) -> list[InputError]:
     """Writes solutions, by default as the table that every verb reads; returns what kept rows from being written.
 
     Args:
