@@ -34,6 +34,27 @@ def _start(trajectory: Trajectory) -> tuple[Counts, list[int]]:
     return counts, [i for i, step in enumerate(inner) if step.kind == "action"]
 
 
+def _walk(
+    counts: Counts, steps: list[int], n: int, key: Key, unfinished: Unfinished, *, until_lost: bool = False
+) -> Flow[None]:
+    """Values the prefixes that end in these steps, one after another; -1 is the bare problem.
+
+    Args:
+        until_lost: stop at the first step of value 0; nothing after it is measured.
+    """
+    trajectory = counts.trajectory
+    try:
+        for index in steps:
+            made = yield from rollouts(trajectory.problem, trajectory.prefix(index + 1), n, key, unfinished=unfinished)
+            # A problem of value 0 loses no step: that none of its rollouts succeeded may be chance.
+            if counts.record(index, made) == 0 and until_lost and index >= 0:
+                # The graded end has its outcome already: behind the error it is not measured either.
+                counts.value[index + 1 :] = np.nan
+                break
+    except BudgetExhausted:
+        pass
+
+
 @estimate.method(
     "math-shepherd",
     paper="arXiv:2312.08935",
@@ -63,12 +84,7 @@ def monte_carlo(
         InputError: the trajectory has no step, or is finished but not graded.
     """
     counts, actions = _start(trajectory)
-    try:
-        for index in ([-1] if root else []) + actions:
-            made = yield from rollouts(trajectory.problem, trajectory.prefix(index + 1), n, key, unfinished=unfinished)
-            counts.record(index, made)
-    except BudgetExhausted:
-        pass
+    yield from _walk(counts, [-1, *actions] if root else actions, n, key, unfinished)
     return counts.labels("math-shepherd", key, {"n": n, "root": root, "unfinished": unfinished})
 
 
@@ -101,19 +117,11 @@ def first_error_walk(
         InputError: the trajectory has no step, or is finished but not graded.
     """
     counts, actions = _start(trajectory)
-    settings = {"n": n, "root": root, "unfinished": unfinished}
     if trajectory.outcome > 0.5:
         counts.value[:] = 1.0
-        return counts.labels("scan", key, settings)
-    try:
-        for index in ([-1] if root else []) + actions:
-            made = yield from rollouts(trajectory.problem, trajectory.prefix(index + 1), n, key, unfinished=unfinished)
-            if counts.record(index, made) == 0 and index >= 0:
-                counts.value[index + 1 :] = np.nan
-                break
-    except BudgetExhausted:
-        pass
-    return counts.labels("scan", key, settings)
+    else:
+        yield from _walk(counts, [-1, *actions] if root else actions, n, key, unfinished, until_lost=True)
+    return counts.labels("scan", key, {"n": n, "root": root, "unfinished": unfinished})
 
 
 @estimate.method(

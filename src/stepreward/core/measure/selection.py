@@ -39,15 +39,19 @@ def _best_row(values: Totals, group: Groups) -> Chosen:
     return order[first]
 
 
+def _answer_of(answers: Answers, group: Groups) -> Chosen:
+    """(B,) number of each row's answer: equal where group and answer are."""
+    # NumPy 2.0 gives the inverse of an axis another shape than the releases before and after it.
+    return np.unique(np.stack([group, answers]), axis=1, return_inverse=True)[1].ravel()
+
+
 _TIE = 1e-12
 """Relative difference up to which two sums of weights are equal."""
 
 
 def _vote(weights: Totals, answers: Answers, group: Groups) -> Chosen:
     """The first row of the answer with the most weight; rows without an answer count only where none has one."""
-    real = answers >= 0
-    _, index = np.unique(np.stack([group, answers]), axis=1, return_inverse=True)
-    index = index.ravel()
+    real, index = answers >= 0, _answer_of(answers, group)
     mass = np.where(real, np.bincount(index, weights=np.where(np.isnan(weights), 0.0, weights))[index], -np.inf)
     # Sums of the same weights in another order differ in their last digits: a tie is none of rounding's to break.
     _, problem = np.unique(group, return_inverse=True)
@@ -177,8 +181,7 @@ def self_certainty(logits: NDArray[np.floating[Any]], start: int = 0) -> NDArray
 
 def _support(totals: Totals, answers: Answers, group: Groups) -> tuple[Totals, Totals]:
     """(B,) votes for each row's answer, and the mean total of those votes; 0 where no total is known."""
-    _, index = np.unique(np.stack([group, answers]), axis=1, return_inverse=True)
-    index = index.ravel()
+    index = _answer_of(answers, group)
     known = ~np.isnan(totals)
     mass = np.bincount(index, weights=np.where(known, totals, 0.0))[index]
     return np.bincount(index)[index].astype(np.float64), mass / np.maximum(np.bincount(index, weights=known)[index], 1)
