@@ -25,10 +25,10 @@ def first_value(row: object, *paths: str) -> object:
 
 def text_at(row: object, *paths: str) -> str:
     """The first of the fields that is there, if it is a text; "" elsewhere."""
-    return text_or_empty(first_value(row, *paths))
+    return as_text(first_value(row, *paths))
 
 
-def text_or_empty(value: object) -> str:
+def as_text(value: object) -> str:
     """A text as it is; "" for any other value."""
     return value if isinstance(value, str) else ""
 

@@ -86,6 +86,7 @@ def by_name(name: str) -> Format:
 
 def fitting(row: Row) -> list[Format]:
     """The formats that a row fits: our own alone where it says so, a general one only where no other does."""
+    # Our own rows may carry any other columns, those by which other formats are known too.
     if trajectories.matches(row):
         return [formats[trajectories.OWN]]
     fits = [form for form in formats.values() if form.matches(row)]

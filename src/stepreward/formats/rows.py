@@ -34,9 +34,8 @@ def steps_of(texts: object, separator: str, *, name: str = "steps") -> tuple[Ste
         InputError: not a list of strings, or an empty one.
     """
     if not isinstance(texts, Sequence | np.ndarray) or isinstance(texts, str) or not len(texts):
-        raise InputError(
-            f"'{name}' must be a list of at least one step, got {shown(texts)}", remedy="drop or fill the row"
-        )
+        what = f"'{name}' must be a list of at least one step, got {shown(texts)}"
+        raise InputError(what, remedy="drop or fill the row")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"step {i} of '{name}' must be text, got {shown(text)}", remedy="quote it")

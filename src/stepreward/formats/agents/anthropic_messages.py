@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
-from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, Turn, list_of_messages, turns_of
+from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, Turn, message_list, turns_of
 from stepreward.formats.agents.openai_chat import (
     anthropic_style,
     has_messages,
@@ -83,7 +83,7 @@ def _turns(line: Row) -> list[Turn]:
     opening = [{"role": "system", "content": request["system"]}] if request.get("system") is not None else []
     if response and response.get("role") != MODEL:
         raise InputError(f"'response' is no message of the assistant: {shown(response)}")
-    turns = turns_of([*opening, *list_of_messages(messages_of(line)), *([response] if response else [])])
+    turns = turns_of([*opening, *message_list(messages_of(line)), *([response] if response else [])])
     return [*turns[:-1], turns[-1].with_meta(**json_fields(response, *_ABOUT))]
 
 

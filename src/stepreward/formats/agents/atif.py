@@ -11,15 +11,7 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.messages import (
-    MODEL,
-    Reasoning,
-    Turn,
-    list_of_messages,
-    read_message,
-    turns_of,
-    with_tool_names,
-)
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, message_list, name_tools, read_message, turns_of
 from stepreward.formats.agents.runs import trajectory_of
 from stepreward.formats.fields import (
     decoded,
@@ -85,7 +77,7 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
         won = next(iter(rewards.values()))  # A verifier may call its only reward by any name.
     meta = other_fields(row, "steps", "subagent_trajectories", "agent") | {"agent": dict(agent)}
     yield trajectory_of(
-        with_tool_names(turns), f"atif-{name}", "atif log", reasoning=reasoning, policy=text_at(agent, "model_name"),
+        name_tools(turns), f"atif-{name}", "atif log", reasoning=reasoning, policy=text_at(agent, "model_name"),
         reference=text_or_none(row.get("reference")), won=outcome_or_nan(won, scale), meta=meta,
     )  # fmt: skip
     for at, other in enumerate(list_at(row, "subagent_trajectories")):
@@ -158,7 +150,7 @@ def read_trove(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
     Raises:
         InputError: the conversation has another shape, or the model says nothing.
     """
-    turns = turns_of(list_of_messages(parsed(row.get("conversations")), "conversations"))
+    turns = turns_of(message_list(parsed(row.get("conversations")), "conversations"))
     result = row.get("result")
     # Harbor writes the reward as a text, "1.0", and in its place the name of the exception that ended a trial.
     failed = isinstance(result, str) and result != ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
+from stepreward.formats.agents.messages import Reasoning, message_list, turns_of
 from stepreward.formats.agents.response_items import is_item, turns_of_any
 from stepreward.formats.agents.runs import LINES, gathered, lines_of, trajectory_of
 from stepreward.formats.fields import decoded, first_value, id_at, outcome_or_nan, text_at
@@ -56,7 +56,7 @@ def read_lines(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Itera
     Raises:
         InputError: the messages have another shape, or none is of the assistant.
     """
-    lines = list_of_messages(lines_of(row), LINES)
+    lines = message_list(lines_of(row), LINES)
     turns = turns_of_any(lines)
     yield trajectory_of(turns, f"messages-{_key(lines[0]) or number}", "bare messages", reasoning=reasoning)
 
@@ -103,7 +103,7 @@ def read_conversation(
         message
         if "content" in message
         else {**message, "content": first_value(message, "text", "system_prompt", "value")}
-        for message in list_of_messages(value, name)
+        for message in message_list(value, name)
     ]
     won = first_value(row, "reward", "resolved", "success", "outcome", "score", "target")
     yield trajectory_of(

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_turns, read_message, with_tool_names
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_turns, name_tools, read_message
 from stepreward.formats.agents.runs import gathered, lines_of, path_to, trajectory_of
 from stepreward.formats.fields import first_value, json_fields, text_at
 from stepreward.formats.format import Format
@@ -92,7 +92,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
         meta |= {"branch": branch} if len(paths) > 1 else {}
         meta |= {"result": json_fields(result, *_RESULT)} if result else {}
         meta |= {"isSidechain": True} if first.get("isSidechain") is True else {}
-        turns = with_tool_names([turn for at in path for turn in nodes[at].turns])
+        turns = name_tools([turn for at in path for turn in nodes[at].turns])
         yield trajectory_of(
             [replace(turn, place=place) for place, turn in enumerate(turns)],
             f"claude-code-{_session(first) or number}", "claude code session", reasoning=reasoning,

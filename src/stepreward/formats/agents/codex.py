@@ -109,6 +109,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     ended = [kind for kind in kinds if kind in ("turn_aborted", "turn.failed", "task_complete", "turn.completed")]
     meta = json_fields(head, *_META)
     meta |= {"instructions": plain_text(head["instructions"])} if head.get("instructions") else {}
+    # Counts are totals of the session so far: the last is that of all of it.
     meta |= {"usage": usage[-1]} if usage and usage[-1] is not None else {}
     meta |= {"other_items": others} if others else {}
     name = next(filter(None, map(_session, lines)), "") or number

@@ -10,7 +10,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.agents.messages import Reasoning, as_messages, list_of_messages, problem_and_steps, turns_of
+from stepreward.formats.agents.messages import Reasoning, as_messages, message_list, problem_and_steps, turns_of
 from stepreward.formats.agents.runs import trajectory_of
 from stepreward.formats.fields import object_at, outcome_of
 from stepreward.formats.format import Format, has
@@ -33,7 +33,7 @@ def read_tau_bench(row: Row, number: int, *, reasoning: Reasoning = "keep") -> I
     task = object_at(info, "task")
     gold = task.get("actions")
     yield trajectory_of(
-        turns_of(list_of_messages(row.get("traj"), "traj")), f"tau-bench-{row['task_id']}", "tau-bench",
+        turns_of(message_list(row.get("traj"), "traj")), f"tau-bench-{row['task_id']}", "tau-bench",
         reference=None if gold is None else json.dumps(gold, ensure_ascii=False), reasoning=reasoning,
         problem_meta=other_fields(task, "actions"), won=outcome_of(row.get("reward"), "reward"),
         meta={"trial": row.get("trial", number), **other_fields(info, "task")},
@@ -57,7 +57,7 @@ def read_fire_act(row: Row, number: int) -> Iterator[Trajectory]:
         prompt, steps = _transcript(row["traj"])
         problem = Problem(name, prompt, gold)
     else:
-        talk = turns_of(list_of_messages(row.get("traj"), "traj"))
+        talk = turns_of(message_list(row.get("traj"), "traj"))
         problem, steps = problem_and_steps(talk, name, reference=gold)
     won = outcome_of(row.get("reward"), "reward")
     own = ("traj", "traj_by_line", "prompt", "gt", "pred", "reward", "id")
@@ -158,7 +158,7 @@ def read_swe_agent(row: Row, number: int) -> Iterator[Trajectory]:
     info = need(row, "info", Mapping)
     more = other_fields(row, "trajectory", "history", "info", "instance_id", "replay_config")
     # Demonstrations come before the task, and the model speaks in them too.
-    own = [one for one in list_of_messages(row.get("history"), "history") if not one.get("is_demo")]
+    own = [one for one in message_list(row.get("history"), "history") if not one.get("is_demo")]
     prompt = as_messages(turns_of(list(takewhile(lambda message: message.get("role") != "assistant", own))))
     problem = Problem(f"swe-agent-{row.get('instance_id', number)}", prompt, meta=more)
     yield annotated(problem, tuple(steps), None, "swe-agent", answer=text_or_none(info.get("submission")),

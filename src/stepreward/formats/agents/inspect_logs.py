@@ -10,7 +10,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.messages import Reasoning, list_of_messages, turns_of
+from stepreward.formats.agents.messages import Reasoning, message_list, turns_of
 from stepreward.formats.agents.runs import is_cut, trajectory_of
 from stepreward.formats.fields import first_value, object_at, outcome_of
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
@@ -96,7 +96,7 @@ def read(
         stopped = {name: sample[name] for name in ("limit", "error") if sample.get(name) is not None}
         scores = {name: _value(score) for name, score in (sample.get("scores") or {}).items()}
         yield trajectory_of(
-            turns_of(list_of_messages(_with_attachments(sample.get("messages"), object_at(sample, "attachments")))),
+            turns_of(message_list(_with_attachments(sample.get("messages"), object_at(sample, "attachments")))),
             f"inspect-{run.get('task', 'task')}-{sample.get('id', number)}", "inspect log", reasoning=reasoning,
             reference="; ".join(map(str, target)) if isinstance(target, list) else text_or_none(target),
             problem_meta={"metadata": sample["metadata"]} if isinstance(sample.get("metadata"), dict) else {},

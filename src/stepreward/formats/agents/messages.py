@@ -64,7 +64,7 @@ class Turn:
         return replace(self, meta={**self.meta, **more})
 
 
-def list_of_messages(value: object, name: str = "messages") -> list[Mapping[str, Any]]:
+def message_list(value: object, name: str = "messages") -> list[Mapping[str, Any]]:
     """The value, which must be a list of objects and not empty.
 
     Raises:
@@ -214,10 +214,10 @@ def _call(name: object, arguments: object, number: object, place: int) -> Mappin
 
 def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
     """The turns of messages; a tool's turn without a name gets that of the called tool."""
-    return with_tool_names([turn for place, message in enumerate(messages) for turn in read_message(message, place)])
+    return name_tools([turn for place, message in enumerate(messages) for turn in read_message(message, place)])
 
 
-def with_tool_names(turns: Sequence[Turn]) -> list[Turn]:
+def name_tools(turns: Sequence[Turn]) -> list[Turn]:
     """The turns with tools named by the calls that they answer."""
     tools = {call["id"]: call["name"] for turn in turns for call in turn.calls if "id" in call}
     return [
@@ -338,7 +338,7 @@ def prompt_of(value: object, name: str) -> str | tuple[Message, ...]:
     """
     if isinstance(value, str) and value:
         return value
-    return as_messages(turns_of(list_of_messages(value, name)))
+    return as_messages(turns_of(message_list(value, name)))
 
 
 def answer_of(value: object, name: str) -> str:
@@ -349,4 +349,4 @@ def answer_of(value: object, name: str) -> str:
     """
     if isinstance(value, str):
         return value
-    return turns_of(list_of_messages(value, name))[-1].said
+    return turns_of(message_list(value, name))[-1].said

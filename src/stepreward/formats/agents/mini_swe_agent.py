@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.messages import Reasoning, list_of_messages
+from stepreward.formats.agents.messages import Reasoning, message_list
 from stepreward.formats.agents.response_items import turns_of_any
 from stepreward.formats.agents.runs import trajectory_of
 from stepreward.formats.fields import first_value, json_fields, object_at, outcome_or_nan, text_at
@@ -44,7 +44,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
         InputError: the messages have another shape, or the model says nothing.
     """
     info: Mapping[str, Any] = object_at(row, "info")
-    messages = list_of_messages(row.get("messages"))
+    messages = message_list(row.get("messages"))
     ends = [message for message in messages if message.get("role") == "exit"]
     items: list[Any] = []
     for message in messages:

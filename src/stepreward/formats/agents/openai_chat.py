@@ -12,14 +12,7 @@ import numpy as np
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed, spelled
 from stepreward.core.types import Floats, Problem, Step, Trajectory
-from stepreward.formats.agents.messages import (
-    ProblemEnd,
-    Reasoning,
-    Turn,
-    list_of_messages,
-    problem_and_steps,
-    turns_of,
-)
+from stepreward.formats.agents.messages import ProblemEnd, Reasoning, Turn, message_list, problem_and_steps, turns_of
 from stepreward.formats.agents.mini_swe_agent import has_mini_info
 from stepreward.formats.agents.runs import gathered_runs, lines_of, terminal_unless_cut, whole_runs, with_own_problem
 from stepreward.formats.fields import first_value, json_text, recorded_outcome
@@ -90,6 +83,7 @@ def matches(row: Row) -> bool:
 
 def identity(row: Row, form: str, number: int) -> str:
     """The id that a row states, its own or its response's, or else one made of the format and the row's number."""
+    # `custom_id` is that of OpenAI's batch files; the others are of gateways.
     for name in ("id", "custom_id", "request_id", "conversation_id", "uuid"):
         value = row.get(name, response_of(row).get(name))
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
@@ -161,7 +155,7 @@ def _talks(line: Row) -> list[_Talk]:
     Raises:
         InputError: a message or the choices are of another shape.
     """
-    messages = list_of_messages(messages_of(line))
+    messages = message_list(messages_of(line))
     response = response_of(line)
     choices = response.get("choices", line.get("choices"))
     if choices is not None and not isinstance(choices, list):
@@ -171,7 +165,7 @@ def _talks(line: Row) -> list[_Talk]:
     made = []
     for place, choice in enumerate(choices):
         answer = choice.get("message", choice) if isinstance(choice, Mapping) else choice
-        turns = turns_of([*messages, *list_of_messages([answer], "choices")])
+        turns = turns_of([*messages, *message_list([answer], "choices")])
         reason = first_value(choice, "finish_reason")
         meta = {"finish_reason": reason} if isinstance(reason, str) else {}
         # Usage is that of all choices together: with several it is none's own.

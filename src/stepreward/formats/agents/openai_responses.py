@@ -13,7 +13,7 @@ from stepreward.formats.agents.messages import Reasoning, Turn
 from stepreward.formats.agents.openai_chat import request_of, response_of
 from stepreward.formats.agents.response_items import is_item, turns_of_items
 from stepreward.formats.agents.runs import LINES, continued_from, lines_of, path_to, trajectory_of
-from stepreward.formats.fields import first_value, json_fields, list_at, outcome_or_nan, text_or_empty
+from stepreward.formats.fields import as_text, first_value, json_fields, list_at, outcome_or_nan
 from stepreward.formats.files.rows_of_files import Numbered, read_rows
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, shown, text_or_none
@@ -42,7 +42,7 @@ def matches(row: Row) -> bool:
 
 
 def _previous(line: Row) -> str:
-    return text_or_empty(_response(line).get("previous_response_id") or request_of(line).get("previous_response_id"))
+    return as_text(_response(line).get("previous_response_id") or request_of(line).get("previous_response_id"))
 
 
 def runs(path: Path) -> Iterator[Numbered]:
@@ -56,7 +56,7 @@ def runs(path: Path) -> Iterator[Numbered]:
             yield number, row
         else:
             alone.append((number, row))
-    of = {text_or_empty(_response(row).get("id")): at for at, (_, row) in enumerate(alone)}
+    of = {as_text(_response(row).get("id")): at for at, (_, row) in enumerate(alone)}
     named = [of.get(_previous(row)) if _previous(row) else None for _, row in alone]
     # A response can only continue one before it: ids that occur twice must not make circles.
     earlier = [None if one is not None and one >= at else one for at, one in enumerate(named)]
@@ -117,7 +117,7 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
     yield trajectory_of(
         turns, f"openai-responses-{name}", "openai responses log", reasoning=reasoning,
         reference=text_or_none(last.get("reference")), won=outcome_or_nan(first_value(last, "reward", "score"), scale),
-        policy=text_or_empty(response.get("model") or request_of(last).get("model")),
+        policy=as_text(response.get("model") or request_of(last).get("model")),
         terminal=response.get("status") in (None, "completed"), meta=meta,
     )  # fmt: skip
 

@@ -9,17 +9,9 @@ from typing import Any
 from stepreward.core.errors import InputError
 from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
-from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_turns, read_message, with_tool_names
+from stepreward.formats.agents.messages import MODEL, Reasoning, Turn, joined_turns, name_tools, read_message
 from stepreward.formats.agents.runs import LINES, gathered, lines_of, trajectory_of
-from stepreward.formats.fields import (
-    first_value,
-    json_fields,
-    object_at,
-    outcome_or_nan,
-    plain_text,
-    text_at,
-    text_or_empty,
-)
+from stepreward.formats.fields import as_text, first_value, json_fields, object_at, outcome_or_nan, plain_text, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, shown, text_or_none
 
@@ -99,7 +91,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
     meta = other_fields(row, "history", "events", LINES, "instruction", "git_patch", "instance_id")
     meta |= {"forgotten": sorted(map(str, forgotten))} if forgotten else {}
     yield trajectory_of(
-        with_tool_names(turns), f"openhands-{first_value(row, 'instance_id', 'id') or number}", "openhands",
+        name_tools(turns), f"openhands-{first_value(row, 'instance_id', 'id') or number}", "openhands",
         reasoning=reasoning, won=outcome_or_nan(won),
         policy=text_at(row.get("metadata"), "llm_config.model", "llm.model", "model"),
         terminal=not row.get("error"), answer=text_or_none(patch) or None, meta=meta,
@@ -117,7 +109,7 @@ def _turns_of_version_0(event: Mapping[str, Any], place: int) -> list[Turn]:
         # Without calls of tools, an observation names the event that caused it.
         cause = event.get("cause")
         return [
-            Turn("tool", plain_text(event.get("content")), agent=text_or_empty(event["observation"]) or None,
+            Turn("tool", plain_text(event.get("content")), agent=as_text(event["observation"]) or None,
                  answers=call_id or (f"event {cause}" if cause is not None else None), place=place, meta=meta,
                  images=_images(first_value(event, "extras.image_urls")))
         ]  # fmt: skip

@@ -12,10 +12,10 @@ from stepreward.formats.agents.messages import (
     MODEL,
     Turn,
     joined_answers,
+    name_tools,
     read_message,
     thinking_text,
     turns_of,
-    with_tool_names,
 )
 from stepreward.formats.fields import json_fields, plain_text, text_at
 from stepreward.formats.rows import shown
@@ -48,7 +48,7 @@ def turns_of_items(items: Sequence[object]) -> tuple[list[Turn], list[Any]]:
         made = _turns(item, place)
         others += [] if made else [dict(item)]
         turns += made
-    return with_tool_names(joined_answers(turns)), others
+    return name_tools(joined_answers(turns)), others
 
 
 def turns_of_any(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:

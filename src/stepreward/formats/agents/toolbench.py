@@ -66,6 +66,7 @@ def _branches(root: Mapping[str, Any]) -> Iterator[list[Mapping[str, Any]]]:
             raise InputError(f"'children' must be a list of nodes, got {shown(below)}")
         if len(path) > _DEEPEST:
             raise InputError(f"the tree is deeper than {_DEEPEST} nodes")
+        # A root without children is a query that the search did not begin.
         if not below and len(path) > 1:
             yield path[1:]
         open_ += [[*path, node] for node in reversed(below)]

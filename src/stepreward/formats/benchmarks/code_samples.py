@@ -37,7 +37,7 @@ def _is_early(row: Row) -> bool:
 def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:
     """Reads `prompt` and its `samples`, a solution each. No row says whether it is right: that is what `test` is for.
 
-    Nothing is run. Tests and the entry point stand in the problem's meta.
+    Nothing is run. Tests and the entry point are in the problem's meta.
 
     Args:
         number: its 1-based number, the problem's id where the row has no `task_id`.
@@ -97,6 +97,7 @@ def _attempts(programs: list[str], feedback: list[str], reflections: list[str], 
     each = len(reflections) in (len(programs) - 1, len(programs))  # As Reflexion has them: one a program.
     steps: list[Step] = []
     for at, program in enumerate(programs):
+        # LATS reflects on all programs of its tree and logs those of one path: which reflection is on which is unknown.
         if not each and at == len(programs) - 1:
             steps += map(_reflection, reflections[min(at, 1) :])
         steps += (replace(step, meta={"attempt": at}) for step in _steps(program, cut))

@@ -61,6 +61,7 @@ def read_mr_gsm8k(
         InputError: a field is missing, or a wrong solution has no first error among its steps.
     """
     steps = steps_of(row.get("model_output_steps"), separator, name="model_output_steps")
+    # A right solution has "N/A" there.
     name = "model_output_solution_first_error_step"
     right = judged(row, "model_output_solution_correctness")
     first = -1 if right else counted_from_one(row.get(name), len(steps), name)

@@ -26,22 +26,15 @@ def read(
     Raises:
         InputError: a field is missing, there is no step, or the label is no step.
     """
-    steps = steps_of(row.get("steps"), separator)
-    first = need(row, "label", int)
-    if not -1 <= first < len(steps):
-        raise InputError(f"'label' must be -1 or a step below {len(steps)}, got {first}", remedy="count from 0")
+    steps, first = steps_of(row.get("steps"), separator), need(row, "label", int)
     final = row.get("final_answer_correct")
     if final is not None and not isinstance(final, bool):
         raise InputError(f"'final_answer_correct' must be true or false, got {shown(final)}", remedy="or leave it out")
     yield annotated(
-        Problem(str(row.get("id", f"processbench-{number}")), need(row, "problem")),
-        steps,
-        labels_to_first_error(first, len(steps), after=after_first_error),
-        "processbench annotators",
-        policy=str(row.get("generator", "")),
-        outcome=float("nan") if final is None else float(final),
-        first_error=first,
-    )
+        Problem(str(row.get("id", f"processbench-{number}")), need(row, "problem")), steps,
+        labels_to_first_error(first, len(steps), after=after_first_error), "processbench annotators",
+        policy=str(row.get("generator", "")), outcome=math.nan if final is None else float(final), first_error=first,
+    )  # fmt: skip
 
 
 def write(item: Trajectory, *, separator: str = "\n\n", threshold: float = 0.5) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def read_pool(row: Row, number: int, *, separator: str = "\n\n", strip_prompt: b
         if strip_prompt:
             steps = (Step(_CHAT_PROMPT.sub("", steps[0].text)), *steps[1:])
         yield annotated(
-            problem, steps, None, "pool grader, regraded", policy="pool",
-            outcome=float(right[sample]), answer=text_or_none(answers[sample]),
+            problem, steps, None, "pool grader, regraded", policy="pool", outcome=float(right[sample]),
+            answer=text_or_none(answers[sample]),
             scores=_scores({name: values[sample] for name, values in scores.items()}, len(steps)),
         )  # fmt: skip
 
@@ -115,10 +115,7 @@ def read_process_bench(row: Row, number: int, *, separator: str = "\n\n") -> Ite
     Raises:
         InputError: a field is missing, or scores and steps do not fit.
     """
-    steps = steps_of(row.get("steps"), separator)
-    first = need(row, "label", int)
-    if not -1 <= first < len(steps):
-        raise InputError(f"'label' must be -1 or a step below {len(steps)}, got {first}", remedy="count from 0")
+    steps, first = steps_of(row.get("steps"), separator), need(row, "label", int)
     yield annotated(
         Problem(str(row.get("id", number)), need(row, "problem")), steps, labels_to_first_error(first, len(steps)),
         "processbench annotators", policy=str(row.get("generator", "")), first_error=first,

@@ -48,9 +48,10 @@ def archived(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputError]]
 def _member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, number: int | None
 ) -> Mapping[str, Any] | InputError:
-    """A member's object, or what is wrong with it; what the archive says of its size is not believed."""
+    """A member's object, or what is wrong with it."""
     try:
         with archive.open(info) as file:
+            # Bounded here: the size that the archive states for a member may be wrong.
             text = file.read(LARGEST_ROW + 1)
         large = too_large(text)
         value = None if large else json.loads(text)

@@ -25,6 +25,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[Mapping[str, Any] | str]:
     Raises:
         ArrowInvalid: the batch refers to bytes that it does not have.
     """
+    # Offsets of a damaged file may point outside its memory: reading them unchecked would kill the process.
     batch.validate()
     try:
         batch.validate(full=True)

@@ -145,6 +145,7 @@ def write(item: Comparison, *, separator: str = "\n\n") -> dict[str, Any]:
         separator: taken from the end of each step; a step that ends otherwise is written as an object.
     """
     problem, texts = item.problem, [_written(one.steps, separator) for one in item.candidates]
+    # As `read` numbers candidates: the chosen first, since recorded scores are in that order.
     row: dict[str, Any] = {"id": problem.id, "prompt": problem.prompt}
     if isinstance(problem.prompt, tuple):
         row["prompt"] = [dict(message) for message in problem.prompt]

@@ -11,7 +11,7 @@ from stepreward.core.types import Comparison, Message, Problem, Step
 from stepreward.formats.agents.messages import (
     answer_of,
     as_messages,
-    list_of_messages,
+    message_list,
     problem_and_steps,
     prompt_of,
     turns_of,
@@ -186,7 +186,8 @@ def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
     Raises:
         InputError: a field is missing or of another shape.
     """
-    talks = [turns_of(list_of_messages(row.get(name), name)) for name in ("chosen", "rejected")]
+    # Both conversations are written in full; what they share is the prompt, of one turn or several.
+    talks = [turns_of(message_list(row.get(name), name)) for name in ("chosen", "rejected")]
     shared = 0
     while shared < min(map(len, talks)) - 1 and talks[0][shared].said == talks[1][shared].said:
         shared += 1
@@ -212,7 +213,7 @@ def read_plan_reward_bench(row: Row, number: int) -> Iterator[Comparison]:
     name = f"plan-reward-bench-{row.get('uuid', number)}"
     made = []
     for side in ("chosen", "reject"):
-        messages = list_of_messages(need(row, side, Mapping).get("messages"))
+        messages = message_list(need(row, side, Mapping).get("messages"))
         turns = turns_of([{**one, "role": roles.get(str(one.get("role")), one.get("role"))} for one in messages])
         made.append(problem_and_steps(turns, name))
     problem = Problem(name, made[0][0].prompt, meta={"tools": row["tools"]})

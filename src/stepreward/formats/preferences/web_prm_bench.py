@@ -32,6 +32,7 @@ def read(row: Row, number: int) -> Iterator[Comparison]:
         InputError: a field is missing, the prompt does not hold two responses, or `expected` is neither 1 nor 2.
     """
     prompt, expected = need(row, "prompt"), need(row, "expected", int)
+    # The last heading: the page in the state may hold any text, this heading too.
     head, marked, tail = prompt.rpartition(_ANSWERS)
     pair = _PAIR.search(tail)
     if not marked or pair is None:

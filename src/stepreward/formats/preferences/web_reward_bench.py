@@ -45,7 +45,7 @@ def read(row: Row, number: int, *, history: int = 10, page: bool = True) -> Iter
         row: the row; `source_name` becomes the subset and is part of `meta["task_id"]`.
         number: its 1-based number, used where the row has no `task_id`.
         history: how many of the last actions are read; the authors give 10.
-        page: whether the page's accessibility tree and address stand before the action.
+        page: whether the page's accessibility tree and address come before the action.
 
     Raises:
         InputError: a field is missing or of another shape, there is no wrong action, or `history` is negative.

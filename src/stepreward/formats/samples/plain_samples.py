@@ -11,9 +11,9 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Message, Problem, Step, Trajectory
-from stepreward.formats.agents.messages import list_of_messages, prompt_of, turns_of
+from stepreward.formats.agents.messages import message_list, prompt_of, turns_of
 from stepreward.formats.agents.runs import trajectory_of
-from stepreward.formats.fields import first_value, list_at, outcome_or_nan, text_at, text_or_empty
+from stepreward.formats.fields import as_text, first_value, list_at, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, shown, text_or_none
 from stepreward.formats.samples.rollout_logs import cut
@@ -130,7 +130,7 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
     elif "messages" in row:
         prompt_text = prompt_of(row["messages"], "messages")
     if prompt_text is None or not any(isinstance(one, str) and one for one in given):
-        talk = turns_of(list_of_messages(row.get("conversation"), "conversation"))
+        talk = turns_of(message_list(row.get("conversation"), "conversation"))
         yield trajectory_of(talk, f"distilabel-{number}", "distilabel", policy=text_at(row, "model_name"),
                             won=outcome_or_nan(ratings[0], scale), meta=meta)  # fmt: skip
         return
@@ -150,7 +150,7 @@ def read_distilabel(row: Row, number: int, *, scale: float = 5.0) -> Iterator[Tr
             marks[-1] = float(rating or "")
         model = models[at] if isinstance(models, list) and at < len(models) else models
         yield annotated(
-            problem, steps, None, "distilabel", policy=text_or_empty(model),
+            problem, steps, None, "distilabel", policy=as_text(model),
             outcome=outcome_or_nan(rating, scale), scores={} if np.isnan(marks).all() else {"rating": marks},
             facts={**meta, "sample": at} | ({"rating": rating} if rating is not None else {})
             | ({"failed_generations": failed} if failed else {})

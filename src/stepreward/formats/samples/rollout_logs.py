@@ -8,7 +8,7 @@ from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.formats.agents.messages import list_of_messages, prompt_of, step_of, turns_of
+from stepreward.formats.agents.messages import message_list, prompt_of, step_of, turns_of
 from stepreward.formats.fields import first_value, json_text, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, annotated, id_of, need, other_fields, text_or_none
@@ -20,12 +20,13 @@ _TOOL = re.compile(
     re.DOTALL,
 )
 """What the environment wrote inside a decoded rollout: results of tools, and what a search found."""
+# A run logs several rewards, of layout, of length and of the answer: the outcome is the answer's.
 _RIGHT = re.compile(r"accura|correct|outcome|exact_match|answer|solved")
 _TRL = ("step", "prompt", "completion", "advantage", "advantages", "mode", "images", "reward", "rewards")
 
 
 def cut(text: str) -> tuple[Step, ...]:
-    """A decoded rollout as actions, and observations where the environment's marks stand; all text is kept."""
+    """A decoded rollout as actions, and observations where the environment's marks are; all text is kept."""
     steps: list[Step] = []
     at = 0
     for found in _TOOL.finditer(text):
@@ -48,7 +49,7 @@ def completed(value: object) -> tuple[Step, ...]:
         if not value:
             raise InputError("the completion is empty")
         return cut(value)
-    return tuple(step_of(turn) for turn in turns_of(list_of_messages(value, "completion")))
+    return tuple(step_of(turn) for turn in turns_of(message_list(value, "completion")))
 
 
 def _rewards(row: Row) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from stepreward.formats.agents.messages import (
     MODEL,
     Reasoning,
     Turn,
-    list_of_messages,
+    message_list,
+    name_tools,
     prompt_of,
     read_message,
     step_of,
     turns_of,
-    with_tool_names,
 )
 from stepreward.formats.agents.runs import path_to, trajectory_of
 from stepreward.formats.fields import first_value, json_fields, object_at, outcome_or_nan, text_at
@@ -56,7 +56,7 @@ def read(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasoning = "k
             raise InputError("'completion' is empty")
         steps = cut(said)
     else:
-        turns = turns_of(list_of_messages(said, "completion"))
+        turns = turns_of(message_list(said, "completion"))
         steps = tuple(step_of(turn, reasoning=reasoning) for turn in turns)
         if not any(step.kind == "action" for step in steps):
             raise InputError("no message of 'completion' is of the model")
@@ -106,7 +106,7 @@ def read_trace(row: Row, number: int, *, scale: float = 1.0, reasoning: Reasonin
         ends = {call.get("node"): call for call in calls}
         turns = [turn for at in path_to(leaf, parents) for turn in _turns(nodes[at], at, ends.get(at, {}))]
         yield trajectory_of(
-            with_tool_names(turns), f"verifiers-{name}", "verifiers rewards", reasoning=reasoning, policy=policy,
+            name_tools(turns), f"verifiers-{name}", "verifiers rewards", reasoning=reasoning, policy=policy,
             reference=text_or_none(first_value(data, "answer", "reference", "target")), won=_won(row, scale),
             problem_meta={"task": dict(task)},
             terminal=not row.get("errors") and row.get("is_completed") is not False

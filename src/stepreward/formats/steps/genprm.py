@@ -57,6 +57,7 @@ def read_conversation(
     texts, answers = _said(row, "user"), _said(row, "assistant")
     if not texts or len(texts) != len(answers):
         raise InputError(f"every paragraph needs a verification; there are {len(texts)} and {len(answers)}")
+    # The last blank line: a question may have several, a paragraph has none.
     question, gap, first = texts[0].removeprefix(_QUESTION).rpartition("\n\n")
     if not gap:
         raise InputError(f"a blank line must part question and first step: {shown(texts[0])}")

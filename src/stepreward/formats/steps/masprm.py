@@ -14,7 +14,7 @@ from stepreward.formats.labels import AfterError, Unknown, fully_labelled, label
 from stepreward.formats.rows import Row, check_choice, id_of, need, steps_of, texts_of
 
 SCALE, SHIFT = 10_000, 1_000_000
-"""A value v is packed as round(SCALE v) + SHIFT, so that it survives a cast to integers."""
+"""A value v is packed as round(SCALE v) + SHIFT, so that it survives a cast to integers: TRL's trainer casts labels."""
 Scale = Literal["signed", "packed"]
 
 
@@ -38,6 +38,7 @@ def _unit(values: object, scale: Scale | Literal["auto"], steps: int) -> Floats:
     """Q in [-1, 1], plain or packed, as labels in [0, 1]."""
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise InputError("'labels' must be a list of numbers", remedy="one number a turn")
+    # Q is in [-1, 1], so one number around a million shows that all of the row are packed.
     if scale == "packed" or (scale == "auto" and any(_packed(value) for value in values)):
         values = [(value - SHIFT) / SCALE if _packed(value) else value for value in values]
     halves = [(value + 1) / 2 if isinstance(value, int | float) else value for value in values]
@@ -94,9 +95,9 @@ def write(
     check_choice("scale", scale, Scale)
     item = fully_labelled(item, unknown)
     values = 2 * item.labels - 1
-    labels = values.tolist() if scale == "signed" else (np.rint(values * SCALE) + SHIFT).astype(np.int64).tolist()
+    labels = values if scale == "signed" else (np.rint(values * SCALE) + SHIFT).astype(np.int64)
     texts = texts_of(item.steps, separator)
-    return {"prompt": item.problem.text, "completions": texts, "labels": labels}
+    return {"prompt": item.problem.text, "completions": texts, "labels": labels.tolist()}
 
 
 FORMATS: tuple[Format, ...] = (Format("masprm", "turns of agents with values in [-1, 1]", matches, read, write),)

@@ -22,6 +22,7 @@ def matches(row: Row) -> bool:
 
 def _signs(pieces: list[str], label: str) -> list[float]:
     """The sign in `label` at each tag; the texts between must be those of the input."""
+    # By place, not by splitting at the signs: solutions have plus and minus in their equations.
     at, signs = 0, []
     for i, piece in enumerate(pieces):
         sign = label[at + len(piece) : at + len(piece) + 1]

@@ -107,6 +107,7 @@ def read_tree(
 
 def _prefix_paths(question: str, values: Mapping[str, list[float]]) -> Iterator[_Path]:
     """Paths of the prefixes that no other extends; sorted, each follows directly those that it extends."""
+    # In the order of texts a prefix comes directly before those that extend it: the chain is the path to the last one.
     chain: list[str] = []
     ordered = sorted(values)
     for prefix, following in zip(ordered, [*ordered[1:], ""], strict=True):

@@ -33,6 +33,7 @@ def read(
         InputError: a field is missing, or labels and tags differ in number.
     """
     pieces = pieces_of(need(row, "process"), tag, name="process")
+    # The tag has a space before it, and one after it that begins the next piece.
     steps = tuple(
         Step(piece.removesuffix(" ").removeprefix(" " if i else "") + separator) for i, piece in enumerate(pieces)
     )

@@ -34,7 +34,7 @@ def _pair(completion: object, neutral: float, where: str) -> Pair:
 
 
 def _step(step: object, index: int, neutral: float) -> tuple[Pair | None, list[Pair]]:
-    """The step that the solution goes on with, None if it ends here, and the candidates it did not take."""
+    """The step by which the solution continues, None if it ends here, and the candidates that were not chosen."""
     if not isinstance(step, Mapping):
         raise InputError(f"step {index} must be an object, got {shown(step)}")
     pairs = [
@@ -46,6 +46,7 @@ def _step(step: object, index: int, neutral: float) -> tuple[Pair | None, list[P
         if not isinstance(chosen, int) or not 0 <= chosen < len(pairs):
             raise InputError(f"'chosen_completion' of step {index} is {shown(chosen)} of {len(pairs)} candidates")
         return pairs.pop(chosen), pairs
+    # In phase 1 an annotator wrote the step where no candidate was good; it has no rating.
     human = step.get("human_completion")
     return (None if human is None else _pair(human, neutral, f"human completion of step {index}")), pairs
 

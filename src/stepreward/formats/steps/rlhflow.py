@@ -125,6 +125,7 @@ def read_visual(
         InputError: a turn is missing or no sign, or the first turn has no question.
     """
     texts, labels = _steps(row, _SHARE_GPT)
+    # The first turn has the question and the first step, under headings; later turns are steps alone.
     question, found, first = texts[0].removeprefix(QUESTION).partition(PROCESS)
     if not found:
         raise InputError(f"the first turn must hold a question and a step, got {shown(texts[0])}")

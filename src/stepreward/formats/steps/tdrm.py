@@ -34,6 +34,7 @@ def read(row: Row, number: int) -> Iterator[Trajectory]:
     """
     inner = need(row, "conversations", Mapping)
     first = need(inner, "state1")
+    # A row has state3 where the solution continues that far, else state2, else only state1.
     later = next((inner[name] for name in ("state3", "state2") if isinstance(inner.get(name), str)), "")
     if later and not later.startswith(first):
         raise InputError(f"the later state must begin with 'state1', got {shown(later)}")

@@ -51,6 +51,7 @@ def read_measured(
         str(row.get("id", f"visual-prm-{number}")), need(row, "question"), reference=text_or_none(row.get("answer")),
         meta={"images": images_of(row.get("image"))},
     )  # fmt: skip
+    # How many rollouts there were, and how many right: a score of 1/16 and one of 1/2 are not equally sure.
     counts = [{name: entry[name] for name in ("num_mc_correct", "num_mc_total") if name in entry} for entry in entries]
     yield labelled(
         problem, steps, labels, "visual-prm rollouts", threshold=threshold, after_first_error=after_first_error,

@@ -13,7 +13,7 @@ from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, Turn
 from stepreward.formats.agents.response_items import is_item, turns_of_any
 from stepreward.formats.agents.runs import is_cut, trajectory_of, whole_runs, with_own_problem
-from stepreward.formats.fields import decoded, first_value, json_text, object_at, text_or_empty
+from stepreward.formats.fields import as_text, decoded, first_value, json_text, object_at
 
 _ROLES = {"human": "user", "ai": MODEL, "system": "system", "tool": "tool", "function": "tool", "chat": "user"}
 """LangChain's types of messages."""
@@ -158,4 +158,4 @@ def finish(value: object) -> str:
             return reason
         value = next((value[name] for name in ("choices", "generations", "messages", "message", "output")
                       if value.get(name)), None)  # fmt: skip
-    return text_or_empty(value)
+    return as_text(value)

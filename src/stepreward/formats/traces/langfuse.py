@@ -78,6 +78,7 @@ def read(
     listed = [one for one in list_at(trace, "scores") if isinstance(one, Mapping) and "name" in one]
     scores = {str(name): value for name, value in object_at(trace, "scores").items()}
     scores |= {str(one["name"]): one.get("value") for one in listed}
+    # Scores of categories and comments are texts: only a number can be the outcome.
     numbers = [name for name, value in scores.items() if isinstance(value, int | float)]
     if score and score not in scores:
         raise InputError(f"no score is called {score!r}", remedy=f"the trace has {', '.join(scores) or 'none'}")

@@ -11,7 +11,7 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.messages import MODEL, Reasoning
 from stepreward.formats.agents.runs import gathered, lines_of
-from stepreward.formats.fields import first_value, json_fields, list_at, outcome_or_nan, text_at, text_or_empty
+from stepreward.formats.fields import as_text, first_value, json_fields, list_at, outcome_or_nan, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, text_or_none
 from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
@@ -96,5 +96,5 @@ def _call(run: Mapping[str, Any]) -> Call:
 
 FORMATS: tuple[Format, ...] = (
     Format("langsmith", "LangSmith runs", matches, read,
-           rows=partial(gathered, key=lambda line: text_or_empty(line.get("trace_id") or line.get("id")))),
+           rows=partial(gathered, key=lambda line: as_text(line.get("trace_id") or line.get("id")))),
 )  # fmt: skip

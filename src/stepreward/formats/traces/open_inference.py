@@ -10,7 +10,7 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.messages import MODEL, Reasoning
 from stepreward.formats.agents.runs import gathered, lines_of
-from stepreward.formats.fields import first_value, object_at, outcome_or_nan, plain_text, text_at, text_or_empty
+from stepreward.formats.fields import as_text, first_value, object_at, outcome_or_nan, plain_text, text_at
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row
 from stepreward.formats.traces.call_payloads import Call, finish, messages, runs
@@ -86,7 +86,7 @@ def read(row: Row, number: int, *, reasoning: Reasoning = "keep") -> Iterator[Tr
 
 def _call(span: Row, attributes: Mapping[str, Any]) -> Call | None:
     llm = object_at(attributes, "llm")
-    kind = text_or_empty(first_value(attributes, "openinference.span.kind") or span.get("span_kind"))
+    kind = as_text(first_value(attributes, "openinference.span.kind") or span.get("span_kind"))
     inputs, outputs = (_messages(llm.get(name)) for name in ("input_messages", "output_messages"))
     if not outputs and kind == "LLM":
         inputs = inputs or messages(first_value(attributes, "input.value"), "user")

@@ -12,7 +12,7 @@ from stepreward.core.segment.tool_calls import parsed
 from stepreward.core.types import Trajectory
 from stepreward.formats.agents.messages import MODEL, ProblemEnd, Reasoning, turns_of
 from stepreward.formats.agents.runs import gathered, gathered_runs, lines_of
-from stepreward.formats.fields import first_value, list_at, object_at, plain_text, text_at, text_or_empty
+from stepreward.formats.fields import as_text, first_value, list_at, object_at, plain_text, text_at
 from stepreward.formats.files.rows_of_files import Numbered
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row, other_fields, shown
@@ -79,12 +79,12 @@ def attributes_of(span: Mapping[str, Any]) -> dict[str, Any]:
 
 def trace_of(span: Mapping[str, Any]) -> str:
     """The id of a span's trace, as exporters name it; "" where it names none."""
-    return text_or_empty(first_value(span, *_TRACE) or span.get("context.trace_id"))
+    return as_text(first_value(span, *_TRACE) or span.get("context.trace_id"))
 
 
 def place_of(span: Mapping[str, Any]) -> tuple[str, str, str]:
     """A span's own id, that of the span around it, and when it began, "" where it names none."""
-    own = text_or_empty(first_value(span, *_SPAN) or span.get("context.span_id"))
+    own = as_text(first_value(span, *_SPAN) or span.get("context.span_id"))
     return own, text_at(span, *_PARENT), plain_text(first_value(span, *_START))
 
 
@@ -209,20 +209,21 @@ def _calls(span: Mapping[str, Any]) -> list[Call]:
     own, _, start = place_of(span)
     meta = other_fields({name: value for name, value in attributes.items() if not str(name).startswith(_CONTENT)})
     meta |= {"span_id": own} if own else {}
-    model = text_or_empty(attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"))
+    model = as_text(attributes.get("gen_ai.response.model") or attributes.get("gen_ai.request.model"))
     reasons = parsed(attributes.get("gen_ai.response.finish_reasons"))
     reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
     # Each message of the output is an answer of its own, except where a framework writes a whole run there.
     several = len(outputs) > 1 and all(isinstance(one.get("finish_reason"), str) for one in outputs)
     run = f"otel-{trace_of(span)}" if trace_of(span) else ""
     return [
-        Call(inputs, answer, start, model, text_at(answer[-1], "finish_reason") or text_or_empty(reason), meta, run)
+        Call(inputs, answer, start, model, text_at(answer[-1], "finish_reason") or as_text(reason), meta, run)
         for answer in ([[one] for one in outputs] if several else [outputs])
     ]
 
 
 def _outer(found: Sequence[tuple[Mapping[str, Any], Sequence[Call]]]) -> set[int]:
     """Places of spans that repeat the calls inside them: an agent's, or a framework's around that of a provider."""
+    # Ids of spans are unique within their trace alone.
     ids = {(trace_of(span), place_of(span)[0]): at for at, (span, _) in enumerate(found) if place_of(span)[0]}
     outer: set[int] = set()
     for span, calls in found:
