@@ -2,6 +2,7 @@
 
 from stepreward.core.types import Trajectory as Trajectory
 from stepreward.formats.format import Format as Format
+from stepreward.formats.format import has as has
 from stepreward.formats.problems import read_problems as read_problems
 from stepreward.formats.registry import Reading as Reading
 from stepreward.formats.registry import detect as detect
