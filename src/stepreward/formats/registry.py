@@ -27,11 +27,6 @@ from stepreward.formats.rows import Row, shown
 Item = TypeVar("Item", Trajectory, Comparison)
 
 
-def _own() -> dict[str, Format]:
-    """The formats of this package: each module of this folder and of those in it may have `FORMATS`."""
-    return {form.name: form for form in declared(__name__.rpartition(".")[0], "FORMATS")}
-
-
 def _of_plugin(plugin: Plugin) -> dict[str, Format]:
     """The formats of a plug-in: a `matches` that raises fits no row, and is reported once."""
 
@@ -53,16 +48,16 @@ def _of_plugin(plugin: Plugin) -> dict[str, Format]:
     return {form.name: guarded(form) for form in plugin.objects(Format, "FORMATS")}
 
 
-formats: Mapping[str, Format] = PluginRegistry(_own, "stepreward.formats", _of_plugin)
-"""Every format by name."""
+formats: Mapping[str, Format] = PluginRegistry(
+    lambda: {form.name: form for form in declared(__name__.rpartition(".")[0], "FORMATS")}, "stepreward.formats",
+    _of_plugin,
+)  # fmt: skip
+"""Every format by name: those of plug-ins, and `FORMATS` of each module of this folder and of the folders in it."""
 
 _NAMED = re.compile(r"`([a-z_]+)`")
 """Fields as readers' descriptions name them."""
 _WIDER = {"trl": "masprm"}
-"""A format, and one some of whose rows fit it too: a file with rows of both is of the second.
-
-MASPRM's rows without a negative value look like TRL's.
-"""
+"""Formats that some rows of another fit too, as MASPRM's without a negative value: a file with both is the other's."""
 GENERAL = frozenset({"conversation", "share-gpt", "bare-messages"})
 """Formats of any conversation: a row, or a file, that fits another format too is of that one."""
 _REMEDY = "compare the row with the format's layout, or drop it"
@@ -303,7 +298,7 @@ def _chosen(path: str | Path, form: str | None, kind: Kind, options: Iterable[st
 
 def _of_problem(error: InputError, item: object) -> InputError:
     """The error, with the id of the item's problem."""
-    problem = item.problem if isinstance(item, Trajectory) else getattr(item, "problem", None)
+    problem = getattr(item, "problem", None)
     if problem is None:
         return error
     return InputError(f"problem {problem.id!r:.60}: {error.problem}", source=error.source, row=error.row,
