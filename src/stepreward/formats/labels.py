@@ -98,7 +98,7 @@ def labels_to_first_error(first: int | None, steps: int, *, after: AfterMarked =
     if first is None:
         return np.full(steps, np.nan)
     if not -1 <= first < steps:
-        raise InputError(f"the first error is step {first} of {steps}, counted from 0", remedy="drop or repair the row")
+        raise InputError(f"'label' must be -1 or a step below {steps}, got {first}", remedy="count from 0")
     labels = np.ones(steps)
     if first >= 0:
         labels[first] = 0.0

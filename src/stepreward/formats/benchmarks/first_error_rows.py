@@ -126,8 +126,9 @@ def read_mistake(
     """
     steps = steps_of(row.get("steps"), separator)
     first = -1 if row.get("mistake_index") is None else need(row, "mistake_index", int)
-    if first < 0 and row.get("mistake_index") is not None:
-        raise InputError(f"'mistake_index' must be null or a step from 0, got {first}", remedy="null if none is wrong")
+    if row.get("mistake_index") is not None and not 0 <= first < len(steps):
+        what = f"'mistake_index' must be null or a step below {len(steps)}, got {first}"
+        raise InputError(what, remedy="count from 0, and write null if no step is wrong")
     target, answer = text_or_none(row.get("target")), text_or_none(row.get("answer"))
     problem = Problem(f"bigbench-mistake-{number}", need(row, "input"), reference=target)
     outcome = float("nan") if target is None or answer is None else float(target.strip() == answer.strip())
