@@ -52,7 +52,7 @@ def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(
     assert usage["tokens"] > 0
     assert all(row["chosen"] for row in solved(inside / out))
     told = invoke(f"{search.removesuffix(' --json')} --method {method} --judge builtin:arithmetic --out again.jsonl")
-    assert "verdicts asked of the judge" in told
+    assert "verdicts of the judge" in told
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(
         ("--method elo --judge score", "--judge score compares by a reward model; pass --model"),
         ("--method elo --judge score?agregate=last --model tool", "did you mean aggregate?"),
         ("--method elo --judge score?aggregate=lust --model tool", "no aggregate method is called 'lust'"),
-        ("--method beam --judge score --model tool", "beam asks no judge; drop --judge, or take --method knockout"),
-        ("--compare --judge score --model tool", "--compare asks no judge; drop --judge"),
+        ("--method beam --judge score --model tool", "beam uses no judge; drop --judge, or take --method knockout"),
+        ("--compare --judge score --model tool", "--compare uses no judge; drop --judge"),
         ("--method elo --judge http://localhost:1", "http://localhost:1 names no model"),
-        ("--method self-certainty --policy http://localhost:1#m", "servers and engines do not tell; take a policy on"),
+        ("--method self-certainty --policy http://localhost:1#m", "servers and engines do not return; take a policy"),
     ],
 )
 def test_what_does_not_fit_is_told(
