@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-import numpy as np
-
 from stepreward.core.catalog import search
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
@@ -63,17 +61,13 @@ def early_rejection(
         return growth.start_steps(parents, n, tokens)
 
     def keep(kept: Sequence[Candidate], begun: list[list[StepStart]]) -> Flow[list[Candidate]]:
-        finished = [StepStart(c, cut=False) for c in kept if c.finished]
-        promising = yield from _best_starts(growth, [*finished, *chain.from_iterable(begun)], beams)
+        starts = [*(StepStart(c, cut=False) for c in kept if c.finished), *chain.from_iterable(begun)]
+        scored: list[Candidate] = yield from growth.score([one.candidate for one in starts])
+        order = sorted(range(len(starts)), key=lambda i: -scored[i].rank)[:beams]
+        # A start that goes on keeps no score: the whole step gets one of its own.
+        promising = [starts[i] if starts[i].cut else StepStart(scored[i], cut=False) for i in order]
         # None is whole where the budget refused the rest of every start, or a limit cut it: the beams so far remain.
         whole = yield from growth.finish_steps(promising)
         return best((yield from growth.score(whole)), beams)
 
     return (yield from beam_loop(growth, start, keep, beams=beams, width=width, max_steps=max_steps, vote=vote))
-
-
-def _best_starts(growth: Growth, begun: list[StepStart], n: int) -> Flow[list[StepStart]]:
-    """The `n` starts of highest total, the earliest of equals."""
-    scored: list[Candidate] = yield from growth.score([one.candidate for one in begun])
-    order = np.argsort([-c.rank for c in scored], kind="stable")[:n]
-    return [StepStart(scored[i], begun[i].cut) if not begun[i].cut else begun[i] for i in order.tolist()]
