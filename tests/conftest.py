@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.strategies import text
 
 from tests import forked
 from tests.effort import scaled
@@ -80,6 +81,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Takes what is loaded by now out of garbage collection: trainers call `gc.collect`, and its cost is the heap's."""
+    # In a fresh clone the first text takes 3 seconds, which Hypothesis counts against the test that draws it.
+    text().validate()
     gc.collect()
     gc.freeze()
 
