@@ -88,15 +88,9 @@ class StepTree:
         """
         rows = len(step_ids)
         parent, ids, ends, _ = merge_prefixes(step_ids, np.zeros(rows, np.int32), 1)
-        return cls(
-            problem,
-            parent,
-            ids,
-            steps,
-            ends,
-            np.full(rows, np.nan) if outcomes is None else np.asarray(outcomes, np.float64),
-            np.ones(rows, bool) if complete is None else np.asarray(complete, bool),
-        )
+        graded = np.full(rows, np.nan) if outcomes is None else np.asarray(outcomes, np.float64)
+        ended = np.ones(rows, bool) if complete is None else np.asarray(complete, bool)
+        return cls(problem, parent, ids, steps, ends, graded, ended)
 
     @classmethod
     def from_prefixes(
@@ -257,8 +251,7 @@ class StepTree:
         part = self.from_arrays(self.problem, ids, self.steps, self.outcomes[chosen], self.complete[chosen])
         width = part.paths.shape[1]
         columns = {name: values[chosen, :width] for name, values in self.step_columns.items()}
-        attempts = tuple(self.attempts[i] for i in chosen) if self.attempts else ()
-        return replace(part, step_columns=columns, attempts=attempts)
+        return replace(part, step_columns=columns, attempts=tuple(self.attempts[i] for i in chosen if self.attempts))
 
     def column(self, name: str) -> Floats:
         """A column by name.
