@@ -13,7 +13,7 @@ from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.train.data import TrainingSet, fingerprint, labelled_trees, make_batches, once_per_node
-from stepreward.train.objectives import binary_cross_entropy
+from stepreward.train.objective import Objective
 
 NAN = float("nan")
 PROBLEM = Problem("p", "Say something")
@@ -62,7 +62,7 @@ def test_a_tree_without_the_step_column_reads_the_labels_of_its_trajectories() -
 def gradient(trees: list[StepTree], row_tokens: int) -> torch.Tensor:
     model = toy_model()
     (batch,) = make_batches(trees, model.encoder, row_tokens=row_tokens, batch_tokens=1_000_000)
-    binary_cross_entropy(batch.gather(model(batch.packed)[:, 0]), batch.labels, batch.mask).backward()
+    Objective.of("bce")(model, model(batch.packed), batch).value.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -116,7 +116,7 @@ def test_every_epoch_holds_every_tree_once_in_its_own_order_within_the_budget() 
         batch = first[i]
         assert batch.packed.input_ids.numel() <= 256
         assert batch.packed.tokens == first.sizes[i]
-        assert torch.equal(batch.mask, ~batch.labels.isnan())
+        assert torch.equal(batch.mask, ~batch.data["labels"].isnan())
 
 
 def test_batches_of_a_shuffled_epoch_are_full() -> None:
@@ -134,7 +134,8 @@ def test_the_reads_of_a_batch_are_those_of_its_labels() -> None:
     (batch,) = make_batches(trees, encoder, row_tokens=1000, batch_tokens=1000)
     merged = trees[0].scatter_mean(trees[0].step_column("label"))
     found = batch.gather(torch.from_numpy(merged)[batch.packed.node])
-    torch.testing.assert_close(found[batch.mask].float(), batch.labels[batch.mask])
+    known = ~batch.data["labels"].isnan()
+    torch.testing.assert_close(found[known].float(), batch.data["labels"][known])
 
 
 def test_a_fingerprint_tells_data_apart() -> None:

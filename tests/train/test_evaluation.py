@@ -15,7 +15,7 @@ from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
 from stepreward.train.data import labelled_trees, make_batches
 from stepreward.train.evaluation import evaluate_batches
-from stepreward.train.objectives import binary_cross_entropy
+from stepreward.train.objective import Objective
 
 NAN = float("nan")
 
@@ -53,7 +53,7 @@ def measured(labels: list[Trajectory], bias: float, record: EncoderRecord | None
         model.head.weight.zero_()
         model.head.bias.fill_(bias)
     batches = make_batches(labelled_trees(labels), model.encoder, row_tokens=256, batch_tokens=512)
-    return evaluate_batches(model, batches, binary_cross_entropy)
+    return evaluate_batches(model, batches, Objective.of("bce"))
 
 
 def test_a_constant_model_has_the_metrics_of_a_constant() -> None:

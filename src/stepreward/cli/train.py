@@ -19,10 +19,10 @@ from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.encode.record_file import RECORD_FILE
 from stepreward.train.held_out import held_out_split
+from stepreward.train.processes import is_main
 from stepreward.train.settings import RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 
 
@@ -64,26 +64,29 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     rows, kept = held_out_split(labels, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
-        settings.loss()
-    labelled_trees = on_demand.labelled_trees
-    trees = labelled_trees(rows)
+        objective = settings.loss()
+    trees = on_demand.labelled_trees(rows, objective)
+    held_out = on_demand.labelled_trees(kept, objective) if kept else ()
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
     record = EncoderRecord(
-        PerStep(clean=("chomp",), max_length=flags.max_length), readout=Readout(surprise=flags.surprise)
+        PerStep(clean=("chomp",), max_length=flags.max_length),
+        readout=replace(objective.readout(), surprise=flags.surprise),
     )
     model = on_demand.starting_model(name, trees, record=record, seed=settings.seed)
-    again = on_demand.finished(trees, model, out, settings, labelled_trees(kept) if kept else ()) if ended else None
+    again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
     if ended and again is None:
         raise _kept(out)
-    with StageProgress(quiet=json_output) as progress:
+    with StageProgress(quiet=json_output or not is_main()) as progress:
         result = again or on_demand.train(
             trees,
             model,
             out,
             settings,
-            held_out=labelled_trees(kept) if kept else (),
+            held_out=held_out,
             on_progress=lambda done, total, detail: progress("train", done, total, detail),
         )
+    if not is_main():
+        return
     outcome = {"model": str(out), "trees": len(trees), "metrics": result.metrics, "steps": result.steps}
     if json_output:
         typer.echo(json.dumps(outcome))

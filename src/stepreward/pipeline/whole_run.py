@@ -39,7 +39,6 @@ from stepreward.policies.model_sources import resolve
 from stepreward.report.page import TreeView, write
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
-from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import train
@@ -177,14 +176,15 @@ class Run:
         s, suffix = self.settings, self._seeds[seed]
 
         def numbers() -> dict[str, Any]:
-            record = EncoderRecord(readout=Readout(surprise=s.surprise))
+            objective = stages.training_of(s).loss()
+            record = EncoderRecord(readout=replace(objective.readout(), surprise=s.surprise))
             model = StepRewardModel.from_backbone(resolve(s.policy), record, seed=seed)
             result = train(
-                labelled_trees(labels),
+                labelled_trees(labels, objective),
                 model,
                 self.out / f"model{suffix}",
                 replace(stages.training_of(s), seed=seed),
-                held_out=labelled_trees(self._validation_labels),
+                held_out=labelled_trees(self._validation_labels, objective),
                 on_progress=self._progress(f"train{suffix}"),
             )
             return {"metrics": result.metrics, "history": result.history, "tokens": result.tokens}

@@ -20,8 +20,10 @@ from stepreward.train.settings import UNFINISHED
 _log = logging.getLogger(__name__)
 _IDENTITY = "identity.json"
 _STATE = "trainer_state.json"
-WEIGHTS = "model.safetensors"
-_STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_WEIGHTS = ("*.safetensors", "pytorch_model_fsdp*", "global_step*")
+_NEEDED = ((*_WEIGHTS,), ("optimizer*", "global_step*"), ("scheduler.pt",), ("rng_state*.pth",))
+"""Files or folders of which a checkpoint has some: one process, several, sharded or not."""
+_TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
@@ -67,16 +69,22 @@ def _damage(folder: Path) -> str:
         best = state.get("best_model_checkpoint")
     except (OSError, ValueError, RecursionError, AttributeError):
         return f"{_STATE} cannot be read"
-    wrong = next((name for name in (WEIGHTS, *_STATES) if not _is_whole(folder / name)), "")
+    missing = next((some[0] for some in _NEEDED if not any(any(folder.glob(name)) for name in some)), "")
+    if missing:
+        return f"it has no {missing}"
+    wrong = next((path.name for path in sorted(folder.iterdir()) if not _is_whole(path)), "")
     if wrong:
         return f"{wrong} cannot be read"
-    if best and not _is_whole(folder.parent / Path(best).name / WEIGHTS):
+    weights = [path for name in _WEIGHTS for path in (folder.parent / Path(best).name).glob(name)] if best else []
+    if best and not (weights and all(_is_whole(path) for path in weights)):
         return f"the best checkpoint before it, {Path(best).name}, cannot be read"
     return ""
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file of tensors, a safetensors file or one of PyTorch's zip archives, is complete."""
+    """Whether a file of tensors, a safetensors file or one of PyTorch's zip archives, is complete; True for others."""
+    if path.suffix not in _TENSORS or path.name == "training_args.bin":
+        return True
     # A safetensors header states the size of the file, a zip archive has a checksum of each member.
     try:
         if path.suffix == ".safetensors":

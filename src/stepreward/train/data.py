@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
@@ -16,87 +18,139 @@ from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import LABEL, Trajectory
 from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.train.objective import OF_ROWS, Objective
 
 _WINDOW = 8
 """Batches whose trees are packed together: more batches waste less padding, fewer are closer to a random order."""
 
 
-def labelled_trees(labels: Iterable[Trajectory]) -> list[StepTree]:
-    """One tree a problem, with the step column `label` (B, S): what each trajectory teaches of its steps.
+def labelled_trees(rows: Iterable[Trajectory], objective: Objective | None = None) -> list[StepTree]:
+    """One tree a problem, with the step columns (B, S) that an objective reads: what each trajectory teaches.
 
     Trajectories that share a step may label it differently; all of them then have the mean, weighted by rollouts (at
     least one each). A trajectory in which the step is not supervised does not teach it. The loss sees trajectories, so
     a step that m of them share weighs m times: the sum of gradients is that of training on each by itself.
 
+    Args:
+        rows: trajectories with the columns, outcomes or facts that the objective reads.
+        objective: cross-entropy to the column `label` where None.
+
     Raises:
-        InputError: there is no supervised step, or a label is outside [0, 1].
+        InputError: there is nothing to learn from, or a label of a probability is outside [0, 1].
     """
-    trees = group_trees(labels)
+    objective = objective or Objective.of("bce")
+    trees = group_trees(rows)
     every = [one for tree in trees for one in tree.attempts]
-    own = np.concatenate([one.labels for one in every]) if every else np.empty(0)
-    for one in every if ((own < 0) | (own > 1)).any() else ():
-        if (bad := one.labels[(one.labels < 0) | (one.labels > 1)]).size:
-            what = f"problem {one.problem.id!r} has a label of {bad[0]:g}"
+    if objective.readout().kind == "sigmoid" and "labels" in objective.columns:
+        _check_range(every, objective.labels)
+    # The number of a cell has no mean.
+    for name in {name for data, names in objective.columns.items() if data != "cells" for name in names}:
+        trees = _with_means(trees, every, name)
+    if not any(teaches(tree, objective) for tree in trees):
+        raise nothing_to_learn(objective)
+    return trees
+
+
+def nothing_to_learn(objective: Objective) -> InputError:
+    """The error for data in which nothing is supervised."""
+    columns = [name for names in objective.columns.values() for name in names]
+    if columns:
+        what, remedy = "supervised step", f"pass a column {' or '.join(columns)} that is not all NaN"
+        return InputError(f"there is no {what} to learn from", remedy=remedy)
+    what = "problem with a better and a worse solution" if "pairs" in objective.method.data else "known outcome"
+    return InputError(f"there is no {what} to learn from", remedy="pass solutions with outcomes that were graded")
+
+
+def _check_range(rows: Iterable[Trajectory], name: str) -> None:
+    for one in rows:
+        values = one.column(name)
+        if (bad := values[(values < 0) | (values > 1)]).size:
+            what = f"problem {one.problem.id!r} has a {name} of {bad[0]:g}"
             raise InputError(what, remedy="labels must be in [0, 1], or NaN")
-    if not np.isfinite(own).any():
-        raise InputError("there is no supervised step to learn from", remedy="pass labels that are not all NaN")
-    rollouts = np.concatenate([one.column("n_rollouts") for one in every])
+
+
+def _with_means(trees: Sequence[StepTree], rows: Sequence[Trajectory], name: str) -> list[StepTree]:
+    """The trees with a step column in which all that teach a node have the mean of what they say of it."""
+    own = np.concatenate([one.column(name) for one in rows]) if rows else np.empty(0)
+    rollouts = np.concatenate([one.column("n_rollouts") for one in rows]) if rows else np.empty(0)
     weight = np.where(np.isnan(own), np.nan, np.maximum(np.nan_to_num(rollouts), 1))
     # One mean over the nodes of all trees at once: node i of a tree is `start` of the tree + i.
     masks = [tree.mask for tree in trees]
     start = np.cumsum([0, *(tree.n for tree in trees)])
-    node = np.concatenate([tree.paths[mask] + at for tree, mask, at in zip(trees, masks, start[:-1], strict=True)])
+    nodes = [tree.paths[mask] + at for tree, mask, at in zip(trees, masks, start[:-1], strict=True)]
+    node = np.concatenate(nodes) if nodes else np.empty(0, np.int64)
     mean = mean_at(node, weight * own, start[-1]) / mean_at(node, weight, start[-1])
-    # A mean of equal labels can leave [0, 1] by a rounding error.
-    merged = np.where(np.isnan(own), np.nan, np.clip(mean, 0, 1)[node])
+    # A mean of equal numbers can leave their range by a rounding error.
+    low, high = (np.nanmin(own), np.nanmax(own)) if np.isfinite(own).any() else (0.0, 1.0)
+    merged = np.where(np.isnan(own), np.nan, np.clip(mean, low, high)[node])
     made, last = [], 0
     for tree, mask in zip(trees, masks, strict=True):
         column = np.full(mask.shape, np.nan)
         size = int(mask.sum())
         column[mask] = merged[last : last + size]
-        made.append(tree.with_step_column(LABEL, column))
+        made.append(tree.with_step_column(name, column))
         last += size
     return made
 
 
-def once_per_node(tree: StepTree) -> StepTree:
+def once_per_node(tree: StepTree, column: str = LABEL) -> StepTree:
     """The tree with each node supervised by its first trajectory alone, so that every node weighs the same.
 
-    Not for losses that compare the steps of a trajectory (`pqm`).
+    Only for objectives whose steps do not depend on each other.
     """
-    labels = tree.step_column(LABEL)
+    labels = tree.step_column(column)
     flat = np.where(np.isnan(labels), -1, tree.paths).ravel()
     first = np.zeros(flat.size, bool)
     first[np.unique(flat, return_index=True)[1]] = True
-    return tree.with_step_column(LABEL, np.where(first.reshape(labels.shape), labels, np.nan))
+    return tree.with_step_column(column, np.where(first.reshape(labels.shape), labels, np.nan))
 
 
 def fingerprint(trees: Iterable[StepTree]) -> str:
-    """Hash of the texts, shapes and labels of training data: equal data, equal hash."""
+    """Hash of the texts, shapes, step columns and outcomes of training data: equal data, equal hash."""
     digest = hashlib.blake2b(digest_size=16)
     for tree in trees:
         for part in (tree.problem.id, tree.problem.text, *(step.text for step in tree.steps)):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-        digest.update(tree.paths.tobytes() + tree.step_column(LABEL).tobytes())
+        digest.update(tree.paths.tobytes() + tree.outcomes.tobytes())
+        for name in sorted({*tree.step_columns, LABEL}):
+            digest.update(name.encode() + b"\0" + tree.step_column(name).tobytes())
     return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A packed batch, with the position at which the model is read for each step of each trajectory."""
+    """A packed batch, with the position at which the model is read for each step of each trajectory.
+
+    Axes: B trajectories, S steps that the model is read at; observations are left out.
+    """
 
     packed: PackedBatch
     read: torch.Tensor
-    """(B, S) index into the batch's reads, 0 where not supervised."""
-    labels: torch.Tensor
-    """(B, S) float32, NaN where not supervised."""
+    """(B, S) index into the batch's reads, 0 where there is no step."""
     mask: torch.Tensor
-    """(B, S) True where supervised."""
+    """(B, S) True where there is a step; those of a row stand at its beginning."""
+    data: dict[str, torch.Tensor]
+    """Data of an objective by name, NaN where not known: `labels` (B, S), `outcome` (B,), ..."""
 
     def gather(self, reads: torch.Tensor) -> torch.Tensor:
-        """(B, S) from one number for each read (Q,); entries outside `mask` are arbitrary."""
+        """(B, S, ...) from (Q, ...) for each read; entries outside `mask` are arbitrary."""
         index = self.read.to(reads.device)
-        return reads[index] if len(reads) else reads.new_zeros(index.shape)
+        return reads[index] if len(reads) else reads.new_zeros((*index.shape, *reads.shape[1:]))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
+        """The batch on another device."""
+        data = {name: array.to(device, non_blocking=non_blocking) for name, array in self.data.items()}
+        read, mask = (array.to(device, non_blocking=non_blocking) for array in (self.read, self.mask))
+        return TrainingBatch(self.packed.to(device), read, mask, data)
+
+    def unsupervised(self) -> TrainingBatch:
+        """The batch with nothing to learn from: what a process encodes that has no batch left when others have."""
+        data = {
+            name: array[:0] if name in ("pairs", "strength") else
+            torch.full_like(array, torch.nan) if array.is_floating_point() else array
+            for name, array in self.data.items()
+        }  # fmt: skip
+        return TrainingBatch(self.packed, self.read, torch.zeros_like(self.mask), data)
 
 
 class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
@@ -107,28 +161,33 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
     resumed training sees the same batches.
 
     Args:
-        trees: with the step column `label`, in [0, 1], NaN where not supervised.
+        trees: with the step columns that the objective reads, NaN where not supervised.
         encoder: turns them into tokens.
+        objective: what is trained; it says which data a batch needs.
         row_tokens: tokens of a packed row.
         batch_tokens: tokens of a batch, padding included; at least one row.
         epochs: passes over the data, possibly a fraction.
         key: the randomness of the order; None keeps trees of similar length together, in one fixed order.
+        processes: they take turns, a batch each; batches without anything to learn from fill up the last turn.
     """
 
     def __init__(
         self,
         trees: Sequence[StepTree],
         encoder: StepEncoder,
+        objective: Objective | None = None,
         *,
         row_tokens: int,
         batch_tokens: int,
         epochs: float = 1.0,
         key: Key | None = None,
+        processes: int = 1,
     ) -> None:
+        self.objective = objective or Objective.of("bce")
         self.trees, self.encoded = [], []
         for tree in trees:
             # A tree that teaches nothing is left out; a wide one is cut.
-            if np.isfinite(tree.step_column(LABEL)).any():
+            if teaches(tree, self.objective):
                 for _, few, encoded in narrow(tree, encoder, row_tokens):
                     self.trees.append(few)
                     self.encoded.append(encoded)
@@ -145,20 +204,40 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         """Tokens of each batch, padding left out."""
         self.tokens = sum(lengths)
         """Tokens of one pass."""
+        self.extra = -len(self.plans) % processes
+        """Batches at the end that fill up the last turn."""
 
     def __len__(self) -> int:
-        return len(self.plans)
+        return len(self.plans) + self.extra
 
     def __getitem__(self, index: int) -> TrainingBatch:
-        return _training_batch(self.trees, self.encoded, self.plans[index])
+        if index >= len(self.plans):
+            return self[len(self.plans) - 1].unsupervised()
+        return _training_batch(self.trees, self.encoded, self.plans[index], self.objective)
 
 
 def make_batches(
-    trees: Sequence[StepTree], encoder: StepEncoder, *, row_tokens: int, batch_tokens: int
+    trees: Sequence[StepTree],
+    encoder: StepEncoder,
+    objective: Objective | None = None,
+    *,
+    row_tokens: int,
+    batch_tokens: int,
 ) -> list[TrainingBatch]:
     """The batches of one pass in a fixed order, trees of similar length together: a `TrainingSet` as a list."""
-    data = TrainingSet(trees, encoder, row_tokens=row_tokens, batch_tokens=batch_tokens)
+    data = TrainingSet(trees, encoder, objective, row_tokens=row_tokens, batch_tokens=batch_tokens)
     return [data[i] for i in range(len(data))]
+
+
+def teaches(tree: StepTree, objective: Objective) -> bool:
+    """Whether an objective can learn something from a tree."""
+    if "pairs" in objective.method.data:
+        return len(_pairs(tree)) > 0
+    columns = [name for names in objective.columns.values() for name in names]
+    if any(np.isfinite(tree.step_column(name)).any() for name in columns):
+        return True
+    rows = [_of_rows(tree, name) for name in ("outcome", "log_weights") if name in objective.method.data]
+    return any(np.isfinite(values).any() for values in rows)
 
 
 def _epoch_batches(
@@ -191,29 +270,68 @@ def _epoch_batches(
 
 
 def _training_batch(
-    trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequence[Sequence[int]]
+    trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequence[Sequence[int]], objective: Objective
 ) -> TrainingBatch:
     chosen = [i for row in rows for i in row]
     local = {i: at for at, i in enumerate(chosen)}
     packed = pack([encoded[i] for i in chosen], [[local[i] for i in row] for row in rows])
-    count = sum(len(trees[i].ends) for i in chosen)
+    starts = np.cumsum([0, *(len(trees[i].ends) for i in chosen)])
     longest = max(trees[i].paths.shape[1] for i in chosen)
-    read, labels = np.full((count, longest), -1, np.int64), np.full((count, longest), np.nan, np.float32)
+    read = np.full((starts[-1], longest), -1, np.int64)
+    # Metrics compare scores with labels, whatever the objective learns from.
+    columns = {"labels": (objective.labels,), **objective.columns}
+    of_steps = {name: np.full((starts[-1], longest, len(names)), np.nan) for name, names in columns.items()}
     # Reads are sorted by tree, and `bounds` delimits those of each; `index` maps a tree's nodes to their reads. A node
     # that several trajectories share is read once and supervised once for each of them.
     tags, nodes = packed.tree.numpy(), packed.node.numpy()
     bounds = np.searchsorted(tags, np.arange(len(chosen) + 1))
-    at = 0
     for place, i in enumerate(chosen):
-        tree, values = trees[i], trees[i].step_column(LABEL)
+        tree = trees[i]
         index = np.full(tree.n, -1, np.int64)
         mine = np.arange(bounds[place], bounds[place + 1])
         index[nodes[mine]] = mine
-        here = (slice(at, at + len(values)), slice(0, values.shape[1]))
-        read[here], labels[here] = np.where(tree.mask, index[tree.paths], -1), values
-        at += len(values)
-    # A step without a read, such as one past the longest input, cannot be supervised whatever its label is.
-    labels[read < 0] = np.nan
-    return TrainingBatch(
-        packed, torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(labels), torch.from_numpy(~np.isnan(labels))
-    )
+        here = (slice(starts[place], starts[place + 1]), slice(0, tree.paths.shape[1]))
+        read[here] = np.where(tree.mask, index[tree.paths], -1)
+        for name, names in columns.items():
+            of_steps[name][here] = np.stack([tree.step_column(one) for one in names], -1)
+    # Observations, and steps beyond the model's length, are not read: what is read moves to the front of its row.
+    order = np.argsort(read < 0, axis=1, kind="stable")
+    read = np.take_along_axis(read, order, 1)
+    data = {name: np.take_along_axis(values, order[..., None], 1) for name, values in of_steps.items()}
+    data = {name: values if name == "targets" else values[..., 0] for name, values in data.items()}
+    for values in data.values():
+        values[read < 0] = np.nan
+    made = {name: torch.from_numpy(values.astype(np.float32)) for name, values in data.items()}
+    for name in (name for name in objective.method.data if name in OF_ROWS):
+        parts = [_of_rows(trees[i], name) for i in chosen]
+        if name == "pairs":
+            parts = [part + start for part, start in zip(parts, starts, strict=False)]
+        if name == "group":
+            parts = [part + place for place, part in enumerate(parts)]
+        joined = np.concatenate(parts)
+        made[name] = torch.from_numpy(joined if name in ("pairs", "group") else joined.astype(np.float32))
+    return TrainingBatch(packed, torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(read >= 0), made)
+
+
+def _of_rows(tree: StepTree, name: str) -> NDArray[Any]:
+    """Data of a tree's trajectories by name: (B,), pairs (P, 2), and what belongs to pairs (P,)."""
+    if name == "outcome":
+        return tree.outcomes
+    if name == "group":
+        return np.zeros(len(tree.ends), np.int64)
+    pairs = _pairs(tree)
+    if name == "pairs":
+        return pairs
+    fact = "strength" if name == "strength" else "log_weight"
+    values = np.array([_number(one.facts.get(fact)) for one in tree.attempts] or [np.nan] * len(tree.ends))
+    return values[pairs[:, 0]] if name == "strength" else values
+
+
+def _pairs(tree: StepTree) -> NDArray[np.int64]:
+    """(P, 2) a better and a worse trajectory, wherever two of a problem have different outcomes."""
+    better, worse = np.nonzero(tree.outcomes[:, None] > tree.outcomes[None, :])
+    return np.stack([better, worse], 1).astype(np.int64)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan

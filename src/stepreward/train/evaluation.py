@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,9 +14,8 @@ from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.step_metrics import auroc, best_threshold, brier, expected_calibration_error, ragged
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import TrainingBatch
-
-Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(logits (B, S), labels (B, S), mask (B, S)) -> scalar."""
+from stepreward.train.objective import Objective
+from stepreward.train.objectives.loss import Loss
 
 
 @torch.inference_mode()
@@ -34,21 +33,25 @@ def evaluate_batches(
     device = next(model.parameters()).device
     scores: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.float64]] = []
-    loss, steps = 0.0, 0
+    totals: Any = 0.0
+    counts: Any = 0.0
     for batch in batches:
-        logits = model(batch.packed.to(device))
-        found = batch.gather(model.scores(logits).double().cpu()).numpy()
-        scores += list(np.where(batch.mask.numpy(), found, np.nan))
-        labels += list(batch.labels.double().numpy())
+        here = batch.to(device)
+        reads = model(here.packed)
+        supervised = (here.mask & ~here.data["labels"].isnan()).cpu().numpy()
+        scores += list(np.where(supervised, here.gather(model.scores(reads).double()).cpu().numpy(), np.nan))
+        labels += list(batch.data["labels"].double().numpy())
         if objective is not None:
-            # The mean over all steps, not over batches: the last batch may be small.
-            z, count = batch.gather(model.step_logits(logits)), int(batch.mask.sum())
-            loss += float(objective(z, batch.labels.to(device), batch.mask.to(device))) * count
-            steps += count
+            # The mean over all units, not over batches: the last batch may be small.
+            loss = objective(model, reads, here)
+            totals, counts = totals + loss.totals.double(), counts + loss.counts
     metrics = _step_metrics(
         ragged(scores), ragged(labels), probability=model.record.readout.kind in ("sigmoid", "softmax")
     )
-    return metrics if objective is None else metrics | {"loss": loss / steps if steps else float("nan")}
+    if objective is None:
+        return metrics
+    learned = bool(np.any(counts.cpu().numpy() > 0)) if torch.is_tensor(counts) else False
+    return metrics | {"loss": float(Loss(totals, counts)) if learned else float("nan")}
 
 
 def _step_metrics(scores: NDArray[np.float64], labels: NDArray[np.float64], *, probability: bool) -> dict[str, float]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import UnknownNameError
 from stepreward.core.optional import Deferred
+from stepreward.core.types import LABEL
 from stepreward.core.vocabulary import Flag
+from stepreward.train.objective import Objective
+from stepreward.train.processes import processes
 
 torch = Deferred("torch")
 HIGHER_IS_BETTER = {"f1": True, "auroc": True, "brier": False, "ece": False, "loss": False}
@@ -19,6 +21,8 @@ RESULT_FILE = "training.json"
 """File in a finished checkpoint with its measurements."""
 UNFINISHED = "unfinished"
 """Folder of unfinished work in the folder of the checkpoint."""
+POINTWISE = ("bce", "mse", "agent-rm", "quantile")
+"""Objectives whose steps do not depend on each other, so that each node can count once."""
 SCRATCH = "scratch"
 """In place of a backbone: a small fresh model."""
 
@@ -57,10 +61,18 @@ class TrainSettings:
     """cpu, cuda, or auto for the best available one; CUDA_VISIBLE_DEVICES chooses one of several GPUs."""
     objective_settings: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
     """Hyper-parameters of the objective, by name."""
+    labels: str = LABEL
+    """Column of the data that an objective with one target a step learns from."""
+    targets: tuple[str, ...] = ()
+    """Columns that an objective with several outputs a step learns from, one an output; may be repeated."""
+    outputs: Annotated[int, Flag(low=0)] = 0
+    """Outputs of a step, for an objective that leaves them open; 0: as many as it needs."""
     weigh: Literal["trajectory", "node"] = "trajectory"
     """A step that m trajectories share weighs m times, or once."""
     accumulate: int = 1
     """Batches to a step of the optimizer."""
+    shard: bool = False
+    """Split weights, gradients and optimizer states over the processes (FSDP2); each has them whole otherwise."""
     precision: Literal["float32", "bf16"] = "float32"
     """Numbers of the forward pass; weights and losses stay in float32."""
     save_seconds: float = 300.0
@@ -80,18 +92,21 @@ class TrainSettings:
             raise ValueError(
                 f"weigh is trajectory or node, precision float32 or bf16; got {self.weigh}, {self.precision}"
             )
-        if self.weigh == "node" and self.objective == "pqm":
-            raise ValueError("pqm compares the steps of a trajectory and cannot weigh nodes: use weigh='trajectory'")
+        if self.shard and processes() == 1:
+            raise ValueError(
+                "shard splits a model over several processes: start them with torchrun or accelerate launch"
+            )
+        if self.weigh == "node" and self.objective not in POINTWISE:
+            raise ValueError(
+                f"{self.objective} compares the steps of a trajectory and cannot weigh nodes: use weigh='trajectory'"
+            )
 
-    def loss(self) -> Callable[..., Any]:
-        """The objective with its hyper-parameters.
+    def loss(self) -> Objective:
+        """The objective with its hyper-parameters and columns.
 
         Raises:
             UnknownNameError: there is no such objective, or it has no such hyper-parameter.
+            InputError: it needs columns that are not named.
             ValueError: a hyper-parameter is outside its range.
         """
-        # A call on zeros refuses wrong hyper-parameters before any data are read.
-        method = losses[self.objective]
-        probe = torch.zeros(1, 1)
-        method.take({"logits": probe, "labels": probe, "mask": probe > 0}, **self.objective_settings)
-        return partial(method, **self.objective_settings)
+        return Objective(losses[self.objective], self.objective_settings, self.labels, self.targets, self.outputs)

@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,22 @@ from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete, open_work
-from stepreward.train.data import TrainingBatch, TrainingSet, fingerprint, make_batches, once_per_node
-from stepreward.train.evaluation import Objective, evaluate_batches
-from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, TrainSettings
+from stepreward.train.data import (
+    TrainingBatch,
+    TrainingSet,
+    fingerprint,
+    make_batches,
+    nothing_to_learn,
+    once_per_node,
+)
+from stepreward.train.evaluation import evaluate_batches
+from stepreward.train.objective import Objective
+from stepreward.train.processes import is_main, processes, whole_state
+from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, UNFINISHED, TrainSettings
 from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
+_NO_MATTER = ("device", "save_seconds")
+"""Where it runs and how often it saves do not change the weights: a run may be resumed with other values."""
 _WRITERS = ("PytorchStreamWriter", "inline_container")
 """Words in PyTorch's errors about a file that it cannot write."""
 
@@ -60,19 +71,37 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *, objective: Objective, held_out: Sequence[TrainingBatch], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.objective, self.held_out = objective, held_out
+        # Our losses are divided by the counts of a whole step, not by the number of its batches.
+        self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)
 
     # The training set has decided the order already; the trainer's own shuffle would undo it.
     def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
-        """The objective on one batch."""
-        batch: TrainingBatch = inputs["batch"]
-        device = self.args.device
-        logits = batch.gather(self.model.step_logits(model(batch.packed.to(device))))
-        value = self.objective(logits, batch.labels.to(device), batch.mask.to(device))
-        return (value, logits) if return_outputs else value
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The batches of a step, and the (M,) counts of what they supervise in all processes together."""
+        batches = [one for _, one in zip(range(num_batches), epoch_iterator, strict=False)]
+        if not batches:
+            return [], None
+        counts = torch.stack([self.objective.counts(one["batch"]) for one in batches]).sum(0)
+        return batches, self.accelerator.reduce(counts.to(device), "sum")
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> Any:
+        """This batch's part of the loss of a step: parts of all batches and processes add up to it."""
+        batch: TrainingBatch = inputs["batch"].to(self.args.device)
+        reads = model(batch.packed)
+        loss = self.objective(self.model, reads, batch)
+        # Processes average their gradients, where the parts must be summed.
+        counts = loss.counts if num_items_in_batch is None else num_items_in_batch / self.args.world_size
+        value = loss.over(counts)
+        return (value, reads) if return_outputs else value
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The metrics of `evaluate_batches` on the held-out trees, each with the prefix `eval_`."""
@@ -115,24 +144,38 @@ def train(
     """
     settings, out = settings or TrainSettings(), Path(out)
     objective = settings.loss()
-    data = _training_set(trees, model, settings)
+    data = _training_set(trees, model, settings, objective)
     identity = _identity(trees, held_out, model, settings)
-    with locked_folder(out):
-        return _trained(data, model, open_work(out, identity), settings, objective, held_out, on_progress, identity)
+    # Its processes, if there are several, find each other here. The first one alone writes what is not the trainer's.
+    arguments = _arguments(settings, out / UNFINISHED, len(data), bool(held_out))
+    with locked_folder(out) if is_main() else nullcontext():
+        if is_main():
+            open_work(out, identity)
+        arguments.distributed_state.wait_for_everyone()
+        result = _trained(data, model, arguments, settings, objective, held_out, on_progress)
+        # Every process takes part in collecting the weights of a sharded model.
+        state = whole_state(model) if settings.shard else None
+        if is_main():
+            _save(result, model, state, settings, identity)
+            shutil.rmtree(out / UNFINISHED)
+        arguments.distributed_state.wait_for_everyone()
+    return result
 
 
 def _trained(
-    data: TrainingSet, model: StepRewardModel, work: Path, settings: TrainSettings, objective: Objective,
-    held_out: Sequence[StepTree], on_progress: OnProgress | None, identity: Mapping[str, Any],
+    data: TrainingSet, model: StepRewardModel, arguments: Any, settings: TrainSettings, objective: Objective,
+    held_out: Sequence[StepTree], on_progress: OnProgress | None,
 ) -> TrainResult:  # fmt: skip
-    """Trains in a folder of unfinished work, saves the result, and removes that folder."""
-    start, clock = time.perf_counter(), Clock()
-    batches = make_batches(held_out, model.encoder, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens)
+    """Trains in the folder of unfinished work that the arguments name."""
+    start, clock, work = time.perf_counter(), Clock(), Path(arguments.output_dir)
+    batches = make_batches(
+        held_out, model.encoder, objective, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens
+    )
     trainer = StepTrainer(
         objective=objective,
         held_out=batches,
         model=model,
-        args=_arguments(settings, work, len(data), bool(batches)),
+        args=arguments,
         train_dataset=data,
         eval_dataset=batches,
         data_collator=_whole_batch,
@@ -146,7 +189,7 @@ def _trained(
     last = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": clock.seconds}
     if losses:
         last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
-    result = TrainResult(
+    return TrainResult(
         work.parent,
         # To the inner trainer all passes over the data are one epoch.
         [_finite(row | {"epoch": row["epoch"] * settings.epochs} if "epoch" in row else row) for row in [*rows, last]],
@@ -155,24 +198,31 @@ def _trained(
         time.perf_counter() - start,
         trainer.state.global_step,
     )
-    _save(result, model, settings, identity)
-    shutil.rmtree(work)
-    return result
 
 
-def _training_set(trees: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings) -> TrainingSet:
+def _training_set(
+    trees: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings, objective: Objective
+) -> TrainingSet:
     if not trees:
         raise InputError("there is no labelled tree to learn from", remedy="label some trajectories first")
+    width = model.record.readout.n_labels
+    if {"outputs", "ends"} & {*objective.method.data} and width != objective.n_outputs:
+        raise InputError(
+            f"{objective.method.name} trains {objective.n_outputs} outputs a step, the model's head has {width}",
+            remedy="start from a backbone, whose head is made for the objective",
+        )
     data = TrainingSet(
-        [once_per_node(tree) for tree in trees] if settings.weigh == "node" else trees,
+        [once_per_node(tree, settings.labels) for tree in trees] if settings.weigh == "node" else trees,
         model.encoder,
+        objective,
         row_tokens=settings.row_tokens,
         batch_tokens=settings.batch_tokens,
         epochs=settings.epochs,
         key=Key.seed(settings.seed).fold("train"),
+        processes=processes(),
     )
     if not len(data):
-        raise InputError("there is no supervised step to learn from", remedy="pass labels that are not all NaN")
+        raise nothing_to_learn(objective)
     return data
 
 
@@ -180,10 +230,11 @@ def _identity(
     trees: Sequence[StepTree], held_out: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings
 ) -> dict[str, Any]:
     """Everything that decides the final weights."""
-    # Where it runs and how often it saves do not change the weights: a run may be resumed with other values.
-    decides = {name: value for name, value in asdict(settings).items() if name not in ("device", "save_seconds")}
+    decides = {name: value for name, value in asdict(settings).items() if name not in _NO_MATTER}
     return {
         **decides,
+        # A step has the batches of all processes, so that another number of them can go on with it.
+        "accumulate": settings.accumulate * processes(),
         "data": fingerprint(trees),
         "held_out": fingerprint(held_out),
         "model": {name: list(p.shape) for name, p in model.named_parameters()},
@@ -202,13 +253,16 @@ def _not_mtime(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _full_disk(folder: Path) -> Iterator[None]:
-    """Turns the errors of PyTorch and safetensors about a file that cannot be written into one."""
+def _clear_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of others into ours: a file cannot be written, or another process is gone."""
     try:
         yield
     except StoreError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
+        if processes() > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            what = "another process of this training has ended, this one cannot go on alone"
+            raise ModelError(f"{what}; see that one's error, and run again to resume") from error
         foreign = isinstance(error, OSError | SafetensorError) or any(name in str(error) for name in _WRITERS)
         if isinstance(error, ModelError) or not foreign:
             raise
@@ -220,19 +274,29 @@ def _run_trainer(trainer: StepTrainer, work: Path) -> None:
     """Trains from the last checkpoint, if there is one."""
     logger = logging.getLogger("transformers.trainer_utils")
     logger.addFilter(_not_mtime)
+    state = trainer.args.distributed_state
     try:
-        with _full_disk(work):
-            trainer.train(resume_from_checkpoint=last_complete(work))
+        with _clear_errors(work):
+            # One process looks first and deletes what is damaged; the others then find what it left.
+            with state.main_process_first():
+                newest = last_complete(work)
+            trainer.train(resume_from_checkpoint=newest)
     finally:
         logger.removeFilter(_not_mtime)
 
 
-def _save(result: TrainResult, model: StepRewardModel, settings: TrainSettings, identity: Mapping[str, Any]) -> None:
+def _save(
+    result: TrainResult,
+    model: StepRewardModel,
+    state: Mapping[str, torch.Tensor] | None,
+    settings: TrainSettings,
+    identity: Mapping[str, Any],
+) -> None:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        with _full_disk(result.folder):
-            model.eval().save_pretrained(result.folder)
+        with _clear_errors(result.folder):
+            model.eval().save_pretrained(result.folder, state)
             for path in result.folder.iterdir():
                 if path.is_file():
                     to_disk(path)
@@ -268,7 +332,8 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
 
 def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: bool) -> Any:
     # `max_steps` and not epochs: the training set has the batches of all passes in its own order.
-    steps = math.ceil(batches / settings.accumulate)
+    # Their number is a multiple of that of the processes, which take turns.
+    steps = math.ceil(batches / processes() / settings.accumulate)
     every = max(1, steps // settings.evaluations)
     return TrainingArguments(
         output_dir=str(work),
@@ -292,8 +357,10 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         restore_callback_states_from_checkpoint=True,
         seed=settings.seed % 2**32,
         bf16=settings.precision == "bf16",
+        **({"fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}} if settings.shard else {}),
         use_cpu=settings.device == "cpu",
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         # The loss reads our batch object, of which the trainer knows no columns and no labels.
         remove_unused_columns=False,
         label_names=[],

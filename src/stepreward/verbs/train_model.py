@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def train(
     rows: Rows, out: str | Path, *, backbone: str | Path = "builtin:arithmetic", held_out: float = 0.1, **settings: Any
 ) -> Loaded:
-    """Trains a step reward model on the column `label`, and returns it as a scorer.
+    """Trains a step reward model on labelled steps or graded solutions, and returns it as a scorer.
 
     Args:
         rows: labelled solutions, a file of any format or trajectories.
@@ -37,8 +37,10 @@ def train(
     """
     chosen = TrainSettings(**settings)
     learned, kept = held_out_split(rows_of(rows), held_out, chosen.seed)
-    trees = labelled_trees(learned)
+    objective = chosen.loss()
+    trees = labelled_trees(learned, objective)
+    record = EncoderRecord(PerStep(clean=("chomp",)), readout=objective.readout())
     name = backbone if backbone == SCRATCH else resolve(backbone)
-    model = starting_model(name, trees, record=EncoderRecord(PerStep(clean=("chomp",))), seed=chosen.seed)
-    train_model(trees, model, Path(out), chosen, held_out=labelled_trees(kept) if kept else ())
+    model = starting_model(name, trees, record=record, seed=chosen.seed)
+    train_model(trees, model, Path(out), chosen, held_out=labelled_trees(kept, objective) if kept else ())
     return load(out)

@@ -105,9 +105,10 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return made
 
 
-def head_state(head: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a head as `build_head` takes them."""
-    state = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+def head_state(head: nn.Module, weights: State | None = None) -> dict[str, torch.Tensor]:
+    """The weights of a head as `build_head` takes them: its own, or those given under the names of its `state_dict`."""
+    own = head.state_dict() if weights is None else weights
+    state = {name: value.detach().cpu().contiguous() for name, value in own.items()}
     if isinstance(head, Ensemble):
         return {".".join(name.rsplit("_", 1)): value for name, value in state.items()}
     return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ class StepRewardModel(nn.Module):
         except (OSError, ValueError, RuntimeError, SafetensorError, RecursionError, KeyError, TypeError) as error:
             raise ModelError(f"cannot load a backbone from {name}: {error}") from error
         return cls(backbone, tokenizer, record, seed=seed)
+
+    @property
+    def _no_split_modules(self) -> Any:
+        """Names of the backbone's layer classes: what a sharded training gathers at a time."""
+        return self.backbone._no_split_modules
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """(Q, n_labels) logits of the batch's reads, in order of tree and node."""
@@ -153,8 +159,12 @@ class StepRewardModel(nn.Module):
             raise ModelError(str(error)) from error
         return made
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
         """Writes a checkpoint: standard transformers files, the head, the record. A calibrator of other weights goes.
+
+        Args:
+            folder: where to.
+            state: all weights by their names in `state_dict()`, where this process holds a part of them.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -163,9 +173,9 @@ class StepRewardModel(nn.Module):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
-            self.backbone.save_pretrained(folder)
+            self.backbone.save_pretrained(folder, state_dict=None if state is None else _below(state, "backbone."))
             self.tokenizer.save_pretrained(folder)
-            save_file(head_state(self.head), folder / HEAD_FILE)
+            save_file(head_state(self.head, None if state is None else _below(state, "head.")), folder / HEAD_FILE)
             save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
             for path in folder.glob("*.safetensors"):
                 # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
@@ -200,6 +210,11 @@ class StepRewardModel(nn.Module):
         except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(f"cannot load the step head {folder / HEAD_FILE}: {error}") from error
         return model.eval()
+
+
+def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The weights of one part of the model, under its own names."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def fresh_head(hidden: int, record: EncoderRecord, seed: int) -> nn.Linear:

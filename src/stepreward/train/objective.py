@@ -1,0 +1,140 @@
+"""An objective with its settings, and what it reads: outputs of the model and data of a batch, both by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stepreward.core.catalog import loss as losses
+from stepreward.core.errors import InputError
+from stepreward.core.method import Method
+from stepreward.core.optional import Deferred
+from stepreward.score.encode.readout import Readout
+from stepreward.train.objectives.loss import Loss, at_end
+
+if TYPE_CHECKING:
+    import torch
+
+    from stepreward.score.model.step_reward_model import StepRewardModel
+    from stepreward.train.data import TrainingBatch
+else:
+    torch = Deferred("torch")
+
+OUTPUTS = ("logits", "outputs", "ends", "totals")
+"""What a model says of a batch; the other names that an objective takes are data."""
+COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "reward"}
+"""The step column that each (B, S) data comes from, where no other is named."""
+OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength")
+"""Data of whole trajectories."""
+_ONE_NUMBER = ("return-decomposition", "bradley-terry", "preference-strength", "kto", "nca", "listwise")
+"""Objectives, with their presets, whose outputs are rewards, not logits of probabilities."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss of the catalog, its hyper-parameters, and the columns of a table that it reads.
+
+    Raises:
+        UnknownNameError: there is no such hyper-parameter.
+        InputError: it reads columns that are not named, or none that is named.
+        ValueError: a hyper-parameter is outside its range.
+    """
+
+    method: Method[..., Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    labels: str = COLUMNS["labels"]
+    """Step column that `labels` are taken from."""
+    targets: tuple[str, ...] = ()
+    """Step columns that `targets` are taken from, one an output."""
+    width: int = 0
+    """Outputs of a step; 0 for as many as the objective needs."""
+
+    def __post_init__(self) -> None:
+        name = self.method.name
+        if ("targets" in self.method.data) != bool(self.targets):
+            what = "reads several columns" if not self.targets else "reads no column of targets"
+            remedy = "name them as targets" if not self.targets else "leave targets out, or take objective 'columns'"
+            raise InputError(f"the objective {name} {what}", remedy=remedy)
+        if ("cells" in self.method.data or "ends" in self.method.data) and not self.width:
+            raise InputError(f"the objective {name} has any number of outputs", remedy="say how many: outputs")
+        one = {"labels": torch.zeros(1, 1), "mask": torch.ones(1, 1, dtype=torch.bool)}
+        self.method.take(_zeros(self.method.data, 1, 1, self.n_outputs) | one, **self.settings)
+
+    @classmethod
+    def of(cls, name: str, **settings: Any) -> Objective:
+        """An objective by name, with hyper-parameters.
+
+        Raises:
+            UnknownNameError: there is no such objective, or it has no such hyper-parameter.
+        """
+        return cls(losses[name], settings)
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The step columns behind each data of steps that it reads."""
+        named = {**COLUMNS, "labels": self.labels}
+        made = {name: (named[name],) for name in self.method.data if name in named}
+        return made | ({"targets": self.targets} if self.targets else {})
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the head."""
+        settings = {**self.method.settings, **self.settings}
+        needed = len(settings["quantiles"]) if "quantiles" in settings else len(self.targets)
+        return needed or self.width or 1
+
+    def readout(self) -> Readout:
+        """What makes a score of a fresh head's outputs: its first one, or the quantile nearest to the median."""
+        settings = {**self.method.settings, **self.settings}
+        quantiles: Sequence[float] = settings.get("quantiles", ())
+        middle = min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0
+        bare = settings.get("link") == "none" or self.method.function in {losses[name].function for name in _ONE_NUMBER}
+        return Readout("value" if bare else "sigmoid", n_labels=self.n_outputs, positive=middle)
+
+    def __call__(self, model: StepRewardModel, reads: torch.Tensor, batch: TrainingBatch) -> Loss:
+        """The loss of a batch.
+
+        Args:
+            model: the model that made them.
+            reads: (Q, n_labels) its outputs at the batch's reads.
+            batch: on the same device.
+        """
+        names = self.method.data
+        made: dict[str, torch.Tensor] = {"mask": batch.mask, **batch.data}
+        if "outputs" in names or "ends" in names:
+            made["outputs"] = batch.gather(reads.float())
+            made["ends"] = _ends(made["outputs"], batch.mask)
+        if "logits" in names or "totals" in names:
+            made["logits"] = batch.gather(model.step_logits(reads))
+            made["totals"] = _ends(made["logits"], batch.mask)
+        return self._loss(made)
+
+    def counts(self, batch: TrainingBatch) -> torch.Tensor:
+        """(M,) float64 units that the loss of a batch is a mean of: of the data alone, before any pass."""
+        rows, steps = batch.mask.shape
+        zeros = _zeros([n for n in self.method.data if n in OUTPUTS], rows, steps, self.n_outputs)
+        zeros = {name: array.to(batch.mask.device) for name, array in zeros.items()}
+        return self._loss({**zeros, "mask": batch.mask, **batch.data}).counts.double()
+
+    def _loss(self, available: Mapping[str, torch.Tensor]) -> Loss:
+        made = self.method.take({n: available[n] for n in self.method.data if n in available}, **self.settings)
+        # A plug-in may return a scalar; the mean of a batch is then that of its parts.
+        return made if isinstance(made, Loss) else Loss(made[None], torch.ones_like(made[None]))
+
+
+def _ends(outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, ...) the outputs at each trajectory's last step, NaN for a trajectory without steps."""
+    ends, some = at_end(outputs, mask)
+    return torch.where(some.reshape(-1, *[1] * (ends.ndim - 1)), ends, torch.nan)
+
+
+def _zeros(names: Sequence[str], rows: int, steps: int, width: int) -> dict[str, torch.Tensor]:
+    """Data of zeros by name, without pairs."""
+    shapes: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys(("outputs", "targets"), (rows, steps, width)),
+        **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
+        "ends": (rows, width), "strength": (0,), "pairs": (0, 2),
+    }  # fmt: skip
+    made = {name: torch.zeros(shapes.get(name, (rows, steps))) for name in names}
+    return {name: array.long() if name in ("pairs", "group") else array for name, array in made.items()}

@@ -1,0 +1,108 @@
+"""Objectives whose targets are made of the model's own values of later steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepreward.core.catalog import loss
+from stepreward.core.optional import Deferred
+from stepreward.train.objectives.loss import Loss, Per, mean, only
+from stepreward.train.objectives.pointwise import Fit, Link, pointwise
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = Deferred("torch")
+
+
+def td_targets(
+    values: torch.Tensor,
+    rewards: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    gamma: float = 1.0,
+    steps: int = 1,
+    lam: float = 1.0,
+) -> torch.Tensor:
+    """Targets of temporal differences, detached: the mean of returns over 1 to n steps, with weights that decay.
+
+        G^k_t = sum_{i < k} gamma^i r_{t+i} + gamma^k V_{t+k}
+        target_t = (1 - lam) sum_{k < n} lam^{k-1} G^k_t + lam^{n-1} G^n_t
+
+    A return that passes the end of its trajectory ends there: nothing follows the last step. So steps >= S is
+    Monte Carlo with lam = 1, and TD(lam) with lam < 1.
+
+    Args:
+        values: (B, S) V, the value at each step.
+        rewards: (B, S) r, the reward of each step; NaN makes the targets that need it NaN.
+        mask: True at real steps, which stand at the beginning of their rows.
+        gamma: discount in [0, 1].
+        steps: n >= 1.
+        lam: in [0, 1].
+
+    Returns:
+        (B, S), NaN at entries outside `mask`.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+    if not (0 <= gamma <= 1 and 0 <= lam <= 1 and steps >= 1):
+        raise ValueError(f"gamma and lam must be in [0, 1] and steps at least 1, got {gamma}, {lam}, {steps}")
+    n = max(1, min(steps, values.shape[1]))
+    v = only(mask, values.detach())
+    r = only(mask, rewards.to(values.dtype))
+    width = values.shape[1]
+    # Beyond the end all rewards and values are 0, so that a return ends where its trajectory does.
+    v, r = (torch.nn.functional.pad(a, (0, n)) for a in (v, r))
+    sums = torch.zeros_like(values)
+    target = torch.zeros_like(values)
+    for k in range(1, n + 1):
+        sums = sums + gamma ** (k - 1) * r[:, k - 1 : k - 1 + width]
+        weight = lam ** (k - 1) * (1 - lam if k < n else 1)
+        if weight:
+            target = target + weight * (sums + gamma**k * v[:, k : k + width])
+    return only(mask, target, torch.nan)
+
+
+@loss.method(
+    "td", paper="arXiv:2509.15110", equation="the released two-step trainer",
+    note="its gamma is 0.8 whatever its argument says; the last step's reward is the outcome here",
+)  # fmt: skip
+def temporal_difference(
+    logits: torch.Tensor,
+    rewards: torch.Tensor,
+    outcome: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    fit: Fit = "bce",
+    link: Link = "sigmoid",
+    gamma: float = 0.8,
+    steps: int = 2,
+    lam: float = 1.0,
+    per: Per = "step",
+) -> Loss:
+    """Fits each step's value to its next rewards and the model's own value after them, the last one to the outcome.
+
+        mean_s loss(z_s, clip(target_s)),    V = sigmoid(z), target as of `td_targets`, target_S = o
+
+    Args:
+        logits: z.
+        rewards: (B, S) reward of each step, NaN where not known; the last step's is not read.
+        outcome: (B,) o, NaN where not known.
+        mask: True at real steps, which stand at the beginning of their rows.
+        fit: how a value is compared with its target.
+        link: how it comes from z; behind a sigmoid targets are clipped to [0, 1].
+        gamma: discount in [0, 1].
+        steps: steps before the model's own value is taken.
+        lam: below 1, the mean over fewer steps, with weights that decay by it.
+        per: the unit of the mean.
+    """
+    last = mask & ~torch.nn.functional.pad(mask, (0, 1))[:, 1:]
+    final = outcome.to(logits.dtype)[:, None].expand_as(logits)
+    values = only(mask, logits.sigmoid() if link == "sigmoid" else logits)
+    earned = torch.where(last, final, rewards.to(logits.dtype))
+    targets = td_targets(values, earned, mask, gamma=gamma, steps=steps, lam=lam)
+    if link == "sigmoid":
+        targets = targets.clamp(0, 1)
+    real = mask & ~targets.isnan()
+    return mean(pointwise(logits, targets, real, fit=fit, link=link), real, per)

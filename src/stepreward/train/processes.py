@@ -1,0 +1,35 @@
+"""The processes of one training, as `torchrun` and `accelerate launch` start them: this one's number, and how many."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from stepreward.core.optional import Deferred
+
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed.checkpoint.state_dict as state_dict
+else:
+    torch = Deferred("torch")
+    state_dict = Deferred("torch.distributed.checkpoint.state_dict")
+
+
+def processes() -> int:
+    """How many processes train together; 1 for a training by itself."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and talks to people."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All weights of a model whose processes hold a part each, on the CPU; every process must call it.
+
+    They are collected one at a time, and only the first process keeps them.
+    """
+    options = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    made: dict[str, Any] = dict(state_dict.get_model_state_dict(model, options=options))
+    return made

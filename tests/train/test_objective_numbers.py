@@ -1,0 +1,339 @@
+"""Objectives against numbers worked by hand, slow sums, and what each is when its extra is nothing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepreward.core.catalog import loss as family
+from stepreward.train.objectives.error_place import first_error_log_likelihood
+from stepreward.train.objectives.preferences import antisymmetric, mixture, preference, responsibilities
+from stepreward.train.objectives.temporal import td_targets
+
+NAN = float("nan")
+
+
+def tensor(*values: Any) -> torch.Tensor:
+    return torch.tensor(np.array(values, np.float64))
+
+
+def real(*shape: int) -> torch.Tensor:
+    return torch.ones(shape, dtype=torch.bool)
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+class TestPointwise:
+    def test_pinball(self) -> None:
+        """Value 0.9, all predictions 0.7: 0.02, 0.1 and 0.18."""
+        z = torch.full((1, 1, 3), logit(0.7), dtype=torch.float64)
+        data = {"outputs": z, "labels": tensor([0.9]), "mask": real(1, 1)}
+        assert float(family["quantile"].take(data)) == pytest.approx(0.1)
+        half = {**data, "outputs": z[..., :1]}
+        assert float(family["quantile"].take(half, quantiles=(0.5,))) == pytest.approx(abs(0.9 - 0.7) / 2)
+
+    @given(st.lists(st.floats(0, 1), min_size=3, max_size=9), st.sampled_from([0.1, 0.5, 0.9]))
+    def test_the_best_constant_of_pinball_is_the_quantile(self, values: list[float], q: float) -> None:
+        y = tensor(values)
+        grid = torch.linspace(0.001, 0.999, 400, dtype=torch.float64)
+        z = torch.logit(grid)[:, None, None].expand(-1, len(values), 1)
+        losses = [
+            float(family["quantile"].take(
+                {"outputs": one[None], "labels": y, "mask": real(1, len(values))}, quantiles=(q,)
+            ))
+            for one in z
+        ]  # fmt: skip
+        best = float(np.quantile(values, q, method="inverted_cdf"))
+        at = min(range(400), key=lambda i: abs(float(grid[i]) - best))
+        assert losses[at] <= min(losses) + 3e-3
+
+    def test_birm(self) -> None:
+        """Correctness 0.9 and 0.2 of 1 and 0, success 0.8 and 0.4 of 0.75 and 0.25: 0.05 + 0.025."""
+        data = {
+            "outputs": tensor([[0.9, 0.8], [0.2, 0.4]]),
+            "targets": tensor([[1.0, 0.75], [0.0, 0.25]]),
+            "mask": real(1, 2),
+        }
+        assert float(family["birm"].take(data)) == pytest.approx(0.075)
+
+    def test_one_column_is_the_plain_loss(self) -> None:
+        rng = np.random.default_rng(0)
+        z, y = tensor(*rng.normal(size=(3, 4))), tensor(*rng.uniform(size=(3, 4)))
+        data = {"outputs": z[..., None], "targets": y[..., None], "mask": real(3, 4)}
+        plain = {"logits": z, "labels": y, "mask": real(3, 4)}
+        for fit in ("bce", "mse"):
+            assert float(family["columns"].take(data, fit=fit)) == float(family[fit].take(plain))
+
+    def test_a_column_with_fewer_labels_counts_as_much(self) -> None:
+        z = tensor([[0.0, 0.0], [0.0, 0.0]])
+        y = tensor([[1.0, 1.0], [1.0, NAN]])
+        made = float(family["columns"].take({"outputs": z, "targets": y, "mask": real(1, 2)}, weights=(1.0, 3.0)))
+        assert made == pytest.approx(4 * math.log(2))
+
+    def test_a_pooled_end_weighs_as_much_as_a_step(self) -> None:
+        """Equal labels everywhere: the mean over S + 1 entries of a plain cross-entropy."""
+        z = tensor([[0.3], [-1.0], [2.0]])
+        data = {"outputs": z, "labels": tensor([1.0, 1.0, 1.0]), "outcome": tensor(1.0), "mask": real(1, 3)}
+        terms = [math.log1p(math.exp(-v)) for v in (0.3, -1.0, 2.0, 2.0)]
+        assert float(family["fin-prm"].take(data)) == pytest.approx(np.mean(terms))
+        both = float(family["step-and-trajectory"].take(data))
+        assert both == pytest.approx(np.mean(terms[:3]) + terms[3])
+
+    def test_reasonflux(self) -> None:
+        """Scores 1/2 and 0.8 of 1 and 0.4, the trajectory's 0.8 of 1: (0.25 + 0.16) / 2 + 2 * 0.04."""
+        data = {
+            "outputs": tensor([[0.0], [logit(0.8)]]), "labels": tensor([1.0, 0.4]), "outcome": tensor(1.0),
+            "mask": real(1, 2),
+        }  # fmt: skip
+        assert float(family["reasonflux"].take(data, trajectory=2.0)) == pytest.approx(0.205 + 0.08)
+
+    def test_cells(self) -> None:
+        """The cell (2, 1) of a joint distribution (0.1, 0.2; 0.3, 0.4)."""
+        z = tensor([[math.log(p) for p in (0.1, 0.2, 0.3, 0.4)]])
+        made = family["grid"].take({"outputs": z, "cells": tensor([2.0]), "mask": real(1, 1)})
+        assert float(made) == pytest.approx(1.2040, abs=1e-4)
+        with pytest.raises(ValueError, match=r"cells must be in \[0, 4\), got up to 4"):
+            family["grid"].take({"outputs": z, "cells": tensor([4.0]), "mask": real(1, 1)})
+
+    def test_two_cells_are_a_cross_entropy_of_their_difference(self) -> None:
+        rng = np.random.default_rng(1)
+        z, y = tensor(*rng.normal(size=(2, 3, 2))), tensor(*rng.integers(0, 2, (2, 3)))
+        grid = family["grid"].take({"outputs": z, "cells": y, "mask": real(2, 3)})
+        plain = family["bce"].take({"logits": z[..., 1] - z[..., 0], "labels": y, "mask": real(2, 3)})
+        assert float(grid) == pytest.approx(float(plain))
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"fit": "mae"}, "fit is 'bce' or 'mse'"),
+            ({"link": "none"}, "needs probabilities"),
+            ({"weights": (1.0,)}, "differ"),
+        ],
+    )
+    def test_settings_out_of_range_are_named(self, settings: dict[str, Any], said: str) -> None:
+        data = {"outputs": torch.zeros(1, 1, 2), "targets": torch.zeros(1, 1, 2), "mask": real(1, 1)}
+        with pytest.raises(ValueError, match=said):
+            family["columns"].take(data, **settings)
+
+
+class TestFirstError:
+    def test_it_is_the_cross_entropy_up_to_the_first_wrong_step(self) -> None:
+        rng = np.random.default_rng(2)
+        z = tensor(*rng.normal(size=(3, 4)))
+        y = tensor([1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, NAN, 1.0, 1.0])
+        seen = tensor([1.0, 0.0, NAN, NAN], [1.0, 1.0, 1.0, 1.0], [0.0, NAN, NAN, NAN])
+        made = family["first-error"].take({"logits": z, "labels": y, "mask": real(3, 4)})
+        plain = family["bce"].take({"logits": z, "labels": seen, "mask": real(3, 4)}, per="trajectory-sum")
+        assert float(made) == pytest.approx(float(plain))
+        p = z.sigmoid()
+        by_hand = [p[0, 0] * (1 - p[0, 1]), p[1].prod(), 1 - p[2, 0]]
+        assert float(made) == pytest.approx(float(-torch.stack(by_hand).log().mean()))
+
+    def test_places_are_a_distribution(self) -> None:
+        """0.8 and 0.7 right: places have 0.2, 0.24 and 0.56."""
+        right = tensor([0.8, 0.7, 0.5])
+        mask = torch.tensor([[True, True, False]])
+        made = first_error_log_likelihood(right.log(), (1 - right).log(), mask).exp()
+        torch.testing.assert_close(made, tensor([0.2, 0.24, 0.0, 0.56]))
+
+    def test_it_is_smallest_where_the_model_agrees(self) -> None:
+        q = tensor([0.8, 0.7])
+        z = torch.logit(q).requires_grad_()
+        made = family["uprm"].take({"logits": z, "judged": q, "mask": real(1, 2)}).value
+        assert made.item() == pytest.approx(0)
+        made.backward()
+        torch.testing.assert_close(z.grad, torch.zeros_like(z))
+
+    @given(st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 2.5]))
+    def test_it_equals_the_sum_over_places(self, seed: int, gamma: float) -> None:
+        rng = np.random.default_rng(seed)
+        z, q = rng.normal(size=3), rng.uniform(0.05, 0.95, 3)
+        p = 1 / (1 + np.exp(-z))
+        expected = 0.0
+        for place in range(4):
+            mass = float(np.prod(p[:place]) * (1 - p[place] if place < 3 else 1))
+            prior = float(np.prod(q[:place]) * (1 - q[place] if place < 3 else 1))
+            expected += mass * (gamma * math.log(mass) - math.log(prior))
+        made = family["uprm"].take({"logits": tensor(z), "judged": tensor(q), "mask": real(1, 3)}, gamma=gamma)
+        assert float(made) == pytest.approx(expected)
+
+
+class TestTemporal:
+    def test_two_steps(self) -> None:
+        """0.1 now, nothing next, half of the value after: 0.1 + 0.64 * 0.5 = 0.42."""
+        values, rewards = tensor([0.9, 0.9, 0.5, 0.5]), tensor([0.1, 0.0, 0.0, 0.0])
+        made = td_targets(values, rewards, real(1, 4), gamma=0.8, steps=2)
+        assert float(made[0, 0]) == pytest.approx(0.42)
+
+    @given(st.integers(0, 10_000), st.integers(1, 6), st.sampled_from([0.0, 0.4, 1.0]))
+    def test_targets_equal_sums_over_steps(self, seed: int, steps: int, lam: float) -> None:
+        rng = np.random.default_rng(seed)
+        size, gamma = int(rng.integers(1, 6)), float(rng.uniform(0, 1))
+        v, r = rng.normal(size=size), rng.normal(size=size)
+        expected = []
+        for t in range(size):
+            returns = []
+            for k in range(1, steps + 1):
+                sums = sum(gamma**i * r[t + i] for i in range(k) if t + i < size)
+                returns.append(sums + (gamma**k * v[t + k] if t + k < size else 0.0))
+            weights = [(1 - lam) * lam ** (k - 1) for k in range(1, steps)] + [lam ** (steps - 1)]
+            expected.append(np.dot(weights, returns))
+        wide = [np.r_[one, 7.0, 7.0] for one in (v, r)]
+        mask = torch.tensor([[True] * size + [False] * 2])
+        made = td_targets(tensor(wide[0]), tensor(wide[1]), mask, gamma=gamma, steps=steps, lam=lam)
+        np.testing.assert_allclose(made[0, :size], expected, atol=1e-12)
+        assert made[0, size:].isnan().all()
+
+    def test_without_rewards_and_with_all_steps_it_is_monte_carlo(self) -> None:
+        rng = np.random.default_rng(3)
+        z, outcome = tensor(*rng.normal(size=(2, 3))), tensor(1.0, 0.0)
+        data = {"logits": z, "rewards": torch.zeros(2, 3), "outcome": outcome, "mask": real(2, 3)}
+        made = family["td"].take(data, gamma=1.0, steps=9)
+        plain = family["bce"].take({"logits": z, "labels": outcome[:, None].expand(2, 3), "mask": real(2, 3)})
+        assert float(made) == pytest.approx(float(plain))
+
+    def test_the_true_values_of_a_chain_have_no_gradient(self) -> None:
+        z = torch.full((1, 3), logit(0.6), dtype=torch.float64, requires_grad=True)
+        data = {"logits": z, "rewards": torch.zeros(1, 3), "outcome": tensor(0.6), "mask": real(1, 3)}
+        family["td"].take(data, gamma=1.0, steps=1).value.backward()
+        torch.testing.assert_close(z.grad, torch.zeros_like(z), atol=1e-12, rtol=0)
+
+    def test_an_unknown_reward_leaves_out_what_needs_it(self) -> None:
+        made = td_targets(tensor([0.0, 0.0, 0.0]), tensor([0.1, NAN, 0.2]), real(1, 3), steps=1)
+        np.testing.assert_allclose(made, [[0.1, NAN, 0.2]])
+
+
+class TestReturns:
+    def test_two_forms(self) -> None:
+        """0.2 + 0.5 - 0.1 of 1: 0.16, and a ninth of that."""
+        data = {"logits": tensor([0.2, 0.5, -0.1]).requires_grad_(), "outcome": tensor(1.0), "mask": real(1, 3)}
+        made = family["spa"].take(data)
+        assert float(made) == pytest.approx(0.16)
+        made.value.backward()
+        torch.testing.assert_close(data["logits"].grad, torch.full((1, 3), -0.8, dtype=torch.float64))
+        assert float(family["rd"].take(data)) == pytest.approx(0.16 / 9)
+
+    @given(st.integers(0, 10_000), st.integers(1, 4))
+    def test_a_subset_is_the_mean_over_all_subsets(self, seed: int, size: int) -> None:
+        c = np.random.default_rng(seed).normal(size=4)
+        expected = np.mean(
+            [(np.mean([c[i] for i in some]) - 0.25) ** 2 for some in itertools.combinations(range(4), size)]
+        )
+        made = family["rrd"].take({"logits": tensor(c), "outcome": tensor(1.0), "mask": real(1, 4)}, subset=size)
+        assert float(made) == pytest.approx(expected)
+
+    def test_a_subset_of_more_than_all_steps_is_all(self) -> None:
+        data = {"logits": tensor([0.2, 0.5, -0.1]), "outcome": tensor(1.0), "mask": real(1, 3)}
+        assert float(family["rrd"].take(data)) == float(family["rd"].take(data))
+
+    def test_outcome_of_the_winner_and_the_loser(self) -> None:
+        made = [
+            float(family["outcome"].take({"totals": tensor(r), "outcome": tensor(o)}))
+            for r, o in ((0.2, 1.0), (-0.1, 0.0))
+        ]
+        assert made == pytest.approx([0.5981, 0.6444], abs=1e-4)
+
+    def test_kto(self) -> None:
+        """Levels 0 (the wrong one's mean is below it) and 0.2 of the right one: 1 - sigmoid(0.2), 1 - sigmoid(0.3)."""
+        made = float(family["kto"].take({"totals": tensor(0.2, -0.1), "outcome": tensor(1.0, 0.0)}))
+        assert made == pytest.approx(((1 - 1 / (1 + math.exp(-0.2))) + (1 - 1 / (1 + math.exp(-0.3)))) / 2)
+
+    def test_fresh_models_start_where_they_should(self) -> None:
+        """Log-ratios of 0: log 2 for the cross-entropy, 1/2 for kto, 2 log 2 for nca."""
+        data = {"totals": tensor(0.0, 0.0), "outcome": tensor(1.0, 0.0), "pairs": torch.tensor([[0, 1]])}
+        made = [float(family[name].take(data)) for name in ("outcome", "kto", "nca", "bradley-terry")]
+        assert made == pytest.approx([math.log(2), 0.5, 2 * math.log(2), math.log(2)])
+
+
+class TestPreferences:
+    PAIR = torch.tensor([[0, 1]])
+
+    def test_dpo_and_nca(self) -> None:
+        data = {"totals": tensor(0.2, -0.1), "pairs": self.PAIR}
+        assert float(family["bradley-terry"].take(data)) == pytest.approx(0.5544, abs=1e-4)
+        assert float(family["nca"].take(data)) == pytest.approx(1.3194, abs=1e-4)
+
+    def test_smoothing(self) -> None:
+        d = tensor(1.0)
+        assert float(preference(d, smoothing=0.1)) == pytest.approx(0.4133, abs=1e-4)
+        assert float(preference(d)) == pytest.approx(0.3133, abs=1e-4)
+        tie = torch.linspace(-1, 1, 21, dtype=torch.float64)
+        assert int(preference(tie, smoothing=0.5).argmin()) == 10
+
+    def test_strength(self) -> None:
+        """d = 1, m = 2: 0.6265 scaled, 1.3133 by margin."""
+        data = {"totals": tensor(1.0, 0.0), "pairs": self.PAIR, "strength": tensor(2.0)}
+        assert float(family["preference-strength"].take(data)) == pytest.approx(0.6265, abs=1e-4)
+        assert float(family["preference-strength"].take(data, use="margin")) == pytest.approx(1.3133, abs=1e-4)
+        once = {**data, "strength": tensor(1.0)}
+        assert float(family["preference-strength"].take(once)) == float(family["bradley-terry"].take(data))
+
+    @pytest.mark.parametrize(
+        ("link", "d", "expected"),
+        [
+            ("hinge", 4.0, 0.0),
+            ("hinge", -4.0, 5.0),
+            ("smooth-hinge", 0.0, 0.1),
+            ("smooth-hinge", -9.0, 7.5),
+            ("square", 0.3, 0.04),
+        ],
+    )
+    def test_links(self, link: Any, d: float, expected: float) -> None:
+        assert float(preference(tensor(d), link=link)) == pytest.approx(expected)
+
+    def test_a_circle_that_no_scalar_can_hold(self) -> None:
+        """Unit vectors at 120 degrees beat each other in turn by 0.8660; a scalar's best is log 2."""
+        angle = 2 * math.pi * np.arange(3) / 3
+        ends = tensor(*np.stack([np.cos(angle), np.sin(angle)], 1))
+        circle = torch.tensor([[0, 1], [1, 2], [2, 0]])
+        torch.testing.assert_close(antisymmetric(ends, ends.roll(-1, 0)), tensor(*[3**0.5 / 2] * 3))
+        made = family["general-preference"].take({"ends": ends, "pairs": circle}, temperature=1.0)
+        assert float(made) == pytest.approx(0.3511, abs=1e-4)
+        scalar = family["bradley-terry"].take({"totals": tensor(0.0, 0.0, 0.0), "pairs": circle})
+        assert float(scalar) == pytest.approx(math.log(2))
+
+    def test_a_scalar_beside_1_is_bradley_terry(self) -> None:
+        r = tensor(*np.random.default_rng(5).normal(size=4))
+        pairs = torch.tensor([[0, 1], [3, 2]])
+        ends = torch.stack([r, torch.ones_like(r)], 1)
+        made = family["general-preference"].take({"ends": ends, "pairs": pairs}, temperature=1.0)
+        assert float(made) == pytest.approx(float(family["bradley-terry"].take({"totals": r, "pairs": pairs})))
+
+    def test_a_mixture_of_judges(self) -> None:
+        gate, d = torch.log(tensor([0.5, 0.5])), tensor([2.0, -1.0])
+        assert float(mixture(d, gate)) == pytest.approx(0.5536, abs=1e-4)
+        np.testing.assert_allclose(responsibilities(d, gate), [[0.7661, 0.2339]], atol=1e-4)
+        np.testing.assert_allclose(responsibilities(d, gate, temperature=1e9), [[0.5, 0.5]], atol=1e-6)
+        one = mixture(tensor([1.0, 1.0]), gate)
+        assert float(one) == pytest.approx(float(preference(tensor(1.0))))
+
+    def test_a_list(self) -> None:
+        """Targets (1, 0), equal rewards: the gradient is minus the difference of the shares, 0.2311."""
+        totals = tensor(0.0, 0.0).requires_grad_()
+        data = {"totals": totals, "log_weights": tensor(1.0, 0.0), "group": torch.tensor([0, 0])}
+        made = family["listwise"].take(data).value
+        assert made.item() == pytest.approx(math.log(2))
+        made.backward()
+        torch.testing.assert_close(totals.grad, tensor(-0.2311, 0.2311), atol=1e-4, rtol=0)
+
+    def test_a_list_of_a_clear_winner_is_a_pair(self) -> None:
+        data = {"totals": tensor(0.3, -0.4), "log_weights": tensor(500.0, -500.0), "group": torch.tensor([4, 4])}
+        pair = family["bradley-terry"].take({"totals": data["totals"], "pairs": self.PAIR})
+        assert float(family["listwise"].take(data)) == pytest.approx(float(pair))
+
+    def test_a_pair_with_an_unread_end_is_left_out(self) -> None:
+        data = {"totals": tensor(1.0, 0.0, NAN).requires_grad_(), "pairs": torch.tensor([[0, 1], [0, 2]])}
+        made = family["bradley-terry"].take(data).value
+        assert made.item() == pytest.approx(0.3133, abs=1e-4)
+        made.backward()
+        assert data["totals"].grad is not None
+        assert data["totals"].grad[2] == 0
