@@ -39,9 +39,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("search --problems deep.jsonl --method majority --out o.jsonl", "deep.jsonl, row 2"),
+        ("search --strict --problems deep.jsonl --method majority --out o.jsonl", "deep.jsonl, row 2"),
         ("search --problems deep.json --method majority --out o.jsonl", "deep.json, row 1"),
-        ("label --problems deep.jsonl --out lab", "deep.jsonl, row 2"),
+        ("label --strict --problems deep.jsonl --out lab", "deep.jsonl, row 2"),
         ("score --model tool --data ask.jsonl --calibrator bomb.json", "bomb.json: cannot read a calibrator"),
         ("score --model config --like trl-prm --data ask.jsonl --record bomb.json", "bomb.json: no readable JSON"),
         ("score --model record --data ask.jsonl", "record/stepreward.json"),

@@ -88,6 +88,13 @@ def test_every_default_of_the_catalog_can_be_passed_as_it_stands() -> None:
             assert made == method.settings
 
 
+def test_numbers_are_separated_by_commas() -> None:
+    assert read_settings(["quantiles=0.2,0.8"], loss["quantile"]) == ({"quantiles": (0.2, 0.8)},)
+    assert read_settings(["weights="], loss["columns"]) == ({"weights": ()},)
+    with pytest.raises(InputError, match=r"separated by commas, got 'low'; for example quantiles=0\.1"):
+        read_settings(["quantiles=low"], loss["quantile"])
+
+
 def test_what_only_python_can_say_is_refused_as_text() -> None:
     assert read_settings(["embed=none"], search["ets"]) == ({"embed": None},)
     with pytest.raises(InputError, match="'embed' of ets is no text; pass it in Python"):

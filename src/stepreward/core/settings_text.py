@@ -66,6 +66,8 @@ def _parsed_value(method: Method[..., Any], name: str, text: str) -> Any:
         return None
     # A default of None means "worked out": the annotation's other type is what may be given.
     kind = type(default) if default is not None else next(t for t in get_args(hint) if t is not type(None))
+    if kind is tuple:
+        return _parsed_numbers(method, name, text, default)
     if kind not in (bool, int, float, str):
         raise InputError(f"setting {name!r} of {method.name} is no text", remedy="pass it in Python")
     value: Any
@@ -84,6 +86,19 @@ def _parsed_value(method: Method[..., Any], name: str, text: str) -> Any:
             remedy=f"for example {name}={default}",
         )
     return value
+
+
+def _parsed_numbers(method: Method[..., Any], name: str, text: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers separated by commas, in brackets or not."""
+    try:
+        made = tuple(float(part) for part in text.strip("()[] ").split(",") if part.strip())
+    except ValueError:
+        made = (math.nan,)
+    if not all(map(math.isfinite, made)):
+        example = ",".join(map(str, default)) or "1,2"
+        what = f"setting {name!r} of {method.name} must be numbers separated by commas, got {text!r}"
+        raise InputError(what, remedy=f"for example {name}={example}")
+    return made
 
 
 def _expected(kind: type, options: Sequence[object], least: int) -> str:
