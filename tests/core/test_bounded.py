@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,12 @@ def test_a_call_ends_at_its_time_and_the_next_is_answered(module: str) -> None:
     with pytest.raises(Unbounded, match=r"within 0\.5 s"):
         bounded(30)
     assert bounded(0) == 0
+
+
+@pytest.mark.parametrize("bound", [{"seconds": 0.0}, {"memory": 0}, {"seconds": -1.0}])
+def test_a_bound_of_nothing_is_refused(module: str, bound: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="bounds must be positive"):
+        Bounded(f"{module}:double", **bound)
 
 
 def test_one_long_operation_ends_too(module: str) -> None:

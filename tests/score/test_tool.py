@@ -208,8 +208,10 @@ def test_scores_are_one_zero_or_neutral_and_nan_at_observations() -> None:
 
 
 def test_neutral_outside_the_unit_interval_is_refused() -> None:
-    with pytest.raises(ValueError, match="neutral must be in"):
-        ToolScorer(neutral=1.5)
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="neutral must be in"):
+            ToolScorer(neutral=wrong)
+    assert [ToolScorer(neutral=end).score_text("So it is.") for end in (0.0, 1.0)] == [0.0, 1.0]
 
 
 def test_the_name_tells_scorers_apart() -> None:

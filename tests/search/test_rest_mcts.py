@@ -190,6 +190,14 @@ def test_a_step_that_reads_well_and_leads_nowhere_loses_its_lead() -> None:
     assert after(0.5)["b"] == pytest.approx(0.5), "it was not visited"
 
 
+def test_a_prefix_of_the_most_steps_is_not_expanded() -> None:
+    tree = find(PROBLEMS[0], simulations=60, max_steps=2, alpha=0.0).searched
+    assert tree is not None
+    nodes = np.bincount(tree.depth).tolist()
+    assert nodes[:3] == [1, 3, 9]
+    assert nodes[3:] == [1, 1, 1], "below it there is only the sample that completes the best leaf"
+
+
 def test_alpha_out_of_range() -> None:
     with pytest.raises(ValueError, match="alpha must be in"):
         find(PROBLEMS[0], alpha=1.5)
