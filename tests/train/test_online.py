@@ -94,6 +94,15 @@ def test_the_implicit_objective_sees_the_sum_that_scoring_ends_with() -> None:
         assert answer.scores[-1] == pytest.approx(BETA * ratio.item(), abs=1e-5)
 
 
+def test_a_prompt_of_one_token_is_the_first_predecessor() -> None:
+    scorer, model, reference = implicit()
+    short = Trajectory(Problem("short", ""), (Step("7 - 3 = 4\n"),), 1.0)
+    assert len(TOKENIZER(short.problem.text + "\n", add_special_tokens=False)["input_ids"]) == 1
+    (answer,) = scorer.score_many([Score(short.problem, short.steps)])
+    ratio = logprob(model, short) - logprob(reference, short)
+    assert answer.scores[-1] == pytest.approx(BETA * ratio.item(), abs=1e-5)
+
+
 def discriminative(readout: str, n_labels: int) -> DiscriminativeScorer:
     record = EncoderRecord(
         readout=Readout(readout, n_labels=n_labels, positive=n_labels - 1)  # type: ignore[arg-type]
