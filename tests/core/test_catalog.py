@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import Family
+from stepreward.core.catalog import Family, families
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 
 
@@ -75,3 +75,8 @@ def test_registration_refuses_what_no_reader_could_understand(family: Family) ->
         family.method("a", paper="p", asks=("money",))(documented)
     with pytest.raises(InputError, match="declares no budget"):
         family["double"].within(8)
+
+
+def test_the_source_is_the_paper_or_else_who_states_it() -> None:
+    assert families["loss"]["bce"].source == "arXiv:2312.08935 Eq. 2"
+    assert families["loss"]["columns"].source.startswith("independent columns: arXiv:2510.01167")
