@@ -96,6 +96,11 @@ def test_two_processes_train_what_one_does(folder: Path, alone: Path) -> None:
     one, two = (json.loads((path / "training.json").read_text()) for path in (alone, folder / "two"))
     assert two["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], abs=1e-4)
     assert two["steps"] == one["steps"]
+    # Adam hides the scale of a gradient; its norm and the loss do not.
+    for name in ("loss", "grad_norm"):
+        sizes = [[row[name] for row in made["history"] if name in row] for made in (one, two)]
+        assert sizes[0]
+        assert sizes[1] == pytest.approx(sizes[0], rel=1e-3)
     assert not (folder / "two" / "unfinished").exists()
 
 

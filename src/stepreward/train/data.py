@@ -41,7 +41,7 @@ def labelled_trees(rows: Iterable[Trajectory], objective: Objective | None = Non
     objective = objective or Objective.of("bce")
     trees = group_trees(rows)
     every = [one for tree in trees for one in tree.attempts]
-    if objective.readout().kind == "sigmoid" and "labels" in objective.columns:
+    if objective.fits_probabilities and "labels" in objective.columns:
         _check_range(every, objective.labels)
     # The number of a cell has no mean.
     for name in {name for data, names in objective.columns.items() if data != "cells" for name in names}:
@@ -106,12 +106,14 @@ def once_per_node(tree: StepTree, column: str = LABEL) -> StepTree:
 
 
 def fingerprint(trees: Iterable[StepTree]) -> str:
-    """Hash of the texts, shapes, step columns and outcomes of training data: equal data, equal hash."""
+    """Hash of all that objectives read of training data: equal data, equal hash."""
     digest = hashlib.blake2b(digest_size=16)
     for tree in trees:
         for part in (tree.problem.id, tree.problem.text, *(step.text for step in tree.steps)):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         digest.update(tree.paths.tobytes() + tree.outcomes.tobytes())
+        for name in ("log_weights", "strength"):
+            digest.update(_of_rows(tree, name).tobytes())
         for name in sorted({*tree.step_columns, LABEL}):
             digest.update(name.encode() + b"\0" + tree.step_column(name).tobytes())
     return digest.hexdigest()

@@ -44,13 +44,13 @@ def evaluate_batches(
         if objective is not None:
             # The mean over all units, not over batches: the last batch may be small.
             loss = objective(model, reads, here)
-            totals, counts = totals + loss.totals.double(), counts + loss.counts
+            totals, counts = totals + loss.totals.double().cpu(), counts + loss.counts.cpu()
     metrics = _step_metrics(
         ragged(scores), ragged(labels), probability=model.record.readout.kind in ("sigmoid", "softmax")
     )
     if objective is None:
         return metrics
-    learned = bool(np.any(counts.cpu().numpy() > 0)) if torch.is_tensor(counts) else False
+    learned = bool(np.any(np.asarray(counts) > 0))
     return metrics | {"loss": float(Loss(totals, counts)) if learned else float("nan")}
 
 

@@ -12,6 +12,15 @@ from stepreward.core.method import Method
 from stepreward.core.optional import Deferred
 from stepreward.score.encode.readout import Readout
 from stepreward.train.objectives.loss import Loss, at_end
+from stepreward.train.objectives.pointwise import joint_cells
+from stepreward.train.objectives.preferences import (
+    bradley_terry,
+    by_strength,
+    general_preference,
+    listwise,
+    noise_contrastive,
+)
+from stepreward.train.objectives.returns import decompose_return, kto
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +36,10 @@ COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "r
 """The step column that each (B, S) data comes from, where no other is named."""
 OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength")
 """Data of whole trajectories."""
-_ONE_NUMBER = ("return-decomposition", "bradley-terry", "preference-strength", "kto", "nca", "listwise")
-"""Objectives, with their presets, whose outputs are rewards, not logits of probabilities."""
+_REWARDS = (decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise)
+"""Objectives whose outputs are rewards, not logits of probabilities."""
+_UNREAD = (joint_cells, general_preference)
+"""Objectives of whose outputs no single one is a score."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +96,24 @@ class Objective:
         return needed or self.width or 1
 
     def readout(self) -> Readout:
-        """What makes a score of a fresh head's outputs: its first one, or the quantile nearest to the median."""
+        """What makes a score of a fresh head's outputs: its first one, or the quantile nearest to the median.
+
+        Raises:
+            InputError: none of the outputs is a score.
+        """
+        if self.method.function in _UNREAD:
+            what = f"no output that {self.method.name} trains is the score of a step"
+            raise InputError(what, remedy="train it in Python, on a model whose record says how it is read")
         settings = {**self.method.settings, **self.settings}
         quantiles: Sequence[float] = settings.get("quantiles", ())
         middle = min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0
-        bare = settings.get("link") == "none" or self.method.function in {losses[name].function for name in _ONE_NUMBER}
-        return Readout("value" if bare else "sigmoid", n_labels=self.n_outputs, positive=middle)
+        return Readout("sigmoid" if self.fits_probabilities else "value", n_labels=self.n_outputs, positive=middle)
+
+    @property
+    def fits_probabilities(self) -> bool:
+        """Whether its outputs are logits of probabilities, so that labels must be in [0, 1]."""
+        link = {**self.method.settings, **self.settings}.get("link")
+        return link != "none" and self.method.function not in _REWARDS
 
     def __call__(self, model: StepRewardModel, reads: torch.Tensor, batch: TrainingBatch) -> Loss:
         """The loss of a batch.
@@ -130,11 +153,11 @@ def _ends(outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _zeros(names: Sequence[str], rows: int, steps: int, width: int) -> dict[str, torch.Tensor]:
-    """Data of zeros by name, without pairs."""
+    """Data of zeros by name, probabilities of a half, without pairs."""
     shapes: dict[str, tuple[int, ...]] = {
         **dict.fromkeys(("outputs", "targets"), (rows, steps, width)),
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
         "ends": (rows, width), "strength": (0,), "pairs": (0, 2),
     }  # fmt: skip
-    made = {name: torch.zeros(shapes.get(name, (rows, steps))) for name in names}
+    made = {name: torch.full(shapes.get(name, (rows, steps)), 0.5 if name == "judged" else 0.0) for name in names}
     return {name: array.long() if name in ("pairs", "group") else array for name, array in made.items()}

@@ -375,7 +375,7 @@ def _callbacks(
 ) -> list[Any]:
     made: list[Any] = [StopIfDiverged(), SaveInTime(settings.save_seconds)]
     if on_progress is not None:
-        made.append(Progress(on_progress, data.sizes, settings.accumulate))
+        made.append(Progress(on_progress, data.sizes, settings.accumulate * processes()))
     if settings.patience and evaluates:
         made.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
     return made

@@ -26,7 +26,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     Args:
         report: receives each line of progress.
         sizes: tokens of each batch.
-        accumulate: batches to a step.
+        accumulate: batches to a step, of all processes.
     """
 
     def __init__(self, report: OnProgress, sizes: NDArray[np.int64], accumulate: int) -> None:
