@@ -50,7 +50,7 @@ def evaluate_batches(
     )
     if objective is None:
         return metrics
-    learned = bool(np.any(np.asarray(counts) > 0))
+    learned = torch.is_tensor(counts) and bool((counts > 0).any())
     return metrics | {"loss": float(Loss(totals, counts)) if learned else float("nan")}
 
 

@@ -159,5 +159,5 @@ def _zeros(names: Sequence[str], rows: int, steps: int, width: int) -> dict[str,
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
         "ends": (rows, width), "strength": (0,), "pairs": (0, 2),
     }  # fmt: skip
-    made = {name: torch.full(shapes.get(name, (rows, steps)), 0.5 if name == "judged" else 0.0) for name in names}
+    made = {name: torch.zeros(shapes.get(name, (rows, steps))) + 0.5 * (name == "judged") for name in names}
     return {name: array.long() if name in ("pairs", "group") else array for name, array in made.items()}
