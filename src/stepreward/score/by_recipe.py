@@ -24,9 +24,10 @@ from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, read_record
 from stepreward.score.implicit import ImplicitScorer
+from stepreward.score.model.backbones import load_tokenizer
 from stepreward.score.model.cache_memory import CacheSize
 from stepreward.score.model.devices import device_of, dtype_of, saved_dtype
-from stepreward.score.model.public_checkpoints import load_public, load_tokenizer
+from stepreward.score.model.public_checkpoints import load_public
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.weights import find, read_json
 from stepreward.score.remote.reward_server import Endpoint, ServedScorer

@@ -17,7 +17,8 @@ from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
-from stepreward.score.model.public_checkpoints import load_backbone, load_tokenizer, unembedding
+from stepreward.score.model.backbones import load_backbone, load_tokenizer
+from stepreward.score.model.public_checkpoints import unembedding
 from stepreward.score.model.weights import find, read_weights
 from stepreward.score.short_call import ShortCall
 

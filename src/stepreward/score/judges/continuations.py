@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Propose
-from stepreward.score.model.public_checkpoints import load_tokenizer
+from stepreward.score.model.backbones import load_tokenizer
 from stepreward.score.model.weights import find
 from stepreward.score.remote.label_tokens_server import chat_ids, plain_ids
 
