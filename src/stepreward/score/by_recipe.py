@@ -27,8 +27,7 @@ from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.model.backbones import load_tokenizer
 from stepreward.score.model.cache_memory import CacheSize
 from stepreward.score.model.devices import device_of, dtype_of, saved_dtype
-from stepreward.score.model.public_checkpoints import load_public
-from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.public_checkpoints import load_own, load_public
 from stepreward.score.model.weights import find, read_json
 from stepreward.score.remote.reward_server import Endpoint, ServedScorer
 from stepreward.score.remote.vllm_scorer import VllmLabelScorer, VllmScorer, start
@@ -80,7 +79,7 @@ def scorer_by_recipe(
     ending += f" in {str(numbers).removeprefix('torch.')}" if numbers != torch.float32 else ""
     calibrator = folder / CALIBRATOR_FILE if (folder / CALIBRATOR_FILE).is_file() else None
     if (folder / RECORD_FILE).is_file() and not like:
-        shown, model = str(folder), StepRewardModel.from_pretrained(folder, record).to(dtype=numbers)
+        shown, model = str(folder), load_own(folder, record).to(dtype=numbers)
     else:
         shown, (record, head, base) = str(name), _recipe(str(name), folder, like, record, head)
         if record.readout.kind == "implicit":

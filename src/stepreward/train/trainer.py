@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from stepreward.core.atomic_files import locked_folder, to_disk, write_json
 from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.without_bars import without_bars
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import (
     TrainingBatch,
@@ -292,17 +292,11 @@ def _save(
     settings: TrainSettings,
     identity: Mapping[str, Any],
 ) -> None:
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        with _clear_errors(result.folder):
-            model.eval().save_pretrained(result.folder, state)
-            for path in result.folder.iterdir():
-                if path.is_file():
-                    to_disk(path)
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with without_bars(), _clear_errors(result.folder):
+        model.eval().save_pretrained(result.folder, state)
+        for path in result.folder.iterdir():
+            if path.is_file():
+                to_disk(path)
     row = {"version": 1, "settings": asdict(settings), **asdict(result), "identity": dict(identity)}
     del row["folder"]
     write_json(result.folder / RESULT_FILE, row)

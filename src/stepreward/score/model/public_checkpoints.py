@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from stepreward.core.errors import ModelError
-from stepreward.score.checkpoints.row import Head
+from stepreward.score.checkpoints.row import Head, head_of
 from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record_file import load_record
 from stepreward.score.model.backbones import EMBEDDINGS, UNEMBEDDINGS, load_backbone, load_config, load_tokenizer
 from stepreward.score.model.heads import build_head, mean_head, split_head, token_head
-from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.step_reward_model import HEAD_FILE, StepRewardModel, require_probe
 from stepreward.score.model.vision_language import language_weights
 from stepreward.score.model.weights import State, read_weights
 
@@ -38,6 +39,25 @@ def load_public(folder: Path, record: EncoderRecord, head: Head, dtype: torch.dt
     else:
         module = mean_head(unembedding(state))
     return StepRewardModel(load_backbone(folder, state, dtype), tokenizer, record, head=module.to(dtype)).eval()
+
+
+def load_own(folder: Path, record: EncoderRecord | None = None) -> StepRewardModel:
+    """A checkpoint with a record of its own: as `train` writes it, or as `export` does in a layout of others.
+
+    Args:
+        folder: of the checkpoint.
+        record: in place of its own.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    if (folder / HEAD_FILE).is_file():
+        return StepRewardModel.from_pretrained(folder, record)
+    own, probe = load_record(folder)
+    record = record or own
+    model = load_public(folder, record, head_of(record.readout))
+    require_probe(model.tokenizer, probe, folder)
+    return model
 
 
 def unembedding(state: State) -> torch.Tensor:

@@ -198,18 +198,26 @@ class StepRewardModel(nn.Module):
         own, probe = load_record(folder)
         record = record or own
         model = cls.from_backbone(folder, record)
-        # Releases of transformers rebuild some tokenizers by other rules than those in the file, without a warning.
-        found = model.tokenizer(PROBE, add_special_tokens=False)["input_ids"]
-        if found != probe:
-            raise ModelError(
-                f"the tokenizer of {folder} was loaded with other rules than it was trained with: it cuts {PROBE!r} "
-                f"into {found}, not {probe}; scores would be wrong. Use the library versions of its training"
-            )
+        require_probe(model.tokenizer, probe, folder)
         try:
             model.head = build_head(load_file(folder / HEAD_FILE), record)
         except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(f"cannot load the step head {folder / HEAD_FILE}: {error}") from error
         return model.eval()
+
+
+def require_probe(tokenizer: Any, probe: list[int], folder: Path) -> None:
+    """Checks that a tokenizer cuts a difficult text as it did when its checkpoint was written.
+
+    Raises:
+        ModelError: it does not: releases of transformers rebuild some tokenizers by other rules, without a warning.
+    """
+    found = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    if found != probe:
+        raise ModelError(
+            f"the tokenizer of {folder} was loaded with other rules than it was trained with: it cuts {PROBE!r} "
+            f"into {found}, not {probe}; scores would be wrong. Use the library versions of its training"
+        )
 
 
 def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
