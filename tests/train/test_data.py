@@ -84,11 +84,11 @@ def test_gradients_of_trees_equal_those_of_trajectories(seed: int) -> None:
 def test_wide_trees_are_cut_into_rows_that_hold_every_trajectory_once(seed: int, row_tokens: int) -> None:
     (one,), encoder = labelled_trees(random_labels(seed)), toy_model().encoder
     data = TrainingSet([one], encoder, row_tokens=row_tokens, batch_tokens=100)
-    for part, encoded in zip(data.trees, data.encoded, strict=True):
+    for part, encoded in data.parts:
         assert len(encoded) <= row_tokens or len(part.ends) == 1
     rows = [
         (t.text, y[m].tolist())
-        for p in data.trees
+        for p, _ in data.parts
         for t, y, m in zip(p.trajectories(), p.step_column("label"), p.mask, strict=True)
     ]
     whole = [
@@ -106,7 +106,7 @@ def test_every_epoch_holds_every_tree_once_in_its_own_order_within_the_budget() 
 
     first, n = data(0), len(data(0, 1))
     flat = [sorted(i for rows in plans for row in rows for i in row) for plans in (first.plans[:n], first.plans[n:])]
-    assert flat == [list(range(len(first.trees)))] * 2
+    assert flat == [list(range(len(first.parts)))] * 2
     assert first.plans[:n] != first.plans[n : 2 * n]
     assert first.plans == data(0).plans
     assert first.plans != data(1).plans

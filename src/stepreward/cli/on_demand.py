@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from stepreward.pipeline.reinforce import reinforce as reinforce
     from stepreward.pipeline.whole_run import Run as Run
     from stepreward.score.calibrate.calibrated_scorer import save_calibrator as save_calibrator
-    from stepreward.train.data import labelled_trees as labelled_trees
     from stepreward.train.scratch import starting_model as starting_model
+    from stepreward.train.stored_trees import StoredTrees as StoredTrees
     from stepreward.train.trainer import finished as finished
     from stepreward.train.trainer import train as train
     from stepreward.verbs.serve_models import serve as serve

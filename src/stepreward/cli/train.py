@@ -17,6 +17,7 @@ from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
+from stepreward.core.stored_rows import StoredRows
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record import EncoderRecord, PerStep
@@ -60,13 +61,14 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     (own,) = read_settings(flags.settings, loss[training.objective])
     settings = replace(training, objective_settings=own)
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
-    labels = reading.solutions(flags.data)
-    rows, kept = held_out_split(labels, flags.held_out, settings.seed)
+    rows = StoredRows()
+    rows.extend(reading.solutions(flags.data))
+    learned, kept = held_out_split(rows.problems, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
         objective = settings.loss()
-    trees = on_demand.labelled_trees(rows, objective)
-    held_out = on_demand.labelled_trees(kept, objective) if kept else ()
+    trees = on_demand.StoredTrees(rows, learned, objective)
+    held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
     record = EncoderRecord(
         PerStep(clean=("chomp",), max_length=flags.max_length),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
+from stepreward.core.stored_rows import Stored
 from stepreward.core.tree import StepTree, group_trees
 from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import LABEL, Trajectory
@@ -39,16 +41,21 @@ def labelled_trees(rows: Iterable[Trajectory], objective: Objective | None = Non
         InputError: there is nothing to learn from, or a label of a probability is outside [0, 1].
     """
     objective = objective or Objective.of("bce")
-    trees = group_trees(rows)
+    trees = with_labels(group_trees(rows), objective)
+    if not any(teaches(tree, objective) for tree in trees):
+        raise nothing_to_learn(objective)
+    return trees
+
+
+def with_labels(trees: Sequence[StepTree], objective: Objective) -> list[StepTree]:
+    """Trees of trajectories with the step columns that an objective reads, as `labelled_trees` says."""
     every = [one for tree in trees for one in tree.attempts]
     if objective.fits_probabilities and "labels" in objective.columns:
         _check_range(every, objective.labels)
     # The number of a cell has no mean.
     for name in {name for data, names in objective.columns.items() if data != "cells" for name in names}:
         trees = _with_means(trees, every, name)
-    if not any(teaches(tree, objective) for tree in trees):
-        raise nothing_to_learn(objective)
-    return trees
+    return list(trees)
 
 
 def nothing_to_learn(objective: Objective) -> InputError:
@@ -80,8 +87,10 @@ def _with_means(trees: Sequence[StepTree], rows: Sequence[Trajectory], name: str
     nodes = [tree.paths[mask] + at for tree, mask, at in zip(trees, masks, start[:-1], strict=True)]
     node = np.concatenate(nodes) if nodes else np.empty(0, np.int64)
     mean = mean_at(node, weight * own, start[-1]) / mean_at(node, weight, start[-1])
-    # A mean of equal numbers can leave their range by a rounding error.
-    low, high = (np.nanmin(own), np.nanmax(own)) if np.isfinite(own).any() else (0.0, 1.0)
+    # A mean of equal numbers can leave their range, that of the node, by a rounding error.
+    low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
+    np.fmin.at(low, node, own)
+    np.fmax.at(high, node, own)
     merged = np.where(np.isnan(own), np.nan, np.clip(mean, low, high)[node])
     made, last = [], 0
     for tree, mask in zip(trees, masks, strict=True):
@@ -163,7 +172,8 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
     resumed training sees the same batches.
 
     Args:
-        trees: with the step columns that the objective reads, NaN where not supervised.
+        trees: with the step columns that the objective reads, NaN where not supervised; they are read once, and kept
+            with their tokens in a temporary file.
         encoder: turns them into tokens.
         objective: what is trained; it says which data a batch needs.
         row_tokens: tokens of a packed row.
@@ -175,7 +185,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
 
     def __init__(
         self,
-        trees: Sequence[StepTree],
+        trees: Iterable[StepTree],
         encoder: StepEncoder,
         objective: Objective | None = None,
         *,
@@ -186,14 +196,14 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         processes: int = 1,
     ) -> None:
         self.objective = objective or Objective.of("bce")
-        self.trees, self.encoded = [], []
+        self.parts = Stored[tuple[StepTree, EncodedTree]]()
+        lengths = []
         for tree in trees:
             # A tree that teaches nothing is left out; a wide one is cut.
             if teaches(tree, self.objective):
                 for _, few, encoded in narrow(tree, encoder, row_tokens):
-                    self.trees.append(few)
-                    self.encoded.append(encoded)
-        lengths = [len(tree) for tree in self.encoded]
+                    self.parts.append((few, encoded))
+                    lengths.append(len(encoded))
         self.plans: list[list[list[int]]] = []
         whole, part = divmod(epochs, 1)
         for epoch in range(int(whole) + (part > 0)):
@@ -215,7 +225,14 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
     def __getitem__(self, index: int) -> TrainingBatch:
         if index >= len(self.plans):
             return self[len(self.plans) - 1].unsupervised()
-        return _training_batch(self.trees, self.encoded, self.plans[index], self.objective)
+        if index < 0:
+            raise IndexError(index)
+        plan = self.plans[index]
+        trees, encoded = zip(*(self.parts[i] for row in plan for i in row), strict=True)
+        return _training_batch(trees, encoded, [len(row) for row in plan], self.objective)
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        return (self[i] for i in range(len(self)))
 
 
 def make_batches(
@@ -228,7 +245,7 @@ def make_batches(
 ) -> list[TrainingBatch]:
     """The batches of one pass in a fixed order, trees of similar length together: a `TrainingSet` as a list."""
     data = TrainingSet(trees, encoder, objective, row_tokens=row_tokens, batch_tokens=batch_tokens)
-    return [data[i] for i in range(len(data))]
+    return list(data)
 
 
 def teaches(tree: StepTree, objective: Objective) -> bool:
@@ -272,13 +289,13 @@ def _epoch_batches(
 
 
 def _training_batch(
-    trees: Sequence[StepTree], encoded: Sequence[EncodedTree], rows: Sequence[Sequence[int]], objective: Objective
+    trees: Sequence[StepTree], encoded: Sequence[EncodedTree], widths: Sequence[int], objective: Objective
 ) -> TrainingBatch:
-    chosen = [i for row in rows for i in row]
-    local = {i: at for at, i in enumerate(chosen)}
-    packed = pack([encoded[i] for i in chosen], [[local[i] for i in row] for row in rows])
-    starts = np.cumsum([0, *(len(trees[i].ends) for i in chosen)])
-    longest = max(trees[i].paths.shape[1] for i in chosen)
+    """The batch of some trees, of which each row has so many."""
+    numbers = iter(range(len(trees)))
+    packed = pack(encoded, [list(islice(numbers, width)) for width in widths])
+    starts = np.cumsum([0, *(len(tree.ends) for tree in trees)])
+    longest = max(tree.paths.shape[1] for tree in trees)
     read = np.full((starts[-1], longest), -1, np.int64)
     # Metrics compare scores with labels, whatever the objective learns from.
     columns = {"labels": (objective.labels,), **objective.columns}
@@ -286,9 +303,8 @@ def _training_batch(
     # Reads are sorted by tree, and `bounds` delimits those of each; `index` maps a tree's nodes to their reads. A node
     # that several trajectories share is read once and supervised once for each of them.
     tags, nodes = packed.tree.numpy(), packed.node.numpy()
-    bounds = np.searchsorted(tags, np.arange(len(chosen) + 1))
-    for place, i in enumerate(chosen):
-        tree = trees[i]
+    bounds = np.searchsorted(tags, np.arange(len(trees) + 1))
+    for place, tree in enumerate(trees):
         index = np.full(tree.n, -1, np.int64)
         mine = np.arange(bounds[place], bounds[place + 1])
         index[nodes[mine]] = mine
@@ -305,7 +321,7 @@ def _training_batch(
         values[read < 0] = np.nan
     made = {name: torch.from_numpy(values.astype(np.float32)) for name, values in data.items()}
     for name in (name for name in objective.method.data if name in OF_ROWS):
-        parts = [_of_rows(trees[i], name) for i in chosen]
+        parts = [_of_rows(tree, name) for tree in trees]
         if name == "pairs":
             parts = [part + start for part, start in zip(parts, starts, strict=False)]
         if name == "group":

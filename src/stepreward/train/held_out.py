@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stepreward.core.keys import Key
-from stepreward.core.types import Trajectory
 
 
-def held_out_split(rows: Iterable[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Rows for training and rows for evaluation, split by problem: a random draw keyed by the problem's id."""
-    parts: tuple[list[Trajectory], list[Trajectory]] = ([], [])
-    drawn: dict[str, bool] = {}
-    for one in rows:
-        name = one.problem.id
-        if name not in drawn:
-            drawn[name] = bool(Key.seed(seed).fold("held out", name).rng().random() < share)
-        parts[drawn[name]].append(one)
+def held_out_split(problems: Iterable[str], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of problems for training and for evaluation: a random draw keyed by each problem's id."""
+    parts: tuple[list[int], list[int]] = ([], [])
+    key = Key.seed(seed)
+    for number, name in enumerate(problems):
+        parts[bool(key.fold("held out", name).rng().random() < share)].append(number)
     return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from stepreward.core.errors import InputError
@@ -47,10 +48,11 @@ def starting_model(
             f"a fresh model cannot have hidden={hidden}, layers={layers}, vocabulary={vocabulary}",
             remedy="take hidden a positive multiple of 8, layers >= 1 and vocabulary >= 258",
         )
-    texts = [text for tree in trees for text in (tree.problem.text, *(step.text for step in tree.steps))]
-    if not texts:
+    texts = (text for tree in trees for text in (tree.problem.text, *(step.text for step in tree.steps)))
+    first = next(texts, None)
+    if first is None:
         raise InputError("there is no text to learn a tokenizer from", remedy="pass labelled trees or a backbone")
-    tokenizer = train_tokenizer(texts, vocabulary)
+    tokenizer = train_tokenizer(chain([first], texts), vocabulary)
     return StepRewardModel(
         fresh_backbone(tokenizer, hidden=hidden, layers=layers, seed=seed), tokenizer, record, seed=seed
     )

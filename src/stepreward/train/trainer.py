@@ -29,7 +29,6 @@ from stepreward.train.data import (
     TrainingBatch,
     TrainingSet,
     fingerprint,
-    make_batches,
     nothing_to_learn,
     once_per_node,
 )
@@ -68,7 +67,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
     control: Any
 
-    def __init__(self, *, objective: Objective, held_out: Sequence[TrainingBatch], **kwargs: Any) -> None:
+    def __init__(self, *, objective: Objective, held_out: TrainingSet, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.objective, self.held_out = objective, held_out
         # Our losses are divided by the counts of a whole step, not by the number of its batches.
@@ -168,7 +167,7 @@ def _trained(
 ) -> TrainResult:  # fmt: skip
     """Trains in the folder of unfinished work that the arguments name."""
     start, clock, work = time.perf_counter(), Clock(), Path(arguments.output_dir)
-    batches = make_batches(
+    batches = TrainingSet(
         held_out, model.encoder, objective, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens
     )
     trainer = StepTrainer(
@@ -179,7 +178,7 @@ def _trained(
         train_dataset=data,
         eval_dataset=batches,
         data_collator=_whole_batch,
-        callbacks=[*_callbacks(settings, data, on_progress, bool(batches)), clock],
+        callbacks=[*_callbacks(settings, data, on_progress, len(batches) > 0), clock],
     )
     _run_trainer(trainer, work)
     # The log history includes steps before a resume; our last row covers the whole training, the trainer's does not.
@@ -193,7 +192,7 @@ def _trained(
         work.parent,
         # To the inner trainer all passes over the data are one epoch.
         [_finite(row | {"epoch": row["epoch"] * settings.epochs} if "epoch" in row else row) for row in [*rows, last]],
-        _finite(evaluate_batches(model, batches, objective)) if batches else {},
+        _finite(evaluate_batches(model, batches, objective)) if len(batches) else {},
         data.tokens,
         time.perf_counter() - start,
         trainer.state.global_step,
@@ -212,7 +211,7 @@ def _training_set(
             remedy="start from a backbone, whose head is made for the objective",
         )
     data = TrainingSet(
-        [once_per_node(tree, settings.labels) for tree in trees] if settings.weigh == "node" else trees,
+        (once_per_node(tree, settings.labels) if settings.weigh == "node" else tree for tree in trees),
         model.encoder,
         objective,
         row_tokens=settings.row_tokens,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepreward.core.stored_rows import StoredRows
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record import EncoderRecord, PerStep
-from stepreward.train.data import labelled_trees
 from stepreward.train.held_out import held_out_split
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
+from stepreward.train.stored_trees import StoredTrees
 from stepreward.train.trainer import train as train_model
 from stepreward.verbs.names import load
 from stepreward.verbs.read_rows import Rows, rows_of
@@ -36,11 +37,12 @@ def train(
         ModelError: the backbone cannot be loaded, or the loss became infinite or NaN.
     """
     chosen = TrainSettings(**settings)
-    learned, kept = held_out_split(rows_of(rows), held_out, chosen.seed)
-    objective = chosen.loss()
-    trees = labelled_trees(learned, objective)
+    objective, stored = chosen.loss(), StoredRows()
+    stored.extend(rows_of(rows))
+    learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
+    trees = StoredTrees(stored, learned, objective)
     record = EncoderRecord(PerStep(clean=("chomp",)), readout=objective.readout())
     name = backbone if backbone == SCRATCH else resolve(backbone)
     model = starting_model(name, trees, record=record, seed=chosen.seed)
-    train_model(trees, model, Path(out), chosen, held_out=labelled_trees(kept, objective) if kept else ())
+    train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())
     return load(out)
