@@ -195,6 +195,7 @@ def test_the_layout_of_trl_on_rows_as_trl_builds_them(separator: str, tmp_path: 
 @pytest.mark.parametrize(
     ("model", "layout", "reason"),
     [
+        (lambda: tiny(Readout(formula="gain(score, 0.5)")), "token-classification", "its score is the formula"),
         (lambda: tiny(Readout(surprise=True)), "token-classification", "reads surprise"),
         (lambda: tiny(Readout(), "llama"), "qwen-prm", "Qwen2ForProcessRewardModel is a qwen2"),
         (lambda: tiny(Readout()), "sequence-classification", "its head has a bias"),

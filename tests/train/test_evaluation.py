@@ -90,7 +90,7 @@ def test_first_errors_are_compared_where_steps_are_supervised() -> None:
     ]
     model = toy_model()
     batches = make_batches(labelled_trees(labels), model.encoder, row_tokens=256, batch_tokens=512)
-    model.scores = lambda _: torch.tensor([0.9, 0.2, 0.8, 0.1])  # type: ignore[method-assign]
+    model.score_parts = lambda _: np.array([[0.9], [0.2], [0.8], [0.1]])  # type: ignore[method-assign]
     found = evaluate_batches(model, batches)
     assert found["f1"] == 1.0
     assert found["threshold"] == pytest.approx(0.2)

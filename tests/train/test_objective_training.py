@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from tests.train.toy import toy_labels, toy_model
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import InputError
 from stepreward.core.method import Method
+from stepreward.core.runtime.flows import Score
+from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
-from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, PerStep
+from stepreward.score.load import load
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import fingerprint, labelled_trees
+from stepreward.train.data import fingerprint, labelled_trees, make_batches
 from stepreward.train.objective import Objective
 from stepreward.train.trainer import TrainSettings, train
 
@@ -45,20 +50,103 @@ def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tm
     targets = ("label", "other") if "targets" in method.data else ()
     outputs = 4 if {"cells", "ends"} & {*method.data} else 0
     settings = replace(QUICK, objective=method.name, targets=targets, outputs=outputs)
-    objective = settings.loss()
     if outputs:
         with pytest.raises(InputError, match=r"no output that .* trains is the score of a step"):
-            objective.readout()
-        record = EncoderRecord(readout=Readout("value", n_labels=outputs))
-    else:
-        record = EncoderRecord(readout=objective.readout())
+            settings.loss().readout()
+        settings = replace(settings, readout="out1 + gain(out0, 0)")
+    objective = settings.loss()
+    record = objective.record(PerStep())
     model = toy_model(record=record)
     before = model.head.weight.detach().clone()
     trees = labelled_trees(rich_rows(), objective)
     result = train(trees, model, tmp_path / "model", settings, held_out=trees)
     assert np.isfinite(result.metrics["loss"])
     assert not torch.equal(model.head.weight, before)
-    assert StepRewardModel.from_pretrained(tmp_path / "model").record == record
+    assert_scored_as_trained(model, trees, objective, tmp_path / "model", record)
+
+
+def assert_scored_as_trained(
+    model: StepRewardModel, trees: Sequence[StepTree], objective: Objective, folder: Path, record: EncoderRecord
+) -> None:
+    """The loaded checkpoint gives the numbers that training evaluates, whole and step by step."""
+    scorer = load(folder, cache_bytes=0)
+    growing = load(folder, cache_bytes=1 << 30)
+    assert isinstance(scorer, DiscriminativeScorer)
+    assert scorer.model.record == record
+    for tree in trees:
+        (batch,) = make_batches([tree], model.encoder, objective, row_tokens=4096, batch_tokens=4096)
+        with torch.inference_mode():
+            scores = record.readout.combined(model.score_parts(model(batch.packed)), batch.previous)
+        rows = tree.trajectories()
+        found = scorer.score_many([Score(one.problem, one.steps) for one in rows])
+        assert batch.mask.sum() == sum(map(len, rows))
+        for row, (one, made) in enumerate(zip(rows, found, strict=True)):
+            expected = scores[batch.read[row, : len(one)].numpy()]
+            np.testing.assert_allclose(made.scores, expected, atol=1e-5)
+            for s in range(len(one)):
+                (part,) = growing.score_many([Score(one.problem, one.steps[: s + 1])])
+                np.testing.assert_allclose(part.scores, expected[: s + 1], atol=1e-5)
+
+
+READOUTS: list[tuple[dict[str, Any], EncoderRecord]] = [
+    (
+        {"objective": "birm", "targets": ("label", "other")},
+        EncoderRecord(readout=Readout("value", 2, names=("label", "other"), formula="other + label")),
+    ),
+    (
+        {
+            "objective": "birm",
+            "targets": ("label", "other"),
+            "readout": "other + 3.5 * mean_so_far(label)",
+        },
+        EncoderRecord(
+            readout=Readout("value", 2, names=("label", "other"), formula="other + 3.5 * mean_so_far(label)"),
+            aggregation="last",
+        ),
+    ),
+    (
+        {"objective": "bce", "readout": "gain(1 - (1 - score) ** 4, 0.9)"},
+        EncoderRecord(readout=Readout(formula="gain(1 - (1 - score) ** 4, 0.9)"), threshold=0.0),
+    ),
+    (
+        {"objective": "quantile", "readout": "q10"},
+        EncoderRecord(readout=Readout(n_labels=3, positive=1, names=("q10", "q50", "q90"), formula="q10")),
+    ),
+    (
+        {"objective": "reasonflux", "outputs": 2, "readout": "mean_so_far(step) + 0.8 * trajectory"},
+        EncoderRecord(
+            readout=Readout(n_labels=2, names=("step", "trajectory"), formula="mean_so_far(step) + 0.8 * trajectory"),
+            aggregation="last",
+        ),
+    ),
+    (
+        {"objective": "grid", "outputs": 4, "readout": "value = weighted(0.25, 0.25, 0.75, 0.75); value"},
+        EncoderRecord(readout=Readout("softmax", 4, formula="value = weighted(0.25, 0.25, 0.75, 0.75); value")),
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "record"), READOUTS, ids=[str(given) for given, _ in READOUTS])
+def test_every_readout_scores_as_it_was_trained(given: dict[str, Any], record: EncoderRecord, tmp_path: Path) -> None:
+    settings = replace(QUICK, **given)
+    objective = settings.loss()
+    assert objective.record(PerStep()) == record
+    model = toy_model(record=record)
+    trees = labelled_trees(rich_rows(), objective)
+    train(trees, model, tmp_path / "model", settings, held_out=trees)
+    assert_scored_as_trained(model, trees, objective, tmp_path / "model", record)
+
+
+def test_names_that_are_no_words_are_numbered() -> None:
+    for targets in (("a b", "a-b"), ("lambda", "x"), ("score", "x")):
+        readout = Objective(losses["columns"], targets=targets).readout()
+        assert readout.output_names == ("out0", "out1")
+    assert Objective(losses["columns"], targets=("score:a", "b")).readout().output_names == ("score_a", "b")
+
+
+def test_a_readout_of_other_outputs_is_refused() -> None:
+    with pytest.raises(InputError, match="readout: 'success' is no name here; names: out0, score"):
+        TrainSettings(readout="success").loss()
 
 
 def test_other_strengths_are_other_data() -> None:

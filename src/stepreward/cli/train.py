@@ -20,7 +20,7 @@ from stepreward.core.settings_text import read_settings
 from stepreward.core.stored_rows import StoredRows
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.record import EncoderRecord, PerStep
+from stepreward.score.encode.record import PerStep
 from stepreward.score.encode.record_file import RECORD_FILE
 from stepreward.train.held_out import held_out_split
 from stepreward.train.processes import is_main
@@ -70,10 +70,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     trees = on_demand.StoredTrees(rows, learned, objective)
     held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
-    record = EncoderRecord(
-        PerStep(clean=("chomp",), max_length=flags.max_length),
-        readout=replace(objective.readout(), surprise=flags.surprise),
-    )
+    record = objective.record(PerStep(clean=("chomp",), max_length=flags.max_length), surprise=flags.surprise)
     model = on_demand.starting_model(name, trees, record=record, seed=settings.seed)
     again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
     if ended and again is None:

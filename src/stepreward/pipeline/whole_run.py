@@ -38,7 +38,7 @@ from stepreward.policies.local import LocalPolicy
 from stepreward.policies.model_sources import resolve
 from stepreward.report.page import TreeView, write
 from stepreward.score.discriminative import DiscriminativeScorer
-from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.record import PerStep
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data import labelled_trees
 from stepreward.train.trainer import train
@@ -177,7 +177,7 @@ class Run:
 
         def numbers() -> dict[str, Any]:
             objective = stages.training_of(s).loss()
-            record = EncoderRecord(readout=replace(objective.readout(), surprise=s.surprise))
+            record = objective.record(PerStep(), surprise=s.surprise)
             model = StepRewardModel.from_backbone(resolve(s.policy), record, seed=seed)
             result = train(
                 labelled_trees(labels, objective),

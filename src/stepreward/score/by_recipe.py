@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -46,6 +46,7 @@ def scorer_by_recipe(
     *,
     like: str = "",
     record: EncoderRecord | str | Path | None = None,
+    readout: str = "",
     head: Head | None = None,
     reference: str | Path = "",
     device: str | torch.device = "cpu",
@@ -55,11 +56,11 @@ def scorer_by_recipe(
     """The scorer of a folder, hub name or address, and the file of the calibrator that belongs to it, if there is one.
 
     Args:
-        name, like, head, reference, device, dtype, cache_bytes: as for `score.load.load`.
+        name, like, readout, head, reference, device, dtype, cache_bytes: as for `score.load.load`.
         record: in place of the row's or the checkpoint's own; a file changes that in the fields that it has.
 
     Raises:
-        InputError: the device is not here, or the file is no record.
+        InputError: the device is not here, the file is no record, or the readout no formula of its outputs.
         ModelError: there is no such checkpoint, it cannot be read, or nothing says how it is scored.
         UnknownNameError: no row is called `like`, or there is no such device, dtype or field of a record.
     """
@@ -67,21 +68,24 @@ def scorer_by_recipe(
     if isinstance(record, str | Path):
         own, like = own_record(name, like)
         record = read_record(Path(record), own)
-    ending = _ending(like, record)
+    ending = _ending(like, record, readout)
     if is_address(name):
-        return served_at(str(name), like=like, record=record), None
+        return served_at(str(name), like=like, record=record, readout=readout), None
     if str(name).startswith(VLLM):
         hub = str(name).removeprefix(VLLM)
-        return start(hub, _encoder(hub, like, record), name=f"{name}{ending}"), None
+        return start(hub, _encoder(hub, like, record, readout), name=f"{name}{ending}"), None
     folder = find(name)
     numbers = numbers or saved_dtype(folder, where)
     # Scores of other numbers, or by another recipe, are other scores: a cache of answers must keep them apart.
     ending += f" in {str(numbers).removeprefix('torch.')}" if numbers != torch.float32 else ""
-    calibrator = folder / CALIBRATOR_FILE if (folder / CALIBRATOR_FILE).is_file() else None
+    # A calibrator maps the score that it was fitted on.
+    calibrator = folder / CALIBRATOR_FILE if (folder / CALIBRATOR_FILE).is_file() and not readout else None
     if (folder / RECORD_FILE).is_file() and not like:
+        record = _with_formula(record or load_record(folder)[0], readout)
         shown, model = str(folder), load_own(folder, record).to(dtype=numbers)
     else:
         shown, (record, head, base) = str(name), _recipe(str(name), folder, like, record, head)
+        record = _with_formula(record, readout)
         if record.readout.kind == "implicit":
             base = str(reference or base)
             if not base:
@@ -92,12 +96,21 @@ def scorer_by_recipe(
     return DiscriminativeScorer(model, name=shown + ending, device=str(where), cache_bytes=cache_bytes), calibrator
 
 
-def _ending(like: str, record: EncoderRecord | None) -> str:
+def _ending(like: str, record: EncoderRecord | None, readout: str) -> str:
     """The ending of a scorer's name that says which recipe it follows, if not the model's own."""
+    ending = f" read by {readout}" if readout else ""
     if record is None:
-        return f" like {like}" if like else ""
+        return (f" like {like}" if like else "") + ending
     digest = sha256(json.dumps(asdict(record), sort_keys=True).encode()).hexdigest()[:8]
-    return f" by record {digest}"
+    return f" by record {digest}{ending}"
+
+
+def _with_formula(record: EncoderRecord, readout: str) -> EncoderRecord:
+    """A record with another score of the same outputs; itself for an empty formula."""
+    try:
+        return replace(record, readout=record.readout.with_formula(readout)) if readout else record
+    except ValueError as error:
+        raise InputError(f"readout: {error}", remedy="name outputs of the model's record") from error
 
 
 def load_served(
@@ -111,6 +124,7 @@ def load_served(
     top: int = 20,
     like: str = "",
     record: EncoderRecord | None = None,
+    readout: str = "",
     concurrency: int = 16,
 ) -> ServedScorer:
     """A scorer for a reward model that runs in a server; only its tokenizer is loaded here.
@@ -126,6 +140,7 @@ def load_served(
         top: most likely tokens that `completions` requests with the next one.
         like: name of the row to follow where the name does not decide it.
         record: encoder record, in place of the row's.
+        readout: as for `score.load.load`.
         concurrency: most requests under way at once.
 
     Raises:
@@ -133,20 +148,21 @@ def load_served(
         UnknownNameError: no row is called `like`.
     """
     server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
-    encoder = _encoder(name, like, record)
-    named = f"{server.model} at {server.url} by {endpoint}{_ending(like, record)}"
+    encoder = _encoder(name, like, record, readout)
+    named = f"{server.model} at {server.url} by {endpoint}{_ending(like, record, readout)}"
     return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top, name=named)
 
 
-def _encoder(name: str | Path, like: str, record: EncoderRecord | None) -> StepEncoder:
+def _encoder(name: str | Path, like: str, record: EncoderRecord | None, readout: str) -> StepEncoder:
     """The record and tokenizer of a model whose weights are elsewhere."""
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like and record is None:
         record, _ = load_record(folder)
-    return StepEncoder(_recipe(str(name), folder, like, record)[0], load_tokenizer(folder))
+    record = _with_formula(_recipe(str(name), folder, like, record)[0], readout)
+    return StepEncoder(record, load_tokenizer(folder))
 
 
-def served_at(address: str, *, like: str = "", record: EncoderRecord | None = None) -> ServedScorer:
+def served_at(address: str, *, like: str = "", record: EncoderRecord | None = None, readout: str = "") -> ServedScorer:
     """A reward model in a server, by its address: `URL#NAME`, where NAME decides the recipe and the tokenizer.
 
     Settings of `load_served` may follow, `URL#NAME?endpoint=completions&served_as=prm`: `endpoint`, `served_as`,
@@ -154,7 +170,7 @@ def served_at(address: str, *, like: str = "", record: EncoderRecord | None = No
 
     Args:
         address: of the model.
-        like, record: as for `load_served`.
+        like, record, readout: as for `load_served`.
 
     Raises:
         InputError: it names no model, or a setting does not fit.
@@ -173,7 +189,7 @@ def served_at(address: str, *, like: str = "", record: EncoderRecord | None = No
     if settings.get("endpoint", "pooling") not in get_args(Endpoint):
         raise InputError(f"endpoint must be one of {', '.join(get_args(Endpoint))}", source=without_secrets(address))
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
-    return load_served(name, url, api_key=key, like=like, record=record, **settings)
+    return load_served(name, url, api_key=key, like=like, record=record, readout=readout, **settings)
 
 
 def _split_address(address: str) -> tuple[str, str, list[tuple[str, str]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Floats
 from stepreward.score.cache.incremental_scorer import IncrementalScorer
+from stepreward.score.encode.formula import scored_before
 from stepreward.score.encode.packing import narrow, pack, plan
 from stepreward.score.encode.per_prefix import PrefixPasses, pass_encoder
 from stepreward.score.encode.per_step import EncodedTree
@@ -88,8 +89,9 @@ class DiscriminativeScorer(ShortCall):
         columns = [np.full(tree.n, np.nan) for tree in trees]
         costs = [np.zeros((2, len(tree.ends)), np.int64) for tree in trees]
         cut = [(i, *part) for i, tree in enumerate(trees) for part in narrow(tree, self.model.encoder, self.row_tokens)]
-        scores = self._forward([encoded for *_, encoded in cut])
-        for (i, rows, part, encoded), values in zip(cut, scores, strict=True):
+        found = self._forward([encoded for *_, encoded in cut])
+        for (i, rows, part, encoded), parts in zip(cut, found, strict=True):
+            values = self.model.record.readout.combined(parts, scored_before(part.parent, encoded.read >= 0))
             # A part's paths are those of its rows in the whole tree, node by node, under other numbers.
             mask = part.mask
             columns[i][trees[i].paths[rows][:, : mask.shape[1]][mask]] = values[part.paths[mask]]
@@ -127,43 +129,54 @@ class DiscriminativeScorer(ShortCall):
         found, paid = self._read_passes(made)
         if isinstance(encoder, PrefixPasses) and encoder.encoding.second:
             # The labels of the first pass are part of the second one's text, so that it cannot be built before.
-            later = [encoder.second(q.problem, q.steps, first) for q, first in zip(questions, found, strict=True)]
+            likelier = [{key: float(parts[0]) for key, parts in first.items()} for first in found]
+            later = [encoder.second(q.problem, q.steps, first) for q, first in zip(questions, likelier, strict=True)]
             made = [one + more for one, (more, _) in zip(made, later, strict=True)]
             second, again = self._read_passes([more for more, _ in later])
             # A step that the first pass finds wrong scores 0 and has no second pass.
-            found = [{**dict.fromkeys(wrong, 0.0), **got} for got, (_, wrong) in zip(second, later, strict=True)]
+            found = [
+                {**dict.fromkeys(wrong, np.zeros(1)), **got} for got, (_, wrong) in zip(second, later, strict=True)
+            ]
             paid = paid + again
         whole = [sum(len(one.ids) for one in many) for many in made]
-        scores = [
-            np.array([got.get(i, np.nan) for i in range(len(q.steps))], np.float64)
-            for q, got in zip(questions, found, strict=True)
-        ]
+        scores = [self._of_steps(got, len(q.steps)) for q, got in zip(questions, found, strict=True)]
         return [Scored(s, int(p), w) for s, p, w in zip(scores, paid, whole, strict=True)]
 
-    def _read_passes(self, made: Sequence[Sequence[Pass]]) -> tuple[list[dict[int, float]], NDArray[np.int64]]:
-        """What each trajectory's sequences read, by key, and the tokens that each one pays for."""
+    def _of_steps(self, found: Mapping[int, Floats], steps: int) -> Floats:
+        """(S,) scores of a trajectory's steps from the parts (M,) that were read of some of them."""
+        scores, read = np.full(steps, np.nan), sorted(i for i in found if i < steps)
+        if read:
+            # The step that was read before each one.
+            scores[read] = self.model.record.readout.combined(
+                np.stack([found[i] for i in read]), np.arange(len(read)) - 1
+            )
+        return scores
+
+    def _read_passes(self, made: Sequence[Sequence[Pass]]) -> tuple[list[dict[int, Floats]], NDArray[np.int64]]:
+        """The parts of scores (M,) that each trajectory's sequences read, by key, and the tokens that each pays for."""
         passes = [one for many in made for one in many]
         owner = np.repeat(np.arange(len(made)), [len(many) for many in made])
         groups = grouped(passes, self.row_tokens)
         tries = [trie([passes[i] for i in group]) for group in groups]
-        found: list[dict[int, float]] = [{} for _ in made]
+        found: list[dict[int, Floats]] = [{} for _ in made]
         paid = np.zeros(len(made), np.int64)
         for group, merged, values in zip(groups, tries, self._forward([one.encoded for one in tries]), strict=True):
             for at, i in enumerate(group):
                 # Equal prefixes are encoded once a group: the first sequence that has them pays.
                 paid[owner[i]] += merged.new[at]
                 for key, token in passes[i].reads.items():
-                    found[owner[i]][key] = float(values[merged.read(at, token)])
+                    found[owner[i]][key] = values[merged.read(at, token)]
         return found, paid
 
     @torch.inference_mode()
     def _forward(self, encoded: Sequence[EncodedTree]) -> list[Floats]:
-        """(n,) scores of each tree's nodes."""
-        scores = [np.full(len(tree.read), np.nan) for tree in encoded]
+        """(n, M) parts of the scores of each tree's nodes, NaN where they are not read."""
+        width = 1 + self.model.record.readout.n_labels if self.model.record.readout.formula else 1
+        made = [np.full((len(tree.read), width), np.nan) for tree in encoded]
         # Trees are packed into rows and batches in any order: each read carries its tree and node back.
         for rows in plan([len(tree) for tree in encoded], self.row_tokens, self.batch_tokens):
             batch = pack(encoded, rows)
-            values = self.model.scores(self.model(batch.to(self.device))).double().cpu().numpy()
-            for i, node, value in zip(batch.tree.tolist(), batch.node.tolist(), values, strict=True):
-                scores[i][node] = value
-        return scores
+            parts = self.model.score_parts(self.model(batch.to(self.device)))
+            for i, node, part in zip(batch.tree.tolist(), batch.node.tolist(), parts, strict=True):
+                made[i][node] = part
+        return made

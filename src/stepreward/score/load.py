@@ -36,6 +36,7 @@ def load(
     *,
     like: str = "",
     record: EncoderRecord | str | Path | None = None,
+    readout: str = "",
     head: Head | None = None,
     reference: str | Path = "",
     device: str | torch.device = "cpu",
@@ -62,6 +63,8 @@ def load(
             without weights (a folder of the same name is `./tool`).
         like: name of the row to follow where the name does not decide it, such as `trl-prm`.
         record: encoder record in place of the row's or the checkpoint's own, or a JSON file of the fields that differ.
+        readout: formula of another score of the same model, such as `gain(score, 0.5)`, or the name of an output or of
+            a definition in its record's formula; see `score.encode.formula.parse`. Empty for the record's own.
         head: where labels come from, in place of the row's.
         reference: the reference model of an implicit score, in place of the row's.
         device: torch device; `auto` is CUDA where there is one. A server or an engine chooses its own, and its dtype.
@@ -87,18 +90,21 @@ def load(
     beside: Path | None = None
     judge = judge_of(like or str(name))
     if judge is not None:
-        if record is not None:
-            raise InputError(f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record")
+        if record is not None or readout:
+            raise InputError(
+                f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record, --readout"
+            )
         if open_policy is None:
             raise InputError(f"{judge.name} writes its verdicts", remedy="pass open_policy=policies.named.policy_at")
         scorer = GenerativeScorer(open_policy(str(name), raw=judge.raw, dtype=str(dtype)), judge, n=answers)
     elif name in WITHOUT_MODEL:
-        if like or record or head or reference:
-            raise InputError(f"{name!r} has no weights, and no recipe to follow", remedy="leave like and record out")
+        if like or record or readout or head or reference:
+            what = f"{name!r} has no weights, and no recipe to follow"
+            raise InputError(what, remedy="leave like, record and readout out")
         scorer = WITHOUT_MODEL[str(name)]()
     else:
         scorer, beside = on_demand.scorer_by_recipe(
-            name, like=like, record=record, head=head, reference=reference,
+            name, like=like, record=record, readout=readout, head=head, reference=reference,
             device=device, dtype=dtype or "float32", cache_bytes=cache_bytes,
         )  # fmt: skip
     file = beside if calibrator is None else Path(calibrator)

@@ -148,6 +148,15 @@ class TrainingBatch:
         index = self.read.to(reads.device)
         return reads[index] if len(reads) else reads.new_zeros((*index.shape, *reads.shape[1:]))
 
+    @property
+    def previous(self) -> NDArray[np.int64]:
+        """(Q,) the read of the step before each read's own, -1 at first steps."""
+        read, mask = self.read.cpu().numpy(), self.mask.cpu().numpy()
+        made = np.full(len(self.packed.node), -1, np.int64)
+        # Trajectories that share a step share all steps before it: whichever writes last writes the same.
+        made[read[:, 1:][mask[:, 1:]]] = read[:, :-1][mask[:, 1:]]
+        return made
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
         """The batch on another device."""
         data = {name: array.to(device, non_blocking=non_blocking) for name, array in self.data.items()}

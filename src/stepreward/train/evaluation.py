@@ -39,15 +39,14 @@ def evaluate_batches(
         here = batch.to(device)
         reads = model(here.packed)
         supervised = (here.mask & ~here.data["labels"].isnan()).cpu().numpy()
-        scores += list(np.where(supervised, here.gather(model.scores(reads).double()).cpu().numpy(), np.nan))
+        scored = model.record.readout.combined(model.score_parts(reads), batch.previous)
+        scores += list(np.where(supervised, scored[batch.read.numpy()], np.nan) if len(scored) else supervised * np.nan)
         labels += list(batch.data["labels"].double().numpy())
         if objective is not None:
             # The mean over all units, not over batches: the last batch may be small.
             loss = objective(model, reads, here)
             totals, counts = totals + loss.totals.double().cpu(), counts + loss.counts.cpu()
-    metrics = _step_metrics(
-        ragged(scores), ragged(labels), probability=model.record.readout.kind in ("sigmoid", "softmax")
-    )
+    metrics = _step_metrics(ragged(scores), ragged(labels), probability=model.record.readout.is_probability)
     if objective is None:
         return metrics
     learned = torch.is_tensor(counts) and bool((counts > 0).any())

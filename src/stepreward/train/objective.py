@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import InputError
 from stepreward.core.method import Method
 from stepreward.core.optional import Deferred
+from stepreward.score.encode.formula import RUNNING, is_name
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import EncoderRecord, Encoding
 from stepreward.train.objectives.loss import Loss, at_end
-from stepreward.train.objectives.pointwise import joint_cells
+from stepreward.train.objectives.pointwise import joint_cells, step_and_trajectory
 from stepreward.train.objectives.preferences import (
     bradley_terry,
     by_strength,
@@ -40,6 +43,8 @@ _REWARDS = (decompose_return, kto, bradley_terry, by_strength, noise_contrastive
 """Objectives whose outputs are rewards, not logits of probabilities."""
 _UNREAD = (joint_cells, general_preference)
 """Objectives of whose outputs no single one is a score."""
+_FORMULAS = {"birm": "{1} + {0}"}
+"""How scores are made of the outputs, where it is not the first one alone; `{k}` is the name of output k."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Objective:
 
     Raises:
         UnknownNameError: there is no such hyper-parameter.
-        InputError: it reads columns that are not named, or none that is named.
+        InputError: it reads columns that are not named, or none that is named; or the formula is none.
         ValueError: a hyper-parameter is outside its range.
     """
 
@@ -60,6 +65,8 @@ class Objective:
     """Step columns that `targets` are taken from, one an output."""
     width: int = 0
     """Outputs of a step; 0 for as many as the objective needs."""
+    formula: str = ""
+    """Of a step's score, in place of the objective's own; see `score.encode.formula.parse`."""
 
     def __post_init__(self) -> None:
         name = self.method.name
@@ -71,6 +78,11 @@ class Objective:
             raise InputError(f"the objective {name} has any number of outputs", remedy="say how many: outputs")
         one = {"labels": torch.zeros(1, 1), "mask": torch.ones(1, 1, dtype=torch.bool)}
         self.method.take(_zeros(self.method.data, 1, 1, self.n_outputs) | one, **self.settings)
+        if self.formula:
+            try:
+                self.readout()
+            except ValueError as error:
+                raise InputError(f"readout: {error}", remedy="see the guide to training") from error
 
     @classmethod
     def of(cls, name: str, **settings: Any) -> Objective:
@@ -95,19 +107,59 @@ class Objective:
         needed = len(settings["quantiles"]) if "quantiles" in settings else len(self.targets)
         return needed or self.width or 1
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs in formulas; empty where they have none of their own."""
+        settings = {**self.method.settings, **self.settings}
+        names: tuple[str, ...] = tuple(re.sub(r"\W", "_", name) for name in self.targets)
+        if "quantiles" in settings:
+            names = tuple("q" + f"{100 * q:g}".replace(".", "_") for q in settings["quantiles"])
+        elif self.method.function is step_and_trajectory and self.n_outputs == 2:
+            names = ("step", "trajectory")
+        return names if len({*names}) == len(names) and all(map(is_name, names)) else ()
+
     def readout(self) -> Readout:
-        """What makes a score of a fresh head's outputs: its first one, or the quantile nearest to the median.
+        """What makes a score of a fresh head's outputs: the formula, or the first one, or the quantile at the median.
+
+        Raises:
+            InputError: none of the outputs is a score.
+            ValueError: the formula is none of these outputs.
+        """
+        formula = self.formula or _FORMULAS.get(self.method.name, "").format(*self.output_names)
+        if self.method.function in _UNREAD and not formula:
+            what = f"no output that {self.method.name} trains is the score of a step"
+            raise InputError(what, remedy="say how a score is made of them: readout")
+        settings = {**self.method.settings, **self.settings}
+        quantiles: Sequence[float] = settings.get("quantiles", ())
+        return Readout(
+            "softmax" if self.method.function is joint_cells else "sigmoid" if self.fits_probabilities else "value",
+            n_labels=self.n_outputs,
+            positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0,
+            names=self.output_names,
+            formula=formula,
+        )
+
+    def record(self, encoding: Encoding, *, surprise: bool = False) -> EncoderRecord:
+        """The record of a model that this objective trains.
+
+        Where the score is a running total or mean, the last step's is that of the solution; where it is a gain, a step
+        without one is taken for wrong.
+
+        Args:
+            encoding: how trajectories become tokens.
+            surprise: whether the head also reads the surprise of a step.
 
         Raises:
             InputError: none of the outputs is a score.
         """
-        if self.method.function in _UNREAD:
-            what = f"no output that {self.method.name} trains is the score of a step"
-            raise InputError(what, remedy="train it in Python, on a model whose record says how it is read")
-        settings = {**self.method.settings, **self.settings}
-        quantiles: Sequence[float] = settings.get("quantiles", ())
-        middle = min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0
-        return Readout("sigmoid" if self.fits_probabilities else "value", n_labels=self.n_outputs, positive=middle)
+        readout = replace(self.readout(), surprise=surprise)
+        functions = readout.parsed.functions
+        plain = EncoderRecord(encoding, readout)
+        return replace(
+            plain,
+            aggregation="last" if functions & {*RUNNING} else plain.aggregation,
+            threshold=0.0 if "gain" in functions else plain.threshold,
+        )
 
     @property
     def fits_probabilities(self) -> bool:

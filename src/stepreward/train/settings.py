@@ -67,6 +67,8 @@ class TrainSettings:
     """Columns that an objective with several outputs a step learns from, one an output; may be repeated."""
     outputs: Annotated[int, Flag(low=0)] = 0
     """Outputs of a step, for an objective that leaves them open; 0: as many as it needs."""
+    readout: str = ""
+    """Formula of a step's score from the outputs, such as "success + 1.5 * correct"; empty: the objective's own."""
     weigh: Literal["trajectory", "node"] = "trajectory"
     """A step that m trajectories share weighs m times, or once."""
     accumulate: int = 1
@@ -106,7 +108,9 @@ class TrainSettings:
 
         Raises:
             UnknownNameError: there is no such objective, or it has no such hyper-parameter.
-            InputError: it needs columns that are not named.
+            InputError: it needs columns that are not named, or `readout` is no formula of its outputs.
             ValueError: a hyper-parameter is outside its range.
         """
-        return Objective(losses[self.objective], self.objective_settings, self.labels, self.targets, self.outputs)
+        return Objective(
+            losses[self.objective], self.objective_settings, self.labels, self.targets, self.outputs, self.readout
+        )

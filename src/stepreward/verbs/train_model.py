@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepreward.core.stored_rows import StoredRows
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.record import EncoderRecord, PerStep
+from stepreward.score.encode.record import PerStep
 from stepreward.train.held_out import held_out_split
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
@@ -41,7 +41,7 @@ def train(
     stored.extend(rows_of(rows))
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
     trees = StoredTrees(stored, learned, objective)
-    record = EncoderRecord(PerStep(clean=("chomp",)), readout=objective.readout())
+    record = objective.record(PerStep(clean=("chomp",)))
     name = backbone if backbone == SCRATCH else resolve(backbone)
     model = starting_model(name, trees, record=record, seed=chosen.seed)
     train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())

@@ -26,6 +26,8 @@ class RecipeFlags:
     """Row of the table of checkpoints that the model follows, such as trl-prm."""
     record: Path | None = None
     """JSON of the fields of the encoder record that differ from the model's or row's own."""
+    readout: str = ""
+    """Formula of another score of the same model, such as "gain(score, 0.5)", or the name of one of its outputs."""
     calibrator: Path | None = None
     """Calibrator of the scores, written by `evaluate --calibrate`; left out: the one in the model's folder."""
     answers: Count = 1
@@ -41,8 +43,8 @@ class RecipeFlags:
         Raises:
             InputError: there is none.
         """
-        if (self.like or self.record or self.calibrator) and not model:
-            what = "--like, --record and --calibrator say how a model is scored"
+        if (self.like or self.record or self.readout or self.calibrator) and not model:
+            what = "--like, --record, --readout and --calibrator say how a model is scored"
             raise InputError(what, remedy="pass --model, or drop them")
 
     def scorer(self, model: str, *, cache: CacheSize = NO_CACHE, calibrated: bool = True) -> Loaded:
@@ -59,6 +61,7 @@ class RecipeFlags:
             model,
             like=self.like,
             record=self.record,
+            readout=self.readout,
             device=self.device,
             dtype=self.dtype,
             cache_bytes=cache,

@@ -19,6 +19,7 @@ from stepreward.core.prefix_names import below
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
 from stepreward.score.cache.first_scores import root_name
+from stepreward.score.encode.formula import scored_before
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.model.step_reward_model import StepRewardModel
 
@@ -160,8 +161,9 @@ class GrowingTree:
     def scores(self, model: StepRewardModel) -> NDArray[np.float64]:
         """(n,) scores of the nodes, NaN at the prompt, at observations and at steps too long."""
         read = self.encoder.read_index(np.array(self.parent), np.array(self.first), np.array(self.length))
-        made = model.scores(self.logits[torch.from_numpy(read).to(self.logits.device)]).double().cpu().numpy()
-        return np.where(self.scored, made, np.nan)
+        before = scored_before(np.array(self.parent), np.array(self.scored))
+        parts = model.score_parts(self.logits[torch.from_numpy(read).to(self.logits.device)])
+        return np.where(self.scored, model.record.readout.combined(parts, before), np.nan)
 
 
 def ancestors(parent: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.bool_]:

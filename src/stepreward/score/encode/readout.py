@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
+from numpy.typing import NDArray
+
+from stepreward.score.encode.formula import SCORE, Formula, Index, is_name, parse
 
 Array = Any
 """A NumPy array or a torch tensor."""
@@ -38,6 +41,11 @@ class Readout:
     surprise: bool = False
     """Lets the head also read how likely the step was to the backbone's own language model: the least log-probability
     among its tokens after the first. Needs a backbone whose input and output embeddings are tied."""
+    names: tuple[str, ...] = ()
+    """Names of the outputs in a formula; empty for `out0`, `out1`, ..."""
+    formula: str = ""
+    """Makes the score out of the named outputs, each of them a probability or a number by `kind`, and of `score`, which
+    is the score without a formula; see `formula.parse`. Empty: the score is `score`."""
 
     def __post_init__(self) -> None:
         labels = (self.positive, *self.also)
@@ -51,19 +59,89 @@ class Readout:
             raise ValueError(f"label_tokens must be as many as n_labels={self.n_labels}")
         if self.label_tokens and self.surprise:
             raise ValueError("label_tokens are read from a language-model head: surprise needs a head of its own")
+        valid = all(map(is_name, self.names)) and len({*self.names}) == len(self.names)
+        if len(self.names) not in (0, self.n_labels) or not valid:
+            raise ValueError(
+                f"names must be n_labels={self.n_labels} different words, none a function; got {self.names}"
+            )
+        if self.formula and self.kind == "implicit":
+            raise ValueError("a formula reads the outputs of a head: an implicit score has none")
+        if self.formula:
+            parse(self.formula, self.output_names)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs in a formula."""
+        return self.names or tuple(f"out{k}" for k in range(self.n_labels))
+
+    @property
+    def parsed(self) -> Formula:
+        """The formula; `score` where there is none."""
+        return parse(self.formula or SCORE, self.output_names)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a step's score depends on what the head says of earlier steps."""
+        return bool(self.formula) and self.parsed.looks_back
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the score is a probability whatever the outputs are."""
+        return self.kind in ("sigmoid", "softmax", "mean-sigmoid") and not self.formula
+
+    def with_formula(self, formula: str) -> Readout:
+        """The readout with another score of the same outputs, which may use the definitions of the present formula.
+
+        Args:
+            formula: such as the name of an output or of a definition; empty for the score without a formula.
+
+        Raises:
+            ValueError: it is no formula.
+        """
+        return replace(self, formula="; ".join([*self.parsed.definition_texts, formula]) if formula else "")
 
     @property
     def compares(self) -> bool:
         """Whether labels are compared by a softmax."""
         return self.kind in ("softmax", "difference")
 
-    def scores(self, outputs: Array, *, activated: bool = False) -> Array:
+    def scores(self, outputs: Array, *, previous: Index | None = None, activated: bool = False) -> Array:
         """(Q,) scores of head outputs, in the outputs' own kind of array and numbers.
 
         Args:
             outputs: (Q, n_labels).
+            previous: (Q,) the read of the scored step before each, -1 for none; for a formula that looks back.
             activated: whether they are probabilities already: the softmax of several labels, or the sigmoid of each.
+
+        Raises:
+            ValueError: the formula looks back, and there is no `previous`.
         """
+        if not self.formula:
+            return self._plain_scores(outputs, activated=activated)
+        parts = self.parts(outputs, activated=activated)
+        if not is_torch_array(outputs):
+            return self.combined(parts, previous).astype(outputs.dtype)
+        return outputs.new_tensor(self.combined(parts.detach().double().cpu().numpy(), previous))
+
+    def parts(self, outputs: Array, *, activated: bool = False) -> Array:
+        """(Q, M) what `combined` makes the scores of, from head outputs (Q, n_labels); M is 1 without a formula."""
+        score = self._plain_scores(outputs, activated=activated)[:, None]
+        if not self.formula:
+            return score
+        if self.compares:
+            each = outputs if activated else softmax(outputs)
+        elif self.kind in ("sigmoid", "mean-sigmoid"):
+            each = outputs if activated else _sigmoid(outputs)
+        else:
+            each = self._numbers(outputs, activated=activated)
+        return array_namespace(outputs).concat([score, each], axis=1)
+
+    def combined(self, parts: NDArray[np.float64], previous: Index | None = None) -> NDArray[np.float64]:
+        """(Q,) scores of `parts` (Q, M)."""
+        return self.parsed.evaluate(parts, previous) if self.formula else parts[:, 0]
+
+    def _plain_scores(self, outputs: Array, *, activated: bool) -> Array:
+        """(Q,) scores without a formula."""
         if self.compares:
             shares = outputs if activated else softmax(outputs)
             right = shares[:, [self.positive, *self.also]].sum(-1)
@@ -73,15 +151,19 @@ class Readout:
         one = outputs[:, self.positive]
         if self.kind == "sigmoid":
             return one if activated else _sigmoid(one)
-        xp = array_namespace(one)
+        return self._numbers(one, activated=activated)
+
+    def _numbers(self, outputs: Array, *, activated: bool) -> Array:
+        """Bare numbers or their hyperbolic tangents, of outputs of any shape."""
+        xp = array_namespace(outputs)
         # A bare number and a tanh are functions of the logit: the sigmoid of the server is inverted.
         if activated:
             with np.errstate(divide="ignore"):
-                one = xp.log(one) - xp.log1p(-one)
-        return xp.tanh(one) if self.kind == "tanh" else one
+                outputs = xp.log(outputs) - xp.log1p(-outputs)
+        return xp.tanh(outputs) if self.kind == "tanh" else outputs
 
     def step_logits(self, outputs: Array) -> Array:
-        """(Q,) one logit a read, whose sigmoid is the score, out of head outputs (Q, n_labels).
+        """(Q,) one logit a read, whose sigmoid is the score without a formula, out of head outputs (Q, n_labels).
 
         For a softmax readout that is log sum_{k right} e^{z_k} - log sum_{k wrong} e^{z_k}, for `tanh` 2 z: a
         score of 2 p - 1 has the logit of p. For `value` it is the score itself.

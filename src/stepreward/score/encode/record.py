@@ -192,6 +192,8 @@ class EncoderRecord:
             raise ValueError("an implicit score is read in the whole text: take the encoding WholeText")
         if self.second_pass and len(self.readout.label_tokens) != 2:
             raise ValueError("a second pass needs two label_tokens")
+        if self.second_pass and self.readout.formula:
+            raise ValueError("a second pass decides the score: it takes no formula")
 
     @property
     def per_step(self) -> bool:

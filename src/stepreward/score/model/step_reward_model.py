@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -141,14 +143,24 @@ class StepRewardModel(nn.Module):
         logits: torch.Tensor = self.head(features[row, column])
         return logits
 
-    def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """(Q,) float32 scores of logits (Q, n_labels), by the record's readout."""
+    def scores(self, logits: torch.Tensor, previous: NDArray[np.int64] | None = None) -> torch.Tensor:
+        """(Q,) float32 scores of logits (Q, n_labels), by the record's readout.
+
+        Args:
+            logits: of reads.
+            previous: (Q,) the read of the scored step before each, -1 for none; for a formula that looks back.
+        """
         # In float32 also for weights in 16 bits, which near 1 have steps of 0.4 %.
-        scores: torch.Tensor = self.record.readout.scores(logits.float())
+        scores: torch.Tensor = self.record.readout.scores(logits.float(), previous=previous)
         return scores
 
+    def score_parts(self, logits: torch.Tensor) -> NDArray[np.float64]:
+        """(Q, M) what the readout's `combined` makes scores of, from logits (Q, n_labels)."""
+        made: NDArray[np.float64] = self.record.readout.parts(logits.float()).double().cpu().numpy()
+        return made
+
     def step_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """(Q,) one float32 logit a read, whose sigmoid is the score, out of logits (Q, n_labels); differentiable.
+        """(Q,) one float32 logit a read, whose sigmoid is the score without a formula; differentiable.
 
         Raises:
             ModelError: the readout is no function of one logit.

@@ -91,6 +91,8 @@ def _head_refusal(model: StepRewardModel, layout: Layout) -> str:
     config = model.backbone.config
     if model.record.readout.surprise:
         return "its head reads surprise, the language model's own log-probabilities (surprise=True)"
+    if model.record.readout.formula:
+        return f"its score is the formula {model.record.readout.formula!r} of its outputs, which no other layout has"
     if layout.family and config.model_type != layout.family:
         return f"its backbone is a {config.model_type}, and {layout.architecture} is a {layout.family}"
     if layout.task and type(config) not in _CLASSES[layout.task]:

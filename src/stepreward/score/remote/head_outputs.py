@@ -14,6 +14,7 @@ from stepreward.core.types import Floats
 from stepreward.score.cache.first_scores import FirstScores
 from stepreward.score.encode.per_prefix import pass_encoder
 from stepreward.score.encode.per_step import StepEncoder
+from stepreward.score.encode.record import PerPrefix
 from stepreward.score.encode.whole_text import Pass
 
 OpenPass = tuple[Score, Pass]
@@ -26,8 +27,8 @@ _REMEMBERED = 1 << 20
 class HeadReader:
     """Turns questions into token sequences, and outputs at the read positions into scores.
 
-    With causal attention a score depends only on the tokens up to its read position: the first score is kept, and
-    returned again wherever the same tokens come before the position.
+    With causal attention a score depends only on the tokens up to its read position, and with a formula that looks back
+    on the reads before it: the first score is kept, and returned again wherever these are the same.
 
     Args:
         encoder: the record, and the model's tokenizer.
@@ -44,6 +45,8 @@ class HeadReader:
                 "a server or an engine returns head outputs: an implicit score, a second pass and surprise need more "
                 "and are scored locally"
             )
+        if readout.looks_back and isinstance(self.record.encoding, PerPrefix):
+            raise ModelError("each step is a request of its own here: a formula that looks back is scored locally")
         self._first_scores = FirstScores(_REMEMBERED)
 
     def score_many(
@@ -58,10 +61,11 @@ class HeadReader:
         scores = [np.full(len(question.steps), np.nan) for question in questions]
         paid, whole = [0] * len(questions), [0] * len(questions)
         open_passes: list[tuple[int, Pass, dict[int, bytes]]] = []
+        back = self.record.readout.looks_back
         for row, question in enumerate(questions):
             for one in self._passes(question):
                 whole[row] += len(one.ids)
-                names = {i: named(b"", one.ids[: at + 1].tobytes()) for i, at in one.reads.items()}
+                names = self._names(one)
                 new = {}
                 for i, name in names.items():
                     known = self._first_scores.get(name)
@@ -70,15 +74,27 @@ class HeadReader:
                     else:
                         scores[row][i] = known
                 if new:
+                    # A formula that looks back needs the outputs at all steps, not at the new ones alone.
+                    new = one.reads if back else new
                     open_passes.append((row, replace(one, reads=new), names))
         answers = ask([(questions[row], one) for row, one, _ in open_passes]) if open_passes else ()
         for (row, one, names), (outputs, done, tokens) in zip(open_passes, answers, strict=True):
             done = are_probabilities(outputs) if done is None else done
-            made = self.record.readout.scores(outputs, activated=done)
+            before = np.arange(len(one.reads)) - 1
+            made = self.record.readout.scores(outputs, previous=before, activated=done)
             # Equal prefixes of one call are open twice: `keep` gives both the score that came first.
             scores[row][list(one.reads)] = self._first_scores.keep([names[i] for i in one.reads], made.tolist())
             paid[row] += tokens
         return [Scored(*parts) for parts in zip(scores, paid, whole, strict=True)]
+
+    def _names(self, one: Pass) -> dict[int, bytes]:
+        """What decides each score: tokens up to its read, and with a formula that looks back the reads before it."""
+        reads = np.array([*one.reads.values()], np.int64)
+        back = self.record.readout.looks_back
+        return {
+            i: named(b"", one.ids[: at + 1].tobytes() + (reads[: k + 1].tobytes() if back else b""))
+            for k, (i, at) in enumerate(one.reads.items())
+        }
 
     def _passes(self, question: Score) -> list[Pass]:
         if not self.record.per_step:
