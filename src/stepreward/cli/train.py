@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +24,7 @@ from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record import PerStep
 from stepreward.score.encode.record_file import RECORD_FILE
+from stepreward.train.domains import named, of_domain
 from stepreward.train.held_out import held_out_split
 from stepreward.train.processes import is_main
 from stepreward.train.settings import RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
@@ -31,14 +34,18 @@ from stepreward.train.settings import RESULT_FILE, SCRATCH, UNFINISHED, TrainSet
 class TrainFlags:
     """What is trained on what, beside the settings of training."""
 
-    data: Path
-    """Labelled solutions: what `label` wrote, or any format; `stepreward convert --help`."""
+    data: tuple[Path, ...]
+    """Labelled solutions: what `label` wrote, or any format; `stepreward convert --help`. May be repeated: rows without
+    a fact `domain` have the name of their file as one."""
     out: Path
     """Folder of the checkpoint; an interrupted training in it is resumed."""
     backbone: str = "builtin:arithmetic"
     """builtin:arithmetic, a model folder, a hub name, or `scratch`: a small fresh model."""
     held_out: Annotated[float, Flag(low=0.0, high=0.9)] = 0.1
     """Share of the problems kept for evaluation."""
+    mix: tuple[str, ...] = ()
+    """Share of a domain in the tokens of every pass as name=weight, once for each domain; without it, each problem is
+    taken once a pass."""
     settings: Annotated[tuple[str, ...], Flag("--set")] = ()
     """Setting of the objective as name=value; may be repeated."""
     surprise: bool = False
@@ -59,10 +66,11 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     if ended and not (out / RESULT_FILE).is_file():
         raise _kept(out)
     (own,) = read_settings(flags.settings, loss[training.objective])
-    settings = replace(training, objective_settings=own)
+    settings = replace(training, objective_settings=own, mix=_shares(flags.mix))
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
     rows = StoredRows()
-    rows.extend(reading.solutions(flags.data))
+    for domain, path in named(flags.data).items():
+        rows.extend(of_domain(reading.solutions(path), domain), domain)
     learned, kept = held_out_split(rows.problems, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
@@ -87,6 +95,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     if not is_main():
         return
     outcome = {"model": str(out), "trees": len(trees), "metrics": result.metrics, "steps": result.steps}
+    outcome |= {"domains": result.domains} if result.domains else {}
     if json_output:
         typer.echo(json.dumps(outcome))
         return
@@ -95,6 +104,27 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
         return
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items()) or "nothing held out"
     typer.echo(f"{out}: {result.steps} steps on {len(trees)} trees in {result.seconds:.0f} s; held out: {numbers}")
+    for name, measured in result.domains.items():
+        typer.echo(f"  {name}: " + ", ".join(f"{what} {value:,.4g}" for what, value in measured.items()))
+
+
+def _shares(given: Sequence[str]) -> dict[str, float]:
+    """The shares of a mix, given as `name=weight`.
+
+    Raises:
+        InputError: one is not of this form, or a name is given twice.
+    """
+    made: dict[str, float] = {}
+    for text in given:
+        name, equals, weight = text.rpartition("=")
+        try:
+            share = float(weight) if equals else math.nan
+        except ValueError:
+            share = math.nan
+        if not 0 < share < math.inf or name in made:
+            raise InputError(f"--mix expects name=weight, each name once, got {text!r}", remedy="such as --mix math=2")
+        made[name] = share
+    return made
 
 
 def _is_finished(out: Path) -> bool:

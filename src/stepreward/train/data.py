@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,9 @@ from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import LABEL, Trajectory
 from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.train.domains import DOMAIN
 from stepreward.train.objective import OF_ROWS, Objective
-
-_WINDOW = 8
-"""Batches whose trees are packed together: more batches waste less padding, fewer are closer to a random order."""
+from stepreward.train.order import epoch_batches, mixed
 
 
 def labelled_trees(rows: Iterable[Trajectory], objective: Objective | None = None) -> list[StepTree]:
@@ -118,7 +118,7 @@ def fingerprint(trees: Iterable[StepTree]) -> str:
     """Hash of all that objectives read of training data: equal data, equal hash."""
     digest = hashlib.blake2b(digest_size=16)
     for tree in trees:
-        for part in (tree.problem.id, tree.problem.text, *(step.text for step in tree.steps)):
+        for part in (domain_of(tree), tree.problem.id, tree.problem.text, *(step.text for step in tree.steps)):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         digest.update(tree.paths.tobytes() + tree.outcomes.tobytes())
         for name in ("log_weights", "strength"):
@@ -188,8 +188,13 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         row_tokens: tokens of a packed row.
         batch_tokens: tokens of a batch, padding included; at least one row.
         epochs: passes over the data, possibly a fraction.
+        mix: share of each domain in the tokens of every pass, any positive numbers; None takes each tree once a pass.
+            A pass has as many tokens as the data. A domain is repeated, or goes on in the next pass, as needed.
         key: the randomness of the order; None keeps trees of similar length together, in one fixed order.
         processes: they take turns, a batch each; batches without anything to learn from fill up the last turn.
+
+    Raises:
+        InputError: `mix` names other domains than the data has.
     """
 
     def __init__(
@@ -201,23 +206,33 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         row_tokens: int,
         batch_tokens: int,
         epochs: float = 1.0,
+        mix: Mapping[str, float] | None = None,
         key: Key | None = None,
         processes: int = 1,
     ) -> None:
         self.objective = objective or Objective.of("bce")
         self.parts = Stored[tuple[StepTree, EncodedTree]]()
-        lengths = []
+        self.limits = (row_tokens, batch_tokens)
+        lengths = self.lengths = array("q")
+        """Tokens of each part."""
+        self.domains: dict[str, array[int]] = {}
+        """Numbers of each domain's parts."""
         for tree in trees:
             # A tree that teaches nothing is left out; a wide one is cut.
             if teaches(tree, self.objective):
                 for _, few, encoded in narrow(tree, encoder, row_tokens):
+                    self.domains.setdefault(domain_of(few), array("q")).append(len(lengths))
                     self.parts.append((few, encoded))
                     lengths.append(len(encoded))
         self.plans: list[list[list[int]]] = []
         whole, part = divmod(epochs, 1)
-        for epoch in range(int(whole) + (part > 0)):
+        passes = repeat(range(len(lengths))) if not mix else mixed(lengths, self.domains, mix, key or Key(0))
+        for epoch, some in zip(range(int(whole) + (part > 0)), passes, strict=False):
             rng = None if key is None else key.fold("epoch", epoch).rng()
-            batches = list(_epoch_batches(lengths, row_tokens, batch_tokens, rng))
+            batches = [
+                [[some[i] for i in row] for row in rows]
+                for rows in epoch_batches([lengths[i] for i in some], row_tokens, batch_tokens, rng)
+            ]
             # The last pass may be a part of one; it has a batch at least, as a run of 0 steps is none.
             keep = len(batches) if epoch < whole else max(1, round(part * len(batches)))
             self.plans += batches[:keep]
@@ -236,12 +251,31 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
             return self[len(self.plans) - 1].unsupervised()
         if index < 0:
             raise IndexError(index)
-        plan = self.plans[index]
-        trees, encoded = zip(*(self.parts[i] for row in plan for i in row), strict=True)
-        return _training_batch(trees, encoded, [len(row) for row in plan], self.objective)
+        return self._batch(self.plans[index])
+
+    def _batch(self, rows: Sequence[Sequence[int]]) -> TrainingBatch:
+        trees, encoded = zip(*(self.parts[i] for row in rows for i in row), strict=True)
+        return _training_batch(trees, encoded, [len(row) for row in rows], self.objective)
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         return (self[i] for i in range(len(self)))
+
+    def tokens_by_domain(self) -> dict[str, int]:
+        """Tokens of each domain in all batches."""
+        times = np.bincount([i for rows in self.plans for row in rows for i in row], minlength=len(self.lengths))
+        sizes = times * np.asarray(self.lengths)
+        return {name: int(sizes[numbers].sum()) for name, numbers in self.domains.items()}
+
+    def of_domain(self, name: str) -> Iterator[TrainingBatch]:
+        """The batches of one pass over a domain, in a fixed order."""
+        numbers = self.domains[name]
+        for rows in plan([self.lengths[i] for i in numbers], *self.limits):
+            yield self._batch([[numbers[i] for i in row] for row in rows])
+
+
+def domain_of(tree: StepTree) -> str:
+    """The fact `domain` of a tree's first trajectory, "" where it has none."""
+    return str(tree.attempts[0].facts.get(DOMAIN, "")) if tree.attempts else ""
 
 
 def make_batches(
@@ -266,35 +300,6 @@ def teaches(tree: StepTree, objective: Objective) -> bool:
         return True
     rows = [_of_rows(tree, name) for name in ("outcome", "log_weights") if name in objective.method.data]
     return any(np.isfinite(values).any() for values in rows)
-
-
-def _epoch_batches(
-    lengths: Sequence[int], row_tokens: int, batch_tokens: int, rng: np.random.Generator | None
-) -> Iterator[list[list[int]]]:
-    """Batches of one pass: trees in random order, packed window by window, batches in random order."""
-    if rng is None:
-        yield from plan(lengths, row_tokens, batch_tokens)
-        return
-    made: list[list[list[int]]] = []
-    window: list[int] = []
-    in_window, order = 0, rng.permutation(len(lengths))
-    for place, i in enumerate(order):
-        window.append(int(i))
-        in_window += lengths[i]
-        last = place == len(order) - 1
-        if in_window < _WINDOW * batch_tokens and not last:
-            continue
-        # `plan` packs well and orders by length, so that its batches are mixed again at the end.
-        batches = [
-            [[window[j] for j in row] for row in rows]
-            for rows in plan([lengths[j] for j in window], row_tokens, batch_tokens)
-        ]
-        # The last batch of a window is not full: its trees go into the next window.
-        window = [] if last or len(batches) == 1 else [j for row in batches.pop() for j in row]
-        in_window = sum(lengths[j] for j in window)
-        made += batches
-    for at in rng.permutation(len(made)):
-        yield made[at]
 
 
 def _training_batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -69,6 +70,8 @@ class TrainSettings:
     """Outputs of a step, for an objective that leaves them open; 0: as many as it needs."""
     readout: str = ""
     """Formula of a step's score from the outputs, such as "success + 1.5 * correct"; empty: the objective's own."""
+    mix: Annotated[Mapping[str, float], Flag(hidden=True)] = field(default_factory=dict)
+    """Share of each domain in the tokens of every pass, any positive numbers; empty takes each tree once a pass."""
     weigh: Literal["trajectory", "node"] = "trajectory"
     """A step that m trajectories share weighs m times, or once."""
     accumulate: int = 1
@@ -86,6 +89,8 @@ class TrainSettings:
         for name in ("epochs", "learning_rate", "batch_tokens", "row_tokens", "evaluations", "accumulate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if bad := {name: share for name, share in self.mix.items() if not 0 < share < math.inf}:
+            raise ValueError(f"the shares of a mix must be positive numbers, got {bad}")
         if self.device not in ("cpu", "cuda", "auto"):
             raise ValueError(f"device must be cpu, cuda or auto, got {self.device!r}")
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -60,6 +60,8 @@ class TrainResult:
     """Wall time of this call."""
     steps: int = 0
     """Steps of the optimizer, those before a resume included."""
+    domains: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By domain, where the data has several: its `tokens` in the whole training, and `metrics` of the kept model."""
 
 
 class StepTrainer(Trainer):  # type: ignore[misc]
@@ -196,7 +198,19 @@ def _trained(
         data.tokens,
         time.perf_counter() - start,
         trainer.state.global_step,
+        _by_domain(data, batches, model, objective) if len({*data.domains, *batches.domains}) > 1 else {},
     )
+
+
+def _by_domain(
+    data: TrainingSet, held_out: TrainingSet, model: StepRewardModel, objective: Objective
+) -> dict[str, dict[str, float]]:
+    """For each domain, the tokens that were planned, and the metrics on its held-out trees."""
+    made = {name: {"tokens": float(size)} for name, size in data.tokens_by_domain().items()}
+    for name in held_out.domains:
+        made.setdefault(name, {"tokens": 0.0})
+        made[name] |= _finite(evaluate_batches(model, held_out.of_domain(name), objective))
+    return made
 
 
 def _training_set(
@@ -217,6 +231,7 @@ def _training_set(
         row_tokens=settings.row_tokens,
         batch_tokens=settings.batch_tokens,
         epochs=settings.epochs,
+        mix=settings.mix,
         key=Key.seed(settings.seed).fold("train"),
         processes=processes(),
     )
@@ -313,7 +328,9 @@ def finished(
         row = json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
         if row["identity"] != json.loads(json.dumps(_identity(trees, held_out, model, settings))):
             return None
-        return TrainResult(out, *(row[name] for name in ("history", "metrics", "tokens", "seconds", "steps")))
+        return TrainResult(
+            out, *(row[name] for name in ("history", "metrics", "tokens", "seconds", "steps", "domains"))
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepreward.core.stored_rows import StoredRows
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record import PerStep
+from stepreward.train.domains import of_domain
 from stepreward.train.held_out import held_out_split
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
 
 def train(
-    rows: Rows, out: str | Path, *, backbone: str | Path = "builtin:arithmetic", held_out: float = 0.1, **settings: Any
-) -> Loaded:
+    rows: Rows | Mapping[str, Rows], out: str | Path, *, backbone: str | Path = "builtin:arithmetic",
+    held_out: float = 0.1, **settings: Any,
+) -> Loaded:  # fmt: skip
     """Trains a step reward model on labelled steps or graded solutions, and returns it as a scorer.
 
     Args:
-        rows: labelled solutions, a file of any format or trajectories.
+        rows: labelled solutions, a file of any format or trajectories; or several of these by name, which is the domain
+            of rows that have none, and by which `mix` weighs them.
         out: folder of the checkpoint; an interrupted training in it is resumed.
         backbone: a causal language model: folder, hub name, `builtin:arithmetic`, or `scratch`.
         held_out: share of the problems kept to pick the best checkpoint.
@@ -38,7 +42,8 @@ def train(
     """
     chosen = TrainSettings(**settings)
     objective, stored = chosen.loss(), StoredRows()
-    stored.extend(rows_of(rows))
+    for domain, some in (rows if isinstance(rows, Mapping) else {"": rows}).items():
+        stored.extend(of_domain(rows_of(some), domain), domain)
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
     trees = StoredTrees(stored, learned, objective)
     record = objective.record(PerStep(clean=("chomp",)))
