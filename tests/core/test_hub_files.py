@@ -28,3 +28,16 @@ def test_pickled_weights_are_fetched_where_no_others_are(
     assert len(patterns) == downloads
     assert set(weights) <= set(patterns[0])
     assert downloads == 1 or set(hub.PICKLED) <= set(patterns[1])
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/home/mia/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/0123abcd", "Qwen/Qwen2.5-0.5B"),
+        ("/home/mia/secret/tiny", "tiny"),
+        ("models--owner--two--dashes", "owner/two--dashes"),
+        ("", ""),
+    ],
+)
+def test_the_name_of_a_folder_tells_no_path(folder: str, name: str) -> None:
+    assert hub.name_of(folder) == name

@@ -14,7 +14,7 @@ from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
 from stepreward.train.data import labelled_trees, make_batches
-from stepreward.train.evaluation import evaluate_batches
+from stepreward.train.evaluation import Readings, evaluate_batches
 from stepreward.train.objective import Objective
 
 NAN = float("nan")
@@ -95,3 +95,36 @@ def test_first_errors_are_compared_where_steps_are_supervised() -> None:
     assert found["f1"] == 1.0
     assert found["threshold"] == pytest.approx(0.2)
     assert found["brier"] == pytest.approx((3 * 0.1**2 + 0.2**2 + 0.2**2) / 5)
+
+
+def test_intervals_are_over_problems_and_reach_from_the_worst_draw_to_the_best() -> None:
+    """Two problems, alike within and different between: a draw has one of them twice, or both.
+
+    Brier of problem a is 0.01 (scores 0.9, label 1), of b 0.81 (0.9, label 0). Draws are aa 1/4, ab 1/2, bb 1/4: the
+    2.5 % and 97.5 % quantiles are those of aa and bb. Over the four trajectories, draws of one kind would be rarer.
+    """
+    scores, labels = np.full((4, 2), 0.9), np.array([[1.0, 1], [1, 1], [0, 0], [0, 0]])
+    found = Readings(scores, labels, ("a", "a", "b", "b"), None, True)
+    assert found.metrics()["brier"] == pytest.approx(0.41)
+    assert found.intervals()["brier"] == pytest.approx((0.01, 0.81))
+    assert found.intervals()["ece"] == pytest.approx((0.1, 0.9))
+    # All scores are equal: half of the pairs are in order, in draws with both labels.
+    assert "auroc" in found.intervals()
+    bare = Readings(scores, labels, ("a", "a", "b", "b"), 0.3, False)
+    assert bare.metrics()["loss"] == 0.3
+    assert not {"brier", "ece", "loss"} & bare.intervals().keys()
+
+
+def test_the_threshold_of_an_interval_is_that_of_all_trajectories() -> None:
+    """Of right (a) and wrong (b) solutions, at threshold 0.2 both are found: F1 is 1 in each draw that has both."""
+    scores, labels = np.array([[0.9], [0.8], [0.2], [0.1]]), np.array([[1.0], [1], [0], [0]])
+    found = Readings(scores, labels, ("a", "a", "b", "b"), None, True)
+    assert found.metrics()["f1"] == 1.0
+    assert found.metrics()["threshold"] == 0.2
+    low, high = found.intervals()["f1"]
+    # Draws that agree say nothing of other problems: Wilson's end of 0 in 2 is 0.658.
+    assert (low, high) == pytest.approx((1 - 0.6576, 1.0), abs=1e-3)
+
+
+def test_nothing_held_out_has_no_interval() -> None:
+    assert Readings(np.zeros((0, 0)), np.zeros((0, 0)), (), None, True).intervals() == {}

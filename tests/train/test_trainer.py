@@ -54,6 +54,9 @@ def test_a_learnable_truth_is_learned_and_the_checkpoint_scores(
     kept = json.loads((result.folder / "training.json").read_text())
     assert kept["metrics"]["f1"] == result.metrics["f1"]
     assert kept["settings"]["objective"] == "bce"
+    assert kept["sizes"] == {"data": {"problems": 60, "solutions": 240}, "held_out": {"problems": 20, "solutions": 80}}
+    low, high = kept["intervals"]["auroc"]
+    assert low < kept["metrics"]["auroc"] <= high <= 1
     assert result.history[-1]["epoch"] == pytest.approx(12)
     scores = DiscriminativeScorer.load(result.folder).score("Say something good fine", ["nice\n", "bad\n", "well\n"])
     assert scores[0] > 0.7 > 0.3 > scores[1]

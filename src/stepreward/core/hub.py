@@ -14,6 +14,8 @@ _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 MODEL = ("model*.safetensors", "adapter_model*.safetensors")
 """Weights under the names of transformers and PEFT: some repositories hold a second copy under another name."""
 PICKLED = ("pytorch_model*.bin",)
+_CACHED = "models--"
+"""Beginning of a model's folder in the cache; its name follows, with two dashes in place of the slash."""
 
 
 def fetch(name: str, weights: Sequence[str] = MODEL, *, beside: Sequence[str] = ()) -> Path:
@@ -43,3 +45,10 @@ def fetch(name: str, weights: Sequence[str] = MODEL, *, beside: Sequence[str] = 
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"cannot fetch {name!r} from the hub: {reason}; download it and pass its folder") from error
     return folder
+
+
+def name_of(folder: str | Path) -> str:
+    """The hub name of a folder of its cache, else the folder's own name: a path tells where its owner keeps things."""
+    parts = Path(folder).parts
+    cached = next((part for part in parts if part.startswith(_CACHED)), "")
+    return cached.removeprefix(_CACHED).replace("--", "/", 1) if cached else Path(folder).name

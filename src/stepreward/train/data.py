@@ -142,6 +142,8 @@ class TrainingBatch:
     """(B, S) True where there is a step; those of a row stand at its beginning."""
     data: dict[str, torch.Tensor]
     """Data of an objective by name, NaN where not known: `labels` (B, S), `outcome` (B,), ..."""
+    problems: tuple[str, ...]
+    """(B,) id of each trajectory's problem."""
 
     def gather(self, reads: torch.Tensor) -> torch.Tensor:
         """(B, S, ...) from (Q, ...) for each read; entries outside `mask` are arbitrary."""
@@ -161,7 +163,7 @@ class TrainingBatch:
         """The batch on another device."""
         data = {name: array.to(device, non_blocking=non_blocking) for name, array in self.data.items()}
         read, mask = (array.to(device, non_blocking=non_blocking) for array in (self.read, self.mask))
-        return TrainingBatch(self.packed.to(device), read, mask, data)
+        return TrainingBatch(self.packed.to(device), read, mask, data, self.problems)
 
     def unsupervised(self) -> TrainingBatch:
         """The batch with nothing to learn from: what a process encodes that has no batch left when others have."""
@@ -170,7 +172,7 @@ class TrainingBatch:
             torch.full_like(array, torch.nan) if array.is_floating_point() else array
             for name, array in self.data.items()
         }  # fmt: skip
-        return TrainingBatch(self.packed, self.read, torch.zeros_like(self.mask), data)
+        return TrainingBatch(self.packed, self.read, torch.zeros_like(self.mask), data, self.problems)
 
 
 class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
@@ -342,7 +344,8 @@ def _training_batch(
             parts = [part + place for place, part in enumerate(parts)]
         joined = np.concatenate(parts)
         made[name] = torch.from_numpy(joined if name in ("pairs", "group") else joined.astype(np.float32))
-    return TrainingBatch(packed, torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(read >= 0), made)
+    problems = tuple(tree.problem.id for tree in trees for _ in tree.ends)
+    return TrainingBatch(packed, torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(read >= 0), made, problems)
 
 
 def _of_rows(tree: StepTree, name: str) -> NDArray[Any]:

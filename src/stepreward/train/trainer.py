@@ -20,6 +20,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traini
 
 from stepreward.core.atomic_files import locked_folder, to_disk, write_json
 from stepreward.core.errors import InputError, ModelError, StoreError
+from stepreward.core.hub import name_of
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -32,7 +33,7 @@ from stepreward.train.data import (
     nothing_to_learn,
     once_per_node,
 )
-from stepreward.train.evaluation import evaluate_batches
+from stepreward.train.evaluation import evaluate_batches, read_batches
 from stepreward.train.objective import Objective
 from stepreward.train.processes import is_main, processes, whole_state
 from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, UNFINISHED, TrainSettings
@@ -54,6 +55,8 @@ class TrainResult:
     """Metrics by step: loss, and the evaluations (`eval_` and the metric's name); undefined ones are left out."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of the kept model, by `evaluation.evaluate_batches`; undefined ones are left out."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % intervals of metrics over held-out problems, by `evaluation.Readings.intervals`."""
     tokens: int = 0
     """Tokens of one pass over the data, each shared prefix once."""
     seconds: float = 0.0
@@ -157,7 +160,7 @@ def train(
         # Every process takes part in collecting the weights of a sharded model.
         state = whole_state(model) if settings.shard else None
         if is_main():
-            _save(result, model, state, settings, identity)
+            _save(result, model, state, settings, identity, {"data": _size(trees), "held_out": _size(held_out)})
             shutil.rmtree(out / UNFINISHED)
         arguments.distributed_state.wait_for_everyone()
     return result
@@ -190,11 +193,13 @@ def _trained(
     last = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": clock.seconds}
     if losses:
         last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
+    readings = read_batches(model, batches, objective) if len(batches) else None
     return TrainResult(
         work.parent,
         # To the inner trainer all passes over the data are one epoch.
         [_finite(row | {"epoch": row["epoch"] * settings.epochs} if "epoch" in row else row) for row in [*rows, last]],
-        _finite(evaluate_batches(model, batches, objective)) if len(batches) else {},
+        _finite(readings.metrics()) if readings else {},
+        readings.intervals() if readings else {},
         data.tokens,
         time.perf_counter() - start,
         trainer.state.global_step,
@@ -256,6 +261,10 @@ def _identity(
     }
 
 
+def _size(trees: Sequence[StepTree]) -> dict[str, int]:
+    return {"problems": len(trees), "solutions": sum(len(tree.ends) for tree in trees)}
+
+
 def _whole_batch(items: Sequence[TrainingBatch]) -> dict[str, TrainingBatch]:
     """Each item of the training set is a batch already: there is nothing to collate."""
     return {"batch": items[0]}
@@ -305,13 +314,15 @@ def _save(
     state: Mapping[str, torch.Tensor] | None,
     settings: TrainSettings,
     identity: Mapping[str, Any],
+    sizes: Mapping[str, Mapping[str, int]],
 ) -> None:
     with without_bars(), _clear_errors(result.folder):
         model.eval().save_pretrained(result.folder, state)
         for path in result.folder.iterdir():
             if path.is_file():
                 to_disk(path)
-    row = {"version": 1, "settings": asdict(settings), **asdict(result), "identity": dict(identity)}
+    about = {"backbone": name_of(model.backbone.config.name_or_path), "sizes": dict(sizes), "identity": dict(identity)}
+    row = {"version": 1, "settings": asdict(settings), **asdict(result), **about}
     del row["folder"]
     write_json(result.folder / RESULT_FILE, row)
 
@@ -329,7 +340,8 @@ def finished(
         if row["identity"] != json.loads(json.dumps(_identity(trees, held_out, model, settings))):
             return None
         return TrainResult(
-            out, *(row[name] for name in ("history", "metrics", "tokens", "seconds", "steps", "domains"))
+            out,
+            *(row[name] for name in ("history", "metrics", "intervals", "tokens", "seconds", "steps", "domains")),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
