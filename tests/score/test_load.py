@@ -256,9 +256,12 @@ def test_a_public_checkpoint_saved_again_needs_no_row(tmp_path: Path, layout: st
 
 def test_an_implicit_score_needs_its_reference(tmp_path: Path) -> None:
     build(tmp_path, "qwen", "two-models")
-    record = by_name("PRIME-RL/EurusPRM-Stage2").record
+    published = by_name("PRIME-RL/EurusPRM-Stage2").record
+    record = replace(published, readout=replace(published.readout, reference=""))
     with pytest.raises(ModelError, match="pass reference="):
         load(tmp_path, record=record)
+    own = replace(published, readout=replace(published.readout, reference=str(tmp_path)))
+    np.testing.assert_allclose(load(tmp_path, record=own).score(QUESTION, STEPS), 0, atol=1e-9)
     scorer = load(tmp_path, record=record, reference=tmp_path)
     assert isinstance(scorer, ImplicitScorer)
     np.testing.assert_allclose(scorer.score(QUESTION, STEPS), 0, atol=1e-9)

@@ -64,7 +64,8 @@ def test_an_impossible_encoding_is_an_error(encoding: Any, fields: dict[str, Any
     ("encoding", "readout", "message"),
     [
         (WholeText(), Readout(surprise=True), "surprise reads"),
-        (PerStep(), Readout("implicit"), "take the encoding WholeText"),
+        (PerPrefix(), Readout("implicit"), "take the encoding PerStep or WholeText"),
+        (PerStep(read="before"), Readout("implicit"), "set read='at'"),
         (PerPrefix(second="x<t>", tag="<t>"), Readout(), "two label_tokens"),
     ],
 )
@@ -74,8 +75,8 @@ def test_a_readout_of_another_encoding_is_an_error(encoding: Any, readout: Reado
 
 
 def test_a_row_of_the_table_is_checked_and_knows_its_record_and_head() -> None:
-    with pytest.raises(ValueError, match="take the encoding WholeText"):
-        Checkpoint(("org/prm",), PerStep(), Readout("implicit"), source="a test")
+    with pytest.raises(ValueError, match="take the encoding PerStep or WholeText"):
+        Checkpoint(("org/prm",), PerPrefix(), Readout("implicit"), source="a test")
     labels = Readout("softmax", n_labels=2, label_tokens=("+", "-"))
     row = Checkpoint(("org/prm",), PerStep(), labels, source="a test", aggregation="mean", threshold=0.2)
     assert row.record == EncoderRecord(PerStep(), labels, "mean", 0.2)

@@ -64,6 +64,8 @@ OWN = {
 @pytest.mark.parametrize("name", OLD)
 def test_a_record_of_an_older_version_is_the_same_record(tmp_path: Path, name: str) -> None:
     expected = OWN.get(name) or by_name(name).record
+    # Records of that version did not name the reference of an implicit score.
+    expected = replace(expected, readout=replace(expected.readout, reference=""))
     (tmp_path / RECORD_FILE).write_text(json.dumps(OLD[name]))
     assert load_record(tmp_path) == (expected, OLD[name]["probe"])
     assert read_record(tmp_path / RECORD_FILE) == expected

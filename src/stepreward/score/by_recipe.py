@@ -80,20 +80,21 @@ def scorer_by_recipe(
     ending += f" in {str(numbers).removeprefix('torch.')}" if numbers != torch.float32 else ""
     # A calibrator maps the score that it was fitted on.
     calibrator = folder / CALIBRATOR_FILE if (folder / CALIBRATOR_FILE).is_file() and not readout else None
-    if (folder / RECORD_FILE).is_file() and not like:
-        record = _with_formula(record or load_record(folder)[0], readout)
-        shown, model = str(folder), load_own(folder, record).to(dtype=numbers)
+    ours = (folder / RECORD_FILE).is_file() and not like
+    named = (str(folder) if ours else str(name)) + ending
+    if ours:
+        record = record or load_record(folder)[0]
+        kind = head_of(record.readout)
     else:
-        shown, (record, head, base) = str(name), _recipe(str(name), folder, like, record, head)
-        record = _with_formula(record, readout)
-        if record.readout.kind == "implicit":
-            base = str(reference or base)
-            if not base:
-                raise ModelError("an implicit score is a ratio of two models: pass reference= (its base model)")
-            named = shown + ending
-            return ImplicitScorer.load(folder, base, record, name=named, device=str(where), dtype=numbers), calibrator
-        model = load_public(folder, record, head, numbers)
-    return DiscriminativeScorer(model, name=shown + ending, device=str(where), cache_bytes=cache_bytes), calibrator
+        record, kind = _recipe(str(name), folder, like, record, head)
+    record = _with_formula(record, readout)
+    if record.readout.kind == "implicit":
+        second = str(reference or record.readout.reference)
+        if not second:
+            raise ModelError("an implicit score is a ratio of two models: pass reference= (its base model)")
+        return ImplicitScorer.load(folder, second, record, name=named, device=str(where), dtype=numbers), calibrator
+    model = load_own(folder, record).to(dtype=numbers) if ours else load_public(folder, record, kind, numbers)
+    return DiscriminativeScorer(model, name=named, device=str(where), cache_bytes=cache_bytes), calibrator
 
 
 def _ending(like: str, record: EncoderRecord | None, readout: str) -> str:
@@ -229,14 +230,14 @@ def _recognised(name: str, folder: Path) -> list[Checkpoint]:
 
 def _recipe(
     name: str, folder: Path, like: str, record: EncoderRecord | None, head: Head | None = None
-) -> tuple[EncoderRecord, Head, str]:
-    """The record and the head that a checkpoint of others is scored by, and its reference model, "" for none."""
+) -> tuple[EncoderRecord, Head]:
+    """The record and the head that a checkpoint of others is scored by."""
     if record is not None and not like:
-        return record, head or head_of(record.readout), ""
+        return record, head or head_of(record.readout)
     rows = [by_name(like)] if like else _recognised(name, folder)
     # Rows of the same record and head are one recipe: which of them the checkpoint is does not matter.
     if len({(row.record, row.head) for row in rows}) == 1:
-        return record or rows[0].record, head or rows[0].head, rows[0].reference
+        return record or rows[0].record, head or rows[0].head
     architectures = " or ".join(read_json(folder / "config.json").get("architectures") or [])
     what = f"{folder} is a {architectures or 'model without architectures'}"
     if rows:

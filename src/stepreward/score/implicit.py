@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.score.encode.packing import pack
+from stepreward.score.encode.packing import PackedBatch, pack
 from stepreward.score.encode.per_prefix import pass_encoder
-from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
 from stepreward.score.model.backbones import load_backbone, load_tokenizer
@@ -22,8 +24,10 @@ from stepreward.score.model.public_checkpoints import unembedding
 from stepreward.score.model.weights import find, read_weights
 from stepreward.score.short_call import ShortCall
 
-_ROWS = 256
-"""Tokens whose distribution over the vocabulary is in memory at once: all of a batch would take gigabytes."""
+_CELLS = 1 << 26
+"""Most log-probabilities in memory at once, tokens times vocabulary: those of a batch would take gigabytes."""
+_RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Fields of configurations whose models change their logits behind the language-model head."""
 
 
 class LanguageModel(nn.Module):
@@ -32,13 +36,31 @@ class LanguageModel(nn.Module):
     Args:
         backbone: a transformers model whose first output is (R, T, hidden) hidden states.
         unembedding: (V, hidden); a parameter stays the one it is, so that a model in training is read as it learns.
+
+    Raises:
+        ModelError: the model changes its logits behind the head.
     """
 
-    def __init__(self, backbone: nn.Module, unembedding: torch.Tensor) -> None:
+    def __init__(self, backbone: Any, unembedding: torch.Tensor) -> None:
         super().__init__()
-        frozen = not isinstance(unembedding, nn.Parameter)
+        changed = [name for name in _RESCALED if getattr(backbone.config, name, None) not in (None, 1, 1.0)]
+        if changed:
+            what = f"a {backbone.config.model_type} model changes its logits by {changed[0]}"
+            raise ModelError(f"{what}, which log-probabilities do not follow here: take another model")
         self.backbone = backbone
-        self.unembedding = nn.Parameter(unembedding, requires_grad=False) if frozen else unembedding
+        if unembedding is backbone.get_input_embeddings().weight:
+            # Registered twice, tied weights could not be saved.
+            self.own_unembedding = None
+        else:
+            frozen = not isinstance(unembedding, nn.Parameter)
+            self.own_unembedding = nn.Parameter(unembedding, requires_grad=False) if frozen else unembedding
+
+    @property
+    def unembedding(self) -> torch.Tensor:
+        """(V, hidden) rows of the language-model head."""
+        own = self.own_unembedding
+        rows: torch.Tensor = self.backbone.get_input_embeddings().weight if own is None else own
+        return rows
 
     @classmethod
     def load(cls, name: str | Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -49,37 +71,59 @@ class LanguageModel(nn.Module):
         """
         folder = find(name)
         state = read_weights(folder)
-        return cls(load_backbone(folder, state, dtype), unembedding(state).to(dtype)).eval()
+        return LanguageModel(load_backbone(folder, state, dtype), unembedding(state).to(dtype)).eval()
 
     @classmethod
     def of(cls, causal: Any) -> LanguageModel:
         """The same weights as a causal model of transformers, which may go on learning."""
-        return cls(causal.base_model, causal.get_output_embeddings().weight)
+        return LanguageModel(causal.base_model, causal.get_output_embeddings().weight)
 
-    def logprobs(self, merged: Trie, tokens: NDArray[np.int64], parents: NDArray[np.int64]) -> torch.Tensor:
-        """(K,) log-probability of some tokens of a trie, each after its parent; differentiable."""
-        ids = torch.from_numpy(merged.encoded.ids[tokens]).to(self.unembedding.device)
+    def logprobs(
+        self, batch: PackedBatch, row: torch.Tensor, column: torch.Tensor, before: torch.Tensor
+    ) -> torch.Tensor:
+        """(N,) float32 log-probabilities of tokens of a batch; differentiable.
+
+        Args:
+            batch: on the model's device.
+            row, column: (N,) where each token is.
+            before: (N,) column of the token that it follows.
+        """
+        if not len(row):
+            return torch.zeros(0, device=batch.input_ids.device)
+        hidden, ids = self._hidden(batch)[row, before], batch.input_ids[row, column]
+        rows = self._rows
         parts = [
-            rows.gather(1, some[:, None])[:, 0]
-            for rows, some in zip(self.distributions(merged, parents), torch.split(ids, _ROWS), strict=True)
+            # Each part is computed again in the backward pass: kept, the distributions of all would fill the memory.
+            checkpoint(_logprobs, some, self.unembedding, wanted, use_reentrant=False)
+            for some, wanted in zip(torch.split(hidden, rows), torch.split(ids, rows), strict=True)
         ]
-        return torch.cat(parts) if parts else torch.zeros(0, device=ids.device)
+        return torch.cat(parts)
 
     def distributions(self, merged: Trie, parents: NDArray[np.int64]) -> Iterator[torch.Tensor]:
         """(rows, V) log-probabilities of what may follow some tokens of a trie, in order, a few rows at a time."""
-        one = merged.encoded
-        # Siblings share their parent: its hidden state is read once and its distribution computed for each of them.
-        wanted = np.unique(parents)
-        if not wanted.size:
+        if not parents.size:
             return
-        tree = EncodedTree(one.ids, one.position, one.enter, one.leave, one.first, wanted, one.length, one.nodes)
-        batch = pack([tree]).to(self.unembedding.device)
-        hidden = self.backbone(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
-        )[0][batch.read_row, batch.read_column]
-        rows = torch.from_numpy(np.searchsorted(wanted, parents)).to(hidden.device)
-        for some in torch.split(rows, _ROWS):
+        batch = pack([merged.encoded]).to(self.unembedding.device)
+        hidden = self._hidden(batch)[0]
+        for some in torch.split(torch.from_numpy(parents).to(hidden.device), self._rows):
             yield (hidden[some] @ self.unembedding.T).float().log_softmax(-1)
+
+    @property
+    def _rows(self) -> int:
+        """Distributions over the vocabulary that are in memory at once."""
+        return max(1, _CELLS // len(self.unembedding))
+
+    def _hidden(self, batch: PackedBatch) -> torch.Tensor:
+        """(R, T, hidden) last hidden states."""
+        hidden: torch.Tensor = self.backbone(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
+        )[0]
+        return hidden
+
+
+def _logprobs(hidden: torch.Tensor, unembedding: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """(N,) log-probability of each token after hidden states (N, hidden)."""
+    return -nn.functional.cross_entropy((hidden @ unembedding.T).float(), ids, reduction="none")
 
 
 class ImplicitScorer(ShortCall):
@@ -145,7 +189,9 @@ class ImplicitScorer(ShortCall):
             for at, i in enumerate(group):
                 path, one = merged.paths[at], passes[at]
                 # A token of the trie may be in the prompt of one sequence and in the answer of another.
-                total = np.cumsum(np.where(np.arange(len(path)) >= one.answer, flat[path], 0.0))
+                own, counted = np.zeros(len(path)), one.counted()
+                own[counted] = flat[path[counted]]
+                total = np.cumsum(own)
                 scores = np.full(len(questions[i].steps), np.nan)
                 for step, token in one.reads.items():
                     scores[step] = self.record.readout.beta * total[token]
@@ -167,12 +213,15 @@ class ImplicitScorer(ShortCall):
     def _log_ratio(self, merged: Trie, passes: Sequence[Pass]) -> torch.Tensor:
         parent = np.full(len(merged.encoded), -1, np.int64)
         for path, one in zip(merged.paths, passes, strict=True):
-            # The first token of a text has no predecessor, and tokens behind the last read count in no score.
-            start, end = max(one.answer, 1), max(one.reads.values(), default=0) + 1
-            parent[path[start:end]] = path[start - 1 : max(end - 1, start - 1)]
+            # The first token of a text has no predecessor.
+            counted = one.counted()
+            counted = counted[counted > 0]
+            parent[path[counted]] = path[counted - 1]
         tokens = np.flatnonzero(parent >= 0)
-        learned = self.model.logprobs(merged, tokens, parent[tokens])
+        places = [torch.from_numpy(array) for array in (np.zeros_like(tokens), tokens, parent[tokens])]
+        device = self.model.unembedding.device
+        batch, (row, column, before) = pack([merged.encoded]).to(device), (one.to(device) for one in places)
+        learned = self.model.logprobs(batch, row, column, before)
         with torch.no_grad():
-            expected = self.reference.logprobs(merged, tokens, parent[tokens])
-        ratio = torch.zeros(len(parent), device=learned.device)
-        return ratio.index_put((torch.from_numpy(tokens).to(learned.device),), learned - expected)
+            expected = self.reference.logprobs(batch, row, column, before)
+        return torch.zeros(len(parent), device=device).index_put((column,), learned - expected)

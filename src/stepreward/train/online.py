@@ -38,9 +38,8 @@ def implicit_cross_entropy(scorer: ImplicitScorer, trajectories: Sequence[Trajec
     graded = _graded(trajectories)
     questions = [Score(t.problem, t.steps) for t in graded]
     for group, merged, passes, ratio in scorer.log_ratios(questions):
-        # The answer alone, up to its last read: behind that are tokens of the template.
         totals = [
-            ratio[torch.from_numpy(path[one.answer : max(one.reads.values(), default=-1) + 1]).to(ratio.device)].sum()
+            ratio[torch.from_numpy(path[one.counted()]).to(ratio.device)].sum()
             for path, one in zip(merged.paths, passes, strict=True)
         ]
         outcome = torch.tensor([graded[i].outcome for i in group], dtype=ratio.dtype, device=ratio.device)

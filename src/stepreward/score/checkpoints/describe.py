@@ -108,7 +108,7 @@ def checkpoints_page() -> str:
             "Also": others,
             "Source": row.source,
             "Labels": {"weights": "a head among the weights", "mean": "the mean of all logits"}.get(row.head, ""),
-            "Reference model": f"`{row.reference}`" if row.reference else "",
+            "Reference model": f"`{row.readout.reference}`" if row.readout.reference else "",
             "Its authors' example scores": ", ".join(f"{score:g}" for score in row.golden),
             "Notes": row.notes,
         }

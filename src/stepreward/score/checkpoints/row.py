@@ -44,8 +44,6 @@ class Checkpoint:
     """Reads the mean of all logits of the language-model head."""
     architectures: tuple[str, ...] = ()
     """`architectures` of its configuration, where they say more than the family."""
-    reference: str = ""
-    """Hub name of the reference model of an implicit score."""
     notes: str = ""
     """Contradictions between sources, and how they were settled."""
     golden: tuple[float, ...] = ()

@@ -8,13 +8,35 @@ intervals are disjoint.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stepreward.core.tree import StepTree
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+
+
+@dataclass(frozen=True)
+class StepTokens:
+    """The tokens of a batch's scored steps, in order of row and column. Axes: N tokens, Q reads."""
+
+    row: torch.Tensor
+    """(N,) int64 row of each token."""
+    column: torch.Tensor
+    """(N,) int64 its column."""
+    before: torch.Tensor
+    """(N,) int64 column of the token before it on its own trajectory."""
+    read: torch.Tensor
+    """(N,) int64 index in [0, Q) of its step's read."""
+    reference: torch.Tensor
+    """(N,) float32 log-probability by a reference model."""
+
+    def to(self, device: torch.device | str) -> StepTokens:
+        """The tokens on another device."""
+        return StepTokens(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -41,6 +63,8 @@ class PackedBatch:
     """(Q,) int64 its node."""
     tokens: int
     """Tokens encoded, padding left out."""
+    said: StepTokens | None = None
+    """The tokens of steps, where their log-probabilities are wanted."""
 
     def mask(self) -> torch.Tensor:
         """(R, 1, T, T) bool, True where a token (third axis) may see another (fourth)."""
@@ -52,8 +76,9 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The batch on another device."""
-        moved = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__ if name != "tokens"}
-        return PackedBatch(**moved, tokens=self.tokens)
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "tokens"}
+        moved: dict[str, Any] = {name: part.to(device) for name, part in parts.items() if part is not None}
+        return replace(self, **moved)
 
 
 def narrow(tree: StepTree, encoder: StepEncoder, row_tokens: int) -> Iterator[tuple[list[int], StepTree, EncodedTree]]:
@@ -172,4 +197,36 @@ def pack(trees: Sequence[EncodedTree], rows: Sequence[Sequence[int]] | None = No
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
     names = ("input_ids", "position_ids", "enter", "leave", "first", "read_row", "read_column", "tree", "node")
     tokens = sum(len(trees[i]) for row in layout for i in row)
-    return PackedBatch(**dict(zip(names, tensors, strict=True)), tokens=tokens)
+    made: dict[str, Any] = dict(zip(names, tensors, strict=True))
+    return PackedBatch(**made, tokens=tokens)
+
+
+def step_tokens(batch: PackedBatch) -> StepTokens:
+    """The tokens of a batch's scored steps, with a reference of 0; a step's tokens follow one another.
+
+    The first token of a step comes after the last one of the step above, which may be anywhere before it in the row.
+    """
+    enter, position = batch.enter.numpy(), batch.position_ids.numpy()
+    # Depth-first numbers are unique within a row, and every scored step has one read.
+    rows = np.arange(len(enter))[:, None]
+    most = int(enter.max(initial=0)) + 1
+    number = rows * most + enter
+    of_read = number[batch.read_row.numpy(), batch.read_column.numpy()]
+    row, column = np.nonzero(np.isin(number, of_read))
+    order = np.argsort(of_read)
+    read = order[np.searchsorted(of_read[order], number[row, column])]
+    before = _columns_before(position)[row, column]
+    known = np.zeros(len(row), np.float32)
+    return StepTokens(*(torch.from_numpy(array) for array in (row, column, before, read, known)))
+
+
+def _columns_before(position: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(R, T) column of the token before each token on its own trajectory; of those at position 0 it means nothing."""
+    # In depth-first order the tokens between one and its successor are all further down: the last token at the
+    # position before is the one.
+    width = position.shape[1]
+    key = position * width + np.arange(width)
+    order = np.sort(key, axis=1)
+    wanted = key - width
+    places = [np.searchsorted(have, want) - 1 for have, want in zip(order, wanted, strict=True)]
+    return np.stack([have[at] % width for have, at in zip(order, places, strict=True)]) if len(position) else position

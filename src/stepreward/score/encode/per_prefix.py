@@ -11,7 +11,7 @@ from stepreward.core.types import Problem, Step
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.recipe_text import cleaned
 from stepreward.score.encode.record import PerPrefix, WholeText
-from stepreward.score.encode.whole_text import Pass, WholeTextPasses
+from stepreward.score.encode.whole_text import Pass, StepPasses, WholeTextPasses
 
 
 class PrefixPasses:
@@ -104,15 +104,11 @@ class PrefixPasses:
         return ids
 
 
-def pass_encoder(encoder: StepEncoder) -> WholeTextPasses | PrefixPasses:
-    """What builds the sequences of a record whose steps have no token ids of their own.
-
-    Raises:
-        ModelError: they have.
-    """
+def pass_encoder(encoder: StepEncoder) -> WholeTextPasses | PrefixPasses | StepPasses:
+    """What builds the sequences of trajectories by a record."""
     encoding = encoder.record.encoding
     if isinstance(encoding, WholeText):
         return WholeTextPasses(encoder, encoding)
     if isinstance(encoding, PerPrefix):
         return PrefixPasses(encoder, encoding)
-    raise ModelError(f"a {encoding.kind} encoding gives each step ids of its own: encode trees of steps")
+    return StepPasses(encoder)

@@ -38,6 +38,8 @@ class Readout:
     """Which token of such a text."""
     beta: float = 1.0
     """Scale of an implicit score."""
+    reference: str = ""
+    """Folder or hub name of the reference model of an implicit score; empty where the caller names it."""
     surprise: bool = False
     """Lets the head also read how likely the step was to the backbone's own language model: the least log-probability
     among its tokens after the first. Needs a backbone whose input and output embeddings are tied."""

@@ -188,8 +188,10 @@ class EncoderRecord:
     def __post_init__(self) -> None:
         if self.readout.surprise and not self.per_step:
             raise ValueError("surprise reads the tokens of whole steps: take the encoding PerStep")
-        if self.readout.kind == "implicit" and not isinstance(self.encoding, WholeText):
-            raise ValueError("an implicit score is read in the whole text: take the encoding WholeText")
+        if self.readout.kind == "implicit" and not isinstance(self.encoding, WholeText | PerStep):
+            raise ValueError("an implicit score sums over an answer's tokens: take the encoding PerStep or WholeText")
+        if self.readout.kind == "implicit" and isinstance(self.encoding, PerStep) and self.encoding.read != "at":
+            raise ValueError("an implicit score of PerStep is read at the end of each step: set read='at'")
         if self.second_pass and len(self.readout.label_tokens) != 2:
             raise ValueError("a second pass needs two label_tokens")
         if self.second_pass and self.readout.formula:

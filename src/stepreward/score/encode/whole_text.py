@@ -29,6 +29,46 @@ class Pass:
     """Index of a step -> token at which it is read; further reads of a step have that key plus multiples of S."""
     answer: int = 0
     """First token that counts for an implicit score."""
+    others: tuple[tuple[int, int], ...] = ()
+    """Begins and ends of what the policy did not write, such as tool output: it counts in no implicit score."""
+
+    def counted(self) -> NDArray[np.int64]:
+        """(N,) tokens that count for an implicit score: those of the answer, up to the last read."""
+        # Behind the last read there are tokens of the template alone.
+        real = np.zeros(len(self.ids), bool)
+        real[self.answer : max(self.reads.values(), default=-1) + 1] = True
+        for begin, end in self.others:
+            real[begin:end] = False
+        return np.flatnonzero(real)
+
+
+class StepPasses:
+    """Builds the sequence of a trajectory whose steps have token ids of their own.
+
+    Args:
+        encoder: gives them.
+    """
+
+    def __init__(self, encoder: StepEncoder) -> None:
+        self.encoder = encoder
+
+    def passes(self, problem: Problem, steps: Sequence[Step]) -> list[Pass]:
+        """The one sequence that scores a trajectory.
+
+        Raises:
+            InputError: a scored step is empty, or the trajectory too long where the record says to refuse.
+        """
+        ids = self.encoder.prompt_ids(problem)
+        answer, reads, others = len(ids), {}, []
+        for i, step in enumerate(steps):
+            begin = len(ids)
+            ids += self.encoder.step_ids(step, problem, i + 1)
+            fits = self.encoder.fits(len(ids), problem)
+            if step.kind != "action":
+                others.append((begin, len(ids)))
+            elif fits:
+                reads[i] = len(ids) - 1
+        return [Pass(np.asarray(ids, np.int64), reads, answer, tuple(others))]
 
 
 class WholeTextPasses:
