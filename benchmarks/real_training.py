@@ -100,6 +100,7 @@ def fit(
     """A student trained for `sizes.tokens` tokens from one of the starts."""
     source = start if start == SCRATCH else resolve(start)
     model = starting_model(source, learn, vocabulary=sizes.vocabulary, seed=SEED)
+    assert isinstance(model, StepRewardModel)
     row, batch = sizes.row_tokens, sizes.batch_tokens
     once = TrainingSet(learn, model.encoder, row_tokens=row, batch_tokens=batch).tokens
     settings = TrainSettings(epochs=sizes.tokens / once, seed=SEED, row_tokens=row, batch_tokens=batch)

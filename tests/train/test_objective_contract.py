@@ -14,11 +14,13 @@ from stepreward.core.method import Method
 from stepreward.train.objectives.loss import Loss
 
 NAN = float("nan")
-OUTPUTS = ("logits", "outputs", "ends", "totals")
+OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards")
 """What a model says; everything else is data."""
 WIDTH = {"columns": 2, "birm": 2, "grid": 3, "general-preference": 4, "step-and-trajectory": 2}
 """Outputs of a step, 2 or 3 or whatever the objective's settings say."""
-ROWS, STEPS = 5, 4
+ROWS, STEPS, TOKENS = 5, 4, 6
+OF_PAIRS = ("pairs", "strength", "siblings", "gap")
+"""Data with an entry for each pair, not for each trajectory."""
 
 
 def width(method: Method[..., Any]) -> int:
@@ -38,6 +40,7 @@ def draw(method: Method[..., Any], seed: int) -> dict[str, torch.Tensor]:
         "rewards": rng.uniform(0, 0.3, (ROWS, STEPS)),
     }
     targets = rng.uniform(0, 1, (ROWS, STEPS, k))
+    tokens = np.arange(TOKENS) < rng.integers(1, TOKENS + 1, ROWS)[:, None]
     made = {
         **{name: np.where(unknown, NAN, value) for name, value in at_steps.items()},
         "targets": np.where(unknown[..., None], NAN, targets),
@@ -50,6 +53,10 @@ def draw(method: Method[..., Any], seed: int) -> dict[str, torch.Tensor]:
         "group": np.array([0, 0, 1, 1, 1]),
         "pairs": np.array([[0, 1], [2, 4], [3, 4]]),
         "strength": np.array([1.0, 3.0, 2.0]),
+        "siblings": np.array([[0, 0, 1, 0], [2, 0, 3, 0], [4, 0, 2, 0]]),
+        "gap": np.array([0.2, 1.0, 0.5]),
+        "token_rewards": rng.normal(size=(ROWS, TOKENS)),
+        "guide": np.where(tokens, rng.normal(size=(ROWS, TOKENS)), NAN),
         "mask": mask,
     }
     return {name: torch.tensor(made[name]) for name in method.data}
@@ -82,13 +89,14 @@ class TestContract:
         assert all(one.grad is not None and one.grad.isfinite().all() and (one.grad != 0).any() for one in free)
 
     def test_padding_changes_nothing(self, method: Method[..., Any]) -> None:
-        if "mask" not in method.data:
+        if not {"mask", "guide"} & {*method.data}:
             pytest.skip("it has no steps")
         data = draw(method, 2)
         fill = {"mask": False, "logits": 77.0, "outputs": -77.0, "labels": 1.0, "targets": 0.3, "cells": 1.0}
+        fill |= {"token_rewards": -77.0, "guide": NAN}
         wide = {}
         for name, array in data.items():
-            if array.ndim < 2:
+            if array.ndim < 2 or name in OF_PAIRS:
                 wide[name] = array
                 continue
             more = torch.full((ROWS, 3, *array.shape[2:]), fill.get(name, 0.5)).to(array.dtype)
@@ -100,14 +108,17 @@ class TestContract:
         expected = value(method, data)
         order = torch.tensor([2, 0, 4, 1, 3])
         place = torch.argsort(order)
-        moved = {
-            name: place[array] if name == "pairs" else array if name == "strength" else array[order]
-            for name, array in data.items()
-        }
+        moved = {name: array if name in OF_PAIRS else array[order] for name, array in data.items()}
+        if "pairs" in data:
+            moved["pairs"] = place[data["pairs"]]
+        if "siblings" in data:
+            moved["siblings"] = torch.stack(
+                [place[a] if i % 2 == 0 else a for i, a in enumerate(data["siblings"].T)], 1
+            )
         torch.testing.assert_close(value(method, moved), expected)
         more = {}
         for name, array in data.items():
-            if name in ("pairs", "strength"):
+            if name in OF_PAIRS:
                 more[name] = array
                 continue
             nothing = {"mask": False, "group": 9, "totals": 5.0}.get(name, 3.0 if name in OUTPUTS else NAN)
@@ -116,12 +127,18 @@ class TestContract:
 
     def test_what_is_not_supervised_may_be_anything(self, method: Method[..., Any]) -> None:
         data = draw(method, 4)
+        if "guide" in data:
+            self.unread(method, data, "token_rewards", ~data["guide"].isnan())
+            return
         if not {"mask", "logits"} <= set(method.data) or method.function.__name__ in WHOLE:
             pytest.skip("it has no output of a step that may go unread")
         named = [data[name] for name in ("labels", "judged") if name in data]
         real = data["mask"] & ~torch.stack([one.isnan() for one in named]).any(0) if named else data["mask"]
-        wild = torch.where(real, data["logits"], NAN).requires_grad_()
-        made = value(method, data, logits=wild)
+        self.unread(method, data, "logits", real)
+
+    def unread(self, method: Method[..., Any], data: dict[str, torch.Tensor], name: str, real: torch.Tensor) -> None:
+        wild = torch.where(real, data[name], NAN).requires_grad_()
+        made = value(method, data, **{name: wild})
         torch.testing.assert_close(made, value(method, data))
         made.backward()
         assert wild.grad is not None
@@ -144,10 +161,7 @@ class TestContract:
         for name in data:
             if name in ("labels", "targets", "judged", "cells", "rewards", "outcome", "log_weights", "strength"):
                 data[name] = torch.full_like(data[name], NAN)
-        if "pairs" in data:
-            data["pairs"] = data["pairs"][:0]
-            data.pop("strength", None)
-            data |= {"strength": torch.zeros(0)} if "strength" in method.data else {}
+        data |= {name: data[name][:0] for name in OF_PAIRS if name in data}
         for name in outputs(method):
             data[name].requires_grad_()
         made = value(method, data)
@@ -171,12 +185,14 @@ class TestContract:
         cut = 2  # between the groups
         parts = []
         for rows in (slice(0, cut), slice(cut, ROWS)):
-            part = {name: array[rows] for name, array in data.items() if name not in ("pairs", "strength")}
-            if "pairs" in data:
-                mine = (data["pairs"] >= (rows.start or 0)).all(1) & (data["pairs"] < rows.stop).all(1)
-                part["pairs"] = data["pairs"][mine] - (rows.start or 0)
-                if "strength" in data:
-                    part["strength"] = data["strength"][mine]
+            part = {name: array[rows] for name, array in data.items() if name not in OF_PAIRS}
+            for name, places in (("pairs", [0, 1]), ("siblings", [0, 2])):
+                if name in data:
+                    mine = (data[name][:, places] >= rows.start).all(1) & (data[name][:, places] < rows.stop).all(1)
+                    shift = torch.zeros(data[name].shape[1], dtype=torch.long)
+                    shift[places] = rows.start
+                    part |= {one: data[one][mine] for one in OF_PAIRS if one in data}
+                    part[name] = data[name][mine] - shift
             parts.append(method.take(part))
         counts = sum(part.counts for part in parts)
         whole = method.take(data)
@@ -187,6 +203,7 @@ class TestContract:
 DETACHED: dict[str, Callable[..., Any] | str] = {
     "temporal_difference": "its targets are the model's own values, detached",
     "kto": "its levels are means of the model's own rewards, detached",
+    "token_regularised": "the weight of its second part is detached",
 }
 WHOLE = ("decompose_return", "temporal_difference", "joint_cells")
 """They read every real step."""

@@ -18,15 +18,20 @@ from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
+from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, PerStep
+from stepreward.score.encode.record_file import load_record
 from stepreward.score.load import load
+from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import fingerprint, labelled_trees, make_batches
+from stepreward.train.data import fingerprint, labelled_trees, make_batches, teaches
 from stepreward.train.objective import Objective
+from stepreward.train.scratch import starting_model
 from stepreward.train.trainer import TrainSettings, train
 
+FOLDER = resolve("builtin:arithmetic")
 QUICK = TrainSettings(epochs=1, learning_rate=3e-3, batch_tokens=512, row_tokens=256, evaluations=1)
 
 
@@ -54,15 +59,26 @@ def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tm
         with pytest.raises(InputError, match=r"no output that .* trains is the score of a step"):
             settings.loss().readout()
         settings = replace(settings, readout="out1 + gain(out0, 0)")
+    if "reference" in method.asks:
+        settings = replace(settings, reference=str(FOLDER))
+    if method.name == "tgdpo":
+        settings = replace(settings, guide=str(FOLDER))
+    if method.name == "t-reg":
+        settings = replace(settings, contrast=("{prompt} Well!\n", "{prompt} Bad!\n"))
     objective = settings.loss()
     record = objective.record(PerStep())
-    model = toy_model(record=record)
-    before = model.head.weight.detach().clone()
     trees = labelled_trees(rich_rows(), objective)
+    model: Trainable = starting_model(FOLDER, record=record) if objective.of_ratios else toy_model(record=record)
+    weight = model.head.weight if isinstance(model, StepRewardModel) else model.unembedding
+    before = weight.detach().clone()
     result = train(trees, model, tmp_path / "model", settings, held_out=trees)
     assert np.isfinite(result.metrics["loss"])
-    assert not torch.equal(model.head.weight, before)
-    assert_scored_as_trained(model, trees, objective, tmp_path / "model", record)
+    assert not torch.equal(weight, before)
+    if isinstance(model, StepRewardModel):
+        learned = [tree for tree in trees if teaches(tree, objective)]
+        assert_scored_as_trained(model, learned, objective, tmp_path / "model", record)
+    else:
+        assert load_record(tmp_path / "model")[0] == record
 
 
 def assert_scored_as_trained(

@@ -66,7 +66,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     if ended and not (out / RESULT_FILE).is_file():
         raise _kept(out)
     (own,) = read_settings(flags.settings, loss[training.objective])
-    settings = replace(training, objective_settings=own, mix=_shares(flags.mix))
+    settings = replace(training, objective_settings=own, mix=_shares(flags.mix)).on(flags.backbone, resolve)
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
     rows = StoredRows()
     for domain, path in named(flags.data).items():

@@ -99,6 +99,7 @@ class Family:
         objective: str | None = None,
         invariant: tuple[str, ...] | None = None,
         unverified: str = "",
+        asks: tuple[str, ...] = (),
         budget: Allotment | None = None,
         **fixed: Any,
     ) -> None:
@@ -116,6 +117,7 @@ class Family:
                 note=note or f"{of} with {fixed}",
                 fixed={**base.fixed, **fixed},
                 unverified=unverified,
+                asks=(*base.asks, *asks),
                 budget=budget or base.budget,
                 objective=base.objective if objective is None else objective,
                 invariant=base.invariant if invariant is None else invariant,

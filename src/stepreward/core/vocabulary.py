@@ -24,6 +24,10 @@ DATA: Mapping[str, str] = {
     "pairs": "(P, 2) rows of a better and of a worse trajectory",
     "log_weights": "(B,) wanted log-weight of each trajectory among those of its problem",
     "strength": "(P,) how clear each preference is",
+    "siblings": "(P, 4) row and step of a better step, row and step of a worse one behind the same prefix",
+    "gap": "(P,) how much better it is",
+    "token_rewards": "(B, L) beta times the log-ratio of each token of a trajectory's steps",
+    "guide": "(B, L) another log-ratio of each token, which weighs it",
     "scores": "(B, S) step scores",
     "values": "(N,) value before each step",
     "outcome": "(B,) outcomes",
@@ -68,6 +72,7 @@ ASKS: Mapping[str, str] = {
     "instructions": "a policy that follows requests in words",
     "logprobs": "a policy that reports log-probabilities",
     "self_certainty": "a policy that measures its certainty",
+    "reference": "a frozen language model, which the trained one is compared with",
 }
 """The closed vocabulary of what a flow may need beside data."""
 

@@ -28,6 +28,7 @@ from stepreward.score.model.backbones import load_tokenizer
 from stepreward.score.model.cache_memory import CacheSize
 from stepreward.score.model.devices import device_of, dtype_of, saved_dtype
 from stepreward.score.model.public_checkpoints import load_own, load_public
+from stepreward.score.model.step_reward_model import require_probe
 from stepreward.score.model.weights import find, read_json
 from stepreward.score.remote.reward_server import Endpoint, ServedScorer
 from stepreward.score.remote.vllm_scorer import VllmLabelScorer, VllmScorer, start
@@ -92,7 +93,10 @@ def scorer_by_recipe(
         second = str(reference or record.readout.reference)
         if not second:
             raise ModelError("an implicit score is a ratio of two models: pass reference= (its base model)")
-        return ImplicitScorer.load(folder, second, record, name=named, device=str(where), dtype=numbers), calibrator
+        scorer = ImplicitScorer.load(folder, second, record, name=named, device=str(where), dtype=numbers)
+        if ours:
+            require_probe(scorer.encoder.encoder.tokenizer, load_record(folder)[1], folder)
+        return scorer, calibrator
     model = load_own(folder, record).to(dtype=numbers) if ours else load_public(folder, record, kind, numbers)
     return DiscriminativeScorer(model, name=named, device=str(where), cache_bytes=cache_bytes), calibrator
 

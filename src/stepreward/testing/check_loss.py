@@ -9,10 +9,10 @@ from stepreward.core.optional import optional
 from stepreward.testing.rules import require
 
 _NAN = float("nan")
-_OUTPUTS = ("logits", "outputs", "ends", "totals")
+_OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards")
 _KNOWN = ("labels", "targets", "judged", "cells", "rewards", "outcome", "log_weights", "strength")
 """Data of which NaN means that it is not known."""
-_OF_PAIRS = ("pairs", "strength")
+_OF_PAIRS = ("pairs", "strength", "siblings", "gap")
 _PLAIN = {"logits", "labels", "mask"}
 
 
@@ -54,7 +54,12 @@ def check_loss(method: Method[..., Any]) -> None:
     wild = {name: torch.where(_wide(free[name], data[name]), _NAN, data[name]) for name in outputs if name in free}
     require(bool(torch.isclose(value(data | wild), whole)), method, "padding", "logits at padding change the loss",
             "select by the mask, do not multiply by it")  # fmt: skip
-    swapped = {n: 1 - one if n == "pairs" else one if n in _OF_PAIRS else one.flip(0) for n, one in data.items()}
+    swapped = {name: one if name in _OF_PAIRS else one.flip(0) for name, one in data.items()}
+    swapped |= {name: data[name].clone() for name in ("pairs", "siblings") if name in data}
+    if "pairs" in swapped:
+        swapped["pairs"] = 1 - swapped["pairs"]
+    if "siblings" in swapped:
+        swapped["siblings"][:, [0, 2]] = 1 - swapped["siblings"][:, [0, 2]]
     same = bool(torch.isclose(value(swapped), whole))
     require(same, method, "order of rows", "another order changes the loss", "use no position")
     large = {name: (900 * data[name]).requires_grad_() for name in outputs}
@@ -85,6 +90,7 @@ def _example(torch: Any, method: Method[..., Any]) -> dict[str, Any]:
         "judged": 0.2 + 0.6 * labels, "cells": labels.clone(), "rewards": 0.1 * labels,
         "outcome": torch.tensor([1.0, 0.0], dtype=torch.float64), "group": torch.tensor([0, 0]),
         "log_weights": torch.tensor([0.3, -0.2], dtype=torch.float64), "pairs": torch.tensor([[0, 1]]),
-        "strength": torch.tensor([2.0], dtype=torch.float64),
+        "strength": torch.tensor([2.0], dtype=torch.float64), "gap": torch.tensor([1.0], dtype=torch.float64),
+        "siblings": torch.tensor([[0, 1, 1, 1]]), "token_rewards": logits.clone(), "guide": labels.clone(),
     }  # fmt: skip
     return {name: made[name] for name in {*method.data, *(["labels"] if "mask" in method.data else [])}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from typing import Any
 
@@ -19,10 +19,10 @@ from stepreward.core.stored_rows import Stored
 from stepreward.core.tree import StepTree, group_trees
 from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import LABEL, Trajectory
-from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan
+from stepreward.score.encode.packing import PackedBatch, StepTokens, narrow, pack, plan, step_tokens
 from stepreward.score.encode.per_step import EncodedTree, StepEncoder
 from stepreward.train.domains import DOMAIN
-from stepreward.train.objective import OF_ROWS, Objective
+from stepreward.train.objective import INDICES, OF_PAIRS, OF_ROWS, OF_TOKENS, Objective
 from stepreward.train.order import epoch_batches, mixed
 
 
@@ -64,7 +64,8 @@ def nothing_to_learn(objective: Objective) -> InputError:
     if columns:
         what, remedy = "supervised step", f"pass a column {' or '.join(columns)} that is not all NaN"
         return InputError(f"there is no {what} to learn from", remedy=remedy)
-    what = "problem with a better and a worse solution" if "pairs" in objective.method.data else "known outcome"
+    compares = "pairs" in objective.method.data
+    what = "problem with a better and a worse solution" if compares else "known outcome"
     return InputError(f"there is no {what} to learn from", remedy="pass solutions with outcomes that were graded")
 
 
@@ -144,6 +145,9 @@ class TrainingBatch:
     """Data of an objective by name, NaN where not known: `labels` (B, S), `outcome` (B,), ..."""
     problems: tuple[str, ...]
     """(B,) id of each trajectory's problem."""
+    token: torch.Tensor | None = None
+    """(B, L) index into the batch's step tokens for each token of a trajectory's steps, -1 at padding; None where the
+    objective reads no tokens."""
 
     def gather(self, reads: torch.Tensor) -> torch.Tensor:
         """(B, S, ...) from (Q, ...) for each read; entries outside `mask` are arbitrary."""
@@ -159,20 +163,26 @@ class TrainingBatch:
         made[read[:, 1:][mask[:, 1:]]] = read[:, :-1][mask[:, 1:]]
         return made
 
+    def gather_tokens(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, L) from (N,) for each step token; entries at padding are arbitrary."""
+        assert self.token is not None, "the batch was made for an objective that reads no tokens"
+        return values[self.token.clamp(min=0)] if len(values) else values.new_zeros(self.token.shape)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
         """The batch on another device."""
         data = {name: array.to(device, non_blocking=non_blocking) for name, array in self.data.items()}
         read, mask = (array.to(device, non_blocking=non_blocking) for array in (self.read, self.mask))
-        return TrainingBatch(self.packed.to(device), read, mask, data, self.problems)
+        token = None if self.token is None else self.token.to(device, non_blocking=non_blocking)
+        return TrainingBatch(self.packed.to(device), read, mask, data, self.problems, token)
 
     def unsupervised(self) -> TrainingBatch:
         """The batch with nothing to learn from: what a process encodes that has no batch left when others have."""
         data = {
-            name: array[:0] if name in ("pairs", "strength") else
+            name: array[:0] if name in OF_PAIRS else
             torch.full_like(array, torch.nan) if array.is_floating_point() else array
             for name, array in self.data.items()
         }  # fmt: skip
-        return TrainingBatch(self.packed, self.read, torch.zeros_like(self.mask), data, self.problems)
+        return TrainingBatch(self.packed, self.read, torch.zeros_like(self.mask), data, self.problems, self.token)
 
 
 class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
@@ -222,7 +232,12 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         for tree in trees:
             # A tree that teaches nothing is left out; a wide one is cut.
             if teaches(tree, self.objective):
-                for _, few, encoded in narrow(tree, encoder, row_tokens):
+                parts = list(narrow(tree, encoder, batch_tokens if self.objective.compares else row_tokens))
+                if self.objective.compares and len(parts) > 1:
+                    what = f"problem {tree.problem.id!r} has more than {batch_tokens} tokens in its solutions"
+                    remedy = f"{self.objective.method.name} compares them in one pass: raise batch_tokens"
+                    raise InputError(what, remedy=f"{remedy}, or pass fewer solutions")
+                for _, few, encoded in parts:
                     self.domains.setdefault(domain_of(few), array("q")).append(len(lengths))
                     self.parts.append((few, encoded))
                     lengths.append(len(encoded))
@@ -244,6 +259,10 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         """Tokens of one pass."""
         self.extra = -len(self.plans) % processes
         """Batches at the end that fill up the last turn."""
+        self.reference: list[NDArray[np.float32]] = []
+        """(T,) log-probability of each token of each encoded tree by the reference; 0 while empty."""
+        self.guide: list[NDArray[np.float32]] = []
+        """The same of the log-ratio that weighs tokens."""
 
     def __len__(self) -> int:
         return len(self.plans) + self.extra
@@ -257,7 +276,8 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> TrainingBatch:
         trees, encoded = zip(*(self.parts[i] for row in rows for i in row), strict=True)
-        return _training_batch(trees, encoded, [len(row) for row in rows], self.objective)
+        batch = _training_batch(trees, encoded, [len(row) for row in rows], self.objective)
+        return _with_tokens(batch, self, rows) if self.objective.of_ratios else batch
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         return (self[i] for i in range(len(self)))
@@ -295,12 +315,13 @@ def make_batches(
 
 def teaches(tree: StepTree, objective: Objective) -> bool:
     """Whether an objective can learn something from a tree."""
-    if "pairs" in objective.method.data:
-        return len(_pairs(tree)) > 0
+    for name in ("pairs", "siblings"):
+        if name in objective.method.data:
+            return len(_of_rows(tree, name, objective)) > 0
     columns = [name for names in objective.columns.values() for name in names]
     if any(np.isfinite(tree.step_column(name)).any() for name in columns):
         return True
-    rows = [_of_rows(tree, name) for name in ("outcome", "log_weights") if name in objective.method.data]
+    rows = [_of_rows(tree, name, objective) for name in ("outcome", "log_weights") if name in objective.method.data]
     return any(np.isfinite(values).any() for values in rows)
 
 
@@ -308,8 +329,8 @@ def _training_batch(
     trees: Sequence[StepTree], encoded: Sequence[EncodedTree], widths: Sequence[int], objective: Objective
 ) -> TrainingBatch:
     """The batch of some trees, of which each row has so many."""
-    numbers = iter(range(len(trees)))
-    packed = pack(encoded, [list(islice(numbers, width)) for width in widths])
+    order_of = iter(range(len(trees)))
+    packed = pack(encoded, [list(islice(order_of, width)) for width in widths])
     starts = np.cumsum([0, *(len(tree.ends) for tree in trees)])
     longest = max(tree.paths.shape[1] for tree in trees)
     read = np.full((starts[-1], longest), -1, np.int64)
@@ -320,10 +341,12 @@ def _training_batch(
     # that several trajectories share is read once and supervised once for each of them.
     tags, nodes = packed.tree.numpy(), packed.node.numpy()
     bounds = np.searchsorted(tags, np.arange(len(trees) + 1))
+    reads_of = []
     for place, tree in enumerate(trees):
         index = np.full(tree.n, -1, np.int64)
         mine = np.arange(bounds[place], bounds[place + 1])
         index[nodes[mine]] = mine
+        reads_of.append(index)
         here = (slice(starts[place], starts[place + 1]), slice(0, tree.paths.shape[1]))
         read[here] = np.where(tree.mask, index[tree.paths], -1)
         for name, names in columns.items():
@@ -337,19 +360,76 @@ def _training_batch(
         values[read < 0] = np.nan
     made = {name: torch.from_numpy(values.astype(np.float32)) for name, values in data.items()}
     for name in (name for name in objective.method.data if name in OF_ROWS):
-        parts = [_of_rows(tree, name) for tree in trees]
+        parts = [_of_rows(tree, name, objective) for tree in trees]
         if name == "pairs":
             parts = [part + start for part, start in zip(parts, starts, strict=False)]
         if name == "group":
             parts = [part + place for place, part in enumerate(parts)]
+        if name == "siblings":
+            parts = [number[part] for number, part in zip(reads_of, parts, strict=True)]
         joined = np.concatenate(parts)
-        made[name] = torch.from_numpy(joined if name in ("pairs", "group") else joined.astype(np.float32))
+        made[name] = torch.from_numpy(joined if name in INDICES else joined.astype(np.float32))
+    if "siblings" in made:
+        _place_siblings(made, read)
     problems = tuple(tree.problem.id for tree in trees for _ in tree.ends)
     return TrainingBatch(packed, torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(read >= 0), made, problems)
 
 
-def _of_rows(tree: StepTree, name: str) -> NDArray[Any]:
-    """Data of a tree's trajectories by name: (B,), pairs (P, 2), and what belongs to pairs (P,)."""
+def _place_siblings(data: dict[str, torch.Tensor], read: NDArray[np.int64]) -> None:
+    """Replaces pairs (P, 2) of reads by where they are in (B, S), and drops those with a node that is not read."""
+    reads = data["siblings"].numpy()
+    kept = (reads >= 0).all(1)
+    # A node that several trajectories share is found in the first of them.
+    known, first = np.unique(read, return_index=True)
+    row, step = np.unravel_index(first[np.searchsorted(known, reads[kept])], read.shape)
+    data["siblings"] = torch.from_numpy(np.stack([row, step], -1).reshape(-1, 4))
+    data["gap"] = data["gap"][torch.from_numpy(kept)]
+
+
+def _with_tokens(batch: TrainingBatch, data: TrainingSet, rows: Sequence[Sequence[int]]) -> TrainingBatch:
+    """The batch with the tokens of its steps, their log-probabilities by the reference and, if read, their guide."""
+    said = step_tokens(batch.packed)
+
+    def of_tokens(values: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """(N,) from (T,) for each tree, as `pack` lays trees out."""
+        flat = np.zeros(batch.packed.input_ids.shape, np.float32)
+        for at, row in enumerate(rows):
+            joined = np.concatenate([values[i] for i in row])
+            flat[at, : len(joined)] = joined
+        return torch.from_numpy(flat)[said.row, said.column]
+
+    if data.reference:
+        said = replace(said, reference=of_tokens(data.reference))
+    made = replace(batch, packed=replace(batch.packed, said=said))
+    if not {*OF_TOKENS} & {*data.objective.method.data}:
+        return made
+    token = _token_index(said, batch.read.numpy(), batch.mask.numpy())
+    guide = of_tokens(data.guide) if data.guide else torch.zeros(len(said.row))
+    real = token >= 0
+    known = torch.full(token.shape, torch.nan)
+    known[real] = guide[token[real]]
+    return replace(made, token=token, data={**made.data, "guide": known})
+
+
+def _token_index(said: StepTokens, read: NDArray[np.int64], mask: NDArray[np.bool_]) -> torch.Tensor:
+    """(B, L) the tokens of each trajectory's steps in order, -1 behind them."""
+    # The tokens of a step follow one another.
+    first, count = np.unique(said.read.numpy(), return_index=True, return_counts=True)[1:]
+    paths = [
+        np.concatenate([np.empty(0, np.int64), *(np.arange(first[q], first[q] + count[q]) for q in row[real])])
+        for row, real in zip(read, mask, strict=True)
+    ]
+    index = np.full((len(paths), max(map(len, paths), default=0)), -1, np.int64)
+    for row, path in zip(index, paths, strict=True):
+        row[: len(path)] = path
+    return torch.from_numpy(index)
+
+
+def _of_rows(tree: StepTree, name: str, objective: Objective | None = None) -> NDArray[Any]:
+    """Data of a tree's trajectories by name: (B,), pairs of rows or of sibling nodes (P, 2), and theirs (P,)."""
+    if name in ("siblings", "gap"):
+        nodes, gap = _siblings(tree, LABEL if objective is None else objective.labels)
+        return nodes if name == "siblings" else gap
     if name == "outcome":
         return tree.outcomes
     if name == "group":
@@ -366,6 +446,16 @@ def _pairs(tree: StepTree) -> NDArray[np.int64]:
     """(P, 2) a better and a worse trajectory, wherever two of a problem have different outcomes."""
     better, worse = np.nonzero(tree.outcomes[:, None] > tree.outcomes[None, :])
     return np.stack([better, worse], 1).astype(np.int64)
+
+
+def _siblings(tree: StepTree, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(P, 2) nodes of a better and of a worse step behind the same prefix, and (P,) the difference of their labels."""
+    label = tree.scatter_mean(tree.step_column(column))
+    nodes = np.flatnonzero(np.isfinite(label) & tree.action)
+    above = tree.parent[nodes]
+    better, worse = np.nonzero((above[:, None] == above) & (label[nodes][:, None] > label[nodes]))
+    pairs = np.stack([nodes[better], nodes[worse]], 1).astype(np.int64)
+    return pairs, label[pairs[:, 0]] - label[pairs[:, 1]]
 
 
 def _number(value: object) -> float:

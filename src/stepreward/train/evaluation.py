@@ -22,7 +22,7 @@ from stepreward.core.measure.step_metrics import (
     ragged,
 )
 from stepreward.core.types import Floats
-from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.train.data import TrainingBatch
 from stepreward.train.objective import Objective
 from stepreward.train.objectives.loss import Loss
@@ -96,9 +96,7 @@ class Readings:
 
 
 @torch.inference_mode()
-def read_batches(
-    model: StepRewardModel, batches: Iterable[TrainingBatch], objective: Objective | None = None
-) -> Readings:
+def read_batches(model: Trainable, batches: Iterable[TrainingBatch], objective: Objective | None = None) -> Readings:
     """Scores of a model on labelled batches beside the labels; the model is left in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
@@ -109,15 +107,16 @@ def read_batches(
     counts: Any = 0.0
     for batch in batches:
         here = batch.to(device)
-        reads = model(here.packed)
+        outputs = model(here.packed)
         supervised = (here.mask & ~here.data["labels"].isnan()).cpu().numpy()
+        reads = model.step_outputs(outputs, here.packed)
         scored = model.record.readout.combined(model.score_parts(reads), batch.previous)
         scores += list(np.where(supervised, scored[batch.read.numpy()], np.nan) if len(scored) else supervised * np.nan)
         labels += list(batch.data["labels"].double().numpy())
         problems += batch.problems
         if objective is not None:
             # The mean over all units, not over batches: the last batch may be small.
-            loss = objective(model, reads, here)
+            loss = objective(model, outputs, here)
             totals, counts = totals + loss.totals.double().cpu(), counts + loss.counts.cpu()
     learned = torch.is_tensor(counts) and bool((counts > 0).any())
     mean = float(Loss(totals, counts)) if learned else float("nan")
@@ -131,7 +130,7 @@ def read_batches(
 
 
 def evaluate_batches(
-    model: StepRewardModel, batches: Iterable[TrainingBatch], objective: Objective | None = None
+    model: Trainable, batches: Iterable[TrainingBatch], objective: Objective | None = None
 ) -> dict[str, float]:
     """Step metrics of a model on labelled batches, see `Readings.metrics`; the model is left in evaluation mode."""
     return read_batches(model, batches, objective).metrics()

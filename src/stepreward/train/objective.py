@@ -14,7 +14,7 @@ from stepreward.core.optional import Deferred
 from stepreward.score.encode.formula import RUNNING, is_name
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
-from stepreward.train.objectives.loss import Loss, at_end
+from stepreward.train.objectives.loss import Loss, at_end, only
 from stepreward.train.objectives.pointwise import joint_cells, step_and_trajectory
 from stepreward.train.objectives.preferences import (
     bradley_terry,
@@ -28,17 +28,24 @@ from stepreward.train.objectives.returns import decompose_return, kto
 if TYPE_CHECKING:
     import torch
 
-    from stepreward.score.model.step_reward_model import StepRewardModel
+    from stepreward.score.model.log_ratio_model import Trainable
     from stepreward.train.data import TrainingBatch
 else:
     torch = Deferred("torch")
 
-OUTPUTS = ("logits", "outputs", "ends", "totals")
-"""What a model says of a batch; the other names that an objective takes are data."""
+OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards")
+"""What a model says of a batch; the other names that an objective takes are data. The `logits` of a log-ratio model are
+the rewards of steps, `totals` their sums; it alone has `token_rewards`."""
+OF_TOKENS = ("token_rewards", "guide")
+"""Arrays of the tokens of each trajectory's steps."""
 COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "reward"}
 """The step column that each (B, S) data comes from, where no other is named."""
-OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength")
-"""Data of whole trajectories."""
+OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength", "siblings", "gap")
+"""Data of whole trajectories and of pairs."""
+OF_PAIRS = ("pairs", "strength", "siblings", "gap")
+"""Data with an entry for each pair."""
+INDICES = ("pairs", "group", "siblings")
+"""Data that are whole numbers."""
 _REWARDS = (decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise)
 """Objectives whose outputs are rewards, not logits of probabilities."""
 _UNREAD = (joint_cells, general_preference)
@@ -68,8 +75,16 @@ class Objective:
     formula: str = ""
     """Of a step's score, in place of the objective's own; see `score.encode.formula.parse`."""
 
+    reference: str = ""
+    """Frozen language model, whose log-ratios are trained; empty for a head, or for the backbone itself."""
+    beta: float = 0.05
+    """Scale of log-ratios."""
+
     def __post_init__(self) -> None:
         name = self.method.name
+        if self.of_ratios and {"outputs", "ends"} & {*self.method.data}:
+            what = f"the objective {name} trains several outputs a step, a log-ratio is one"
+            raise InputError(what, remedy="leave reference out, or take an objective of totals")
         if ("targets" in self.method.data) != bool(self.targets):
             what = "reads several columns" if not self.targets else "reads no column of targets"
             remedy = "name them as targets" if not self.targets else "leave targets out, or take objective 'columns'"
@@ -94,10 +109,22 @@ class Objective:
         return cls(losses[name], settings)
 
     @property
+    def of_ratios(self) -> bool:
+        """Whether it trains log-ratios of a language model to a reference, not a head."""
+        return bool(self.reference) or "reference" in self.method.asks
+
+    @property
+    def compares(self) -> bool:
+        """Whether all trajectories of a problem must be in one batch."""
+        return bool({"group", "pairs", "siblings"} & {*self.method.data}) or self.method.function is kto
+
+    @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """The step columns behind each data of steps that it reads."""
         named = {**COLUMNS, "labels": self.labels}
         made = {name: (named[name],) for name in self.method.data if name in named}
+        if "siblings" in self.method.data:
+            made["labels"] = (self.labels,)
         return made | ({"targets": self.targets} if self.targets else {})
 
     @property
@@ -125,6 +152,8 @@ class Objective:
             InputError: none of the outputs is a score.
             ValueError: the formula is none of these outputs.
         """
+        if self.of_ratios:
+            return Readout("implicit", beta=self.beta, reference=self.reference, formula=self.formula)
         formula = self.formula or _FORMULAS.get(self.method.name, "").format(*self.output_names)
         if self.method.function in _UNREAD and not formula:
             what = f"no output that {self.method.name} trains is the score of a step"
@@ -142,8 +171,8 @@ class Objective:
     def record(self, encoding: Encoding, *, surprise: bool = False) -> EncoderRecord:
         """The record of a model that this objective trains.
 
-        Where the score is a running total or mean, the last step's is that of the solution; where it is a gain, a step
-        without one is taken for wrong.
+        Where the score is a running total or mean, the last step's is that of the solution; where it is a gain or a
+        log-ratio, a step without one is taken for wrong.
 
         Args:
             encoding: how trajectories become tokens.
@@ -158,7 +187,7 @@ class Objective:
         return replace(
             plain,
             aggregation="last" if functions & {*RUNNING} else plain.aggregation,
-            threshold=0.0 if "gain" in functions else plain.threshold,
+            threshold=0.0 if "gain" in functions or self.of_ratios else plain.threshold,
         )
 
     @property
@@ -167,28 +196,33 @@ class Objective:
         link = {**self.method.settings, **self.settings}.get("link")
         return link != "none" and self.method.function not in _REWARDS
 
-    def __call__(self, model: StepRewardModel, reads: torch.Tensor, batch: TrainingBatch) -> Loss:
+    def __call__(self, model: Trainable, outputs: torch.Tensor, batch: TrainingBatch) -> Loss:
         """The loss of a batch.
 
         Args:
             model: the model that made them.
-            reads: (Q, n_labels) its outputs at the batch's reads.
+            outputs: what its forward pass returned for the batch.
             batch: on the same device.
         """
         names = self.method.data
+        reads = model.step_outputs(outputs, batch.packed)
         made: dict[str, torch.Tensor] = {"mask": batch.mask, **batch.data}
+        if "token_rewards" in names:
+            made["token_rewards"] = self.beta * batch.gather_tokens(outputs)
         if "outputs" in names or "ends" in names:
             made["outputs"] = batch.gather(reads.float())
             made["ends"] = _ends(made["outputs"], batch.mask)
         if "logits" in names or "totals" in names:
             made["logits"] = batch.gather(model.step_logits(reads))
-            made["totals"] = _ends(made["logits"], batch.mask)
+            ends = only(batch.mask, made["logits"]).sum(1) if self.of_ratios else _ends(made["logits"], batch.mask)
+            made["totals"] = torch.where(batch.mask.any(1), ends, torch.nan)
         return self._loss(made)
 
     def counts(self, batch: TrainingBatch) -> torch.Tensor:
         """(M,) float64 units that the loss of a batch is a mean of: of the data alone, before any pass."""
         rows, steps = batch.mask.shape
-        zeros = _zeros([n for n in self.method.data if n in OUTPUTS], rows, steps, self.n_outputs)
+        tokens = batch.token.shape[1] if batch.token is not None else 0
+        zeros = _zeros([n for n in self.method.data if n in OUTPUTS], rows, steps, self.n_outputs, tokens)
         zeros = {name: array.to(batch.mask.device) for name, array in zeros.items()}
         return self._loss({**zeros, "mask": batch.mask, **batch.data}).counts.double()
 
@@ -204,12 +238,13 @@ def _ends(outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(some.reshape(-1, *[1] * (ends.ndim - 1)), ends, torch.nan)
 
 
-def _zeros(names: Sequence[str], rows: int, steps: int, width: int) -> dict[str, torch.Tensor]:
+def _zeros(names: Sequence[str], rows: int, steps: int, width: int, tokens: int = 1) -> dict[str, torch.Tensor]:
     """Data of zeros by name, probabilities of a half, without pairs."""
     shapes: dict[str, tuple[int, ...]] = {
         **dict.fromkeys(("outputs", "targets"), (rows, steps, width)),
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
-        "ends": (rows, width), "strength": (0,), "pairs": (0, 2),
+        "ends": (rows, width), "strength": (0,), "pairs": (0, 2), "gap": (0,), "siblings": (0, 4),
+        **dict.fromkeys(OF_TOKENS, (rows, tokens)),
     }  # fmt: skip
     made = {name: torch.zeros(shapes.get(name, (rows, steps))) + 0.5 * (name == "judged") for name in names}
-    return {name: array.long() if name in ("pairs", "group") else array for name, array in made.items()}
+    return {name: array.long() if name in INDICES else array for name, array in made.items()}

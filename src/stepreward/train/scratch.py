@@ -8,7 +8,8 @@ from pathlib import Path
 
 from stepreward.core.errors import InputError
 from stepreward.core.tree import StepTree
-from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 from stepreward.train.settings import SCRATCH
@@ -23,8 +24,8 @@ def starting_model(
     layers: int = 4,
     vocabulary: int = 1024,
     seed: int = 0,
-) -> StepRewardModel:
-    """A step reward model to train.
+) -> Trainable:
+    """A model to train: with a head, or by a record with an implicit readout one of log-ratios.
 
     Args:
         backbone: a local folder or hub name of a causal language model, whose head is left out, or `"scratch"`: a fresh
@@ -41,6 +42,10 @@ def starting_model(
         ModelError: the backbone cannot be loaded, or cannot do what the record asks.
     """
     record = record or EncoderRecord()
+    if record.readout.kind == "implicit":
+        if str(backbone) == SCRATCH:
+            raise InputError("log-ratios need a model that has learned a language", remedy="pass another backbone")
+        return LogRatioModel.from_policy(backbone, record)
     if str(backbone) != SCRATCH:
         return StepRewardModel.from_backbone(backbone, record, seed=seed)
     if hidden % 8 or hidden <= 0 or layers <= 0 or vocabulary < 258:

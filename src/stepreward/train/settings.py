@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from stepreward.core.catalog import loss as losses
-from stepreward.core.errors import UnknownNameError
+from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.optional import Deferred
 from stepreward.core.types import LABEL
 from stepreward.core.vocabulary import Flag
@@ -76,6 +76,16 @@ class TrainSettings:
     """A step that m trajectories share weighs m times, or once."""
     accumulate: int = 1
     """Batches to a step of the optimizer."""
+    reference: str = ""
+    """Frozen language model (folder or hub name) of a log-ratio model: it has no head, the reward of a step is beta
+    times its log-ratio to the reference. Empty: the backbone, with objectives that ask for one such as dpo."""
+    beta: float = 0.05
+    """Scale of log-ratios to the reference, in the loss and in the scores."""
+    guide: str = ""
+    """Language model whose log-ratio to the reference weighs tokens, for tgdpo."""
+    contrast: tuple[str, ...] = ()
+    """A better and a worse prompt, with {prompt} for the problem, by whose log-ratio t-reg weighs tokens: given
+    twice."""
     shard: bool = False
     """Split weights, gradients and optimizer states over the processes (FSDP2); each has them whole otherwise."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -86,7 +96,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.metric not in HIGHER_IS_BETTER:
             raise UnknownNameError("metric", self.metric, HIGHER_IS_BETTER)
-        for name in ("epochs", "learning_rate", "batch_tokens", "row_tokens", "evaluations", "accumulate"):
+        for name in ("epochs", "learning_rate", "batch_tokens", "row_tokens", "evaluations", "accumulate", "beta"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if bad := {name: share for name, share in self.mix.items() if not 0 < share < math.inf}:
@@ -107,6 +117,19 @@ class TrainSettings:
             raise ValueError(
                 f"{self.objective} compares the steps of a trajectory and cannot weigh nodes: use weigh='trajectory'"
             )
+        if len(self.contrast) not in (0, 2) or not all("{prompt}" in one for one in self.contrast):
+            raise ValueError(f"contrast is two prompts that hold {{prompt}}, got {self.contrast}")
+
+    def on(self, backbone: str, resolve: Callable[[str], str]) -> TrainSettings:
+        """The settings with their models as folders or hub names.
+
+        Args:
+            backbone: what training starts from; the reference where an objective asks for one and none is named.
+            resolve: makes a folder or hub name of what a user writes.
+        """
+        asked = "reference" in losses[self.objective].asks
+        reference = self.reference or (backbone if asked else "")
+        return replace(self, reference=reference and resolve(reference), guide=self.guide and resolve(self.guide))
 
     def loss(self) -> Objective:
         """The objective with its hyper-parameters and columns.
@@ -116,6 +139,17 @@ class TrainSettings:
             InputError: it needs columns that are not named, or `readout` is no formula of its outputs.
             ValueError: a hyper-parameter is outside its range.
         """
+        method = losses[self.objective]
+        if ("guide" in method.data) != (bool(self.guide) != bool(self.contrast)):
+            needs = "weighs tokens: name a guide or two contrast prompts" if "guide" in method.data else "has no guide"
+            raise InputError(f"the objective {method.name} {needs}")
         return Objective(
-            losses[self.objective], self.objective_settings, self.labels, self.targets, self.outputs, self.readout
+            method,
+            self.objective_settings,
+            self.labels,
+            self.targets,
+            self.outputs,
+            self.readout,
+            self.reference,
+            self.beta,
         )

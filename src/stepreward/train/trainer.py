@@ -23,7 +23,8 @@ from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.hub import name_of
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
-from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
+from stepreward.score.model.weights import find
 from stepreward.score.model.without_bars import without_bars
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import (
@@ -36,6 +37,7 @@ from stepreward.train.data import (
 from stepreward.train.evaluation import evaluate_batches, read_batches
 from stepreward.train.objective import Objective
 from stepreward.train.processes import is_main, processes, whole_state
+from stepreward.train.reference import add_references, weights_hash
 from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, UNFINISHED, TrainSettings
 from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
@@ -100,12 +102,12 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """This batch's part of the loss of a step: parts of all batches and processes add up to it."""
         batch: TrainingBatch = inputs["batch"].to(self.args.device)
-        reads = model(batch.packed)
-        loss = self.objective(self.model, reads, batch)
+        outputs = model(batch.packed)
+        loss = self.objective(self.model, outputs, batch)
         # Processes average their gradients, where the parts must be summed.
         counts = loss.counts if num_items_in_batch is None else num_items_in_batch / self.args.world_size
         value = loss.over(counts)
-        return (value, reads) if return_outputs else value
+        return (value, outputs) if return_outputs else value
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The metrics of `evaluate_batches` on the held-out trees, each with the prefix `eval_`."""
@@ -118,7 +120,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
 def train(
     trees: Sequence[StepTree],
-    model: StepRewardModel,
+    model: Trainable,
     out: Path,
     settings: TrainSettings | None = None,
     *,
@@ -167,7 +169,7 @@ def train(
 
 
 def _trained(
-    data: TrainingSet, model: StepRewardModel, arguments: Any, settings: TrainSettings, objective: Objective,
+    data: TrainingSet, model: Trainable, arguments: Any, settings: TrainSettings, objective: Objective,
     held_out: Sequence[StepTree], on_progress: OnProgress | None,
 ) -> TrainResult:  # fmt: skip
     """Trains in the folder of unfinished work that the arguments name."""
@@ -175,6 +177,10 @@ def _trained(
     batches = TrainingSet(
         held_out, model.encoder, objective, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens
     )
+    if isinstance(model, LogRatioModel):
+        # One process computes what all of them then read.
+        with arguments.distributed_state.main_process_first():
+            add_references((data, batches), model, settings, str(arguments.device), work)
     trainer = StepTrainer(
         objective=objective,
         held_out=batches,
@@ -208,7 +214,7 @@ def _trained(
 
 
 def _by_domain(
-    data: TrainingSet, held_out: TrainingSet, model: StepRewardModel, objective: Objective
+    data: TrainingSet, held_out: TrainingSet, model: Trainable, objective: Objective
 ) -> dict[str, dict[str, float]]:
     """For each domain, the tokens that were planned, and the metrics on its held-out trees."""
     made = {name: {"tokens": float(size)} for name, size in data.tokens_by_domain().items()}
@@ -219,10 +225,14 @@ def _by_domain(
 
 
 def _training_set(
-    trees: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings, objective: Objective
+    trees: Sequence[StepTree], model: Trainable, settings: TrainSettings, objective: Objective
 ) -> TrainingSet:
     if not trees:
         raise InputError("there is no labelled tree to learn from", remedy="label some trajectories first")
+    if objective.of_ratios != isinstance(model, LogRatioModel):
+        has, wants = ("log-ratios", "a head") if isinstance(model, LogRatioModel) else ("a head", "log-ratios")
+        what = f"{objective.method.name} trains {wants}, the model has {has}"
+        raise InputError(what, remedy="take the model that train.scratch.starting_model makes for the objective")
     width = model.record.readout.n_labels
     if {"outputs", "ends"} & {*objective.method.data} and width != objective.n_outputs:
         raise InputError(
@@ -246,9 +256,10 @@ def _training_set(
 
 
 def _identity(
-    trees: Sequence[StepTree], held_out: Sequence[StepTree], model: StepRewardModel, settings: TrainSettings
+    trees: Sequence[StepTree], held_out: Sequence[StepTree], model: Trainable, settings: TrainSettings
 ) -> dict[str, Any]:
     """Everything that decides the final weights."""
+    frozen = [name for name in (model.record.readout.reference, settings.guide) if name]
     decides = {name: value for name, value in asdict(settings).items() if name not in _NO_MATTER}
     return {
         **decides,
@@ -258,6 +269,7 @@ def _identity(
         "held_out": fingerprint(held_out),
         "model": {name: list(p.shape) for name, p in model.named_parameters()},
         "record": asdict(model.record),
+        **({"frozen": [weights_hash(find(name)) for name in frozen]} if frozen else {}),
     }
 
 
@@ -310,7 +322,7 @@ def _run_trainer(trainer: StepTrainer, work: Path) -> None:
 
 def _save(
     result: TrainResult,
-    model: StepRewardModel,
+    model: Trainable,
     state: Mapping[str, torch.Tensor] | None,
     settings: TrainSettings,
     identity: Mapping[str, Any],
@@ -329,7 +341,7 @@ def _save(
 
 def finished(
     trees: Sequence[StepTree],
-    model: StepRewardModel,
+    model: Trainable,
     out: Path,
     settings: TrainSettings,
     held_out: Sequence[StepTree] = (),

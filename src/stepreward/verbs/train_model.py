@@ -40,7 +40,7 @@ def train(
         InputError: there is nothing to learn from, or `out` holds another unfinished training.
         ModelError: the backbone cannot be loaded, or the loss became infinite or NaN.
     """
-    chosen = TrainSettings(**settings)
+    chosen = TrainSettings(**settings).on(str(backbone), resolve)
     objective, stored = chosen.loss(), StoredRows()
     for domain, some in (rows if isinstance(rows, Mapping) else {"": rows}).items():
         stored.extend(of_domain(rows_of(some), domain), domain)

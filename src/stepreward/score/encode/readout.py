@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stepreward.score.encode.formula import SCORE, Formula, Index, is_name, parse
 
+_SO_FAR = f"sum_so_far({SCORE})"
 Array = Any
 """A NumPy array or a torch tensor."""
 
@@ -78,13 +79,18 @@ class Readout:
 
     @property
     def parsed(self) -> Formula:
-        """The formula; `score` where there is none."""
-        return parse(self.formula or SCORE, self.output_names)
+        """The formula; where there is none `score`, or its sum so far for an implicit score."""
+        return parse(self.formula or (_SO_FAR if self.kind == "implicit" else SCORE), self.output_names)
 
     @property
     def looks_back(self) -> bool:
         """Whether a step's score depends on what the head says of earlier steps."""
-        return bool(self.formula) and self.parsed.looks_back
+        return self._combines and self.parsed.looks_back
+
+    @property
+    def _combines(self) -> bool:
+        """Whether a score is more than the function of one step's outputs that `kind` names."""
+        return bool(self.formula) or self.kind == "implicit"
 
     @property
     def is_probability(self) -> bool:
@@ -128,7 +134,7 @@ class Readout:
     def parts(self, outputs: Array, *, activated: bool = False) -> Array:
         """(Q, M) what `combined` makes the scores of, from head outputs (Q, n_labels); M is 1 without a formula."""
         score = self._plain_scores(outputs, activated=activated)[:, None]
-        if not self.formula:
+        if not self._combines:
             return score
         if self.compares:
             each = outputs if activated else softmax(outputs)
@@ -140,7 +146,7 @@ class Readout:
 
     def combined(self, parts: NDArray[np.float64], previous: Index | None = None) -> NDArray[np.float64]:
         """(Q,) scores of `parts` (Q, M)."""
-        return self.parsed.evaluate(parts, previous) if self.formula else parts[:, 0]
+        return self.parsed.evaluate(parts, previous) if self._combines else parts[:, 0]
 
     def _plain_scores(self, outputs: Array, *, activated: bool) -> Array:
         """(Q,) scores without a formula."""

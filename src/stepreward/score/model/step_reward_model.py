@@ -86,6 +86,10 @@ class StepRewardModel(nn.Module):
         logits: torch.Tensor = self.head(features)
         return logits
 
+    def step_outputs(self, outputs: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+        """(Q, n_labels) outputs of each read, out of what the forward pass returned."""
+        return outputs
+
     def _head_inputs(self, hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """(R, T, hidden) what the head reads at each token; with surprise, one number more."""
         if not self.record.readout.surprise:

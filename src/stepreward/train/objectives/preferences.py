@@ -92,6 +92,35 @@ def bradley_terry(
     return mean(preference((d - margin) / temperature, link=link, smoothing=smoothing), known)
 
 
+@loss.method("siblings", note="Bradley-Terry on steps behind the same prefix")
+def sibling_preference(
+    logits: torch.Tensor,
+    siblings: torch.Tensor,
+    gap: torch.Tensor,
+    *,
+    least: float = 0.0,
+    margin: float = 0.0,
+    smoothing: float = 0.0,
+    link: PairLink = "logistic",
+) -> Loss:
+    """Ranks the better of two steps that follow the same prefix above the worse one.
+
+        mean_p -log sigmoid(z_better - z_worse - margin)
+
+    Args:
+        logits: (B, S) z.
+        siblings: (P, 4) row and step of the better one, row and step of the worse one.
+        gap: (P,) difference of their labels, above 0.
+        least: pairs with a smaller gap are left out.
+        margin: by which the better one should be above the worse one.
+        smoothing: chance in [0, 1/2] that a pair is the other way round.
+        link: what the difference is compared by.
+    """
+    known = gap >= least
+    d = logits[siblings[:, 0], siblings[:, 1]] - logits[siblings[:, 2], siblings[:, 3]]
+    return mean(preference(only(known, d), link=link, margin=margin, smoothing=smoothing), known)
+
+
 @loss.method("preference-strength", paper="arXiv:2410.01257")
 def by_strength(
     totals: torch.Tensor,
