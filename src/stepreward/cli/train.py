@@ -75,7 +75,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
         objective = settings.loss()
-    trees = on_demand.StoredTrees(rows, learned, objective)
+    trees = on_demand.StoredTrees(rows, learned, objective, settings.augmented)
     held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
     record = objective.record(PerStep(clean=("chomp",), max_length=flags.max_length), surprise=flags.surprise)

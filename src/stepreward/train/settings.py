@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.keys import Key
 from stepreward.core.optional import Deferred
-from stepreward.core.types import LABEL
+from stepreward.core.types import LABEL, Trajectory
 from stepreward.core.vocabulary import Flag
+from stepreward.train.merged_steps import with_compressed_nodes, with_merged_steps
 from stepreward.train.objective import Objective
 from stepreward.train.processes import processes
 
@@ -72,6 +74,10 @@ class TrainSettings:
     """Formula of a step's score from the outputs, such as "success + 1.5 * correct"; empty: the objective's own."""
     mix: Annotated[Mapping[str, float], Flag(hidden=True)] = field(default_factory=dict)
     """Share of each domain in the tokens of every pass, any positive numbers; empty takes each tree once a pass."""
+    merge_steps: Annotated[float, Flag(low=0.0, high=1.0)] = 0.0
+    """Share of pairs of neighbouring steps that are taught as one step too, with the later one's label (HRM)."""
+    compress: bool = False
+    """Let steps with 4 children or more pass one on to their parent, merged, and count their labels anew (HRM)."""
     weigh: Literal["trajectory", "node"] = "trajectory"
     """A step that m trajectories share weighs m times, or once."""
     accumulate: int = 1
@@ -130,6 +136,13 @@ class TrainSettings:
         asked = "reference" in losses[self.objective].asks
         reference = self.reference or (backbone if asked else "")
         return replace(self, reference=reference and resolve(reference), guide=self.guide and resolve(self.guide))
+
+    def augmented(self, rows: Sequence[Trajectory]) -> Sequence[Trajectory]:
+        """The rows that are taught of a problem's rows, merged steps included."""
+        key = Key.seed(self.seed).fold("merged steps")
+        if self.compress:
+            rows = [*rows, *with_compressed_nodes(rows, labels=self.labels, key=key)]
+        return with_merged_steps(rows, share=self.merge_steps, key=key) if self.merge_steps else rows
 
     def loss(self) -> Objective:
         """The objective with its hyper-parameters and columns.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import overload
 
 from stepreward.core.stored_rows import StoredRows
 from stepreward.core.tree import StepTree, trees_of
+from stepreward.core.types import Trajectory
 from stepreward.train.data import nothing_to_learn, teaches, with_labels
 from stepreward.train.objective import Objective
 
+Augment = Callable[[Sequence[Trajectory]], Sequence[Trajectory]]
+"""From a problem's rows to those that are taught."""
 _TOGETHER = 256
 """Problems whose trees are made at once."""
 
@@ -22,13 +25,21 @@ class StoredTrees(Sequence[StepTree]):
         rows: of these problems and of others.
         numbers: the problems.
         objective: cross-entropy to the column `label` where None.
+        augment: further rows of each problem; none where None.
 
     Raises:
         InputError: there is nothing to learn from; at access, a label of a probability is outside [0, 1].
     """
 
-    def __init__(self, rows: StoredRows, numbers: Sequence[int], objective: Objective | None = None) -> None:
+    def __init__(
+        self,
+        rows: StoredRows,
+        numbers: Sequence[int],
+        objective: Objective | None = None,
+        augment: Augment | None = None,
+    ) -> None:
         self.rows, self.numbers, self.objective = rows, numbers, objective or Objective.of("bce")
+        self.augment: Augment = augment or list
         if not any(teaches(tree, self.objective) for tree in self):
             raise nothing_to_learn(self.objective)
 
@@ -49,4 +60,4 @@ class StoredTrees(Sequence[StepTree]):
             yield from self._made(some)
 
     def _made(self, numbers: Sequence[int]) -> list[StepTree]:
-        return with_labels(trees_of([self.rows.of(number) for number in numbers]), self.objective)
+        return with_labels(trees_of([self.augment(self.rows.of(number)) for number in numbers]), self.objective)

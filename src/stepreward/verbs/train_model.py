@@ -45,7 +45,7 @@ def train(
     for domain, some in (rows if isinstance(rows, Mapping) else {"": rows}).items():
         stored.extend(of_domain(rows_of(some), domain), domain)
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
-    trees = StoredTrees(stored, learned, objective)
+    trees = StoredTrees(stored, learned, objective, chosen.augmented)
     record = objective.record(PerStep(clean=("chomp",)))
     name = backbone if backbone == SCRATCH else resolve(backbone)
     model = starting_model(name, trees, record=record, seed=chosen.seed)

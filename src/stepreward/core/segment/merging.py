@@ -29,7 +29,7 @@ def merge_short(steps: Sequence[Step], minimum_characters: int) -> list[Step]:
     groups: list[list[Step]] = []
     length = 0
     for step in steps:
-        if groups and length < minimum_characters and _same_speaker(groups[-1][-1], step):
+        if groups and length < minimum_characters and same_speaker(groups[-1][-1], step):
             groups[-1].append(step)
         else:
             groups.append([step])
@@ -38,14 +38,15 @@ def merge_short(steps: Sequence[Step], minimum_characters: int) -> list[Step]:
     merged: list[list[Step]] = []
     for group in groups:
         short = sum(map(_characters, group)) < minimum_characters
-        if short and merged and _same_speaker(merged[-1][-1], group[0]):
+        if short and merged and same_speaker(merged[-1][-1], group[0]):
             merged[-1] += group
         else:
             merged.append(group)
-    return [_joined(group) for group in merged]
+    return [joined(group) for group in merged]
 
 
-def _same_speaker(one: Step, other: Step) -> bool:
+def same_speaker(one: Step, other: Step) -> bool:
+    """Whether two steps are of one kind, role and agent."""
     return (one.kind, one.role, one.agent) == (other.kind, other.role, other.agent)
 
 
@@ -53,7 +54,8 @@ def _characters(step: Step) -> int:
     return len(step.text.strip())
 
 
-def _joined(group: Sequence[Step]) -> Step:
+def joined(group: Sequence[Step]) -> Step:
+    """Steps as one, as `merge_short` joins them."""
     if len(group) == 1:
         return group[0]
     tokens = [step.tokens for step in group if step.tokens is not None]
