@@ -143,3 +143,29 @@ def test_a_fingerprint_tells_data_apart() -> None:
     same, other = fingerprint(labelled_trees(labels)), labels[-1].with_columns({"label": np.array([0.9, 0.0])})
     assert same == fingerprint(labelled_trees(labels))
     assert same != fingerprint(labelled_trees([*labels[:-1], other]))
+
+
+def test_the_tokens_behind_each_step() -> None:
+    """Two solutions share their first step; the second one was cut; an observation counts."""
+    steps = [Step("good\n"), Step("bad\n", "observation"), Step("fine\n"), Step("nice\n")]
+    rows = [
+        Trajectory(Problem("p", "Say"), tuple(steps[:3]), columns={"label": np.array([1.0, NAN, 1.0])}),
+        Trajectory(Problem("p", "Say"), (steps[0], steps[3]), terminal=False, columns={"label": np.array([1.0, 0.0])}),
+    ]
+    model = toy_model()
+    objective = Objective.of("value-and-length")
+    (batch,) = make_batches(labelled_trees(rows, objective), model.encoder, objective, row_tokens=256, batch_tokens=512)
+    seen, last = (len(model.encoder.step_ids(step)) for step in steps[1:3])
+    np.testing.assert_array_equal(batch.data["remaining"][:, :2], [[seen + last, 0], [NAN, NAN]])
+
+
+def test_a_problems_draws_are_its_own() -> None:
+    objective = Objective.of("ensemble")
+    trees = labelled_trees(toy_labels(3, 0), objective)
+    found = []
+    for some in (trees, trees[::-1]):
+        batches = make_batches(some, toy_model().encoder, objective, row_tokens=256, batch_tokens=512)
+        found.append({tuple(row) for batch in batches for row in batch.data["draws"].tolist()})
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
+    assert all(len(row) == 5 and min(row) >= 0 and max(row) < 1 for row in found[0])

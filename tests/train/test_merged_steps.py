@@ -29,7 +29,9 @@ def row(texts: str, labels: list[float], outcome: float = 1.0, kinds: str = "") 
         Step(f"{text}\n", names[kind])  # type: ignore[arg-type]
         for text, kind in zip(texts, kinds or "a" * len(texts), strict=True)
     )
-    return Trajectory(PROBLEM, steps, outcome, columns={"label": np.array(labels)}, facts={"log_weight": 1.0})
+    return Trajectory(
+        PROBLEM, steps, outcome, columns={"label": np.array(labels)}, facts={"log_weight": 1.0, "domain": "d"}
+    )
 
 
 def shown(rows: list[Trajectory]) -> list[tuple[list[str], list[float]]]:
@@ -42,7 +44,7 @@ class TestMerged:
         made = with_merged_steps([one])
         assert made[0] is one
         np.testing.assert_equal(shown(made[1:]), [(["a\nb\n"], [0.0]), (["a\n", "b\nc\n"], [NAN, 0.5])])
-        assert all(np.isnan(new.outcome) and not new.facts for new in made[1:])
+        assert all(np.isnan(new.outcome) and new.facts == {"domain": "d"} for new in made[1:])
 
     def test_observations_and_other_agents_are_not_merged(self) -> None:
         assert len(with_merged_steps([row("abcd", [1, NAN, 1, 1], kinds="aoaa")])) == 2

@@ -16,7 +16,10 @@ from stepreward.train.objectives.loss import Loss
 NAN = float("nan")
 OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards")
 """What a model says; everything else is data."""
-WIDTH = {"columns": 2, "birm": 2, "grid": 3, "general-preference": 4, "step-and-trajectory": 2}
+WIDTH = {
+    "columns": 2, "birm": 2, "path-finder": 3, "grid": 3, "general-preference": 4, "step-and-trajectory": 2,
+    "ensemble": 5, "value-and-length": 64,
+}  # fmt: skip
 """Outputs of a step, 2 or 3 or whatever the objective's settings say."""
 ROWS, STEPS, TOKENS = 5, 4, 6
 OF_PAIRS = ("pairs", "strength", "siblings", "gap")
@@ -43,6 +46,8 @@ def draw(method: Method[..., Any], seed: int) -> dict[str, torch.Tensor]:
     tokens = np.arange(TOKENS) < rng.integers(1, TOKENS + 1, ROWS)[:, None]
     made = {
         **{name: np.where(unknown, NAN, value) for name, value in at_steps.items()},
+        "draws": rng.random((ROWS, k)),
+        "remaining": np.where(unknown, NAN, rng.integers(0, 1000, (ROWS, STEPS))),
         "targets": np.where(unknown[..., None], NAN, targets),
         "log_weights": rng.normal(size=ROWS),
         "logits": rng.normal(size=(ROWS, STEPS)) * 2,
@@ -96,7 +101,7 @@ class TestContract:
         fill |= {"token_rewards": -77.0, "guide": NAN}
         wide = {}
         for name, array in data.items():
-            if array.ndim < 2 or name in OF_PAIRS:
+            if array.ndim < 2 or name in (*OF_PAIRS, "draws"):
                 wide[name] = array
                 continue
             more = torch.full((ROWS, 3, *array.shape[2:]), fill.get(name, 0.5)).to(array.dtype)

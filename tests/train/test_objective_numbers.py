@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepreward.core.catalog import loss as family
+from stepreward.score.encode.readout import Readout
+from stepreward.train.objectives.cells import value_and_length_formula
 from stepreward.train.objectives.error_place import first_error_log_likelihood
 from stepreward.train.objectives.preferences import antisymmetric, mixture, preference, responsibilities
 from stepreward.train.objectives.temporal import td_targets
@@ -64,6 +66,73 @@ class TestPointwise:
             "mask": real(1, 2),
         }
         assert float(family["birm"].take(data)) == pytest.approx(0.075)
+
+    def test_path_finder_is_the_sum_of_three_cross_entropies(self) -> None:
+        rng = np.random.default_rng(3)
+        z, y = tensor(*rng.normal(size=(2, 4, 3))), tensor(*rng.integers(0, 2, (2, 4, 3)))
+        made = family["path-finder"].take({"outputs": z, "targets": y, "mask": real(2, 4)})
+        parts = [
+            float(family["bce"].take({"logits": z[..., k], "labels": y[..., k], "mask": real(2, 4)})) for k in range(3)
+        ]
+        assert float(made) == pytest.approx(sum(parts))
+
+    def test_an_ensemble_of_one_that_sees_all_is_the_plain_loss(self) -> None:
+        rng = np.random.default_rng(1)
+        z, y = tensor(*rng.normal(size=(3, 4))), tensor(*rng.uniform(size=(3, 4)))
+        data = {"outputs": z[..., None], "labels": y, "draws": tensor([0.9], [0.0], [0.99]), "mask": real(3, 4)}
+        plain = {"logits": z, "labels": y, "mask": real(3, 4)}
+        for fit in ("bce", "mse"):
+            made = family["ensemble"].take(data, members=1, share=1.0, fit=fit)
+            assert float(made) == float(family[fit].take(plain))
+
+    def test_each_member_learns_from_its_own_problems(self) -> None:
+        """At z = 0 every term is log 2 times what it is of; the second row is not drawn for the first member."""
+        z = torch.zeros(2, 1, 2, dtype=torch.float64, requires_grad=True)
+        draws = tensor([0.2, 0.2], [0.8, 0.2])
+        data = {"outputs": z, "labels": tensor([1.0], [1.0]), "draws": draws, "mask": real(2, 1)}
+        made = family["ensemble"].take(data, members=2, share=0.5)
+        made.value.backward()
+        assert float(made) == pytest.approx(math.log(2))
+        assert z.grad is not None
+        assert z.grad[:, 0].tolist() == [[pytest.approx(-1 / 6)] * 2, [0.0, pytest.approx(-1 / 6)]]
+        with pytest.raises(ValueError, match=r"share must be in \(0, 1\], got 0; 2 outputs, 2 members"):
+            family["ensemble"].take(data, members=2, share=0)
+        with pytest.raises(ValueError, match="2 outputs, 3 members"):
+            family["ensemble"].take(data, members=3)
+
+    def test_value_and_length(self) -> None:
+        """Shares .1 .2 | .3 .4, a value of .7 and 2 tokens to come, so cell (2, 1): -log .3; length 4.4."""
+        z = tensor([[0.1, 0.2, 0.3, 0.4]]).log()
+        data = {"outputs": z, "labels": tensor([0.7]), "remaining": tensor([2.0]), "mask": real(1, 1)}
+        settings = {"value_bins": 2, "lengths": (4.0,)}
+        assert float(family["value-and-length"].take(data, **settings)) == pytest.approx(1.2040, abs=1e-4)
+        # An edge belongs to the bin behind it, and 1 to the last bin of values.
+        data |= {"labels": tensor([1.0]), "remaining": tensor([4.0])}
+        assert float(family["value-and-length"].take(data, **settings)) == pytest.approx(-math.log(0.4))
+        formula = value_and_length_formula(2, (4.0,))
+        readout = Readout("softmax", n_labels=4, formula=formula)
+        assert readout.scores(z[0].numpy()) == pytest.approx(0.25 * 0.3 + 0.75 * 0.7)
+        # The middles are 2 and 6 tokens: 2 (.1 + .3) + 6 (.2 + .4).
+        assert readout.with_formula("length").scores(z[0].numpy()) == pytest.approx(4.4)
+
+    def test_one_bin_of_lengths_is_the_cross_entropy_and_one_of_values_a_classifier(self) -> None:
+        rng = np.random.default_rng(2)
+        z, y = tensor(*rng.normal(size=(2, 3, 2))), tensor(*rng.integers(0, 2, (2, 3)))
+        data = {"outputs": z, "labels": y, "remaining": tensor(*rng.integers(0, 9, (2, 3))), "mask": real(2, 3)}
+        made = family["value-and-length"].take(data, value_bins=2, lengths=())
+        plain = {"logits": z[..., 1] - z[..., 0], "labels": y, "mask": real(2, 3)}
+        assert float(made) == pytest.approx(float(family["bce"].take(plain, per="trajectory")))
+        made = family["value-and-length"].take(data, value_bins=1, lengths=(5.0,))
+        long = (data["remaining"] >= 5).double()
+        assert float(made) == pytest.approx(float(family["bce"].take(plain | {"labels": long}, per="trajectory")))
+
+    def test_a_solution_that_was_cut_has_no_length(self) -> None:
+        data = {"outputs": tensor([[0.0, 1.0]]), "labels": tensor([1.0]), "mask": real(1, 1)}
+        made = family["value-and-length"].take(data | {"remaining": tensor([NAN])}, value_bins=2, lengths=())
+        assert float(made) == 0
+        for settings in ({"value_bins": 1, "lengths": ()}, {"value_bins": 1, "lengths": (2.0, 1.0)}, {}):
+            with pytest.raises(ValueError, match="lengths must rise"):
+                family["value-and-length"].take(data | {"remaining": tensor([1.0])}, **settings)
 
     def test_one_column_is_the_plain_loss(self) -> None:
         rng = np.random.default_rng(0)

@@ -52,7 +52,9 @@ def rich_rows() -> list[Trajectory]:
 
 @pytest.mark.parametrize("method", losses, ids=lambda method: method.name)
 def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tmp_path: Path) -> None:
-    targets = ("label", "other") if "targets" in method.data else ()
+    targets = (
+        ("label", "other", "reward")[: 3 if method.name == "path-finder" else 2] if "targets" in method.data else ()
+    )
     outputs = 4 if {"cells", "ends"} & {*method.data} else 0
     settings = replace(QUICK, objective=method.name, targets=targets, outputs=outputs)
     if outputs:
@@ -104,6 +106,10 @@ def assert_scored_as_trained(
                 np.testing.assert_allclose(part.scores, expected[: s + 1], atol=1e-5)
 
 
+def with_lengths(values: str, lengths: str, score: str) -> str:
+    return f"value = weighted({values}); length = weighted({lengths}); {score}"
+
+
 READOUTS: list[tuple[dict[str, Any], EncoderRecord]] = [
     (
         {"objective": "birm", "targets": ("label", "other")},
@@ -136,6 +142,38 @@ READOUTS: list[tuple[dict[str, Any], EncoderRecord]] = [
         ),
     ),
     (
+        {"objective": "path-finder", "targets": ("label", "other", "reward")},
+        EncoderRecord(
+            readout=Readout(
+                n_labels=3,
+                names=("label", "other", "reward"),
+                formula="above(label, 0.5) * above(other, 0.5) * reward",
+            )
+        ),
+    ),
+    (
+        {"objective": "ensemble", "objective_settings": {"members": 3}, "readout": "mean(outputs) - 2 * std(outputs)"},
+        EncoderRecord(readout=Readout(n_labels=3, formula="mean(outputs) - 2 * std(outputs)")),
+    ),
+    (
+        {"objective": "value-and-length", "objective_settings": {"value_bins": 2, "lengths": (4.0, 6.0)}},
+        EncoderRecord(
+            readout=Readout(
+                "softmax",
+                6,
+                formula=with_lengths("0.25, 0.25, 0.25, 0.75, 0.75, 0.75", "2, 5, 7, 2, 5, 7", "value"),
+            )
+        ),
+    ),
+    (
+        {
+            "objective": "value-and-length",
+            "objective_settings": {"value_bins": 2, "lengths": ()},
+            "readout": "length + 1",
+        },
+        EncoderRecord(readout=Readout("softmax", 2, formula=with_lengths("0.25, 0.75", "0, 0", "length + 1"))),
+    ),
+    (
         {"objective": "grid", "outputs": 4, "readout": "value = weighted(0.25, 0.25, 0.75, 0.75); value"},
         EncoderRecord(readout=Readout("softmax", 4, formula="value = weighted(0.25, 0.25, 0.75, 0.75); value")),
     ),
@@ -158,6 +196,12 @@ def test_names_that_are_no_words_are_numbered() -> None:
         readout = Objective(losses["columns"], targets=targets).readout()
         assert readout.output_names == ("out0", "out1")
     assert Objective(losses["columns"], targets=("score:a", "b")).readout().output_names == ("score_a", "b")
+
+
+def test_objectives_of_several_columns_say_how_many() -> None:
+    for name, wanted in (("birm", 2), ("path-finder", 3)):
+        with pytest.raises(InputError, match=f"the objective {name} reads {wanted} columns"):
+            Objective(losses[name], targets=("a",))
 
 
 def test_a_readout_of_other_outputs_is_refused() -> None:

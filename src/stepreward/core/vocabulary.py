@@ -21,6 +21,8 @@ DATA: Mapping[str, str] = {
     "targets": "(B, S, K) what each output should be",
     "cells": "(B, S) number of the cell that each step is in",
     "judged": "(B, S) probability that a step is right, by an untrained model",
+    "remaining": "(B, S) tokens of each trajectory behind each step",
+    "draws": "(B, K) a random number in [0, 1) of each problem for each output",
     "pairs": "(P, 2) rows of a better and of a worse trajectory",
     "log_weights": "(B,) wanted log-weight of each trajectory among those of its problem",
     "strength": "(P,) how clear each preference is",

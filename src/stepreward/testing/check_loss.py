@@ -7,6 +7,7 @@ from typing import Any
 from stepreward.core.method import Method
 from stepreward.core.optional import optional
 from stepreward.testing.rules import require
+from stepreward.train.objectives.loss import outputs_of
 
 _NAN = float("nan")
 _OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards")
@@ -79,7 +80,7 @@ def _wide(mask: Any, array: Any) -> Any:
 
 def _example(torch: Any, method: Method[..., Any]) -> dict[str, Any]:
     """Data by name, with an unknown entry and padding."""
-    width = len(method.settings.get("quantiles", ())) or 2
+    width = outputs_of(method.settings) or 2
     logits = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.25, -0.5]], dtype=torch.float64)
     labels = torch.tensor([[1.0, 0.0, _NAN], [1.0, 1.0, 0.0]], dtype=torch.float64)
     spread = 1 + torch.arange(width, dtype=torch.float64)
@@ -87,6 +88,7 @@ def _example(torch: Any, method: Method[..., Any]) -> dict[str, Any]:
         "logits": logits, "labels": labels, "mask": torch.tensor([[True, True, True], [True, True, False]]),
         "outputs": logits[..., None] * spread, "targets": labels[..., None].expand(2, 3, width).clone(),
         "ends": logits[:, -1:] * spread + spread.flip(0), "totals": logits[:, 0] - 0.7,
+        "draws": torch.zeros(2, width, dtype=torch.float64), "remaining": 30 * labels,
         "judged": 0.2 + 0.6 * labels, "cells": labels.clone(), "rewards": 0.1 * labels,
         "outcome": torch.tensor([1.0, 0.0], dtype=torch.float64), "group": torch.tensor([0, 0]),
         "log_weights": torch.tensor([0.3, -0.2], dtype=torch.float64), "pairs": torch.tensor([[0, 1]]),

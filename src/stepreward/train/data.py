@@ -336,6 +336,7 @@ def _training_batch(
     read = np.full((starts[-1], longest), -1, np.int64)
     # Metrics compare scores with labels, whatever the objective learns from.
     columns = {"labels": (objective.labels,), **objective.columns}
+    columns |= {"remaining": ("",)} if "remaining" in objective.method.data else {}
     of_steps = {name: np.full((starts[-1], longest, len(names)), np.nan) for name, names in columns.items()}
     # Reads are sorted by tree, and `bounds` delimits those of each; `index` maps a tree's nodes to their reads. A node
     # that several trajectories share is read once and supervised once for each of them.
@@ -350,7 +351,8 @@ def _training_batch(
         here = (slice(starts[place], starts[place + 1]), slice(0, tree.paths.shape[1]))
         read[here] = np.where(tree.mask, index[tree.paths], -1)
         for name, names in columns.items():
-            of_steps[name][here] = np.stack([tree.step_column(one) for one in names], -1)
+            taken = [tree.step_column(one) if one else _tokens_left(tree, encoded[place]) for one in names]
+            of_steps[name][here] = np.stack(taken, -1)
     # Observations, and steps beyond the model's length, are not read: what is read moves to the front of its row.
     order = np.argsort(read < 0, axis=1, kind="stable")
     read = np.take_along_axis(read, order, 1)
@@ -425,11 +427,21 @@ def _token_index(said: StepTokens, read: NDArray[np.int64], mask: NDArray[np.boo
     return torch.from_numpy(index)
 
 
+def _tokens_left(tree: StepTree, encoded: EncodedTree) -> NDArray[np.float64]:
+    """(B, S) tokens of each trajectory behind each step, NaN where it was cut before its end."""
+    tokens = np.where(tree.mask, encoded.length[tree.paths], 0)
+    left = tokens.sum(1, keepdims=True) - tokens.cumsum(1)
+    return np.where(tree.mask & tree.complete[:, None], left, np.nan)
+
+
 def _of_rows(tree: StepTree, name: str, objective: Objective | None = None) -> NDArray[Any]:
-    """Data of a tree's trajectories by name: (B,), pairs of rows or of sibling nodes (P, 2), and theirs (P,)."""
+    """Data of a tree's trajectories by name: (B,), (B, K), pairs of rows or of sibling nodes (P, 2), theirs (P,)."""
     if name in ("siblings", "gap"):
         nodes, gap = _siblings(tree, LABEL if objective is None else objective.labels)
         return nodes if name == "siblings" else gap
+    if name == "draws":
+        mine = Key.seed(0).fold("draws", tree.problem.id).rng().random(1 if objective is None else objective.n_outputs)
+        return np.tile(mine, (len(tree.ends), 1))
     if name == "outcome":
         return tree.outcomes
     if name == "group":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,15 @@ from stepreward.core.prefix_names import prefix_of
 from stepreward.core.segment.merging import joined, same_speaker
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Floats, Step, Trajectory
+from stepreward.train.domains import DOMAIN
 
 
 def with_merged_steps(rows: Sequence[Trajectory], *, share: float = 1.0, key: Key | None = None) -> list[Trajectory]:
     """The rows, and for pairs of neighbouring steps a row that ends with the two as one step.
 
     The new row has the steps before the pair, unsupervised, and then the merged step with the numbers of the later one
-    in every column; it has no outcome and no facts, so that objectives on whole solutions do not see it. Only actions
-    of one role and agent are merged. Equal prefixes are drawn alike.
+    in every column; it has no outcome and of the facts only the domain, so that objectives on whole solutions do not
+    see it. Only actions of one role and agent are merged. Equal prefixes are drawn alike.
 
     Args:
         rows: of one problem.
@@ -53,7 +55,7 @@ def with_compressed_nodes(
     child of a passed node is never passed. The merged step keeps the child's label, whose subtree it takes along. The
     node that loses it is labelled anew, with the mean outcome of the solutions that stay below it: that is the
     published order, in which labels are counted after the move. `with_merged_steps` keeps all labels. HRM is trained on
-    the rows of both trees. These have no outcomes and no facts.
+    the rows of both trees. These have no outcomes and of the facts only the domain.
 
     Args:
         rows: of one problem, with outcomes.
@@ -74,7 +76,7 @@ def with_compressed_nodes(
             if node in passed and _can_merge(one, s):
                 merged.setdefault(node, _merged(one, s))
                 column[s] = np.nan
-        made.append(replace(one.with_columns({labels: column}), outcome=np.nan, facts={}))
+        made.append(replace(one.with_columns({labels: column}), outcome=np.nan, facts=_domain(one)))
     return [*made, *merged.values()]
 
 
@@ -119,7 +121,13 @@ def _merged(one: Trajectory, later: int) -> Trajectory:
     """The prefix that ends with a step and the one before it as one step."""
     steps = (*one.steps[: later - 1], _as_one(*one.steps[later - 1 : later + 1]))
     columns = {name: np.r_[np.full(later - 1, np.nan), values[later]] for name, values in one.columns.items()}
-    return Trajectory(one.problem, steps, terminal=False, columns=columns, provenance=one.provenance)
+    facts = _domain(one)
+    return Trajectory(one.problem, steps, terminal=False, columns=columns, facts=facts, provenance=one.provenance)
+
+
+def _domain(one: Trajectory) -> dict[str, Any]:
+    """The one fact that a changed row keeps."""
+    return {name: value for name, value in one.facts.items() if name == DOMAIN}
 
 
 def _as_one(first: Step, second: Step) -> Step:

@@ -14,8 +14,9 @@ from stepreward.core.optional import Deferred
 from stepreward.score.encode.formula import RUNNING, is_name
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
-from stepreward.train.objectives.loss import Loss, at_end, only
-from stepreward.train.objectives.pointwise import joint_cells, step_and_trajectory
+from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
+from stepreward.train.objectives.loss import Loss, at_end, only, outputs_of
+from stepreward.train.objectives.pointwise import step_and_trajectory
 from stepreward.train.objectives.preferences import (
     bradley_terry,
     by_strength,
@@ -40,7 +41,7 @@ OF_TOKENS = ("token_rewards", "guide")
 """Arrays of the tokens of each trajectory's steps."""
 COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "reward"}
 """The step column that each (B, S) data comes from, where no other is named."""
-OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength", "siblings", "gap")
+OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength", "siblings", "gap", "draws")
 """Data of whole trajectories and of pairs."""
 OF_PAIRS = ("pairs", "strength", "siblings", "gap")
 """Data with an entry for each pair."""
@@ -50,8 +51,14 @@ _REWARDS = (decompose_return, kto, bradley_terry, by_strength, noise_contrastive
 """Objectives whose outputs are rewards, not logits of probabilities."""
 _UNREAD = (joint_cells, general_preference)
 """Objectives of whose outputs no single one is a score."""
-_FORMULAS = {"birm": "{1} + {0}"}
-"""How scores are made of the outputs, where it is not the first one alone; `{k}` is the name of output k."""
+_FORMULAS: Mapping[str, tuple[int, str]] = {
+    "birm": (2, "{1} + {0}"),
+    # The published scorer has no second pass, and so no correctness, for a step with an error of one of the two kinds.
+    "path-finder": (3, "above({0}, 0.5) * above({1}, 0.5) * {2}"),
+    "ensemble": (0, "mean(outputs)"),
+}
+"""Columns that an objective learns from (0: it reads none), and how scores are made of its outputs, where that is not
+the first one alone; `{k}` is the name of output k."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,9 @@ class Objective:
             what = "reads several columns" if not self.targets else "reads no column of targets"
             remedy = "name them as targets" if not self.targets else "leave targets out, or take objective 'columns'"
             raise InputError(f"the objective {name} {what}", remedy=remedy)
+        wanted = _FORMULAS.get(name, (0, ""))[0]
+        if wanted not in (0, len(self.targets)):
+            raise InputError(f"the objective {name} reads {wanted} columns", remedy=f"name {wanted} of them as targets")
         if ("cells" in self.method.data or "ends" in self.method.data) and not self.width:
             raise InputError(f"the objective {name} has any number of outputs", remedy="say how many: outputs")
         one = {"labels": torch.zeros(1, 1), "mask": torch.ones(1, 1, dtype=torch.bool)}
@@ -131,8 +141,7 @@ class Objective:
     def n_outputs(self) -> int:
         """Outputs of the head."""
         settings = {**self.method.settings, **self.settings}
-        needed = len(settings["quantiles"]) if "quantiles" in settings else len(self.targets)
-        return needed or self.width or 1
+        return outputs_of(settings) or len(self.targets) or self.width or 1
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -154,19 +163,23 @@ class Objective:
         """
         if self.of_ratios:
             return Readout("implicit", beta=self.beta, reference=self.reference, formula=self.formula)
-        formula = self.formula or _FORMULAS.get(self.method.name, "").format(*self.output_names)
-        if self.method.function in _UNREAD and not formula:
-            what = f"no output that {self.method.name} trains is the score of a step"
-            raise InputError(what, remedy="say how a score is made of them: readout")
         settings = {**self.method.settings, **self.settings}
         quantiles: Sequence[float] = settings.get("quantiles", ())
-        return Readout(
-            "softmax" if self.method.function is joint_cells else "sigmoid" if self.fits_probabilities else "value",
+        link = "sigmoid" if self.fits_probabilities else "value"
+        made = Readout(
+            "softmax" if self.method.function in (joint_cells, value_and_length) else link,  # type: ignore[arg-type]
             n_labels=self.n_outputs,
             positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0,
             names=self.output_names,
-            formula=formula,
         )
+        formula = _FORMULAS.get(self.method.name, (0, ""))[1].format(*made.output_names)
+        if self.method.function is value_and_length:
+            formula = value_and_length_formula(settings["value_bins"], settings["lengths"])
+        if not (formula or self.formula) and self.method.function in _UNREAD:
+            what = f"no output that {self.method.name} trains is the score of a step"
+            raise InputError(what, remedy="say how a score is made of them: readout")
+        own = replace(made, formula=formula)
+        return own.with_formula(self.formula) if self.formula else own
 
     def record(self, encoding: Encoding, *, surprise: bool = False) -> EncoderRecord:
         """The record of a model that this objective trains.
@@ -241,7 +254,7 @@ def _ends(outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _zeros(names: Sequence[str], rows: int, steps: int, width: int, tokens: int = 1) -> dict[str, torch.Tensor]:
     """Data of zeros by name, probabilities of a half, without pairs."""
     shapes: dict[str, tuple[int, ...]] = {
-        **dict.fromkeys(("outputs", "targets"), (rows, steps, width)),
+        **dict.fromkeys(("outputs", "targets"), (rows, steps, width)), "draws": (rows, width),
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
         "ends": (rows, width), "strength": (0,), "pairs": (0, 2), "gap": (0,), "siblings": (0, 4),
         **dict.fromkeys(OF_TOKENS, (rows, tokens)),

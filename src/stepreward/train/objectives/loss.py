@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stepreward.core.optional import Deferred
 
@@ -78,6 +79,13 @@ def only(real: torch.Tensor, array: torch.Tensor, other: float = 0.0) -> torch.T
     What is not supervised must be replaced before it enters a formula: NaN times a gradient of 0 would be NaN.
     """
     return torch.where(real, array, other)
+
+
+def outputs_of(settings: Mapping[str, Any]) -> int:
+    """Outputs of a step that the settings of an objective decide; 0 where they leave the number open."""
+    if "value_bins" in settings:
+        return int(settings["value_bins"]) * (len(settings["lengths"]) + 1)
+    return int(settings.get("members", 0)) or len(settings.get("quantiles", ()))
 
 
 def supervised(targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
+from stepreward.core.vocabulary import Flag
 from stepreward.train.objectives.loss import Loss, Per, at_end, mean, only, supervised
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ def columns(
 
 
 loss.preset(
+    "path-finder", of="columns", paper="arXiv:2505.19706",
+    note="its errors of mathematics and of consistency, and correctness, as three columns of one pass; the released "
+    "training is next-token cross-entropy over the whole vocabulary, and reads correctness behind the first two labels",
+)  # fmt: skip
+loss.preset(
     "birm", of="columns", paper="arXiv:2503.04618",
     note="its two squared errors of correctness so far and of success; its language-model term is left out",
     fit="mse", link="none", per="trajectory-sum",
@@ -239,29 +245,41 @@ loss.preset(
 )  # fmt: skip
 
 
-@loss.method(
-    "grid", paper="arXiv:2512.01457", note="its cross-entropy alone, without the divergence from the first policy"
-)
-def joint_cells(outputs: torch.Tensor, cells: torch.Tensor, mask: torch.Tensor, *, per: Per = "step") -> Loss:
-    """Fits a distribution over cells, such as bins of the final value by bins of the remaining length.
+@loss.method("ensemble", note="heads of one backbone, each trained on problems of its own, as a bootstrap draws them")
+def ensemble(
+    outputs: torch.Tensor,
+    labels: torch.Tensor,
+    draws: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    members: Annotated[int, Flag(low=1)] = 5,
+    share: float = 0.7,
+    fit: Fit = "bce",
+    link: Link = "sigmoid",
+    per: Per = "step",
+) -> Loss:
+    """Fits several outputs to the same labels, each on a share of the problems: they differ where few have taught them.
 
-        mean_s -log softmax(z_s)[c_s]
+        mean over members k and steps s of problems with u_k < share of loss(z_sk, y_s)
+
+    With one member and a share of 1 it is the plain loss.
 
     Args:
-        outputs: (B, S, K) z, one output a cell.
-        cells: (B, S) c, the number of the true cell in [0, K), NaN where not supervised.
+        outputs: (B, S, K) z, one output a member.
+        labels: (B, S) y, NaN where not supervised.
+        draws: (B, K) u, a number in [0, 1) for each problem and member.
         mask: True at real steps.
+        members: K.
+        share: of the problems that each member learns from, in (0, 1].
+        fit: how a prediction is compared with its target.
+        link: how it comes from the output.
         per: the unit of the mean.
 
-    Returns:
-        The mean, in nats.
-
     Raises:
-        ValueError: a cell is outside [0, K).
+        ValueError: the share is outside (0, 1], or there are not as many outputs as members.
     """
-    real = supervised(cells, mask)
-    index = only(real, cells).long()
-    if len(index) and not ((index >= 0) & (index < outputs.shape[-1])).all():
-        raise ValueError(f"cells must be in [0, {outputs.shape[-1]}), got up to {int(index.max())}")
-    z = only(real[..., None], outputs)
-    return mean(-z.log_softmax(-1).gather(-1, index[..., None])[..., 0], real, per)
+    if not 0 < share <= 1 or outputs.shape[-1] != members:
+        raise ValueError(f"share must be in (0, 1], got {share}; {outputs.shape[-1]} outputs, {members} members")
+    real = supervised(labels, mask)[..., None] & (draws < share)[:, None, :]
+    terms = pointwise(outputs, labels[..., None], real, fit=fit, link=link)
+    return mean(terms, real, per)
