@@ -105,6 +105,21 @@ def test_two_processes_train_what_one_does(folder: Path, alone: Path) -> None:
 
 
 @everything
+@pytest.mark.parametrize("shard", ["", "--shard"])
+def test_log_ratios_are_trained_by_two_processes_as_by_one(folder: Path, shard: str) -> None:
+    flags = "train --data rows.parquet --objective dpo --epochs 0.3 --batch-tokens 512 --device cpu"
+    (one,) = run(folder, f"{flags} --accumulate 2 --out dpo-alone", 1)
+    assert one.returncode == 0, one.stderr
+    out = f"dpo-two{shard}"
+    for done in run(folder, f"{flags} {shard} --accumulate 1 --out {out}", 2, ON_CPU):
+        assert done.returncode == 0, done.stderr
+    whole, parts = (load_file(folder / name / "model.safetensors") for name in ("dpo-alone", out))
+    assert whole.keys() == parts.keys()
+    for name, weight in whole.items():
+        np.testing.assert_allclose(parts[name], weight, atol=1e-4)
+
+
+@everything
 def test_shards_train_what_whole_copies_do(folder: Path, alone: Path) -> None:
     for done in run(folder, f"{FLAGS} --accumulate 1 --shard --out shards", 2, ON_CPU):
         assert done.returncode == 0, done.stderr
