@@ -167,7 +167,8 @@ def test_an_unknown_value_of_an_option_is_an_input_error(name: str) -> None:
         if not isinstance(default, str) or option in ("separator", "tag", "mark", "scorer"):
             continue
         item = rows_of(form, EXAMPLES[name][0])[0]
-        given = (EXAMPLES[name][0], 1) if function is form.read else (unlabelled_at_its_end(item),)
+        shown = item if isinstance(item, Comparison) else unlabelled_at_its_end(item)
+        given = (EXAMPLES[name][0], 1) if function is form.read else (shown,)
         with pytest.raises((InputError, UnknownNameError)):
             list(function(*given, **{option: "no such value"}))
 

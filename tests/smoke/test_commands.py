@@ -111,6 +111,7 @@ def test_the_other_commands_run(folder: Path) -> None:
     assert all(0 < score < 1 for score in json.loads(scored.stdout)["scores"])
     shown = ran(folder, "view runs/quick --json")
     assert json.loads(shown.stdout)["report"].startswith("file://"), shown.stderr
+    assert ran(folder, "pairs --data labels/labels.parquet --out pairs.jsonl --to trl-preference").returncode == 0
     assert ran(folder, "evaluate --data labels/labels.parquet --model tool --threshold 0.5 --json").returncode == 0
 
 

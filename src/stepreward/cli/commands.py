@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stepreward.cli.evaluate import evaluate as evaluate
     from stepreward.cli.label import label as label
     from stepreward.cli.methods import methods as methods
+    from stepreward.cli.pairs import pairs as pairs
     from stepreward.cli.rl import rl as rl
     from stepreward.cli.run import run as run
     from stepreward.cli.score import score as score
@@ -45,6 +46,7 @@ COMMANDS = {
     ),
     "serve": "Serve step scores and guided answers over HTTP, for the clients of OpenAI, vLLM and SGLang.",
     "convert": "Convert data between formats, streaming; says by which evidence it chose the format of the source.",
+    "pairs": "Write preference data: pairs of a better and a worse step or solution, out of labelled or graded ones.",
     "view": "Print the address of a run's report; it is one file that opens offline.",
     "methods": "List every method with its family, paper, data and settings.",
     "doctor": "Check the installation, or what servers can do, and say what to do about what is missing.",

@@ -19,6 +19,7 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.failures import Failures
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.description import formats_table
+from stepreward.formats.preferences.as_solutions import as_solutions
 from stepreward.formats.registry import Reading, by_name, detect, formats, write
 from stepreward.formats.trajectories import OWN
 from stepreward.verbs.read_rows import unread
@@ -63,6 +64,8 @@ def convert(
 ) -> None:
     """Convert data between formats, streaming; says by which evidence it chose the format of the source.
 
+    Comparisons can become solutions: a row for each candidate, with how good it is as the outcome.
+
     Example: stepreward convert rows.jsonl labels.parquet
     """
     if flags.listing:
@@ -71,22 +74,25 @@ def convert(
     source, out, to = _one(source, flags.data, "--data"), _one(target, flags.out, "--out"), flags.to
     if source.exists() and out.exists() and source.samefile(out):
         raise InputError("is read and written at once", source=out, remedy="write another file")
-    goal = _writable(to)
+    goal = writable(to)
     origin = shown_format(source, reading.form)
     chosen = by_name(reading.form) if reading.form else detect(source)
     given = format_options(chosen, chosen.read, reading.read)
     kind = chosen.kind
-    if kind != goal.kind:
+    if kind != goal.kind and kind == "solutions":
         able = ", ".join(name for name, one in formats.items() if one.write and one.kind == kind) or "none"
         what = f"holds {kind} and cannot become {to}, which holds {goal.kind}"
-        raise InputError(what, source=source, remedy=f"formats of {kind} that can be written: {able}")
+        remedy = f"make pairs of them with `stepreward pairs`; formats of {kind} that can be written: {able}"
+        raise InputError(what, source=source, remedy=remedy)
     options = format_options(goal, goal.write, flags.write)
     # What the source's format puts at the end of each step, the target's takes away.
     ended_by = {**chosen.options(chosen.read), **given}.get("separator")
     if ended_by and "separator" in goal.options(goal.write):
         options.setdefault("separator", ended_by)
     rows: Reading[Any] = Reading(source, chosen, given, reading.strict)
-    watched = Watched(filled(rows), "convert", quiet=json_output)
+    # A comparison becomes a solution for each candidate.
+    items = filled(rows) if kind == goal.kind else as_solutions(filled(rows))
+    watched = Watched(items, "convert", quiet=json_output)
     refused = Failures()
     write(
         out, watched, to, strict=reading.strict, rows_per_part=parts.rows_per_part, failed=refused,
@@ -96,15 +102,15 @@ def convert(
     tell_blank(rows.blank)
     made = watched.count - refused.total
     if not made:
-        raise InputError(f"{to} can hold none of the {refused.total:,} {kind}: {refused[0][1]}", source=source)
+        raise InputError(f"{to} can hold none of the {refused.total:,} {goal.kind}: {refused[0][1]}", source=source)
     tell_left_out(refused)
     if json_output:
-        done = {"out": str(out), "from": origin, "to": to, "kind": kind, "read": watched.count, "written": made}
+        done = {"out": str(out), "from": origin, "to": to, "kind": goal.kind, "read": watched.count, "written": made}
         lost = {"refused": refused.total, "bad_rows": rows.left_out}
         typer.echo(json.dumps({**done, **lost, "seconds": round(watched.seconds, 3)}))
     else:
         left = f"; {refused.total:,} that {to} cannot hold were left out" if refused else ""
-        typer.echo(f"{made:,} {kind} in {out}{left}\nread as {origin}")
+        typer.echo(f"{made:,} {goal.kind} in {out}{left}\nread as {origin}")
     if refused or rows.left_out:
         raise typer.Exit(1)
 
@@ -119,7 +125,7 @@ def _one(argument: Path | None, option: Path | None, flag: str) -> Path:
     return found[0]
 
 
-def _writable(name: str) -> Any:
+def writable(name: str) -> Any:
     """The format to write.
 
     Raises:

@@ -70,7 +70,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
     rows = StoredRows()
     for domain, path in named(flags.data).items():
-        rows.extend(of_domain(reading.solutions(path), domain), domain)
+        rows.extend(of_domain(reading.solutions(path, comparisons=True), domain), domain)
     learned, kept = held_out_split(rows.problems, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):

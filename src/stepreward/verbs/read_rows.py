@@ -11,8 +11,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.files.rows_of_files import read_rows
+from stepreward.formats.preferences.as_solutions import as_solutions
 from stepreward.formats.problems import prompt_field, read_problems
-from stepreward.formats.registry import Item, Reading, fitting
+from stepreward.formats.registry import Item, Reading, detect, fitting, read_comparisons
 from stepreward.formats.registry import read as read_format
 from stepreward.formats.registry import write as write_format
 from stepreward.formats.trajectories import OWN
@@ -61,14 +62,19 @@ def write(
     return write_format(path, rows, form, strict=strict, **options)
 
 
-def rows_of(rows: Rows, failed: Failures | None = None, *, strict: bool = False) -> Iterable[Trajectory]:
+def rows_of(
+    rows: Rows, failed: Failures | None = None, *, strict: bool = False, comparisons: bool = False
+) -> Iterable[Trajectory]:
     """Trajectories, read where a path is given.
 
     Args:
         rows: a path or trajectories.
         failed: gets the rows of a file that cannot be read, once all are read; where None, a warning counts them.
         strict: raise at the first of these instead.
+        comparisons: of a file of comparisons, take the candidates; such a file is refused otherwise.
     """
+    if comparisons and isinstance(rows, str | Path) and detect(rows).kind == "comparisons":
+        return as_solutions(readable(read_comparisons(rows, strict=strict), failed))
     if isinstance(rows, Trajectory):
         return [rows]
     return readable(read_format(rows, strict=strict), failed) if isinstance(rows, str | Path) else rows

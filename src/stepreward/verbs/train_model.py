@@ -43,7 +43,7 @@ def train(
     chosen = TrainSettings(**settings).on(str(backbone), resolve)
     objective, stored = chosen.loss(), StoredRows()
     for domain, some in (rows if isinstance(rows, Mapping) else {"": rows}).items():
-        stored.extend(of_domain(rows_of(some), domain), domain)
+        stored.extend(of_domain(rows_of(some, comparisons=True), domain), domain)
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
     record = objective.record(PerStep(clean=("chomp",)))

@@ -50,12 +50,14 @@ def defaults(path: Path, command: str, flags: Sequence[Any], commands: Iterable[
     for name in tables:
         if name not in commands:
             raise InputError(str(UnknownNameError("command", name, [*commands])), source=path)
-    known = {flag.removeprefix("--").replace("-", "_"): p.name for p in flags for flag in p.opts if p.name != "config"}
+    known = {flag.removeprefix("--").replace("-", "_"): p for p in flags for flag in p.opts if p.name != "config"}
     table = tables.get(command, {})
     for key in table:
         if key not in known:
             raise InputError(str(UnknownNameError(f"flag of {command}", key, known)), source=path)
-    return {known[key]: value for key, value in table.items()}
+    # One value of a flag that may be repeated is a list of it: a text would be read as a list of its characters.
+    several = {key for key in table if getattr(known[key], "multiple", False) and not isinstance(table[key], list)}
+    return {known[key].name: [value] if key in several else value for key, value in table.items()}
 
 
 def with_config(function: Callable[..., Any], name: str, commands: Iterable[str]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
@@ -13,7 +13,18 @@ from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
 from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
-from stepreward.formats.registry import Evidence, Item, Reading, by_name, detect, evidence, formats, read
+from stepreward.formats.preferences.as_solutions import as_solutions
+from stepreward.formats.registry import (
+    Evidence,
+    Item,
+    Reading,
+    by_name,
+    detect,
+    evidence,
+    formats,
+    read,
+    read_comparisons,
+)
 from stepreward.score.encode.recipe_text import valid
 from stepreward.verbs.read_rows import unread
 
@@ -36,6 +47,7 @@ class ReadFlags:
         *,
         prepared: Callable[[Trajectory], Trajectory] = lambda one: one,
         quiet: bool = False,
+        comparisons: bool = False,
     ) -> Iterator[Trajectory]:
         """Yields the solutions of a file of any format, or of the folder of a label run.
 
@@ -46,15 +58,23 @@ class ReadFlags:
             failed: gets the rows left out, once all are read; where None, standard error names them.
             prepared: what is yielded of a solution; an InputError makes it a bad row.
             quiet: do not name them.
+            comparisons: of a file of comparisons, the candidates are yielded; such a file is refused otherwise.
 
         Raises:
             InputError: nothing can be read, or a row cannot be and `strict`.
         """
         chosen = by_name(self.form) if self.form else detect(path)
-        reading = read(path, chosen.name, strict=self.strict, **format_options(chosen, chosen.read, self.read))
+        options = format_options(chosen, chosen.read, self.read)
+        if comparisons and chosen.kind == "comparisons":
+            pairs = read_comparisons(path, chosen.name, strict=self.strict, **options)
+            reading: Reading[Any] = pairs
+            items = as_solutions(filled(pairs))
+        else:
+            reading = read(path, chosen.name, strict=self.strict, **options)
+            items = filled(reading)
         found = False
         broken = list[InputError]()
-        for item in filled(reading):
+        for item in items:
             try:
                 for text in (item.problem.text, item.text):
                     valid(text)

@@ -79,9 +79,12 @@ def _items(lines: list[Any]) -> list[Any]:
     for at, line in enumerate(lines):
         request, response = request_of(line), _response(line)
         instructions = response.get("instructions") or request.get("instructions")
+        inputs = request.get("input", response.get("input"))
+        for name, value in (("instructions", instructions), ("input", inputs)):
+            if not isinstance(value, str | list | None):
+                raise InputError(f"'{name}' must be text or a list of items, got {shown(value)}")
         if instructions and at == 0:
             items += [{"role": "system", "content": instructions}] if isinstance(instructions, str) else instructions
-        inputs = request.get("input", response.get("input"))
         items += [{"role": "user", "content": inputs}] if isinstance(inputs, str) else inputs or []
         output = response.get("output")
         if not isinstance(output, list):

@@ -18,8 +18,8 @@ from stepreward.formats.rows import Row, compared, need, other_fields, shown, te
 
 _OWN = ("id", "prompt", "chosen", "rejected", "candidates", "preferred", "subset", "reference", "scores", "meta",
         "problem_meta")  # fmt: skip
-_ELSEWHERE = frozenset({"num_correct", "domain", "score_chosen"})
-"""Fields by which RewardBench 2, RM-Bench and binarised preferences differ from this layout."""
+_ELSEWHERE = frozenset({"num_correct", "domain", "score_chosen", "initial_reason_steps"})
+"""Fields by which RewardBench 2, RM-Bench, binarised preferences and Step-DPO differ from this layout."""
 
 
 def matches(row: Row) -> bool:

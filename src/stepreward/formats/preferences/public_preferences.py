@@ -129,7 +129,7 @@ def is_help_steer(row: Row) -> bool:
 def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
     """Reads two responses and by how much people prefer one: negative for the first, positive for the second.
 
-    A preference of 0 is a tie: both are worth 1/2.
+    A preference of 0 is a tie: both are worth 1/2. Its size is the `strength` in `meta`.
 
     Args:
         number: its 1-based number.
@@ -146,7 +146,7 @@ def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
     worth = (0.5, 0.5) if preferred == 0 else (float(preferred < 0), float(preferred > 0))
     yield _compared(
         row, number, "help-steer", prompt_of(row.get(query), query), [answer_of(row.get(name), name) for name in names],
-        worth, subset=row.get("domain"), own=(*names, query, "domain"),
+        worth, subset=row.get("domain"), own=(*names, query, "domain"), more={"strength": float(abs(preferred))},
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def read_ultra_feedback(row: Row, number: int, *, score: str = "overall_score") 
 
 
 def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
-    """Reads two conversations that differ in their last message, with a judge's scores.
+    """Reads two conversations that differ in their last message, with a judge's scores; `strength` is their difference.
 
     Args:
         row: the row; the prompt is what the conversations share.
@@ -193,9 +193,12 @@ def read_binarised(row: Row, number: int) -> Iterator[Comparison]:
         shared += 1
     before = as_messages(talks[0][:shared])
     answers = ["\n".join(turn.said for turn in talk[shared:]) for talk in talks]
+    scores: list[Any] = [row.get(f"score_{name}") for name in ("chosen", "rejected")]
+    known = all(isinstance(score, int | float) and math.isfinite(score) for score in scores)
     yield _compared(
         row, number, "ultra-feedback-binarised", before or prompt_of(row.get("prompt"), "prompt"), answers, (1.0, 0.0),
         own=("prompt", "chosen", "rejected", "messages"),
+        more={"strength": float(scores[0] - scores[1])} if known else {},
     )  # fmt: skip
 
 
