@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.pipeline.compose import compose
     from stepreward.verbs.credit_steps import credit
     from stepreward.verbs.evaluate_scorer import evaluate
+    from stepreward.verbs.export_checkpoint import export
     from stepreward.verbs.label_rows import label
     from stepreward.verbs.names import grader, load, policy
     from stepreward.verbs.read_rows import read, write
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.verbs.view_run import view
 
 __all__ = [
-    "Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "evaluate",
+    "Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "evaluate", "export",
     "grader", "label", "load", "methods", "policy", "read", "score", "search", "serve", "testing", "train", "view",
     "write",
 ]  # fmt: skip

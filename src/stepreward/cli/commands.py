@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stepreward.cli.convert import convert as convert
     from stepreward.cli.doctor.command import doctor as doctor
     from stepreward.cli.evaluate import evaluate as evaluate
+    from stepreward.cli.export import export as export
     from stepreward.cli.label import label as label
     from stepreward.cli.methods import methods as methods
     from stepreward.cli.pairs import pairs as pairs
@@ -36,6 +37,7 @@ COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
     "label": "Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.",
     "train": "Train a step reward model on whole trees; writes a checkpoint that `score` and `stepreward.load` read.",
+    "export": "Write a reward model for transformers, TRL, vLLM or SGLang, or onto the hub, with a model card.",
     "score": 'Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.',
     "search": "Search for solutions; a row of the table for each candidate, with the bill in that of the chosen one.",
     "evaluate": (

@@ -58,6 +58,11 @@ def saved_dtype(folder: Path, device: torch.device) -> torch.dtype:
     """What `auto` is: float32 on a CPU, else what a checkpoint or its adapter's base says that it was saved in."""
     if device.type == "cpu":
         return torch.float32
+    return numbers_in(folder)
+
+
+def numbers_in(folder: Path) -> torch.dtype:
+    """What a checkpoint or its adapter's base says that its weights were saved in; float32 where it says nothing."""
     config = read_json(folder / "config.json")
     config = config or read_json(adapter_base(folder) / "config.json")
     config = config.get("text_config", {}) | config

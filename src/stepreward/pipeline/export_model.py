@@ -1,0 +1,123 @@
+"""A trained model for others: files in a layout, a model card, and an upload to the hub."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepreward.core.atomic_files import read_object, write_text
+from stepreward.core.errors import InputError, StoreError
+from stepreward.core.hub import push
+from stepreward.core.runtime.flows import Scorer
+from stepreward.pipeline.model_card import model_card
+from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer, save_calibrator
+from stepreward.score.capabilities import local_model_of
+from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE
+from stepreward.score.load import load
+from stepreward.score.model.devices import numbers_in
+from stepreward.score.model.weights import find
+from stepreward.score.model.write_layout import layout_by_name, write_layout
+from stepreward.train.settings import RESULT_FILE, UNFINISHED
+
+DEFAULT_LAYOUT = "token-classification"
+_CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    layout: str
+    folder: Path | None
+    """Its place; None if it was uploaded alone."""
+    address: str = ""
+    """Its page on the hub; empty if it was not uploaded."""
+
+
+def export_model(
+    model: str | Path | Scorer,
+    out: str | Path | None = None,
+    *,
+    layout: str = DEFAULT_LAYOUT,
+    push_to: str = "",
+    public: bool = False,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes a reward model with its card into a folder, onto the hub, or both; the arguments are those of `export`.
+
+    Raises:
+        InputError: the layout cannot hold the model, the folder holds something, or there is nowhere to write to.
+        ModelError: the model cannot be read, or the hub refuses the upload.
+        StoreError: the folder cannot be written.
+        UnknownNameError: there is no such layout.
+    """
+    layout_by_name(layout)
+    if out is None and not push_to:
+        raise InputError("there is nowhere to write to", remedy="name a folder, or a hub name to push to")
+    target = None if out is None else Path(out)
+    if target is not None:
+        _require_free(target, overwrite)
+    scorer, training = _loaded(model)
+    with tempfile.TemporaryDirectory(prefix="stepreward-") as somewhere:
+        made = Path(somewhere) / "model" if target is None else target.with_name(target.name + ".partial")
+        shutil.rmtree(made, ignore_errors=True)
+        try:
+            _write(scorer, made, layout, push_to or (target.name if target else ""), training)
+            if target is not None:
+                made = _moved(made, target)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        return Exported(layout, target, push(made, push_to, private=not public) if push_to else "")
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(
+            "is there already", source=out, remedy="choose another folder, or pass overwrite (--overwrite)"
+        )
+    ours = all((out / name).is_file() for name in (RECORD_FILE, _CARD))
+    if not ours or (out / RESULT_FILE).exists() or (out / UNFINISHED).exists():
+        raise InputError("holds no exported model, and stays as it is", source=out, remedy="choose another folder")
+
+
+def _loaded(model: str | Path | Scorer) -> tuple[Scorer, Mapping[str, Any]]:
+    """The scorer, and what is known of its training."""
+    if isinstance(model, str | Path):
+        folder = find(model)
+        scorer: Scorer = load(folder, dtype=numbers_in(folder))
+    else:
+        scorer = model
+        bare = scorer.scorer if isinstance(scorer, CalibratedScorer) else scorer
+        # A checkpoint is known by the folder that it was loaded from.
+        folder = Path(bare.name)
+    if not (folder / RESULT_FILE).is_file():
+        return scorer, {}
+    return scorer, read_object(folder / RESULT_FILE, remedy="delete it: the card then says nothing of the training")
+
+
+def _write(scorer: Scorer, folder: Path, layout: str, name: str, training: Mapping[str, Any]) -> None:
+    here = local_model_of(scorer)
+    if here is None:
+        what = f"{scorer.name} is no model in this process with a head of its own"
+        raise InputError(what, remedy="export a checkpoint folder, or a scorer that was loaded from one")
+    record = write_layout(here[0], folder, layout)
+    mapped = isinstance(scorer, CalibratedScorer)
+    if isinstance(scorer, CalibratedScorer):
+        save_calibrator(scorer.calibrator, folder / CALIBRATOR_FILE)
+    write_text(folder / _CARD, model_card(record, layout_by_name(layout), name, training, mapped=mapped))
+
+
+def _moved(made: Path, target: Path) -> Path:
+    """Puts a finished folder in the place of what was there."""
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        return made.replace(target)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error}; choose a writable folder") from error
