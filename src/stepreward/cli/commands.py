@@ -37,7 +37,7 @@ COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
     "label": "Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.",
     "train": "Train a step reward model on whole trees; writes a checkpoint that `score` and `stepreward.load` read.",
-    "export": "Write a reward model for transformers, TRL, vLLM or SGLang, or onto the hub, with a model card.",
+    "export": "Write a reward model for transformers, TRL, vLLM or SGLang, in a folder or onto the hub, with a card.",
     "score": 'Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.',
     "search": "Search for solutions; a row of the table for each candidate, with the bill in that of the chosen one.",
     "evaluate": (

@@ -36,7 +36,7 @@ def export(
     flags: ExportFlags,
     json_output: JsonFlag = False,
 ) -> None:
-    """Write a reward model for transformers, TRL, vLLM or SGLang, with a model card; its scores stay what they are.
+    """Write a reward model for transformers, TRL, vLLM or SGLang, in a folder or onto the hub, with a card.
 
     Example: stepreward export model exported --layout token-classification
     """
