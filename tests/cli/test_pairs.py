@@ -56,8 +56,8 @@ def test_each_kind_is_written_as_trl_reads_it(inside: Path) -> None:
     assert (done["pairs"], done["problems"], done["problems_with_pairs"], done["refused"]) == (1, 2, 1, 0)
     assert lines("steps.jsonl") == [
         {"dataset": "sums", "prompt": "2 + 3, doubled?", "initial_reason_steps": "2 + 3 = 5\n",
-         "chosen": "5 * 2 = 10\n", "rejected": "5 * 2 = 12\n", "full_chosen": "2 + 3 = 5\n5 * 2 = 10\nDone.\n",
-         "full_rejected": "2 + 3 = 5\n5 * 2 = 12\nDone.\n", "answer": "10"}
+         "chosen": "5 * 2 = 10\n", "rejected": "5 * 2 = 12\n", "full_chosen": "5 * 2 = 10\nDone.\n",
+         "full_rejected": "5 * 2 = 12\nDone.\n", "answer": "10"}
     ]  # fmt: skip
     invoke("pairs --data rows.parquet --out single.parquet --by outcomes --to trl-unpaired")
     made = load_dataset("parquet", data_files="single.parquet", split="train", cache_dir="cache")

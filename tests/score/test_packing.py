@@ -116,6 +116,20 @@ def test_a_plan_holds_every_tree_once_within_its_limits(lengths: list[int], row:
         assert len(rows) == 1 or len(rows) * max(used) <= batch
 
 
+@given(st.lists(st.integers(0, 60), max_size=30), st.integers(1, 80))
+def test_a_tree_goes_into_the_first_row_with_room_the_longest_trees_first(lengths: list[int], row_tokens: int) -> None:
+    rows: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        room = (row for row in rows if sum(lengths[j] for j in row) + lengths[i] <= row_tokens)
+        row = next(room, None)
+        if row is None:
+            rows.append([i])
+        else:
+            row.append(i)
+    rows.sort(key=lambda row: -sum(lengths[i] for i in row))
+    assert [row for batch in plan(lengths, row_tokens, 100) for row in batch] == rows
+
+
 @settings(max_examples=scaled(15), deadline=None)
 @given(SEEDS, st.integers(1, 12), st.integers(20, 300))
 def test_parts_of_a_wide_tree_hold_every_trajectory_once_within_the_limit(seed: int, rows: int, limit: int) -> None:

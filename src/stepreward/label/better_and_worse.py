@@ -29,7 +29,7 @@ class _Pair:
     step: int = -1
     """0-based step in which they differ; -1 for whole solutions."""
     whole: tuple[str, str] | None = None
-    """Texts of whole solutions that begin with the candidates."""
+    """Texts of the candidates' last steps and of what follows them in a whole solution."""
 
 
 def siblings(tree: StepTree, column: str) -> Iterator[_Pair]:
@@ -44,8 +44,9 @@ def step_dpo(tree: StepTree, column: str) -> Iterator[_Pair]:
     for better, worse, margin, strength in _siblings(tree, column):
         above = [node for node in _above(tree, better) if tree.action[node]]
         if right[better] and not right[worse] and right[above].all():
-            whole = tree.attempts[_through(tree, better)[-1]].text, tree.attempts[_through(tree, worse)[0]].text
-            at = int(tree.depth[better]) - 1
+            at, rows = int(tree.depth[better]) - 1, (_through(tree, better)[-1], _through(tree, worse)[0])
+            first, second = ("".join(step.text for step in tree.attempts[row].steps[at:]) for row in rows)
+            whole = first, second
             yield _Pair(tree.prefix(better), tree.prefix(worse), margin, strength, at, whole)
 
 

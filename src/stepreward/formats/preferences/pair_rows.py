@@ -114,7 +114,8 @@ def read_step_dpo(row: Row, number: int) -> Iterator[Comparison]:
     """Reads `prompt`, the right steps in `initial_reason_steps`, and the next step, `chosen` or `rejected`.
 
     Args:
-        row: the row; `answer` is the reference; `full_chosen`, `full_rejected` and others are kept in `meta`.
+        row: the row; `answer` is the reference; `full_chosen` and `full_rejected`, the texts from the step to the end,
+            are kept in `meta`.
         number: its 1-based number.
 
     Raises:
@@ -137,7 +138,7 @@ def write_step_dpo(item: Comparison) -> dict[str, Any]:
         raise InputError("the candidates differ in more than one next step", remedy="make pairs --by step-dpo")
     before = "".join(step.text for step in better.steps[:shared])
     chosen, rejected = better.steps[-1].text, worse.steps[-1].text
-    full = {name: item.meta.get(name) or before + text for name, text in
+    full = {name: item.meta.get(name) or text for name, text in
             (("full_chosen", chosen), ("full_rejected", rejected))}  # fmt: skip
     return {"dataset": item.subset, "prompt": item.problem.text, "initial_reason_steps": before, "chosen": chosen,
             "rejected": rejected, **full, "answer": item.problem.reference or ""}  # fmt: skip

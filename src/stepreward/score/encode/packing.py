@@ -135,20 +135,22 @@ def plan(lengths: Sequence[int], row_tokens: int, batch_tokens: int) -> Iterator
         Batches as lists of rows, rows as lists of tree indices; every index once.
     """
     # Attention costs the square of a row's width, so that rows of a batch should be equally full: longest trees first.
-    rows: list[tuple[int, list[int]]] = []
+    rows: list[list[int]] = []
+    # Tokens that are free in each row. Those of a new row hold any tree, so that the first row with room always exists.
+    free = np.full(len(lengths), np.iinfo(np.int64).max)
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        for at, (used, row) in enumerate(rows):
-            if used + lengths[i] <= row_tokens:
-                row.append(i)
-                rows[at] = (used + lengths[i], row)
-                break
-        else:
-            rows.append((lengths[i], [i]))
+        at = int(np.argmax(free[: len(rows) + 1] >= lengths[i]))
+        if at == len(rows):
+            rows.append([])
+            free[at] = row_tokens
+        rows[at].append(i)
+        free[at] -= lengths[i]
     # Rows of similar width share a batch, which is padded to its widest row.
-    rows.sort(key=lambda pair: -pair[0])
+    order = sorted(range(len(rows)), key=lambda at: free[at])
     batch: list[list[int]] = []
     widest = 0
-    for used, row in rows:
+    for row in (rows[at] for at in order):
+        used = sum(lengths[i] for i in row)
         if batch and (len(batch) + 1) * max(widest, used) > batch_tokens:
             yield batch
             batch, widest = [], 0
