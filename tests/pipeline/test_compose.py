@@ -16,6 +16,7 @@ from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Budget, Continuation, Prices, Propose, Score, Scored
 from stepreward.policies.tabular import TabularPolicy
+from stepreward.score.capabilities import ScoreUse
 from stepreward.tasks.enumerable import EnumerableWorld
 
 WORLD = EnumerableWorld(4, 3, seed=1)
@@ -161,3 +162,19 @@ def test_a_problem_that_fails_costs_no_other_its_solution() -> None:
         solver.solve(problems[:3])
     with pytest.raises(PolicyError, match="too long"):
         solver.solve(problems)
+
+
+class Whole(Constant):
+    """A scorer whose scores depend on later steps."""
+
+    use = ScoreUse(whole=True)
+
+
+def test_a_search_of_prefixes_refuses_a_scorer_of_whole_solutions() -> None:
+    scorer = Whole(0.5)
+    assert stepreward.compose(POLICY, scorer, search="best-of-n", grader=WORLD).scorer is scorer
+    for name in ("beam", "mcts"):
+        assert stepreward.compose(POLICY, Constant(0.5), search=name, grader=WORLD).scorer is not None
+        for scorers in (scorer, [Constant(0.5), scorer]):
+            with pytest.raises(InputError, match=f"{name} scores solutions step by step"):
+                stepreward.compose(POLICY, scorers, search=name, grader=WORLD)

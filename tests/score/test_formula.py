@@ -272,7 +272,7 @@ def test_encodings_of_whole_trajectories_look_back_too(encoding: Any) -> None:
 
 def test_where_earlier_steps_are_not_there_it_is_refused() -> None:
     record = EncoderRecord(readout=heads(FORMULAS[0]))
-    with pytest.raises(ModelError, match="scores depend on earlier steps"):
+    with pytest.raises(ModelError, match="scores depend on other steps"):
         TokenOutputs(_model(record))
     with pytest.raises(ModelError, match="each step is a request of its own here"):
         HeadReader(_model(EncoderRecord(PerPrefix(), readout=heads(FORMULAS[0]))).encoder)

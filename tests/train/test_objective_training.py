@@ -191,6 +191,28 @@ def test_every_readout_scores_as_it_was_trained(given: dict[str, Any], record: E
     assert_scored_as_trained(model, trees, objective, tmp_path / "model", record)
 
 
+@pytest.mark.parametrize("objective", ["bce", "mse", "pqm", "quantile", "step-and-trajectory"])
+def test_both_ways_scores_as_it_was_trained(objective: str, tmp_path: Path) -> None:
+    """The losses of BiPRM and others; the gate learns too."""
+    settings = replace(QUICK, objective=objective, both_ways=True)
+    loss = settings.loss()
+    record = loss.record(PerStep(), both_ways=True)
+    model = toy_model(record=record)
+    before = {name: weight.detach().clone() for name, weight in model.head.named_parameters()}
+    trees = labelled_trees(rich_rows(), loss)
+    result = train(trees, model, tmp_path / "model", settings, held_out=trees)
+    assert np.isfinite(result.metrics["loss"])
+    assert not any(torch.equal(weight, before[name]) for name, weight in model.head.named_parameters())
+    scorer = load(tmp_path / "model")
+    for tree in trees:
+        (batch,) = make_batches([tree], model.encoder, loss, row_tokens=4096, batch_tokens=4096)
+        with torch.inference_mode():
+            scores = record.readout.combined(model.score_parts(model(batch.packed)), batch.previous)
+        rows = tree.trajectories()
+        for row, made in enumerate(scorer.score_many([Score(one.problem, one.steps) for one in rows])):
+            np.testing.assert_allclose(made.scores, scores[batch.read[row, : len(made.scores)].numpy()], atol=1e-5)
+
+
 def test_names_that_are_no_words_are_numbered() -> None:
     for targets in (("a b", "a-b"), ("lambda", "x"), ("score", "x")):
         readout = Objective(losses["columns"], targets=targets).readout()

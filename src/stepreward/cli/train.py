@@ -78,7 +78,8 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     trees = on_demand.StoredTrees(rows, learned, objective, settings.augmented)
     held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
-    record = objective.record(PerStep(clean=("chomp",), max_length=flags.max_length), surprise=flags.surprise)
+    encoding = PerStep(clean=("chomp",), max_length=flags.max_length)
+    record = objective.record(encoding, surprise=flags.surprise, both_ways=settings.both_ways)
     model = on_demand.starting_model(name, trees, record=record, seed=settings.seed)
     again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
     if ended and again is None:

@@ -20,11 +20,14 @@ from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Judge, Pol
 from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import SCORE, Problem, Provenance, Trajectory
 from stepreward.policies.expert import WithExpert
+from stepreward.score.capabilities import ScoreUse, use_of
 from stepreward.score.ensemble import Combine, combined
 from stepreward.search.candidates import Found, nothing_found
 from stepreward.search.graded_candidates import with_outcome
 
 _HEAD = ("problem", "prompt", "answer", "outcome", "total", "candidates", "tokens", "seconds", "stopped", "error")
+_OF_WHOLE = "stepreward.search.samples."
+"""Searches that sample solutions to their ends before they score them."""
 OnProgress = Callable[[int, int, Bill], None]
 
 
@@ -236,7 +239,8 @@ def compose(
         settings: of the search, in the types of its defaults.
 
     Raises:
-        InputError: the search has no total that could be aggregated.
+        InputError: the search has no total that could be aggregated, or scores prefixes by a model that reads whole
+            solutions.
         UnknownNameError: there is no such search, aggregation or setting.
     """
     chosen = searches[search]
@@ -251,6 +255,12 @@ def compose(
     if "aggregate" in own:
         aggregates[own["aggregate"]]
     scorers = list(score) if isinstance(score, Sequence) else [score]
+    # Searches of these modules score solutions when they are whole; others also their beginnings.
+    if not chosen.function.__module__.startswith(_OF_WHOLE) and any(
+        (use_of(one) or ScoreUse()).whole for one in scorers
+    ):
+        what = f"{search} scores solutions step by step, and this model reads them both ways, as a whole"
+        raise InputError(what, remedy="take a search of whole samples, such as best-of-n")
     scorer = combined(scorers, combine=combine, doubt=doubt)
     return Solver(
         chosen, own, propose if expert is None else WithExpert(propose, expert), scorer, grader, judge,

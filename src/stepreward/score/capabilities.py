@@ -19,6 +19,8 @@ class ScoreUse:
     """Name of the aggregate that makes one number of a trajectory's scores."""
     threshold: float | None = None
     """Scores at or below it mean a wrong step; None leaves it to the protocol."""
+    whole: bool = False
+    """Whether scores depend on later steps, so that only whole solutions may be scored."""
 
 
 def use_of(scorer: Scorer | None) -> ScoreUse | None:

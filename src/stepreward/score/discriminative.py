@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.core.tree import StepTree
-from stepreward.core.types import Floats
+from stepreward.core.tree import StepTree, trees_of
+from stepreward.core.types import Floats, Trajectory
 from stepreward.score.cache.incremental_scorer import IncrementalScorer
+from stepreward.score.encode.encoded_tree import EncodedTree
 from stepreward.score.encode.formula import scored_before
 from stepreward.score.encode.packing import narrow, pack, plan
 from stepreward.score.encode.per_prefix import PrefixPasses, pass_encoder
-from stepreward.score.encode.per_step import EncodedTree
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, grouped, trie
 from stepreward.score.model.cache_memory import CacheSize, cache_size
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.short_call import ShortCall
-from stepreward.score.tree_scores import TreeScores, answer_by_trees, token_costs
+from stepreward.score.tree_scores import TreeScores, answer_by_trees, by_problem, token_costs
 
 
 class DiscriminativeScorer(ShortCall):
@@ -56,7 +56,7 @@ class DiscriminativeScorer(ShortCall):
         """How its scores are used, by the record."""
         self.name, self.batch_size, self.device = name, batch_size, device
         self.row_tokens, self.batch_tokens = row_tokens, batch_tokens
-        most = cache_size(cache_bytes).on(torch.device(device)) if model.record.per_step else 0
+        most = cache_size(cache_bytes).on(torch.device(device)) if model.record.grows else 0
         self.growing = IncrementalScorer(self.model, max_bytes=most, batch_tokens=batch_tokens) if most else None
 
     @classmethod
@@ -84,8 +84,8 @@ class DiscriminativeScorer(ShortCall):
 
     def score_trees(self, trees: Sequence[StepTree]) -> list[TreeScores]:
         """Scores of the nodes of several trees, batched together; nothing that earlier calls encoded is reused."""
-        if not self.model.record.per_step:
-            return self._score_trees_by_pass(trees)
+        if not self.model.record.grows:
+            return self._score_trees_by_trajectory(trees)
         columns = [np.full(tree.n, np.nan) for tree in trees]
         costs = [np.zeros((2, len(tree.ends)), np.int64) for tree in trees]
         cut = [(i, *part) for i, tree in enumerate(trees) for part in narrow(tree, self.model.encoder, self.row_tokens)]
@@ -98,10 +98,10 @@ class DiscriminativeScorer(ShortCall):
             costs[i][:, rows] = token_costs(part, encoded.length)
         return [TreeScores(column, *cost) for column, cost in zip(columns, costs, strict=True)]
 
-    def _score_trees_by_pass(self, trees: Sequence[StepTree]) -> list[TreeScores]:
-        """Scores where trajectories are encoded one by one: a node has that of the last trajectory through it."""
+    def _score_trees_by_trajectory(self, trees: Sequence[StepTree]) -> list[TreeScores]:
+        """Scores where each trajectory has its own: a node has that of the last trajectory through it."""
         rows = [[Score(tree.problem, t.steps) for t in tree.trajectories()] for tree in trees]
-        answers = iter(self._score_by_pass([question for group in rows for question in group]))
+        answers = iter(self._score_each([question for group in rows for question in group]))
         made = []
         for tree, group in zip(trees, rows, strict=True):
             column, found = np.full(tree.n, np.nan), [next(answers) for _ in group]
@@ -116,11 +116,34 @@ class DiscriminativeScorer(ShortCall):
         """Scores of each question's steps; prefixes that questions of one problem share are encoded once."""
         if self.growing is not None:
             return self.growing.score_many(questions)
-        return (
-            answer_by_trees(self.score_trees, questions)
-            if self.model.record.per_step
-            else self._score_by_pass(questions)
-        )
+        grows = self.model.record.grows
+        return answer_by_trees(self.score_trees, questions) if grows else self._score_each(questions)
+
+    def _score_each(self, questions: Sequence[Score]) -> list[Scored]:
+        """Scores that depend on the whole trajectory, or of texts that do."""
+        return self._score_both_ways(questions) if self.model.record.both_ways else self._score_by_pass(questions)
+
+    def _score_both_ways(self, questions: Sequence[Score]) -> list[Scored]:
+        """Scores of steps that are read forward and backward, each problem's trajectories together."""
+        problems = by_problem(questions)
+        trees = trees_of([[Trajectory(questions[i].problem, questions[i].steps) for i in rows] for rows in problems])
+        parts = [
+            ([rows[at] for at in some], part, encoded)
+            for rows, tree in zip(problems, trees, strict=True)
+            for some, part, encoded in narrow(tree, self.model.encoder, self.row_tokens)
+        ]
+        made: dict[int, Scored] = {}
+        for (rows, part, encoded), table in zip(parts, self._forward([one for *_, one in parts]), strict=True):
+            assert encoded.pairs is not None
+            # What is shared is paid for by the first trajectory, forward as backward.
+            new, whole = token_costs(part, encoded.length)
+            backward = len(encoded) - int(encoded.length[: part.n].sum())
+            for at, i in enumerate(rows):
+                mine = encoded.pairs[:, 0] == at
+                found = dict(zip(encoded.pairs[mine, 1].tolist(), table[mine], strict=True))
+                scores = self._of_steps(found, len(questions[i].steps))
+                made[i] = Scored(scores, int(new[at]) + (0 if at else backward), 2 * int(whole[at]))
+        return [made[i] for i in range(len(questions))]
 
     def _score_by_pass(self, questions: Sequence[Score]) -> list[Scored]:
         """Each trajectory's own sequences, equal prefixes of tokens merged."""
@@ -170,13 +193,17 @@ class DiscriminativeScorer(ShortCall):
 
     @torch.inference_mode()
     def _forward(self, encoded: Sequence[EncodedTree]) -> list[Floats]:
-        """(n, M) parts of the scores of each tree's nodes, NaN where they are not read."""
+        """(n, M) parts of the scores of each tree's nodes, NaN where not read; both ways (N, M) of its pairs."""
         width = 1 + self.model.record.readout.n_labels if self.model.record.readout.formula else 1
-        made = [np.full((len(tree.read), width), np.nan) for tree in encoded]
+        sizes = [len(tree.read) if tree.pairs is None else len(tree.pairs) for tree in encoded]
+        made = [np.full((size, width), np.nan) for size in sizes]
         # Trees are packed into rows and batches in any order: each read carries its tree and node back.
         for rows in plan([len(tree) for tree in encoded], self.row_tokens, self.batch_tokens):
             batch = pack(encoded, rows)
             parts = self.model.score_parts(self.model(batch.to(self.device)))
-            for i, node, part in zip(batch.tree.tolist(), batch.node.tolist(), parts, strict=True):
-                made[i][node] = part
+            places = list(zip(batch.tree.tolist(), batch.node.tolist(), strict=True))
+            if batch.pairs is not None:
+                places = [(i, k) for i in sorted(i for row in rows for i in row) for k in range(sizes[i])]
+            for (i, at), part in zip(places, parts, strict=True):
+                made[i][at] = part
         return made

@@ -48,16 +48,22 @@ def token_costs(tree: StepTree, length: Counts, new: NDArray[np.bool_] | None = 
     return paid, whole
 
 
+def by_problem(questions: Sequence[Score]) -> list[list[int]]:
+    """The questions of each problem, by their numbers."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, question in enumerate(questions):
+        groups.setdefault((question.problem.id, question.problem.text), []).append(i)
+    return list(groups.values())
+
+
 def answer_by_trees(
     score_trees: Callable[[Sequence[StepTree]], Sequence[TreeScores]], questions: Sequence[Score]
 ) -> list[Scored]:
     """Answers questions in order: one tree a problem, whose column each trajectory reads at its own nodes."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for i, question in enumerate(questions):
-        groups.setdefault((question.problem.id, question.problem.text), []).append(i)
-    trees = trees_of([[Trajectory(questions[i].problem, questions[i].steps) for i in rows] for rows in groups.values()])
+    groups = by_problem(questions)
+    trees = trees_of([[Trajectory(questions[i].problem, questions[i].steps) for i in rows] for rows in groups])
     answers: dict[int, Scored] = {}
-    for rows, tree, made in zip(groups.values(), trees, score_trees(trees), strict=True):
+    for rows, tree, made in zip(groups, trees, score_trees(trees), strict=True):
         for i, path, paid, whole in zip(rows, tree.paths, made.tokens, made.tokens_unshared, strict=True):
             answers[i] = Scored(made.scores[path[path >= 0]], int(paid), int(whole))
     return [answers[i] for i in range(len(questions))]

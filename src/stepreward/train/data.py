@@ -19,8 +19,9 @@ from stepreward.core.stored_rows import Stored
 from stepreward.core.tree import StepTree, group_trees
 from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import LABEL, Trajectory
+from stepreward.score.encode.encoded_tree import EncodedTree
 from stepreward.score.encode.packing import PackedBatch, StepTokens, narrow, pack, plan, step_tokens
-from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.train.domains import DOMAIN
 from stepreward.train.objective import INDICES, OF_PAIRS, OF_ROWS, OF_TOKENS, Objective
 from stepreward.train.order import epoch_batches, mixed
@@ -158,7 +159,7 @@ class TrainingBatch:
     def previous(self) -> NDArray[np.int64]:
         """(Q,) the read of the step before each read's own, -1 at first steps."""
         read, mask = self.read.cpu().numpy(), self.mask.cpu().numpy()
-        made = np.full(len(self.packed.node), -1, np.int64)
+        made = np.full(len(self.packed.node if self.packed.pairs is None else self.packed.pairs), -1, np.int64)
         # Trajectories that share a step share all steps before it: whichever writes last writes the same.
         made[read[:, 1:][mask[:, 1:]]] = read[:, :-1][mask[:, 1:]]
         return made
@@ -342,14 +343,21 @@ def _training_batch(
     # that several trajectories share is read once and supervised once for each of them.
     tags, nodes = packed.tree.numpy(), packed.node.numpy()
     bounds = np.searchsorted(tags, np.arange(len(trees) + 1))
+    paired = 0
     reads_of = []
     for place, tree in enumerate(trees):
-        index = np.full(tree.n, -1, np.int64)
+        index = np.full(len(encoded[place].read), -1, np.int64)
         mine = np.arange(bounds[place], bounds[place + 1])
         index[nodes[mine]] = mine
         reads_of.append(index)
         here = (slice(starts[place], starts[place + 1]), slice(0, tree.paths.shape[1]))
         read[here] = np.where(tree.mask, index[tree.paths], -1)
+        pairs = encoded[place].pairs
+        if pairs is not None:
+            # Each step of each trajectory has outputs of its own.
+            read[here] = -1
+            read[starts[place] + pairs[:, 0], pairs[:, 1]] = np.arange(len(pairs)) + paired
+            paired += len(pairs)
         for name, names in columns.items():
             taken = [tree.step_column(one) if one else _tokens_left(tree, encoded[place]) for one in names]
             of_steps[name][here] = np.stack(taken, -1)

@@ -181,7 +181,7 @@ class Objective:
         own = replace(made, formula=formula)
         return own.with_formula(self.formula) if self.formula else own
 
-    def record(self, encoding: Encoding, *, surprise: bool = False) -> EncoderRecord:
+    def record(self, encoding: Encoding, *, surprise: bool = False, both_ways: bool = False) -> EncoderRecord:
         """The record of a model that this objective trains.
 
         Where the score is a running total or mean, the last step's is that of the solution; where it is a gain or a
@@ -190,13 +190,17 @@ class Objective:
         Args:
             encoding: how trajectories become tokens.
             surprise: whether the head also reads the surprise of a step.
+            both_ways: whether steps are also read in reversed order.
 
         Raises:
             InputError: none of the outputs is a score.
         """
         readout = replace(self.readout(), surprise=surprise)
         functions = readout.parsed.functions
-        plain = EncoderRecord(encoding, readout)
+        try:
+            plain = EncoderRecord(encoding, readout, both_ways=both_ways)
+        except ValueError as error:
+            raise InputError(str(error), remedy="drop one of the two") from error
         return replace(
             plain,
             aggregation="last" if functions & {*RUNNING} else plain.aggregation,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
@@ -130,6 +131,10 @@ def _last_logits(
     for i, trajectory in enumerate(trajectories):
         problems.setdefault((trajectory.problem.id, trajectory.problem.text), []).append(i)
     model = scorer.model
+    if model.record.both_ways:
+        raise ModelError(
+            "a model that reads steps in both directions is not trained with a policy: train one that is not"
+        )
     for rows in problems.values():
         tree = StepTree.from_trajectories([trajectories[i] for i in rows])
         for keep, part, tokens in narrow(tree, model.encoder, scorer.row_tokens):

@@ -18,8 +18,9 @@ from safetensors.numpy import load_file, save_file
 
 from stepreward.core.atomic_files import in_one_move
 from stepreward.core.errors import ModelError
+from stepreward.score.encode.encoded_tree import EncodedTree
 from stepreward.score.encode.packing import pack, plan, step_tokens
-from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.implicit import LanguageModel
 from stepreward.score.model.backbones import load_tokenizer
 from stepreward.score.model.log_ratio_model import LogRatioModel

@@ -74,6 +74,8 @@ class TrainSettings:
     """Formula of a step's score from the outputs, such as "success + 1.5 * correct"; empty: the objective's own."""
     mix: Annotated[Mapping[str, float], Flag(hidden=True)] = field(default_factory=dict)
     """Share of each domain in the tokens of every pass, any positive numbers; empty takes each tree once a pass."""
+    both_ways: bool = False
+    """Read steps also from the last to the first (BiPRM): for whole solutions, not searches."""
     merge_steps: Annotated[float, Flag(low=0.0, high=1.0)] = 0.0
     """Share of pairs of neighbouring steps that are taught as one step too, with the later one's label (HRM)."""
     compress: bool = False

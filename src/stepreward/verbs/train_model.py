@@ -46,7 +46,7 @@ def train(
         stored.extend(of_domain(rows_of(some, comparisons=True), domain), domain)
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
-    record = objective.record(PerStep(clean=("chomp",)))
+    record = objective.record(PerStep(clean=("chomp",)), both_ways=chosen.both_ways)
     name = backbone if backbone == SCRATCH else resolve(backbone)
     model = starting_model(name, trees, record=record, seed=chosen.seed)
     train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())

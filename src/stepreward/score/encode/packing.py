@@ -7,7 +7,7 @@ intervals are disjoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from stepreward.core.tree import StepTree
-from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.score.encode.encoded_tree import EncodedTree
+from stepreward.score.encode.per_step import StepEncoder
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class PackedBatch:
     """(Q,) int64 its node."""
     tokens: int
     """Tokens encoded, padding left out."""
+    pairs: torch.Tensor | None = None
+    """(N, 2) int64 the reads of each step of each trajectory, forward and backward, in order of tree, trajectory and
+    step; None where steps are read one way."""
     said: StepTokens | None = None
     """The tokens of steps, where their log-probabilities are wanted."""
 
@@ -200,7 +204,29 @@ def pack(trees: Sequence[EncodedTree], rows: Sequence[Sequence[int]] | None = No
     names = ("input_ids", "position_ids", "enter", "leave", "first", "read_row", "read_column", "tree", "node")
     tokens = sum(len(trees[i]) for row in layout for i in row)
     made: dict[str, Any] = dict(zip(names, tensors, strict=True))
-    return PackedBatch(**made, tokens=tokens)
+    chosen = {i: trees[i] for i in sorted(i for row in layout for i in row)}
+    return PackedBatch(**made, tokens=tokens, pairs=_paired_reads(chosen, tag, node))
+
+
+def _paired_reads(
+    trees: Mapping[int, EncodedTree], tag: NDArray[np.int64], node: NDArray[np.int64]
+) -> torch.Tensor | None:
+    """(N, 2) the reads of the paired nodes of some trees, in order; None where they have none.
+
+    Args:
+        trees: by the tags of their reads.
+        tag: (Q,) tree of each read, in order.
+        node: (Q,) its node.
+    """
+    parts = []
+    for i, tree in trees.items():
+        if tree.pairs is None:
+            return None
+        read = np.full(len(tree.read), -1, np.int64)
+        mine = np.arange(*np.searchsorted(tag, [i, i + 1]))
+        read[node[mine]] = mine
+        parts.append(read[tree.pairs[:, 2:]])
+    return torch.from_numpy(np.concatenate(parts)) if parts else None
 
 
 def step_tokens(batch: PackedBatch) -> StepTokens:

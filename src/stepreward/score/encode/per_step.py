@@ -7,7 +7,6 @@ prefix has the same tokens in every trajectory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -17,39 +16,11 @@ from numpy.typing import NDArray
 from stepreward.core.errors import InputError, ModelError
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step
+from stepreward.score.encode.encoded_tree import EncodedTree, reversed_tree, side_by_side
 from stepreward.score.encode.recipe_text import RecipeText, valid
 from stepreward.score.encode.record import Conversation, EncoderRecord, PerStep, WholeText
 
 __all__ = ["EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
-
-
-@dataclass(frozen=True)
-class EncodedTree:
-    """A step tree as tokens in depth-first order, each node's tokens once.
-
-    Axes: n nodes, T tokens.
-    """
-
-    ids: NDArray[np.int64]
-    """(T,) token ids."""
-    position: NDArray[np.int64]
-    """(T,) position of each token on its own trajectory, from 0."""
-    enter: NDArray[np.int64]
-    """(T,) depth-first number of the token's node."""
-    leave: NDArray[np.int64]
-    """(T,) depth-first number after the last node below the token's node: token i sees j <= i iff
-    `enter[j] <= enter[i] < leave[j]`."""
-    first: NDArray[np.int64]
-    """(T,) index of the first token of the token's step; a token of the prompt is its own."""
-    read: NDArray[np.int64]
-    """(n,) token at which each node is read, -1 where it is not (root, observations, steps too long)."""
-    length: NDArray[np.int64]
-    """(n,) tokens of each node."""
-    nodes: int = field(default=0)
-    """Depth-first numbers in use: n for a tree of steps."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class StepEncoder:
@@ -219,7 +190,7 @@ class StepEncoder:
         return tuple(i for line in lines for i in (*self.plain(between + line), *self.separator_ids))
 
     def encode_tree(self, tree: StepTree) -> EncodedTree:
-        """Encodes every node of a tree once.
+        """Encodes every node of a tree once; with `both_ways` also the tree of the reversed trajectories, beside it.
 
         Raises:
             InputError: a trajectory is longer than the record allows, or a scored step is empty.
@@ -232,6 +203,12 @@ class StepEncoder:
         prompt = np.asarray(self.prompt_ids(tree.problem), np.int64)
         if not len(prompt):
             raise InputError(f"problem {tree.problem.id!r} has an empty prompt", remedy="give it some text")
+        if not self.record.both_ways:
+            return self._encoded(tree, prompt)
+        backward = reversed_tree(tree)
+        return side_by_side(self._encoded(tree, prompt), self._encoded(backward, prompt), tree.paths, backward.paths)
+
+    def _encoded(self, tree: StepTree, prompt: NDArray[np.int64]) -> EncodedTree:
         pieces, piece = self._distinct_ids(tree)
         pieces.append(prompt)
         enter, leave = depth_first(tree)

@@ -184,8 +184,15 @@ class EncoderRecord:
     """Name of the aggregate that makes one number of a trajectory's scores, where the caller names none."""
     threshold: float = 0.5
     """Scores at or below it mean a wrong step, where the caller names none."""
+    both_ways: bool = False
+    """Reads each step also in the solution from its last step to its first, and mixes the outputs by a gate. A score
+    then depends on the steps behind it: it is for whole solutions, and not for the prefixes of a search."""
 
     def __post_init__(self) -> None:
+        if self.both_ways and (not self.per_step or self.readout.surprise or self.readout.label_tokens):
+            raise ValueError("both_ways takes the encoding PerStep and a head of its own, without surprise")
+        if self.both_ways and self.readout.kind == "implicit":
+            raise ValueError("both_ways mixes the outputs of a head: an implicit score has none")
         if self.readout.surprise and not self.per_step:
             raise ValueError("surprise reads the tokens of whole steps: take the encoding PerStep")
         if self.readout.kind == "implicit" and not isinstance(self.encoding, WholeText | PerStep):
@@ -203,6 +210,11 @@ class EncoderRecord:
         return isinstance(self.encoding, PerStep | Conversation)
 
     @property
+    def grows(self) -> bool:
+        """Whether a step's score depends on nothing that follows it, and its ids neither."""
+        return self.per_step and not self.both_ways
+
+    @property
     def second_pass(self) -> bool:
         """Whether the scores of a first pass decide what a second one reads."""
         return isinstance(self.encoding, PerPrefix) and bool(self.encoding.second)
@@ -210,4 +222,4 @@ class EncoderRecord:
     @property
     def use(self) -> ScoreUse:
         """How scores by this record are used."""
-        return ScoreUse(self.aggregation, self.threshold)
+        return ScoreUse(self.aggregation, self.threshold, self.both_ways)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step
-from stepreward.score.encode.per_step import EncodedTree, StepEncoder
+from stepreward.score.encode.encoded_tree import EncodedTree
+from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.recipe_text import valid
 from stepreward.score.encode.record import WholeText
 

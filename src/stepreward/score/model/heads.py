@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -47,6 +48,38 @@ class Ensemble(nn.Module):
         return x[..., 0].T.reshape(*hidden.shape[:-1], len(x))
 
 
+class GatedHead(nn.Module):
+    """One linear head read in two directions, whose outputs a gate mixes: g z_forward + (1 - g) z_backward.
+
+        g = sigmoid( w_2 relu( W_1 [h_forward; h_backward] ) )
+
+    The gate learns its own weights alone: hidden states reach it detached, as in BiPRM's trainer (`train_biprm.py` of
+    LingyinZhang/BiPRM, which takes them from a second pass without gradients).
+
+    Args:
+        value: (..., hidden) to (..., n_labels).
+        gate: (..., 2 hidden) to (..., 1).
+    """
+
+    def __init__(self, value: nn.Module, gate: nn.Module) -> None:
+        super().__init__()
+        self.value, self.gate = value, gate
+
+    @classmethod
+    def fresh(cls, value: nn.Module, hidden: int, seed: int) -> GatedHead:
+        """A head whose gate has the usual random weights of linear layers, by their own seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            gate = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        return cls(value, gate)
+
+    def forward(self, forward: torch.Tensor, backward: torch.Tensor) -> torch.Tensor:
+        """(N, n_labels) outputs of hidden states (N, hidden) of the same steps in both directions."""
+        g = self.gate(torch.cat([forward, backward], -1).detach()).sigmoid()
+        made: torch.Tensor = g * self.value(forward) + (1 - g) * self.value(backward)
+        return made
+
+
 def split_head(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """A checkpoint's weights without its head, and the head's under its own names.
 
@@ -77,26 +110,41 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
     Raises:
         ModelError: the layout is unknown, or its width is not the record's.
     """
+    readout = record.readout
     # Some recipes wrap their head in a module of their own.
     own = {key.removeprefix("model."): value for key, value in state.items()}
-    if "nn1.weight" in own:
-        made: nn.Module = Ensemble(own)
+    if record.both_ways != ("gate.0.weight" in own):
+        raise ModelError("a head has a gate if it reads steps in both directions (both_ways), and only then")
+    made: nn.Module
+    if record.both_ways:
+        value, gate = (
+            {name.removeprefix(part): weight for name, weight in own.items() if name.startswith(part)}
+            for part in ("value.", "gate.")
+        )
+        made, width = GatedHead(build_head(value, replace(record, both_ways=False)), _layers(gate)), readout.n_labels
+    elif "nn1.weight" in own:
+        made = Ensemble(own)
         width = len(own["nn1.weight"])
     elif set(own) <= {"weight", "bias"} and "weight" in own:
         made, width = _linear(own["weight"], own.get("bias")), len(own["weight"])
     elif own and all(key.split(".")[0].isdigit() for key in own):
-        # An `nn.Sequential` numbers its modules, and those without weights, activations, leave gaps.
-        layers = sorted({int(key.split(".")[0]) for key in own})
-        linear = [_linear(own[f"{i}.weight"], own.get(f"{i}.bias")) for i in layers]
-        parts: list[nn.Module] = [linear[0]]
-        for layer in linear[1:]:
-            parts += [nn.ReLU(), layer]
-        made, width = nn.Sequential(*parts), linear[-1].out_features
+        made, width = _layers(own), len(own[f"{max(int(key.split('.')[0]) for key in own)}.weight"])
     else:
         raise ModelError(f"no known head has the weights {', '.join(sorted(own))}")
-    if width != record.readout.n_labels:
-        raise ModelError(f"the head has {width} outputs, the record says n_labels={record.readout.n_labels}")
+    if width != readout.n_labels:
+        raise ModelError(f"the head has {width} outputs, the record says n_labels={readout.n_labels}")
     return made
+
+
+def _layers(state: State) -> nn.Sequential:
+    """Linear layers with ReLU between them, from `0.weight`, `2.weight` and so on."""
+    # An `nn.Sequential` numbers its modules, and those without weights, activations, leave gaps.
+    layers = sorted({int(key.split(".")[0]) for key in state})
+    linear = [_linear(state[f"{i}.weight"], state.get(f"{i}.bias")) for i in layers]
+    parts: list[nn.Module] = [linear[0]]
+    for layer in linear[1:]:
+        parts += [nn.ReLU(), layer]
+    return nn.Sequential(*parts)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from stepreward.core.optional import cache_argument
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, load_record, save_record
-from stepreward.score.model.heads import build_head, head_state
+from stepreward.score.model.heads import GatedHead, build_head, head_state
 
 HEAD_FILE = "step_head.safetensors"
 _FLOOR = -32.0
@@ -78,12 +79,12 @@ class StepRewardModel(nn.Module):
         return self.backbone._no_split_modules
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """(Q, n_labels) logits of the batch's reads, in order of tree and node."""
+        """(Q, n_labels) logits of the batch's reads, in order of tree and node; or of its pairs (N, 2)."""
         hidden = self.backbone(
             input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
         )[0]
         features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
-        logits: torch.Tensor = self.head(features)
+        logits: torch.Tensor = self.head(features) if batch.pairs is None else self.head(*features[batch.pairs.T])
         return logits
 
     def step_outputs(self, outputs: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
@@ -241,8 +242,10 @@ def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Te
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def fresh_head(hidden: int, record: EncoderRecord, seed: int) -> nn.Linear:
-    """A linear head with small random weights."""
+def fresh_head(hidden: int, record: EncoderRecord, seed: int) -> nn.Module:
+    """A linear head with small random weights, and with `both_ways` a gate beside it."""
+    if record.both_ways:
+        return GatedHead.fresh(fresh_head(hidden, replace(record, both_ways=False), seed), hidden, seed)
     readout = record.readout
     head = nn.Linear(hidden + readout.surprise, readout.n_labels)
     with torch.no_grad():

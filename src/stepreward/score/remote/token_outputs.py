@@ -36,8 +36,8 @@ class TokenOutputs:
     ) -> None:
         if model.record.readout.surprise:
             raise ModelError("the head reads the surprise of steps, which tokens alone do not show: send steps instead")
-        if model.record.readout.looks_back:
-            raise ModelError("scores depend on earlier steps, which tokens alone do not show: send steps instead")
+        if model.record.both_ways or model.record.readout.looks_back:
+            raise ModelError("scores depend on other steps, which tokens alone do not show: send steps instead")
         self.model, self.device, self.batch_tokens = model, device, batch_tokens
         config = model.backbone.config
         self.most = min(most, int(getattr(config, "max_position_embeddings", None) or most))
