@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import load_dataset
+from typer.testing import CliRunner
 
 import stepreward
+from stepreward.cli.app import app
+from stepreward.cli.terminal import progress
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.registry import read_comparisons
 from tests.cli.running import invoke, refused
@@ -137,6 +142,19 @@ def test_strength_and_annotator_stay_with_the_candidates(inside: Path) -> None:
     assert [one.outcome for one in made] == [1.0, 0.0, 0.5]
     assert [one.facts["preferred"] for one in made] == [8.5, 3.5, 6.0]
     assert {one.facts["domain"] for one in made} == {"chat"}
+
+
+def test_long_reading_says_how_far_it_is(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    some = [Trajectory(Problem(str(i), "Hi"), (Step("a"),), columns={"label": np.ones(1)}) for i in range(1100)]
+    stepreward.write("many.parquet", some)
+    line = "train --data many.parquet --out m --backbone scratch --epochs 0.01 --held-out 0"
+    done = CliRunner().invoke(app, shlex.split(line))
+    assert done.exit_code == 0, done.output
+    for stage in ("read rows", "prepare problems"):
+        assert re.search(rf"^{stage}: 1,024 at [\d,.]+/s$", done.stderr, re.MULTILINE)
 
 
 def test_a_flag_that_may_be_repeated_takes_one_value_of_a_configuration(inside: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from stepreward.cli import on_demand
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings
 from stepreward.cli.flags.read_flags import ReadFlags
-from stepreward.cli.terminal.progress import StageProgress
+from stepreward.cli.terminal.progress import StageProgress, Watched
 from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
@@ -68,14 +69,16 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     (own,) = read_settings(flags.settings, loss[training.objective])
     settings = replace(training, objective_settings=own, mix=_shares(flags.mix)).on(flags.backbone, resolve)
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
-    rows = StoredRows()
+    rows, quiet = StoredRows(), json_output or not is_main()
     for domain, path in named(flags.data).items():
-        rows.extend(of_domain(reading.solutions(path, comparisons=True), domain), domain)
+        solutions = Watched(reading.solutions(path, comparisons=True, quiet=not is_main()), "read rows", quiet=quiet)
+        rows.extend(of_domain(solutions, domain), domain)
     learned, kept = held_out_split(rows.problems, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
         objective = settings.loss()
-    trees = on_demand.StoredTrees(rows, learned, objective, settings.augmented)
+    watch = partial(Watched[int], stage="prepare problems", quiet=quiet)
+    trees = on_demand.StoredTrees(rows, learned, objective, settings.augmented, watch)
     held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
     encoding = PerStep(clean=("chomp",), max_length=flags.max_length)
@@ -84,7 +87,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
     if ended and again is None:
         raise _kept(out)
-    with StageProgress(quiet=json_output or not is_main()) as progress:
+    with StageProgress(quiet=quiet) as progress:
         result = again or on_demand.train(
             trees,
             model,

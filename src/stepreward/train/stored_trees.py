@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import overload
 
@@ -26,6 +26,7 @@ class StoredTrees(Sequence[StepTree]):
         numbers: the problems.
         objective: cross-entropy to the column `label` where None.
         augment: further rows of each problem; none where None.
+        watch: gives the numbers back as they are, and may count them: a pass over all trees can take minutes.
 
     Raises:
         InputError: there is nothing to learn from; at access, a label of a probability is outside [0, 1].
@@ -37,9 +38,11 @@ class StoredTrees(Sequence[StepTree]):
         numbers: Sequence[int],
         objective: Objective | None = None,
         augment: Augment | None = None,
+        watch: Callable[[Iterable[int]], Iterable[int]] = iter,
     ) -> None:
         self.rows, self.numbers, self.objective = rows, numbers, objective or Objective.of("bce")
         self.augment: Augment = augment or list
+        self.watch = watch
         if not any(teaches(tree, self.objective) for tree in self):
             raise nothing_to_learn(self.objective)
 
@@ -55,7 +58,7 @@ class StoredTrees(Sequence[StepTree]):
         return self._made(chosen) if isinstance(chosen, Sequence) else self._made([chosen])[0]
 
     def __iter__(self) -> Iterator[StepTree]:
-        left = iter(self.numbers)
+        left = iter(self.watch(self.numbers))
         while some := list(islice(left, _TOGETHER)):
             yield from self._made(some)
 
