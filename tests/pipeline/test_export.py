@@ -222,3 +222,25 @@ def test_the_command_writes_and_says_where(inside: Path) -> None:
     row = json.loads(invoke(f"export {inside} out --overwrite --json"))
     assert row == {"layout": "token-classification", "out": "out", "address": None}
     assert re.search(r'NAME = "out"', Path("out/README.md").read_text())
+
+
+def test_training_for_a_layout_writes_it_too(tmp_path: Path) -> None:
+    """For a sequence classifier the head is trained without a bias, which that layout has no place for."""
+    settings = {"epochs": 1, "backbone": "scratch", "held_out": 0.2, "batch_tokens": 1024}
+    layouts = ["sequence-classification", "qwen-reward"]
+    scorer = stepreward.train(toy_labels(8, 0), tmp_path / "model", export=layouts, **settings)
+    assert set(load_file(tmp_path / "model" / "step_head.safetensors")) == {"weight"}
+    for layout in layouts:
+        again = stepreward.load(tmp_path / "model" / "export" / layout)
+        np.testing.assert_allclose(again.score(QUESTION, STEPS), scorer.score(QUESTION, STEPS), atol=1e-5)
+    for scores in printed(tmp_path / "model" / "export" / layouts[0] / "README.md"):
+        np.testing.assert_allclose(scores, scorer.score(QUESTION, STEPS), atol=1e-5)
+
+
+def test_a_layout_that_cannot_hold_the_model_ends_a_training_before_it_begins(tmp_path: Path) -> None:
+    settings = {"epochs": 1, "backbone": "scratch", "held_out": 0.0}
+    with pytest.raises(InputError, match="the layout trl-prm cannot hold this model: its score is a value of 1"):
+        stepreward.train(toy_labels(4, 0), tmp_path / "m", export=["trl-prm"], objective="agent-rm", **settings)
+    with pytest.raises(UnknownNameError, match="layout"):
+        stepreward.train(toy_labels(4, 0), tmp_path / "m", export=["vllm"], **settings)
+    assert not (tmp_path / "m").exists()

@@ -25,6 +25,7 @@ from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record import PerStep
 from stepreward.score.encode.record_file import RECORD_FILE
+from stepreward.score.model.layouts import LAYOUTS
 from stepreward.train.domains import named, of_domain
 from stepreward.train.held_out import held_out_split
 from stepreward.train.processes import is_main
@@ -53,6 +54,8 @@ class TrainFlags:
     """The head also reads how surprised its own language model is; needs tied embeddings."""
     max_length: int = PerStep().max_length
     """Most tokens of a trajectory."""
+    export: Annotated[tuple[str, ...], Flag(choices=LAYOUTS)] = ()
+    """Also write the finished model in this layout, into OUT/export/LAYOUT; may be repeated: {choices}."""
     overwrite: Annotated[bool, Flag("--overwrite")] = False
     """Replace a finished checkpoint in OUT."""
 
@@ -83,7 +86,9 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
     encoding = PerStep(clean=("chomp",), max_length=flags.max_length)
     record = objective.record(encoding, surprise=flags.surprise, both_ways=settings.both_ways)
-    model = on_demand.starting_model(name, trees, record=record, seed=settings.seed)
+    bias = on_demand.needs_bias(flags.export)
+    model = on_demand.starting_model(name, trees, record=record, bias=bias, seed=settings.seed)
+    on_demand.require_layouts(model, flags.export)
     again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
     if ended and again is None:
         raise _kept(out)
@@ -100,9 +105,13 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
         return
     outcome = {"model": str(out), "trees": len(trees), "metrics": result.metrics, "steps": result.steps}
     outcome |= {"domains": result.domains} if result.domains else {}
+    exported = [str(one.folder) for one in on_demand.export_finished(out, flags.export)]
+    outcome |= {"exported": exported} if exported else {}
     if json_output:
         typer.echo(json.dumps(outcome))
         return
+    for folder in exported:
+        typer.echo(f"exported to {folder}")
     if again is not None:
         typer.echo(f"{out}: this training has finished already; pass --overwrite to train anew")
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from stepreward.pipeline.model_card import model_card
 from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer, save_calibrator
 from stepreward.score.capabilities import local_model_of
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE
+from stepreward.score.implicit import ImplicitScorer
 from stepreward.score.load import load
 from stepreward.score.model.devices import numbers_in
+from stepreward.score.model.log_ratio_model import Trainable
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.weights import find
-from stepreward.score.model.write_layout import layout_by_name, write_layout
+from stepreward.score.model.write_layout import layout_by_name, require_layout, write_layout
 from stepreward.train.settings import RESULT_FILE, UNFINISHED
 
 DEFAULT_LAYOUT = "token-classification"
 _CARD = "README.md"
+_LOG_RATIO = "leave it as it is: a checkpoint of log-ratios is a causal language model of transformers already"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,34 @@ def export_model(
         return Exported(layout, target, push(made, push_to, private=not public) if push_to else "")
 
 
+def needs_bias(layouts: Sequence[str]) -> bool:
+    """Whether the head of a model that is to be written in these layouts may have a bias.
+
+    Raises:
+        UnknownNameError: there is no such layout.
+    """
+    return all(layout_by_name(name).bias for name in layouts)
+
+
+def require_layouts(model: Trainable, layouts: Sequence[str]) -> None:
+    """Checks before a training that its model can be written in these layouts.
+
+    Raises:
+        InputError: one of them cannot hold it; the error names those that can.
+        UnknownNameError: there is no such layout.
+    """
+    for name in layouts:
+        layout_by_name(name)
+        if not isinstance(model, StepRewardModel):
+            raise InputError(f"the layout {name} cannot hold a log-ratio of two models", remedy=_LOG_RATIO)
+        require_layout(model, name)
+
+
+def export_finished(out: Path, layouts: Sequence[str]) -> list[Exported]:
+    """Writes the checkpoint of a finished training in some layouts, each into its folder of `out/export`."""
+    return [export_model(out, out / "export" / name, layout=name, overwrite=True) for name in layouts]
+
+
 def _require_free(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -104,6 +136,8 @@ def _loaded(model: str | Path | Scorer) -> tuple[Scorer, Mapping[str, Any]]:
 
 def _write(scorer: Scorer, folder: Path, layout: str, name: str, training: Mapping[str, Any]) -> None:
     here = local_model_of(scorer)
+    if here is None and isinstance(scorer, ImplicitScorer):
+        raise InputError("no layout holds a log-ratio of two models", remedy=_LOG_RATIO)
     if here is None:
         what = f"{scorer.name} is no model in this process with a head of its own"
         raise InputError(what, remedy="export a checkpoint folder, or a scorer that was loaded from one")

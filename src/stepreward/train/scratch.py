@@ -20,6 +20,7 @@ def starting_model(
     trees: Iterable[StepTree] = (),
     *,
     record: EncoderRecord | None = None,
+    bias: bool = True,
     hidden: int = 128,
     layers: int = 4,
     vocabulary: int = 1024,
@@ -32,6 +33,7 @@ def starting_model(
             small Qwen2-shaped model with a tokenizer learned from the trees.
         trees: texts for a fresh tokenizer; not needed for a pretrained backbone.
         record: input and readout of the model; the defaults where None.
+        bias: of the head; the layout of a sequence classifier has none.
         hidden: width of a fresh model, a multiple of 8.
         layers: depth of a fresh model.
         vocabulary: tokens of a fresh tokenizer, at least 258.
@@ -47,7 +49,7 @@ def starting_model(
             raise InputError("log-ratios need a model that has learned a language", remedy="pass another backbone")
         return LogRatioModel.from_policy(backbone, record)
     if str(backbone) != SCRATCH:
-        return StepRewardModel.from_backbone(backbone, record, seed=seed)
+        return _with_head(StepRewardModel.from_backbone(backbone, record, seed=seed), bias)
     if hidden % 8 or hidden <= 0 or layers <= 0 or vocabulary < 258:
         raise InputError(
             f"a fresh model cannot have hidden={hidden}, layers={layers}, vocabulary={vocabulary}",
@@ -58,6 +60,12 @@ def starting_model(
     if first is None:
         raise InputError("there is no text to learn a tokenizer from", remedy="pass labelled trees or a backbone")
     tokenizer = train_tokenizer(chain([first], texts), vocabulary)
-    return StepRewardModel(
-        fresh_backbone(tokenizer, hidden=hidden, layers=layers, seed=seed), tokenizer, record, seed=seed
-    )
+    made = fresh_backbone(tokenizer, hidden=hidden, layers=layers, seed=seed)
+    return _with_head(StepRewardModel(made, tokenizer, record, seed=seed), bias)
+
+
+def _with_head(model: StepRewardModel, bias: bool) -> StepRewardModel:
+    """A fresh model whose head has a bias or none."""
+    if not bias:
+        model.head.register_parameter("bias", None)
+    return model

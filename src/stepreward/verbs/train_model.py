@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepreward.core.stored_rows import StoredRows
+from stepreward.pipeline.export_model import export_finished, needs_bias, require_layouts
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record import PerStep
 from stepreward.train.domains import of_domain
 from stepreward.train.held_out import held_out_split
+from stepreward.train.processes import is_main
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
 from stepreward.train.stored_trees import StoredTrees
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 def train(
     rows: Rows | Mapping[str, Rows], out: str | Path, *, backbone: str | Path = "builtin:arithmetic",
-    held_out: float = 0.1, **settings: Any,
+    held_out: float = 0.1, export: Sequence[str] = (), **settings: Any,
 ) -> Loaded:  # fmt: skip
     """Trains a step reward model on labelled steps or graded solutions, and returns it as a scorer.
 
@@ -34,10 +36,12 @@ def train(
         out: folder of the checkpoint; an interrupted training in it is resumed.
         backbone: a causal language model: folder, hub name, `builtin:arithmetic`, or `scratch`.
         held_out: share of the problems kept to pick the best checkpoint.
+        export: layouts in which the finished model is also written, each into `out/export/LAYOUT`; see `export`.
         settings: fields of `stepreward.train.settings.TrainSettings`, such as `objective`, `epochs`, `device`, `seed`.
 
     Raises:
-        InputError: there is nothing to learn from, or `out` holds another unfinished training.
+        InputError: there is nothing to learn from, `out` holds another unfinished training, or a layout cannot hold
+            such a model.
         ModelError: the backbone cannot be loaded, or the loss became infinite or NaN.
     """
     chosen = TrainSettings(**settings).on(str(backbone), resolve)
@@ -48,6 +52,9 @@ def train(
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
     record = objective.record(PerStep(clean=("chomp",)), both_ways=chosen.both_ways)
     name = backbone if backbone == SCRATCH else resolve(backbone)
-    model = starting_model(name, trees, record=record, seed=chosen.seed)
+    model = starting_model(name, trees, record=record, bias=needs_bias(export), seed=chosen.seed)
+    require_layouts(model, export)
     train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())
+    if is_main():
+        export_finished(Path(out), export)
     return load(out)
