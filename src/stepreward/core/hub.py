@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
@@ -22,6 +20,8 @@ _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 MODEL = ("model*.safetensors", "adapter_model*.safetensors")
 """Weights under the names of transformers and PEFT: some repositories hold a second copy under another name."""
 PICKLED = ("pytorch_model*.bin",)
+_UPLOAD_ERRORS: tuple[type[Exception], ...] = (OSError, OfflineModeIsEnabled, *HfHubHTTPError.__bases__)
+"""The bases are errors of the HTTP library that the hub's client uses: which one it is depends on its release."""
 _REPLACED = ["*.safetensors", "*.index.json", "calibrator.json"]
 _CACHED = "models--"
 """Beginning of a model's folder in the cache; its name follows, with two dashes in place of the slash."""
@@ -91,9 +91,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
         )
     except HFValidationError as error:
         raise InputError(f"{name!r} is no name of the hub", remedy="write owner/name") from error
-    except LocalTokenNotFoundError as error:
-        raise ModelError("the hub does not know you: set HF_TOKEN, or log in (`hf auth login`)") from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except _UPLOAD_ERRORS as error:
         reason = str(error).strip().split("\n")[0]
         remedy = "log in with a token that may write (`hf auth login`, or HF_TOKEN), and check the name"
         raise ModelError(f"cannot upload to {name!r}: {reason}; {remedy}") from error
