@@ -243,6 +243,14 @@ def test_heads_of_more_than_one_layer_are_refused() -> None:
         require_layout(model, "qwen-prm")
 
 
+def test_a_model_that_reads_both_ways_is_refused() -> None:
+    tokenizer = train_tokenizer([QUESTION, *STEPS] * 20, 300)
+    record = EncoderRecord(ENCODING, both_ways=True)
+    model = StepRewardModel(fresh_backbone(tokenizer, hidden=32, layers=2), tokenizer, record)
+    with pytest.raises(InputError, match=r"in both directions \(both_ways=True\); layouts that can: stepreward$"):
+        require_layout(model, "token-classification")
+
+
 def test_an_unknown_layout_is_named() -> None:
     with pytest.raises(UnknownNameError, match="did you mean token-classification"):
         require_layout(tiny(Readout()), "token-clasification")

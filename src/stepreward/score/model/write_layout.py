@@ -91,6 +91,8 @@ def _head_refusal(model: StepRewardModel, layout: Layout) -> str:
     config = model.backbone.config
     if model.record.readout.surprise:
         return "its head reads surprise, the language model's own log-probabilities (surprise=True)"
+    if model.record.both_ways:
+        return "it reads steps in both directions (both_ways=True)"
     if model.record.readout.formula:
         return f"its score is the formula {model.record.readout.formula!r} of its outputs, which no other layout has"
     if layout.family and config.model_type != layout.family:
