@@ -158,3 +158,20 @@ def test_shards_go_on_in_another_number_of_processes(folder: Path) -> None:
     for done in run(folder, f"{FLAGS} --shard --save-seconds 0 --accumulate 2 --out split", 3, ON_CPU):
         assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(weights(folder / "split"), weights(folder / "six"), atol=1e-4)
+
+
+@everything
+def test_a_mixture_that_was_killed_in_two_processes_goes_on_in_one(folder: Path) -> None:
+    stepreward.write(folder / "more.jsonl", toy_labels(12, 1))
+    mix = f"{FLAGS} --data more.jsonl --mix rows=1 --mix more=2 --save-seconds 0"
+    (done,) = run(folder, f"{mix} --accumulate 2 --out whole-mix", 1)
+    assert done.returncode == 0, done.stderr
+    killed(folder, f"{mix} --accumulate 1 --out killed-mix", 2)
+    assert not (folder / "killed-mix" / "training.json").exists()
+    (done,) = run(folder, f"{mix} --accumulate 2 --out killed-mix", 1)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(weights(folder / "killed-mix"), weights(folder / "whole-mix"), atol=1e-4)
+    kept = [json.loads((folder / name / "training.json").read_text()) for name in ("killed-mix", "whole-mix")]
+    assert kept[0]["domains"]["more"]["tokens"] == kept[1]["domains"]["more"]["tokens"]
+    # Twice the tokens of a data set of three times as many.
+    assert kept[0]["domains"]["more"]["tokens"] == pytest.approx(2 * kept[0]["domains"]["rows"]["tokens"], rel=0.1)
