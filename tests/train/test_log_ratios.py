@@ -23,6 +23,7 @@ from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
 from stepreward.score.model.log_ratio_model import LogRatioModel
 from stepreward.train.data import TrainingSet, labelled_trees
+from stepreward.train.objective import Objective
 from stepreward.train.reference import add_references, tree_logprobs
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import TrainSettings
@@ -317,6 +318,9 @@ def test_settings_and_models_that_do_not_fit_are_refused(tmp_path: Path) -> None
         TrainSettings(objective="dpo", guide="org/model").loss()
     with pytest.raises(ValueError, match="contrast is two prompts"):
         TrainSettings(objective="t-reg", contrast=("{prompt}",))
+    for name, options in (("dpo", {"both_ways": True}), ("dpo", {"surprise": True}), ("siblings", {"both_ways": True})):
+        with pytest.raises(InputError, match="drop both_ways and surprise"):
+            Objective.of(name).record(PerStep(), **options)
     with pytest.raises(InputError, match="a log-ratio is one"):
         TrainSettings(objective="quantile", reference="org/model").loss()
     model, settings = started("dpo")

@@ -338,6 +338,24 @@ class TestPreferences:
         tie = torch.linspace(-1, 1, 21, dtype=torch.float64)
         assert int(preference(tie, smoothing=0.5).argmin()) == 10
 
+    def test_focal_and_barrier(self) -> None:
+        """d = 1: sigmoid 0.7311, weight (1 - 2 * 0.2311)^2 = 0.2893, 0.2893 * 0.3133 = 0.0906; d = -1 keeps 1.3133.
+
+        The barrier of r = 1 and 0: -log 4 - log 6 - 2 log 5 = -6.3969, times 0.01.
+        """
+        pair = {"totals": torch.tensor([1.0, 0.0]), "pairs": torch.tensor([[0, 1]])}
+        other = pair | {"pairs": torch.tensor([[1, 0]])}
+        assert float(family["bradley-terry"].take(pair, focal=2.0)) == pytest.approx(0.0906, abs=1e-4)
+        assert float(family["bradley-terry"].take(other, focal=2.0)) == pytest.approx(1.3133, abs=1e-4)
+        assert float(family["internlm2-reward"].take(pair)) == pytest.approx(0.0906 - 0.0640, abs=1e-4)
+        far = pair | {"totals": torch.tensor([900.0, 0.0])}
+        expected = -(np.log(1e-3) + np.log(10 - 1e-3) + 2 * np.log(5))
+        assert float(family["bradley-terry"].take(far, barrier=1.0)) == pytest.approx(expected, abs=1e-3)
+        with pytest.raises(ValueError, match="barrier not negative"):
+            family["bradley-terry"].take(pair, barrier=-1.0)
+        with pytest.raises(ValueError, match="focal not negative"):
+            family["bradley-terry"].take(pair, focal=-1.0)
+
     def test_strength(self) -> None:
         """d = 1, m = 2: 0.6265 scaled, 1.3133 by margin."""
         data = {"totals": tensor(1.0, 0.0), "pairs": self.PAIR, "strength": tensor(2.0)}

@@ -28,6 +28,8 @@ DATA: Mapping[str, str] = {
     "strength": "(P,) how clear each preference is",
     "siblings": "(P, 4) row and step of a better step, row and step of a worse one behind the same prefix",
     "gap": "(P,) how much better it is",
+    "annotator": "(P,) number of the annotator of each pair, -1 where unknown",
+    "users": "(P, K) numbers of each pair's annotator, which are learned with the model",
     "token_rewards": "(B, L) beta times the log-ratio of each token of a trajectory's steps",
     "guide": "(B, L) another log-ratio of each token, which weighs it",
     "scores": "(B, S) step scores",

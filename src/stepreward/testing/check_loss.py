@@ -10,10 +10,10 @@ from stepreward.testing.rules import require
 from stepreward.train.objectives.loss import outputs_of
 
 _NAN = float("nan")
-_OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards")
+_OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users")
 _KNOWN = ("labels", "targets", "judged", "cells", "rewards", "outcome", "log_weights", "strength")
 """Data of which NaN means that it is not known."""
-_OF_PAIRS = ("pairs", "strength", "siblings", "gap")
+_OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator", "users")
 _PLAIN = {"logits", "labels", "mask"}
 
 
@@ -93,6 +93,7 @@ def _example(torch: Any, method: Method[..., Any]) -> dict[str, Any]:
         "outcome": torch.tensor([1.0, 0.0], dtype=torch.float64), "group": torch.tensor([0, 0]),
         "log_weights": torch.tensor([0.3, -0.2], dtype=torch.float64), "pairs": torch.tensor([[0, 1]]),
         "strength": torch.tensor([2.0], dtype=torch.float64), "gap": torch.tensor([1.0], dtype=torch.float64),
+        "annotator": torch.tensor([0]), "users": torch.tensor([[0.3] * width], dtype=torch.float64),
         "siblings": torch.tensor([[0, 1, 1, 1]]), "token_rewards": logits.clone(), "guide": labels.clone(),
     }  # fmt: skip
     return {name: made[name] for name in {*method.data, *(["labels"] if "mask" in method.data else [])}}

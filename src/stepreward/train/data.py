@@ -23,8 +23,12 @@ from stepreward.score.encode.encoded_tree import EncodedTree
 from stepreward.score.encode.packing import PackedBatch, StepTokens, narrow, pack, plan, step_tokens
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.train.domains import DOMAIN
+from stepreward.train.factors import Factor, better_by
 from stepreward.train.objective import INDICES, OF_PAIRS, OF_ROWS, OF_TOKENS, Objective
 from stepreward.train.order import epoch_batches, mixed
+
+ANNOTATOR = "annotator"
+"""Fact of a solution: who compared it with others."""
 
 
 def labelled_trees(rows: Iterable[Trajectory], objective: Objective | None = None) -> list[StepTree]:
@@ -116,7 +120,7 @@ def once_per_node(tree: StepTree, column: str = LABEL) -> StepTree:
     return tree.with_step_column(column, np.where(first.reshape(labels.shape), labels, np.nan))
 
 
-def fingerprint(trees: Iterable[StepTree]) -> str:
+def fingerprint(trees: Iterable[StepTree], objective: Objective | None = None) -> str:
     """Hash of all that objectives read of training data: equal data, equal hash."""
     digest = hashlib.blake2b(digest_size=16)
     for tree in trees:
@@ -125,6 +129,9 @@ def fingerprint(trees: Iterable[StepTree]) -> str:
         digest.update(tree.paths.tobytes() + tree.outcomes.tobytes())
         for name in ("log_weights", "strength"):
             digest.update(_of_rows(tree, name).tobytes())
+        # What most data do not have leaves the hash of the others as it is.
+        if objective is not None and (objective.factors or any(_annotators(tree))):
+            digest.update(_pairs(tree, objective).tobytes() + "\0".join(_annotators(tree)).encode())
         for name in sorted({*tree.step_columns, LABEL}):
             digest.update(name.encode() + b"\0" + tree.step_column(name).tobytes())
     return digest.hexdigest()
@@ -230,6 +237,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         """Tokens of each part."""
         self.domains: dict[str, array[int]] = {}
         """Numbers of each domain's parts."""
+        annotators: set[str] = set()
         for tree in trees:
             # A tree that teaches nothing is left out; a wide one is cut.
             if teaches(tree, self.objective):
@@ -238,6 +246,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
                     what = f"problem {tree.problem.id!r} has more than {batch_tokens} tokens in its solutions"
                     remedy = f"{self.objective.method.name} compares them in one pass: raise batch_tokens"
                     raise InputError(what, remedy=f"{remedy}, or pass fewer solutions")
+                annotators.update(_annotators(tree))
                 for _, few, encoded in parts:
                     self.domains.setdefault(domain_of(few), array("q")).append(len(lengths))
                     self.parts.append((few, encoded))
@@ -262,6 +271,8 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         """Batches at the end that fill up the last turn."""
         self.reference: list[NDArray[np.float32]] = []
         """(T,) log-probability of each token of each encoded tree by the reference; 0 while empty."""
+        self.annotators = tuple(sorted(annotators - {""}))
+        """Names of those who compared the solutions."""
         self.guide: list[NDArray[np.float32]] = []
         """The same of the log-ratio that weighs tokens."""
 
@@ -454,18 +465,36 @@ def _of_rows(tree: StepTree, name: str, objective: Objective | None = None) -> N
         return tree.outcomes
     if name == "group":
         return np.zeros(len(tree.ends), np.int64)
-    pairs = _pairs(tree)
+    pairs = _pairs(tree, objective)
     if name == "pairs":
         return pairs
-    fact = "strength" if name == "strength" else "log_weight"
-    values = np.array([_number(one.facts.get(fact)) for one in tree.attempts] or [np.nan] * len(tree.ends))
+    if name == "annotator":
+        numbers = {one: i for i, one in enumerate(objective.annotators if objective else ())}
+        return np.array([numbers.get(one, -1) for one in _annotators(tree)], np.int64)[pairs[:, 0]]
+    values = _facts(tree, "strength" if name == "strength" else "log_weight")
     return values[pairs[:, 0]] if name == "strength" else values
 
 
-def _pairs(tree: StepTree) -> NDArray[np.int64]:
-    """(P, 2) a better and a worse trajectory, wherever two of a problem have different outcomes."""
-    better, worse = np.nonzero(tree.outcomes[:, None] > tree.outcomes[None, :])
+def _pairs(tree: StepTree, objective: Objective | None = None) -> NDArray[np.int64]:
+    """(P, 2) a better and a worse trajectory, wherever two of a problem have different outcomes or decisive factors.
+
+    What one annotator said is not compared with what another said.
+    """
+    factors = (objective.factors if objective else ()) or (Factor("outcome"),)
+    values = [tree.outcomes if one.name == "outcome" else _facts(tree, one.name) for one in factors]
+    names = np.array(_annotators(tree), np.str_)
+    better, worse = np.nonzero(better_by(factors, values) & (names[:, None] == names))
     return np.stack([better, worse], 1).astype(np.int64)
+
+
+def _facts(tree: StepTree, name: str) -> NDArray[np.float64]:
+    """(B,) a fact of each trajectory that is a number, NaN where it is none."""
+    return np.array([_number(one.facts.get(name)) for one in tree.attempts] or [np.nan] * len(tree.ends))
+
+
+def _annotators(tree: StepTree) -> list[str]:
+    """(B,) who judged each trajectory, "" where nobody is named."""
+    return [str(one.facts.get(ANNOTATOR) or "") for one in tree.attempts] or [""] * len(tree.ends)
 
 
 def _siblings(tree: StepTree, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

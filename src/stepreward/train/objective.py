@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import InputError
 from stepreward.core.method import Method
 from stepreward.core.optional import Deferred
-from stepreward.score.encode.formula import RUNNING, is_name
+from stepreward.score.encode.formula import MOST_CHARACTERS, RUNNING, is_name
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
+from stepreward.train.factors import Factor
+from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
 from stepreward.train.objectives.loss import Loss, at_end, only, outputs_of
 from stepreward.train.objectives.pointwise import step_and_trajectory
@@ -23,6 +28,7 @@ from stepreward.train.objectives.preferences import (
     general_preference,
     listwise,
     noise_contrastive,
+    sibling_preference,
 )
 from stepreward.train.objectives.returns import decompose_return, kto
 
@@ -34,20 +40,23 @@ if TYPE_CHECKING:
 else:
     torch = Deferred("torch")
 
-OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards")
+OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users")
 """What a model says of a batch; the other names that an objective takes are data. The `logits` of a log-ratio model are
 the rewards of steps, `totals` their sums; it alone has `token_rewards`."""
 OF_TOKENS = ("token_rewards", "guide")
 """Arrays of the tokens of each trajectory's steps."""
 COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "reward"}
 """The step column that each (B, S) data comes from, where no other is named."""
-OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength", "siblings", "gap", "draws")
+OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength", "siblings", "gap", "annotator", "draws")
 """Data of whole trajectories and of pairs."""
-OF_PAIRS = ("pairs", "strength", "siblings", "gap")
+OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator")
 """Data with an entry for each pair."""
-INDICES = ("pairs", "group", "siblings")
+INDICES = ("pairs", "group", "siblings", "annotator")
 """Data that are whole numbers."""
-_REWARDS = (decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise)
+_REWARDS = (
+    decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise, sibling_preference, reward_features,
+    ideal_point, mixture_of_judges, general_preference,
+)  # fmt: skip
 """Objectives whose outputs are rewards, not logits of probabilities."""
 _UNREAD = (joint_cells, general_preference)
 """Objectives of whose outputs no single one is a score."""
@@ -56,6 +65,9 @@ _FORMULAS: Mapping[str, tuple[int, str]] = {
     # The published scorer has no second pass, and so no correctness, for a step with an error of one of the two kinds.
     "path-finder": (3, "above({0}, 0.5) * above({1}, 0.5) * {2}"),
     "ensemble": (0, "mean(outputs)"),
+    # Until the end of training, when the numbers of the annotators are known.
+    "reward-features": (0, "mean(outputs)"),
+    "ideal-point": (0, "mean(outputs)"),
 }
 """Columns that an objective learns from (0: it reads none), and how scores are made of its outputs, where that is not
 the first one alone; `{k}` is the name of output k."""
@@ -86,6 +98,10 @@ class Objective:
     """Frozen language model, whose log-ratios are trained; empty for a head, or for the backbone itself."""
     beta: float = 0.05
     """Scale of log-ratios."""
+    annotators: tuple[str, ...] = ()
+    """Names of those who compared the training data, in the order of their numbers."""
+    factors: tuple[Factor, ...] = ()
+    """What decides pairs, the most important first; empty for the outcome."""
 
     def __post_init__(self) -> None:
         name = self.method.name
@@ -96,6 +112,8 @@ class Objective:
             what = "reads several columns" if not self.targets else "reads no column of targets"
             remedy = "name them as targets" if not self.targets else "leave targets out, or take objective 'columns'"
             raise InputError(f"the objective {name} {what}", remedy=remedy)
+        if self.factors and "pairs" not in self.method.data:
+            raise InputError(f"the objective {name} compares no pairs", remedy="leave factors out")
         wanted = _FORMULAS.get(name, (0, ""))[0]
         if wanted not in (0, len(self.targets)):
             raise InputError(f"the objective {name} reads {wanted} columns", remedy=f"name {wanted} of them as targets")
@@ -152,6 +170,8 @@ class Objective:
             names = tuple("q" + f"{100 * q:g}".replace(".", "_") for q in settings["quantiles"])
         elif self.method.function is step_and_trajectory and self.n_outputs == 2:
             names = ("step", "trajectory")
+        elif self.method.function is mixture_of_judges:
+            names = tuple(f"{what}{k}" for what in ("kind", "gate") for k in range(self.n_outputs // 2))
         return names if len({*names}) == len(names) and all(map(is_name, names)) else ()
 
     def readout(self) -> Readout:
@@ -175,11 +195,47 @@ class Objective:
         formula = _FORMULAS.get(self.method.name, (0, ""))[1].format(*made.output_names)
         if self.method.function is value_and_length:
             formula = value_and_length_formula(settings["value_bins"], settings["lengths"])
+        if self.method.function is mixture_of_judges:
+            kinds = range(self.n_outputs // 2)
+            shares, gated = (" + ".join(f"exp(gate{k}){more.format(k)}" for k in kinds) for more in ("", " * kind{}"))
+            formula = f"({gated}) / ({shares})"
         if not (formula or self.formula) and self.method.function in _UNREAD:
             what = f"no output that {self.method.name} trains is the score of a step"
             raise InputError(what, remedy="say how a score is made of them: readout")
         own = replace(made, formula=formula)
         return own.with_formula(self.formula) if self.formula else own
+
+    def annotator_formulas(self, readout: Readout, vectors: NDArray[np.float32]) -> dict[str, str]:
+        """The score of each annotator, and of their mean under "", by the learned numbers.
+
+        Args:
+            readout: of the model.
+            vectors: (U, K) the numbers of each annotator.
+        """
+
+        def score(vector: NDArray[np.float32]) -> str:
+            if self.method.function is reward_features:
+                return f"weighted({', '.join(f'{float(w):.9g}' for w in vector)})"
+            parts = zip(readout.output_names, vector.tolist(), strict=True)
+            return f"-({' + '.join(f'({name} - {u:.9g}) ** 2' for name, u in parts)}) ** 0.5"
+
+        return dict(zip(("", *self.annotators), map(score, (vectors.mean(0), *vectors)), strict=True))
+
+    def trained_readout(self, readout: Readout, formulas: Mapping[str, str]) -> Readout:
+        """The readout with a definition of each annotator's score; the score itself is that of their mean.
+
+        Args:
+            readout: of the model.
+            formulas: of `annotator_formulas`.
+        """
+        words = [re.sub(r"\W", "_", f"of_{name}") for name in self.annotators]
+        if len({*words}) < len(words):
+            words = [f"annotator{k}" for k in range(len(words))]
+        own = [f"{word} = {formulas[name]}" for word, name in zip(words, self.annotators, strict=True)]
+        last = self.formula or formulas[""]
+        # With many annotators their definitions are longer than a formula may be.
+        whole = "; ".join([*own, last])
+        return replace(readout, formula=whole if len(whole) <= MOST_CHARACTERS else last)
 
     def record(self, encoding: Encoding, *, surprise: bool = False, both_ways: bool = False) -> EncoderRecord:
         """The record of a model that this objective trains.
@@ -195,6 +251,9 @@ class Objective:
         Raises:
             InputError: none of the outputs is a score.
         """
+        if ((both_ways or surprise) and self.of_ratios) or (both_ways and "siblings" in self.method.data):
+            what = f"the objective {self.method.name} reads each step behind its prefix, by no head with more inputs"
+            raise InputError(what, remedy="drop both_ways and surprise")
         readout = replace(self.readout(), surprise=surprise)
         functions = readout.parsed.functions
         try:
@@ -233,6 +292,10 @@ class Objective:
             made["logits"] = batch.gather(model.step_logits(reads))
             ends = only(batch.mask, made["logits"]).sum(1) if self.of_ratios else _ends(made["logits"], batch.mask)
             made["totals"] = torch.where(batch.mask.any(1), ends, torch.nan)
+        if "users" in names:
+            # A model of log-ratios has none: such objectives are refused for it.
+            with_numbers: Any = model
+            made["users"] = with_numbers.annotator_numbers(batch.data["annotator"])
         return self._loss(made)
 
     def counts(self, batch: TrainingBatch) -> torch.Tensor:
@@ -240,6 +303,8 @@ class Objective:
         rows, steps = batch.mask.shape
         tokens = batch.token.shape[1] if batch.token is not None else 0
         zeros = _zeros([n for n in self.method.data if n in OUTPUTS], rows, steps, self.n_outputs, tokens)
+        if "users" in zeros:
+            zeros["users"] = torch.zeros(len(batch.data["pairs"]), self.n_outputs)
         zeros = {name: array.to(batch.mask.device) for name, array in zeros.items()}
         return self._loss({**zeros, "mask": batch.mask, **batch.data}).counts.double()
 
@@ -261,6 +326,7 @@ def _zeros(names: Sequence[str], rows: int, steps: int, width: int, tokens: int 
         **dict.fromkeys(("outputs", "targets"), (rows, steps, width)), "draws": (rows, width),
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
         "ends": (rows, width), "strength": (0,), "pairs": (0, 2), "gap": (0,), "siblings": (0, 4),
+        "annotator": (0,), "users": (0, width),
         **dict.fromkeys(OF_TOKENS, (rows, tokens)),
     }  # fmt: skip
     made = {name: torch.zeros(shapes.get(name, (rows, steps))) + 0.5 * (name == "judged") for name in names}

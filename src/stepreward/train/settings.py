@@ -13,6 +13,7 @@ from stepreward.core.keys import Key
 from stepreward.core.optional import Deferred
 from stepreward.core.types import LABEL, Trajectory
 from stepreward.core.vocabulary import Flag
+from stepreward.train.factors import Factor
 from stepreward.train.merged_steps import with_compressed_nodes, with_merged_steps
 from stepreward.train.objective import Objective
 from stepreward.train.processes import processes
@@ -89,6 +90,9 @@ class TrainSettings:
     times its log-ratio to the reference. Empty: the backbone, with objectives that ask for one such as dpo."""
     beta: float = 0.05
     """Scale of log-ratios to the reference, in the loss and in the scores."""
+    factors: tuple[str, ...] = ()
+    """Facts that decide which of two solutions is better, the most important first, in place of the outcome: NAME, or
+    NAME:MARGIN for the least clear difference; -NAME where less is better. May be repeated."""
     guide: str = ""
     """Language model whose log-ratio to the reference weighs tokens, for tgdpo."""
     contrast: tuple[str, ...] = ()
@@ -159,12 +163,6 @@ class TrainSettings:
             needs = "weighs tokens: name a guide or two contrast prompts" if "guide" in method.data else "has no guide"
             raise InputError(f"the objective {method.name} {needs}")
         return Objective(
-            method,
-            self.objective_settings,
-            self.labels,
-            self.targets,
-            self.outputs,
-            self.readout,
-            self.reference,
-            self.beta,
-        )
+            method, self.objective_settings, self.labels, self.targets, self.outputs, self.readout, self.reference,
+            self.beta, factors=tuple(map(Factor.parse, self.factors)),
+        )  # fmt: skip

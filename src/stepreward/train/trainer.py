@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from stepreward.core.hub import name_of
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
+from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.weights import find
 from stepreward.score.model.without_bars import without_bars
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import (
+    ANNOTATOR,
     TrainingBatch,
     TrainingSet,
     fingerprint,
@@ -41,6 +43,8 @@ from stepreward.train.reference import add_references, weights_hash
 from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, UNFINISHED, TrainSettings
 from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
+ANNOTATORS_FILE = "annotators.json"
+"""In a checkpoint: the formula of each annotator's score, and of their mean under ""."""
 _NO_MATTER = ("device", "save_seconds")
 """Where it runs and how often it saves do not change the weights: a run may be resumed with other values."""
 _WRITERS = ("PytorchStreamWriter", "inline_container")
@@ -151,6 +155,8 @@ def train(
     settings, out = settings or TrainSettings(), Path(out)
     objective = settings.loss()
     data = _training_set(trees, model, settings, objective)
+    if "users" in objective.method.data and isinstance(model, StepRewardModel):
+        objective = data.objective = _with_annotators(objective, data, model, settings)
     identity = _identity(trees, held_out, model, settings)
     # Its processes, if there are several, find each other here. The first one alone writes what is not the trainer's.
     arguments = _arguments(settings, out / UNFINISHED, len(data), bool(held_out))
@@ -199,6 +205,11 @@ def _trained(
     last = {"step": trainer.state.global_step, "epoch": trainer.state.epoch or 0.0, "train_runtime": clock.seconds}
     if losses:
         last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
+    if objective.annotators and isinstance(model, StepRewardModel) and model.users is not None:
+        formulas = objective.annotator_formulas(model.record.readout, model.users.weight.detach().cpu().numpy())
+        model.record = replace(model.record, readout=objective.trained_readout(model.record.readout, formulas))
+        if is_main():
+            write_json(work.parent / ANNOTATORS_FILE, formulas)
     readings = read_batches(model, batches, objective) if len(batches) else None
     return TrainResult(
         work.parent,
@@ -255,19 +266,34 @@ def _training_set(
     return data
 
 
+def _with_annotators(
+    objective: Objective, data: TrainingSet, model: StepRewardModel, settings: TrainSettings
+) -> Objective:
+    """The objective with the names of those who compared the data; the model gets numbers of each."""
+    if not data.annotators:
+        what = f"{objective.method.name} needs to know who compared each pair"
+        raise InputError(what, remedy=f"pass solutions with the fact {ANNOTATOR!r}")
+    if settings.shard:
+        raise InputError(f"{objective.method.name} cannot be trained in shards", remedy="leave shard out")
+    model.add_annotators(len(data.annotators), seed=settings.seed)
+    return replace(objective, annotators=data.annotators)
+
+
 def _identity(
     trees: Sequence[StepTree], held_out: Sequence[StepTree], model: Trainable, settings: TrainSettings
 ) -> dict[str, Any]:
     """Everything that decides the final weights."""
     frozen = [name for name in (model.record.readout.reference, settings.guide) if name]
+    objective = settings.loss()
     decides = {name: value for name, value in asdict(settings).items() if name not in _NO_MATTER}
     return {
         **decides,
         # A step has the batches of all processes, so that another number of them can go on with it.
         "accumulate": settings.accumulate * processes(),
-        "data": fingerprint(trees),
-        "held_out": fingerprint(held_out),
-        "model": {name: list(p.shape) for name, p in model.named_parameters()},
+        "data": fingerprint(trees, objective),
+        "held_out": fingerprint(held_out, objective),
+        # The data decide how many annotators there are.
+        "model": {name: list(p.shape) for name, p in model.named_parameters() if not name.startswith("users.")},
         "record": asdict(model.record),
         **({"frozen": [weights_hash(find(name)) for name in frozen]} if frozen else {}),
     }

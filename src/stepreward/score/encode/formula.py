@@ -21,7 +21,8 @@ Index = NDArray[np.int64]
 
 SCORE, OUTPUTS = "score", "outputs"
 """Names in every formula: the score without a formula, and all outputs in order, as arguments of a function."""
-_MOST_CHARACTERS = 20_000
+MOST_CHARACTERS = 20_000
+"""Longest formula."""
 _MOST_DEPTH = 100
 
 _OPERATORS: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -186,8 +187,8 @@ def parse(text: str, names: tuple[str, ...]) -> Formula:
     Raises:
         ValueError: it is no formula, or names what is not there.
     """
-    if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"a formula has at most {_MOST_CHARACTERS} characters, got {len(text)}")
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"a formula has at most {MOST_CHARACTERS} characters, got {len(text)}")
     try:
         body = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -57,6 +57,8 @@ class StepRewardModel(nn.Module):
                 "reading surprise needs a backbone whose input and output embeddings are tied: set surprise=False"
             )
         self.head = fresh_head(backbone.config.hidden_size, record, seed) if head is None else head
+        self.users: nn.Embedding | None = None
+        """Numbers of the annotators in training; a checkpoint has them in its readout."""
 
     @classmethod
     def from_backbone(cls, name: str | Path, record: EncoderRecord, *, seed: int = 0) -> StepRewardModel:
@@ -86,6 +88,20 @@ class StepRewardModel(nn.Module):
         features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
         logits: torch.Tensor = self.head(features) if batch.pairs is None else self.head(*features[batch.pairs.T])
         return logits
+
+    def add_annotators(self, n: int, *, seed: int = 0) -> None:
+        """Gives the model numbers of n annotators to train, one for each output of the head."""
+        width = self.record.readout.n_labels
+        self.users = nn.Embedding(n, width)
+        with torch.no_grad():
+            # All begin near each other, so that at first there is one reward.
+            self.users.weight.normal_(width**-0.5, 0.1, generator=torch.Generator().manual_seed(seed))
+
+    def annotator_numbers(self, annotator: torch.Tensor) -> torch.Tensor:
+        """(P, K) the numbers of some annotators, arbitrary for those that are unknown (-1)."""
+        assert self.users is not None, "the trainer adds them"
+        made: torch.Tensor = self.users(annotator.clamp(min=0))
+        return made
 
     def step_outputs(self, outputs: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """(Q, n_labels) outputs of each read, out of what the forward pass returned."""

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 else:
     torch = Deferred("torch")
 
+_BOUND, _INSIDE = 5.0, 1e-3
+"""Rewards between which the barrier is finite, and how near to them it is taken."""
 PairLink = Literal["logistic", "hinge", "smooth-hinge", "square"]
 
 
 def preference(
-    difference: torch.Tensor, *, link: PairLink = "logistic", margin: float | torch.Tensor = 0.0, smoothing: float = 0.0
+    difference: torch.Tensor,
+    *,
+    link: PairLink = "logistic",
+    margin: float | torch.Tensor = 0.0,
+    smoothing: float = 0.0,
+    focal: float = 0.0,
 ) -> torch.Tensor:
     """Terms that want each difference, better minus worse, to be large.
 
@@ -31,14 +38,17 @@ def preference(
             `square` (d - 1/2)^2, which with d = beta times a log-ratio is IPO's scaled by beta^2.
         margin: subtracted from d first.
         smoothing: chance in [0, 1/2] that the pair is the other way round; 1/2 for a tie.
+        focal: g >= 0: a term is multiplied by (1 - 2 max(0, sigmoid(d) - 1/2))^g, so that clear pairs weigh less.
 
     Raises:
         ValueError: a setting is outside its range.
     """
-    if not 0 <= smoothing <= 0.5:
-        raise ValueError(f"smoothing must be in [0, 1/2], got {smoothing}")
+    if not 0 <= smoothing <= 0.5 or focal < 0:
+        raise ValueError(f"smoothing must be in [0, 1/2] and focal not negative, got {smoothing} and {focal}")
     d = difference - margin
-    return (1 - smoothing) * _linked(d, link) + (smoothing * _linked(-d, link) if smoothing else 0.0)
+    terms = (1 - smoothing) * _linked(d, link) + (smoothing * _linked(-d, link) if smoothing else 0.0)
+    # 1 - 2 max(0, sigmoid(d) - 1/2) is 1 for a pair in the wrong order, else 2 sigmoid(-d).
+    return terms * (2 * torch.sigmoid(-d)).clamp(max=1) ** focal if focal else terms
 
 
 def _linked(d: torch.Tensor, link: PairLink) -> torch.Tensor:
@@ -73,10 +83,14 @@ def bradley_terry(
     smoothing: float = 0.0,
     temperature: float = 1.0,
     link: PairLink = "logistic",
+    focal: float = 0.0,
+    barrier: float = 0.0,
 ) -> Loss:
     """Ranks the better trajectory of each pair above the worse one.
 
-        mean_p -log sigmoid( (r_better - r_worse - margin) / temperature )
+        mean_p -log sigmoid( (r_better - r_worse - margin) / temperature ) + barrier (b(r_better) + b(r_worse))
+
+    with b(r) = -log(5 - r) - log(5 + r), which keeps rewards between -5 and 5.
 
     Args:
         totals: (B,) r, NaN where a trajectory has none: its pairs are left out.
@@ -85,11 +99,23 @@ def bradley_terry(
         smoothing: chance in [0, 1/2] that a pair is the other way round.
         temperature: > 0.
         link: what the difference is compared by.
+        focal: >= 0; above 0, pairs that are in order already weigh less, see `preference`.
+        barrier: weight >= 0 of the barrier.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if temperature <= 0 or barrier < 0:
+        raise ValueError(f"temperature must be positive and barrier not negative, got {temperature} and {barrier}")
     d, known = _differences(totals, pairs)
-    return mean(preference((d - margin) / temperature, link=link, smoothing=smoothing), known)
+    terms = preference((d - margin) / temperature, link=link, smoothing=smoothing, focal=focal)
+    if barrier:
+        ends = only(known[:, None], totals[pairs]).clamp(-_BOUND + _INSIDE, _BOUND - _INSIDE)
+        terms = terms - barrier * ((_BOUND - ends).log() + (_BOUND + ends).log()).sum(1)
+    return mean(terms, known)
+
+
+loss.preset(
+    "internlm2-reward", of="bradley-terry", paper="arXiv:2403.17297", focal=2.0, barrier=0.01,
+    note="focal ranking and logarithmic barrier as in XTuner",
+)  # fmt: skip
 
 
 @loss.method("siblings", note="Bradley-Terry on steps behind the same prefix")
