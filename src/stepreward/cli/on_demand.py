@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from stepreward.pipeline.reinforce import reinforce as reinforce
     from stepreward.pipeline.whole_run import Run as Run
     from stepreward.score.calibrate.calibrated_scorer import save_calibrator as save_calibrator
+    from stepreward.train.dry_run import Costs as Costs
+    from stepreward.train.dry_run import costs as costs
+    from stepreward.train.scratch import longest as longest
     from stepreward.train.scratch import starting_model as starting_model
     from stepreward.train.stored_trees import StoredTrees as StoredTrees
     from stepreward.train.trainer import finished as finished

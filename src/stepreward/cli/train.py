@@ -29,7 +29,7 @@ from stepreward.score.model.layouts import LAYOUTS
 from stepreward.train.domains import named, of_domain
 from stepreward.train.held_out import held_out_split
 from stepreward.train.processes import is_main
-from stepreward.train.settings import RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
+from stepreward.train.settings import MEMORY_KINDS, RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,12 @@ class TrainFlags:
     """Setting of the objective as name=value; may be repeated."""
     surprise: bool = False
     """The head also reads how surprised its own language model is; needs tied embeddings."""
-    max_length: int = PerStep().max_length
-    """Most tokens of a trajectory."""
+    max_length: Annotated[int, Flag(low=0)] = 0
+    """Most tokens of a trajectory; 0: as many as the backbone takes."""
+    dry_run: Annotated[bool, Flag("--dry-run")] = False
+    """Load no weights and train nothing: say the memory of the largest batch, the steps and the hours."""
+    tokens_per_second: Annotated[float, Flag(low=1.0)] = 1000.0
+    """Speed for the hours of --dry-run, of all processes together."""
     export: Annotated[tuple[str, ...], Flag(choices=LAYOUTS)] = ()
     """Also write the finished model in this layout, into OUT/export/LAYOUT; may be repeated: {choices}."""
     overwrite: Annotated[bool, Flag("--overwrite")] = False
@@ -84,8 +88,11 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     trees = on_demand.StoredTrees(rows, learned, objective, settings.augmented, watch)
     held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
     # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
-    encoding = PerStep(clean=("chomp",), max_length=flags.max_length)
+    encoding = PerStep(clean=("chomp",), max_length=flags.max_length or on_demand.longest(name))
     record = objective.record(encoding, surprise=flags.surprise, both_ways=settings.both_ways)
+    if flags.dry_run:
+        _show_costs(on_demand.costs(name, trees, record, settings), flags.tokens_per_second, json_output)
+        return
     bias = on_demand.needs_bias(flags.export)
     model = on_demand.starting_model(name, trees, record=record, bias=bias, seed=settings.seed)
     on_demand.require_layouts(model, flags.export)
@@ -119,6 +126,24 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     typer.echo(f"{out}: {result.steps} steps on {len(trees)} trees in {result.seconds:.0f} s; held out: {numbers}")
     for name, measured in result.domains.items():
         typer.echo(f"  {name}: " + ", ".join(f"{what} {value:,.4g}" for what, value in measured.items()))
+
+
+def _show_costs(costs: on_demand.Costs, speed: float, json_output: bool) -> None:
+    """Prints what a training will take."""
+    if not is_main():
+        return
+    if json_output:
+        typer.echo(json.dumps(costs.to_json() | {"hours": costs.hours(speed)}))
+        return
+    memory = costs.memory
+    parts = ", ".join(f"{name} {getattr(memory, name) / 1e9:,.2f}" for name in MEMORY_KINDS)
+    typer.echo(f"{memory.parameters:,} parameters, of which {memory.trained:,} are trained")
+    typer.echo(
+        f"largest batch, {costs.rows:,} rows of {costs.width:,} tokens: {memory.total / 1e9:,.2f} GB a device ({parts})"
+    )
+    typer.echo(
+        f"{costs.steps:,} steps, {costs.tokens:,} tokens: {costs.hours(speed):,.2f} hours at {speed:,.0f} tokens/s"
+    )
 
 
 def _shares(given: Sequence[str]) -> dict[str, float]:

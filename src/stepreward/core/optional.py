@@ -18,6 +18,7 @@ VLLM = "vllm:"
 """Names that start like this are models for a vLLM engine in this process: `vllm:Qwen/Qwen2.5-Math-7B-Instruct`."""
 EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "tokenizers", "safetensors"), "models"),
+    "peft": "adapters",
     "mpmath": "math",
     **dict.fromkeys(("trl", "datasets"), "trl"),
     "pandas": "pandas",

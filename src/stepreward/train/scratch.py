@@ -8,11 +8,25 @@ from pathlib import Path
 
 from stepreward.core.errors import InputError
 from stepreward.core.tree import StepTree
-from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, PerStep
+from stepreward.score.model.backbones import load_config
 from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
+from stepreward.score.model.weights import find
 from stepreward.train.settings import SCRATCH
+
+
+def longest(backbone: str | Path) -> int:
+    """Most tokens of a trajectory that a backbone takes, by its configuration; 4096 where that does not say.
+
+    Raises:
+        ModelError: there is no such backbone.
+    """
+    if str(backbone) == SCRATCH:
+        return PerStep().max_length
+    config = load_config(find(backbone, weights=False))
+    return int(getattr(config, "max_position_embeddings", 0) or PerStep().max_length)
 
 
 def starting_model(
@@ -49,7 +63,8 @@ def starting_model(
             raise InputError("log-ratios need a model that has learned a language", remedy="pass another backbone")
         return LogRatioModel.from_policy(backbone, record)
     if str(backbone) != SCRATCH:
-        return _with_head(StepRewardModel.from_backbone(backbone, record, seed=seed), bias)
+        # Training keeps what it changes in float32, and the rest as it was saved or in the numbers of the forward pass.
+        return _with_head(StepRewardModel.from_backbone(backbone, record, seed=seed, dtype="auto"), bias)
     if hidden % 8 or hidden <= 0 or layers <= 0 or vocabulary < 258:
         raise InputError(
             f"a fresh model cannot have hidden={hidden}, layers={layers}, vocabulary={vocabulary}",

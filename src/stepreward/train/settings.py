@@ -25,6 +25,22 @@ RESULT_FILE = "training.json"
 """File in a finished checkpoint with its measurements."""
 UNFINISHED = "unfinished"
 """Folder of unfinished work in the folder of the checkpoint."""
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw-8bit": "adamw_bnb_8bit",
+    "paged-adamw-8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+}
+"""Optimizers by name, each with its name in transformers."""
+_CHOICES = {
+    "optimizer": tuple(OPTIMIZERS),
+    "precision": ("float32", "bf16", "fp16"),
+    "schedule": ("cosine", "linear", "constant"),
+    "weigh": ("trajectory", "node"),
+}
+MEMORY_KINDS = ("weights", "gradients", "optimizer", "activations")
+"""Kinds of memory that a training takes, as `train.memory.Memory` names them."""
 POINTWISE = ("bce", "mse", "agent-rm", "quantile")
 """Objectives whose steps do not depend on each other, so that each node can count once."""
 SCRATCH = "scratch"
@@ -45,9 +61,17 @@ class TrainSettings:
     epochs: float = 3.0
     """Passes over the data, at least one batch."""
     learning_rate: float = 1e-3
-    """Peak learning rate; warm-up over the first 5 % of steps, then cosine decay to 0."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW."""
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning rate after the warm-up: it decays to 0 by a cosine or a line, or stays."""
+    warmup: Annotated[float, Flag(low=0.0, high=1.0)] = 0.05
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Flag(low=0.0)] = 0.01
+    """Decoupled weight decay."""
+    clip: Annotated[float, Flag(low=0.0)] = 1.0
+    """Longest gradient; longer ones are shortened to it. 0 clips none."""
+    optimizer: Annotated[str, Flag(choices=OPTIMIZERS)] = "adamw"
+    """{choices}; those in 8 bits need `bitsandbytes`."""
     batch_tokens: int = 8192
     """Tokens of a batch, padding included."""
     row_tokens: int = 512
@@ -100,8 +124,24 @@ class TrainSettings:
     twice."""
     shard: bool = False
     """Split weights, gradients and optimizer states over the processes (FSDP2); each has them whole otherwise."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Numbers of the forward pass; weights and losses stay in float32."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Numbers of the forward pass and of frozen weights; weights that are trained and losses stay in float32."""
+    activation_checkpoints: bool = False
+    """Keep only the inputs of layers for the backward pass and compute the rest again: less memory, more time."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that are not trained, by name with * for any text, such as `backbone.*`; may be repeated."""
+    lora_rank: Annotated[int, Flag(low=0)] = 0
+    """Train low-rank adapters of this rank and the head, by `peft`, and freeze the backbone; 0: no adapters."""
+    lora_alpha: Annotated[float, Flag(low=0.0)] = 0.0
+    """Scale of the adapters, divided by their rank; 0: twice the rank."""
+    lora_dropout: Annotated[float, Flag(low=0.0, high=1.0)] = 0.0
+    """Share of the inputs of adapters that is dropped."""
+    lora_targets: tuple[str, ...] = ("all-linear",)
+    """Names of the layers with adapters, such as q_proj; may be repeated."""
+    merge: bool = False
+    """Add adapters to the weights at the end and write a whole model; the adapters alone are written otherwise."""
+    report_to: tuple[str, ...] = ()
+    """Where losses and metrics are sent while training: tensorboard, wandb, mlflow, trackio; may be repeated."""
     save_seconds: float = 300.0
     """Seconds between checkpoints of unfinished work, at most; a kill costs no more."""
 
@@ -117,10 +157,13 @@ class TrainSettings:
             raise ValueError(f"device must be cpu, cuda or auto, got {self.device!r}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device 'cuda' is not available: pass cpu, or auto for the best available one")
-        if self.weigh not in ("trajectory", "node") or self.precision not in ("float32", "bf16"):
-            raise ValueError(
-                f"weigh is trajectory or node, precision float32 or bf16; got {self.weigh}, {self.precision}"
-            )
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}")
+        if self.precision == "fp16" and not torch.cuda.is_available():
+            raise ValueError("precision fp16 needs a CUDA device: bf16 is for every device")
+        if self.merge and not self.lora_rank:
+            raise ValueError("merge is for adapters: pass lora_rank too")
         if self.shard and processes() == 1:
             raise ValueError(
                 "shard splits a model over several processes: start them with torchrun or accelerate launch"

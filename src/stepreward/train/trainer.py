@@ -38,14 +38,15 @@ from stepreward.train.data import (
 )
 from stepreward.train.evaluation import evaluate_batches, read_batches
 from stepreward.train.objective import Objective
+from stepreward.train.parameters import prepare, trained_names
 from stepreward.train.processes import is_main, processes, whole_state
 from stepreward.train.reference import add_references, weights_hash
-from stepreward.train.settings import HIGHER_IS_BETTER, RESULT_FILE, UNFINISHED, TrainSettings
+from stepreward.train.settings import HIGHER_IS_BETTER, OPTIMIZERS, RESULT_FILE, UNFINISHED, TrainSettings
 from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
 ANNOTATORS_FILE = "annotators.json"
 """In a checkpoint: the formula of each annotator's score, and of their mean under ""."""
-_NO_MATTER = ("device", "save_seconds")
+_NO_MATTER = ("device", "save_seconds", "activation_checkpoints", "report_to")
 """Where it runs and how often it saves do not change the weights: a run may be resumed with other values."""
 _WRITERS = ("PytorchStreamWriter", "inline_container")
 """Words in PyTorch's errors about a file that it cannot write."""
@@ -113,6 +114,19 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         value = loss.over(counts)
         return (value, outputs) if return_outputs else value
 
+    # A checkpoint of unfinished work has what training changes; frozen weights come from the backbone again.
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        whole = self.model.state_dict() if state_dict is None else state_dict
+        changed = trained_names(self.model)
+        super()._save(output_dir, {name: value for name, value in whole.items() if name in changed})
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        lost = sorted({*load_result.missing_keys} & trained_names(self.model)) + sorted(load_result.unexpected_keys)
+        if lost:
+            raise ModelError(
+                f"the checkpoint of the unfinished training is of another model: see {', '.join(lost[:3])}"
+            )
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The metrics of `evaluate_batches` on the held-out trees, each with the prefix `eval_`."""
         metrics = evaluate_batches(self.model, self.held_out, self.objective)
@@ -154,10 +168,13 @@ def train(
     """
     settings, out = settings or TrainSettings(), Path(out)
     objective = settings.loss()
+    if settings.merge and not isinstance(model, StepRewardModel):
+        raise InputError("merge is for models with a head", remedy="leave it out: `load` adds adapters to the weights")
     data = _training_set(trees, model, settings, objective)
     if "users" in objective.method.data and isinstance(model, StepRewardModel):
         objective = data.objective = _with_annotators(objective, data, model, settings)
     identity = _identity(trees, held_out, model, settings)
+    prepare(model, settings)
     # Its processes, if there are several, find each other here. The first one alone writes what is not the trainer's.
     arguments = _arguments(settings, out / UNFINISHED, len(data), bool(held_out))
     with locked_folder(out) if is_main() else nullcontext():
@@ -198,6 +215,8 @@ def _trained(
         callbacks=[*_callbacks(settings, data, on_progress, len(batches) > 0), clock],
     )
     _run_trainer(trainer, work)
+    # Without the casts that Accelerate puts around it: in memory the model computes as it will from its folder.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     # The log history includes steps before a resume; our last row covers the whole training, the trainer's does not.
     rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
@@ -356,6 +375,8 @@ def _save(
 ) -> None:
     with without_bars(), _clear_errors(result.folder):
         model.eval().save_pretrained(result.folder, state)
+        if settings.merge:
+            _merge(result.folder)
         for path in result.folder.iterdir():
             if path.is_file():
                 to_disk(path)
@@ -363,6 +384,12 @@ def _save(
     row = {"version": 1, "settings": asdict(settings), **asdict(result), **about}
     del row["folder"]
     write_json(result.folder / RESULT_FILE, row)
+
+
+def _merge(folder: Path) -> None:
+    """Replaces a checkpoint of adapters by one of whole weights."""
+    # In the numbers that the base was saved in, to which each sum is rounded once.
+    StepRewardModel.from_pretrained(folder, dtype="auto").save_pretrained(folder)
 
 
 def finished(
@@ -403,9 +430,11 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         max_steps=steps,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         # The first step of a warm-up has a learning rate of 0: a run of a single one would learn nothing.
-        warmup_steps=max(steps > 1, steps // 20),
+        warmup_steps=min(max(settings.warmup > 0, int(steps * settings.warmup)), steps - 1),
+        optim=OPTIMIZERS[settings.optimizer],
+        max_grad_norm=settings.clip,
         logging_steps=max(1, steps // 50),
         eval_strategy="steps" if evaluates else "no",
         eval_steps=every,
@@ -417,6 +446,7 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         restore_callback_states_from_checkpoint=True,
         seed=settings.seed % 2**32,
         bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
         **({"fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}} if settings.shard else {}),
         use_cpu=settings.device == "cpu",
         dataloader_pin_memory=False,
@@ -424,7 +454,7 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         # The loss reads our batch object, of which the trainer knows no columns and no labels.
         remove_unused_columns=False,
         label_names=[],
-        report_to=[],
+        report_to=list(settings.report_to),
         disable_tqdm=True,
         logging_nan_inf_filter=False,
     )

@@ -13,7 +13,7 @@ from stepreward.score.encode.record import PerStep
 from stepreward.train.domains import of_domain
 from stepreward.train.held_out import held_out_split
 from stepreward.train.processes import is_main
-from stepreward.train.scratch import starting_model
+from stepreward.train.scratch import longest, starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
 from stepreward.train.stored_trees import StoredTrees
 from stepreward.train.trainer import train as train_model
@@ -50,8 +50,8 @@ def train(
         stored.extend(of_domain(rows_of(some, comparisons=True), domain), domain)
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
-    record = objective.record(PerStep(clean=("chomp",)), both_ways=chosen.both_ways)
     name = backbone if backbone == SCRATCH else resolve(backbone)
+    record = objective.record(PerStep(clean=("chomp",), max_length=longest(name)), both_ways=chosen.both_ways)
     model = starting_model(name, trees, record=record, bias=needs_bias(export), seed=chosen.seed)
     require_layouts(model, export)
     train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,8 +29,7 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         ModelError: there is none.
     """
-    if not _has_tokenizer(folder):
-        folder = adapter_base(folder)
+    folder = tokenizer_folder(folder)
     if not _has_tokenizer(folder):
         # transformers would build an empty one of the model's family without a warning.
         remedy = "copy the base model's there with tokenizer.save_pretrained(folder)"
@@ -45,6 +44,11 @@ def load_tokenizer(folder: Path) -> Any:
         if "custom code" in reason:
             reason = "it is Python code, which is not run: save it as tokenizer.json in that folder where you trust it"
         raise ModelError(f"cannot load the tokenizer of {folder}: {reason}") from error
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where a checkpoint's tokenizer is: in its folder, else with its adapter's base."""
+    return folder if _has_tokenizer(folder) else adapter_base(folder)
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -69,8 +73,13 @@ def load_config(folder: Path) -> Any:
     return config
 
 
-def load_backbone(folder: Path, state: State, dtype: torch.dtype) -> nn.Module:
+def load_backbone(folder: Path, state: State, dtype: torch.dtype | Literal["auto"]) -> nn.Module:
     """The backbone of a checkpoint out of weights by name; those of a language-model head are left over.
+
+    Args:
+        folder: has its configuration, or that of its adapter's base.
+        state: the weights.
+        dtype: of its weights; `auto` is what the configuration says.
 
     Raises:
         ModelError: weights of the backbone are missing.
@@ -84,6 +93,8 @@ def load_backbone(folder: Path, state: State, dtype: torch.dtype) -> nn.Module:
         config.vocab_size = len(table)
     # Without a path transformers takes the tensors as they are, and says which are missing: it initialises those at
     # random, with no more than a warning.
+    if dtype == "auto":
+        dtype = config.dtype or torch.float32
     try:
         backbone, found = kind.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, attn_implementation="sdpa", output_loading_info=True

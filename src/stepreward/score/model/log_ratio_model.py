@@ -18,7 +18,7 @@ from stepreward.core.hub import fetch
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.record_file import CALIBRATOR_FILE, save_record
+from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, save_record
 from stepreward.score.implicit import LanguageModel
 from stepreward.score.model.step_reward_model import PROBE, StepRewardModel
 
@@ -59,10 +59,17 @@ class LogRatioModel(LanguageModel):
         folder = name if Path(name).is_dir() else fetch(str(name))
         try:
             causal = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+            # An adapter's file names its base by this.
+            causal.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else str(name)
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, RuntimeError, SafetensorError, RecursionError, KeyError, TypeError) as error:
             raise ModelError(f"cannot load a language model from {name}: {error}") from error
         return cls(causal, tokenizer, record)
+
+    @property
+    def pretrained(self) -> Any:
+        """The model of transformers that a checkpoint holds."""
+        return self._causal[0]
 
     @property
     def _no_split_modules(self) -> Any:
@@ -113,7 +120,7 @@ class LogRatioModel(LanguageModel):
             self.tokenizer.save_pretrained(folder)
             save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
             for path in folder.glob("*.safetensors"):
-                shutil.copymode(folder / "config.json", path)
+                shutil.copymode(folder / RECORD_FILE, path)
         except OSError as error:
             raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
 

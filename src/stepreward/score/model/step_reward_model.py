@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from stepreward.core.hub import fetch
 from stepreward.core.optional import cache_argument
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
-from stepreward.score.encode.record_file import CALIBRATOR_FILE, load_record, save_record
+from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, save_record
+from stepreward.score.model.backbones import load_backbone, tokenizer_folder
 from stepreward.score.model.heads import GatedHead, build_head, head_state
+from stepreward.score.model.weights import ADAPTER_FILE, read_weights
 
 HEAD_FILE = "step_head.safetensors"
 _FLOOR = -32.0
@@ -61,19 +63,43 @@ class StepRewardModel(nn.Module):
         """Numbers of the annotators in training; a checkpoint has them in its readout."""
 
     @classmethod
-    def from_backbone(cls, name: str | Path, record: EncoderRecord, *, seed: int = 0) -> StepRewardModel:
+    def from_backbone(
+        cls,
+        name: str | Path,
+        record: EncoderRecord,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype | Literal["auto"] = torch.float32,
+    ) -> StepRewardModel:
         """A fresh head on a local folder or hub model; the language-model head is left out.
+
+        Args:
+            name: folder or hub name.
+            record: how the model is fed and read.
+            seed: of the head's weights, which are in float32.
+            dtype: of the backbone's weights; `auto` is what they were saved in.
 
         Raises:
             ModelError: the model cannot be loaded.
         """
         folder = name if Path(name).is_dir() else fetch(str(name))
         try:
-            backbone = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            if (Path(folder) / ADAPTER_FILE).is_file():
+                backbone: Any = load_backbone(Path(folder), read_weights(Path(folder)), dtype)
+                tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(Path(folder)))
+            else:
+                backbone = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+                tokenizer = AutoTokenizer.from_pretrained(folder)
+            # An adapter's file names its base by this.
+            backbone.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else str(name)
         except (OSError, ValueError, RuntimeError, SafetensorError, RecursionError, KeyError, TypeError) as error:
             raise ModelError(f"cannot load a backbone from {name}: {error}") from error
         return cls(backbone, tokenizer, record, seed=seed)
+
+    @property
+    def pretrained(self) -> Any:
+        """The model of transformers that a checkpoint holds."""
+        return self.backbone
 
     @property
     def _no_split_modules(self) -> Any:
@@ -86,7 +112,12 @@ class StepRewardModel(nn.Module):
             input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
         )[0]
         features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
-        logits: torch.Tensor = self.head(features) if batch.pairs is None else self.head(*features[batch.pairs.T])
+        return self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
+
+    def _read(self, *features: torch.Tensor) -> torch.Tensor:
+        """(..., n_labels) logits of what the head reads; a head may have more precise weights than the backbone."""
+        numbers = next(self.head.parameters()).dtype
+        logits: torch.Tensor = self.head(*(one.to(numbers) for one in features))
         return logits
 
     def add_annotators(self, n: int, *, seed: int = 0) -> None:
@@ -138,8 +169,7 @@ class StepRewardModel(nn.Module):
             use_cache=True,
             **{cache_argument(self.backbone): cache},
         )[0]
-        logits: torch.Tensor = self.head(self._head_inputs(hidden, input_ids.to(device), first.to(device)))
-        return logits
+        return self._read(self._head_inputs(hidden, input_ids.to(device), first.to(device)))
 
     def forward_padded(
         self,
@@ -161,8 +191,7 @@ class StepRewardModel(nn.Module):
         real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
         hidden = self.backbone(input_ids=input_ids, attention_mask=real.long(), use_cache=False)[0]
         features = hidden if first is None else self._head_inputs(hidden, input_ids, first)
-        logits: torch.Tensor = self.head(features[row, column])
-        return logits
+        return self._read(features[row, column])
 
     def scores(self, logits: torch.Tensor, previous: NDArray[np.int64] | None = None) -> torch.Tensor:
         """(Q,) float32 scores of logits (Q, n_labels), by the record's readout.
@@ -206,23 +235,33 @@ class StepRewardModel(nn.Module):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
+            # What another model left there would be read in place of this one's files.
+            for path in [*folder.glob("adapter_*"), *folder.glob("model*.safetensors*")]:
+                path.unlink()
             self.backbone.save_pretrained(folder, state_dict=None if state is None else _below(state, "backbone."))
             self.tokenizer.save_pretrained(folder)
             save_file(head_state(self.head, None if state is None else _below(state, "head.")), folder / HEAD_FILE)
             save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
             for path in folder.glob("*.safetensors"):
                 # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
-                shutil.copymode(folder / "config.json", path)
+                shutil.copymode(folder / RECORD_FILE, path)
         except OSError as error:
             raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, record: EncoderRecord | None = None) -> StepRewardModel:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        record: EncoderRecord | None = None,
+        *,
+        dtype: torch.dtype | Literal["auto"] = torch.float32,
+    ) -> StepRewardModel:
         """Reads a checkpoint written by `save_pretrained`; no code and no pickle in it is run.
 
         Args:
-            folder: the checkpoint.
+            folder: the checkpoint; adapters are merged into the base that they name.
             record: in place of its own.
+            dtype: of the backbone's weights; `auto` is what they were saved in.
 
         Raises:
             ModelError: the folder is not such a checkpoint.
@@ -230,7 +269,7 @@ class StepRewardModel(nn.Module):
         folder = Path(folder)
         own, probe = load_record(folder)
         record = record or own
-        model = cls.from_backbone(folder, record)
+        model = cls.from_backbone(folder, record, dtype=dtype)
         require_probe(model.tokenizer, probe, folder)
         try:
             model.head = build_head(load_file(folder / HEAD_FILE), record)

@@ -15,6 +15,7 @@ from stepreward.core.hub import fetch
 
 State = dict[str, torch.Tensor]
 
+ADAPTER_FILE = "adapter_config.json"
 _ADAPTER = "base_model.model."
 _HEAD_FILE = "reward_head.pt"
 """A linear head beside the weights of its backbone."""
@@ -54,7 +55,7 @@ def adapter_base(folder: Path) -> Path:
     Raises:
         ModelError: the base cannot be fetched.
     """
-    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    base = read_json(folder / ADAPTER_FILE).get("base_model_name_or_path")
     if not base:
         return folder
     return folder / base if (folder / base).is_dir() else find(base)
@@ -83,7 +84,7 @@ def read_weights(folder: Path, above: tuple[Path, ...] = ()) -> State:
     Raises:
         ModelError: there are none that can be read safely.
     """
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER_FILE).is_file():
         if folder.resolve() in above:
             raise ModelError(f"{folder} holds an adapter whose base is itself: name the model that it was trained on")
         return _merged_adapter(folder, (*above, folder.resolve()))
@@ -133,13 +134,13 @@ def _read_file(path: Path) -> State:
 
 def _merged_adapter(folder: Path, above: tuple[Path, ...]) -> State:
     """A base with a low-rank adapter: W + (alpha / r) B A, and modules that the adapter replaces."""
-    config = read_json(folder / "adapter_config.json")
+    config = read_json(folder / ADAPTER_FILE)
     special = [name for name in ("use_dora", "fan_in_fan_out") if config.get(name)]
     if config.get("peft_type", "LORA") != "LORA" or special:
         raise ModelError(f"{folder} holds an adapter of another kind ({config.get('peft_type')}, {special}): merge it")
     base = config.get("base_model_name_or_path")
     if not base:
-        raise ModelError(f"{folder}/adapter_config.json names no base_model_name_or_path: merge the adapter")
+        raise ModelError(f"{folder}/{ADAPTER_FILE} names no base_model_name_or_path: merge the adapter")
     state = read_weights(find(adapter_base(folder)), above)
     adapter = _read_file(folder / "adapter_model.safetensors")
     low = {key for key in adapter if ".lora_" in key}
@@ -148,8 +149,8 @@ def _merged_adapter(folder: Path, above: tuple[Path, ...]) -> State:
         state[key.removeprefix(_ADAPTER).replace(".modules_to_save", "").replace(".original_module", "")] = adapter[key]
     for key in sorted(key for key in low if ".lora_A." in key):
         name = key.removeprefix(_ADAPTER).split(".lora_A.")[0] + ".weight"
-        # The base may be saved without the wrapper that the adapter was trained on.
-        name = name if name in state else name.removeprefix("model.")
+        # The base may be saved without the wrapper that the adapter was trained on, or with one that it was not.
+        name = next((one for one in (name, name.removeprefix("model."), f"model.{name}") if one in state), name)
         if name not in state:
             raise ModelError(f"the adapter changes {name}, which its base {base} does not have")
         a, b = adapter[key].float(), adapter[key.replace(".lora_A.", ".lora_B.")].float()

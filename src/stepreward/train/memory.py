@@ -1,0 +1,169 @@
+"""Memory of a training, computed before it starts: one step on tensors that have shapes and no numbers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import AutoModel
+from transformers.initialization import no_init_weights
+
+from stepreward.core.errors import InputError
+from stepreward.score.encode.packing import PackedBatch
+from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.train.parameters import prepare
+from stepreward.train.settings import TrainSettings
+
+_STATES = {"adamw": 8.0, "adamw-8bit": 2.0, "paged-adamw-8bit": 2.0, "adafactor": 0.0, "sgd": 0.0}
+"""Bytes that each optimizer keeps for a trained parameter; Adafactor's row and column sums are left out."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device at the peak of a training's largest batch, by kind."""
+
+    weights: int
+    gradients: int
+    """Those kept at the peak: of all processes' copies too, where the gradients of a step are collected."""
+    optimizer: int
+    activations: int
+    """The rest of the peak: what the backward pass needs of the forward one, and what single operations need."""
+    parameters: int
+    """Numbers in the model."""
+    trained: int
+    """Numbers that training changes."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of all kinds; a CUDA device needs about 1 GB more for its own work, and 5 % for gaps."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def predict(
+    config: Any,
+    tokenizer: Any,
+    record: EncoderRecord,
+    settings: TrainSettings,
+    batch: PackedBatch,
+    *,
+    processes: int = 1,
+) -> Memory:
+    """The memory of the training of a backbone, none of whose weights are needed.
+
+    The step runs on `FakeTensorMode` tensors: every operation computes the shape of its result, and we add up the
+    storages that are alive. That follows any architecture, activation checkpoints, adapters and casts.
+
+    Args:
+        config: of the backbone.
+        tokenizer: its tokenizer.
+        record: how the model is fed and read.
+        settings: of the training.
+        batch: the batch with the most memory.
+        processes: among which `settings.shard` splits weights, gradients and optimizer states.
+
+    Raises:
+        InputError: the record reads surprise, whose number of operations depends on the texts.
+    """
+    if record.readout.surprise:
+        raise InputError("memory is not predicted for a head that reads surprise", remedy="leave out --surprise")
+    with torch.device("meta"), no_init_weights():
+        backbone = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    model = StepRewardModel(backbone, tokenizer, record)
+    prepare(model, settings)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _replace_tensors(model.train())
+        sizes = [(p.numel(), p.element_size(), p.requires_grad) for p in model.parameters()]
+        weights = sum(size * width for size, width, _ in sizes)
+        gradients = sum(size * width for size, width, trains in sizes if trains)
+        trained = sum(size for size, _, trains in sizes if trains)
+        peak = _peak(model, lambda: _loss(model, batch, settings), settings.accumulate > 1)
+        unit = max((sum(p.numel() for p in layer.parameters()) for layer in _layers(model)), default=0)
+    optimizer = int(_STATES[settings.optimizer] * trained)
+    kept = gradients if settings.accumulate > 1 else 0
+    activations = peak - weights - kept
+    if settings.shard:
+        # Weights of two layers are whole at a time, the one that computes and the next, and gradients of one.
+        activations += unit * (2 * (2 if settings.precision != "float32" else 4) + 4)
+        weights, kept, optimizer = (-(-size // processes) for size in (weights, gradients, optimizer))
+    elif processes > 1:
+        # DDP adds gradients up in buckets of its own, beside the parameters' gradients.
+        kept += gradients
+    return Memory(weights, kept, optimizer, max(activations, 0), sum(size for size, _, _ in sizes), trained)
+
+
+def _loss(model: StepRewardModel, batch: PackedBatch, settings: TrainSettings) -> torch.Tensor:
+    numbers = {"bf16": torch.bfloat16, "fp16": torch.bfloat16}.get(settings.precision, torch.float32)
+    with torch.autocast("cpu", numbers, enabled=settings.precision != "float32"):
+        logits: torch.Tensor = model(batch)
+    return logits.float().sum()
+
+
+def _replace_tensors(model: torch.nn.Module) -> None:
+    """Gives a model tensors of the fake mode: for its own, of the meta device, other kernels are chosen."""
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is not None:
+                new = torch.empty(old.shape, dtype=old.dtype)
+                module._parameters[name] = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _layers(model: StepRewardModel) -> list[torch.nn.Module]:
+    return [part for part in model.modules() if type(part).__name__ in set(model._no_split_modules or ())]
+
+
+def _peak(model: torch.nn.Module, loss: Callable[[], torch.Tensor], accumulates: bool) -> int:
+    """Most bytes that are alive at a time in a forward and a backward pass; the model's own included.
+
+    Args:
+        model: has weights, and no gradients.
+        loss: a forward pass.
+        accumulates: whether the gradients of an earlier batch are there.
+    """
+    counted = _Alive()
+    for parameter in model.parameters():
+        counted.add(parameter)
+    with counted:
+        torch.autograd.backward(loss())
+        if accumulates:
+            counted.most = 0
+            torch.autograd.backward(loss())
+    return counted.most
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all storages from their first use to the end of the last tensor that has them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        self.seen = WeakIdKeyDictionary()
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Counts a tensor's storage, once."""
+        storage = tensor.untyped_storage()
+        if storage not in self.seen:
+            size = self.seen[storage] = storage.nbytes()
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._end, size)
+
+    def _end(self, size: int) -> None:
+        self.now -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf)
+        return made
