@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.score.models import SEEDS, model, random_trajectories, tokenizer
 from stepreward.core.errors import ModelError
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
-from stepreward.score.encode.packing import narrow, pack, plan
+from stepreward.score.encode.packing import FLEX, narrow, pack, plan
 from stepreward.score.encode.per_step import EncoderRecord, depth_first
 from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -71,6 +72,22 @@ def test_packed_scores_equal_single_ones(kind: str, row_tokens: int) -> None:
         single = torch.cat(padded_logits(MODELS[kind], [t for group in groups for t in group]))
     assert single.std() > 0.1
     torch.testing.assert_close(packed, single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_flex_attention_gives_the_scores_of_a_dense_mask(kind: str) -> None:
+    """Without its compiler, which takes minutes on a CPU; the block mask is that of the compiled kernel."""
+    groups, backbone = [random_trajectories(seed) for seed in range(5)], MODELS[kind].backbone
+    with torch.inference_mode():
+        dense = torch.cat(packed_logits(MODELS[kind], groups, 300))
+    backbone.set_attn_implementation(FLEX)
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch says that this way is slow, and uses names that it deprecates.
+            flex = torch.cat(packed_logits(MODELS[kind], groups, 300))
+    finally:
+        backbone.set_attn_implementation("sdpa")
+    torch.testing.assert_close(flex, dense, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=scaled(15), deadline=None)

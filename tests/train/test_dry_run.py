@@ -109,6 +109,11 @@ def test_several_processes_share_or_copy() -> None:
     alone = predict(CONFIG, tokenizer, record, settings, batch())
     copied = predict(CONFIG, tokenizer, record, settings, batch(), processes=4)
     assert copied.total == alone.total + 4 * alone.trained
+    shared = alone.sharded(4, settings)
+    # By hand: q, o (384, 384), k, v (384, 128), their biases, the network of three (384, 1152), two norms.
+    layer = 2 * 384 * 384 + 2 * 384 * 128 + 384 + 2 * 128 + 3 * 384 * 1152 + 2 * 384
+    assert shared.layer == layer
+    assert shared.total == -(-4 * 4 * alone.trained // 4) + alone.activations + (2 * 4 + 4) * layer
 
 
 def test_a_head_that_reads_surprise_is_refused() -> None:

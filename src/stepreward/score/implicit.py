@@ -116,7 +116,10 @@ class LanguageModel(nn.Module):
     def _hidden(self, batch: PackedBatch) -> torch.Tensor:
         """(R, T, hidden) last hidden states."""
         hidden: torch.Tensor = self.backbone(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.mask_of(self.backbone),
+            use_cache=False,
         )[0]
         return hidden
 

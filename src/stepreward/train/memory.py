@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,11 +40,24 @@ class Memory:
     """Numbers in the model."""
     trained: int
     """Numbers that training changes."""
+    layer: int
+    """Numbers in the largest layer, which a sharded training has whole for a moment."""
 
     @property
     def total(self) -> int:
         """Bytes of all kinds; a CUDA device needs about 1 GB more for its own work, and 5 % for gaps."""
         return self.weights + self.gradients + self.optimizer + self.activations
+
+    def sharded(self, processes: int, settings: TrainSettings) -> Memory:
+        """The same where processes split weights, gradients and optimizer states (FSDP2)."""
+        # Weights of two layers are whole at a time, the one that computes and the next, and gradients of one.
+        whole = self.layer * (2 * (2 if settings.precision != "float32" else 4) + 4)
+        weights, gradients, optimizer = (
+            -(-size // processes) for size in (self.weights, 4 * self.trained, self.optimizer)
+        )
+        return replace(
+            self, weights=weights, gradients=gradients, optimizer=optimizer, activations=self.activations + whole
+        )
 
 
 def predict(
@@ -85,18 +98,16 @@ def predict(
         gradients = sum(size * width for size, width, trains in sizes if trains)
         trained = sum(size for size, _, trains in sizes if trains)
         peak = _peak(model, lambda: _loss(model, batch, settings), settings.accumulate > 1)
-        unit = max((sum(p.numel() for p in layer.parameters()) for layer in _layers(model)), default=0)
-    optimizer = int(_STATES[settings.optimizer] * trained)
+        layer = max((sum(p.numel() for p in part.parameters()) for part in _layers(model)), default=0)
     kept = gradients if settings.accumulate > 1 else 0
-    activations = peak - weights - kept
+    made = Memory(
+        weights, kept, int(_STATES[settings.optimizer] * trained), max(peak - weights - kept, 0),
+        sum(size for size, _, _ in sizes), trained, layer,
+    )  # fmt: skip
     if settings.shard:
-        # Weights of two layers are whole at a time, the one that computes and the next, and gradients of one.
-        activations += unit * (2 * (2 if settings.precision != "float32" else 4) + 4)
-        weights, kept, optimizer = (-(-size // processes) for size in (weights, gradients, optimizer))
-    elif processes > 1:
-        # DDP adds gradients up in buckets of its own, beside the parameters' gradients.
-        kept += gradients
-    return Memory(weights, kept, optimizer, max(activations, 0), sum(size for size, _, _ in sizes), trained)
+        return made.sharded(processes, settings)
+    # DDP adds gradients up in buckets of its own, beside the parameters' gradients.
+    return made if processes == 1 else replace(made, gradients=kept + gradients)
 
 
 def _loss(model: StepRewardModel, batch: PackedBatch, settings: TrainSettings) -> torch.Tensor:

@@ -34,6 +34,7 @@ OPTIMIZERS = {
 }
 """Optimizers by name, each with its name in transformers."""
 _CHOICES = {
+    "attention": ("dense", "flex"),
     "optimizer": tuple(OPTIMIZERS),
     "precision": ("float32", "bf16", "fp16"),
     "schedule": ("cosine", "linear", "constant"),
@@ -126,6 +127,8 @@ class TrainSettings:
     """Split weights, gradients and optimizer states over the processes (FSDP2); each has them whole otherwise."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Numbers of the forward pass and of frozen weights; weights that are trained and losses stay in float32."""
+    attention: Literal["dense", "flex"] = "dense"
+    """By a mask of T x T tokens, or compiled flex attention, which skips hidden blocks: for long rows on CUDA."""
     activation_checkpoints: bool = False
     """Keep only the inputs of layers for the backward pass and compute the rest again: less memory, more time."""
     freeze: tuple[str, ...] = ()
@@ -160,6 +163,8 @@ class TrainSettings:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}")
+        if self.attention == "flex" and not torch.cuda.is_available():
+            raise ValueError("attention flex is trained on CUDA devices alone: PyTorch has no gradient of it elsewhere")
         if self.precision == "fp16" and not torch.cuda.is_available():
             raise ValueError("precision fp16 needs a CUDA device: bf16 is for every device")
         if self.merge and not self.lora_rank:

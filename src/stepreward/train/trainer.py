@@ -23,6 +23,7 @@ from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.hub import name_of
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
+from stepreward.score.encode.packing import FLEX
 from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.weights import find
@@ -214,7 +215,11 @@ def _trained(
         data_collator=_whole_batch,
         callbacks=[*_callbacks(settings, data, on_progress, len(batches) > 0), clock],
     )
+    if settings.attention == "flex":
+        model.backbone.set_attn_implementation(FLEX)
     _run_trainer(trainer, work)
+    if settings.attention == "flex":
+        model.backbone.set_attn_implementation("sdpa")
     # Without the casts that Accelerate puts around it: in memory the model computes as it will from its folder.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     # The log history includes steps before a resume; our last row covers the whole training, the trainer's does not.

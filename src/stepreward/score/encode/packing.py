@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from stepreward.core.tree import StepTree
 from stepreward.score.encode.encoded_tree import EncodedTree
@@ -38,6 +39,10 @@ class StepTokens:
     def to(self, device: torch.device | str) -> StepTokens:
         """The tokens on another device."""
         return StepTokens(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+
+FLEX = "flex_attention"
+"""The name of flex attention in transformers."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,21 @@ class PackedBatch:
         # and those above come first, so that the lower triangle is all that causality adds.
         above = (enter[:, None, :] <= enter[:, :, None]) & (enter[:, :, None] < leave[:, None, :])
         return (above & torch.ones(above.shape[-2:], dtype=torch.bool, device=above.device).tril())[:, None]
+
+    def block_mask(self) -> BlockMask:
+        """The same as a block mask of flex attention, which skips blocks that are hidden whole."""
+        enter, leave = self.enter, self.leave
+
+        def seen(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            inside = (enter[row, key] <= enter[row, query]) & (enter[row, query] < leave[row, key])
+            return inside & (key <= query)
+
+        rows, width = enter.shape
+        return create_block_mask(seen, rows, None, width, width, device=str(enter.device))
+
+    def mask_of(self, backbone: Any) -> torch.Tensor | BlockMask:
+        """The mask that a backbone of transformers takes, by the attention that it computes with."""
+        return self.block_mask() if backbone.config._attn_implementation == FLEX else self.mask()
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The batch on another device."""

@@ -109,7 +109,10 @@ class StepRewardModel(nn.Module):
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """(Q, n_labels) logits of the batch's reads, in order of tree and node; or of its pairs (N, 2)."""
         hidden = self.backbone(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.mask(), use_cache=False
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.mask_of(self.backbone),
+            use_cache=False,
         )[0]
         features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
         return self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
