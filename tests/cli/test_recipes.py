@@ -77,6 +77,25 @@ def test_a_record_changes_what_a_checkpoint_says_of_itself(models: Path) -> None
     assert raw == changed.score(ROW["question"], ROW["steps"]).tolist() != own
 
 
+def test_other_scores_of_the_same_model(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's head has the labels wrong and right."""
+    like = scores(LIKE)
+    assert scores(f"{LIKE} --readout out0") == pytest.approx([1 - score for score in like], abs=1e-6)
+    line = json.loads(invoke(f"score --data ask.jsonl {LIKE} --also wrong=out0 --also up=gain(score,0.5)"))
+    assert line["scores"] == like
+    assert line["score:wrong"] == pytest.approx([1 - score for score in like], abs=1e-6)
+    assert line["score:up"] == pytest.approx([like[0] - 0.5, like[1] - like[0]], abs=1e-6)
+    invoke(f"score --data ask.jsonl {LIKE} --also wrong=out0 --out several.jsonl")
+    row = json.loads((models / "several.jsonl").read_text())
+    assert row["score:wrong"] == line["score:wrong"]
+    for broken in ("out0", "=out0", "a=", "a=out0 --also a=out1"):
+        said = refused(f"score --data ask.jsonl {LIKE} --also {broken}", capsys, monkeypatch)
+        assert "is no name=formula, or its name is taken" in said
+    assert "also: 'b' is no name here" in refused(f"score --data ask.jsonl {LIKE} --also a=b", capsys, monkeypatch)
+
+
 def test_the_record_to_begin_with(models: Path) -> None:
     assert own_record(models / "trl", "trl-prm") == (by_name("trl-prm").record, "trl-prm")
     assert own_record(models / "trl") == (EncoderRecord(), ""), "its architecture says too little"

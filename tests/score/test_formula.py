@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,9 +13,12 @@ import torch
 from hypothesis import given
 from tests.score.models import SEEDS, model, random_trajectories
 
+import stepreward
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.runtime.flows import Score
+from stepreward.core.runtime.answer_codec import decode, encode
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
+from stepreward.core.types import Problem, Step
 from stepreward.score.cache.incremental_scorer import IncrementalScorer
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.formula import parse, scored_before
@@ -309,3 +312,73 @@ class TestLoad:
             load(tmp_path, readout="nothing")
         with pytest.raises(InputError, match="has no weights"):
             load("tool", readout="score")
+
+
+class TestFurtherNumbers:
+    """Several formulas of one pass are the numbers of each by itself."""
+
+    ALSO: ClassVar = {"low": "min(correct, success)", "up": "gain(success, 0.5)", "plain": "score"}
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            EncoderRecord(readout=heads()), EncoderRecord(readout=heads("correct * success")),
+            EncoderRecord(WholeText(separator="\n"), readout=heads()), EncoderRecord(PerPrefix(), readout=heads()),
+        ],
+        ids=["plain", "formula", "whole text", "prefixes"],
+    )  # fmt: skip
+    def test_each_is_as_by_itself(self, record: EncoderRecord) -> None:
+        rows, reward = random_trajectories(5), _model(record)
+        questions = [Score(one.problem, one.steps) for one in rows]
+        several = DiscriminativeScorer(reward, also=self.ALSO, cache_bytes=1 << 20)
+        assert several.growing is None
+        found = several.score_many(questions)
+        tree = StepTree.from_trajectories(rows)
+        (of_nodes,) = several.score_trees([tree])
+        for name, formula in {"": record.readout.formula, **self.ALSO}.items():
+            alone = DiscriminativeScorer(_model(replace(record, readout=record.readout.with_formula(formula))))
+            for one, expected in zip(found, alone.score_many(questions), strict=True):
+                made = one.columns[name] if name else one.scores
+                np.testing.assert_allclose(made, expected.scores, atol=1e-6)
+                assert one.tokens == expected.tokens
+            (nodes,) = alone.score_trees([tree])
+            np.testing.assert_allclose(of_nodes.columns[name] if name else of_nodes.scores, nodes.scores, atol=1e-6)
+
+    def test_both_ways(self) -> None:
+        steps = ["12 + 5 = 17\n", "x\n"]
+        record = EncoderRecord(readout=heads(), both_ways=True)
+        question = Score(Problem("p", "What?"), tuple(map(Step, steps)))
+        plain = model()
+        whole, one = (
+            StepRewardModel(plain.backbone, plain.tokenizer, replace(record, readout=heads(name)))
+            for name in ("", "success")
+        )
+        (found,) = DiscriminativeScorer(whole, also={"s": "success"}).score_many([question])
+        alone = DiscriminativeScorer(one)
+        np.testing.assert_allclose(found.columns["s"], alone.score_many([question])[0].scores, atol=1e-6)
+
+    def test_they_become_columns_of_the_table(self, tmp_path: Path) -> None:
+        _model(EncoderRecord(readout=heads())).save_pretrained(tmp_path)
+        scorer = load(tmp_path, also={"s": "success"})
+        assert scorer.name == f"{tmp_path} and s = success"
+        rows = random_trajectories(2)
+        for one in stepreward.score(rows, scorer, column="score:m"):
+            expected = load(tmp_path, readout="success").score_many([Score(one.problem, one.steps)])[0].scores
+            np.testing.assert_allclose(one.column("score:m:s"), expected, atol=1e-6)
+            assert one.provenance[-1].what == ("score:m", "score:m:s")
+
+    def test_an_answer_log_keeps_them(self) -> None:
+        answer = Scored(np.array([0.5, np.nan]), 3, 4, {"low": np.array([0.25, np.nan])})
+        made = decode(encode(answer))
+        assert isinstance(made, Scored)
+        np.testing.assert_array_equal(made.columns["low"], [0.25, np.nan])
+        np.testing.assert_array_equal(made.scores, answer.scores)
+
+    def test_what_has_none_is_refused(self, tmp_path: Path) -> None:
+        _model(EncoderRecord(readout=heads())).save_pretrained(tmp_path)
+        with pytest.raises(InputError, match="also: 'nothing' is no name here"):
+            load(tmp_path, also={"a": "nothing"})
+        with pytest.raises(InputError, match="has no weights"):
+            load("tool", also={"a": "score"})
+        with pytest.raises(InputError, match="gives one number a step"):
+            load("http://localhost:1#m", also={"a": "score"})

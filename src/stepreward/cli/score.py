@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -56,6 +56,8 @@ class ScoreFlags:
     """Table to write instead of lines, with one column more: a file (.parquet, .jsonl) or a folder of parts."""
     column: str = SCORE
     """Name of the step column in --out; `score:NAME` keeps the scores of several models apart."""
+    also: tuple[str, ...] = ()
+    """Further number of each step from the same pass, as name=formula: low=q10; a column score:low. May be repeated."""
 
 
 def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: PartFlags) -> None:
@@ -76,7 +78,7 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
     if flags.data is not None:
         ahead = parts_of(items, AT_ONCE)
         items = chain.from_iterable(chain([next(ahead)], ahead))
-    scorer = recipe.scorer(flags.model)
+    scorer = recipe.scorer(flags.model, also=_formulas(flags.also))
     if flags.out is None:
         counts = _print_lines(items, scorer, at_once=1 if flags.data is None else AT_ONCE, strict=reading.strict)
     else:
@@ -86,6 +88,17 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
         typer.echo(f"{counts['unscored']} steps have no score: {_UNSCORED}", err=True)
     if counts["bad"]:
         raise typer.Exit(1)
+
+
+def _formulas(given: Sequence[str]) -> dict[str, str]:
+    """Formulas by name of `name=formula`."""
+    made: dict[str, str] = {}
+    for text in given:
+        name, equals, formula = (part.strip() for part in text.partition("="))
+        if not (name and equals and formula) or name in made:
+            raise InputError(f"--also {text!r} is no name=formula, or its name is taken", remedy="write low=q10")
+        made[name] = formula
+    return made
 
 
 def _print_lines(items: Iterable[Trajectory | Failure], scorer: Scorer, *, at_once: int, strict: bool) -> Counter[str]:

@@ -53,11 +53,12 @@ def scorer_by_recipe(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "float32",
     cache_bytes: int | str | CacheSize = 0,
+    also: Mapping[str, str] | None = None,
 ) -> tuple[ByRecipe, Path | None]:
     """The scorer of a folder, hub name or address, and the file of the calibrator that belongs to it, if there is one.
 
     Args:
-        name, like, readout, head, reference, device, dtype, cache_bytes: as for `score.load.load`.
+        name, like, readout, head, reference, device, dtype, cache_bytes, also: as for `score.load.load`.
         record: in place of the row's or the checkpoint's own; a file changes that in the fields that it has.
 
     Raises:
@@ -70,6 +71,8 @@ def scorer_by_recipe(
         own, like = own_record(name, like)
         record = read_record(Path(record), own)
     ending = _ending(like, record, readout)
+    if also and (is_address(name) or str(name).startswith(VLLM)):
+        raise InputError(f"{name} gives one number a step", remedy="drop also, or load the model here")
     if is_address(name):
         return served_at(str(name), like=like, record=record, readout=readout), None
     if str(name).startswith(VLLM):
@@ -93,12 +96,19 @@ def scorer_by_recipe(
         second = str(reference or record.readout.reference)
         if not second:
             raise ModelError("an implicit score is a ratio of two models: pass reference= (its base model)")
-        scorer = ImplicitScorer.load(folder, second, record, name=named, device=str(where), dtype=numbers)
+        if also:
+            raise InputError(f"{name} is a ratio of two models: it has one number a step", remedy="drop also")
+        implicit = ImplicitScorer.load(folder, second, record, name=named, device=str(where), dtype=numbers)
         if ours:
-            require_probe(scorer.encoder.encoder.tokenizer, load_record(folder)[1], folder)
-        return scorer, calibrator
+            require_probe(implicit.encoder.encoder.tokenizer, load_record(folder)[1], folder)
+        return implicit, calibrator
     model = load_own(folder, record).to(dtype=numbers) if ours else load_public(folder, record, kind, numbers)
-    return DiscriminativeScorer(model, name=named, device=str(where), cache_bytes=cache_bytes), calibrator
+    named += f" and {', '.join(f'{one} = {formula}' for one, formula in also.items())}" if also else ""
+    try:
+        scorer = DiscriminativeScorer(model, name=named, device=str(where), cache_bytes=cache_bytes, also=also)
+    except ValueError as error:
+        raise InputError(f"also: {error}", remedy="name outputs of the model's record") from error
+    return scorer, calibrator
 
 
 def _ending(like: str, record: EncoderRecord | None, readout: str) -> str:

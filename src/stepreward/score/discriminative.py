@@ -38,6 +38,11 @@ class DiscriminativeScorer(ShortCall):
         cache_bytes: memory for the keys and values of growing trees between calls of `score_many`, so that a search
             pays for new tokens only: bytes, a text such as `2GiB`, or `auto` (`memory.CacheSize`); 0 keeps none, and
             each call's trees are packed. Recipes that tokenise joined text have no tokens to keep.
+        also: further numbers of each step by name (`Scored.columns`), each by a formula of the same outputs, as
+            `Readout.with_formula` takes it; nothing is kept between calls then.
+
+    Raises:
+        ValueError: one of these is no formula of the outputs, or the record has a second pass.
     """
 
     def __init__(
@@ -50,13 +55,18 @@ class DiscriminativeScorer(ShortCall):
         batch_tokens: int = 16_384,
         device: str = "cpu",
         cache_bytes: int | str | CacheSize = 0,
+        also: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model.eval().to(device)
+        own = model.record.readout
+        self._readouts = {"": own, **{name: own.with_formula(formula) for name, formula in (also or {}).items()}}
+        if also and model.record.second_pass:
+            raise ValueError("a second pass decides the score: it takes no further formulas")
         self.use = model.record.use
         """How its scores are used, by the record."""
         self.name, self.batch_size, self.device = name, batch_size, device
         self.row_tokens, self.batch_tokens = row_tokens, batch_tokens
-        most = cache_size(cache_bytes).on(torch.device(device)) if model.record.grows else 0
+        most = cache_size(cache_bytes).on(torch.device(device)) if model.record.grows and not also else 0
         self.growing = IncrementalScorer(self.model, max_bytes=most, batch_tokens=batch_tokens) if most else None
 
     @classmethod
@@ -86,17 +96,28 @@ class DiscriminativeScorer(ShortCall):
         """Scores of the nodes of several trees, batched together; nothing that earlier calls encoded is reused."""
         if not self.model.record.grows:
             return self._score_trees_by_trajectory(trees)
-        columns = [np.full(tree.n, np.nan) for tree in trees]
+        columns = [np.full((tree.n, len(self._readouts)), np.nan) for tree in trees]
         costs = [np.zeros((2, len(tree.ends)), np.int64) for tree in trees]
         cut = [(i, *part) for i, tree in enumerate(trees) for part in narrow(tree, self.model.encoder, self.row_tokens)]
         found = self._forward([encoded for *_, encoded in cut])
         for (i, rows, part, encoded), parts in zip(cut, found, strict=True):
-            values = self.model.record.readout.combined(parts, scored_before(part.parent, encoded.read >= 0))
+            values = self._combined(parts, scored_before(part.parent, encoded.read >= 0))
             # A part's paths are those of its rows in the whole tree, node by node, under other numbers.
             mask = part.mask
             columns[i][trees[i].paths[rows][:, : mask.shape[1]][mask]] = values[part.paths[mask]]
             costs[i][:, rows] = token_costs(part, encoded.length)
-        return [TreeScores(column, *cost) for column, cost in zip(columns, costs, strict=True)]
+        return [
+            TreeScores(one[:, 0], paid, whole, self._named(one))
+            for one, (paid, whole) in zip(columns, costs, strict=True)
+        ]
+
+    def _combined(self, parts: Floats, previous: NDArray[np.int64]) -> Floats:
+        """(Q, R) numbers by each readout, the score first."""
+        return np.stack([readout.combined(parts, previous) for readout in self._readouts.values()], -1)
+
+    def _named(self, table: Floats) -> dict[str, Floats]:
+        """The further numbers of (Q, R) by their names."""
+        return {name: table[:, k] for k, name in enumerate(self._readouts) if k}
 
     def _score_trees_by_trajectory(self, trees: Sequence[StepTree]) -> list[TreeScores]:
         """Scores where each trajectory has its own: a node has that of the last trajectory through it."""
@@ -104,12 +125,12 @@ class DiscriminativeScorer(ShortCall):
         answers = iter(self._score_each([question for group in rows for question in group]))
         made = []
         for tree, group in zip(trees, rows, strict=True):
-            column, found = np.full(tree.n, np.nan), [next(answers) for _ in group]
+            table, found = np.full((tree.n, len(self._readouts)), np.nan), [next(answers) for _ in group]
             # Paths are padded with -1 behind a trajectory's own steps.
             for path, answer in zip(tree.paths, found, strict=True):
-                column[path[: len(answer.scores)]] = answer.scores
+                table[path[: len(answer.scores)]] = np.stack([answer.scores, *answer.columns.values()], -1)
             costs = np.array([(answer.tokens, answer.tokens_unshared) for answer in found], np.int64).reshape(-1, 2).T
-            made.append(TreeScores(column, *costs))
+            made.append(TreeScores(table[:, 0], costs[0], costs[1], self._named(table)))
         return made
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
@@ -141,8 +162,9 @@ class DiscriminativeScorer(ShortCall):
             for at, i in enumerate(rows):
                 mine = encoded.pairs[:, 0] == at
                 found = dict(zip(encoded.pairs[mine, 1].tolist(), table[mine], strict=True))
-                scores = self._of_steps(found, len(questions[i].steps))
-                made[i] = Scored(scores, int(new[at]) + (0 if at else backward), 2 * int(whole[at]))
+                one = self._of_steps(found, len(questions[i].steps))
+                tokens = int(new[at]) + (0 if at else backward), 2 * int(whole[at])
+                made[i] = Scored(one[:, 0], *tokens, columns=self._named(one))
         return [made[i] for i in range(len(questions))]
 
     def _score_by_pass(self, questions: Sequence[Score]) -> list[Scored]:
@@ -162,18 +184,16 @@ class DiscriminativeScorer(ShortCall):
             ]
             paid = paid + again
         whole = [sum(len(one.ids) for one in many) for many in made]
-        scores = [self._of_steps(got, len(q.steps)) for q, got in zip(questions, found, strict=True)]
-        return [Scored(s, int(p), w) for s, p, w in zip(scores, paid, whole, strict=True)]
+        tables = [self._of_steps(got, len(q.steps)) for q, got in zip(questions, found, strict=True)]
+        return [Scored(t[:, 0], int(p), w, self._named(t)) for t, p, w in zip(tables, paid, whole, strict=True)]
 
     def _of_steps(self, found: Mapping[int, Floats], steps: int) -> Floats:
-        """(S,) scores of a trajectory's steps from the parts (M,) that were read of some of them."""
-        scores, read = np.full(steps, np.nan), sorted(i for i in found if i < steps)
+        """(S, R) numbers of a trajectory's steps from the parts (M,) that were read of some of them."""
+        table, read = np.full((steps, len(self._readouts)), np.nan), sorted(i for i in found if i < steps)
         if read:
             # The step that was read before each one.
-            scores[read] = self.model.record.readout.combined(
-                np.stack([found[i] for i in read]), np.arange(len(read)) - 1
-            )
-        return scores
+            table[read] = self._combined(np.stack([found[i] for i in read]), np.arange(len(read)) - 1)
+        return table
 
     def _read_passes(self, made: Sequence[Sequence[Pass]]) -> tuple[list[dict[int, Floats]], NDArray[np.int64]]:
         """The parts of scores (M,) that each trajectory's sequences read, by key, and the tokens that each pays for."""
@@ -194,13 +214,14 @@ class DiscriminativeScorer(ShortCall):
     @torch.inference_mode()
     def _forward(self, encoded: Sequence[EncodedTree]) -> list[Floats]:
         """(n, M) parts of the scores of each tree's nodes, NaN where not read; both ways (N, M) of its pairs."""
-        width = 1 + self.model.record.readout.n_labels if self.model.record.readout.formula else 1
+        several, readout = len(self._readouts) > 1, self.model.record.readout
+        width = 1 + readout.n_labels if readout.formula or several else 1
         sizes = [len(tree.read) if tree.pairs is None else len(tree.pairs) for tree in encoded]
         made = [np.full((size, width), np.nan) for size in sizes]
         # Trees are packed into rows and batches in any order: each read carries its tree and node back.
         for rows in plan([len(tree) for tree in encoded], self.row_tokens, self.batch_tokens):
             batch = pack(encoded, rows)
-            parts = self.model.score_parts(self.model(batch.to(self.device)))
+            parts = self.model.score_parts(self.model(batch.to(self.device)), all_outputs=several)
             places = list(zip(batch.tree.tolist(), batch.node.tolist(), strict=True))
             if batch.pairs is not None:
                 places = [(i, k) for i in sorted(i for row in rows for i in row) for k in range(sizes[i])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,6 +43,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "",
     cache_bytes: int | str | CacheSize = 0,
+    also: Mapping[str, str] | None = None,
     calibrated: bool = True,
     calibrator: str | Path | None = None,
     answers: int = 1,
@@ -73,6 +75,8 @@ def load(
         cache_bytes: memory for the keys and values of growing trees between calls, so that a search pays for new tokens
             only: bytes, a text such as `2GiB`, or `auto`: half of what is free on a CUDA device, a quarter of free RAM,
             at most 16 GiB. 0 keeps none.
+        also: further numbers of each step by name, each by a formula as `readout` is: `{"low": "q10"}`. They come from
+            the same pass, as `Scored.columns`; for a model in this process with a head. No calibrator maps them.
         calibrated: map scores by a calibrator, where there is one.
         calibrator: its file; None is the one in the checkpoint's folder.
         answers: sampled of a verifier that writes.
@@ -90,22 +94,21 @@ def load(
     beside: Path | None = None
     judge = judge_of(like or str(name))
     if judge is not None:
-        if record is not None or readout:
-            raise InputError(
-                f"{judge.name} writes its verdicts: no record says how it is read", remedy="drop --record, --readout"
-            )
+        if record is not None or readout or also:
+            what = f"{judge.name} writes its verdicts: no record says how it is read"
+            raise InputError(what, remedy="drop --record, --readout, --also")
         if open_policy is None:
             raise InputError(f"{judge.name} writes its verdicts", remedy="pass open_policy=policies.named.policy_at")
         scorer = GenerativeScorer(open_policy(str(name), raw=judge.raw, dtype=str(dtype)), judge, n=answers)
     elif name in WITHOUT_MODEL:
-        if like or record or readout or head or reference:
+        if like or record or readout or also or head or reference:
             what = f"{name!r} has no weights, and no recipe to follow"
             raise InputError(what, remedy="leave like, record and readout out")
         scorer = WITHOUT_MODEL[str(name)]()
     else:
         scorer, beside = on_demand.scorer_by_recipe(
             name, like=like, record=record, readout=readout, head=head, reference=reference,
-            device=device, dtype=dtype or "float32", cache_bytes=cache_bytes,
+            device=device, dtype=dtype or "float32", cache_bytes=cache_bytes, also=also,
         )  # fmt: skip
     file = beside if calibrator is None else Path(calibrator)
     if not calibrated or file is None:

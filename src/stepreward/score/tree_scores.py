@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ class TreeScores:
     """(B,) tokens encoded for each trajectory that no earlier one had paid for."""
     tokens_unshared: Counts
     """(B,) tokens that encoding each trajectory by itself costs."""
+    columns: Mapping[str, Floats] = field(default_factory=dict)
+    """(n,) further numbers of the nodes, by name."""
 
 
 def token_costs(tree: StepTree, length: Counts, new: NDArray[np.bool_] | None = None) -> tuple[Counts, Counts]:
@@ -65,5 +67,7 @@ def answer_by_trees(
     answers: dict[int, Scored] = {}
     for rows, tree, made in zip(groups, trees, score_trees(trees), strict=True):
         for i, path, paid, whole in zip(rows, tree.paths, made.tokens, made.tokens_unshared, strict=True):
-            answers[i] = Scored(made.scores[path[path >= 0]], int(paid), int(whole))
+            nodes = path[path >= 0]
+            columns = {name: values[nodes] for name, values in made.columns.items()}
+            answers[i] = Scored(made.scores[nodes], int(paid), int(whole), columns)
     return [answers[i] for i in range(len(questions))]

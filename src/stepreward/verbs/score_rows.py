@@ -83,7 +83,7 @@ def scored(
     Args:
         items: solutions, and in the place of a row that cannot be read its failure, which is passed on.
         scorer: who scores.
-        column: name of the step column.
+        column: name of the step column; further numbers of the scorer are in columns `COLUMN:NAME`.
         at_once: solutions that are scored together.
         strict: raise the error of a solution that the scorer refuses, instead of yielding it with the problem's id.
 
@@ -99,7 +99,9 @@ def scored(
                 continue
             answer = next(found)
             if not isinstance(answer, InputError):
-                yield item.with_columns({column: answer.scores}, Provenance(scorer.name, what=(column,)))
+                found_columns = {column: answer.scores}
+                found_columns |= {f"{column}:{name}": values for name, values in answer.columns.items()}
+                yield item.with_columns(found_columns, Provenance(scorer.name, what=tuple(found_columns)))
             elif strict:
                 raise answer
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +48,9 @@ class RecipeFlags:
             what = "--like, --record, --readout and --calibrator say how a model is scored"
             raise InputError(what, remedy="pass --model, or drop them")
 
-    def scorer(self, model: str, *, cache: CacheSize = NO_CACHE, calibrated: bool = True) -> Loaded:
+    def scorer(
+        self, model: str, *, cache: CacheSize = NO_CACHE, calibrated: bool = True, also: Mapping[str, str] | None = None
+    ) -> Loaded:
         """The scorer of a checkpoint folder, a hub name or an address, or the policy that writes verdicts by its row.
 
         Scores are mapped by `--calibrator`, or else by the one in the model's folder, unless not `calibrated`.
@@ -65,6 +68,7 @@ class RecipeFlags:
             device=self.device,
             dtype=self.dtype,
             cache_bytes=cache,
+            also=also,
             calibrated=calibrated,
             calibrator=self.calibrator,
             answers=self.answers,

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepreward.core.runtime.flows import Continuation, Judged, Scored
 from stepreward.core.types import Step
@@ -32,8 +33,8 @@ def decode(data: bytes) -> Answered:
     if "chance" in row:
         return Judged(float(row["chance"]), row["tokens"])
     if "scores" in row:
-        scores = np.array([np.nan if s is None else s for s in row["scores"]], dtype=np.float64)
-        return Scored(scores, row["tokens"], row["unshared"])
+        columns = {name: _floats(values) for name, values in row.get("columns", {}).items()}
+        return Scored(_floats(row["scores"]), row["tokens"], row["unshared"], columns)
     if "grade" in row:
         return np.nan if row["grade"] is None else float(row["grade"])
     if "stated" in row:
@@ -48,8 +49,9 @@ def _row(answer: Answered) -> dict[str, Any]:
     if isinstance(answer, Judged):
         return {"chance": answer.chance, "tokens": answer.tokens}
     if isinstance(answer, Scored):
-        scores = [None if np.isnan(s) else float(s) for s in answer.scores]
-        return {"scores": scores, "tokens": answer.tokens, "unshared": answer.tokens_unshared}
+        row = {"scores": _plain(answer.scores), "tokens": answer.tokens, "unshared": answer.tokens_unshared}
+        columns = {name: _plain(values) for name, values in answer.columns.items()}
+        return row | ({"columns": columns} if columns else {})
     if isinstance(answer, float | int):
         return {"grade": None if np.isnan(answer) else float(answer)}
     kept = ("finished", "n_tokens", "truncated", "n_prompt_tokens")
@@ -58,6 +60,15 @@ def _row(answer: Answered) -> dict[str, Any]:
             {"steps": [*map(_encode_step, one.steps)], **{name: getattr(one, name) for name in kept}} for one in answer
         ]
     }
+
+
+def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    """Numbers as JSON has them: null for NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _encode_step(step: Step) -> dict[str, Any]:

@@ -7,8 +7,8 @@ The driver (`core.runtime.driver`) runs thousands of flows together; a test can 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -322,6 +322,8 @@ class Scored:
     """Tokens encoded for this question and not for an earlier question of the batch, or a cached prefix."""
     tokens_unshared: int = 0
     """Tokens that encoding this trajectory alone costs."""
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """(S,) further numbers of each step, by name."""
 
 
 class Scorer(Protocol):

@@ -54,10 +54,7 @@ class CalibratedScorer(ShortCall):
         Raises:
             InputError: the scorer gives a score outside [0, 1].
         """
-        return [
-            Scored(self.calibrator.predict(one.scores), one.tokens, one.tokens_unshared)
-            for one in self.scorer.score_many(questions)
-        ]
+        return [replace(one, scores=self.calibrator.predict(one.scores)) for one in self.scorer.score_many(questions)]
 
 
 def save_calibrator(calibrator: Calibrator, path: Path) -> None:

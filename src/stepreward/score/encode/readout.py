@@ -131,10 +131,13 @@ class Readout:
             return self.combined(parts, previous).astype(outputs.dtype)
         return outputs.new_tensor(self.combined(parts.detach().double().cpu().numpy(), previous))
 
-    def parts(self, outputs: Array, *, activated: bool = False) -> Array:
-        """(Q, M) what `combined` makes the scores of, from head outputs (Q, n_labels); M is 1 without a formula."""
+    def parts(self, outputs: Array, *, activated: bool = False, all_outputs: bool = False) -> Array:
+        """(Q, M) what `combined` makes the scores of, from head outputs (Q, n_labels).
+
+        M is 1 without a formula, and else 1 + n_labels; `all_outputs` makes it so for other formulas of the outputs.
+        """
         score = self._plain_scores(outputs, activated=activated)[:, None]
-        if not self._combines:
+        if not (self._combines or all_outputs):
             return score
         if self.compares:
             each = outputs if activated else softmax(outputs)

@@ -207,9 +207,10 @@ class StepRewardModel(nn.Module):
         scores: torch.Tensor = self.record.readout.scores(logits.float(), previous=previous)
         return scores
 
-    def score_parts(self, logits: torch.Tensor) -> NDArray[np.float64]:
-        """(Q, M) what the readout's `combined` makes scores of, from logits (Q, n_labels)."""
-        made: NDArray[np.float64] = self.record.readout.parts(logits.float()).double().cpu().numpy()
+    def score_parts(self, logits: torch.Tensor, *, all_outputs: bool = False) -> NDArray[np.float64]:
+        """(Q, M) what the readout's `combined` makes scores of, from logits (Q, n_labels); see `Readout.parts`."""
+        parts = self.record.readout.parts(logits.float(), all_outputs=all_outputs)
+        made: NDArray[np.float64] = parts.double().cpu().numpy()
         return made
 
     def step_logits(self, logits: torch.Tensor) -> torch.Tensor:
