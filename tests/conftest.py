@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.strategies import text
 
 from tests import forked
-from tests.effort import scaled
+from tests.effort import left_out, scaled
 
 # A test that states no number of examples tries these; none fails by the clock.
 settings.register_profile("scaled", max_examples=scaled(100), deadline=None)
@@ -71,8 +71,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps each file's tests together, unless they belong to a group: what its fixtures make is made once."""
+    # Who names a case wants it.
+    dropped = set() if any("[" in name for name in config.args) else {*left_out(items)}
+    if dropped:
+        config.hook.pytest_deselected(items=[*dropped])
+        items[:] = [item for item in items if item not in dropped]
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))

@@ -85,6 +85,7 @@ def test_every_reader_reads_what_every_command_wrote(name: str, written: Path, m
     assert found["problems"] == len(problems)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRITTEN.values(), ids=WRITTEN)
 def test_what_was_written_is_labelled_and_trained_on(
     name: str, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

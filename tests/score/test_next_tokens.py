@@ -128,6 +128,7 @@ def scorer_of(name: str, state: Completions, url: str, **more: Any) -> ServedSco
     return ServedScorer(Server(url, "m", backoff=0.0, concurrency=4), encoder, endpoint="completions", **more)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.split("/")[-1])
 def test_a_row_of_label_tokens_scores_as_its_published_recipe(row: Any, running: Running) -> None:
     recipe, spread = RECIPES[row.name], []

@@ -21,6 +21,7 @@ from stepreward.core.runtime.flows import Bill, Budget, Compare, Continuation, J
 from stepreward.core.types import Problem, Step
 from stepreward.search.candidates import Found
 
+pytestmark = pytest.mark.sampled(3)
 KEY = Key.seed(3)
 DEPTH = 3
 METHODS = list(search)

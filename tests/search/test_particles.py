@@ -130,6 +130,7 @@ METHODS: list[tuple[str, Callable[..., Any], dict[str, Any], Callable[[tuple[int
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "method", "given_settings", "weight"), METHODS, ids=[m[0] for m in METHODS])
 def test_weights_converge_to_the_stated_distribution(
     name: str, method: Callable[..., Any], given_settings: dict[str, Any], weight: Callable[[tuple[int, ...]], float]
@@ -143,6 +144,7 @@ def test_weights_converge_to_the_stated_distribution(
     assert distance < from_policy / 4, "it would be as close to the policy"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("method", "given_settings", "weight"),
     [(tilted_steps, {"strength": 3.0, "width": 24}, stepwise), (flow_steps, {"width": 24}, flows)],

@@ -72,6 +72,7 @@ def test_a_fault_that_passes_is_not_seen_by_the_client(pair: Pair, fault: str) -
     assert "abcdefgh" in answer.json()["choices"][0]["message"]["content"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", ["hang up", "500", "half", "garbage"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_fault_that_stays_is_one_clear_error_and_the_next_request_is_served(

@@ -50,6 +50,7 @@ def rich_rows() -> list[Trajectory]:
     return made
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", losses, ids=lambda method: method.name)
 def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tmp_path: Path) -> None:
     targets = (
@@ -183,6 +184,7 @@ READOUTS: list[tuple[dict[str, Any], EncoderRecord]] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("given", "record"), READOUTS, ids=[str(given) for given, _ in READOUTS])
 def test_every_readout_scores_as_it_was_trained(given: dict[str, Any], record: EncoderRecord, tmp_path: Path) -> None:
     settings = replace(QUICK, **given)
@@ -194,6 +196,7 @@ def test_every_readout_scores_as_it_was_trained(given: dict[str, Any], record: E
     assert_scored_as_trained(model, trees, objective, tmp_path / "model", record)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("objective", ["bce", "mse", "pqm", "quantile", "step-and-trajectory"])
 def test_both_ways_scores_as_it_was_trained(objective: str, tmp_path: Path) -> None:
     """The losses of BiPRM and others; the gate learns too."""

@@ -176,6 +176,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return out, copy
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "scheduler.pt", "rng_state.pth"])
 @pytest.mark.parametrize("damage", ["half", "empty", "zeros", "gone"])
 def test_a_damaged_file_costs_that_checkpoint_alone(
