@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +19,13 @@ from stepreward.core.tree import StepTree, group_trees
 from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import LABEL, Trajectory
 from stepreward.score.encode.encoded_tree import EncodedTree
-from stepreward.score.encode.packing import PackedBatch, StepTokens, narrow, pack, plan, step_tokens
+from stepreward.score.encode.packing import PackedBatch, narrow, pack, plan
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.train.domains import DOMAIN
-from stepreward.train.factors import Factor, better_by
 from stepreward.train.objective import INDICES, OF_PAIRS, OF_ROWS, OF_TOKENS, Objective
 from stepreward.train.order import epoch_batches, mixed
-
-ANNOTATOR = "annotator"
-"""Fact of a solution: who compared it with others."""
+from stepreward.train.row_data import annotators_of, of_rows, pairs_of
+from stepreward.train.token_data import at_tokens, of_step_tokens, token_index, with_step_tokens
 
 
 def labelled_trees(rows: Iterable[Trajectory], objective: Objective | None = None) -> list[StepTree]:
@@ -128,10 +125,10 @@ def fingerprint(trees: Iterable[StepTree], objective: Objective | None = None) -
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         digest.update(tree.paths.tobytes() + tree.outcomes.tobytes())
         for name in ("log_weights", "strength"):
-            digest.update(_of_rows(tree, name).tobytes())
+            digest.update(of_rows(tree, name).tobytes())
         # What most data do not have leaves the hash of the others as it is.
-        if objective is not None and (objective.factors or any(_annotators(tree))):
-            digest.update(_pairs(tree, objective).tobytes() + "\0".join(_annotators(tree)).encode())
+        if objective is not None and (objective.factors or any(annotators_of(tree))):
+            digest.update(pairs_of(tree, objective).tobytes() + "\0".join(annotators_of(tree)).encode())
         for name in sorted({*tree.step_columns, LABEL}):
             digest.update(name.encode() + b"\0" + tree.step_column(name).tobytes())
     return digest.hexdigest()
@@ -246,7 +243,7 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
                     what = f"problem {tree.problem.id!r} has more than {batch_tokens} tokens in its solutions"
                     remedy = f"{self.objective.method.name} compares them in one pass: raise batch_tokens"
                     raise InputError(what, remedy=f"{remedy}, or pass fewer solutions")
-                annotators.update(_annotators(tree))
+                annotators.update(annotators_of(tree))
                 for _, few, encoded in parts:
                     self.domains.setdefault(domain_of(few), array("q")).append(len(lengths))
                     self.parts.append((few, encoded))
@@ -289,7 +286,15 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
     def _batch(self, rows: Sequence[Sequence[int]]) -> TrainingBatch:
         trees, encoded = zip(*(self.parts[i] for row in rows for i in row), strict=True)
         batch = _training_batch(trees, encoded, [len(row) for row in rows], self.objective)
-        return _with_tokens(batch, self, rows) if self.objective.of_ratios else batch
+        if not self.objective.of_ratios:
+            return batch
+        packed = with_step_tokens(batch.packed, self.reference, rows)
+        batch, said = replace(batch, packed=packed), packed.said
+        if said is None or not {*OF_TOKENS} & {*self.objective.method.data}:
+            return batch
+        token = token_index(said, batch.read.numpy(), batch.mask.numpy())
+        guide = at_tokens(token, of_step_tokens(packed, said, self.guide, rows))
+        return replace(batch, token=token, data={**batch.data, "guide": guide})
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         return (self[i] for i in range(len(self)))
@@ -329,11 +334,11 @@ def teaches(tree: StepTree, objective: Objective) -> bool:
     """Whether an objective can learn something from a tree."""
     for name in ("pairs", "siblings"):
         if name in objective.method.data:
-            return len(_of_rows(tree, name, objective)) > 0
+            return len(of_rows(tree, name, objective)) > 0
     columns = [name for names in objective.columns.values() for name in names]
     if any(np.isfinite(tree.step_column(name)).any() for name in columns):
         return True
-    rows = [_of_rows(tree, name, objective) for name in ("outcome", "log_weights") if name in objective.method.data]
+    rows = [of_rows(tree, name, objective) for name in ("outcome", "log_weights") if name in objective.method.data]
     return any(np.isfinite(values).any() for values in rows)
 
 
@@ -381,7 +386,7 @@ def _training_batch(
         values[read < 0] = np.nan
     made = {name: torch.from_numpy(values.astype(np.float32)) for name, values in data.items()}
     for name in (name for name in objective.method.data if name in OF_ROWS):
-        parts = [_of_rows(tree, name, objective) for tree in trees]
+        parts = [of_rows(tree, name, objective) for tree in trees]
         if name == "pairs":
             parts = [part + start for part, start in zip(parts, starts, strict=False)]
         if name == "group":
@@ -407,105 +412,8 @@ def _place_siblings(data: dict[str, torch.Tensor], read: NDArray[np.int64]) -> N
     data["gap"] = data["gap"][torch.from_numpy(kept)]
 
 
-def _with_tokens(batch: TrainingBatch, data: TrainingSet, rows: Sequence[Sequence[int]]) -> TrainingBatch:
-    """The batch with the tokens of its steps, their log-probabilities by the reference and, if read, their guide."""
-    said = step_tokens(batch.packed)
-
-    def of_tokens(values: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        """(N,) from (T,) for each tree, as `pack` lays trees out."""
-        flat = np.zeros(batch.packed.input_ids.shape, np.float32)
-        for at, row in enumerate(rows):
-            joined = np.concatenate([values[i] for i in row])
-            flat[at, : len(joined)] = joined
-        return torch.from_numpy(flat)[said.row, said.column]
-
-    if data.reference:
-        said = replace(said, reference=of_tokens(data.reference))
-    made = replace(batch, packed=replace(batch.packed, said=said))
-    if not {*OF_TOKENS} & {*data.objective.method.data}:
-        return made
-    token = _token_index(said, batch.read.numpy(), batch.mask.numpy())
-    guide = of_tokens(data.guide) if data.guide else torch.zeros(len(said.row))
-    real = token >= 0
-    known = torch.full(token.shape, torch.nan)
-    known[real] = guide[token[real]]
-    return replace(made, token=token, data={**made.data, "guide": known})
-
-
-def _token_index(said: StepTokens, read: NDArray[np.int64], mask: NDArray[np.bool_]) -> torch.Tensor:
-    """(B, L) the tokens of each trajectory's steps in order, -1 behind them."""
-    # The tokens of a step follow one another.
-    first, count = np.unique(said.read.numpy(), return_index=True, return_counts=True)[1:]
-    paths = [
-        np.concatenate([np.empty(0, np.int64), *(np.arange(first[q], first[q] + count[q]) for q in row[real])])
-        for row, real in zip(read, mask, strict=True)
-    ]
-    index = np.full((len(paths), max(map(len, paths), default=0)), -1, np.int64)
-    for row, path in zip(index, paths, strict=True):
-        row[: len(path)] = path
-    return torch.from_numpy(index)
-
-
 def _tokens_left(tree: StepTree, encoded: EncodedTree) -> NDArray[np.float64]:
     """(B, S) tokens of each trajectory behind each step, NaN where it was cut before its end."""
     tokens = np.where(tree.mask, encoded.length[tree.paths], 0)
     left = tokens.sum(1, keepdims=True) - tokens.cumsum(1)
     return np.where(tree.mask & tree.complete[:, None], left, np.nan)
-
-
-def _of_rows(tree: StepTree, name: str, objective: Objective | None = None) -> NDArray[Any]:
-    """Data of a tree's trajectories by name: (B,), (B, K), pairs of rows or of sibling nodes (P, 2), theirs (P,)."""
-    if name in ("siblings", "gap"):
-        nodes, gap = _siblings(tree, LABEL if objective is None else objective.labels)
-        return nodes if name == "siblings" else gap
-    if name == "draws":
-        mine = Key.seed(0).fold("draws", tree.problem.id).rng().random(1 if objective is None else objective.n_outputs)
-        return np.tile(mine, (len(tree.ends), 1))
-    if name == "outcome":
-        return tree.outcomes
-    if name == "group":
-        return np.zeros(len(tree.ends), np.int64)
-    pairs = _pairs(tree, objective)
-    if name == "pairs":
-        return pairs
-    if name == "annotator":
-        numbers = {one: i for i, one in enumerate(objective.annotators if objective else ())}
-        return np.array([numbers.get(one, -1) for one in _annotators(tree)], np.int64)[pairs[:, 0]]
-    values = _facts(tree, "strength" if name == "strength" else "log_weight")
-    return values[pairs[:, 0]] if name == "strength" else values
-
-
-def _pairs(tree: StepTree, objective: Objective | None = None) -> NDArray[np.int64]:
-    """(P, 2) a better and a worse trajectory, wherever two of a problem have different outcomes or decisive factors.
-
-    What one annotator said is not compared with what another said.
-    """
-    factors = (objective.factors if objective else ()) or (Factor("outcome"),)
-    values = [tree.outcomes if one.name == "outcome" else _facts(tree, one.name) for one in factors]
-    names = np.array(_annotators(tree), np.str_)
-    better, worse = np.nonzero(better_by(factors, values) & (names[:, None] == names))
-    return np.stack([better, worse], 1).astype(np.int64)
-
-
-def _facts(tree: StepTree, name: str) -> NDArray[np.float64]:
-    """(B,) a fact of each trajectory that is a number, NaN where it is none."""
-    return np.array([_number(one.facts.get(name)) for one in tree.attempts] or [np.nan] * len(tree.ends))
-
-
-def _annotators(tree: StepTree) -> list[str]:
-    """(B,) who judged each trajectory, "" where nobody is named."""
-    return [str(one.facts.get(ANNOTATOR) or "") for one in tree.attempts] or [""] * len(tree.ends)
-
-
-def _siblings(tree: StepTree, column: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(P, 2) nodes of a better and of a worse step behind the same prefix, and (P,) the difference of their labels."""
-    label = tree.scatter_mean(tree.step_column(column))
-    nodes = np.flatnonzero(np.isfinite(label) & tree.action)
-    above = tree.parent[nodes]
-    better, worse = np.nonzero((above[:, None] == above) & (label[nodes][:, None] > label[nodes]))
-    pairs = np.stack([nodes[better], nodes[worse]], 1).astype(np.int64)
-    return pairs, label[pairs[:, 0]] - label[pairs[:, 1]]
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan

@@ -30,7 +30,6 @@ from stepreward.score.model.weights import find
 from stepreward.score.model.without_bars import without_bars
 from stepreward.train.checkpoints import last_complete, open_work
 from stepreward.train.data import (
-    ANNOTATOR,
     TrainingBatch,
     TrainingSet,
     fingerprint,
@@ -42,6 +41,7 @@ from stepreward.train.objective import Objective
 from stepreward.train.parameters import prepare, trained_names
 from stepreward.train.processes import is_main, processes, whole_state
 from stepreward.train.reference import add_references, weights_hash
+from stepreward.train.row_data import ANNOTATOR
 from stepreward.train.settings import HIGHER_IS_BETTER, OPTIMIZERS, RESULT_FILE, UNFINISHED, TrainSettings
 from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
 
