@@ -32,7 +32,9 @@ FILES = {
     ],
     "vllm": [
         *FOR_ALL, "src/stepreward/policies/*.py", "src/stepreward/score/remote/*.py", "src/stepreward/score/load.py",
-        "src/stepreward/core/http/*.py", "tests/connect/test_vllm_release.py", "tests/connect/vllm.txt",
+        "src/stepreward/core/http/*.py", "src/stepreward/score/model/*layout*.py",
+        "src/stepreward/score/model/linear_outputs.py", "src/stepreward/pipeline/card_code.py",
+        "tests/connect/test_vllm_release.py", "tests/connect/vllm.txt",
     ],
     "newest": VERSIONS,
     "lowest": VERSIONS,

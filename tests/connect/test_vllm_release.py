@@ -24,9 +24,12 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
+from tests.docs import blocks
 from tests.score.awkward_texts import CASES
 from tests.score.tiny_checkpoints import build
 
+from stepreward import export
 from stepreward.core.errors import InputError
 from stepreward.core.http.client import Server
 from stepreward.core.keys import Key
@@ -36,7 +39,12 @@ from stepreward.policies.http import HttpPolicy
 from stepreward.policies.loading import resolve
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.by_recipe import load_served
+from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.load import load
+from stepreward.score.model.layouts import LAYOUTS
+from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 from stepreward.score.remote.reward_server import ServedScorer
 from stepreward.tasks.arithmetic import generate
 
@@ -232,6 +240,50 @@ def test_scores_of_a_reward_model_in_a_server(
     assert isinstance(served, ServedScorer)
     for question, steps in STEPWISE:
         np.testing.assert_allclose(served.score(question, steps), local.score(question, steps), atol=2e-5)
+
+
+EXPORTS = {
+    "token-classification": ("pooling", True, ()),
+    "trl-prm": ("pooling", None, ()),
+    "qwen-prm": ("pooling", None, ("--pooler-config", '{"tok_pooling_type": "ALL"}')),
+    "qwen-reward": ("pooling", False, ()),
+    "sequence-classification": ("classify", True, ()),
+}
+"""For each layout the endpoint, whether the server makes probabilities, and flags of the server."""
+
+
+@pytest.mark.parametrize("layout", [*EXPORTS])
+def test_scores_of_an_exported_model_in_a_server(layout: str, tmp_path: Path) -> None:
+    endpoint, probabilities, flags = EXPORTS[layout]
+    tokenizer = train_tokenizer([text for question, steps in STEPWISE for text in (question, *steps)] * 10, 400)
+    torch.manual_seed(1)
+    head = torch.nn.Linear(WIDE, 1, bias=layout != "sequence-classification")
+    torch.nn.init.normal_(head.weight, 0, 0.2)
+    record = EncoderRecord(PerStep(clean=("chomp",)))
+    model = StepRewardModel(fresh_backbone(tokenizer, hidden=WIDE, layers=2), tokenizer, record, head=head)
+    scorer = DiscriminativeScorer(model)
+    export(scorer, tmp_path / "out", layout=layout)
+    with running(tmp_path / "out", "--runner", "pooling", *flags) as server:
+        served = load_served(
+            tmp_path / "out",
+            server.url,
+            served_as="tiny",
+            endpoint=endpoint,
+            probabilities=probabilities,  # type: ignore[arg-type]
+        )
+        for question, steps in STEPWISE:
+            np.testing.assert_allclose(served.score(question, steps), scorer.score(question, steps), atol=2e-5)
+        # The whole code of the card, with the address and the name that this server has.
+        code = "\n".join(blocks(tmp_path / "out" / "README.md", "python"))
+        code = code.replace("http://localhost:8000", server.url).replace('"model": NAME', '"model": "tiny"')
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=200,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        said = [json.loads(line) for line in done.stdout.splitlines()]
+        wanted = scorer.score("1 + 1 = ?", ["1 + 1 = 2", "Answer: 2"])
+        np.testing.assert_allclose(said, [wanted] * (3 if LAYOUTS[layout].task else 2), atol=2e-5)
 
 
 @pytest.fixture(scope="module")
