@@ -60,7 +60,7 @@ def printed(card: Path, *, without: str = "httpx") -> list[list[float]]:
     return [json.loads(line) for line in said.getvalue().splitlines()]
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS])
+@pytest.mark.parametrize("layout", [name for name, one in LAYOUTS.items() if not one.adapter])
 def test_the_code_of_a_card_prints_the_scores_of_the_model(layout: str, trained: Path, tmp_path: Path) -> None:
     made = stepreward.export(trained, tmp_path / "out", layout=layout)
     assert made.folder == tmp_path / "out"
@@ -209,6 +209,10 @@ def test_weights_in_half_precision_stay_so(trained: Path, tmp_path: Path) -> Non
     model.save_pretrained(tmp_path / "half")
     stepreward.export(tmp_path / "half", tmp_path / "out")
     assert {value.dtype for value in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
+    stepreward.export(tmp_path / "half", tmp_path / "whole", dtype="float32")
+    assert {value.dtype for value in load_file(tmp_path / "whole" / "model.safetensors").values()} == {torch.float32}
+    with pytest.raises(InputError, match="a loaded scorer is written in its own numbers"):
+        stepreward.export(stepreward.load(tmp_path / "half"), tmp_path / "no", dtype="float32")
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ class ExportFlags:
 
     layout: Annotated[str, Flag(choices=LAYOUTS)] = "token-classification"
     """Layout of the files: {choices}."""
+    dtype: str = ""
+    """Numbers of the weights, float32, bfloat16 or float16; left out: those that they were saved in."""
     push: str = ""
     """Hub name to upload to, owner/name; private unless --public. Needs HF_TOKEN, or `hf auth login`."""
     public: bool = False
@@ -41,7 +43,13 @@ def export(
     Example: stepreward export model exported --layout token-classification
     """
     made = on_demand.export_model(
-        model, out, layout=flags.layout, push_to=flags.push, public=flags.public, overwrite=flags.overwrite
+        model,
+        out,
+        layout=flags.layout,
+        dtype=flags.dtype,
+        push_to=flags.push,
+        public=flags.public,
+        overwrite=flags.overwrite,
     )
     if json_output:
         folder = None if made.folder is None else str(made.folder)

@@ -95,7 +95,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
         return
     bias = on_demand.needs_bias(flags.export)
     model = on_demand.starting_model(name, trees, record=record, bias=bias, seed=settings.seed)
-    on_demand.require_layouts(model, flags.export)
+    on_demand.require_layouts(model, flags.export, adapters=settings.writes_adapters)
     again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
     if ended and again is None:
         raise _kept(out)

@@ -8,7 +8,7 @@ from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.layouts import Layout
 
-_TRANSFORMERS = """model = AutoModelFor{task}Classification.from_pretrained(NAME).eval()
+_TRANSFORMERS = """model = {load}.eval()
 with torch.no_grad():
     outputs = {outputs}
 print({scores}.tolist())
@@ -34,7 +34,7 @@ def ids_code(record: EncoderRecord, layout: Layout, name: str) -> str:
     """
     encoding = record.encoding
     assert isinstance(encoding, PerStep)
-    auto = f"AutoModelFor{layout.task.capitalize()}Classification, " if layout.task else ""
+    auto = f"{_auto_class(layout)}, " if layout.task and not layout.adapter else ""
     back = 1 if encoding.read == "at" else 2
     lines = [
         "import torch",
@@ -92,7 +92,17 @@ def _step_lines(encoding: PerStep) -> list[str]:
 def transformers_code(readout: Readout, layout: Layout) -> str:
     """Code that scores the example of `ids_code` with transformers."""
     outputs = _AT_READS if layout.task == "token" else _EACH_PREFIX
-    return _TRANSFORMERS.format(task=layout.task.capitalize(), outputs=outputs, scores=scores_code(readout))
+    load = f"{_auto_class(layout)}.from_pretrained(NAME, dtype=torch.float32)"
+    if layout.adapter:
+        # The base knows nothing of labels: without their number its head would be of another size.
+        labels = f"num_labels={readout.n_labels}"
+        load = f"AutoPeftModelForTokenClassification.from_pretrained(NAME, {labels}, dtype=torch.float32)"
+    code = _TRANSFORMERS.format(load=load, outputs=outputs, scores=scores_code(readout))
+    return f"from peft import AutoPeftModelForTokenClassification\n\n{code}" if layout.adapter else code
+
+
+def _auto_class(layout: Layout) -> str:
+    return f"AutoModelFor{layout.task.capitalize()}Classification"
 
 
 def vllm_code(readout: Readout, layout: Layout) -> str:

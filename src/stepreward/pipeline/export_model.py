@@ -22,7 +22,7 @@ from stepreward.score.load import load
 from stepreward.score.model.devices import numbers_in
 from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.score.model.weights import find
+from stepreward.score.model.weights import ADAPTER_FILE, find, read_json
 from stepreward.score.model.write_layout import layout_by_name, require_layout, write_layout
 from stepreward.train.settings import RESULT_FILE, UNFINISHED
 
@@ -47,6 +47,7 @@ def export_model(
     out: str | Path | None = None,
     *,
     layout: str = DEFAULT_LAYOUT,
+    dtype: str = "",
     push_to: str = "",
     public: bool = False,
     overwrite: bool = False,
@@ -65,12 +66,15 @@ def export_model(
     target = None if out is None else Path(out)
     if target is not None:
         _require_free(target, overwrite)
-    scorer, training = _loaded(model)
+    scorer, source = _loaded(model, dtype)
+    training = _training_of(source)
+    if push_to and layout_by_name(layout).adapter:
+        _require_hub_base(source)
     with tempfile.TemporaryDirectory(prefix="stepreward-") as somewhere:
         made = Path(somewhere) / "model" if target is None else target.with_name(target.name + ".partial")
         shutil.rmtree(made, ignore_errors=True)
         try:
-            _write(scorer, made, layout, push_to or (target.name if target else ""), training)
+            _write(scorer, source, made, layout, push_to or (target.name if target else ""), training)
             if target is not None:
                 made = _moved(made, target)
         except BaseException:
@@ -88,8 +92,13 @@ def needs_bias(layouts: Sequence[str]) -> bool:
     return all(layout_by_name(name).bias for name in layouts)
 
 
-def require_layouts(model: Trainable, layouts: Sequence[str]) -> None:
+def require_layouts(model: Trainable, layouts: Sequence[str], *, adapters: bool = False) -> None:
     """Checks before a training that its model can be written in these layouts.
+
+    Args:
+        model: to be trained.
+        layouts: names of layouts.
+        adapters: whether the training writes adapters apart from their base.
 
     Raises:
         InputError: one of them cannot hold it; the error names those that can.
@@ -99,7 +108,7 @@ def require_layouts(model: Trainable, layouts: Sequence[str]) -> None:
         layout_by_name(name)
         if not isinstance(model, StepRewardModel):
             raise InputError(f"the layout {name} cannot hold a log-ratio of two models", remedy=_LOG_RATIO)
-        require_layout(model, name)
+        require_layout(model, name, adapters=adapters)
 
 
 def export_finished(out: Path, layouts: Sequence[str]) -> list[Exported]:
@@ -119,29 +128,49 @@ def _require_free(out: Path, overwrite: bool) -> None:
         raise InputError("holds no exported model, and stays as it is", source=out, remedy="choose another folder")
 
 
-def _loaded(model: str | Path | Scorer) -> tuple[Scorer, Mapping[str, Any]]:
-    """The scorer, and what is known of its training."""
+def _loaded(model: str | Path | Scorer, dtype: str) -> tuple[Scorer, Path]:
+    """The scorer, and the folder that it was loaded from."""
     if isinstance(model, str | Path):
         folder = find(model)
-        scorer: Scorer = load(folder, dtype=numbers_in(folder))
+        scorer: Scorer = load(folder, dtype=dtype or numbers_in(folder))
+    elif dtype:
+        what = "a loaded scorer is written in its own numbers"
+        raise InputError(what, remedy="load it with dtype, or pass its folder")
     else:
         scorer = model
         bare = scorer.scorer if isinstance(scorer, CalibratedScorer) else scorer
         # A checkpoint is known by the folder that it was loaded from.
         folder = Path(bare.name)
+    return scorer, folder
+
+
+def _require_hub_base(folder: Path) -> None:
+    """Checks that others can fetch the base of adapters.
+
+    Raises:
+        InputError: it is a folder of this machine.
+    """
+    base = str(read_json(folder / ADAPTER_FILE).get("base_model_name_or_path", ""))
+    if (folder / base).is_dir():
+        what = f"its adapters belong to {Path(base).name}, a folder of this machine, which others do not have"
+        raise InputError(what, source=folder, remedy="push it merged: --layout token-classification")
+
+
+def _training_of(folder: Path) -> Mapping[str, Any]:
+    """What a training wrote down in its folder; nothing where there was none."""
     if not (folder / RESULT_FILE).is_file():
-        return scorer, {}
-    return scorer, read_object(folder / RESULT_FILE, remedy="delete it: the card then says nothing of the training")
+        return {}
+    return read_object(folder / RESULT_FILE, remedy="delete it: the card then says nothing of the training")
 
 
-def _write(scorer: Scorer, folder: Path, layout: str, name: str, training: Mapping[str, Any]) -> None:
+def _write(scorer: Scorer, source: Path, folder: Path, layout: str, name: str, training: Mapping[str, Any]) -> None:
     here = local_model_of(scorer)
     if here is None and isinstance(scorer, ImplicitScorer):
         raise InputError("no layout holds a log-ratio of two models", remedy=_LOG_RATIO)
     if here is None:
         what = f"{scorer.name} is no model in this process with a head of its own"
         raise InputError(what, remedy="export a checkpoint folder, or a scorer that was loaded from one")
-    record = write_layout(here[0], folder, layout)
+    record = write_layout(here[0], folder, layout, source)
     mapped = isinstance(scorer, CalibratedScorer)
     if isinstance(scorer, CalibratedScorer):
         save_calibrator(scorer.calibrator, folder / CALIBRATOR_FILE)

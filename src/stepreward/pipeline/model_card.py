@@ -53,7 +53,8 @@ def model_card(record: EncoderRecord, layout: Layout, name: str, training: Mappi
 
 
 def _metadata(layout: Layout, name: str, training: Mapping[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"library_name": "transformers" if layout.task else "stepreward"}
+    library = "peft" if layout.adapter else "transformers" if layout.task else "stepreward"
+    made: dict[str, Any] = {"library_name": library}
     if layout.task:
         made["pipeline_tag"] = _PIPELINES[layout.task]
     objective = training.get("settings", {}).get("objective")
@@ -125,8 +126,10 @@ def _score_parts(record: EncoderRecord, layout: Layout, name: str) -> Iterator[s
     yield "Each step is tokenised by itself and read where it ends; tokens of joined text may be others."
     yield _block("python", ids_code(record, layout, name))
     if layout.task:
-        yield "With transformers:"
+        yield "With PEFT:" if layout.adapter else "With transformers:"
         yield _block("python", transformers_code(record.readout, layout))
+    if layout.adapter:
+        return
     pooler = """ --pooler-config '{"tok_pooling_type": "ALL"}'""" if layout.outputs == "two" and not layout.task else ""
     yield "With a server of vLLM:"
     yield _block("console", f"$ vllm serve {name} --runner pooling{pooler}\n")

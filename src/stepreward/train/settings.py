@@ -191,6 +191,11 @@ class TrainSettings:
         reference = self.reference or (backbone if asked else "")
         return replace(self, reference=reference and resolve(reference), guide=self.guide and resolve(self.guide))
 
+    @property
+    def writes_adapters(self) -> bool:
+        """Whether the checkpoint holds adapters without their base."""
+        return self.lora_rank > 0 and not self.merge
+
     def augmented(self, rows: Sequence[Trajectory]) -> Sequence[Trajectory]:
         """The rows that are taught of a problem's rows, merged steps included."""
         key = Key.seed(self.seed).fold("merged steps")

@@ -13,6 +13,7 @@ def export(
     out: str | Path | None = None,
     *,
     layout: str = DEFAULT_LAYOUT,
+    dtype: str = "",
     push: str = "",
     public: bool = False,
     overwrite: bool = False,
@@ -24,7 +25,9 @@ def export(
     Args:
         model: folder, hub name, or a loaded scorer.
         out: new folder to write; None uploads alone.
-        layout: `token-classification`, `sequence-classification`, `trl-prm`, `qwen-prm`, `qwen-reward` or `stepreward`.
+        layout: `token-classification`, `sequence-classification`, `trl-prm`, `adapter`, `qwen-prm`, `qwen-reward` or
+            `stepreward`.
+        dtype: numbers of the weights, such as `bfloat16`; empty for those that they were saved in.
         push: hub name to upload to; empty for none.
         public: make a new repository of the hub public.
         overwrite: replace an exported model in `out`.
@@ -35,4 +38,4 @@ def export(
         StoreError: the folder cannot be written.
         UnknownNameError: there is no such layout.
     """
-    return export_model(model, out, layout=layout, push_to=push, public=public, overwrite=overwrite)
+    return export_model(model, out, layout=layout, dtype=dtype, push_to=push, public=public, overwrite=overwrite)

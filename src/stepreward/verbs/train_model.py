@@ -53,7 +53,7 @@ def train(
     name = backbone if backbone == SCRATCH else resolve(backbone)
     record = objective.record(PerStep(clean=("chomp",), max_length=longest(name)), both_ways=chosen.both_ways)
     model = starting_model(name, trees, record=record, bias=needs_bias(export), seed=chosen.seed)
-    require_layouts(model, export)
+    require_layouts(model, export, adapters=chosen.writes_adapters)
     train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())
     if is_main():
         export_finished(Path(out), export)

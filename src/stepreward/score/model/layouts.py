@@ -27,6 +27,8 @@ class Layout:
     """Whether the head has a bias."""
     family: str = ""
     """`model_type` of the backbones that it is for; empty for every one."""
+    adapter: bool = False
+    """Whether it holds adapters without their base."""
     like: str = ""
     """Row of the table of checkpoints whose other members have this layout."""
 
@@ -39,6 +41,7 @@ LAYOUTS = {
         Layout("token-classification", "transformers, vLLM", "", "token"),
         Layout("sequence-classification", "transformers, vLLM, TRL's RewardTrainer", "", "sequence", bias=False),
         Layout("trl-prm", "transformers, vLLM, TRL up to 1.13", "", "token", "two", like="trl-prm"),
+        Layout("adapter", "PEFT, as adapters of a token classifier", "", "token", adapter=True),
         Layout(
             "qwen-prm", "vLLM, and the code of Qwen2.5-Math-PRM", "Qwen2ForProcessRewardModel", outputs="two",
             family="qwen2", like="Qwen/Qwen2.5-Math-PRM-7B",

@@ -16,6 +16,7 @@ from stepreward.core.hub import fetch
 State = dict[str, torch.Tensor]
 
 ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _ADAPTER = "base_model.model."
 _HEAD_FILE = "reward_head.pt"
 """A linear head beside the weights of its backbone."""
@@ -91,7 +92,7 @@ def read_weights(folder: Path, above: tuple[Path, ...] = ()) -> State:
     # TRL's models with a value head save their backbone under this prefix.
     state = {key.removeprefix("pretrained_model."): value for key, value in _read_shards(folder).items()}
     if (folder / _HEAD_FILE).is_file():
-        state |= {f"reward_head.{key}": value for key, value in _read_file(folder / _HEAD_FILE).items()}
+        state |= {f"reward_head.{key}": value for key, value in read_file(folder / _HEAD_FILE).items()}
     return state
 
 
@@ -105,7 +106,7 @@ def _read_shards(folder: Path) -> State:
             state: State = {}
             for name in names:
                 # The file name alone: an index must not lead out of its folder.
-                state |= _read_file(folder / Path(name).name)
+                state |= read_file(folder / Path(name).name)
             return state
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl"))
     raise ModelError(
@@ -115,7 +116,7 @@ def _read_shards(folder: Path) -> State:
     )
 
 
-def _read_file(path: Path) -> State:
+def read_file(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -142,7 +143,7 @@ def _merged_adapter(folder: Path, above: tuple[Path, ...]) -> State:
     if not base:
         raise ModelError(f"{folder}/{ADAPTER_FILE} names no base_model_name_or_path: merge the adapter")
     state = read_weights(find(adapter_base(folder)), above)
-    adapter = _read_file(folder / "adapter_model.safetensors")
+    adapter = read_file(folder / ADAPTER_WEIGHTS)
     low = {key for key in adapter if ".lora_" in key}
     # Modules that were trained as a whole: PEFT keeps them in a wrapper, from which their names have a part more.
     for key in sorted(set(adapter) - low):

@@ -20,10 +20,12 @@ from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNa
 from stepreward.score.checkpoints.known_checkpoints import by_name
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, PerStep
-from stepreward.score.encode.record_file import save_record
+from stepreward.score.encode.record_file import RECORD_FILE, save_record
+from stepreward.score.model.adapter_layout import write_adapter
 from stepreward.score.model.layouts import LAYOUTS, OWN, Layout
 from stepreward.score.model.linear_outputs import LinearHead
 from stepreward.score.model.step_reward_model import PROBE, StepRewardModel
+from stepreward.score.model.weights import ADAPTER_FILE
 from stepreward.score.model.without_bars import without_bars
 
 _CLASSES = {"token": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, "sequence": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING}
@@ -43,25 +45,32 @@ def layout_by_name(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def require_layout(model: StepRewardModel, name: str) -> Layout:
+def require_layout(model: StepRewardModel, name: str, *, adapters: bool = False) -> Layout:
     """The layout, where it can hold a model.
+
+    Args:
+        model: to be written.
+        name: of the layout.
+        adapters: whether the model's checkpoint has adapters apart from their base.
 
     Raises:
         InputError: it cannot; the error names those that can.
         UnknownNameError: there is no such layout.
     """
     layout = layout_by_name(name)
-    why = _refusal(model, layout)
+    why = _refusal(model, layout, adapters)
     if not why:
         return layout
-    able = [other.name for other in LAYOUTS.values() if not _refusal(model, other)]
+    able = [other.name for other in LAYOUTS.values() if not _refusal(model, other, adapters)]
     raise InputError(f"the layout {name} cannot hold this model: {why}", remedy=f"layouts that can: {', '.join(able)}")
 
 
-def _refusal(model: StepRewardModel, layout: Layout) -> str:
+def _refusal(model: StepRewardModel, layout: Layout, adapters: bool) -> str:
     """Why a layout cannot hold a model; "" where it can."""
     if layout is OWN:
         return ""
+    if layout.adapter and not adapters:
+        return "its checkpoint has no adapters apart from their base"
     return _encoding_refusal(model, layout) or _head_refusal(model, layout)
 
 
@@ -122,13 +131,14 @@ def _fitted(head: LinearHead, layout: Layout) -> LinearHead | None:
     return {"any": lambda: head, "one": head.one, "two": head.two}[layout.outputs]()
 
 
-def write_layout(model: StepRewardModel, folder: Path, name: str) -> EncoderRecord:
+def write_layout(model: StepRewardModel, folder: Path, name: str, source: Path | None = None) -> EncoderRecord:
     """Writes weights, configuration, tokenizer and record into a new folder; the model stays as it is.
 
     Args:
         model: what is written, in its own numbers.
         folder: where to; without older files.
         name: of the layout.
+        source: the checkpoint that the model was loaded from; for a layout of adapters.
 
     Returns:
         The record of what was written: its readout is that of the layout's outputs.
@@ -138,7 +148,8 @@ def write_layout(model: StepRewardModel, folder: Path, name: str) -> EncoderReco
         StoreError: the folder cannot be written.
         UnknownNameError: there is no such layout.
     """
-    layout = require_layout(model, name)
+    adapters = source is not None and (source / ADAPTER_FILE).is_file()
+    layout = require_layout(model, name, adapters=adapters)
     head = LinearHead.of(model.head, model.record.readout)
     fitted = None if layout is OWN or head is None else _fitted(head, layout)
     if fitted is None:
@@ -149,12 +160,15 @@ def write_layout(model: StepRewardModel, folder: Path, name: str) -> EncoderReco
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with without_bars():
-            (_write_as_class if layout.task else _write_as_qwen)(model, fitted, layout, folder)
+            if source is not None and layout.adapter:
+                write_adapter(_classifier(model, fitted, layout), folder, source)
+            else:
+                (_write_as_class if layout.task else _write_as_qwen)(model, fitted, layout, folder)
         model.tokenizer.save_pretrained(folder)
         save_record(record, folder, probe=model.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
         for path in folder.glob("*.safetensors"):
             # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
-            shutil.copymode(folder / "config.json", path)
+            shutil.copymode(folder / RECORD_FILE, path)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error}; choose a writable folder") from error
     return record
@@ -162,8 +176,14 @@ def write_layout(model: StepRewardModel, folder: Path, name: str) -> EncoderReco
 
 def _write_as_class(model: StepRewardModel, head: LinearHead, layout: Layout, folder: Path) -> None:
     """Writes by the class of the backbone's family, around the backbone and the head as they are."""
+    outer = _classifier(model, head, layout)
+    setattr(outer, outer.base_model_prefix, model.backbone)
+    outer.save_pretrained(folder)
+
+
+def _classifier(model: StepRewardModel, head: LinearHead, layout: Layout) -> Any:
+    """The classifier of the backbone's family with the head, around a backbone without memory."""
     config = _config(model, head.readout)
-    # On the device without memory: all weights are replaced.
     with torch.device("meta"):
         outer = _CLASSES[layout.task][type(config)](config)
     (linear,) = [part for part in outer.children() if isinstance(part, nn.Linear)]
@@ -171,8 +191,7 @@ def _write_as_class(model: StepRewardModel, head: LinearHead, layout: Layout, fo
     if "bias" not in wanted and head.bias.any():
         raise ModelError(f"{type(outer).__name__} has no place for the bias of the head: choose another layout")
     linear.load_state_dict({name: state[name] for name in wanted}, assign=True)
-    setattr(outer, outer.base_model_prefix, model.backbone)
-    outer.save_pretrained(folder)
+    return outer
 
 
 def _write_as_qwen(model: StepRewardModel, head: LinearHead, layout: Layout, folder: Path) -> None:
