@@ -126,7 +126,7 @@ def main() -> None:
                 found.append({"model": model, "way": way, "tokens": tokens, "cards": cards, **sizes})
     if flags.write:
         PAGE.write_text(page(found))
-    print(json.dumps(found, indent=1))
+    print(json.dumps({"needs": found}, indent=1))
 
 
 if __name__ == "__main__":
