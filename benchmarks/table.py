@@ -95,6 +95,8 @@ def costs(steps: int, folder: Path) -> dict[str, Cost]:
 def page(steps: int, large: dict[str, Cost], small: dict[str, Cost]) -> str:
     """The page of results."""
     rows, base = steps // STEPS_OF_A_ROW, large[BASE].cpu_seconds
+    more = large["evaluate"].peak_megabytes - small["evaluate"].peak_megabytes
+    kilobytes = more * 1e3 / (0.9 * rows)
     body = "\n".join(
         f"| {name} | {one.cpu_seconds:,.1f} | {rows / one.cpu_seconds:,.0f} | {one.cpu_seconds / base:.1f} | "
         f"{small[name].peak_megabytes:,.0f} | {one.peak_megabytes:,.0f} |"
@@ -113,8 +115,8 @@ work, so that speeds are lower than on a quiet one.
 {body}
 
 `convert` and `score` stream: a few thousand rows are in memory at a time. `evaluate` keeps the numbers of every row
-(scores, labels, answers) and the texts of 4,096 at a time: its memory grows with the rows, not with their texts. A
-tenth of the steps may be fewer rows than that, so that the two columns differ by texts too.
+(scores, labels, answers), {kilobytes:.1f} KB a row here, and the texts of 4,096 at a time: its memory grows with the
+rows, not with their texts.
 """
 
 
