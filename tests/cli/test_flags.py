@@ -148,8 +148,8 @@ def test_every_setting_is_a_flag_with_help_and_the_default_of_python(command: st
             assert flag.default == ((list(default) or None) if isinstance(default, tuple) else default)
 
 
-OTHERWISE = {("train", "--device"), ("convert", "--format")}
-"""Training takes an accelerator without its number; a conversion has a source."""
+OTHERWISE = {("train", "--device"), ("convert", "--format"), ("export", "--dtype")}
+"""Training takes an accelerator without its number; a conversion has a source; an export keeps the saved numbers."""
 
 
 SHARED = """--format --read --strict --like --record --calibrator --answers --device --dtype --combine --doubt

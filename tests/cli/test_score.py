@@ -187,7 +187,7 @@ class Careful:
 def test_a_run_that_goes_on_tells_of_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scorer = Careful()
-    monkeypatch.setattr(RecipeFlags, "scorer", lambda *_: scorer)
+    monkeypatch.setattr(RecipeFlags, "scorer", lambda *_, **__: scorer)
     texts = ["a?", "refused?", "", "b?", "c?"]
     rows = [{"id": f"i{at}", "problem": text, "steps": STEPS, "label": -1} for at, text in enumerate(texts)]
     Path("rows.jsonl").write_text("".join(json.dumps(row if row["problem"] else {}) + "\n" for row in rows))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import search
+from stepreward.core.catalog import families, search
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.keys import Key
 from stepreward.core.method import Method
@@ -127,4 +127,5 @@ def test_a_width_that_the_user_names_bounds_that_of_the_budget() -> None:
 
 
 def test_words_are_those_of_the_vocabulary() -> None:
-    assert {name for method in search for name in method.asks} == ASKS.keys()
+    asked = {name for family in families.values() for method in family for name in method.asks}
+    assert asked == ASKS.keys()
