@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/stepreward run --out runs/demo
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.workers --workers 4 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.workers --workers 6 tests
 
 check: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

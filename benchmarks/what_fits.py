@@ -20,7 +20,7 @@ from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.model.tiny_models import train_tokenizer
 from stepreward.train.memory import Memory, predict
-from stepreward.train.settings import TrainSettings
+from stepreward.train.settings import MEMORY_KINDS, TrainSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "what-fits.md"
 CARDS = (24, 40, 80, 141)
@@ -100,8 +100,8 @@ the last columns are the fewest cards that hold it, where several share weights,
 {rows}
 
 - **Weights**: 4 bytes a trained number, 2 a frozen one. **Gradients**: 4 a trained number. **Optimizer**: 8 a trained
-  number for AdamW; 2 with `--optimizer adamw-8bit`, almost nothing with `adafactor`. **Activations**: the rest of the
-  peak, gradients that are not yet there left out: with checkpoints the input of each layer, and one layer whole.
+  number for AdamW; 2 with `--optimizer adamw-8bit`, almost nothing with `adafactor`. **Activations**: with checkpoints
+  the input of each layer, one layer whole, and 16-bit copies of weights.
 - N cards that share: weights, gradients and optimizer states over N, two whole layers of weights and one of gradients,
   and all activations.
 - At long rows the mask is a large part: three times the square of the row in bytes, once a batch.
@@ -119,9 +119,7 @@ def main() -> None:
         for way in WAYS:
             for tokens in LENGTHS[: 1 if flags.quick else None]:
                 memory = needs(model, way, tokens)
-                sizes = {name: getattr(memory, name) / 1e9 for name in ("weights", "optimizer", "activations")}
-                # Without accumulation gradients and activations are not at their most at the same time.
-                sizes["gradients"] = 4 * memory.trained / 1e9
+                sizes = {name: getattr(memory, name) / 1e9 for name in MEMORY_KINDS}
                 cards = [fewest(memory, way, card) for card in CARDS]
                 found.append({"model": model, "way": way, "tokens": tokens, "cards": cards, **sizes})
     if flags.write:

@@ -14,6 +14,7 @@ from tests.cli.running import invoke, refused, solved
 SEARCH = "search --problems problems.jsonl --grader arithmetic --samples 4 --json"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["knockout", "elo"])
 def test_a_tournament_by_the_reward_model_s_totals(inside: Path, method: str) -> None:
     out = f"{method}.jsonl"
@@ -35,6 +36,7 @@ def test_totals_by_another_aggregate_and_flags_in_a_file(inside: Path) -> None:
     assert solved(inside / "by_mean.jsonl")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["knockout", "elo"])
 def test_a_policy_judges_and_what_it_writes_beside_the_point_is_counted(
     inside: Path, method: str, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@ from stepreward.core.catalog import credit, shape
 from stepreward.core.errors import InputError
 from stepreward.core.method import Method
 
+pytestmark = pytest.mark.sampled(2)
 METHODS = [*credit, *shape]
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.family}:{m.name}")
 BATCH_WIDE = {

@@ -58,6 +58,7 @@ def compare(got: np.ndarray, expected: list[float]) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE, equal_nan=True)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", checkpoints.values(), ids=shown)
 def test_a_row_scores_as_its_published_recipe(row: Checkpoint, built: Callable) -> None:
     recipe, spread = RECIPES[row.name], []
@@ -72,6 +73,7 @@ def test_a_row_scores_as_its_published_recipe(row: Checkpoint, built: Callable) 
     assert np.isfinite(spread).mean() > 0.9
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("row", checkpoints.values(), ids=shown)
 def test_questions_together_equal_questions_alone(row: Checkpoint, built: Callable) -> None:
     """Shared prefixes, cut trees and merged tokens change no score."""

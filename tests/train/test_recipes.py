@@ -20,6 +20,7 @@ from stepreward.train.settings import TrainSettings
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "train").glob("*.toml"))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_read_by_the_command(path: Path, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", toy_labels(4, 0), OWN, strict=True)

@@ -32,7 +32,7 @@ class Memory:
 
     weights: int
     gradients: int
-    """Those kept at the peak: of all processes' copies too, where the gradients of a step are collected."""
+    """Those that are there at the peak; without accumulation they come while activations go."""
     optimizer: int
     activations: int
     """The rest of the peak: what the backward pass needs of the forward one, and what single operations need."""
@@ -97,11 +97,12 @@ def predict(
         weights = sum(size * width for size, width, _ in sizes)
         gradients = sum(size * width for size, width, trains in sizes if trains)
         trained = sum(size for size, _, trains in sizes if trains)
-        peak = _peak(model, lambda: _loss(model, batch, settings), settings.accumulate > 1)
+        first, later = _peaks(model, lambda: _loss(model, batch, settings))
         layer = max((sum(p.numel() for p in part.parameters()) for part in _layers(model)), default=0)
-    kept = gradients if settings.accumulate > 1 else 0
+    activations = max(later - weights - gradients, 0)
+    kept = gradients if settings.accumulate > 1 else max(first - weights - activations, 0)
     made = Memory(
-        weights, kept, int(_STATES[settings.optimizer] * trained), max(peak - weights - kept, 0),
+        weights, kept, int(_STATES[settings.optimizer] * trained), activations,
         sum(size for size, _, _ in sizes), trained, layer,
     )  # fmt: skip
     if settings.shard:
@@ -133,23 +134,20 @@ def _layers(model: StepRewardModel) -> list[torch.nn.Module]:
     return [part for part in model.modules() if type(part).__name__ in set(model._no_split_modules or ())]
 
 
-def _peak(model: torch.nn.Module, loss: Callable[[], torch.Tensor], accumulates: bool) -> int:
-    """Most bytes that are alive at a time in a forward and a backward pass; the model's own included.
+def _peaks(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> tuple[int, int]:
+    """Most bytes that are alive at a time in a forward and a backward pass, the model's own included.
 
-    Args:
-        model: has weights, and no gradients.
-        loss: a forward pass.
-        accumulates: whether the gradients of an earlier batch are there.
+    Returns:
+        Of the first pass, before which there are no gradients, and of a later one, which adds to them.
     """
     counted = _Alive()
     for parameter in model.parameters():
         counted.add(parameter)
     with counted:
         torch.autograd.backward(loss())
-        if accumulates:
-            counted.most = 0
-            torch.autograd.backward(loss())
-    return counted.most
+        first, counted.most = counted.most, 0
+        torch.autograd.backward(loss())
+    return first, counted.most
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
