@@ -42,6 +42,8 @@ class Memory:
     """Numbers that training changes."""
     layer: int
     """Numbers in the largest layer, which a sharded training has whole for a moment."""
+    copies: int
+    """Bytes of 16-bit copies of trained weights, among the activations; sharded, they are a layer's alone."""
 
     @property
     def total(self) -> int:
@@ -56,7 +58,12 @@ class Memory:
             -(-size // processes) for size in (self.weights, 4 * self.trained, self.optimizer)
         )
         return replace(
-            self, weights=weights, gradients=gradients, optimizer=optimizer, activations=self.activations + whole
+            self,
+            weights=weights,
+            gradients=gradients,
+            optimizer=optimizer,
+            copies=0,
+            activations=max(self.activations - self.copies, 0) + whole,
         )
 
 
@@ -99,11 +106,13 @@ def predict(
         trained = sum(size for size, _, trains in sizes if trains)
         first, later = _peaks(model, lambda: _loss(model, batch, settings))
         layer = max((sum(p.numel() for p in part.parameters()) for part in _layers(model)), default=0)
+        linear = [part.weight for part in model.modules() if isinstance(part, torch.nn.Linear)]
+        copies = 2 * sum(p.numel() for p in linear if p.requires_grad) * (settings.precision != "float32")
     activations = max(later - weights - gradients, 0)
     kept = gradients if settings.accumulate > 1 else max(first - weights - activations, 0)
     made = Memory(
         weights, kept, int(_STATES[settings.optimizer] * trained), activations,
-        sum(size for size, _, _ in sizes), trained, layer,
+        sum(size for size, _, _ in sizes), trained, layer, copies,
     )  # fmt: skip
     if settings.shard:
         return made.sharded(processes, settings)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from stepreward.core.errors import InputError
-from stepreward.core.optional import Deferred, optional
+from stepreward.core.optional import optional
+from stepreward.score.model.backbones import has_adapter
 from stepreward.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    import torch
-
     from stepreward.score.model.log_ratio_model import Trainable
-else:
-    torch = Deferred("torch")
 
 EVERY_LINEAR = "all-linear"
 """In place of names of modules: every linear layer of the backbone."""
@@ -30,7 +29,7 @@ def prepare(model: Trainable, settings: TrainSettings) -> None:
         InputError: a name of modules or parameters fits none, or nothing is left to train.
         ModelError: adapters are wanted and `peft` is not installed.
     """
-    if settings.lora_rank and not has_adapter(model):
+    if settings.lora_rank and not has_adapter(model.pretrained):
         _add_adapter(model, settings)
     _freeze(model, settings.freeze)
     if settings.activation_checkpoints:
@@ -44,11 +43,6 @@ def prepare(model: Trainable, settings: TrainSettings) -> None:
         # The weights of a quantized layer are integers.
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen)
-
-
-def has_adapter(model: Trainable) -> bool:
-    """Whether a backbone has adapters, which are then saved without it."""
-    return bool(getattr(model.pretrained, "_hf_peft_config_loaded", False))
 
 
 def trained_names(model: torch.nn.Module) -> set[str]:
@@ -71,7 +65,8 @@ def _add_adapter(model: Trainable, settings: TrainSettings) -> None:
     state = torch.get_rng_state()
     try:
         torch.manual_seed(settings.seed)
-        model.pretrained.add_adapter(config)
+        config.base_model_name_or_path = model.pretrained.name_or_path
+        peft.inject_adapter_in_model(config, model.pretrained)
     except ValueError as error:
         kinds = sorted({name.rpartition(".")[2] for name, part in model.backbone.named_modules() if _is_linear(part)})
         raise InputError(

@@ -6,19 +6,47 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from stepreward.core.errors import ModelError
+from stepreward.core.optional import optional
 from stepreward.score.model.vision_language import language_config
-from stepreward.score.model.weights import State, adapter_base, read_json
+from stepreward.score.model.weights import ADAPTER_PREFIX, State, adapter_base, read_json
 
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
 UNEMBEDDINGS = ("lm_head.weight", "embed_out.weight")
 EMBEDDINGS = ("model.embed_tokens.weight", "embed_tokens.weight", "gpt_neox.embed_in.weight", "transformer.wte.weight")
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether a model of transformers has adapters, which are then saved without it."""
+    return bool(getattr(model, "peft_config", None))
+
+
+def save_weights(model: Any, folder: Path, state: State | None = None) -> None:
+    """Writes a model of transformers, or its adapters alone where it has some, as PEFT reads them.
+
+    Args:
+        model: the model.
+        folder: where to; what another model left there is removed, since it would be read in place of this one's files.
+        state: all weights by their names in the model, where this process holds a part of them.
+    """
+    for path in [*folder.glob("adapter_*"), *folder.glob("model*.safetensors*")]:
+        path.unlink()
+    if not has_adapter(model):
+        model.save_pretrained(folder, state_dict=state)
+        return
+    # By PEFT itself: the way of transformers refuses all but the newest PEFT.
+    weights = optional("peft").get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
+    named = {ADAPTER_PREFIX + name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (config,) = model.peft_config.values()
+    config.save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> Any:

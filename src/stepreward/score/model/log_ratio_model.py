@@ -20,6 +20,7 @@ from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, save_record
 from stepreward.score.implicit import LanguageModel
+from stepreward.score.model.backbones import save_weights
 from stepreward.score.model.step_reward_model import PROBE, StepRewardModel
 
 
@@ -116,7 +117,7 @@ class LogRatioModel(LanguageModel):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
-            causal.save_pretrained(folder, state_dict=None if state is None else self._causal_names(state))
+            save_weights(causal, folder, None if state is None else self._causal_names(state))
             self.tokenizer.save_pretrained(folder)
             save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
             for path in folder.glob("*.safetensors"):

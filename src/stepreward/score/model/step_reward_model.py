@@ -23,7 +23,7 @@ from stepreward.core.optional import cache_argument
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, save_record
-from stepreward.score.model.backbones import load_backbone, tokenizer_folder
+from stepreward.score.model.backbones import load_backbone, save_weights, tokenizer_folder
 from stepreward.score.model.heads import GatedHead, build_head, head_state
 from stepreward.score.model.weights import ADAPTER_FILE, read_weights
 
@@ -239,10 +239,7 @@ class StepRewardModel(nn.Module):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
-            # What another model left there would be read in place of this one's files.
-            for path in [*folder.glob("adapter_*"), *folder.glob("model*.safetensors*")]:
-                path.unlink()
-            self.backbone.save_pretrained(folder, state_dict=None if state is None else _below(state, "backbone."))
+            save_weights(self.backbone, folder, None if state is None else _below(state, "backbone."))
             self.tokenizer.save_pretrained(folder)
             save_file(head_state(self.head, None if state is None else _below(state, "head.")), folder / HEAD_FILE)
             save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])

@@ -17,7 +17,7 @@ State = dict[str, torch.Tensor]
 
 ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_ADAPTER = "base_model.model."
+ADAPTER_PREFIX = "base_model.model."
 _HEAD_FILE = "reward_head.pt"
 """A linear head beside the weights of its backbone."""
 
@@ -147,9 +147,11 @@ def _merged_adapter(folder: Path, above: tuple[Path, ...]) -> State:
     low = {key for key in adapter if ".lora_" in key}
     # Modules that were trained as a whole: PEFT keeps them in a wrapper, from which their names have a part more.
     for key in sorted(set(adapter) - low):
-        state[key.removeprefix(_ADAPTER).replace(".modules_to_save", "").replace(".original_module", "")] = adapter[key]
+        state[key.removeprefix(ADAPTER_PREFIX).replace(".modules_to_save", "").replace(".original_module", "")] = (
+            adapter[key]
+        )
     for key in sorted(key for key in low if ".lora_A." in key):
-        name = key.removeprefix(_ADAPTER).split(".lora_A.")[0] + ".weight"
+        name = key.removeprefix(ADAPTER_PREFIX).split(".lora_A.")[0] + ".weight"
         # The base may be saved without the wrapper that the adapter was trained on, or with one that it was not.
         name = next((one for one in (name, name.removeprefix("model."), f"model.{name}") if one in state), name)
         if name not in state:
