@@ -115,6 +115,11 @@ def test_several_processes_share_or_copy() -> None:
     layer = 2 * 96 * 96 + 2 * 96 * 32 + 96 + 2 * 32 + 3 * 96 * 288 + 2 * 96
     assert shared.layer == layer
     assert shared.total == -(-4 * 4 * alone.trained // 4) + alone.activations + (2 * 4 + 4) * layer
+    # In 16 bits each process has copies of all linear weights, but of a layer's alone where they share.
+    short = TrainSettings(precision="bf16")
+    half = predict(CONFIG, tokenizer, record, short, batch())
+    assert half.copies == 2 * (4 * (2 * 96 * 96 + 2 * 96 * 32 + 3 * 96 * 288) + 96)
+    assert half.sharded(4, short).activations == half.activations - half.copies + (2 * 2 + 4) * layer
 
 
 def test_a_head_that_reads_surprise_is_refused() -> None:

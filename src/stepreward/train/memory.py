@@ -20,10 +20,7 @@ from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.parameters import prepare
-from stepreward.train.settings import TrainSettings
-
-_STATES = {"adamw": 8.0, "adamw-8bit": 2.0, "paged-adamw-8bit": 2.0, "adafactor": 0.0, "sgd": 0.0}
-"""Bytes that each optimizer keeps for a trained parameter; Adafactor's row and column sums are left out."""
+from stepreward.train.settings import OPTIMIZERS, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Bytes of all kinds; a CUDA device needs about 1 GB more for its own work, and 5 % for gaps."""
+        """Bytes of all kinds; a CUDA device needs room for its own work beside it."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
     def sharded(self, processes: int, settings: TrainSettings) -> Memory:
@@ -111,7 +108,7 @@ def predict(
     activations = max(later - weights - gradients, 0)
     kept = gradients if settings.accumulate > 1 else max(first - weights - activations, 0)
     made = Memory(
-        weights, kept, int(_STATES[settings.optimizer] * trained), activations,
+        weights, kept, OPTIMIZERS[settings.optimizer][1] * trained, activations,
         sum(size for size, _, _ in sizes), trained, layer, copies,
     )  # fmt: skip
     if settings.shard:

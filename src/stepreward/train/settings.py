@@ -26,13 +26,14 @@ RESULT_FILE = "training.json"
 UNFINISHED = "unfinished"
 """Folder of unfinished work in the folder of the checkpoint."""
 OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "adamw-8bit": "adamw_bnb_8bit",
-    "paged-adamw-8bit": "paged_adamw_8bit",
-    "adafactor": "adafactor",
-    "sgd": "sgd",
+    "adamw": ("adamw_torch_fused", 8),
+    "adamw-8bit": ("adamw_bnb_8bit", 2),
+    "paged-adamw-8bit": ("paged_adamw_8bit", 2),
+    "adafactor": ("adafactor", 0),
+    "sgd": ("sgd", 0),
 }
-"""Optimizers by name, each with its name in transformers."""
+"""Optimizers by name: each one's name in transformers, and the bytes that it keeps for a trained number; Adafactor's
+sums of rows and columns are left out."""
 _CHOICES = {
     "attention": ("dense", "flex"),
     "optimizer": tuple(OPTIMIZERS),

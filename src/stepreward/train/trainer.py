@@ -438,7 +438,7 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         # The first step of a warm-up has a learning rate of 0: a run of a single one would learn nothing.
         warmup_steps=min(max(settings.warmup > 0, int(steps * settings.warmup)), steps - 1),
-        optim=OPTIMIZERS[settings.optimizer],
+        optim=OPTIMIZERS[settings.optimizer][0],
         max_grad_norm=settings.clip,
         logging_steps=max(1, steps // 50),
         eval_strategy="steps" if evaluates else "no",

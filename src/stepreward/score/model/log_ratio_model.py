@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepreward.core.errors import ModelError, StoreError
+from stepreward.core.errors import ModelError
 from stepreward.core.hub import fetch
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
-from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, save_record
 from stepreward.score.implicit import LanguageModel
-from stepreward.score.model.backbones import save_weights
-from stepreward.score.model.step_reward_model import PROBE, StepRewardModel
+from stepreward.score.model.step_reward_model import StepRewardModel, write_checkpoint
 
 
 class LogRatioModel(LanguageModel):
@@ -113,17 +110,8 @@ class LogRatioModel(LanguageModel):
         Raises:
             StoreError: the folder cannot be written.
         """
-        folder, (causal,) = Path(folder), self._causal
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
-            save_weights(causal, folder, None if state is None else self._causal_names(state))
-            self.tokenizer.save_pretrained(folder)
-            save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
-            for path in folder.glob("*.safetensors"):
-                shutil.copymode(folder / RECORD_FILE, path)
-        except OSError as error:
-            raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
+        own = None if state is None else self._causal_names(state)
+        write_checkpoint(folder, self.pretrained, self.tokenizer, self.record, own)
 
     def _causal_names(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Weights by the names that the causal model has for them."""

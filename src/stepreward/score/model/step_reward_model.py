@@ -235,19 +235,8 @@ class StepRewardModel(nn.Module):
         Raises:
             StoreError: the folder cannot be written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
-            save_weights(self.backbone, folder, None if state is None else _below(state, "backbone."))
-            self.tokenizer.save_pretrained(folder)
-            save_file(head_state(self.head, None if state is None else _below(state, "head.")), folder / HEAD_FILE)
-            save_record(self.record, folder, probe=self.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
-            for path in folder.glob("*.safetensors"):
-                # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
-                shutil.copymode(folder / RECORD_FILE, path)
-        except OSError as error:
-            raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
+        own, head = (None, None) if state is None else (_below(state, "backbone."), _below(state, "head."))
+        write_checkpoint(folder, self.backbone, self.tokenizer, self.record, own, head_state(self.head, head))
 
     @classmethod
     def from_pretrained(
@@ -291,6 +280,39 @@ def require_probe(tokenizer: Any, probe: list[int], folder: Path) -> None:
             f"the tokenizer of {folder} was loaded with other rules than it was trained with: it cuts {PROBE!r} "
             f"into {found}, not {probe}; scores would be wrong. Use the library versions of its training"
         )
+
+
+def write_checkpoint(
+    folder: str | Path, model: Any, tokenizer: Any, record: EncoderRecord,
+    state: Mapping[str, torch.Tensor] | None = None, head: Mapping[str, torch.Tensor] | None = None,
+) -> None:  # fmt: skip
+    """Writes a model of transformers, or its adapters, with its tokenizer, its head and its record.
+
+    Args:
+        folder: where to; a calibrator of other weights goes.
+        model: the model of transformers.
+        tokenizer: its tokenizer.
+        record: how it is fed and read.
+        state: all weights of the model, where this process holds a part of them.
+        head: weights of a step head; None for a model without one.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CALIBRATOR_FILE).unlink(missing_ok=True)
+        save_weights(model, folder, None if state is None else dict(state))
+        tokenizer.save_pretrained(folder)
+        if head is not None:
+            save_file(dict(head), folder / HEAD_FILE)
+        save_record(record, folder, probe=tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+        for path in folder.glob("*.safetensors"):
+            # Safetensors makes its files private to their owner, unlike the rest of a checkpoint.
+            shutil.copymode(folder / RECORD_FILE, path)
+    except OSError as error:
+        raise StoreError(f"cannot write the checkpoint {folder}: {error}; choose a writable folder") from error
 
 
 def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
