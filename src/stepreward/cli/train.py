@@ -23,7 +23,6 @@ from stepreward.core.settings_text import read_settings
 from stepreward.core.stored_rows import StoredRows
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.record import PerStep
 from stepreward.score.encode.record_file import RECORD_FILE
 from stepreward.score.model.layouts import LAYOUTS
 from stepreward.train.domains import named, of_domain
@@ -43,6 +42,11 @@ class TrainFlags:
     """Folder of the checkpoint; an interrupted training in it is resumed."""
     backbone: str = "builtin:arithmetic"
     """builtin:arithmetic, a model folder, a hub name, or `scratch`: a small fresh model."""
+    keep_head: Annotated[bool, Flag("--keep-head")] = False
+    """The backbone is a reward model that `score` reads: keep how it is fed, and turn its head into that of the
+    objective, whose scores are the old ones at first."""
+    like: str = ""
+    """With --keep-head: row of the table of checkpoints whose recipe that reward model follows, such as trl-prm."""
     held_out: Annotated[float, Flag(low=0.0, high=0.9)] = 0.1
     """Share of the problems kept for evaluation."""
     mix: tuple[str, ...] = ()
@@ -87,14 +91,17 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     watch = partial(Watched[int], stage="prepare problems", quiet=quiet)
     trees = on_demand.StoredTrees(rows, learned, objective, settings.augmented, watch)
     held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
-    # Formats end steps in one line break or several, and a user's lists in none: to the model they are the same text.
-    encoding = PerStep(clean=("chomp",), max_length=flags.max_length or on_demand.longest(name))
-    record = objective.record(encoding, surprise=flags.surprise, both_ways=settings.both_ways)
+    record = on_demand.starting_record(
+        name, objective, keep_head=flags.keep_head, like=flags.like, max_length=flags.max_length,
+        surprise=flags.surprise, both_ways=settings.both_ways,
+    )  # fmt: skip
     if flags.dry_run:
         _show_costs(on_demand.costs(name, trees, record, settings), flags.tokens_per_second, json_output)
         return
     bias = on_demand.needs_bias(flags.export)
-    model = on_demand.starting_model(name, trees, record=record, bias=bias, seed=settings.seed)
+    model = on_demand.starting_model(
+        name, trees, record=record, keep_head=flags.keep_head, like=flags.like, bias=bias, seed=settings.seed
+    )
     on_demand.require_layouts(model, flags.export, adapters=settings.writes_adapters)
     again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
     if ended and again is None:

@@ -25,7 +25,7 @@ def resolve(source: str | Path) -> str:
             raise ModelError(f"no built-in policy is called {text!r}; known: {', '.join(known) or 'none'}")
         return str(folder)
     path = Path(source)
-    if path.is_dir() and not (path / "config.json").is_file():
+    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ModelError(
             f"expected a model in folder {text!r}, found no config.json: pass a folder in transformers format"
         )

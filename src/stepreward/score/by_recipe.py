@@ -77,7 +77,7 @@ def scorer_by_recipe(
         return served_at(str(name), like=like, record=record, readout=readout), None
     if str(name).startswith(VLLM):
         hub = str(name).removeprefix(VLLM)
-        return start(hub, _encoder(hub, like, record, readout), name=f"{name}{ending}"), None
+        return start(hub, encoder_of(hub, like, record, readout), name=f"{name}{ending}"), None
     folder = find(name)
     numbers = numbers or saved_dtype(folder, where)
     # Scores of other numbers, or by another recipe, are other scores: a cache of answers must keep them apart.
@@ -163,13 +163,18 @@ def load_served(
         UnknownNameError: no row is called `like`.
     """
     server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
-    encoder = _encoder(name, like, record, readout)
+    encoder = encoder_of(name, like, record, readout)
     named = f"{server.model} at {server.url} by {endpoint}{_ending(like, record, readout)}"
     return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top, name=named)
 
 
-def _encoder(name: str | Path, like: str, record: EncoderRecord | None, readout: str) -> StepEncoder:
-    """The record and tokenizer of a model whose weights are elsewhere."""
+def encoder_of(name: str | Path, like: str = "", record: EncoderRecord | None = None, readout: str = "") -> StepEncoder:
+    """The record and tokenizer of a model without its weights; arguments as for `load_served`.
+
+    Raises:
+        ModelError: there is no such tokenizer, or nothing says how the model is scored.
+        UnknownNameError: no row is called `like`.
+    """
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like and record is None:
         record, _ = load_record(folder)

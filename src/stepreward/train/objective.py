@@ -21,7 +21,7 @@ from stepreward.train.factors import Factor
 from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
 from stepreward.train.objectives.loss import Loss, at_end, only, outputs_of
-from stepreward.train.objectives.pointwise import step_and_trajectory
+from stepreward.train.objectives.pointwise import columns, ensemble, pinball, step_and_trajectory
 from stepreward.train.objectives.preferences import (
     bradley_terry,
     by_strength,
@@ -58,6 +58,8 @@ _REWARDS = (
     ideal_point, mixture_of_judges, general_preference,
 )  # fmt: skip
 """Objectives whose outputs are rewards, not logits of probabilities."""
+_ALIKE = (pinball, columns, step_and_trajectory, ensemble)
+"""Objectives each of whose outputs estimates how good a step is."""
 _UNREAD = (joint_cells, general_preference)
 """Objectives of whose outputs no single one is a score."""
 _FORMULAS: Mapping[str, tuple[int, str]] = {
@@ -140,6 +142,16 @@ class Objective:
     def of_ratios(self) -> bool:
         """Whether it trains log-ratios of a language model to a reference, not a head."""
         return bool(self.reference) or "reference" in self.method.asks
+
+    @property
+    def trains_rewards(self) -> bool:
+        """Whether its outputs are rewards, whose zero and unit are free or come from outcomes."""
+        return self.method.function in _REWARDS
+
+    @property
+    def outputs_are_alike(self) -> bool:
+        """Whether each of its outputs can begin as the score of an earlier model."""
+        return bool({"logits", "totals"} & {*self.method.data}) or self.method.function in _ALIKE
 
     @property
     def compares(self) -> bool:
@@ -270,7 +282,7 @@ class Objective:
     def fits_probabilities(self) -> bool:
         """Whether its outputs are logits of probabilities, so that labels must be in [0, 1]."""
         link = {**self.method.settings, **self.settings}.get("link")
-        return link != "none" and self.method.function not in _REWARDS
+        return link != "none" and not self.trains_rewards
 
     def __call__(self, model: Trainable, outputs: torch.Tensor, batch: TrainingBatch) -> Loss:
         """The loss of a batch.

@@ -1,4 +1,4 @@
-"""The model at the start of training: a pretrained backbone, or a small one with random weights."""
+"""The model at the start of training: a pretrained backbone, a reward model, or a small one with random weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 from stepreward.score.model.weights import find
+from stepreward.train.continued import continued_model, continued_record
+from stepreward.train.objective import Objective
 from stepreward.train.settings import SCRATCH
 
 
@@ -29,11 +31,45 @@ def longest(backbone: str | Path) -> int:
     return int(getattr(config, "max_position_embeddings", 0) or PerStep().max_length)
 
 
+def starting_record(
+    backbone: str | Path, objective: Objective, *, keep_head: bool = False, like: str = "", max_length: int = 0,
+    surprise: bool = False, both_ways: bool = False,
+) -> EncoderRecord:  # fmt: skip
+    """How the model that an objective trains is fed and read.
+
+    Args:
+        backbone: as of `starting_model`.
+        objective: what is trained.
+        keep_head: the backbone is a reward model, whose input is kept and whose head becomes that of the objective.
+        like: row of the table of checkpoints whose recipe that reward model follows.
+        max_length: most tokens of a trajectory; 0 for as many as the backbone takes.
+        surprise, both_ways: as of `Objective.record`; a reward model decides them itself.
+
+    Raises:
+        InputError: none of the outputs is a score, or settings contradict each other.
+        ModelError: there is no such backbone, or nothing says how the reward model is read.
+    """
+    if not keep_head:
+        if like:
+            raise InputError("like says how a reward model is read", remedy="pass keep_head too, or leave it out")
+        # Formats end steps in one line break or several, and a user's lists in none: to the model they are one text.
+        encoding = PerStep(clean=("chomp",), max_length=max_length or longest(backbone))
+        return objective.record(encoding, surprise=surprise, both_ways=both_ways)
+    if surprise or both_ways or str(backbone) == SCRATCH:
+        what = (
+            "a reward model decides itself what its head reads" if str(backbone) != SCRATCH else "scratch has no head"
+        )
+        raise InputError(what, remedy="leave out keep_head, or surprise and both_ways")
+    return continued_record(backbone, objective, like=like, max_length=max_length)
+
+
 def starting_model(
     backbone: str | Path,
     trees: Iterable[StepTree] = (),
     *,
     record: EncoderRecord | None = None,
+    keep_head: bool = False,
+    like: str = "",
     bias: bool = True,
     hidden: int = 128,
     layers: int = 4,
@@ -46,8 +82,9 @@ def starting_model(
         backbone: a local folder or hub name of a causal language model, whose head is left out, or `"scratch"`: a fresh
             small Qwen2-shaped model with a tokenizer learned from the trees.
         trees: texts for a fresh tokenizer; not needed for a pretrained backbone.
-        record: input and readout of the model; the defaults where None.
-        bias: of the head; the layout of a sequence classifier has none.
+        record: input and readout of the model, by `starting_record`; the defaults where None.
+        keep_head, like: as of `starting_record`.
+        bias: of a fresh head; the layout of a sequence classifier has none.
         hidden: width of a fresh model, a multiple of 8.
         layers: depth of a fresh model.
         vocabulary: tokens of a fresh tokenizer, at least 258.
@@ -58,6 +95,8 @@ def starting_model(
         ModelError: the backbone cannot be loaded, or cannot do what the record asks.
     """
     record = record or EncoderRecord()
+    if keep_head:
+        return continued_model(backbone, record, like=like)
     if record.readout.kind == "implicit":
         if str(backbone) == SCRATCH:
             raise InputError("log-ratios need a model that has learned a language", remedy="pass another backbone")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from stepreward.core.stored_rows import StoredRows
 from stepreward.pipeline.export_model import export_finished, needs_bias, require_layouts
 from stepreward.policies.model_sources import resolve
-from stepreward.score.encode.record import PerStep
 from stepreward.train.domains import of_domain
 from stepreward.train.held_out import held_out_split
 from stepreward.train.processes import is_main
-from stepreward.train.scratch import longest, starting_model
+from stepreward.train.scratch import starting_model, starting_record
 from stepreward.train.settings import SCRATCH, TrainSettings
 from stepreward.train.stored_trees import StoredTrees
 from stepreward.train.trainer import train as train_model
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 def train(
     rows: Rows | Mapping[str, Rows], out: str | Path, *, backbone: str | Path = "builtin:arithmetic",
-    held_out: float = 0.1, export: Sequence[str] = (), **settings: Any,
+    keep_head: bool = False, like: str = "", held_out: float = 0.1, export: Sequence[str] = (), **settings: Any,
 ) -> Loaded:  # fmt: skip
     """Trains a step reward model on labelled steps or graded solutions, and returns it as a scorer.
 
@@ -35,13 +34,16 @@ def train(
             of rows that have none, and by which `mix` weighs them.
         out: folder of the checkpoint; an interrupted training in it is resumed.
         backbone: a causal language model: folder, hub name, `builtin:arithmetic`, or `scratch`.
+        keep_head: the backbone is a reward model that `load` reads: how it is fed is kept, and its head is turned into
+            that of the objective, whose scores are the old ones at first.
+        like: with `keep_head`, row of the table of checkpoints whose recipe that reward model follows.
         held_out: share of the problems kept to pick the best checkpoint.
         export: layouts in which the finished model is also written, each into `out/export/LAYOUT`; see `export`.
         settings: fields of `stepreward.train.settings.TrainSettings`, such as `objective`, `epochs`, `device`, `seed`.
 
     Raises:
         InputError: there is nothing to learn from, `out` holds another unfinished training, or a layout cannot hold
-            such a model.
+            such a model; or the objective cannot go on from the head of a reward model.
         ModelError: the backbone cannot be loaded, or the loss became infinite or NaN.
     """
     chosen = TrainSettings(**settings).on(str(backbone), resolve)
@@ -51,8 +53,10 @@ def train(
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
     name = backbone if backbone == SCRATCH else resolve(backbone)
-    record = objective.record(PerStep(clean=("chomp",), max_length=longest(name)), both_ways=chosen.both_ways)
-    model = starting_model(name, trees, record=record, bias=needs_bias(export), seed=chosen.seed)
+    record = starting_record(name, objective, keep_head=keep_head, like=like, both_ways=chosen.both_ways)
+    model = starting_model(
+        name, trees, record=record, keep_head=keep_head, like=like, bias=needs_bias(export), seed=chosen.seed
+    )
     require_layouts(model, export, adapters=chosen.writes_adapters)
     train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())
     if is_main():

@@ -89,7 +89,9 @@ def load_config(folder: Path) -> Any:
     Raises:
         ModelError: it is none that transformers knows.
     """
-    folder = folder if (folder / "config.json").is_file() else adapter_base(folder)
+    # The base of an adapter may be one too.
+    if not (folder / "config.json").is_file() and (base := adapter_base(folder)) != folder:
+        return load_config(base)
     try:
         config = language_config(read_json(folder / "config.json")) or AutoConfig.from_pretrained(
             str(folder), trust_remote_code=False
