@@ -46,7 +46,7 @@ class TrainFlags:
     """The backbone is a reward model that `score` reads: keep how it is fed, and turn its head into that of the
     objective, whose scores are the old ones at first."""
     like: str = ""
-    """With --keep-head: row of the table of checkpoints whose recipe that reward model follows, such as trl-prm."""
+    """Row of the table of checkpoints that the model follows, such as trl-prm."""
     held_out: Annotated[float, Flag(low=0.0, high=0.9)] = 0.1
     """Share of the problems kept for evaluation."""
     mix: tuple[str, ...] = ()
