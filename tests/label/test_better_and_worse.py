@@ -157,4 +157,4 @@ def test_observations_are_no_candidates_and_an_unknown_kind_is_refused() -> None
     assert pairs_of(seen, column="value") == []
     with pytest.raises(UnknownNameError, match="siblings"):
         pairs_of(seen, "sibling")
-    assert set(PAIRS) == {"siblings", "outcomes", "degraded", "step-dpo"}
+    assert set(PAIRS) == {"siblings", "outcomes", "ends", "degraded", "step-dpo"}

@@ -127,3 +127,21 @@ def test_every_transform_keeps_the_contract(value: list[float], root: float) -> 
         np.testing.assert_array_equal(made.column("value"), before)
         np.testing.assert_array_equal(labels.labels, before)
         np.testing.assert_array_equal(method.take({"trajectory": made}).labels, made.labels)
+
+
+def test_pseudo_labels_end_at_the_first_step_that_is_surely_wrong() -> None:
+    scores = measured([0.9, 0.5, 0.1, 0.95, NAN, 0.3], observations=[4])
+    for after, expected in [
+        ("keep", [1, NAN, 0, 1, NAN, NAN]),
+        ("zero", [1, NAN, 0, 0, NAN, 0]),
+        ("mask", [1, NAN, 0, NAN, NAN, NAN]),
+    ]:
+        made = transform["pseudo-label"].take({"trajectory": scores}, column="value", after_error=after)
+        np.testing.assert_array_equal(made.labels, expected)
+    # With a confidence of 1/2 all but ties are labels, with one of 1 none.
+    every = transform["pseudo-label"].take({"trajectory": scores}, column="value", above=0.5, below=0.5)
+    np.testing.assert_array_equal(every.labels, [1, NAN, 0, 1, NAN, 0])
+    none = transform["pseudo-label"].take({"trajectory": scores}, column="value", above=1.0, below=0.0)
+    assert np.isnan(none.labels).all()
+    soft_ones = transform["pseudo-label"].take({"trajectory": scores}, column="value", soft=True)
+    np.testing.assert_array_equal(soft_ones.labels, [0.9, NAN, 0.1, 0.95, NAN, NAN])

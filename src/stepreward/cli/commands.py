@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stepreward.cli.label import label as label
     from stepreward.cli.methods import methods as methods
     from stepreward.cli.pairs import pairs as pairs
+    from stepreward.cli.relabel import relabel as relabel
     from stepreward.cli.rl import rl as rl
     from stepreward.cli.run import run as run
     from stepreward.cli.score import score as score
@@ -36,6 +37,9 @@ if not TYPE_CHECKING:  # a type checker then refuses names that are not above
 COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
     "label": "Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.",
+    "relabel": (
+        "Make labels of measured values or scores anew, and keep the solutions that teach most; no policy is called."
+    ),
     "train": "Train a step reward model on whole trees; writes a checkpoint that `score` and `stepreward.load` read.",
     "export": "Write a reward model for transformers, TRL, vLLM or SGLang, in a folder or onto the hub, with a card.",
     "score": 'Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.',

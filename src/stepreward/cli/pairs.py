@@ -36,8 +36,9 @@ class PairFlags:
     out: Path
     """File or folder to write."""
     by: Annotated[str, Flag(choices=PAIRS)] = "siblings"
-    """Kind of pair: {choices}. Two next steps after a prefix; two whole solutions with different outcomes; a solution
-    and the same with a step replaced by a worse sibling; a right and a wrong step after right ones."""
+    """Kind of pair: {choices}. Two next steps after a prefix; two whole solutions with different outcomes, or
+    different values at their last steps; a solution and the same with a step replaced by a worse sibling; a right and
+    a wrong step after right ones."""
     column: str = LABEL
     """Step column with the values of steps."""
     margin: Annotated[float, Flag(low=0.0)] = 0.0
@@ -70,7 +71,8 @@ def pairs(flags: PairFlags, reading: ReadFlags, json_output: JsonFlag = False) -
     refused, some = Failures(), found()
     first = next(some, None)
     if first is None:
-        what = f"no problem has two {'solutions' if flags.by == 'outcomes' else 'sibling steps'} with other values"
+        candidates = "solutions" if flags.by in ("outcomes", "ends") else "sibling steps"
+        what = f"no problem has two {candidates} with other values"
         remedy = "pass several solutions of a problem, a --column that is there, or a smaller --margin"
         raise InputError(what, source=flags.data, remedy=remedy)
     every = chain([first], some)

@@ -71,9 +71,23 @@ def by_outcome(tree: StepTree, column: str) -> Iterator[_Pair]:
             yield _Pair(tree.attempts[first[better]].steps, tree.attempts[first[worse]].steps, margin, margin)
 
 
+def by_end(tree: StepTree, column: str) -> Iterator[_Pair]:
+    """Two whole solutions, of which one has the higher value at its last step that has one."""
+    values = {}
+    for end, row in zip(tree.ends, tree.step_column(column), strict=True):
+        known = row[~np.isnan(row)]
+        if known.size:
+            values.setdefault(int(end), float(known[-1]))
+    rows = {int(end): row for row, end in reversed([*enumerate(tree.ends)])}
+    for better, worse in permutations(sorted(values), 2):
+        if (margin := values[better] - values[worse]) > 0:
+            yield _Pair(tree.attempts[rows[better]].steps, tree.attempts[rows[worse]].steps, margin, margin)
+
+
 PAIRS: Mapping[str, Callable[[StepTree, str], Iterator[_Pair]]] = {
     "siblings": siblings,
     "outcomes": by_outcome,
+    "ends": by_end,
     "degraded": degraded,
     "step-dpo": step_dpo,
 }
@@ -111,7 +125,7 @@ def pairs_of(
 
 def _compared(tree: StepTree, pair: _Pair, by: str, domain: str) -> Comparison:
     meta = {"by": by, "margin": pair.margin, "strength": pair.strength, "step": pair.step}
-    whole = by in ("outcomes", "degraded")
+    whole = by in ("outcomes", "ends", "degraded")
     candidates = (
         Trajectory(tree.problem, tuple(steps), outcome, terminal=whole)
         for steps, outcome in ((pair.better, 1.0), (pair.worse, 0.0))

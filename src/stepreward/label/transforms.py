@@ -1,7 +1,7 @@
-"""Transforms: training labels from measured values, at any time and without further rollouts.
+"""Transforms: training labels from measured values or scores, at any time and without further rollouts.
 
-Every transform reads `value`, never an earlier `label`, so the last one applied decides; `transforms` keeps the
-history. Steps that were not measured, and observations, stay NaN.
+A transform reads `value` or a column of scores, never an earlier `label`, so the last one applied decides; `transforms`
+keeps the history. Steps that were not measured, and observations, stay NaN.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from stepreward.core.catalog import transform
 from stepreward.core.measure.first_error import first_error
-from stepreward.core.types import LABEL, Floats, Trajectory
+from stepreward.core.types import LABEL, SCORE, Floats, Provenance, Trajectory
 from stepreward.label.rollouts import stated_first_error
 
 AfterError = Literal["keep", "zero", "mask"]
@@ -21,12 +21,23 @@ AfterError = Literal["keep", "zero", "mask"]
 those steps unsupervised (NaN)."""
 
 
-def _apply(trajectory: Trajectory, name: str, values: Floats, after_error: AfterError = "keep") -> Trajectory:
-    """The labels with `values` where a value was measured, with those after the first error treated as `after` says."""
+def _apply(
+    trajectory: Trajectory, name: str, values: Floats, after_error: AfterError = "keep", measured: Floats | None = None
+) -> Trajectory:
+    """The labels with `values` where a step was measured, and those after the first error as `after_error` says.
+
+    Args:
+        trajectory: to label.
+        name: of the transform.
+        values: (S,) the labels.
+        after_error: see `AfterError`.
+        measured: (S,) 0 at an error, NaN where nothing was measured; the column `value` where None.
+    """
     if after_error not in ("keep", "zero", "mask"):
         raise ValueError(f"after_error is 'keep', 'zero' or 'mask', got {after_error!r}")
-    made = np.where(np.isnan(trajectory.column("value")), np.nan, values)
-    first = first_error(trajectory.column("value"), 0.0)
+    measured = trajectory.column("value") if measured is None else measured
+    made = np.where(np.isnan(measured), np.nan, values)
+    first = first_error(measured, 0.0)
     if first >= 0 and after_error != "keep":
         later = trajectory.action & (np.arange(len(trajectory)) > first)
         made[later] = 0.0 if after_error == "zero" else np.nan
@@ -162,3 +173,45 @@ def scan_denoise(trajectory: Trajectory, *, soft_steps: int = 2) -> Trajectory:
         made[first] = 0.0
         made[first + 1 :] = np.nan
     return _apply(trajectory, "scan-denoise", made)
+
+
+@transform.method(
+    "pseudo-label",
+    paper="arXiv:2409.06903",
+    note="its confidence max(p, 1 - p) > 0.8 at each step; the published code keeps the data set's label where the "
+    "model is sure of the other one",
+)
+def pseudo_label(
+    trajectory: Trajectory,
+    *,
+    column: str = SCORE,
+    above: float = 0.8,
+    below: float = 0.2,
+    soft: bool = False,
+    after_error: AfterError = "keep",
+) -> Trajectory:
+    """Labels a step by a model's own score where the model is sure, so that it can learn from unlabelled solutions.
+
+        label = 1 if score > above,  0 if score < below,  not supervised in between
+
+    With `above` and `below` at 1/2 all scores but exact ties are labels; with 1 and 0 no probability is one.
+
+    Args:
+        trajectory: with scores.
+        column: of the scores, such as `score:NAME`; `value` for measured values.
+        above, below: ends of the range in which the model is not sure, below <= above.
+        soft: keep the score itself as the label where the model is sure.
+        after_error: see `AfterError`; an error is a step that is labelled wrong.
+
+    Raises:
+        ValueError: `below` exceeds `above`.
+    """
+    if not below <= above:
+        raise ValueError(f"below must not exceed above, got {below} and {above}")
+    scores = trajectory.column(column)
+    sure = np.where(scores > above, 1.0, np.where(scores < below, 0.0, np.nan))
+    sure[~trajectory.action] = np.nan
+    made = _apply(trajectory, "pseudo-label", scores if soft else sure, after_error, sure)
+    source = next((one.estimator for one in trajectory.provenance if column in one.what), "")
+    settings = {"column": column, "above": above, "below": below, "soft": soft, "after_error": after_error}
+    return made.with_columns({LABEL: made.labels}, Provenance("pseudo-label", policy=source, settings=settings))

@@ -43,7 +43,7 @@ _CHOICES = {
 }
 MEMORY_KINDS = ("weights", "gradients", "optimizer", "activations")
 """Kinds of memory that a training takes, as `train.memory.Memory` names them."""
-POINTWISE = ("bce", "mse", "agent-rm", "quantile")
+POINTWISE = ("bce", "mse", "agent-rm", "quantile", "distillation")
 """Objectives whose steps do not depend on each other, so that each node can count once."""
 SCRATCH = "scratch"
 """In place of a backbone: a small fresh model."""

@@ -1,0 +1,78 @@
+"""`stepreward relabel`: labels out of measured values or scores, without a policy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from stepreward.cli.flags.from_dataclasses import JsonFlag
+from stepreward.cli.flags.method_settings import blamed_on_settings
+from stepreward.cli.flags.read_flags import ReadFlags
+from stepreward.core.catalog import keep as filters
+from stepreward.core.catalog import transform as transforms
+from stepreward.core.errors import InputError
+from stepreward.core.settings_text import read_settings
+from stepreward.core.vocabulary import Flag
+from stepreward.formats.registry import write
+from stepreward.formats.trajectories import OWN
+from stepreward.label.relabelling import relabelled
+
+
+@dataclass(frozen=True)
+class RelabelFlags:
+    """What is labelled anew, and what is kept."""
+
+    data: Path
+    """Solutions with values, which `label` measures, or scores, which `score --out` writes."""
+    out: Path
+    """File or folder to write."""
+    transform: Annotated[str, Flag(choices=transforms)] = ""
+    """Labels of values or scores: {choices}; left out: labels stay."""
+    keep: Annotated[tuple[str, ...], Flag(choices=filters)] = ()
+    """Filter of solutions: {choices}; may be repeated."""
+    others: Path | None = None
+    """The same solutions in the same order with labels of a second source, for --keep consensus."""
+    settings: Annotated[tuple[str, ...], Flag("--set")] = ()
+    """Setting of the transform or a filter as name=value; may be repeated."""
+
+
+def relabel(flags: RelabelFlags, reading: ReadFlags, json_output: JsonFlag = False) -> None:
+    """Make labels of measured values or scores anew, and keep the solutions that teach most; no policy is called.
+
+    Example: stepreward relabel --data scored.parquet --transform pseudo-label --out pseudo.parquet
+    """
+    methods = [*([transforms[flags.transform]] if flags.transform else []), *(filters[name] for name in flags.keep)]
+    if not methods:
+        raise InputError("there is nothing to do", remedy="pass --transform, --keep or both")
+    if any("others" in one.data for one in methods) != (flags.others is not None):
+        what = "takes --others" if flags.others is None else "reads no --others"
+        remedy = "pass the same solutions with other labels" if flags.others is None else "drop it"
+        raise InputError(f"{', '.join(one.name for one in methods)} {what}", remedy=remedy)
+    chosen = [*zip(methods, read_settings(flags.settings, *methods), strict=True)]
+    rows = [*reading.solutions(flags.data)]
+    others = [] if flags.others is None else [*reading.solutions(flags.others)]
+    first = chosen.pop(0) if flags.transform else None
+    with blamed_on_settings(*methods):
+        made = relabelled(rows, first, chosen, others)
+    if not made:
+        raise InputError(f"none of {len(rows):,} solutions is kept", source=flags.data, remedy="loosen the filters")
+    labels = np.concatenate([one.labels[one.action] for one in made])
+    known = labels[~np.isnan(labels)]
+    if flags.transform and not known.size:
+        remedy = "see which column the transform reads, and its settings, by `stepreward methods transform`"
+        raise InputError(f"{flags.transform} gives no step a label", source=flags.data, remedy=remedy)
+    write(flags.out, made, OWN, strict=True)
+    counts = {"solutions": len(rows), "kept": len(made), "steps": labels.size, "labelled": known.size}
+    counts |= {"right": int((known > 0.5).sum()), "wrong": int((known <= 0.5).sum())}
+    if json_output:
+        typer.echo(json.dumps({"out": str(flags.out), **counts}))
+    else:
+        typer.echo(
+            f"{flags.out}: {len(made):,} of {len(rows):,} solutions; {known.size:,} of {labels.size:,} steps have a "
+            f"label, {counts['right']:,} above 1/2 and {counts['wrong']:,} not"
+        )
