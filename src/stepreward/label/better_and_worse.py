@@ -73,7 +73,7 @@ def by_outcome(tree: StepTree, column: str) -> Iterator[_Pair]:
 
 def by_end(tree: StepTree, column: str) -> Iterator[_Pair]:
     """Two whole solutions, of which one has the higher value at its last step that has one."""
-    values = {}
+    values: dict[int, float] = {}
     for end, row in zip(tree.ends, tree.step_column(column), strict=True):
         known = row[~np.isnan(row)]
         if known.size:
