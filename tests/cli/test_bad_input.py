@@ -14,6 +14,7 @@ from tests.forked import command
 pytestmark = pytest.mark.xdist_group("commands")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("line", "error"),
     [

@@ -86,6 +86,7 @@ def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
     assert command("score --model tool --data rows.jsonl | head -1", tmp_path).stderr == ""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -140,6 +140,7 @@ def test_budgets_of_a_solution_are_kept(inside: Path) -> None:
     assert max(spent) == 4
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("method", "flags"), [("dvts", "--beams 2 --width 2"), ("best-of-n", "--samples 3")])
 def test_search_flags_reach_the_method(inside: Path, method: str, flags: str) -> None:
     line = f"search --problems problems.jsonl --grader arithmetic --model model --method {method} --out {method}.jsonl"
@@ -156,6 +157,7 @@ def test_search_flags_reach_the_method(inside: Path, method: str, flags: str) ->
             assert one["total"] == pytest.approx(one["score"][-1], rel=1e-4)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("log", ["samples.sqlite", "answers.sqlite"])
 def test_labelling_killed_anywhere_ends_with_equal_labels(inside: Path, log: str) -> None:
     command = shlex.split(f"{example('label')} {FAST['label']}")

@@ -63,6 +63,7 @@ def test_an_expert_is_asked_where_the_search_asks_one(models: Path) -> None:
     assert json.loads(invoke(line))["bill"]["generated_tokens"] > 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [

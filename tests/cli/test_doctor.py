@@ -106,6 +106,7 @@ def test_what_cannot_be_tried_for_want_of_an_extra_is_no_error(
     assert (rows["generates"]["good"], status) == (False, 0)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("what", "module", "name", "library"),
     [

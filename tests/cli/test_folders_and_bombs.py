@@ -36,6 +36,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("line", "named"),
     [
@@ -77,6 +78,7 @@ FOLDER = (
 )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("line", "program"),
     [

@@ -83,6 +83,7 @@ def run_cold(line: str, folder: Path, endpoint: str, stderr: int = subprocess.PI
     )  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("line", [SEARCH.format("owner/policy"), SCORE, TRAIN])
 def test_a_model_of_the_hub_is_fetched_once(line: str, work: Path, hub: tuple[str, list[str]]) -> None:
     endpoint, sent = hub

@@ -58,6 +58,7 @@ def labelled() -> set[str]:
     return {one.problem.id for one in read_table(Path("labels/labels.parquet"))}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("prefixes", "count"), [(False, 1), (True, 2)], ids=["samples", "rollouts"])
 def test_what_fails_costs_no_other_its_labels(
     prefixes: bool, count: int, problems: list[Problem], monkeypatch: pytest.MonkeyPatch,

@@ -61,6 +61,7 @@ def written(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRITTEN.values(), ids=WRITTEN)
 def test_every_reader_reads_what_every_command_wrote(name: str, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(written)

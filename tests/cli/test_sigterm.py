@@ -23,6 +23,7 @@ LONG = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", LONG)
 def test_a_long_command_is_interrupted(name: str, tmp_path: Path) -> None:
     problems = list(generate("train", 400, seed=1))

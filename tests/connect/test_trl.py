@@ -65,6 +65,7 @@ def position(trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
     return [np.arange(1.0, len(t.steps) + 1) for t in trajectories]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_on_step_advantages(loss: str, tmp_path: Path) -> None:
     made = trainer(tmp_path, settings={"loss_type": loss, "gradient_checkpointing": False}, credit="rloo")
@@ -95,6 +96,7 @@ def second(prompts: list[str], completions: list[str], **_: Any) -> list[float |
     return [0.5, None, None, 0.0, 1.0, None, None, 0.25]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("functions", [[first], [first, second]], ids=["one", "two"])
 @pytest.mark.parametrize(
     ("credit", "settings"),
@@ -135,6 +137,7 @@ def test_rloo_with_missing_rewards_is_what_trl_s_rloo_trainer_gives(tmp_path: Pa
         torch.testing.assert_close(row[mask], torch.full((int(mask.sum()),), value), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("as_none", [False, True], ids=["nan", "none"])
 def test_an_unscored_step_has_no_advantage_and_its_solution_keeps_the_rest(as_none: bool, tmp_path: Path) -> None:
     seen: list[Trajectory] = []

@@ -95,6 +95,7 @@ class Scripted(StepGRPOTrainer):
         return self.data, self.made
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ["gigpo", "grpo", "mt-grpo"])
 def test_turns_of_an_environment_that_trl_runs_are_steps(method: str, tmp_path: Path) -> None:
     specials = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<tool_call>", "</tool_call>", "<think>", "</think>")

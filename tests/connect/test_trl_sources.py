@@ -138,6 +138,7 @@ def test_a_list_that_no_rollout_gave_is_named(tmp_path: Path) -> None:
         trainer(tmp_path, rollouts=episodes, credit="step-rloo", step_rewards="scores", step_end="").train()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("make", [EntropyScorer, partial(LikelihoodScorer, gain=True)], ids=["entropy", "gain"])
 def test_numbers_of_the_policy_are_those_of_its_weights_at_sampling(make: Any, tmp_path: Path) -> None:
     seen: list[Trajectory] = []
@@ -162,6 +163,7 @@ def implicit(beta: float = 0.05) -> ImplicitScorer:
     return ImplicitScorer(LanguageModel.of(policy()), LanguageModel.of(policy()), StepEncoder(record, TOKENIZER))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("order", ["after", "before"])
 def test_an_implicit_reward_model_learns_beside_the_policy(order: Any, tmp_path: Path) -> None:
     source = OnlineReward(implicit(), implicit_cross_entropy, learning_rate=1e-3, order=order, gain=True)

@@ -81,6 +81,7 @@ def test_grades_are_named_by_all_that_a_grader_reads() -> None:
     assert len({first, *others}) == 7
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("noise", [bytes, lambda n: random.Random(n).randbytes(n)])
 def test_a_damaged_page_costs_what_it_held(tmp_path: Path, noise: Callable[[int], bytes]) -> None:
     path = tmp_path / "log.sqlite"

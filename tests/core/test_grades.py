@@ -52,6 +52,7 @@ def graded(problem: Problem) -> Flow[tuple[float, str | None]]:
     return grade, answer
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("concurrency", [1, 4], ids=["local", "threads"])
 def test_a_grader_that_hangs_holds_up_no_other_and_is_not_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int

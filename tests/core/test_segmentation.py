@@ -72,6 +72,7 @@ def test_a_step_cut_again_is_itself(method: str, settings: dict[str, object], te
         assert cut(method, step, **settings) == [step]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "unit",
@@ -96,6 +97,7 @@ def test_long_texts_of_many_cuts_end(method: str, unit: str) -> None:
     assert "".join(cut(method, text)) == text
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "shape",
@@ -199,6 +201,7 @@ def rows(name: str) -> list[dict[str, object]]:
     return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.real
 @pytest.mark.skipif(not DATA.exists(), reason="needs the real data")
 @pytest.mark.parametrize(

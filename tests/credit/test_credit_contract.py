@@ -123,6 +123,7 @@ def test_one_trajectory_alone_is_finite(method: Method) -> None:
         assert np.isfinite(np.asarray(method.take(batch(sizes, [3])))).all()
 
 
+@pytest.mark.sampled(4)
 @EACH
 @pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
 @pytest.mark.parametrize("kind", [np.bool_, np.int32, np.int64, np.uint8])
@@ -175,6 +176,7 @@ def as_torch(data: Data) -> Data:
     return {k: torch.as_tensor(v) for k, v in data.items()}
 
 
+@pytest.mark.sampled(4)
 @EACH
 @pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
 @pytest.mark.parametrize("row", range(6))
@@ -205,6 +207,7 @@ def without_step(data: Data, step: int) -> Data:
     return made | {"offsets": np.cumsum([0, *sizes[rows]])}
 
 
+@pytest.mark.sampled(4)
 @EACH
 @pytest.mark.parametrize("torches", [False, True], ids=["numpy", "torch"])
 def test_an_unscored_step_is_as_if_it_were_not_there_and_keeps_its_number(method: Method, torches: bool) -> None:

@@ -15,6 +15,7 @@ METHODS = list(credit)
 LOGITS = np.log([0.25, 0.25, 0.5])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_its_expected_gradient_climbs_what_it_states(method: Method) -> None:
     if method.objective == NOTHING:
@@ -25,6 +26,7 @@ def test_its_expected_gradient_climbs_what_it_states(method: Method) -> None:
     assert verify(method).limit[method.objective] >= 0.999
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_it_is_invariant_to_what_it_states_and_to_nothing_else(method: Method) -> None:
     measured = {name for name, holds in verify(method).invariant.items() if holds}

@@ -96,6 +96,7 @@ def test_advantages_are_those_of_the_formula(give: Callable[[Any], Any], name: s
     np.testing.assert_allclose(found, by_hand(name, batch), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", [method.name for method in credit])
 @given(batch=BATCH, seed=st.integers(0, 99))
 @settings(max_examples=scaled(10))

@@ -38,6 +38,7 @@ def parts(query: str, part: str, **settings: Any) -> float:
     return float(reward["reasoning-sql"](problem(), [sql(query)], **weights, **settings)[0])
 
 
+@pytest.mark.sampled(4)
 @ENGINES
 @pytest.mark.parametrize(
     ("query", "right"),
@@ -137,6 +138,7 @@ def test_nothing_but_reading_is_allowed(engine: Engine, tmp_path: Path) -> None:
 ENDLESS = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT {what} FROM r"
 
 
+@pytest.mark.sampled(4)
 @ENGINES
 @pytest.mark.parametrize(
     "query",
@@ -171,6 +173,7 @@ def test_deep_and_long_queries_are_not_parsed() -> None:
     assert made.tolist() == [0, 0]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "change", ["INSERT INTO pets VALUES ('x', 1, 1)", "DELETE FROM pets", "UPDATE pets SET name = 'x'"]
 )

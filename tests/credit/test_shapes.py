@@ -152,6 +152,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @LIBRARIES
 @pytest.mark.parametrize("name", SHAPES)
 @given(batch=BATCH)

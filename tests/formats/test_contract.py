@@ -183,6 +183,7 @@ def unlabelled_at_its_end(item: Trajectory) -> Trajectory:
 # Readers meet what people's files hold: every error is the documented one, and the good rows around it are kept.
 
 
+@pytest.mark.sampled(4)
 @settings(max_examples=scaled(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -192,6 +193,7 @@ def test_rows_with_anything_changed_cost_no_other_row(name: str, data: st.DataOb
     kept_around(form, row, tmp_path)
 
 
+@pytest.mark.sampled(4)
 @settings(max_examples=scaled(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(row=st.dictionaries(st.text(max_size=8), json_values, max_size=6))
 @pytest.mark.parametrize("name", sorted(EXAMPLES))

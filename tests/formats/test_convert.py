@@ -218,6 +218,7 @@ write_rows(Path(sys.argv[1]), rows())
 """
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["o.jsonl", "o.json", "o.parquet", "o.jsonl.gz"])
 def test_a_kill_leaves_the_old_file_and_a_second_writer_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -301,6 +301,7 @@ REAL = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.real
 @pytest.mark.skipif(not DATA.exists(), reason="needs the real data")
 @pytest.mark.parametrize(("name", "form"), REAL)

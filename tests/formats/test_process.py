@@ -409,6 +409,7 @@ REAL = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.real
 @pytest.mark.skipif(not DATA.exists(), reason="needs the real data")
 @pytest.mark.parametrize(("name", "form", "count", "bad"), REAL)

@@ -60,6 +60,7 @@ def printed(card: Path, *, without: str = "httpx") -> list[list[float]]:
     return [json.loads(line) for line in said.getvalue().splitlines()]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("layout", [name for name, one in LAYOUTS.items() if not one.adapter])
 def test_the_code_of_a_card_prints_the_scores_of_the_model(layout: str, trained: Path, tmp_path: Path) -> None:
     made = stepreward.export(trained, tmp_path / "out", layout=layout)

@@ -28,6 +28,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("layout", ["adapter", "token-classification", "trl-prm", "qwen-prm", "stepreward"])
 def test_scores_of_an_exported_adapter_are_those_of_the_checkpoint(layout: str, adapted: Path, tmp_path: Path) -> None:

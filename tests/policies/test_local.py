@@ -98,6 +98,7 @@ def test_generate_samples_the_same_distribution() -> None:
     assert chi2_contingency([[ours[s] for s in cells], [theirs[s] for s in cells]]).pvalue > 1e-3
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
 def test_greedy_equals_generate(family: str) -> None:
     greedy = policy(family, temperature=0, max_tokens=30)
@@ -121,6 +122,7 @@ def test_log_probabilities_equal_teacher_forced_ones(family: str) -> None:
 # The key alone decides ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
 def test_a_sample_is_the_same_whatever_else_is_in_the_batch(family: str) -> None:
     questions = [ask(p, n=1 + i % 3, until="step" if i % 5 == 0 else "end") for i, p in enumerate(PROBLEMS)]

@@ -44,6 +44,7 @@ def without_logprobs(answers: Sequence[Sequence[Continuation]]) -> list[Any]:
     return [[([(s.text, s.tokens) for s in steps], *rest) for steps, *rest in some] for some in shown(answers)]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("until", ["step", "end"])
 @pytest.mark.parametrize("separator", ["\n", " a", "th"])
 @pytest.mark.parametrize("max_tokens", [None, 3])

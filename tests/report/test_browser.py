@@ -11,6 +11,7 @@ import hostile_report as made
 import pytest
 
 from stepreward.report.page import write
+from tests.effort import THOROUGH
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the dev extra")
 pytestmark = pytest.mark.xdist_group("browser")
@@ -68,7 +69,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(made.page(), tmp_path_factory.mktemp("report") / "report.html")
 
 
-@pytest.fixture(params=[(1200, "light"), (1200, "dark"), (480, "light"), (480, "dark")], ids=lambda p: f"{p[0]}-{p[1]}")
+VIEWS = [(1200, "light"), (480, "dark"), (1200, "dark"), (480, "light")]
+
+
+@pytest.fixture(params=VIEWS[: 4 if THOROUGH else 2], ids=lambda p: f"{p[0]}-{p[1]}")
 def view(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Any]:
     """The report, open; nothing that a test does with it may be complained of or leave the file."""
     width, theme = request.param

@@ -346,6 +346,7 @@ def test_the_scikit_learn_contract(method: Some) -> None:
 # What they are for
 
 
+@pytest.mark.sampled(4)
 @unbiased
 def test_held_out_scores_are_better_calibrated(method: Some) -> None:
     # Over-confident by T = 3: logits are three times too large. 4000 pairs to fit, 4000 to measure.

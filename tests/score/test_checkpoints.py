@@ -106,6 +106,7 @@ def shortened(scorer: Any, record: EncoderRecord) -> Any:
     return DiscriminativeScorer(StepRewardModel(model.backbone, model.tokenizer, record, head=model.head))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("row", [r for r in checkpoints.values() if r.record.encoding.too_long == "drop"], ids=shown)
 def test_steps_beyond_the_longest_input_are_left_out(row: Checkpoint, built: Callable) -> None:
     recipe = RECIPES[row.name]

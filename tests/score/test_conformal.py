@@ -53,6 +53,7 @@ def test_venn_abers_is_saved_as_it_is() -> None:
     np.testing.assert_array_equal(again.predict(asked), made.predict(asked))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
 def test_that_share_of_success_rates_lies_below_the_quantile(level: float) -> None:
     rng = Key.seed(4).rng()

@@ -204,6 +204,7 @@ def slow(formula: str, outputs: np.ndarray) -> list[float]:
     return made
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", FORMULAS)
 @given(seed=SEEDS)
 def test_every_way_to_score_gives_the_formula(formula: str, seed: int) -> None:

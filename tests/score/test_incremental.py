@@ -56,6 +56,7 @@ def levels(groups: list[list[Trajectory]]) -> list[list[Score]]:
     ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_search_by_levels_equals_scoring_each_trajectory(name: str) -> None:
     groups = [random_trajectories(seed) for seed in range(4)]
@@ -287,6 +288,7 @@ def test_reading_before_a_step_of_one_token_reads_its_parent() -> None:
         np.testing.assert_allclose(scored.scores, alone.scores, rtol=1e-4)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("room", [1, 120, 10_000])
 def test_a_step_s_score_once_told_is_told_again_to_the_last_bit(name: str, room: int) -> None:

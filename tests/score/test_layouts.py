@@ -116,6 +116,7 @@ def literal_scores(outputs: torch.Tensor, readout: Readout) -> torch.Tensor:
     }[readout.kind]()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("layout", [*OUTPUTS])
 @pytest.mark.parametrize("head", [*HEADS])
 def test_scores_of_a_layout_are_those_of_the_model(head: str, layout: str, tmp_path: Path) -> None:

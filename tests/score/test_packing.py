@@ -74,6 +74,7 @@ def test_packed_scores_equal_single_ones(kind: str, row_tokens: int) -> None:
     torch.testing.assert_close(packed, single, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", MODELS)
 def test_flex_attention_gives_the_scores_of_a_dense_mask(kind: str) -> None:
     """Without its compiler, which takes minutes on a CPU; the block mask is that of the compiled kernel."""

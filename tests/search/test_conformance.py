@@ -197,6 +197,7 @@ def test_questions_that_are_equal_do_not_collide(method: Method[..., Any]) -> No
     assert [f.chosen for f in together] == [f.chosen for f in alone]
 
 
+@pytest.mark.sampled(4)
 @EVERY
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_the_size_of_batches_changes_nothing(method: Method[..., Any], batch_size: int) -> None:
@@ -249,6 +250,7 @@ def lost(method: Method[..., Any], budget: Budget | None = None) -> bool:
     return bill.generated_tokens > 0 and (found.chosen < 0 or not found.answers)
 
 
+@pytest.mark.sampled(4)
 @EVERY
 @pytest.mark.parametrize("limit", ["rollouts", "tokens"])
 def test_what_was_paid_for_is_never_lost_whatever_the_limit(method: Method[..., Any], limit: str) -> None:

@@ -67,6 +67,7 @@ class World:
         return Continuation(steps, len(steps) == left, len(steps))
 
 
+@pytest.mark.sampled(4)
 @EVERY
 def test_it_asks_exactly_those_that_it_declares(method: Method[..., Any]) -> None:
     told = set(method.asks) & {"logprobs", "self_certainty"}
@@ -90,6 +91,7 @@ def counted(world: World, found: Any, unit: str) -> int:
     return int(np.nansum(found.searched.column("visits")[found.searched.parent == 0]))
 
 
+@pytest.mark.sampled(4)
 @EVERY
 @pytest.mark.parametrize("budget", [1, 2, 3, 5, 6, 8, 13, 16])
 def test_a_budget_is_never_exceeded_and_nearly_spent(method: Method[..., Any], budget: int) -> None:

@@ -38,6 +38,7 @@ def calls(name: str, depth: int) -> int:
     return count
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", sorted(SEARCHES))
 def test_twice_the_steps_are_twice_the_work(name: str) -> None:
     run(name, 2)

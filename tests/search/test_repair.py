@@ -334,6 +334,7 @@ def right_steps(problem: Problem, prefix: tuple[Step, ...]) -> list[tuple[Step, 
     return [(step, 1 / len(choices), finished) for step, _, finished in choices]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("most", [0, 1, 4])
 def test_a_perfect_expert_is_asked_only_where_a_step_is_bad_and_within_its_budget(most: int) -> None:
     expert = TabularPolicy(right_steps, "expert")

@@ -116,6 +116,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("how", SETTINGS, ids=str)
 @pytest.mark.parametrize("rounds", [1, 7, 60])
 def test_it_is_the_published_search(how: dict[str, Any], rounds: int) -> None:

@@ -57,6 +57,7 @@ def directly(method: str, seed: int, **settings: Any) -> Any:
     return next(driver.run([search[method].take({"problem": problem, "key": key}, **settings)]))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", [m.name for m in search if m.name not in NEEDS_MORE])
 def test_every_search_answers_as_it_does_without_a_server(client: openai.OpenAI, method: str) -> None:
     settings = {"n": 4} if "n" in search[method].settings else {}

@@ -70,6 +70,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert "NoNewPrivilege" in done.stderr  # so the check sees what is wrong
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("where", STARTED)
 def test_what_is_started_is_healthy_and_stops(where: str, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("secret\n")

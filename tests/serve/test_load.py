@@ -41,6 +41,7 @@ def ask(mark: str, method: str = "best-of-n?n=2") -> dict[str, Any]:
     return {"model": f"m:{method}", "messages": [{"role": "user", "content": f"say {mark}"}]}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["best-of-n?n=2", "beam?beams=2&width=2"])
 def test_64_clients_at_once_lose_and_cross_no_answer(pair: Pair, method: str) -> None:
     _, url = pair

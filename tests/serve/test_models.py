@@ -50,6 +50,7 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("parts", PARTS)
 def test_the_searches_that_are_listed_are_those_that_answer(parts: str) -> None:
     served = Served(**{"policy": Digits(), "grader": SaysAll(), "limits": Limits(samples=2000), **PARTS[parts]})

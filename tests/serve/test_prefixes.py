@@ -130,6 +130,7 @@ def long(kept: Prefixes) -> None:
         kept.put(ScoredPrefix(Problem(f"{i}", "p" * 10_000)), [Step("漢" * 10_000)], [0.5])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("fill", [ones, small, equal, chain, long])
 def test_the_memory_that_is_counted_is_the_memory_that_is_held(fill: Callable[[Prefixes], None]) -> None:
     fill(Prefixes())

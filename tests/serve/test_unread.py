@@ -60,6 +60,7 @@ def taken(client: socket.socket) -> int:
     return size
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 def test_clients_that_do_not_read_hold_no_place_and_no_connection(server: str, stream: bool) -> None:
     held = [asks(server, stream) for _ in range(3)]

@@ -112,6 +112,7 @@ def test_the_text_the_graph_and_the_reference_say_the_same(difficulty: Difficult
     assert operators == set("+-*/")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("difficulty", [Difficulty(), HARD])
 def test_reference_solutions_are_right_in_every_step_and_graded_1(difficulty: Difficulty) -> None:
     for problem in generate("validation", 100, difficulty=difficulty):

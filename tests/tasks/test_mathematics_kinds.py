@@ -255,6 +255,7 @@ def boxed(text: str) -> list[Step]:
     return [Step(rf"So \boxed{{{text}}}.")]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("reference", "answer", "right"), CASES)
 def test_answers_are_compared_whole_and_equal_ones_are_one_vote(reference: str, answer: str, right: int) -> None:
     problem = Problem("p", "q", reference)

@@ -89,6 +89,7 @@ def trained(objective: str, out: Path, rows: list[Trajectory], **settings: Any) 
     return train(trees, model, out, chosen, held_out=trees), model
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("objective", "shared"), [("reward-features", math.log(2)), ("ideal-point", 1.0)])
 def test_each_annotator_has_a_score_of_the_own(objective: str, shared: float, tmp_path: Path) -> None:
     result, model = trained(objective, tmp_path / "model", comparisons())

@@ -79,6 +79,7 @@ def measured(settings: TrainSettings) -> int:
     return int(np.cumsum(changes).max()) + sum(p.numel() * p.element_size() for p in model.parameters())
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_predicted_memory_is_what_the_allocator_counts(way: str) -> None:
     settings = TrainSettings(**WAYS[way])

@@ -11,6 +11,7 @@ from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord, PerStep
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_packed_and_padded_learn_the_same_solutions(way: str) -> None:
     packed, padded = (

@@ -83,6 +83,7 @@ def value(method: Method[..., Any], data: dict[str, torch.Tensor], **changed: to
 class TestContract:
     """What every loss must hold."""
 
+    @pytest.mark.sampled(4)
     def test_gradients_are_right(self, method: Method[..., Any]) -> None:
         data = draw(method, 1)
         names = outputs(method)

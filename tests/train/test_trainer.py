@@ -101,6 +101,7 @@ def learned(out: Path, settings: TrainSettings, record: EncoderRecord | None = N
     return train(trees, toy_model(record=record), out, settings, held_out=held_out)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("settings", "record"),
     [
