@@ -9,9 +9,9 @@ from typing import Any
 
 import hostile_report as made
 import pytest
+from tests.effort import THOROUGH
 
 from stepreward.report.page import write
-from tests.effort import THOROUGH
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the dev extra")
 pytestmark = pytest.mark.xdist_group("browser")
