@@ -213,5 +213,5 @@ DETACHED: dict[str, Callable[..., Any] | str] = {
     "kto": "its levels are means of the model's own rewards, detached",
     "token_regularised": "the weight of its second part is detached",
 }
-WHOLE = ("decompose_return", "temporal_difference", "joint_cells")
+WHOLE = ("decompose_return", "outcome_of_steps", "temporal_difference", "joint_cells")
 """They read every real step."""

@@ -282,6 +282,17 @@ class TestTemporal:
 
 
 class TestReturns:
+    def test_the_logits_of_steps_together(self) -> None:
+        """p = (0.9, 0.5): the mean of logits is that of 0.75, their sum that of 0.9; (0.9, 0.2): 0.6 and 0.6923."""
+        for p, by_mean, by_sum in (((0.9, 0.5), 0.75, 0.9), ((0.9, 0.2), 0.6, 9 / 13)):
+            data = {"logits": tensor([*map(logit, p)]), "outcome": tensor(1.0), "mask": real(1, 2)}
+            assert float(family["outcome-of-steps"].take(data)) == pytest.approx((1 - by_mean) ** 2)
+            assert float(family["outcome-of-steps"].take(data, by="sum")) == pytest.approx((1 - by_sum) ** 2)
+            assert float(family["outcome-of-steps"].take(data, fit="bce")) == pytest.approx(-math.log(by_mean))
+        one = {"logits": tensor([0.7]), "outcome": tensor(0.0), "mask": real(1, 1)}
+        plain = family["outcome"].take({"totals": tensor(0.7), "outcome": tensor(0.0)}, fit="mse")
+        assert float(family["outcome-of-steps"].take(one)) == pytest.approx(float(plain))
+
     def test_two_forms(self) -> None:
         """0.2 + 0.5 - 0.1 of 1: 0.16, and a ninth of that."""
         data = {"logits": tensor([0.2, 0.5, -0.1]).requires_grad_(), "outcome": tensor(1.0), "mask": real(1, 3)}

@@ -68,13 +68,16 @@ def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tm
         settings = replace(settings, guide=str(FOLDER))
     if method.name == "t-reg":
         settings = replace(settings, contrast=("{prompt} Well!\n", "{prompt} Bad!\n"))
+    if "meta" in method.asks:
+        settings = replace(settings, domain_rate=0.1, domain_every=1)
     objective = settings.loss()
     record = objective.record(PerStep())
     trees = labelled_trees(rich_rows(), objective)
+    meta = trees if settings.domain_rate else ()
     model: Trainable = starting_model(FOLDER, record=record) if objective.of_ratios else toy_model(record=record)
     weight = model.head.weight if isinstance(model, StepRewardModel) else model.unembedding
     before = weight.detach().clone()
-    result = train(trees, model, tmp_path / "model", settings, held_out=trees)
+    result = train(trees, model, tmp_path / "model", settings, held_out=trees, meta=meta)
     assert np.isfinite(result.metrics["loss"])
     assert not torch.equal(weight, before)
     if isinstance(model, StepRewardModel):

@@ -21,6 +21,7 @@ from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.stored_rows import StoredRows
+from stepreward.core.tree import StepTree
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record_file import RECORD_FILE
@@ -52,6 +53,10 @@ class TrainFlags:
     mix: tuple[str, ...] = ()
     """Share of a domain in the tokens of every pass as name=weight, once for each domain; without it, each problem is
     taken once a pass."""
+    domain_weight: tuple[str, ...] = ()
+    """Weight of a domain in the loss as name=weight, once for each domain; with --domain-rate the first one."""
+    meta: Path | None = None
+    """Graded solutions of other problems, from which the weights of domains are learned; see --domain-rate."""
     settings: Annotated[tuple[str, ...], Flag("--set")] = ()
     """Setting of the objective as name=value; may be repeated."""
     surprise: bool = False
@@ -78,7 +83,10 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     if ended and not (out / RESULT_FILE).is_file():
         raise _kept(out)
     (own,) = read_settings(flags.settings, loss[training.objective])
-    settings = replace(training, objective_settings=own, mix=_shares(flags.mix)).on(flags.backbone, resolve)
+    mix, weights = _shares(flags.mix, "--mix"), _shares(flags.domain_weight, "--domain-weight")
+    settings = replace(training, objective_settings=own, mix=mix, domain_weights=weights)
+    settings = settings.on(flags.backbone, resolve)
+    settings.require_meta(flags.meta is not None)
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
     rows, quiet = StoredRows(), json_output or not is_main()
     for domain, path in named(flags.data).items():
@@ -91,6 +99,11 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     watch = partial(Watched[int], stage="prepare problems", quiet=quiet)
     trees = on_demand.StoredTrees(rows, learned, objective, settings.augmented, watch)
     held_out = on_demand.StoredTrees(rows, kept, objective) if kept else ()
+    meta: Sequence[StepTree] = ()
+    if flags.meta is not None:
+        graded = StoredRows()
+        graded.extend(reading.solutions(flags.meta, comparisons=True, quiet=not is_main()))
+        meta = on_demand.StoredTrees(graded, range(len(graded.problems)), settings.domain_loss())
     record = on_demand.starting_record(
         name, objective, keep_head=flags.keep_head, like=flags.like, max_length=flags.max_length,
         surprise=flags.surprise, both_ways=settings.both_ways,
@@ -103,7 +116,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
         name, trees, record=record, keep_head=flags.keep_head, like=flags.like, bias=bias, seed=settings.seed
     )
     on_demand.require_layouts(model, flags.export, adapters=settings.writes_adapters)
-    again = on_demand.finished(trees, model, out, settings, held_out) if ended else None
+    again = on_demand.finished(trees, model, out, settings, held_out, meta) if ended else None
     if ended and again is None:
         raise _kept(out)
     with StageProgress(quiet=quiet) as progress:
@@ -113,6 +126,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
             out,
             settings,
             held_out=held_out,
+            meta=meta,
             on_progress=lambda done, total, detail: progress("train", done, total, detail),
         )
     if not is_main():
@@ -153,8 +167,8 @@ def _show_costs(costs: on_demand.Costs, speed: float, json_output: bool) -> None
     )
 
 
-def _shares(given: Sequence[str]) -> dict[str, float]:
-    """The shares of a mix, given as `name=weight`.
+def _shares(given: Sequence[str], flag: str) -> dict[str, float]:
+    """Numbers of domains, given to a flag as `name=weight`.
 
     Raises:
         InputError: one is not of this form, or a name is given twice.
@@ -167,7 +181,9 @@ def _shares(given: Sequence[str]) -> dict[str, float]:
         except ValueError:
             share = math.nan
         if not 0 < share < math.inf or name in made:
-            raise InputError(f"--mix expects name=weight, each name once, got {text!r}", remedy="such as --mix math=2")
+            raise InputError(
+                f"{flag} expects name=weight, each name once, got {text!r}", remedy=f"such as {flag} math=2"
+            )
         made[name] = share
     return made
 

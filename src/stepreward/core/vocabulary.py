@@ -77,6 +77,7 @@ ASKS: Mapping[str, str] = {
     "logprobs": "a policy that reports log-probabilities",
     "self_certainty": "a policy that measures its certainty",
     "reference": "a frozen language model, which the trained one is compared with",
+    "meta": "graded solutions that the weights of domains are learned from",
 }
 """The closed vocabulary of what a flow may need beside data."""
 

@@ -153,6 +153,8 @@ class TrainingBatch:
     token: torch.Tensor | None = None
     """(B, L) index into the batch's step tokens for each token of a trajectory's steps, -1 at padding; None where the
     objective reads no tokens."""
+    domains: tuple[str, ...] = ()
+    """(B,) domain of each trajectory."""
 
     def gather(self, reads: torch.Tensor) -> torch.Tensor:
         """(B, S, ...) from (Q, ...) for each read; entries outside `mask` are arbitrary."""
@@ -178,16 +180,25 @@ class TrainingBatch:
         data = {name: array.to(device, non_blocking=non_blocking) for name, array in self.data.items()}
         read, mask = (array.to(device, non_blocking=non_blocking) for array in (self.read, self.mask))
         token = None if self.token is None else self.token.to(device, non_blocking=non_blocking)
-        return TrainingBatch(self.packed.to(device), read, mask, data, self.problems, token)
+        return TrainingBatch(self.packed.to(device), read, mask, data, self.problems, token, self.domains)
 
     def unsupervised(self) -> TrainingBatch:
         """The batch with nothing to learn from: what a process encodes that has no batch left when others have."""
-        data = {
-            name: array[:0] if name in OF_PAIRS else
-            torch.full_like(array, torch.nan) if array.is_floating_point() else array
-            for name, array in self.data.items()
-        }  # fmt: skip
-        return TrainingBatch(self.packed, self.read, torch.zeros_like(self.mask), data, self.problems, self.token)
+        return self.only(torch.zeros(len(self.mask), dtype=torch.bool, device=self.mask.device))
+
+    def only(self, rows: torch.Tensor) -> TrainingBatch:
+        """The batch with nothing to learn from trajectories outside `rows` (B,), True where one is kept."""
+        data = {}
+        for name, values in self.data.items():
+            if name in OF_PAIRS:
+                # Both sides of a pair are of one problem, and so of one domain.
+                sides = self.data["pairs" if "pairs" in self.data else "siblings"]
+                data[name] = values[rows[sides[:, 0]]]
+            elif values.is_floating_point():
+                data[name] = torch.where(rows.reshape(-1, *[1] * (values.ndim - 1)), values, torch.nan)
+            else:
+                data[name] = values
+        return replace(self, mask=self.mask & rows[:, None], data=data)
 
 
 class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
@@ -398,7 +409,9 @@ def _training_batch(
     if "siblings" in made:
         _place_siblings(made, read)
     problems = tuple(tree.problem.id for tree in trees for _ in tree.ends)
-    return TrainingBatch(packed, torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(read >= 0), made, problems)
+    domains = tuple(domain_of(tree) for tree in trees for _ in tree.ends)
+    places, mask = torch.from_numpy(np.maximum(read, 0)), torch.from_numpy(read >= 0)
+    return TrainingBatch(packed, places, mask, made, problems, domains=domains)
 
 
 def _place_siblings(data: dict[str, torch.Tensor], read: NDArray[np.int64]) -> None:

@@ -101,6 +101,15 @@ class TrainSettings:
     """Formula of a step's score from the outputs, such as "success + 1.5 * correct"; empty: the objective's own."""
     mix: Annotated[Mapping[str, float], Flag(hidden=True)] = field(default_factory=dict)
     """Share of each domain in the tokens of every pass, any positive numbers; empty takes each tree once a pass."""
+    domain_weights: Annotated[Mapping[str, float], Flag(hidden=True)] = field(default_factory=dict)
+    """Weight of each domain in the loss, any positive numbers, of which their ratios count; 1 for a domain without."""
+    domain_rate: Annotated[float, Flag(low=0.0)] = 0.0
+    """Learning rate of the weights of domains, such as 0.01, so that the loss on the meta data falls (DreamPRM); 0
+    leaves them as they are."""
+    domain_every: Annotated[int, Flag(low=1)] = 5
+    """Steps of the optimizer to a step of these weights."""
+    domain_objective: Annotated[str, Flag(choices=losses)] = "outcome-of-steps"
+    """The loss on the meta data, with its own hyper-parameters: {choices}."""
     both_ways: bool = False
     """Read steps also from the last to the first (BiPRM): for whole solutions, not searches."""
     merge_steps: Annotated[float, Flag(low=0.0, high=1.0)] = 0.0
@@ -157,6 +166,10 @@ class TrainSettings:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if bad := {name: share for name, share in self.mix.items() if not 0 < share < math.inf}:
             raise ValueError(f"the shares of a mix must be positive numbers, got {bad}")
+        if bad := {name: one for name, one in self.domain_weights.items() if not 0 < one < math.inf}:
+            raise ValueError(f"weights of domains must be positive numbers, got {bad}")
+        if self.domain_rate and (self.shard or self.precision == "fp16"):
+            raise ValueError("domain_rate compares losses of whole models in float32 or bf16: drop shard and fp16")
         if self.device not in ("cpu", "cuda", "auto"):
             raise ValueError(f"device must be cpu, cuda or auto, got {self.device!r}")
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -203,6 +216,23 @@ class TrainSettings:
         if self.compress:
             rows = [*rows, *with_compressed_nodes(rows, labels=self.labels, key=key)]
         return with_merged_steps(rows, share=self.merge_steps, key=key) if self.merge_steps else rows
+
+    def require_meta(self, given: bool) -> None:
+        """Checks that there is meta data where the weights of domains are learned, and only there.
+
+        Raises:
+            InputError: there is not, or nothing is learned from it.
+        """
+        asked = bool(self.domain_rate) or "meta" in losses[self.objective].asks
+        if asked and not (given and self.domain_rate):
+            what = "the weights of domains are learned from graded solutions in meta, at a domain_rate"
+            raise InputError(what, remedy="pass both, such as domain_rate=0.01 (--meta FILE --domain-rate 0.01)")
+        if given and not asked:
+            raise InputError("nothing is learned from meta", remedy="pass domain_rate too, or leave meta out")
+
+    def domain_loss(self) -> Objective:
+        """The objective on the meta data, of a model as this training has it."""
+        return Objective(losses[self.domain_objective], labels=self.labels, reference=self.reference, beta=self.beta)
 
     def loss(self) -> Objective:
         """The objective with its hyper-parameters and columns.

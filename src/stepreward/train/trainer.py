@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
-from stepreward.core.atomic_files import locked_folder, to_disk, write_json
+from stepreward.core.atomic_files import locked_folder, read_object, to_disk, write_json
 from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.core.hub import name_of
 from stepreward.core.keys import Key
@@ -36,6 +36,7 @@ from stepreward.train.data import (
     nothing_to_learn,
     once_per_node,
 )
+from stepreward.train.domain_weights import DomainWeights, drawn
 from stepreward.train.evaluation import evaluate_batches, read_batches
 from stepreward.train.objective import Objective
 from stepreward.train.parameters import prepare, trained_names
@@ -43,10 +44,12 @@ from stepreward.train.processes import is_main, processes, whole_state
 from stepreward.train.reference import add_references, weights_hash
 from stepreward.train.row_data import ANNOTATOR
 from stepreward.train.settings import HIGHER_IS_BETTER, OPTIMIZERS, RESULT_FILE, UNFINISHED, TrainSettings
-from stepreward.train.training_progress import Clock, OnProgress, Progress, SaveInTime, StopIfDiverged
+from stepreward.train.training_progress import Clock, EverySomeSteps, OnProgress, Progress, SaveInTime, StopIfDiverged
 
 ANNOTATORS_FILE = "annotators.json"
 """In a checkpoint: the formula of each annotator's score, and of their mean under ""."""
+_WEIGHTS_FILE = "domain_weights.json"
+"""In a checkpoint of unfinished work: the state of the weights of domains."""
 _NO_MATTER = ("device", "save_seconds", "activation_checkpoints", "report_to")
 """Where it runs and how often it saves do not change the weights: a run may be resumed with other values."""
 _WRITERS = ("PytorchStreamWriter", "inline_container")
@@ -72,7 +75,8 @@ class TrainResult:
     steps: int = 0
     """Steps of the optimizer, those before a resume included."""
     domains: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By domain, where the data has several: its `tokens` in the whole training, and `metrics` of the kept model."""
+    """By domain, where the data has several: its `tokens` in the whole training, its last `weight` where domains are
+    weighed, and the metrics of the kept model."""
 
 
 class StepTrainer(Trainer):  # type: ignore[misc]
@@ -80,9 +84,13 @@ class StepTrainer(Trainer):  # type: ignore[misc]
 
     control: Any
 
-    def __init__(self, *, objective: Objective, held_out: TrainingSet, **kwargs: Any) -> None:
+    def __init__(
+        self, *, objective: Objective, held_out: TrainingSet, weights: DomainWeights | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.objective, self.held_out = objective, held_out
+        self.objective, self.held_out, self.weights = objective, held_out, weights
+        self.of_step: tuple[list[TrainingBatch], torch.Tensor] | None = None
+        """The last step's batches, and its counts."""
         # Our losses are divided by the counts of a whole step, not by the number of its batches.
         self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)
@@ -97,7 +105,9 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         if not batches:
             return [], None
         counts = torch.stack([self.objective.counts(one["batch"]) for one in batches]).sum(0)
-        return batches, self.accelerator.reduce(counts.to(device), "sum")
+        counts = self.accelerator.reduce(counts.to(device), "sum")
+        self.of_step = [one["batch"] for one in batches], counts
+        return batches, counts
 
     def compute_loss(
         self,
@@ -109,11 +119,41 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         """This batch's part of the loss of a step: parts of all batches and processes add up to it."""
         batch: TrainingBatch = inputs["batch"].to(self.args.device)
         outputs = model(batch.packed)
-        loss = self.objective(self.model, outputs, batch)
+        if self.weights is None:
+            loss = self.objective(self.model, outputs, batch)
+        else:
+            loss = self.weights.loss(self.objective, self.model, outputs, batch)
         # Processes average their gradients, where the parts must be summed.
         counts = loss.counts if num_items_in_batch is None else num_items_in_batch / self.args.world_size
         value = loss.over(counts)
         return (value, outputs) if return_outputs else value
+
+    def weigh_domains(self, outer: Objective, meta: TrainingBatch) -> None:
+        """One step of the weights of domains, by a batch of the data that they are learned from."""
+        assert self.weights is not None, "it is for a training with weights"
+        assert self.of_step is not None, "it follows a step"
+        batches, counts = self.of_step
+        here = [one.to(self.args.device) for one in batches]
+        self.weights.learn(
+            self.objective, self.model, here, counts, (outer, meta.to(self.args.device)),
+            lambda losses: self.accelerator.reduce(losses, "sum"),
+        )  # fmt: skip
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds the weights of domains to what is logged."""
+        named = {f"weight_{name}": value for name, value in self.weights.weights.items()} if self.weights else {}
+        super().log({**logs, **named}, *args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.weights is not None and is_main():
+            write_json(Path(output_dir) / _WEIGHTS_FILE, self.weights.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.weights is not None and checkpoint is not None:
+            remedy = "delete the folder of unfinished work to start over"
+            self.weights.load_state_dict(read_object(Path(checkpoint) / _WEIGHTS_FILE, remedy=remedy))
 
     # A checkpoint of unfinished work has what training changes; frozen weights come from the backbone again.
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -144,6 +184,7 @@ def train(
     settings: TrainSettings | None = None,
     *,
     held_out: Sequence[StepTree] = (),
+    meta: Sequence[StepTree] = (),
     on_progress: OnProgress | None = None,
 ) -> TrainResult:
     """Trains a step reward model and writes it as a checkpoint; continues where a killed training stopped.
@@ -156,6 +197,7 @@ def train(
         out: folder of the checkpoint; unfinished work is in `out/unfinished` until the end.
         settings: hyper-parameters.
         held_out: such trees to evaluate on, which pick the best checkpoint; without them the last model is kept.
+        meta: trees with what `settings.domain_objective` reads, from which the weights of domains are learned.
         on_progress: called at most twice a second.
 
     Returns:
@@ -171,10 +213,11 @@ def train(
     objective = settings.loss()
     if settings.merge and not isinstance(model, StepRewardModel):
         raise InputError("merge is for models with a head", remedy="leave it out: `load` adds adapters to the weights")
+    settings.require_meta(bool(meta))
     data = _training_set(trees, model, settings, objective)
     if "users" in objective.method.data and isinstance(model, StepRewardModel):
         objective = data.objective = _with_annotators(objective, data, model, settings)
-    identity = _identity(trees, held_out, model, settings)
+    identity = _identity(trees, held_out, model, settings, meta)
     prepare(model, settings)
     # Its processes, if there are several, find each other here. The first one alone writes what is not the trainer's.
     arguments = _arguments(settings, out / UNFINISHED, len(data), bool(held_out))
@@ -182,7 +225,7 @@ def train(
         if is_main():
             open_work(out, identity)
         arguments.distributed_state.wait_for_everyone()
-        result = _trained(data, model, arguments, settings, objective, held_out, on_progress)
+        result = _trained(data, model, arguments, settings, objective, held_out, meta, on_progress)
         # Every process takes part in collecting the weights of a sharded model.
         state = whole_state(model) if settings.shard else None
         if is_main():
@@ -194,20 +237,29 @@ def train(
 
 def _trained(
     data: TrainingSet, model: Trainable, arguments: Any, settings: TrainSettings, objective: Objective,
-    held_out: Sequence[StepTree], on_progress: OnProgress | None,
+    held_out: Sequence[StepTree], meta: Sequence[StepTree], on_progress: OnProgress | None,
 ) -> TrainResult:  # fmt: skip
     """Trains in the folder of unfinished work that the arguments name."""
     start, clock, work = time.perf_counter(), Clock(), Path(arguments.output_dir)
     batches = TrainingSet(
         held_out, model.encoder, objective, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens
     )
+    outer = settings.domain_loss()
+    outside = TrainingSet(
+        meta, model.encoder, outer, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens
+    )
+    if meta and not len(outside):
+        raise nothing_to_learn(outer)
+    weighs = bool(settings.domain_weights) or settings.domain_rate > 0
+    weights = DomainWeights([*data.domains], settings.domain_weights, settings.domain_rate) if weighs else None
     if isinstance(model, LogRatioModel):
         # One process computes what all of them then read.
         with arguments.distributed_state.main_process_first():
-            add_references((data, batches), model, settings, str(arguments.device), work)
+            add_references((data, batches, outside), model, settings, str(arguments.device), work)
     trainer = StepTrainer(
         objective=objective,
         held_out=batches,
+        weights=weights,
         model=model,
         args=arguments,
         train_dataset=data,
@@ -215,6 +267,10 @@ def _trained(
         data_collator=_whole_batch,
         callbacks=[*_callbacks(settings, data, on_progress, len(batches) > 0), clock],
     )
+    if settings.domain_rate:
+        key = Key.seed(settings.seed).fold("meta")
+        learn = lambda number: trainer.weigh_domains(outer, drawn(outside, number, key))  # noqa: E731
+        trainer.add_callback(EverySomeSteps(settings.domain_every, learn))
     if settings.attention == "flex":
         model.backbone.set_attn_implementation(FLEX)
     _run_trainer(trainer, work)
@@ -244,15 +300,17 @@ def _trained(
         data.tokens,
         time.perf_counter() - start,
         trainer.state.global_step,
-        _by_domain(data, batches, model, objective) if len({*data.domains, *batches.domains}) > 1 else {},
+        _by_domain(data, batches, model, objective, weights) if len({*data.domains, *batches.domains}) > 1 else {},
     )
 
 
 def _by_domain(
-    data: TrainingSet, held_out: TrainingSet, model: Trainable, objective: Objective
+    data: TrainingSet, held_out: TrainingSet, model: Trainable, objective: Objective, weights: DomainWeights | None
 ) -> dict[str, dict[str, float]]:
-    """For each domain, the tokens that were planned, and the metrics on its held-out trees."""
+    """For each domain, the tokens that were planned, its weight, and the metrics on its held-out trees."""
     made = {name: {"tokens": float(size)} for name, size in data.tokens_by_domain().items()}
+    for name, weight in (weights.weights if weights else {}).items():
+        made[name]["weight"] = weight
     for name in held_out.domains:
         made.setdefault(name, {"tokens": 0.0})
         made[name] |= _finite(evaluate_batches(model, held_out.of_domain(name), objective))
@@ -304,8 +362,9 @@ def _with_annotators(
 
 
 def _identity(
-    trees: Sequence[StepTree], held_out: Sequence[StepTree], model: Trainable, settings: TrainSettings
-) -> dict[str, Any]:
+    trees: Sequence[StepTree], held_out: Sequence[StepTree], model: Trainable, settings: TrainSettings,
+    meta: Sequence[StepTree] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Everything that decides the final weights."""
     frozen = [name for name in (model.record.readout.reference, settings.guide) if name]
     objective = settings.loss()
@@ -319,6 +378,7 @@ def _identity(
         # The data decide how many annotators there are.
         "model": {name: list(p.shape) for name, p in model.named_parameters() if not name.startswith("users.")},
         "record": asdict(model.record),
+        **({"meta": fingerprint(meta, settings.domain_loss())} if meta else {}),
         **({"frozen": [weights_hash(find(name)) for name in frozen]} if frozen else {}),
     }
 
@@ -403,11 +463,12 @@ def finished(
     out: Path,
     settings: TrainSettings,
     held_out: Sequence[StepTree] = (),
+    meta: Sequence[StepTree] = (),
 ) -> TrainResult | None:
     """The result in `out` of a finished training with the same data and settings; None where there is none."""
     try:
         row = json.loads((out / RESULT_FILE).read_text(encoding="utf-8"))
-        if row["identity"] != json.loads(json.dumps(_identity(trees, held_out, model, settings))):
+        if row["identity"] != json.loads(json.dumps(_identity(trees, held_out, model, settings, meta))):
             return None
         return TrainResult(
             out,

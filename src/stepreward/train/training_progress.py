@@ -110,6 +110,18 @@ class SaveInTime(TrainerCallback):  # type: ignore[misc]
             control.should_save = True
 
 
+class EverySomeSteps(TrainerCallback):  # type: ignore[misc]
+    """Calls a function after every so many steps, with the number of the call from 0."""
+
+    def __init__(self, every: int, call: Callable[[int], None]) -> None:
+        self.every, self.call = every, call
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Calls it, if it is its turn."""
+        if state.global_step % self.every == 0:
+            self.call(state.global_step // self.every - 1)
+
+
 class StopIfDiverged(TrainerCallback):  # type: ignore[misc]
     """Ends a training whose loss is not finite any more."""
 

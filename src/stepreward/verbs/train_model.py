@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 def train(
     rows: Rows | Mapping[str, Rows], out: str | Path, *, backbone: str | Path = "builtin:arithmetic",
-    keep_head: bool = False, like: str = "", held_out: float = 0.1, export: Sequence[str] = (), **settings: Any,
+    keep_head: bool = False, like: str = "", held_out: float = 0.1, meta: Rows | None = None,
+    export: Sequence[str] = (), **settings: Any,
 ) -> Loaded:  # fmt: skip
     """Trains a step reward model on labelled steps or graded solutions, and returns it as a scorer.
 
@@ -38,6 +39,7 @@ def train(
             that of the objective, whose scores are the old ones at first.
         like: with `keep_head`, row of the table of checkpoints whose recipe that reward model follows.
         held_out: share of the problems kept to pick the best checkpoint.
+        meta: graded solutions of other problems, from which the weights of domains are learned (`domain_rate`).
         export: layouts in which the finished model is also written, each into `out/export/LAYOUT`; see `export`.
         settings: fields of `stepreward.train.settings.TrainSettings`, such as `objective`, `epochs`, `device`, `seed`.
 
@@ -51,6 +53,10 @@ def train(
     for domain, some in (rows if isinstance(rows, Mapping) else {"": rows}).items():
         stored.extend(of_domain(rows_of(some, comparisons=True), domain), domain)
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
+    chosen.require_meta(meta is not None)
+    graded = StoredRows()
+    graded.extend(rows_of(meta or (), comparisons=True))
+    outside = StoredTrees(graded, range(len(graded.problems)), chosen.domain_loss()) if meta is not None else ()
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
     name = backbone if backbone == SCRATCH else resolve(backbone)
     record = starting_record(name, objective, keep_head=keep_head, like=like, both_ways=chosen.both_ways)
@@ -58,7 +64,8 @@ def train(
         name, trees, record=record, keep_head=keep_head, like=like, bias=needs_bias(export), seed=chosen.seed
     )
     require_layouts(model, export, adapters=chosen.writes_adapters)
-    train_model(trees, model, Path(out), chosen, held_out=StoredTrees(stored, kept, objective) if kept else ())
+    kept_trees = StoredTrees(stored, kept, objective) if kept else ()
+    train_model(trees, model, Path(out), chosen, held_out=kept_trees, meta=outside)
     if is_main():
         export_finished(Path(out), export)
     return load(out)

@@ -109,6 +109,12 @@ def squared_error(
 loss.preset("agent-rm", of="mse", paper="arXiv:2502.18407", note="the explicit reward model: bare values", link="none")
 
 
+loss.preset(
+    "dream-prm", of="mse", paper="arXiv:2505.20241", asks=("meta",),
+    note="its inner loss, on steps of all trajectories together; domains are weighed by the solutions in meta",
+)  # fmt: skip
+
+
 @loss.method("quantile", paper="arXiv:2506.09338", note="the released trainer's pinball loss behind a sigmoid")
 def pinball(
     outputs: torch.Tensor,

@@ -91,6 +91,40 @@ def outcome_fit(
     return mean(pointwise(totals, outcome, known, fit=fit, link=link), known)
 
 
+@loss.method(
+    "outcome-of-steps", paper="arXiv:2505.20241",
+    note="the outer loss of DreamPRM's code, a mean of logits; its text has their sum, by='sum'",
+)  # fmt: skip
+def outcome_of_steps(
+    logits: torch.Tensor,
+    outcome: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    by: Literal["mean", "sum"] = "mean",
+    fit: Fit = "mse",
+) -> Loss:
+    """Fits what the logits of a trajectory's steps say together to its outcome.
+
+        mean_b (sigmoid(A_b) - o_b)^2,    A = (1/S) sum_s z_s, or sum_s z_s
+
+    Args:
+        logits: z, any real number.
+        outcome: (B,) o in [0, 1], NaN where not known.
+        mask: True at real steps.
+        by: whether A is the mean or the sum.
+        fit: how the probability is compared with the outcome.
+
+    Raises:
+        ValueError: `by` is neither.
+    """
+    if by not in ("mean", "sum"):
+        raise ValueError(f"by is 'mean' or 'sum', got {by!r}")
+    known = mask.any(1) & ~outcome.isnan()
+    total = only(mask, logits).sum(1)
+    total = total / mask.sum(1).clamp(min=1) if by == "mean" else total
+    return mean(pointwise(total, outcome, known, fit=fit, link="sigmoid"), known)
+
+
 @loss.method("kto", paper="arXiv:2412.01981", note="the paired variant of its released trainer, with detached levels")
 def kto(totals: torch.Tensor, outcome: torch.Tensor) -> Loss:
     """Raises right solutions above the mean reward of wrong ones, and lowers wrong ones below that of right ones.
