@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from tests.score.models import SEEDS, model, random_trajectories, tokenizer
 from stepreward.core.errors import ModelError
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
-from stepreward.score.encode.packing import FLEX, narrow, pack, plan
+from stepreward.score.encode.blocked_mask import BlockedMask
+from stepreward.score.encode.packing import FLEX, PackedBatch, narrow, pack, plan
 from stepreward.score.encode.per_step import EncoderRecord, depth_first
 from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -243,3 +245,74 @@ def test_a_fresh_head_ranks_steps_by_surprise_for_any_width() -> None:
     record = EncoderRecord(readout=Readout("softmax", surprise=True, n_labels=3, positive=1))
     reward = StepRewardModel(fresh_backbone(tokenizer(), hidden=32, layers=1), tokenizer(), record)
     assert reward.head.weight[:, -1].tolist() == [0, 1, 0]
+
+
+def long_trees() -> list[list[Trajectory]]:
+    """Wide trees whose rows have several blocks of tokens."""
+    return [random_trajectories(seed, 24) for seed in range(4)]
+
+
+def batch_of(reward: StepRewardModel, row_tokens: int) -> PackedBatch:
+    encoded = [reward.encoder.encode_tree(StepTree.from_trajectories(group)) for group in long_trees()]
+    (rows,) = plan([len(one) for one in encoded], row_tokens, 100_000)
+    return pack(encoded, rows)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("numbers", [torch.float32, torch.bfloat16])
+def test_blocks_of_attention_give_outputs_and_gradients_of_the_dense_mask(kind: str, numbers: torch.dtype) -> None:
+    reward, batch = MODELS[kind], batch_of(MODELS[kind], 1500)
+    assert isinstance(batch.mask_of(reward.backbone), BlockedMask)
+    found = []
+    for one in (batch, replace(batch, given=batch.mask())):
+        reward.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=numbers == torch.bfloat16):
+            logits = reward(one).float()
+        torch.nn.functional.softplus(logits).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in reward.parameters() if p.grad is not None])
+        found.append((logits.detach(), gradient))
+    (blocked, one), (dense, other) = found
+    loose = numbers == torch.bfloat16
+    assert dense.std() > 0.1
+    assert (blocked - dense).abs().max() < (3e-2 if loose else 1e-5) * dense.abs().max()
+    assert (one - other).norm() / other.norm() < (2e-2 if loose else 1e-5)
+
+
+def test_blocks_of_attention_hold_each_visible_pair_once() -> None:
+    batch = batch_of(MODELS["qwen2"], 1500)
+    mask = BlockedMask.of(batch.enter.numpy(), batch.leave.numpy(), batch.mask)
+    assert mask is not None
+    rows, width = batch.enter.shape
+    seen = np.zeros((rows * width, rows * width), bool)
+    begin = 0
+    for keys, pairs in mask.parts:
+        seen[begin : begin + len(pairs), keys.numpy()] = pairs.numpy()
+        begin += len(pairs)
+    assert begin == rows * width
+    for row, dense in enumerate(batch.mask()[:, 0].numpy()):
+        here = slice(row * width, (row + 1) * width)
+        np.testing.assert_array_equal(seen[here, here], dense)
+    assert seen.sum() == batch.mask().sum()
+    assert sum(pairs.numel() for _, pairs in mask.parts) < rows * width**2 / 2
+
+
+def test_another_attention_gets_the_dense_mask() -> None:
+    """Whatever a backbone does with its mask beside the attention of PyTorch is done with the dense one."""
+    batch = batch_of(MODELS["qwen2"], 1500)
+    mask, dense = batch.mask_of(MODELS["qwen2"].backbone), batch.mask()
+    assert isinstance(mask, BlockedMask)
+    assert mask.shape == dense.shape
+    assert mask[:, :, :, : dense.shape[-1]] is mask
+    for part in (mask[:, :, :5], mask & True, torch.cat([mask]), mask.to(torch.uint8), torch.where(mask, 1, 0)):
+        assert type(part) is torch.Tensor
+    backward = torch.arange(mask.shape[2]).flip(0)
+    assert torch.equal(mask[:, :, backward], dense[:, :, backward])
+    assert torch.equal(mask[:, :, 7:90], dense[:, :, 7:90])
+    assert torch.equal(torch.where(mask, 0.0, -1.0), torch.where(dense, 0.0, -1.0))
+    assert torch.equal(torch.cat([mask, dense]), torch.cat([dense, dense]))
+
+
+def test_short_rows_have_a_dense_mask() -> None:
+    reward = MODELS["qwen2"]
+    encoded = [reward.encoder.encode_tree(StepTree.from_trajectories(random_trajectories(0, 1)))]
+    assert type(pack(encoded).mask_of(reward.backbone)) is torch.Tensor

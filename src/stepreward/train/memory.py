@@ -95,6 +95,8 @@ def predict(
         backbone = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     model = StepRewardModel(backbone, tokenizer, record)
     prepare(model, settings)
+    # Which blocks of a mask are computed depends on numbers, which tensors of the fake mode do not have.
+    batch = replace(batch, given=batch.mask_of(backbone) if settings.device == "cpu" else batch.mask())
     with FakeTensorMode(allow_non_fake_inputs=True):
         _replace_tensors(model.train())
         sizes = [(p.numel(), p.element_size(), p.requires_grad) for p in model.parameters()]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from stepreward.core.tree import StepTree
+from stepreward.score.encode.blocked_mask import BlockedMask
 from stepreward.score.encode.encoded_tree import EncodedTree
 from stepreward.score.encode.per_step import StepEncoder
 
@@ -74,6 +75,8 @@ class PackedBatch:
     step; None where steps are read one way."""
     said: StepTokens | None = None
     """The tokens of steps, where their log-probabilities are wanted."""
+    given: torch.Tensor | BlockMask | None = None
+    """The mask that attention takes, where it is made already."""
 
     def mask(self) -> torch.Tensor:
         """(R, 1, T, T) bool, True where a token (third axis) may see another (fourth)."""
@@ -96,12 +99,22 @@ class PackedBatch:
 
     def mask_of(self, backbone: Any) -> torch.Tensor | BlockMask:
         """The mask that a backbone of transformers takes, by the attention that it computes with."""
-        return self.block_mask() if backbone.config._attn_implementation == FLEX else self.mask()
+        if self.given is not None:
+            return self.given
+        if backbone.config._attn_implementation == FLEX:
+            return self.block_mask()
+        # Each block is a call, of which a GPU would compute one at a time.
+        if self.enter.device.type != "cpu":
+            return self.mask()
+        blocked = BlockedMask.of(self.enter.numpy(), self.leave.numpy(), self.mask)
+        return self.mask() if blocked is None else blocked
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The batch on another device."""
-        parts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "tokens"}
-        moved: dict[str, Any] = {name: part.to(device) for name, part in parts.items() if part is not None}
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        moved: dict[str, Any] = {
+            name: part.to(device) for name, part in parts.items() if isinstance(part, torch.Tensor | StepTokens)
+        }
         return replace(self, **moved)
 
 
