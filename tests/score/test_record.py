@@ -144,3 +144,33 @@ def test_a_trie_holds_each_prefix_once_and_shows_each_token_its_own_past(rows: l
     assert sorted(i for group in groups for i in group) == list(range(len(rows)))
     for group in groups:
         assert len(group) == 1 or len(trie([passes[i] for i in group]).encoded) <= limit
+
+
+class Counting:
+    """A tokenizer that counts its calls."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.calls = tokenizer, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, text: Any, **options: Any) -> Any:
+        self.calls += 1
+        return self.tokenizer(text, **options)
+
+
+@pytest.mark.parametrize("make", [qwen, llama3, metaspace])
+def test_steps_that_are_tokenised_together_have_the_ids_that_each_has_alone(make: Any) -> None:
+    texts = ["17 + 4 = 21", "  na\u00efve\n\ntwo lines", "\u6f22\u5b57", "<0x41> </s>", "17 + 4 = 21", "a", " "]
+    tokenizer = Counting(make())
+    encoder = StepEncoder(EncoderRecord(PerStep(separator_token=False)), tokenizer)
+    tokenizer.calls = 0
+    together = encoder.ids_of_steps([(Step(text), n) for n, text in enumerate(texts, 1)])
+    assert tokenizer.calls == 1
+    separator = make()("\n", add_special_tokens=False)["input_ids"]
+    assert together == [make()(text, add_special_tokens=False)["input_ids"] + separator for text in texts]
+    # Known steps are not tokenised again, and a new one beside them is.
+    again = encoder.ids_of_steps([(Step("b"), 1), (Step("a"), 2)])
+    assert tokenizer.calls == 2
+    assert again == [make()("b", add_special_tokens=False)["input_ids"] + separator, together[5]]

@@ -7,6 +7,7 @@ prefix has the same tokens in every trajectory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,11 @@ from stepreward.score.encode.encoded_tree import EncodedTree, reversed_tree, sid
 from stepreward.score.encode.recipe_text import RecipeText, valid
 from stepreward.score.encode.record import Conversation, EncoderRecord, PerStep, WholeText
 
+KEPT_STEPS = 1 << 16
+"""Most steps whose ids are kept, as searches and samples repeat them."""
+_StepText = tuple[str, str, str, str, int]
+"""What the ids of a step depend on: the end of the prompt that is tokenised with it, the added token before that, its
+text, its kind and its place."""
 __all__ = ["EncodedTree", "EncoderRecord", "StepEncoder", "depth_first"]
 
 
@@ -61,7 +67,10 @@ class StepEncoder:
         self._added = sorted(getattr(tokenizer, "get_added_vocab", dict)(), key=len, reverse=True)
         self.back = self._tokens_after_read()
         """Tokens between the one that is read and the step's last."""
-        self._text_ids = lru_cache(maxsize=1 << 16)(self._encode_text)
+        self._context = self._padding or self._up_to_added(encoding.separator)[1]
+        """The token before every step but the first, where steps are segments."""
+        self._known: dict[_StepText, tuple[int, ...]] = {}
+        self._plain_context = lru_cache(maxsize=16)(self.plain)
         self._cached_prompt = lru_cache(maxsize=1 << 10)(self._split_prompt)
 
     def plain(self, text: str, *, special: bool = False) -> list[int]:
@@ -70,6 +79,12 @@ class StepEncoder:
         if not text and not special:
             return []
         return [int(i) for i in self.tokenizer(valid(text), add_special_tokens=special)["input_ids"]]
+
+    def plain_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of several texts, in one call of the tokenizer."""
+        some = [valid(text) for text in texts if text]
+        found = iter(self.tokenizer(some, add_special_tokens=False)["input_ids"] if some else ())
+        return [[int(i) for i in next(found)] if text else [] for text in texts]
 
     def _tokens_after_read(self) -> int:
         if not self.text.answer:
@@ -111,15 +126,16 @@ class StepEncoder:
                 best, last = end, token
         return text[:best], last
 
-    def _segment(self, text: str, context: str) -> tuple[int, ...]:
-        """Ids of a text as they are behind an added token: some tokenizers treat the start of a text otherwise."""
-        if not text:
-            return ()
-        if not context or any(text.startswith(token) for token in self._added):
-            return tuple(self.plain(text))
-        # SentencePiece tokenizers put a space before the start of a text: the token that precedes it is encoded along.
-        ids = self.plain(context + text)
-        if ids[:1] != self.plain(context):
+    def _context_of(self, text: str, context: str) -> str:
+        """The token before a text that is encoded along with it; "" where the text does not depend on it."""
+        # SentencePiece tokenizers put a space before the start of a text, but not behind an added token.
+        return "" if not text or any(text.startswith(token) for token in self._added) else context
+
+    def _behind(self, context: str, ids: Sequence[int]) -> tuple[int, ...]:
+        """The ids without those of the token that was encoded along."""
+        if not context:
+            return tuple(ids)
+        if list(ids[:1]) != self._plain_context(context):
             raise ModelError(f"the token {context!r} does not cut the text behind it: take the encoding WholeText")
         return tuple(ids[1:])
 
@@ -155,39 +171,78 @@ class StepEncoder:
         Raises:
             InputError: a scored step has no text.
         """
-        self.check(step)
-        if not self._segments:
-            return list(self._text_ids("", "", step.text, step.kind, self.place(n)))
-        if n > 1:
-            context = self._padding or self._up_to_added(self.record.encoding.separator)[1]
-            ids = self._text_ids("", context, step.text, step.kind, self.place(n))
-        elif problem is None:
-            raise ValueError("the ids of a first step depend on the prompt: pass the problem")
-        else:
-            ids = self._first_ids(problem, step)
-        if not ids and step.kind == "action":
-            raise InputError(f"step {n} has no tokens: every scored step needs some", remedy="drop empty steps")
-        return list(ids)
+        return self.ids_of_steps([(step, n)], problem)[0]
 
-    def _first_ids(self, problem: Problem, step: Step) -> tuple[int, ...]:
-        """Ids of the first step and of the prompt's end behind its last added token."""
+    def ids_of_steps(self, steps: Sequence[tuple[Step, int]], problem: Problem | None = None) -> list[list[int]]:
+        """`step_ids` of several steps of a problem, each with its number, in one call of the tokenizer."""
+        for step, _ in steps:
+            self.check(step)
+        texts = [self._step_text(step, n, problem) for step, n in steps]
+        found = iter(self._text_ids([text for text in texts if text is not None]))
+        made = []
+        for (step, n), text in zip(steps, texts, strict=True):
+            ids = self._opening_ids(problem, step) if text is None and problem is not None else next(found)
+            if self._segments and not ids and step.kind == "action":
+                raise InputError(f"step {n} has no tokens: every scored step needs some", remedy="drop empty steps")
+            made.append(list(ids))
+        return made
+
+    def _step_text(self, step: Step, n: int, problem: Problem | None) -> _StepText | None:
+        """What the ids of a step depend on; None for the first of a conversation, which is rendered with the prompt."""
+        if not self._segments:
+            return "", "", step.text, step.kind, self.place(n)
+        if n > 1:
+            return "", self._context, step.text, step.kind, self.place(n)
+        if problem is None:
+            raise ValueError("the ids of a first step depend on the prompt: pass the problem")
+        if self._conversation:
+            return None
         _, lead, context = self._prompt_parts(problem)
-        if not self._conversation:
-            return self._text_ids(lead, context, step.text, step.kind, 1)
+        return lead, context, step.text, step.kind, 1
+
+    def _opening_ids(self, problem: Problem, step: Step) -> tuple[int, ...]:
+        """Ids of the first step of a conversation and of the prompt's end behind its last added token."""
+        _, lead, context = self._prompt_parts(problem)
         kept, whole = self.text.before_content(problem).removesuffix(lead), self.text.opening(problem, step)
         if not whole.startswith(kept):
             raise ModelError("the chat template rewrites the prompt for the first step: set another template")
-        return self._segment(whole[len(kept) :], context)
+        text = whole[len(kept) :]
+        context = self._context_of(text, context)
+        return self._behind(context, self.plain(context + text))
 
-    def _encode_text(self, lead: str, context: str, text: str, kind: str, n: int) -> tuple[int, ...]:
-        encoding, step = self.record.encoding, Step(text, kind=kind)  # type: ignore[arg-type]
+    def _text_ids(self, texts: Sequence[_StepText]) -> list[tuple[int, ...]]:
+        """Ids of steps; those that are not known are encoded together."""
+        made = {text: ids for text in texts if (ids := self._known.get(text)) is not None}
+        new = [text for text in dict.fromkeys(texts) if text not in made]
+        made.update(zip(new, self._encode_texts(new), strict=True))
+        if len(self._known) + len(new) > KEPT_STEPS:
+            self._known.clear()
+        self._known.update((text, made[text]) for text in new)
+        return [made[text] for text in texts]
+
+    def _encode_texts(self, texts: Sequence[_StepText]) -> list[tuple[int, ...]]:
+        if not self._segments:
+            lines = [self._lines(text, kind, n) for _, _, text, kind, n in texts]
+            found = iter(self.plain_many([line for some in lines for line in some]))
+            return [tuple(i for _ in some for i in (*next(found), *self.separator_ids)) for some in lines]
+        segments = [self._segment(lead, text, kind, n) for lead, _, text, kind, n in texts]
+        contexts = [self._context_of(one, text[1]) for one, text in zip(segments, texts, strict=True)]
+        every = self.plain_many([context + one for context, one in zip(contexts, segments, strict=True)])
+        return [self._behind(context, ids) for context, ids in zip(contexts, every, strict=True)]
+
+    def _lines(self, text: str, kind: str, n: int) -> list[str]:
+        """The parts of a step behind each of which there is a separator, as they are tokenised."""
+        encoding, body = self.record.encoding, self.text.body(Step(text, kind=kind), n)  # type: ignore[arg-type]
+        between = encoding.between if n > 1 else ""
+        return [between + line for line in (body.split("\n") if "lines" in encoding.clean else [body])]
+
+    def _segment(self, lead: str, text: str, kind: str, n: int) -> str:
+        """A step with the text around it, up to the next added tokens."""
+        step = Step(text, kind=kind)  # type: ignore[arg-type]
         if self._conversation:
-            return self._segment(self.text.turn(step, n), "")
-        between, body = encoding.between if n > 1 else "", self.text.body(step, n)
-        if self._segments:
-            return self._segment(lead + between + body + encoding.separator, context)
-        lines = body.split("\n") if "lines" in encoding.clean else [body]
-        return tuple(i for line in lines for i in (*self.plain(between + line), *self.separator_ids))
+            return self.text.turn(step, n)
+        encoding = self.record.encoding
+        return lead + (encoding.between if n > 1 else "") + self.text.body(step, n) + encoding.separator
 
     def encode_tree(self, tree: StepTree) -> EncodedTree:
         """Encodes every node of a tree once; with `both_ways` also the tree of the reversed trajectories, beside it.
@@ -238,10 +293,8 @@ class StepEncoder:
         place = np.array([self.place(d) for d in range(int(tree.depth.max(initial=0)) + 1)], np.int64)[tree.depth]
         wide = int(place.max(initial=0)) + 1
         codes, which = np.unique(tree.step_id[1:].astype(np.int64) * wide + place[1:], return_inverse=True)
-        made = [
-            np.asarray(self.step_ids(tree.steps[code // wide], tree.problem, int(code % wide)), np.int64)
-            for code in codes.tolist()
-        ]
+        steps = [(tree.steps[code // wide], int(code % wide)) for code in codes.tolist()]
+        made = [np.asarray(ids, np.int64) for ids in self.ids_of_steps(steps, tree.problem)]
         return made, np.r_[-1, which]
 
     def _first_positions(self, tree: StepTree, length: NDArray[np.int64]) -> NDArray[np.int64]:
