@@ -88,10 +88,12 @@ class BlockedMask(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in _METADATA:
                 return func(*args, **kwargs)
-            # The slice of all keys, which modules take for caches of more.
-            if func is torch.Tensor.__getitem__ and isinstance(args[1], tuple):
-                if all(isinstance(one, slice) for one in args[1]) and func(*args).shape == args[0].shape:
-                    return args[0]
+            # Modules take the slice of all keys, as there may be a cache of fewer than the mask has.
+            slices = (
+                func is torch.Tensor.__getitem__ and isinstance(args[1], tuple) and {*map(type, args[1])} == {slice}
+            )
+            if slices and func(*args).shape == args[0].shape:
+                return args[0]
         plain_args, plain_kwargs = tree_map_only(cls, lambda one: one.dense(), (args, kwargs))
         return func(*plain_args, **plain_kwargs)
 
