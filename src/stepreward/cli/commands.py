@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stepreward.cli.pairs import pairs as pairs
     from stepreward.cli.relabel import relabel as relabel
     from stepreward.cli.rl import rl as rl
+    from stepreward.cli.rounds import rounds as rounds
     from stepreward.cli.run import run as run
     from stepreward.cli.score import score as score
     from stepreward.cli.search import search as search
@@ -47,6 +48,7 @@ COMMANDS = {
     "evaluate": (
         "Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions."
     ),
+    "rounds": "Train in rounds, each on what the model before found or labelled; shows a held-out curve, and resumes.",
     "rl": (
         "Train the policy with TRL under several step credits and compare their learning curves; needs the extra `trl`."
     ),
@@ -60,7 +62,7 @@ COMMANDS = {
 """Every command and its line of help."""
 
 
-RESUMED = frozenset({"run", "label", "train", "search", "rl"})
+RESUMED = frozenset({"run", "label", "train", "search", "rounds", "rl"})
 """Commands that go on where they were interrupted."""
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stepreward.pipeline.export_model import needs_bias as needs_bias
     from stepreward.pipeline.export_model import require_layouts as require_layouts
     from stepreward.pipeline.reinforce import reinforce as reinforce
+    from stepreward.pipeline.rounds_report import rows_of_table as rows_of_table
     from stepreward.pipeline.whole_run import Run as Run
     from stepreward.score.calibrate.calibrated_scorer import save_calibrator as save_calibrator
     from stepreward.train.dry_run import Costs as Costs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from stepreward.train.stored_trees import StoredTrees as StoredTrees
     from stepreward.train.trainer import finished as finished
     from stepreward.train.trainer import train as train
+    from stepreward.verbs.rounds import rounds as rounds
     from stepreward.verbs.serve_models import serve as serve
 
 if not TYPE_CHECKING:  # a type checker then refuses names that are not above

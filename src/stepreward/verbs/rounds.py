@@ -1,0 +1,281 @@
+"""Training in rounds: solutions, labels, a model, and again with that model, measured on the same held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepreward.core.atomic_files import locked_folder, plain, read_object, write_json
+from stepreward.core.catalog import keep as filters
+from stepreward.core.catalog import transform as transforms
+from stepreward.core.errors import InputError
+from stepreward.core.failures import Failures, warn_of_failures
+from stepreward.core.keys import Key
+from stepreward.core.row_files import stamp
+from stepreward.core.runtime.answer_log import AnswerLog
+from stepreward.core.runtime.flows import Policy
+from stepreward.core.table import read_table, write_table
+from stepreward.core.types import Problem, Trajectory
+from stepreward.label.many_problems import LabelPlan, load_labels
+from stepreward.label.relabelling import Chosen, relabelled
+from stepreward.label.solutions import grade_solutions, sample_solutions
+from stepreward.pipeline.compose import compose
+from stepreward.pipeline.folder import RunFolder
+from stepreward.pipeline.rounds_report import build_page, summarise
+from stepreward.pipeline.rounds_settings import PSEUDO, RoundsSettings
+from stepreward.report.page import write
+from stepreward.tasks.graders import grader_by_name
+from stepreward.train.settings import RESULT_FILE, UNFINISHED, TrainSettings
+from stepreward.verbs.label_rows import label_into
+from stepreward.verbs.names import load
+from stepreward.verbs.names import policy as policy_of
+from stepreward.verbs.read_rows import hold_problems, problems_of, rows_of
+from stepreward.verbs.score_rows import score
+from stepreward.verbs.train_model import train
+
+OnProgress = Callable[[str, int, int, str], None]
+_FREE = ("rounds", "seeds")
+"""Settings that a later run of the same folder may change."""
+
+
+def rounds(
+    out: str | Path,
+    settings: RoundsSettings,
+    training: TrainSettings | None = None,
+    *,
+    policy: str | Path | Policy | Callable[[], Policy] = "builtin:arithmetic",
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Trains a model in each of several rounds, the later ones on what the model of the last round found or labelled.
+
+    The folder has `seed-S/round-R/` with `sampled.parquet` and `pseudo.parquet`, the solutions that the round added,
+    `model/`, and `held-out.parquet`, the held-out solutions with its scores; `rounds.json` and `rounds.html` show the
+    curve. A round that is finished is not done again after a kill, and no answer is paid for twice.
+
+    Args:
+        out: the folder.
+        settings: what is done in a round.
+        training: how each model is trained.
+        policy: who samples and rolls out, or what opens it; only where there are problems.
+        on_progress: called with the stage, work done, work in all, and a detail.
+
+    Returns:
+        The summary, as in `rounds.json`.
+
+    Raises:
+        InputError: there is nothing to learn from or to measure on, held-out problems are learned from, or the folder
+            has rounds of other settings or data.
+        UnknownNameError: there is no such method or setting.
+    """
+    out, training = Path(out), training or TrainSettings()
+    settings.check()
+    chosen = settings.methods(training.objective)
+    training = replace(training, objective_settings={**training.objective_settings, **chosen[training.objective]})
+    samples = settings.problems is not None or hold_problems(settings.held_out)
+    who = None if not samples else policy() if callable(policy) else policy_of(policy)
+    job = _Job(out, settings, training, who, chosen, on_progress or (lambda *_: None))
+    with locked_folder(out):
+        return job.execute()
+
+
+@dataclass
+class _Job:
+    out: Path
+    settings: RoundsSettings
+    training: TrainSettings
+    policy: Policy | None
+    chosen: Mapping[str, Mapping[str, Any]]
+    """Hyper-parameters of the methods, by name."""
+    tell: OnProgress
+    folder: RunFolder = field(init=False)
+
+    def execute(self) -> dict[str, Any]:
+        s = self.settings
+        problems = [] if s.problems is None else problems_of(s.problems)
+        self.folder = RunFolder(self.out, self._identity())
+        self.folder.stage("held-out", self._hold_out)
+        held_out = [*read_table(self.out / "held-out.parquet")]
+        self._refuse_overlap(held_out, problems)
+        seeds = [self.training.seed + k for k in range(s.seeds)]
+        made = [[self._round(seed, number, problems) for number in range(1, s.rounds + 1)] for seed in seeds]
+        scored = [
+            [[*read_table(self._place(seed, number) / "held-out.parquet")] for seed in seeds]
+            for number in range(1, s.rounds + 1)
+        ]
+        summary = summarise(scored, s.aggregate)
+        summary |= {"settings": self._identity()["settings"] | {"rounds": s.rounds, "seeds": s.seeds}}
+        summary |= {"rounds": [dict(zip(map(str, seeds), some, strict=True)) for some in zip(*made, strict=True)]}
+        summary = dict(plain(summary))
+        write_json(self.out / "rounds.json", summary)
+        write(build_page(summary), self.out / "rounds.html")
+        return summary
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides the content of the folder, JSON values."""
+        own = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self.settings).items()}
+        paths = (self.settings.labelled, self.settings.solutions, self.settings.problems, self.settings.held_out)
+        return {
+            "settings": {name: v for name, v in own.items() if name not in _FREE},
+            "training": asdict(self.training),
+            "policy": self.policy.name if self.policy else "",
+            "reads": [stamp(path) for path in paths if path is not None],
+        }
+
+    def _place(self, seed: int, number: int) -> Path:
+        """Folder of a round."""
+        return self.out / f"seed-{seed}" / f"round-{number}"
+
+    def _key(self, *parts: str | int) -> int:
+        return Key.seed(self.training.seed).fold("rounds", *parts).bits
+
+    def _hold_out(self) -> dict[str, Any]:
+        """Writes the held-out solutions, sampled and graded where there are problems alone."""
+        s = self.settings
+        if hold_problems(s.held_out):
+            assert self.policy is not None
+            problems, grader = problems_of(s.held_out, graded=True), grader_by_name(s.grader)
+            place = self.out / "held-out"
+            rows, failed, _ = sample_solutions(
+                problems, s.held_out_samples, self._key("held-out"), place, self.policy, grader, self.tell
+            )
+            warn_of_failures(Failures(failed), "held-out problems could not be sampled")
+        else:
+            rows = [*rows_of(s.held_out)]
+        return {"solutions": write_table(self.out / "held-out.parquet", (one for one in rows if len(one)))}
+
+    def _refuse_overlap(self, held_out: Sequence[Trajectory], problems: Sequence[Problem]) -> None:
+        """Refuses held-out problems that are learned from: every number would be too good."""
+        kept = {one.problem.text.strip() for one in held_out}
+        files = {path for path in (self.settings.labelled, self.settings.solutions) if path is not None}
+        seen = {one.text.strip() for one in problems}
+        seen |= {one.problem.text.strip() for path in files for one in rows_of(path)}
+        if both := sorted(kept & seen):
+            what = f"{len(both):,} of {len(kept):,} held-out problems are learned from, {both[0][:60]!r} first"
+            raise InputError(what, source=self.settings.held_out, remedy="hold out problems that no other file has")
+
+    def _round(self, seed: int, number: int, problems: Sequence[Problem]) -> dict[str, Any]:
+        """What a round did, done or read."""
+        stage, place = f"seed-{seed}-round-{number}", self._place(seed, number)
+        place.mkdir(parents=True, exist_ok=True)
+        return {
+            "label": self.folder.stage(f"{stage}-label", lambda: self._label(seed, number, problems)),
+            "train": self.folder.stage(f"{stage}-train", lambda: self._train(seed, number)),
+            "measure": self.folder.stage(f"{stage}-measure", lambda: self._measure(place)),
+        }
+
+    def _label(self, seed: int, number: int, problems: Sequence[Problem]) -> dict[str, Any]:
+        """Writes the solutions that the round adds, with their labels."""
+        place = self._place(seed, number)
+        last = self._place(seed, number - 1) / "model" if number > 1 else None
+        made = {}
+        if self.settings.solutions is not None and last is not None:
+            made["pseudo"] = self._sure([*rows_of(self.settings.solutions)], last)
+        if problems and (last is not None or self.settings.label_by != "scores"):
+            made["sampled"] = self._sampled(problems, place, last, self._key(seed, number))
+        counts = {}
+        for name, rows in made.items():
+            kept = self._kept(rows)
+            write_table(place / f"{name}.parquet", kept)
+            counts[name] = _counts(kept) | {"found": len(rows)}
+        return counts
+
+    def _sure(self, rows: Sequence[Trajectory], model: Path) -> list[Trajectory]:
+        """Solutions with labels where a model is sure; labels that were there are in the column `known`."""
+        known = [one.with_columns({"known": one.labels}) if "label" in one.columns else one for one in rows]
+        self.tell("score", 0, len(rows), "")
+        scored = score(known, load(model))
+        return relabelled(scored, (transforms[PSEUDO], self.chosen[PSEUDO]))
+
+    def _sampled(self, problems: Sequence[Problem], place: Path, last: Path | None, seed: int) -> list[Trajectory]:
+        """New solutions of the problems with their labels."""
+        s, failed = self.settings, Failures()
+        assert self.policy is not None
+        grader = grader_by_name(s.grader)
+        rows: list[Trajectory]
+        if s.search and last is not None:
+            solver = compose(self.policy, load(last), search=s.search, grader=grader, **self.chosen[s.search])
+            place.mkdir(parents=True, exist_ok=True)
+            with AnswerLog(place / "search.sqlite") as log:
+                found = solver.solve(
+                    problems,
+                    seed=seed,
+                    log=log,
+                    on_progress=lambda done, total, _: self.tell("search", done, total, ""),
+                )
+            failed.join(found.failed)
+            rows = [row for one in found for row in one.rows() if len(row)]
+        else:
+            rows, unsampled, _ = sample_solutions(problems, s.samples, seed, place, self.policy, grader, self.tell)
+            failed += unsampled
+        if s.label_by == "outcomes":
+            rows, _ = grade_solutions(rows, place, grader)
+        elif s.label_by == "rollouts":
+            plan = LabelPlan(s.estimator, dict(self.chosen[s.estimator]), seed)
+            run = label_into(
+                place / "labels", rows, plan, policy=self.policy, grader=grader, samples=s.samples, failed=failed,
+                on_progress=self.tell,
+            )  # fmt: skip
+            failed.join(run.ungraded)
+            rows = relabelled([*load_labels(place / "labels")], (transforms[s.transform], self.chosen[s.transform]))
+        elif last is not None:
+            rows = self._sure(rows, last)
+        warn_of_failures(failed, "could not be sampled or labelled")
+        return rows
+
+    def _kept(self, rows: Sequence[Trajectory]) -> list[Trajectory]:
+        """The rows that the filters keep."""
+        own: list[Chosen] = [(filters[name], self.chosen[name]) for name in self.settings.keep]
+        return relabelled(rows, None, own)
+
+    def _train(self, seed: int, number: int) -> dict[str, Any]:
+        """Trains the model of a round, unless a killed run has done so already."""
+        out = self._place(seed, number) / "model"
+        if not (out / RESULT_FILE).is_file() or (out / UNFINISHED).is_dir():
+            settings = {one.name: getattr(self.training, one.name) for one in fields(self.training)} | {"seed": seed}
+            self.tell("train", 0, 1, f"seed {seed}, round {number}")
+            data = dict(self._data(seed, number))
+            train(data, out, backbone=self.settings.backbone, held_out=self.settings.share_kept, **settings)
+        row = read_object(out / RESULT_FILE, remedy="delete the folder of this model and run again")
+        return {name: row[name] for name in ("metrics", "steps", "tokens")}
+
+    def _data(self, seed: int, number: int) -> Iterator[tuple[str, list[Trajectory]]]:
+        """What a round learns from, by domain."""
+        s = self.settings
+        if s.labelled is not None:
+            yield "labelled", [*rows_of(s.labelled, comparisons=True)]
+        first = number if s.last_only else 1
+        paths = [self._place(seed, one) / "sampled.parquet" for one in range(first, number + 1)]
+        # A solution that several rounds found has the labels of the last one.
+        sampled = {
+            (one.problem.id, one.text): one for path in paths if path.is_file() for one in read_table(path)
+        }  # fmt: skip
+        pseudo = self._place(seed, number) / "pseudo.parquet"
+        for name, rows in (
+            ("sampled", [*sampled.values()]), ("pseudo", [*read_table(pseudo)] if pseudo.is_file() else []),
+        ):  # fmt: skip
+            if rows:
+                yield name, rows
+
+    def _measure(self, place: Path) -> dict[str, Any]:
+        """Writes the held-out solutions with the scores of a round's model."""
+        scored = score([*read_table(self.out / "held-out.parquet")], load(place / "model"), strict=True)
+        return {"solutions": write_table(place / "held-out.parquet", scored)}
+
+
+def _counts(rows: Sequence[Trajectory]) -> dict[str, Any]:
+    """Solutions and labels of a round; of labels that were known, how many the new ones agree with."""
+    labels = np.concatenate([one.labels[one.action] for one in rows]) if rows else np.empty(0)
+    known = np.concatenate([one.column("known")[one.action] for one in rows]) if rows else np.empty(0)
+    has, both = ~np.isnan(labels), ~np.isnan(labels) & ~np.isnan(known)
+    made: dict[str, Any] = {"solutions": len(rows), "steps": labels.size, "labelled": int(has.sum())}
+    made["right"] = int((labels[has] > 0.5).sum())
+    outcomes = np.array([one.outcome for one in rows])
+    if not np.isnan(outcomes).all():
+        made["outcome"] = float(np.nanmean(outcomes))
+    if both.any():
+        made["agree"] = float(((labels[both] > 0.5) == (known[both] > 0.5)).mean())
+    return made

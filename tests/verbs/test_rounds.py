@@ -1,0 +1,197 @@
+"""Training in rounds: what each round adds, a curve worked by hand, and a run that was killed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stepreward
+from stepreward.core.errors import InputError
+from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.pipeline.rounds_report import summarise
+from stepreward.pipeline.rounds_settings import RoundsSettings
+from stepreward.tasks.arithmetic import generate
+from stepreward.train.settings import TrainSettings
+from stepreward.verbs import rounds as module
+from stepreward.verbs.rounds import rounds
+from tests.cli.running import invoke
+from tests.forked import COMMAND, begun
+from tests.train.toy import toy_labels
+
+FEW = TrainSettings(epochs=1, batch_tokens=512, evaluations=1)
+SURE = ("above=0.5", "below=0.5")
+"""All scores but exact ties are labels: after one pass no model is sure of anything."""
+
+
+def world(n: int, seed: int) -> list[Trajectory]:
+    """Labelled solutions of the toy world whose problems differ by their prompts."""
+    return [replace(one, problem=Problem(one.problem.id, f"{one.problem.id}?")) for one in toy_labels(n, seed)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> RoundsSettings:
+    for name, n, seed in (("labelled", 8, 0), ("solutions", 6, 1), ("held", 6, 2)):
+        stepreward.write(tmp_path / f"{name}.parquet", world(n, seed))
+    return RoundsSettings(
+        tmp_path / "held.parquet", tmp_path / "labelled.parquet", tmp_path / "solutions.parquet", rounds=2,
+        settings=SURE, backbone="scratch",
+    )  # fmt: skip
+
+
+def numbers(summary: dict[str, Any]) -> Any:
+    """The summary without times."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: clean(part) for name, part in value.items() if name != "seconds"}
+        return [clean(part) for part in value] if isinstance(value, list) else value
+
+    return clean(summary)
+
+
+def test_the_second_round_learns_from_the_labels_of_the_first_model(tmp_path: Path, settings: RoundsSettings) -> None:
+    out = tmp_path / "out"
+    summary = rounds(out, settings, FEW)
+    assert json.loads((out / "rounds.json").read_text()) == summary
+    assert "Held-out curve" in (out / "rounds.html").read_text()
+    first, second = (one["0"] for one in summary["rounds"])
+    assert {name: value for name, value in first["label"].items() if name != "seconds"} == {}
+    added = second["label"]["pseudo"]
+    assert (added["solutions"], added["steps"]) == (24, 72)
+    # The labels are those of the first model, and not the ones that were in the file; these say how many agree.
+    pseudo = [*stepreward.read(out / "seed-0/round-2/pseudo.parquet")]
+    model = stepreward.load(out / "seed-0/round-1/model")
+    again = stepreward.score(world(6, 1), model)
+    for one, scored in zip(pseudo, again, strict=True):
+        np.testing.assert_array_equal(one.labels, scored.column("score") > 0.5)
+    agree = np.mean([one.labels == truth.labels for one, truth in zip(pseudo, world(6, 1), strict=True)])
+    assert added["agree"] == pytest.approx(agree)
+    assert added["labelled"] == 72
+    learned = [
+        json.loads((out / f"seed-0/round-{k}/model/training.json").read_text())["sizes"] for k in (1, 2)
+    ]  # fmt: skip
+    assert [sum(part["solutions"] for part in one.values()) for one in learned] == [32, 56]
+    assert set(summary["curve"]) == {"steps", "outcomes", "best_of_n", "chance"}
+    assert summary["versus_first"]["steps"][0] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 6}
+
+
+def test_finished_rounds_are_not_done_again_and_more_may_follow(
+    tmp_path: Path, settings: RoundsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = rounds(out, replace(settings, rounds=1), FEW)
+    trained: list[Path] = []
+    real = module.train
+    monkeypatch.setattr(module, "train", lambda data, to, **how: (trained.append(to), real(data, to, **how)))
+    # A kill between the end of a training and the note of its stage trains nothing again.
+    (out / "stages/seed-0-round-1-train.json").unlink()
+    assert numbers(rounds(out, replace(settings, rounds=1), FEW)) == numbers(first)
+    assert trained == []
+    more = rounds(out, settings, FEW)
+    assert trained == [out / "seed-0/round-2/model"]
+    assert more["curve"]["steps"][0] == first["curve"]["steps"][0]
+    with pytest.raises(InputError, match="last_only"):
+        rounds(out, replace(settings, last_only=True), FEW)
+    stepreward.write(settings.solutions, world(7, 1))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="other settings: reads"):
+        rounds(out, settings, FEW)
+
+
+def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(
+    tmp_path: Path, settings: RoundsSettings
+) -> None:
+    line = f"--labelled {settings.labelled} --solutions {settings.solutions} --held-out-data {settings.held_out}"
+    line += " --rounds 2 --set above=0.5 --set below=0.5 --backbone scratch --epochs 1 --batch-tokens 512"
+    out = tmp_path / "killed"
+    (tmp_path / "program.py").write_text(COMMAND.format(before=""))
+    words = shlex.split(f"rounds --out {out} {line} --evaluations 1")
+    process = begun(tmp_path / "program.py", tmp_path, tmp_path / "log", words=words)
+    note = out / "stages/seed-0-round-1-train.json"
+    until = time.monotonic() + 180
+    while not note.exists() and time.monotonic() < until and process.is_alive():
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    assert note.exists(), (tmp_path / "log/err").read_text()
+    assert not (out / "rounds.json").exists()
+    kept = (out / "seed-0/round-1/model/model.safetensors").stat().st_mtime_ns
+    said = invoke(f"rounds --out {out} {line} --evaluations 1 --json")
+    assert (out / "seed-0/round-1/model/model.safetensors").stat().st_mtime_ns == kept
+    assert numbers(json.loads(said)) == numbers(rounds(tmp_path / "whole", settings, FEW))
+
+
+@pytest.mark.parametrize("label_by", ["rollouts", "outcomes"])
+def test_a_policy_finds_solutions_and_a_search_by_the_last_model_more(tmp_path: Path, label_by: Any) -> None:
+    for name, problems in (("problems", generate("train", 4)), ("held", generate("held_out", 3))):
+        rows = [{"id": one.id, "prompt": one.text, "reference": one.reference} for one in problems]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    beam = ("beam.beams=2", "beam.width=2")
+    settings = RoundsSettings(
+        tmp_path / "held.jsonl", problems=tmp_path / "problems.jsonl", rounds=2, label_by=label_by, search="beam",
+        samples=3, held_out_samples=3, grader="arithmetic", share_kept=0.0,
+        settings=(*beam, "bisection.n=2") if label_by == "rollouts" else beam,
+    )  # fmt: skip
+    training = replace(FEW, objective="bce" if label_by == "rollouts" else "outcome")
+    summary = rounds(tmp_path / "out", settings, training)
+    first, second = ([*stepreward.read(tmp_path / f"out/seed-0/round-{k}/sampled.parquet")] for k in (1, 2))
+    assert all(not np.isnan(one.outcome) or not one.terminal for one in (*first, *second))
+    assert {one.provenance[0].estimator for one in second} == {"beam"}
+    measured = {one.estimator for row in second for one in row.provenance}
+    assert ("bisection" in measured) == (label_by == "rollouts")
+    assert any(not np.isnan(one.labels).all() for one in second) == (label_by == "rollouts")
+    # The second model learns from what both rounds found, a solution of both once.
+    sizes = json.loads((tmp_path / "out/seed-0/round-2/model/training.json").read_text())["sizes"]
+    assert sizes["data"]["solutions"] == len({(one.problem.id, one.text) for one in (*first, *second)})
+    assert summary["problems"] == 3
+
+
+def test_the_curve_is_worked_by_hand() -> None:
+    def solutions(scores: list[list[float]]) -> list[Trajectory]:
+        """Two problems with a right and a wrong solution of two steps; the last step of a wrong one is wrong."""
+        return [
+            Trajectory(
+                Problem(str(i // 2), "?"), (Step("a"), Step("b")), float(i % 2 == 0),
+                columns={"label": np.array([1.0, float(i % 2 == 0)]), "score": np.array(some)},
+            )
+            for i, some in enumerate(scores)
+        ]  # fmt: skip
+
+    good = solutions([[0.9, 0.8], [0.9, 0.1], [0.8, 0.7], [0.9, 0.2]])
+    # In the first problem the wrong solution has the higher least score, in the second the lower one.
+    mixed = solutions([[0.9, 0.3], [0.9, 0.4], [0.8, 0.7], [0.9, 0.2]])
+    summary = summarise([[mixed, mixed], [good, mixed]])
+    values = {name: [one["value"] for one in rows] for name, rows in summary["curve"].items()}
+    assert values["best_of_n"] == [0.5, 0.75]
+    assert values["chance"] == [0.5, 0.5]
+    # Of 6 right and 2 wrong steps: 11 of 12 pairs are in order, as 0.3 is below 0.4, or all.
+    assert values["steps"] == pytest.approx([11 / 12, 23 / 24])
+    # Least scores of right ones 0.3 and 0.7, of wrong ones 0.4 and 0.2: 3 of 4 pairs.
+    assert values["outcomes"] == pytest.approx([3 / 4, 7 / 8])
+    assert summary["curve"]["best_of_n"][1]["seeds"] == [1.0, 0.5]
+    gain = summary["versus_first"]["best_of_n"][1]
+    assert gain["value"] == 0.25
+    assert gain["low"] <= 0 <= gain["high"]
+    assert "chance" not in summary["versus_first"]
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is(tmp_path: Path, settings: RoundsSettings) -> None:
+    out = tmp_path / "out"
+    for change, said in [
+        ({"labelled": None}, "the first round has nothing to learn from"),
+        ({"solutions": None}, "every round would be the first one again"),
+        ({"search": "beam"}, "a search needs problems"),
+        ({"keep": ("consensus",)}, "no second source"),
+        ({"settings": ("n=3",)}, "setting of bce or pseudo-label"),
+        ({"held_out": settings.solutions}, "6 of 6 held-out problems are learned from"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            rounds(out, replace(settings, **change), FEW)
+        if "held_out" not in change:
+            assert not out.exists()
