@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from stepreward.train.stored_trees import StoredTrees as StoredTrees
     from stepreward.train.trainer import finished as finished
     from stepreward.train.trainer import train as train
-    from stepreward.verbs.rounds import rounds as rounds
     from stepreward.verbs.serve_models import serve as serve
+    from stepreward.verbs.train_in_rounds import rounds as rounds
 
 if not TYPE_CHECKING:  # a type checker then refuses names that are not above
     __getattr__ = on_demand(__file__)

@@ -41,7 +41,8 @@ def summarise(scored: Sequence[Sequence[Sequence[Trajectory]]], aggregate: str =
         aggregate: total of a solution's scores.
 
     Returns:
-        `curve`, by measure and round, and `versus_first`, the same without measures that no model changes.
+        `curve`, by measure and round, and `versus_first`, differences to the first round, None for that round itself
+        and not of chance, which no model changes.
     """
     key = Key.seed(0).fold("rounds", "held out")
     statistics = [[_statistics(rows, aggregate) for rows in some] for some in scored]
@@ -64,8 +65,8 @@ def summarise(scored: Sequence[Sequence[Sequence[Trajectory]]], aggregate: str =
             row["seeds"] = value[k].tolist()
         if name != "chance":
             versus[name] = [
-                percentile_interval(float(v), d, problems, bounds=None).to_json()
-                for v, d in zip(value.mean(1) - value[0].mean(), mean - mean[0], strict=True)
+                percentile_interval(float(v), d, problems, bounds=(-1.0, 1.0)).to_json() if k else None
+                for k, (v, d) in enumerate(zip(value.mean(1) - value[0].mean(), mean - mean[0], strict=True))
             ]
     return {"schema": SCHEMA, "problems": problems, "curve": curve, "versus_first": versus}
 

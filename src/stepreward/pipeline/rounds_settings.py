@@ -93,7 +93,7 @@ class RoundsSettings:
         chosen = [loss[objective]]
         if self.problems is not None:
             chosen += [estimate[self.estimator], transforms[self.transform]] * (self.label_by == "rollouts")
-            chosen += [searches[self.search]] * bool(self.search)
+            chosen += [searches[self.search]] if self.search else []
         if self.solutions is not None or self.label_by == "scores":
             chosen.append(transforms[PSEUDO])
         chosen += [filters[name] for name in self.keep]
