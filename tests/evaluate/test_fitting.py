@@ -22,7 +22,7 @@ def world(problems: int, temperature: float) -> tuple[np.ndarray, np.ndarray, li
     labels = (rng.random(scores.shape) < expit(logit(scores) / temperature)).astype(float)
     scores[rng.random(scores.shape) < 0.2] = np.nan
     labels[rng.random(scores.shape) < 0.2] = np.nan
-    return scores, labels, [f"p{row // 2}" for row in range(2 * problems)]
+    return scores.ravel(), labels.ravel(), [f"p{step // 6}" for step in range(scores.size)]
 
 
 def test_over_confidence_is_found_and_undone_out_of_sample() -> None:
@@ -42,12 +42,7 @@ def test_over_confidence_is_found_and_undone_out_of_sample() -> None:
 def test_each_half_is_mapped_by_a_fit_on_the_other() -> None:
     scores, labels, problems = world(7, 2.0)
     found = fit_calibrator(calibrate["isotonic"], scores, labels, problems, KEY)
-    known = [
-        (p, s, y)
-        for p, row, marks in zip(problems, scores, labels, strict=True)
-        for s, y in zip(row, marks, strict=True)
-        if s == s and y == y
-    ]
+    known = [(p, s, y) for p, s, y in zip(problems, scores, labels, strict=True) if s == s and y == y]
     names = sorted({p for p, _, _ in known})
     draw = KEY.fold("halves").rng().permutation(len(names))
     half = {name: draw[i] % 2 == 0 for i, name in enumerate(names)}
@@ -63,4 +58,4 @@ def test_each_half_is_mapped_by_a_fit_on_the_other() -> None:
 
 def test_one_problem_cannot_be_halved() -> None:
     with pytest.raises(InputError, match="1 problems have both"):
-        fit_calibrator(calibrate["platt"], np.array([[0.2, 0.4]]), np.array([[0.0, 1.0]]), ["p"], KEY)
+        fit_calibrator(calibrate["platt"], np.array([0.2, 0.4]), np.array([0.0, 1.0]), ["p", "p"], KEY)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.table import Table
 
 from stepreward.cli import on_demand
 from stepreward.cli.benchmark import measure, show
-from stepreward.cli.evaluated_rows import MODEL, gradable, read_and_score, with_measured, with_scores
+from stepreward.cli.evaluated_rows import MODEL, read_and_score, with_measured
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.parts import PartFlags
@@ -29,21 +26,15 @@ from stepreward.core.catalog import bench
 from stepreward.core.catalog import calibrate as calibrators
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.measure.aggregation import totals_of
-from stepreward.core.measure.statistics import paired_difference
-from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.row_files import check_ending
 from stepreward.core.settings_text import read_settings
-from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Flag
-from stepreward.evaluate.data.scoring import unmeasured
-from stepreward.evaluate.data.solution_arrays import first_errors, pool_of_solutions, score_rows
-from stepreward.evaluate.measures.selection_curves import curves, hits
-from stepreward.evaluate.measures.step_scores import first_error_f1, step_metrics
+from stepreward.evaluate.data.solution_numbers import SolutionNumbers
+from stepreward.evaluate.labelled_solutions import LabelledSolutions
 from stepreward.formats.registry import write
 from stepreward.formats.trajectories import OWN
 from stepreward.pipeline.run_report import percent, points
-from stepreward.score.baselines import POSITION, PositionScorer
+from stepreward.score.baselines import POSITION
 from stepreward.score.encode.record_file import CALIBRATOR_FILE
 from stepreward.tasks.graders import grader_by_name, graders
 
@@ -125,51 +116,40 @@ def evaluate(
     if flags.out is not None:
         check_ending(flags.out)
     load = None if model is None else partial(recipe.scorer, model)
-    items = read_and_score(data, reading, load, judge, quiet=json_output)
-    names = list(dict.fromkeys(name for item in items for name in item.scores))
-    if names and POSITION not in names:
-        items, names = with_scores(items, PositionScorer(), POSITION), [*names, POSITION]
-    if not names:
+    solutions = read_and_score(data, reading, load, judge, quiet=json_output)
+    if not solutions.names:
         raise InputError("the rows hold no step scores", source=data, remedy="pass --model, or recorded scores")
     key = Key.seed(flags.seed).fold("evaluate")
+    made = LabelledSolutions(solutions, key, threshold, flags.tune, aggregate, judged=judge is not None)
     outcome: dict[str, Any] = {
-        "solutions": len(items),
-        "problems": len({item.problem.id for item in items}),
-        "scorers": {
-            name: _measured(items, name, key, threshold, flags.tune, aggregate, judged=judge is not None)
-            for name in names
-        },
+        "solutions": len(solutions),
+        "problems": len(np.unique(solutions.problem)),
+        "scorers": {name: made.measured(name) for name in dict.fromkeys([*solutions.names, POSITION])},
     }
-    if judge is not None and (lost := sum(gradable(item) and np.isnan(item.outcome) for item in items)):
+    if judge is not None and (lost := (solutions.gradable & np.isnan(solutions.outcome)).sum()):
         outcome["ungraded"] = int(lost)
-    if all(set(made) <= {"solutions", "unscored"} for made in outcome["scorers"].values()):
+    if all(set(one) <= {"solutions", "unscored"} for one in outcome["scorers"].values()):
         raise InputError("the rows hold no labels, first errors or groups", source=data, remedy="label them first")
     if flags.out is not None:
-        _write(flags, flags.out, reading, items, outcome["scorers"], parts)
+        found = {
+            name: one["first_error"]["threshold"] for name, one in outcome["scorers"].items() if "first_error" in one
+        }
+        thresholds = found if threshold is None else dict.fromkeys(outcome["scorers"], threshold)
+        # Rows that cannot be read were named when they were read first.
+        rows = with_measured(reading.solutions(data, quiet=True), made, thresholds, model)
+        write(flags.out, rows, OWN, strict=True, rows_per_part=parts.rows_per_part)
     typer.echo(json.dumps(outcome, allow_nan=False)) if json_output else _print(outcome)
 
 
-def _write(
-    flags: EvaluateFlags, out: Path, reading: ReadFlags, items: Sequence[Trajectory], scorers: dict[str, Any],
-    parts: PartFlags,
-) -> None:  # fmt: skip
-    """Writes the rows with what was computed of them; rows that cannot be read were named when they were read."""
-    found = {name: made["first_error"]["threshold"] for name, made in scorers.items() if "first_error" in made}
-    thresholds = found if flags.threshold is None else dict.fromkeys(scorers, flags.threshold)
-    rows = with_measured(reading.solutions(flags.data, quiet=True), items, thresholds, flags.model)
-    write(out, rows, OWN, strict=True, rows_per_part=parts.rows_per_part)
-
-
 def _calibrate(
-    model: str, scored: Sequence[Trajectory], method: str, out: Path | None, seed: int, json_output: bool
+    model: str, scored: SolutionNumbers, method: str, out: Path | None, seed: int, json_output: bool
 ) -> None:
     """Fits a calibrator, says what it is worth, and keeps it."""
     path = out or Path(model) / CALIBRATOR_FILE
     if out is None and not Path(model).is_dir():
         raise InputError(f"{model} is no folder that could keep a calibrator", remedy="pass --calibrator FILE")
-    labels, problems = ragged([item.labels for item in scored]), [item.problem.id for item in scored]
-    key = Key.seed(seed).fold("calibrate")
-    fitted = on_demand.fit_calibrator(calibrators[method], score_rows(scored, MODEL), labels, problems, key)
+    key, problems = Key.seed(seed).fold("calibrate"), scored.problem_of_labelled_steps(MODEL)
+    fitted = on_demand.fit_calibrator(calibrators[method], *scored.labelled_steps(MODEL), problems, key)
     on_demand.save_calibrator(fitted.calibrator, path)
     if json_output:
         typer.echo(json.dumps({"calibrator": str(path), "method": method, **fitted.to_json()}, allow_nan=False))
@@ -179,84 +159,6 @@ def _calibrate(
     )
     typer.echo(f"{path}: {method} on {fitted.pairs:,} steps of {fitted.problems:,} problems")
     typer.echo(f"Brier score on problems not fitted on: {before} before, {after} after, change {change}")
-
-
-def _measured(
-    items: Sequence[Trajectory], name: str, key: Key, threshold: float | None, tune: float, aggregate: str, *,
-    judged: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Everything that the rows allow to measure of one scorer."""
-    mine = [item for item in items if name in item.scores]
-    made: dict[str, Any] = {"solutions": len(mine)}
-    located = [item for item in mine if item.first_error is not None]
-    if located:
-        lost = unmeasured(score_rows(located, name), located, first_errors(located))
-        made |= {"unscored": int(lost.sum())} if lost.any() else {}
-        located = [item for item, bad in zip(located, lost.tolist(), strict=True) if not bad]
-    if located:
-        made |= _first_error(located, name, key, threshold, tune)
-    labelled = [item for item in mine if not np.isnan(item.labels).all()]
-    if labelled:
-        labels = np.round(ragged([item.labels for item in labelled]))
-        steps = step_metrics(score_rows(labelled, name), labels)
-        made["steps"] = {k: v for k, v in steps.items() if not isinstance(v, float) or np.isfinite(v)}
-    why_not = _no_selection(mine, judged=judged)
-    if why_not is None:
-        return {**made, "selection": _selection(mine, name, key, aggregate)}
-    return {**made, "no_selection": why_not} if why_not else made
-
-
-def _first_error(
-    items: Sequence[Trajectory], name: str, key: Key, threshold: float | None, tune: float
-) -> dict[str, Any]:
-    """Under "first_error" what was measured, or under "no_first_error" why it could not be."""
-    scores, gold = score_rows(items, name), first_errors(items)
-    if threshold is not None:
-        return {"first_error": first_error_f1(scores, gold, key, threshold=threshold).to_json()}
-    drawn = {
-        problem: key.fold("tune", problem).rng().random() < tune
-        for problem in dict.fromkeys(item.problem.id for item in items)
-    }
-    chosen: NDArray[np.bool_] = np.array([drawn[item.problem.id] for item in items], bool)
-    if any(len(set((part >= 0).tolist())) < 2 for part in (gold[chosen], gold[~chosen])):
-        what = f"{len(drawn)} problems, split to choose a threshold, lack right or wrong solutions in a part"
-        return {"no_first_error": f"{what}; pass --threshold"}
-    tuned = first_error_f1(scores[~chosen], gold[~chosen], key, tune_on=(scores[chosen], gold[chosen]))
-    return {"first_error": tuned.to_json()}
-
-
-def _no_selection(items: Sequence[Trajectory], *, judged: bool) -> str | None:
-    """What keeps selection from being measured; empty where no problem has a choice, None where nothing does."""
-    sizes = sorted(Counter(item.problem.id for item in items).values())
-    if sizes[-1] < 2:
-        return ""
-    if sizes[0] != sizes[-1]:
-        return f"problems have {sizes[0]} to {sizes[-1]} solutions, selection needs the same number of each"
-    if any(np.isnan(item.outcome) and not (judged and gradable(item)) for item in items):
-        return "some solutions have no outcome; pass --grader"
-    if all(np.isnan(item.outcome) for item in items):
-        return "no solution could be graded"
-    if all(item.answer is None for item in items):
-        return "no solution states its answer; pass --grader"
-    return None
-
-
-def _selection(items: Sequence[Trajectory], name: str, key: Key, aggregate: str) -> dict[str, Any]:
-    """Accuracy against N, where every problem has the same number of graded solutions, more than one."""
-    ordered = sorted(items, key=lambda item: item.problem.id)
-    pool, scores = pool_of_solutions(ordered), score_rows(ordered, name)
-    samples = pool.outcome.shape[1]
-    built = replace(pool, totals={aggregate: pool.shaped(totals_of(scores, aggregate))})
-    sizes = [*(2**k for k in range(20) if 2**k < samples), samples]
-    full = hits(built, samples, key)
-    return {
-        "sizes": sizes,
-        "accuracy": {name: [e.to_json() for e in row] for name, row in curves(built, sizes, key).items()},
-        "versus_majority": {
-            name: paired_difference(full[name], full["majority"], key.fold("paired", name)).to_json()
-            for name in (f"best-of-n:{aggregate}", f"weighted-vote:{aggregate}")
-        },
-    }
 
 
 def _print(outcome: dict[str, Any]) -> None:

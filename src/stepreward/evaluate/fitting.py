@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference
 from stepreward.core.method import Method
-from stepreward.core.types import Floats
+from stepreward.core.types import Steps
 from stepreward.score.calibrate.calibrators import Calibrator
 
 
@@ -39,7 +39,7 @@ class Fitted:
 
 
 def fit_calibrator(
-    method: Method[..., Calibrator], scores: Floats, labels: Floats, problems: Sequence[str], key: Key
+    method: Method[..., Calibrator], scores: Steps, labels: Steps, problems: ArrayLike, key: Key
 ) -> Fitted:
     """Fits a calibrator of step scores to labels.
 
@@ -48,21 +48,20 @@ def fit_calibrator(
 
     Args:
         method: of the family calibrate.
-        scores: (B, S) in [0, 1], NaN where there is none.
-        labels: (B, S) in [0, 1], 0 or 1 or the share of rollouts that succeeded; NaN where not measured.
-        problems: (B,) ids; solutions of one problem stay in one half.
+        scores: (N,) of steps, in [0, 1], NaN where there is none.
+        labels: (N,) in [0, 1], 0 or 1 or the share of rollouts that succeeded; NaN where not measured.
+        problems: (N,) ids or numbers; steps of one problem stay in one half.
         key: randomness of the halves and of the intervals.
 
     Raises:
         InputError: a half has nothing to fit on, or a score is outside [0, 1].
     """
     known = ~(np.isnan(scores) | np.isnan(labels))
-    row, _ = np.nonzero(known)
-    names, of = np.unique(np.asarray(problems)[row], return_inverse=True)
+    names, of = np.unique(np.asarray(problems)[known], return_inverse=True)
     if len(names) < 2:
         what = f"{len(names)} problems have both step scores and labels"
         raise InputError(what, remedy="pass two at least: half of them measure")
-    s, y = scores[known], labels[known]
+    s, y = scores[known].astype(np.float64), labels[known].astype(np.float64)
     half = (key.fold("halves").rng().permutation(len(names)) % 2 == 0)[of]
     mapped = np.empty_like(s)
     for part in (half, ~half):

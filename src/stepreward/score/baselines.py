@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Score, Scored
-from stepreward.core.types import Problem, Step
+from stepreward.core.types import Floats, Problem, Step
 from stepreward.score.short_call import ShortCall
 from stepreward.score.tools.equations import ToolScorer
 
@@ -104,12 +106,22 @@ class PositionScorer(ShortCall):
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, NaN at observations; its steps are taken as the whole solution."""
-        made = []
-        for question in questions:
-            actions = np.array([step.kind == "action" for step in question.steps], bool)
-            place = (np.cumsum(actions) - 0.5) / max(int(actions.sum()), 1)
-            made.append(Scored(np.where(actions, self.half / (self.half + place), np.nan)))
-        return made
+        actions = np.array([step.kind == "action" for question in questions for step in question.steps], bool)
+        length = np.array([len(question.steps) for question in questions], np.int64)
+        return [Scored(one) for one in np.split(self.scores_of(actions, length), np.cumsum(length)[:-1])]
+
+    def scores_of(self, actions: NDArray[np.bool_], length: NDArray[np.integer[Any]]) -> Floats:
+        """(N,) scores of solutions whose steps lie one after the other, NaN at observations.
+
+        Args:
+            actions: (N,) True at actions.
+            length: (B,) number of steps of each solution.
+        """
+        count, end = np.concatenate([[0], np.cumsum(actions)]), np.cumsum(length)
+        before = count[end - length]
+        total = np.maximum(count[end] - before, 1)
+        place = (count[1:] - np.repeat(before, length) - 0.5) / np.repeat(total, length)
+        return np.where(actions, self.half / (self.half + place), np.nan)
 
 
 POSITION = "position"

@@ -74,7 +74,7 @@ def resamples(n: int, draws: int, key: Key) -> NDArray[np.int64]:
     return key.rng().integers(0, n, size=(draws, n))
 
 
-def resampled_means(values: ArrayLike, draws: int, key: Key, *, cells: int = 1 << 22) -> Floats:
+def resampled_means(values: ArrayLike, draws: int, key: Key, *, cells: int = 1 << 20) -> Floats:
     """(draws,) means of bootstrap samples of (n,) values, as `values[resamples(n, draws, key)].mean(axis=1)` has them.
 
     Args:

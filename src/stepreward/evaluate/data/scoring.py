@@ -13,7 +13,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.flows import Score, Scored, Scorer
-from stepreward.core.types import Comparison, Floats, Trajectory
+from stepreward.core.types import Comparison, Floats, StepMask, Trajectory
 
 Name = TypeVar("Name", bound=Hashable)
 AT_ONCE = 256
@@ -76,13 +76,19 @@ def unmeasured(
             is too long for a model.
     """
     actions = ragged([[step.kind == "action" for step in item.steps] for item in data]) == 1
-    limit = np.full(len(data), -1) if last is None else last
+    return gap_decides(scores, actions, last, ended=ended)
+
+
+def gap_decides(
+    scores: Floats, actions: StepMask, last: NDArray[np.int64] | None = None, *, ended: bool = False
+) -> NDArray[np.bool_]:
+    """The same by arrays: `actions` (B, S), True at actions, which alone need a score."""
+    limit = np.full(len(actions), -1) if last is None else last
     decides = actions & ((np.arange(actions.shape[1]) <= limit[:, None]) | (limit[:, None] < 0))
     if ended:
         # The last action is the one at which the count of actions from the right is 1.
         decides &= np.cumsum(actions[:, ::-1], axis=1)[:, ::-1] == 1
-    made: NDArray[np.bool_] = (np.isnan(scores) & decides).any(axis=1)
-    return made
+    return np.asarray((np.isnan(scores) & decides).any(axis=1))
 
 
 def rows_kept(lost: NDArray[np.bool_], together: Sequence[Hashable] | None = None) -> list[int]:

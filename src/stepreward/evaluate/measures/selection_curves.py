@@ -12,6 +12,9 @@ from stepreward.core.measure.statistics import Estimate, known_mean
 from stepreward.core.types import Floats
 from stepreward.evaluate.data.solution_arrays import Pool
 
+_CELLS = 1 << 20
+"""Samples that are drawn at the same time, at least one draw of each problem."""
+
 
 def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:
     """(G,) chance of each selector to be right with `n` samples, over random subsets of the pool.
@@ -33,11 +36,25 @@ def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:
     problems, size = pool.outcome.shape
     if not 0 < n <= size:
         raise ValueError(f"n must be between 1 and the {size} samples of the pool, got {n}")
-    draws = 1 if n == size else draws
-    order = key.fold("subset", n).rng().random((draws, problems, size)).argsort(axis=2)[..., :n]
+    draws, rng = 1 if n == size else draws, key.fold("subset", n).rng()
+    # Drawn in parts, from one stream: the result is that of one large draw, in bounded memory.
+    at_once = max(_CELLS // max(problems * size, 1), 1)
+    total, known = dict[str, Floats](), dict[str, Floats]()
+    for some in (min(at_once, draws - at) for at in range(0, draws, at_once)):
+        for name, rates in _drawn(pool, n, rng.random((some, problems, size))).items():
+            measured = ~np.isnan(rates)
+            total[name] = total.get(name, 0.0) + np.where(measured, rates, 0.0).sum(axis=0)
+            known[name] = known.get(name, 0) + measured.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return {name: total[name] / known[name] for name in total}
+
+
+def _drawn(pool: Pool, n: int, order: Floats) -> dict[str, Floats]:
+    """(draws, G) whether each selector is right with the `n` samples of lowest order (draws, G, M); NaN: not known."""
+    draws, problems, size = order.shape
     # Back in the order of the pool: ties go to the earliest sample.
-    order = np.sort(order, axis=2)
-    rows = (np.arange(problems)[:, None] * size + order).reshape(-1)
+    chosen_n = np.sort(order.argsort(axis=2)[..., :n], axis=2)
+    rows = (np.arange(problems)[:, None] * size + chosen_n).reshape(-1)
     group = np.repeat(np.arange(draws * problems), n)
     answers, outcome = pool.answers.ravel()[rows], pool.outcome.ravel()[rows]
     chosen = {"majority": majority(answers, group), "oracle": oracle(outcome, group)}
@@ -49,15 +66,7 @@ def hits(pool: Pool, n: int, key: Key, *, draws: int = 16) -> dict[str, Floats]:
     # A sample that could not be graded may be right: only a known right one decides.
     open_ = np.isnan(outcome).reshape(draws, problems, n).any(axis=2)
     rates["oracle"] = np.where(open_ & ~(rates["oracle"] > 0.5), np.nan, rates["oracle"])
-    return {name: _mean_known(rate) for name, rate in rates.items()}
-
-
-def _mean_known(rates: Floats) -> Floats:
-    """(G,) means of (draws, G) over draws that are known; NaN where none is."""
-    known = ~np.isnan(rates)
-    with np.errstate(invalid="ignore"):
-        made: Floats = np.where(known, rates, 0.0).sum(axis=0) / known.sum(axis=0)
-    return made
+    return rates
 
 
 def curves(pool: Pool, sizes: Sequence[int], key: Key) -> dict[str, list[Estimate]]:

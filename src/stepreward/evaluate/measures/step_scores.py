@@ -21,7 +21,7 @@ from stepreward.core.measure.step_metrics import (
     harmonic,
     reliability,
 )
-from stepreward.core.types import Floats
+from stepreward.core.types import Floats, Steps
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,20 @@ def first_error_f1(
     """
     origin = "given"
     if tune_on is not None:
-        threshold, origin = best_threshold(*tune_on).threshold, f"best F1 on {len(tune_on[1])} separate solutions"
-    hit = first_error(scores, threshold) == gold
-    wrong = gold >= 0
+        threshold, origin = best_threshold(*tune_on).threshold, best_f1_on(len(tune_on[1]))
+    return found_f1(first_error(scores, threshold), gold, key, threshold, origin, draws=draws)
+
+
+def best_f1_on(solutions: int) -> str:
+    """Where a threshold comes from that was chosen on so many solutions."""
+    return f"best F1 on {solutions} separate solutions"
+
+
+def found_f1(
+    found: NDArray[np.int64], gold: NDArray[np.int64], key: Key, threshold: float, origin: str, *, draws: int = 2000
+) -> FirstErrorResult:
+    """The same where the first errors are known that the scores state at the threshold: (B,), -1 where none."""
+    hit, wrong = found == gold, gold >= 0
     parts = [hit[wrong], hit[~wrong]]
     accuracies = [proportion(int(part.sum()), len(part)) for part in parts]
     drawn = [
@@ -79,12 +90,12 @@ def first_error_f1(
     return FirstErrorResult(replace(f1, n=len(gold)), accuracies[0], accuracies[1], threshold, origin)
 
 
-def step_metrics(scores: Floats, labels: Floats) -> dict[str, Any]:
+def step_metrics(scores: Steps, labels: Steps) -> dict[str, Any]:
     """AUROC, Brier score, calibration errors and the reliability curve of steps.
 
     Args:
-        scores: (B, S) in [0, 1], NaN at padding.
-        labels: (B, S) truth in [0, 1].
+        scores: in [0, 1], any shape, NaN at padding.
+        labels: truth in [0, 1], same shape.
     """
     table = reliability(scores, labels, bins=10)
     return {
