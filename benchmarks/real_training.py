@@ -30,7 +30,7 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, bootstrap, paired_difference, resamples
 from stepreward.core.measure.step_metrics import auroc, best_threshold, ragged
-from stepreward.core.runtime.flows import Score
+from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Floats, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, first_errors, pool_of_solutions, score_rows
@@ -107,13 +107,12 @@ def fit(
     return model, train(learn, model, folder, settings, held_out=choose)
 
 
-def scores_by(model: StepRewardModel, items: Sequence[Trajectory]) -> Floats:
+def scores_by(scorer: Scorer, items: Sequence[Trajectory]) -> Floats:
     """(B, S) scores of a student, NaN at padding.
 
     One sample of each problem at a time: 32 of them are one tree of 10,000 tokens, whose attention costs the square,
     and the samples share little but the prompt.
     """
-    scorer = DiscriminativeScorer(model)
     made: dict[int, Floats] = {}
     for part in _turns(items):
         asked = [Score(items[i].problem, items[i].steps) for i in part]
@@ -215,7 +214,8 @@ def process_bench(
     gold = first_errors(items)
     made = {}
     for name, (model, threshold) in students.items():
-        made[name] = first_error_f1(scores_by(model, items), gold, key.fold("student", name), threshold=threshold)
+        scores = scores_by(DiscriminativeScorer(model), items)
+        made[name] = first_error_f1(scores, gold, key.fold("student", name), threshold=threshold)
     lengths = np.array([len(item) for item in items])
     guess = key.fold("guess").rng().integers(-1, lengths)
     scores = np.where(np.arange(lengths.max()) < lengths[:, None], 1.0, np.nan)
@@ -242,8 +242,8 @@ def main(sizes: Sizes | None = None) -> dict[str, Any]:
     for name, source in STARTS.items():
         with tempfile.TemporaryDirectory() as folder:
             model, result = fit(source, learn, choose, sizes, Path(folder) / "student")
-        scores[name] = scores_by(model, test)
-        threshold = best_threshold(scores_by(model, valid), first_error(chooses)).threshold
+        scores[name] = scores_by(DiscriminativeScorer(model), test)
+        threshold = best_threshold(scores_by(DiscriminativeScorer(model), valid), first_error(chooses)).threshold
         students[name] = (model, threshold)
         trained[name] = {
             "weights": sum(p.numel() for p in model.parameters()), "vocabulary": len(model.tokenizer),

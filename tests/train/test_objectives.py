@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepreward.score.encode.record import PerStep
+from stepreward.train.objective import Objective
 from stepreward.train.objectives.pointwise import binary_cross_entropy, squared_error
 from stepreward.train.objectives.ranking import rank_steps
 
@@ -98,3 +100,17 @@ def test_soft_labels_are_minimised_at_themselves() -> None:
     binary_cross_entropy(z, torch.tensor([[0.3]]), torch.ones(1, 1, dtype=torch.bool)).value.backward()
     assert z.grad is not None
     assert float(z.grad) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("outcome", "last"),
+        ("bradley-terry", "last"),
+        ("listwise", "last"),
+        ("bce", "min"),
+        ("step-and-trajectory", "min"),
+    ],
+)
+def test_where_only_the_last_output_is_trained_it_is_that_of_the_solution(name: str, how: str) -> None:
+    assert Objective.of(name).record(PerStep()).aggregation == how

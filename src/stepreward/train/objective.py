@@ -252,8 +252,8 @@ class Objective:
     def record(self, encoding: Encoding, *, surprise: bool = False, both_ways: bool = False) -> EncoderRecord:
         """The record of a model that this objective trains.
 
-        Where the score is a running total or mean, the last step's is that of the solution; where it is a gain or a
-        log-ratio, a step without one is taken for wrong.
+        Where the score is a running total or mean, or only a trajectory's last output is trained, the last step's score
+        is that of the solution; where it is a gain or a log-ratio, a step without one is taken for wrong.
 
         Args:
             encoding: how trajectories become tokens.
@@ -272,9 +272,10 @@ class Objective:
             plain = EncoderRecord(encoding, readout, both_ways=both_ways)
         except ValueError as error:
             raise InputError(str(error), remedy="drop one of the two") from error
+        at_last = functions & {*RUNNING} or ({"totals", "ends"} & {*self.method.data} and not self.columns)
         return replace(
             plain,
-            aggregation="last" if functions & {*RUNNING} else plain.aggregation,
+            aggregation="last" if at_last else plain.aggregation,
             threshold=0.0 if "gain" in functions or self.of_ratios else plain.threshold,
         )
 
