@@ -12,6 +12,7 @@ import pytest
 from stepreward import formats
 from stepreward.core.errors import InputError
 from stepreward.core.types import Comparison
+from stepreward.formats.preferences.as_solutions import as_solutions
 from stepreward.formats.registry import by_name, detect, read_comparisons
 from stepreward.formats.registry import formats as registry
 
@@ -169,3 +170,37 @@ def assert_same(item: Comparison, again: Comparison) -> None:
         for row, other in zip(rows, again.step_scores[name], strict=True):
             np.testing.assert_array_equal(row, other)
     np.testing.assert_array_equal([c.outcome for c in item.candidates], [c.outcome for c in again.candidates])
+
+
+def help_steer_3(scores: list[Any], **own: Any) -> dict[str, Any]:
+    said = [{"score": score, "reasoning": "r", "feedback1": "a", "feedback2": "b", **own} for score in scores]
+    return {
+        "domain": "code", "context": [{"role": "user", "content": "Hi"}], "response1": "Hello.", "response2": "No.",
+        "overall_preference": -1, "individual_preference": said,
+    }  # fmt: skip
+
+
+def test_the_people_behind_a_preference_are_comparisons_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "steer.jsonl"
+    path.write_text(json.dumps(help_steer_3([-2, 1, 0], annotator="kai")) + "\n")
+    (overall,) = read_comparisons(path)
+    assert (overall.preferred, overall.meta["strength"]) == ((1.0, 0.0), 1.0)
+    people = list(read_comparisons(path, individual=True))
+    assert [one.preferred for one in people] == [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]
+    assert [one.meta["strength"] for one in people] == [2.0, 1.0, 0.0]
+    assert {(one.meta["annotator"], one.subset) for one in people} == {("kai", "code")}
+    assert "individual_preference" not in people[0].meta
+    rows = [row for row in as_solutions(people) if row.outcome == 1]
+    # A problem each, so that what one said is not compared with what another said.
+    assert [row.problem.id for row in rows] == ["help-steer-1", "help-steer-1#2"]
+    assert [row.facts["strength"] for row in rows] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "why"), [([], "'individual_preference' is empty"), ([4], "'score' must be from -3 to 3")]
+)
+def test_a_person_without_a_preference_is_named(scores: list[Any], why: str, tmp_path: Path) -> None:
+    path = tmp_path / "steer.jsonl"
+    path.write_text(json.dumps(help_steer_3(scores)) + "\n")
+    with pytest.raises(InputError, match=why):
+        list(read_comparisons(path, individual=True, strict=True))

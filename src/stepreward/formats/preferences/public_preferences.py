@@ -126,13 +126,15 @@ def is_help_steer(row: Row) -> bool:
     return second or {"context", "response1", "response2", "overall_preference"} <= row.keys()
 
 
-def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
+def read_help_steer(row: Row, number: int, *, individual: bool = False) -> Iterator[Comparison]:
     """Reads two responses and by how much people prefer one: negative for the first, positive for the second.
 
     A preference of 0 is a tie: both are worth 1/2. Its size is the `strength` in `meta`.
 
     Args:
         number: its 1-based number.
+        individual: a comparison of each person in `individual_preference` of HelpSteer 3 in place of the overall one.
+            Its rows do not say who they are; an entry's own `annotator` is kept.
 
     Raises:
         InputError: a field is missing, or the preference is no whole number from -3 to 3.
@@ -140,14 +142,22 @@ def read_help_steer(row: Row, number: int) -> Iterator[Comparison]:
     third = "overall_preference" in row
     names = ("response1", "response2") if third else ("response_1", "response_2")
     field, query = ("overall_preference", "context") if third else ("preference_strength", "prompt")
-    preferred = need(row, field, int)
-    if not -3 <= preferred <= 3:
-        raise InputError(f"'{field}' must be from -3 to 3, got {shown(preferred)}")
-    worth = (0.5, 0.5) if preferred == 0 else (float(preferred < 0), float(preferred > 0))
-    yield _compared(
-        row, number, "help-steer", prompt_of(row.get(query), query), [answer_of(row.get(name), name) for name in names],
-        worth, subset=row.get("domain"), own=(*names, query, "domain"), more={"strength": float(abs(preferred))},
-    )  # fmt: skip
+    prompt, answers = prompt_of(row.get(query), query), [answer_of(row.get(name), name) for name in names]
+    own = (*names, query, "domain", *(("individual_preference",) if individual else ()))
+    said = need(row, "individual_preference", list) if individual else [row]
+    field = "score" if individual else field
+    if not said:
+        raise InputError("'individual_preference' is empty", remedy="read the overall preference: individual=False")
+    for one in said:
+        if not isinstance(one, Mapping):
+            raise InputError(f"'individual_preference' must hold objects, got {shown(one)}")
+        preferred = need(one, field, int)
+        if not -3 <= preferred <= 3:
+            raise InputError(f"'{field}' must be from -3 to 3, got {shown(preferred)}")
+        worth = (0.5, 0.5) if preferred == 0 else (float(preferred < 0), float(preferred > 0))
+        more = {"strength": float(abs(preferred))}
+        more |= other_fields(one, "score") if individual else {}
+        yield _compared(row, number, "help-steer", prompt, answers, worth, subset=row.get("domain"), own=own, more=more)
 
 
 def read_ultra_feedback(row: Row, number: int, *, score: str = "overall_score") -> Iterator[Comparison]:
