@@ -16,6 +16,7 @@ from stepreward.core.catalog import loss as family
 from stepreward.score.encode.readout import Readout
 from stepreward.train.objectives.cells import value_and_length_formula
 from stepreward.train.objectives.error_place import first_error_log_likelihood
+from stepreward.train.objectives.of_features import bellman_rank, info_nce
 from stepreward.train.objectives.preferences import antisymmetric, mixture, preference, responsibilities
 from stepreward.train.objectives.temporal import td_targets
 
@@ -332,6 +333,56 @@ class TestReturns:
         data = {"totals": tensor(0.0, 0.0), "outcome": tensor(1.0, 0.0), "pairs": torch.tensor([[0, 1]])}
         made = [float(family[name].take(data)) for name in ("outcome", "kto", "nca", "bradley-terry")]
         assert made == pytest.approx([math.log(2), 0.5, 2 * math.log(2), math.log(2)])
+
+
+class TestFeatures:
+    def test_the_rank_that_a_bellman_equation_allows(self) -> None:
+        """f = f' = (1, 0), gamma 1/2, r = 1, |w| = 1: U = 1/4, penalty 3/4. r = 0 and f' = f / gamma: U = 1, none."""
+        one = tensor([1.0, 0.0])
+        assert float(bellman_rank(one, one, tensor(1.0), tensor(1.0), gamma=0.5)) == pytest.approx(0.75)
+        assert float(bellman_rank(one, 2 * one, tensor(0.0), tensor(1.0), gamma=0.5)) == 0
+
+    @given(st.integers(0, 10_000), st.floats(0.1, 1.0))
+    def test_exact_values_are_never_penalised(self, seed: int, gamma: float) -> None:
+        now, after, w = tensor(*np.random.default_rng(seed).normal(size=(3, 4, 5)))
+        reward = ((now - gamma * after) * w).sum(-1)
+        made = bellman_rank(now, after, reward, w.norm(dim=-1), gamma=gamma)
+        torch.testing.assert_close(made, torch.zeros_like(made), atol=1e-9, rtol=0)
+
+    def test_beer_is_td_and_its_penalty(self) -> None:
+        """Two steps with f = (1, 0), r = 1, |w| = 1: 3/4 of the penalty once; without it the loss is that of td."""
+        data = {
+            "logits": tensor([0.3, 0.8]), "rewards": tensor([1.0, 9.0]), "outcome": tensor(0.5), "mask": real(1, 2),
+            "features": tensor([[1.0, 0.0], [1.0, 0.0]]), "slopes": torch.ones(1, 2, dtype=torch.float64),
+        }  # fmt: skip
+        plain = float(family["td"].take({name: data[name] for name in ("logits", "rewards", "outcome", "mask")},
+                                        fit="mse", link="none", gamma=0.5, steps=1))  # fmt: skip
+        assert plain == pytest.approx(((0.3 - 1 - 0.5 * 0.8) ** 2 + (0.8 - 0.5) ** 2) / 2)
+        assert float(family["beer"].take(data, gamma=0.5, penalty=0.0)) == plain
+        assert float(family["beer"].take(data, gamma=0.5, penalty=0.4)) == pytest.approx(plain + 0.4 * 0.75)
+
+    def test_info_nce(self) -> None:
+        """Orthogonal vectors, equal views: -log(e^(1/t) / (e^(1/t) + 1)); alone: 0; equal vectors: log 2."""
+        views = tensor([3.0, 0.0], [0.0, 0.1])
+        for t in (0.05, 1.0, 3.0):
+            made = info_nce(views, views, real(2), temperature=t)
+            assert made.tolist() == pytest.approx([math.log1p(math.exp(-1 / t))] * 2)
+        assert info_nce(views, views, torch.tensor([True, False]), temperature=0.1).tolist() == [0, 0]
+        same = tensor([1.0, 2.0], [2.0, 4.0])
+        assert info_nce(same, same, real(2), temperature=0.1).tolist() == pytest.approx([math.log(2)] * 2)
+
+    def test_contrast_of_nothing_is_bradley_terry(self) -> None:
+        rng = np.random.default_rng(5)
+        data = {
+            "totals": tensor(*rng.normal(size=3)), "features": tensor(*rng.normal(size=(3, 2, 4))), "mask": real(3, 2),
+            "views": tensor(*rng.normal(size=(3, 2, 4))), "pairs": torch.tensor([[0, 1]]),
+        }  # fmt: skip
+        plain = float(family["bradley-terry"].take({name: data[name] for name in ("totals", "pairs")}, smoothing=0.1))
+        assert float(family["contrastive-preference"].take(data, contrast=0.0, smoothing=0.1)) == plain
+        ends = [data[name][:2, -1] for name in ("features", "views")]
+        more = float(info_nce(*ends, real(2), temperature=0.05).mean())
+        made = float(family["contrastive-preference"].take(data, contrast=0.3, smoothing=0.1))
+        assert made == pytest.approx(plain + 0.3 * more), "the third trajectory is in no pair"
 
 
 class TestPreferences:

@@ -21,6 +21,7 @@ from stepreward.train.factors import Factor
 from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
 from stepreward.train.objectives.loss import Loss, at_end, only, outputs_of
+from stepreward.train.objectives.of_features import bellman_rank_td, contrastive_preference
 from stepreward.train.objectives.pointwise import columns, ensemble, pinball, step_and_trajectory
 from stepreward.train.objectives.preferences import (
     bradley_terry,
@@ -40,9 +41,11 @@ if TYPE_CHECKING:
 else:
     torch = Deferred("torch")
 
-OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users")
+OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users", "features", "views", "slopes")
 """What a model says of a batch; the other names that an objective takes are data. The `logits` of a log-ratio model are
 the rewards of steps, `totals` their sums; it alone has `token_rewards`."""
+OF_FEATURES = ("features", "views", "slopes")
+"""What a head with a last layer says beside its outputs."""
 OF_TOKENS = ("token_rewards", "guide")
 """Arrays of the tokens of each trajectory's steps."""
 COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "reward"}
@@ -55,7 +58,7 @@ INDICES = ("pairs", "group", "siblings", "annotator")
 """Data that are whole numbers."""
 _REWARDS = (
     decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise, sibling_preference, reward_features,
-    ideal_point, mixture_of_judges, general_preference,
+    ideal_point, mixture_of_judges, general_preference, contrastive_preference, bellman_rank_td,
 )  # fmt: skip
 """Objectives whose outputs are rewards, not logits of probabilities."""
 _ALIKE = (pinball, columns, step_and_trajectory, ensemble)
@@ -107,8 +110,8 @@ class Objective:
 
     def __post_init__(self) -> None:
         name = self.method.name
-        if self.of_ratios and {"outputs", "ends"} & {*self.method.data}:
-            what = f"the objective {name} trains several outputs a step, a log-ratio is one"
+        if self.of_ratios and {"outputs", "ends", *OF_FEATURES} & {*self.method.data}:
+            what = f"the objective {name} reads several outputs or features of a step, a log-ratio is one number"
             raise InputError(what, remedy="leave reference out, or take an objective of totals")
         if ("targets" in self.method.data) != bool(self.targets):
             what = "reads several columns" if not self.targets else "reads no column of targets"
@@ -263,7 +266,8 @@ class Objective:
         Raises:
             InputError: none of the outputs is a score.
         """
-        if ((both_ways or surprise) and self.of_ratios) or (both_ways and "siblings" in self.method.data):
+        ahead = {"siblings", *OF_FEATURES} & {*self.method.data}
+        if ((both_ways or surprise) and self.of_ratios) or (both_ways and ahead):
             what = f"the objective {self.method.name} reads each step behind its prefix, by no head with more inputs"
             raise InputError(what, remedy="drop both_ways and surprise")
         readout = replace(self.readout(), surprise=surprise)
@@ -305,6 +309,13 @@ class Objective:
             made["logits"] = batch.gather(model.step_logits(reads))
             ends = only(batch.mask, made["logits"]).sum(1) if self.of_ratios else _ends(made["logits"], batch.mask)
             made["totals"] = torch.where(batch.mask.any(1), ends, torch.nan)
+        if {*OF_FEATURES} & {*names}:
+            # A model of log-ratios has none: such objectives are refused for it.
+            headed: Any = model
+            made["features"] = batch.gather(headed.step_features(outputs).float())
+            made["slopes"] = headed.slope().expand(batch.mask.shape)
+        if "views" in names:
+            made["views"] = batch.gather(headed.step_features(model(batch.packed)).float())
         if "users" in names:
             # A model of log-ratios has none: such objectives are refused for it.
             with_numbers: Any = model
@@ -336,7 +347,7 @@ def _ends(outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _zeros(names: Sequence[str], rows: int, steps: int, width: int, tokens: int = 1) -> dict[str, torch.Tensor]:
     """Data of zeros by name, probabilities of a half, without pairs."""
     shapes: dict[str, tuple[int, ...]] = {
-        **dict.fromkeys(("outputs", "targets"), (rows, steps, width)), "draws": (rows, width),
+        **dict.fromkeys(("outputs", "targets", "features", "views"), (rows, steps, width)), "draws": (rows, width),
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
         "ends": (rows, width), "strength": (0,), "pairs": (0, 2), "gap": (0,), "siblings": (0, 4),
         "annotator": (0,), "users": (0, width),

@@ -38,7 +38,7 @@ from stepreward.train.data import (
 )
 from stepreward.train.domain_weights import DomainWeights, drawn
 from stepreward.train.evaluation import evaluate_batches, read_batches
-from stepreward.train.objective import Objective
+from stepreward.train.objective import OF_FEATURES, Objective
 from stepreward.train.parameters import prepare, trained_names
 from stepreward.train.processes import is_main, processes, whole_state
 from stepreward.train.reference import add_references, weights_hash
@@ -217,6 +217,8 @@ def train(
     data = _training_set(trees, model, settings, objective)
     if "users" in objective.method.data and isinstance(model, StepRewardModel):
         objective = data.objective = _with_annotators(objective, data, model, settings)
+    if isinstance(model, StepRewardModel):
+        model.with_features = bool({*OF_FEATURES} & {*objective.method.data})
     identity = _identity(trees, held_out, model, settings, meta)
     prepare(model, settings)
     # Its processes, if there are several, find each other here. The first one alone writes what is not the trainer's.
@@ -291,6 +293,10 @@ def _trained(
         if is_main():
             write_json(work.parent / ANNOTATORS_FILE, formulas)
     readings = read_batches(model, batches, objective) if len(batches) else None
+    by_domain = len({*data.domains, *batches.domains}) > 1
+    domains = _by_domain(data, batches, model, objective, weights) if by_domain else {}
+    if isinstance(model, StepRewardModel):
+        model.with_features = False
     return TrainResult(
         work.parent,
         # To the inner trainer all passes over the data are one epoch.
@@ -300,7 +306,7 @@ def _trained(
         data.tokens,
         time.perf_counter() - start,
         trainer.state.global_step,
-        _by_domain(data, batches, model, objective, weights) if len({*data.domains, *batches.domains}) > 1 else {},
+        domains,
     )
 
 

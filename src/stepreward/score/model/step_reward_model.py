@@ -61,6 +61,8 @@ class StepRewardModel(nn.Module):
         self.head = fresh_head(backbone.config.hidden_size, record, seed) if head is None else head
         self.users: nn.Embedding | None = None
         """Numbers of the annotators in training; a checkpoint has them in its readout."""
+        self.with_features = False
+        """Whether a forward pass also returns what the last layer of the head reads, behind the outputs."""
 
     @classmethod
     def from_backbone(
@@ -115,7 +117,31 @@ class StepRewardModel(nn.Module):
             use_cache=False,
         )[0]
         features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
-        return self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
+        logits = self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
+        return torch.cat([logits, self._last_features(features).to(logits)], -1) if self.with_features else logits
+
+    def _last_features(self, features: torch.Tensor) -> torch.Tensor:
+        """(..., H) what the last layer of the head reads."""
+        if not isinstance(self.head, nn.Sequential):
+            return features
+        made: torch.Tensor = self.head[:-1](features.to(next(self.head.parameters()).dtype))
+        return made
+
+    def step_features(self, outputs: torch.Tensor) -> torch.Tensor:
+        """(Q, H) what the last layer of the head reads, of a forward pass `with_features`."""
+        return outputs[:, self.record.readout.n_labels :]
+
+    def slope(self) -> torch.Tensor:
+        """() detached length of the weights by which the head's last layer makes a step's logit of its features.
+
+        Raises:
+            ModelError: that layer is not linear.
+        """
+        last: Any = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
+        if not isinstance(last, nn.Linear):
+            raise ModelError("features are read of heads that end in a linear layer: this one does not")
+        length: torch.Tensor = torch.linalg.vector_norm(self.step_logits(last.weight.detach().T))
+        return length
 
     def _read(self, *features: torch.Tensor) -> torch.Tensor:
         """(..., n_labels) logits of what the head reads; a head may have more precise weights than the backbone."""
@@ -139,7 +165,7 @@ class StepRewardModel(nn.Module):
 
     def step_outputs(self, outputs: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """(Q, n_labels) outputs of each read, out of what the forward pass returned."""
-        return outputs
+        return outputs[:, : self.record.readout.n_labels]
 
     def _head_inputs(self, hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """(R, T, hidden) what the head reads at each token; with surprise, one number more."""
