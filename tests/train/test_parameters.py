@@ -174,6 +174,17 @@ def test_settings_are_checked_first(settings: dict[str, Any], said: str) -> None
         TrainSettings(**settings)
 
 
+@pytest.mark.parametrize("settings", [{"precision": "fp16"}, {"attention": "flex"}])
+def test_what_needs_cuda_is_refused_on_a_cpu_also_where_a_card_is(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the scaler of fp16 gradients never runs on a CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="CUDA device"):
+        TrainSettings(device="cpu", **settings)
+    TrainSettings(device="auto", **settings)
+
+
 def test_what_is_trained_is_in_float32_and_what_is_frozen_in_16_bits(base: Path, tmp_path: Path) -> None:
     result, model = trained(base, tmp_path, lora_rank=4, precision="bf16")
     kinds = {(parameter.requires_grad, parameter.dtype) for parameter in model.parameters()}
@@ -227,3 +238,63 @@ def test_a_gradient_is_clipped(base: Path, tmp_path: Path) -> None:
         moves[clip] = float(sum((a - b).detach().square().sum() for a, b in pairs).sqrt())
     assert moves[1e-3] == pytest.approx(3e-3 * 1e-3, rel=0.02)
     assert moves[2e-3] == pytest.approx(2 * moves[1e-3], rel=0.02)
+
+
+def test_deepspeed_is_refused_before_it_loses_weights(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as `accelerate launch` sets it
+    with pytest.raises(InputError, match=r"DeepSpeed has split cannot be saved yet; pass --shard"):
+        trained(base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+ONE_STEP: dict[str, Any] = {"schedule": "constant", "warmup": 0.0, "epochs": 1e-6}
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}], ids=["whole", "adapters"])
+def test_weight_decay_shrinks_matrices_alone(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """A step of AdamW takes (learning rate) x (weight decay) x (weight) off beside its update, and no norm or bias."""
+    plain, decayed = (
+        dict(trained(base, tmp_path / str(decay), weight_decay=decay, **ONE_STEP, **settings)[1].named_parameters())
+        for decay in (0.0, 10.0)
+    )
+    start = starting_model(base, record=EncoderRecord(), seed=1)
+    prepare(start, TrainSettings(**settings))
+    checked = {True: 0, False: 0}
+    for name, before in start.named_parameters():
+        shrinks = before.requires_grad and before.ndim == 2
+        expected = -3e-3 * 10.0 * before.detach() if shrinks else torch.zeros_like(before)
+        torch.testing.assert_close((decayed[name] - plain[name]).detach(), expected, rtol=1e-4, atol=1e-6, msg=name)
+        checked[shrinks] += bool(before.detach().any())
+    assert min(checked.values()) > 3
+
+
+def test_dropout_hides_a_share_of_the_inputs_of_adapters_and_of_nothing_else(base: Path) -> None:
+    share, model = 0.25, starting_model(base, record=EncoderRecord(), seed=1)
+    prepare(model, TrainSettings(lora_rank=4, lora_alpha=4.0, lora_dropout=share))
+    layer: Any = model.backbone.layers[0].self_attn.o_proj
+    with torch.no_grad():
+        # These adapters copy the first four inputs to the first four outputs.
+        for part in (layer.lora_A["default"], layer.lora_B["default"]):
+            part.weight.copy_(torch.eye(*part.weight.shape))
+    torch.manual_seed(0)
+    inputs, n = torch.ones(5000, 32), 5000 * 4
+    added = (layer.train()(inputs) - layer.base_layer(inputs)).detach()
+    assert not added[:, 4:].any()
+    kept = added[:, :4].abs() > 0.5
+    torch.testing.assert_close(added[:, :4][kept], torch.full([int(kept.sum())], 1 / (1 - share)), atol=1e-4, rtol=0)
+    # Five standard errors of a share of n draws.
+    assert float(kept.double().mean()) == pytest.approx(1 - share, abs=5 * (share * (1 - share) / n) ** 0.5)
+    torch.testing.assert_close(layer.eval()(inputs)[:, :4] - layer.base_layer(inputs)[:, :4], torch.ones(5000, 4))
+
+
+def test_a_training_without_progress_stops_early_and_keeps_its_first_model(base: Path, tmp_path: Path) -> None:
+    """A learning rate that changes no float32 weight: the first evaluation stays the best."""
+    still = {"learning_rate": 1e-30, "weight_decay": 0.0, "evaluations": 6, "metric": "loss"}
+    every = trained(base, tmp_path / "whole", **still)[0].steps // 6
+    result, _ = trained(base, tmp_path / "stopped", patience=2, **still)
+    evaluated = [row["step"] for row in result.history if "eval_loss" in row]
+    assert evaluated == [every, 2 * every, 3 * every]
+    assert result.steps == 3 * every
+    assert json.loads((tmp_path / "stopped" / "training.json").read_text())["steps"] == result.steps

@@ -16,11 +16,12 @@ import pytest
 from safetensors.numpy import load_file
 from tests.effort import THOROUGH
 from tests.forked import COMMAND, begun, ended
-from tests.train.toy import toy_labels
+from tests.train.toy import toy_labels, toy_model
 
 import stepreward
 
 FLAGS = "train --data rows.parquet --backbone scratch --epochs 1 --batch-tokens 256 --row-tokens 128 --device cpu"
+ADAPTERS = f"{FLAGS} --save-seconds 0 --lora-rank 2".replace("scratch", "base")
 ON_CPU = """
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 plain = AcceleratorState.__init__
@@ -40,6 +41,7 @@ everything = pytest.mark.skipif(not THOROUGH, reason="STEPREWARD_TESTS=all runs 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("processes")
     stepreward.write(made / "rows.parquet", toy_labels(40, 0))
+    toy_model(seed=3).save_pretrained(made / "base")
     return made
 
 
@@ -75,7 +77,8 @@ def run(folder: Path, words: str, n: int, before: str = "") -> list[CompletedPro
 
 
 def weights(model: Path) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    found = [load_file(model / name) for name in ("model.safetensors", "step_head.safetensors")]
+    names = ("model.safetensors", "adapter_model.safetensors", "step_head.safetensors")
+    found = [load_file(model / name) for name in names if (model / name).is_file()]
     return np.concatenate([one[name].ravel().astype(float) for one in found for name in sorted(one)])
 
 
@@ -158,6 +161,44 @@ def test_shards_go_on_in_another_number_of_processes(folder: Path) -> None:
     for done in run(folder, f"{FLAGS} --shard --save-seconds 0 --accumulate 2 --out split", 3, ON_CPU):
         assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(weights(folder / "split"), weights(folder / "six"), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def adapted(folder: Path) -> Path:
+    (done,) = run(folder, f"{ADAPTERS} --accumulate 6 --out adapted", 1)
+    assert done.returncode == 0, done.stderr
+    return folder / "adapted"
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("shard", ["", "--shard"])
+def test_adapters_of_two_processes_are_those_of_one(folder: Path, adapted: Path, shard: str) -> None:
+    for done in run(folder, f"{ADAPTERS} {shard} --accumulate 3 --out adapted-two{shard}", 2, ON_CPU):
+        assert done.returncode == 0, done.stderr
+        assert "deprecated" not in done.stderr
+    out = folder / f"adapted-two{shard}"
+    assert {path.name for path in out.glob("*model*")} == {"adapter_model.safetensors"}
+    moved = load_file(out / "adapter_model.safetensors")
+    assert all(np.abs(moved[name]).max() > 1e-4 for name in moved if ".lora_B." in name)
+    np.testing.assert_allclose(weights(out), weights(adapted), atol=1e-5)
+
+
+@everything
+@pytest.mark.parametrize(("shard", "then"), [("", 1), ("--shard", 3)])
+def test_adapters_go_on_after_a_kill_in_another_number_of_processes(
+    folder: Path, adapted: Path, shard: str, then: int
+) -> None:
+    out = folder / f"adapted-moved{shard}"
+    _, second = killed(folder, f"{ADAPTERS} {shard} --accumulate 3 --out {out.name}", 2, ON_CPU)
+    assert second.returncode == 1
+    assert second.stderr.splitlines()[-1].startswith("stepreward: another process of this training has ended")
+    assert not (out / "training.json").exists()
+    kept = [load_file(path) for path in out.glob("unfinished/checkpoint-*/model.safetensors")]
+    assert kept
+    assert all(".lora_" in name or name.startswith("head.") for one in kept for name in one)
+    for done in run(folder, f"{ADAPTERS} {shard} --accumulate {6 // then} --out {out.name}", then, ON_CPU):
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(weights(out), weights(adapted), atol=1e-4)
 
 
 @everything

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stepreward.score.calibrate.calibrated_scorer import save_calibrator as save_calibrator
     from stepreward.train.dry_run import Costs as Costs
     from stepreward.train.dry_run import costs as costs
+    from stepreward.train.parameters import loading as loading
     from stepreward.train.scratch import starting_model as starting_model
     from stepreward.train.scratch import starting_record as starting_record
     from stepreward.train.stored_trees import StoredTrees as StoredTrees

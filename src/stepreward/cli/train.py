@@ -87,6 +87,8 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     settings = replace(training, objective_settings=own, mix=mix, domain_weights=weights)
     settings = settings.on(flags.backbone, resolve)
     settings.require_meta(flags.meta is not None)
+    if not flags.dry_run:
+        settings.require_packages()
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
     rows, quiet = StoredRows(), json_output or not is_main()
     for domain, path in named(flags.data).items():
@@ -113,7 +115,14 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
         return
     bias = on_demand.needs_bias(flags.export)
     model = on_demand.starting_model(
-        name, trees, record=record, keep_head=flags.keep_head, like=flags.like, bias=bias, seed=settings.seed
+        name,
+        trees,
+        record=record,
+        keep_head=flags.keep_head,
+        like=flags.like,
+        bias=bias,
+        seed=settings.seed,
+        loading=on_demand.loading(settings),
     )
     on_demand.require_layouts(model, flags.export, adapters=settings.writes_adapters)
     again = on_demand.finished(trees, model, out, settings, held_out, meta) if ended else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import signal
@@ -19,6 +20,7 @@ VLLM = "vllm:"
 EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "tokenizers", "safetensors"), "models"),
     "peft": "adapters",
+    "bitsandbytes": "quantized",
     "mpmath": "math",
     **dict.fromkeys(("trl", "datasets"), "trl"),
     "pandas": "pandas",
@@ -52,7 +54,22 @@ def naming_extra() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        raise ModelError(f"{package} is not installed: pip install 'stepreward[{EXTRAS[package]}]'") from error
+        raise ModelError(f"{package} is not installed: {_command(package)}") from error
+
+
+def require_installed(package: str) -> None:
+    """Checks that an optional package is here, without its import.
+
+    Raises:
+        ModelError: it is not installed; the error says how to install it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModelError(f"{package} is not installed: {_command(package)}")
+
+
+def _command(package: str) -> str:
+    """What installs a package."""
+    return f"pip install 'stepreward[{EXTRAS[package]}]'" if package in EXTRAS else f"pip install {package}"
 
 
 def cache_argument(model: Any) -> str:

@@ -18,6 +18,7 @@ from transformers.initialization import no_init_weights
 from stepreward.core.errors import InputError
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.model.quantized_weights import quantized_bytes
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.parameters import prepare
 from stepreward.train.settings import OPTIMIZERS, TrainSettings
@@ -107,10 +108,14 @@ def predict(
         layer = max((sum(p.numel() for p in part.parameters()) for part in _layers(model)), default=0)
         linear = [part.weight for part in model.modules() if isinstance(part, torch.nn.Linear)]
         copies = 2 * sum(p.numel() for p in linear if p.requires_grad) * (settings.precision != "float32")
+        frozen = [] if settings.load_in == "full" else [weight for weight in linear if not weight.requires_grad]
     activations = max(later - weights - gradients, 0)
     kept = gradients if settings.accumulate > 1 else max(first - weights - activations, 0)
+    # Each quantized layer is made whole while it computes.
+    whole = max((weight.numel() * weight.element_size() for weight in frozen), default=0)
+    saved = sum(weight.numel() * weight.element_size() - quantized_bytes(weight, settings.load_in) for weight in frozen)
     made = Memory(
-        weights, kept, OPTIMIZERS[settings.optimizer][1] * trained, activations,
+        weights - saved, kept, OPTIMIZERS[settings.optimizer][1] * trained, activations + whole,
         sum(size for size, _, _ in sizes), trained, layer, copies,
     )  # fmt: skip
     if settings.shard:

@@ -9,12 +9,15 @@ import torch
 
 from stepreward.core.errors import InputError
 from stepreward.core.optional import optional
+from stepreward.score.model import quantized_base
 from stepreward.score.model.backbones import has_adapter
 from stepreward.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from stepreward.score.model.log_ratio_model import Trainable
 
+NUMBERS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of the forward pass, by precision."""
 EVERY_LINEAR = "all-linear"
 """In place of names of modules: every linear layer of the backbone."""
 
@@ -38,17 +41,29 @@ def prepare(model: Trainable, settings: TrainSettings) -> None:
         backbone: Any = model.backbone
         enable = getattr(backbone, "activation_checkpointing_enable", None) or backbone.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    frozen = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision, torch.float32)
+    frozen = NUMBERS[settings.precision]
     for parameter in model.parameters():
         # The weights of a quantized layer are integers.
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen)
 
 
+def loading(settings: TrainSettings) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a backbone in the bits that the settings want.
+
+    Raises:
+        ModelError: `bitsandbytes` is not installed.
+    """
+    if settings.load_in == "full":
+        return {}
+    return quantized_base.loading(settings.load_in, settings.device, NUMBERS[settings.precision])
+
+
 def trained_names(model: torch.nn.Module) -> set[str]:
     """Names of all that training changes: what a checkpoint of unfinished work needs."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {*model.state_dict()} - frozen
+    # A quantized layer has more in its state than parameters and buffers.
+    parameters = {name for name, one in model.named_parameters(remove_duplicate=False) if one.requires_grad}
+    return {*model.state_dict()} & (parameters | {name for name, _ in model.named_buffers(remove_duplicate=False)})
 
 
 def _add_adapter(model: Trainable, settings: TrainSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from stepreward.core.errors import InputError
 from stepreward.core.optional import Deferred
 
 if TYPE_CHECKING:
@@ -23,6 +24,19 @@ def processes() -> int:
 def is_main() -> bool:
     """Whether this process is the one that writes files and talks to people."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def refuse_deepspeed() -> None:
+    """Stops a training that `accelerate launch` has set up for DeepSpeed.
+
+    Under ZeRO-3 a process has no weights of its own, so that the finished checkpoint would be empty.
+
+    Raises:
+        InputError: it has.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true"):
+        remedy = "pass --shard (FSDP2), which splits weights, gradients and optimizer states too, and launch without it"
+        raise InputError("weights that DeepSpeed has split cannot be saved yet", remedy=remedy)
 
 
 def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

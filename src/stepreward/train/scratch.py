@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from stepreward.core.errors import InputError
 from stepreward.core.tree import StepTree
@@ -75,6 +76,7 @@ def starting_model(
     layers: int = 4,
     vocabulary: int = 1024,
     seed: int = 0,
+    loading: Mapping[str, Any] | None = None,
 ) -> Trainable:
     """A model to train: with a head, or by a record with an implicit readout one of log-ratios.
 
@@ -89,12 +91,16 @@ def starting_model(
         layers: depth of a fresh model.
         vocabulary: tokens of a fresh tokenizer, at least 258.
         seed: of every fresh weight.
+        loading: how a pretrained backbone is quantized, by `parameters.loading`.
 
     Raises:
-        InputError: a fresh tokenizer has nothing to learn from, or a size is out of range.
+        InputError: a fresh tokenizer has nothing to learn from, a size is out of range, or a fresh model, one of
+            log-ratios or a reward model should be quantized.
         ModelError: the backbone cannot be loaded, or cannot do what the record asks.
     """
     record = record or EncoderRecord()
+    if loading and (keep_head or record.readout.kind == "implicit" or str(backbone) == SCRATCH):
+        raise InputError("only a pretrained backbone with a fresh head is quantized", remedy="leave load_in out")
     if keep_head:
         return continued_model(backbone, record, like=like)
     if record.readout.kind == "implicit":
@@ -103,7 +109,8 @@ def starting_model(
         return LogRatioModel.from_policy(backbone, record)
     if str(backbone) != SCRATCH:
         # Training keeps what it changes in float32, and the rest as it was saved or in the numbers of the forward pass.
-        return _with_head(StepRewardModel.from_backbone(backbone, record, seed=seed, dtype="auto"), bias)
+        model = StepRewardModel.from_backbone(backbone, record, seed=seed, dtype="auto", loading=loading)
+        return _with_head(model, bias)
     if hidden % 8 or hidden <= 0 or layers <= 0 or vocabulary < 258:
         raise InputError(
             f"a fresh model cannot have hidden={hidden}, layers={layers}, vocabulary={vocabulary}",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.keys import Key
-from stepreward.core.optional import Deferred
+from stepreward.core.optional import Deferred, require_installed
 from stepreward.core.types import LABEL, Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.train.factors import Factor
@@ -34,8 +34,11 @@ OPTIMIZERS = {
 }
 """Optimizers by name: each one's name in transformers, and the bytes that it keeps for a trained number; Adafactor's
 sums of rows and columns are left out."""
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""Packages that a training may report to."""
 _CHOICES = {
     "attention": ("dense", "flex"),
+    "load_in": ("full", "8bit", "4bit"),
     "optimizer": tuple(OPTIMIZERS),
     "precision": ("float32", "bf16", "fp16"),
     "schedule": ("cosine", "linear", "constant"),
@@ -81,7 +84,7 @@ class TrainSettings:
     evaluations: int = 4
     """Evaluations over the whole training, checkpoints with them."""
     patience: Annotated[int, Flag(low=0)] = 0
-    """Stop after this many evaluations without a better metric; 0: never."""
+    """Stop after this many evaluations in a row without a better metric; 0: never."""
     metric: Annotated[str, Flag(choices=HIGHER_IS_BETTER)] = "loss"
     """Picks the checkpoint, the earliest of equals: {choices}. The loss is always defined and does not saturate as
     ranks do."""
@@ -151,10 +154,13 @@ class TrainSettings:
     """Share of the inputs of adapters that is dropped."""
     lora_targets: tuple[str, ...] = ("all-linear",)
     """Names of the layers with adapters, such as q_proj; may be repeated."""
+    load_in: Literal["full", "8bit", "4bit"] = "full"
+    """Numbers of the backbone under adapters: those of its precision, or quantized to 8 or 4 bits by `bitsandbytes`."""
     merge: bool = False
     """Add adapters to the weights at the end and write a whole model; the adapters alone are written otherwise."""
-    report_to: tuple[str, ...] = ()
-    """Where losses and metrics are sent while training: tensorboard, wandb, mlflow, trackio; may be repeated."""
+    report_to: Annotated[tuple[str, ...], Flag(choices=TRACKERS)] = ()
+    """Where losses and metrics are sent while training: {choices}, each installed; may be repeated. TensorBoard's files
+    are in OUT/tensorboard; TENSORBOARD_LOGGING_DIR names another folder."""
     save_seconds: float = 300.0
     """Seconds between checkpoints of unfinished work, at most; a kill costs no more."""
 
@@ -177,12 +183,19 @@ class TrainSettings:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}")
-        if self.attention == "flex" and not torch.cuda.is_available():
+        on_cuda = self.device != "cpu" and torch.cuda.is_available()
+        if self.attention == "flex" and not on_cuda:
             raise ValueError("attention flex is trained on CUDA devices alone: PyTorch has no gradient of it elsewhere")
-        if self.precision == "fp16" and not torch.cuda.is_available():
-            raise ValueError("precision fp16 needs a CUDA device: bf16 is for every device")
-        if self.merge and not self.lora_rank:
-            raise ValueError("merge is for adapters: pass lora_rank too")
+        if self.precision == "fp16" and not on_cuda:
+            raise ValueError("precision fp16 needs a CUDA device (device cuda or auto): bf16 is for every device")
+        for name in self.report_to:
+            if name not in TRACKERS:
+                raise UnknownNameError("place to report to", name, TRACKERS)
+        for name, wanted in (("merge", self.merge), ("load_in", self.load_in != "full")):
+            if wanted and not self.lora_rank:
+                raise ValueError(f"{name} is for adapters: pass lora_rank too")
+        if self.shard and self.load_in != "full":
+            raise ValueError(f"a backbone in {self.load_in} is not split over processes: leave shard or load_in out")
         if self.shard and processes() == 1:
             raise ValueError(
                 "shard splits a model over several processes: start them with torchrun or accelerate launch"
@@ -204,6 +217,16 @@ class TrainSettings:
         asked = "reference" in losses[self.objective].asks
         reference = self.reference or (backbone if asked else "")
         return replace(self, reference=reference and resolve(reference), guide=self.guide and resolve(self.guide))
+
+    def require_packages(self) -> None:
+        """Checks that what a training with these settings needs beside PyTorch is here; its costs need none of it.
+
+        Raises:
+            ModelError: a package is not installed.
+        """
+        wanted = {"peft": self.lora_rank > 0, "bitsandbytes": "8bit" in self.optimizer or self.load_in != "full"}
+        for name in (*(name for name, needed in wanted.items() if needed), *self.report_to):
+            require_installed(name)
 
     @property
     def writes_adapters(self) -> bool:

@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
+from packaging.version import Version
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from stepreward.core.atomic_files import locked_folder, read_object, to_disk, write_json
 from stepreward.core.errors import InputError, ModelError, StoreError
@@ -40,7 +43,7 @@ from stepreward.train.domain_weights import DomainWeights, drawn
 from stepreward.train.evaluation import evaluate_batches, read_batches
 from stepreward.train.objective import OF_FEATURES, Objective
 from stepreward.train.parameters import prepare, trained_names
-from stepreward.train.processes import is_main, processes, whole_state
+from stepreward.train.processes import is_main, processes, refuse_deepspeed, whole_state
 from stepreward.train.reference import add_references, weights_hash
 from stepreward.train.row_data import ANNOTATOR
 from stepreward.train.settings import HIGHER_IS_BETTER, OPTIMIZERS, RESULT_FILE, UNFINISHED, TrainSettings
@@ -52,6 +55,8 @@ _WEIGHTS_FILE = "domain_weights.json"
 """In a checkpoint of unfinished work: the state of the weights of domains."""
 _NO_MATTER = ("device", "save_seconds", "activation_checkpoints", "report_to")
 """Where it runs and how often it saves do not change the weights: a run may be resumed with other values."""
+_BY_LAYER = True if Version(transformers.__version__) >= Version("5.20") else "full_shard auto_wrap"
+"""How the trainer is told to shard layer by layer: newer releases do so by themselves, and warn of the text."""
 _WRITERS = ("PytorchStreamWriter", "inline_container")
 """Words in PyTorch's errors about a file that it cannot write."""
 
@@ -205,11 +210,13 @@ def train(
 
     Raises:
         InputError: there is nothing to learn from, or `out` holds the unfinished work of another training.
-        ModelError: the loss became infinite or NaN.
+        ModelError: the loss became infinite or NaN, or a package that the settings need is not installed.
         StoreError: the folder cannot be written.
         UnknownNameError: no such objective, or hyper-parameter of it.
     """
     settings, out = settings or TrainSettings(), Path(out)
+    settings.require_packages()
+    refuse_deepspeed()
     objective = settings.loss()
     if settings.merge and not isinstance(model, StepRewardModel):
         raise InputError("merge is for models with a head", remedy="leave it out: `load` adds adapters to the weights")
@@ -223,7 +230,7 @@ def train(
     prepare(model, settings)
     # Its processes, if there are several, find each other here. The first one alone writes what is not the trainer's.
     arguments = _arguments(settings, out / UNFINISHED, len(data), bool(held_out))
-    with locked_folder(out) if is_main() else nullcontext():
+    with _together(), locked_folder(out) if is_main() else nullcontext():
         if is_main():
             open_work(out, identity)
         arguments.distributed_state.wait_for_everyone()
@@ -267,7 +274,7 @@ def _trained(
         train_dataset=data,
         eval_dataset=batches,
         data_collator=_whole_batch,
-        callbacks=[*_callbacks(settings, data, on_progress, len(batches) > 0), clock],
+        callbacks=[*_callbacks(settings, data, on_progress, len(batches) > 0, work.parent), clock],
     )
     if settings.domain_rate:
         key = Key.seed(settings.seed).fold("meta")
@@ -404,16 +411,25 @@ def _not_mtime(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
+def _together() -> Iterator[None]:
+    """Says that another process is gone, where this one waits for it in vain."""
+    try:
+        yield
+    except RuntimeError as error:
+        if processes() == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        what = "another process of this training has ended, this one cannot go on alone"
+        raise ModelError(f"{what}; see that one's error, and run again to resume") from error
+
+
+@contextmanager
 def _clear_errors(folder: Path) -> Iterator[None]:
-    """Turns errors of others into ours: a file cannot be written, or another process is gone."""
+    """Turns errors of others about a file that cannot be written into ours."""
     try:
         yield
     except StoreError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
-        if processes() > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
-            what = "another process of this training has ended, this one cannot go on alone"
-            raise ModelError(f"{what}; see that one's error, and run again to resume") from error
         foreign = isinstance(error, OSError | SafetensorError) or any(name in str(error) for name in _WRITERS)
         if isinstance(error, ModelError) or not foreign:
             raise
@@ -519,25 +535,32 @@ def _arguments(settings: TrainSettings, work: Path, batches: int, evaluates: boo
         seed=settings.seed % 2**32,
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
-        **({"fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}} if settings.shard else {}),
+        **({"fsdp": _BY_LAYER, "fsdp_config": {"version": 2}} if settings.shard else {}),
         use_cpu=settings.device == "cpu",
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         # The loss reads our batch object, of which the trainer knows no columns and no labels.
         remove_unused_columns=False,
         label_names=[],
-        report_to=list(settings.report_to),
+        report_to=[name for name in settings.report_to if name != "tensorboard"],
+        project="stepreward",
+        run_name=work.parent.name,
         disable_tqdm=True,
         logging_nan_inf_filter=False,
     )
 
 
 def _callbacks(
-    settings: TrainSettings, data: TrainingSet, on_progress: OnProgress | None, evaluates: bool
+    settings: TrainSettings, data: TrainingSet, on_progress: OnProgress | None, evaluates: bool, out: Path
 ) -> list[Any]:
     made: list[Any] = [StopIfDiverged(), SaveInTime(settings.save_seconds)]
     if on_progress is not None:
         made.append(Progress(on_progress, data.sizes, settings.accumulate * processes()))
     if settings.patience and evaluates:
         made.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
+    if "tensorboard" in settings.report_to:
+        # By itself it would write into the folder of unfinished work, which goes at the end.
+        board = TensorBoardCallback()
+        board.logging_dir = board.logging_dir or str(out / "tensorboard")
+        made.append(board)
     return made

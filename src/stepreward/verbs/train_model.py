@@ -11,6 +11,7 @@ from stepreward.pipeline.export_model import export_finished, needs_bias, requir
 from stepreward.policies.model_sources import resolve
 from stepreward.train.domains import of_domain
 from stepreward.train.held_out import held_out_split
+from stepreward.train.parameters import loading
 from stepreward.train.processes import is_main
 from stepreward.train.scratch import starting_model, starting_record
 from stepreward.train.settings import SCRATCH, TrainSettings
@@ -49,6 +50,7 @@ def train(
         ModelError: the backbone cannot be loaded, or the loss became infinite or NaN.
     """
     chosen = TrainSettings(**settings).on(str(backbone), resolve)
+    chosen.require_packages()
     objective, stored = chosen.loss(), StoredRows()
     for domain, some in (rows if isinstance(rows, Mapping) else {"": rows}).items():
         stored.extend(of_domain(rows_of(some, comparisons=True), domain), domain)
@@ -61,7 +63,14 @@ def train(
     name = backbone if backbone == SCRATCH else resolve(backbone)
     record = starting_record(name, objective, keep_head=keep_head, like=like, both_ways=chosen.both_ways)
     model = starting_model(
-        name, trees, record=record, keep_head=keep_head, like=like, bias=needs_bias(export), seed=chosen.seed
+        name,
+        trees,
+        record=record,
+        keep_head=keep_head,
+        like=like,
+        bias=needs_bias(export),
+        seed=chosen.seed,
+        loading=loading(chosen),
     )
     require_layouts(model, export, adapters=chosen.writes_adapters)
     kept_trees = StoredTrees(stored, kept, objective) if kept else ()

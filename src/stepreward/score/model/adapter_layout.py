@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stepreward.core.atomic_files import write_json
+from stepreward.score.model.quantized_weights import BASE_FILE
 from stepreward.score.model.weights import ADAPTER_FILE, ADAPTER_WEIGHTS, read_file, read_json
 
 _WRAPPED = "base_model.model."
@@ -32,3 +34,5 @@ def write_adapter(classifier: Any, folder: Path, source: Path) -> None:
     save_file(state, folder / ADAPTER_WEIGHTS)
     config = read_json(source / ADAPTER_FILE)
     write_json(folder / ADAPTER_FILE, config | {"task_type": "TOKEN_CLS", "modules_to_save": [head]})
+    if (source / BASE_FILE).is_file():
+        shutil.copyfile(source / BASE_FILE, folder / BASE_FILE)

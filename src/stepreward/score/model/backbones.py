@@ -14,6 +14,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from stepreward.core.errors import ModelError
 from stepreward.core.optional import optional
+from stepreward.score.model.quantized_base import save_base
 from stepreward.score.model.vision_language import language_config
 from stepreward.score.model.weights import ADAPTER_PREFIX, State, adapter_base, read_json
 
@@ -47,6 +48,7 @@ def save_weights(model: Any, folder: Path, state: State | None = None) -> None:
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (config,) = model.peft_config.values()
     config.save_pretrained(folder)
+    save_base(model, folder)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -25,6 +25,7 @@ from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, save_record
 from stepreward.score.model.backbones import load_backbone, save_weights, tokenizer_folder
 from stepreward.score.model.heads import GatedHead, build_head, head_state
+from stepreward.score.model.quantized_base import without_repacking
 from stepreward.score.model.weights import ADAPTER_FILE, read_weights
 
 HEAD_FILE = "step_head.safetensors"
@@ -72,6 +73,7 @@ class StepRewardModel(nn.Module):
         *,
         seed: int = 0,
         dtype: torch.dtype | Literal["auto"] = torch.float32,
+        loading: Mapping[str, Any] | None = None,
     ) -> StepRewardModel:
         """A fresh head on a local folder or hub model; the language-model head is left out.
 
@@ -80,6 +82,7 @@ class StepRewardModel(nn.Module):
             record: how the model is fed and read.
             seed: of the head's weights, which are in float32.
             dtype: of the backbone's weights; `auto` is what they were saved in.
+            loading: how its weights are quantized, by `quantized_base.loading`; None for whole ones.
 
         Raises:
             ModelError: the model cannot be loaded.
@@ -87,10 +90,13 @@ class StepRewardModel(nn.Module):
         folder = name if Path(name).is_dir() else fetch(str(name))
         try:
             if (Path(folder) / ADAPTER_FILE).is_file():
+                if loading:
+                    raise ModelError("a base with adapters of its own is not quantized: merge them first")
                 backbone: Any = load_backbone(Path(folder), read_weights(Path(folder)), dtype)
                 tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(Path(folder)))
             else:
-                backbone = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+                backbone = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **(loading or {}))
+                without_repacking(backbone)
                 tokenizer = AutoTokenizer.from_pretrained(folder)
             # An adapter's file names its base by this.
             backbone.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else str(name)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from stepreward.core.errors import ModelError
 from stepreward.core.hub import fetch
+from stepreward.score.model.quantized_weights import BASE_FILE, as_quantized
 
 State = dict[str, torch.Tensor]
 
@@ -143,6 +144,7 @@ def _merged_adapter(folder: Path, above: tuple[Path, ...]) -> State:
     if not base:
         raise ModelError(f"{folder}/{ADAPTER_FILE} names no base_model_name_or_path: merge the adapter")
     state = read_weights(find(adapter_base(folder)), above)
+    as_quantized(state, read_json(folder / BASE_FILE))
     adapter = read_file(folder / ADAPTER_WEIGHTS)
     low = {key for key in adapter if ".lora_" in key}
     # Modules that were trained as a whole: PEFT keeps them in a wrapper, from which their names have a part more.
