@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 from tests.lanes import FILES, digest, uses
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_A_LANE = {"vllm"}
-"""Extras whose packages have an environment of their own: `make vllm`."""
+WITHOUT_A_LANE = {"vllm", "quantized"}
+"""Extras that no lane installs: `make vllm` has its own environment; tests of `quantized` skip without it."""
 
 
 def test_every_declared_minimum_is_the_version_that_the_lane_tests() -> None:

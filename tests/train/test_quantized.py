@@ -168,3 +168,23 @@ def test_a_note_of_another_kind_is_refused(base: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter" / "adapter_base.json").write_text('{"load_in": "3bit"}')
     with pytest.raises(ModelError, match="must name their base's load_in"):
         StepRewardModel.from_pretrained(tmp_path / "adapter")
+
+
+@installed
+@pytest.mark.parametrize("optimizer", ["adamw-8bit", "paged-adamw-8bit"])
+def test_a_first_step_of_an_8_bit_optimizer_is_that_of_adamw(base: Path, tmp_path: Path, optimizer: str) -> None:
+    """It divides a gradient by its own size, whatever rounds the averages for the later steps."""
+    if optimizer.startswith("paged") and not torch.cuda.is_available():
+        pytest.skip("pages are memory of a CUDA device")
+    after = []
+    for name in ("adamw", optimizer):
+        model = starting_model(base, record=EncoderRecord(), seed=1)
+        settings = TrainSettings(optimizer=name, schedule="constant", warmup=0.0, epochs=1e-6, batch_tokens=512)
+        train(labelled_trees(toy_labels(4, 0)), model, tmp_path / name, settings)
+        after.append({name: p.detach().clone() for name, p in model.named_parameters()})
+    plain, rounded = after
+    for name, before in starting_model(base, record=EncoderRecord(), seed=1).named_parameters():
+        moves = plain[name] - before.detach(), rounded[name] - before.detach()
+        assert (moves[0] - moves[1]).abs().max() < 0.05 * 1e-3, name
+        # Adam's first step is the learning rate, wherever there is a gradient.
+        assert moves[1].abs().max() > 0.9e-3 or not name.endswith("head.weight")
