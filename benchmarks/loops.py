@@ -166,13 +166,9 @@ def _labels(made: Mapping[str, Any]) -> str:
         if some and some[0] and not any(one["labelled"] for one in some):
             lines.append(f"- Round {k + 1}: no step had a score above 0.8 or below 0.2.\n")
         elif some and some[0]:
-            share, right, agree = (
-                np.mean([top(one) for one in some])
-                for top in (
-                    lambda one: one["labelled"] / one["steps"], lambda one: one["right"] / max(one["labelled"], 1),
-                    lambda one: one.get("agree", np.nan),
-                )
-            )  # fmt: skip
+            share = np.mean([one["labelled"] / one["steps"] for one in some])
+            right = np.mean([one["right"] / max(one["labelled"], 1) for one in some])
+            agree = np.mean([one.get("agree", np.nan) for one in some])
             lines.append(
                 f"- Round {k + 1}: {100 * share:.0f} % of the steps had a score above 0.8 or below 0.2, "
                 f"{100 * right:.1f} % of these labels said right, {100 * agree:.1f} % agreed with the labels "
