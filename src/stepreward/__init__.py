@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     import stepreward.testing as testing
     from stepreward.core.catalog import families as methods
     from stepreward.pipeline.compose import compose
+    from stepreward.pipeline.export_model import export
     from stepreward.verbs.credit_steps import credit
     from stepreward.verbs.evaluate_scorer import evaluate
-    from stepreward.verbs.export_checkpoint import export
     from stepreward.verbs.label_rows import label
     from stepreward.verbs.names import grader, load, policy
     from stepreward.verbs.read_rows import read, write

@@ -42,15 +42,7 @@ def export(
 
     Example: stepreward export model exported --layout token-classification
     """
-    made = on_demand.export_model(
-        model,
-        out,
-        layout=flags.layout,
-        dtype=flags.dtype,
-        push_to=flags.push,
-        public=flags.public,
-        overwrite=flags.overwrite,
-    )
+    made = on_demand.export(model, out, **vars(flags))
     if json_output:
         folder = None if made.folder is None else str(made.folder)
         typer.echo(json.dumps({"layout": made.layout, "out": folder, "address": made.address or None}))

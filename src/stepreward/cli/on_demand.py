@@ -8,8 +8,8 @@ from stepreward.core.on_demand import on_demand
 
 if TYPE_CHECKING:
     from stepreward.evaluate.fitting import fit_calibrator as fit_calibrator
+    from stepreward.pipeline.export_model import export as export
     from stepreward.pipeline.export_model import export_finished as export_finished
-    from stepreward.pipeline.export_model import export_model as export_model
     from stepreward.pipeline.export_model import needs_bias as needs_bias
     from stepreward.pipeline.export_model import require_layouts as require_layouts
     from stepreward.pipeline.reinforce import reinforce as reinforce

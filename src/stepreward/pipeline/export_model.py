@@ -11,7 +11,7 @@ from typing import Any
 
 from stepreward.core.atomic_files import read_object, write_text
 from stepreward.core.errors import InputError, StoreError
-from stepreward.core.hub import push
+from stepreward.core.hub import push as upload
 from stepreward.core.runtime.flows import Scorer
 from stepreward.pipeline.model_card import model_card
 from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer, save_calibrator
@@ -26,7 +26,6 @@ from stepreward.score.model.weights import ADAPTER_FILE, find, read_json
 from stepreward.score.model.write_layout import layout_by_name, require_layout, write_layout
 from stepreward.train.settings import RESULT_FILE, UNFINISHED
 
-DEFAULT_LAYOUT = "token-classification"
 _CARD = "README.md"
 _LOG_RATIO = "leave it as it is: a checkpoint of log-ratios is a causal language model of transformers already"
 
@@ -42,45 +41,58 @@ class Exported:
     """Its page on the hub; empty if it was not uploaded."""
 
 
-def export_model(
+def export(
     model: str | Path | Scorer,
     out: str | Path | None = None,
     *,
-    layout: str = DEFAULT_LAYOUT,
+    layout: str = "token-classification",
     dtype: str = "",
-    push_to: str = "",
+    push: str = "",
     public: bool = False,
     overwrite: bool = False,
 ) -> Exported:
-    """Writes a reward model with its card into a folder, onto the hub, or both; the arguments are those of `export`.
+    """Writes a reward model for other libraries, with a model card; its scores stay what they are.
+
+    `stepreward.load` reads every layout back. An upload needs a token of the hub: `HF_TOKEN`, or `hf auth login`.
+
+    Args:
+        model: folder, hub name, or a loaded scorer.
+        out: new folder to write; None uploads alone.
+        layout: `token-classification`, `sequence-classification`, `trl-prm`, `adapter`, `qwen-prm`, `qwen-reward` or
+            `stepreward`.
+        dtype: numbers of the weights, such as `bfloat16`; empty for those that they were saved in.
+        push: hub name to upload to; empty for none.
+        public: make a new repository of the hub public.
+        overwrite: replace an exported model in `out`.
 
     Raises:
-        InputError: the layout cannot hold the model, the folder holds something, or there is nowhere to write to.
+        InputError: the layout cannot hold the model; the error names those that can. Or `out` holds something, or there
+            is nowhere to write to.
         ModelError: the model cannot be read, or the hub refuses the upload.
         StoreError: the folder cannot be written.
         UnknownNameError: there is no such layout.
     """
     layout_by_name(layout)
-    if out is None and not push_to:
+    if out is None and not push:
         raise InputError("there is nowhere to write to", remedy="name a folder, or a hub name to push to")
     target = None if out is None else Path(out)
     if target is not None:
         _require_free(target, overwrite)
     scorer, source = _loaded(model, dtype)
     training = _training_of(source)
-    if push_to and layout_by_name(layout).adapter:
+    if push and layout_by_name(layout).adapter:
         _require_hub_base(source)
     with tempfile.TemporaryDirectory(prefix="stepreward-") as somewhere:
         made = Path(somewhere) / "model" if target is None else target.with_name(target.name + ".partial")
         shutil.rmtree(made, ignore_errors=True)
         try:
-            _write(scorer, source, made, layout, push_to or (target.name if target else ""), training)
+            _write(scorer, source, made, layout, push or (target.name if target else ""), training)
             if target is not None:
                 made = _moved(made, target)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
-        return Exported(layout, target, push(made, push_to, private=not public) if push_to else "")
+        return Exported(layout, target, upload(made, push, private=not public) if push else "")
 
 
 def needs_bias(layouts: Sequence[str]) -> bool:
@@ -113,7 +125,7 @@ def require_layouts(model: Trainable, layouts: Sequence[str], *, adapters: bool 
 
 def export_finished(out: Path, layouts: Sequence[str]) -> list[Exported]:
     """Writes the checkpoint of a finished training in some layouts, each into its folder of `out/export`."""
-    return [export_model(out, out / "export" / name, layout=name, overwrite=True) for name in layouts]
+    return [export(out, out / "export" / name, layout=name, overwrite=True) for name in layouts]
 
 
 def _require_free(out: Path, overwrite: bool) -> None:
