@@ -96,7 +96,7 @@ def page(steps: int, large: dict[str, Cost], small: dict[str, Cost]) -> str:
     """The page of results."""
     rows, base = steps // STEPS_OF_A_ROW, large[BASE].cpu_seconds
     more = large["evaluate"].peak_megabytes - small["evaluate"].peak_megabytes
-    kilobytes = more * 1e3 / (0.9 * rows)
+    a_row = more * 1e6 / (0.9 * rows)
     body = "\n".join(
         f"| {name} | {one.cpu_seconds:,.1f} | {rows / one.cpu_seconds:,.0f} | {one.cpu_seconds / base:.1f} | "
         f"{small[name].peak_megabytes:,.0f} | {one.peak_megabytes:,.0f} |"
@@ -114,9 +114,9 @@ work, so that speeds are lower than on a quiet one.
 |---|---|---|---|---|---|
 {body}
 
-`convert` and `score` stream: a few thousand rows are in memory at a time. `evaluate` keeps the numbers of every row
-(scores, labels, answers), {kilobytes:.1f} KB a row here, and the texts of 4,096 at a time: its memory grows with the
-rows, not with their texts.
+`convert` and `score` stream: a few thousand rows are in memory at a time. `evaluate` has the texts of 4,096 rows at a
+time, and keeps arrays of the numbers of every row: 4 or 8 bytes a step for each column of scores or labels, some 40
+bytes for the rest of a row. Its peak grew by {a_row:,.0f} bytes a row from the smaller table to the larger one.
 """
 
 
