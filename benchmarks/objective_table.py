@@ -307,13 +307,18 @@ def page(sizes: Sizes, data: Data, runs: Mapping[str, Any], estimates: Mapping[s
         apart = {name: estimates[name][k][1] for name in others if estimates[name][k][1]["low"] is not None}
         above = [name for name, one in apart.items() if one["low"] > 0]
         below = [name for name, one in apart.items() if one["high"] < 0]
-        said += f"- {k}: above {', '.join(above) or 'none'}; below {', '.join(below) or 'none'}.\n"
+        best, reached = (
+            max(some, key=lambda name: _value(estimates[name][k][0])) for some in (tuple(OBJECTIVES), CONTROLS)
+        )
+        said += f"- {k}: above: {'; '.join(above) or 'none'}. Below: {'; '.join(below) or 'none'}. "
+        said += f"The best objective is `{best}`, the best of the controls is `{reached}`.\n"
     return f"""# Objectives on real data
 
 Written by `python -m benchmarks.objective_table --write`. Real samples of {sizes.train + sizes.valid + sizes.test}
-GSM8K problems, {sizes.samples} each, have the step scores of {RECORDED_AS}, the teacher, and graded answers. One small
-language model ({sizes.hidden} wide, {sizes.layers} layers, {sizes.vocabulary} tokens of vocabulary) learned
-{sizes.language_tokens:,} tokens of the solutions of {sizes.train} training problems. Each objective trained it further
+GSM8K problems, {sizes.samples} each, have the step scores of {RECORDED_AS}, the teacher,
+and graded answers. One small language model ({sizes.hidden} wide, {sizes.layers} layers, {sizes.vocabulary} tokens of
+vocabulary) learned {sizes.language_tokens:,} tokens of the solutions of {sizes.train} training problems.
+Each objective trained it further
 for {sizes.tokens:,} tokens, by {sizes.seeds} seeds; {sizes.valid} problems chose the checkpoint and the threshold.
 Reported are {sizes.test} other problems with {len(data.test):,} solutions, and {len(data.bench)} solutions of
 ProcessBench gsm8k whose problems were not seen.
@@ -337,6 +342,10 @@ Beyond the interval of the difference to `{BASE}`:
 What a run took, on one thread:
 
 {table(["objective", "passes", "CPU seconds"], cost)}"""
+
+
+def _value(estimate: dict[str, Any]) -> float:
+    return -np.inf if estimate["value"] is None else float(estimate["value"])
 
 
 def _shown(write: Callable[[dict[str, Any]], str], estimate: dict[str, Any]) -> str:
