@@ -167,7 +167,7 @@ def test_settings_that_contradict_each_other(tmp_path: Path) -> None:
     toy_model().save_pretrained(tmp_path)
     for given, why in (
         ({"like": "trl-prm"}, "like says how a reward model is read; pass keep_head too"),
-        ({"keep_head": True, "both_ways": True}, "a reward model decides what its head reads"),
+        ({"keep_head": True, "both_ways": True}, "a reward model decides itself what its head reads"),
     ):
         with pytest.raises(InputError, match=why):
             starting_record(tmp_path, Objective.of("bce"), **given)  # type: ignore[arg-type]

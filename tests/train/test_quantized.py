@@ -19,7 +19,7 @@ from tests.train.toy import toy_labels
 from transformers import AutoConfig
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.pipeline.export_model import export_model
+from stepreward.pipeline.export_model import export
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.load import load
 from stepreward.score.model.step_reward_model import StepRewardModel
@@ -113,8 +113,8 @@ def test_an_unfinished_training_keeps_adapters_alone(base: Path) -> None:
 @installed
 def test_a_merged_model_and_an_export_are_whole_and_score_the_same(models: Trained, base: Path, tmp_path: Path) -> None:
     out, _, _ = models["4bit"]
-    export_model(out, tmp_path / "whole", layout="token-classification")
-    export_model(out, tmp_path / "adapter", layout="adapter")
+    export(out, tmp_path / "whole", layout="token-classification")
+    export(out, tmp_path / "adapter", layout="adapter")
     assert (tmp_path / "adapter" / "adapter_base.json").read_bytes() == (out / "adapter_base.json").read_bytes()
     settings = TrainSettings(load_in="4bit", merge=True, **TINY)  # type: ignore[arg-type]
     model = starting_model(base, record=EncoderRecord(), seed=1, loading=loading(settings))
