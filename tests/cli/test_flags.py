@@ -148,7 +148,7 @@ def test_every_setting_is_a_flag_with_help_and_the_default_of_python(command: st
             assert flag.default == ((list(default) or None) if isinstance(default, tuple) else default)
 
 
-OTHERWISE = {("train", "--device"), ("convert", "--format"), ("export", "--dtype")}
+OTHERWISE = {("train", "--device"), ("rounds", "--device"), ("convert", "--format"), ("export", "--dtype")}
 """Training takes an accelerator without its number; a conversion has a source; an export keeps the saved numbers."""
 
 

@@ -18,6 +18,7 @@ from stepreward.core.measure.step_metrics import auroc
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.rows import annotated
+from stepreward.score.discriminative import DiscriminativeScorer
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 NAN = float("nan")
@@ -118,9 +119,10 @@ def test_a_short_training_on_real_solutions_lowers_the_loss(start: str, tmp_path
     assert result.metrics["loss"] < math.log(2) < 0.7
     assert 0 < labels.mean() < 1
     asked = [groups[6][0], groups[6][1], groups[7][0]]
-    scores = real_training.scores_by(model, asked)
+    scorer = DiscriminativeScorer(model)
+    scores = real_training.scores_by(scorer, asked)
     assert [int((~np.isnan(row)).sum()) for row in scores] == [len(one) for one in asked]
-    alone = np.concatenate([real_training.scores_by(model, [one])[0] for one in asked])
+    alone = np.concatenate([real_training.scores_by(scorer, [one])[0] for one in asked])
     np.testing.assert_allclose(scores[~np.isnan(scores)], alone, atol=1e-5)
 
 
