@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from stepreward import formats
-from stepreward.core.row_files import write_rows
+from stepreward.core.files.row_files import write_rows
 
 REPEATS = 3
 TAG = "ки"

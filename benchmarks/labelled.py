@@ -21,7 +21,7 @@ import numpy as np
 from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 
 ROWS, STEPS, REPEATS = 10_000, 8, 2
 EACH = (1, 4, 16)

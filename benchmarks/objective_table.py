@@ -32,8 +32,8 @@ from benchmarks import need
 from benchmarks.real_data import DATA, ROOT, SEED, read
 from benchmarks.real_data_page import decimal, difference, number, points, table
 from benchmarks.real_training import RECORDED_AS, TEACHER, by_problem, position_control, scores_by
-from stepreward.core.atomic_files import write_json
 from stepreward.core.catalog import aggregate
+from stepreward.core.files.atomic_files import write_json
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.selection import best_of_n
@@ -45,7 +45,8 @@ from stepreward.evaluate.measures.selection_curves import hits
 from stepreward.score.encode.record import PerStep
 from stepreward.score.load import load
 from stepreward.score.model.tiny_models import fresh_config, train_tokenizer
-from stepreward.train.data import TrainingSet, labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import TrainSettings
 from stepreward.train.trainer import train

@@ -39,10 +39,12 @@ from stepreward.evaluate.measures.step_scores import first_error_f1
 from stepreward.policies.model_sources import resolve
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import TrainingSet, labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import SCRATCH, TrainSettings
-from stepreward.train.trainer import TrainResult, train
+from stepreward.train.trainer import train
+from stepreward.train.training_result import TrainResult
 
 TEACHER = "skywork_prm"
 RECORDED_AS = "Skywork-o1-Open-PRM-Qwen-2.5-7B"

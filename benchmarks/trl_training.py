@@ -45,7 +45,8 @@ from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import train_tokenizer
 from stepreward.tasks.arithmetic import Difficulty, generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
-from stepreward.train.data import TrainingSet, labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.settings import TrainSettings
 from stepreward.train.trainer import train
 

@@ -73,9 +73,9 @@ def worked_in(program: str) -> Iterator[None]:
 
 
 LOG = "from stepreward.core.runtime.answer_log import AnswerLog\nwith AnswerLog('{}'):"
-FOLDER = (
-    "from pathlib import Path\nfrom stepreward.core.atomic_files import locked_folder\nwith locked_folder(Path('{}')):"
-)
+FOLDER = """from pathlib import Path
+from stepreward.core.files.atomic_files import locked_folder
+with locked_folder(Path('{}')):"""
 
 
 @pytest.mark.sampled(4)

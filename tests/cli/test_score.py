@@ -18,7 +18,7 @@ import stepreward
 from stepreward.cli.app import app
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.core.errors import IncompleteWarning, InputError, ModelError
-from stepreward.core.row_files import write_rows
+from stepreward.core.files.row_files import write_rows
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.formats.registry import read
 from tests.cli.running import invoke

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stepreward.core.errors import StoreError
-from stepreward.train import trainer
-from stepreward.train.checkpoints import UNFINISHED
+from stepreward.train.settings import UNFINISHED
+from stepreward.train.step_trainer import StepTrainer
 from tests.cli.running import invoke, refused
 
 LINE = "train --data rows.jsonl --out model --epochs 1 --held-out 0 --json"
@@ -65,7 +65,7 @@ def test_an_unfinished_training_goes_on_without_a_flag_and_only_as_the_same(
 ) -> None:
     invoke(LINE)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_run_trainer", full)
+        patch.setattr(StepTrainer, "run", full)
         assert refused(f"{LINE} --overwrite", capsys, patch) == "stepreward: the disk is full"
     assert (rows / "model" / UNFINISHED).is_dir()
     assert "unfinished training with another learning_rate" in refused(

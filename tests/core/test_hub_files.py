@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.core import hub
+from stepreward.core.files import hub
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stepreward.core.atomic_files import claim, in_one_move, write_json, write_text
 from stepreward.core.errors import InputError, StoreError
+from stepreward.core.files.atomic_files import claim, in_one_move, write_json, write_text
 
 
 def fails_halfway(path: Path, error: Exception) -> None:

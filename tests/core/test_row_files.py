@@ -15,7 +15,7 @@ import pytest
 from stepreward import formats
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failure, Failures
-from stepreward.core.row_files import names_a_folder, write_parts, write_rows
+from stepreward.core.files.row_files import names_a_folder, write_parts, write_rows
 from stepreward.core.types import Problem, Step, Trajectory
 
 
@@ -155,8 +155,8 @@ def test_a_path_without_a_suffix_is_a_folder(path: str, folder: bool) -> None:
 
 
 def test_types_widen_over_segments_and_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepreward.core.row_files._ROWS_AT_ONCE", 2)
-    monkeypatch.setattr("stepreward.core.row_files._ROWS_PER_GROUP", 3)
+    monkeypatch.setattr("stepreward.core.files.row_files._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("stepreward.core.files.row_files._ROWS_PER_GROUP", 3)
     path = tmp_path / "x.parquet"
     rows: list[dict[str, Any]] = [{"a": None, "s": {"k": 1}}] * 5 + [{"a": 1, "s": {"l": "x"}}] * 2 + [{"a": 0.5}] * 2
     assert write_rows(path, iter(rows)) == 9

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepreward.core import stored_rows
 from stepreward.core.errors import StoreError
-from stepreward.core.stored_rows import Stored, StoredRows
+from stepreward.core.files import stored_rows
+from stepreward.core.files.stored_rows import Stored, StoredRows
 from stepreward.core.types import Problem, Step, Trajectory
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stepreward import formats
 from stepreward.core.errors import InputError, StoreError, UnknownNameError
-from stepreward.core.row_files import write_rows
+from stepreward.core.files.row_files import write_rows
 from stepreward.formats.description import formats_page, formats_table
 from stepreward.formats.files.rows_of_files import read_rows
 from stepreward.formats.registry import formats as registry
@@ -207,7 +207,7 @@ def test_a_folder_of_parts_is_written_and_read(inside: Path) -> None:
 SLOW_WRITER = """
 import sys, time
 from pathlib import Path
-from stepreward.core.row_files import write_rows
+from stepreward.core.files.row_files import write_rows
 def rows():
     for number in range(10_000_000):
         if number == 5000:

@@ -102,7 +102,7 @@ def test_rows_may_bring_new_columns_at_any_time(tmp_path: Path, monkeypatch: pyt
     """Rows two at a time: the third row's `b` and the sixth row's `c` come when others are written."""
     path, names = tmp_path / "wide.parquet", ["a", "a", "b", "a", "b", "c"]
     rows = [Trajectory(PROBLEMS[0], STEPS, columns={name: np.full(3, float(at))}) for at, name in enumerate(names)]
-    monkeypatch.setattr("stepreward.core.row_files._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("stepreward.core.files.row_files._ROWS_AT_ONCE", 2)
     assert write_table(path, rows) == 6
     again = list(read_table(path))
     assert [[*one.columns] for one in again] == [[name] for name in names]

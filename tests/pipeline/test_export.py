@@ -33,7 +33,7 @@ from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.layouts import LAYOUTS
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.trainer import TrainSettings, train
 
 QUESTION, STEPS = "1 + 1 = ?", ["1 + 1 = 2", "Answer: 2"]

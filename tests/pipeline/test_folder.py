@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError, StoreError
+from stepreward.core.files.atomic_files import write_json
 from stepreward.pipeline.folder import RunFolder
 
 
@@ -56,7 +56,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pyte
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("stepreward.core.atomic_files.os.fsync", full)
+    monkeypatch.setattr("stepreward.core.files.atomic_files.os.fsync", full)
     with pytest.raises(StoreError, match="No space left"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}

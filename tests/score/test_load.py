@@ -19,8 +19,8 @@ from tests.score.models import model as own_model
 from tests.score.tiny_checkpoints import build, qwen
 from transformers import AutoModelForCausalLM
 
-from stepreward.core import hub
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
+from stepreward.core.files import hub
 from stepreward.core.runtime.flows import Policy, Score
 from stepreward.core.types import Problem, Step
 from stepreward.policies.scripted import ScriptedPolicy

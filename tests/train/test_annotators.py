@@ -18,11 +18,14 @@ from stepreward.core.catalog import loss as family
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.record import PerStep
-from stepreward.train.data import TrainingSet, fingerprint, labelled_trees
-from stepreward.train.factors import Factor, better_by
+from stepreward.train.data.factors import Factor, better_by
+from stepreward.train.data.fingerprint import fingerprint
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.objective import Objective
 from stepreward.train.settings import TrainSettings
-from stepreward.train.trainer import TrainResult, train
+from stepreward.train.trainer import train
+from stepreward.train.training_result import TrainResult
 
 NAN = float("nan")
 PAIR = {"pairs": torch.tensor([[0, 1]]), "annotator": torch.tensor([0])}

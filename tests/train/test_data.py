@@ -12,7 +12,9 @@ from tests.train.toy import toy_labels, toy_model
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.train.data import TrainingSet, fingerprint, labelled_trees, make_batches, once_per_node
+from stepreward.train.data.fingerprint import fingerprint
+from stepreward.train.data.labelled_trees import labelled_trees, once_per_node
+from stepreward.train.data.training_set import TrainingSet, make_batches
 from stepreward.train.objective import Objective
 
 NAN = float("nan")

@@ -17,10 +17,14 @@ import stepreward
 from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import TrainingBatch, labelled_trees, make_batches
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_batch import TrainingBatch
+from stepreward.train.data.training_set import make_batches
 from stepreward.train.domain_weights import DomainWeights, outer_weights
 from stepreward.train.objective import Objective
-from stepreward.train.trainer import TrainResult, TrainSettings, train
+from stepreward.train.settings import TrainSettings
+from stepreward.train.trainer import train
+from stepreward.train.training_result import TrainResult
 
 QUICK = TrainSettings(objective="mse", epochs=1, learning_rate=3e-3, batch_tokens=256, row_tokens=128, evaluations=1)
 OUTER = Objective.of("outcome-of-steps")

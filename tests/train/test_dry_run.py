@@ -21,7 +21,7 @@ from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.dry_run import costs
 from stepreward.train.memory import Memory, predict
 from stepreward.train.parameters import prepare

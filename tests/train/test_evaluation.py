@@ -13,7 +13,8 @@ from stepreward.core.errors import ModelError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
-from stepreward.train.data import labelled_trees, make_batches
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_set import make_batches
 from stepreward.train.evaluation import Readings, evaluate_batches
 from stepreward.train.objective import Objective
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stepreward.core.errors import InputError
 from stepreward.core.tree import StepTree, group_trees, trees_of
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 
 CHOICES = st.tuples(st.sampled_from("abc"), st.sampled_from(["action", "observation"]))
 ROW = st.tuples(

@@ -22,12 +22,14 @@ from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.implicit import ImplicitScorer, LanguageModel
 from stepreward.score.model.log_ratio_model import LogRatioModel
-from stepreward.train.data import TrainingSet, labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.objective import Objective
 from stepreward.train.reference import add_references, tree_logprobs
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import TrainSettings
-from stepreward.train.trainer import StepTrainer, finished, train
+from stepreward.train.step_trainer import StepTrainer
+from stepreward.train.trainer import finished, train
 
 FOLDER = resolve("builtin:arithmetic")
 TOKENIZER = AutoTokenizer.from_pretrained(FOLDER)

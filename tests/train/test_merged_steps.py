@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import stepreward
+from stepreward.core.files.stored_rows import StoredRows
 from stepreward.core.keys import Key
-from stepreward.core.stored_rows import StoredRows
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.train import merged_steps
-from stepreward.train.data import labelled_trees
-from stepreward.train.merged_steps import with_compressed_nodes, with_merged_steps
+from stepreward.train.data import merged_steps
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.merged_steps import with_compressed_nodes, with_merged_steps
+from stepreward.train.data.stored_trees import StoredTrees
 from stepreward.train.settings import TrainSettings
-from stepreward.train.stored_trees import StoredTrees
 
 NAN = float("nan")
 PROBLEM = Problem("p", "Say")

@@ -19,9 +19,10 @@ import stepreward
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.types import Trajectory
-from stepreward.train.data import TrainingSet, labelled_trees
-from stepreward.train.domains import named
-from stepreward.train.order import mixed
+from stepreward.train.data.domains import named
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.order import mixed
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.trainer import TrainSettings, train
 
 NAMES = ("math", "code", "agents")

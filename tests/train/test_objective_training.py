@@ -26,7 +26,9 @@ from stepreward.score.encode.record_file import load_record
 from stepreward.score.load import load
 from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import fingerprint, labelled_trees, make_batches, teaches
+from stepreward.train.data.fingerprint import fingerprint
+from stepreward.train.data.labelled_trees import labelled_trees, teaches
+from stepreward.train.data.training_set import make_batches
 from stepreward.train.objective import Objective
 from stepreward.train.scratch import starting_model
 from stepreward.train.trainer import TrainSettings, train

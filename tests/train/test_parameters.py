@@ -19,10 +19,12 @@ from stepreward.core.errors import InputError
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.parameters import prepare
 from stepreward.train.scratch import starting_model
-from stepreward.train.trainer import TrainResult, TrainSettings, train
+from stepreward.train.settings import TrainSettings
+from stepreward.train.trainer import train
+from stepreward.train.training_result import TrainResult
 
 TEXTS = ("Say something good", ["nice\n", "bad\n", "well\n"])
 

@@ -24,11 +24,13 @@ from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.load import load
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.memory import predict
 from stepreward.train.parameters import loading, prepare, trained_names
 from stepreward.train.scratch import starting_model
-from stepreward.train.trainer import TrainResult, TrainSettings, train
+from stepreward.train.settings import TrainSettings
+from stepreward.train.trainer import train
+from stepreward.train.training_result import TrainResult
 
 TINY = {"epochs": 4, "learning_rate": 3e-3, "batch_tokens": 512, "row_tokens": 256, "lora_rank": 4, "evaluations": 2}
 installed = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from tests.train.toy import toy_labels, toy_model
 from stepreward.core.errors import InputError, ModelError
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.scratch import starting_model
 
 

@@ -17,14 +17,16 @@ from tests.train.test_data import random_labels
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError
+from stepreward.core.files.stored_rows import StoredRows
 from stepreward.core.keys import Key
-from stepreward.core.stored_rows import StoredRows
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode import per_step
-from stepreward.train.data import TrainingSet, fingerprint, labelled_trees
-from stepreward.train.held_out import held_out_split
+from stepreward.train.data.fingerprint import fingerprint
+from stepreward.train.data.held_out import held_out_split
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.stored_trees import StoredTrees
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.objective import Objective
-from stepreward.train.stored_trees import StoredTrees
 
 
 def scattered(seed: int) -> list[Trajectory]:

@@ -11,8 +11,10 @@ import pytest
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import ModelError, UnknownNameError
-from stepreward.train.data import labelled_trees
-from stepreward.train.trainer import TrainResult, TrainSettings, train
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.settings import TrainSettings
+from stepreward.train.trainer import train
+from stepreward.train.training_result import TrainResult
 
 Log = Mapping[tuple[str, int], float]
 """A number by its name in our log and its step."""

@@ -16,15 +16,17 @@ import torch
 from tests.forked import started
 from tests.train.toy import toy_labels, toy_model
 
-from stepreward.core.atomic_files import locked_folder
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
+from stepreward.core.files.atomic_files import locked_folder
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.checkpoints import last_complete
-from stepreward.train.data import labelled_trees
-from stepreward.train.trainer import TrainResult, TrainSettings, train
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.settings import TrainSettings
+from stepreward.train.trainer import train
+from stepreward.train.training_result import TrainResult
 
 SETTINGS = TrainSettings(epochs=12, learning_rate=3e-3, batch_tokens=512, row_tokens=256)
 QUICK = replace(SETTINGS, epochs=2, evaluations=2)

@@ -25,8 +25,8 @@ from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench
 from stepreward.core.catalog import calibrate as calibrators
 from stepreward.core.errors import InputError
+from stepreward.core.files.row_files import check_ending
 from stepreward.core.keys import Key
-from stepreward.core.row_files import check_ending
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Flag
 from stepreward.evaluate.data.solution_numbers import SolutionNumbers

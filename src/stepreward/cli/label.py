@@ -22,7 +22,7 @@ from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
-from stepreward.core.row_files import ENDINGS
+from stepreward.core.files.row_files import ENDINGS
 from stepreward.core.runtime.flows import Budget
 from stepreward.core.settings_text import read_settings
 from stepreward.core.table import write_table

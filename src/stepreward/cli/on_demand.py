@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from stepreward.pipeline.rounds_report import rows_of_table as rows_of_table
     from stepreward.pipeline.whole_run import Run as Run
     from stepreward.score.calibrate.calibrated_scorer import save_calibrator as save_calibrator
+    from stepreward.train.data.stored_trees import StoredTrees as StoredTrees
     from stepreward.train.dry_run import Costs as Costs
     from stepreward.train.dry_run import costs as costs
     from stepreward.train.parameters import loading as loading
     from stepreward.train.scratch import starting_model as starting_model
     from stepreward.train.scratch import starting_record as starting_record
-    from stepreward.train.stored_trees import StoredTrees as StoredTrees
     from stepreward.train.trainer import finished as finished
     from stepreward.train.trainer import train as train
     from stepreward.verbs.serve_models import serve as serve

@@ -18,7 +18,7 @@ from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
-from stepreward.core.stored_rows import StoredRows
+from stepreward.core.files.stored_rows import StoredRows
 from stepreward.core.types import LABEL, Comparison
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.preferences.as_solutions import as_solutions

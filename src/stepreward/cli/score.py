@@ -21,9 +21,9 @@ from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import Watched
-from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failure, Failures, shown_failure
+from stepreward.core.files.atomic_files import plain
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.table import row_of
 from stepreward.core.types import SCORE, Trajectory

@@ -24,10 +24,10 @@ from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
+from stepreward.core.files.row_files import check_ending
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import bootstrap
 from stepreward.core.optional import VLLM
-from stepreward.core.row_files import check_ending
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
 from stepreward.core.settings_text import read_settings

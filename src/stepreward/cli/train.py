@@ -19,15 +19,15 @@ from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.terminal.progress import StageProgress, Watched
 from stepreward.core.catalog import loss
 from stepreward.core.errors import InputError
+from stepreward.core.files.stored_rows import StoredRows
 from stepreward.core.settings_text import read_settings
-from stepreward.core.stored_rows import StoredRows
 from stepreward.core.tree import StepTree
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.model_sources import resolve
 from stepreward.score.encode.record_file import RECORD_FILE
 from stepreward.score.model.layouts import LAYOUTS
-from stepreward.train.domains import named, of_domain
-from stepreward.train.held_out import held_out_split
+from stepreward.train.data.domains import named, of_domain
+from stepreward.train.data.held_out import held_out_split
 from stepreward.train.processes import is_main
 from stepreward.train.settings import MEMORY_KINDS, RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 

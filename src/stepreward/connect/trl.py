@@ -19,7 +19,7 @@ from stepreward.connect.online_reward_models import OnlineReward
 from stepreward.connect.step_data import DERIVED
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError
-from stepreward.core.flat_data import numbers as read_numbers
+from stepreward.core.files.flat_data import numbers as read_numbers
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import Problem, Trajectory
 from stepreward.credit.tokens import to_tokens

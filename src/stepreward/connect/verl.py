@@ -25,7 +25,7 @@ import torch
 
 from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError
-from stepreward.core.flat_data import numbers
+from stepreward.core.files.flat_data import numbers
 from stepreward.core.method import Method
 from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 

@@ -23,7 +23,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 from stepreward.core.errors import UnknownNameError
-from stepreward.core.flat_data import PLACE
+from stepreward.core.files.flat_data import PLACE
 from stepreward.core.method import Allotment, Method
 from stepreward.core.plugins import Plugin, load_plugins
 from stepreward.core.vocabulary import ASKS, DATA
@@ -49,7 +49,7 @@ class Family:
     """Arguments and result, for people."""
     about: str
     unscored: float | None = None
-    """The result at unscored (NaN) steps of flat arrays (`core.flat_data`); None where data are not flat."""
+    """The result at unscored (NaN) steps of flat arrays (`core.files.flat_data`); None where data are not flat."""
     asks: tuple[str, ...] = ()
     """What each of its methods needs beside data, in words of `ASKS`."""
     home: tuple[str, ...] = ()

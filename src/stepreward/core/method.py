@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import Any, Generic, ParamSpec, TypeVar, get_args, get_type_hints
 
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
-from stepreward.core.flat_data import PLACE, flat, places, scored_only
+from stepreward.core.files.flat_data import PLACE, flat, places, scored_only
 from stepreward.core.vocabulary import Draws
 
 P = ParamSpec("P")

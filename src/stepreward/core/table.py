@@ -30,9 +30,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.atomic_files import plain
 from stepreward.core.errors import InputError
-from stepreward.core.row_files import write_rows
+from stepreward.core.files.atomic_files import plain
+from stepreward.core.files.row_files import write_rows
 from stepreward.core.types import LABEL, SCORE, Floats, Message, Problem, Provenance, Step, Trajectory
 
 VERSION = "stepreward/trajectories/1"

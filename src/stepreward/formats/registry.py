@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.failures import MOST_KEPT, Failure, Failures
+from stepreward.core.files.row_files import ROWS_PER_PART, holds, names_a_folder, write_parts, write_rows
 from stepreward.core.plugins import Plugin, PluginRegistry, declared, leave_out
-from stepreward.core.row_files import ROWS_PER_PART, holds, names_a_folder, write_parts, write_rows
 from stepreward.core.table import REMEDY
 from stepreward.core.types import Comparison, Trajectory
 from stepreward.formats import trajectories

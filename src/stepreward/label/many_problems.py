@@ -16,12 +16,12 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.atomic_files import claim
 from stepreward.core.catalog import estimate
 from stepreward.core.errors import InputError
+from stepreward.core.files.atomic_files import claim
+from stepreward.core.files.row_files import is_whole
 from stepreward.core.keys import Key
 from stepreward.core.method import Method
-from stepreward.core.row_files import is_whole
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
 from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Policy

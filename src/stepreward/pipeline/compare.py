@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.atomic_files import write_json
 from stepreward.core.catalog import search as searches
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.files.atomic_files import write_json
+from stepreward.core.files.row_files import write_rows
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.method import Method
-from stepreward.core.row_files import write_rows
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Grader, Policy, Scorer

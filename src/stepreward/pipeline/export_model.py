@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.atomic_files import read_object, write_text
 from stepreward.core.errors import InputError, StoreError
-from stepreward.core.hub import push as upload
+from stepreward.core.files.atomic_files import read_object, write_text
+from stepreward.core.files.hub import push as upload
 from stepreward.core.runtime.flows import Scorer
 from stepreward.pipeline.model_card import model_card
 from stepreward.score.calibrate.calibrated_scorer import CalibratedScorer, save_calibrator

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.atomic_files import claim, plain, read_object, write_json
 from stepreward.core.errors import InputError
+from stepreward.core.files.atomic_files import claim, plain, read_object, write_json
 
 
 class RunFolder:

@@ -16,9 +16,9 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from stepreward.connect.trl import StepGRPOTrainer, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
-from stepreward.core.atomic_files import claim, locked_folder, read_object, write_json
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
+from stepreward.core.files.atomic_files import claim, locked_folder, read_object, write_json
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Problem, Step, Trajectory

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError
+from stepreward.core.files.atomic_files import write_json
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import known_mean, paired_difference
@@ -40,7 +40,7 @@ from stepreward.report.page import TreeView, write
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.record import PerStep
 from stepreward.score.model.step_reward_model import StepRewardModel
-from stepreward.train.data import labelled_trees
+from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.trainer import train
 
 SCHEMA = "stepreward/summary/1"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from stepreward.core.errors import ModelError
-from stepreward.core.hub import fetch
+from stepreward.core.files.hub import fetch
 from stepreward.core.optional import cache_argument
 from stepreward.policies.model_sources import resolve
 

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
-from stepreward.core.atomic_files import write_text
+from stepreward.core.files.atomic_files import write_text
 from stepreward.core.tree import StepTree
 
 MISSING = "\N{EN DASH}"

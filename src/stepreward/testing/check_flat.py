@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.flat_data import MEASURED_STEPS, OF_TRAJECTORIES
+from stepreward.core.files.flat_data import MEASURED_STEPS, OF_TRAJECTORIES
 from stepreward.core.method import Method
 from stepreward.testing.rules import require
 

@@ -7,14 +7,15 @@ import logging
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from stepreward.core.atomic_files import claim
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, ModelError, StoreError
+from stepreward.core.files.atomic_files import claim
 from stepreward.train.settings import UNFINISHED
 
 _log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ _STATE = "trainer_state.json"
 _WEIGHTS = ("*.safetensors", "pytorch_model_fsdp*", "global_step*")
 _NEEDED = ((*_WEIGHTS,), ("optimizer*", "global_step*"), ("scheduler.pt",), ("rng_state*.pth",))
 """Files or folders of which a checkpoint has some: one process, several, sharded or not."""
+_WRITERS = ("PytorchStreamWriter", "inline_container")
+"""Words in PyTorch's errors about a file that it cannot write."""
 _TENSORS = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -45,6 +48,25 @@ def open_work(out: Path, identity: Mapping[str, Any]) -> Path:
             remedy="delete that folder to start over, or choose another one",
         )
     return work
+
+
+@contextmanager
+def clear_write_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of others about a file that cannot be written into ours.
+
+    Raises:
+        StoreError: a file in the folder cannot be written.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        foreign = isinstance(error, OSError | SafetensorError) or any(name in str(error) for name in _WRITERS)
+        if isinstance(error, ModelError) or not foreign:
+            raise
+        reason = " ".join(str(error).split())
+        raise StoreError(f"cannot write {folder}: {reason}; free some space and run again to resume") from error
 
 
 def last_complete(work: Path) -> str | None:

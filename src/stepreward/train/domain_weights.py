@@ -21,7 +21,8 @@ import torch
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.score.model.log_ratio_model import Trainable
-from stepreward.train.data import TrainingBatch, TrainingSet
+from stepreward.train.data.training_batch import TrainingBatch
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.objective import Objective
 from stepreward.train.objectives.loss import Loss
 

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.model.backbones import load_config, load_tokenizer
 from stepreward.score.model.weights import find
-from stepreward.train.data import TrainingSet, nothing_to_learn
+from stepreward.train.data.training_set import learning_set
 from stepreward.train.memory import Memory, predict
 from stepreward.train.processes import processes
 from stepreward.train.scratch import starting_model
@@ -63,13 +62,7 @@ def costs(backbone: str | Path, trees: Iterable[StepTree], record: EncoderRecord
     else:
         folder = find(backbone, weights=False)
         config, tokenizer = load_config(folder), load_tokenizer(folder)
-    data = TrainingSet(
-        trees, StepEncoder(record, tokenizer), settings.loss(), row_tokens=settings.row_tokens,
-        batch_tokens=settings.batch_tokens, epochs=settings.epochs, mix=settings.mix,
-        key=Key.seed(settings.seed).fold("train"), processes=processes(),
-    )  # fmt: skip
-    if not len(data):
-        raise nothing_to_learn(data.objective)
+    data = learning_set(trees, StepEncoder(record, tokenizer), settings.loss(), settings)
     shapes = [(len(rows), max(sum(data.lengths[i] for i in row) for row in rows)) for rows in data.plans]
     # Activations grow with the tokens, padding included; of equal numbers the wider rows have the larger masks.
     largest = max(range(len(shapes)), key=lambda i: (shapes[i][0] * shapes[i][1], shapes[i][1]))

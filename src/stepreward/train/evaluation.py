@@ -23,7 +23,7 @@ from stepreward.core.measure.step_metrics import (
 )
 from stepreward.core.types import Floats
 from stepreward.score.model.log_ratio_model import Trainable
-from stepreward.train.data import TrainingBatch
+from stepreward.train.data.training_batch import TrainingBatch
 from stepreward.train.objective import Objective
 from stepreward.train.objectives.loss import Loss
 

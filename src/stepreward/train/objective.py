@@ -17,7 +17,7 @@ from stepreward.core.optional import Deferred
 from stepreward.score.encode.formula import MOST_CHARACTERS, RUNNING, is_name
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
-from stepreward.train.factors import Factor
+from stepreward.train.data.factors import Factor
 from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
 from stepreward.train.objectives.loss import Loss, at_end, only, outputs_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
     from stepreward.score.model.log_ratio_model import Trainable
-    from stepreward.train.data import TrainingBatch
+    from stepreward.train.data.training_batch import TrainingBatch
 else:
     torch = Deferred("torch")
 

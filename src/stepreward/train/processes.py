@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, ModelError
 from stepreward.core.optional import Deferred
 
 if TYPE_CHECKING:
@@ -47,3 +49,19 @@ def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     options = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
     made: dict[str, Any] = dict(state_dict.get_model_state_dict(model, options=options))
     return made
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Says that another process is gone, where this one waits for it in vain.
+
+    Raises:
+        ModelError: it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if processes() == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        what = "another process of this training has ended, this one cannot go on alone"
+        raise ModelError(f"{what}; see that one's error, and run again to resume") from error

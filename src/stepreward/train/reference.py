@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from stepreward.core.atomic_files import in_one_move
 from stepreward.core.errors import ModelError
+from stepreward.core.files.atomic_files import in_one_move
 from stepreward.score.encode.encoded_tree import EncodedTree
 from stepreward.score.encode.packing import pack, plan, step_tokens
 from stepreward.score.encode.per_step import StepEncoder
@@ -26,7 +26,7 @@ from stepreward.score.model.backbones import load_tokenizer
 from stepreward.score.model.log_ratio_model import LogRatioModel
 from stepreward.score.model.step_reward_model import PROBE
 from stepreward.score.model.weights import find
-from stepreward.train.data import TrainingSet
+from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.settings import TrainSettings
 
 _TOGETHER = 1024

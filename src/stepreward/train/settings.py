@@ -13,8 +13,8 @@ from stepreward.core.keys import Key
 from stepreward.core.optional import Deferred, require_installed
 from stepreward.core.types import LABEL, Trajectory
 from stepreward.core.vocabulary import Flag
-from stepreward.train.factors import Factor
-from stepreward.train.merged_steps import with_compressed_nodes, with_merged_steps
+from stepreward.train.data.factors import Factor
+from stepreward.train.data.merged_steps import with_compressed_nodes, with_merged_steps
 from stepreward.train.objective import Objective
 from stepreward.train.processes import processes
 

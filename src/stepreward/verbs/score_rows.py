@@ -9,8 +9,8 @@ from typing import overload
 
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failure, Failures, warn_of_failures
+from stepreward.core.files.row_files import stamp
 from stepreward.core.results import TrajectoryList
-from stepreward.core.row_files import stamp
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.runtime.refused_scores import scores_or_errors
 from stepreward.core.types import SCORE, Provenance, Trajectory

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from stepreward.core.atomic_files import locked_folder, plain, read_object, write_json
 from stepreward.core.catalog import keep as filters
 from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures, warn_of_failures
+from stepreward.core.files.atomic_files import locked_folder, plain, read_object, write_json
+from stepreward.core.files.row_files import stamp
 from stepreward.core.keys import Key
-from stepreward.core.row_files import stamp
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Policy
 from stepreward.core.table import read_table, write_table

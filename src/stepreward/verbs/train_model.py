@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepreward.core.stored_rows import StoredRows
+from stepreward.core.files.stored_rows import StoredRows
 from stepreward.pipeline.export_model import export_finished, needs_bias, require_layouts
 from stepreward.policies.model_sources import resolve
-from stepreward.train.domains import of_domain
-from stepreward.train.held_out import held_out_split
+from stepreward.train.data.domains import of_domain
+from stepreward.train.data.held_out import held_out_split
+from stepreward.train.data.stored_trees import StoredTrees
 from stepreward.train.parameters import loading
 from stepreward.train.processes import is_main
 from stepreward.train.scratch import starting_model, starting_record
 from stepreward.train.settings import SCRATCH, TrainSettings
-from stepreward.train.stored_trees import StoredTrees
 from stepreward.train.trainer import train as train_model
 from stepreward.verbs.names import load
 from stepreward.verbs.read_rows import Rows, rows_of

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from stepreward.core.row_files import ROWS_PER_PART, stamp
+from stepreward.core.files.row_files import ROWS_PER_PART, stamp
 from stepreward.core.vocabulary import Flag
 
 if TYPE_CHECKING:

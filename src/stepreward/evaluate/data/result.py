@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stepreward.core.atomic_files import plain
+from stepreward.core.files.atomic_files import plain
 from stepreward.core.html_table import html_table
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.optional import optional

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.atomic_files import plain
+from stepreward.core.files.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate
 from stepreward.core.types import Floats

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from stepreward.core.atomic_files import plain
+from stepreward.core.files.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import Estimate, bootstrap
 from stepreward.core.types import Floats

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.atomic_files import plain
+from stepreward.core.files.atomic_files import plain
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import Estimate, percentile_interval, proportion, resampled_means

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.atomic_files import read_object
 from stepreward.core.errors import InputError
-from stepreward.core.row_files import PARTS
+from stepreward.core.files.atomic_files import read_object
+from stepreward.core.files.row_files import PARTS
 from stepreward.formats.files.archives import archived
 from stepreward.formats.files.arrow_rows import FAULTS, rows_of, unreadable
 from stepreward.formats.files.row_limits import LARGEST_ROW, too_large

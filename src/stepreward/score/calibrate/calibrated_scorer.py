@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError
+from stepreward.core.files.atomic_files import write_json
 from stepreward.core.runtime.flows import Score, Scored, Scorer
 from stepreward.score.calibrate.calibrators import Calibrator
 from stepreward.score.capabilities import local_model_of, use_of

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from stepreward.core.atomic_files import write_json
 from stepreward.core.errors import InputError, ModelError, SteprewardError, UnknownNameError
+from stepreward.core.files.atomic_files import write_json
 from stepreward.score.encode.old_records import KINDS, nested, old_names
 from stepreward.score.encode.record import EncoderRecord, Encoding
 

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from stepreward.core.atomic_files import write_json
+from stepreward.core.files.atomic_files import write_json
 from stepreward.score.model.quantized_weights import BASE_FILE
 from stepreward.score.model.weights import ADAPTER_FILE, ADAPTER_WEIGHTS, read_file, read_json
 

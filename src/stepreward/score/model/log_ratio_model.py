@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepreward.core.errors import ModelError
-from stepreward.core.hub import fetch
+from stepreward.core.files.hub import fetch
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.encode.record import EncoderRecord

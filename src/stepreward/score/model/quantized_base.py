@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from stepreward.core.atomic_files import write_json
+from stepreward.core.files.atomic_files import write_json
 from stepreward.core.optional import optional
 from stepreward.score.model.devices import device_of
 from stepreward.score.model.quantized_weights import BASE_FILE

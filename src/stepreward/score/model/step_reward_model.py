@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.cache_utils import Cache
 
 from stepreward.core.errors import ModelError, StoreError
-from stepreward.core.hub import fetch
+from stepreward.core.files.hub import fetch
 from stepreward.core.optional import cache_argument
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stepreward.core.errors import ModelError
-from stepreward.core.hub import fetch
+from stepreward.core.files.hub import fetch
 from stepreward.score.model.quantized_weights import BASE_FILE, as_quantized
 
 State = dict[str, torch.Tensor]

@@ -18,7 +18,7 @@ from stepreward.core.prefix_names import prefix_of
 from stepreward.core.segment.merging import joined, same_speaker
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Floats, Step, Trajectory
-from stepreward.train.domains import DOMAIN
+from stepreward.train.data.domains import DOMAIN
 
 
 def with_merged_steps(rows: Sequence[Trajectory], *, share: float = 1.0, key: Key | None = None) -> list[Trajectory]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stepreward.core.errors import InputError
+from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
 
 DOMAIN = "domain"
@@ -32,3 +33,8 @@ def of_domain(rows: Iterable[Trajectory], name: str) -> Iterator[Trajectory]:
     """The rows, with `name` as the domain of those that have none; no name leaves them as they are."""
     for row in rows:
         yield row if DOMAIN in row.facts or not name else replace(row, facts={**row.facts, DOMAIN: name})
+
+
+def domain_of(tree: StepTree) -> str:
+    """The fact `domain` of a tree's first trajectory, "" where it has none."""
+    return str(tree.attempts[0].facts.get(DOMAIN, "")) if tree.attempts else ""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stepreward.core.keys import Key
 from stepreward.core.tree import StepTree
 from stepreward.core.types import LABEL
-from stepreward.train.factors import Factor, better_by
+from stepreward.train.data.factors import Factor, better_by
 from stepreward.train.objective import Objective
 
 ANNOTATOR = "annotator"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import overload
 
-from stepreward.core.stored_rows import StoredRows
+from stepreward.core.files.stored_rows import StoredRows
 from stepreward.core.tree import StepTree, trees_of
 from stepreward.core.types import Trajectory
-from stepreward.train.data import nothing_to_learn, teaches, with_labels
+from stepreward.train.data.labelled_trees import nothing_to_learn, teaches, with_labels
 from stepreward.train.objective import Objective
 
 Augment = Callable[[Sequence[Trajectory]], Sequence[Trajectory]]

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stepreward.core.atomic_files import alone_in_one_move, locked_folder, read_object, write_json
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failure, Failures
+from stepreward.core.files.atomic_files import alone_in_one_move, locked_folder, read_object, write_json
 from stepreward.core.http.addresses import without_secrets
 
 Item = TypeVar("Item")
