@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError, ModelError, StoreError, UnknownNameError
 from stepreward.core.files.atomic_files import locked_folder
+from stepreward.core.tree import StepTree
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
@@ -247,6 +249,24 @@ def test_without_held_out_trees_the_last_model_is_kept(tmp_path: Path) -> None:
     result = train(labelled_trees(toy_labels(5, 0)), toy_model(), tmp_path, replace(SETTINGS, epochs=1))
     assert result.metrics == {}
     assert DiscriminativeScorer.load(result.folder).score("Say", ["good\n"]).shape == (1,)
+
+
+class Counted(list[StepTree]):
+    """Trees, and how often all of them were read."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[StepTree]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_every_tree_is_read_once_and_counted(tmp_path: Path) -> None:
+    trees, held_out = Counted(labelled_trees(toy_labels(3, 1))), Counted(labelled_trees(toy_labels(2, 2)))
+    train(trees, toy_model(), tmp_path / "model", replace(SETTINGS, epochs=0.1), held_out=held_out)
+    assert (trees.passes, held_out.passes) == (1, 1)
+    sizes = json.loads((tmp_path / "model" / "training.json").read_text())["sizes"]
+    assert sizes == {"data": {"problems": 3, "solutions": 12}, "held_out": {"problems": 2, "solutions": 8}}
 
 
 def test_settings_out_of_range_are_named() -> None:
