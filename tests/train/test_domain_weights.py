@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from stepreward.train.domain_weights import DomainWeights, outer_weights
 from stepreward.train.objective import Objective
 from stepreward.train.settings import TrainSettings
 from stepreward.train.trainer import train
+from stepreward.train.training_progress import EverySomeSteps
 from stepreward.train.training_result import TrainResult
 
 QUICK = TrainSettings(objective="mse", epochs=1, learning_rate=3e-3, batch_tokens=256, row_tokens=128, evaluations=1)
@@ -113,6 +116,60 @@ def test_a_weight_moves_with_the_agreement_of_gradients() -> None:
         assert torch.equal(old, new)
     # The first step of Adam has the size of its rate; without a gradient nothing moves.
     assert (weights.raw - raw).abs().detach().numpy() == pytest.approx(0.01, abs=1e-3)
+
+
+def learned(model: StepRewardModel, rate: float = 0.01, **given: Any) -> tuple[DomainWeights, float]:
+    """Weights after one step of theirs, and the outer loss."""
+    objective = Objective.of("mse")
+    batch, meta = one_batch(ROWS, objective, model), one_batch(of("", toy_labels(5, 9)), OUTER, model)
+    weights = DomainWeights(["a", "b", "c"], {}, rate)
+    counts = objective.counts(batch)
+    return weights, weights.learn(objective, model, [batch], counts, (OUTER, given.pop("meta", meta)), **given)
+
+
+def test_the_first_step_is_that_of_adam_with_its_published_decay() -> None:
+    """a (1 - rate 0.001) - rate g / (|g| + 1e-8), from the a of weight 1, log(e - 1)."""
+    weights, _ = learned(toy_model().double(), rate=0.5)
+    g, start = weights.raw.grad, math.log(math.e - 1)
+    assert g is not None
+    torch.testing.assert_close(weights.raw.detach(), start * (1 - 0.5e-3) - 0.5 * g / (g.abs() + 1e-8))
+
+
+def test_dropout_has_no_part_in_a_step_of_the_weights() -> None:
+    plain, noisy = toy_model().double(), toy_model().double()
+    noisy.head = torch.nn.Sequential(torch.nn.Dropout(0.9), noisy.head)
+    for model, training in ((noisy, True), (plain, False)):
+        model.train(training)
+    (one, loss), (other, expected) = learned(noisy), learned(plain)
+    assert loss == pytest.approx(expected)
+    torch.testing.assert_close(one.raw.grad, other.raw.grad)
+    assert noisy.training
+    assert not plain.training
+
+
+def test_losses_are_those_of_all_processes() -> None:
+    (alone, _), (two, _) = learned(toy_model()), learned(toy_model(), reduced=lambda losses: 2 * losses)
+    assert alone.raw.grad is not None
+    torch.testing.assert_close(two.raw.grad, 2 * alone.raw.grad)
+
+
+def test_nothing_moves_where_meta_data_teach_nothing() -> None:
+    model = toy_model()
+    meta = one_batch(of("", toy_labels(5, 9)), OUTER, model).unsupervised()
+    weights, loss = learned(model, meta=meta)
+    assert loss == 0
+    assert weights.weights == {"a": 1.0, "b": 1.0, "c": 1.0}
+
+
+def test_weights_learn_after_every_so_many_steps() -> None:
+    numbers: list[int] = []
+    callback = EverySomeSteps(3, numbers.append)
+    counts = []
+    for step in range(1, 8):
+        callback.on_step_end(None, SimpleNamespace(global_step=step), None)
+        counts.append(len(numbers))
+    assert counts == [0, 0, 1, 1, 1, 2, 2]
+    assert numbers == [0, 1]
 
 
 def run(folder: Path, seed: int = 0, **changed: Any) -> tuple[TrainResult, StepRewardModel]:

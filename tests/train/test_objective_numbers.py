@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stepreward.core.catalog import loss as family
 from stepreward.score.encode.readout import Readout
+from stepreward.train.objective import Objective
 from stepreward.train.objectives.cells import value_and_length_formula
 from stepreward.train.objectives.error_place import first_error_log_likelihood
 from stepreward.train.objectives.of_features import bellman_rank, info_nce
@@ -290,6 +291,10 @@ class TestReturns:
             assert float(family["outcome-of-steps"].take(data)) == pytest.approx((1 - by_mean) ** 2)
             assert float(family["outcome-of-steps"].take(data, by="sum")) == pytest.approx((1 - by_sum) ** 2)
             assert float(family["outcome-of-steps"].take(data, fit="bce")) == pytest.approx(-math.log(by_mean))
+        rows = {"logits": tensor([1.0, 2.0, np.nan], [5.0] * 3, [np.nan] * 3), "outcome": tensor(0.0, NAN, 1.0)}
+        rows["mask"] = torch.tensor([[True, True, False], [True] * 3, [False] * 3])
+        first = 1 / (1 + math.exp(-1.5))
+        assert float(family["outcome-of-steps"].take(rows)) == pytest.approx(first**2), "it alone has steps and outcome"
         one = {"logits": tensor([0.7]), "outcome": tensor(0.0), "mask": real(1, 1)}
         plain = family["outcome"].take({"totals": tensor(0.7), "outcome": tensor(0.0)}, fit="mse")
         assert float(family["outcome-of-steps"].take(one)) == pytest.approx(float(plain))
@@ -371,6 +376,74 @@ class TestFeatures:
         same = tensor([1.0, 2.0], [2.0, 4.0])
         assert info_nce(same, same, real(2), temperature=0.1).tolist() == pytest.approx([math.log(2)] * 2)
 
+    def test_only_the_likeness_of_a_state_to_the_next_one_is_trained(self) -> None:
+        """f = (1, 0), f' = (1, 1): the slope of cos is (f' / |f'| - cos f / |f|) / |f| = (0, 0.7071), U has none."""
+        now, after, reward, slope = (one.requires_grad_() for one in (
+            tensor([1.0, 0.0]), tensor([1.0, 1.0]), tensor(1.0), tensor(1.0)))  # fmt: skip
+        made = bellman_rank(now, after, reward, slope, gamma=0.5)
+        assert float(made.detach()) == pytest.approx(2**-0.5 - (1 + 0.25 * 2 - 1) / (2 * 0.5 * 2**0.5))
+        made.sum().backward()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(now.grad, tensor([0.0, 2**-0.5]))
+        assert (after.grad, reward.grad, slope.grad) == (None, None, None)
+
+    def test_no_reward_and_no_slope_bound_nothing(self) -> None:
+        """A head of zeros says nothing of features: U = (1 + gamma^2) / (2 gamma) is at least 1."""
+        one, zero = tensor([3.0, 4.0]), tensor(0.0)
+        assert float(bellman_rank(one, one, zero, zero, gamma=0.5)) == 0
+
+    def test_beer_penalises_each_pair_of_neighbours_with_a_known_reward(self) -> None:
+        """By a loop over rows of four, three and one steps."""
+        rng, gamma = np.random.default_rng(3), 0.7
+        f, r, w = 0.3 * rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 4)), 0.5 + rng.random((3, 4))
+        f[:, 1:] += 2 * f[:, :-1]
+        r[0, 1] = np.nan
+        real = np.arange(4) < np.array([[4], [3], [1]])
+        terms = []
+        for b, s in [(0, 0), (0, 2), (1, 0), (1, 1)]:
+            a, c = np.linalg.norm(f[b, s]), np.linalg.norm(f[b, s + 1])
+            bound = (a**2 + (gamma * c) ** 2 - (r[b, s] / w[b, s]) ** 2) / (2 * gamma * a * c)
+            terms.append(max(f[b, s] @ f[b, s + 1] / (a * c) - bound, 0))
+        assert sum(term > 0 for term in terms) >= 2
+        f[~real], w[~real], r[~real] = np.nan, np.nan, np.nan
+        data = {
+            "logits": torch.tensor(rng.normal(size=(3, 4))), "rewards": torch.tensor(r), "features": torch.tensor(f),
+            "outcome": torch.tensor([0.5, np.nan, 1.0]), "mask": torch.tensor(real), "slopes": torch.tensor(w),
+        }  # fmt: skip
+        more: dict[str, Any] = {"gamma": gamma, "steps": 2, "lam": 0.6, "per": "trajectory"}
+        td = {name: data[name] for name in ("logits", "rewards", "outcome", "mask")}
+        plain = float(family["td"].take(td, fit="mse", link="none", **more))
+        assert float(family["beer"].take(data, penalty=0.0, **more)) == pytest.approx(plain)
+        assert float(family["beer"].take(data, penalty=0.5, **more)) == pytest.approx(plain + 0.5 * np.mean(terms))
+
+    @pytest.mark.parametrize(
+        ("name", "settings"),
+        [
+            ("beer", {"penalty": -0.1}), ("beer", {"gamma": 0.0}), ("beer", {"gamma": 1.1}),
+            ("contrastive-preference", {"temperature": 0.0}), ("contrastive-preference", {"contrast": -0.1}),
+            ("outcome-of-steps", {"by": "max"}), ("distillation", {"temperature": 0.0}),
+        ],
+    )  # fmt: skip
+    def test_settings_outside_their_range(self, name: str, settings: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"must not be negative|must be positive|by is"):
+            Objective.of(name, **settings)
+
+    def test_a_discount_of_one_is_none(self) -> None:
+        assert Objective.of("beer", gamma=1.0).n_outputs == 1
+
+    def test_info_nce_of_any_vectors(self) -> None:
+        """By a loop: vector i among the second views of those that are compared."""
+        rng, t = np.random.default_rng(4), 0.5
+        a, b = rng.normal(size=(2, 4, 3))
+        real = [True, False, True, True]
+        cos = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+        wanted = [
+            -math.log(math.exp(cos[i, i] / t) / sum(math.exp(cos[i, j] / t) for j in range(4) if real[j])) * real[i]
+            for i in range(4)
+        ]
+        a[1], b[1] = np.nan, np.nan
+        made = info_nce(torch.tensor(a), torch.tensor(b), torch.tensor(real), temperature=t)
+        assert made.tolist() == pytest.approx(wanted)
+
     def test_contrast_of_nothing_is_bradley_terry(self) -> None:
         rng = np.random.default_rng(5)
         data = {
@@ -383,6 +456,8 @@ class TestFeatures:
         more = float(info_nce(*ends, real(2), temperature=0.05).mean())
         made = float(family["contrastive-preference"].take(data, contrast=0.3, smoothing=0.1))
         assert made == pytest.approx(plain + 0.3 * more), "the third trajectory is in no pair"
+        margin = float(family["bradley-terry"].take({name: data[name] for name in ("totals", "pairs")}, margin=2.0))
+        assert float(family["contrastive-preference"].take(data, contrast=0.0, margin=2.0)) == margin != plain
 
 
 class TestPreferences:
