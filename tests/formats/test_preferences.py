@@ -197,10 +197,25 @@ def test_the_people_behind_a_preference_are_comparisons_of_their_own(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("scores", "why"), [([], "'individual_preference' is empty"), ([4], "'score' must be from -3 to 3")]
+    ("scores", "why"),
+    [
+        ([], "'individual_preference' is empty"),
+        ([4], "'score' must be from -3 to 3"),
+        ([-4], "'score' must be from -3 to 3"),
+    ],
 )
 def test_a_person_without_a_preference_is_named(scores: list[Any], why: str, tmp_path: Path) -> None:
     path = tmp_path / "steer.jsonl"
     path.write_text(json.dumps(help_steer_3(scores)) + "\n")
     with pytest.raises(InputError, match=why):
+        list(read_comparisons(path, individual=True, strict=True))
+
+
+def test_the_strongest_preferences_are_read_and_an_opinion_without_a_score_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "steer.jsonl"
+    path.write_text(json.dumps(help_steer_3([-3, 3])) + "\n")
+    people = list(read_comparisons(path, individual=True, strict=True))
+    assert [(one.preferred, one.meta["strength"]) for one in people] == [((1.0, 0.0), 3.0), ((0.0, 1.0), 3.0)]
+    path.write_text(json.dumps({**help_steer_3([]), "individual_preference": [2]}) + "\n")
+    with pytest.raises(InputError, match="'individual_preference' must hold objects, got 2"):
         list(read_comparisons(path, individual=True, strict=True))

@@ -316,3 +316,32 @@ def test_short_rows_have_a_dense_mask() -> None:
     reward = MODELS["qwen2"]
     encoded = [reward.encoder.encode_tree(StepTree.from_trajectories(random_trajectories(0, 1)))]
     assert type(pack(encoded).mask_of(reward.backbone)) is torch.Tensor
+
+
+def chains(rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Depth-first numbers of one packed row of chains, whose tokens see all tokens of their own chain before them."""
+    enter = np.arange(rows * length)[None]
+    return enter, (enter // length + 1) * length
+
+
+def test_blocks_are_taken_where_they_save_half_of_the_pairs() -> None:
+    """Two chains of 128 tokens are two blocks of 128 x 128 pairs of 256 x 256; in one of 256 the second sees all."""
+
+    def dense() -> torch.Tensor:
+        raise AssertionError("not needed")
+
+    assert BlockedMask.of(*chains(2, 128), dense) is not None
+    assert BlockedMask.of(*chains(1, 256), dense) is None
+
+
+def test_options_of_attention_reach_every_block() -> None:
+    enter, leave = chains(3, 100)
+    at = torch.arange(300)
+    dense = ((at[:, None] >= at) & (at[:, None] // 100 == at // 100))[None, None]
+    mask = BlockedMask.of(enter, leave, lambda: dense)
+    query, key, value = torch.randn(3, 1, 2, 300, 8, generator=torch.Generator().manual_seed(0))
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert mask is not None
+    for scale in (0.1, 3.0):
+        found, wanted = (attend(query, key, value, attn_mask=one, scale=scale) for one in (mask, dense))
+        torch.testing.assert_close(found, wanted)

@@ -174,3 +174,24 @@ def test_steps_that_are_tokenised_together_have_the_ids_that_each_has_alone(make
     again = encoder.ids_of_steps([(Step("b"), 1), (Step("a"), 2)])
     assert tokenizer.calls == 2
     assert again == [make()("b", add_special_tokens=False)["input_ids"] + separator, together[5]]
+
+
+def test_a_limit_of_known_steps_changes_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepreward.score.encode.per_step.KEPT_STEPS", 3)
+    tokenizer = Counting(qwen())
+    encoder = StepEncoder(EncoderRecord(PerStep(separator_token=False)), tokenizer)
+    first = encoder.ids_of_steps([(Step("a"), 1), (Step("b"), 2)])
+    tokenizer.calls = 0
+    assert encoder.ids_of_steps([(Step("b"), 1), (Step("a"), 2)]) == first[::-1]
+    assert tokenizer.calls == 0, "known"
+    # With the fourth step all earlier ones go.
+    encoder.ids_of_steps([(Step("c"), 1), (Step("d"), 2)])
+    assert encoder.ids_of_steps([(Step("a"), 1)]) == first[:1]
+    assert tokenizer.calls == 2
+
+
+def test_text_between_steps_is_before_all_but_the_first() -> None:
+    encoder, tokenizer = StepEncoder(EncoderRecord(PerStep(between="= ", separator_token=False)), qwen()), qwen()
+    found = encoder.ids_of_steps([(Step("a"), 1), (Step("a"), 2), (Step("a"), 3)])
+    wanted = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "= a", "\n")]
+    assert found == [wanted[0] + wanted[2], wanted[1] + wanted[2], wanted[1] + wanted[2]]
