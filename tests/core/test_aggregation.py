@@ -19,6 +19,7 @@ def test_hand_worked_numbers() -> None:
     assert aggregation.last(SCORES, MASK).tolist() == [0.8, 0.4, 0.7]
     np.testing.assert_allclose(aggregation.product(SCORES, MASK), [0.4, 0.072, 0.7])
     np.testing.assert_allclose(aggregation.mean(SCORES, MASK), [0.65, 0.5, 0.7])
+    np.testing.assert_allclose(aggregation.total(SCORES, MASK), [1.3, 1.5, 0.7])
     np.testing.assert_allclose(aggregation.geometric_mean(SCORES, MASK), [0.4**0.5, 0.072 ** (1 / 3), 0.7])
     np.testing.assert_allclose(aggregation.log_odds(SCORES, MASK)[[0, 2]], [np.log(4), np.log(7 / 3)])
     weights = np.exp(-np.array([0.5, 0.8]))

@@ -108,9 +108,11 @@ def test_soft_labels_are_minimised_at_themselves() -> None:
         ("outcome", "last"),
         ("bradley-terry", "last"),
         ("listwise", "last"),
+        ("spa", "sum"),
+        ("rrd", "sum"),
         ("bce", "min"),
         ("step-and-trajectory", "min"),
     ],
 )
-def test_where_only_the_last_output_is_trained_it_is_that_of_the_solution(name: str, how: str) -> None:
+def test_a_solution_has_the_number_that_was_trained(name: str, how: str) -> None:
     assert Objective.of(name).record(PerStep()).aggregation == how

@@ -256,7 +256,8 @@ class Objective:
         """The record of a model that this objective trains.
 
         Where the score is a running total or mean, or only a trajectory's last output is trained, the last step's score
-        is that of the solution; where it is a gain or a log-ratio, a step without one is taken for wrong.
+        is that of the solution; where the sum of rewards is trained, the sum is. Where the score is a gain or a
+        log-ratio, a step without one is taken for wrong.
 
         Args:
             encoding: how trajectories become tokens.
@@ -277,9 +278,10 @@ class Objective:
         except ValueError as error:
             raise InputError(str(error), remedy="drop one of the two") from error
         at_last = functions & {*RUNNING} or ({"totals", "ends"} & {*self.method.data} and not self.columns)
+        summed = self.method.function is decompose_return and not (self.of_ratios or self.formula)
         return replace(
             plain,
-            aggregation="last" if at_last else plain.aggregation,
+            aggregation="last" if at_last else "sum" if summed else plain.aggregation,
             threshold=0.0 if "gain" in functions or self.of_ratios else plain.threshold,
         )
 

@@ -53,6 +53,12 @@ def mean(scores: Steps, mask: StepMask) -> Totals:
     return _where_any(mask, np.where(mask, scores, 0.0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1))
 
 
+@aggregate.method("sum", note="the return of step rewards, as return decomposition defines them")
+def total(scores: Steps, mask: StepMask) -> Totals:
+    """Adds the steps: for rewards whose sum is the outcome."""
+    return _where_any(mask, np.where(mask, scores, 0.0).sum(axis=1))
+
+
 @aggregate.method("max", note="the best step; a control that should do worse than the others")
 def maximum(scores: Steps, mask: StepMask) -> Totals:
     """Takes the best step."""
