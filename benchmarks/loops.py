@@ -22,15 +22,15 @@ import numpy as np
 
 from benchmarks import need
 from benchmarks.real_data import DATA, ROOT, SEED, read
+from benchmarks.real_data_page import beyond, table
 from benchmarks.real_training import TEACHER, by_problem
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.table import read_table, write_table
 from stepreward.core.types import Trajectory
 from stepreward.label.samples import graded_samples
-from stepreward.pipeline.rounds_report import MEASURES, summarise
+from stepreward.pipeline.rounds_report import MEASURES, measured_columns, summarise
 from stepreward.pipeline.rounds_settings import RoundsSettings
-from stepreward.pipeline.run_report import decimal
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
 from stepreward.train.settings import TrainSettings
@@ -144,19 +144,15 @@ def main(sizes: Sizes | None = None) -> dict[str, Any]:
 
 
 def _table(made: Mapping[str, Any]) -> str:
-    names = [name for name in MEASURES if name in made["curve"]]
-    head = ["trained on" if "labels" in made else "student"]
-    for name in names:
-        head += [MEASURES[name], *(["less the first"] if name in made["versus_first"] else [])]
-    lines = [head, ["---"] * len(head)]
-    for k, label in enumerate(made["names"]):
-        cells = [label]
-        for name in names:
-            cells.append(decimal(made["curve"][name][k]))
-            if name in made["versus_first"]:
-                cells.append(decimal(made["versus_first"][name][k]) if k else "")
-        lines.append(cells)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    """The measures by row, and what the intervals say of them."""
+    columns = {"trained on" if "labels" in made else "student": made["names"], **measured_columns(made)}
+    first, *others = made["names"]
+    said = ""
+    for name, (_, *rest) in made["versus_first"].items():
+        start = made["curve"][name][0]
+        chance = "" if name == "best_of_n" or not start["low"] <= 0.5 <= start["high"] else ", whose interval holds 1/2"
+        said += f"- {MEASURES[name]}, against {first}{chance}: {beyond(dict(zip(others, rest, strict=True)))}\n"
+    return f"{table([*columns], zip(*columns.values(), strict=True))}\nBeyond the interval of the difference:\n\n{said}"
 
 
 def _labels(made: Mapping[str, Any]) -> str:
@@ -189,10 +185,6 @@ Small on purpose: {sizes["labelled"]} problems with labels, {sizes["unlabelled"]
 Brackets are 95 % intervals over problems and seeds, too narrow with so few seeds;
 differences to the first row are paired. More passes or larger models were not tried. A difference whose interval
 holds 0 is no improvement.
-
-**At this size the first models are at chance, and no step is labelled with confidence: self-training adds nothing, and
-these numbers cannot say whether it helps a model that has learned something.** Only exact labels of all arithmetic
-solutions improve the steps. No distillation objective differs from hard labels beyond its interval.
 
 ## Self-training in a world with exact labels
 

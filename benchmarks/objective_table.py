@@ -1,6 +1,6 @@
 """Which objective learns most from real solutions: the same problems, backbone and tokens for each.
 
-    python -m benchmarks.objective_table [--quick]     prints the table; quick takes a minute and means nothing
+    python -m benchmarks.objective_table [--quick]     prints the results as JSON; quick means nothing
     python -m benchmarks.objective_table --write       writes docs/results/objectives.md
 
 Samples of GSM8K problems have the step scores of a real reward model (the teacher) and graded answers. A small
@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks import need
 from benchmarks.real_data import DATA, ROOT, SEED, read
-from benchmarks.real_data_page import decimal, difference, number, points, table
+from benchmarks.real_data_page import beyond, decimal, difference, number, points, table
 from benchmarks.real_training import RECORDED_AS, TEACHER, by_problem, position_control, scores_by
 from stepreward.core.catalog import aggregate
 from stepreward.core.files.atomic_files import write_json
@@ -305,13 +305,10 @@ def page(sizes: Sizes, data: Data, runs: Mapping[str, Any], estimates: Mapping[s
     others = [name for name in estimates if name != BASE]
     said = ""
     for k in MEASURES:
-        apart = {name: estimates[name][k][1] for name in others if estimates[name][k][1]["low"] is not None}
-        above = [name for name, one in apart.items() if one["low"] > 0]
-        below = [name for name, one in apart.items() if one["high"] < 0]
         best, reached = (
             max(some, key=lambda name: _value(estimates[name][k][0])) for some in (tuple(OBJECTIVES), CONTROLS)
         )
-        said += f"- {k}: above: {'; '.join(above) or 'none'}. Below: {'; '.join(below) or 'none'}. "
+        said += f"- {k}: {beyond({name: estimates[name][k][1] for name in others})} "
         said += f"The best objective is `{best}`, the best of the controls is `{reached}`.\n"
     return f"""# Objectives on real data
 
@@ -363,12 +360,13 @@ def references(data: Data, key: Key) -> list[dict[str, Any]]:
     return [bootstrap(values, key.fold(name)).to_json() for name, values in named.items()]
 
 
-def main(sizes: Sizes, work: Path) -> str:
-    """Runs all and returns the page."""
+def main(sizes: Sizes, work: Path) -> tuple[dict[str, Any], str]:
+    """Runs all and returns each measure with its difference to the base, and the page."""
     data = prepared(sizes)
     folder = work / "-".join(str(value) for name, value in asdict(sizes).items() if name != "seeds")
     folder.mkdir(parents=True, exist_ok=True)
-    return page(sizes, data, *results(sizes, data, folder))
+    runs, estimates = results(sizes, data, folder)
+    return {"seed": SEED, "sizes": asdict(sizes), "measured": estimates}, page(sizes, data, runs, estimates)
 
 
 QUICK = Sizes(
@@ -387,7 +385,7 @@ QUICK = Sizes(
 
 if __name__ == "__main__":
     need(DATA)
-    text = main(QUICK if "--quick" in sys.argv else Sizes(), WORK)
-    sys.stdout.write(text)
+    found, text = main(QUICK if "--quick" in sys.argv else Sizes(), WORK)
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
     if "--write" in sys.argv and "--quick" not in sys.argv:
         PAGE.write_text(text)

@@ -36,6 +36,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def beyond(differences: Mapping[str, Row]) -> str:
+    """What differs beyond its interval, by name, from what the differences are to."""
+    above = [name for name, one in differences.items() if one["low"] is not None and one["low"] > 0]
+    below = [name for name, one in differences.items() if one["high"] is not None and one["high"] < 0]
+    return f"above: {'; '.join(above) or 'none'}. Below: {'; '.join(below) or 'none'}."
+
+
 def _verifiers(results: Row) -> str:
     columns = ["gsm8k at 0.5", "gsm8k tuned", "math at 0.5", "math tuned on gsm8k"]
     rows = [

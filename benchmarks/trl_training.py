@@ -184,7 +184,7 @@ def turn(side: str, folder: Path, kinds: Sequence[str], seed: int, trl_python: s
 
 
 def quality(rows: Sequence[Row], runs: Sequence[Row], key: Key) -> dict[str, Any]:
-    """AUROC of both sides on held-out problems, and the difference with a 95 % interval over problems and runs."""
+    """AUROC of both sides on held-out problems, and the difference with 95 % of those of single runs over draws of problems."""
     problems = sorted({row["id"] for row in rows})
     of_problem = [[i for i, row in enumerate(rows) if row["id"] == one] for one in problems]
 
@@ -273,6 +273,8 @@ def page(found: Row, trl_version: str) -> str:
                 f"| {one['parameters'] / 1e6:.1f}M | {kind} | {gap['trl']:.3f} | {gap['ours']:.3f} | "
                 f"{gap['difference']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] |"
             )
+    steps = [row["steps"] for one in found["sizes"].values() for row in one["kinds"].values()]
+    apart = max(abs(one["trl"] - one["ours"]) for one in steps)
     return f"""# Training side by side with TRL
 
 Written by `python -m benchmarks.trl_training --trl-python PYTHON --write` on {platform.machine()}, one thread,
@@ -288,8 +290,8 @@ project needs less; in brackets are the least and the largest of all rounds.
 |---|---|---|---|---|---|---|---|---|---|---|
 {chr(10).join(costs)}
 
-AUROC of step scores on {HELD_OUT} problems that neither side saw, a mean over rounds, and the difference with its 95 %
-interval over problems and rounds:
+AUROC of step scores on {HELD_OUT} problems that neither side saw, a mean over rounds, and its difference. In brackets
+are 95 % of the differences of single rounds over bootstrap samples of the problems, more than those of a mean:
 
 | weights | data | TRL | ours | difference |
 |---|---|---|---|---|
@@ -303,7 +305,7 @@ What decides the ratio is how many tokens solutions share, which the column `few
 share the prompt and little more; trees of a search share most of their tokens. Where the CPU ratio is larger, the
 likely reason is padding, which TRL's batches of {BATCH} solutions in random order have and packed rows almost lack;
 where it is smaller, costs that do not depend on tokens, such as steps of the optimizer. Neither was measured by itself.
-Steps of the optimizer differ by up to three on the two sides, as the last column says.
+Steps of the optimizer differ by up to {apart} on the two sides, as the last column says.
 """
 
 
