@@ -93,7 +93,10 @@ def test_what_cannot_become_a_pair_is_said(
     inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for line, said in (
-        ("pairs --data rows.parquet --out o.jsonl --margin 0.8", "no problem has two sibling steps with other values"),
+        (
+            "pairs --data rows.parquet --out o.jsonl --margin 0.8",
+            "no problem has two candidates for --by siblings with different",
+        ),
         ("pairs --data rows.parquet --out o.jsonl --column value", "pass several solutions of a problem, a --column"),
         ("pairs --data rows.parquet --out o.jsonl --to gsm8k", "format gsm8k can only be read"),
         ("pairs --data rows.parquet --out o.jsonl --by twins", "no kind of pairs is called 'twins'"),

@@ -71,8 +71,7 @@ def pairs(flags: PairFlags, reading: ReadFlags, json_output: JsonFlag = False) -
     refused, some = Failures(), found()
     first = next(some, None)
     if first is None:
-        candidates = "solutions" if flags.by in ("outcomes", "ends") else "sibling steps"
-        what = f"no problem has two {candidates} with other values"
+        what = f"no problem has two candidates for --by {flags.by} with different values"
         remedy = "pass several solutions of a problem, a --column that is there, or a smaller --margin"
         raise InputError(what, source=flags.data, remedy=remedy)
     every = chain([first], some)

@@ -64,24 +64,15 @@ def degraded(tree: StepTree, column: str) -> Iterator[_Pair]:
 
 def by_outcome(tree: StepTree, column: str) -> Iterator[_Pair]:
     """Two whole solutions, of which one has the higher outcome."""
-    first = {int(end): row for row, end in reversed([*enumerate(tree.ends)])}
-    outcome = tree.outcome
-    for better, worse in permutations(sorted(first), 2):
-        if (margin := float(outcome[better] - outcome[worse])) > 0:
-            yield _Pair(tree.attempts[first[better]].steps, tree.attempts[first[worse]].steps, margin, margin)
+    return _whole(tree, {int(end): float(tree.outcome[end]) for end in tree.ends})
 
 
 def by_end(tree: StepTree, column: str) -> Iterator[_Pair]:
     """Two whole solutions, of which one has the higher value at its last step that has one."""
-    values: dict[int, float] = {}
-    for end, row in zip(tree.ends, tree.step_column(column), strict=True):
-        known = row[~np.isnan(row)]
-        if known.size:
-            values.setdefault(int(end), float(known[-1]))
-    rows = {int(end): row for row, end in reversed([*enumerate(tree.ends)])}
-    for better, worse in permutations(sorted(values), 2):
-        if (margin := values[better] - values[worse]) > 0:
-            yield _Pair(tree.attempts[rows[better]].steps, tree.attempts[rows[worse]].steps, margin, margin)
+    values = _values(tree, column)
+    paths = (path[path >= 0] for path in tree.paths)
+    known = {int(path[-1]): values[path][~np.isnan(values[path])] for path in paths if path.size}
+    return _whole(tree, {end: float(some[-1]) for end, some in known.items() if some.size})
 
 
 PAIRS: Mapping[str, Callable[[StepTree, str], Iterator[_Pair]]] = {
@@ -137,6 +128,14 @@ def _compared(tree: StepTree, pair: _Pair, by: str, domain: str) -> Comparison:
 def _values(tree: StepTree, column: str) -> Floats:
     """(n,) the value of each node: the mean of what its trajectories say."""
     return tree.scatter_mean(tree.step_column(column))
+
+
+def _whole(tree: StepTree, values: Mapping[int, float]) -> Iterator[_Pair]:
+    """Two whole solutions, of which one has the higher value; the values are by the node in which a solution ends."""
+    first = {int(end): row for row, end in reversed([*enumerate(tree.ends)])}
+    for better, worse in permutations(sorted(values), 2):
+        if (margin := values[better] - values[worse]) > 0:
+            yield _Pair(tree.attempts[first[better]].steps, tree.attempts[first[worse]].steps, margin, margin)
 
 
 def _siblings(tree: StepTree, column: str) -> Iterator[tuple[int, int, float, float]]:
