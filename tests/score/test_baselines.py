@@ -21,6 +21,7 @@ def test_every_action_gets_a_score_and_no_observation(scorer: WithoutModel) -> N
     assert np.isnan(scored.scores).tolist() == [False, True, False]
     assert ((scored.scores >= 0) & (scored.scores <= 1))[[0, 2]].all()
     assert scored.tokens == scored.tokens_unshared == 0
+    assert scorer.score_many([]) == []
 
 
 def test_worked_numbers() -> None:

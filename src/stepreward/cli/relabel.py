@@ -20,7 +20,7 @@ from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.registry import write
 from stepreward.formats.trajectories import OWN
-from stepreward.label.relabelling import relabelled
+from stepreward.label.relabelling import label_counts, relabelled
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,15 @@ def relabel(flags: RelabelFlags, reading: ReadFlags, json_output: JsonFlag = Fal
         made = relabelled(rows, first, chosen, others)
     if not made:
         raise InputError(f"none of {len(rows):,} solutions is kept", source=flags.data, remedy="loosen the filters")
-    labels = np.concatenate([one.labels[one.action] for one in made])
-    known = labels[~np.isnan(labels)]
-    if flags.transform and not known.size:
+    labels = label_counts(np.concatenate([one.labels[one.action] for one in made]))
+    if flags.transform and not labels["labelled"]:
         remedy = "see which column the transform reads, and its settings, by `stepreward methods transform`"
         raise InputError(f"{flags.transform} gives no step a label", source=flags.data, remedy=remedy)
     write(flags.out, made, OWN, strict=True)
-    counts = {"solutions": len(rows), "kept": len(made), "steps": labels.size, "labelled": known.size}
-    counts |= {"right": int((known > 0.5).sum()), "wrong": int((known <= 0.5).sum())}
     if json_output:
-        typer.echo(json.dumps({"out": str(flags.out), **counts}))
+        typer.echo(json.dumps({"out": str(flags.out), "solutions": len(rows), "kept": len(made), **labels}))
     else:
         typer.echo(
-            f"{flags.out}: {len(made):,} of {len(rows):,} solutions; {known.size:,} of {labels.size:,} steps have a "
-            f"label, {counts['right']:,} above 1/2 and {counts['wrong']:,} not"
+            f"{flags.out}: {len(made):,} of {len(rows):,} solutions; {labels['labelled']:,} of {labels['steps']:,} "
+            f"steps have a label, {labels['right']:,} above 1/2 and {labels['wrong']:,} not"
         )

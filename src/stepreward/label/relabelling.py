@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from stepreward.core.method import Method
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Steps, Trajectory
 
 Chosen = tuple[Method[..., Any], Mapping[str, Any]]
 """A method with its hyper-parameters."""
@@ -35,3 +37,14 @@ def relabelled(
         kept = method.take({"trajectories": made, "others": beside}, **settings)
         made, beside = ([one for one, stays in zip(some, kept, strict=False) if stays] for some in (made, beside))
     return made
+
+
+def label_counts(labels: Steps) -> dict[str, int]:
+    """How many steps there are, how many have a label, and of how many it is above 1/2 (right) or not (wrong).
+
+    Args:
+        labels: (N,) of actions, NaN where there is none.
+    """
+    known = labels[~np.isnan(labels)]
+    right = int((known > 0.5).sum())
+    return {"steps": labels.size, "labelled": known.size, "right": right, "wrong": known.size - right}

@@ -105,23 +105,26 @@ def _mean_known(values: Floats) -> Statistic:
     return mean
 
 
+def measured_columns(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Columns of a table over rounds, by their heads: each measure, and how far it is from the first round's."""
+    made = {}
+    for name, rows in summary["curve"].items():
+        made[MEASURES[name]] = [decimal(one) for one in rows]
+        if name in summary["versus_first"]:
+            beside = summary["versus_first"][name]
+            made[f"{MEASURES[name]}, less the first"] = [MISSING if one is None else decimal(one) for one in beside]
+    return made
+
+
 def rows_of_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table over rounds: what each added, what it measured, how far from the first."""
-    curve, versus = summary["curve"], summary["versus_first"]
-    head = ["round", "new solutions", "new labels"]
-    for name in curve:
-        head += [MEASURES[name], *(["less the first"] if name in versus else [])]
+    columns = measured_columns(summary)
     rows = []
     for k, some in enumerate(summary["rounds"]):
         parts = [part for one in some.values() for part in one["label"].values() if isinstance(part, dict)]
         counts = [f"{sum(part[name] for part in parts):,}" for name in ("solutions", "labelled")]
-        cells = []
-        for name in curve:
-            cells.append(decimal(curve[name][k]))
-            if name in versus:
-                cells.append(decimal(versus[name][k]) if k else MISSING)
-        rows.append([str(k + 1), *counts, *cells])
-    return head, rows
+        rows.append([str(k + 1), *counts, *(column[k] for column in columns.values())])
+    return ["round", "new solutions", "new labels", *columns], rows
 
 
 def build_page(summary: Mapping[str, Any]) -> Page:

@@ -108,7 +108,7 @@ class PositionScorer(ShortCall):
         """Scores of each question's steps, NaN at observations; its steps are taken as the whole solution."""
         actions = np.array([step.kind == "action" for question in questions for step in question.steps], bool)
         length = np.array([len(question.steps) for question in questions], np.int64)
-        return [Scored(one) for one in np.split(self.scores_of(actions, length), np.cumsum(length)[:-1])]
+        return [Scored(one) for one in np.split(self.scores_of(actions, length), np.cumsum(length))[:-1]]
 
     def scores_of(self, actions: NDArray[np.bool_], length: NDArray[np.integer[Any]]) -> Floats:
         """(N,) scores of solutions whose steps lie one after the other, NaN at observations.

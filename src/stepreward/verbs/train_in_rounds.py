@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from stepreward.core.runtime.flows import Policy
 from stepreward.core.table import read_table, write_table
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, load_labels
-from stepreward.label.relabelling import Chosen, relabelled
+from stepreward.label.relabelling import Chosen, label_counts, relabelled
 from stepreward.label.solutions import grade_solutions, sample_solutions
 from stepreward.pipeline.compose import compose
 from stepreward.pipeline.folder import RunFolder
@@ -97,19 +97,20 @@ class _Job:
         s = self.settings
         problems = [] if s.problems is None else problems_of(s.problems)
         self.folder = RunFolder(self.out, self._identity())
-        self.folder.stage("held-out", self._hold_out)
-        held_out = [*read_table(self.out / "held-out.parquet")]
-        self._refuse_overlap(held_out, problems)
+        self.folder.stage("held-out", lambda: self._hold_out(problems))
         seeds = [self.training.seed + k for k in range(s.seeds)]
         made = [[self._round(seed, number, problems) for number in range(1, s.rounds + 1)] for seed in seeds]
         scored = [
             [[*read_table(self._place(seed, number) / "held-out.parquet")] for seed in seeds]
             for number in range(1, s.rounds + 1)
         ]
-        summary = summarise(scored, s.aggregate)
-        summary |= {"settings": self._identity()["settings"] | {"rounds": s.rounds, "seeds": s.seeds}}
-        summary |= {"rounds": [dict(zip(map(str, seeds), some, strict=True)) for some in zip(*made, strict=True)]}
-        summary = dict(plain(summary))
+        summary: dict[str, Any] = plain(
+            {
+                **summarise(scored, s.aggregate),
+                "settings": self._identity()["settings"] | {"rounds": s.rounds, "seeds": s.seeds},
+                "rounds": [dict(zip(map(str, seeds), some, strict=True)) for some in zip(*made, strict=True)],
+            }
+        )
         write_json(self.out / "rounds.json", summary)
         write(build_page(summary), self.out / "rounds.html")
         return summary
@@ -132,8 +133,12 @@ class _Job:
     def _key(self, *parts: str | int) -> int:
         return Key.seed(self.training.seed).fold("rounds", *parts).bits
 
-    def _hold_out(self) -> dict[str, Any]:
-        """Writes the held-out solutions, sampled and graded where there are problems alone."""
+    def _hold_out(self, learned: Sequence[Problem]) -> dict[str, Any]:
+        """Writes the held-out solutions, sampled and graded where there are problems alone.
+
+        Args:
+            learned: problems that the rounds find solutions of.
+        """
         s = self.settings
         if hold_problems(s.held_out):
             assert self.policy is not None
@@ -145,6 +150,7 @@ class _Job:
             warn_of_failures(Failures(failed), "held-out problems could not be sampled")
         else:
             rows = [*rows_of(s.held_out)]
+        self._refuse_overlap(rows, learned)
         return {"solutions": write_table(self.out / "held-out.parquet", (one for one in rows if len(one)))}
 
     def _refuse_overlap(self, held_out: Sequence[Trajectory], problems: Sequence[Problem]) -> None:
@@ -198,7 +204,6 @@ class _Job:
         rows: list[Trajectory]
         if s.search and last is not None:
             solver = compose(self.policy, load(last), search=s.search, grader=grader, **self.chosen[s.search])
-            place.mkdir(parents=True, exist_ok=True)
             with AnswerLog(place / "search.sqlite") as log:
                 found = solver.solve(
                     problems,
@@ -235,10 +240,9 @@ class _Job:
         """Trains the model of a round, unless a killed run has done so already."""
         out = self._place(seed, number) / "model"
         if not (out / RESULT_FILE).is_file() or (out / UNFINISHED).is_dir():
-            settings = {one.name: getattr(self.training, one.name) for one in fields(self.training)} | {"seed": seed}
             self.tell("train", 0, 1, f"seed {seed}, round {number}")
-            data = dict(self._data(seed, number))
-            train(data, out, backbone=self.settings.backbone, held_out=self.settings.share_kept, **settings)
+            data, how = dict(self._data(seed, number)), vars(self.training) | {"seed": seed}
+            train(data, out, backbone=self.settings.backbone, held_out=self.settings.share_kept, **how)
         row = read_object(out / RESULT_FILE, remedy="delete the folder of this model and run again")
         return {name: row[name] for name in ("metrics", "steps", "tokens")}
 
@@ -250,15 +254,12 @@ class _Job:
         first = number if s.last_only else 1
         paths = [self._place(seed, one) / "sampled.parquet" for one in range(first, number + 1)]
         # A solution that several rounds found has the labels of the last one.
-        sampled = {
-            (one.problem.id, one.text): one for path in paths if path.is_file() for one in read_table(path)
-        }  # fmt: skip
+        sampled = {(one.problem.id, one.text): one for path in paths if path.is_file() for one in read_table(path)}
+        if sampled:
+            yield "sampled", [*sampled.values()]
         pseudo = self._place(seed, number) / "pseudo.parquet"
-        for name, rows in (
-            ("sampled", [*sampled.values()]), ("pseudo", [*read_table(pseudo)] if pseudo.is_file() else []),
-        ):  # fmt: skip
-            if rows:
-                yield name, rows
+        if pseudo.is_file() and (rows := [*read_table(pseudo)]):
+            yield "pseudo", rows
 
     def _measure(self, place: Path) -> dict[str, Any]:
         """Writes the held-out solutions with the scores of a round's model."""
@@ -270,9 +271,8 @@ def _counts(rows: Sequence[Trajectory]) -> dict[str, Any]:
     """Solutions and labels of a round; of labels that were known, how many the new ones agree with."""
     labels = np.concatenate([one.labels[one.action] for one in rows]) if rows else np.empty(0)
     known = np.concatenate([one.column("known")[one.action] for one in rows]) if rows else np.empty(0)
-    has, both = ~np.isnan(labels), ~np.isnan(labels) & ~np.isnan(known)
-    made: dict[str, Any] = {"solutions": len(rows), "steps": labels.size, "labelled": int(has.sum())}
-    made["right"] = int((labels[has] > 0.5).sum())
+    both = ~np.isnan(labels) & ~np.isnan(known)
+    made: dict[str, Any] = {"solutions": len(rows), **label_counts(labels)}
     outcomes = np.array([one.outcome for one in rows])
     if not np.isnan(outcomes).all():
         made["outcome"] = float(np.nanmean(outcomes))
