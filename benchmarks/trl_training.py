@@ -184,7 +184,7 @@ def turn(side: str, folder: Path, kinds: Sequence[str], seed: int, trl_python: s
 
 
 def quality(rows: Sequence[Row], runs: Sequence[Row], key: Key) -> dict[str, Any]:
-    """AUROC of both sides on held-out problems, and the difference with 95 % of those of single runs over draws of problems."""
+    """AUROC of both sides on held-out problems, and 95 % of the differences of single runs over draws of problems."""
     problems = sorted({row["id"] for row in rows})
     of_problem = [[i for i, row in enumerate(rows) if row["id"] == one] for one in problems]
 
