@@ -22,6 +22,7 @@ from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.record_file import load_record
 from stepreward.score.load import load
+from stepreward.score.model.heads import GatedHead
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.continued import converted_head
 from stepreward.train.objective import Objective
@@ -152,8 +153,8 @@ def test_our_own_checkpoint_goes_on_with_its_head_or_one_output_of_it(tmp_path: 
 
 
 def test_how_scores_are_used_stays(tmp_path: Path) -> None:
-    for kind, threshold, wanted in (("softmax", 0.3, 0.3), ("difference", 0.3, 0.65)):
-        readout = Readout(kind, n_labels=2, positive=1)  # type: ignore[arg-type]
+    for kind, n, threshold, wanted in (("softmax", 2, 0.3, 0.3), ("difference", 2, 0.3, 0.65), ("tanh", 1, -0.2, 0.4)):
+        readout = Readout(kind, n_labels=n, positive=n - 1)  # type: ignore[arg-type]
         record = EncoderRecord(readout=readout, threshold=threshold, aggregation="mean")
         toy_model(record=record).save_pretrained(tmp_path / kind)
         made = starting_record(tmp_path / kind, Objective.of("bce"), keep_head=True)
@@ -161,6 +162,31 @@ def test_how_scores_are_used_stays(tmp_path: Path) -> None:
         assert starting_record(tmp_path / kind, Objective.of("bce"), keep_head=True, max_length=77) == replace(
             made, encoding=replace(made.encoding, max_length=77)
         )
+
+
+@pytest.mark.parametrize("own", [{"readout": Readout(surprise=True)}, {"both_ways": True}])
+def test_what_a_head_reads_stays(own: dict[str, Any], tmp_path: Path) -> None:
+    record = EncoderRecord(**own)
+    toy_model(record=record).save_pretrained(tmp_path)
+    for objective in (Objective.of("bce"), Objective.of("quantile")):
+        made = starting_record(tmp_path, objective, keep_head=True)
+        assert (made.readout.surprise, made.both_ways) == (record.readout.surprise, record.both_ways)
+
+
+def test_a_head_without_a_bias_goes_on_with_one_of_zero() -> None:
+    head = torch.nn.Linear(2, 2, bias=False)
+    made = converted_head(head, Readout("softmax", n_labels=2, positive=1), Objective.of("bce").readout())
+    assert made is not None
+    assert made.bias.tolist() == [0.0]  # type: ignore[union-attr]
+
+
+def test_of_a_gated_head_the_value_is_replaced_and_the_gate_stays() -> None:
+    head = GatedHead.fresh(torch.nn.Linear(3, 1), 3, seed=0)
+    made = converted_head(head, Readout(), Objective.of("quantile").readout())
+    assert isinstance(made, GatedHead)
+    assert made.gate is head.gate
+    steps = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made(*steps), head(*steps).expand(4, 3))
 
 
 def test_settings_that_contradict_each_other(tmp_path: Path) -> None:

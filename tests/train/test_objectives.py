@@ -9,11 +9,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.train.toy import toy_labels, toy_model
 
+from stepreward.core.errors import InputError
 from stepreward.score.encode.record import PerStep
+from stepreward.train.data.labelled_trees import labelled_trees
+from stepreward.train.data.training_set import make_batches
 from stepreward.train.objective import Objective
 from stepreward.train.objectives.pointwise import binary_cross_entropy, squared_error
 from stepreward.train.objectives.ranking import rank_steps
+from stepreward.train.settings import TrainSettings
 
 NAN = float("nan")
 
@@ -116,3 +121,49 @@ def test_soft_labels_are_minimised_at_themselves() -> None:
 )
 def test_a_solution_has_the_number_that_was_trained(name: str, how: str) -> None:
     assert Objective.of(name).record(PerStep()).aggregation == how
+
+
+@pytest.mark.parametrize("name", ["beer", "contrastive-preference"])
+def test_objectives_of_features_train_rewards_of_one_direction(name: str) -> None:
+    assert Objective.of(name).readout().kind == "value"
+    with pytest.raises(InputError, match="reads each step behind its prefix"):
+        Objective.of(name).record(PerStep(), both_ways=True)
+    with pytest.raises(InputError, match="a log-ratio is one number"):
+        Objective(Objective.of(name).method, reference="some/model")
+
+
+def test_which_outputs_can_begin_as_one_score() -> None:
+    for name in ("bce", "outcome", "bradley-terry", "quantile", "ensemble", "step-and-trajectory"):
+        assert TrainSettings(objective=name).loss().outputs_are_alike, name
+    assert TrainSettings(objective="columns", targets=("a", "b")).loss().outputs_are_alike
+    assert not TrainSettings(objective="value-and-length").loss().outputs_are_alike
+
+
+@pytest.mark.parametrize("name", ["beer", "contrastive-preference"])
+def test_an_objective_reads_features_where_its_logits_are_read(name: str) -> None:
+    """What a hook sees enter the head, with dropout in front of it: `views` are those of a second pass."""
+    objective = Objective.of(name, **({"penalty": 5.0} if name == "beer" else {"contrast": 2.0}))
+    model = toy_model(record=objective.record(PerStep()))
+    model.backbone.norm.register_forward_hook(lambda _, args, made: torch.nn.functional.dropout(made, 0.3))
+    rows = [row.with_columns({"reward": row.column("label") - 0.3}) for row in toy_labels(3, 0)]
+    (batch,) = make_batches(
+        labelled_trees(rows, objective), model.encoder, objective, row_tokens=256, batch_tokens=9999
+    )
+    seen = []
+    model.head.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    model.with_features = True
+    outputs = model(batch.packed)
+    found = float(objective(model, outputs, batch))
+    features = [batch.gather(one) for one in seen]
+    logits = batch.gather(model.head(seen[0])[:, 0].detach())
+    data = {
+        **batch.data, "logits": logits, "mask": batch.mask, "features": features[0], "views": features[-1],
+        "totals": torch.stack([row[real][-1] for row, real in zip(logits, batch.mask, strict=True)]),
+        "slopes": model.head.weight.detach().norm().expand(batch.mask.shape),
+    }  # fmt: skip
+    assert len(features) == {"beer": 1, "contrastive-preference": 2}[name]
+    wanted = objective.method.take({key: data[key] for key in objective.method.data}, **objective.settings)
+    assert found == pytest.approx(float(wanted), rel=1e-4)
+    extra = "penalty" if name == "beer" else "contrast"
+    without = objective.method.take({key: data[key] for key in objective.method.data}, **{extra: 0.0})
+    assert abs(found - float(without)) > 0.01

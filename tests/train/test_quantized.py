@@ -22,6 +22,7 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.pipeline.export_model import export
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.load import load
+from stepreward.score.model.quantized_weights import as_quantized, quantized_bytes
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
 from stepreward.train.data.labelled_trees import labelled_trees
@@ -190,3 +191,18 @@ def test_a_first_step_of_an_8_bit_optimizer_is_that_of_adamw(base: Path, tmp_pat
         assert (moves[0] - moves[1]).abs().max() < 0.05 * 1e-3, name
         # Adam's first step is the learning rate, wherever there is a gradient.
         assert moves[1].abs().max() > 0.9e-3 or not name.endswith("head.weight")
+
+
+@pytest.mark.parametrize(
+    "note", [{"load_in": "3bit", "layers": ["q_proj"]}, {"load_in": "4bit"}, {"load_in": "8bit", "layers": "q_proj"}]
+)
+def test_a_note_without_bits_or_layers_is_refused(note: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="must name their base's load_in, 8bit or 4bit, and its layers"):
+        as_quantized({}, note)
+
+
+def test_bytes_of_a_matrix_by_hand() -> None:
+    """(300, 64): 8 bits and 4 bytes a row; 4 bits, 300 blocks of 64, two groups of these, codes of 16 and 256."""
+    weight = torch.empty(300, 64)
+    assert quantized_bytes(weight, "8bit") == 300 * 64 + 300 * 4
+    assert quantized_bytes(weight, "4bit") == 300 * 32 + 300 + 2 * 4 + 4 * (16 + 256 + 1)
