@@ -143,6 +143,19 @@ def test_strength_is_what_rollouts_say() -> None:
     assert pairs_of(more, column="value")[0].meta["strength"] > 0.9999
 
 
+def test_ends_are_paired_by_the_mean_of_their_last_measured_step() -> None:
+    """ab ends at the mean of 0.9 and 0.5, cd at its first step; equal ends are no pair."""
+    rows = [
+        spelt("ab", [0.1, 0.9]), spelt("ab", [0.1, 0.5]), spelt("cd", [0.2, math.nan]), spelt("ef", [0.9, 0.2]),
+        spelt("g", [math.nan]),
+    ]  # fmt: skip
+    found = pairs_of(rows, "ends", column="value")
+    assert {texts(pair): pair.meta["margin"] for pair in found} == {
+        ("ab", "cd"): pytest.approx(0.5), ("ab", "ef"): pytest.approx(0.5),
+    }  # fmt: skip
+    assert all(one.terminal for pair in found for one in pair.candidates)
+
+
 def test_the_clearest_pairs_are_kept_in_their_order() -> None:
     rows = [spelt(letter, [value]) for letter, value in (("a", 0.5), ("b", 1.0), ("c", 0.0))]
     assert [texts(pair) for pair in pairs_of(rows, column="value")] == [("a", "c"), ("b", "a"), ("b", "c")]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stepreward.core.catalog import transform
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.label.relabelling import label_counts
 from stepreward.label.rollouts import labelled
 from stepreward.label.transforms import entropy_regularised, hard, relative_progress, scan_denoise, soft
 
@@ -145,3 +146,16 @@ def test_pseudo_labels_end_at_the_first_step_that_is_surely_wrong() -> None:
     assert np.isnan(none.labels).all()
     soft_ones = transform["pseudo-label"].take({"trajectory": scores}, column="value", soft=True)
     np.testing.assert_array_equal(soft_ones.labels, [0.9, NAN, 0.1, 0.95, NAN, NAN])
+
+
+def test_pseudo_labels_skip_observations_and_end_at_a_first_step_that_is_wrong() -> None:
+    steps = (Step("a"), Step("b", kind="observation"), Step("c"))
+    scores = Trajectory(Problem("p", ""), steps, columns={"score": np.array([0.1, 0.9, 0.9])})
+    for after, expected in [("keep", [0, NAN, 1]), ("zero", [0, NAN, 0]), ("mask", [0, NAN, NAN])]:
+        made = transform["pseudo-label"].take({"trajectory": scores}, after_error=after)
+        np.testing.assert_array_equal(made.labels, expected)
+
+
+def test_a_label_of_one_half_counts_as_wrong() -> None:
+    counts = label_counts(np.array([NAN, 0.0, 0.5, 0.51, 1.0, 1.0]))
+    assert counts == {"steps": 6, "labelled": 5, "right": 3, "wrong": 2}

@@ -177,7 +177,16 @@ def test_the_curve_is_worked_by_hand() -> None:
     assert summary["curve"]["best_of_n"][1]["seeds"] == [1.0, 0.5]
     gain = summary["versus_first"]["best_of_n"][1]
     assert gain["value"] == 0.25
-    assert gain["low"] <= 0 <= gain["high"]
+    # 1 where the seed that gains and the problem that it gains are drawn twice, one draw in 16, whichever seed it is.
+    other = summarise([[mixed, mixed], [mixed, good]])["versus_first"]["best_of_n"][1]
+    assert (gain["low"], gain["high"]) == (other["low"], other["high"]) == (0.0, 1.0)
+    # A model that changes nothing loses nothing and gains nothing, but two problems do not exclude either.
+    same = summarise([[mixed], [mixed]])["versus_first"]["best_of_n"][1]
+    assert same["low"] == pytest.approx(-same["high"])
+    assert same["low"] < 0
+    # A solution without any score is the last choice, not the first.
+    silent = solutions([[0.9, 0.8], [np.nan, np.nan], [0.8, 0.7], [0.9, 0.2]])
+    assert summarise([[silent]])["curve"]["best_of_n"][0]["value"] == 1.0
     assert "chance" not in summary["versus_first"]
 
 
