@@ -212,6 +212,37 @@ def test_weights_that_do_not_learn_are_plain_weighted_training(tmp_path: Path) -
     assert losses[0] < losses[1], "what has no weight does no harm"
 
 
+def test_the_outer_objective_may_read_features_that_the_training_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, wanted, learn = [], [], DomainWeights.learn
+
+    def noted(self: DomainWeights, objective: Objective, model: StepRewardModel, *args: Any) -> float:
+        criterion, batch = args[2]
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            patch.setattr(model, "with_features", True)
+            wanted.append(float(criterion(model, model(batch.packed), batch)))
+        measured.append(learn(self, objective, model, *args))
+        return measured[-1]
+
+    monkeypatch.setattr(DomainWeights, "learn", noted)
+    settings = replace(QUICK, epochs=0.1, domain_rate=0.01, domain_every=1, domain_objective="beer")
+    rows = [row.with_columns({"reward": np.zeros(len(row))}) for row in of("", toy_labels(3, 5))]
+    meta = labelled_trees(rows, settings.domain_loss())
+    train(labelled_trees(ROWS, settings.loss()), toy_model(), tmp_path / "model", settings, meta=meta)
+    assert measured
+    assert measured == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", ["kto", "contrastive-preference"])
+def test_a_loss_of_all_problems_together_is_not_weighed_by_domain(name: str, tmp_path: Path) -> None:
+    settings = replace(QUICK, objective=name, domain_weights={"a": 2.0})
+    objective = settings.loss()
+    model = toy_model(record=objective.record(toy_model().record.encoding))
+    with pytest.raises(InputError, match="compares solutions of all problems in a batch"):
+        train(labelled_trees(ROWS, objective), model, tmp_path / "model", settings)
+
+
 def test_a_resumed_training_has_the_same_weights(tmp_path: Path) -> None:
     model, objective = toy_model(), Objective.of("mse")
     batch, meta = one_batch(ROWS, objective, model), one_batch(of("", toy_labels(5, 9)), OUTER, model)

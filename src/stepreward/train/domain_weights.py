@@ -66,7 +66,10 @@ class DomainWeights:
         return dict(zip(self.names, outer_weights(self.raw).tolist(), strict=True))
 
     def parts(self, objective: Objective, model: Trainable, outputs: torch.Tensor, batch: TrainingBatch) -> list[Loss]:
-        """The loss of each domain's trajectories alone: totals that add up to those of the whole batch."""
+        """The loss of each domain's trajectories alone.
+
+        The totals add up to those of the whole batch, unless the objective compares problems.
+        """
         masks = [[domain == name for domain in batch.domains] for name in self.names]
         rows = torch.tensor(masks, device=batch.mask.device).reshape(len(self.names), -1)
         return [objective(model, outputs, batch.only(mine)) for mine in rows]

@@ -162,6 +162,16 @@ class Objective:
         return bool({"group", "pairs", "siblings"} & {*self.method.data}) or self.method.function is kto
 
     @property
+    def compares_problems(self) -> bool:
+        """Whether the loss of a trajectory depends on those of other problems in its batch."""
+        return self.method.function is kto or "views" in self.method.data
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether a forward pass has to return what the last layer of the head reads."""
+        return bool({*OF_FEATURES} & {*self.method.data})
+
+    @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """The step columns behind each data of steps that it reads."""
         named = {**COLUMNS, "labels": self.labels}
@@ -311,7 +321,7 @@ class Objective:
             made["logits"] = batch.gather(model.step_logits(reads))
             ends = only(batch.mask, made["logits"]).sum(1) if self.of_ratios else _ends(made["logits"], batch.mask)
             made["totals"] = torch.where(batch.mask.any(1), ends, torch.nan)
-        if {*OF_FEATURES} & {*names}:
+        if self.reads_features:
             # A model of log-ratios has none: such objectives are refused for it.
             headed: Any = model
             made["features"] = batch.gather(headed.step_features(outputs).float())

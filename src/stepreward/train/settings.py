@@ -253,6 +253,11 @@ class TrainSettings:
         if given and not asked:
             raise InputError("nothing is learned from meta", remedy="pass domain_rate too, or leave meta out")
 
+    @property
+    def weighs_domains(self) -> bool:
+        """Whether the losses of domains have weights, fixed or learned."""
+        return bool(self.domain_weights) or self.domain_rate > 0
+
     def domain_loss(self) -> Objective:
         """The objective on the meta data, of a model as this training has it."""
         return Objective(losses[self.domain_objective], labels=self.labels, reference=self.reference, beta=self.beta)

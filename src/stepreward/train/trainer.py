@@ -28,7 +28,7 @@ from stepreward.train.data.row_data import ANNOTATOR
 from stepreward.train.data.training_set import TrainingSet, learning_set
 from stepreward.train.domain_weights import DomainWeights, drawn
 from stepreward.train.evaluation import evaluate_batches, read_batches
-from stepreward.train.objective import OF_FEATURES, Objective
+from stepreward.train.objective import Objective
 from stepreward.train.parameters import prepare
 from stepreward.train.processes import is_main, processes, refuse_deepspeed, together, whole_state
 from stepreward.train.reference import add_references, weights_hash
@@ -85,17 +85,23 @@ def train(
     if not trees:
         raise InputError("there is no labelled tree to learn from", remedy="label some trajectories first")
     _require_model_of(objective, model)
-    learned, kept, graded = Fingerprint(objective), Fingerprint(objective), Fingerprint(settings.domain_loss())
+    outer = settings.domain_loss()
+    if meta:
+        _require_model_of(outer, model)
+    if settings.weighs_domains and objective.compares_problems:
+        what = f"{objective.method.name} compares solutions of all problems in a batch: no domain has a loss of its own"
+        raise InputError(what, remedy="take another objective, or no weights of domains")
+    learned, kept, graded = Fingerprint(objective), Fingerprint(objective), Fingerprint(outer)
     data = learning_set(learned.passing(trees), model.encoder, objective, settings)
     if "users" in objective.method.data and isinstance(model, StepRewardModel):
         objective = data.objective = _with_annotators(objective, data, model, settings)
     one_pass = partial(TrainingSet, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens)
     batches = one_pass(kept.passing(held_out), model.encoder, objective)
-    outside = one_pass(graded.passing(meta), model.encoder, settings.domain_loss())
+    outside = one_pass(graded.passing(meta), model.encoder, outer)
     if meta and not len(outside):
-        raise nothing_to_learn(outside.objective)
+        raise nothing_to_learn(outer)
     if isinstance(model, StepRewardModel):
-        model.with_features = bool({*OF_FEATURES} & {*objective.method.data})
+        model.with_features = objective.reads_features or (bool(meta) and outer.reads_features)
     identity = _identity(model, settings, str(learned), str(kept), str(graded) if meta else "")
     prepare(model, settings)
     # Its processes, if there are several, find each other here. The first one alone writes what is not the trainer's.
@@ -130,8 +136,8 @@ def _trained(
     """Trains in the folder of unfinished work that the arguments name."""
     start, clock, work = time.perf_counter(), Clock(), Path(arguments.output_dir)
     data, batches, objective = sets.learn, sets.held_out, sets.learn.objective
-    weighs = bool(settings.domain_weights) or settings.domain_rate > 0
-    weights = DomainWeights([*data.domains], settings.domain_weights, settings.domain_rate) if weighs else None
+    given = (settings.domain_weights, settings.domain_rate)
+    weights = DomainWeights([*data.domains], *given) if settings.weighs_domains else None
     if isinstance(model, LogRatioModel):
         # One process computes what all of them then read.
         with arguments.distributed_state.main_process_first():

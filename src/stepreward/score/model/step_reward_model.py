@@ -135,6 +135,7 @@ class StepRewardModel(nn.Module):
 
     def step_features(self, outputs: torch.Tensor) -> torch.Tensor:
         """(Q, H) what the last layer of the head reads, of a forward pass `with_features`."""
+        assert outputs.shape[1] > self.record.readout.n_labels, "the pass was made without features"
         return outputs[:, self.record.readout.n_labels :]
 
     def slope(self) -> torch.Tensor:
