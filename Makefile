@@ -1,6 +1,8 @@
 # Environment in .venv; every target is at most four lines and CI runs the same ones. A lane that passed says so last.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where this is set, every process compiles all files again.
+export PYTHONDONTWRITEBYTECODE :=
 
 # What the lanes of versions run: every command and example, and the tests that touch libraries most.
 LANE := tests/smoke tests/test_examples.py tests/test_docs.py tests/policies tests/cli/test_doctor.py \
