@@ -3,8 +3,8 @@
     python -m tests.mutants [--files src/stepreward/core/metrics.py ...] [--limit 48] [--seed 0] [--jobs 2]
 
 Each mutant flips a sign, an order, a comparison or a condition, or drops a mask, in one file of a copy of the package;
-the tests that import this file, or else those of its folder, must then fail. Without `--files` every mutant is in
-another file, drawn at random.
+the tests that import this file, that use its names or that are of its folder must then fail. Without `--files` every
+mutant is in another file, drawn at random.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ SLOW = ("tests/smoke/", "tests/real/", "tests/cli/test_startup", "tests/test_doc
 """Tests that run whole programs: they are not what should notice a wrong sign."""
 PASSED = 10
 """Exit status of a process whose tests passed; pytest's own statuses are added to it."""
+SURVIVED, KILLED, HUNG, SKIPPED = "SURVIVED", "killed", "hung", "skipped"
+"""What the tests of a module say of its mutant; one that makes them hang is noticed."""
 BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr}
 COMPARE = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -82,20 +84,41 @@ def mutant(source: str, place: int) -> tuple[int, str, str]:
     return getattr(node, "lineno", 0), said, ast.unparse(ast.fix_missing_locations(tree))
 
 
+def names_of(source: str) -> set[str]:
+    """What tests may call a module by: the public names that it defines, and those that it registers."""
+    made: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+            calls = [call for call in node.decorator_list if isinstance(call, ast.Call) and call.args]
+            made |= {str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)}
+        elif isinstance(node, ast.Assign):
+            made |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return {name for name in made if not name.startswith("_")}
+
+
 def tests_of(path: Path) -> list[str]:
-    """The test files that import a module, those of its folder first; all of its folder where none does."""
+    """The test files of a module, in the order in which they run until one fails.
+
+    Those that import it are first, then the ten others that use most of its names, then those of its folder.
+    """
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     module = re.compile(rf"stepreward\.{re.escape('.'.join(parts))}\b")
+    names = names_of(path.read_text(encoding="utf-8"))
     folder = ROOT / "tests" / parts[0]
     files = [f for f in sorted((ROOT / "tests").rglob("test_*.py")) if not str(f.relative_to(ROOT)).startswith(SLOW)]
-    found = [f for f in files if f.stem == f"test_{path.stem}" or module.search(f.read_text(encoding="utf-8"))]
-    found = found or [f for f in files if folder in f.parents]
+    texts = {file: file.read_text(encoding="utf-8") for file in files}
+    used = {file: len(names & {*re.findall(r"[\w-]+", text)}) for file, text in texts.items()}
+    found = [f for f in files if f.stem == f"test_{path.stem}" or module.search(texts[f])]
     found.sort(key=lambda f: (f.stem != f"test_{path.stem}", folder not in f.parents))
+    users = sorted((f for f in files if used[f] and f not in found), key=lambda f: (-used[f], folder not in f.parents))
+    found += users[:10]
+    found += [f for f in files if folder in f.parents and f not in found]
     return [str(f) for f in found] or [str(ROOT / "tests")]
 
 
-def survives(path: Path, text: str, *, seconds: float) -> bool:
-    """True if the tests pass with the mutant in place; one that makes them hang does not survive."""
+def tried(path: Path, text: str, *, seconds: float) -> str:
+    """What the tests of a module say of its mutant: SURVIVED, KILLED, HUNG or SKIPPED."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PACKAGE, Path(folder) / "stepreward", ignore=shutil.ignore_patterns("__pycache__"))
         (Path(folder) / "stepreward" / path.relative_to(PACKAGE)).write_text(text, encoding="utf-8")
@@ -104,9 +127,14 @@ def survives(path: Path, text: str, *, seconds: float) -> bool:
         process.kill()
         process.join()
     # A failed test, an import that fails, or no end in time; anything else says nothing about the tests.
-    if process.exitcode not in {PASSED, PASSED + 1, PASSED + 2, -signal.SIGKILL}:
+    code = pytest.ExitCode
+    ends = {
+        PASSED + code.OK: SURVIVED, PASSED + code.TESTS_FAILED: KILLED, PASSED + code.INTERRUPTED: KILLED,
+        PASSED + code.NO_TESTS_COLLECTED: SKIPPED, -signal.SIGKILL: HUNG,
+    }  # fmt: skip
+    if process.exitcode not in ends:
         raise RuntimeError(f"{path}: its tests could not be run; see {' '.join(['pytest', *tests_of(path)])}")
-    return process.exitcode == PASSED
+    return ends[process.exitcode]
 
 
 def _tested(folder: str, tests: list[str]) -> None:
@@ -142,19 +170,21 @@ def main() -> None:
             break
     chosen = draw.sample(chosen, min(options.limit, len(chosen)))
 
-    def tried(drawn: tuple[Path, int]) -> bool:
+    def end_of(drawn: tuple[Path, int]) -> str:
         path, place = drawn
         line, said, text = mutant(path.read_text(encoding="utf-8"), place)
-        lived = survives(path, text, seconds=options.seconds)
-        print(f"{'SURVIVED' if lived else 'killed  '} {path.relative_to(ROOT)}:{line} {said}", flush=True)
-        return lived
+        end = tried(path, text, seconds=options.seconds)
+        print(f"{end:8} {path.relative_to(ROOT)}:{line} {said}", flush=True)
+        return end
 
-    first = min((path for path, _ in chosen), key=lambda path: len(tests_of(path)))
-    if not survives(first, first.read_text(encoding="utf-8"), seconds=3600):
+    first = chosen[0][0]
+    if tried(first, first.read_text(encoding="utf-8"), seconds=3600) == KILLED:
         sys.exit(f"{first.relative_to(ROOT)}: its tests fail without any change; make them pass first")
     with ThreadPoolExecutor(options.jobs) as pool:
-        alive = sum(pool.map(tried, chosen))
-    print(f"{len(chosen) - alive} of {len(chosen)} mutants killed, in {len({path for path, _ in chosen})} files")
+        ends = {drawn: end for drawn, end in zip(chosen, pool.map(end_of, chosen), strict=True) if end != SKIPPED}
+    alive = [*ends.values()].count(SURVIVED)
+    print(f"{len(ends) - alive} of {len(ends)} mutants killed, in {len({path for path, _ in ends})} files")
+    print(f"the tests of {len(chosen) - len(ends)} more are skipped in this environment")
     sys.exit(min(alive, 100))
 
 

@@ -59,3 +59,10 @@ def test_each_half_is_mapped_by_a_fit_on_the_other() -> None:
 def test_one_problem_cannot_be_halved() -> None:
     with pytest.raises(InputError, match="1 problems have both"):
         fit_calibrator(calibrate["platt"], np.array([0.2, 0.4]), np.array([0.0, 1.0]), ["p", "p"], KEY)
+
+
+def test_two_problems_map_each_other() -> None:
+    scores, labels = np.array([0.2, 0.4, 0.9]), np.array([0.0, 1.0, 1.0])
+    found = fit_calibrator(calibrate["identity"], scores, labels, ["p", "p", "q"], KEY)
+    # Means over problems of mean squared errors.
+    assert found.after.value == pytest.approx(((0.04 + 0.36) / 2 + 0.01) / 2)

@@ -103,6 +103,9 @@ def test_the_list_and_the_page_hold_every_format_and_option() -> None:
                 assert f"{option}=" in table
                 assert f"| `{option}` | `" in page
     assert "|  |" not in page.replace("| | |", "")  # no option without its meaning
+    # Defaults as they are written: a text, a text of signs that do not print, an empty one, none.
+    for default in ("`keep`", r"`\n\n`", "`''`", "`none`"):
+        assert f" {default} |" in page, default
 
 
 # Files: arrays and objects stream, and what is broken costs no more than it must.

@@ -215,6 +215,12 @@ def test_every_container_can_be_written_and_read_again(ending: str, rows: int, t
             {"completions": [rated("a", 1)], "chosen_completion": 4}]}}, "is 4 of 1 candidates"),
         ("scan", {**SCAN, "scores": [1, -0.1]}, "got -0.1"),
         ("gsm8k", {"question": "q", "answer": " \n"}, "solution is empty"),
+        ("react", {"steps": [{"action": "look", "observation": "o"}, {"thought": "t"}], "claim": "c", "reward": 1},
+         "step 1 must have an 'action'"),
+        ("react", {"steps": [{"action": 3, "observation": "o"}], "claim": "c", "reward": 1}, "step 0 must have"),
+        ("react", {"steps": ["look"], "claim": "c", "reward": 1}, "step 0 must have"),
+        ("react", {"steps": [{"action": "look", "observation": "o"}], "reward": 1}, "no claim, question or first"),
+        ("react", {"steps": [{"action": "reset", "observation": "buy"}], "reward": 1}, "no claim, question or first"),
     ],
 )  # fmt: skip
 def test_each_format_explains_its_own_bad_rows(form: str, row: dict[str, Any], message: str, tmp_path: Path) -> None:

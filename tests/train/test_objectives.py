@@ -16,6 +16,7 @@ from stepreward.score.encode.record import PerStep
 from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.data.training_set import make_batches
 from stepreward.train.objective import Objective
+from stepreward.train.objectives.loss import at_end
 from stepreward.train.objectives.pointwise import binary_cross_entropy, squared_error
 from stepreward.train.objectives.ranking import rank_steps
 from stepreward.train.settings import TrainSettings
@@ -167,3 +168,11 @@ def test_an_objective_reads_features_where_its_logits_are_read(name: str) -> Non
     extra = "penalty" if name == "beer" else "contrast"
     without = objective.method.take({key: data[key] for key in objective.method.data}, **{extra: 0.0})
     assert abs(found - float(without)) > 0.01
+
+
+def test_a_trajectory_without_steps_has_no_end() -> None:
+    outputs = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    ends, some = at_end(outputs, torch.tensor([[True, False], [False, False]]))
+    assert ends[0] == 1.0
+    assert some.tolist() == [True, False]
+    assert at_end(outputs[:, :0], torch.ones(2, 0, dtype=torch.bool))[1].tolist() == [False, False]
