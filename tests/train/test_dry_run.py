@@ -101,6 +101,9 @@ def test_kinds_of_memory_are_what_they_are_by_hand() -> None:
     assert small.trained == adapters + hidden + 1
     assert small.weights == 4 * small.trained + 2 * (small.parameters - small.trained)
     assert small.optimizer == 8 * small.trained
+    for polyak, copies in ((0.1, 1), (1.0, 0)):
+        critics = predicted(TrainSettings(objective="archer", lora_rank=8, precision="bf16", polyak=polyak))
+        assert critics.weights == small.weights + 4 * copies * small.trained
     checkpointed = predicted(TrainSettings(activation_checkpoints=True))
     assert checkpointed.activations < plain.activations / 2
 

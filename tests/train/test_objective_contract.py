@@ -18,7 +18,7 @@ OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users", "fea
 """What a model says; everything else is data."""
 WIDTH = {
     "columns": 2, "birm": 2, "path-finder": 3, "grid": 3, "general-preference": 4, "step-and-trajectory": 2,
-    "ensemble": 5, "value-and-length": 64,
+    "ensemble": 5, "value-and-length": 64, "archer": 4,
 }  # fmt: skip
 """Outputs of a step, 2 or 3 or whatever the objective's settings say."""
 ROWS, STEPS, TOKENS = 5, 4, 6
@@ -57,6 +57,9 @@ def draw(method: Method[..., Any], seed: int) -> dict[str, torch.Tensor]:
         "features": rng.normal(size=(ROWS, STEPS, 3)),
         "views": rng.normal(size=(ROWS, STEPS, 3)),
         "slopes": rng.uniform(0.02, 0.05, (ROWS, STEPS)),
+        "lagging_outputs": rng.normal(size=(ROWS, STEPS, k)),
+        "lagging_logits": rng.normal(size=(ROWS, STEPS)),
+        "lagging_features": rng.normal(size=(ROWS, STEPS, 3)),
         "outcome": np.array([1.0, 0.0, 1.0, NAN, 0.0]),
         "group": np.array([0, 0, 1, 1, 1]),
         "pairs": np.array([[0, 1], [2, 4], [3, 4]]),
@@ -215,7 +218,7 @@ class TestContract:
 
 DETACHED: dict[str, Callable[..., Any] | str] = {
     "temporal_difference": "its targets are the model's own values, detached",
-    "bellman_rank_td": "its targets, bounds and next features are detached",
+    "bellman_rank_td": "its bounds and next features are detached",
     "kto": "its levels are means of the model's own rewards, detached",
     "token_regularised": "the weight of its second part is detached",
 }

@@ -344,14 +344,14 @@ class TestFeatures:
     def test_the_rank_that_a_bellman_equation_allows(self) -> None:
         """f = f' = (1, 0), gamma 1/2, r = 1, |w| = 1: U = 1/4, penalty 3/4. r = 0 and f' = f / gamma: U = 1, none."""
         one = tensor([1.0, 0.0])
-        assert float(bellman_rank(one, one, tensor(1.0), tensor(1.0), gamma=0.5)) == pytest.approx(0.75)
-        assert float(bellman_rank(one, 2 * one, tensor(0.0), tensor(1.0), gamma=0.5)) == 0
+        assert float(bellman_rank(one, one, one, tensor(1.0), tensor(1.0), gamma=0.5)) == pytest.approx(0.75)
+        assert float(bellman_rank(one, 2 * one, 2 * one, tensor(0.0), tensor(1.0), gamma=0.5)) == 0
 
     @given(st.integers(0, 10_000), st.floats(0.1, 1.0))
     def test_exact_values_are_never_penalised(self, seed: int, gamma: float) -> None:
         now, after, w = tensor(*np.random.default_rng(seed).normal(size=(3, 4, 5)))
         reward = ((now - gamma * after) * w).sum(-1)
-        made = bellman_rank(now, after, reward, w.norm(dim=-1), gamma=gamma)
+        made = bellman_rank(now, after, after, reward, w.norm(dim=-1), gamma=gamma)
         torch.testing.assert_close(made, torch.zeros_like(made), atol=1e-9, rtol=0)
 
     def test_beer_is_td_and_its_penalty(self) -> None:
@@ -360,6 +360,7 @@ class TestFeatures:
             "logits": tensor([0.3, 0.8]), "rewards": tensor([1.0, 9.0]), "outcome": tensor(0.5), "mask": real(1, 2),
             "features": tensor([[1.0, 0.0], [1.0, 0.0]]), "slopes": torch.ones(1, 2, dtype=torch.float64),
         }  # fmt: skip
+        data |= {"lagging_logits": data["logits"], "lagging_features": data["features"]}
         plain = float(family["td"].take({name: data[name] for name in ("logits", "rewards", "outcome", "mask")},
                                         fit="mse", link="none", gamma=0.5, steps=1))  # fmt: skip
         assert plain == pytest.approx(((0.3 - 1 - 0.5 * 0.8) ** 2 + (0.8 - 0.5) ** 2) / 2)
@@ -380,7 +381,7 @@ class TestFeatures:
         """f = (1, 0), f' = (1, 1): the slope of cos is (f' / |f'| - cos f / |f|) / |f| = (0, 0.7071), U has none."""
         now, after, reward, slope = (one.requires_grad_() for one in (
             tensor([1.0, 0.0]), tensor([1.0, 1.0]), tensor(1.0), tensor(1.0)))  # fmt: skip
-        made = bellman_rank(now, after, reward, slope, gamma=0.5)
+        made = bellman_rank(now, after, after, reward, slope, gamma=0.5)
         assert float(made.detach()) == pytest.approx(2**-0.5 - (1 + 0.25 * 2 - 1) / (2 * 0.5 * 2**0.5))
         made.sum().backward()  # type: ignore[no-untyped-call]
         torch.testing.assert_close(now.grad, tensor([0.0, 2**-0.5]))
@@ -389,30 +390,40 @@ class TestFeatures:
     def test_no_reward_and_no_slope_bound_nothing(self) -> None:
         """A head of zeros says nothing of features: U = (1 + gamma^2) / (2 gamma) is at least 1."""
         one, zero = tensor([3.0, 4.0]), tensor(0.0)
-        assert float(bellman_rank(one, one, zero, zero, gamma=0.5)) == 0
+        assert float(bellman_rank(one, one, one, zero, zero, gamma=0.5)) == 0
 
     def test_beer_penalises_each_pair_of_neighbours_with_a_known_reward(self) -> None:
-        """By a loop over rows of four, three and one steps."""
+        """By a loop over rows of four, three and one steps, with values and features of a lagging copy."""
         rng, gamma = np.random.default_rng(3), 0.7
         f, r, w = 0.3 * rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 4)), 0.5 + rng.random((3, 4))
         f[:, 1:] += 2 * f[:, :-1]
+        h = f + 0.2 * rng.normal(size=f.shape)
         r[0, 1] = np.nan
         real = np.arange(4) < np.array([[4], [3], [1]])
         terms = []
         for b, s in [(0, 0), (0, 2), (1, 0), (1, 1)]:
-            a, c = np.linalg.norm(f[b, s]), np.linalg.norm(f[b, s + 1])
-            bound = (a**2 + (gamma * c) ** 2 - (r[b, s] / w[b, s]) ** 2) / (2 * gamma * a * c)
-            terms.append(max(f[b, s] @ f[b, s + 1] / (a * c) - bound, 0))
+            a, c, d = (np.linalg.norm(one) for one in (f[b, s], f[b, s + 1], h[b, s + 1]))
+            bound = (a**2 + (gamma * c) ** 2 - (r[b, s] / w[b, s]) ** 2) / (2 * gamma * a * d)
+            terms.append(max(f[b, s] @ h[b, s + 1] / (a * d) - bound, 0))
         assert sum(term > 0 for term in terms) >= 2
-        f[~real], w[~real], r[~real] = np.nan, np.nan, np.nan
+        f[~real], h[~real], w[~real], r[~real] = np.nan, np.nan, np.nan, np.nan
         data = {
             "logits": torch.tensor(rng.normal(size=(3, 4))), "rewards": torch.tensor(r), "features": torch.tensor(f),
             "outcome": torch.tensor([0.5, np.nan, 1.0]), "mask": torch.tensor(real), "slopes": torch.tensor(w),
+            "lagging_features": torch.tensor(h),
         }  # fmt: skip
+        data["lagging_logits"] = data["logits"]
         more: dict[str, Any] = {"gamma": gamma, "steps": 2, "lam": 0.6, "per": "trajectory"}
         td = {name: data[name] for name in ("logits", "rewards", "outcome", "mask")}
         plain = float(family["td"].take(td, fit="mse", link="none", **more))
         assert float(family["beer"].take(data, penalty=0.0, **more)) == pytest.approx(plain)
+        assert float(family["beer"].take(data, penalty=0.5, **more)) == pytest.approx(plain + 0.5 * np.mean(terms))
+        late = torch.tensor(rng.normal(size=(3, 4)))
+        earned = torch.tensor(np.where([[0, 0, 0, 1], [0, 0, 1, 0], [1, 0, 0, 0]], [[0.5], [np.nan], [1.0]], r))
+        targets = td_targets(late, earned, data["mask"], gamma=gamma, steps=2, lam=0.6)
+        plain = float(family["mse"].take({"logits": data["logits"], "labels": targets, "mask": data["mask"]},
+                                         link="none", per="trajectory"))  # fmt: skip
+        data["lagging_logits"] = late
         assert float(family["beer"].take(data, penalty=0.5, **more)) == pytest.approx(plain + 0.5 * np.mean(terms))
 
     @pytest.mark.parametrize(

@@ -160,7 +160,8 @@ def test_an_objective_reads_features_where_its_logits_are_read(name: str) -> Non
     data = {
         **batch.data, "logits": logits, "mask": batch.mask, "features": features[0], "views": features[-1],
         "totals": torch.stack([row[real][-1] for row, real in zip(logits, batch.mask, strict=True)]),
-        "slopes": model.head.weight.detach().norm().expand(batch.mask.shape),
+        "slopes": model.head.weight.detach().norm().expand(batch.mask.shape), "lagging_logits": logits,
+        "lagging_features": features[0],
     }  # fmt: skip
     assert len(features) == {"beer": 1, "contrastive-preference": 2}[name]
     wanted = objective.method.take({key: data[key] for key in objective.method.data}, **objective.settings)

@@ -123,6 +123,17 @@ def test_log_ratios_are_trained_by_two_processes_as_by_one(folder: Path, shard: 
 
 
 @everything
+def test_a_lagging_copy_is_the_same_in_two_processes(folder: Path) -> None:
+    """Its targets are in the weights; the training of one process had both batches of each step."""
+    words = f"{FLAGS} --objective archer --polyak 0.3 --epochs 3"
+    (done,) = run(folder, f"{words} --accumulate 2 --out critic-alone", 1)
+    assert done.returncode == 0, done.stderr
+    for done in run(folder, f"{words} --accumulate 1 --out critic-two", 2):
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(weights(folder / "critic-two"), weights(folder / "critic-alone"), atol=1e-5)
+
+
+@everything
 def test_shards_train_what_whole_copies_do(folder: Path, alone: Path) -> None:
     for done in run(folder, f"{FLAGS} --accumulate 1 --shard --out shards", 2, ON_CPU):
         assert done.returncode == 0, done.stderr

@@ -97,5 +97,7 @@ def _example(torch: Any, method: Method[..., Any]) -> dict[str, Any]:
         "siblings": torch.tensor([[0, 1, 1, 1]]), "token_rewards": logits.clone(), "guide": labels.clone(),
         "features": logits[..., None] * torch.tensor([1.0, 0.5]).double() + 0.2,
         "slopes": torch.full_like(logits, 0.02), "views": logits[..., None] + spread[:2],
+        "lagging_outputs": logits[..., None] * spread - 0.3, "lagging_logits": logits - 0.3,
+        "lagging_features": logits[..., None] * torch.tensor([1.0, 0.5]).double() + 0.4,
     }  # fmt: skip
     return {name: made[name] for name in {*method.data, *(["labels"] if "mask" in method.data else [])}}

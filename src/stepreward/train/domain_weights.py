@@ -12,8 +12,7 @@ which the step of AdamW on a does not see. A domain whose gradient agrees with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from stepreward.core.keys import Key
 from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.train.data.training_batch import TrainingBatch
 from stepreward.train.data.training_set import TrainingSet
+from stepreward.train.lagging import evaluating
 from stepreward.train.objective import Objective
 from stepreward.train.objectives.loss import Loss
 
@@ -105,7 +105,8 @@ class DomainWeights:
         """
         criterion, meta = outer
         trained = [p for p in model.parameters() if p.requires_grad]
-        with _evaluating(model):
+        # Differences of losses would measure the noise of dropout.
+        with evaluating(model):
             measured = criterion(model, model(meta.packed), meta).value
             found = torch.autograd.grad(measured, trained, allow_unused=True)
             direction = [(p, v) for p, v in zip(trained, found, strict=True) if v is not None]
@@ -152,17 +153,6 @@ class DomainWeights:
             self.raw.copy_(made.pop("raw"))
         if made:
             self.optimizer.state[self.raw] = made
-
-
-@contextmanager
-def _evaluating(model: Trainable) -> Iterator[None]:
-    """Without the noise of dropout, which differences of losses would measure."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def drawn(data: TrainingSet, number: int, key: Key) -> TrainingBatch:

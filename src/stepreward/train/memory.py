@@ -114,8 +114,10 @@ def predict(
     # Each quantized layer is made whole while it computes.
     whole = max((weight.numel() * weight.element_size() for weight in frozen), default=0)
     saved = sum(weight.numel() * weight.element_size() - quantized_bytes(weight, settings.load_in) for weight in frozen)
+    # A lagging copy has what is trained once more.
+    copy = gradients if settings.loss().lags and settings.polyak < 1 else 0
     made = Memory(
-        weights - saved, kept, OPTIMIZERS[settings.optimizer][1] * trained, activations + whole,
+        weights - saved + copy, kept, OPTIMIZERS[settings.optimizer][1] * trained, activations + whole,
         sum(size for size, _, _ in sizes), trained, layer, copies,
     )  # fmt: skip
     if settings.shard:

@@ -32,6 +32,7 @@ from stepreward.train.objectives.preferences import (
     sibling_preference,
 )
 from stepreward.train.objectives.returns import decompose_return, kto
+from stepreward.train.objectives.temporal import twin_critics
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 else:
     torch = Deferred("torch")
 
-OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users", "features", "views", "slopes")
+LAGGING = ("lagging_outputs", "lagging_logits", "lagging_features")
+"""What a lagging copy of the model says of a batch, or detached the model itself where there is none."""
+OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users", "features", "views", "slopes", *LAGGING)
 """What a model says of a batch; the other names that an objective takes are data. The `logits` of a log-ratio model are
 the rewards of steps, `totals` their sums; it alone has `token_rewards`."""
 OF_FEATURES = ("features", "views", "slopes")
@@ -58,9 +61,9 @@ INDICES = ("pairs", "group", "siblings", "annotator")
 """Data that are whole numbers."""
 _REWARDS = (
     decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise, sibling_preference, reward_features,
-    ideal_point, mixture_of_judges, general_preference, contrastive_preference, bellman_rank_td,
+    ideal_point, mixture_of_judges, general_preference, contrastive_preference, bellman_rank_td, twin_critics,
 )  # fmt: skip
-"""Objectives whose outputs are rewards, not logits of probabilities."""
+"""Objectives whose outputs are rewards or values, not logits of probabilities."""
 _ALIKE = (pinball, columns, step_and_trajectory, ensemble)
 """Objectives each of whose outputs estimates how good a step is."""
 _UNREAD = (joint_cells, general_preference)
@@ -172,6 +175,11 @@ class Objective:
         return bool({*OF_FEATURES} & {*self.method.data})
 
     @property
+    def lags(self) -> bool:
+        """Whether its targets are made of what a lagging copy of the model says."""
+        return bool({*LAGGING} & {*self.method.data})
+
+    @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """The step columns behind each data of steps that it reads."""
         named = {**COLUMNS, "labels": self.labels}
@@ -197,6 +205,8 @@ class Objective:
             names = ("step", "trajectory")
         elif self.method.function is mixture_of_judges:
             names = tuple(f"{what}{k}" for what in ("kind", "gate") for k in range(self.n_outputs // 2))
+        elif self.method.function is twin_critics:
+            names = tuple(f"{what}{k + 1}" for what in "qv" for k in range(self.n_outputs // 2))
         return names if len({*names}) == len(names) and all(map(is_name, names)) else ()
 
     def readout(self) -> Readout:
@@ -224,6 +234,9 @@ class Objective:
             kinds = range(self.n_outputs // 2)
             shares, gated = (" + ".join(f"exp(gate{k}){more.format(k)}" for k in kinds) for more in ("", " * kind{}"))
             formula = f"({gated}) / ({shares})"
+        if self.method.function is twin_critics:
+            halves = (made.output_names[: self.n_outputs // 2], made.output_names[self.n_outputs // 2 :])
+            formula = "q = min({}); v = min({}); q".format(*map(", ".join, halves))
         if not (formula or self.formula) and self.method.function in _UNREAD:
             what = f"no output that {self.method.name} trains is the score of a step"
             raise InputError(what, remedy="say how a score is made of them: readout")
@@ -310,21 +323,19 @@ class Objective:
             batch: on the same device.
         """
         names = self.method.data
-        reads = model.step_outputs(outputs, batch.packed)
-        made: dict[str, torch.Tensor] = {"mask": batch.mask, **batch.data}
-        if "token_rewards" in names:
-            made["token_rewards"] = self.beta * batch.gather_tokens(outputs)
-        if "outputs" in names or "ends" in names:
-            made["outputs"] = batch.gather(reads.float())
+        made = {"mask": batch.mask, **batch.data, **self._said(model, outputs, batch)}
+        if self.lags:
+            late = outputs if batch.lagging is None else batch.lagging
+            made |= {f"lagging_{name}": one for name, one in self._said(model, late.detach(), batch).items()}
+        if "ends" in names:
             made["ends"] = _ends(made["outputs"], batch.mask)
-        if "logits" in names or "totals" in names:
-            made["logits"] = batch.gather(model.step_logits(reads))
-            ends = only(batch.mask, made["logits"]).sum(1) if self.of_ratios else _ends(made["logits"], batch.mask)
+        if "totals" in names:
+            logits = made["logits"]
+            ends = only(batch.mask, logits).sum(1) if self.of_ratios else _ends(logits, batch.mask)
             made["totals"] = torch.where(batch.mask.any(1), ends, torch.nan)
-        if self.reads_features:
-            # A model of log-ratios has none: such objectives are refused for it.
-            headed: Any = model
-            made["features"] = batch.gather(headed.step_features(outputs).float())
+        # A model of log-ratios has no features: such objectives are refused for it.
+        headed: Any = model
+        if "slopes" in names:
             made["slopes"] = headed.slope().expand(batch.mask.shape)
         if "views" in names:
             made["views"] = batch.gather(headed.step_features(model(batch.packed)).float())
@@ -333,6 +344,21 @@ class Objective:
             with_numbers: Any = model
             made["users"] = with_numbers.annotator_numbers(batch.data["annotator"])
         return self._loss(made)
+
+    def _said(self, model: Trainable, outputs: torch.Tensor, batch: TrainingBatch) -> dict[str, torch.Tensor]:
+        """What the outputs of a forward pass say of each token and step, as far as it is read."""
+        names, made = self.method.data, dict[str, torch.Tensor]()
+        reads = model.step_outputs(outputs, batch.packed)
+        if "token_rewards" in names:
+            made["token_rewards"] = self.beta * batch.gather_tokens(outputs)
+        if {"outputs", "ends"} & {*names}:
+            made["outputs"] = batch.gather(reads.float())
+        if {"logits", "totals"} & {*names}:
+            made["logits"] = batch.gather(model.step_logits(reads))
+        if self.reads_features:
+            headed: Any = model
+            made["features"] = batch.gather(headed.step_features(outputs).float())
+        return made
 
     def counts(self, batch: TrainingBatch) -> torch.Tensor:
         """(M,) float64 units that the loss of a batch is a mean of: of the data alone, before any pass."""
@@ -360,6 +386,7 @@ def _zeros(names: Sequence[str], rows: int, steps: int, width: int, tokens: int 
     """Data of zeros by name, probabilities of a half, without pairs."""
     shapes: dict[str, tuple[int, ...]] = {
         **dict.fromkeys(("outputs", "targets", "features", "views"), (rows, steps, width)), "draws": (rows, width),
+        **dict.fromkeys(("lagging_outputs", "lagging_features"), (rows, steps, width)),
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
         "ends": (rows, width), "strength": (0,), "pairs": (0, 2), "gap": (0,), "siblings": (0, 4),
         "annotator": (0,), "users": (0, width),

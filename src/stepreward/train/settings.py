@@ -123,6 +123,9 @@ class TrainSettings:
     """A step that m trajectories share weighs m times, or once."""
     accumulate: int = 1
     """Batches to a step of the optimizer."""
+    polyak: Annotated[float, Flag(low=0.0, high=1.0)] = 0.1
+    """Share of the trained weights that a lagging copy takes over after each step of the optimizer, for objectives with
+    targets of one (archer, beer): a second forward pass. 1: targets of the model itself, without a copy."""
     reference: str = ""
     """Frozen language model (folder or hub name) of a log-ratio model: it has no head, the reward of a step is beta
     times its log-ratio to the reference. Empty: the backbone, with objectives that ask for one such as dpo."""
@@ -170,6 +173,8 @@ class TrainSettings:
         for name in ("epochs", "learning_rate", "batch_tokens", "row_tokens", "evaluations", "accumulate", "beta"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.polyak <= 1:
+            raise ValueError(f"polyak must be in (0, 1], got {self.polyak}")
         if bad := {name: share for name, share in self.mix.items() if not 0 < share < math.inf}:
             raise ValueError(f"the shares of a mix must be positive numbers, got {bad}")
         if bad := {name: one for name, one in self.domain_weights.items() if not 0 < one < math.inf}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stepreward.train.data.training_batch import TrainingBatch
 from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.domain_weights import DomainWeights
 from stepreward.train.evaluation import evaluate_batches
+from stepreward.train.lagging import LaggingCopy
 from stepreward.train.objective import Objective
 from stepreward.train.parameters import trained_names
 from stepreward.train.processes import is_main, processes
@@ -39,10 +41,18 @@ class StepTrainer(Trainer):  # type: ignore[misc]
     control: Any
 
     def __init__(
-        self, *, objective: Objective, held_out: TrainingSet, weights: DomainWeights | None = None, **kwargs: Any
+        self,
+        *,
+        objective: Objective,
+        held_out: TrainingSet,
+        weights: DomainWeights | None = None,
+        polyak: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.objective, self.held_out, self.weights = objective, held_out, weights
+        # A copy that catches up at once is the model itself, whose own outputs are at hand.
+        self.lagging = LaggingCopy(self.model, polyak) if objective.lags and polyak < 1 else None
         self.of_step: tuple[list[TrainingBatch], torch.Tensor] | None = None
         """The last step's batches, and its counts."""
         # Our losses are divided by the counts of a whole step, not by the number of its batches.
@@ -71,7 +81,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
         """This batch's part of the loss of a step: parts of all batches and processes add up to it."""
-        batch: TrainingBatch = inputs["batch"].to(self.args.device)
+        batch = self._here(inputs["batch"])
         outputs = model(batch.packed)
         if self.weights is None:
             loss = self.objective(self.model, outputs, batch)
@@ -82,12 +92,17 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         value = loss.over(counts)
         return (value, outputs) if return_outputs else value
 
+    def _here(self, batch: TrainingBatch) -> TrainingBatch:
+        """The batch on this process's device, with what the lagging copy says of it."""
+        made = batch.to(self.args.device)
+        return made if self.lagging is None else replace(made, lagging=self.lagging.outputs(made.packed))
+
     def weigh_domains(self, outer: Objective, meta: TrainingBatch) -> None:
         """One step of the weights of domains, by a batch of the data that they are learned from."""
         assert self.weights is not None, "it is for a training with weights"
         assert self.of_step is not None, "it follows a step"
         batches, counts = self.of_step
-        here = [one.to(self.args.device) for one in batches]
+        here = [self._here(one) for one in batches]
         self.weights.learn(
             self.objective, self.model, here, counts, (outer, meta.to(self.args.device)),
             lambda losses: self.accelerator.reduce(losses, "sum"),
@@ -102,12 +117,16 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         super()._save_optimizer_and_scheduler(output_dir)
         if self.weights is not None and is_main():
             write_json(Path(output_dir) / _WEIGHTS_FILE, self.weights.state_dict())
+        if self.lagging is not None and is_main():
+            self.lagging.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.weights is not None and checkpoint is not None:
             remedy = "delete the folder of unfinished work to start over"
             self.weights.load_state_dict(read_object(Path(checkpoint) / _WEIGHTS_FILE, remedy=remedy))
+        if self.lagging is not None and checkpoint is not None:
+            self.lagging.load(Path(checkpoint))
 
     # A checkpoint of unfinished work has what training changes; frozen weights come from the backbone again.
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -92,6 +92,9 @@ def train(
         what = f"{objective.method.name} compares solutions of all problems in a batch: no domain has a loss of its own"
         raise InputError(what, remedy="take another objective, or no weights of domains")
     learned, kept, graded = Fingerprint(objective), Fingerprint(objective), Fingerprint(outer)
+    if settings.shard and objective.lags and settings.polyak < 1:
+        what = f"the lagging copy that {objective.method.name} makes targets of needs whole weights in each process"
+        raise InputError(what, remedy="leave shard out, or pass polyak=1: targets of the model itself")
     data = learning_set(learned.passing(trees), model.encoder, objective, settings)
     if "users" in objective.method.data and isinstance(model, StepRewardModel):
         objective = data.objective = _with_annotators(objective, data, model, settings)
@@ -146,6 +149,7 @@ def _trained(
         objective=objective,
         held_out=batches,
         weights=weights,
+        polyak=settings.polyak,
         model=model,
         args=arguments,
         train_dataset=data,
@@ -153,6 +157,9 @@ def _trained(
         data_collator=whole_batch,
         callbacks=[*callbacks_of(settings, data, on_progress, len(batches) > 0, work.parent), clock],
     )
+    if trainer.lagging is not None:
+        copy = trainer.lagging
+        trainer.add_callback(EverySomeSteps(1, lambda _: copy.follow()))
     if settings.domain_rate:
         key = Key.seed(settings.seed).fold("meta")
         learn = lambda number: trainer.weigh_domains(sets.meta.objective, drawn(sets.meta, number, key))  # noqa: E731

@@ -39,6 +39,8 @@ class TrainingBatch:
     objective reads no tokens."""
     domains: tuple[str, ...] = ()
     """(B,) domain of each trajectory."""
+    lagging: torch.Tensor | None = None
+    """What the forward pass of a lagging copy of the model returns for the batch; None where nothing lags."""
 
     def gather(self, reads: torch.Tensor) -> torch.Tensor:
         """(B, S, ...) from (Q, ...) for each read; entries outside `mask` are arbitrary."""
@@ -64,7 +66,7 @@ class TrainingBatch:
         data = {name: array.to(device, non_blocking=non_blocking) for name, array in self.data.items()}
         read, mask = (array.to(device, non_blocking=non_blocking) for array in (self.read, self.mask))
         token = None if self.token is None else self.token.to(device, non_blocking=non_blocking)
-        return TrainingBatch(self.packed.to(device), read, mask, data, self.problems, token, self.domains)
+        return replace(self, packed=self.packed.to(device), read=read, mask=mask, data=data, token=token)
 
     def unsupervised(self) -> TrainingBatch:
         """The batch with nothing to learn from: what a process encodes that has no batch left when others have."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
 from stepreward.train.objectives.loss import Loss, Per, at_end, mean, only
+from stepreward.train.objectives.pointwise import squared_error
 from stepreward.train.objectives.preferences import bradley_terry
-from stepreward.train.objectives.temporal import temporal_difference
+from stepreward.train.objectives.temporal import rewards_of, td_targets
 
 if TYPE_CHECKING:
     import torch
@@ -20,36 +21,46 @@ _TINY = 1e-9
 
 
 def bellman_rank(
-    now: torch.Tensor, after: torch.Tensor, reward: torch.Tensor, slope: torch.Tensor, *, gamma: float
+    now: torch.Tensor,
+    after: torch.Tensor,
+    late: torch.Tensor,
+    reward: torch.Tensor,
+    slope: torch.Tensor,
+    *,
+    gamma: float,
 ) -> torch.Tensor:
     """(...) by how much features of consecutive states are more alike than any linear value allows.
 
-        relu( cos(f, f') - U ),    U = ( |f|^2 + g^2 |f'|^2 - r^2 / |w|^2 ) / (2 g |f| |f'|)
+        relu( cos(f, h) - U ),    U = ( |f|^2 + g^2 |f'|^2 - r^2 / |w|^2 ) / (2 g |f| |h|)
 
-    As r = w . (f - g f') is at most |w| |f - g f'|, it is 0 for features with an exact value. U and f' are detached.
+    As r = w . (f - g f') is at most |w| |f - g f'|, it is 0 for features with an exact value and h = f'. Neither
+    U nor f' nor h has a gradient.
 
     Args:
         now: (..., H) f.
         after: (..., H) f' of the next state.
+        late: (..., H) h, the same of a lagging copy.
         reward: (...) r between them.
         slope: (...) |w|, the length of the weights of the linear value.
         gamma: g > 0.
     """
-    after = after.detach()
-    here, there = (torch.linalg.vector_norm(one, dim=-1).clamp(min=_TINY) for one in (now, after))
+    after, late = after.detach(), late.detach()
+    here, there, then = (torch.linalg.vector_norm(one, dim=-1).clamp(min=_TINY) for one in (now, after, late))
     gap = (here.square() + gamma**2 * there.square() - (reward / slope.clamp(min=_TINY)).square()).detach()
-    cosine = (now * after).sum(-1) / (here * there)
-    bound = gap / (2 * gamma * here * there).detach()
+    cosine = (now * late).sum(-1) / (here * then)
+    bound = gap / (2 * gamma * here * then).detach()
     return torch.nn.functional.relu(cosine - bound)
 
 
 @loss.method(
     "beer", paper="arXiv:2404.12754", equation="its released code",
-    note="the next features are the model's own; there they are a lagging copy's in all but one place",
+    note="the next step is the one that was taken; its copy takes over 0.005 of the weights at a step: polyak",
 )  # fmt: skip
 def bellman_rank_td(
     logits: torch.Tensor,
+    lagging_logits: torch.Tensor,
     features: torch.Tensor,
+    lagging_features: torch.Tensor,
     slopes: torch.Tensor,
     rewards: torch.Tensor,
     outcome: torch.Tensor,
@@ -65,16 +76,18 @@ def bellman_rank_td(
 
         TD + penalty mean_s relu( cos(f_s, f_s+1) - U_s )
 
-    TD as of `td` with fit='mse' and link='none', U as of `bellman_rank`.
+    TD as of `td` with fit='mse' and link='none' and values of the lagging copy in its targets, U as of `bellman_rank`.
 
     Args:
         logits: z, bare values.
+        lagging_logits: (B, S) those of the lagging copy.
         features: (B, S, H) f; of a head with several layers those before its last one.
+        lagging_features: (B, S, H) those of the lagging copy.
         slopes: (B, S) length of the weights that make values of features.
         rewards: (B, S) reward of each step, NaN where not known: such steps are not penalised.
         outcome: (B,) the last step's reward, NaN where not known.
         mask: True at real steps, which stand at the beginning of their rows.
-        penalty: >= 0; 0 is `td`.
+        penalty: >= 0; 0 is `td`, if the copy is the model itself.
         gamma: discount in (0, 1].
         steps, lam, per: as of `td`.
 
@@ -83,13 +96,14 @@ def bellman_rank_td(
     """
     if penalty < 0 or not 0 < gamma <= 1:
         raise ValueError(f"penalty must not be negative and gamma in (0, 1], got {penalty} and {gamma}")
-    plain = temporal_difference(
-        logits, rewards, outcome, mask, fit="mse", link="none", gamma=gamma, steps=steps, lam=lam, per=per
-    )
+    earned = rewards_of(rewards.to(logits.dtype), outcome, mask)
+    targets = td_targets(only(mask, lagging_logits), earned, mask, gamma=gamma, steps=steps, lam=lam)
+    plain = squared_error(logits, targets, mask, link="none", per=per)
     real = mask[:, :-1] & mask[:, 1:] & ~rewards[:, :-1].isnan()
-    now, after = (only(real[..., None], one, 1.0) for one in (features[:, :-1], features[:, 1:]))
+    followed = (features[:, :-1], features[:, 1:], lagging_features[:, 1:])
+    now, after, late = (only(real[..., None], one, 1.0) for one in followed)
     reward, slope = only(real, rewards[:, :-1].to(logits.dtype)), only(real, slopes[:, :-1], 1.0)
-    return plain + penalty * mean(bellman_rank(now, after, reward, slope, gamma=gamma), real)
+    return plain + penalty * mean(bellman_rank(now, after, late, reward, slope, gamma=gamma), real)
 
 
 def info_nce(first: torch.Tensor, second: torch.Tensor, real: torch.Tensor, *, temperature: float) -> torch.Tensor:

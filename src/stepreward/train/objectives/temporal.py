@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
+from stepreward.core.vocabulary import Flag
 from stepreward.train.objectives.loss import Loss, Per, mean, only
 from stepreward.train.objectives.pointwise import Fit, Link, pointwise
 
@@ -64,6 +65,17 @@ def td_targets(
     return only(mask, target, torch.nan)
 
 
+def rewards_of(rewards: torch.Tensor, outcome: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, S) the rewards of steps, of which the last one's is the outcome (B,) of its trajectory."""
+    last = mask & ~follows(mask)
+    return torch.where(last, outcome.to(rewards.dtype)[:, None], rewards)
+
+
+def follows(mask: torch.Tensor) -> torch.Tensor:
+    """(B, S) whether another real step follows each step."""
+    return torch.nn.functional.pad(mask, (0, 1))[:, 1:]
+
+
 @loss.method(
     "td", paper="arXiv:2509.15110", equation="the released two-step trainer",
     note="its gamma is 0.8 whatever its argument says; the last step's reward is the outcome here",
@@ -97,12 +109,66 @@ def temporal_difference(
         lam: below 1, the mean over fewer steps, with weights that decay by it.
         per: the unit of the mean.
     """
-    last = mask & ~torch.nn.functional.pad(mask, (0, 1))[:, 1:]
-    final = outcome.to(logits.dtype)[:, None].expand_as(logits)
     values = only(mask, logits.sigmoid() if link == "sigmoid" else logits)
-    earned = torch.where(last, final, rewards.to(logits.dtype))
+    earned = rewards_of(rewards.to(logits.dtype), outcome, mask)
     targets = td_targets(values, earned, mask, gamma=gamma, steps=steps, lam=lam)
     if link == "sigmoid":
         targets = targets.clamp(0, 1)
     real = mask & ~targets.isnan()
     return mean(pointwise(logits, targets, real, fit=fit, link=link), real, per)
+
+
+@loss.method(
+    "archer", paper="arXiv:2402.19446", equation="the critic of its released code",
+    note="the next action is the one that was taken, where it samples a new one; one backbone reads history and step "
+    "together; a trajectory without rewards has its outcome alone",
+)  # fmt: skip
+def twin_critics(
+    outputs: torch.Tensor,
+    lagging_outputs: torch.Tensor,
+    rewards: torch.Tensor,
+    outcome: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    critics: Annotated[int, Flag(low=1)] = 2,
+    gamma: float = 0.9,
+    per: Per = "step",
+) -> Loss:
+    """Fits values of steps and states to each other: Q to the reward and the state behind, V to the step taken there.
+
+        sum_i mean_s ( Q_i(s) - r_s - gamma V'_i(s) )^2 + mean_s ( V_i(s) - Q'_i(s + 1) )^2
+
+    Q_i(s) is the value of taking step s, V_i(s) that of the state behind it, both read at its end; Q', V' are those of
+    a lagging copy. Nothing follows the last step: its Q has the target r, its V has none. The target of V is the Q of
+    the step that a trajectory took: over trajectories that share a prefix, its mean.
+
+    Args:
+        outputs: (B, S, 2 K) Q_1, ..., Q_K, V_1, ..., V_K, bare values.
+        lagging_outputs: (B, S, 2 K) those of the lagging copy.
+        rewards: (B, S) r of each step, NaN where not known; the last step's is not read. Where none of a trajectory's
+            is known and its outcome is, the others are 0.
+        outcome: (B,) r of the last step, NaN where not known.
+        mask: True at real steps, which stand at the beginning of their rows.
+        critics: K, each with targets of its own copy alone: a score is the least of their values.
+        gamma: discount in [0, 1].
+        per: the unit of each mean.
+
+    Raises:
+        ValueError: gamma is outside its range, or there are not 2 K outputs.
+    """
+    if not 0 <= gamma <= 1 or outputs.shape[-1] != 2 * critics:
+        raise ValueError(f"gamma must be in [0, 1], got {gamma}; {outputs.shape[-1]} outputs of {critics} critics each")
+    more = follows(mask)
+    alone = (rewards.isnan() | ~more).all(1) & ~outcome.isnan()
+    earned = rewards_of(torch.where(alone[:, None], 0.0, rewards).to(outputs.dtype), outcome, mask)
+    now, late = only(mask[..., None], outputs), only(mask[..., None], lagging_outputs.detach())
+    of_step, of_state, late_step, late_state = (
+        one[..., half] for one in (now, late) for half in (slice(critics), slice(critics, None))
+    )
+    known = mask & ~earned.isnan()
+    # A state is taught by the step behind it, if that is taught itself.
+    known_next = more & torch.nn.functional.pad(known, (0, 1))[:, 1:]
+    target = only(known, earned)[..., None] + gamma * only(more[..., None], late_state)
+    next_step = torch.nn.functional.pad(late_step, (0, 0, 0, 1))[:, 1:]
+    by_step = mean((of_step - target).square().sum(-1), known, per)
+    return by_step + mean((of_state - next_step).square().sum(-1), known_next, per)
