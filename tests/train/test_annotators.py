@@ -18,6 +18,7 @@ from stepreward.core.catalog import loss as family
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.score.encode.record import PerStep
+from stepreward.train.annotator_scores import annotator_formulas, readout_of_annotators
 from stepreward.train.data.factors import Factor, better_by
 from stepreward.train.data.fingerprint import fingerprint
 from stepreward.train.data.labelled_trees import labelled_trees
@@ -123,11 +124,11 @@ def test_each_annotator_has_a_score_of_the_own(objective: str, shared: float, tm
 def test_annotators_that_a_formula_has_no_room_for_are_in_their_file_alone() -> None:
     names = tuple(f"annotator {i}" for i in range(300))
     objective = replace(TrainSettings(objective="ideal-point", outputs=4).loss(), annotators=names)
-    formulas = objective.annotator_formulas(objective.readout(), np.ones((300, 4), np.float32))
-    assert objective.trained_readout(objective.readout(), formulas).formula == formulas[""]
+    formulas = annotator_formulas(objective, objective.readout(), np.ones((300, 4), np.float32))
+    assert readout_of_annotators(objective, objective.readout(), formulas).formula == formulas[""]
     alike = replace(objective, annotators=("a b", "a-b"))
-    formulas = alike.annotator_formulas(alike.readout(), np.ones((2, 4), np.float32))
-    assert "annotator0 = " in alike.trained_readout(alike.readout(), formulas).formula
+    formulas = annotator_formulas(alike, alike.readout(), np.ones((2, 4), np.float32))
+    assert "annotator0 = " in readout_of_annotators(alike, alike.readout(), formulas).formula
 
 
 def test_a_mixture_of_judges_is_read_as_it_was_trained(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from stepreward.core.method import Method
 from stepreward.train.objectives.loss import Loss
 
 NAN = float("nan")
-OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users", "features", "views")
+OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "features", "views")
 """What a model says; everything else is data."""
 WIDTH = {
     "columns": 2, "birm": 2, "path-finder": 3, "grid": 3, "general-preference": 4, "step-and-trajectory": 2,
@@ -70,6 +70,8 @@ def draw(method: Method[..., Any], seed: int) -> dict[str, torch.Tensor]:
         "users": rng.normal(size=(3, k)),
         "token_rewards": rng.normal(size=(ROWS, TOKENS)),
         "guide": np.where(tokens, rng.normal(size=(ROWS, TOKENS)), NAN),
+        "token_values": rng.normal(size=(ROWS, TOKENS)),
+        "token_targets": np.where(tokens, rng.normal(size=(ROWS, TOKENS)), NAN),
         "mask": mask,
     }
     return {name: torch.tensor(made[name]) for name in method.data}
@@ -103,11 +105,11 @@ class TestContract:
         assert all(one.grad is not None and one.grad.isfinite().all() and (one.grad != 0).any() for one in free)
 
     def test_padding_changes_nothing(self, method: Method[..., Any]) -> None:
-        if not {"mask", "guide"} & {*method.data}:
+        if not {"mask", "guide", "token_targets"} & {*method.data}:
             pytest.skip("it has no steps")
         data = draw(method, 2)
         fill = {"mask": False, "logits": 77.0, "outputs": -77.0, "labels": 1.0, "targets": 0.3, "cells": 1.0}
-        fill |= {"token_rewards": -77.0, "guide": NAN}
+        fill |= {"token_rewards": -77.0, "token_values": -77.0, "guide": NAN, "token_targets": NAN}
         wide = {}
         for name, array in data.items():
             if array.ndim < 2 or name in (*OF_PAIRS, "draws"):
@@ -141,9 +143,10 @@ class TestContract:
 
     def test_what_is_not_supervised_may_be_anything(self, method: Method[..., Any]) -> None:
         data = draw(method, 4)
-        if "guide" in data:
-            self.unread(method, data, "token_rewards", ~data["guide"].isnan())
-            return
+        for name, known in (("token_rewards", "guide"), ("token_values", "token_targets")):
+            if known in data:
+                self.unread(method, data, name, ~data[known].isnan())
+                return
         if not {"mask", "logits"} <= set(method.data) or method.function.__name__ in WHOLE:
             pytest.skip("it has no output of a step that may go unread")
         named = [data[name] for name in ("labels", "judged") if name in data]
@@ -173,7 +176,17 @@ class TestContract:
     def test_nothing_supervised_is_zero(self, method: Method[..., Any]) -> None:
         data = draw(method, 6)
         for name in data:
-            if name in ("labels", "targets", "judged", "cells", "rewards", "outcome", "log_weights", "strength"):
+            if name in (
+                "labels",
+                "targets",
+                "judged",
+                "cells",
+                "rewards",
+                "outcome",
+                "log_weights",
+                "strength",
+                "token_targets",
+            ):
                 data[name] = torch.full_like(data[name], NAN)
         data |= {name: data[name][:0] for name in OF_PAIRS if name in data}
         for name in outputs(method):

@@ -28,6 +28,7 @@ from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.train.data.fingerprint import fingerprint
 from stepreward.train.data.labelled_trees import labelled_trees, teaches
+from stepreward.train.data.training_batch import TrainingBatch
 from stepreward.train.data.training_set import make_batches
 from stepreward.train.objective import Objective
 from stepreward.train.scratch import starting_model
@@ -70,6 +71,9 @@ def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tm
         settings = replace(settings, guide=str(FOLDER))
     if method.name == "t-reg":
         settings = replace(settings, contrast=("{prompt} Well!\n", "{prompt} Bad!\n"))
+    if "teacher" in method.asks:
+        toy_model(seed=1).save_pretrained(tmp_path / "teacher")
+        settings = replace(settings, teacher=str(tmp_path / "teacher"))
     if "meta" in method.asks:
         settings = replace(settings, domain_rate=0.1, domain_every=1)
     objective = settings.loss()
@@ -77,7 +81,8 @@ def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tm
     trees = labelled_trees(rich_rows(), objective)
     meta = trees if settings.domain_rate else ()
     model: Trainable = starting_model(FOLDER, record=record) if objective.of_ratios else toy_model(record=record)
-    weight = model.head.weight if isinstance(model, StepRewardModel) else model.unembedding
+    own = [one for one in model.head.parameters() if one.requires_grad] if isinstance(model, StepRewardModel) else []
+    weight = own[0] if own else model.unembedding
     before = weight.detach().clone()
     result = train(trees, model, tmp_path / "model", settings, held_out=trees, meta=meta)
     assert np.isfinite(result.metrics["loss"])
@@ -92,6 +97,13 @@ def test_every_objective_trains_a_model_that_scores(method: Method[..., Any], tm
         assert load_record(tmp_path / "model")[0] == record
 
 
+@torch.inference_mode()
+def scores_of(model: StepRewardModel, batch: TrainingBatch) -> np.ndarray[Any, Any]:
+    """(Q,) what training evaluates."""
+    reads = model.step_outputs(model(batch.packed), batch.packed)
+    return model.record.readout.combined(model.score_parts(reads), batch.previous)
+
+
 def assert_scored_as_trained(
     model: StepRewardModel, trees: Sequence[StepTree], objective: Objective, folder: Path, record: EncoderRecord
 ) -> None:
@@ -103,7 +115,9 @@ def assert_scored_as_trained(
     for tree in trees:
         (batch,) = make_batches([tree], model.encoder, objective, row_tokens=4096, batch_tokens=4096)
         with torch.inference_mode():
-            scores = record.readout.combined(model.score_parts(model(batch.packed)), batch.previous)
+            scores = record.readout.combined(
+                model.score_parts(model.step_outputs(model(batch.packed), batch.packed)), batch.previous
+            )
         rows = tree.trajectories()
         found = scorer.score_many([Score(one.problem, one.steps) for one in rows])
         assert batch.mask.sum() == sum(map(len, rows))
@@ -218,7 +232,9 @@ def test_both_ways_scores_as_it_was_trained(objective: str, tmp_path: Path) -> N
     for tree in trees:
         (batch,) = make_batches([tree], model.encoder, loss, row_tokens=4096, batch_tokens=4096)
         with torch.inference_mode():
-            scores = record.readout.combined(model.score_parts(model(batch.packed)), batch.previous)
+            scores = record.readout.combined(
+                model.score_parts(model.step_outputs(model(batch.packed), batch.packed)), batch.previous
+            )
         rows = tree.trajectories()
         for row, made in enumerate(scorer.score_many([Score(one.problem, one.steps) for one in rows])):
             np.testing.assert_allclose(made.scores, scores[batch.read[row, : len(made.scores)].numpy()], atol=1e-5)

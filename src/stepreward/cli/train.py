@@ -108,7 +108,7 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
         meta = on_demand.StoredTrees(graded, range(len(graded.problems)), settings.domain_loss())
     record = on_demand.starting_record(
         name, objective, keep_head=flags.keep_head, like=flags.like, max_length=flags.max_length,
-        surprise=flags.surprise, both_ways=settings.both_ways,
+        teacher=settings.teacher, surprise=flags.surprise, both_ways=settings.both_ways,
     )  # fmt: skip
     if flags.dry_run:
         _show_costs(on_demand.costs(name, trees, record, settings), flags.tokens_per_second, json_output)

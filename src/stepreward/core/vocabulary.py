@@ -37,6 +37,8 @@ DATA: Mapping[str, str] = {
     "lagging_features": "(B, S, H) features of that copy",
     "users": "(P, K) numbers of each pair's annotator, which are learned with the model",
     "token_rewards": "(B, L) beta times the log-ratio of each token of a trajectory's steps",
+    "token_values": "(B, L) what the head said of each token of a trajectory's steps before it came",
+    "token_targets": "(B, L) what it should have said",
     "guide": "(B, L) another log-ratio of each token, which weighs it",
     "scores": "(B, S) step scores",
     "values": "(N,) value before each step",
@@ -83,6 +85,7 @@ ASKS: Mapping[str, str] = {
     "logprobs": "a policy that reports log-probabilities",
     "self_certainty": "a policy that measures its certainty",
     "reference": "a frozen language model, which the trained one is compared with",
+    "teacher": "a reward model, whose scores behind every token are learned",
     "meta": "graded solutions that the weights of domains are learned from",
 }
 """The closed vocabulary of what a flow may need beside data."""

@@ -10,8 +10,8 @@ from stepreward.testing.rules import require
 from stepreward.train.objectives.loss import outputs_of
 
 _NAN = float("nan")
-_OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users", "features", "views")
-_KNOWN = ("labels", "targets", "judged", "cells", "rewards", "outcome", "log_weights", "strength")
+_OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "features", "views")
+_KNOWN = ("labels", "targets", "judged", "cells", "rewards", "outcome", "log_weights", "strength", "token_targets")
 """Data of which NaN means that it is not known."""
 _OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator", "users")
 _PLAIN = {"logits", "labels", "mask"}
@@ -95,6 +95,7 @@ def _example(torch: Any, method: Method[..., Any]) -> dict[str, Any]:
         "strength": torch.tensor([2.0], dtype=torch.float64), "gap": torch.tensor([1.0], dtype=torch.float64),
         "annotator": torch.tensor([0]), "users": torch.tensor([[0.3] * width], dtype=torch.float64),
         "siblings": torch.tensor([[0, 1, 1, 1]]), "token_rewards": logits.clone(), "guide": labels.clone(),
+        "token_values": logits.clone(), "token_targets": labels.clone(),
         "features": logits[..., None] * torch.tensor([1.0, 0.5]).double() + 0.2,
         "slopes": torch.full_like(logits, 0.02), "views": logits[..., None] + spread[:2],
         "lagging_outputs": logits[..., None] * spread - 0.3, "lagging_logits": logits - 0.3,

@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stepreward.core.catalog import loss as losses
 from stepreward.core.errors import InputError
 from stepreward.core.method import Method
 from stepreward.core.optional import Deferred
-from stepreward.score.encode.formula import MOST_CHARACTERS, RUNNING, is_name
+from stepreward.score.encode.formula import RUNNING, is_name
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
 from stepreward.train.data.factors import Factor
 from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
 from stepreward.train.objectives.loss import Loss, at_end, only, outputs_of
+from stepreward.train.objectives.next_token import next_token_error
 from stepreward.train.objectives.of_features import bellman_rank_td, contrastive_preference
 from stepreward.train.objectives.pointwise import columns, ensemble, pinball, step_and_trajectory
 from stepreward.train.objectives.preferences import (
@@ -44,12 +42,16 @@ else:
 
 LAGGING = ("lagging_outputs", "lagging_logits", "lagging_features")
 """What a lagging copy of the model says of a batch, or detached the model itself where there is none."""
-OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "users", "features", "views", "slopes", *LAGGING)
+OUTPUTS = (
+    "logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "features", "views", "slopes",
+    *LAGGING,
+)  # fmt: skip
 """What a model says of a batch; the other names that an objective takes are data. The `logits` of a log-ratio model are
-the rewards of steps, `totals` their sums; it alone has `token_rewards`."""
+the rewards of steps, `totals` their sums; it alone has `token_rewards`, and a head with an entry for each next token
+alone `token_values`."""
 OF_FEATURES = ("features", "views", "slopes")
 """What a head with a last layer says beside its outputs."""
-OF_TOKENS = ("token_rewards", "guide")
+OF_TOKENS = ("token_rewards", "guide", "token_values", "token_targets")
 """Arrays of the tokens of each trajectory's steps."""
 COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "reward"}
 """The step column that each (B, S) data comes from, where no other is named."""
@@ -62,6 +64,7 @@ INDICES = ("pairs", "group", "siblings", "annotator")
 _REWARDS = (
     decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise, sibling_preference, reward_features,
     ideal_point, mixture_of_judges, general_preference, contrastive_preference, bellman_rank_td, twin_critics,
+    next_token_error,
 )  # fmt: skip
 """Objectives whose outputs are rewards or values, not logits of probabilities."""
 _ALIKE = (pinball, columns, step_and_trajectory, ensemble)
@@ -113,7 +116,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         name = self.method.name
-        if self.of_ratios and {"outputs", "ends", *OF_FEATURES} & {*self.method.data}:
+        if self.of_ratios and {"outputs", "ends", "token_values", *OF_FEATURES} & {*self.method.data}:
             what = f"the objective {name} reads several outputs or features of a step, a log-ratio is one number"
             raise InputError(what, remedy="leave reference out, or take an objective of totals")
         if ("targets" in self.method.data) != bool(self.targets):
@@ -180,6 +183,16 @@ class Objective:
         return bool({*LAGGING} & {*self.method.data})
 
     @property
+    def reads_next_tokens(self) -> bool:
+        """Whether it trains a head with an entry for each next token."""
+        return "token_values" in self.method.data
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it reads arrays of the tokens of each trajectory's steps."""
+        return bool({*OF_TOKENS} & {*self.method.data})
+
+    @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """The step columns behind each data of steps that it reads."""
         named = {**COLUMNS, "labels": self.labels}
@@ -224,6 +237,7 @@ class Objective:
         made = Readout(
             "softmax" if self.method.function in (joint_cells, value_and_length) else link,  # type: ignore[arg-type]
             n_labels=self.n_outputs,
+            next_token=self.reads_next_tokens,
             positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0,
             names=self.output_names,
         )
@@ -242,38 +256,6 @@ class Objective:
             raise InputError(what, remedy="say how a score is made of them: readout")
         own = replace(made, formula=formula)
         return own.with_formula(self.formula) if self.formula else own
-
-    def annotator_formulas(self, readout: Readout, vectors: NDArray[np.float32]) -> dict[str, str]:
-        """The score of each annotator, and of their mean under "", by the learned numbers.
-
-        Args:
-            readout: of the model.
-            vectors: (U, K) the numbers of each annotator.
-        """
-
-        def score(vector: NDArray[np.float32]) -> str:
-            if self.method.function is reward_features:
-                return f"weighted({', '.join(f'{float(w):.9g}' for w in vector)})"
-            parts = zip(readout.output_names, vector.tolist(), strict=True)
-            return f"-({' + '.join(f'({name} - {u:.9g}) ** 2' for name, u in parts)}) ** 0.5"
-
-        return dict(zip(("", *self.annotators), map(score, (vectors.mean(0), *vectors)), strict=True))
-
-    def trained_readout(self, readout: Readout, formulas: Mapping[str, str]) -> Readout:
-        """The readout with a definition of each annotator's score; the score itself is that of their mean.
-
-        Args:
-            readout: of the model.
-            formulas: of `annotator_formulas`.
-        """
-        words = [re.sub(r"\W", "_", f"of_{name}") for name in self.annotators]
-        if len({*words}) < len(words):
-            words = [f"annotator{k}" for k in range(len(words))]
-        own = [f"{word} = {formulas[name]}" for word, name in zip(words, self.annotators, strict=True)]
-        last = self.formula or formulas[""]
-        # With many annotators their definitions are longer than a formula may be.
-        whole = "; ".join([*own, last])
-        return replace(readout, formula=whole if len(whole) <= MOST_CHARACTERS else last)
 
     def record(self, encoding: Encoding, *, surprise: bool = False, both_ways: bool = False) -> EncoderRecord:
         """The record of a model that this objective trains.
@@ -351,6 +333,8 @@ class Objective:
         reads = model.step_outputs(outputs, batch.packed)
         if "token_rewards" in names:
             made["token_rewards"] = self.beta * batch.gather_tokens(outputs)
+        if "token_values" in names:
+            made["token_values"] = batch.gather_tokens(outputs[:, 0])
         if {"outputs", "ends"} & {*names}:
             made["outputs"] = batch.gather(reads.float())
         if {"logits", "totals"} & {*names}:

@@ -12,12 +12,15 @@ from stepreward.core.tree import StepTree
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.backbones import load_config
 from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
+from stepreward.score.model.public_checkpoints import unembedding
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.tiny_models import fresh_backbone, train_tokenizer
-from stepreward.score.model.weights import find
+from stepreward.score.model.vocabulary_head import VocabularyHead
+from stepreward.score.model.weights import find, read_weights
 from stepreward.train.continued import continued_model, continued_record
 from stepreward.train.objective import Objective
 from stepreward.train.settings import SCRATCH
+from stepreward.train.teacher import taught_record
 
 
 def longest(backbone: str | Path) -> int:
@@ -34,7 +37,7 @@ def longest(backbone: str | Path) -> int:
 
 def starting_record(
     backbone: str | Path, objective: Objective, *, keep_head: bool = False, like: str = "", max_length: int = 0,
-    surprise: bool = False, both_ways: bool = False,
+    teacher: str = "", surprise: bool = False, both_ways: bool = False,
 ) -> EncoderRecord:  # fmt: skip
     """How the model that an objective trains is fed and read.
 
@@ -44,12 +47,18 @@ def starting_record(
         keep_head: the backbone is a reward model, whose input is kept and whose head becomes that of the objective.
         like: row of the table of checkpoints whose recipe that reward model follows.
         max_length: most tokens of a trajectory; 0 for as many as the backbone takes.
+        teacher: reward model as which the model is fed, where the objective learns its scores.
         surprise, both_ways: as of `Objective.record`; a reward model decides them itself.
 
     Raises:
         InputError: none of the outputs is a score, or settings contradict each other.
         ModelError: there is no such backbone, or nothing says how the reward model is read.
     """
+    if teacher:
+        if keep_head or surprise or both_ways:
+            what = f"{objective.method.name} starts from a language model's own head, and reads steps one way"
+            raise InputError(what, remedy="leave out keep_head, surprise and both_ways")
+        return taught_record(teacher, objective, max_length=max_length)
     if not keep_head:
         if like:
             raise InputError("like says how a reward model is read", remedy="pass keep_head too, or leave it out")
@@ -110,6 +119,9 @@ def starting_model(
     if str(backbone) != SCRATCH:
         # Training keeps what it changes in float32, and the rest as it was saved or in the numbers of the forward pass.
         model = StepRewardModel.from_backbone(backbone, record, seed=seed, dtype="auto", loading=loading)
+        if record.readout.next_token:
+            state = read_weights(find(backbone))
+            model.head = VocabularyHead(unembedding(state), state.get("lm_head.bias"))
         return _with_head(model, bias)
     if hidden % 8 or hidden <= 0 or layers <= 0 or vocabulary < 258:
         raise InputError(

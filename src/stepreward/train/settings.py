@@ -136,6 +136,8 @@ class TrainSettings:
     NAME:MARGIN for the least clear difference; -NAME where less is better. May be repeated."""
     guide: str = ""
     """Language model whose log-ratio to the reference weighs tokens, for tgdpo."""
+    teacher: str = ""
+    """Reward model (folder or hub name) whose score behind every token saffron learns."""
     contrast: tuple[str, ...] = ()
     """A better and a worse prompt, with {prompt} for the problem, by whose log-ratio t-reg weighs tokens: given
     twice."""
@@ -221,7 +223,8 @@ class TrainSettings:
         """
         asked = "reference" in losses[self.objective].asks
         reference = self.reference or (backbone if asked else "")
-        return replace(self, reference=reference and resolve(reference), guide=self.guide and resolve(self.guide))
+        guide, teacher = (one and resolve(one) for one in (self.guide, self.teacher))
+        return replace(self, reference=reference and resolve(reference), guide=guide, teacher=teacher)
 
     def require_packages(self) -> None:
         """Checks that what a training with these settings needs beside PyTorch is here; its costs need none of it.
@@ -279,6 +282,10 @@ class TrainSettings:
         if ("guide" in method.data) != (bool(self.guide) != bool(self.contrast)):
             needs = "weighs tokens: name a guide or two contrast prompts" if "guide" in method.data else "has no guide"
             raise InputError(f"the objective {method.name} {needs}")
+        if ("teacher" in method.asks) != bool(self.teacher):
+            what = "learns the scores of a teacher" if "teacher" in method.asks else "has no teacher"
+            remedy = "name a reward model as teacher" if "teacher" in method.asks else "leave teacher out"
+            raise InputError(f"the objective {method.name} {what}", remedy=remedy)
         return Objective(
             method, self.objective_settings, self.labels, self.targets, self.outputs, self.readout, self.reference,
             self.beta, factors=tuple(map(Factor.parse, self.factors)),

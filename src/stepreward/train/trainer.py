@@ -21,6 +21,7 @@ from stepreward.score.encode.packing import FLEX
 from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.weights import find
+from stepreward.train.annotator_scores import ANNOTATORS_FILE, annotator_formulas, readout_of_annotators
 from stepreward.train.checkpoints import open_work
 from stepreward.train.data.fingerprint import Fingerprint, fingerprint
 from stepreward.train.data.labelled_trees import nothing_to_learn
@@ -28,17 +29,17 @@ from stepreward.train.data.row_data import ANNOTATOR
 from stepreward.train.data.training_set import TrainingSet, learning_set
 from stepreward.train.domain_weights import DomainWeights, drawn
 from stepreward.train.evaluation import evaluate_batches, read_batches
+from stepreward.train.frozen_numbers import weights_hash
 from stepreward.train.objective import Objective
 from stepreward.train.parameters import prepare
 from stepreward.train.processes import is_main, processes, refuse_deepspeed, together, whole_state
-from stepreward.train.reference import add_references, weights_hash
+from stepreward.train.reference import add_references
 from stepreward.train.settings import UNFINISHED, TrainSettings
 from stepreward.train.step_trainer import StepTrainer, arguments_of, callbacks_of, whole_batch
+from stepreward.train.teacher import add_teacher
 from stepreward.train.training_progress import Clock, EverySomeSteps, OnProgress
 from stepreward.train.training_result import TrainResult, finite, save_result, saved_result
 
-ANNOTATORS_FILE = "annotators.json"
-"""In a checkpoint: the formula of each annotator's score, and of their mean under ""."""
 _NO_MATTER = ("device", "save_seconds", "activation_checkpoints", "report_to")
 """Where it runs and how often it saves do not change the weights: a run may be resumed with other values."""
 
@@ -145,6 +146,9 @@ def _trained(
         # One process computes what all of them then read.
         with arguments.distributed_state.main_process_first():
             add_references((data, batches, sets.meta), model, settings, str(arguments.device), work)
+    elif settings.teacher:
+        with arguments.distributed_state.main_process_first():
+            add_teacher((data, batches, sets.meta), model, settings, str(arguments.device), work)
     trainer = StepTrainer(
         objective=objective,
         held_out=batches,
@@ -179,8 +183,9 @@ def _trained(
     if losses:
         last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
     if objective.annotators and isinstance(model, StepRewardModel) and model.users is not None:
-        formulas = objective.annotator_formulas(model.record.readout, model.users.weight.detach().cpu().numpy())
-        model.record = replace(model.record, readout=objective.trained_readout(model.record.readout, formulas))
+        readout, vectors = model.record.readout, model.users.weight.detach().cpu().numpy()
+        formulas = annotator_formulas(objective, readout, vectors)
+        model.record = replace(model.record, readout=readout_of_annotators(objective, readout, formulas))
         if is_main():
             write_json(work.parent / ANNOTATORS_FILE, formulas)
     readings = read_batches(model, batches, objective) if len(batches) else None
@@ -220,6 +225,9 @@ def _require_model_of(objective: Objective, model: Trainable) -> None:
         has, wants = ("log-ratios", "a head") if isinstance(model, LogRatioModel) else ("a head", "log-ratios")
         what = f"{objective.method.name} trains {wants}, the model has {has}"
         raise InputError(what, remedy="take the model that train.scratch.starting_model makes for the objective")
+    if objective.reads_next_tokens != model.record.readout.next_token:
+        what = f"{objective.method.name} and the model's head do not fit: one is for next tokens, the other is not"
+        raise InputError(what, remedy="take the model that train.scratch.starting_model makes for the objective")
     width = model.record.readout.n_labels
     if {"outputs", "ends"} & {*objective.method.data} and width != objective.n_outputs:
         raise InputError(
@@ -243,7 +251,7 @@ def _with_annotators(
 
 def _identity(model: Trainable, settings: TrainSettings, data: str, held_out: str, meta: str) -> dict[str, Any]:
     """Everything that decides the final weights; data by their hashes, "" for no meta data."""
-    frozen = [name for name in (model.record.readout.reference, settings.guide) if name]
+    frozen = [name for name in (model.record.readout.reference, settings.guide, settings.teacher) if name]
     decides = {name: value for name, value in asdict(settings).items() if name not in _NO_MATTER}
     return {
         **decides,

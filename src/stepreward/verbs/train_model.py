@@ -61,7 +61,9 @@ def train(
     outside = StoredTrees(graded, range(len(graded.problems)), chosen.domain_loss()) if meta is not None else ()
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
     name = backbone if backbone == SCRATCH else resolve(backbone)
-    record = starting_record(name, objective, keep_head=keep_head, like=like, both_ways=chosen.both_ways)
+    record = starting_record(
+        name, objective, keep_head=keep_head, like=like, teacher=chosen.teacher, both_ways=chosen.both_ways
+    )
     model = starting_model(
         name,
         trees,

@@ -37,6 +37,11 @@ class StepTokens:
     reference: torch.Tensor
     """(N,) float32 log-probability by a reference model."""
 
+    def last(self, reads: int) -> torch.Tensor:
+        """(Q,) index in [0, N) of the last token of each read's step; every read has one."""
+        numbers = torch.arange(len(self.read), device=self.read.device)
+        return numbers.new_zeros(reads).scatter_reduce(0, self.read, numbers, "amax")
+
     def to(self, device: torch.device | str) -> StepTokens:
         """The tokens on another device."""
         return StepTokens(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
@@ -276,12 +281,12 @@ def step_tokens(batch: PackedBatch) -> StepTokens:
     row, column = np.nonzero(np.isin(number, of_read))
     order = np.argsort(of_read)
     read = order[np.searchsorted(of_read[order], number[row, column])]
-    before = _columns_before(position)[row, column]
+    before = columns_before(position)[row, column]
     known = np.zeros(len(row), np.float32)
     return StepTokens(*(torch.from_numpy(array) for array in (row, column, before, read, known)))
 
 
-def _columns_before(position: NDArray[np.int64]) -> NDArray[np.int64]:
+def columns_before(position: NDArray[np.int64]) -> NDArray[np.int64]:
     """(R, T) column of the token before each token on its own trajectory; of those at position 0 it means nothing."""
     # In depth-first order the tokens between one and its successor are all further down: the last token at the
     # position before is the one.

@@ -44,6 +44,9 @@ class Readout:
     surprise: bool = False
     """Lets the head also read how likely the step was to the backbone's own language model: the least log-probability
     among its tokens after the first. Needs a backbone whose input and output embeddings are tied."""
+    next_token: bool = False
+    """Reads the entry of the step's last token one token earlier: the head has an entry for each token of the
+    vocabulary, the score of what is there with that token behind it."""
     names: tuple[str, ...] = ()
     """Names of the outputs in a formula; empty for `out0`, `out1`, ..."""
     formula: str = ""
@@ -60,6 +63,10 @@ class Readout:
             raise ValueError("further right labels (also) are summed by a softmax, and must leave a wrong one")
         if len(self.label_tokens) not in (0, self.n_labels):
             raise ValueError(f"label_tokens must be as many as n_labels={self.n_labels}")
+        if self.next_token and (self.n_labels > 1 or self.kind not in ("sigmoid", "value") or self.label_tokens):
+            raise ValueError("next_token reads one entry of its own head: set kind sigmoid or value, and n_labels=1")
+        if self.next_token and self.surprise:
+            raise ValueError("next_token has the language-model head, which has no place for surprise")
         if self.label_tokens and self.surprise:
             raise ValueError("label_tokens are read from a language-model head: surprise needs a head of its own")
         valid = all(map(is_name, self.names)) and len({*self.names}) == len(self.names)

@@ -199,6 +199,11 @@ class EncoderRecord:
             raise ValueError("an implicit score sums over an answer's tokens: take the encoding PerStep or WholeText")
         if self.readout.kind == "implicit" and isinstance(self.encoding, PerStep) and self.encoding.read != "at":
             raise ValueError("an implicit score of PerStep is read at the end of each step: set read='at'")
+        plain = isinstance(self.encoding, PerStep) and self.encoding.read == "at" and not self.both_ways
+        if self.readout.next_token and not plain:
+            raise ValueError(
+                "next_token scores tokens by those before: take the encoding PerStep with read='at', one way"
+            )
         if self.second_pass and len(self.readout.label_tokens) != 2:
             raise ValueError("a second pass needs two label_tokens")
         if self.second_pass and self.readout.formula:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from stepreward.core.errors import ModelError
 from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.model.vocabulary_head import VocabularyHead
 
 State = Mapping[str, torch.Tensor]
 
@@ -105,7 +107,7 @@ def split_head(state: State) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
 
 
 def build_head(state: State, record: EncoderRecord) -> nn.Module:
-    """The head whose weights these are: linear, a multilayer perceptron with ReLU, or an ensemble of such.
+    """The head whose weights these are: linear, a multilayer perceptron with ReLU, an ensemble of such, or one a token.
 
     Raises:
         ModelError: the layout is unknown, or its width is not the record's.
@@ -116,6 +118,8 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
     if record.both_ways != ("gate.0.weight" in own):
         raise ModelError("a head has a gate if it reads steps in both directions (both_ways), and only then")
     made: nn.Module
+    if readout.next_token:
+        return VocabularyHead.of(own)
     if record.both_ways:
         value, gate = (
             {name.removeprefix(part): weight for name, weight in own.items() if name.startswith(part)}
@@ -170,3 +174,25 @@ def token_head(unembedding: torch.Tensor, ids: Iterable[int]) -> nn.Linear:
 def mean_head(unembedding: torch.Tensor) -> nn.Linear:
     """The mean of all logits of a language-model head (V, hidden), as one row: the mean of products is the product."""
     return _linear(unembedding.float().mean(0, keepdim=True).to(unembedding.dtype), None)
+
+
+def fresh_head(backbone: Any, record: EncoderRecord, seed: int) -> nn.Module:
+    """A linear head with small random weights; the backbone's embeddings where it has an entry for each next token."""
+    if record.readout.next_token:
+        return VocabularyHead(backbone.get_input_embeddings().weight.detach().clone())
+    return _fresh_linear(backbone.config.hidden_size, record, seed)
+
+
+def _fresh_linear(hidden: int, record: EncoderRecord, seed: int) -> nn.Module:
+    """A linear head, and with `both_ways` a gate beside it."""
+    if record.both_ways:
+        return GatedHead.fresh(_fresh_linear(hidden, replace(record, both_ways=False), seed), hidden, seed)
+    readout = record.readout
+    head = nn.Linear(hidden + readout.surprise, readout.n_labels)
+    with torch.no_grad():
+        head.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
+        if readout.surprise:
+            # A fresh head starts from "as good as its least likely token", for the label that means a right step.
+            head.weight[:, -1] = torch.eye(readout.n_labels)[readout.positive]
+        head.bias.zero_()
+    return head

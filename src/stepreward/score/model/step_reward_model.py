@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, save_record
 from stepreward.score.model.backbones import load_backbone, save_weights, tokenizer_folder
-from stepreward.score.model.heads import GatedHead, build_head, head_state
+from stepreward.score.model.heads import build_head, fresh_head, head_state
 from stepreward.score.model.quantized_base import without_repacking
 from stepreward.score.model.weights import ADAPTER_FILE, read_weights
 
@@ -59,7 +58,7 @@ class StepRewardModel(nn.Module):
             raise ModelError(
                 "reading surprise needs a backbone whose input and output embeddings are tied: set surprise=False"
             )
-        self.head = fresh_head(backbone.config.hidden_size, record, seed) if head is None else head
+        self.head = fresh_head(backbone, record, seed) if head is None else head
         self.users: nn.Embedding | None = None
         """Numbers of the annotators in training; a checkpoint has them in its readout."""
         self.with_features = False
@@ -115,16 +114,27 @@ class StepRewardModel(nn.Module):
         return self.backbone._no_split_modules
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """(Q, n_labels) logits of the batch's reads, in order of tree and node; or of its pairs (N, 2)."""
-        hidden = self.backbone(
+        """(Q, n_labels) logits of the batch's reads, in order of tree and node; or of its pairs (N, 2).
+
+        Of a head with an entry for each next token (N, 1) entries of the batch's step tokens, where it has some.
+        """
+        hidden = self.hidden_states(batch)
+        if self.record.readout.next_token:
+            entries: torch.Tensor = self.head(hidden, batch)
+            return entries
+        features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
+        logits = self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
+        return torch.cat([logits, self._last_features(features).to(logits)], -1) if self.with_features else logits
+
+    def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
+        """(R, T, hidden) last hidden states of the batch's tokens."""
+        hidden: torch.Tensor = self.backbone(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=batch.mask_of(self.backbone),
             use_cache=False,
         )[0]
-        features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
-        logits = self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
-        return torch.cat([logits, self._last_features(features).to(logits)], -1) if self.with_features else logits
+        return hidden
 
     def _last_features(self, features: torch.Tensor) -> torch.Tensor:
         """(..., H) what the last layer of the head reads."""
@@ -172,6 +182,8 @@ class StepRewardModel(nn.Module):
 
     def step_outputs(self, outputs: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """(Q, n_labels) outputs of each read, out of what the forward pass returned."""
+        if self.record.readout.next_token and batch.said is not None:
+            return outputs[batch.said.last(len(batch.read_row))]
         return outputs[:, : self.record.readout.n_labels]
 
     def _head_inputs(self, hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
@@ -351,21 +363,6 @@ def write_checkpoint(
 def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The weights of one part of the model, under its own names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def fresh_head(hidden: int, record: EncoderRecord, seed: int) -> nn.Module:
-    """A linear head with small random weights, and with `both_ways` a gate beside it."""
-    if record.both_ways:
-        return GatedHead.fresh(fresh_head(hidden, replace(record, both_ways=False), seed), hidden, seed)
-    readout = record.readout
-    head = nn.Linear(hidden + readout.surprise, readout.n_labels)
-    with torch.no_grad():
-        head.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
-        if readout.surprise:
-            # A fresh head starts from "as good as its least likely token", for the label that means a right step.
-            head.weight[:, -1] = torch.eye(readout.n_labels)[readout.positive]
-        head.bias.zero_()
-    return head
 
 
 def least_logprob(

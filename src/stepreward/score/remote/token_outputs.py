@@ -36,6 +36,8 @@ class TokenOutputs:
     ) -> None:
         if model.record.readout.surprise:
             raise ModelError("the head reads the surprise of steps, which tokens alone do not show: send steps instead")
+        if model.record.readout.next_token:
+            raise ModelError("the head has an entry for each next token, not a number a token: send steps instead")
         if model.record.both_ways or model.record.readout.looks_back:
             raise ModelError("scores depend on other steps, which tokens alone do not show: send steps instead")
         self.model, self.device, self.batch_tokens = model, device, batch_tokens

@@ -108,6 +108,8 @@ def teaches(tree: StepTree, objective: Objective) -> bool:
     for name in ("pairs", "siblings"):
         if name in objective.method.data:
             return len(of_rows(tree, name, objective)) > 0
+    if objective.reads_next_tokens:
+        return bool(tree.action.any())
     columns = [name for names in objective.columns.values() for name in names]
     if any(np.isfinite(tree.step_column(name)).any() for name in columns):
         return True

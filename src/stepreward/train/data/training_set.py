@@ -24,7 +24,7 @@ from stepreward.train.data.order import epoch_batches, mixed
 from stepreward.train.data.row_data import annotators_of
 from stepreward.train.data.token_data import at_tokens, of_step_tokens, token_index, with_step_tokens
 from stepreward.train.data.training_batch import TrainingBatch, training_batch
-from stepreward.train.objective import OF_TOKENS, Objective
+from stepreward.train.objective import Objective
 from stepreward.train.processes import processes
 from stepreward.train.settings import TrainSettings
 
@@ -111,6 +111,8 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         """Names of those who compared the solutions."""
         self.guide: list[NDArray[np.float32]] = []
         """The same of the log-ratio that weighs tokens."""
+        self.taught: list[NDArray[np.float32]] = []
+        """The same of what a teacher says behind each token, NaN where that is not known."""
 
     def __len__(self) -> int:
         return len(self.plans) + self.extra
@@ -125,15 +127,18 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
     def _batch(self, rows: Sequence[Sequence[int]]) -> TrainingBatch:
         trees, encoded = zip(*(self.parts[i] for row in rows for i in row), strict=True)
         batch = training_batch(trees, encoded, [len(row) for row in rows], self.objective)
-        if not self.objective.of_ratios:
+        if not (self.objective.of_ratios or self.objective.reads_tokens):
             return batch
         packed = with_step_tokens(batch.packed, self.reference, rows)
         batch, said = replace(batch, packed=packed), packed.said
-        if said is None or not {*OF_TOKENS} & {*self.objective.method.data}:
+        if said is None or not self.objective.reads_tokens:
             return batch
         token = token_index(said, batch.read.numpy(), batch.mask.numpy())
-        guide = at_tokens(token, of_step_tokens(packed, said, self.guide, rows))
-        return replace(batch, token=token, data={**batch.data, "guide": guide})
+        name, values = ("token_targets", self.taught) if self.objective.reads_next_tokens else ("guide", self.guide)
+        known = at_tokens(token, of_step_tokens(packed, said, values, rows))
+        if name == "token_targets" and not values:
+            known = torch.full_like(known, torch.nan)
+        return replace(batch, token=token, data={**batch.data, name: known})
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         return (self[i] for i in range(len(self)))
