@@ -190,6 +190,7 @@ def test_tokens_times_usage_and_errors_stay_with_their_steps() -> None:
     assert atif.steps[2].images == ("a.png",)
     assert (trace.steps[0].tokens, trace.steps[0].logprobs) == ((4, 5), (-0.5, -0.25))
     assert trace.steps[0].meta["advantages"] == [0.5, 0.5]
+    assert (trace.steps[2].meta["finish_reason"], trace.provenance[0].policy) == ("stop", "m")
     claude, hands = one("claude-code"), one("openhands", 1)
     assert claude.steps[0].meta["usage"] == {"output_tokens": 9}
     assert [step.meta.get("is_error") for step in claude.steps] == [None, None, True, None]

@@ -364,6 +364,7 @@ BAD: list[tuple[tuple[str, dict[str, Any]], str]] = [
     (change("tdrm", 0, "conversations", "state3", to="else"), "later state must begin with 'state1', got 'else'"),
     (change("agent-prm", 0, "qestimate", to=1.5), r"'qestimate' entry 0 must be in \[0, 1\], got 1.5"),
     (change("agent-process-bench", 0, "step_labels", to={"3": 1}), "'3', which is no message of the assistant"),
+    (change("agent-process-bench", 0, "step_labels", to={"x": 1}), "'x', which is no message of the assistant"),
     (change("who-and-when", 0, "mistake_step", to="9"), "'mistake_step' must be a turn below 4, got '9'"),
     (change("rewardmath", 0, "solution_type", to="best"), "must be chosen or rejected, got 'best'"),
     (change("rewardmath-scores", 0, "scores", "judge", to=[1]), r"judge must have 3 scores, got \[1\]"),

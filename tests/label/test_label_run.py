@@ -24,6 +24,7 @@ from stepreward.core.runtime.flows import Budget, Continuation, Policy, Propose
 from stepreward.core.table import row_of, write_table
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import Item, LabelPlan, label_many, load_labels
+from stepreward.label.solutions import sample_solutions
 from stepreward.policies.tabular import TabularPolicy
 
 WORLD = World()
@@ -262,3 +263,13 @@ def test_saved_labels_keep_everything(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     run(trajectories(40, length=8), Path(sys.argv[1]), BIG, small_batches())
+
+
+def test_a_problem_that_cannot_be_sampled_costs_no_other_its_solutions(tmp_path: Path) -> None:
+    problems = [Problem(f"p{i}", "Get to the end.") for i in range(3)]
+    whole, _, _ = sample_solutions(problems, 4, 7, tmp_path / "whole", WORLD.policy(), WORLD)
+    found, failed, _ = sample_solutions(problems, 4, 7, tmp_path / "own", Refusing({"p1"}), WORLD)
+    assert [(name, str(error)) for name, error in failed] == [("p1", "the prompt is too long")]
+    assert found == [one for one in whole if one.problem.id != "p1"]
+    with pytest.raises(PolicyError, match="too long"):
+        sample_solutions(problems, 4, 7, tmp_path / "none", Refusing({"p0", "p1", "p2"}), WORLD)
