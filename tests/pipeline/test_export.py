@@ -124,6 +124,8 @@ def test_a_card_of_unknown_training_says_so(tmp_path: Path) -> None:
         (PerStep(separator="", separator_token=False, between=" "), qwen),
         (PerStep(prompt_format="{bos}{prompt}\n"), llama3),
         (PerStep(special_tokens=True), llama3),
+        (PerStep(prompt_format="{bos}{prompt} {reference}\n"), llama3),
+        (PerStep(template="chat", prompt_format="{reference}: {prompt}"), qwen),
     ],
 )
 def test_ids_of_a_card_are_those_of_the_encoder(encoding: PerStep, tokenizer: Any, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_ids_of_a_card_are_those_of_the_encoder(encoding: PerStep, tokenizer: An
     steps = ["1 + 1 = {n}2\n", "So:\n\n", " Answer: 2 "]
     exec(code.replace('["1 + 1 = 2", "Answer: 2"]', repr(steps)), names)
     encoder = StepEncoder(EncoderRecord(encoding), tokenizer())
-    problem = Problem("p", QUESTION)
+    problem = Problem("p", QUESTION, reference="2")
     ids, reads = encoder.prompt_ids(problem), []
     for n, text in enumerate(steps, 1):
         ids += encoder.step_ids(Step(text), problem, n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise, tokens_to
 from stepreward.policies.model_sources import resolve
 from stepreward.report.page import render
-from stepreward.score.encode.per_step import EncoderRecord
+from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.step_reward_model import StepRewardModel
 
 pytest.importorskip("trl")
@@ -54,6 +55,42 @@ def test_trainings_are_measured_kept_and_not_done_again(model: str, tmp_path: Pa
 
     with pytest.raises(StoreError, match="learning_rate"):
         reinforce(tmp_path, replace(settings, learning_rate=0.1))
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("learn", ["outcomes", "pairs", "one-pair"])
+def test_a_verifier_learns_beside_the_policy_from_its_folder_anew(learn: Any, tmp_path: Path) -> None:
+    record = EncoderRecord(PerStep(prompt_format="{prompt}\nReference: {reference}\n"))
+    StepRewardModel.from_backbone(resolve("builtin:arithmetic"), record).save_pretrained(tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    settings = replace(
+        SMALL, credits=("step-rloo", "pure"), model=str(tmp_path / "model"), learn=learn, reward_learning_rate=1e-2,
+        steps=1, generations=4, samples=4,
+    )  # fmt: skip
+    reinforce(tmp_path / "out", settings)
+    made = [json.loads((tmp_path / "out" / f"{name}-0.json").read_text()) for name in settings.credits]
+    for curve in made:
+        assert len(curve["judged"]) == 2
+        assert all(0 <= one <= 1 for one in curve["judged"])
+        assert abs(curve["score"][0] - curve["score"][1]) > 1e-3, "its scores move with its weights"
+    assert made[0]["score"][0] == made[1]["score"][0], "each training starts from the folder"
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert "right verdicts of the reward model" in (tmp_path / "out" / "reinforce.html").read_text()
+    with pytest.raises(StoreError, match="learn"):
+        reinforce(tmp_path / "out", replace(settings, learn="nothing"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"credits": ("rloo",)}, "credit 'rloo' reads no step rewards, so that no reward model learns beside it"),
+        ({"credits": ("step-rloo",), "model": "tool"}, "cannot learn by pairs"),
+    ],
+)
+def test_what_cannot_learn_is_refused(model: str, tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        reinforce(tmp_path / "out", replace(SMALL, **{"model": model, "learn": "pairs", **change}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_credit_that_reads_step_rewards_needs_a_model(tmp_path: Path) -> None:

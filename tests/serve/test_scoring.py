@@ -14,19 +14,22 @@ import numpy as np
 import pytest
 import torch
 
+from stepreward.core.errors import InputError
 from stepreward.core.http.client import Server
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import EncoderRecord
 from stepreward.score.encode.readout import Readout
+from stepreward.score.encode.record import PerStep
 from stepreward.score.load import load
 from stepreward.score.remote.reward_server import ServedScorer
 from stepreward.score.remote.token_outputs import TokenOutputs
+from stepreward.serve.launch import require_search
 from stepreward.serve.service import Served
 from tests.score.models import model
 from tests.score.tiny_checkpoints import build
-from tests.serve.running import serving
+from tests.serve.running import Digits, serving
 
 QUESTION = "What is 12 + 5?"
 STEPS = ["12 + 5 = 17\n", "naïve café 漢字\n", "Answer: 17\n"]
@@ -105,6 +108,25 @@ def test_behind_a_handle_only_new_steps_are_sent_and_encoded(grown: Pair) -> Non
     assert 0 < encoded[1] < encoded[0]
     assert sum(encoded) == third["usage"]["prompt_tokens"], "every token is encoded once"
     assert len(whole) == 3
+
+
+def test_a_verifier_is_sent_the_reference_which_its_handle_keeps() -> None:
+    record = EncoderRecord(PerStep(prompt_format="{prompt} {reference}\n"))
+    scorer = DiscriminativeScorer(model(record=record), cache_bytes="16MiB")
+    with serving(Served(scorer=scorer, scorer_name="prm")) as url:
+        first = post(url, "/v1/steps", problem=QUESTION, reference="17", steps=STEPS[:1])
+        later = post(url, "/v1/steps", prefix=first["prefix"], steps=STEPS[1:])
+        other = post(url, "/v1/steps", problem=QUESTION, reference="18", steps=STEPS)
+        missing = post(url, "/v1/steps", 400, problem=QUESTION, steps=STEPS)
+        twice = post(url, "/v1/steps", 400, prefix=first["prefix"], reference="17", steps=STEPS[1:])
+    local = scorer.score(QUESTION, STEPS, reference="17")
+    np.testing.assert_allclose([*first["scores"], *later["scores"]], local, atol=1e-6)
+    np.testing.assert_allclose(other["scores"], scorer.score(QUESTION, STEPS, reference="18"), atol=1e-6)
+    assert np.abs(local - other["scores"]).max() > 1e-4
+    assert "has no reference answer" in missing["error"]["message"]
+    assert "a prefix has its reference already" in twice["error"]["message"]
+    with pytest.raises(InputError, match="a reference answer, which no conversation has; leave --policy out"):
+        require_search(Served(policy=Digits(), scorer=scorer), {"scorer"})
 
 
 def test_messages_observations_and_speakers_are_steps_too(grown: Pair) -> None:

@@ -28,6 +28,7 @@ from stepreward.score.encode.record_file import RECORD_FILE
 from stepreward.score.model.layouts import LAYOUTS
 from stepreward.train.data.domains import named, of_domain
 from stepreward.train.data.held_out import held_out_split
+from stepreward.train.data.references import KnownReferences
 from stepreward.train.processes import is_main
 from stepreward.train.settings import MEMORY_KINDS, RESULT_FILE, SCRATCH, UNFINISHED, TrainSettings
 
@@ -90,10 +91,10 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     if not flags.dry_run:
         settings.require_packages()
     name = flags.backbone if flags.backbone == SCRATCH else resolve(flags.backbone)
-    rows, quiet = StoredRows(), json_output or not is_main()
+    rows, quiet, known = StoredRows(), json_output or not is_main(), KnownReferences()
     for domain, path in named(flags.data).items():
-        solutions = Watched(reading.solutions(path, comparisons=True, quiet=not is_main()), "read rows", quiet=quiet)
-        rows.extend(of_domain(solutions, domain), domain)
+        read = known.passing(reading.solutions(path, comparisons=True, quiet=not is_main()), path)
+        rows.extend(of_domain(Watched(read, "read rows", quiet=quiet), domain), domain)
     learned, kept = held_out_split(rows.problems, flags.held_out, settings.seed)
     # The objective's own numbers are checked now, not after minutes of training.
     with blamed_on_settings(loss[settings.objective]):
@@ -104,12 +105,15 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     meta: Sequence[StepTree] = ()
     if flags.meta is not None:
         graded = StoredRows()
-        graded.extend(reading.solutions(flags.meta, comparisons=True, quiet=not is_main()))
+        solutions = reading.solutions(flags.meta, comparisons=True, quiet=not is_main())
+        graded.extend(known.passing(solutions, flags.meta))
         meta = on_demand.StoredTrees(graded, range(len(graded.problems)), settings.domain_loss())
     record = on_demand.starting_record(
         name, objective, keep_head=flags.keep_head, like=flags.like, max_length=flags.max_length,
-        teacher=settings.teacher, surprise=flags.surprise, both_ways=settings.both_ways,
+        prompt_format=settings.prompt_format, teacher=settings.teacher, surprise=flags.surprise,
+        both_ways=settings.both_ways,
     )  # fmt: skip
+    known.check(record)
     if flags.dry_run:
         _show_costs(on_demand.costs(name, trees, record, settings), flags.tokens_per_second, json_output)
         return

@@ -31,7 +31,7 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
     checkpoints hold the model and its optimizer, from which a resumed training continues.
 
     Args:
-        scorer: with the model that learns in `scorer.model`.
+        scorer: with the model that learns in `scorer.model`; what it keeps of earlier weights is forgotten.
         objective: of `train.online`.
         learning_rate: of AdamW, without weight decay.
         order: `after` scores with the current weights and then updates them; `before` updates first and scores with
@@ -94,6 +94,9 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
             weight.grad = own if self._trainer is None else self._trainer.accelerator.reduce(own, "mean")
         torch.nn.utils.clip_grad_norm_(self._weights, self.max_grad_norm)
         self.optimizer.step()
+        if (growing := getattr(self.scorer, "growing", None)) is not None:
+            # Keys, values and scores of the old weights.
+            growing.clear()
         self.losses.append(total)
         if self._trainer is not None:
             self._trainer._metrics["train"]["process/reward_model_loss"].append(total)

@@ -49,6 +49,11 @@ class Problem:
         return ({"role": "user", "content": self.prompt},) if isinstance(self.prompt, str) else self.prompt
 
     @property
+    def read_by_scorers(self) -> tuple[str, str, str | None]:
+        """Its id, and what scorers read of it: problems that differ in it do not share scores."""
+        return self.id, self.text, self.reference
+
+    @property
     def text(self) -> str:
         """The prompt as one string: the contents of its messages, joined by blank lines."""
         return self.prompt if isinstance(self.prompt, str) else "\n\n".join(m["content"] for m in self.prompt)

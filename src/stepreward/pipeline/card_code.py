@@ -49,6 +49,7 @@ def ids_code(record: EncoderRecord, layout: Layout, name: str) -> str:
         "",
         "",
         'question, steps = "1 + 1 = ?", ["1 + 1 = 2", "Answer: 2"]',
+        *(['reference = "2"'] if encoding.reads_reference else []),
         *_prompt_lines(encoding),
         f"ids, reads = encode(prompt{', special=True' if encoding.special_tokens else ''}), []",
         "for n, step in enumerate(steps, 1):",
@@ -61,11 +62,13 @@ def ids_code(record: EncoderRecord, layout: Layout, name: str) -> str:
 
 def _prompt_lines(encoding: PerStep) -> list[str]:
     form = encoding.prompt_format
+    put = '.replace("{reference}", reference)' if encoding.reads_reference else ""
+    put += '.replace("{prompt}", question)'
     if encoding.template == "plain":
         bos = '.replace("{bos}", tokenizer.bos_token or "")' if "{bos}" in form else ""
-        return [f'prompt = {quoted(form)}{bos}.replace("{{prompt}}", question)']
+        return [f"prompt = {quoted(form)}{bos}{put}"]
     # The line break of the plain default is no part of a message.
-    content = f'{quoted(form)}.replace("{{prompt}}", question)' if form != "{prompt}\n" else "question"
+    content = f"{quoted(form)}{put}" if form != "{prompt}\n" else "question"
     system = f'{{"role": "system", "content": {quoted(encoding.system)}}}, ' if encoding.system is not None else ""
     return [
         f'messages = [{system}{{"role": "user", "content": {content}}}]',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,13 @@ from stepreward.report.page import MISSING, Page, Section, Table
 from stepreward.report.svg import Series, curves
 
 SCHEMA = "stepreward/reinforce/1"
+_FIGURES = {
+    "accuracy": "accuracy",
+    "length": "steps of a solution",
+    "score": "mean step score",
+    "judged": "right verdicts of the reward model",
+}
+"""Columns of a curve that are drawn, with their names for people."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,12 @@ class ReinforceSettings:
     """Method of the family credit; may be repeated. The others are compared with the first."""
     model: str = ""
     """Step reward model, such as runs/demo/model; methods that read step rewards need one."""
+    learn: Literal["nothing", "outcomes", "pairs", "one-pair"] = "nothing"
+    """What the reward model learns of the rollouts that it has scored: their outcomes, by cross-entropy of the last
+    score (PRIME, for a model of log-ratios); pairs of a right and a wrong one of a problem; or one pair of each problem
+    (Cooper). Every training starts from --model."""
+    reward_learning_rate: float = 1e-5
+    """Of the reward model, constant."""
     policy: str = "builtin:arithmetic"
     """builtin:arithmetic, a model folder, or a hub name."""
     seeds: Count = 5
@@ -73,6 +86,9 @@ class Curve:
     """Mean step score of held-out solutions; empty without a reward model."""
     alarms: list[str] = field(default_factory=list)
     """Signs of hacking seen in training."""
+    judged: list[float] = field(default_factory=list)
+    """Share of held-out solutions whose last score is on the side of the model's threshold that their grade says; empty
+    where the reward model does not learn."""
 
 
 def summarise(
@@ -95,7 +111,7 @@ def summarise(
     for name, mine in by_name.items():
         points = {
             what: [bootstrap(column, key.fold(name, what), bounds=bounds).to_json() for column in _columns(mine, what)]
-            for what, bounds in (("accuracy", (0.0, 1.0)), ("length", None), ("score", None))
+            for what, bounds in (("accuracy", (0.0, 1.0)), ("length", None), ("score", None), ("judged", (0.0, 1.0)))
         }
         final, other = [c.accuracy[-1] for c in mine], [c.accuracy[-1] for c in base]
         made[name] = {
@@ -130,14 +146,15 @@ def build_page(summary: dict[str, Any]) -> Page:
     found, settings = summary["credits"], summary["settings"]
     first = settings["credits"][0]
     figures = []
-    for what, label in (("accuracy", "accuracy"), ("length", "steps of a solution"), ("score", "mean step score")):
+    for what, label in _FIGURES.items():
         series = [
             Series(name, made["tokens"], *([e[part] for e in made[what]] for part in INTERVAL))
             for name, made in found.items()
             if made[what]
         ]
         if series:
-            figures.append(curves(series, x_label="generated tokens", y_label=label, percent=what == "accuracy"))
+            percents = what in ("accuracy", "judged")
+            figures.append(curves(series, x_label="generated tokens", y_label=label, percent=percents))
     rows = [
         (
             name,

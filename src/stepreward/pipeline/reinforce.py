@@ -14,7 +14,8 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
-from stepreward.connect.trl import StepGRPOTrainer, from_scorer
+from stepreward.connect.online_reward_models import OnlineReward
+from stepreward.connect.trl import StepGRPOTrainer, StepNumbers, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
@@ -26,9 +27,12 @@ from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, s
 from stepreward.policies import loading
 from stepreward.policies.local import LocalPolicy
 from stepreward.report.page import write
-from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.capabilities import use_of
+from stepreward.score.implicit import ImplicitScorer
+from stepreward.score.load import load
 from stepreward.tasks.arithmetic import generate
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
+from stepreward.train.online import online_objective
 
 OnProgress = Callable[[str, int, int, str], None]
 
@@ -48,18 +52,25 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
     for name in settings.credits:
         if "rewards" in credit_family[name].data and not settings.model:
             raise InputError(f"credit {name!r} reads step rewards", remedy="pass --model; `stepreward run` trains one")
+    if settings.learn != "nothing":
+        if not settings.model:
+            raise InputError("a reward model that learns is missing", remedy="pass --model, or leave --learn out")
+        if idle := [name for name in settings.credits if "rewards" not in credit_family[name].data]:
+            what = f"credit {idle[0]!r} reads no step rewards, so that no reward model learns beside it"
+            raise InputError(what, remedy="leave --learn out, or take other credits, such as --credit step-rloo")
+        online_objective(settings.learn, load(settings.model))
     with locked_folder(out):
         return _reinforced(out, settings, on_progress)
 
 
 def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress | None) -> dict[str, Any]:
     """Trains what is not there yet, in a locked folder."""
-    scorer = DiscriminativeScorer.load(settings.model) if settings.model else None
+    scorer = load(settings.model) if settings.model else None
     # Settings that fail must not claim the folder: it could then not be used with corrected ones.
     LocalPolicy.load(settings.policy)
     # A later run may add seeds or credits to the folder, so these two are not part of the claim.
-    mine = {name: value for name, value in asdict(settings).items() if name not in ("credits", "seeds")}
-    differing = claim(out / "settings.json", mine)
+    kept = {name: value for name, value in asdict(settings).items() if name not in ("credits", "seeds")}
+    differing = claim(out / "settings.json", kept)
     if differing:
         raise StoreError(f"{out} holds trainings with other {', '.join(differing)}; choose another folder")
     plan = [(name, seed) for seed in range(settings.seeds) for name in settings.credits]
@@ -71,7 +82,9 @@ def _reinforced(out: Path, settings: ReinforceSettings, on_progress: OnProgress 
             continue
         if on_progress is not None:
             on_progress("reinforce", done, len(plan), f"{name}, seed {seed}")
-        curve = _train(name, seed, settings, scorer)
+        # One that learns starts each training as it is in its folder.
+        mine = scorer if settings.learn == "nothing" else load(settings.model)
+        curve = _train(name, seed, settings, mine)
         write_json(path, asdict(curve))
         curves.append(curve)
     if on_progress is not None:
@@ -88,6 +101,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, curve: Curve, settings: ReinforceSettings, rollouts: LocalRollouts, scorer: Any) -> None:
         self.curve, self.settings, self.rollouts = curve, settings, rollouts
         self.source = from_scorer(scorer) if scorer is not None else None
+        use = use_of(scorer)
+        self.threshold = 0.5 if use is None or use.threshold is None else use.threshold
         self.problems = list(generate("held_out", settings.held_out))
         self.grader = ArithmeticGrader()
 
@@ -115,7 +130,12 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.curve.accuracy.append(float(np.mean(right)))
         self.curve.length.append(float(np.mean([len(t) for t in solutions])))
         if self.source is not None:
-            self.curve.score.append(float(np.mean(np.concatenate(self.source([t for t in solutions if len(t)])))))
+            written = np.array([len(t) > 0 for t in solutions])
+            scores = self.source([t for t in solutions if len(t)])
+            self.curve.score.append(float(np.mean(np.concatenate(scores))))
+            if self.settings.learn != "nothing":
+                last = np.array([one[-1] for one in scores])
+                self.curve.judged.append(float(((last > self.threshold) == (np.array(right)[written] > 0.5)).mean()))
         model.train(was_training)
 
 
@@ -156,17 +176,28 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
             model,
             _outcome_reward(problems),
             config,
-            Dataset.from_dict({"prompt": list(problems)}),
+            Dataset.from_dict({"prompt": [*problems], "reference": [p.reference for p in problems.values()]}),
             processing_class=tokenizer,
             callbacks=[watch],
             rollout_func=rollouts,
             credit=name,
-            step_rewards=from_scorer(scorer) if "rewards" in credit_family[name].data else None,
+            step_rewards=_step_rewards(name, settings, scorer),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     curve.alarms = sorted(trainer.alarmed)
     return curve
+
+
+def _step_rewards(credit: str, settings: ReinforceSettings, scorer: Any) -> StepNumbers | None:
+    """Rewards of steps for a credit, None where it reads none; those of a model that learns are by its weights now."""
+    if "rewards" not in credit_family[credit].data:
+        return None
+    if settings.learn == "nothing":
+        return from_scorer(scorer)
+    objective, rate = online_objective(settings.learn, scorer), settings.reward_learning_rate
+    # Scores of log-ratios are sums over the solution so far: a step's reward is what it adds.
+    return OnlineReward(scorer, objective, learning_rate=rate, gain=isinstance(scorer, ImplicitScorer))
 
 
 def _outcome_reward(problems: dict[str, Problem]) -> Callable[..., list[float]]:

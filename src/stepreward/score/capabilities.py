@@ -21,6 +21,8 @@ class ScoreUse:
     """Scores at or below it mean a wrong step; None leaves it to the protocol."""
     whole: bool = False
     """Whether scores depend on later steps, so that only whole solutions may be scored."""
+    reference: bool = False
+    """Whether problems must have a reference answer, which the scorer reads."""
 
 
 def use_of(scorer: Scorer | None) -> ScoreUse | None:

@@ -20,18 +20,19 @@ class ShortCall(ABC):
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps, in order; NaN at observations."""
 
-    def score(self, question: str, steps: Sequence[str]) -> NDArray[np.float64]:
+    def score(self, question: str, steps: Sequence[str], *, reference: str | None = None) -> NDArray[np.float64]:
         """One score a step, as `score_many` gives them.
 
         Args:
             question: the problem's text.
             steps: texts of the steps so far.
+            reference: the problem's reference answer, for scorers that read it.
 
         Returns:
             (S,) scores.
 
         Raises:
-            InputError: there is no step, one is blank, or the question or a step is no text.
+            InputError: there is no step, one is blank, the question or a step is no text, or a reference is missing.
         """
         if isinstance(steps, str) or not isinstance(steps, Sequence | np.ndarray):
             what = f"steps must be a list of texts, got {type(steps).__name__}"
@@ -46,5 +47,5 @@ class ShortCall(ABC):
         for i, text in enumerate(steps):
             if not text.strip():
                 raise InputError(f"step {i} has no text: every scored step needs some", remedy="drop empty steps")
-        whole = Score(Problem("question", question), tuple(Step(text) for text in steps))
+        whole = Score(Problem("question", question, reference), tuple(Step(text) for text in steps))
         return self.score_many([whole])[0].scores

@@ -11,6 +11,7 @@ from collections.abc import Collection
 import uvicorn
 
 from stepreward.core.errors import InputError
+from stepreward.score.capabilities import ScoreUse, use_of
 from stepreward.serve.gateway.available_searches import parts_of
 from stepreward.serve.http_app import build
 from stepreward.serve.requests.connections import Ends, doors
@@ -43,11 +44,14 @@ def launch(served: Served, needed: Collection[str], host: str, port: int) -> Non
 
 
 def require_search(served: Served, needed: Collection[str]) -> None:
-    """Refuses a default search that the server cannot run, and a judge without a policy."""
+    """Refuses a default search that the server cannot run, a model that no search can ask, a judge without a policy."""
     if served.policy is None:
         if served.judge is not None:
             raise InputError("a judge compares solutions of a policy, and there is none", remedy="pass --policy too")
         return
+    if (use_of(served.scorer) or ScoreUse()).reference:
+        what = "the model's prompt asks for a reference answer, which no conversation has"
+        raise InputError(what, remedy="leave --policy out, and send the reference to /v1/steps")
     lacking = set(needed) - parts_of(served)
     if lacking:
         raise InputError(

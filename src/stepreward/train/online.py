@@ -6,6 +6,7 @@ An objective yields the terms of a loss, a group of trajectories at a time, so t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import InputError, ModelError
 from stepreward.core.runtime.flows import Score
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
@@ -72,11 +73,14 @@ def right_over_wrong(
 ) -> Iterator[Tensor]:
     """Ranks a right solution above a wrong one of its problem, as a reward model that is trained beside its policy.
 
-        mean over pairs (i, j) of -log sigmoid(z_i - z_j),    o_i > 1/2 >= o_j
+        mean over problems of the mean over their pairs (i, j) of -log sigmoid(z_i - z_j),    o_i > 1/2 >= o_j
+
+    A problem without a pair enters neither mean. Pairs do not see a number that is added to every z: nothing holds the
+    zero of the score, so that a threshold of 1/2 may drift as the model learns, which `outcome_cross_entropy` prevents.
 
     Cooper (arXiv:2508.05613) takes as positives rollouts that a rule found right and has an assistant model write the
     negatives; pass that model as `corrupt`. Without it, negatives are the wrong rollouts of the same problem. Cooper's
-    code takes one pair a problem: `pairs="first"`.
+    code takes one pair a problem, `pairs="first"`, and its model reads the problem's reference (`prompt_format`).
 
     Args:
         scorer: its model learns.
@@ -111,6 +115,26 @@ def right_over_wrong(
         yield functional.softplus(z[~right][None] - z[right][:, None]).mean() / len(mixed)
 
 
+def online_objective(name: str, scorer: Any) -> Objective:
+    """The objective of a name, `outcomes`, `pairs` or `one-pair`, for the kind of model that a scorer has.
+
+    Raises:
+        InputError: the scorer has no model to train so.
+    """
+    if isinstance(scorer, ImplicitScorer) and name == "outcomes":
+        return implicit_cross_entropy
+    known: dict[str, Objective] = {
+        "outcomes": outcome_cross_entropy,
+        "pairs": right_over_wrong,
+        "one-pair": partial(right_over_wrong, pairs="first"),
+    }
+    if not isinstance(scorer, DiscriminativeScorer):
+        what = f"{getattr(scorer, 'name', scorer)!r} cannot learn by {name}"
+        remedy = "take a checkpoint with a head, without a calibrator; a model of log-ratios learns by outcomes"
+        raise InputError(what, remedy=remedy)
+    return known[name]
+
+
 def _graded(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     return [t for t in trajectories if t.steps and not np.isnan(t.outcome)]
 
@@ -127,9 +151,9 @@ def _last_logits(
     scorer: DiscriminativeScorer, trajectories: Sequence[Trajectory]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Indices of some trajectories, and the logits of their last actions."""
-    problems: dict[tuple[str, str], list[int]] = {}
+    problems: dict[tuple[str, str, str | None], list[int]] = {}
     for i, trajectory in enumerate(trajectories):
-        problems.setdefault((trajectory.problem.id, trajectory.problem.text), []).append(i)
+        problems.setdefault(trajectory.problem.read_by_scorers, []).append(i)
     model = scorer.model
     if model.record.both_ways:
         raise ModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def longest(backbone: str | Path) -> int:
 
 def starting_record(
     backbone: str | Path, objective: Objective, *, keep_head: bool = False, like: str = "", max_length: int = 0,
-    teacher: str = "", surprise: bool = False, both_ways: bool = False,
+    prompt_format: str = "", teacher: str = "", surprise: bool = False, both_ways: bool = False,
 ) -> EncoderRecord:  # fmt: skip
     """How the model that an objective trains is fed and read.
 
@@ -47,6 +48,7 @@ def starting_record(
         keep_head: the backbone is a reward model, whose input is kept and whose head becomes that of the objective.
         like: row of the table of checkpoints whose recipe that reward model follows.
         max_length: most tokens of a trajectory; 0 for as many as the backbone takes.
+        prompt_format: as of `RecipeFields`; empty for the default, or that of the reward model.
         teacher: reward model as which the model is fed, where the objective learns its scores.
         surprise, both_ways: as of `Objective.record`; a reward model decides them itself.
 
@@ -55,22 +57,24 @@ def starting_record(
         ModelError: there is no such backbone, or nothing says how the reward model is read.
     """
     if teacher:
-        if keep_head or surprise or both_ways:
-            what = f"{objective.method.name} starts from a language model's own head, and reads steps one way"
-            raise InputError(what, remedy="leave out keep_head, surprise and both_ways")
+        if keep_head or surprise or both_ways or prompt_format:
+            what = f"{objective.method.name} starts from a language model's own head, fed one way, as its teacher is"
+            raise InputError(what, remedy="leave out keep_head, surprise, both_ways and prompt_format")
         return taught_record(teacher, objective, max_length=max_length)
     if not keep_head:
         if like:
             raise InputError("like says how a reward model is read", remedy="pass keep_head too, or leave it out")
         # Formats end steps in one line break or several, and a user's lists in none: to the model they are one text.
         encoding = PerStep(clean=("chomp",), max_length=max_length or longest(backbone))
-        return objective.record(encoding, surprise=surprise, both_ways=both_ways)
-    if surprise or both_ways or str(backbone) == SCRATCH:
+        made = objective.record(encoding, surprise=surprise, both_ways=both_ways)
+    elif surprise or both_ways or str(backbone) == SCRATCH:
         what = (
             "a reward model decides itself what its head reads" if str(backbone) != SCRATCH else "scratch has no head"
         )
         raise InputError(what, remedy="leave out keep_head, or surprise and both_ways")
-    return continued_record(backbone, objective, like=like, max_length=max_length)
+    else:
+        made = continued_record(backbone, objective, like=like, max_length=max_length)
+    return replace(made, encoding=replace(made.encoding, prompt_format=prompt_format or made.encoding.prompt_format))
 
 
 def starting_model(

@@ -113,6 +113,9 @@ class TrainSettings:
     """Steps of the optimizer to a step of these weights."""
     domain_objective: Annotated[str, Flag(choices=losses)] = "outcome-of-steps"
     """The loss on the meta data, with its own hyper-parameters: {choices}."""
+    prompt_format: str = ""
+    """Text of a prompt, with {prompt} for the problem and perhaps {reference} for its reference answer, which makes a
+    verifier of problems with known answers; empty: the problem and a line break, or with --keep-head as before."""
     both_ways: bool = False
     """Read steps also from the last to the first (BiPRM): for whole solutions, not searches."""
     merge_steps: Annotated[float, Flag(low=0.0, high=1.0)] = 0.0
@@ -211,6 +214,8 @@ class TrainSettings:
             raise ValueError(
                 f"{self.objective} compares the steps of a trajectory and cannot weigh nodes: use weigh='trajectory'"
             )
+        if self.prompt_format and "{prompt}" not in self.prompt_format:
+            raise ValueError(f"prompt_format must hold {{prompt}}, got {self.prompt_format!r}")
         if len(self.contrast) not in (0, 2) or not all("{prompt}" in one for one in self.contrast):
             raise ValueError(f"contrast is two prompts that hold {{prompt}}, got {self.contrast}")
 

@@ -92,7 +92,8 @@ def train(
     if settings.weighs_domains and objective.compares_problems:
         what = f"{objective.method.name} compares solutions of all problems in a batch: no domain has a loss of its own"
         raise InputError(what, remedy="take another objective, or no weights of domains")
-    learned, kept, graded = Fingerprint(objective), Fingerprint(objective), Fingerprint(outer)
+    known = model.record.encoding.reads_reference
+    learned, kept, graded = (Fingerprint(one, references=known) for one in (objective, objective, outer))
     if settings.shard and objective.lags and settings.polyak < 1:
         what = f"the lagging copy that {objective.method.name} makes targets of needs whole weights in each process"
         raise InputError(what, remedy="leave shard out, or pass polyak=1: targets of the model itself")
@@ -277,5 +278,6 @@ def finished(
 ) -> TrainResult | None:
     """The result in `out` of a finished training with the same data and settings; None where there is none."""
     objective, outer = settings.loss(), settings.domain_loss()
-    hashes = fingerprint(trees, objective), fingerprint(held_out, objective), fingerprint(meta, outer) if meta else ""
+    hashed = partial(fingerprint, references=model.record.encoding.reads_reference)
+    hashes = hashed(trees, objective), hashed(held_out, objective), hashed(meta, outer) if meta else ""
     return saved_result(out, _identity(model, settings, *hashes))

@@ -11,6 +11,7 @@ from stepreward.pipeline.export_model import export_finished, needs_bias, requir
 from stepreward.policies.model_sources import resolve
 from stepreward.train.data.domains import of_domain
 from stepreward.train.data.held_out import held_out_split
+from stepreward.train.data.references import KnownReferences
 from stepreward.train.data.stored_trees import StoredTrees
 from stepreward.train.parameters import loading
 from stepreward.train.processes import is_main
@@ -51,19 +52,21 @@ def train(
     """
     chosen = TrainSettings(**settings).on(str(backbone), resolve)
     chosen.require_packages()
-    objective, stored = chosen.loss(), StoredRows()
+    objective, stored, known = chosen.loss(), StoredRows(), KnownReferences()
     for domain, some in (rows if isinstance(rows, Mapping) else {"": rows}).items():
-        stored.extend(of_domain(rows_of(some, comparisons=True), domain), domain)
+        stored.extend(of_domain(known.passing(rows_of(some, comparisons=True), some), domain), domain)
     learned, kept = held_out_split(stored.problems, held_out, chosen.seed)
     chosen.require_meta(meta is not None)
     graded = StoredRows()
-    graded.extend(rows_of(meta or (), comparisons=True))
+    graded.extend(known.passing(rows_of(meta or (), comparisons=True), meta))
     outside = StoredTrees(graded, range(len(graded.problems)), chosen.domain_loss()) if meta is not None else ()
     trees = StoredTrees(stored, learned, objective, chosen.augmented)
     name = backbone if backbone == SCRATCH else resolve(backbone)
     record = starting_record(
-        name, objective, keep_head=keep_head, like=like, teacher=chosen.teacher, both_ways=chosen.both_ways
-    )
+        name, objective, keep_head=keep_head, like=like, prompt_format=chosen.prompt_format, teacher=chosen.teacher,
+        both_ways=chosen.both_ways,
+    )  # fmt: skip
+    known.check(record)
     model = starting_model(
         name,
         trees,

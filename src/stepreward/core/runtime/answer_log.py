@@ -63,6 +63,9 @@ def digest(question: Question, answerer: str) -> str:
         if isinstance(question, Grade | Extract):
             # What a grader reads beside the steps: the reference, and facts such as unit tests.
             parts += [problem.reference, json.dumps(dict(problem.meta), sort_keys=True, default=repr)]
+        elif problem.reference is not None:
+            # A scorer may read it too.
+            parts += [("reference", problem.reference)]
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 

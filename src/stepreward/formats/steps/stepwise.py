@@ -8,7 +8,7 @@ from typing import Any
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format, has
 from stepreward.formats.labels import AfterError, Unknown, fully_labelled, label_array, labelled, null_for_nan
-from stepreward.formats.rows import Row, id_of, need, steps_of, texts_of
+from stepreward.formats.rows import Row, id_of, need, steps_of, text_or_none, texts_of
 from stepreward.formats.steps.masprm import hold_q
 
 
@@ -27,6 +27,8 @@ def read_trl(
 ) -> Iterator[Trajectory]:
     """Reads `prompt`, `completions` (one text a step) and `labels` (booleans, or numbers in [0, 1], null if unknown).
 
+    A field `reference` is the problem's reference answer.
+
     Args:
         number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step; TRL's trainer joins with a line break.
@@ -38,7 +40,9 @@ def read_trl(
     """
     steps = steps_of(row.get("completions"), separator, name="completions")
     labels = label_array(need(row, "labels", (list, tuple)), len(steps))
-    problem = Problem(id_of("trl", need(row, "prompt")), need(row, "prompt"))
+    prompt, reference = need(row, "prompt"), text_or_none(row.get("reference"))
+    # A verifier may be taught by one question with several references: each of these is a problem.
+    problem = Problem(id_of("trl", prompt if reference is None else [prompt, reference]), prompt, reference)
     yield labelled(problem, steps, labels, "trl stepwise labels", threshold=threshold,
                    after_first_error=after_first_error)  # fmt: skip
 
@@ -56,7 +60,8 @@ def write_trl(
     item = fully_labelled(item, unknown)
     labels = item.labels.tolist() if threshold is None else (item.labels > threshold).tolist()
     texts = texts_of(item.steps, separator)
-    return {"prompt": item.problem.text, "completions": texts, "labels": labels}
+    known = {} if item.problem.reference is None else {"reference": item.problem.reference}
+    return {"prompt": item.problem.text, "completions": texts, "labels": labels, **known}
 
 
 def read_scan(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stepreward.core.errors import InputError
 from stepreward.core.types import Problem, Trajectory
 from stepreward.formats.format import Format
-from stepreward.formats.rows import Row, annotated, id_of, need, shown, steps_of
+from stepreward.formats.rows import Row, annotated, id_of, need, shown, steps_of, text_or_none
 
 QUESTIONS = ("question", "prompt", "problem")
 STEPS = ("steps", "completions")
@@ -25,7 +25,7 @@ def read_unlabelled(row: Row, number: int, *, separator: str = "") -> Iterator[T
     """Reads a question and its steps; no label is known.
 
     Args:
-        row: the row, with `question`, `prompt` or `problem`, and `steps` or `completions`.
+        row: the row, with `question`, `prompt` or `problem`, `steps` or `completions`, and perhaps a `reference`.
         number: its 1-based number; the problem's id is of its words.
         separator: put at the end of each step.
 
@@ -37,7 +37,8 @@ def read_unlabelled(row: Row, number: int, *, separator: str = "") -> Iterator[T
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(f"'{name}' must be a list of texts; got {shown(texts)}", remedy=_REMEDY)
     steps = steps_of(texts, separator, name=name)
-    yield annotated(Problem(id_of("unlabelled", prompt), prompt), steps, None, "none")
+    problem = Problem(id_of("unlabelled", prompt), prompt, reference=text_or_none(row.get("reference")))
+    yield annotated(problem, steps, None, "none")
 
 
 UNLABELLED = Format("unlabelled", "question, steps, no labels", is_unlabelled, read_unlabelled)

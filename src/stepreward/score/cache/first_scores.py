@@ -58,4 +58,4 @@ class FirstScores:
 
 def root_name(problem: Problem) -> bytes:
     """Name of a problem without steps."""
-    return named(b"", (problem.id, problem.text))
+    return named(b"", problem.read_by_scorers)

@@ -22,7 +22,7 @@ from stepreward.score.cache.growing_tree import GrowingTree, JoinedCache
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.tree_scores import Counts, TreeScores, answer_by_trees, token_costs
 
-_Name = tuple[str, str]
+_Name = tuple[str, str, str | None]
 
 
 class IncrementalScorer:
@@ -90,7 +90,7 @@ class IncrementalScorer:
         growing: dict[_Name, GrowingTree] = {}
         reads: list[tuple[_Name, NDArray[np.int64], tuple[Counts, Counts]]] = []
         for tree in trees:
-            name = (tree.problem.id, tree.problem.text)
+            name = tree.problem.read_by_scorers
             if name not in growing:
                 kept = self._trees.pop(name, None)
                 growing[name] = GrowingTree(tree.problem, self.model.encoder) if kept is None else kept

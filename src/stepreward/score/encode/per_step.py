@@ -255,6 +255,9 @@ class StepEncoder:
             raise ModelError(
                 f"a {self.record.encoding.kind} encoding gives no step ids of its own: encode trajectories"
             )
+        if self.record.encoding.reads_reference and len({one.problem.reference for one in tree.attempts}) > 1:
+            what = f"solutions of problem {tree.problem.id!r} have different reference answers, which the prompt holds"
+            raise InputError(what, remedy="give each pair of a problem and its reference an id of its own")
         prompt = np.asarray(self.prompt_ids(tree.problem), np.int64)
         if not len(prompt):
             raise InputError(f"problem {tree.problem.id!r} has an empty prompt", remedy="give it some text")

@@ -48,6 +48,18 @@ def filled(form: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), form)
 
 
+def filled_prompt(form: str, problem: Problem, values: Mapping[str, str]) -> str:
+    """The form of a prompt with the problem's text, its reference answer and other values in place of their names.
+
+    Raises:
+        InputError: the form asks for a reference and the problem has none.
+    """
+    if "{reference}" in form and not problem.reference:
+        what = f"problem {problem.id!r} has no reference answer, which the model's prompt asks for"
+        raise InputError(what, remedy="give each problem a 'reference', or take a model that reads none")
+    return filled(form, {"prompt": problem.text, "reference": problem.reference or "", **values})
+
+
 class RecipeText:
     """Builds the text of a recipe piece by piece, so that the whole is the concatenation of the pieces.
 
@@ -108,7 +120,7 @@ class RecipeText:
     def prompt(self, problem: Problem) -> str:
         """`prompt_format` filled in; a tokenizer without a first token has none to put there."""
         self.refuse_images(problem.meta.get("images"))
-        return filled(self.encoding.prompt_format, {"prompt": problem.text, "bos": self.tokenizer.bos_token or ""})
+        return filled_prompt(self.encoding.prompt_format, problem, {"bos": self.tokenizer.bos_token or ""})
 
     def messages(self, problem: Problem, body: str = "") -> list[dict[str, str]]:
         """The messages of a chat before the first step; the last one's content is `prompt_format` where it is a string.
@@ -122,7 +134,7 @@ class RecipeText:
         if isinstance(problem.prompt, str) or encoding.prompt_format not in ("{prompt}", "{prompt}\n"):
             # The line break of the plain default is no part of a message.
             form = "{prompt}" if encoding.prompt_format == "{prompt}\n" else encoding.prompt_format
-            made = [{"role": "user", "content": filled(form, {"prompt": problem.text, "step": body})}]
+            made = [{"role": "user", "content": filled_prompt(form, problem, {"step": body})}]
         if encoding.system is not None:
             made.insert(0, {"role": "system", "content": encoding.system})
         return made

@@ -25,8 +25,9 @@ class RecipeFields:
     """
 
     prompt_format: str = "{prompt}\n"
-    """Text of a plain prompt; `{prompt}` is replaced by the problem's text, `{bos}` by the tokenizer's first token.
-    Where the prompt is a chat message it is that message's content."""
+    """Text of a plain prompt; `{prompt}` is replaced by the problem's text, `{reference}` by its reference answer,
+    which it must then have, `{bos}` by the tokenizer's first token. Where the prompt is a chat message it is that
+    message's content."""
     system: str | None = None
     """System message of a chat prompt; None for none."""
     special_tokens: bool = False
@@ -52,6 +53,11 @@ class RecipeFields:
             raise ValueError("{previous} belongs to the encoding PerPrefix")
         if self.max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {self.max_length}")
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the prompt holds the problem's reference answer: a verifier, for problems whose answer is known."""
+        return "{reference}" in self.prompt_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,4 +233,4 @@ class EncoderRecord:
     @property
     def use(self) -> ScoreUse:
         """How scores by this record are used."""
-        return ScoreUse(self.aggregation, self.threshold, self.both_ways)
+        return ScoreUse(self.aggregation, self.threshold, self.both_ways, self.encoding.reads_reference)

@@ -15,7 +15,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Continuation, Policy, Propose, Score, Scored
 from stepreward.core.types import Floats, Message, Problem, Step
 from stepreward.score.checkpoints.row import JudgeCheckpoint
-from stepreward.score.encode.recipe_text import cleaned, filled
+from stepreward.score.encode.recipe_text import cleaned, filled, filled_prompt
 from stepreward.score.short_call import ShortCall
 
 _TEXT = re.compile(r"\\text\{([^}]*)\}")
@@ -199,8 +199,8 @@ class GenerativeScorer(ShortCall):
         )
 
     def _prompt(self, problem: Problem, steps: str, more: Mapping[str, str] | None = None) -> Message:
-        parts = {"prompt": problem.text, "steps": steps, **(more or {})}
-        return {"role": "user", "content": filled(self.judge.prompt_format, parts)}
+        content = filled_prompt(self.judge.prompt_format, problem, {"steps": steps, **(more or {})})
+        return {"role": "user", "content": content}
 
     def _step_text(self, step: Step, n: int) -> str:
         text = cleaned(step.text, self.judge.clean)

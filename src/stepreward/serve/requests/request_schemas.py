@@ -225,6 +225,8 @@ class StepsRequest(ClientRequest):
     """The problem, as one text or as messages; left out with `prefix`."""
     prefix: Name | None = None
     """The handle of an earlier answer: only the steps after it are sent and scored."""
+    reference: Text | None = None
+    """The problem's reference answer, for models that read it; a handle keeps it."""
     steps: Annotated[list[Text | StepText], Field(min_length=1, max_length=2000)]
     aggregate: Name | None = None
     """How `total` aggregates the scores; by default the model's own aggregation."""

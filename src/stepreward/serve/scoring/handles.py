@@ -79,7 +79,8 @@ class Prefixes:
             scores: theirs.
         """
         problem = before.problem
-        root = before.part or self._part(None, _said([problem.id, problem.prompt, dict(problem.meta)]), b"")
+        asked = [problem.id, problem.prompt, dict(problem.meta), problem.reference]
+        root = before.part or self._part(None, _said(asked), b"")
         # While the steps were scored, the part may have been removed, and an equal one stored.
         root = self._parts.get(root.key, root)
         # A step of defaults is its text alone, which most are.
@@ -110,8 +111,8 @@ class Prefixes:
         root, *own = reversed(chain)
         steps = tuple(Step(*one) for each in own for one in json.loads(each.said))
         scores = tuple(score for each in own for score in array("d", each.scores))
-        name, prompt, meta = json.loads(root.said)
-        problem = Problem(name, prompt if isinstance(prompt, str) else tuple(prompt), meta=meta)
+        name, prompt, meta, reference = json.loads(root.said)
+        problem = Problem(name, prompt if isinstance(prompt, str) else tuple(prompt), reference, meta)
         return ScoredPrefix(problem, steps, scores, part)
 
     def _part(self, before: ScoredPart | None, said: bytes, scores: bytes) -> ScoredPart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,12 @@ def _before(body: StepsRequest, prefixes: Prefixes) -> ScoredPrefix:
     if (body.problem is None) == (body.prefix is None):
         raise InputError("expected one of problem and prefix", remedy="send the problem first, then its handle")
     if body.prefix is not None:
+        if body.reference is not None:
+            raise InputError("a prefix has its reference already", remedy="send the reference with the problem")
         return prefixes.get(body.prefix)
     problem = [Message(role="user", content=body.problem)] if isinstance(body.problem, str) else body.problem or []
     made = problem_of(problem)
     if not made.text.strip():
         raise InputError("the problem has no text")
-    return ScoredPrefix(Problem(made.id, body.problem) if isinstance(body.problem, str) else made)
+    prompt = body.problem if isinstance(body.problem, str) else made.prompt
+    return ScoredPrefix(replace(made, prompt=prompt, reference=body.reference))

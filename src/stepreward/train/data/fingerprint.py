@@ -13,13 +13,17 @@ from stepreward.train.objective import Objective
 
 
 class Fingerprint:
-    """The hash of all that an objective reads of trees, and their numbers, taken while they pass by.
+    """The hash of all that a training reads of trees, and their numbers, taken while they pass by.
 
     To make the trees of a large table again only to hash them would take minutes.
+
+    Args:
+        objective: what is trained.
+        references: whether the model's prompt holds reference answers.
     """
 
-    def __init__(self, objective: Objective | None = None) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective | None = None, *, references: bool = False) -> None:
+        self.objective, self.references = objective, references
         self.sizes = {"problems": 0, "solutions": 0}
         self._digest = hashlib.blake2b(digest_size=16)
 
@@ -39,6 +43,8 @@ class Fingerprint:
         self.sizes["solutions"] += len(tree.ends)
         for part in (domain_of(tree), tree.problem.id, tree.problem.text, *(step.text for step in tree.steps)):
             digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+        if self.references:
+            digest.update((tree.problem.reference or "").encode("utf-8", "surrogatepass") + b"\0")
         digest.update(tree.paths.tobytes() + tree.outcomes.tobytes())
         for name in ("log_weights", "strength"):
             digest.update(of_rows(tree, name).tobytes())
@@ -49,9 +55,9 @@ class Fingerprint:
             digest.update(name.encode() + b"\0" + tree.step_column(name).tobytes())
 
 
-def fingerprint(trees: Iterable[StepTree], objective: Objective | None = None) -> str:
-    """The hash of all that an objective reads of trees."""
-    made = Fingerprint(objective)
+def fingerprint(trees: Iterable[StepTree], objective: Objective | None = None, *, references: bool = False) -> str:
+    """The hash of all that a training reads of trees; arguments as of `Fingerprint`."""
+    made = Fingerprint(objective, references=references)
     for _ in made.passing(trees):
         pass
     return str(made)
