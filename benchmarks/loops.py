@@ -36,7 +36,7 @@ from stepreward.tasks.arithmetic_truth import ArithmeticGrader, truth
 from stepreward.train.settings import TrainSettings
 from stepreward.verbs.names import load, policy
 from stepreward.verbs.score_rows import score
-from stepreward.verbs.train_in_rounds import rounds
+from stepreward.verbs.train_in_rounds import train_in_rounds
 from stepreward.verbs.train_model import train
 
 PAGE = ROOT / "docs" / "results" / "loops.md"
@@ -102,8 +102,8 @@ def self_training(parts: list[list[Trajectory]], sizes: Sizes, training: TrainSe
             files["held-out"], files["labelled"], files["unlabelled"], rounds=sizes.rounds, seeds=sizes.seeds,
             backbone=backbone, share_kept=0.0,
         )  # fmt: skip
-        made = rounds(folder / "self", settings, training)
-        rounds(folder / "all", replace(settings, labelled=files["all"], solutions=None, rounds=1), training)
+        made = train_in_rounds(folder / "self", settings, training)
+        train_in_rounds(folder / "all", replace(settings, labelled=files["all"], solutions=None, rounds=1), training)
         places = [folder / "self" / "seed-{}" / f"round-{k + 1}" for k in range(sizes.rounds)]
         places.append(folder / "all" / "seed-{}" / "round-1")
         scored = [

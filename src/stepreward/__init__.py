@@ -31,13 +31,14 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.verbs.score_rows import score
     from stepreward.verbs.search_problems import search
     from stepreward.verbs.serve_models import serve
+    from stepreward.verbs.train_in_rounds import rounds
     from stepreward.verbs.train_model import train
     from stepreward.verbs.view_run import view
 
 __all__ = [
     "Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "evaluate", "export",
-    "grader", "label", "load", "methods", "policy", "read", "score", "search", "serve", "testing", "train", "view",
-    "write",
+    "grader", "label", "load", "methods", "policy", "read", "rounds", "score", "search", "serve", "testing", "train",
+    "view", "write",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

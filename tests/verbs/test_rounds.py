@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from dataclasses import replace
@@ -13,14 +14,14 @@ import numpy as np
 import pytest
 
 import stepreward
-from stepreward.core.errors import InputError, SteprewardError
+from stepreward.core.errors import IncompleteWarning, InputError, SteprewardError
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.pipeline.rounds_report import summarise
 from stepreward.pipeline.rounds_settings import RoundsSettings
 from stepreward.tasks.arithmetic import generate
 from stepreward.train.settings import TrainSettings
 from stepreward.verbs import train_in_rounds as module
-from stepreward.verbs.train_in_rounds import rounds
+from stepreward.verbs.train_in_rounds import train_in_rounds
 from tests.cli.running import invoke
 from tests.forked import COMMAND, begun
 from tests.train.toy import toy_labels
@@ -58,7 +59,7 @@ def numbers(summary: dict[str, Any]) -> Any:
 
 def test_the_second_round_learns_from_the_labels_of_the_first_model(tmp_path: Path, settings: RoundsSettings) -> None:
     out = tmp_path / "out"
-    summary = rounds(out, settings, FEW)
+    summary = train_in_rounds(out, settings, FEW)
     assert json.loads((out / "rounds.json").read_text()) == summary
     assert "Held-out curve" in (out / "rounds.html").read_text()
     first, second = (one["0"] for one in summary["rounds"])
@@ -86,22 +87,22 @@ def test_finished_rounds_are_not_done_again_and_more_may_follow(
     tmp_path: Path, settings: RoundsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    first = rounds(out, replace(settings, rounds=1), FEW)
+    first = train_in_rounds(out, replace(settings, rounds=1), FEW)
     trained: list[Path] = []
     real = module.train
     monkeypatch.setattr(module, "train", lambda data, to, **how: (trained.append(to), real(data, to, **how)))
     # A kill between the end of a training and the note of its stage trains nothing again.
     (out / "stages/seed-0-round-1-train.json").unlink()
-    assert numbers(rounds(out, replace(settings, rounds=1), FEW)) == numbers(first)
+    assert numbers(train_in_rounds(out, replace(settings, rounds=1), FEW)) == numbers(first)
     assert trained == []
-    more = rounds(out, settings, FEW)
+    more = train_in_rounds(out, settings, FEW)
     assert trained == [out / "seed-0/round-2/model"]
     assert more["curve"]["steps"][0] == first["curve"]["steps"][0]
     with pytest.raises(InputError, match="last_only"):
-        rounds(out, replace(settings, last_only=True), FEW)
+        train_in_rounds(out, replace(settings, last_only=True), FEW)
     stepreward.write(settings.solutions, world(7, 1))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="other settings: reads"):
-        rounds(out, settings, FEW)
+        train_in_rounds(out, settings, FEW)
 
 
 def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(
@@ -124,7 +125,7 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(
     kept = (out / "seed-0/round-1/model/model.safetensors").stat().st_mtime_ns
     said = invoke(f"rounds --out {out} {line} --evaluations 1 --json")
     assert (out / "seed-0/round-1/model/model.safetensors").stat().st_mtime_ns == kept
-    assert numbers(json.loads(said)) == numbers(rounds(tmp_path / "whole", settings, FEW))
+    assert numbers(json.loads(said)) == numbers(train_in_rounds(tmp_path / "whole", settings, FEW))
 
 
 @pytest.mark.parametrize("label_by", ["rollouts", "outcomes"])
@@ -139,7 +140,7 @@ def test_a_policy_finds_solutions_and_a_search_by_the_last_model_more(tmp_path: 
         settings=(*beam, "bisection.n=2") if label_by == "rollouts" else beam,
     )  # fmt: skip
     training = replace(FEW, objective="bce" if label_by == "rollouts" else "outcome")
-    summary = rounds(tmp_path / "out", settings, training)
+    summary = train_in_rounds(tmp_path / "out", settings, training)
     first, second = ([*stepreward.read(tmp_path / f"out/seed-0/round-{k}/sampled.parquet")] for k in (1, 2))
     assert all(not np.isnan(one.outcome) or not one.terminal for one in (*first, *second))
     assert {one.provenance[0].estimator for one in second} == {"beam"}
@@ -201,6 +202,93 @@ def test_what_cannot_be_done_is_refused_before_anything_is(tmp_path: Path, setti
         ({"held_out": settings.solutions}, "6 of 6 held-out problems are learned from"),
     ]:
         with pytest.raises(SteprewardError, match=said):
-            rounds(out, replace(settings, **change), FEW)
+            train_in_rounds(out, replace(settings, **change), FEW)
         if "held_out" not in change:
             assert not out.exists()
+
+
+def test_a_round_that_adds_nothing_says_why_and_has_the_model_before_it(
+    tmp_path: Path, settings: RoundsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, trained = tmp_path / "out", list[Path]()
+    real, scored = module.train, list[int]()
+    monkeypatch.setattr(module, "train", lambda data, to, **how: (trained.append(to), real(data, to, **how)))
+    real_score = module.score
+    monkeypatch.setattr(module, "score", lambda rows, *a, **k: (scored.append(len(rows)), real_score(rows, *a, **k))[1])
+    # After one pass no score is above 0.999 or below 0.001.
+    unsure = replace(settings, settings=("above=0.999", "below=0.001"), rounds=3)
+    said = (
+        "2 of 3 rounds added nothing to learn from, round 2 of seed 0 first: the last model is sure of none of 72 steps"
+    )
+    with pytest.warns(IncompleteWarning, match=said) as told:
+        summary = train_in_rounds(out, unsure, FEW)
+    assert trained == [out / "seed-0/round-1/model"]
+    # The solutions are scored in the second round alone: the third one has the same model. The held-out data once.
+    assert scored == [24, 24]
+    assert [one["place"] for one in summary["idle"]] == ["round 2 of seed 0", "round 3 of seed 0"]
+    assert [one["model_of_round"] for one in summary["idle"]] == [1, 1]
+    values = [one["value"] for one in summary["curve"]["steps"]]
+    assert values == [values[0]] * 3
+    assert summary["versus_first"]["steps"][2]["value"] == 0
+    assert not (out / "seed-0/round-2/pseudo.parquet").exists()
+    low, high = (float(part) for part in re.findall(r"from ([\d.]+) to ([\d.]+) ", str(told[0].message))[0])
+    found = [*stepreward.score(world(6, 1), stepreward.load(out / "seed-0/round-1/model"))]
+    scores = np.concatenate([one.column("score") for one in found])
+    assert (low, high) == (float(f"{scores.min():.3g}"), float(f"{scores.max():.3g}"))
+    assert "has the model of an earlier one: round 2 of seed 0 that of round 1" in (out / "rounds.html").read_text()
+    # A later call says it again, and trains nothing.
+    with pytest.warns(IncompleteWarning, match="3 of 4 rounds"):
+        train_in_rounds(out, replace(unsure, rounds=4), FEW)
+    assert len(trained) == 1
+
+
+def test_a_round_that_filters_empty_goes_on_where_the_policy_may_find_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Solutions of the second round alone are left out; the third one learns again, by the first one's model."""
+    for name, n, part in (("problems", 4, "train"), ("held", 3, "held_out")):
+        rows = [{"id": one.id, "prompt": one.text, "reference": one.reference} for one in generate(part, n)]  # type: ignore[arg-type]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = RoundsSettings(
+        tmp_path / "held.jsonl", problems=tmp_path / "problems.jsonl", rounds=3, label_by="outcomes", samples=6,
+        held_out_samples=3, grader="arithmetic", share_kept=0.0,
+    )  # fmt: skip
+    real, seen = module._Job._kept, list[int]()
+
+    def kept(job: Any, rows: Any) -> Any:
+        seen.append(len(rows))
+        return [] if len(seen) == 2 else real(job, rows)
+
+    monkeypatch.setattr(module._Job, "_kept", kept)
+    with pytest.warns(IncompleteWarning, match=r"1 of 3 rounds .* leaves out all of \d+ solutions"):
+        summary = train_in_rounds(tmp_path / "out", settings, replace(FEW, objective="outcome"))
+    assert [one["round"] for one in summary["idle"]] == [2]
+    assert [(tmp_path / f"out/seed-0/round-{k}/model").is_dir() for k in (1, 2, 3)] == [True, False, True]
+    values = [one["value"] for one in summary["curve"]["outcomes"]]
+    assert values[1] == values[0]
+
+
+def test_a_first_round_without_anything_to_learn_from_ends_the_run(tmp_path: Path) -> None:
+    rows = [{"id": one.id, "prompt": one.text, "reference": one.reference} for one in generate("train", 2)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stepreward.write(tmp_path / "held.parquet", world(3, 2))
+    settings = RoundsSettings(
+        tmp_path / "held.parquet", problems=tmp_path / "problems.jsonl", label_by="outcomes", samples=1, rounds=1,
+        grader="arithmetic",
+    )  # fmt: skip
+    said = "round 1 of seed 0 has nothing to learn from: bradley-terry finds nothing to learn from in 2 solutions; pass"
+    for _ in range(2):
+        # One solution of each problem is no pair; a second run looks again.
+        with pytest.raises(InputError, match=said):
+            train_in_rounds(tmp_path / "out", settings, replace(FEW, objective="bradley-terry"))
+
+
+def test_rounds_are_a_verb_with_settings_by_name(tmp_path: Path, settings: RoundsSettings) -> None:
+    files = {name: str(getattr(settings, name)) for name in ("held_out", "labelled", "solutions")}
+    how = {"backbone": "scratch", "settings": SURE, "epochs": 1, "batch_tokens": 512, "evaluations": 1}
+    made = stepreward.rounds(tmp_path / "out", **files, **how, rounds=1)
+    assert numbers(made) == numbers(train_in_rounds(tmp_path / "again", replace(settings, rounds=1), FEW))
+    with pytest.raises(InputError, match="held-out data; pass held_out="):
+        stepreward.rounds(tmp_path / "out", labelled=files["labelled"])
+    with pytest.raises(TypeError, match="nothing"):
+        stepreward.rounds(tmp_path / "out", **files, nothing=1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stepreward.train.trainer import finished as finished
     from stepreward.train.trainer import train as train
     from stepreward.verbs.serve_models import serve as serve
-    from stepreward.verbs.train_in_rounds import rounds as rounds
+    from stepreward.verbs.train_in_rounds import train_in_rounds as train_in_rounds
 
 if not TYPE_CHECKING:  # a type checker then refuses names that are not above
     __getattr__ = on_demand(__file__)

@@ -35,7 +35,7 @@ def rounds(
     Example: stepreward rounds --labelled some.parquet --solutions more.parquet --held-out-data kept.parquet
     """
     with StageProgress(quiet=json_output) as progress:
-        summary = on_demand.rounds(
+        summary = on_demand.train_in_rounds(
             flags.out, settings, training, policy=policy.load, on_progress=progress
         )  # fmt: skip
     if json_output:

@@ -105,6 +105,24 @@ def _mean_known(values: Floats) -> Statistic:
     return mean
 
 
+def idle_rounds(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rounds that sought new solutions and found nothing to learn from, and why.
+
+    Args:
+        rounds: by round, what each seed did.
+    """
+    made = []
+    for number, some in enumerate(rounds, 1):
+        for seed, one in some.items():
+            parts = {name: part for name, part in one["label"].items() if isinstance(part, dict)}
+            if parts and all("idle" in part for part in parts.values()):
+                why = "; ".join(part["idle"] for part in parts.values())
+                place = f"round {number} of seed {seed}"
+                model = one.get("model_of_round", number)
+                made.append({"place": place, "round": number, "seed": int(seed), "model_of_round": model, "why": why})
+    return made
+
+
 def measured_columns(summary: Mapping[str, Any]) -> dict[str, list[str]]:
     """Columns of a table over rounds, by their heads: each measure, and how far it is from the first round's."""
     made = {}
@@ -140,6 +158,11 @@ def build_page(summary: Mapping[str, Any]) -> Page:
         "Every round trains a model anew on what it has, and all models score the same held-out solutions. A "
         "difference whose interval holds 0 is no improvement."
     )
+    if summary["idle"]:
+        text += " Without anything new to learn from, a round has the model of an earlier one: " + "; ".join(
+            f"{one['place']} that of round {one['model_of_round']} ({one['why']})" for one in summary["idle"]
+        )
+        text += "."
     figures = [curves(series, x_label="round", y_label="held out")] if series else []
     return Page(
         "Training in rounds",

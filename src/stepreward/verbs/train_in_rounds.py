@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from stepreward.core.catalog import keep as filters
 from stepreward.core.catalog import transform as transforms
-from stepreward.core.errors import InputError
+from stepreward.core.errors import IncompleteWarning, InputError
 from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.files.atomic_files import locked_folder, plain, read_object, write_json
 from stepreward.core.files.row_files import stamp
@@ -25,10 +27,11 @@ from stepreward.label.relabelling import Chosen, label_counts, relabelled
 from stepreward.label.solutions import grade_solutions, sample_solutions
 from stepreward.pipeline.compose import compose
 from stepreward.pipeline.folder import RunFolder
-from stepreward.pipeline.rounds_report import build_page, summarise
+from stepreward.pipeline.rounds_report import build_page, idle_rounds, summarise
 from stepreward.pipeline.rounds_settings import PSEUDO, RoundsSettings
 from stepreward.report.page import write
 from stepreward.tasks.graders import grader_by_name
+from stepreward.train.data.labelled_trees import teach_something
 from stepreward.train.settings import RESULT_FILE, UNFINISHED, TrainSettings
 from stepreward.verbs.label_rows import label_into
 from stepreward.verbs.names import load
@@ -40,28 +43,27 @@ from stepreward.verbs.train_model import train
 OnProgress = Callable[[str, int, int, str], None]
 _FREE = ("rounds", "seeds")
 """Settings that a later run of the same folder may change."""
+_FILES = ("held_out", "labelled", "solutions", "problems")
+"""Settings that name files."""
 
 
 def rounds(
     out: str | Path,
-    settings: RoundsSettings,
-    training: TrainSettings | None = None,
     *,
     policy: str | Path | Policy | Callable[[], Policy] = "builtin:arithmetic",
     on_progress: OnProgress | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Trains a model in each of several rounds, the later ones on what the model of the last round found or labelled.
 
-    The folder has `seed-S/round-R/` with `sampled.parquet` and `pseudo.parquet`, the solutions that the round added,
-    `model/`, and `held-out.parquet`, the held-out solutions with its scores; `rounds.json` and `rounds.html` show the
-    curve. A round that is finished is not done again after a kill, and no answer is paid for twice.
+        stepreward.rounds("runs/self", held_out="kept.parquet", labelled="some.parquet", solutions="more.parquet")
 
     Args:
-        out: the folder.
-        settings: what is done in a round.
-        training: how each model is trained.
+        out: the folder; finished rounds in it are not done again, and a later call may have more `rounds` or `seeds`.
         policy: who samples and rolls out, or what opens it; only where there are problems.
         on_progress: called with the stage, work done, work in all, and a detail.
+        settings: fields of `stepreward.pipeline.rounds_settings.RoundsSettings`, `held_out` and `labelled` or
+            `problems` among them, and of `stepreward.train.settings.TrainSettings`.
 
     Returns:
         The summary, as in `rounds.json`.
@@ -70,6 +72,38 @@ def rounds(
         InputError: there is nothing to learn from or to measure on, held-out problems are learned from, or the folder
             has rounds of other settings or data.
         UnknownNameError: there is no such method or setting.
+    """
+    own = {one.name: settings.pop(one.name) for one in fields(RoundsSettings) if one.name in settings}
+    for name in _FILES:
+        own |= {name: Path(own[name])} if own.get(name) is not None else {}
+    if "held_out" not in own:
+        raise InputError("every round is measured on held-out data", remedy="pass held_out=, a file")
+    return train_in_rounds(
+        out, RoundsSettings(**own), TrainSettings(**settings), policy=policy, on_progress=on_progress
+    )
+
+
+def train_in_rounds(
+    out: str | Path,
+    settings: RoundsSettings,
+    training: TrainSettings | None = None,
+    *,
+    policy: str | Path | Policy | Callable[[], Policy] = "builtin:arithmetic",
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Does what `rounds` does, by settings that are made.
+
+    The folder has `seed-S/round-R/` with `sampled.parquet` and `pseudo.parquet`, the solutions that the round added,
+    `model/`, and `held-out.parquet`, the held-out solutions with its scores; `rounds.json` and `rounds.html` show the
+    curve. A round that is finished is not done again after a kill, and no answer is paid for twice.
+
+    A round that adds nothing to learn from would train the last round's model again: it has that model instead, a
+    warning says why, and `idle` of the summary too. Later rounds go on where a policy may find more.
+
+    Args:
+        out, policy, on_progress: as of `rounds`.
+        settings: what is done in a round.
+        training: how each model is trained.
     """
     out, training = Path(out), training or TrainSettings()
     settings.check()
@@ -104,13 +138,19 @@ class _Job:
             [[*read_table(self._place(seed, number) / "held-out.parquet")] for seed in seeds]
             for number in range(1, s.rounds + 1)
         ]
+        by_round = [dict(zip(map(str, seeds), some, strict=True)) for some in zip(*made, strict=True)]
         summary: dict[str, Any] = plain(
             {
                 **summarise(scored, s.aggregate),
                 "settings": self._identity()["settings"] | {"rounds": s.rounds, "seeds": s.seeds},
-                "rounds": [dict(zip(map(str, seeds), some, strict=True)) for some in zip(*made, strict=True)],
+                "rounds": by_round,
+                "idle": idle_rounds(by_round),
             }
         )
+        if idle := summary["idle"]:
+            total = s.rounds * s.seeds
+            what = f"{len(idle):,} of {total:,} rounds added nothing to learn from, {idle[0]['place']} first"
+            warnings.warn(f"{what}: {idle[0]['why']}", IncompleteWarning, stacklevel=4)
         write_json(self.out / "rounds.json", summary)
         write(build_page(summary), self.out / "rounds.html")
         return summary
@@ -164,20 +204,46 @@ class _Job:
             raise InputError(what, source=self.settings.held_out, remedy="hold out problems that no other file has")
 
     def _round(self, seed: int, number: int, problems: Sequence[Problem]) -> dict[str, Any]:
-        """What a round did, done or read."""
-        stage, place = f"seed-{seed}-round-{number}", self._place(seed, number)
-        place.mkdir(parents=True, exist_ok=True)
-        return {
-            "label": self.folder.stage(f"{stage}-label", lambda: self._label(seed, number, problems)),
-            "train": self.folder.stage(f"{stage}-train", lambda: self._train(seed, number)),
-            "measure": self.folder.stage(f"{stage}-measure", lambda: self._measure(place)),
-        }
+        """What a round did, done or read; of one that had nothing new to learn from, what its model's round did."""
+        self._place(seed, number).mkdir(parents=True, exist_ok=True)
+        stage = f"seed-{seed}-round-{number}-label"
+        made: dict[str, Any] = {"label": self.folder.stage(stage, lambda: self._label(seed, number, problems))}
+        taught = self._taught_in(seed, number)
+        stage, place = f"seed-{seed}-round-{taught}", self._place(seed, taught)
+        if taught < number:
+            made["model_of_round"] = taught
+            shutil.copyfile(place / "held-out.parquet", self._place(seed, number) / "held-out.parquet")
+        elif not self._parts(seed, number):
+            why = "; ".join(one["idle"] for one in made["label"].values() if isinstance(one, dict))
+            what = f"round {number} of seed {seed} has nothing to learn from: {why}"
+            # What was found may be had in another way: the stage is done again by the next run.
+            (self.out / "stages" / f"{stage}-label.json").unlink()
+            raise InputError(what, remedy="pass --labelled, other settings of labels and filters, or more --samples")
+        made["train"] = self.folder.stage(f"{stage}-train", lambda: self._train(seed, number))
+        made["measure"] = self.folder.stage(f"{stage}-measure", lambda: self._measure(place))
+        return made
+
+    def _parts(self, seed: int, number: int) -> list[str | Path]:
+        """What a round learns from: the labelled solutions, and files of rounds that added some."""
+        first = number if self.settings.last_only else 1
+        files = [self._place(seed, one) / "sampled.parquet" for one in range(first, number + 1)]
+        files.append(self._place(seed, number) / "pseudo.parquet")
+        return [*(["labelled"] if self.settings.labelled is not None else []), *(one for one in files if one.is_file())]
+
+    def _taught_in(self, seed: int, number: int) -> int:
+        """The round whose model a round has: its own, or an earlier one's where it learns from nothing else."""
+        while number > 1 and self._parts(seed, number) in ([], self._parts(seed, number - 1)):
+            number -= 1
+        return number
 
     def _label(self, seed: int, number: int, problems: Sequence[Problem]) -> dict[str, Any]:
-        """Writes the solutions that the round adds, with their labels."""
-        place = self._place(seed, number)
-        last = self._place(seed, number - 1) / "model" if number > 1 else None
-        made = {}
+        """Writes the solutions that the round adds, with their labels, if there is something to learn from them."""
+        place, made = self._place(seed, number), {}
+        taught = self._taught_in(seed, number - 1) if number > 1 else 0
+        last = self._place(seed, taught) / "model" if taught else None
+        if not problems and number - 1 > taught > 0:
+            # The same model would say the same of the same solutions.
+            return read_object(self.out / "stages" / f"seed-{seed}-round-{number - 1}-label.json", remedy="run again")
         if self.settings.solutions is not None and last is not None:
             made["pseudo"] = self._sure([*rows_of(self.settings.solutions)], last)
         if problems and (last is not None or self.settings.label_by != "scores"):
@@ -185,9 +251,25 @@ class _Job:
         counts = {}
         for name, rows in made.items():
             kept = self._kept(rows)
-            write_table(place / f"{name}.parquet", kept)
             counts[name] = _counts(kept) | {"found": len(rows)}
+            if teach_something(kept, self.training.loss()):
+                write_table(place / f"{name}.parquet", kept)
+            else:
+                counts[name]["idle"] = self._why_idle(rows, kept)
         return counts
+
+    def _why_idle(self, found: Sequence[Trajectory], kept: Sequence[Trajectory]) -> str:
+        """Why there is nothing to learn from some solutions."""
+        if not found:
+            return "no solution was found"
+        if not kept:
+            return f"--keep {', '.join(self.settings.keep)} leaves out all of {len(found):,} solutions"
+        scores = np.concatenate([one.column("score")[one.action] for one in kept])
+        if np.isfinite(scores).any() and all(np.isnan(one.labels).all() for one in kept):
+            low, high = np.nanmin(scores), np.nanmax(scores)
+            told = f"the last model is sure of none of {scores.size:,} steps"
+            return f"{told}, its scores are from {low:.3g} to {high:.3g} (--set above=, --set below=)"
+        return f"{self.training.objective} finds nothing to learn from in {len(kept):,} solutions"
 
     def _sure(self, rows: Sequence[Trajectory], model: Path) -> list[Trajectory]:
         """Solutions with labels where a model is sure; labels that were there are in the column `known`."""
@@ -251,15 +333,15 @@ class _Job:
         s = self.settings
         if s.labelled is not None:
             yield "labelled", [*rows_of(s.labelled, comparisons=True)]
-        first = number if s.last_only else 1
-        paths = [self._place(seed, one) / "sampled.parquet" for one in range(first, number + 1)]
+        files = [one for one in self._parts(seed, number) if isinstance(one, Path)]
         # A solution that several rounds found has the labels of the last one.
-        sampled = {(one.problem.id, one.text): one for path in paths if path.is_file() for one in read_table(path)}
+        paths = [one for one in files if one.stem == "sampled"]
+        sampled = {(one.problem.id, one.text): one for path in paths for one in read_table(path)}
         if sampled:
             yield "sampled", [*sampled.values()]
-        pseudo = self._place(seed, number) / "pseudo.parquet"
-        if pseudo.is_file() and (rows := [*read_table(pseudo)]):
-            yield "pseudo", rows
+        for path in files:
+            if path.stem == "pseudo":
+                yield "pseudo", [*read_table(path)]
 
     def _measure(self, place: Path) -> dict[str, Any]:
         """Writes the held-out solutions with the scores of a round's model."""

@@ -91,6 +91,11 @@ def _with_means(trees: Sequence[StepTree], rows: Sequence[Trajectory], name: str
     return made
 
 
+def teach_something(rows: Iterable[Trajectory], objective: Objective) -> bool:
+    """Whether an objective can learn something from trajectories."""
+    return any(teaches(tree, objective) for tree in with_labels(group_trees(rows), objective))
+
+
 def once_per_node(tree: StepTree, column: str = LABEL) -> StepTree:
     """The tree with each node supervised by its first trajectory alone, so that every node weighs the same.
 
