@@ -18,7 +18,7 @@ OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "token_values
 """What a model says; everything else is data."""
 WIDTH = {
     "columns": 2, "birm": 2, "path-finder": 3, "grid": 3, "general-preference": 4, "step-and-trajectory": 2,
-    "ensemble": 5, "value-and-length": 64, "archer": 4,
+    "ensemble": 5, "value-and-length": 64, "archer": 4, "b-coder": 4,
 }  # fmt: skip
 """Outputs of a step, 2 or 3 or whatever the objective's settings say."""
 ROWS, STEPS, TOKENS = 5, 4, 6
@@ -233,6 +233,7 @@ DETACHED: dict[str, Callable[..., Any] | str] = {
     "temporal_difference": "its targets are the model's own values, detached",
     "bellman_rank_td": "its bounds and next features are detached",
     "kto": "its levels are means of the model's own rewards, detached",
+    "policy_critic": "its targets are the model's own values, detached",
     "token_regularised": "the weight of its second part is detached",
 }
 WHOLE = ("bellman_rank_td", "decompose_return", "outcome_of_steps", "temporal_difference", "joint_cells")

@@ -134,6 +134,18 @@ def test_a_lagging_copy_is_the_same_in_two_processes(folder: Path) -> None:
 
 
 @everything
+@pytest.mark.parametrize("shard", ["", "--shard"])
+def test_a_language_model_and_its_values_are_trained_by_two_processes_as_by_one(folder: Path, shard: str) -> None:
+    words = f"{FLAGS} --objective b-coder --optimizer sgd --learning-rate 0.01"
+    (one,) = run(folder, f"{words} --accumulate 2 --out coder-alone", 1)
+    assert one.returncode == 0, one.stderr
+    out = f"coder-two{shard}"
+    for done in run(folder, f"{words} {shard} --accumulate 1 --out {out}", 2, ON_CPU):
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(weights(folder / out), weights(folder / "coder-alone"), atol=1e-4)
+
+
+@everything
 def test_shards_train_what_whole_copies_do(folder: Path, alone: Path) -> None:
     for done in run(folder, f"{FLAGS} --accumulate 1 --shard --out shards", 2, ON_CPU):
         assert done.returncode == 0, done.stderr

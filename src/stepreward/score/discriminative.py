@@ -66,9 +66,7 @@ class DiscriminativeScorer(ShortCall):
         """How its scores are used, by the record."""
         self.name, self.batch_size, self.device = name, batch_size, device
         self.row_tokens, self.batch_tokens = row_tokens, batch_tokens
-        # A growing tree keeps what was read of a token, where an entry for the next one is read of the one before.
-        grows = model.record.grows and not also and not own.next_token
-        most = cache_size(cache_bytes).on(torch.device(device)) if grows else 0
+        most = cache_size(cache_bytes).on(torch.device(device)) if model.record.caches and not also else 0
         self.growing = IncrementalScorer(self.model, max_bytes=most, batch_tokens=batch_tokens) if most else None
 
     @classmethod

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from stepreward.core.errors import ModelError
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.score.encode.packing import PackedBatch, pack
 from stepreward.score.encode.per_prefix import pass_encoder
@@ -21,13 +19,9 @@ from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.encode.whole_text import Pass, Trie, grouped, trie
 from stepreward.score.model.backbones import load_backbone, load_tokenizer
 from stepreward.score.model.public_checkpoints import unembedding
+from stepreward.score.model.token_logits import logprobs, of_tokens, refuse_rescaled, rows_at_once
 from stepreward.score.model.weights import find, read_weights
 from stepreward.score.short_call import ShortCall
-
-_CELLS = 1 << 26
-"""Most log-probabilities in memory at once, tokens times vocabulary: those of a batch would take gigabytes."""
-_RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Fields of configurations whose models change their logits behind the language-model head."""
 
 
 class LanguageModel(nn.Module):
@@ -43,10 +37,7 @@ class LanguageModel(nn.Module):
 
     def __init__(self, backbone: Any, unembedding: torch.Tensor) -> None:
         super().__init__()
-        changed = [name for name in _RESCALED if getattr(backbone.config, name, None) not in (None, 1, 1.0)]
-        if changed:
-            what = f"a {backbone.config.model_type} model changes its logits by {changed[0]}"
-            raise ModelError(f"{what}, which log-probabilities do not follow here: take another model")
+        refuse_rescaled(backbone.config)
         self.backbone = backbone
         if unembedding is backbone.get_input_embeddings().weight:
             # Registered twice, tied weights could not be saved.
@@ -91,13 +82,7 @@ class LanguageModel(nn.Module):
         if not len(row):
             return torch.zeros(0, device=batch.input_ids.device)
         hidden, ids = self._hidden(batch)[row, before], batch.input_ids[row, column]
-        rows = self._rows
-        parts = [
-            # Each part is computed again in the backward pass: kept, the distributions of all would fill the memory.
-            checkpoint(_logprobs, some, self.unembedding, wanted, use_reentrant=False)
-            for some, wanted in zip(torch.split(hidden, rows), torch.split(ids, rows), strict=True)
-        ]
-        return torch.cat(parts)
+        return of_tokens(logprobs, hidden, self.unembedding, ids)
 
     def distributions(self, merged: Trie, parents: NDArray[np.int64]) -> Iterator[torch.Tensor]:
         """(rows, V) log-probabilities of what may follow some tokens of a trie, in order, a few rows at a time."""
@@ -105,13 +90,8 @@ class LanguageModel(nn.Module):
             return
         batch = pack([merged.encoded]).to(self.unembedding.device)
         hidden = self._hidden(batch)[0]
-        for some in torch.split(torch.from_numpy(parents).to(hidden.device), self._rows):
+        for some in torch.split(torch.from_numpy(parents).to(hidden.device), rows_at_once(self.unembedding)):
             yield (hidden[some] @ self.unembedding.T).float().log_softmax(-1)
-
-    @property
-    def _rows(self) -> int:
-        """Distributions over the vocabulary that are in memory at once."""
-        return max(1, _CELLS // len(self.unembedding))
 
     def _hidden(self, batch: PackedBatch) -> torch.Tensor:
         """(R, T, hidden) last hidden states."""
@@ -122,11 +102,6 @@ class LanguageModel(nn.Module):
             use_cache=False,
         )[0]
         return hidden
-
-
-def _logprobs(hidden: torch.Tensor, unembedding: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """(N,) log-probability of each token after hidden states (N, hidden)."""
-    return -nn.functional.cross_entropy((hidden @ unembedding.T).float(), ids, reduction="none")
 
 
 class ImplicitScorer(ShortCall):

@@ -88,10 +88,11 @@ def predict(
         processes: among which `settings.shard` splits weights, gradients and optimizer states.
 
     Raises:
-        InputError: the record reads surprise, whose number of operations depends on the texts.
+        InputError: the record reads log-probabilities, whose number of operations depends on the texts.
     """
-    if record.readout.surprise:
-        raise InputError("memory is not predicted for a head that reads surprise", remedy="leave out --surprise")
+    if record.readout.reads_language:
+        what = "memory is not predicted where a model's own log-probabilities are read (surprise, b-coder)"
+        raise InputError(what, remedy="leave out --dry-run, or --surprise")
     with torch.device("meta"), no_init_weights():
         backbone = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     model = StepRewardModel(backbone, tokenizer, record)

@@ -15,9 +15,10 @@ from stepreward.score.encode.formula import RUNNING, is_name
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
 from stepreward.train.data.factors import Factor
+from stepreward.train.objective_data import COLUMNS, LAGGING, OF_FEATURES, OF_TOKENS, OUTPUTS, at_ends, zeros
 from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
-from stepreward.train.objectives.loss import Loss, at_end, only, outputs_of
+from stepreward.train.objectives.loss import Loss, only, outputs_of
 from stepreward.train.objectives.next_token import next_token_error
 from stepreward.train.objectives.of_features import bellman_rank_td, contrastive_preference
 from stepreward.train.objectives.pointwise import columns, ensemble, pinball, step_and_trajectory
@@ -30,7 +31,7 @@ from stepreward.train.objectives.preferences import (
     sibling_preference,
 )
 from stepreward.train.objectives.returns import decompose_return, kto
-from stepreward.train.objectives.temporal import twin_critics
+from stepreward.train.objectives.temporal import policy_critic, twin_critics
 
 if TYPE_CHECKING:
     import torch
@@ -40,31 +41,10 @@ if TYPE_CHECKING:
 else:
     torch = Deferred("torch")
 
-LAGGING = ("lagging_outputs", "lagging_logits", "lagging_features")
-"""What a lagging copy of the model says of a batch, or detached the model itself where there is none."""
-OUTPUTS = (
-    "logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "features", "views", "slopes",
-    *LAGGING,
-)  # fmt: skip
-"""What a model says of a batch; the other names that an objective takes are data. The `logits` of a log-ratio model are
-the rewards of steps, `totals` their sums; it alone has `token_rewards`, and a head with an entry for each next token
-alone `token_values`."""
-OF_FEATURES = ("features", "views", "slopes")
-"""What a head with a last layer says beside its outputs."""
-OF_TOKENS = ("token_rewards", "guide", "token_values", "token_targets")
-"""Arrays of the tokens of each trajectory's steps."""
-COLUMNS = {"labels": "label", "judged": "judged", "cells": "cell", "rewards": "reward"}
-"""The step column that each (B, S) data comes from, where no other is named."""
-OF_ROWS = ("outcome", "log_weights", "group", "pairs", "strength", "siblings", "gap", "annotator", "draws")
-"""Data of whole trajectories and of pairs."""
-OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator")
-"""Data with an entry for each pair."""
-INDICES = ("pairs", "group", "siblings", "annotator")
-"""Data that are whole numbers."""
 _REWARDS = (
     decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise, sibling_preference, reward_features,
     ideal_point, mixture_of_judges, general_preference, contrastive_preference, bellman_rank_td, twin_critics,
-    next_token_error,
+    next_token_error, policy_critic,
 )  # fmt: skip
 """Objectives whose outputs are rewards or values, not logits of probabilities."""
 _ALIKE = (pinball, columns, step_and_trajectory, ensemble)
@@ -131,7 +111,7 @@ class Objective:
         if ("cells" in self.method.data or "ends" in self.method.data) and not self.width:
             raise InputError(f"the objective {name} has any number of outputs", remedy="say how many: outputs")
         one = {"labels": torch.zeros(1, 1), "mask": torch.ones(1, 1, dtype=torch.bool)}
-        self.method.take(_zeros(self.method.data, 1, 1, self.n_outputs) | one, **self.settings)
+        self.method.take(zeros(self.method.data, 1, 1, self.n_outputs) | one, **self.settings)
         if self.formula:
             try:
                 self.readout()
@@ -176,6 +156,11 @@ class Objective:
     def reads_features(self) -> bool:
         """Whether a forward pass has to return what the last layer of the head reads."""
         return bool({*OF_FEATURES} & {*self.method.data})
+
+    @property
+    def of_policy(self) -> bool:
+        """Whether it trains a language model together with values of its states."""
+        return self.method.function is policy_critic
 
     @property
     def lags(self) -> bool:
@@ -240,6 +225,7 @@ class Objective:
             next_token=self.reads_next_tokens,
             positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0,
             names=self.output_names,
+            policy=self.of_policy,
         )
         formula = _FORMULAS.get(self.method.name, (0, ""))[1].format(*made.output_names)
         if self.method.function is value_and_length:
@@ -251,6 +237,10 @@ class Objective:
         if self.method.function is twin_critics:
             halves = (made.output_names[: self.n_outputs // 2], made.output_names[self.n_outputs // 2 :])
             formula = "q = min({}); v = min({}); q".format(*map(", ".join, halves))
+        if self.of_policy:
+            formula = "q = before + {alpha:.9g} * advantage; reward = q - {gamma:.9g} * value; reward".format(
+                **settings
+            )
         if not (formula or self.formula) and self.method.function in _UNREAD:
             what = f"no output that {self.method.name} trains is the score of a step"
             raise InputError(what, remedy="say how a score is made of them: readout")
@@ -273,7 +263,7 @@ class Objective:
             InputError: none of the outputs is a score.
         """
         ahead = {"siblings", *OF_FEATURES} & {*self.method.data}
-        if ((both_ways or surprise) and self.of_ratios) or (both_ways and ahead):
+        if ((both_ways or surprise) and (self.of_ratios or self.of_policy)) or (both_ways and ahead):
             what = f"the objective {self.method.name} reads each step behind its prefix, by no head with more inputs"
             raise InputError(what, remedy="drop both_ways and surprise")
         readout = replace(self.readout(), surprise=surprise)
@@ -283,11 +273,11 @@ class Objective:
         except ValueError as error:
             raise InputError(str(error), remedy="drop one of the two") from error
         at_last = functions & {*RUNNING} or ({"totals", "ends"} & {*self.method.data} and not self.columns)
-        summed = self.method.function is decompose_return and not (self.of_ratios or self.formula)
+        summed = self.method.function in (decompose_return, policy_critic) and not (self.of_ratios or self.formula)
         return replace(
             plain,
             aggregation="last" if at_last else "sum" if summed else plain.aggregation,
-            threshold=0.0 if "gain" in functions or self.of_ratios else plain.threshold,
+            threshold=0.0 if "gain" in functions or self.of_ratios or (summed and self.of_policy) else plain.threshold,
         )
 
     @property
@@ -310,10 +300,10 @@ class Objective:
             late = outputs if batch.lagging is None else batch.lagging
             made |= {f"lagging_{name}": one for name, one in self._said(model, late.detach(), batch).items()}
         if "ends" in names:
-            made["ends"] = _ends(made["outputs"], batch.mask)
+            made["ends"] = at_ends(made["outputs"], batch.mask)
         if "totals" in names:
             logits = made["logits"]
-            ends = only(batch.mask, logits).sum(1) if self.of_ratios else _ends(logits, batch.mask)
+            ends = only(batch.mask, logits).sum(1) if self.of_ratios else at_ends(logits, batch.mask)
             made["totals"] = torch.where(batch.mask.any(1), ends, torch.nan)
         # A model of log-ratios has no features: such objectives are refused for it.
         headed: Any = model
@@ -348,33 +338,13 @@ class Objective:
         """(M,) float64 units that the loss of a batch is a mean of: of the data alone, before any pass."""
         rows, steps = batch.mask.shape
         tokens = batch.token.shape[1] if batch.token is not None else 0
-        zeros = _zeros([n for n in self.method.data if n in OUTPUTS], rows, steps, self.n_outputs, tokens)
-        if "users" in zeros:
-            zeros["users"] = torch.zeros(len(batch.data["pairs"]), self.n_outputs)
-        zeros = {name: array.to(batch.mask.device) for name, array in zeros.items()}
-        return self._loss({**zeros, "mask": batch.mask, **batch.data}).counts.double()
+        made = zeros([n for n in self.method.data if n in OUTPUTS], rows, steps, self.n_outputs, tokens)
+        if "users" in made:
+            made["users"] = torch.zeros(len(batch.data["pairs"]), self.n_outputs)
+        made = {name: array.to(batch.mask.device) for name, array in made.items()}
+        return self._loss({**made, "mask": batch.mask, **batch.data}).counts.double()
 
     def _loss(self, available: Mapping[str, torch.Tensor]) -> Loss:
         made = self.method.take({n: available[n] for n in self.method.data if n in available}, **self.settings)
         # A plug-in may return a scalar; the mean of a batch is then that of its parts.
         return made if isinstance(made, Loss) else Loss(made[None], torch.ones_like(made[None]))
-
-
-def _ends(outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(B, ...) the outputs at each trajectory's last step, NaN for a trajectory without steps."""
-    ends, some = at_end(outputs, mask)
-    return torch.where(some.reshape(-1, *[1] * (ends.ndim - 1)), ends, torch.nan)
-
-
-def _zeros(names: Sequence[str], rows: int, steps: int, width: int, tokens: int = 1) -> dict[str, torch.Tensor]:
-    """Data of zeros by name, probabilities of a half, without pairs."""
-    shapes: dict[str, tuple[int, ...]] = {
-        **dict.fromkeys(("outputs", "targets", "features", "views"), (rows, steps, width)), "draws": (rows, width),
-        **dict.fromkeys(("lagging_outputs", "lagging_features"), (rows, steps, width)),
-        **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
-        "ends": (rows, width), "strength": (0,), "pairs": (0, 2), "gap": (0,), "siblings": (0, 4),
-        "annotator": (0,), "users": (0, width),
-        **dict.fromkeys(OF_TOKENS, (rows, tokens)),
-    }  # fmt: skip
-    made = {name: torch.zeros(shapes.get(name, (rows, steps))) + 0.5 * (name == "judged") for name in names}
-    return {name: array.long() if name in INDICES else array for name, array in made.items()}

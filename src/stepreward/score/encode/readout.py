@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from stepreward.score.encode.formula import SCORE, Formula, Index, is_name, parse
 
 _SO_FAR = f"sum_so_far({SCORE})"
+POLICY_NAMES = ("value", "before", "advantage", "logprob")
+"""Outputs of a readout of a `policy`."""
 Array = Any
 """A NumPy array or a torch tensor."""
 
@@ -47,6 +49,10 @@ class Readout:
     next_token: bool = False
     """Reads the entry of the step's last token one token earlier: the head has an entry for each token of the
     vocabulary, the score of what is there with that token behind it."""
+    policy: bool = False
+    """Reads four numbers of each step, `POLICY_NAMES` by default: the value of a head with one output at its end and
+    where it begins; the sum over its tokens of how far their logits are below the likeliest token's; and its
+    log-probability to the backbone's own language model. Needs tied embeddings, as `surprise` does."""
     names: tuple[str, ...] = ()
     """Names of the outputs in a formula; empty for `out0`, `out1`, ..."""
     formula: str = ""
@@ -69,6 +75,8 @@ class Readout:
             raise ValueError("next_token has the language-model head, which has no place for surprise")
         if self.label_tokens and self.surprise:
             raise ValueError("label_tokens are read from a language-model head: surprise needs a head of its own")
+        if self.policy and (self.kind, self.n_labels, self.surprise) != ("value", len(POLICY_NAMES), False):
+            raise ValueError(f"a policy is read as {len(POLICY_NAMES)} values a step, without surprise")
         valid = all(map(is_name, self.names)) and len({*self.names}) == len(self.names)
         if len(self.names) not in (0, self.n_labels) or not valid:
             raise ValueError(
@@ -82,7 +90,17 @@ class Readout:
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs in a formula."""
-        return self.names or tuple(f"out{k}" for k in range(self.n_labels))
+        return self.names or (POLICY_NAMES if self.policy else tuple(f"out{k}" for k in range(self.n_labels)))
+
+    @property
+    def head_width(self) -> int:
+        """Outputs of the head."""
+        return 1 if self.policy else self.n_labels
+
+    @property
+    def reads_language(self) -> bool:
+        """Whether what the backbone's own language model says of a step's tokens is read too."""
+        return self.surprise or self.policy
 
     @property
     def parsed(self) -> Formula:

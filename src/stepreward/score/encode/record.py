@@ -199,8 +199,10 @@ class EncoderRecord:
             raise ValueError("both_ways takes the encoding PerStep and a head of its own, without surprise")
         if self.both_ways and self.readout.kind == "implicit":
             raise ValueError("both_ways mixes the outputs of a head: an implicit score has none")
-        if self.readout.surprise and not self.per_step:
-            raise ValueError("surprise reads the tokens of whole steps: take the encoding PerStep")
+        if self.readout.reads_language and not self.per_step:
+            raise ValueError("surprise reads the tokens of whole steps, as a policy does: take the encoding PerStep")
+        if self.readout.policy and (self.both_ways or self.encoding.read != "at"):
+            raise ValueError("a policy is read forward, at the end of each step: set read='at', without both_ways")
         if self.readout.kind == "implicit" and not isinstance(self.encoding, WholeText | PerStep):
             raise ValueError("an implicit score sums over an answer's tokens: take the encoding PerStep or WholeText")
         if self.readout.kind == "implicit" and isinstance(self.encoding, PerStep) and self.encoding.read != "at":
@@ -224,6 +226,11 @@ class EncoderRecord:
     def grows(self) -> bool:
         """Whether a step's score depends on nothing that follows it, and its ids neither."""
         return self.per_step and not self.both_ways
+
+    @property
+    def caches(self) -> bool:
+        """Whether the keys and values of earlier steps are enough to score one; they say nothing of its first token."""
+        return self.grows and not (self.readout.policy or self.readout.next_token)
 
     @property
     def second_pass(self) -> bool:

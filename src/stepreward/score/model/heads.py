@@ -135,7 +135,7 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
         made, width = _layers(own), len(own[f"{max(int(key.split('.')[0]) for key in own)}.weight"])
     else:
         raise ModelError(f"no known head has the weights {', '.join(sorted(own))}")
-    if width != readout.n_labels:
+    if width != readout.head_width:
         raise ModelError(f"the head has {width} outputs, the record says n_labels={readout.n_labels}")
     return made
 
@@ -188,7 +188,7 @@ def _fresh_linear(hidden: int, record: EncoderRecord, seed: int) -> nn.Module:
     if record.both_ways:
         return GatedHead.fresh(_fresh_linear(hidden, replace(record, both_ways=False), seed), hidden, seed)
     readout = record.readout
-    head = nn.Linear(hidden + readout.surprise, readout.n_labels)
+    head = nn.Linear(hidden + readout.surprise, readout.head_width)
     with torch.no_grad():
         head.weight.normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
         if readout.surprise:

@@ -25,6 +25,7 @@ from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, lo
 from stepreward.score.model.backbones import load_backbone, save_weights, tokenizer_folder
 from stepreward.score.model.heads import build_head, fresh_head, head_state
 from stepreward.score.model.quantized_base import without_repacking
+from stepreward.score.model.token_logits import policy_outputs, refuse_rescaled
 from stepreward.score.model.weights import ADAPTER_FILE, read_weights
 
 HEAD_FILE = "step_head.safetensors"
@@ -45,7 +46,7 @@ class StepRewardModel(nn.Module):
         seed: seed of a fresh head's weights.
 
     Raises:
-        ModelError: the record asks for surprise and the backbone's embeddings are not tied.
+        ModelError: the record reads its language model, and its embeddings are not tied or its logits are changed.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class StepRewardModel(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer, self.record = backbone, tokenizer, record
         self.encoder = StepEncoder(record, tokenizer)
-        if record.readout.surprise and not backbone.config.tie_word_embeddings:
-            raise ModelError(
-                "reading surprise needs a backbone whose input and output embeddings are tied: set surprise=False"
-            )
+        if record.readout.reads_language and not backbone.config.tie_word_embeddings:
+            what = "reading surprise or a policy needs a backbone whose input and output embeddings are tied"
+            raise ModelError(f"{what}: take another one, or set surprise=False")
+        if record.readout.policy:
+            refuse_rescaled(backbone.config)
         self.head = fresh_head(backbone, record, seed) if head is None else head
         self.users: nn.Embedding | None = None
         """Numbers of the annotators in training; a checkpoint has them in its readout."""
@@ -123,7 +125,11 @@ class StepRewardModel(nn.Module):
             entries: torch.Tensor = self.head(hidden, batch)
             return entries
         features = self._head_inputs(hidden, batch.input_ids, batch.first)[batch.read_row, batch.read_column]
-        logits = self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
+        if self.record.readout.policy:
+            table = self.backbone.get_input_embeddings().weight
+            logits = policy_outputs(self._read, hidden, batch, table)
+        else:
+            logits = self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
         return torch.cat([logits, self._last_features(features).to(logits)], -1) if self.with_features else logits
 
     def hidden_states(self, batch: PackedBatch) -> torch.Tensor:

@@ -102,6 +102,8 @@ def _head_refusal(model: StepRewardModel, layout: Layout) -> str:
         return "its head reads surprise, the language model's own log-probabilities (surprise=True)"
     if model.record.both_ways:
         return "it reads steps in both directions (both_ways=True)"
+    if model.record.readout.policy:
+        return "it also reads the language model's own log-probabilities (an objective such as b-coder)"
     if model.record.readout.formula:
         return f"its score is the formula {model.record.readout.formula!r} of its outputs, which no other layout has"
     if layout.family and config.model_type != layout.family:

@@ -34,8 +34,9 @@ class TokenOutputs:
     def __init__(
         self, model: StepRewardModel, *, device: str = "cpu", batch_tokens: int = 16_384, most: int = 32_768
     ) -> None:
-        if model.record.readout.surprise:
-            raise ModelError("the head reads the surprise of steps, which tokens alone do not show: send steps instead")
+        if model.record.readout.reads_language:
+            what = "surprise or a policy is read of steps, which tokens alone do not show"
+            raise ModelError(f"{what}: send steps instead")
         if model.record.readout.next_token:
             raise ModelError("the head has an entry for each next token, not a number a token: send steps instead")
         if model.record.both_ways or model.record.readout.looks_back:

@@ -15,7 +15,8 @@ from stepreward.score.encode.encoded_tree import EncodedTree
 from stepreward.score.encode.packing import PackedBatch, pack
 from stepreward.train.data.domains import domain_of
 from stepreward.train.data.row_data import of_rows
-from stepreward.train.objective import INDICES, OF_PAIRS, OF_ROWS, Objective
+from stepreward.train.objective import Objective
+from stepreward.train.objective_data import INDICES, OF_PAIRS, OF_ROWS
 
 
 @dataclass(frozen=True)

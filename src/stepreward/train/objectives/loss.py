@@ -87,6 +87,9 @@ def outputs_of(settings: Mapping[str, Any]) -> int:
         return int(settings["value_bins"]) * (len(settings["lengths"]) + 1)
     if "critics" in settings:
         return 2 * int(settings["critics"])
+    if "likelihood" in settings:
+        # Two values, an advantage and a log-probability.
+        return 4
     return int(settings.get("members", 0)) or len(settings.get("quantiles", ()))
 
 

@@ -71,6 +71,12 @@ def rewards_of(rewards: torch.Tensor, outcome: torch.Tensor, mask: torch.Tensor)
     return torch.where(last, outcome.to(rewards.dtype)[:, None], rewards)
 
 
+def rewards_or_outcome(rewards: torch.Tensor, outcome: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, S) `rewards_of`; a trajectory that has none but a known outcome earned 0 before its end."""
+    alone = (rewards.isnan() | ~follows(mask)).all(1) & ~outcome.isnan()
+    return rewards_of(torch.where(alone[:, None], 0.0, rewards), outcome, mask)
+
+
 def follows(mask: torch.Tensor) -> torch.Tensor:
     """(B, S) whether another real step follows each step."""
     return torch.nn.functional.pad(mask, (0, 1))[:, 1:]
@@ -158,9 +164,7 @@ def twin_critics(
     """
     if not 0 <= gamma <= 1 or outputs.shape[-1] != 2 * critics:
         raise ValueError(f"gamma must be in [0, 1], got {gamma}; {outputs.shape[-1]} outputs of {critics} critics each")
-    more = follows(mask)
-    alone = (rewards.isnan() | ~more).all(1) & ~outcome.isnan()
-    earned = rewards_of(torch.where(alone[:, None], 0.0, rewards).to(outputs.dtype), outcome, mask)
+    more, earned = follows(mask), rewards_or_outcome(rewards.to(outputs.dtype), outcome, mask)
     now, late = only(mask[..., None], outputs), only(mask[..., None], lagging_outputs.detach())
     of_step, of_state, late_step, late_state = (
         one[..., half] for one in (now, late) for half in (slice(critics), slice(critics, None))
@@ -172,3 +176,66 @@ def twin_critics(
     next_step = torch.nn.functional.pad(late_step, (0, 0, 0, 1))[:, 1:]
     by_step = mean((of_step - target).square().sum(-1), known, per)
     return by_step + mean((of_state - next_step).square().sum(-1), known_next, per)
+
+
+@loss.method(
+    "b-coder", paper="arXiv:2310.03173", equation="Eq. 7-19",
+    note="an action is a step; the next one's conservative value is that of the state, where it takes the checkpoint's "
+    "greedy action; one value head in place of a frozen and a learned one; the weights beta are not its own",
+)  # fmt: skip
+def policy_critic(
+    outputs: torch.Tensor,
+    rewards: torch.Tensor,
+    outcome: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    alpha: float = 1.0,
+    gamma: float = 1.0,
+    cap: float = 1.0,
+    advantage: float = 0.1,
+    likelihood: float = 0.1,
+    per: Per = "step",
+) -> Loss:
+    """Makes a language model the critic of its own steps: their values fall as their likelihood does.
+
+        Q_s = V_s + alpha A_s,    A_s = sum_{t in s} l(y_t) - max_y l(y) <= 0
+        mean_s ( Q_s - r_s - gamma min(V_{s+1}, cap) )^2 + mean_s ( V'_s - V_{s+1} )^2
+            + advantage mean_{right b} sum_s |A_s| + likelihood mean_{right b} sum_s -log p(s)
+
+    l are the logits of the language model, V_s is the value where step s begins, V'_s that at its end, which is V_{s+1}
+    unless an observation stands between the two. Targets are detached. Nothing follows the last step: its Q has the
+    target r, and V' behind it is 0. A reward is recovered as Q_s - gamma V'_s: without discount and observations they
+    sum to V_1 - V'_S + alpha sum_s A_s.
+
+    Args:
+        outputs: (B, S, 4) V', V, A and log p of each step: outputs of a `policy`.
+        rewards: (B, S) r of each step, NaN where not known; the last step's is not read. Where none of a trajectory's
+            is known and its outcome is, the others are 0.
+        outcome: (B,) r of the last step, NaN where not known; above 1/2 is right.
+        mask: True at real steps, which stand at the beginning of their rows.
+        alpha: > 0, value of a unit of the logits.
+        gamma: discount in [0, 1].
+        cap: greatest value of a state that a target takes: the greatest reward.
+        advantage, likelihood: >= 0, weights of the terms that make right solutions likely.
+        per: the unit of the means over steps.
+
+    Raises:
+        ValueError: a setting is outside its range, or there are not 4 outputs.
+    """
+    if not (alpha > 0 and 0 <= gamma <= 1 and advantage >= 0 and likelihood >= 0):
+        what = "alpha must be positive, gamma in [0, 1], advantage and likelihood not negative"
+        raise ValueError(f"{what}, got {alpha}, {gamma}, {advantage}, {likelihood}")
+    if outputs.shape[-1] != 4:
+        raise ValueError(f"a step has 4 outputs, its values, advantage and log-probability, got {outputs.shape[-1]}")
+    more, earned = follows(mask), rewards_or_outcome(rewards.to(outputs.dtype), outcome, mask)
+    behind, value, below, logprob = only(mask[..., None], outputs).unbind(-1)
+    known = mask & ~earned.isnan()
+    known_next = more & torch.nn.functional.pad(known, (0, 1))[:, 1:]
+    after = only(more, torch.nn.functional.pad(value.detach(), (0, 1))[:, 1:])
+    target = only(known, earned) + gamma * after.clamp(max=cap)
+    bellman = mean((value + alpha * below - target).square(), known, per)
+    # Where a step begins at the end of the one before, this is 0 but behind the last one.
+    ends = mean((behind - after).square(), known_next | (mask & ~more & ~outcome.isnan()[:, None]), per)
+    right = mask & (outcome > 0.5)[:, None]
+    likely = likelihood * mean(-logprob, right, "trajectory-sum")
+    return bellman + ends + advantage * mean(below.abs(), right, "trajectory-sum") + likely
