@@ -292,5 +292,5 @@ def test_from_the_command_line_with_adapters(tmp_path: Path) -> None:
     said = json.loads((tmp_path / "mrm" / "stepreward.json").read_text())
     assert (said["readout"]["next_token"], said["readout"]["kind"]) == (True, "sigmoid")
     invoke(f"score --data {rows} --model {tmp_path / 'mrm'} --out {tmp_path / 'scored.parquet'}")
-    with pytest.raises(SteprewardError, match="next_token need more"):
+    with pytest.raises(SteprewardError, match="next_token and both_ways need more"):
         stepreward.load(f"http://localhost:9#{tmp_path / 'mrm'}")

@@ -14,7 +14,9 @@ from stepreward.core.method import Method
 from stepreward.train.objectives.loss import Loss
 
 NAN = float("nan")
-OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "features", "views")
+OUTPUTS = (
+    "logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "latents", "features", "views",
+)  # fmt: skip
 """What a model says; everything else is data."""
 WIDTH = {
     "columns": 2, "birm": 2, "path-finder": 3, "grid": 3, "general-preference": 4, "step-and-trajectory": 2,
@@ -22,7 +24,7 @@ WIDTH = {
 }  # fmt: skip
 """Outputs of a step, 2 or 3 or whatever the objective's settings say."""
 ROWS, STEPS, TOKENS = 5, 4, 6
-OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator", "users")
+OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator", "users", "latents")
 """Data with an entry for each pair, not for each trajectory."""
 
 
@@ -68,6 +70,7 @@ def draw(method: Method[..., Any], seed: int) -> dict[str, torch.Tensor]:
         "gap": np.array([0.2, 1.0, 0.5]),
         "annotator": np.array([0, 1, 0]),
         "users": rng.normal(size=(3, k)),
+        "latents": rng.uniform(-0.9, 0.9, (3, 2 * k)),
         "token_rewards": rng.normal(size=(ROWS, TOKENS)),
         "guide": np.where(tokens, rng.normal(size=(ROWS, TOKENS)), NAN),
         "token_values": rng.normal(size=(ROWS, TOKENS)),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stepreward.pipeline.rounds_report import rows_of_table as rows_of_table
     from stepreward.pipeline.whole_run import Run as Run
     from stepreward.score.calibrate.calibrated_scorer import save_calibrator as save_calibrator
+    from stepreward.train.annotator_scores import readout_of_pairs as readout_of_pairs
     from stepreward.train.data.stored_trees import StoredTrees as StoredTrees
     from stepreward.train.dry_run import Costs as Costs
     from stepreward.train.dry_run import costs as costs

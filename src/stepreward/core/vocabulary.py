@@ -36,6 +36,7 @@ DATA: Mapping[str, str] = {
     "lagging_logits": "(B, S) logits of that copy",
     "lagging_features": "(B, S, H) features of that copy",
     "users": "(P, K) numbers of each pair's annotator, which are learned with the model",
+    "latents": "(P, 2 K) mean and log-variance of what other pairs of the same annotator say of them",
     "token_rewards": "(B, L) beta times the log-ratio of each token of a trajectory's steps",
     "token_values": "(B, L) what the head said of each token of a trajectory's steps before it came",
     "token_targets": "(B, L) what it should have said",

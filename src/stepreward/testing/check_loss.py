@@ -10,10 +10,12 @@ from stepreward.testing.rules import require
 from stepreward.train.objectives.loss import outputs_of
 
 _NAN = float("nan")
-_OUTPUTS = ("logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "features", "views")
+_OUTPUTS = (
+    "logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "latents", "features", "views",
+)  # fmt: skip
 _KNOWN = ("labels", "targets", "judged", "cells", "rewards", "outcome", "log_weights", "strength", "token_targets")
 """Data of which NaN means that it is not known."""
-_OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator", "users")
+_OF_PAIRS = ("pairs", "strength", "siblings", "gap", "annotator", "users", "latents")
 _PLAIN = {"logits", "labels", "mask"}
 
 
@@ -94,6 +96,7 @@ def _example(torch: Any, method: Method[..., Any]) -> dict[str, Any]:
         "log_weights": torch.tensor([0.3, -0.2], dtype=torch.float64), "pairs": torch.tensor([[0, 1]]),
         "strength": torch.tensor([2.0], dtype=torch.float64), "gap": torch.tensor([1.0], dtype=torch.float64),
         "annotator": torch.tensor([0]), "users": torch.tensor([[0.3] * width], dtype=torch.float64),
+        "latents": torch.tensor([[0.4] * 2 * width], dtype=torch.float64),
         "siblings": torch.tensor([[0, 1, 1, 1]]), "token_rewards": logits.clone(), "guide": labels.clone(),
         "token_values": logits.clone(), "token_targets": labels.clone(),
         "features": logits[..., None] * torch.tensor([1.0, 0.5]).double() + 0.2,

@@ -16,7 +16,7 @@ from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
 from stepreward.train.data.factors import Factor
 from stepreward.train.objective_data import COLUMNS, LAGGING, OF_FEATURES, OF_TOKENS, OUTPUTS, at_ends, zeros
-from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features
+from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features, variational_users
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
 from stepreward.train.objectives.loss import Loss, only, outputs_of
 from stepreward.train.objectives.next_token import next_token_error
@@ -44,7 +44,7 @@ else:
 _REWARDS = (
     decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise, sibling_preference, reward_features,
     ideal_point, mixture_of_judges, general_preference, contrastive_preference, bellman_rank_td, twin_critics,
-    next_token_error, policy_critic,
+    next_token_error, policy_critic, variational_users,
 )  # fmt: skip
 """Objectives whose outputs are rewards or values, not logits of probabilities."""
 _ALIKE = (pinball, columns, step_and_trajectory, ensemble)
@@ -59,6 +59,7 @@ _FORMULAS: Mapping[str, tuple[int, str]] = {
     # Until the end of training, when the numbers of the annotators are known.
     "reward-features": (0, "mean(outputs)"),
     "ideal-point": (0, "mean(outputs)"),
+    "vpl": (0, "mean(outputs)"),
 }
 """Columns that an objective learns from (0: it reads none), and how scores are made of its outputs, where that is not
 the first one alone; `{k}` is the name of output k."""
@@ -150,12 +151,17 @@ class Objective:
     @property
     def compares_problems(self) -> bool:
         """Whether the loss of a trajectory depends on those of other problems in its batch."""
-        return self.method.function is kto or "views" in self.method.data
+        return self.method.function is kto or "views" in self.method.data or self.infers_users
+
+    @property
+    def infers_users(self) -> bool:
+        """Whether the numbers of an annotator are made of other pairs of theirs in a batch."""
+        return "latents" in self.method.data
 
     @property
     def reads_features(self) -> bool:
         """Whether a forward pass has to return what the last layer of the head reads."""
-        return bool({*OF_FEATURES} & {*self.method.data})
+        return bool({*OF_FEATURES} & {*self.method.data}) or self.infers_users
 
     @property
     def of_policy(self) -> bool:
@@ -262,7 +268,7 @@ class Objective:
         Raises:
             InputError: none of the outputs is a score.
         """
-        ahead = {"siblings", *OF_FEATURES} & {*self.method.data}
+        ahead = {"siblings", "latents", *OF_FEATURES} & {*self.method.data}
         if ((both_ways or surprise) and (self.of_ratios or self.of_policy)) or (both_ways and ahead):
             what = f"the objective {self.method.name} reads each step behind its prefix, by no head with more inputs"
             raise InputError(what, remedy="drop both_ways and surprise")
@@ -305,16 +311,17 @@ class Objective:
             logits = made["logits"]
             ends = only(batch.mask, logits).sum(1) if self.of_ratios else at_ends(logits, batch.mask)
             made["totals"] = torch.where(batch.mask.any(1), ends, torch.nan)
-        # A model of log-ratios has no features: such objectives are refused for it.
+        # A model of log-ratios has no features and no users: such objectives are refused for it.
         headed: Any = model
         if "slopes" in names:
             made["slopes"] = headed.slope().expand(batch.mask.shape)
         if "views" in names:
             made["views"] = batch.gather(headed.step_features(model(batch.packed)).float())
-        if "users" in names:
-            # A model of log-ratios has none: such objectives are refused for it.
-            with_numbers: Any = model
-            made["users"] = with_numbers.annotator_numbers(batch.data["annotator"])
+        if self.infers_users:
+            context = batch.data["pairs"], batch.data["annotator"], batch.problems
+            made["users"], made["latents"] = headed.users(at_ends(made["features"], batch.mask), *context)
+        elif "users" in names:
+            made["users"] = headed.annotator_numbers(batch.data["annotator"])
         return self._loss(made)
 
     def _said(self, model: Trainable, outputs: torch.Tensor, batch: TrainingBatch) -> dict[str, torch.Tensor]:
@@ -339,8 +346,9 @@ class Objective:
         rows, steps = batch.mask.shape
         tokens = batch.token.shape[1] if batch.token is not None else 0
         made = zeros([n for n in self.method.data if n in OUTPUTS], rows, steps, self.n_outputs, tokens)
-        if "users" in made:
-            made["users"] = torch.zeros(len(batch.data["pairs"]), self.n_outputs)
+        for name, width in (("users", self.n_outputs), ("latents", 2 * self.n_outputs)):
+            if name in made:
+                made[name] = torch.zeros(len(batch.data["pairs"]), width)
         made = {name: array.to(batch.mask.device) for name, array in made.items()}
         return self._loss({**made, "mask": batch.mask, **batch.data}).counts.double()
 

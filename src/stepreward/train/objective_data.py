@@ -16,8 +16,8 @@ else:
 LAGGING = ("lagging_outputs", "lagging_logits", "lagging_features")
 """What a lagging copy of the model says of a batch, or detached the model itself where there is none."""
 OUTPUTS = (
-    "logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "features", "views", "slopes",
-    *LAGGING,
+    "logits", "outputs", "ends", "totals", "token_rewards", "token_values", "users", "latents", "features", "views",
+    "slopes", *LAGGING,
 )  # fmt: skip
 """What a model says of a batch; the other names that an objective takes are data. The `logits` of a log-ratio model are
 the rewards of steps, `totals` their sums; it alone has `token_rewards`, and a head with an entry for each next token
@@ -49,7 +49,7 @@ def zeros(names: Sequence[str], rows: int, steps: int, width: int, tokens: int =
         **dict.fromkeys(("lagging_outputs", "lagging_features"), (rows, steps, width)),
         **dict.fromkeys(("outcome", "totals", "group", "log_weights"), (rows,)),
         "ends": (rows, width), "strength": (0,), "pairs": (0, 2), "gap": (0,), "siblings": (0, 4),
-        "annotator": (0,), "users": (0, width),
+        "annotator": (0,), "users": (0, width), "latents": (0, 2 * width),
         **dict.fromkeys(OF_TOKENS, (rows, tokens)),
     }  # fmt: skip
     made = {name: torch.zeros(shapes.get(name, (rows, steps))) + 0.5 * (name == "judged") for name in names}

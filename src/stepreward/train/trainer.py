@@ -20,8 +20,14 @@ from stepreward.core.tree import StepTree
 from stepreward.score.encode.packing import FLEX
 from stepreward.score.model.log_ratio_model import LogRatioModel, Trainable
 from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.model.user_encoder import UserEncoder
 from stepreward.score.model.weights import find
-from stepreward.train.annotator_scores import ANNOTATORS_FILE, annotator_formulas, readout_of_annotators
+from stepreward.train.annotator_scores import (
+    ANNOTATORS_FILE,
+    annotator_formulas,
+    annotator_vectors,
+    readout_of_annotators,
+)
 from stepreward.train.checkpoints import open_work
 from stepreward.train.data.fingerprint import Fingerprint, fingerprint
 from stepreward.train.data.labelled_trees import nothing_to_learn
@@ -184,7 +190,7 @@ def _trained(
     if losses:
         last["train_loss"] = float(np.average([loss for _, loss in losses], weights=steps))
     if objective.annotators and isinstance(model, StepRewardModel) and model.users is not None:
-        readout, vectors = model.record.readout, model.users.weight.detach().cpu().numpy()
+        readout, vectors = model.record.readout, annotator_vectors(model, data)
         formulas = annotator_formulas(objective, readout, vectors)
         model.record = replace(model.record, readout=readout_of_annotators(objective, readout, formulas))
         if is_main():
@@ -241,13 +247,19 @@ def _with_annotators(
     objective: Objective, data: TrainingSet, model: StepRewardModel, settings: TrainSettings
 ) -> Objective:
     """The objective with the names of those who compared the data; the model gets numbers of each."""
-    if not data.annotators:
+    if not data.compared:
         what = f"{objective.method.name} needs to know who compared each pair"
         raise InputError(what, remedy=f"pass solutions with the fact {ANNOTATOR!r}")
     if settings.shard:
         raise InputError(f"{objective.method.name} cannot be trained in shards", remedy="leave shard out")
-    model.add_annotators(len(data.annotators), seed=settings.seed)
-    return replace(objective, annotators=data.annotators)
+    if objective.infers_users:
+        if max(data.compared.values()) < 2:
+            what = f"{objective.method.name} learns of a user from pairs of other problems, and nobody compared two"
+            raise InputError(what, remedy="pass several problems of each annotator")
+        model.users = UserEncoder(model.last_layer.in_features, objective.n_outputs, seed=settings.seed)
+    else:
+        model.add_annotators(len(data.compared), seed=settings.seed)
+    return replace(objective, annotators=tuple(data.compared))
 
 
 def _identity(model: Trainable, settings: TrainSettings, data: str, held_out: str, meta: str) -> dict[str, Any]:

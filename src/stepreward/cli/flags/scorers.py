@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from stepreward.cli import on_demand
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Scorer
 from stepreward.core.vocabulary import Count, Flag
@@ -14,6 +15,7 @@ from stepreward.policies.named import policy_at
 from stepreward.score.ensemble import Combine, combined
 from stepreward.score.load import load
 from stepreward.score.model.cache_memory import NO_CACHE, CacheSize, cache_size
+from stepreward.verbs.read_rows import rows_of
 
 if TYPE_CHECKING:
     from stepreward.score.load import Loaded
@@ -29,6 +31,9 @@ class RecipeFlags:
     """JSON of the fields of the encoder record that differ from the model's or row's own."""
     readout: str = ""
     """Formula of another score of the same model, such as "gain(score, 0.5)", or the name of one of its outputs."""
+    user_pairs: Path | None = None
+    """Pairs that one user compared, any format of comparisons, or solutions with outcomes: the score is that of this
+    user, for a model of the objective vpl; nothing is trained."""
     calibrator: Path | None = None
     """Calibrator of the scores, written by `evaluate --calibrate`; left out: the one in the model's folder."""
     answers: Count = 1
@@ -44,8 +49,8 @@ class RecipeFlags:
         Raises:
             InputError: there is none.
         """
-        if (self.like or self.record or self.readout or self.calibrator) and not model:
-            what = "--like, --record, --readout and --calibrator say how a model is scored"
+        if (self.like or self.record or self.readout or self.user_pairs or self.calibrator) and not model:
+            what = "--like, --record, --readout, --user-pairs and --calibrator say how a model is scored"
             raise InputError(what, remedy="pass --model, or drop them")
 
     def scorer(
@@ -56,15 +61,20 @@ class RecipeFlags:
         Scores are mapped by `--calibrator`, or else by the one in the model's folder, unless not `calibrated`.
 
         Raises:
-            InputError: the device is not here, or the record is none.
+            InputError: the device is not here, or the record is none; or the model infers no user from pairs.
             ModelError: there is no such checkpoint.
             UnknownNameError: there is no such device, dtype or row.
         """
+        readout = self.readout
+        if self.user_pairs is not None:
+            if readout:
+                raise InputError("--user-pairs is the score of a user", remedy="pass it or --readout, not both")
+            readout = on_demand.readout_of_pairs(rows_of(self.user_pairs, comparisons=True), model)
         return load(
             model,
             like=self.like,
             record=self.record,
-            readout=self.readout,
+            readout=readout,
             device=self.device,
             dtype=self.dtype,
             cache_bytes=cache,

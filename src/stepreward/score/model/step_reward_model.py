@@ -25,12 +25,11 @@ from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, lo
 from stepreward.score.model.backbones import load_backbone, save_weights, tokenizer_folder
 from stepreward.score.model.heads import build_head, fresh_head, head_state
 from stepreward.score.model.quantized_base import without_repacking
-from stepreward.score.model.token_logits import policy_outputs, refuse_rescaled
+from stepreward.score.model.token_logits import least_logprob, policy_outputs, refuse_rescaled
+from stepreward.score.model.user_encoder import ENCODER_FILE, UserEncoder
 from stepreward.score.model.weights import ADAPTER_FILE, read_weights
 
 HEAD_FILE = "step_head.safetensors"
-_FLOOR = -32.0
-"""Least log-probability; smaller ones are clipped to it."""
 PROBE = "Mia has 12.5 + 307 = 319.5 'apples'\n\n  na\u00efve \u6f22\u5b57 don't\r\n<|x|>\t"
 """A difficult text whose token ids a checkpoint keeps: they detect a tokenizer that was rebuilt by other rules."""
 
@@ -61,8 +60,8 @@ class StepRewardModel(nn.Module):
         if record.readout.policy:
             refuse_rescaled(backbone.config)
         self.head = fresh_head(backbone, record, seed) if head is None else head
-        self.users: nn.Embedding | None = None
-        """Numbers of the annotators in training; a checkpoint has them in its readout."""
+        self.users: nn.Embedding | UserEncoder | None = None
+        """Numbers of the annotators in training, which a checkpoint has in its readout, or what makes them of pairs."""
         self.with_features = False
         """Whether a forward pass also returns what the last layer of the head reads, behind the outputs."""
 
@@ -154,8 +153,9 @@ class StepRewardModel(nn.Module):
         assert outputs.shape[1] > self.record.readout.n_labels, "the pass was made without features"
         return outputs[:, self.record.readout.n_labels :]
 
-    def slope(self) -> torch.Tensor:
-        """() detached length of the weights by which the head's last layer makes a step's logit of its features.
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The head's last layer, which reads the features.
 
         Raises:
             ModelError: that layer is not linear.
@@ -163,7 +163,11 @@ class StepRewardModel(nn.Module):
         last: Any = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
         if not isinstance(last, nn.Linear):
             raise ModelError("features are read of heads that end in a linear layer: this one does not")
-        length: torch.Tensor = torch.linalg.vector_norm(self.step_logits(last.weight.detach().T))
+        return last
+
+    def slope(self) -> torch.Tensor:
+        """() detached length of the weights by which that layer makes a step's logit of its features."""
+        length: torch.Tensor = torch.linalg.vector_norm(self.step_logits(self.last_layer.weight.detach().T))
         return length
 
     def _read(self, *features: torch.Tensor) -> torch.Tensor:
@@ -182,7 +186,7 @@ class StepRewardModel(nn.Module):
 
     def annotator_numbers(self, annotator: torch.Tensor) -> torch.Tensor:
         """(P, K) the numbers of some annotators, arbitrary for those that are unknown (-1)."""
-        assert self.users is not None, "the trainer adds them"
+        assert isinstance(self.users, nn.Embedding), "the trainer adds them"
         made: torch.Tensor = self.users(annotator.clamp(min=0))
         return made
 
@@ -288,6 +292,9 @@ class StepRewardModel(nn.Module):
         """
         own, head = (None, None) if state is None else (_below(state, "backbone."), _below(state, "head."))
         write_checkpoint(folder, self.backbone, self.tokenizer, self.record, own, head_state(self.head, head))
+        (Path(folder) / ENCODER_FILE).unlink(missing_ok=True)
+        if isinstance(self.users, UserEncoder):
+            self.users.save(Path(folder))
 
     @classmethod
     def from_pretrained(
@@ -316,6 +323,7 @@ class StepRewardModel(nn.Module):
             model.head = build_head(load_file(folder / HEAD_FILE), record)
         except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(f"cannot load the step head {folder / HEAD_FILE}: {error}") from error
+        model.users = UserEncoder.load(folder)
         return model.eval()
 
 
@@ -369,28 +377,3 @@ def write_checkpoint(
 def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The weights of one part of the model, under its own names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def least_logprob(
-    hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor, embeddings: torch.Tensor
-) -> torch.Tensor:
-    """(R, T) least log-probability among the tokens of each step up to each token, its first token left out.
-
-    The first token's predecessor may lie anywhere in a packed row; all others follow theirs.
-
-    Args:
-        hidden: (R, T, hidden) last hidden states.
-        input_ids: (R, T).
-        first: (R, T) column of the first token of each token's step.
-        embeddings: (V, hidden) output embeddings.
-    """
-    column = torch.arange(input_ids.shape[1], device=input_ids.device)
-    rows, columns = (column > first).nonzero(as_tuple=True)
-    logits = (hidden[rows, columns - 1] @ embeddings.T).float()
-    chosen = logits.log_softmax(-1).gather(1, input_ids[rows, columns][:, None])[:, 0].clamp(min=_FLOOR)
-    # float64, as the offsets below grow with the steps of a row and would round small log-probabilities away.
-    logprob = torch.zeros(input_ids.shape, dtype=torch.float64, device=hidden.device)
-    logprob = logprob.index_put((rows, columns), chosen.double())
-    # Every step is shifted below all values of the one before it, so that the running minimum starts anew with it.
-    depth = 2 * _FLOOR * (column == first).cumsum(dim=1)
-    return (torch.cummin(logprob + depth, dim=1).values - depth).float()

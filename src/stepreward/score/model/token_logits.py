@@ -14,6 +14,8 @@ from stepreward.score.encode.packing import PackedBatch, step_tokens
 
 _CELLS = 1 << 26
 """Most log-probabilities in memory at once, tokens times vocabulary: those of a batch would take gigabytes."""
+_FLOOR = -32.0
+"""Least log-probability; smaller ones are clipped to it."""
 _RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Fields of configurations whose models change their logits behind the language-model head."""
 
@@ -89,3 +91,28 @@ def policy_outputs(
         terms = of_tokens(likelihoods, hidden[said.row, said.before], unembedding, ids)
         sums = sums.index_add(0, said.read, terms.to(sums))
     return torch.cat([*values, sums], -1)
+
+
+def least_logprob(
+    hidden: torch.Tensor, input_ids: torch.Tensor, first: torch.Tensor, embeddings: torch.Tensor
+) -> torch.Tensor:
+    """(R, T) least log-probability among the tokens of each step up to each token, its first token left out.
+
+    The first token's predecessor may lie anywhere in a packed row; all others follow theirs.
+
+    Args:
+        hidden: (R, T, hidden) last hidden states.
+        input_ids: (R, T).
+        first: (R, T) column of the first token of each token's step.
+        embeddings: (V, hidden) output embeddings.
+    """
+    column = torch.arange(input_ids.shape[1], device=input_ids.device)
+    rows, columns = (column > first).nonzero(as_tuple=True)
+    logits = (hidden[rows, columns - 1] @ embeddings.T).float()
+    chosen = logits.log_softmax(-1).gather(1, input_ids[rows, columns][:, None])[:, 0].clamp(min=_FLOOR)
+    # float64, as the offsets below grow with the steps of a row and would round small log-probabilities away.
+    logprob = torch.zeros(input_ids.shape, dtype=torch.float64, device=hidden.device)
+    logprob = logprob.index_put((rows, columns), chosen.double())
+    # Every step is shifted below all values of the one before it, so that the running minimum starts anew with it.
+    depth = 2 * _FLOOR * (column == first).cumsum(dim=1)
+    return (torch.cummin(logprob + depth, dim=1).values - depth).float()

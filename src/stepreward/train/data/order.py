@@ -53,20 +53,38 @@ def _repeated(numbers: Sequence[int], key: Key) -> Iterator[int]:
 
 
 def epoch_batches(
-    lengths: Sequence[int], row_tokens: int, batch_tokens: int, rng: np.random.Generator | None
+    lengths: Sequence[int],
+    row_tokens: int,
+    batch_tokens: int,
+    rng: np.random.Generator | None,
+    together: Sequence[str] = (),
 ) -> Iterator[list[list[int]]]:
-    """Batches of one pass: trees in random order, packed window by window, batches in random order."""
-    if rng is None:
+    """Batches of one pass: trees in random order, packed window by window, batches in random order.
+
+    Args:
+        lengths: tokens of each tree.
+        row_tokens: tokens of a packed row.
+        batch_tokens: tokens of a batch.
+        rng: the randomness; None keeps one fixed order.
+        together: a name of each tree; those of a name follow one another, so that a batch has many of them. Empty for
+            no such names.
+    """
+    if rng is None and not together:
         yield from plan(lengths, row_tokens, batch_tokens)
         return
     made: list[list[list[int]]] = []
     window: list[int] = []
-    in_window, order = 0, rng.permutation(len(lengths))
+    in_window, order = 0, np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    if together:
+        first = {together[i]: place for place, i in reversed([*enumerate(order)])}
+        order = np.array(sorted(order, key=lambda i: first[together[i]]), np.int64)
+    # Packing orders a window by length, which would part what should be together.
+    wide = batch_tokens * (1 if together else _WINDOW)
     for place, i in enumerate(order):
         window.append(int(i))
         in_window += lengths[i]
         last = place == len(order) - 1
-        if in_window < _WINDOW * batch_tokens and not last:
+        if in_window < wide and not last:
             continue
         # `plan` packs well and orders by length, so that its batches are mixed again at the end.
         batches = [
@@ -77,5 +95,5 @@ def epoch_batches(
         window = [] if last or len(batches) == 1 else [j for row in batches.pop() for j in row]
         in_window = sum(lengths[j] for j in window)
         made += batches
-    for at in rng.permutation(len(made)):
+    for at in range(len(made)) if rng is None else rng.permutation(len(made)):
         yield made[at]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
@@ -73,7 +74,9 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         """Tokens of each part."""
         self.domains: dict[str, array[int]] = {}
         """Numbers of each domain's parts."""
-        annotators: set[str] = set()
+        judges: list[str] = []
+        """The first annotator of each part."""
+        compared: Counter[str] = Counter()
         for tree in trees:
             # A tree that teaches nothing is left out; a wide one is cut.
             if teaches(tree, self.objective):
@@ -82,7 +85,9 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
                     what = f"problem {tree.problem.id!r} has more than {batch_tokens} tokens in its solutions"
                     remedy = f"{self.objective.method.name} compares them in one pass: raise batch_tokens"
                     raise InputError(what, remedy=f"{remedy}, or pass fewer solutions")
-                annotators.update(annotators_of(tree))
+                names = annotators_of(tree)
+                compared.update({*names} - {""})
+                judges += [next(filter(None, names), "")] * len(parts)
                 for _, few, encoded in parts:
                     self.domains.setdefault(domain_of(few), array("q")).append(len(lengths))
                     self.parts.append((few, encoded))
@@ -94,7 +99,13 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
             rng = None if key is None else key.fold("epoch", epoch).rng()
             batches = [
                 [[some[i] for i in row] for row in rows]
-                for rows in epoch_batches([lengths[i] for i in some], row_tokens, batch_tokens, rng)
+                for rows in epoch_batches(
+                    [lengths[i] for i in some],
+                    row_tokens,
+                    batch_tokens,
+                    rng,
+                    [judges[i] for i in some] if self.objective.infers_users else (),
+                )
             ]
             # The last pass may be a part of one; it has a batch at least, as a run of 0 steps is none.
             keep = len(batches) if epoch < whole else max(1, round(part * len(batches)))
@@ -107,8 +118,8 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         """Batches at the end that fill up the last turn."""
         self.reference: list[NDArray[np.float32]] = []
         """(T,) log-probability of each token of each encoded tree by the reference; 0 while empty."""
-        self.annotators = tuple(sorted(annotators - {""}))
-        """Names of those who compared the solutions."""
+        self.compared = dict(sorted(compared.items()))
+        """Names of those who compared solutions, and the problems of which each did."""
         self.guide: list[NDArray[np.float32]] = []
         """The same of the log-ratio that weighs tokens."""
         self.taught: list[NDArray[np.float32]] = []
@@ -148,6 +159,11 @@ class TrainingSet(torch.utils.data.Dataset[TrainingBatch]):
         times = np.bincount([i for rows in self.plans for row in rows for i in row], minlength=len(self.lengths))
         sizes = times * np.asarray(self.lengths)
         return {name: int(sizes[numbers].sum()) for name, numbers in self.domains.items()}
+
+    def one_pass(self) -> Iterator[TrainingBatch]:
+        """The batches of one pass over all parts, in a fixed order."""
+        for rows in plan(self.lengths, *self.limits):
+            yield self._batch(rows)
 
     def of_domain(self, name: str) -> Iterator[TrainingBatch]:
         """The batches of one pass over a domain, in a fixed order."""

@@ -1,7 +1,7 @@
 """Objectives on pairs that several annotators compared, who may want different things.
 
 Axes: B trajectories, K outputs at the end of each, P pairs. `users` are (P, K) numbers of each pair's annotator, which
-are learned with the model.
+are learned with the model, or made of other pairs of theirs by a part of it that is.
 """
 
 from __future__ import annotations
@@ -49,6 +49,52 @@ def reward_features(
     better, worse, known = _sides(ends, pairs)
     terms = preference(((better - worse) * users).sum(-1)) + prior * users.square().sum(-1)
     return mean(terms, known & (annotator >= 0))
+
+
+def gaussian_kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """(...) divergence in nats of normal distributions (..., D) from the standard one.
+
+    -1/2 sum_d ( 1 + v_d - m_d^2 - e^(v_d) )
+    """
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(-1)
+
+
+@loss.method(
+    "vpl", paper="arXiv:2408.10075",
+    note="a reward linear in features with weights made of z, in place of a network of both; z is not rescaled in "
+    "training, the weight of the divergence stays as it is, and each pair has a divergence by its own context",
+)  # fmt: skip
+def variational_users(
+    ends: torch.Tensor,
+    users: torch.Tensor,
+    latents: torch.Tensor,
+    pairs: torch.Tensor,
+    annotator: torch.Tensor,
+    *,
+    kl: float = 0.01,
+) -> Loss:
+    """Ranks pairs by a reward whose weights are inferred from other pairs of the same annotator.
+
+        mean_p -log sigmoid( <f_better - f_worse, w(z_p)> ) + kl KL( q(z_p | other pairs) || N(0, 1) )
+
+    With kl = 0 and one w for all it is Bradley-Terry.
+
+    Args:
+        ends: (B, K) f, the outputs at each trajectory's last step.
+        users: (P, K) w(z), of a draw of z in training and of its mean in evaluation.
+        latents: (P, 2 K) mean and log-variance of z, taken for -1 or 1 beyond these.
+        pairs: (P, 2) rows of the better and of the worse one.
+        annotator: (P,) number of the annotator, -1 where unknown: such pairs are left out.
+        kl: weight >= 0 of the divergence.
+
+    Raises:
+        ValueError: the weight is negative.
+    """
+    if kl < 0:
+        raise ValueError(f"kl must not be negative, got {kl}")
+    better, worse, known = _sides(ends, pairs)
+    divergence = gaussian_kl(*latents.clamp(-1, 1).chunk(2, -1))
+    return mean(preference(((better - worse) * users).sum(-1)) + kl * divergence, known & (annotator >= 0))
 
 
 @loss.method(
