@@ -67,14 +67,6 @@ class TestNumbers:
         parts = np.random.default_rng(0).random((6, 2))
         assert of("gain(score, 0.5)", parts.tolist(), range(-1, 5)).sum() == pytest.approx(parts[-1, 0] - 0.5)
 
-    def test_a_gain_over_another_number(self) -> None:
-        """Q of 0.6, 0.5 and 0.9 over the V of 0.4 and 0.7 of the step before, and over 0.3 at the beginning."""
-        parts = [[0, 0.6, 0.4], [0, 0.5, 0.8], [0, 0.9, 0.7]]
-        assert of("gain(out0, 0.3, out1)", parts, [-1, 0, 0]) == pytest.approx([0.3, 0.1, 0.5])
-        assert of("gain(out0, 0.3, 1)", parts, [-1, 0, 0]) == pytest.approx([0.3, -0.5, -0.1])
-        plain, same = (of(text, parts, [-1, 0, 0]).tolist() for text in ("gain(out0, 0.3)", "gain(out0, 0.3, out0)"))
-        assert plain == same
-
     def test_running_numbers_on_a_tree(self) -> None:
         """Read 0 is above 1 and 2, read 2 above 3."""
         parts, previous = [[4.0, 0], [1.0, 0], [5.0, 0], [0.0, 0]], [-1, 0, 0, 2]
@@ -121,8 +113,7 @@ def test_the_scored_step_before() -> None:
         ("score = 1; score", "'score' has a meaning already"),
         ("min = 1; min", "'min' has a meaning already"),
         ("a = b = 1; a", "must be name = expression"),
-        ("gain(score)", "gain takes 2 or 3 arguments, got 1"),
-        ("gain(score, 0, out0, 1)", "gain takes 2 or 3 arguments, got 4"),
+        ("gain(score)", "gain takes 2 arguments, got 1"),
         ("above(score)", "above takes 2 arguments, got 1"),
         ("min()", "min takes some arguments, got 0"),
         ("log(1, 2)", "log takes 1 arguments, got 2"),

@@ -16,14 +16,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.cli.running import invoke
-from tests.train.toy import toy_labels, toy_model
+from tests.train.toy import rows_with_observations, toy_labels, toy_model
 
 import stepreward
 from stepreward.core.catalog import loss as family
 from stepreward.core.errors import InputError, ModelError
+from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.record import EncoderRecord, PerStep
 from stepreward.score.model.step_reward_model import StepRewardModel
+from stepreward.score.remote.head_outputs import HeadReader
+from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.train import step_trainer
 from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.data.training_set import make_batches
@@ -50,12 +54,13 @@ def critics(**given: torch.Tensor) -> dict[str, torch.Tensor]:
 
 class TestTwinCritics:
     def test_a_step_before_the_end_and_the_last_one(self) -> None:
-        """Lagging V of 0.5 and 0.7 behind step 1: targets 0.45 and 0.63, and the outcome 1 for step 2, whose lagging Q
-        of 0.8 and 0.2 are the targets of the states before it; all outputs are 0."""
-        late = tensor([[9.0, 9.0, 0.5, 0.7], [0.8, 0.2, 9.0, 9.0]])
+        """Lagging V of 0.5 and 0.7 before step 2: targets 0.45 and 0.63 of step 1, and the outcome 1 of step 2. Lagging
+        Q of 0.8 and 0.2, then 0.6 and 0.1, are the targets of the states before the steps. All outputs are 0."""
+        late = tensor([[0.8, 0.2, 9.0, 9.0], [0.6, 0.1, 0.5, 0.7]])
         data = critics(outputs=torch.zeros(1, 2, 4, dtype=torch.float64), lagging_outputs=late)
         by_steps = (0.45**2 + 0.63**2 + 1 + 1) / 2
-        assert float(family["archer"].take(data)) == pytest.approx(by_steps + 0.8**2 + 0.2**2)
+        by_states = (0.8**2 + 0.2**2 + 0.6**2 + 0.1**2) / 2
+        assert float(family["archer"].take(data)) == pytest.approx(by_steps + by_states)
 
     def test_each_critic_has_targets_of_its_own_copy(self) -> None:
         rng = np.random.default_rng(0)
@@ -87,10 +92,12 @@ class TestTwinCritics:
                 if np.isnan(earned[s]):
                     continue
                 of_step.append(
-                    sum((z[b, s, i] - earned[s] - gamma * (late[b, s, i + 2] if s < last else 0)) ** 2 for i in (0, 1))
+                    sum(
+                        (z[b, s, i] - earned[s] - gamma * (late[b, s + 1, i + 2] if s < last else 0)) ** 2
+                        for i in (0, 1)
+                    )
                 )
-                if s > 0:
-                    of_state.append(sum((z[b, s - 1, i + 2] - late[b, s, i]) ** 2 for i in (0, 1)))
+                of_state.append(sum((z[b, s, i + 2] - late[b, s, i]) ** 2 for i in (0, 1)))
         mask = torch.tensor(np.arange(4) < lengths[:, None])
         data = {
             "outputs": torch.tensor(z), "lagging_outputs": torch.tensor(late), "rewards": torch.tensor(r),
@@ -124,58 +131,104 @@ def world(*, uneven: bool) -> list[Trajectory]:
     return made
 
 
-def exact(words: tuple[str, ...], *, uneven: bool) -> tuple[float, float]:
-    """Q of taking the last of these steps, and V of the state behind it, by recursion over all that may follow."""
-    if len(words) == 3:
-        return outcome_of(words), NAN
+def value(words: tuple[str, ...], *, uneven: bool = False) -> float:
+    """V of the state behind these steps, by recursion over all that may follow."""
     shares = [3.0 if uneven and w == "good" else 1.0 for w in WORDS]
-    v = float(np.average([exact((*words, w), uneven=uneven)[0] for w in WORDS], weights=shares))
-    return GAMMA * v, v
+    return float(np.average([worth((*words, w), uneven=uneven) for w in WORDS], weights=shares))
+
+
+def worth(words: tuple[str, ...], *, uneven: bool = False) -> float:
+    """Q of the last of these steps."""
+    return outcome_of(words) if len(words) == 3 else GAMMA * value(words, uneven=uneven)
 
 
 class TestLearnedValues:
     @pytest.mark.parametrize("uneven", [False, True])
     def test_free_numbers_learn_the_exact_values(self, uneven: bool) -> None:
-        """A table of numbers, one row a node, under gradient descent with a lagging copy."""
+        """Tables of numbers, a row a step and a row a state, under gradient descent with a lagging copy."""
         rows = world(uneven=uneven)
         paths = [tuple(step.text.strip() for step in row.steps) for row in rows]
-        nodes = sorted({path[: s + 1] for path in paths for s in range(3)})
-        index = torch.tensor([[nodes.index(path[: s + 1]) for s in range(3)] for path in paths])
-        table = torch.tensor(np.random.default_rng(0).normal(size=(len(nodes), 4)), requires_grad=True)
-        late, optimizer = table.detach().clone(), torch.optim.Adam([table], lr=0.05)
+        steps = sorted({path[: s + 1] for path in paths for s in range(3)})
+        states = sorted({path[:s] for path in paths for s in range(3)})
+        of_step = torch.tensor([[steps.index(path[: s + 1]) for s in range(3)] for path in paths])
+        of_state = torch.tensor([[states.index(path[:s]) for s in range(3)] for path in paths])
+        rng = np.random.default_rng(0)
+        tables = [torch.tensor(rng.normal(size=(len(one), 2)), requires_grad=True) for one in (steps, states)]
+        late, optimizer = [one.detach().clone() for one in tables], torch.optim.Adam(tables, lr=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
         data = {
-            "rewards": torch.full((len(rows), 3), NAN).double(), "outcome": tensor([row.outcome for row in rows])[0],
+            "rewards": torch.full((len(rows), 3), NAN).double(), "outcome": tensor(*[row.outcome for row in rows]),
             "mask": real(len(rows), 3),
         }  # fmt: skip
         for _ in range(400):
-            made = family["archer"].take(data | {"outputs": table[index], "lagging_outputs": late[index]}, gamma=GAMMA)
+            outputs, lagging = (torch.cat([q[of_step], v[of_state]], -1) for q, v in (tables, late))
+            made = family["archer"].take(data | {"outputs": outputs, "lagging_outputs": lagging}, gamma=GAMMA)
             optimizer.zero_grad()
             made.value.backward()
             optimizer.step()
             schedule.step()
-            late.lerp_(table.detach(), 0.1)
-        found = table.detach().numpy()
-        wanted = np.array([exact(node, uneven=uneven) for node in nodes])
-        np.testing.assert_allclose(found[:, :2], wanted[:, :1].repeat(2, 1), atol=5e-3)
-        inner = ~np.isnan(wanted[:, 1])
-        np.testing.assert_allclose(found[inner, 2:], wanted[inner, 1:].repeat(2, 1), atol=5e-3)
+            for old, now in zip(late, tables, strict=True):
+                old.lerp_(now.detach(), 0.1)
+        for table, wanted in (
+            (tables[0], [worth(one, uneven=uneven) for one in steps]),
+            (tables[1], [value(one, uneven=uneven) for one in states]),
+        ):
+            np.testing.assert_allclose(table.detach(), np.array(wanted)[:, None].repeat(2, 1), atol=5e-3)
 
     def test_a_trained_model_scores_the_exact_values_and_advantages(self, tmp_path: Path) -> None:
         settings = replace(QUICK, epochs=120, learning_rate=1e-2, polyak=0.3, row_tokens=512, batch_tokens=4096)
         objective = settings.loss()
         rows = world(uneven=False)
         train(labelled_trees(rows, objective), toy_model(record=objective.record(PerStep())), tmp_path, settings)
-        start = float(np.mean([exact((w,), uneven=False)[0] for w in WORDS]))
-        advantage = f"gain(q, {start}, v)"
-        read = [stepreward.load(tmp_path, readout=text) for text in ("", "v", advantage)]
+        read = [stepreward.load(tmp_path, readout=text) for text in ("", "v", "advantage")]
         for row in rows:
             path = tuple(step.text.strip() for step in row.steps)
-            values = np.array([exact(path[: s + 1], uneven=False) for s in range(3)])
-            q, v, a = (one.score("Say something", [step.text for step in row.steps]) for one in read)
-            np.testing.assert_allclose(q, values[:, 0], atol=0.06)
-            np.testing.assert_allclose(v[:2], values[:2, 1], atol=0.06)
-            np.testing.assert_allclose(a, q - [start, *v[:2]], atol=1e-5)
+            q, v, advantage = (one.score("Say something", [step.text for step in row.steps]) for one in read)
+            np.testing.assert_allclose(q, [worth(path[: s + 1]) for s in range(3)], atol=0.06)
+            np.testing.assert_allclose(v, [value(path[:s]) for s in range(3)], atol=0.06)
+            np.testing.assert_allclose(advantage, q - v, atol=1e-5)
+
+
+class TestWhereStepsBegin:
+    @pytest.mark.parametrize("how", ["packed", "kept"])
+    def test_values_of_states_are_read_behind_prompts_and_observations(self, how: str) -> None:
+        """By a plain causal pass over each trajectory; whole trees, and trees that grow step by step."""
+        record = Objective.of("archer").record(PerStep())
+        model = toy_model(record=replace(record, readout=record.readout.with_formula("advantage"))).eval()
+        scorer = DiscriminativeScorer(model, cache_bytes=0 if how == "packed" else 1 << 30)
+        assert (scorer.growing is None) == (how == "packed")
+        for row in rows_with_observations():
+            encoded = model.encoder.encode_tree(labelled_trees([row], Objective.of("archer"))[0])
+            with torch.no_grad():
+                outputs = model.head(model.backbone(input_ids=torch.from_numpy(encoded.ids)[None])[0][0]).numpy()
+            ends = np.cumsum(encoded.length) - 1
+            wanted = outputs[ends[1:], :2].min(1) - outputs[ends[:-1], 2:].min(1)
+            wanted[[step.kind == "observation" for step in row.steps]] = NAN
+            for s in range(len(row)):
+                (found,) = scorer.score_many([Score(row.problem, row.steps[: s + 1])])
+                np.testing.assert_allclose(found.scores, wanted[: s + 1], atol=1e-5)
+        questions = [Score(row.problem, row.steps) for row in rows_with_observations()]
+        found = scorer.score_many(questions)
+        for question, one in zip(questions, found, strict=True):
+            (alone,) = scorer.score_many([question])
+            np.testing.assert_allclose(one.scores, alone.scores, atol=1e-5)
+
+    def test_what_cannot_read_there_says_so(self) -> None:
+        record = Objective.of("archer").record(PerStep())
+        model = toy_model(record=record)
+        with pytest.raises(ModelError, match="begins, next_token and both_ways need more"):
+            HeadReader(model.encoder)
+        plain = replace(record, readout=replace(record.readout, formula=""))
+        with pytest.raises(ModelError, match="read where a step begins"):
+            TokenOutputs(toy_model(record=plain))
+        for settings in ({"begins": 4}, {"begins": -1}, {"surprise": True}):
+            with pytest.raises(ValueError, match=r"begins=.* of n_labels=4 outputs"):
+                replace(record.readout, **settings)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="where steps begin is read forward"):
+            replace(record, both_ways=True)
+        for more in ({"surprise": True}, {"both_ways": True}):
+            with pytest.raises(InputError, match="drop both_ways and surprise"):
+                Objective.of("archer").record(PerStep(), **more)
 
 
 def batch_of(objective: Objective, model: StepRewardModel) -> Any:
@@ -349,7 +402,7 @@ def test_the_command_trains_critics_whose_advantages_are_read(tmp_path: Path) ->
     question, texts = rows[0].problem.text, [step.text for step in rows[0].steps]
     q1, q2, v1, v2, q, advantage = (
         stepreward.load(tmp_path / "out", readout=text).score(question, texts)
-        for text in ("q1", "q2", "v1", "v2", "", "gain(q, 0.4, v)")
+        for text in ("q1", "q2", "v1", "v2", "", "advantage")
     )
     np.testing.assert_allclose(q, np.minimum(q1, q2), atol=1e-6)
-    np.testing.assert_allclose(advantage, q - np.r_[0.4, np.minimum(v1, v2)[:-1]], atol=1e-6)
+    np.testing.assert_allclose(advantage, q - np.minimum(v1, v2), atol=1e-6)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.cli.running import invoke
-from tests.train.toy import toy_labels, toy_model
+from tests.train.toy import rows_with_observations, toy_labels, toy_model
 
 import stepreward
 from stepreward.core.catalog import loss as family
@@ -36,16 +36,6 @@ RECORD = Objective.of("b-coder").record(PerStep())
 
 def tensor(*values: Any) -> torch.Tensor:
     return torch.tensor(np.array(values, np.float64))
-
-
-def rows_with_observations() -> list[Trajectory]:
-    made = []
-    for i, row in enumerate(toy_labels(2, 3)):
-        first, second, third = row.steps
-        seen = Step("seen well\n", kind="observation")
-        steps = (first, seen, second, third) if i % 2 else (first, second, seen, third)
-        made.append(Trajectory(row.problem, steps, row.outcome))
-    return made
 
 
 class TestOutputs:

@@ -25,6 +25,16 @@ def toy_labels(n: int, seed: int) -> list[Trajectory]:
     return made
 
 
+def rows_with_observations() -> list[Trajectory]:
+    made = []
+    for i, row in enumerate(toy_labels(2, 3)):
+        first, second, third = row.steps
+        seen = Step("seen well\n", kind="observation")
+        steps = (first, seen, second, third) if i % 2 else (first, second, seen, third)
+        made.append(Trajectory(row.problem, steps, row.outcome))
+    return made
+
+
 def toy_model(seed: int = 0, record: EncoderRecord | None = None) -> StepRewardModel:
     tokenizer = train_tokenizer(["Say something good fine bad nice well\n"] * 20, 300)
     return StepRewardModel(

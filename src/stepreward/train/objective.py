@@ -232,6 +232,7 @@ class Objective:
             positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0,
             names=self.output_names,
             policy=self.of_policy,
+            begins=self.n_outputs // 2 if self.method.function is twin_critics else 0,
         )
         formula = _FORMULAS.get(self.method.name, (0, ""))[1].format(*made.output_names)
         if self.method.function is value_and_length:
@@ -242,7 +243,7 @@ class Objective:
             formula = f"({gated}) / ({shares})"
         if self.method.function is twin_critics:
             halves = (made.output_names[: self.n_outputs // 2], made.output_names[self.n_outputs // 2 :])
-            formula = "q = min({}); v = min({}); q".format(*map(", ".join, halves))
+            formula = "q = min({}); v = min({}); advantage = q - v; q".format(*map(", ".join, halves))
         if self.of_policy:
             formula = "q = before + {alpha:.9g} * advantage; reward = q - {gamma:.9g} * value; reward".format(
                 **settings
@@ -269,7 +270,8 @@ class Objective:
             InputError: none of the outputs is a score.
         """
         ahead = {"siblings", "latents", *OF_FEATURES} & {*self.method.data}
-        if ((both_ways or surprise) and (self.of_ratios or self.of_policy)) or (both_ways and ahead):
+        read_more = self.of_ratios or self.method.function in (policy_critic, twin_critics)
+        if ((both_ways or surprise) and read_more) or (both_ways and ahead):
             what = f"the objective {self.method.name} reads each step behind its prefix, by no head with more inputs"
             raise InputError(what, remedy="drop both_ways and surprise")
         readout = replace(self.readout(), surprise=surprise)

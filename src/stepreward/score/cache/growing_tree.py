@@ -162,7 +162,10 @@ class GrowingTree:
         """(n,) scores of the nodes, NaN at the prompt, at observations and at steps too long."""
         read = self.encoder.read_index(np.array(self.parent), np.array(self.first), np.array(self.length))
         before = scored_before(np.array(self.parent), np.array(self.scored))
-        parts = model.score_parts(self.logits[torch.from_numpy(read).to(self.logits.device)])
+        # Of the prompt, which has no score, this is the last node's.
+        begin = (np.array(self.first) + np.array(self.length) - 1)[self.parent]
+        end, start = (self.logits[torch.from_numpy(at).to(self.logits.device)] for at in (read, begin))
+        parts = model.score_parts(model.record.readout.joined(end, start))
         return np.where(self.scored, model.record.readout.combined(parts, before), np.nan)
 
 

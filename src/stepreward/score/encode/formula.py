@@ -50,8 +50,7 @@ _SO_FAR: Mapping[str, Callable[[Floats, Floats], Floats]] = {
 RUNNING = tuple(_SO_FAR)
 """Their names."""
 _GAIN = "gain"
-"""`gain(x, start)`: x less that of the scored step before; the first step's less `start`. `gain(x, start, y)`: x less y
-of the scored step before."""
+"""`gain(x, start)`: x less that of the scored step before; the first step's less `start`."""
 FUNCTIONS = (*_OF_A_STEP, _WEIGHTED, *_SO_FAR, _GAIN)
 """Names of all functions."""
 
@@ -147,8 +146,7 @@ class _Evaluation:
         assert self.previous is not None
         x = np.array(np.broadcast_to(given[0], self.previous.shape), np.float64)
         if name == _GAIN:
-            before = np.broadcast_to(given[-1] if len(given) > 2 else x, self.previous.shape)
-            return x - np.where(self.previous >= 0, before[self.previous], given[1])
+            return x - np.where(self.previous >= 0, x[self.previous], given[1])
         return so_far(x, self.previous, name)
 
 
@@ -240,10 +238,9 @@ def _check_call(name: str, arguments: int, outputs: int) -> None:
     if name not in FUNCTIONS:
         raise ValueError(f"{name!r} is no function of a formula: {', '.join(FUNCTIONS)}")
     many = name in ("min", "max", "mean", "median", "std")
-    wanted = {_WEIGHTED: (outputs,), _GAIN: (2, 3), "above": (2,)}.get(name, (1,))
-    if arguments not in wanted and not (many and arguments):
-        what = "some" if many else " or ".join(map(str, wanted))
-        raise ValueError(f"{name} takes {what} arguments, got {arguments}")
+    wanted = outputs if name == _WEIGHTED else 2 if name in (_GAIN, "above") else 1
+    if arguments != wanted and not (many and arguments):
+        raise ValueError(f"{name} takes {'some' if many else wanted} arguments, got {arguments}")
 
 
 def is_name(text: str) -> bool:

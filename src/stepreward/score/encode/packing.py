@@ -286,6 +286,13 @@ def step_tokens(batch: PackedBatch) -> StepTokens:
     return StepTokens(*(torch.from_numpy(array) for array in (row, column, before, read, known)))
 
 
+def begins(batch: PackedBatch) -> torch.Tensor:
+    """(Q,) column of the token before the first one of each read's step, on the batch's device."""
+    first = batch.first[batch.read_row, batch.read_column]
+    before = torch.from_numpy(columns_before(batch.position_ids.cpu().numpy()))
+    return before.to(first.device)[batch.read_row, first]
+
+
 def columns_before(position: NDArray[np.int64]) -> NDArray[np.int64]:
     """(R, T) column of the token before each token on its own trajectory; of those at position 0 it means nothing."""
     # In depth-first order the tokens between one and its successor are all further down: the last token at the

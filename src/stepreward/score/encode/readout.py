@@ -49,6 +49,9 @@ class Readout:
     next_token: bool = False
     """Reads the entry of the step's last token one token earlier: the head has an entry for each token of the
     vocabulary, the score of what is there with that token behind it."""
+    begins: int = 0
+    """How many outputs, the last ones, are read where the step begins: at the token before its first one, the end of
+    the step above, of an observation or of the prompt. They say nothing of the step itself."""
     policy: bool = False
     """Reads four numbers of each step, `POLICY_NAMES` by default: the value of a head with one output at its end and
     where it begins; the sum over its tokens of how far their logits are below the likeliest token's; and its
@@ -75,6 +78,11 @@ class Readout:
             raise ValueError("next_token has the language-model head, which has no place for surprise")
         if self.label_tokens and self.surprise:
             raise ValueError("label_tokens are read from a language-model head: surprise needs a head of its own")
+        if self.begins and not (0 < self.begins < self.n_labels and not self.label_tokens and not self.surprise):
+            what = f"begins={self.begins} of n_labels={self.n_labels} outputs"
+            raise ValueError(
+                f"{what}: some outputs of a head of its own, without surprise, are read where a step begins"
+            )
         if self.policy and (self.kind, self.n_labels, self.surprise) != ("value", len(POLICY_NAMES), False):
             raise ValueError(f"a policy is read as {len(POLICY_NAMES)} values a step, without surprise")
         valid = all(map(is_name, self.names)) and len({*self.names}) == len(self.names)
@@ -96,6 +104,11 @@ class Readout:
     def head_width(self) -> int:
         """Outputs of the head."""
         return 1 if self.policy else self.n_labels
+
+    @property
+    def reads_steps(self) -> bool:
+        """Whether more is read of a step than a head says at one token."""
+        return self.reads_language or self.next_token or self.begins > 0
 
     @property
     def reads_language(self) -> bool:
@@ -132,6 +145,11 @@ class Readout:
             ValueError: it is no formula.
         """
         return replace(self, formula="; ".join([*self.parsed.definition_texts, formula]) if formula else "")
+
+    def joined(self, end: Array, begin: Array) -> Array:
+        """(Q, n_labels) outputs, out of those of the head where each step ends and where it begins."""
+        cut = self.n_labels - self.begins
+        return array_namespace(end).concat([end[:, :cut], begin[:, cut:]], axis=1) if self.begins else end
 
     @property
     def compares(self) -> bool:

@@ -203,6 +203,8 @@ class EncoderRecord:
             raise ValueError("surprise reads the tokens of whole steps, as a policy does: take the encoding PerStep")
         if self.readout.policy and (self.both_ways or self.encoding.read != "at"):
             raise ValueError("a policy is read forward, at the end of each step: set read='at', without both_ways")
+        if self.readout.begins and (self.both_ways or not self.per_step):
+            raise ValueError("where steps begin is read forward, of whole steps: take PerStep, without both_ways")
         if self.readout.kind == "implicit" and not isinstance(self.encoding, WholeText | PerStep):
             raise ValueError("an implicit score sums over an answer's tokens: take the encoding PerStep or WholeText")
         if self.readout.kind == "implicit" and isinstance(self.encoding, PerStep) and self.encoding.read != "at":

@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache
 from stepreward.core.errors import ModelError, StoreError
 from stepreward.core.files.hub import fetch
 from stepreward.core.optional import cache_argument
-from stepreward.score.encode.packing import PackedBatch
+from stepreward.score.encode.packing import PackedBatch, begins
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, save_record
 from stepreward.score.model.backbones import load_backbone, save_weights, tokenizer_folder
@@ -127,6 +127,9 @@ class StepRewardModel(nn.Module):
         if self.record.readout.policy:
             table = self.backbone.get_input_embeddings().weight
             logits = policy_outputs(self._read, hidden, batch, table)
+        elif self.record.readout.begins:
+            begin = hidden[batch.read_row, begins(batch)]
+            logits = self.record.readout.joined(self._read(features), self._read(begin))
         else:
             logits = self._read(features) if batch.pairs is None else self._read(*features[batch.pairs.T])
         return torch.cat([logits, self._last_features(features).to(logits)], -1) if self.with_features else logits

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from stepreward.core.errors import ModelError
-from stepreward.score.encode.packing import PackedBatch, step_tokens
+from stepreward.score.encode.packing import PackedBatch, begins, step_tokens
 
 _CELLS = 1 << 26
 """Most log-probabilities in memory at once, tokens times vocabulary: those of a batch would take gigabytes."""
@@ -81,11 +81,8 @@ def policy_outputs(
         unembedding: (V, hidden) rows of the language-model head.
     """
     said = step_tokens(batch.to("cpu")).to(hidden.device)
-    first = said.column == batch.first[said.row, said.column]
-    begin = batch.read_column.clone()
-    begin[said.read[first]] = said.before[first]
-    values = [value(hidden[batch.read_row, at]) for at in (batch.read_column, begin)]
-    sums = values[0].new_zeros((len(begin), 2))
+    values = [value(hidden[batch.read_row, at]) for at in (batch.read_column, begins(batch))]
+    sums = values[0].new_zeros((len(batch.read_row), 2))
     if len(said.row):
         ids = batch.input_ids[said.row, said.column]
         terms = of_tokens(likelihoods, hidden[said.row, said.before], unembedding, ids)

@@ -37,6 +37,8 @@ class TokenOutputs:
         if model.record.readout.reads_language:
             what = "surprise or a policy is read of steps, which tokens alone do not show"
             raise ModelError(f"{what}: send steps instead")
+        if model.record.readout.begins:
+            raise ModelError("some outputs are read where a step begins, which tokens alone do not show: send steps")
         if model.record.readout.next_token:
             raise ModelError("the head has an entry for each next token, not a number a token: send steps instead")
         if model.record.both_ways or model.record.readout.looks_back:

@@ -140,13 +140,14 @@ def twin_critics(
     gamma: float = 0.9,
     per: Per = "step",
 ) -> Loss:
-    """Fits values of steps and states to each other: Q to the reward and the state behind, V to the step taken there.
+    """Fits values of steps and states to each other: Q to the reward and the next state, V to the step taken there.
 
-        sum_i mean_s ( Q_i(s) - r_s - gamma V'_i(s) )^2 + mean_s ( V_i(s) - Q'_i(s + 1) )^2
+        sum_i mean_s ( Q_i(s) - r_s - gamma V'_i(s + 1) )^2 + mean_s ( V_i(s) - Q'_i(s) )^2
 
-    Q_i(s) is the value of taking step s, V_i(s) that of the state behind it, both read at its end; Q', V' are those of
-    a lagging copy. Nothing follows the last step: its Q has the target r, its V has none. The target of V is the Q of
-    the step that a trajectory took: over trajectories that share a prefix, its mean.
+    Q_i(s) is the value of taking step s, read at its end; V_i(s) that of the state before it, read where it begins,
+    behind the prompt or the last observation; Q', V' are those of a lagging copy. Nothing follows the last step: its Q
+    has the target r. The target of V is the Q of the step that a trajectory took: over trajectories that share a
+    prefix, its mean.
 
     Args:
         outputs: (B, S, 2 K) Q_1, ..., Q_K, V_1, ..., V_K, bare values.
@@ -169,13 +170,12 @@ def twin_critics(
     of_step, of_state, late_step, late_state = (
         one[..., half] for one in (now, late) for half in (slice(critics), slice(critics, None))
     )
+    # A state is taught by the step taken there, if that is taught itself.
     known = mask & ~earned.isnan()
-    # A state is taught by the step behind it, if that is taught itself.
-    known_next = more & torch.nn.functional.pad(known, (0, 1))[:, 1:]
-    target = only(known, earned)[..., None] + gamma * only(more[..., None], late_state)
-    next_step = torch.nn.functional.pad(late_step, (0, 0, 0, 1))[:, 1:]
+    after = only(more[..., None], torch.nn.functional.pad(late_state, (0, 0, 0, 1))[:, 1:])
+    target = only(known, earned)[..., None] + gamma * after
     by_step = mean((of_step - target).square().sum(-1), known, per)
-    return by_step + mean((of_state - next_step).square().sum(-1), known_next, per)
+    return by_step + mean((of_state - late_step).square().sum(-1), known, per)
 
 
 @loss.method(
