@@ -105,8 +105,9 @@ def isolated(script: Path, files: int, readable: Sequence[Path] = ()) -> list[st
     more = [part for folder in readable for part in ("--ro-bind", str(folder), str(folder))]
     room = str(files)
     places = [
-        "--proc", "/proc", "--dev", "/dev", "--size", room, "--tmpfs", _SHARED, "--remount-ro", "/dev",
-        "--size", room, "--perms", "1777", "--tmpfs", _OWN, "--chdir", _OWN, "--remount-ro", "/",
+        "--proc", "/proc", "--dev", "/dev", "--size", room, "--perms", "1777", "--tmpfs", _SHARED,
+        "--size", room, "--perms", "1777", "--tmpfs", _OWN, "--chdir", _OWN,
+        "--remount-ro", "/dev", "--remount-ro", "/",
     ]  # fmt: skip
     path = os.pathsep.join(str(folder) for folder in readable)
     environment = {

@@ -21,10 +21,14 @@ import importlib
 import json
 import os
 import resource
+import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+FOLDERS = ("/tmp", "/dev/shm")  # noqa: S108 - of the sandbox, in memory
+"""Where programs can write."""
 MOST_ITEMS = 1_000_000
 """Most values in one message."""
 
@@ -216,11 +220,29 @@ class Program:
                 finally:
                     os._exit(status & 255)
         _, status = os.waitpid(child, 0)
+        clear()
         os.lseek(out, 0, 0)
         text = os.read(out, MOST_ITEMS)
         os.close(into)
         os.close(out)
         return {"status": os.waitstatus_to_exitcode(status), "out": text.decode("utf-8", "replace")}
+
+
+def clear() -> None:
+    """Ends all that a program started, and removes its files."""
+    try:
+        os.kill(-1, signal.SIGKILL)  # All processes of the sandbox but this one and its first.
+        while True:
+            os.waitpid(-1, 0)
+    except OSError:  # There is none, or none is left.
+        pass
+    for folder in FOLDERS:
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
 
 
 def test(
