@@ -83,7 +83,8 @@ assert count("aab") == {"a": 2, "b": 1}
 assert list(numbers(3)) == [0, 1, 2] and next(numbers(2)) == 0
 array = [3, 1, 2]
 assert sort(array) is None and array == [1, 2, 3]
-for value in (None, True, 2 ** 80, 0.1, "a\\u20ac\\ud800", b"b", (1, [2]), {1, 2}, frozenset({3}), {(1, 2): [3]}, 1 + 2j):
+values = None, True, 2 ** 80, 0.1, "a\\u20ac\\ud800", b"b", (1, [2]), {1, 2}, frozenset({3}), {(1, 2): [3]}, 1 + 2j
+for value in values:
     assert same(value) == value and type(same(value)) is type(value), value
 assert math.isinf(same(math.inf)) and math.isnan(same(math.nan))
 assert never() is None
@@ -136,7 +137,8 @@ def check(candidate):
         "class Equal(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
         "def f(x):\n    return Equal(0)",
         "import builtins\nbuiltins.AssertionError = Warning\nbuiltins.all = lambda x: True\ndef f(x):\n    return 0",
-        "import gc, types\ndef f(x):\n    for one in gc.get_objects():\n        if isinstance(one, types.FunctionType) and\\\n"
+        "import gc, types\ndef f(x):\n    for one in gc.get_objects():\n"
+        "        if isinstance(one, types.FunctionType) and\\\n"
         "            one.__name__ in ('test', 'check'): one.__code__ = (lambda *a, **k: {'passed': True}).__code__\n"
         "    return 0",
         "import math\nmath.isclose = lambda *a, **k: True\ndef f(x):\n    return 0",
