@@ -9,6 +9,7 @@ from stepreward.core.plugins import Plugin, PluginRegistry
 from stepreward.core.runtime.flows import Grader
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.mathematics import MathGrader
+from stepreward.tasks.unit_tests import UnitTestGrader
 
 
 def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
@@ -22,8 +23,9 @@ def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
 
 
 graders: Mapping[str, Callable[[], Grader]] = PluginRegistry(
-    lambda: {"mathematics": MathGrader, "arithmetic": ArithmeticGrader}, "stepreward.graders", _of_plugin
-)
+    lambda: {"mathematics": MathGrader, "arithmetic": ArithmeticGrader, "unit-tests": UnitTestGrader},
+    "stepreward.graders", _of_plugin,
+)  # fmt: skip
 """What makes each grader, by name."""
 
 

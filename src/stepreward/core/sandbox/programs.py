@@ -13,7 +13,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -75,6 +76,8 @@ class _Child:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}
         )
         self._rest = b""
+        self.close = weakref.finalize(self, _close, self._process)
+        """Ends the process and all that it started."""
         try:
             self.send(limits.inside())
             self.receive(_START)
@@ -133,21 +136,21 @@ class _Child:
             raise _Ended("error", str(answer["error"]))
         return answer
 
-    def close(self) -> None:
-        """Ends the process and all that it started."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            with suppress(OSError):
-                pipe.close()
-
     def _end(self) -> _Ended:
         status = self._process.wait()
         # Bubblewrap ends with 128 and the signal: at the limit of processor time, 9 or 24.
         return _Ended("time", f"more than {self.limits.seconds:g} s") if status in (137, 152) else _Ended(
             "died", f"the process ended with status {status}"
         )  # fmt: skip
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        assert pipe is not None
+        with suppress(OSError):
+            pipe.close()
 
 
 class Sandbox:
@@ -197,28 +200,32 @@ class Sandbox:
             self._keep(test, tester, used + 1)
             return verdict
 
-    def outputs(self, code: str, inputs: Sequence[str]) -> list[Output]:
-        """What a program writes for each text on its standard input; each time it runs from its start.
+    def outputs(self, code: str, inputs: Iterable[str]) -> Iterator[Output]:
+        """Yields what a program writes for each text on its standard input; each time it runs from its start.
+
+        After one that a limit ended, the next has a sandbox of its own.
 
         Args:
             code: of a whole program.
-            inputs: N texts.
-
-        Returns:
-            N outputs. After one that a limit ended, the next has a sandbox of its own.
+            inputs: what is read, one text a run.
         """
-        made: list[Output] = []
-        while len(made) < len(inputs):
-            with closing(self._started()) as program:
+        program: _Child | None = None
+        try:
+            for text in inputs:
+                program = program or self._started()
                 try:
-                    for text in inputs[len(made) :]:
-                        got = program.ask({"do": "run", "code": code, "stdin": text})
-                        status = int(got.get("status", 1))
-                        why = "a limit of time or memory" if status in (-signal.SIGKILL, -signal.SIGXCPU) else ""
-                        made.append(Output(str(got.get("out")), None if why else status, why))
+                    got = program.ask({"do": "run", "code": code, "stdin": text})
+                    status = int(got.get("status", 1))
                 except (_Ended, TypeError, ValueError) as error:
-                    made.append(Output("", None, str(error)))
-        return made
+                    program.close()
+                    program = None
+                    yield Output("", None, str(error))
+                    continue
+                why = "a limit of time or memory" if status in (-signal.SIGKILL, -signal.SIGXCPU) else ""
+                yield Output(str(got.get("out")), None if why else status, why)
+        finally:
+            if program is not None:
+                program.close()
 
     def close(self) -> None:
         """Ends the sandboxes that are kept."""

