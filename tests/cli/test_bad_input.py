@@ -66,7 +66,7 @@ pytestmark = pytest.mark.xdist_group("commands")
         ("train --data labels/labels.parquet --out x --backbone ./nowhere", "no model at './nowhere'"),
         ("search --problems problems.jsonl --out x", "beam needs a reward model; pass --model"),
         ("search --problems problems.jsonl --out x --model labels", "labels"),
-        ("evaluate --data labels/labels.parquet", "the rows hold no step scores; pass --model"),
+        ("evaluate --data labels/labels.parquet", "no step scores and no outcomes; pass --model"),
         ("convert labels/labels.parquet x.txt --to trl", "no format for the ending '.txt'"),
         ("convert labels/labels.parquet x.jsonl --to gsm8k", "format gsm8k can only be read"),
         ("convert problems.jsonl x.parquet --from nothing", "no format is called 'nothing'"),

@@ -176,3 +176,16 @@ def test_memory_grows_by_the_numbers_of_a_step_alone(monkeypatch: pytest.MonkeyP
     kept, peak = (np.array(used(15_000)) - np.array(used(3_000))) / (12_000 * 10)
     assert 5 < kept < 25
     assert kept < peak < 60
+
+
+def test_attempts_are_counted_over_graded_solutions() -> None:
+    outcomes = {"a": [1.0, 0.0, 0.0], "b": [0.0, 0.0], "c": [1.0, np.nan, 1.0], "d": [np.nan]}
+    items = [Trajectory(Problem(name, "q"), (Step("s"),), one) for name, row in outcomes.items() for one in row]
+    made = LabelledSolutions(SolutionNumbers(parts(items, 2)), Key.seed(1)).attempts()
+    assert made is not None
+    assert (made["problems"], made["unknown"]) == (3, 1)
+    # Of a, two of three pairs have the right solution.
+    assert {k: one["value"] for k, one in made["pass_at"].items()} == pytest.approx(
+        {"1": (1 / 3 + 0 + 1) / 3, "2": (2 / 3 + 0 + 1) / 3}
+    )
+    assert LabelledSolutions(SolutionNumbers([items[-1:]]), Key.seed(1)).attempts() is None

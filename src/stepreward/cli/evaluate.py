@@ -117,18 +117,24 @@ def evaluate(
         check_ending(flags.out)
     load = None if model is None else partial(recipe.scorer, model)
     solutions = read_and_score(data, reading, load, judge, quiet=json_output)
-    if not solutions.names:
-        raise InputError("the rows hold no step scores", source=data, remedy="pass --model, or recorded scores")
     key = Key.seed(flags.seed).fold("evaluate")
     made = LabelledSolutions(solutions, key, threshold, flags.tune, aggregate, judged=judge is not None)
+    attempts = made.attempts()
+    if not solutions.names and attempts is None:
+        remedy = "pass --model, recorded scores, or a --grader of outcomes"
+        raise InputError("the rows hold no step scores and no outcomes", source=data, remedy=remedy)
     outcome: dict[str, Any] = {
         "solutions": len(solutions),
         "problems": len(np.unique(solutions.problem)),
         "scorers": {name: made.measured(name) for name in dict.fromkeys([*solutions.names, POSITION])},
     }
+    if attempts is not None:
+        outcome["attempts"] = attempts
     if judge is not None and (lost := (solutions.gradable & np.isnan(solutions.outcome)).sum()):
         outcome["ungraded"] = int(lost)
-    if all(set(one) <= {"solutions", "unscored"} for one in outcome["scorers"].values()):
+    if (solutions.names or attempts is None) and all(
+        set(one) <= {"solutions", "unscored"} for one in outcome["scorers"].values()
+    ):
         raise InputError("the rows hold no labels, first errors or groups", source=data, remedy="label them first")
     if flags.out is not None:
         found = {
@@ -174,6 +180,9 @@ def _print(outcome: dict[str, Any]) -> None:
             name, percent(found["f1"]) if found else "", f"{found['threshold']:.3f}" if found else "", *numbers
         )
     console.print(table)
+    if "attempts" in outcome:
+        passed = ", ".join(f"{percent(one)} of {k}" for k, one in outcome["attempts"]["pass_at"].items())
+        console.print(f"a right solution is among: {passed}", soft_wrap=True)
     if "ungraded" in outcome:
         console.print(f"{outcome['ungraded']:,} solutions could not be graded and count neither way")
     for name, made in outcome["scorers"].items():

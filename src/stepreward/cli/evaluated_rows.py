@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -62,7 +65,9 @@ def _scored(
     """Yields the solutions in parts, with the answers that a grader reads and the scores of a model."""
     while part := list(islice(source, _AT_ONCE)):
         if grader is not None:
-            part = [_judged(item, grader) for item in part]
+            # Graders that wait for other processes, as those of programs and of mathematics, have several at a time.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                part = [*pool.map(partial(_judged, grader=grader), part)]
         if patient is not None:
             patient.places = {item.problem.id: (path, None) for item in part}
             answers = patient.score_many([Score(item.problem, item.steps) for item in part])
@@ -74,7 +79,7 @@ def _scored(
 def _judged(item: Trajectory, grader: Grader) -> Trajectory:
     """The solution with the answer and the outcome that the grader reads, where the data set states none."""
     answer = item.answer or (grader.answer(item.problem, item.steps) if item.terminal else None)
-    unknown = np.isnan(item.outcome) and item.problem.reference is not None
+    unknown = np.isnan(item.outcome) and item.problem.gradable
     outcome = grader.grade(item.problem, item.steps) if unknown else item.outcome
     return replace(item, outcome=outcome, answer=answer)
 

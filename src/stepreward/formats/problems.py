@@ -111,7 +111,7 @@ def read_problems(path: str | Path, *, bad: list[InputError] | None = None, grad
     Args:
         path: .json, .jsonl or .parquet, plain or .gz.
         bad: gets the errors of rows that are no problem, which are left out; None raises the first.
-        graded: a row without a reference is such a row.
+        graded: a row without a reference or tests is such a row.
 
     Raises:
         InputError: the file cannot be read, or a row is no problem and `bad` is None; the error names the row.
@@ -122,7 +122,7 @@ def read_problems(path: str | Path, *, bad: list[InputError] | None = None, grad
             if isinstance(row, InputError):
                 raise row
             made = problem_of(row, number)
-            if graded and made.reference is None:
+            if graded and not made.gradable:
                 raise InputError(f"problem {made.id!r} {WITHOUT_REFERENCE}", remedy="add it to the row")
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             found = error if isinstance(error, InputError) else InputError(f"no problem: {shown(error)}")

@@ -90,10 +90,10 @@ def compare(
         on_progress: called as work is done.
 
     Raises:
-        InputError: there is no problem, or one has no reference.
+        InputError: there is no problem, or one has no reference and no tests.
         UnknownNameError: a search that is not comparable.
     """
-    bare = [problem.id for problem in problems if problem.reference is None]
+    bare = [problem.id for problem in problems if not problem.gradable]
     if not problems or bare:
         raise InputError(
             f"problem {bare[0]!r} has no reference" if bare else "there is no problem", remedy="give all a reference"

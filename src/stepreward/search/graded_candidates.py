@@ -11,11 +11,11 @@ def with_outcome(search: Flow[Found], problem: Problem) -> Flow[tuple[Found, flo
     """A search, and the grade of the candidate that it chose: 0 where it chose none, or one cut before its end.
 
     A solution that was cut has no answer; samples are graded in the same way. The grade is NaN where the problem has no
-    reference, or the answer could not be graded.
+    reference and no tests, or the answer could not be graded.
     """
     found = yield from search
     trajectory = found.trajectory
-    if problem.reference is None:
+    if not problem.gradable:
         return found, float("nan")
     if trajectory is None or not trajectory.steps or not trajectory.terminal:
         return found, 0.0

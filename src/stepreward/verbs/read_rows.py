@@ -103,7 +103,7 @@ def problems_of(problems: Problems, failed: Failures | None = None, *, graded: b
     Args:
         problems: a path or problems.
         failed: gets the rows of a file that are no problem; None raises the first.
-        graded: a row of a file without a reference is such a row.
+        graded: a row of a file without a reference or tests is such a row.
 
     Raises:
         InputError: there is none, or two share an id, by which samples are drawn and kept.

@@ -20,12 +20,15 @@ class Trial:
     """Of `cli.doctor.trials`, which does it."""
     extras: tuple[str, ...] = ()
     """Extras that bring what it needs; the error names the first one where a package is missing."""
+    needed: bool = True
+    """Whether it is an error where it fails."""
 
 
 TRIALS: Sequence[Trial] = (
     Trial("stores", "stores"),
     Trial("grades", "grades", ("math",)),
     Trial("rules", "rules", ("rules",)),
+    Trial("runs programs", "runs_programs", needed=False),
     Trial("generates", "generates", ("models",)),
     Trial("scores", "scores", ("models",)),
     Trial("trains", "trains", ("models",)),
@@ -49,5 +52,5 @@ def _tried(trial: Trial) -> Finding:
             says = getattr(trials, trial.function)()
     except Exception as error:
         # The boundary to other programs: a broken library raises anything, and all of it is a finding.
-        return Finding(trial.what, False, diagnosis(error, trial.extras))
+        return Finding(trial.what, False, diagnosis(error, trial.extras), trial.needed)
     return Finding(trial.what, True, says)

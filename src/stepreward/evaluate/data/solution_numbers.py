@@ -43,7 +43,7 @@ class SolutionNumbers:
                 (
                     np.array([UNSTATED if item.first_error is None else item.first_error for item in items], np.int64),
                     np.array([item.outcome for item in items], np.float64),
-                    np.array([item.problem.reference is not None for item in items], bool),
+                    np.array([item.problem.gradable for item in items], bool),
                 )
             )
             problems.append(_bytes([item.problem.id for item in items]))
@@ -54,7 +54,7 @@ class SolutionNumbers:
         self.outcome: Floats = outcome
         """(B,) grade in [0, 1], NaN where not known."""
         self.gradable: Rows = gradable
-        """(B,) whether there is a reference, by which a grader can say if the solution is right."""
+        """(B,) whether there is a reference or tests, by which a grader can say if the solution is right."""
         self.length = np.concatenate([part.length for part in self._parts])
         """(B,) number of steps."""
         ids, number = _numbered(problems)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stepreward.cli.doctor.trials.models import trains as trains
     from stepreward.cli.doctor.trials.plain import grades as grades
     from stepreward.cli.doctor.trials.plain import rules as rules
+    from stepreward.cli.doctor.trials.plain import runs_programs as runs_programs
     from stepreward.cli.doctor.trials.plain import stores as stores
     from stepreward.cli.doctor.trials.rl_training import credits_steps as credits_steps
     from stepreward.cli.doctor.trials.serving import serves as serves

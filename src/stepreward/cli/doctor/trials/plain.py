@@ -1,4 +1,4 @@
-"""Trials that need no model: the store, grading, and rewards by rule."""
+"""Trials that need no model: the store, grading, rewards by rule, and programs in sandboxes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stepreward.core.types import LABEL, Problem, Provenance, Step, Trajectory
 from stepreward.credit.rules.call_rewards import well_formed
 from stepreward.credit.rules.sql import partial_sql
 from stepreward.tasks.mathematics import MathGrader
+from stepreward.tasks.unit_tests import UnitTestGrader
 
 
 def stores() -> str:
@@ -49,3 +50,10 @@ def rules() -> str:
     problem = Problem("doctor", "Which are more than 1?", reference=query, meta=tables)
     expect(partial_sql(problem, [Step(f"```sql\n{query}\n```")], engine="duckdb").tolist(), [6.0])
     return "tool calls were checked, a query was run"
+
+
+def runs_programs() -> str:
+    """Of two programs one passes the test, each in a sandbox."""
+    grader, add = UnitTestGrader(), Problem("doctor", "Add.", meta={"tests": ["assert add(1, 2) == 3"]})
+    expect([grader.grade(add, [Step(f"def add(a, b):\n    return a {sign} b\n")]) for sign in "+-"], [1.0, 0.0])
+    return "a right program passed its test in a sandbox and a wrong one failed"
