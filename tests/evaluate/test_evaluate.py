@@ -76,6 +76,8 @@ def test_label_error_is_hand_worked() -> None:
     found = label_error(np.array([[0.5, 0.0], [0.25, np.nan]]), truth)
     assert found["mean_absolute_error"] == pytest.approx((0.5 + 0 + 0.25) / 3)
     assert found["first_error_accuracy"] == 0.5
+    # A step of unknown label is no error.
+    assert label_error(np.array([[np.nan, 1.0]]), np.ones((1, 2)))["first_error_accuracy"] == 1.0
 
 
 def test_samples_that_could_not_be_graded_are_neither_right_nor_wrong() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stepreward.core.sandbox.isolation import Limits
+from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.sandbox.programs import Sandbox
 from stepreward.core.types import Step
 from stepreward.formats.problems import problem_of
@@ -42,7 +42,7 @@ def test_public_solutions_pass_their_tests() -> None:
 
 
 def test_samples_pass_where_plain_execution_passes() -> None:
-    sandbox, passed = Sandbox(Limits(seconds=3)), []
+    sandbox, passed = Sandbox(SandboxLimits(seconds=3)), []
     for row in rows(11):
         problem = problem_of(row, 1)
         for sample in row["samples"][:3]:

@@ -13,7 +13,7 @@ from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.score.baselines import RuleScorer, uniform
-from stepreward.score.ensemble import EnsembleScorer
+from stepreward.score.ensemble import EnsembleScorer, combined
 from stepreward.tasks.enumerable import EnumerableWorld
 
 ASK = [Score(Problem("p", "q"), (Step("a"), Step("b", "observation"), Step("c")))]
@@ -88,3 +88,12 @@ def test_what_cannot_be_an_ensemble() -> None:
         EnsembleScorer([uniform()], combine="max")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="3 numbers"):
         EnsembleScorer([Fixed(0.1)]).score_many(ASK)
+
+
+def test_one_scorer_stays_as_it_is_and_two_are_an_ensemble() -> None:
+    one, other = Fixed(0.5, 0.0, 0.9), Fixed(0.1, 0.0, 0.3)
+    assert combined([]) is None
+    assert combined([one]) is one
+    both = combined([one, other])
+    assert both is not None
+    assert both.score_many(ASK)[0].scores.tolist() == pytest.approx([0.3, 0.0, 0.6])

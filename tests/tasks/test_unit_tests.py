@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stepreward.core.sandbox.isolation import Limits
+from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.types import Problem, Step
 from stepreward.formats.problems import problem_of
 from stepreward.tasks.graders import grader_by_name
@@ -41,7 +41,7 @@ CONTEST = {"name": "x", "prompt": "Add.", "public_test_cases": [{"input": "1 2",
 
 @pytest.fixture(scope="module")
 def grader() -> UnitTestGrader:
-    return UnitTestGrader(Limits(seconds=2))
+    return UnitTestGrader(SandboxLimits(seconds=2))
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ class Growth:
         for c in continuations:
             fresh = _child(parent, c)
             if c.truncated and fresh is not None:
-                self._cut += [Candidate(fresh.steps)] if len(fresh.steps) > len(parent.steps) else []
+                self._cut.append(Candidate(fresh.steps))
             elif fresh is not None:
                 name = (fresh.path, c.finished)
                 made[name] = replace(made[name], count=made[name].count + 1) if name in made else fresh

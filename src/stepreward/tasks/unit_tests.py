@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from stepreward.core.sandbox.isolation import Limits
-from stepreward.core.sandbox.programs import Sandbox, Verdict
+from stepreward.core.sandbox.isolation import SandboxLimits
+from stepreward.core.sandbox.programs import ProgramVerdict, Sandbox
 from stepreward.core.types import Problem, Step
 
 _FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
@@ -111,8 +111,8 @@ class UnitTestGrader:
     # The number goes up with every change of a grade: logs of answers and step labels are keyed by this name.
     name = "unit-tests-1"
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits, self._sandbox, self._lock = limits or Limits(), None, threading.Lock()
+    def __init__(self, limits: SandboxLimits | None = None) -> None:
+        self._limits, self._sandbox, self._lock = limits or SandboxLimits(), None, threading.Lock()
 
     _sandbox: Sandbox | None
 
@@ -125,15 +125,15 @@ class UnitTestGrader:
         """The program, as it was written; None if there is none."""
         return _program(problem, steps).strip() or None
 
-    def verdict(self, problem: Problem, steps: Sequence[Step]) -> Verdict:
+    def verdict(self, problem: Problem, steps: Sequence[Step]) -> ProgramVerdict:
         """Whether the program passes, and why not."""
         tests, code = unit_tests_of(problem), _program(problem, steps)
         if tests is None:
-            return Verdict(None, "the problem has no tests")
+            return ProgramVerdict(None, "the problem has no tests")
         if not code.strip():
-            return Verdict(False, "there is no program")
+            return ProgramVerdict(False, "there is no program")
         if len(code) > _LONGEST:
-            return Verdict(False, f"a program of more than {_LONGEST} characters")
+            return ProgramVerdict(False, f"a program of more than {_LONGEST} characters")
         with self._lock:
             sandbox = self._sandbox = self._sandbox or Sandbox(self._limits)
         if tests.code:
@@ -141,10 +141,10 @@ class UnitTestGrader:
         made = sandbox.outputs(code, tests.inputs)
         for at, (found, wanted) in enumerate(zip(made, tests.outputs, strict=True)):
             if found.status != 0:
-                return Verdict(False, f"test {at}: {found.why or f'it ended with status {found.status}'}")
+                return ProgramVerdict(False, f"test {at}: {found.why or f'it ended with status {found.status}'}")
             if not same_output(found.text, wanted):
-                return Verdict(False, f"test {at}: another output")
-        return Verdict(True)
+                return ProgramVerdict(False, f"test {at}: another output")
+        return ProgramVerdict(True)
 
 
 def same_output(found: str, wanted: str) -> bool:

@@ -30,7 +30,7 @@ user namespaces or as root"
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What code of a stranger may use.
 
     Raises:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from stepreward.core.errors import ModelError
 from stepreward.core.sandbox import isolation, program_child
-from stepreward.core.sandbox.isolation import Limits, isolated, used_by
+from stepreward.core.sandbox.isolation import SandboxLimits, isolated, used_by
 
 End = Literal["", "error", "time", "memory", "output", "died"]
 """Why there is no answer: the code raised something, or was ended at a limit; or its process died."""
@@ -39,7 +39,7 @@ _TESTS = 50
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProgramVerdict:
     """What a test says of a program."""
 
     passed: bool | None
@@ -69,7 +69,7 @@ class _Ended(Exception):  # noqa: N818 - no error of ours
 class _Child:
     """A process in a sandbox of its own; from one thread at a time."""
 
-    def __init__(self, limits: Limits, readable: Sequence[Path]) -> None:
+    def __init__(self, limits: SandboxLimits, readable: Sequence[Path]) -> None:
         self.limits = limits
         command = isolated(_CHILD, limits.files, readable)
         self._process = subprocess.Popen(  # noqa: S603 - our own script
@@ -164,13 +164,13 @@ class Sandbox:
         ModelError: bubblewrap is not installed, or what it isolates on this machine is not isolated.
     """
 
-    def __init__(self, limits: Limits | None = None, readable: Sequence[Path] = ()) -> None:
-        self.limits, self._readable = limits or Limits(), tuple(readable)
+    def __init__(self, limits: SandboxLimits | None = None, readable: Sequence[Path] = ()) -> None:
+        self.limits, self._readable = limits or SandboxLimits(), tuple(readable)
         self._testing: dict[str, list[tuple[_Child, int]]] = {}
         self._lock = threading.Lock()
         refuse_unless_isolated()
 
-    def test(self, code: str, test: str, entry: str = "") -> Verdict:
+    def test(self, code: str, test: str, entry: str = "") -> ProgramVerdict:
         """Whether a program passes a test.
 
         Args:
@@ -184,16 +184,16 @@ class Sandbox:
                 made = program.ask({"do": "load", "code": code})
                 names, modules = ([str(one) for one in made[part]] for part in ("names", "modules"))
             except _Ended as error:
-                return Verdict(False, error.text)
+                return ProgramVerdict(False, error.text)
             except (KeyError, TypeError):
-                return Verdict(False, "it wrote something that is no answer")
+                return ProgramVerdict(False, "it wrote something that is no answer")
             question = {"do": "test", "code": test, "names": names, "modules": modules, "entry": entry}
             tester, used = self._tester(test)
             try:
                 verdict = _tested(tester, program, question)
             except _Ended as error:
                 tester.close()
-                return Verdict(False, error.text)
+                return ProgramVerdict(False, error.text)
             except BaseException:
                 tester.close()
                 raise
@@ -258,7 +258,7 @@ class Sandbox:
             self._testing.setdefault(test, []).append((tester, used))
 
 
-def _tested(tester: _Child, program: _Child, question: Any) -> Verdict:
+def _tested(tester: _Child, program: _Child, question: Any) -> ProgramVerdict:
     """Carries calls of a test to a program and their answers back.
 
     Raises:
@@ -270,7 +270,7 @@ def _tested(tester: _Child, program: _Child, question: Any) -> Verdict:
         message = _object(line)
         if "passed" in message:
             passed = message["passed"]
-            return Verdict(passed if isinstance(passed, bool) else None, str(message.get("error", "")))
+            return ProgramVerdict(passed if isinstance(passed, bool) else None, str(message.get("error", "")))
         program.forward(line)
         answer = program.receive()
         _object(answer)
@@ -325,7 +325,7 @@ def refuse_unless_isolated() -> None:
         ModelError: there is no sandbox, or it holds back too little.
     """
     socket = importlib.import_module("socket")
-    with socket.create_server(("127.0.0.1", 0)) as server, closing(_Child(Limits(), ())) as program:
+    with socket.create_server(("127.0.0.1", 0)) as server, closing(_Child(SandboxLimits(), ())) as program:
         try:
             program.ask({"do": "load", "code": _PROBE})
             call = {"do": "call", "on": ["n", "probe"], "kwargs": {}}
