@@ -20,7 +20,7 @@ OUTPUTS = (
 """What a model says; everything else is data."""
 WIDTH = {
     "columns": 2, "birm": 2, "path-finder": 3, "grid": 3, "general-preference": 4, "step-and-trajectory": 2,
-    "ensemble": 5, "value-and-length": 64, "archer": 4, "b-coder": 4,
+    "ensemble": 5, "value-and-length": 64, "archer": 4, "b-coder": 4, "palbert": 8,
 }  # fmt: skip
 """Outputs of a step, 2 or 3 or whatever the objective's settings say."""
 ROWS, STEPS, TOKENS = 5, 4, 6

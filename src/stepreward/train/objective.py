@@ -18,6 +18,7 @@ from stepreward.train.data.factors import Factor
 from stepreward.train.objective_data import COLUMNS, LAGGING, OF_FEATURES, OF_TOKENS, OUTPUTS, at_ends, zeros
 from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features, variational_users
 from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
+from stepreward.train.objectives.early_exit import exit_formula, exit_names
 from stepreward.train.objectives.loss import Loss, only, outputs_of
 from stepreward.train.objectives.next_token import next_token_error
 from stepreward.train.objectives.of_features import bellman_rank_td, contrastive_preference
@@ -207,6 +208,8 @@ class Objective:
             names = tuple("q" + f"{100 * q:g}".replace(".", "_") for q in settings["quantiles"])
         elif self.method.function is step_and_trajectory and self.n_outputs == 2:
             names = ("step", "trajectory")
+        elif "exits" in settings:
+            names = exit_names(settings["exits"])
         elif self.method.function is mixture_of_judges:
             names = tuple(f"{what}{k}" for what in ("kind", "gate") for k in range(self.n_outputs // 2))
         elif self.method.function is twin_critics:
@@ -224,12 +227,16 @@ class Objective:
             return Readout("implicit", beta=self.beta, reference=self.reference, formula=self.formula)
         settings = {**self.method.settings, **self.settings}
         quantiles: Sequence[float] = settings.get("quantiles", ())
+        exits = int(settings.get("exits", 0))
         link = "sigmoid" if self.fits_probabilities else "value"
         made = Readout(
             "softmax" if self.method.function in (joint_cells, value_and_length) else link,  # type: ignore[arg-type]
             n_labels=self.n_outputs,
             next_token=self.reads_next_tokens,
-            positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5)) if quantiles else 0,
+            positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5))
+            if quantiles
+            else max(exits - 1, 0),
+            exits=exits,
             names=self.output_names,
             policy=self.of_policy,
             begins=self.n_outputs // 2 if self.method.function is twin_critics else 0,
@@ -237,6 +244,8 @@ class Objective:
         formula = _FORMULAS.get(self.method.name, (0, ""))[1].format(*made.output_names)
         if self.method.function is value_and_length:
             formula = value_and_length_formula(settings["value_bins"], settings["lengths"])
+        if exits:
+            formula = exit_formula(exits, settings["quantile"])
         if self.method.function is mixture_of_judges:
             kinds = range(self.n_outputs // 2)
             shares, gated = (" + ".join(f"exp(gate{k}){more.format(k)}" for k in kinds) for more in ("", " * kind{}"))

@@ -56,6 +56,9 @@ class Readout:
     """Reads four numbers of each step, `POLICY_NAMES` by default: the value of a head with one output at its end and
     where it begins; the sum over its tokens of how far their logits are below the likeliest token's; and its
     log-probability to the backbone's own language model. Needs tied embeddings, as `surprise` does."""
+    exits: int = 0
+    """Reads the backbone after this many equal shares of its layers: the probability at each, then that of leaving
+    there. 0 reads the last layer alone."""
     names: tuple[str, ...] = ()
     """Names of the outputs in a formula; empty for `out0`, `out1`, ..."""
     formula: str = ""
@@ -85,6 +88,9 @@ class Readout:
             )
         if self.policy and (self.kind, self.n_labels, self.surprise) != ("value", len(POLICY_NAMES), False):
             raise ValueError(f"a policy is read as {len(POLICY_NAMES)} values a step, without surprise")
+        other = self.reads_steps or self.label_tokens
+        if self.exits and (self.kind != "sigmoid" or self.n_labels != 2 * self.exits or other):
+            raise ValueError("exits have two probabilities each and their own head: set kind sigmoid, n_labels=2 exits")
         valid = all(map(is_name, self.names)) and len({*self.names}) == len(self.names)
         if len(self.names) not in (0, self.n_labels) or not valid:
             raise ValueError(

@@ -197,6 +197,8 @@ class EncoderRecord:
     def __post_init__(self) -> None:
         if self.both_ways and (not self.per_step or self.readout.surprise or self.readout.label_tokens):
             raise ValueError("both_ways takes the encoding PerStep and a head of its own, without surprise")
+        if self.both_ways and self.readout.exits:
+            raise ValueError("both_ways reads the last layer: a head with exits reads several")
         if self.both_ways and self.readout.kind == "implicit":
             raise ValueError("both_ways mixes the outputs of a head: an implicit score has none")
         if self.readout.reads_language and not self.per_step:

@@ -11,6 +11,7 @@ from torch import nn
 
 from stepreward.core.errors import ModelError
 from stepreward.score.encode.record import EncoderRecord
+from stepreward.score.model.exit_head import ExitHead, exit_layers
 from stepreward.score.model.vocabulary_head import VocabularyHead
 
 State = Mapping[str, torch.Tensor]
@@ -120,6 +121,8 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
     made: nn.Module
     if readout.next_token:
         return VocabularyHead.of(own)
+    if readout.exits:
+        return _of_exits(own, readout.exits)
     if record.both_ways:
         value, gate = (
             {name.removeprefix(part): weight for name, weight in own.items() if name.startswith(part)}
@@ -137,6 +140,13 @@ def build_head(state: State, record: EncoderRecord) -> nn.Module:
         raise ModelError(f"no known head has the weights {', '.join(sorted(own))}")
     if width != readout.head_width:
         raise ModelError(f"the head has {width} outputs, the record says n_labels={readout.n_labels}")
+    return made
+
+
+def _of_exits(state: State, exits: int) -> ExitHead:
+    made = ExitHead.of(state)
+    if made.exits != exits:
+        raise ModelError(f"the head has {made.exits} exits, the record says exits={exits}")
     return made
 
 
@@ -180,6 +190,9 @@ def fresh_head(backbone: Any, record: EncoderRecord, seed: int) -> nn.Module:
     """A linear head with small random weights; the backbone's embeddings where it has an entry for each next token."""
     if record.readout.next_token:
         return VocabularyHead(backbone.get_input_embeddings().weight.detach().clone())
+    if record.readout.exits:
+        exit_layers(backbone.config.num_hidden_layers, record.readout.exits)
+        return ExitHead(backbone.config.hidden_size, record.readout.exits, seed=seed)
     return _fresh_linear(backbone.config.hidden_size, record, seed)
 
 

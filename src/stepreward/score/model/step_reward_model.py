@@ -23,6 +23,7 @@ from stepreward.score.encode.packing import PackedBatch, begins
 from stepreward.score.encode.per_step import EncoderRecord, StepEncoder
 from stepreward.score.encode.record_file import CALIBRATOR_FILE, RECORD_FILE, load_record, save_record
 from stepreward.score.model.backbones import load_backbone, save_weights, tokenizer_folder
+from stepreward.score.model.exit_head import ExitHead
 from stepreward.score.model.heads import build_head, fresh_head, head_state
 from stepreward.score.model.quantized_base import without_repacking
 from stepreward.score.model.token_logits import least_logprob, policy_outputs, refuse_rescaled
@@ -135,13 +136,20 @@ class StepRewardModel(nn.Module):
         return torch.cat([logits, self._last_features(features).to(logits)], -1) if self.with_features else logits
 
     def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
-        """(R, T, hidden) last hidden states of the batch's tokens."""
-        hidden: torch.Tensor = self.backbone(
+        """(R, T, hidden) last hidden states of the batch's tokens; those of several layers, one behind another, where
+        the head has exits."""
+        return self._states(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=batch.mask_of(self.backbone),
             use_cache=False,
-        )[0]
+        )
+
+    def _states(self, **inputs: Any) -> torch.Tensor:
+        """(R, T, hidden) last hidden states of the backbone, or those of several layers."""
+        if isinstance(self.head, ExitHead):
+            return self.head.joined(self.backbone(**inputs, output_hidden_states=True).hidden_states)
+        hidden: torch.Tensor = self.backbone(**inputs)[0]
         return hidden
 
     def _last_features(self, features: torch.Tensor) -> torch.Tensor:
@@ -223,13 +231,13 @@ class StepRewardModel(nn.Module):
             cache: holds the earlier tokens and receives the new ones.
         """
         device = next(self.head.parameters()).device
-        hidden = self.backbone(
+        hidden = self._states(
             input_ids=input_ids.to(device),
             position_ids=position_ids.to(device),
             attention_mask=mask.to(device),
             use_cache=True,
             **{cache_argument(self.backbone): cache},
-        )[0]
+        )
         return self._read(self._head_inputs(hidden, input_ids.to(device), first.to(device)))
 
     def forward_padded(
@@ -250,7 +258,7 @@ class StepRewardModel(nn.Module):
         """
         # Padding on the right needs no positions: causal attention hides it from every real token.
         real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
-        hidden = self.backbone(input_ids=input_ids, attention_mask=real.long(), use_cache=False)[0]
+        hidden = self._states(input_ids=input_ids, attention_mask=real.long(), use_cache=False)
         features = hidden if first is None else self._head_inputs(hidden, input_ids, first)
         return self._read(features[row, column])
 

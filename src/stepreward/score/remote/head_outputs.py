@@ -40,11 +40,11 @@ class HeadReader:
     def __init__(self, encoder: StepEncoder) -> None:
         self.encoder, self.record = encoder, encoder.record
         readout = self.record.readout
-        more = readout.reads_steps or self.record.both_ways
+        more = readout.reads_steps or readout.exits or self.record.both_ways
         if readout.kind == "implicit" or self.record.second_pass or more:
             raise ModelError(
                 "a server or an engine returns head outputs: an implicit score, a second pass, surprise, a policy, "
-                "begins, next_token and both_ways need more and are scored locally"
+                "exits, begins, next_token and both_ways need more and are scored locally"
             )
         if readout.looks_back and isinstance(self.record.encoding, PerPrefix):
             raise ModelError("each step is a request of its own here: a formula that looks back is scored locally")

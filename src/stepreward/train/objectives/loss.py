@@ -85,6 +85,8 @@ def outputs_of(settings: Mapping[str, Any]) -> int:
     """Outputs of a step that the settings of an objective decide; 0 where they leave the number open."""
     if "value_bins" in settings:
         return int(settings["value_bins"]) * (len(settings["lengths"]) + 1)
+    if "exits" in settings:
+        return 2 * int(settings["exits"])
     if "critics" in settings:
         return 2 * int(settings["critics"])
     if "likelihood" in settings:
