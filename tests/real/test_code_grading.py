@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from stepreward.core.program_text import program_of
 from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.sandbox.programs import Sandbox
 from stepreward.core.types import Step
 from stepreward.formats.problems import problem_of
-from stepreward.tasks.unit_tests import UnitTestGrader, program_of
+from stepreward.tasks.unit_tests import UnitTestGrader
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval_samples"
 pytestmark = [

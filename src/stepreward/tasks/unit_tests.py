@@ -7,18 +7,17 @@ be read is wrong; where the tests cannot be read, or say nothing, the grade is N
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from stepreward.core.program_text import program_of
 from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.sandbox.programs import ProgramVerdict, Sandbox
 from stepreward.core.types import Problem, Step
 
-_FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _LONGEST = 100_000
 """Characters of a program; a longer text is no program."""
 _CALLS = """
@@ -78,24 +77,6 @@ def unit_tests_of(problem: Problem) -> UnitTests | None:
         if _cases(found):
             return _of_cases(_cases(found), name)
     return None
-
-
-def program_of(problem: Problem, text: str) -> str:
-    """The program in a solution: its last fenced block, or all of it; it goes on from a prompt that is code.
-
-    Args:
-        problem: its `entry_point` is the function that the prompt may begin.
-        text: the solution.
-    """
-    blocks = _FENCE.findall(text)
-    code = blocks[-1] if blocks else text
-    entry = str(problem.meta.get("entry_point") or "")
-    begun = re.search(rf"^[ \t]*def {re.escape(entry)}\b", problem.text, re.MULTILINE) if entry else None
-    if begun is None:
-        return code
-    # What a prompt has before the function, as imports and helpers, belongs to the program in any case.
-    whole = re.search(rf"^[ \t]*(?:async )?def {re.escape(entry)}\b", code, re.MULTILINE)
-    return f"{problem.text[: begun.start()]}\n{code}" if whole else problem.text + code
 
 
 class UnitTestGrader:
