@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests.cli.running import invoke
 from tests.train.test_annotators import SETTINGS, trained
+from tests.train.toy import toy_model
 
 import stepreward
 from stepreward.cli.flags.scorers import RecipeFlags
@@ -24,8 +25,10 @@ from stepreward.score.encode.record_file import load_record
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.user_encoder import ENCODER_FILE, UserEncoder, context_of
 from stepreward.train.annotator_scores import readout_of_pairs
+from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.data.order import epoch_batches
 from stepreward.train.objectives.annotators import gaussian_kl
+from stepreward.train.trainer import train
 
 PAIR = {"pairs": torch.tensor([[0, 1]]), "annotator": torch.tensor([0])}
 
@@ -164,11 +167,15 @@ def taste(name: str, liked: str, n: int, first: int = 0) -> list[Trajectory]:
 
 @pytest.fixture(scope="module")
 def users(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Path]:
-    """The loss of a model of four users with two tastes, and its folder."""
+    """The loss on two new users of a model of four with two tastes, and its folder."""
     out = tmp_path_factory.mktemp("users") / "model"
+    chosen = replace(SETTINGS, objective="vpl", epochs=120, outputs=4, learning_rate=5e-3, batch_tokens=1024)
+    objective = chosen.loss()
     rows = [row for i in range(4) for row in taste(f"user {i}", ("good", "bad")[i % 2], 4)]
-    result, _ = trained("vpl", out, rows, epochs=120, outputs=4, learning_rate=5e-3, batch_tokens=1024)
-    return result.metrics["loss"], out
+    new = [*taste("carol", "good", 4, first=20), *taste("dan", "bad", 4, first=30)]
+    trees, held_out = (labelled_trees(some, objective) for some in (rows, new))
+    model = toy_model(record=objective.record(PerStep()))
+    return train(trees, model, out, chosen, held_out=held_out).metrics["loss"], out
 
 
 def test_users_who_want_different_things_are_told_apart(users: tuple[float, Path]) -> None:

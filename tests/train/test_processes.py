@@ -146,6 +146,23 @@ def test_a_language_model_and_its_values_are_trained_by_two_processes_as_by_one(
 
 
 @everything
+@pytest.mark.parametrize("shard", ["", "--shard"])
+@pytest.mark.parametrize("objective", ["saffron --teacher base", "palbert --set exits=2"])
+def test_heads_of_more_than_one_layer_or_token_are_trained_by_two_processes(
+    folder: Path, objective: str, shard: str
+) -> None:
+    name = objective.split(maxsplit=1)[0]
+    words = f"{FLAGS.replace('scratch', 'base')} --objective {objective}"
+    (one,) = run(folder, f"{words} --accumulate 2 --out {name}-alone{shard}", 1)
+    assert one.returncode == 0, one.stderr
+    for done in run(folder, f"{words} {shard} --accumulate 1 --out {name}-two{shard}", 2, ON_CPU):
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(
+        weights(folder / f"{name}-two{shard}"), weights(folder / f"{name}-alone{shard}"), atol=1e-5
+    )
+
+
+@everything
 def test_shards_train_what_whole_copies_do(folder: Path, alone: Path) -> None:
     for done in run(folder, f"{FLAGS} --accumulate 1 --shard --out shards", 2, ON_CPU):
         assert done.returncode == 0, done.stderr

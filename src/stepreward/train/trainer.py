@@ -108,6 +108,9 @@ def train(
         objective = data.objective = _with_annotators(objective, data, model, settings)
     one_pass = partial(TrainingSet, row_tokens=settings.row_tokens, batch_tokens=settings.batch_tokens)
     batches = one_pass(kept.passing(held_out), model.encoder, objective)
+    if objective.infers_users:
+        # Users that training does not know are inferred as others are.
+        batches.objective = replace(objective, annotators=tuple({**data.compared, **batches.compared}))
     outside = one_pass(graded.passing(meta), model.encoder, outer)
     if meta and not len(outside):
         raise nothing_to_learn(outer)
