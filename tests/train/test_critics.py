@@ -324,6 +324,20 @@ class TestLaggingCopy:
         for key, one in whole.items():
             torch.testing.assert_close(one, copied[key], rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize(("name", "share", "copies"), [("archer", 0.5, 1), ("archer", 1.0, 0), ("bce", 0.5, 0)])
+    def test_there_is_a_copy_only_where_one_lags(
+        self, name: str, share: float, copies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[LaggingCopy] = []
+        monkeypatch.setattr(
+            step_trainer, "LaggingCopy", lambda model, share: made.append(LaggingCopy(model, share)) or made[-1]
+        )
+        settings = replace(QUICK, objective=name, polyak=share, epochs=0.1)
+        objective = settings.loss()
+        model = toy_model(record=objective.record(PerStep()))
+        train(labelled_trees(toy_labels(3, 0), objective), model, tmp_path, settings)
+        assert [one.share for one in made] == [share] * copies
+
     def test_accumulated_batches_are_one_large_one(self, tmp_path: Path) -> None:
         rows, made = toy_labels(8, 0), []
         for folder, batch_tokens, accumulate in (("large", 1024, 1), ("small", 128, 2)):
