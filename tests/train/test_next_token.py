@@ -224,6 +224,8 @@ def test_scores_are_in_the_unit_of_the_teacher(kind: str, labels: int, threshold
     toy_model(record=record).save_pretrained(tmp_path)
     made = starting_record(tmp_path, family_settings().loss(), teacher=str(tmp_path))
     expected = "value" if kind == "value" else "sigmoid"
+    other = replace(family_settings(), readout="1 - score").loss()
+    assert starting_record(tmp_path, other, teacher=str(tmp_path)).readout.kind == expected
     assert made == EncoderRecord(encoding, Readout(expected, next_token=True), "mean", threshold)  # type: ignore[arg-type]
 
 
@@ -234,6 +236,7 @@ def test_scores_are_in_the_unit_of_the_teacher(kind: str, labels: int, threshold
         (EncoderRecord(both_ways=True), "not read at the end of steps"),
         (EncoderRecord(readout=Readout(formula="1 - score")), "no function of one number a token"),
         (NEXT, "no function of one number a token"),
+        (EncoderRecord(readout=Readout("value", n_labels=2, begins=1)), "no function of one number a token"),
     ],
 )
 def test_teachers_that_cannot_be_read_behind_each_token(record: EncoderRecord, said: str, tmp_path: Path) -> None:

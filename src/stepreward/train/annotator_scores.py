@@ -16,6 +16,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.types import Trajectory
 from stepreward.score.encode.formula import MOST_CHARACTERS
 from stepreward.score.encode.readout import Readout
+from stepreward.score.model.devices import device_of
 from stepreward.score.model.public_checkpoints import load_own
 from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.user_encoder import UserEncoder
@@ -53,8 +54,8 @@ def annotator_vectors(model: StepRewardModel, data: TrainingSet) -> NDArray[np.f
 def _pairs_of_each(model: StepRewardModel, data: TrainingSet) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """For each annotator (n, H) features at the ends of the better and of the worse sides of their first pairs."""
     before, model.with_features = model.with_features, True
-    device, left = next(model.parameters()).device, len(data.objective.annotators)
-    found: list[list[torch.Tensor]] = [[] for _ in range(left)]
+    device = next(model.parameters()).device
+    found: list[list[torch.Tensor]] = [[] for _ in data.objective.annotators]
     for batch in data.one_pass():
         here = batch.to(device)
         ends, some = at_end(here.gather(model.step_features(model(here.packed)).float()), here.mask)
@@ -69,13 +70,14 @@ def _pairs_of_each(model: StepRewardModel, data: TrainingSet) -> list[tuple[torc
     return [(pairs[:, 0], pairs[:, 1]) for pairs in both]
 
 
-def readout_of_pairs(rows: Iterable[Trajectory], folder: str | Path) -> str:
+def readout_of_pairs(rows: Iterable[Trajectory], folder: str | Path, *, device: str = "cpu") -> str:
     """The formula of the score of a new user, by pairs that they compared: nothing is trained.
 
     Args:
         rows: several solutions of each problem with outcomes, 1 for the better one and 0 for the other; who compared
             them may be left out, and must be one user.
         folder: a checkpoint of the objective vpl.
+        device: where to compute; `auto` is CUDA where there is one.
 
     Returns:
         For `readout` of `load` and of commands.
@@ -84,7 +86,7 @@ def readout_of_pairs(rows: Iterable[Trajectory], folder: str | Path) -> str:
         InputError: the pairs are of several users, there are none, or the model infers no user.
         ModelError: the checkpoint cannot be read.
     """
-    model = load_own(find(folder))
+    model = load_own(find(folder)).to(device_of(device))
     if not isinstance(model.users, UserEncoder):
         what = f"{folder} infers no user from pairs"
         raise InputError(what, remedy="take a model that `train` made with the objective vpl")

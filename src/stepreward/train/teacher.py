@@ -47,11 +47,12 @@ def taught_record(teacher: str, objective: Objective, *, max_length: int = 0) ->
     if not isinstance(encoding, PerStep) or encoding.read != "at" or own.both_ways or own.second_pass:
         what = f"the teacher {teacher} is not read at the end of steps that are tokenised one by one"
         raise InputError(what, remedy="take a reward model with the encoding per-step, read at, one way")
-    if readout.formula or readout.next_token or readout.kind in ("implicit", "mean-sigmoid"):
+    elsewhere = readout.next_token or readout.policy or readout.begins
+    if readout.formula or elsewhere or readout.kind in ("implicit", "mean-sigmoid"):
         what = f"the score of the teacher {teacher} is no function of one number a token"
         raise InputError(what, remedy="take one whose score is the sigmoid of a logit, a softmax, or a bare number")
     made = objective.record(replace(encoding, max_length=max_length or encoding.max_length))
-    if readout.kind != "value" and not objective.formula:
+    if readout.kind != "value":
         made = replace(made, readout=replace(made.readout, kind="sigmoid"))
     halved = readout.kind in ("tanh", "difference")
     return replace(made, aggregation=own.aggregation, threshold=(own.threshold + 1) / 2 if halved else own.threshold)

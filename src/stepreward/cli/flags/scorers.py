@@ -69,7 +69,7 @@ class RecipeFlags:
         if self.user_pairs is not None:
             if readout:
                 raise InputError("--user-pairs is the score of a user", remedy="pass it or --readout, not both")
-            readout = on_demand.readout_of_pairs(rows_of(self.user_pairs, comparisons=True), model)
+            readout = on_demand.readout_of_pairs(rows_of(self.user_pairs, comparisons=True), model, device=self.device)
         return load(
             model,
             like=self.like,
