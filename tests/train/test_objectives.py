@@ -19,6 +19,7 @@ from stepreward.train.objective import Objective
 from stepreward.train.objectives.loss import at_end
 from stepreward.train.objectives.pointwise import binary_cross_entropy, squared_error
 from stepreward.train.objectives.ranking import rank_steps
+from stepreward.train.objectives.temporal import temporal_difference
 from stepreward.train.settings import TrainSettings
 
 NAN = float("nan")
@@ -177,3 +178,19 @@ def test_a_trajectory_without_steps_has_no_end() -> None:
     assert ends[0] == 1.0
     assert some.tolist() == [True, False]
     assert at_end(outputs[:, :0], torch.ones(2, 0, dtype=torch.bool))[1].tolist() == [False, False]
+
+
+def test_an_outcome_without_rewards_reaches_the_steps_before_it() -> None:
+    z, mask = torch.tensor([[0.3, -0.2, 0.1]]), torch.ones(1, 3, dtype=torch.bool)
+    outcome, unknown = torch.tensor([1.0]), torch.full((1, 3), NAN)
+    made = temporal_difference(z, unknown, outcome, mask, gamma=0.5, steps=1)
+    v = z.sigmoid()[0]
+    targets = torch.tensor([0.5 * v[1], 0.5 * v[2], 1.0])
+    assert float(made) == pytest.approx(float(torch.nn.functional.binary_cross_entropy(v, targets)), rel=1e-5)
+    # With some rewards known the others stay unknown: what needs them is not taught.
+    some = torch.tensor([[0.25, NAN, NAN]])
+    known = torch.tensor([0.25 + 0.5 * v[1], NAN, 1.0])
+    made = temporal_difference(z, some, outcome, mask, gamma=0.5, steps=1)
+    fit = torch.nn.functional.binary_cross_entropy(v[[0, 2]], known[[0, 2]])
+    assert float(made) == pytest.approx(float(fit), rel=1e-5)
+    assert int(temporal_difference(z, unknown, torch.tensor([NAN]), mask).counts[0]) == 0

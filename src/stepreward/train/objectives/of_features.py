@@ -84,7 +84,8 @@ def bellman_rank_td(
         features: (B, S, H) f; of a head with several layers those before its last one.
         lagging_features: (B, S, H) those of the lagging copy.
         slopes: (B, S) length of the weights that make values of features.
-        rewards: (B, S) reward of each step, NaN where not known: such steps are not penalised.
+        rewards: (B, S) reward of each step, NaN where not known: such steps are not penalised. Where none of a
+            trajectory's is known and its outcome is, the others are 0.
         outcome: (B,) the last step's reward, NaN where not known.
         mask: True at real steps, which stand at the beginning of their rows.
         penalty: >= 0; 0 is `td`, if the copy is the model itself.

@@ -66,15 +66,13 @@ def td_targets(
 
 
 def rewards_of(rewards: torch.Tensor, outcome: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(B, S) the rewards of steps, of which the last one's is the outcome (B,) of its trajectory."""
+    """(B, S) the rewards of steps, of which the last one's is the outcome (B,) of its trajectory.
+
+    A trajectory of known outcome without any other known reward earned 0 before its end.
+    """
     last = mask & ~follows(mask)
-    return torch.where(last, outcome.to(rewards.dtype)[:, None], rewards)
-
-
-def rewards_or_outcome(rewards: torch.Tensor, outcome: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(B, S) `rewards_of`; a trajectory that has none but a known outcome earned 0 before its end."""
     alone = (rewards.isnan() | ~follows(mask)).all(1) & ~outcome.isnan()
-    return rewards_of(torch.where(alone[:, None], 0.0, rewards), outcome, mask)
+    return torch.where(last, outcome.to(rewards.dtype)[:, None], torch.where(alone[:, None], 0.0, rewards))
 
 
 def follows(mask: torch.Tensor) -> torch.Tensor:
@@ -105,7 +103,8 @@ def temporal_difference(
 
     Args:
         logits: z.
-        rewards: (B, S) reward of each step, NaN where not known; the last step's is not read.
+        rewards: (B, S) reward of each step, NaN where not known; the last step's is not read. Where none of a
+            trajectory's is known and its outcome is, the others are 0.
         outcome: (B,) o, NaN where not known.
         mask: True at real steps, which stand at the beginning of their rows.
         fit: how a value is compared with its target.
@@ -165,7 +164,7 @@ def twin_critics(
     """
     if not 0 <= gamma <= 1 or outputs.shape[-1] != 2 * critics:
         raise ValueError(f"gamma must be in [0, 1], got {gamma}; {outputs.shape[-1]} outputs of {critics} critics each")
-    more, earned = follows(mask), rewards_or_outcome(rewards.to(outputs.dtype), outcome, mask)
+    more, earned = follows(mask), rewards_of(rewards.to(outputs.dtype), outcome, mask)
     now, late = only(mask[..., None], outputs), only(mask[..., None], lagging_outputs.detach())
     of_step, of_state, late_step, late_state = (
         one[..., half] for one in (now, late) for half in (slice(critics), slice(critics, None))
@@ -227,7 +226,7 @@ def policy_critic(
         raise ValueError(f"{what}, got {alpha}, {gamma}, {advantage}, {likelihood}")
     if outputs.shape[-1] != 4:
         raise ValueError(f"a step has 4 outputs, its values, advantage and log-probability, got {outputs.shape[-1]}")
-    more, earned = follows(mask), rewards_or_outcome(rewards.to(outputs.dtype), outcome, mask)
+    more, earned = follows(mask), rewards_of(rewards.to(outputs.dtype), outcome, mask)
     behind, value, below, logprob = only(mask[..., None], outputs).unbind(-1)
     known = mask & ~earned.isnan()
     known_next = more & torch.nn.functional.pad(known, (0, 1))[:, 1:]
