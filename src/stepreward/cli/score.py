@@ -82,9 +82,8 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
     if flags.out is None:
         counts = _print_lines(items, scorer, at_once=1 if flags.data is None else AT_ONCE, strict=reading.strict)
     else:
-        purpose = plan(
-            "score", replace(flags, out=None), reading, recipe, reads=(flags.data, recipe.user_pairs, Path(flags.model))
-        )
+        reads = (flags.data, Path(flags.model), *([recipe.user_pairs] if recipe.user_pairs else []))
+        purpose = plan("score", replace(flags, out=None), reading, recipe, reads=reads)
         counts = _write_table(flags.out, items, scorer, flags.column, reading.strict, parts.rows_per_part, purpose)
     if counts["unscored"]:
         typer.echo(f"{counts['unscored']} steps have no score: {_UNSCORED}", err=True)
