@@ -55,7 +55,7 @@ def test_commands_exist_with_their_flags(page: str, words: list[str]) -> None:
     elif words[:3] == ["python", "-m", "benchmarks"]:
         arguments([*discover(HERE)], words[3:])
     else:
-        words = words[words.index("-m") + 1 :] if words[0] == "torchrun" else words
+        words = words[words.index("-m") + 1 :] if words[0] in ("torchrun", "accelerate") else words
         assert words[0] == "stepreward", f"{page}: {words}"
         words = words[:1] + words[3:] if words[1] == "--config" else words
         assert words[1] in COMMANDS, f"{page}: {words}"

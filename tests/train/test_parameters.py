@@ -242,12 +242,19 @@ def test_a_gradient_is_clipped(base: Path, tmp_path: Path) -> None:
     assert moves[2e-3] == pytest.approx(2 * moves[1e-3], rel=0.02)
 
 
-def test_deepspeed_is_refused_before_it_loses_weights(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change", [{}, {"shard": True}, {"load_in": "4bit", "lora_rank": 2}, {"domain_rate": 0.1}], ids=str
+)
+def test_what_deepspeed_would_leave_aside_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as `accelerate launch` sets it
-    with pytest.raises(InputError, match=r"DeepSpeed has split cannot be saved yet; pass --shard"):
-        trained(base, tmp_path / "out")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    named = {"shard": "shard", "load_in": "load_in=4bit", "domain_rate": "domain_rate"}
+    device = {"device": "auto"} if change else {}
+    said = next((named[name] for name in change), "device=cpu")
+    with pytest.raises(ValueError, match=f"a training under DeepSpeed takes no {said}: change it"):
+        trained(base, tmp_path / "out", **device, **change)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 

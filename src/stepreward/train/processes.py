@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stepreward.core.errors import InputError, ModelError
+from stepreward.core.errors import ModelError
 from stepreward.core.optional import Deferred
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 else:
     torch = Deferred("torch")
     state_dict = Deferred("torch.distributed.checkpoint.state_dict")
+
+deepspeed: Any = Deferred("deepspeed")
 
 
 def processes() -> int:
@@ -28,17 +30,9 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def refuse_deepspeed() -> None:
-    """Stops a training that `accelerate launch` has set up for DeepSpeed.
-
-    Under ZeRO-3 a process has no weights of its own, so that the finished checkpoint would be empty.
-
-    Raises:
-        InputError: it has.
-    """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true"):
-        remedy = "pass --shard (FSDP2), which splits weights, gradients and optimizer states too, and launch without it"
-        raise InputError("weights that DeepSpeed has split cannot be saved yet", remedy=remedy)
+def with_deepspeed() -> bool:
+    """Whether `accelerate launch` has set this training up for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true")
 
 
 def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -46,8 +40,23 @@ def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
     They are collected one at a time, and only the first process keeps them.
     """
+    if with_deepspeed():
+        return _whole_of_deepspeed(model)
     options = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
     made: dict[str, Any] = dict(state_dict.get_model_state_dict(model, options=options))
+    return made
+
+
+def _whole_of_deepspeed(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    # Accelerate's `get_state_dict` gives 16-bit weights where the forward pass has them, and only if the configuration
+    # says so. What is trained has whole numbers in DeepSpeed's optimizer; what is frozen has none, and is gathered.
+    made = {}
+    for name, weight in model.state_dict(keep_vars=True).items():
+        trained = isinstance(weight, torch.nn.Parameter) and weight.requires_grad
+        whole = deepspeed.utils.safe_get_full_fp32_param(weight) if trained else None
+        with deepspeed.zero.GatheredParameters([weight], enabled=whole is None and hasattr(weight, "ds_id")):
+            if is_main():
+                made[name] = (weight if whole is None else whole).detach().cpu().clone()
     return made
 
 

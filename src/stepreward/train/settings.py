@@ -16,7 +16,7 @@ from stepreward.core.vocabulary import Flag
 from stepreward.train.data.factors import Factor
 from stepreward.train.data.merged_steps import with_compressed_nodes, with_merged_steps
 from stepreward.train.objective import Objective
-from stepreward.train.processes import processes
+from stepreward.train.processes import processes, with_deepspeed
 
 torch = Deferred("torch")
 HIGHER_IS_BETTER = {"f1": True, "auroc": True, "brier": False, "ece": False, "loss": False}
@@ -210,6 +210,8 @@ class TrainSettings:
             raise ValueError(
                 "shard splits a model over several processes: start them with torchrun or accelerate launch"
             )
+        if with_deepspeed():
+            self._check_deepspeed()
         if self.weigh == "node" and self.objective not in POINTWISE:
             raise ValueError(
                 f"{self.objective} compares the steps of a trajectory and cannot weigh nodes: use weigh='trajectory'"
@@ -218,6 +220,28 @@ class TrainSettings:
             raise ValueError(f"prompt_format must hold {{prompt}}, got {self.prompt_format!r}")
         if len(self.contrast) not in (0, 2) or not all("{prompt}" in one for one in self.contrast):
             raise ValueError(f"contrast is two prompts that hold {{prompt}}, got {self.contrast}")
+
+    def _check_deepspeed(self) -> None:
+        """Refuses what was not tried with DeepSpeed, or what it would leave aside without a word.
+
+        Raises:
+            ValueError: there is such a setting.
+        """
+        wrong = {
+            "device=cpu": self.device == "cpu",
+            "shard": self.shard,
+            "precision=fp16": self.precision == "fp16",
+            f"load_in={self.load_in}": self.load_in != "full",
+            "domain_rate": self.domain_rate > 0,
+        }
+        if found := [name for name, there in wrong.items() if there]:
+            what = f"a training under DeepSpeed takes no {', '.join(found)}"
+            raise ValueError(f"{what}: change it (device=cuda or auto), or launch without DeepSpeed")
+
+    @property
+    def splits_weights(self) -> bool:
+        """Whether a process may hold a part of the weights alone."""
+        return self.shard or with_deepspeed()
 
     def on(self, backbone: str, resolve: Callable[[str], str]) -> TrainSettings:
         """The settings with their models as folders or hub names.
@@ -238,6 +262,7 @@ class TrainSettings:
             ModelError: a package is not installed.
         """
         wanted = {"peft": self.lora_rank > 0, "bitsandbytes": "8bit" in self.optimizer or self.load_in != "full"}
+        wanted["deepspeed"] = with_deepspeed()
         for name in (*(name for name, needed in wanted.items() if needed), *self.report_to):
             require_installed(name)
 

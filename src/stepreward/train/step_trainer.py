@@ -15,7 +15,7 @@ from packaging.version import Version
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import InputError, ModelError
 from stepreward.core.files.atomic_files import read_object, write_json
 from stepreward.train.checkpoints import clear_write_errors, last_complete
 from stepreward.train.data.training_batch import TrainingBatch
@@ -128,6 +128,11 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         if self.lagging is not None and checkpoint is not None:
             self.lagging.load(Path(checkpoint))
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the weights of unfinished work, which DeepSpeed itself writes with its optimizer."""
+        if not self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+
     # A checkpoint of unfinished work has what training changes; frozen weights come from the backbone again.
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         whole = self.model.state_dict() if state_dict is None else state_dict
@@ -153,6 +158,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]
         """Trains from the last checkpoint in its folder, if there is one.
 
         Raises:
+            InputError: the configuration of DeepSpeed contradicts the settings.
             ModelError: the loss became infinite or NaN.
             StoreError: a checkpoint cannot be written.
         """
@@ -165,6 +171,11 @@ class StepTrainer(Trainer):  # type: ignore[misc]
                 with state.main_process_first():
                     newest = last_complete(work)
                 self.train(resume_from_checkpoint=newest)
+        except ValueError as error:
+            if "DeepSpeed config values" not in str(error):
+                raise
+            what = " ".join(str(error).split()).partition(" The easiest")[0]
+            raise InputError(what, remedy="write auto for them in the file that deepspeed_config_file names") from error
         finally:
             logger.removeFilter(_not_mtime)
 

@@ -38,7 +38,7 @@ from stepreward.train.evaluation import evaluate_batches, read_batches
 from stepreward.train.frozen_numbers import weights_hash
 from stepreward.train.objective import Objective
 from stepreward.train.parameters import prepare
-from stepreward.train.processes import is_main, processes, refuse_deepspeed, together, whole_state
+from stepreward.train.processes import is_main, processes, together, whole_state, with_deepspeed
 from stepreward.train.reference import add_references
 from stepreward.train.settings import UNFINISHED, TrainSettings
 from stepreward.train.step_trainer import StepTrainer, arguments_of, callbacks_of, whole_batch
@@ -84,7 +84,6 @@ def train(
     """
     settings, out = settings or TrainSettings(), Path(out)
     settings.require_packages()
-    refuse_deepspeed()
     objective = settings.loss()
     if settings.merge and not isinstance(model, StepRewardModel):
         raise InputError("merge is for models with a head", remedy="leave it out: `load` adds adapters to the weights")
@@ -99,8 +98,11 @@ def train(
         what = f"{objective.method.name} compares solutions of all problems in a batch: no domain has a loss of its own"
         raise InputError(what, remedy="take another objective, or no weights of domains")
     known = model.record.encoding.reads_reference
+    if with_deepspeed() and objective.of_ratios:
+        what = f"{objective.method.name} trains a language model's log-probabilities, which DeepSpeed splits too"
+        raise InputError(what, remedy="pass --shard (FSDP2), and launch without DeepSpeed")
     learned, kept, graded = (Fingerprint(one, references=known) for one in (objective, objective, outer))
-    if settings.shard and objective.lags and settings.polyak < 1:
+    if settings.splits_weights and objective.lags and settings.polyak < 1:
         what = f"the lagging copy that {objective.method.name} makes targets of needs whole weights in each process"
         raise InputError(what, remedy="leave shard out, or pass polyak=1: targets of the model itself")
     data = learning_set(learned.passing(trees), model.encoder, objective, settings)
@@ -126,7 +128,7 @@ def train(
         arguments.distributed_state.wait_for_everyone()
         result = _trained(_Sets(data, batches, outside), model, arguments, settings, on_progress)
         # Every process takes part in collecting the weights of a sharded model.
-        state = whole_state(model) if settings.shard else None
+        state = whole_state(model) if settings.splits_weights else None
         if is_main():
             save_result(result, model, state, settings, identity, {"data": learned.sizes, "held_out": kept.sizes})
             shutil.rmtree(out / UNFINISHED)
@@ -253,8 +255,9 @@ def _with_annotators(
     if not data.compared:
         what = f"{objective.method.name} needs to know who compared each pair"
         raise InputError(what, remedy=f"pass solutions with the fact {ANNOTATOR!r}")
-    if settings.shard:
-        raise InputError(f"{objective.method.name} cannot be trained in shards", remedy="leave shard out")
+    if settings.splits_weights:
+        what = f"{objective.method.name} cannot be trained in shards"
+        raise InputError(what, remedy="leave shard out, and DeepSpeed")
     if objective.infers_users:
         if max(data.compared.values()) < 2:
             what = f"{objective.method.name} learns of a user from pairs of other problems, and nobody compared two"
@@ -279,6 +282,8 @@ def _identity(model: Trainable, settings: TrainSettings, data: str, held_out: st
         "model": {name: list(p.shape) for name, p in model.named_parameters() if not name.startswith("users.")},
         "record": asdict(model.record),
         **({"meta": meta} if meta else {}),
+        # Each process of DeepSpeed reads its own part of the optimizer's numbers.
+        **({"deepspeed processes": processes()} if with_deepspeed() else {}),
         **({"frozen": [weights_hash(find(name)) for name in frozen]} if frozen else {}),
     }
 
