@@ -11,7 +11,7 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.selection import majority
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
 from stepreward.evaluate.measures.selection_curves import curves, hits
-from stepreward.evaluate.measures.step_scores import first_error_f1, label_error, step_metrics
+from stepreward.evaluate.measures.step_scores import first_error_f1, found_f1, label_error, step_metrics
 
 KEY = Key.seed(0)
 
@@ -53,6 +53,14 @@ def test_curves_have_an_interval_at_each_size() -> None:
     assert all(e.low <= e.value <= e.high and e.n == 30 for row in made.values() for e in row)
     with pytest.raises(ValueError, match="between 1 and the 6"):
         hits(pool(), 7, KEY)
+
+
+@pytest.mark.parametrize("gold", [[1, 0, 1], [-1, -1, -1]])
+def test_solutions_of_one_kind_have_no_f1_and_no_interval_of_one(gold: list[int]) -> None:
+    made = found_f1(np.array([1, 0, 1]), np.array(gold), KEY, 0.5, "given").f1
+    assert np.isnan([made.value, made.low, made.high]).all()
+    # Of both kinds, none found: 0.
+    assert found_f1(np.array([0, 0]), np.array([1, -1]), KEY, 0.5, "given").f1.value == 0
 
 
 def test_gold_step_scores_have_first_error_f1_one() -> None:

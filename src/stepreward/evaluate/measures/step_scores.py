@@ -84,7 +84,8 @@ def found_f1(
         for i, part in enumerate(parts)
     ]
     total = drawn[0] + drawn[1]
-    f1s = np.where(total > 0, 2 * drawn[0] * drawn[1] / np.where(total > 0, total, 1), 0.0)
+    # Of solutions of one kind alone there is no F1, and no interval of one.
+    f1s = 2 * drawn[0] * drawn[1] / np.where(total == 0, 1, total)
     # Where nothing varies, the rarer kind of solution says the least.
     f1 = percentile_interval(harmonic(accuracies[0].value, accuracies[1].value), f1s, min(map(len, parts)))
     return FirstErrorResult(replace(f1, n=len(gold)), accuracies[0], accuracies[1], threshold, origin)
