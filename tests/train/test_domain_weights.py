@@ -287,3 +287,25 @@ def test_the_command_reads_meta_data_and_prints_the_weights(
     weights = {name: one["weight"] for name, one in json.loads(said)["domains"].items()}
     assert sum(weights.values()) == pytest.approx(2)
     assert weights["a"] == pytest.approx(1.5, abs=0.4)
+
+
+def test_the_loss_on_the_meta_data_has_hyper_parameters_of_its_own(tmp_path: Path) -> None:
+    stepreward.write(tmp_path / "rows.parquet", [*of("a", toy_labels(4, 0)), *of("b", toy_labels(4, 1))])
+    stepreward.write(tmp_path / "meta.parquet", toy_labels(3, 2))
+    line = (
+        f"train --data {tmp_path / 'rows.parquet'} --backbone scratch --epochs 1 --held-out 0 --out {tmp_path / 'out'}"
+    )
+    meta = f"--meta {tmp_path / 'meta.parquet'} --domain-rate 0.01"
+    invoke(f"{line} {meta} --set fit=bce --set positive_weight=2 --json")
+    kept = json.loads((tmp_path / "out" / "training.json").read_text())["settings"]
+    assert (kept["objective_settings"], kept["domain_settings"]) == ({"positive_weight": 2.0}, {"fit": "bce"})
+    # The same loss inside and outside has the same ones; where both are others, a shared name says whose it is.
+    invoke(f"{line} {meta} --domain-objective bce --set positive_weight=2 --overwrite")
+    kept = json.loads((tmp_path / "out" / "training.json").read_text())["settings"]
+    assert kept["domain_settings"] == kept["objective_settings"] == {"positive_weight": 2.0}
+    invoke(f"{line} {meta} --domain-objective mse --set mse.per=trajectory --overwrite")
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["settings"]["objective_settings"] == {}
+    model, batch = toy_model(), one_batch(toy_labels(3, 2), OUTER, toy_model())
+    outer = [replace(QUICK, domain_settings=one).domain_loss() for one in ({}, {"fit": "bce"})]
+    mse, bce = (float(one(model, model(batch.packed), batch)) for one in outer)
+    assert bce > mse, "a squared error of probabilities is below 1, and below its cross-entropy"

@@ -59,7 +59,7 @@ class TrainFlags:
     meta: Path | None = None
     """Graded solutions of other problems, from which the weights of domains are learned; see --domain-rate."""
     settings: Annotated[tuple[str, ...], Flag("--set")] = ()
-    """Setting of the objective as name=value; may be repeated."""
+    """Setting of the objective, or with --meta of its own, as name=value; may be repeated."""
     surprise: bool = False
     """The head also reads how surprised its own language model is; needs tied embeddings."""
     max_length: Annotated[int, Flag(low=0)] = 0
@@ -83,9 +83,13 @@ def train(flags: TrainFlags, reading: ReadFlags, training: TrainSettings, json_o
     ended = not flags.overwrite and _is_finished(out)
     if ended and not (out / RESULT_FILE).is_file():
         raise _kept(out)
-    (own,) = read_settings(flags.settings, loss[training.objective])
+    methods = {name: loss[name] for name in (training.objective, *([training.domain_objective] if flags.meta else []))}
+    chosen = dict(zip(methods, read_settings(flags.settings, *methods.values()), strict=True))
+    own, outer = chosen[training.objective], chosen.get(training.domain_objective, {}) if flags.meta else {}
     mix, weights = _shares(flags.mix, "--mix"), _shares(flags.domain_weight, "--domain-weight")
-    settings = replace(training, objective_settings=own, mix=mix, domain_weights=weights)
+    settings = replace(
+        training, objective_settings=own, domain_settings=outer, mix=mix, domain_weights=weights
+    )  # fmt: skip
     settings = settings.on(flags.backbone, resolve)
     settings.require_meta(flags.meta is not None)
     if not flags.dry_run:

@@ -112,7 +112,9 @@ class TrainSettings:
     domain_every: Annotated[int, Flag(low=1)] = 5
     """Steps of the optimizer to a step of these weights."""
     domain_objective: Annotated[str, Flag(choices=losses)] = "outcome-of-steps"
-    """The loss on the meta data, with its own hyper-parameters: {choices}."""
+    """The loss on the meta data, whose hyper-parameters --set takes too: {choices}."""
+    domain_settings: Annotated[Mapping[str, Any], Flag(hidden=True)] = field(default_factory=dict)
+    """Hyper-parameters of the loss on the meta data, by name."""
     prompt_format: str = ""
     """Text of a prompt, with {prompt} for the problem and perhaps {reference} for its reference answer, which makes a
     verifier of problems with known answers; empty: the problem and a line break, or with --keep-head as before."""
@@ -298,7 +300,8 @@ class TrainSettings:
 
     def domain_loss(self) -> Objective:
         """The objective on the meta data, of a model as this training has it."""
-        return Objective(losses[self.domain_objective], labels=self.labels, reference=self.reference, beta=self.beta)
+        method = losses[self.domain_objective]
+        return Objective(method, self.domain_settings, self.labels, reference=self.reference, beta=self.beta)
 
     def loss(self) -> Objective:
         """The objective with its hyper-parameters and columns.
