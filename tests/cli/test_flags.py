@@ -140,7 +140,7 @@ def test_two_flags_of_one_name_are_refused() -> None:
 def test_every_setting_is_a_flag_with_help_and_the_default_of_python(command: str, settings: Any) -> None:
     flags = {flag.opts[0]: flag for flag in command_of(command).params}
     for one in fields(settings):
-        if one.name not in ("objective_settings", "mix", "domain_weights"):  # Flags of name=value.
+        if one.name not in ("objective_settings", "domain_settings", "mix", "domain_weights"):  # Flags of name=value.
             flag = flags["--credit" if one.name == "credits" else "--" + one.name.replace("_", "-")]
             default = getattr(settings(), one.name)
             assert len(flag.help) > 10
