@@ -82,7 +82,7 @@ def test_new_weights_do_not_keep_an_old_calibrator(user: Path, tmp_path: Path) -
         (f"{LABELS} --model model --calibrate isotonc --calibrator x.json", "did you mean isotonic"),
         ("score --data ask.jsonl --model model --calibrator ask.jsonl", "ask.jsonl: a saved calibrator has version"),
         ("score --data ask.jsonl --model model --calibrator none.json", "none.json: cannot read a calibrator"),
-        (f"{LABELS} --calibrator warm.json", "--like, --record, --readout and --calibrator say how a model is scored"),
+        (f"{LABELS} --calibrator warm.json", "--readout, --user-pairs and --calibrator say how a model is scored"),
     ],
 )
 def test_what_cannot_be_calibrated(
