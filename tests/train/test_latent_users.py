@@ -205,6 +205,18 @@ def test_a_new_user_is_scored_by_their_own_pairs(users: tuple[float, Path], like
         readout_of_pairs([*taste("ann", liked, 2), *taste("bob", liked, 2)], folder)
 
 
+def test_a_user_is_inferred_by_so_many_pairs_at_most(
+    users: tuple[float, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = users
+    encoder = StepRewardModel.from_pretrained(folder).users
+    assert isinstance(encoder, UserEncoder)
+    monkeypatch.setattr("stepreward.train.annotator_scores._MOST_PAIRS", 0)
+    found = readout_of_pairs(taste("", "good", 3), folder)[9:-1].split(",")
+    # By none the mean of z is 0.
+    np.testing.assert_allclose(np.array(found, np.float64), encoder.weights.bias.detach().numpy(), atol=1e-6)
+
+
 def test_the_encoder_is_a_part_of_the_checkpoint(users: tuple[float, Path], tmp_path: Path) -> None:
     _, folder = users
     model = StepRewardModel.from_pretrained(folder)
