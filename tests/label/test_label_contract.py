@@ -21,7 +21,10 @@ from stepreward.tasks.enumerable import EnumerableWorld
 WORLD = EnumerableWorld(4, 3, seed=5)
 (PROBLEM,) = WORLD.problems(1)
 KEY = Key.seed(3)
-ESTIMATORS = pytest.mark.parametrize("method", list(estimate), ids=lambda m: str(m.name))
+# Changed programs are no solutions of this world: tests/label/test_program_mutations.py.
+ESTIMATORS = pytest.mark.parametrize(
+    "method", [one for one in estimate if one.name != "mutations"], ids=lambda m: str(m.name)
+)
 FILTERS = pytest.mark.parametrize("method", list(keep), ids=lambda m: str(m.name))
 
 
@@ -30,9 +33,9 @@ def result(flow: Any) -> Any:
     return next(driver.run([flow])).result
 
 
-def solution(outcome: int = 0) -> Trajectory:
-    """A sampled solution, by default a wrong one, so that there is a first error to find."""
-    return next(one for one in result(graded_samples(PROBLEM, KEY, n=64)) if one.outcome == outcome)
+def solution() -> Trajectory:
+    """A sampled solution that is wrong, so that there is a first error to find."""
+    return next(one for one in result(graded_samples(PROBLEM, KEY, n=16)) if one.outcome == 0)
 
 
 def estimated(method: Method[..., Any], trajectory: Trajectory, key: Key = KEY) -> list[Trajectory]:
@@ -43,18 +46,15 @@ def estimated(method: Method[..., Any], trajectory: Trajectory, key: Key = KEY) 
 
 @ESTIMATORS
 def test_an_estimate_has_shares_of_rollouts_within_their_intervals(method: Method[..., Any]) -> None:
-    found = False
-    # Some measure wrong solutions alone, and some right ones.
-    for one in (*estimated(method, solution(0)), *estimated(method, solution(1))):
+    for one in estimated(method, solution()):
         value, n, correct, low, high = (one.column(c) for c in ("value", "n_rollouts", "n_correct", "low", "high"))
         known = ~np.isnan(value)
-        found |= bool(known.any())
+        assert known.any()
         assert ((value[known] >= 0) & (value[known] <= 1)).all()
         assert (correct[n > 0] <= n[n > 0]).all()
         bounded = known & ~np.isnan(low)
         assert ((low <= value) & (value <= high))[bounded].all()
         assert one.problem == PROBLEM
-    assert found
 
 
 @ESTIMATORS
