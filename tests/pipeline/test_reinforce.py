@@ -57,7 +57,7 @@ def test_trainings_are_measured_kept_and_not_done_again(model: str, tmp_path: Pa
         reinforce(tmp_path, replace(settings, learning_rate=0.1))
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("learn", ["outcomes", "pairs", "one-pair"])
 def test_a_verifier_learns_beside_the_policy_from_its_folder_anew(learn: Any, tmp_path: Path) -> None:
     record = EncoderRecord(PerStep(prompt_format="{prompt}\nReference: {reference}\n"))

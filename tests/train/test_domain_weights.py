@@ -182,7 +182,7 @@ def run(folder: Path, seed: int = 0, **changed: Any) -> tuple[TrainResult, StepR
     return train(labelled_trees(rows), model, folder, settings, meta=meta), model
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_domain_with_flipped_labels_loses_weight(seed: int, tmp_path: Path) -> None:
     """Meta data with right steps; outcomes alone say too little in so few steps."""
