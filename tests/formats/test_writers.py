@@ -14,7 +14,7 @@ from stepreward import formats
 from stepreward.cli.convert import ConvertFlags, SourceFlags, convert
 from stepreward.cli.flags.parts import PartFlags
 from stepreward.core.errors import InputError
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.formats.registry import by_name
 
 from .examples import EXAMPLES, one
@@ -143,3 +143,18 @@ def test_converting_takes_away_what_the_source_s_format_put_at_the_ends(tmp_path
     source.write_text(json.dumps({"question": "1 + 1?", "steps": ["1 + 1 = 2", "So 2."], "scores": [1, 1]}))
     convert(source, out, flags=ConvertFlags(to="trl"), reading=SourceFlags(form="scan"), parts=PartFlags())
     assert json.loads(out.read_text())["completions"] == ["1 + 1 = 2", "So 2."]
+
+
+def test_an_unpaired_row_is_messages_or_texts_with_the_outcome_as_its_label() -> None:
+    item = Trajectory(Problem("p", "1 + 1?"), (Step("It is "), Step("2.")), 0.5)
+    write = by_name("trl-unpaired").write
+    assert write
+    made = {"prompt": [{"role": "user", "content": "1 + 1?"}], "label": False}
+    assert write(item) == {**made, "completion": [{"role": "assistant", "content": "It is 2."}]}
+    assert write(item, layout="text", separator=" ", threshold=0.4) == {
+        "prompt": "1 + 1? ", "completion": "It is 2.", "label": True,
+    }  # fmt: skip
+    with pytest.raises(InputError, match="the outcome is not known"):
+        write(replace(item, outcome=float("nan")))
+    with pytest.raises(InputError, match="layout"):
+        write(item, layout="other")
