@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stepreward import formats
 from stepreward.core.errors import InputError
+from stepreward.core.segment.tool_calls import ANSWERS
 from stepreward.formats.agents.messages import Turn
 from stepreward.formats.agents.runs import continued_from, whole_runs
 from stepreward.formats.fields import outcome_or_nan
@@ -381,3 +382,16 @@ def test_a_changed_line_of_a_session_is_read_or_told(name: str, data: st.DataObj
     reading = formats.read(path, name)
     with suppress(NothingReadError):
         assert list(reading) or reading.bad
+
+
+def test_a_result_of_openhands_names_its_call_or_else_its_action() -> None:
+    def answered(row: Any) -> list[str | None]:
+        read = by_name("openhands").read
+        assert read
+        return [step.meta.get(ANSWERS) for item in read(row, 1) for step in item.steps if step.kind == "observation"]
+
+    row = json.loads(json.dumps(EXAMPLES["openhands"][1]))
+    assert answered(row)[:2] == ["k1", "k2"]
+    for event in row["lines"]:
+        event.pop("tool_call_id", None)
+    assert answered(row)[:2] == ["e2", None]

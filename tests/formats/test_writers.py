@@ -91,6 +91,7 @@ def test_unknown_labels_are_cut_filled_or_refused() -> None:
         ("genprm-rollouts", {"problem": "q", "steps": [["a"]], "monte_carlo_scores": [[1]]}),
         ("agent-prm", {"state": {}, "reason_action": {}, "qestimate": 1}),
         ("who-and-when", {"history": [], "mistake_step": "0", "mistake_agent": "a"}),
+        ("omega-prm-tree", {"question": "q", "reasoning_steps": {"text": "q", "children": []}}),
     ],
 )  # fmt: skip
 def test_the_telling_fields_are_enough(name: str, row: dict[str, Any]) -> None:
