@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.effort import scaled
 from tests.vllm_engine import SamplingParams, StandIn
@@ -87,6 +87,8 @@ def marks(pieces: Pieces, tokens: list[int]) -> list[bool]:
 @pytest.mark.parametrize("separator", ["\n", "\n\n", " a", "。"])
 @settings(max_examples=scaled(200), deadline=None)
 @given(text=st.text(st.sampled_from("ab \n\t。\u3000é."), max_size=24))
+@example(text="\u3000\n\na\na")
+@example(text="é ab\n\na\n\n")
 def test_the_decoder_cuts_as_the_text_says(separator: str, text: str) -> None:
     pieces = Pieces(BYTES, len(BYTES), separator)
     tokens = [token for letter in text for token in BYTES(letter, add_special_tokens=False)["input_ids"]]

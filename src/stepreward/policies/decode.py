@@ -283,6 +283,9 @@ class Decoder:
                 own = since - int(rows.lead[i])
                 seen = rows.recent[i, window - min(own, window) :].tolist()
                 stepped[i] = self._pieces.ends(seen, whole=own <= window)
+        # White space of several tokens, none of which is white space alone, is known once the text begins.
+        for i in np.flatnonzero(void & ~rows.void & (rows.lead < rows.since - 1) & rows.alive & ~stepped):
+            rows.lead[i] = self._pieces.leading(log.latest(int(rows.request[i]), int(rows.since[i]) - 1))
         rows.since[stepped] = rows.lead[stepped] = 0
         rows.void |= stepped
         return stepped

@@ -79,6 +79,10 @@ class Pieces:
         text = self.text(tokens).lstrip() if whole else self.text(tokens)
         return self._separator in text and not text.endswith(_UNKNOWN)
 
+    def leading(self, tokens: Sequence[int]) -> int:
+        """How many of a step's first tokens are white space, also where a character of it is several tokens."""
+        return max((k for k in range(1, len(tokens) + 1) if not self.text(tokens[:k]).strip()), default=0)
+
     def steps(self, tokens: Sequence[int], ends: NDArray[np.bool_]) -> list[tuple[int, int]]:
         """Start and stop of each step of tokens with these end marks; none of them is white space alone."""
         found = spans(ends)
