@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from hypothesis import strategies as st
 from tests.train.toy import toy_labels, toy_model
 
 from stepreward.core.errors import InputError
+from stepreward.core.method import Method
 from stepreward.score.encode.record import PerStep
 from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.data.training_set import make_batches
 from stepreward.train.objective import Objective
 from stepreward.train.objectives.loss import at_end
-from stepreward.train.objectives.pointwise import binary_cross_entropy, squared_error
+from stepreward.train.objectives.pointwise import binary_cross_entropy, columns, squared_error
 from stepreward.train.objectives.ranking import rank_steps
+from stepreward.train.objectives.reading import OutputReading
 from stepreward.train.objectives.temporal import temporal_difference
 from stepreward.train.settings import TrainSettings
 
@@ -194,3 +197,15 @@ def test_an_outcome_without_rewards_reaches_the_steps_before_it() -> None:
     fit = torch.nn.functional.binary_cross_entropy(v[[0, 2]], known[[0, 2]])
     assert float(made) == pytest.approx(float(fit), rel=1e-5)
     assert int(temporal_difference(z, unknown, torch.tensor([NAN]), mask).counts[0]) == 0
+
+
+def test_a_loss_of_ones_own_states_what_its_outputs_are() -> None:
+    reading = OutputReading(rewards=True, names=lambda settings, n: ("low", "high"), formula="high - low")
+    own = Method("loss", "own", columns, "", note="a test", reading=reading)
+    made = Objective(own, targets=("a", "b"))
+    assert made.trains_rewards
+    assert made.record(PerStep()).readout.formula == "high - low"
+    assert made.output_names == ("low", "high")
+    with pytest.raises(InputError, match="no output that own trains is the score"):
+        Objective(replace(own, reading=OutputReading(score=lambda settings: -1)), targets=("a", "b")).readout()
+    assert Objective(replace(own, reading=None), targets=("a", "b")).readout().kind == "sigmoid"

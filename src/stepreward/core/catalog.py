@@ -69,6 +69,7 @@ class Family:
         unverified: str = "",
         asks: tuple[str, ...] = (),
         budget: Allotment | None = None,
+        reading: Any = None,
     ) -> Callable[[F], F]:
         """Registers a function or class under the paper's name; it comes back unchanged.
 
@@ -82,7 +83,7 @@ class Family:
                 Method(
                     self.name, name, function, paper, equation, note, objective=objective, invariant=invariant,
                     unverified=unverified, unscored=self.unscored, asks=(*self.asks, *asks), budget=budget,
-                    plugin=_plugin_of(function.__module__),
+                    reading=reading, plugin=_plugin_of(function.__module__),
                 )
             )  # fmt: skip
             return function
@@ -101,6 +102,7 @@ class Family:
         unverified: str = "",
         asks: tuple[str, ...] = (),
         budget: Allotment | None = None,
+        reading: Any = None,
         **fixed: Any,
     ) -> None:
         """Registers a paper, or a library's convention, that is another method with numbers fixed."""
@@ -119,6 +121,7 @@ class Family:
                 unverified=unverified,
                 asks=(*base.asks, *asks),
                 budget=budget or base.budget,
+                reading=reading or base.reading,
                 objective=base.objective if objective is None else objective,
                 invariant=base.invariant if invariant is None else invariant,
             )

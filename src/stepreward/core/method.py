@@ -56,6 +56,8 @@ class Method(Generic[P, R]):
     """What it needs beside data where it is a flow, in words of `ASKS`."""
     budget: Allotment | None = None
     """What its budget means, where it has one."""
+    reading: Any = None
+    """Of a loss: what the outputs that it trains are, an `OutputReading` of `train.objectives.reading`."""
     plugin: str = ""
     """The plug-in that registered it, as `PACKAGE:NAME`; "" for this package and the user's own code."""
 

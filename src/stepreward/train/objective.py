@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +16,9 @@ from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import EncoderRecord, Encoding
 from stepreward.train.data.factors import Factor
 from stepreward.train.objective_data import COLUMNS, LAGGING, OF_FEATURES, OF_TOKENS, OUTPUTS, at_ends, zeros
-from stepreward.train.objectives.annotators import ideal_point, mixture_of_judges, reward_features, variational_users
-from stepreward.train.objectives.cells import joint_cells, value_and_length, value_and_length_formula
-from stepreward.train.objectives.early_exit import exit_formula, exit_names
 from stepreward.train.objectives.loss import Loss, only, outputs_of
-from stepreward.train.objectives.next_token import next_token_error
-from stepreward.train.objectives.of_features import bellman_rank_td, contrastive_preference
-from stepreward.train.objectives.pointwise import columns, ensemble, pinball, step_and_trajectory
-from stepreward.train.objectives.preferences import (
-    bradley_terry,
-    by_strength,
-    general_preference,
-    listwise,
-    noise_contrastive,
-    sibling_preference,
-)
-from stepreward.train.objectives.returns import decompose_return, kto
-from stepreward.train.objectives.temporal import policy_critic, twin_critics
+from stepreward.train.objectives.reading import OutputReading
+from stepreward.train.objectives.returns import kto
 
 if TYPE_CHECKING:
     import torch
@@ -41,29 +27,6 @@ if TYPE_CHECKING:
     from stepreward.train.data.training_batch import TrainingBatch
 else:
     torch = Deferred("torch")
-
-_REWARDS = (
-    decompose_return, kto, bradley_terry, by_strength, noise_contrastive, listwise, sibling_preference, reward_features,
-    ideal_point, mixture_of_judges, general_preference, contrastive_preference, bellman_rank_td, twin_critics,
-    next_token_error, policy_critic, variational_users,
-)  # fmt: skip
-"""Objectives whose outputs are rewards or values, not logits of probabilities."""
-_ALIKE = (pinball, columns, step_and_trajectory, ensemble)
-"""Objectives each of whose outputs estimates how good a step is."""
-_UNREAD = (joint_cells, general_preference)
-"""Objectives of whose outputs no single one is a score."""
-_FORMULAS: Mapping[str, tuple[int, str]] = {
-    "birm": (2, "{1} + {0}"),
-    # The published scorer has no second pass, and so no correctness, for a step with an error of one of the two kinds.
-    "path-finder": (3, "above({0}, 0.5) * above({1}, 0.5) * {2}"),
-    "ensemble": (0, "mean(outputs)"),
-    # Until the end of training, when the numbers of the annotators are known.
-    "reward-features": (0, "mean(outputs)"),
-    "ideal-point": (0, "mean(outputs)"),
-    "vpl": (0, "mean(outputs)"),
-}
-"""Columns that an objective learns from (0: it reads none), and how scores are made of its outputs, where that is not
-the first one alone; `{k}` is the name of output k."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +70,7 @@ class Objective:
             raise InputError(f"the objective {name} {what}", remedy=remedy)
         if self.factors and "pairs" not in self.method.data:
             raise InputError(f"the objective {name} compares no pairs", remedy="leave factors out")
-        wanted = _FORMULAS.get(name, (0, ""))[0]
+        wanted = self.reading.columns
         if wanted not in (0, len(self.targets)):
             raise InputError(f"the objective {name} reads {wanted} columns", remedy=f"name {wanted} of them as targets")
         if ("cells" in self.method.data or "ends" in self.method.data) and not self.width:
@@ -135,14 +98,25 @@ class Objective:
         return bool(self.reference) or "reference" in self.method.asks
 
     @property
+    def reading(self) -> OutputReading:
+        """What its outputs are."""
+        stated: OutputReading = self.method.reading or OutputReading()
+        return stated
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """Its hyper-parameters, defaults among them."""
+        return {**self.method.settings, **self.settings}
+
+    @property
     def trains_rewards(self) -> bool:
         """Whether its outputs are rewards, whose zero and unit are free or come from outcomes."""
-        return self.method.function in _REWARDS
+        return self.reading.rewards
 
     @property
     def outputs_are_alike(self) -> bool:
         """Whether each of its outputs can begin as the score of an earlier model."""
-        return bool({"logits", "totals"} & {*self.method.data}) or self.method.function in _ALIKE
+        return bool({"logits", "totals"} & {*self.method.data}) or self.reading.alike
 
     @property
     def compares(self) -> bool:
@@ -167,7 +141,7 @@ class Objective:
     @property
     def of_policy(self) -> bool:
         """Whether it trains a language model together with values of its states."""
-        return self.method.function is policy_critic
+        return self.reading.policy
 
     @property
     def lags(self) -> bool:
@@ -196,28 +170,17 @@ class Objective:
     @property
     def n_outputs(self) -> int:
         """Outputs of the head."""
-        settings = {**self.method.settings, **self.settings}
-        return outputs_of(settings) or len(self.targets) or self.width or 1
+        return outputs_of(self.all_settings) or len(self.targets) or self.width or 1
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs in formulas; empty where they have none of their own."""
-        settings = {**self.method.settings, **self.settings}
-        names: tuple[str, ...] = tuple(re.sub(r"\W", "_", name) for name in self.targets)
-        if "quantiles" in settings:
-            names = tuple("q" + f"{100 * q:g}".replace(".", "_") for q in settings["quantiles"])
-        elif self.method.function is step_and_trajectory and self.n_outputs == 2:
-            names = ("step", "trajectory")
-        elif "exits" in settings:
-            names = exit_names(settings["exits"])
-        elif self.method.function is mixture_of_judges:
-            names = tuple(f"{what}{k}" for what in ("kind", "gate") for k in range(self.n_outputs // 2))
-        elif self.method.function is twin_critics:
-            names = tuple(f"{what}{k + 1}" for what in "qv" for k in range(self.n_outputs // 2))
+        columns = tuple(re.sub(r"\W", "_", name) for name in self.targets)
+        names = self.reading.names(self.all_settings, self.n_outputs) or columns
         return names if len({*names}) == len(names) and all(map(is_name, names)) else ()
 
     def readout(self) -> Readout:
-        """What makes a score of a fresh head's outputs: the formula, or the first one, or the quantile at the median.
+        """What makes a score of a fresh head's outputs: the formula, or one of them, such as the median.
 
         Raises:
             InputError: none of the outputs is a score.
@@ -225,39 +188,20 @@ class Objective:
         """
         if self.of_ratios:
             return Readout("implicit", beta=self.beta, reference=self.reference, formula=self.formula)
-        settings = {**self.method.settings, **self.settings}
-        quantiles: Sequence[float] = settings.get("quantiles", ())
-        exits = int(settings.get("exits", 0))
-        link = "sigmoid" if self.fits_probabilities else "value"
+        reading, settings = self.reading, self.all_settings
+        score = reading.score(settings)
         made = Readout(
-            "softmax" if self.method.function in (joint_cells, value_and_length) else link,  # type: ignore[arg-type]
+            "softmax" if reading.softmax else "sigmoid" if self.fits_probabilities else "value",
             n_labels=self.n_outputs,
             next_token=self.reads_next_tokens,
-            positive=min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5))
-            if quantiles
-            else max(exits - 1, 0),
-            exits=exits,
+            positive=max(score, 0),
+            exits=int(settings.get("exits", 0)),
             names=self.output_names,
-            policy=self.of_policy,
-            begins=self.n_outputs // 2 if self.method.function is twin_critics else 0,
+            policy=reading.policy,
+            begins=self.n_outputs // 2 if reading.begins else 0,
         )
-        formula = _FORMULAS.get(self.method.name, (0, ""))[1].format(*made.output_names)
-        if self.method.function is value_and_length:
-            formula = value_and_length_formula(settings["value_bins"], settings["lengths"])
-        if exits:
-            formula = exit_formula(exits, settings["quantile"])
-        if self.method.function is mixture_of_judges:
-            kinds = range(self.n_outputs // 2)
-            shares, gated = (" + ".join(f"exp(gate{k}){more.format(k)}" for k in kinds) for more in ("", " * kind{}"))
-            formula = f"({gated}) / ({shares})"
-        if self.method.function is twin_critics:
-            halves = (made.output_names[: self.n_outputs // 2], made.output_names[self.n_outputs // 2 :])
-            formula = "q = min({}); v = min({}); advantage = q - v; q".format(*map(", ".join, halves))
-        if self.of_policy:
-            formula = "q = before + {alpha:.9g} * advantage; reward = q - {gamma:.9g} * value; reward".format(
-                **settings
-            )
-        if not (formula or self.formula) and self.method.function in _UNREAD:
+        formula = reading.formula_of(settings, made.output_names)
+        if not (formula or self.formula) and score < 0:
             what = f"no output that {self.method.name} trains is the score of a step"
             raise InputError(what, remedy="say how a score is made of them: readout")
         own = replace(made, formula=formula)
@@ -279,7 +223,7 @@ class Objective:
             InputError: none of the outputs is a score.
         """
         ahead = {"siblings", "latents", *OF_FEATURES} & {*self.method.data}
-        read_more = self.of_ratios or self.method.function in (policy_critic, twin_critics)
+        read_more = self.of_ratios or self.reading.policy or self.reading.begins
         if ((both_ways or surprise) and read_more) or (both_ways and ahead):
             what = f"the objective {self.method.name} reads each step behind its prefix, by no head with more inputs"
             raise InputError(what, remedy="drop both_ways and surprise")
@@ -290,7 +234,7 @@ class Objective:
         except ValueError as error:
             raise InputError(str(error), remedy="drop one of the two") from error
         at_last = functions & {*RUNNING} or ({"totals", "ends"} & {*self.method.data} and not self.columns)
-        summed = self.method.function in (decompose_return, policy_critic) and not (self.of_ratios or self.formula)
+        summed = self.reading.summed and not (self.of_ratios or self.formula)
         return replace(
             plain,
             aggregation="last" if at_last else "sum" if summed else plain.aggregation,
@@ -300,8 +244,7 @@ class Objective:
     @property
     def fits_probabilities(self) -> bool:
         """Whether its outputs are logits of probabilities, so that labels must be in [0, 1]."""
-        link = {**self.method.settings, **self.settings}.get("link")
-        return link != "none" and not self.trains_rewards
+        return self.all_settings.get("link") != "none" and not self.trains_rewards
 
     def __call__(self, model: Trainable, outputs: torch.Tensor, batch: TrainingBatch) -> Loss:
         """The loss of a batch.

@@ -6,12 +6,14 @@ are learned with the model, or made of other pairs of theirs by a part of it tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
 from stepreward.train.objectives.loss import Loss, mean, only
 from stepreward.train.objectives.preferences import PairLink, mixture, preference
+from stepreward.train.objectives.reading import OutputReading, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,14 @@ def _sides(ends: torch.Tensor, pairs: torch.Tensor) -> tuple[torch.Tensor, torch
     return only(known[:, None], better), only(known[:, None], worse), known
 
 
-@loss.method("reward-features", paper="arXiv:2503.17338", note="without public code; annotators of the data alone")
+_BEFORE_TRAINING = OutputReading(rewards=True, formula="mean(outputs)")
+"""Until the end of training, when the numbers of the annotators are known, their mean is not."""
+
+
+@loss.method(
+    "reward-features", paper="arXiv:2503.17338", note="without public code; annotators of the data alone",
+    reading=_BEFORE_TRAINING,
+)  # fmt: skip
 def reward_features(
     ends: torch.Tensor, users: torch.Tensor, pairs: torch.Tensor, annotator: torch.Tensor, *, prior: float = 0.0
 ) -> Loss:
@@ -63,6 +72,7 @@ def gaussian_kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     "vpl", paper="arXiv:2408.10075",
     note="a reward linear in features with weights made of z, in place of a network of both; z is not rescaled in "
     "training, the weight of the divergence stays as it is, and each pair has a divergence by its own context",
+    reading=_BEFORE_TRAINING,
 )  # fmt: skip
 def variational_users(
     ends: torch.Tensor,
@@ -100,6 +110,7 @@ def variational_users(
 @loss.method(
     "ideal-point", paper="arXiv:2406.08469",
     note="PAL's first model with a free point for each annotator in place of a mixture of prototypes; the end alone",
+    reading=_BEFORE_TRAINING,
 )  # fmt: skip
 def ideal_point(
     ends: torch.Tensor, users: torch.Tensor, pairs: torch.Tensor, annotator: torch.Tensor, *, link: PairLink = "hinge"
@@ -120,9 +131,21 @@ def ideal_point(
     return mean(preference(far - near, link=link), known & (annotator >= 0))
 
 
+def _judge_names(settings: Settings, outputs: int) -> tuple[str, ...]:
+    return tuple(f"{what}{k}" for what in ("kind", "gate") for k in range(outputs // 2))
+
+
+def _judged(settings: Settings, names: Sequence[str]) -> str:
+    """The mean of the judges' rewards by their gates."""
+    kinds = range(len(names) // 2)
+    shares, gated = (" + ".join(f"exp(gate{k}){more.format(k)}" for k in kinds) for more in ("", " * kind{}"))
+    return f"({gated}) / ({shares})"
+
+
 @loss.method(
     "mixture", paper="arXiv:2505.24846", equation="Eq. 1-5",
     note="its first stage; the gate is the mean of what the ends of both solutions say, not of the prompt alone",
+    reading=OutputReading(rewards=True, names=_judge_names, formula=_judged),
 )  # fmt: skip
 def mixture_of_judges(ends: torch.Tensor, pairs: torch.Tensor, *, spread: float = 0.5) -> Loss:
     """Ranks pairs by several rewards, of which a gate says how likely each was meant; annotators are not known.

@@ -10,6 +10,7 @@ from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
 from stepreward.core.vocabulary import Flag
 from stepreward.train.objectives.loss import Loss, Per, mean, only, supervised
+from stepreward.train.objectives.reading import OutputReading, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,10 @@ else:
 
 
 @loss.method(
-    "grid", paper="arXiv:2512.01457", note="its cross-entropy alone, without the divergence from the first policy"
+    "grid",
+    paper="arXiv:2512.01457",
+    note="its cross-entropy alone, without the divergence from the first policy",
+    reading=OutputReading(softmax=True, score=lambda settings: -1),
 )
 def joint_cells(outputs: torch.Tensor, cells: torch.Tensor, mask: torch.Tensor, *, per: Per = "step") -> Loss:
     """Fits a distribution over cells, such as bins of the final value by bins of the remaining length.
@@ -45,9 +49,14 @@ def joint_cells(outputs: torch.Tensor, cells: torch.Tensor, mask: torch.Tensor, 
     return mean(-z.log_softmax(-1).gather(-1, index[..., None])[..., 0], real, per)
 
 
+def _mean_value(settings: Settings, names: Sequence[str]) -> str:
+    return value_and_length_formula(settings["value_bins"], settings["lengths"])
+
+
 @loss.method(
     "value-and-length", paper="arXiv:2512.01457",
     note="its cross-entropy alone, at step ends instead of every token, on labels in place of a critic's values",
+    reading=OutputReading(softmax=True, formula=_mean_value),
 )  # fmt: skip
 def value_and_length(
     outputs: torch.Tensor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from stepreward.core.catalog import loss
@@ -9,6 +10,7 @@ from stepreward.core.optional import Deferred
 from stepreward.core.vocabulary import Flag
 from stepreward.train.objectives.loss import Loss, Per, mean, only, supervised
 from stepreward.train.objectives.pointwise import Fit, pointwise
+from stepreward.train.objectives.reading import OutputReading, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +35,19 @@ def geometric(exits: int, rate: float) -> list[float]:
     return [*first, 1 - sum(first)]
 
 
+def _names(settings: Settings, outputs: int) -> tuple[str, ...]:
+    return exit_names(settings["exits"])
+
+
+def _at_exit(settings: Settings, names: Sequence[str]) -> str:
+    return exit_formula(settings["exits"], settings["quantile"])
+
+
 @loss.method(
     "palbert", paper="arXiv:2204.03276", equation="its released code",
     note="a few exits in equal steps, where its prior of 0.1 was of twelve layers; the last exit takes what is left, "
     "where the code spreads 0.05 over exits behind a cumulative probability of 0.95",
+    reading=OutputReading(names=_names, score=lambda settings: int(settings["exits"]) - 1, formula=_at_exit),
 )  # fmt: skip
 def expected_over_exits(
     outputs: torch.Tensor,

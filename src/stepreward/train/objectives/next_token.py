@@ -8,6 +8,7 @@ from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
 from stepreward.train.objectives.loss import Loss, Per, mean
 from stepreward.train.objectives.pointwise import pointwise
+from stepreward.train.objectives.reading import OutputReading
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,7 @@ else:
 @loss.method(
     "saffron", paper="arXiv:2506.06444", equation="Eq. 2-7", asks=("teacher",),
     note="a mean over tokens; the bias begins as the language model's, and other weights than adapters may be trained",
+    reading=OutputReading(rewards=True),
 )  # fmt: skip
 def next_token_error(token_values: torch.Tensor, token_targets: torch.Tensor, *, per: Per = "step") -> Loss:
     """Fits the entry of the token that comes next to what a scalar model says behind it.

@@ -9,6 +9,7 @@ from stepreward.core.optional import Deferred
 from stepreward.train.objectives.loss import Loss, Per, at_end, mean, only
 from stepreward.train.objectives.pointwise import squared_error
 from stepreward.train.objectives.preferences import bradley_terry
+from stepreward.train.objectives.reading import OutputReading
 from stepreward.train.objectives.temporal import rewards_of, td_targets
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def bellman_rank(
 @loss.method(
     "beer", paper="arXiv:2404.12754", equation="its released code",
     note="the next step is the one that was taken; its copy takes over 0.005 of the weights at a step: polyak",
+    reading=OutputReading(rewards=True),
 )  # fmt: skip
 def bellman_rank_td(
     logits: torch.Tensor,
@@ -130,6 +132,7 @@ def info_nce(first: torch.Tensor, second: torch.Tensor, real: torch.Tensor, *, t
 @loss.method(
     "contrastive-preference", paper="arXiv:2401.06080", equation="section 3.2, SimCSE",
     note="views are two passes with dropout; it prints neither temperature nor weight: those of SimCSE and 0.1",
+    reading=OutputReading(rewards=True),
 )  # fmt: skip
 def contrastive_preference(
     totals: torch.Tensor,

@@ -9,6 +9,7 @@ from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
 from stepreward.core.vocabulary import Flag
 from stepreward.train.objectives.loss import Loss, Per, at_end, mean, only, supervised
+from stepreward.train.objectives.reading import OutputReading, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,19 @@ loss.preset(
 )  # fmt: skip
 
 
-@loss.method("quantile", paper="arXiv:2506.09338", note="the released trainer's pinball loss behind a sigmoid")
+def _quantile_names(settings: Settings, outputs: int) -> tuple[str, ...]:
+    return tuple("q" + f"{100 * q:g}".replace(".", "_") for q in settings["quantiles"])
+
+
+def _median(settings: Settings) -> int:
+    quantiles: Sequence[float] = settings["quantiles"]
+    return min(range(len(quantiles)), key=lambda k: abs(quantiles[k] - 0.5))
+
+
+@loss.method(
+    "quantile", paper="arXiv:2506.09338", note="the released trainer's pinball loss behind a sigmoid",
+    reading=OutputReading(alike=True, names=_quantile_names, score=_median),
+)  # fmt: skip
 def pinball(
     outputs: torch.Tensor,
     labels: torch.Tensor,
@@ -149,7 +162,10 @@ def pinball(
     return mean(torch.maximum((q - 1) * u, q * u), real, per)
 
 
-@loss.method("columns", note="independent columns: arXiv:2510.01167 publishes no joint loss of its dimensions")
+@loss.method(
+    "columns", note="independent columns: arXiv:2510.01167 publishes no joint loss of its dimensions",
+    reading=OutputReading(alike=True),
+)  # fmt: skip
 def columns(
     outputs: torch.Tensor,
     targets: torch.Tensor,
@@ -193,15 +209,24 @@ loss.preset(
     "path-finder", of="columns", paper="arXiv:2505.19706",
     note="its errors of mathematics and of consistency, and correctness, as three columns of one pass; the released "
     "training is next-token cross-entropy over the whole vocabulary, and reads correctness behind the first two labels",
+    # The published scorer has no second pass, and so no correctness, for a step with an error of one of the two kinds.
+    reading=OutputReading(alike=True, columns=3, formula="above({0}, 0.5) * above({1}, 0.5) * {2}"),
 )  # fmt: skip
 loss.preset(
     "birm", of="columns", paper="arXiv:2503.04618",
     note="its two squared errors of correctness so far and of success; its language-model term is left out",
-    fit="mse", link="none", per="trajectory-sum",
+    fit="mse", link="none", per="trajectory-sum", reading=OutputReading(alike=True, columns=2, formula="{1} + {0}"),
 )  # fmt: skip
 
 
-@loss.method("step-and-trajectory", note="the loss that arXiv:2506.18896 and arXiv:2508.15202 have in common")
+def _unit_names(settings: Settings, outputs: int) -> tuple[str, ...]:
+    return ("step", "trajectory") if outputs == 2 else ()
+
+
+@loss.method(
+    "step-and-trajectory", note="the loss that arXiv:2506.18896 and arXiv:2508.15202 have in common",
+    reading=OutputReading(alike=True, names=_unit_names),
+)  # fmt: skip
 def step_and_trajectory(
     outputs: torch.Tensor,
     labels: torch.Tensor,
@@ -251,7 +276,10 @@ loss.preset(
 )  # fmt: skip
 
 
-@loss.method("ensemble", note="heads of one backbone, each trained on problems of its own, as a bootstrap draws them")
+@loss.method(
+    "ensemble", note="heads of one backbone, each trained on problems of its own, as a bootstrap draws them",
+    reading=OutputReading(alike=True, formula="mean(outputs)"),
+)  # fmt: skip
 def ensemble(
     outputs: torch.Tensor,
     labels: torch.Tensor,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
 from stepreward.train.objectives.loss import Loss, mean, only
+from stepreward.train.objectives.reading import OutputReading
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,7 @@ def _differences(totals: torch.Tensor, pairs: torch.Tensor) -> tuple[torch.Tenso
 @loss.method(
     "bradley-terry", paper="arXiv:2203.02155", equation="Eq. 1",
     note="with totals from log-ratios it is DPO, arXiv:2305.18290 Eq. 7; smoothing as of arXiv:2401.06080",
+    reading=OutputReading(rewards=True),
 )  # fmt: skip
 def bradley_terry(
     totals: torch.Tensor,
@@ -118,7 +120,7 @@ loss.preset(
 )  # fmt: skip
 
 
-@loss.method("siblings", note="Bradley-Terry on steps behind the same prefix")
+@loss.method("siblings", note="Bradley-Terry on steps behind the same prefix", reading=OutputReading(rewards=True))
 def sibling_preference(
     logits: torch.Tensor,
     siblings: torch.Tensor,
@@ -147,7 +149,7 @@ def sibling_preference(
     return mean(preference(only(known, d), link=link, margin=margin, smoothing=smoothing), known)
 
 
-@loss.method("preference-strength", paper="arXiv:2410.01257")
+@loss.method("preference-strength", paper="arXiv:2410.01257", reading=OutputReading(rewards=True))
 def by_strength(
     totals: torch.Tensor,
     pairs: torch.Tensor,
@@ -178,7 +180,12 @@ def by_strength(
     return mean(m * preference(d) if use == "scale" else preference(d, margin=m), known)
 
 
-@loss.method("nca", paper="arXiv:2402.05369", note="the pair form in TRL's DPO trainer; the totals are log-ratios")
+@loss.method(
+    "nca",
+    paper="arXiv:2402.05369",
+    note="the pair form in TRL's DPO trainer; the totals are log-ratios",
+    reading=OutputReading(rewards=True),
+)
 def noise_contrastive(totals: torch.Tensor, pairs: torch.Tensor) -> Loss:
     """Raises the better trajectory's reward and keeps both from growing without bound.
 
@@ -206,7 +213,12 @@ def antisymmetric(better: torch.Tensor, worse: torch.Tensor, gate: torch.Tensor 
     return (terms if gate is None else gate * terms).sum(-1)
 
 
-@loss.method("general-preference", paper="arXiv:2410.02197", note="without its gate; embeddings are not normalised")
+@loss.method(
+    "general-preference",
+    paper="arXiv:2410.02197",
+    note="without its gate; embeddings are not normalised",
+    reading=OutputReading(rewards=True, score=lambda settings: -1),
+)
 def general_preference(
     ends: torch.Tensor, pairs: torch.Tensor, *, temperature: float = 0.1, margin: float = 0.0
 ) -> Loss:
@@ -251,7 +263,12 @@ def responsibilities(differences: torch.Tensor, log_gate: torch.Tensor, *, tempe
     return (log_gate + torch.nn.functional.logsigmoid(differences) / temperature).softmax(-1).detach()
 
 
-@loss.method("listwise", paper="arXiv:2402.02479", note="its gradient estimate is that of this cross-entropy")
+@loss.method(
+    "listwise",
+    paper="arXiv:2402.02479",
+    note="its gradient estimate is that of this cross-entropy",
+    reading=OutputReading(rewards=True),
+)
 def listwise(totals: torch.Tensor, log_weights: torch.Tensor, group: torch.Tensor) -> Loss:
     """Fits the distribution over a problem's trajectories to that of their log-weights.
 

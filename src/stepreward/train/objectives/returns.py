@@ -8,6 +8,7 @@ from stepreward.core.catalog import loss
 from stepreward.core.optional import Deferred
 from stepreward.train.objectives.loss import Loss, mean, only
 from stepreward.train.objectives.pointwise import Fit, Link, pointwise
+from stepreward.train.objectives.reading import OutputReading
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +16,11 @@ else:
     torch = Deferred("torch")
 
 
-@loss.method("return-decomposition", note="the squared error that arXiv:2505.20732, 2205.15367 and 2111.13485 share")
+@loss.method(
+    "return-decomposition",
+    note="the squared error that arXiv:2505.20732, 2205.15367 and 2111.13485 share",
+    reading=OutputReading(rewards=True, summed=True),
+)
 def decompose_return(
     logits: torch.Tensor,
     outcome: torch.Tensor,
@@ -125,7 +130,12 @@ def outcome_of_steps(
     return mean(pointwise(total, outcome, known, fit=fit, link="sigmoid"), known)
 
 
-@loss.method("kto", paper="arXiv:2412.01981", note="the paired variant of its released trainer, with detached levels")
+@loss.method(
+    "kto",
+    paper="arXiv:2412.01981",
+    note="the paired variant of its released trainer, with detached levels",
+    reading=OutputReading(rewards=True),
+)
 def kto(totals: torch.Tensor, outcome: torch.Tensor) -> Loss:
     """Raises right solutions above the mean reward of wrong ones, and lowers wrong ones below that of right ones.
 

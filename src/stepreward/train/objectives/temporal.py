@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from stepreward.core.catalog import loss
@@ -9,6 +10,7 @@ from stepreward.core.optional import Deferred
 from stepreward.core.vocabulary import Flag
 from stepreward.train.objectives.loss import Loss, Per, mean, only
 from stepreward.train.objectives.pointwise import Fit, Link, pointwise
+from stepreward.train.objectives.reading import OutputReading, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -123,10 +125,20 @@ def temporal_difference(
     return mean(pointwise(logits, targets, real, fit=fit, link=link), real, per)
 
 
+def _critic_names(settings: Settings, outputs: int) -> tuple[str, ...]:
+    return tuple(f"{what}{k + 1}" for what in "qv" for k in range(outputs // 2))
+
+
+def _least_critic(settings: Settings, names: Sequence[str]) -> str:
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    return "q = min({}); v = min({}); advantage = q - v; q".format(*map(", ".join, halves))
+
+
 @loss.method(
     "archer", paper="arXiv:2402.19446", equation="the critic of its released code",
     note="the next action is the one that was taken, where it samples a new one; one backbone reads history and step "
     "together; a trajectory without rewards has its outcome alone",
+    reading=OutputReading(rewards=True, begins=True, names=_critic_names, formula=_least_critic),
 )  # fmt: skip
 def twin_critics(
     outputs: torch.Tensor,
@@ -177,10 +189,16 @@ def twin_critics(
     return by_step + mean((of_state - late_step).square().sum(-1), known, per)
 
 
+def _recovered_reward(settings: Settings, names: Sequence[str]) -> str:
+    formula = "q = before + {alpha:.9g} * advantage; reward = q - {gamma:.9g} * value; reward"
+    return formula.format(**settings)
+
+
 @loss.method(
     "b-coder", paper="arXiv:2310.03173", equation="Eq. 7-19",
     note="an action is a step; the next one's conservative value is that of the state, where it takes the checkpoint's "
     "greedy action; one value head in place of a frozen and a learned one; the weights beta are not its own",
+    reading=OutputReading(rewards=True, policy=True, summed=True, formula=_recovered_reward),
 )  # fmt: skip
 def policy_critic(
     outputs: torch.Tensor,
