@@ -31,8 +31,8 @@ from stepreward.score.remote.token_outputs import TokenOutputs
 from stepreward.train import step_trainer
 from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.data.training_set import make_batches
-from stepreward.train.lagging import LAGGING_FILE, LaggingCopy
 from stepreward.train.objective import Objective
+from stepreward.train.other_models.lagging import LAGGING_FILE, LaggingCopy
 from stepreward.train.trainer import TrainSettings, train
 
 NAN = float("nan")

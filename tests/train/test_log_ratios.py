@@ -25,7 +25,7 @@ from stepreward.score.model.log_ratio_model import LogRatioModel
 from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.objective import Objective
-from stepreward.train.reference import add_references, tree_logprobs
+from stepreward.train.other_models.reference import add_references, tree_logprobs
 from stepreward.train.scratch import starting_model
 from stepreward.train.settings import TrainSettings
 from stepreward.train.step_trainer import StepTrainer

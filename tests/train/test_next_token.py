@@ -28,9 +28,9 @@ from stepreward.score.model.vocabulary_head import VocabularyHead
 from stepreward.score.next_tokens import next_token_scores
 from stepreward.train.data.labelled_trees import labelled_trees
 from stepreward.train.data.training_set import TrainingSet
+from stepreward.train.other_models.teacher import add_teacher, of_steps, taught_record
 from stepreward.train.scratch import starting_model, starting_record
 from stepreward.train.settings import TrainSettings
-from stepreward.train.teacher import add_teacher, of_steps, taught_record
 from stepreward.train.trainer import train
 
 NEXT = EncoderRecord(PerStep(), Readout("value", next_token=True))

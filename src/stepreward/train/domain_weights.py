@@ -22,9 +22,9 @@ from stepreward.core.keys import Key
 from stepreward.score.model.log_ratio_model import Trainable
 from stepreward.train.data.training_batch import TrainingBatch
 from stepreward.train.data.training_set import TrainingSet
-from stepreward.train.lagging import evaluating
 from stepreward.train.objective import Objective
 from stepreward.train.objectives.loss import Loss
+from stepreward.train.other_models.lagging import evaluating
 
 _REACH = 0.01
 """Length of the step to each side in a difference of losses."""

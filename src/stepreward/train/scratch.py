@@ -20,8 +20,8 @@ from stepreward.score.model.vocabulary_head import VocabularyHead
 from stepreward.score.model.weights import find, read_weights
 from stepreward.train.continued import continued_model, continued_record
 from stepreward.train.objective import Objective
+from stepreward.train.other_models.teacher import taught_record
 from stepreward.train.settings import SCRATCH
-from stepreward.train.teacher import taught_record
 
 
 def longest(backbone: str | Path) -> int:

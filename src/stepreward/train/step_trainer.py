@@ -22,8 +22,8 @@ from stepreward.train.data.training_batch import TrainingBatch
 from stepreward.train.data.training_set import TrainingSet
 from stepreward.train.domain_weights import DomainWeights
 from stepreward.train.evaluation import evaluate_batches
-from stepreward.train.lagging import LaggingCopy
 from stepreward.train.objective import Objective
+from stepreward.train.other_models.lagging import LaggingCopy
 from stepreward.train.parameters import trained_names
 from stepreward.train.processes import is_main, processes
 from stepreward.train.settings import HIGHER_IS_BETTER, OPTIMIZERS, TrainSettings

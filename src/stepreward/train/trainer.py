@@ -35,14 +35,14 @@ from stepreward.train.data.row_data import ANNOTATOR
 from stepreward.train.data.training_set import TrainingSet, learning_set
 from stepreward.train.domain_weights import DomainWeights, drawn
 from stepreward.train.evaluation import evaluate_batches, read_batches
-from stepreward.train.frozen_numbers import weights_hash
 from stepreward.train.objective import Objective
+from stepreward.train.other_models.frozen_numbers import weights_hash
+from stepreward.train.other_models.reference import add_references
+from stepreward.train.other_models.teacher import add_teacher
 from stepreward.train.parameters import prepare
 from stepreward.train.processes import is_main, processes, together, whole_state, with_deepspeed
-from stepreward.train.reference import add_references
 from stepreward.train.settings import UNFINISHED, TrainSettings
 from stepreward.train.step_trainer import StepTrainer, arguments_of, callbacks_of, whole_batch
-from stepreward.train.teacher import add_teacher
 from stepreward.train.training_progress import Clock, EverySomeSteps, OnProgress
 from stepreward.train.training_result import TrainResult, finite, save_result, saved_result
 

@@ -21,8 +21,8 @@ from stepreward.score.model.step_reward_model import StepRewardModel
 from stepreward.score.model.vocabulary_head import VocabularyHead
 from stepreward.score.model.weights import find
 from stepreward.train.data.training_set import TrainingSet
-from stepreward.train.frozen_numbers import Kept, Measure, require_same_tokens
 from stepreward.train.objective import Objective
+from stepreward.train.other_models.frozen_numbers import Kept, Measure, require_same_tokens
 from stepreward.train.settings import TrainSettings
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,14 @@ from stepreward.score.implicit import LanguageModel
 from stepreward.score.model.log_ratio_model import LogRatioModel
 from stepreward.score.model.weights import find
 from stepreward.train.data.training_set import TrainingSet
-from stepreward.train.frozen_numbers import Kept, Measure, Numbers, Trees, require_same_tokens, tree_numbers
+from stepreward.train.other_models.frozen_numbers import (
+    Kept,
+    Measure,
+    Numbers,
+    Trees,
+    require_same_tokens,
+    tree_numbers,
+)
 from stepreward.train.settings import TrainSettings
 
 
