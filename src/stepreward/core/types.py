@@ -19,7 +19,10 @@ Message = Mapping[str, str]
 Floats = NDArray[np.float64]
 LABEL, SCORE = "label", "score"
 """Step columns that training and evaluation read; the scores of a verifier with a name are `score:NAME`."""
-TESTS = ("test", "test_list", "tests", "test_cases", "input_output", "public_test_cases", "private_test_cases")
+TESTS = (
+    "test", "test_list", "tests", "test_cases", "input_output", "public_test_cases", "private_test_cases",
+    "generated_tests",
+)  # fmt: skip
 """Fields of a programming problem's `meta` that hold its tests, in the layouts of public data sets."""
 COLUMNS = ("value", "n_rollouts", "n_correct", "low", "high")
 """Step columns that rollouts measure beside the label."""

@@ -93,9 +93,8 @@ class UnitTestGrader:
     name = "unit-tests-1"
 
     def __init__(self, limits: SandboxLimits | None = None) -> None:
-        self._limits, self._sandbox, self._lock = limits or SandboxLimits(), None, threading.Lock()
-
-    _sandbox: Sandbox | None
+        self._limits, self._lock = limits or SandboxLimits(), threading.Lock()
+        self._sandbox: Sandbox | None = None
 
     def grade(self, problem: Problem, steps: Sequence[Step]) -> float:
         """1.0 or 0.0; NaN if the problem has no tests, or they cannot be run."""
