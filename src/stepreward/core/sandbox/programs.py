@@ -83,6 +83,7 @@ class _Child:
             self.receive(_START)
         except _Ended as error:
             assert self._process.stderr is not None
+            self._process.kill()
             said = self._process.stderr.read(1000).decode(errors="replace").strip()
             self.close()
             raise ModelError(f"the sandbox does not start: {said or error.text}; {isolation.REMEDY}") from None
@@ -98,8 +99,12 @@ class _Child:
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def receive(self, seconds: float | None = None) -> bytes:
+    def receive(self, seconds: float | None = None, *, asks: _Child | None = None) -> bytes:
         """The next line.
+
+        Args:
+            seconds: of waiting, in place of its own limit.
+            asks: another one that this one may wait for, whose memory is watched too.
 
         Raises:
             _Ended: there is none within the limits.
@@ -116,11 +121,12 @@ class _Child:
                     raise _Ended("output", f"more than {self.limits.output} bytes in one answer")
                 continue
             memory, busy = used_by(self._process.pid)
-            if memory > self.limits.memory:
+            beside = 0 if asks is None else used_by(asks._process.pid)[0]
+            if max(memory, beside) > self.limits.memory:
                 raise _Ended("memory", f"more than {self.limits.memory} bytes of memory")
             passed = time.monotonic() - begun
             if passed > (seconds * _STARVED if busy else seconds):
-                raise _Ended("time", f"no end within {self.limits.seconds:g} s")
+                raise _Ended("time", f"no end within {seconds:g} s")
         line, _, self._rest = self._rest.partition(b"\n")
         return line + b"\n"
 
@@ -266,7 +272,7 @@ def _tested(tester: _Child, program: _Child, question: Any) -> ProgramVerdict:
     """
     tester.send(question)
     while True:
-        line = tester.receive(program.limits.seconds + 1)
+        line = tester.receive(program.limits.seconds + 1, asks=program)
         message = _object(line)
         if "passed" in message:
             passed = message["passed"]
