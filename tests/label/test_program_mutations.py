@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.cli.running import invoke
 from tests.sandboxed import needs_sandbox
 
+import stepreward
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
@@ -148,3 +149,14 @@ def test_the_command_labels_public_layouts(tmp_path: Path, monkeypatch: pytest.M
     rows = {row.text: row.labels.tolist() for row in read_table(Path("labels") / "labels.parquet")}
     assert rows["    c = a + b\n    return c\n"] == [1, 1]
     assert rows["    c = a - b\n    return c\n"][0] == 0
+
+
+def test_no_policy_is_loaded_where_none_is_asked() -> None:
+
+    one = Trajectory(Problem("p", "Add.", meta=ADD), tuple(map(Step, PROGRAM)), 1.0)
+    found = stepreward.label([one], grader=Executed((1, 2, 3)), method="mutations", transform="soft")
+    assert {row.provenance[-1].policy for row in found} == {""}
+    assert {tuple(row.labels[:1]) for row in found} == {(1.0,)}
+    for rows, method, why in (([one], "bisection", "bisection rolls out"), ([one.problem], "mutations", "are sampled")):
+        with pytest.raises(InputError, match=f"{why} by a policy, and there is none"):
+            stepreward.label(rows, grader=Executed((1, 2, 3)), method=method)

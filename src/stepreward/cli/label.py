@@ -110,7 +110,7 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
         items = [*reading.solutions(data, failed, prepared=partial(_with_reference, gold))]
     else:
         items = problems_of(problems or Path(), None if reading.strict else failed, graded=True)
-    roller = policy.load()
+    roller = policy.load() if "policy" in method.asks or data is None else None
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
         run = label_into(
             folder, items, plan, policy=roller, grader=judge, samples=flags.samples, failed=failed,
@@ -129,7 +129,7 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
         made = write_table(path, labels())
     tell_left_out(failed)
     tell_left_out(run.ungraded)
-    bill, drawn, note = run.labelled, run.drawn, cut_note(run.drawn, roller)
+    bill, drawn, note = run.labelled, run.drawn, "" if roller is None else cut_note(run.drawn, roller)
     if json_output:
         counts = {"failed": failed.total, "without_labels": blank, "ungraded": drawn.ungraded}
         typer.echo(json.dumps({"labels": str(path), "trajectories": made, **counts, "bill": asdict(bill), "cut": note}))

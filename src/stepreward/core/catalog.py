@@ -268,7 +268,7 @@ segment = _family("segment", "text -> list[Step]", "cuts text into steps, lossle
 estimate = _family(
     "estimate", "(problem, trajectory or tree, key, ...) -> Flow[trajectory or tree]",
     "measures what steps are worth", "label",
-    asks=("policy", "grader"),
+    asks=("grader",),
 )  # fmt: skip
 transform = _family("transform", "trajectory -> trajectory", "rewrites the labels of measured values", "label")
 keep = _family("filter", "trajectories (, others) -> bool mask", "says which labelled trajectories to keep", "label")

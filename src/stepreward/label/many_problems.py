@@ -59,7 +59,7 @@ def label_many(
     folder: Path,
     plan: LabelPlan,
     *,
-    policy: Policy,
+    policy: Policy | None,
     grader: Grader,
     progress: Progress | None = None,
     skip_failed: bool = False,
@@ -75,7 +75,7 @@ def label_many(
             ones in the same order.
         folder: made if absent.
         plan: what to do.
-        policy, grader: who rolls out and who decides; named in every label's provenance.
+        policy, grader: who rolls out, if the estimator asks for it, and who decides; named in every label's provenance.
         progress: called after each item.
         skip_failed: leave the items that failed out for good, instead of trying them again in the next run.
         more_later: the next run may bring more items, as where some problems could not be sampled: no shard is final.
@@ -96,7 +96,7 @@ def label_many(
     estimate[plan.estimator]
     who = Provenance(
         plan.estimator,
-        policy.name,
+        "" if policy is None else policy.name,
         grader.name,
         Key.seed(plan.seed).bits,
         {**estimate[plan.estimator].settings, **plan.settings},
@@ -104,14 +104,14 @@ def label_many(
     failed: list[Failed] = []
     done = 0
     with AnswerLog(folder / "answers.sqlite") as log:
-        _claim(folder, plan, policy, grader)
+        _claim(folder, plan, who.policy, who.grader)
         driver = Driver(policy=policy, grader=grader, budget=plan.budget, log=log)
         shards = _Shards(items, folder, plan, more_later)
         for done, one in enumerate(driver.outcomes(shards.flows()), 1):
             if isinstance(one, Failed):
                 failed.append(one)
             else:
-                by = (policy.name, grader.name)
+                by = (who.policy, who.grader)
                 made = tree_labels(one.result, who) if isinstance(one.result, StepTree) else [named(one.result, *by)]
                 shards.receive(one.index, made)
             if progress is not None:
@@ -216,12 +216,12 @@ def _digest(items: Iterable[Item]) -> str:
     return text.hexdigest()
 
 
-def _claim(folder: Path, plan: LabelPlan, policy: Policy, grader: Grader) -> None:
+def _claim(folder: Path, plan: LabelPlan, policy: str, grader: str) -> None:
     """Writes the plan of a new folder, or checks that an old folder has the same.
 
     Shards under a broken plan are deleted, as no one can say what they hold, and are rebuilt from the answer log.
     """
-    path, wanted = folder / "plan.json", {**asdict(plan), "policy": policy.name, "grader": grader.name}
+    path, wanted = folder / "plan.json", {**asdict(plan), "policy": policy, "grader": grader}
     try:
         differing = claim(path, wanted)
     except InputError as error:

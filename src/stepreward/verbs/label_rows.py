@@ -31,7 +31,7 @@ _REMEDY = "give problems a reference, or pass another grader"
 def label(
     rows: Rows | Problems,
     *,
-    policy: str | Path | Policy,
+    policy: str | Path | Policy | None = None,
     grader: str | Grader = "mathematics",
     method: str = "bisection",
     transform: str = "hard",
@@ -46,7 +46,7 @@ def label(
 
     Args:
         rows: problems, of which solutions are sampled first, or solutions; a path holds either.
-        policy: who rolls out, a name or an object.
+        policy: who rolls out, a name or an object; None where problems come with solutions and the method asks none.
         grader: who decides, a name or an object.
         method: of the family estimate.
         transform: of the family transform: what becomes of the values.
@@ -69,7 +69,7 @@ def label(
     for name in settings:
         if name not in chosen.settings:
             raise UnknownNameError(f"setting of {method}", name, chosen.settings)
-    who, judge = policy_of(policy), grader_of(grader)
+    who, judge = None if policy is None else policy_of(policy), grader_of(grader)
     plan = LabelPlan(method, settings, seed, budget or Budget())
     failed = Failures()
     items = _items(rows, failed, strict=strict)
@@ -112,7 +112,7 @@ def label_into(
     items: Sequence[Any],
     plan: LabelPlan,
     *,
-    policy: Policy,
+    policy: Policy | None,
     grader: Grader,
     samples: int,
     failed: Failures,
@@ -125,7 +125,7 @@ def label_into(
         folder: of the run, for `load_labels`.
         items: problems or solutions.
         plan: how steps are measured.
-        policy, grader: who rolls out and who decides.
+        policy, grader: who samples and rolls out, if that is needed, and who decides.
         samples: solutions of each problem.
         failed: rows that could not be read; gets the problems that could not be sampled or labelled.
         skip_failed: leave failures out for good; otherwise the next run in the folder tries them again.
@@ -136,8 +136,13 @@ def label_into(
         SteprewardError: everything failed.
     """
     method: Method[..., Any] = estimate[plan.estimator]
+    sampled = bool(items) and isinstance(items[0], Problem) and "trajectory" in method.data
+    if policy is None and (sampled or "policy" in method.asks):
+        what = f"{plan.estimator} rolls out" if "policy" in method.asks else "solutions are sampled"
+        raise InputError(f"{what} by a policy, and there is none", remedy="name one: policy")
     drawn, ungraded = Bill(), Failures()
-    if items and isinstance(items[0], Problem) and "trajectory" in method.data:
+    if sampled:
+        assert policy is not None
         items, unsampled, drawn = sample_solutions(items, samples, plan.seed, folder, policy, grader, on_progress)
         failed += unsampled
     elif items and isinstance(items[0], Trajectory):
