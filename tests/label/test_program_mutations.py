@@ -82,6 +82,15 @@ def test_prefixes_are_shared_and_what_follows_a_change_has_no_label() -> None:
     assert np.isnan(changed[2])
 
 
+def test_a_half_right_program_is_none() -> None:
+    class Half(Executed):
+        def grade(self, problem: Problem, steps: tuple[Step, ...]) -> float:
+            return 0.5
+
+    assert np.isnan([*labels(labelled(PROGRAM, 0.5, Executed((1, 2, 3)))).values()]).all()
+    assert labels(labelled(PROGRAM, 1.0, Half()))["    total = a - b\n"] == 0
+
+
 def test_a_wrong_program_and_what_is_no_program_get_no_label() -> None:
     assert np.isnan([*labels(labelled(PROGRAM, 0.0, Executed((1, 2, 4)))).values()]).all()
     prose = labels(labelled(("The sum is 3.",), 1.0, Executed()))
@@ -99,6 +108,7 @@ def test_steps_of_a_prompt_and_of_a_block_are_changed_in_their_places() -> None:
     text = ["It is\n```python\n", "x = 'Ä€' * 2\n", "```\n", "with 1 + 1."]
     made = {(at, steps[at].text) for at, steps in changed_steps(Problem("p", "q"), [*map(Step, text)])}
     assert made == {(1, "x = 'Ä€' / 2\n"), (1, "x = 'Ä€' * 3\n")}
+    assert (0, "1 - 2\n") in {(at, steps[at].text) for at, steps in changed_steps(Problem("p", "q"), [Step("1 + 2\n")])}
     seen = [Step("x = 1\n"), Step("1", "observation")]
     assert [*changed_steps(Problem("p", "q"), seen)] == []
 

@@ -101,6 +101,16 @@ def test_what_is_no_right_program_is_wrong(code: str, why: str, grader: UnitTest
     assert why in verdict.why
 
 
+def test_a_program_that_fails_a_run_says_which(grader: UnitTestGrader) -> None:
+    problem = problem_of({"prompt": "Add.", "tests": WORDS}, 1)
+    for code, why in (
+        (PROGRAM.format("-"), "test 0: another output"),
+        ("import sys\nif input() == '1 2': print(3)\nelse: sys.exit(3)", "test 1: it ended with status 3"),
+        ("if input() == '1 2': print(3)\nwhile True: pass", "test 0: a limit of time or memory"),
+    ):
+        assert grader.verdict(problem, [Step(code)]).why == why
+
+
 def test_a_test_that_cannot_be_sent_grades_nothing(grader: UnitTestGrader) -> None:
     problem = Problem("p", "Call.", meta={"tests": ["assert call(lambda: 3) == 3"]})
     verdict = grader.verdict(problem, [Step("def call(one):\n    return one()\n")])

@@ -270,10 +270,10 @@ def test(
     space: dict[str, Any] = {"__name__": "test", **{name: function(name) for name in names}}
     # A test may use what the program imported; it gets the library's own, whatever the program has by that name.
     imports = [f"import {name}" for name in modules if name in sys.stdlib_module_names]
-    exec("\n".join(imports), space)  # noqa: S102 - as above
     if entry:
         space["candidate"] = function(entry)
     try:
+        exec("\n".join(imports), space)  # noqa: S102 - as above
         exec(compile(code, "test.py", "exec"), space)  # noqa: S102 - as above
         if entry and "check" in space:
             space["check"](space["candidate"])
