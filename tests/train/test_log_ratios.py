@@ -226,8 +226,8 @@ def test_the_reference_is_computed_once_and_a_resumed_training_finds_it(
         with pytest.raises(KeyboardInterrupt):
             train(trees, started("dpo")[0], tmp_path / "model", settings, held_out=trees)
     assert loaded == [str(FOLDER)]
-    (path,) = (tmp_path / "model" / "unfinished").glob("reference-*.safetensors")
-    whole = load_file(path)["logprobs"]
+    (path,) = (tmp_path / "model" / "unfinished").glob("frozen-*.safetensors")
+    whole = load_file(path)["numbers"]
     train(trees, started("dpo")[0], tmp_path / "model", settings, held_out=trees)
     assert loaded == [str(FOLDER)]
     # A file that was cut is computed again; other data and another reference have files of their own.
@@ -238,11 +238,11 @@ def test_the_reference_is_computed_once_and_a_resumed_training_finds_it(
     work = tmp_path / "work"
     add_references([data], model, settings, "cpu", work)
     (path,) = work.iterdir()
-    assert len(whole) == 2 * len(load_file(path)["logprobs"])
+    assert len(whole) == 2 * len(load_file(path)["numbers"])
     path.write_bytes(path.read_bytes()[:50])
     data.reference = []
     add_references([data], model, settings, "cpu", work)
-    assert sum(map(len, data.reference)) == len(load_file(path)["logprobs"])
+    assert sum(map(len, data.reference)) == len(load_file(path)["numbers"])
     assert loaded == [str(FOLDER)] * 3
     other = moved(tmp_path / "other", 2)
     model.record = replace(model.record, readout=replace(model.record.readout, reference=str(other)))

@@ -60,12 +60,12 @@ class Kept:
             ends.append(ends[-1] + len(tree))
             for array in (tree.ids, tree.position, tree.read):
                 digest.update(array.tobytes() + b"|")
-        path = self.work / f"reference-{digest.hexdigest()}.safetensors"
+        path = self.work / f"frozen-{digest.hexdigest()}.safetensors"
         found = _read(path)
         if found is None or len(found) != ends[-1]:
             found = np.concatenate([np.empty(0, np.float32), *self._computed(load(), encoded())])
             with in_one_move(path) as unfinished:
-                save_file({"logprobs": found}, unfinished)
+                save_file({"numbers": found}, unfinished)
         return [found[begin:end] for begin, end in pairwise(ends)]
 
     def _computed(self, measure: Measure, encoded: Iterator[EncodedTree]) -> Numbers:
@@ -89,7 +89,7 @@ def require_same_tokens(folder: Path, tokenizer: Any, why: str) -> None:
 
 def _read(path: Path) -> NDArray[np.float32] | None:
     try:
-        return load_file(path)["logprobs"] if path.is_file() else None
+        return load_file(path)["numbers"] if path.is_file() else None
     except (OSError, SafetensorError, KeyError) as error:
         _log.warning("%s is damaged (%s): it is computed again", path, error)
         return None

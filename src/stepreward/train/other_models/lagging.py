@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from stepreward.core.errors import ModelError
 from stepreward.score.encode.packing import PackedBatch
 from stepreward.score.model.log_ratio_model import Trainable
 
-LAGGING_FILE = "lagging.pt"
+LAGGING_FILE = "lagging.safetensors"
 """In a checkpoint of unfinished work: the lagging weights."""
 
 
@@ -50,7 +51,7 @@ class LaggingCopy:
 
     def save(self, folder: Path) -> None:
         """Writes the weights into a checkpoint of unfinished work."""
-        torch.save(self.weights, folder / LAGGING_FILE)
+        save_file({name: one.contiguous() for name, one in self.weights.items()}, folder / LAGGING_FILE)
 
     def load(self, folder: Path) -> None:
         """Goes on with the weights that `save` wrote.
@@ -60,8 +61,8 @@ class LaggingCopy:
         """
         path = folder / LAGGING_FILE
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, UnpicklingError) as error:
+            found = load_file(path)
+        except (OSError, SafetensorError) as error:
             what = f"cannot read {path}: {str(error).splitlines()[0]}"
             raise ModelError(f"{what}; delete the folder of unfinished work to start over") from error
         shapes, wanted = ({name: one.shape for name, one in some.items()} for some in (found, self.weights))
