@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,3 +45,36 @@ def test_whatever_an_engine_raises_is_one_line() -> None:
         engine_faults(ModelError),
     ):
         raise OSError("lost\nin many lines")
+
+
+ENGINE = """
+import threading, time
+
+class Core:
+    def __init__(self):
+        self.ended = threading.Event()
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        self.ended.wait()
+        time.sleep(0.3)
+        print("the thread ended by itself", flush=True)
+
+    def shutdown(self):
+        self.ended.set()
+
+class LLM:
+    def __init__(self, **arguments):
+        self.llm_engine = self
+        self.engine_core = Core()
+"""
+
+
+def test_the_end_of_the_process_waits_for_the_threads_of_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "vllm.py").write_text(ENGINE)
+    code = "from stepreward.core.optional import vllm_engine; llm = vllm_engine(model='tiny')"
+    more = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **more}, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "the thread ended by itself\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import importlib.util
 import inspect
@@ -9,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +32,8 @@ EXTRAS: Mapping[str, str] = {
     "vllm": "vllm",
 }
 """The extra of the installation that each optional package comes with."""
+_LAST_SECONDS = 5.0
+"""For which the end of the process waits for a thread of an engine."""
 
 
 def optional(module: str) -> Any:
@@ -121,11 +125,28 @@ def vllm_engine(**arguments: Any) -> Any:
     Raises:
         ModelError: vLLM is not installed, or cannot load the model.
     """
-    package = vllm_module()
+    package, before = vllm_module(), set(threading.enumerate())
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with engine_faults(ModelError):
-        return package.LLM(**arguments)
+        llm = package.LLM(**arguments)
+    atexit.register(_end_engine, weakref.ref(llm), [one for one in threading.enumerate() if one not in before])
+    return llm
+
+
+def _end_engine(reference: weakref.ref[Any], threads: Sequence[threading.Thread]) -> None:
+    """Ends an engine and waits for its threads, before the interpreter ends them.
+
+    A thread of the engine notices the end of its processes and cleans up as well. Where the interpreter ended first,
+    it aborted the process, with status 134 after all results.
+    """
+    llm = reference()
+    core = getattr(getattr(llm, "llm_engine", None), "engine_core", None)
+    if core is not None:
+        with engine_faults(ModelError):
+            core.shutdown()
+        for thread in threads:
+            thread.join(_LAST_SECONDS)
 
 
 @contextmanager
