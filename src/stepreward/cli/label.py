@@ -16,6 +16,7 @@ from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.policies import PolicyFlags, cut_note
 from stepreward.cli.flags.read_flags import ReadFlags
+from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.catalog import estimate
@@ -82,7 +83,14 @@ class LabelFlags:
     again."""
 
 
-def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_output: JsonFlag = False) -> None:
+def label(
+    flags: LabelFlags,
+    reading: ReadFlags,
+    policy: PolicyFlags,
+    models: EnsembleFlags,
+    recipe: RecipeFlags,
+    json_output: JsonFlag = False,
+) -> None:
     """Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.
 
     Example: stepreward label --problems problems.jsonl --grader arithmetic --out labels
@@ -92,11 +100,16 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
         raise InputError("expected either --data or --problems", remedy="pass one of them")
     if data is not None and not reading.form and hold_problems(data):
         data, problems = None, data
+    recipe.require(bool(models.model))
     method, rewrite, judge = estimate[flags.estimator], transforms[flags.transform], grader_by_name(flags.grader)
     given = [*shortcut(method, "--rollouts", flags.rollouts, "n"), *flags.settings]
     own, rewriting = read_settings(given, method, rewrite)
     with blamed_on_settings(rewrite):
         rewrite.take({"trajectory": _PROBE}, **rewriting)
+    if ("scorer" in method.asks) != bool(models.model):
+        what = "takes values from a reward model" if "scorer" in method.asks else "reads no reward model"
+        remedy = "pass --model" if "scorer" in method.asks else "drop --model"
+        raise InputError(f"{flags.estimator} {what}", remedy=remedy)
     out = flags.out
     folder, path = (out.with_suffix(".run"), out) if out.suffix in ENDINGS else (out, out / LABELS)
     plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
@@ -113,8 +126,8 @@ def label(flags: LabelFlags, reading: ReadFlags, policy: PolicyFlags, json_outpu
     roller = policy.load() if "policy" in method.asks or data is None else None
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
         run = label_into(
-            folder, items, plan, policy=roller, grader=judge, samples=flags.samples, failed=failed,
-            skip_failed=flags.skip_failed, on_progress=progress,
+            folder, items, plan, policy=roller, grader=judge, scorer=models.scorer(recipe), samples=flags.samples,
+            failed=failed, skip_failed=flags.skip_failed, on_progress=progress,
         )  # fmt: skip
         if reading.strict:
             failed.refuse("could not be labelled")

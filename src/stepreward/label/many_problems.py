@@ -24,7 +24,7 @@ from stepreward.core.keys import Key
 from stepreward.core.method import Method
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver, Failed
-from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Policy
+from stepreward.core.runtime.flows import Bill, Budget, Flow, Grader, Policy, Scorer
 from stepreward.core.table import read_table, write_table
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Trajectory
@@ -61,6 +61,7 @@ def label_many(
     *,
     policy: Policy | None,
     grader: Grader,
+    scorer: Scorer | None = None,
     progress: Progress | None = None,
     skip_failed: bool = False,
     more_later: bool = False,
@@ -76,6 +77,7 @@ def label_many(
         folder: made if absent.
         plan: what to do.
         policy, grader: who rolls out, if the estimator asks for it, and who decides; named in every label's provenance.
+        scorer: who scores steps, if the estimator asks for it; named among the settings of the provenance.
         progress: called after each item.
         skip_failed: leave the items that failed out for good, instead of trying them again in the next run.
         more_later: the next run may bring more items, as where some problems could not be sampled: no shard is final.
@@ -99,20 +101,19 @@ def label_many(
         "" if policy is None else policy.name,
         grader.name,
         Key.seed(plan.seed).bits,
-        {**estimate[plan.estimator].settings, **plan.settings},
+        {**estimate[plan.estimator].settings, **plan.settings, **({} if scorer is None else {"scorer": scorer.name})},
     )
     failed: list[Failed] = []
     done = 0
     with AnswerLog(folder / "answers.sqlite") as log:
-        _claim(folder, plan, who.policy, who.grader)
-        driver = Driver(policy=policy, grader=grader, budget=plan.budget, log=log)
+        _claim(folder, plan, who.policy, who.grader, "" if scorer is None else scorer.name)
+        driver = Driver(policy=policy, scorer=scorer, grader=grader, budget=plan.budget, log=log)
         shards = _Shards(items, folder, plan, more_later)
         for done, one in enumerate(driver.outcomes(shards.flows()), 1):
             if isinstance(one, Failed):
                 failed.append(one)
             else:
-                by = (who.policy, who.grader)
-                made = tree_labels(one.result, who) if isinstance(one.result, StepTree) else [named(one.result, *by)]
+                made = tree_labels(one.result, who) if isinstance(one.result, StepTree) else [named(one.result, who)]
                 shards.receive(one.index, made)
             if progress is not None:
                 progress(done, driver.bill)
@@ -216,12 +217,14 @@ def _digest(items: Iterable[Item]) -> str:
     return text.hexdigest()
 
 
-def _claim(folder: Path, plan: LabelPlan, policy: str, grader: str) -> None:
+def _claim(folder: Path, plan: LabelPlan, policy: str, grader: str, scorer: str) -> None:
     """Writes the plan of a new folder, or checks that an old folder has the same.
 
     Shards under a broken plan are deleted, as no one can say what they hold, and are rebuilt from the answer log.
     """
     path, wanted = folder / "plan.json", {**asdict(plan), "policy": policy, "grader": grader}
+    # Folders of earlier versions name no scorer.
+    wanted |= {"scorer": scorer} if scorer else {}
     try:
         differing = claim(path, wanted)
     except InputError as error:

@@ -159,10 +159,12 @@ def labelled(
     return replace(made, facts=facts, first_error=stated_first_error(made.labels))
 
 
-def named(trajectory: Trajectory, policy: str, grader: str) -> Trajectory:
-    """The labelled trajectory with the names of the policy that rolled out and the grader that decided."""
+def named(trajectory: Trajectory, by: Provenance) -> Trajectory:
+    """The labelled trajectory with the names of the policy, the grader and the scorer, if any, that measured it."""
     *others, last = trajectory.provenance
-    return replace(trajectory, provenance=(*others, replace(last, policy=policy, grader=grader)))
+    scorer = {"scorer": by.settings["scorer"]} if "scorer" in by.settings else {}
+    who = replace(last, policy=by.policy, grader=by.grader, settings={**last.settings, **scorer})
+    return replace(trajectory, provenance=(*others, who))
 
 
 def stated_first_error(labels: Floats) -> int | None:

@@ -24,7 +24,7 @@ from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Grader
 from stepreward.core.table import write_table
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Provenance, Trajectory
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error_f1, label_error, step_metrics
 from stepreward.label.rollouts import named
@@ -153,8 +153,8 @@ class Run:
         labels = stages.label(samples, self.settings, self.key, driver, self._progress("label"))
 
         def numbers() -> dict[str, Any]:
-            by = (self.policy.name, self.world.grader.name)
-            write_table(self.out / "labels.parquet", (named(one, *by) for one in labels))
+            by = Provenance(self.settings.estimator, self.policy.name, self.world.grader.name)
+            write_table(self.out / "labels.parquet", (named(one, by) for one in labels))
             truth = stages.truth_of(self.world, labels)
             array = ragged([one.labels for one in labels])
             error = label_error(array, truth) if self.world.truth is not None else {}

@@ -15,12 +15,13 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.method import Method
 from stepreward.core.results import TrajectoryList
-from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy
+from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy, Scorer
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
 from stepreward.label.solutions import grade_solutions, labellable, sample_solutions
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
+from stepreward.verbs.names import scorer_of
 from stepreward.verbs.read_rows import Problems, Rows, hold_problems, problems_of, rows_of
 
 OnProgress = Callable[[str, int, int, str], None]
@@ -33,6 +34,7 @@ def label(
     *,
     policy: str | Path | Policy | None = None,
     grader: str | Grader = "mathematics",
+    scorer: str | Path | Scorer | None = None,
     method: str = "bisection",
     transform: str = "hard",
     samples: int = 8,
@@ -48,6 +50,7 @@ def label(
         rows: problems, of which solutions are sampled first, or solutions; a path holds either.
         policy: who rolls out, a name or an object; None where problems come with solutions and the method asks none.
         grader: who decides, a name or an object.
+        scorer: who scores steps where the method asks for it, a name or an object.
         method: of the family estimate.
         transform: of the family transform: what becomes of the values.
         samples: solutions of each problem.
@@ -71,12 +74,12 @@ def label(
             raise UnknownNameError(f"setting of {method}", name, chosen.settings)
     who, judge = None if policy is None else policy_of(policy), grader_of(grader)
     plan = LabelPlan(method, settings, seed, budget or Budget())
-    failed = Failures()
+    values, failed = None if scorer is None else scorer_of(scorer), Failures()
     items = _items(rows, failed, strict=strict)
     with TemporaryDirectory() as made:
         kept = Path(folder or made)
         kept.mkdir(parents=True, exist_ok=True)
-        run = label_into(kept, items, plan, policy=who, grader=judge, samples=samples, failed=failed)
+        run = label_into(kept, items, plan, policy=who, grader=judge, scorer=values, samples=samples, failed=failed)
         failed.join(run.ungraded)
         if strict:
             failed.refuse("could not be labelled")
@@ -114,6 +117,7 @@ def label_into(
     *,
     policy: Policy | None,
     grader: Grader,
+    scorer: Scorer | None = None,
     samples: int,
     failed: Failures,
     skip_failed: bool = False,
@@ -126,6 +130,7 @@ def label_into(
         items: problems or solutions.
         plan: how steps are measured.
         policy, grader: who samples and rolls out, if that is needed, and who decides.
+        scorer: who scores steps, if the estimator asks for it.
         samples: solutions of each problem.
         failed: rows that could not be read; gets the problems that could not be sampled or labelled.
         skip_failed: leave failures out for good; otherwise the next run in the folder tries them again.
@@ -140,6 +145,8 @@ def label_into(
     if policy is None and (sampled or "policy" in method.asks):
         what = f"{plan.estimator} rolls out" if "policy" in method.asks else "solutions are sampled"
         raise InputError(f"{what} by a policy, and there is none", remedy="name one: policy")
+    if scorer is None and "scorer" in method.asks:
+        raise InputError(f"{plan.estimator} takes values from a reward model", remedy="name one: scorer")
     drawn, ungraded = Bill(), Failures()
     if sampled:
         assert policy is not None
@@ -161,6 +168,7 @@ def label_into(
         plan,
         policy=policy,
         grader=grader,
+        scorer=scorer,
         progress=lambda done, bill: tell("label", done, len(items), f"{bill.generated_tokens:,} tokens"),
         skip_failed=skip_failed,
         # Repaired rows change what a shard holds: a run that left some out calls no shard final.
