@@ -14,6 +14,7 @@ from stepreward.core.catalog import Family, families
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Flow, Grade
+from stepreward.core.step_check import StepCheck
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.pipeline.compare import comparable
 from stepreward.policies.scripted import ScriptedPolicy
@@ -94,6 +95,11 @@ def reward(steps: Any) -> Any:
     return [len(step.text) for step in steps]
 
 
+def check(problem: Problem, steps: Any) -> list[StepCheck]:
+    """Knows one right step."""
+    return [StepCheck(step.text == "= 2\n" or None) for step in steps]
+
+
 def bench(scorer: Any, data: Any) -> dict[str, int]:
     """Counts rows."""
     return {"rows": len(data)}
@@ -131,6 +137,11 @@ ONE_OF_EACH: dict[str, tuple[Any, dict[str, Any], Check]] = {
     "credit": (credit, FLAT, lambda made: made.tolist() == [3, 6]),
     "shape": (credit, FLAT, lambda made: made.tolist() == [3, 6]),
     "reward": (reward, {"steps": TRAJECTORY.steps}, lambda made: made == [6, 4]),
+    "check": (
+        check,
+        {"problem": PROBLEM, "steps": TRAJECTORY.steps},
+        lambda made: [m.right for m in made] == [None, True],
+    ),
     "bench": (bench, {"scorer": "any", "data": [1, 2]}, lambda made: made == {"rows": 2}),
 }
 """A function of each family, data for it, and what it makes of them."""

@@ -37,7 +37,9 @@ if not TYPE_CHECKING:  # a type checker then refuses names that are not above
 
 COMMANDS = {
     "run": "Sample, label, train, score, search, evaluate and report, in one folder that resumes after a kill.",
-    "label": "Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.",
+    "label": (
+        "Label steps of solutions by rollouts, tests or checkers; writes labels.parquet into OUT, resumes after a kill."
+    ),
     "relabel": (
         "Make labels of measured values or scores anew, and keep the solutions that teach most; no policy is called."
     ),

@@ -1,4 +1,4 @@
-"""`stepreward label`: step labels from a policy's own rollouts."""
+"""`stepreward label`: step labels from rollouts, tests or checkers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def label(
     recipe: RecipeFlags,
     json_output: JsonFlag = False,
 ) -> None:
-    """Label the steps of solutions by rollouts; writes labels.parquet into OUT, and resumes after a kill.
+    """Label steps of solutions by rollouts, tests or checkers; writes labels.parquet into OUT, resumes after a kill.
 
     Example: stepreward label --problems problems.jsonl --grader arithmetic --out labels
     """
@@ -113,14 +113,15 @@ def label(
     out = flags.out
     folder, path = (out.with_suffix(".run"), out) if out.suffix in ENDINGS else (out, out / LABELS)
     plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
-    failed, blank = Failures(), 0
+    failed, blank, with_label, actions = Failures(), 0, 0, 0
     # What is wrong with a file is an error before a model is loaded, which takes seconds.
     items: list[Problem] | list[Trajectory]
     if data is not None:
         named = [] if flags.references is None else problems_of(flags.references)
         # An id names one problem; a prompt may stand under another id elsewhere, so it is looked up second.
         gold = {one.text: one.reference for one in named} | {one.id: one.reference for one in named}
-        items = [*reading.solutions(data, failed, prepared=partial(_with_reference, gold))]
+        complete = partial(_with_reference, gold, needed="grader" in method.asks)
+        items = [*reading.solutions(data, failed, prepared=complete)]
     else:
         items = problems_of(problems or Path(), None if reading.strict else failed, graded=True)
     roller = policy.load() if "policy" in method.asks or data is None else None
@@ -133,10 +134,11 @@ def label(
             failed.refuse("could not be labelled")
 
         def labels() -> Iterator[Trajectory]:
-            nonlocal blank
+            nonlocal blank, with_label, actions
             for one in load_labels(folder):
                 made: Trajectory = rewrite.take({"trajectory": one}, **rewriting)
                 blank += bool(len(made)) and bool(np.isnan(made.labels).all())
+                with_label, actions = with_label + int((~np.isnan(made.labels)).sum()), actions + int(made.action.sum())
                 yield made
 
         made = write_table(path, labels())
@@ -145,6 +147,7 @@ def label(
     bill, drawn, note = run.labelled, run.drawn, "" if roller is None else cut_note(run.drawn, roller)
     if json_output:
         counts = {"failed": failed.total, "without_labels": blank, "ungraded": drawn.ungraded}
+        counts |= {"labelled_steps": with_label, "steps": actions}
         typer.echo(json.dumps({"labels": str(path), "trajectories": made, **counts, "bill": asdict(bill), "cut": note}))
     else:
         without = f", {failed.total:,} failed and left out" if failed else ""
@@ -157,6 +160,8 @@ def label(
             )
         if note:
             typer.echo(note)
+        if "policy" not in method.asks:
+            typer.echo(f"{with_label:,} of {actions:,} steps have a label; the others are unknown")
     if blank:
         cut = ": most of their rollouts were cut, which tells nothing of steps; raise max_tokens" if drawn.cut else ""
         typer.echo(f"stepreward: {blank:,} of {made:,} solutions have no label on any step{cut}", err=True)
@@ -167,15 +172,15 @@ def label(
         raise typer.Exit(1)
 
 
-def _with_reference(gold: Mapping[str, str | None], trajectory: Trajectory) -> Trajectory:
+def _with_reference(gold: Mapping[str, str | None], trajectory: Trajectory, *, needed: bool) -> Trajectory:
     """The trajectory with its problem's reference, from elsewhere if it has none.
 
     Raises:
-        InputError: there is none; rollouts could not be graded, and every label would be wrong.
+        InputError: there is none and it is needed: rollouts could not be graded, and every label would be wrong.
     """
     problem = trajectory.problem
     if not problem.gradable:
         problem = replace(problem, reference=gold.get(problem.id, gold.get(problem.text)))
-    if not problem.gradable:
+    if needed and not problem.gradable:
         raise InputError(f"problem {problem.id!r} {WITHOUT_REFERENCE}", remedy="add it, or pass --references with it")
     return replace(trajectory, problem=problem)

@@ -267,8 +267,7 @@ families: dict[str, Family] = {}
 segment = _family("segment", "text -> list[Step]", "cuts text into steps, losslessly", "core.segment")
 estimate = _family(
     "estimate", "(problem, trajectory or tree, key, ...) -> Flow[trajectory or tree]",
-    "measures what steps are worth", "label",
-    asks=("grader",),
+    "measures what steps are worth", "label"
 )  # fmt: skip
 transform = _family("transform", "trajectory -> trajectory", "rewrites the labels of measured values", "label")
 keep = _family("filter", "trajectories (, others) -> bool mask", "says which labelled trajectories to keep", "label")
@@ -291,4 +290,7 @@ credit = _family(
 )  # fmt: skip
 shape = _family("shape", "(rewards, ...) -> (N,)", "rewrites step rewards before credit", "credit", unscored=math.nan)
 reward = _family("reward", "(problem, steps) -> (S,)", "step rewards by rule", "credit")
+check = _family(
+    "check", "(problem, steps) -> list[StepCheck]", "says by program which steps are wrong", "tasks", "score.tools"
+)
 bench = _family("bench", "(scorer, data) -> metrics with intervals", "benchmarks", "evaluate")

@@ -60,7 +60,7 @@ def _walk(
     paper="arXiv:2312.08935",
     equation="Eqs. 3 and 4",
     note="keeps the fraction of correct rollouts; the paper's hard labels are the transform 'hard'",
-    asks=("policy",),
+    asks=("policy", "grader"),
 )
 def monte_carlo(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
@@ -95,7 +95,7 @@ def monte_carlo(
     equation="section 3",
     note="the walk alone; the paper's soft labels before the error are the transform 'scan-denoise'. The authors' code "
     "probes the last step of a wrong solution too, and drops what no probe finds lost; here its outcome counts",
-    asks=("policy",),
+    asks=("policy", "grader"),
 )
 def first_error_walk(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
@@ -131,7 +131,7 @@ def first_error_walk(
     paper="arXiv:2406.06592",
     equation="section 3.2, the binary search on one solution",
     note="assumes that a lost trajectory stays lost; a right solution costs no rollout",
-    asks=("policy",),
+    asks=("policy", "grader"),
 )
 def first_error_bisection(
     trajectory: Trajectory, key: Key, *, n: Count = 8, at_once: int = 0, unfinished: Unfinished = "wrong"

@@ -121,7 +121,7 @@ class WrongRollouts:
     equation="Algorithm 1, Eqs. 1 to 3",
     note="bisects at steps rather than tokens, from what earlier states on the path have shown; each wrong rollout is "
     "searched once; the exploration term sums visits over all states, in the paper over those of the pool",
-    asks=("policy",),
+    asks=("policy", "grader"),
 )
 def omega_prm(
     problem: Problem,

@@ -45,6 +45,7 @@ class Change(NamedTuple):
     equation="its summary: a changed line is wrong if the tests then fail",
     note="changes by rule (operators, numbers, arguments, dropped statements) where a teacher model rewrites lines; "
     "what passes is unknown unless `passing` says right",
+    asks=("grader",),
 )
 def program_mutations(
     trajectory: Trajectory, key: Key, *, n: Count = 8, passing: Passing = "unknown"

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stepreward.core.catalog import check as checkers
+from stepreward.core.step_check import StepCheck
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.arithmetic import Amount, Operator, apply, quantities_of
 
-ErrorKind = Literal["", "malformed", "arithmetic", "operand", "operation", "early answer", "wrong answer", "follows"]
 _EQUATION = re.compile(r"(\d{1,9}) ([-+*/]) (\d{1,9}) = (\d{1,9})")
 _ANSWER = re.compile(r"Answer: (\d{1,9})")
-
-
-@dataclass(frozen=True, slots=True)
-class StepCheck:
-    """What the checker says of one step."""
-
-    right: bool
-    kind: ErrorKind = ""
-    """Why it is wrong: `malformed` (no equation, no answer), `arithmetic` (the equation is false), `operand` (a number
-    that is not among the quantities known so far), `operation` (known numbers that the problem does not combine in
-    this way), `early answer` (right number, not derived yet), `wrong answer`, `follows` (true in itself, built on an
-    earlier wrong number)."""
 
 
 class ArithmeticGrader:
@@ -47,15 +34,27 @@ class ArithmeticGrader:
         return str(int(found[1])) if found else None
 
 
+@checkers.method("arithmetic", note="ours: the exact checker of the built-in word problems")
 def check(problem: Problem, steps: Sequence[Step]) -> list[StepCheck]:
-    """Says of each step whether it is right given the problem, and what is wrong with it.
+    """Says of each step of a built-in word problem whether it is right, and what is wrong with it.
 
     An equation is right if it computes a quantity of the problem from quantities that are given or were derived in
     earlier right steps, in any order that the problem permits; sums and products may swap their operands. An answer is
-    right if it is the target quantity, derived by a right step before.
+    right if it is the target quantity, derived by a right step before. Kinds
+    of errors: `malformed` (no equation, no answer), `arithmetic` (the equation is false), `operand` (a number that is
+    not among the quantities known so far), `operation` (known numbers that the problem does not combine in this way),
+    `early answer` (right number, not derived yet), `wrong answer`, `follows` (true in itself, built on an earlier wrong
+    number).
+
+    Args:
+        problem: of this world.
+        steps: of one solution.
 
     Returns:
         One verdict a step.
+
+    Raises:
+        InputError: the problem is none of this world.
     """
     state = _Known(quantities_of(problem))
     return [state.judge(step.text.strip()) for step in steps]

@@ -44,12 +44,12 @@ def label(
     strict: bool = False,
     **settings: Any,
 ) -> TrajectoryList:
-    """Labels the steps of solutions by a policy's own rollouts.
+    """Labels the steps of solutions: by a policy's own rollouts, by tests or by checkers.
 
     Args:
         rows: problems, of which solutions are sampled first, or solutions; a path holds either.
         policy: who rolls out, a name or an object; None where problems come with solutions and the method asks none.
-        grader: who decides, a name or an object.
+        grader: who decides, a name or an object; not asked by methods that need no outcome.
         scorer: who scores steps where the method asks for it, a name or an object.
         method: of the family estimate.
         transform: of the family transform: what becomes of the values.
@@ -152,9 +152,9 @@ def label_into(
         assert policy is not None
         items, unsampled, drawn = sample_solutions(items, samples, plan.seed, folder, policy, grader, on_progress)
         failed += unsampled
-    elif items and isinstance(items[0], Trajectory):
+    elif items and isinstance(items[0], Trajectory) and "grader" in method.asks:
         items, drawn = grade_solutions(items, folder, grader)
-    if items and isinstance(items[0], Trajectory):
+    if items and isinstance(items[0], Trajectory) and "grader" in method.asks:
         kept = labellable(items)
         ids = Counter(one.problem.id for one in items) - Counter(one.problem.id for one in kept)
         ungraded += [(name, InputError(_NO_GRADE)) for name in ids.elements()]

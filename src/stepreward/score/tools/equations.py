@@ -9,7 +9,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from stepreward.core.catalog import check
 from stepreward.core.runtime.flows import Score, Scored
+from stepreward.core.step_check import StepCheck
+from stepreward.core.types import Problem, Step
 from stepreward.score.short_call import ShortCall
 from stepreward.score.tools.arithmetic_text import NotArithmeticError, Parser, Quantity, Token, tokens
 
@@ -202,6 +205,26 @@ def _slack(side: Quantity, *, approximate: bool) -> Fraction:
     # Nearly a whole unit and not half of one, as people cut digits off as often as they round.
     written = side.decimals > 0 or side.percent
     return max(tiny, unit * Fraction(999, 1000)) if written else tiny
+
+
+@check.method("equations", note="ours: as the scorer `tool` reads equations, without a score for what it cannot read")
+def check_equations(problem: Problem, steps: Sequence[Step]) -> list[StepCheck]:
+    """Computes the equations between numbers that a step writes again: one that is false makes it wrong.
+
+    A step whose equations all hold is right, one without a decidable equation unknown. It knows nothing of the problem:
+    a step that computes the wrong thing correctly is right. The kind of error is `arithmetic`.
+
+    Args:
+        problem: not read.
+        steps: of one solution.
+    """
+    return [_checked(step.text) if step.kind == "action" else StepCheck(None) for step in steps]
+
+
+def _checked(text: str) -> StepCheck:
+    found = equations(text)
+    wrong = next((equation for equation in found if not equation.holds), None)
+    return StepCheck(bool(found) or None) if wrong is None else StepCheck(False, "arithmetic", wrong.text)
 
 
 @dataclass

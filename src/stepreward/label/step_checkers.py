@@ -1,0 +1,86 @@
+"""Labels by programs that check steps: no policy, no grader, no person.
+
+Checkers are a family of their own, `check`, and neither rewards by rule nor scorers. A reward by rule has any scale,
+and 0 says as much of a step as nothing at all; a scorer must give every step a number. A label needs to know right from
+wrong from unknown, and a person wants to read why. One estimator makes labels of any checker, also of a plug-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from stepreward.core.catalog import check, estimate
+from stepreward.core.errors import InputError
+from stepreward.core.runtime.flows import Flow
+from stepreward.core.step_check import StepCheck
+from stepreward.core.types import LABEL, Problem, Provenance, Step, Trajectory
+from stepreward.label.rollouts import stated_first_error
+
+Unchecked = Literal["unknown", "right"]
+"""The label of a step of which no checker can say anything."""
+
+
+@estimate.method("checker", note="ours: a step is wrong if a program finds an error in it")
+def checked(
+    trajectory: Trajectory, *, checker: str = "equations", unchecked: Unchecked = "unknown"
+) -> Flow[Trajectory]:
+    """Labels steps by what programs find in them; asks nobody, and needs no outcome.
+
+        value = 0 if a checker finds an error in the step,  1 if none does and one says that it is right,  else NaN
+
+    Args:
+        trajectory: finished or not, graded or not.
+        checker: of the family check; several with a plus sign, such as `equations+algebra`.
+        unchecked: what steps count as of which no checker can say anything.
+
+    Returns:
+        The trajectory with the columns value and label; the fact `step_errors` lists the wrong steps with kind, claim
+        and checker, and `checked` is the share of actions of which a checker says something.
+
+    Raises:
+        InputError: the trajectory has no step, or a checker does not say one thing of each.
+        UnknownNameError: there is no such checker.
+        ValueError: `unchecked` is neither.
+    """
+    yield from ()  # a flow that asks nothing
+    if unchecked not in ("unknown", "right"):
+        raise ValueError(f"unchecked is 'unknown' or 'right', got {unchecked!r}")
+    if not len(trajectory):
+        raise InputError(f"a trajectory of problem {trajectory.problem.id!r} has no step", remedy="drop it")
+    found = {name: verdicts(name, trajectory.problem, trajectory.steps) for name in checker.split("+")}
+    value = np.full(len(trajectory), np.nan)
+    errors = []
+    for at, step in enumerate(trajectory.steps):
+        said = [(name, made[at]) for name, made in found.items() if made[at].right is not None]
+        if step.kind != "action" or not said:
+            continue
+        wrong = [(name, one) for name, one in said if not one.right]
+        value[at] = 0.0 if wrong else 1.0
+        errors += [{"step": at, "kind": one.kind, "claim": one.claim, "checker": name} for name, one in wrong[:1]]
+    action = trajectory.action
+    facts = {**trajectory.facts, "step_errors": errors}
+    if action.any():
+        facts["checked"] = float((~np.isnan(value[action])).mean())
+    if unchecked == "right":
+        value[action & np.isnan(value)] = 1.0
+    by = Provenance("checker", settings={"checker": checker, "unchecked": unchecked})
+    made = trajectory.with_columns({"value": value, LABEL: value.copy()}, by)
+    return replace(made, facts=facts, first_error=stated_first_error(value))
+
+
+def verdicts(name: str, problem: Problem, steps: Sequence[Step]) -> list[StepCheck]:
+    """What a checker says of each step.
+
+    Raises:
+        InputError: it does not say one thing of each.
+        UnknownNameError: there is no such checker.
+    """
+    made: list[StepCheck] = check[name].take({"problem": problem, "steps": tuple(steps)})
+    if len(made) != len(steps):
+        what = f"the checker {name} said {len(made)} things of {len(steps)} steps of problem {problem.id!r}"
+        raise InputError(what, remedy="return one StepCheck a step")
+    return made
