@@ -19,7 +19,8 @@ from stepreward.core.types import Problem, Step
 from stepreward.policies.local import LocalPolicy
 from stepreward.score.checkpoints.known_checkpoints import judge_by_name, judges
 from stepreward.score.judges.continuations import LanguageModelChooser
-from stepreward.score.judges.generative import GenerativeScorer, boxed, cut, judged_items
+from stepreward.score.judges.generative import GenerativeScorer, cut, judged_items
+from stepreward.score.judges.readings import boxed
 
 THINK, GEN = judge_by_name("launch/ThinkPRM-1.5B"), judge_by_name("GenPRM/GenPRM-7B")
 QUESTION, STEPS = "What is {12} + 5?", ["Step 1: 12 + 5 = 17.\n", "  So 18."]

@@ -11,6 +11,7 @@ from stepreward.core.catalog import keep
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.tree_arrays import mean_at
 from stepreward.core.types import Floats, Trajectory
+from stepreward.core.vocabulary import Count
 
 
 def _by_problem(trajectories: Sequence[Trajectory]) -> NDArray[np.int64]:
@@ -82,6 +83,20 @@ def self_accuracy(
     rate = mean_at(group, roots, problems)
     rate = np.where(np.isnan(rate), mean_at(group, _outcomes(trajectories), problems), rate)
     return np.asarray((rate[group] >= lowest) & (rate[group] <= highest))
+
+
+@keep.method("labelled", note="a solution without any label teaches nothing of its steps")
+def with_labels(trajectories: Sequence[Trajectory], *, least: Count = 1) -> NDArray[np.bool_]:
+    """Keeps trajectories with labels, such as those on which enough votes agree.
+
+    Args:
+        trajectories: of any problems.
+        least: steps with a label, at least.
+
+    Returns:
+        (B,) True to keep.
+    """
+    return np.array([int((~np.isnan(one.labels)).sum()) >= least for one in trajectories], bool)
 
 
 @keep.method("consensus", paper="arXiv:2501.07301", equation="section 3.2")

@@ -21,7 +21,7 @@ AfterError = Literal["keep", "zero", "mask"]
 those steps unsupervised (NaN)."""
 
 
-def _apply(
+def rewritten(
     trajectory: Trajectory, name: str, values: Floats, after_error: AfterError = "keep", measured: Floats | None = None
 ) -> Trajectory:
     """The labels with `values` where a step was measured, and those after the first error as `after_error` says.
@@ -54,7 +54,7 @@ def soft(trajectory: Trajectory, *, after_error: AfterError = "keep") -> Traject
         trajectory: with the column `value`.
         after_error: see `AfterError`.
     """
-    return _apply(trajectory, "soft", trajectory.column("value").copy(), after_error)
+    return rewritten(trajectory, "soft", trajectory.column("value").copy(), after_error)
 
 
 @transform.method("hard", paper="arXiv:2312.08935", equation="Eq. 3")
@@ -71,7 +71,7 @@ def hard(trajectory: Trajectory, *, threshold: float = 0.0, after_error: AfterEr
     """
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold must lie in [0, 1), got {threshold}")
-    return _apply(trajectory, "hard", (trajectory.column("value") > threshold).astype(np.float64), after_error)
+    return rewritten(trajectory, "hard", (trajectory.column("value") > threshold).astype(np.float64), after_error)
 
 
 transform.preset("majority", of="hard", paper="arXiv:2501.07301", threshold=0.5)
@@ -104,7 +104,7 @@ def entropy_regularised(trajectory: Trajectory, *, eta: float = 1.0, after_error
     with np.errstate(divide="ignore", invalid="ignore"):
         # The first form keeps its digits near 0, the second does not overflow far from it.
         log_mean = np.log1p(p * np.expm1(eta)) if abs(eta) < 1 else np.logaddexp(np.log1p(-p), np.log(p) + eta)
-    return _apply(trajectory, "er-prm", np.clip(log_mean / eta, 0.0, 1.0), after_error)
+    return rewritten(trajectory, "er-prm", np.clip(log_mean / eta, 0.0, 1.0), after_error)
 
 
 @transform.method(
@@ -134,7 +134,7 @@ def relative_progress(trajectory: Trajectory, *, epsilon: float = 0.8) -> Trajec
         ratio = np.where(before > 0, value / before, 0.0)
     made = np.full(len(trajectory), np.nan)
     made[action] = np.where(np.isnan(before), np.nan, (ratio >= epsilon).astype(np.float64))
-    return _apply(trajectory, "genprm", made)
+    return rewritten(trajectory, "genprm", made)
 
 
 @transform.method(
@@ -172,7 +172,7 @@ def scan_denoise(trajectory: Trajectory, *, soft_steps: int = 2) -> Trajectory:
             made[near] = np.minimum(1.0, trajectory.column("value")[near] / trajectory.facts.get("root_value", np.nan))
         made[first] = 0.0
         made[first + 1 :] = np.nan
-    return _apply(trajectory, "scan-denoise", made)
+    return rewritten(trajectory, "scan-denoise", made)
 
 
 @transform.method(
@@ -211,7 +211,7 @@ def pseudo_label(
     scores = trajectory.column(column)
     sure = np.where(scores > above, 1.0, np.where(scores < below, 0.0, np.nan))
     sure[~trajectory.action] = np.nan
-    made = _apply(trajectory, "pseudo-label", scores if soft else sure, after_error, sure)
+    made = rewritten(trajectory, "pseudo-label", scores if soft else sure, after_error, sure)
     source = next((one.estimator for one in trajectory.provenance if column in one.what), "")
     settings = {"column": column, "above": above, "below": below, "soft": soft, "after_error": after_error}
     return made.with_columns({LABEL: made.labels}, Provenance("pseudo-label", policy=source, settings=settings))

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from stepreward.score.checkpoints.known_checkpoints import checkpoints, judges
+from stepreward.score.checkpoints.row import JudgeCheckpoint
 from stepreward.score.encode.record import PerStep
 
 _HEAD = """# Checkpoints
@@ -128,6 +129,18 @@ def _constructor_call(part: Any, indent: str = "") -> str:
     return "\n".join([*lines, f"{indent})"])
 
 
+def _read(judge: JudgeCheckpoint) -> str:
+    """What is read of an answer of a verifier that writes."""
+    if judge.highest:
+        return f"a number up to {judge.highest:g} in a box"
+    if judge.reading == "first-error":
+        return "the index of the first wrong step, or -1, in the last box"
+    if judge.reading == "lines":
+        parts = [f"`{name}=yes` or `no`" for name in judge.channels] or [f"`{word}`" for word, _ in judge.words]
+        return f"a line `Step N: ...` for each step with {', '.join(parts)}"
+    return " and ".join(f"`{label}`" for label in judge.labels)
+
+
 def _judge_sections() -> list[str]:
     """The part on verifiers that write."""
     lines = [_JUDGES]
@@ -137,8 +150,8 @@ def _judge_sections() -> list[str]:
             "Also": others,
             "Source": judge.source,
             "Prompts": _PROMPTING[judge.prompting],
-            "Labels": " and ".join(f"`{label}`" for label in judge.labels),
+            "Read": _read(judge),
             "Notes": judge.notes,
         }
-        lines += ["", f"### {judge.name}", "", *(f"- {what}: {value}" for what, value in facts.items())]
+        lines += ["", f"### {judge.name}", "", *(f"- {what}: {value}" for what, value in facts.items() if value)]
     return lines

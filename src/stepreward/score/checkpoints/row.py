@@ -8,6 +8,9 @@ from typing import Literal
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import Clean, EncoderRecord, Encoding
 
+Reading = Literal["boxes", "first-error", "lines"]
+"""How an answer about all steps states its verdicts: boxes in the order of the steps, the index of the first wrong step
+in the last box (-1 for none), or a line `Step N: ...` for each step."""
 Head = Literal["weights", "tokens", "mean", "none"]
 """Where labels come from: a head among the weights, rows of the language-model head, the mean of all its rows, or
 log-probabilities."""
@@ -89,6 +92,22 @@ class JudgeCheckpoint:
     """Texts at which an answer is over, where they come before its own end; `{next}` is the steps' number plus one."""
     labels: tuple[str, str]
     """The content of the box for a right step, and for a wrong one."""
+    reading: Reading = "boxes"
+    """With `prompting="once"`, how verdicts are read."""
+    base: int = 1
+    """Number of the first step in the prompt and in what is read."""
+    words: tuple[tuple[str, float], ...] = ()
+    """Of `reading="lines"`, the words of a line and what each is worth in [0, 1]; yes and no where there is none."""
+    channels: tuple[str, ...] = ()
+    """Of `reading="lines"`, what a line says of a step, each as `NAME=WORD`; the verdict is their product, and each is
+    a further number of the step."""
+    follow: tuple[str, ...] = ()
+    """With `prompting="once"`, messages that come behind an answer one after the other, such as a request to review it;
+    the answer to the last one is read. `{reference}` is the problem's."""
+    agree: bool = False
+    """An answer counts only if its last revision names the same first error as it did."""
+    highest: float = 0.0
+    """With `prompting="apart"`, the highest number that a box may hold; the score is its share. 0 reads labels."""
     system: str | None = None
     """System message; None for none."""
     prompting: Literal["once", "dialogue", "apart"] = "once"
@@ -133,3 +152,8 @@ class JudgeCheckpoint:
     def name(self) -> str:
         """The first of its names."""
         return self.names[0]
+
+    @property
+    def sees_reference(self) -> bool:
+        """Whether it is shown the right answer: such verdicts are no measure of what it finds by itself."""
+        return any("{reference}" in text for text in (self.prompt_format, *self.follow))

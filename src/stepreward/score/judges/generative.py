@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
@@ -16,10 +17,9 @@ from stepreward.core.runtime.flows import Continuation, Policy, Propose, Score, 
 from stepreward.core.types import Floats, Message, Problem, Step
 from stepreward.score.checkpoints.row import JudgeCheckpoint
 from stepreward.score.encode.recipe_text import cleaned, filled, filled_prompt
+from stepreward.score.judges.readings import behind_thoughts, boxed, boxed_number, read_solution
 from stepreward.score.short_call import ShortCall
 
-_TEXT = re.compile(r"\\text\{([^}]*)\}")
-_BOX = re.compile(r"\\boxed\{([^}]*)\}")
 _VERDICT_TOKENS = 8
 """Enough for a label in its box."""
 
@@ -64,43 +64,77 @@ class GenerativeScorer(ShortCall):
         self.policy, self.judge, self.n, self.chooser = policy, judge, n, chooser
         self.key = key or Key.seed(0)
         weighed = "" if chooser is None else ", weighed"
-        self.name = f"{policy.name} as {judge.name}, {n} answers, key {self.key.bits:x}{weighed}"
+        told = ", shown the reference" if judge.sees_reference else ""
+        self.name = f"{policy.name} as {judge.name}, {n} answers, key {self.key.bits:x}{weighed}{told}"
         self.batch_size = max(1, policy.batch_size // n)
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """Scores of each question's steps; an observation is shown to the judge and has no score.
 
+        The verdicts of answer i are the further column `vote<i>`, from 1 on, and the means of what a judge says of
+        steps by channels are columns of the channels' names.
+
         Raises:
-            InputError: a step is blank.
+            InputError: a step is blank, or the prompt shows the reference answer and a problem has none.
         """
         for question in questions:
             if any(not step.text.strip() for step in question.steps):
                 raise InputError(f"a step of problem {question.problem.id!r} has no text", remedy="drop empty steps")
         judged = self._judge_at_once if self.judge.prompting == "once" else self._judge_by_step
         made = []
-        for question, verdicts, paid in zip(questions, *judged(questions), strict=True):
-            known = ~np.isnan(verdicts)
-            count = known.sum(0)
-            means = np.where(known, verdicts, 0.0).sum(0) / np.maximum(count, 1)
-            scored = np.array([step.kind == "action" for step in question.steps], bool) & (count > 0)
-            made.append(Scored(np.where(scored, means, np.nan), paid, paid))
+        for question, said, paid in zip(questions, *judged(questions), strict=True):
+            # (n, 1 + C, S)
+            said = np.where(_actions(question), said, np.nan)
+            known = ~np.isnan(said)
+            means = np.where(known, said, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+            means[~known.any(0)] = np.nan
+            columns = {f"vote{i}": verdicts for i, (verdicts, *_) in enumerate(said, 1)}
+            columns |= dict(zip(self.judge.channels, means[1:], strict=True))
+            made.append(Scored(means[0], paid, paid, columns))
         return made
 
     def _judge_at_once(self, questions: Sequence[Score]) -> tuple[list[Floats], list[int]]:
-        """(n, S) verdicts of each question out of answers about all its steps, and the tokens read and written."""
-        judge, requests = self.judge, []
+        """(n, 1 + C, S) verdicts of each question out of answers about all its steps, and the tokens of all."""
+        judge, talks = self.judge, list[list[Message]]()
         for question in questions:
-            steps = judge.between.join(self._step_text(step, n) for n, step in enumerate(question.steps, 1))
-            requests.append(self._request(question, [self._prompt(question.problem, steps)], judge.opening))
-        verdicts, tokens = [], []
+            steps = judge.between.join(self._step_text(step, n) for n, step in enumerate(question.steps, judge.base))
+            talks.append([self._prompt(question.problem, steps)])
+        requests = [self._request(q, talk, judge.opening) for q, talk in zip(questions, talks, strict=True)]
+        texts, tokens = list[list[list[str]]](), list[int]()
         for question, answers in zip(questions, self.policy.propose(requests), strict=True):
-            count = len(question.steps)
-            ends = [end.replace("{next}", str(count + 1)) for end in judge.ends]
-            read = [boxed(cut(written(answer), ends), judge.labels) for answer in answers]
-            # Boxes are verdicts in the order of the steps: a judge that stops early leaves the last steps without one.
-            verdicts.append(np.array([(row + [np.nan] * count)[:count] for row in read], np.float64))
+            ends = [end.replace("{next}", str(len(question.steps) + judge.base)) for end in judge.ends]
+            texts.append([[cut(written(answer), ends)] for answer in answers])
             tokens.append(sum(map(tokens_of, answers)))
-        return verdicts, tokens
+        for _ in judge.follow:
+            self._revise(questions, talks, texts, tokens)
+        read = [
+            np.array([read_solution(one, judge, _actions(question)) for one in answers])
+            for question, answers in zip(questions, texts, strict=True)
+        ]
+        return read, tokens
+
+    def _revise(
+        self,
+        questions: Sequence[Score],
+        talks: Sequence[Sequence[Message]],
+        texts: Sequence[list[list[str]]],
+        tokens: list[int],
+    ) -> None:
+        """Appends to each answer's texts what its writer says to the next message, and adds what that costs."""
+        judge, requests, place = self.judge, [], []
+        for row, (question, talk) in enumerate(zip(questions, talks, strict=True)):
+            for i, said in enumerate(texts[row]):
+                more: list[Message] = [*talk]
+                # What was thought before an answer is not shown, as chat templates do not show it either.
+                for asked, text in zip(judge.follow, said, strict=False):
+                    more.append({"role": "assistant", "content": behind_thoughts(judge.opening + text)})
+                    more.append({"role": "user", "content": filled_prompt(asked, question.problem, {})})
+                request = self._request(question, more, "")
+                requests.append(replace(request, key=request.key.fold("follow", i), n=1))
+                place.append((row, i))
+        for (row, i), (answer,) in zip(place, self.policy.propose(requests), strict=True):
+            texts[row][i].append(written(answer))
+            tokens[row] += tokens_of(answer)
 
     def _judge_by_step(self, questions: Sequence[Score]) -> tuple[list[Floats], list[int]]:
         """The same out of answers about one step each; in a dialogue later steps see an answer to each earlier one."""
@@ -129,7 +163,7 @@ class GenerativeScorer(ShortCall):
                 verdicts[row][:, i], paid = self._read(request, texts)
                 tokens[row] += paid + sum(map(tokens_of, answers))
                 talks[row].append({"role": "assistant", "content": self._shown_later(texts, verdicts[row][:, i])})
-        return verdicts, tokens
+        return [one[:, None] for one in verdicts], tokens
 
     def _add_step(self, talk: list[Message], question: Score, i: int) -> None:
         """Appends the prompt about a step to a dialogue, or replaces the prompt where steps are judged apart."""
@@ -178,6 +212,8 @@ class GenerativeScorer(ShortCall):
         judge = self.judge
         if judge.items:
             return judged_items(text, judge.items)
+        if judge.highest:
+            return boxed_number(behind_thoughts(text), judge.highest)
         if judge.marks is not None and any(mark in text for mark in judge.marks):
             return 0.0 if judge.marks[1] in text else 1.0
         found = boxed(text, judge.labels)
@@ -207,6 +243,11 @@ class GenerativeScorer(ShortCall):
         return filled(self.judge.step_format, {"step": text, "n": str(n)})
 
 
+def _actions(question: Score) -> NDArray[np.bool_]:
+    """(S,) True at actions."""
+    return np.array([step.kind == "action" for step in question.steps], bool)
+
+
 def written(answer: Continuation) -> str:
     """The text of a policy's answer."""
     return "".join(step.text for step in answer.steps)
@@ -215,12 +256,6 @@ def written(answer: Continuation) -> str:
 def tokens_of(answer: Continuation) -> int:
     """Tokens read and written for an answer."""
     return answer.n_tokens + answer.n_prompt_tokens
-
-
-def boxed(text: str, labels: tuple[str, str]) -> list[float]:
-    r"""The verdicts of an answer in order: 1 for `\boxed{right}`, 0 for `\boxed{wrong}`; other boxes do not count."""
-    found = (box.strip() for box in _BOX.findall(_TEXT.sub(r"\1", text)))
-    return [1.0 if box == labels[0] else 0.0 for box in found if box in labels]
 
 
 def judged_items(text: str, items: Sequence[tuple[str, float]]) -> float:

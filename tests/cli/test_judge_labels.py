@@ -1,0 +1,78 @@
+"""Labels by judges from the command line: votes of several answers and models, merged, and held against others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import stepreward
+from stepreward.core.types import Problem, Step, Trajectory
+from tests.cli.judging import judging
+from tests.cli.running import invoke
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with judging() as address:
+        yield address
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    sums = {"a": "1 + 1 = 2|2 + 2 = 5|5 + 1 = 6", "b": "1 + 2 = 3|3 + 3 = 6", "c": "4 + 4 = 9|9 + 1 = 10"}
+    rows = [
+        Trajectory(Problem(name, "Add up.", "6"), tuple(Step(f"{one}\n") for one in said.split("|")), 0.0)
+        for name, said in sums.items()
+    ]
+    stepreward.write("solutions.parquet", rows)
+    return tmp_path
+
+
+TRUTH = {"a": [1, 0, NAN], "b": [1, 1], "c": [0, NAN]}
+
+
+def test_answers_are_votes_whose_majority_labels(url: str, inside: Path) -> None:
+    invoke(f"score --model {url}#moody --like first-error --answers 7 --data solutions.parquet --out judged.parquet")
+    (first, *_) = stepreward.read("judged.parquet")
+    assert [name for name in first.columns if "vote" in name] == [f"score:vote{i}" for i in range(1, 8)]
+    told = json.loads(invoke("relabel --data judged.parquet --transform first-error-vote --out labels.parquet --json"))
+    assert (told["kept"], told["labelled"], told["wrong"]) == (3, 5, 2)
+    for one in stepreward.read("labels.parquet"):
+        np.testing.assert_array_equal(one.labels, TRUTH[one.problem.id])
+        votes = one.facts["votes"]
+        assert votes["read"] + votes["unread"] == 7
+        assert votes["agree"] == votes["read"] > 0
+    by = one.provenance[-1]
+    assert by.estimator == "first-error-vote"
+    assert "as first-error, 7 answers" in by.policy
+
+
+def test_several_models_vote_in_one_table(url: str, inside: Path) -> None:
+    score = "score --like first-error --data {} --out {} --column score:{} --model " + url
+    for at, model in enumerate(("first", "good", "mute", "fine")):
+        before, after = "solutions.parquet" if not at else f"{at - 1}.parquet", f"{at}.parquet"
+        invoke(f"{score.format(before, after, model)}#{model}")
+    invoke("relabel --data 3.parquet --transform first-error-vote --out labels.parquet")
+    for one in stepreward.read("labels.parquet"):
+        np.testing.assert_array_equal(one.labels, TRUTH[one.problem.id])
+    # All must agree: only the third solution's error is at the first step, and one model says nothing.
+    invoke("relabel --data 3.parquet --transform unanimous-vote --keep labelled --out agreed.parquet")
+    (only,) = stepreward.read("agreed.parquet")
+    assert only.problem.id == "c"
+    assert only.facts["votes"] == {"read": 3, "unread": 1, "agree": 3}
+    invoke("relabel --data 3.parquet --transform step-vote --set votes=score:good:* --out good.parquet")
+    assert [one.facts["votes"]["read"] for one in stepreward.read("good.parquet")] == [1, 1, 1]
+
+
+def test_the_provenance_names_a_reference(url: str, inside: Path) -> None:
+    how = "--like first-error-with-reference --data solutions.parquet --out judged.parquet"
+    invoke(f"score --model {url}#good {how}")
+    (first, *_) = stepreward.read("judged.parquet")
+    assert first.provenance[-1].estimator.endswith("shown the reference")
