@@ -124,6 +124,24 @@ def test_what_a_server_lacks_is_said_and_harms_nothing_else(
     assert says in found[what]["says"]
 
 
+@pytest.mark.parametrize("repeats", [True, False])
+def test_several_servers_are_asked_one_by_one_and_whether_they_answer_alike(
+    able: Able, address: str, repeats: bool
+) -> None:
+    other = ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Told", (Handler,), {"able": Able(repeats=repeats, counts=False)})
+    )
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    second = f"http://127.0.0.1:{other.server_port}/v1"
+    code, found = looked_at("--policy", f"{address},{second}#counter")
+    other.shutdown()
+    other.server_close()
+    assert code == 0
+    assert len(found) == 7 + 7 + 1
+    wrong = [what for what, row in found.items() if not row["good"]]
+    assert wrong == [f"counts tokens, {second}", *([] if repeats else [f"seeds, {second}", "alike"])]
+
+
 def test_a_model_that_is_not_served_is_named_with_those_that_are(address: str) -> None:
     _, found = looked_at("--policy", address.replace("#counter", "#other"))
     assert found["models"]["says"] == "other is not among those served: counter"

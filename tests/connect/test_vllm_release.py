@@ -31,7 +31,7 @@ from tests.score.tiny_checkpoints import build
 
 from stepreward import export
 from stepreward.core.errors import InputError
-from stepreward.core.http.client import Server
+from stepreward.core.http.server import Server
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem, Step

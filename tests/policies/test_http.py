@@ -18,9 +18,9 @@ from tests.transformers_server import serving
 
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
 from stepreward.core.http.addresses import without_secrets
-from stepreward.core.http.client import Server
 from stepreward.core.http.faults import retry_after
 from stepreward.core.http.open_requests import OpenRequests
+from stepreward.core.http.server import Server
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Propose

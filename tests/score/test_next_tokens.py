@@ -20,7 +20,7 @@ from tests.score.tiny_checkpoints import Built, build
 
 import stepreward
 from stepreward.core.errors import ModelError, SteprewardError
-from stepreward.core.http.client import Server
+from stepreward.core.http.server import Server
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Propose, Score
 from stepreward.core.types import Problem, Step

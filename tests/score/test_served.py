@@ -17,7 +17,7 @@ import torch
 from tests.score.tiny_checkpoints import Built, build
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.http.client import Server
+from stepreward.core.http.server import Server
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.by_recipe import load_served

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from stepreward.core.http.client import Server
+from stepreward.core.http.server import Server
 from stepreward.policies.http import HttpPolicy
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from stepreward.core.errors import InputError
-from stepreward.core.http.client import Server
+from stepreward.core.http.server import Server
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.discriminative import DiscriminativeScorer

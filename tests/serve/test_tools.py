@@ -10,7 +10,7 @@ import numpy as np
 import openai
 import pytest
 
-from stepreward.core.http.client import Server
+from stepreward.core.http.server import Server
 from stepreward.core.keys import Key
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.driver import Driver

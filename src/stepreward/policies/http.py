@@ -13,9 +13,11 @@ from threading import Lock
 from typing import Any, Literal
 
 from stepreward.core.errors import PolicyError, ServerWarning
-from stepreward.core.http.client import Server, ServerClient
+from stepreward.core.http.client import ServerClient
 from stepreward.core.http.event_streams import EventStream
 from stepreward.core.http.faults import REFUSED_BODY, PassingError, RefusedError, UnwantedError
+from stepreward.core.http.routing import Route
+from stepreward.core.http.server import Server
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, TOOLS, Continuation, Propose, Wanted
 from stepreward.core.types import Step
@@ -95,7 +97,8 @@ class HttpPolicy:
     goes back as an observation under the role `tool`, with `tool_call_id` in its meta.
 
     Args:
-        server: its address ends with `/v1`.
+        server: its address ends with `/v1`. Of several, a problem's questions go to one of them, as long as it is up
+            and no busier than the others, so that the prompt is found in its cache.
         separator: text that ends a step.
         endpoint: `chat` sends messages, `completions` one text.
         template: text of a completions prompt; `{prompt}` is replaced by the problem's text.
@@ -151,9 +154,9 @@ class HttpPolicy:
             separator, endpoint, template, prefill, temperature, top_p, max_tokens, logprobs, sorted(self.body.items()),
             *([sorted(self.fields.items())] if self.fields else ()),
         )  # fmt: skip
-        self.name = name or f"{server.model} at {server.url} {settings!r}"
+        self.name = name or f"{server.known_as} {settings!r}"
         """Identity for caches and provenance."""
-        self.concurrency = server.concurrency
+        self.concurrency = server.places
         """Questions that are answered at once."""
         self._client = ServerClient(server, PolicyError, sleep=sleep)
         self._lock = Lock()
@@ -209,25 +212,25 @@ class HttpPolicy:
         if len(samples) == 1:
             return [[one(samples[0])]]
         # A pool for each call: its threads end with it, and the client bounds open requests over all calls.
-        with ThreadPoolExecutor(min(self.server.concurrency, len(samples) or 1)) as pool:
+        with ThreadPoolExecutor(min(self.server.places, len(samples) or 1)) as pool:
             made = iter(list(pool.map(one, samples)))
         return [[next(made) for _ in range(question.n)] for question in questions]
 
     def _sample(self, question: Propose, key: Key, wanted: Callable[[], bool] | None) -> Continuation:
         body = self._request(question, key)
-        url = self.server.at("chat/completions" if self.endpoint == "chat" else "completions")
+        path = "chat/completions" if self.endpoint == "chat" else "completions"
 
-        def attempt() -> Continuation:
+        def attempt(route: Route) -> Continuation:
             try:
-                with self._client.stream(url, body, wanted) as stream:
-                    return self._read(question, stream, url)
+                with self._client.stream(route, path, body, wanted) as stream:
+                    return self._read(question, stream)
             except RefusedError as refusal:
                 raise self._refusal(body, refusal) from None
 
         # Ends: a context that is too full either refuses for good or is requested again with what it has room for.
         while True:
             try:
-                made = self._client.retried(attempt, url, wanted)
+                made = self._client.retried(attempt, path, wanted, start=question.problem.text)
             except UnwantedError:
                 with self._lock:
                     self.usage.interrupted += 1
@@ -280,11 +283,11 @@ class HttpPolicy:
                 return _TooLongError(room, refusal)
         return refusal
 
-    def _read(self, question: Propose, stream: EventStream, url: str) -> Continuation:
+    def _read(self, question: Propose, stream: EventStream) -> Continuation:
         """Reads a stream to its end, to the end of a step, or until it is not wanted any more."""
         written, cut, left = Written(), -1, False
         try:
-            for event in events(stream, url):
+            for event in events(stream, stream.url):
                 try:
                     written.add(event, completions=self.endpoint == "completions")
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -309,7 +312,7 @@ class HttpPolicy:
                 else f"an answer that ended by finish_reason {written.reason!r}, which is no end of an answer"
             )  # fmt: skip
         if reason == "calls" and cut < 0 and not left and not written.calls:
-            raise PolicyError(f"{url} says that it calls a tool, and calls none in the form of tool_calls")
+            raise PolicyError(f"{stream.url} says that it calls a tool, and calls none in the form of tool_calls")
         return self._continuation(written, cut, left)
 
     def _count_lost(self, written: Written) -> None:
@@ -339,7 +342,7 @@ class HttpPolicy:
         with self._lock:
             warned, self._warned = kind in self._warned, self._warned | {kind}
         if not warned:
-            warnings.warn(f"{self.server.model} at {self.server.url} {what}", ServerWarning, stacklevel=2)
+            warnings.warn(f"{self.server.known_as} {what}", ServerWarning, stacklevel=2)
 
     def _note_repeats(self, prefix: Sequence[Step], made: Continuation) -> None:
         """Counts answers that begin as their prefix did, and warns where most do."""

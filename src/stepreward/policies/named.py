@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from stepreward.core.errors import InputError, UnknownNameError
-from stepreward.core.http.addresses import without_secrets
-from stepreward.core.http.client import Server
+from stepreward.core.http.addresses import split_address, without_secrets
+from stepreward.core.http.server import Server
 from stepreward.core.optional import VLLM
 from stepreward.core.runtime.flows import Policy
 from stepreward.policies import on_demand
@@ -56,8 +56,9 @@ _SAMPLING: Kinds = {
 """Settings of every policy."""
 _BODY: Kinds = {"top_k": int, "min_p": float, "reasoning_effort": str, "chat_template_kwargs": _object}
 """Fields of a request that some servers do not know: sent only where they are given."""
-_SERVER: Kinds = {"timeout": float, "longest": float, "retries": int, "patience": float}
-"""Limits and retries of requests, which do not change answers and are not part of the policy's name."""
+_SERVER: Kinds = {"timeout": float, "longest": float, "retries": int, "patience": float, "place": str}
+"""Limits and retries of requests, which do not change answers and are not part of the policy's name, and what stands in
+it for the address."""
 _HTTP_SETTINGS: Kinds = {
     **_SAMPLING, **_BODY, **_SERVER, "endpoint": str, "prefill": str, "logprobs": _boolean, "running_usage": _boolean,
     "fields": _name_pairs, "body": _object,
@@ -78,6 +79,8 @@ def policy_at(
 ) -> Policy:  # fmt: skip
     """A policy by name: a model folder, a hub name, a built-in one, `vllm:NAME`, or `URL#MODEL` for a server.
 
+    Several servers of one model are `URL#MODEL,URL#MODEL`.
+
     Settings may follow: `URL#MODEL?endpoint=completions&temperature=0.7`, `NAME?separator=\\n\\n`. `body={...}`, or
     `top_k`, `min_p`, `reasoning_effort` and `chat_template_kwargs={...}` by themselves, go with each request; where the
     model is loaded here they reach its chat template and its sampling. A server's API key is read from
@@ -85,7 +88,7 @@ def policy_at(
 
     Args:
         source: the name.
-        concurrency: most open requests to a server.
+        concurrency: most open requests to each server.
         raw: send prompts as bare text, without a chat template.
         dtype: of a model loaded here; its own choice where empty.
         patience: seconds that a server which answered before is waited for, where its address does not say; None is
@@ -100,11 +103,10 @@ def policy_at(
     bare: dict[str, Any] = {"template": "{prompt}"} if raw else {}
     if not source.startswith(("http://", "https://")):
         return _loaded(source, bare, dtype, settings)
-    url, _, model = source.partition("#")
+    url, model, query = split_address(source)
     if not model:
         shown = without_secrets(f"{source}#").rstrip("#")
         raise InputError(f"{shown} names no model", remedy=f"pass {shown.rstrip('/')}#MODEL")
-    model, _, query = model.partition("?")
     key = os.environ.get("STEPREWARD_API_KEY") or os.environ.get("OPENAI_API_KEY", "")
     given = _settings(query, settings, "policy in a server", _HTTP_SETTINGS)
     body = given.pop("body", {}) | {name: given.pop(name) for name in _BODY if name in given}

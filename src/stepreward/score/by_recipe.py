@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 import torch
 
 from stepreward.core.errors import InputError, ModelError, UnknownNameError
-from stepreward.core.http.addresses import is_address, without_secrets
-from stepreward.core.http.client import Server
+from stepreward.core.http.addresses import is_address, split_address, without_secrets
+from stepreward.core.http.server import Server
 from stepreward.core.optional import VLLM
 from stepreward.score.checkpoints.known_checkpoints import by_name, recognised
 from stepreward.score.checkpoints.row import Checkpoint, Head, head_of
@@ -37,7 +37,7 @@ ByRecipe = DiscriminativeScorer | ImplicitScorer | ServedScorer | VllmScorer | V
 """A scorer that follows an encoder record."""
 _SERVED: Mapping[str, Callable[[str], Any]] = {
     "endpoint": str, "served_as": str, "probabilities": {"true": True, "false": False}.__getitem__, "top": int,
-    "concurrency": int,
+    "concurrency": int, "place": str,
 }  # fmt: skip
 """Settings of a reward model in a server that its address may name, and how they are read."""
 
@@ -141,12 +141,13 @@ def load_served(
     record: EncoderRecord | None = None,
     readout: str = "",
     concurrency: int = 16,
+    place: str = "",
 ) -> ServedScorer:
     """A scorer for a reward model that runs in a server; only its tokenizer is loaded here.
 
     Args:
         name: folder or hub name, which decides the recipe and the tokenizer as in `load`.
-        url: of the server, such as http://localhost:8000.
+        url: of the server, such as http://localhost:8000, or several with commas between.
         served_as: the name under which it serves the model; `name` where empty.
         api_key: of the server, if it needs one.
         endpoint: vLLM's `pooling`, `classify` or `score`, or any server's `completions` for models that answer with a
@@ -156,15 +157,16 @@ def load_served(
         like: name of the row to follow where the name does not decide it.
         record: encoder record, in place of the row's.
         readout: as for `score.load.load`.
-        concurrency: most requests under way at once.
+        concurrency: most requests under way at once, to each server.
+        place: stands for the address in its name, as `Server.place` does.
 
     Raises:
         ModelError: there is no such tokenizer, nothing says how it is scored, or such an endpoint cannot be read.
         UnknownNameError: no row is called `like`.
     """
-    server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency)
+    server = Server(url, served_as or str(name), api_key=api_key, concurrency=concurrency, place=place)
     encoder = encoder_of(name, like, record, readout)
-    named = f"{server.model} at {server.url} by {endpoint}{_ending(like, record, readout)}"
+    named = f"{server.known_as} by {endpoint}{_ending(like, record, readout)}"
     return ServedScorer(server, encoder, endpoint=endpoint, probabilities=probabilities, top=top, name=named)
 
 
@@ -186,7 +188,8 @@ def served_at(address: str, *, like: str = "", record: EncoderRecord | None = No
     """A reward model in a server, by its address: `URL#NAME`, where NAME decides the recipe and the tokenizer.
 
     Settings of `load_served` may follow, `URL#NAME?endpoint=completions&served_as=prm`: `endpoint`, `served_as`,
-    `probabilities`, `top` and `concurrency`. The API key is read from STEPREWARD_API_KEY, or else OPENAI_API_KEY.
+    `probabilities`, `top`, `concurrency` and `place`. The API key is read from STEPREWARD_API_KEY, or else
+    OPENAI_API_KEY. Several servers of one model are `URL#NAME,URL#NAME`.
 
     Args:
         address: of the model.
@@ -214,8 +217,7 @@ def served_at(address: str, *, like: str = "", record: EncoderRecord | None = No
 
 def _split_address(address: str) -> tuple[str, str, list[tuple[str, str]]]:
     """Server, name and settings of an address."""
-    url, _, rest = address.partition("#")
-    name, _, query = rest.partition("?")
+    url, name, query = split_address(address)
     if not name:
         shown = without_secrets(url)
         raise InputError(f"{shown} names no model", remedy=f"write {shown}#NAME, its hub name or folder")

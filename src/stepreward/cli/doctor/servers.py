@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,9 +13,9 @@ import httpx
 
 from stepreward.cli.doctor.finding import Finding
 from stepreward.core.errors import InputError, PolicyError, ServerWarning, SteprewardError
-from stepreward.core.http.addresses import is_address, without_secrets
+from stepreward.core.http.addresses import SEVERAL, is_address, split_address, without_secrets
 from stepreward.core.keys import Key
-from stepreward.core.runtime.flows import Continuation, Propose
+from stepreward.core.runtime.flows import Continuation, Policy, Propose
 from stepreward.core.types import Problem, Step
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.named import policy_at
@@ -39,6 +40,8 @@ _PLAIN = "pass ?endpoint=completions, or ?prefill=plain if the server knows no c
 def policy_findings(address: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Finding]:
     """What the server of a policy can do: `URL#MODEL`, settings in it and beside it as everywhere.
 
+    Each of several servers is asked by itself, and then whether all of them answer alike.
+
     Raises:
         InputError: it is no address.
     """
@@ -47,6 +50,15 @@ def policy_findings(address: str, settings: Mapping[str, str] = MappingProxyType
         raise InputError(f"{without_secrets(address)} is no address of a server", remedy="pass URL#MODEL")
     policy = policy_at(address, concurrency=2, settings=settings)
     assert isinstance(policy, HttpPolicy)
+    if policy.server.others:
+        urls, model, query = split_address(address)
+        each = [f"{url}#{model}?{query}".rstrip("?") for url in SEVERAL.split(urls)]
+        for one, server in zip(each, policy.server.each, strict=True):
+            for found in policy_findings(one, settings):
+                yield replace(found, what=f"{found.what}, {server.url}")
+        policies = [policy_at(one, concurrency=1, settings=settings) for one in each]
+        yield _found("alike", lambda: _alike(policies))
+        return
     yield _listed(policy)
     began = time.monotonic()
     try:
@@ -104,9 +116,10 @@ def _models(policy: HttpPolicy) -> Any:
 
 
 def _answer(
-    policy: HttpPolicy, problem: Problem = _COUNT, *, sample: int = 0, prefix: tuple[Step, ...] = (), **how: Any
+    policy: Policy, problem: Problem = _COUNT, *, sample: int = 0, prefix: tuple[Step, ...] = (), **how: Any
 ) -> Continuation:
     question = Propose(problem, prefix, Key.seed(0), first=sample, **{"max_tokens": _TOKENS, **how})
+    assert isinstance(policy, HttpPolicy)
     thought = policy.usage.only_thoughts
     with warnings.catch_warnings(action="ignore", category=ServerWarning):
         ((made,),) = policy.propose([question])
@@ -147,6 +160,13 @@ def _seeds(policy: HttpPolicy) -> str:
     if all(one == first for one in others):
         return "every seed gives the same answer at temperature 1: n samples are one sample, and votes mean nothing"
     return ""
+
+
+def _alike(policies: Sequence[Policy]) -> str:
+    """What is wrong with servers that stand for one: equal seeds must give equal answers at each."""
+    made = [_text(_answer(policy, _DRAW, sample=1, temperature=1.0)) for policy in policies]
+    differing = sum(text != made[0] for text in made)
+    return f"equal seeds give other answers at {differing} of {len(made)} servers: runs do not repeat" * bool(differing)
 
 
 def _goes_on(policy: HttpPolicy) -> str:

@@ -23,7 +23,8 @@ class PolicyFlags:
     """A policy by name, and settings that its address may hold as well."""
 
     policy: str = "builtin:arithmetic"
-    """Policy: builtin:arithmetic, a model folder, a hub name, vllm:NAME, or URL#MODEL of a server."""
+    """Policy: builtin:arithmetic, a model folder, a hub name, vllm:NAME, or URL#MODEL of a server; URL,URL#MODEL of
+    several."""
     top_k: Annotated[int | None, Flag(low=0)] = None
     """Likeliest tokens that the policy samples from; 0: all."""
     min_p: Annotated[float | None, Flag(low=0.0, high=1.0)] = None

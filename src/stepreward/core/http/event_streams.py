@@ -26,10 +26,11 @@ class EventStream:
         response: with its body unread.
         request: notes when each event came.
         check: called after each event; raises if the request must end.
+        url: where it was sent, without secrets.
     """
 
-    def __init__(self, response: httpx.Response, request: OpenRequest, check: Check) -> None:
-        self.response, self._request, self._check = response, request, check
+    def __init__(self, response: httpx.Response, request: OpenRequest, check: Check, url: str) -> None:
+        self.response, self._request, self._check, self.url = response, request, check, url
 
     @property
     def streamed(self) -> bool:

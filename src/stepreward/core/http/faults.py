@@ -29,11 +29,12 @@ class PassingError(Exception):
         fault: what went wrong.
         wait: seconds that the server asks to wait.
         absent: whether the server cannot be reached for now.
+        busy: whether it only has too much to do.
     """
 
-    def __init__(self, fault: str, wait: float | None = None, *, absent: bool = False) -> None:
+    def __init__(self, fault: str, wait: float | None = None, *, absent: bool = False, busy: bool = False) -> None:
         super().__init__(fault)
-        self.wait, self.absent = wait, absent
+        self.wait, self.absent, self.busy = wait, absent, busy
 
 
 class RefusedError(Exception):
@@ -69,7 +70,9 @@ def check_status(answer: httpx.Response, url: str) -> None:
     """
     status, head = answer.status_code, " ".join(answer.text.split())[:200] if answer.status_code != 200 else ""
     if status in RETRIED:
-        raise PassingError(f"status {status}: {head}", retry_after(answer.headers), absent=status in ABSENT)
+        raise PassingError(
+            f"status {status}: {head}", retry_after(answer.headers), absent=status in ABSENT, busy=status == 429
+        )
     if status != 200:
         raise RefusedError(f"{url} refused with status {status}: {head}{HINTS.get(status, '')}", status, answer.text)
 

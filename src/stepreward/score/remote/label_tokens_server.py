@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.http.client import Server, ServerClient
+from stepreward.core.http.client import ServerClient
+from stepreward.core.http.server import Server
 from stepreward.core.runtime.flows import Propose
 from stepreward.core.types import Floats
 from stepreward.score.encode.recipe_text import valid
 
+_PATH = "v1/completions"
 _BY_ID = "token_id:"
 _ROUNDING = 1e-3
 """Log-probabilities of two answers to one prompt differ by rounding alone."""
@@ -45,13 +47,14 @@ class NextTokens:
         if top < 1:
             raise ValueError(f"top must be at least 1, got {top}")
         self.server, self.tokenizer, self.top = server, tokenizer, top
-        self.url = server.at("completions" if server.url.rstrip("/").endswith("/v1") else "v1/completions")
+        self.url = server.at(_PATH)
         self._client = ServerClient(server, ModelError, refused=InputError, sleep=sleep)
 
-    def ask(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int]) -> tuple[Floats, int]:
+    def ask(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int], start: str = "") -> tuple[Floats, int]:
         """(Q, K) log-probabilities of each token behind each prompt, and tokens that the server encoded for it.
 
-        What the server says that it had cached is not counted. Requests run at the same time.
+        What the server says that it had cached is not counted. Requests run at the same time; those of one `start` go
+        to the same of several servers.
 
         Raises:
             InputError: the server refuses a prompt, such as one past its context.
@@ -59,18 +62,18 @@ class NextTokens:
         """
         if not prompts:
             return np.zeros((0, len(tokens))), 0
-        with ThreadPoolExecutor(min(len(prompts), self.server.concurrency)) as pool:
-            made = list(pool.map(lambda prompt: self._ask_one(list(prompt), tokens), prompts))
+        with ThreadPoolExecutor(min(len(prompts), self.server.places)) as pool:
+            made = list(pool.map(lambda prompt: self._ask_one(list(prompt), tokens, start), prompts))
         return np.array([row for row, _ in made]), sum(paid for _, paid in made)
 
-    def _ask_one(self, prompt: list[int], tokens: Sequence[int]) -> tuple[list[float], int]:
-        found, paid = self._request(prompt, {"logprobs": self.top})
+    def _ask_one(self, prompt: list[int], tokens: Sequence[int], start: str) -> tuple[list[float], int]:
+        found, paid = self._request(prompt, {"logprobs": self.top}, start)
         # vLLM adds the token that it drew, which may be far less likely than the `top` likeliest.
         least = min(sorted(found.values(), reverse=True)[: self.top], default=0.0)
         for token in tokens:
             if token not in found:
                 forced = {"logprobs": 1, "allowed_token_ids": [token]}
-                alone, more = self._request(prompt, forced)
+                alone, more = self._request(prompt, forced, start)
                 paid += more
                 # A server that normalises over the allowed tokens says a probability of 1: more than it can be.
                 if token not in alone or alone[token] > least + _ROUNDING:
@@ -83,14 +86,14 @@ class NextTokens:
                 found[token] = alone[token]
         return [found[token] for token in tokens], paid
 
-    def _request(self, prompt: list[int], more: Mapping[str, Any]) -> tuple[dict[int, float], int]:
+    def _request(self, prompt: list[int], more: Mapping[str, Any], start: str) -> tuple[dict[int, float], int]:
         """Log-probabilities by token id of one request, and the tokens it cost."""
         # Some servers divide logits by the temperature before they report log-probabilities: 1 leaves them as they are.
         body = {
             "model": self.server.model, "prompt": prompt, "max_tokens": 1, "temperature": 1.0,
             "return_tokens_as_token_ids": True, **more,
         }  # fmt: skip
-        answer = self._client.json(self.url, body)
+        answer = self._client.json(_PATH, body, start=start)
         try:
             given = answer["choices"][0]["logprobs"]
             listed = _named_logprobs(given)

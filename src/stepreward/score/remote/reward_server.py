@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, ModelError
-from stepreward.core.http.client import Server, ServerClient
+from stepreward.core.http.client import ServerClient
+from stepreward.core.http.server import Server
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Step
 from stepreward.score.encode.per_prefix import PrefixPasses
@@ -71,7 +72,7 @@ class ServedScorer(ShortCall):
         self.server, self.encoder, self.record, self.endpoint = server, encoder, encoder.record, endpoint
         self.probabilities, self.batch_size = probabilities, batch_size
         self._client = ServerClient(server, ModelError, refused=InputError, sleep=sleep)
-        self.name = name or f"{server.model} at {server.url} by {endpoint}"
+        self.name = name or f"{server.known_as} by {endpoint}"
         self.use = self.record.use
         """How its scores are used, by the record."""
         self._reader = HeadReader(encoder)
@@ -88,7 +89,7 @@ class ServedScorer(ShortCall):
             InputError: the server refuses a question, such as one past its context; another may have a score.
             ModelError: the server fails after its retries, or answers with other shapes.
         """
-        with ThreadPoolExecutor(self.server.concurrency) as pool:
+        with ThreadPoolExecutor(self.server.places) as pool:
             return self._reader.score_many(questions, lambda sent: list(pool.map(self._answer, sent)))
 
     def _answer(self, sent: OpenPass) -> Answer:
@@ -97,7 +98,7 @@ class ServedScorer(ShortCall):
         if self._next is None:
             return self._outputs(question, one), self.probabilities, len(one.ids)
         prefixes = [one.ids[: at + 1].tolist() for at in one.reads.values()]
-        logs, tokens = self._next.ask(prefixes, self._labels)
+        logs, tokens = self._next.ask(prefixes, self._labels, question.problem.text)
         return logs, False, tokens
 
     def _outputs(self, question: Score, one: Pass) -> NDArray[np.float64]:
@@ -108,17 +109,17 @@ class ServedScorer(ShortCall):
         body |= dict.fromkeys(("use_activation", "activation"), bool(self.probabilities))
         if self.endpoint == "pooling":
             ids = one.ids[: max(places) + 1]
-            (answer,) = self._request(body | {"input": ids.tolist(), "encoding_format": "float"}, 1)
+            (answer,) = self._request(question, body | {"input": ids.tolist(), "encoding_format": "float"}, 1)
             return self._read_rows(_as_table(answer.get("data")), places, ids)
         if self.endpoint == "classify":
             prefixes = [one.ids[: at + 1].tolist() for at in places]
-            data = self._request(body | {"input": prefixes}, len(places))
+            data = self._request(question, body | {"input": prefixes}, len(places))
             return self._checked(np.concatenate([_as_table([row.get("probs")]) for row in data]), len(places))
         sent = {
             "text_1": self.encoder.text.head(question.problem),
             "text_2": [self._so_far(question.steps, i) for i in one.reads],
         }
-        data = self._request(body | sent, len(places))
+        data = self._request(question, body | sent, len(places))
         return self._checked(_as_table([[row.get("score")] for row in data]), len(places))
 
     def _so_far(self, steps: Sequence[Step], i: int) -> str:
@@ -157,9 +158,9 @@ class ServedScorer(ShortCall):
             raise ModelError(f"{self.server.url} returned numbers that are not finite")
         return rows
 
-    def _request(self, body: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
+    def _request(self, question: Score, body: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
         """The rows of the server's answer in the order of its inputs."""
-        answer = self._client.json(self.server.at(self.endpoint), body)
+        answer = self._client.json(self.endpoint, body, start=question.problem.text)
         data = answer.get("data") if isinstance(answer, Mapping) else None
         if not isinstance(data, list) or not all(isinstance(row, Mapping) for row in data):
             what = f"the server's answer has no list 'data' of objects: {str(answer)[:200]}"
