@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from stepreward.core.catalog import estimate, keep
 from stepreward.core.keys import Key
 from stepreward.core.method import Method
 from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.omega import tree_labels
@@ -29,8 +31,19 @@ ESTIMATORS = pytest.mark.parametrize(
 FILTERS = pytest.mark.parametrize("method", list(keep), ids=lambda m: str(m.name))
 
 
+class Exact:
+    """The exact value of each prefix, for estimators that ask for a reward model."""
+
+    name, batch_size = "exact", 64
+
+    def score_many(self, questions: Sequence[Score]) -> list[Scored]:
+        return [
+            Scored(np.array([WORLD.value(q.problem, q.steps[: i + 1]) for i in range(len(q.steps))])) for q in questions
+        ]
+
+
 def result(flow: Any) -> Any:
-    driver = Driver(policy=TabularPolicy(WORLD.next_steps, WORLD.name), grader=WORLD)
+    driver = Driver(policy=TabularPolicy(WORLD.next_steps, WORLD.name), scorer=Exact(), grader=WORLD)
     return next(driver.run([flow])).result
 
 

@@ -48,6 +48,8 @@ class SearchTree(Generic[Item]):
         """What each node is worth now: its own value until a walk is backed up to it."""
         self.in_flight = np.zeros(1)
         """Walks through the node whose value is not known yet."""
+        self.closed = np.zeros(1, bool)
+        """Nodes that no walk takes any more."""
 
     def expand(
         self,
@@ -80,6 +82,7 @@ class SearchTree(Generic[Item]):
         self.visits, self.total, self.in_flight = (
             np.append(old, none) for old in (self.visits, self.total, self.in_flight)
         )
+        self.closed = np.append(self.closed, np.zeros(count, bool))
         return made
 
     def path(self, node: int) -> list[int]:
@@ -104,34 +107,60 @@ class SearchTree(Generic[Item]):
         visits = self.visits[below] + waiting
         values = np.where(waiting > 0, self.total[below] / np.maximum(visits, 1.0), self.value[below])
         parent = float(self.visits[node] + self.in_flight[node])
-        return int(below[int(np.argmax(rule(parent, visits, values, self.prior[below])))])
+        bounds = rule(parent, visits, values, self.prior[below])
+        return int(below[int(np.argmax(np.where(self.closed[below], -np.inf, bounds)))])
 
-    def back_up(self, node: int, value: float, visits: int = 1) -> None:
+    def close(self, node: int) -> None:
+        """Ends walks to a node, and to all above whose children are closed by then."""
+        self.closed[node] = True
+        while node and (around := self.children[self.parent[node]]) is not None and self.closed[around].all():
+            node = self.parent[node]
+            self.closed[node] = True
+
+    def back_up(self, node: int, value: float, visits: int = 1, *, discount: float = 1.0) -> None:
         """Adds a walk to its last node and to all above: each is worth the mean over its walks.
 
         Args:
             node: where the walk ended.
             value: sum of the values of the visits.
             visits: how many visits the walk is.
+            discount: factor of the value with each step up.
         """
         nodes = self.path(node)
         self.visits[nodes] += visits
-        self.total[nodes] += value
+        self.total[nodes] += value * discount ** np.arange(len(nodes) - 1, -1, -1.0)
         self.value[nodes] = self.total[nodes] / np.maximum(self.visits[nodes], 1.0)
 
-    def back_up_children(self, node: int) -> None:
+    def back_up_children(self, node: int, *, keep: float = 0.0) -> None:
         """Counts a visit of a node and of all above: each is worth the mean of its children, weighted by their visits.
 
-            V = sum_c N_c V_c / sum_c N_c
+            V = (1 - keep) sum_c N_c V_c / sum_c N_c + keep V_own
 
         A node none of whose children was visited keeps its value.
+
+        Args:
+            node: where the walk ended.
+            keep: share of a node's own value, before any walk, where it is known.
         """
         for above in reversed(self.path(node)):
             self.visits[above] += 1
             below = self.children[above]
             weight = 0.0 if below is None else self.visits[below].sum()
             if weight:
-                self.value[above] = (self.visits[below] * self.value[below]).sum() / weight
+                mean, own = (self.visits[below] * self.value[below]).sum() / weight, self.own[above]
+                self.value[above] = mean if np.isnan(own) else (1 - keep) * mean + keep * own
+
+    def back_up_best(self, node: int, *, discount: float = 1.0) -> None:
+        """Counts a visit of a node and of all above: each is worth its best child that was visited.
+
+        V = discount max_c V_c
+        """
+        for above in reversed(self.path(node)):
+            self.visits[above] += 1
+            below = self.children[above]
+            known = self.value[below][self.visits[below] > 0] if below is not None else np.empty(0)
+            if known.size:
+                self.value[above] = discount * known.max()
 
     def most_visited(self) -> int:
         """The leaf below the most visited children, of equals the most valuable: what the walks agree on."""
@@ -257,4 +286,24 @@ def ucb_smoothed(
         floor: added to n, positive.
     """
     made: Floats = values + exploration * np.sqrt((1 + np.log(max(parent, 1.0))) / (floor + visits))
+    return made
+
+
+def ucb_spread(
+    parent: float, visits: Floats, values: Floats, priors: Floats, *, exploration: float = 6.36396
+) -> Floats:
+    """UCB whose bonus falls with the visits themselves, and is finite without any.
+
+        Q + exploration sqrt(ln N) / (1 + n)
+
+    ARMAP's released agents (arXiv:2502.12130).
+
+    Args:
+        parent: N, visits of the parent.
+        visits: (C,) n of each child.
+        values: (C,) Q.
+        priors: (C,), not used.
+        exploration: weight of the bonus.
+    """
+    made: Floats = values + exploration * np.sqrt(np.log(max(parent, 1.0))) / (1 + visits)
     return made

@@ -22,7 +22,7 @@ from stepreward.core.prefix_names import Name, Prefix
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.search_tree import SearchTree
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Problem, Provenance, Trajectory
+from stepreward.core.types import COLUMNS, Problem, Provenance, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.rollouts import Rollout, Unfinished, count, labelled, rollouts
 
@@ -219,7 +219,8 @@ def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False
     for row in rows[keep]:
         path = paths[row][mask[row]]
         n, correct = tree.column("n_rollouts")[path], tree.column("n_correct")[path]
-        made.append(labelled(trajectories[row], value[path], n, correct, float(value[0]), provenance))
+        more = {name: tree.column(name)[path] for name in tree.columns if name not in COLUMNS}
+        made.append(labelled(trajectories[row], value[path], n, correct, float(value[0]), provenance, more))
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from stepreward.core.measure.statistics import wilson
 from stepreward.core.runtime.flows import Flow, Grade, Propose
 from stepreward.core.types import COLUMNS, LABEL, Floats, Problem, Provenance, Step, Trajectory
 
+ADVANTAGE = "advantage"
 Unfinished = Literal["wrong", "drop"]
 """How a rollout that a length limit cut counts: as a failure, as in the papers, where the value is the chance to
 succeed within the limit; or not at all."""
@@ -70,18 +71,49 @@ def rollouts(
             "rollouts need n >= 1, at_once >= 0 and unfinished 'wrong' or 'drop', got "
             f"n={n}, at_once={at_once}, unfinished={unfinished!r}"
         )
-    own = prefix_key(key, problem, prefix)
     made: list[Rollout] = []
     while len(made) < n and not (at_once and any(rollout.outcome > 0.5 for rollout in made)):
         batch = min(at_once or n, n - len(made))
-        (continuations,) = yield [Propose(problem, prefix, own, n=batch, first=len(made))]
-        graded = yield [Grade(problem, prefix + c.steps) for c in continuations if c.finished]
-        grades = iter(graded)
-        cut = 0.0 if unfinished == "wrong" else float("nan")
-        made += [
-            Rollout(c.steps, float(next(grades)) if c.finished else cut, c.finished, c.n_tokens) for c in continuations
-        ]
+        (more,) = yield from rollouts_of(problem, [prefix], [batch], key, first=len(made), unfinished=unfinished)
+        made += more
     return made
+
+
+def rollouts_of(
+    problem: Problem,
+    prefixes: Sequence[tuple[Step, ...]],
+    n: Sequence[int],
+    key: Key,
+    *,
+    first: int = 0,
+    unfinished: Unfinished = "wrong",
+    greedy: bool = False,
+) -> Flow[list[list[Rollout]]]:
+    """Rollouts of several prefixes of a problem together: those that `rollouts` samples of each.
+
+    Args:
+        problem, prefixes: where to go on from.
+        n: rollouts of each prefix.
+        key: the run's key.
+        first: number of the first rollout of each.
+        unfinished: outcome of a rollout that was cut, see `rollouts`.
+        greedy: take the likeliest token every time.
+    """
+    temperature = 0.0 if greedy else None
+    answers = yield [
+        Propose(problem, prefix, prefix_key(key, problem, prefix), n=count, first=first, temperature=temperature)
+        for prefix, count in zip(prefixes, n, strict=True)
+    ]
+    wholes = [
+        Grade(problem, prefix + c.steps) for prefix, some in zip(prefixes, answers, strict=True) for c in some
+        if c.finished
+    ]  # fmt: skip
+    grades = iter((yield wholes))
+    cut = 0.0 if unfinished == "wrong" else float("nan")
+    return [
+        [Rollout(c.steps, float(next(grades)) if c.finished else cut, c.finished, c.n_tokens) for c in some]
+        for some in answers
+    ]
 
 
 def count(made: Sequence[Rollout], *, threshold: float = 0.5) -> tuple[int, int]:
@@ -141,8 +173,11 @@ def labelled(
     n_correct: NDArray[np.number[Any]],
     root_value: float,
     by: Provenance,
+    more: Mapping[str, Floats] | None = None,
 ) -> Trajectory:
     """The trajectory with the columns that rollouts give, Wilson intervals among them; its label is the value.
+
+    Its column `advantage` is what each action added to the value, as in PAV (arXiv:2410.08146, Eq. 2).
 
     Args:
         trajectory: S steps.
@@ -150,13 +185,22 @@ def labelled(
         n_rollouts, n_correct: (S,) rollouts counted for each prefix, 0 where its value was inferred, and right ones.
         root_value: value of the bare problem, kept as a fact; NaN where not measured.
         by: how it was measured.
+        more: (S,) further columns by name.
     """
     low, high = wilson(n_correct, n_rollouts)
     numbers = (value, n_rollouts, n_correct, low, high)
     columns = {name: np.asarray(one, np.float64) for name, one in zip(COLUMNS, numbers, strict=True)}
-    made = trajectory.with_columns({**columns, LABEL: columns["value"].copy()}, by)
+    columns[ADVANTAGE] = advantages(trajectory, columns["value"], root_value)
+    made = trajectory.with_columns({**columns, **(more or {}), LABEL: columns["value"].copy()}, by)
     facts = made.facts if np.isnan(root_value) else {**made.facts, "root_value": float(root_value)}
     return replace(made, facts=facts, first_error=stated_first_error(made.labels))
+
+
+def advantages(trajectory: Trajectory, value: Floats, root_value: float) -> Floats:
+    """(S,) value after each action less the value before it, NaN where either was not measured, and at observations."""
+    made, at = np.full(len(trajectory), np.nan), np.flatnonzero(trajectory.action)
+    made[at] = np.diff(value[at], prepend=root_value)
+    return made
 
 
 def named(trajectory: Trajectory, by: Provenance) -> Trajectory:
