@@ -79,3 +79,25 @@ def test_what_cannot_be_done_is_one_line(
 ) -> None:
     assert said in refused(f"relabel --data scored.parquet --out out.parquet {flags}", capsys, monkeypatch)
     assert not Path("out.parquet").exists()
+
+
+def test_all_other_sources_must_agree(inside: Path) -> None:
+    rows = [scored(name, [0.9, 0.1], 0.0) for name in ("a", "b", "c")]
+    labels = {"mc.parquet": ([1, 0], [1, 0], [1, 1]), "seed.parquet": ([1, 0], [0, 0], [1, 1]),
+              "judge.parquet": ([1, 0], [1, 0], [1, 1])}  # fmt: skip
+    for name, every in labels.items():
+        made = [one.with_columns({"label": np.array(some, float)}) for one, some in zip(rows, every, strict=True)]
+        stepreward.write(name, made)
+    line = "relabel --data mc.parquet --keep consensus --others judge.parquet"
+    invoke(f"{line} --out two.parquet")
+    assert [one.problem.id for one in stepreward.read("two.parquet")] == ["a", "b", "c"]
+    invoke(f"{line} --others seed.parquet --keep balance --out three.parquet")
+    assert [one.problem.id for one in stepreward.read("three.parquet")] == ["a", "c"]
+
+
+def test_values_are_scaled_over_all_solutions_of_a_problem(inside: Path) -> None:
+    rows = [scored("a", [0.9, 0.4]), scored("b", [0.5]), scored("a", [0.9, 1.0]), scored("a", [0.2])]
+    stepreward.write("values.parquet", [one.with_columns({"value": one.column("score")}) for one in rows])
+    invoke("relabel --data values.parquet --transform minmax --out scaled.parquet")
+    for one, expected in zip(stepreward.read("scaled.parquet"), [[0.875, 0.25], [0], [0.875, 1], [0]], strict=True):
+        np.testing.assert_allclose(one.labels, expected)

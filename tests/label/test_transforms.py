@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stepreward.core.catalog import transform
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
-from stepreward.label.relabelling import label_counts
+from stepreward.label.relabelling import label_counts, transformed
 from stepreward.label.rollouts import labelled
 from stepreward.label.transforms import entropy_regularised, hard, relative_progress, scan_denoise, soft
 
@@ -120,14 +120,15 @@ def test_every_transform_keeps_the_contract(value: list[float], root: float) -> 
     labels = measured(value, root)
     before = labels.column("value").copy()
     for method in transform:
-        made = method.take({"trajectory": labels})
+        (made,) = transformed([labels], method, {})
         assert made.labels.shape == labels.column("value").shape
         known = made.labels[~np.isnan(made.labels)]
         assert ((known >= 0) & (known <= 1)).all()
         assert np.isnan(made.labels[np.isnan(labels.column("value"))]).all()
         np.testing.assert_array_equal(made.column("value"), before)
         np.testing.assert_array_equal(labels.labels, before)
-        np.testing.assert_array_equal(method.take({"trajectory": made}).labels, made.labels)
+        (again,) = transformed([made], method, {})
+        np.testing.assert_array_equal(again.labels, made.labels)
 
 
 def test_pseudo_labels_end_at_the_first_step_that_is_surely_wrong() -> None:

@@ -32,6 +32,7 @@ from stepreward.core.vocabulary import Count, Flag
 from stepreward.formats.files.rows_of_files import LABELS
 from stepreward.formats.problems import WITHOUT_REFERENCE
 from stepreward.label.many_problems import LabelPlan, load_labels
+from stepreward.label.relabelling import transformed
 from stepreward.label.rollouts import labelled
 from stepreward.tasks.graders import grader_by_name, graders
 from stepreward.verbs.label_rows import label_into
@@ -105,7 +106,7 @@ def label(
     given = [*shortcut(method, "--rollouts", flags.rollouts, "n"), *flags.settings]
     own, rewriting = read_settings(given, method, rewrite)
     with blamed_on_settings(rewrite):
-        rewrite.take({"trajectory": _PROBE}, **rewriting)
+        rewrite.take({"trajectory": _PROBE, "trajectories": [_PROBE]}, **rewriting)
     if ("scorer" in method.asks) != bool(models.model):
         what = "takes values from a reward model" if "scorer" in method.asks else "reads no reward model"
         remedy = "pass --model" if "scorer" in method.asks else "drop --model"
@@ -135,11 +136,10 @@ def label(
 
         def labels() -> Iterator[Trajectory]:
             nonlocal blank, with_label, actions
-            for one in load_labels(folder):
-                made: Trajectory = rewrite.take({"trajectory": one}, **rewriting)
-                blank += bool(len(made)) and bool(np.isnan(made.labels).all())
-                with_label, actions = with_label + int((~np.isnan(made.labels)).sum()), actions + int(made.action.sum())
-                yield made
+            for one in transformed(load_labels(folder), rewrite, rewriting):
+                blank += bool(len(one)) and bool(np.isnan(one.labels).all())
+                with_label, actions = with_label + int((~np.isnan(one.labels)).sum()), actions + int(one.action.sum())
+                yield one
 
         made = write_table(path, labels())
     tell_left_out(failed)

@@ -35,8 +35,9 @@ class RelabelFlags:
     """Labels of values or scores: {choices}; left out: labels stay."""
     keep: Annotated[tuple[str, ...], Flag(choices=filters)] = ()
     """Filter of solutions: {choices}; may be repeated."""
-    others: Path | None = None
-    """The same solutions in the same order with labels of a second source, for --keep consensus."""
+    others: tuple[Path, ...] = ()
+    """The same solutions in the same order with labels of another source, such as a judge or another seed, for --keep
+    consensus; may be repeated: all must agree."""
     settings: Annotated[tuple[str, ...], Flag("--set")] = ()
     """Setting of the transform or a filter as name=value; may be repeated."""
 
@@ -49,13 +50,13 @@ def relabel(flags: RelabelFlags, reading: ReadFlags, json_output: JsonFlag = Fal
     methods = [*([transforms[flags.transform]] if flags.transform else []), *(filters[name] for name in flags.keep)]
     if not methods:
         raise InputError("there is nothing to do", remedy="pass --transform, --keep or both")
-    if any("others" in one.data for one in methods) != (flags.others is not None):
-        what = "takes --others" if flags.others is None else "reads no --others"
-        remedy = "pass the same solutions with other labels" if flags.others is None else "drop it"
+    if any("others" in one.data for one in methods) != bool(flags.others):
+        what = "reads no --others" if flags.others else "takes --others"
+        remedy = "drop it" if flags.others else "pass the same solutions with other labels"
         raise InputError(f"{', '.join(one.name for one in methods)} {what}", remedy=remedy)
     chosen = [*zip(methods, read_settings(flags.settings, *methods), strict=True)]
     rows = [*reading.solutions(flags.data)]
-    others = [] if flags.others is None else [*reading.solutions(flags.others)]
+    others = [[*reading.solutions(path)] for path in flags.others]
     first = chosen.pop(0) if flags.transform else None
     with blamed_on_settings(*methods):
         made = relabelled(rows, first, chosen, others)

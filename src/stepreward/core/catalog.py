@@ -269,7 +269,9 @@ estimate = _family(
     "estimate", "(problem, trajectory or tree, key, ...) -> Flow[trajectory or tree]",
     "measures what steps are worth", "label"
 )  # fmt: skip
-transform = _family("transform", "trajectory -> trajectory", "rewrites the labels of measured values", "label")
+transform = _family(
+    "transform", "trajectory, or all of a problem -> the same", "rewrites the labels of measured values", "label"
+)
 keep = _family("filter", "trajectories (, others) -> bool mask", "says which labelled trajectories to keep", "label")
 loss = _family("loss", "(logits, labels, mask, ...) -> scalar", "what training minimises", "train.objectives")
 aggregate = _family("aggregate", "(scores, mask) -> (B,)", "one score a trajectory", "core.measure.aggregation")

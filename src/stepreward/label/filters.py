@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from stepreward.core.catalog import keep
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.tree_arrays import mean_at
-from stepreward.core.types import Floats, Trajectory
+from stepreward.core.types import SCORE, Floats, Trajectory
 from stepreward.core.vocabulary import Count
+
+_ROUNDING = 1e-9
 
 
 def _by_problem(trajectories: Sequence[Trajectory]) -> NDArray[np.int64]:
@@ -83,6 +86,66 @@ def self_accuracy(
     rate = mean_at(group, roots, problems)
     rate = np.where(np.isnan(rate), mean_at(group, _outcomes(trajectories), problems), rate)
     return np.asarray((rate[group] >= lowest) & (rate[group] <= highest))
+
+
+keep.preset(
+    "root-window",
+    of="self-accuracy",
+    note="the window of repository MASPRM, src/train/preprocess_data.py: root values from -0.7 to 0.7, which are "
+    "success rates from 0.15 to 0.85",
+    lowest=0.15,
+    highest=0.85,
+)
+
+
+@keep.method(
+    "spread",
+    note="the rule of repository ReST-RL, utils/sample_utils.py: rewards of a prompt with a standard deviation of 0.05",
+)
+def spread(trajectories: Sequence[Trajectory], *, least: float = 0.05) -> NDArray[np.bool_]:
+    """Keeps trajectories of problems whose outcomes differ: equal ones give no advantage and no pair.
+
+    Args:
+        trajectories: graded, of any problems.
+        least: standard deviation of a problem's outcomes, of all of them as the population, in [0, 0.5].
+
+    Returns:
+        (B,) True to keep; False where no outcome of the problem is known.
+    """
+    group, outcome = _by_problem(trajectories), _outcomes(trajectories)
+    problems = int(group.max(initial=-1)) + 1
+    mean = mean_at(group, outcome, problems)
+    return np.asarray(np.sqrt(mean_at(group, (outcome - mean[group]) ** 2, problems))[group] >= least - _ROUNDING)
+
+
+@keep.method("uncertain", note="ours: uncertainty sampling, by a model's scores or by several models' disagreement")
+def uncertain(
+    trajectories: Sequence[Trajectory], *, columns: str = SCORE, sure: float = 0.95, apart: float = 0.1
+) -> NDArray[np.bool_]:
+    """Keeps trajectories with a step of which the scores are not sure, which are worth a label most.
+
+    A step is not sure if its mean score p has max(p, 1 - p) < `sure`, or if several scores of it have a standard
+    deviation of at least `apart`. Steps behind the first one that is surely wrong do not count.
+
+    Args:
+        trajectories: scored, of any problems.
+        columns: of the scores, with `*` for any letters: `score:*` for several models.
+        sure: in [0.5, 1]; 0.5 leaves it to the disagreement.
+        apart: least disagreement; above 0.5 it leaves it to the mean.
+
+    Returns:
+        (B,) True to keep; False where no step is scored.
+    """
+    made = []
+    for one in trajectories:
+        names = [name for name in one.columns if fnmatchcase(name, columns)]
+        scores = np.array([one.columns[name] for name in names]).reshape(len(names), len(one))
+        # Steps that a model leaves out are not sure of anything: any comparison with NaN is False.
+        mean, deviation = (scores.mean(0), scores.std(0)) if names else (np.full(len(one), np.nan),) * 2
+        doubtful = (np.maximum(mean, 1 - mean) < sure) | (deviation >= apart - _ROUNDING)
+        end = first_error(np.where(doubtful, np.nan, mean))
+        made.append(bool(doubtful[: end if end >= 0 else None].any()))
+    return np.array(made, bool)
 
 
 @keep.method("labelled", note="a solution without any label teaches nothing of its steps")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,35 @@ Chosen = tuple[Method[..., Any], Mapping[str, Any]]
 """A method with its hyper-parameters."""
 
 
+def transformed(
+    rows: Iterable[Trajectory], transform: Method[..., Any], settings: Mapping[str, Any]
+) -> Iterator[Trajectory]:
+    """Solutions with the labels of a transform, in their order; streaming, unless it takes all of a problem together.
+
+    Raises:
+        ValueError: a hyper-parameter is outside its range.
+    """
+    if "trajectories" not in transform.data:
+        for one in rows:
+            made: Trajectory = transform.take({"trajectory": one}, **settings)
+            yield made
+        return
+    every = [*rows]
+    groups: dict[str, list[int]] = {}
+    for at, one in enumerate(every):
+        groups.setdefault(one.problem.id, []).append(at)
+    for group in groups.values():
+        found = transform.take({"trajectories": [every[at] for at in group]}, **settings)
+        for at, one in zip(group, found, strict=True):
+            every[at] = one
+    yield from every
+
+
 def relabelled(
     rows: Sequence[Trajectory],
     transform: Chosen | None = None,
     filters: Sequence[Chosen] = (),
-    others: Sequence[Trajectory] = (),
+    others: Sequence[Sequence[Trajectory]] = (),
 ) -> list[Trajectory]:
     """Solutions with new labels, those that every filter keeps.
 
@@ -26,16 +50,18 @@ def relabelled(
         rows: solutions with measured values or scores.
         transform: makes the labels; None leaves them as they are.
         filters: of the family filter, one after the other.
-        others: a second source of labels of the same solutions in the same order, for filters that compare two.
+        others: further sources of labels of the same solutions in the same order, for filters that compare two: such a
+            filter must keep a solution beside each of them.
 
     Raises:
-        ValueError: a hyper-parameter is outside its range, or the two sources are not of the same solutions.
+        ValueError: a hyper-parameter is outside its range, or two sources are not of the same solutions.
     """
-    made = [*rows] if transform is None else [transform[0].take({"trajectory": one}, **transform[1]) for one in rows]
-    beside = [*others]
+    made = [*rows] if transform is None else [*transformed(rows, *transform)]
+    beside = [[*some] for some in others]
     for method, settings in filters:
-        kept = method.take({"trajectories": made, "others": beside}, **settings)
-        made, beside = ([one for one, stays in zip(some, kept, strict=False) if stays] for some in (made, beside))
+        compared = beside if "others" in method.data else [[]]
+        kept = np.all([method.take({"trajectories": made, "others": one}, **settings) for one in compared], axis=0)
+        made, *beside = ([one for one, stays in zip(some, kept, strict=True) if stays] for some in (made, *beside))
     return made
 
 

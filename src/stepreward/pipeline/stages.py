@@ -22,6 +22,7 @@ from stepreward.core.runtime.flows import Bill, Flow, Grader
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
+from stepreward.label.relabelling import transformed
 from stepreward.label.samples import graded_samples
 from stepreward.pipeline.run_settings import RunSettings
 from stepreward.pipeline.world import World
@@ -88,7 +89,7 @@ def label(
     options = {name: value for name, value in wanted.items() if name in method.settings}
     flows = [method.take({"trajectory": t, "problem": t.problem, "key": key}, **options) for t in distinct]
     measured = run_flows(flows, driver, progress)
-    return [transform[settings.transform].take({"trajectory": one}) for one in measured]
+    return [*transformed(measured, transform[settings.transform], {})]
 
 
 def truth_of(world: World, trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from stepreward.core.results import TrajectoryList
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy, Scorer
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
+from stepreward.label.relabelling import transformed
 from stepreward.label.solutions import grade_solutions, labellable, sample_solutions
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
@@ -83,7 +84,7 @@ def label(
         failed.join(run.ungraded)
         if strict:
             failed.refuse("could not be labelled")
-        found = TrajectoryList((rewrite.take({"trajectory": one}) for one in load_labels(kept)), failed)
+        found = TrajectoryList(transformed(load_labels(kept), rewrite, {}), failed)
     warn_of_failures(failed, "could not be labelled")
     return found
 
