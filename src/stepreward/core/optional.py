@@ -23,7 +23,7 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "tokenizers", "safetensors"), "models"),
     "peft": "adapters",
     "bitsandbytes": "quantized",
-    "mpmath": "math",
+    **dict.fromkeys(("mpmath", "sympy"), "math"),
     **dict.fromkeys(("trl", "datasets"), "trl"),
     "pandas": "pandas",
     **dict.fromkeys(("jsonschema", "sqlglot", "duckdb"), "rules"),
