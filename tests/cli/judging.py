@@ -16,6 +16,8 @@ _EQUATION = re.compile(r"^Step (\d+): (\d+) \+ (\d+) = (\d+)", re.MULTILINE)
 def verdict(body: dict[str, Any]) -> str:
     """What is said of the steps of a prompt: the first sum that is false; by the seed no verdict or another step."""
     asked = body["messages"][0]["content"]
+    if body["model"] == "planter":
+        return "Sure. <step>1 + 1 = 7</step>"
     wrong = [int(n) for n, a, b, c in _EQUATION.findall(asked) if int(a) + int(b) != int(c)]
     found = wrong[0] if wrong else -1
     said = {"mute": "I cannot say.", "first": "\\boxed{1}"}.get(body["model"], f"So it is \\boxed{{{found}}}.")

@@ -76,3 +76,20 @@ def test_the_provenance_names_a_reference(url: str, inside: Path) -> None:
     invoke(f"score --model {url}#good {how}")
     (first, *_) = stepreward.read("judged.parquet")
     assert first.provenance[-1].estimator.endswith("shown the reference")
+
+
+def test_errors_are_planted_by_a_policy_or_by_changed_numbers(url: str, inside: Path) -> None:
+    rows = [one for one in stepreward.read("solutions.parquet") if one.problem.id == "b"]
+    stepreward.write("right.parquet", [Trajectory(one.problem, one.steps, 1.0) for one in rows])
+    line = f"label --data right.parquet --estimator planted-errors --policy {url}#planter --set n=3"
+    invoke(f"{line} --out planted.parquet")
+    own, *copies = stepreward.read("planted.parquet")
+    assert own.facts["planted"]["asked"] == 3
+    assert own.facts["planted"]["unread"] == 3 - len(copies)
+    for one in copies:
+        assert one.steps[-1].text == "1 + 1 = 7\n"
+        np.testing.assert_array_equal(one.labels, [NAN] * (len(one) - 1) + [0])
+    told = json.loads(invoke("label --data right.parquet --estimator changed-numbers --out changed.parquet --json"))
+    assert told["trajectories"] == 5
+    for one in [*stepreward.read("changed.parquet")][1:]:
+        np.testing.assert_array_equal(one.labels, [1] * (len(one) - 1) + [0])
