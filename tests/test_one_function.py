@@ -100,6 +100,11 @@ def check(problem: Problem, steps: Any) -> list[StepCheck]:
     return [StepCheck(step.text == "= 2\n" or None) for step in steps]
 
 
+def generate(key: Key) -> Iterator[Problem]:
+    """Makes one problem."""
+    yield PROBLEM
+
+
 def bench(scorer: Any, data: Any) -> dict[str, int]:
     """Counts rows."""
     return {"rows": len(data)}
@@ -142,6 +147,7 @@ ONE_OF_EACH: dict[str, tuple[Any, dict[str, Any], Check]] = {
         {"problem": PROBLEM, "steps": TRAJECTORY.steps},
         lambda made: [m.right for m in made] == [None, True],
     ),
+    "generate": (generate, {"key": Key.seed(0)}, lambda made: list(made) == [PROBLEM]),
     "bench": (bench, {"scorer": "any", "data": [1, 2]}, lambda made: made == {"rows": 2}),
 }
 """A function of each family, data for it, and what it makes of them."""

@@ -117,6 +117,7 @@ def test_the_other_commands_run(folder: Path) -> None:
     assert ran(folder, "pairs --data labels/labels.parquet --out pairs.jsonl --to trl-preference").returncode == 0
     assert ran(folder, "relabel --data labels/labels.parquet --transform soft --out soft.parquet").returncode == 0
     (folder / "kept.jsonl").write_text((folder / "rows.jsonl").read_text())
+    assert ran(folder, "generate logic --n 3 --set depth=1 --out logic.jsonl").returncode == 0
     learned = "--labelled labels/labels.parquet --solutions labels/labels.parquet --held-out-data kept.jsonl"
     assert ran(folder, f"rounds {learned} --rounds 2 --epochs 1 --out runs/rounds").returncode == 0
     assert ran(folder, "evaluate --data labels/labels.parquet --model tool --threshold 0.5 --json").returncode == 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stepreward.cli.doctor.command import doctor as doctor
     from stepreward.cli.evaluate import evaluate as evaluate
     from stepreward.cli.export import export as export
+    from stepreward.cli.generate import generate as generate
     from stepreward.cli.label import label as label
     from stepreward.cli.methods import methods as methods
     from stepreward.cli.pairs import pairs as pairs
@@ -55,6 +56,7 @@ COMMANDS = {
         "Train the policy with TRL under several step credits and compare their learning curves; needs the extra `trl`."
     ),
     "serve": "Serve step scores and guided answers over HTTP, for the clients of OpenAI, vLLM and SGLang.",
+    "generate": "Write problems with exact truth, as many as wanted; `label`, `search` and `rounds` read them.",
     "convert": "Convert data between formats, streaming; says by which evidence it chose the format of the source.",
     "pairs": "Write preference data: pairs of a better and a worse step or solution, out of labelled or graded ones.",
     "view": "Print the address of a run's report; it is one file that opens offline.",

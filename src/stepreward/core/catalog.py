@@ -295,4 +295,5 @@ reward = _family("reward", "(problem, steps) -> (S,)", "step rewards by rule", "
 check = _family(
     "check", "(problem, steps) -> list[StepCheck]", "says by program which steps are wrong", "tasks", "score.tools"
 )
+generate = _family("generate", "(key, ...) -> Iterator[Problem]", "makes problems with exact truth", "tasks")
 bench = _family("bench", "(scorer, data) -> metrics with intervals", "benchmarks", "evaluate")

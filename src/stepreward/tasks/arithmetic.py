@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from stepreward.core.catalog import generate as makers
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.tasks.wording import CHANGES, COMPARISONS, ITEMS, NAMES, SHARES, TOTALS
@@ -85,6 +86,17 @@ def generate(split: Split, n: int, *, seed: int = 0, difficulty: Difficulty | No
         quantities = [asdict(q) for q in draft.quantities]
         meta = {"quantities": quantities, "target": len(quantities) - 1}
         yield Problem(f"arithmetic-{name}", " ".join(draft.sentences), str(draft.quantities[-1].value), meta)
+
+
+@makers.method("arithmetic", note="ours: the built-in word problems")
+def arithmetic_problems(key: Key, *, split: Split = "train") -> Iterator[Problem]:
+    """Makes multi-step word problems of the built-in world; the grader and the checker `arithmetic` know the truth.
+
+    Args:
+        key: randomness.
+        split: which problems; those of different splits are disjoint, whatever the key.
+    """
+    return generate(split, 1_000_000, seed=key.bits)
 
 
 def bucket(quantities: list[Amount]) -> int:

@@ -8,6 +8,7 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.plugins import Plugin, PluginRegistry
 from stepreward.core.runtime.flows import Grader
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
+from stepreward.tasks.logic.proofs import LogicGrader
 from stepreward.tasks.mathematics import MathGrader
 from stepreward.tasks.unit_tests import UnitTestGrader
 
@@ -23,7 +24,9 @@ def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
 
 
 graders: Mapping[str, Callable[[], Grader]] = PluginRegistry(
-    lambda: {"mathematics": MathGrader, "arithmetic": ArithmeticGrader, "unit-tests": UnitTestGrader},
+    lambda: {
+        "mathematics": MathGrader, "arithmetic": ArithmeticGrader, "unit-tests": UnitTestGrader, "logic": LogicGrader,
+    },
     "stepreward.graders", _of_plugin,
 )  # fmt: skip
 """What makes each grader, by name."""
