@@ -166,3 +166,17 @@ def test_a_flag_that_may_be_repeated_takes_one_value_of_a_configuration(inside: 
     given = {"data": "rows.parquet", "out": "m", "backbone": "scratch", "epochs": 1, "held-out": 0}
     Path("c.yaml").write_text(json.dumps({"train": given}))
     assert json.loads(invoke("--config c.yaml train --json"))["model"] == "m"
+
+
+def test_the_best_and_the_worst_of_what_was_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points 3, 5, 4 and none: the second beside the first; all equal, or fewer than two: no pair."""
+    monkeypatch.chdir(tmp_path)
+    points = {"p": [3, 5, 4, np.nan], "q": [4, 4, 4], "r": [5, np.nan]}
+    rows = [
+        Trajectory(Problem(name, f"{name}?"), (Step(f"{name} {i}"),), columns={"score": np.array([one]) / 5})
+        for name, some in points.items()
+        for i, one in enumerate(some)
+    ]
+    stepreward.write("judged.parquet", rows)
+    invoke("pairs --data judged.parquet --by ends --column score --most 1 --out pairs.parquet")
+    assert [(one.text, one.outcome) for one in stepreward.read("pairs.parquet")] == [("p 1", 1), ("p 0", 0)]

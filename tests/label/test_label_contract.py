@@ -31,7 +31,7 @@ ESTIMATORS = pytest.mark.parametrize(
     ids=lambda m: str(m.name),
 )
 # These compare the solutions of all problems.
-TOGETHER = ("balance",)
+TOGETHER = ("balance", "balance-score")
 FILTERS = pytest.mark.parametrize("method", list(keep), ids=lambda m: str(m.name))
 
 

@@ -135,3 +135,11 @@ def test_a_number_is_a_share_of_the_highest() -> None:
     assert boxed_number("\\boxed{7} \\boxed{2.5} \\boxed{x}", 10) == 0.25
     assert np.isnan(boxed_number("7", 10))
     assert behind_thoughts("a </think> b </think> c") == " c"
+
+
+def test_points_of_the_whole_are_those_of_its_last_step() -> None:
+    made = judged("additive-points", "Good. \\boxed{4}", "\\boxed{6}", "4 of 5", n=3)
+    np.testing.assert_array_equal(made.scores, [NAN] * 4 + [0.8])
+    np.testing.assert_array_equal(made.columns["vote2"], [NAN] * 5)
+    seen = (Step("go"), Step("a tool's words", kind="observation"))
+    np.testing.assert_array_equal(judged("additive-points", "\\boxed{0}", steps=seen).scores, [0, NAN])

@@ -20,6 +20,7 @@ from stepreward.pipeline.rounds_report import summarise
 from stepreward.pipeline.rounds_settings import RoundsSettings
 from stepreward.tasks.arithmetic import generate
 from stepreward.train.settings import TrainSettings
+from stepreward.verbs import found_in_round
 from stepreward.verbs import train_in_rounds as module
 from stepreward.verbs.train_in_rounds import train_in_rounds
 from tests.cli.running import invoke
@@ -153,6 +154,64 @@ def test_a_policy_finds_solutions_and_a_search_by_the_last_model_more(tmp_path: 
     assert summary["problems"] == 3
 
 
+def arithmetic(folder: Path, **settings: Any) -> RoundsSettings:
+    """Two rounds on a few problems of the built-in world, written to a folder."""
+    for name, problems in (("problems", generate("train", 4)), ("held", generate("held_out", 3))):
+        rows = [{"id": one.id, "prompt": one.text, "reference": one.reference} for one in problems]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return RoundsSettings(
+        folder / "held.jsonl", problems=folder / "problems.jsonl", samples=3, held_out_samples=3, grader="arithmetic",
+        share_kept=0.0, **{"rounds": 2, **settings},
+    )  # fmt: skip
+
+
+def test_a_tree_takes_its_values_from_the_last_model(tmp_path: Path) -> None:
+    own = ("alphamath.simulations=4", "alphamath.width=2", "bisection.n=2")
+    settings = arithmetic(tmp_path, estimator="alphamath", transform="soft", settings=own)
+    train_in_rounds(tmp_path / "out", settings, FEW)
+    first, second = ([*stepreward.read(tmp_path / f"out/seed-0/round-{k}/sampled.parquet")] for k in (1, 2))
+    assert {one.provenance[-1].estimator for one in first} == {"bisection"}
+    assert {one.provenance[-1].estimator for one in second} == {"alphamath"}
+    assert all(str(one.provenance[-1].settings["scorer"]) for one in second)
+    assert not any(np.isnan(one.labels).all() for one in second)
+
+
+def test_rollouts_are_mixed_with_the_last_model_s_scores(tmp_path: Path) -> None:
+    own = ("n=2", "weight=0.25")
+    settings = arithmetic(tmp_path, label_by="both", estimator="math-shepherd", transform="soft", settings=own)
+    train_in_rounds(tmp_path / "out", settings, FEW)
+    first, second = ([*stepreward.read(tmp_path / f"out/seed-0/round-{k}/sampled.parquet")] for k in (1, 2))
+    for one in first:
+        np.testing.assert_array_equal(one.labels, one.column("value"))
+    for one in second:
+        np.testing.assert_allclose(one.labels, 0.75 * one.column("value") + 0.25 * one.column("score"))
+
+
+def test_the_temperature_with_the_best_balance_draws(tmp_path: Path) -> None:
+    settings = arithmetic(tmp_path, label_by="outcomes", temperatures=(0.25, 4.0), rounds=1, tried=4)
+    summary = train_in_rounds(tmp_path / "out", settings, replace(FEW, objective="outcome"))
+    told = summary["rounds"][0]["0"]["label"]["sampled"]
+    # Nothing right is written at a temperature of 4.
+    assert told["balance"]["0.25"] > told["balance"]["4.0"]
+    assert told["temperature"] == 0.25
+    found = [*stepreward.read(tmp_path / "out/seed-0/round-1/sampled.parquet")]
+    names = {one.problem.id for one in found}
+    parts = []
+    for one in generate("train", 4):
+        outcomes = [row.outcome > 0.5 for row in found if row.problem.id == one.id]
+        # With no model the least total of a right sample is 1, and every threshold from 0 on keeps the right ones.
+        parts.append(min(1.0, sum(outcomes) / 3) if one.id in names else 0.0)
+    assert told["balance"]["0.25"] == pytest.approx(np.mean(parts))
+    assert ">0.25<" in (tmp_path / "out/rounds.html").read_text()
+    line = (
+        f"rounds --out {tmp_path / 'out'} --held-out-data {tmp_path / 'held.jsonl'} --problems "
+        f"{tmp_path / 'problems.jsonl'} --label-by outcomes --temperatures 0.25 --temperatures 4 --rounds 1 --tried 4 "
+        "--samples 3 --held-out-samples 3 --grader arithmetic --share-kept 0 --objective outcome --epochs 1 "
+        "--batch-tokens 512 --evaluations 1 --json"
+    )
+    assert numbers(json.loads(invoke(line))) == numbers(summary)
+
+
 def test_the_curve_is_worked_by_hand() -> None:
     def solutions(scores: list[list[float]]) -> list[Trajectory]:
         """Two problems with a right and a wrong solution of two steps; the last step of a wrong one is wrong."""
@@ -199,6 +258,12 @@ def test_what_cannot_be_done_is_refused_before_anything_is(tmp_path: Path, setti
         ({"search": "beam"}, "a search needs problems"),
         ({"keep": ("consensus",)}, "no second source"),
         ({"settings": ("n=3",)}, "setting of bce or pseudo-label"),
+        ({"temperatures": (1.0,)}, "--temperatures are of samples, and there are none"),
+        ({"problems": settings.held_out, "first_estimator": "alphamath"}, "the first round has no reward model"),
+        (
+            {"problems": settings.held_out, "estimator": "alphamath", "search": "beam"},
+            "alphamath grows solutions of its own, and --search beam finds others",
+        ),
         ({"held_out": settings.solutions}, "6 of 6 held-out problems are learned from"),
     ]:
         with pytest.raises(SteprewardError, match=said):
@@ -214,7 +279,10 @@ def test_a_round_that_adds_nothing_says_why_and_has_the_model_before_it(
     real, scored = module.train, list[int]()
     monkeypatch.setattr(module, "train", lambda data, to, **how: (trained.append(to), real(data, to, **how)))
     real_score = module.score
-    monkeypatch.setattr(module, "score", lambda rows, *a, **k: (scored.append(len(rows)), real_score(rows, *a, **k))[1])
+    for place in (module, found_in_round):
+        monkeypatch.setattr(
+            place, "score", lambda rows, *a, **k: (scored.append(len(rows)), real_score(rows, *a, **k))[1]
+        )
     # After one pass no score is above 0.999 or below 0.001.
     unsure = replace(settings, settings=("above=0.999", "below=0.001"), rounds=3)
     said = (

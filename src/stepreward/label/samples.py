@@ -7,12 +7,14 @@ from stepreward.core.runtime.flows import Flow, Grade, Propose
 from stepreward.core.types import Problem, Trajectory
 
 
-def graded_samples(problem: Problem, key: Key, *, n: int = 16) -> Flow[list[Trajectory]]:
+def graded_samples(
+    problem: Problem, key: Key, *, n: int = 16, temperature: float | None = None
+) -> Flow[list[Trajectory]]:
     """Samples `n` solutions and grades them; one cut before its end gets outcome 0 and is not terminal.
 
     Solutions without a step are left out.
     """
-    (made,) = yield [Propose(problem, (), key.fold("samples", problem.id), n=n)]
+    (made,) = yield [Propose(problem, (), key.fold("samples", problem.id), n=n, temperature=temperature)]
     grades = yield [Grade(problem, c.steps) for c in made]
     return [
         Trajectory(problem, c.steps, grade if c.finished else 0.0, c.finished)

@@ -51,17 +51,21 @@ def sample_solutions(
     policy: Policy,
     grader: Grader,
     progress: OnSample | None = None,
+    *,
+    temperature: float | None = None,
 ) -> tuple[list[Trajectory], list[tuple[str, Exception]], Bill]:
     """Distinct solutions of each problem, the problems that failed with their errors, and what it cost.
 
-    The outcome of a solution that was cut is not known: rollouts go on from its last step too.
+    The outcome of a solution that was cut is not known: rollouts go on from its last step too. Where no temperature is
+    given, the policy's own holds.
     """
     key = Key.seed(seed).fold("samples")
     groups: list[list[Trajectory]] = [[] for _ in problems]
     failed: list[tuple[str, Exception]] = []
     with AnswerLog(out / "samples.sqlite") as log:
         driver = Driver(policy=policy, grader=grader, log=log)
-        for done, one in enumerate(driver.outcomes(graded_samples(problem, key, n=n) for problem in problems), 1):
+        flows = (graded_samples(problem, key, n=n, temperature=temperature) for problem in problems)
+        for done, one in enumerate(driver.outcomes(flows), 1):
             if isinstance(one, Failed):
                 failed.append((problems[one.index].id, one.error))
             else:

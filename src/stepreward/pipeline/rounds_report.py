@@ -137,12 +137,18 @@ def measured_columns(summary: Mapping[str, Any]) -> dict[str, list[str]]:
 def rows_of_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table over rounds: what each added, what it measured, how far from the first."""
     columns = measured_columns(summary)
-    rows = []
+    rows, drawn = [], list[str]()
     for k, some in enumerate(summary["rounds"]):
         parts = [part for one in some.values() for part in one["label"].values() if isinstance(part, dict)]
         counts = [f"{sum(part[name] for part in parts):,}" for name in ("solutions", "labelled")]
+        # A seed may choose another temperature than the others.
+        chosen = sorted({part["temperature"] for part in parts if "temperature" in part})
+        drawn.append(", ".join(f"{one:g}" for one in chosen))
         rows.append([str(k + 1), *counts, *(column[k] for column in columns.values())])
-    return ["round", "new solutions", "new labels", *columns], rows
+    head = ["round", "new solutions", "new labels", *columns]
+    if any(drawn):
+        head, rows = [*head, "temperature"], [[*row, one or MISSING] for row, one in zip(rows, drawn, strict=True)]
+    return head, rows
 
 
 def build_page(summary: Mapping[str, Any]) -> Page:

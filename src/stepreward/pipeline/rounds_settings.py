@@ -18,6 +18,10 @@ from stepreward.core.vocabulary import Count, Flag
 
 PSEUDO = "pseudo-label"
 """Transform of the scores of the last model."""
+ROLLED = ("rollouts", "both")
+"""Labels for which a policy rolls out."""
+MIXED = "mean-with"
+"""Transform of what rollouts measured and the scores of the last model."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,10 @@ class RoundsSettings:
     """Models one after the other; a later run of the same folder may have more."""
     seeds: Count = 1
     """Times that all rounds are done, from the training's --seed on; intervals are over them too."""
-    label_by: Literal["rollouts", "scores", "outcomes"] = "rollouts"
+    label_by: Literal["rollouts", "scores", "both", "outcomes"] = "rollouts"
     """Labels of solutions of --problems: rollouts of the policy; scores of the last model where it is sure, from the
-    second round on; or none but the outcomes, for objectives that read no others."""
+    second round on; both, from the second round on the mean of the two; or none but the outcomes, for objectives that
+    read no others."""
     search: str = ""
     """Search that finds solutions of --problems with the last model, from the second round on; left out: samples."""
     last_only: bool = False
@@ -49,8 +54,15 @@ class RoundsSettings:
     """Solutions sampled of each held-out problem."""
     grader: str = "mathematics"
     """Who decides outcomes."""
+    temperatures: tuple[float, ...] = ()
+    """Temperature of the samples of a round; of several, the one whose samples of --tried problems have the best
+    balance score, by outcomes and the last model's scores. May be repeated."""
+    tried: Count = 16
+    """Problems on which several temperatures are tried."""
     estimator: Annotated[str, Flag(choices=estimate)] = "bisection"
-    """How rollouts measure steps: {choices}."""
+    """How rollouts measure steps: {choices}. One that takes values from a reward model has the last round's."""
+    first_estimator: Annotated[str, Flag(choices=estimate)] = "bisection"
+    """The same in the first round, where --estimator takes values from a reward model and there is none yet."""
     transform: Annotated[str, Flag(choices=transforms)] = "hard"
     """Labels of what rollouts measured: {choices}."""
     keep: Annotated[tuple[str, ...], Flag(choices=filters)] = ()
@@ -78,7 +90,23 @@ class RoundsSettings:
             raise InputError("every round would be the first one again", remedy="pass --solutions or --problems")
         if self.search and self.problems is None:
             raise InputError("a search needs problems", remedy="pass --problems, or drop --search")
+        grown = self.label_by in ROLLED and "trajectory" not in estimate[self.estimator].data
+        if self.search and grown:
+            what = f"{self.estimator} grows solutions of its own, and --search {self.search} finds others"
+            raise InputError(what, remedy="pass one of them")
+        if self.temperatures and (grown or self.search or self.problems is None):
+            remedy = "pass --problems, and no --search or tree"
+            raise InputError("--temperatures are of samples, and there are none", remedy=remedy)
+        if any(one < 0 for one in self.temperatures):
+            raise InputError(f"temperatures must not be negative, got {self.temperatures}")
+        if self.label_by in ROLLED and "scorer" in estimate[self.first_estimator].asks:
+            what = f"the first round has no reward model, which {self.first_estimator} takes values from"
+            raise InputError(what, remedy="name another by --first-estimator")
         aggregates[self.aggregate]
+
+    def estimator_of(self, later: bool) -> str:
+        """The estimator of a later round, or of the first one."""
+        return self.estimator if later or "scorer" not in estimate[self.estimator].asks else self.first_estimator
 
     def methods(self, objective: str) -> dict[str, Mapping[str, Any]]:
         """The methods that take part, by name, with their hyper-parameters.
@@ -92,7 +120,10 @@ class RoundsSettings:
         """
         chosen = [loss[objective]]
         if self.problems is not None:
-            chosen += [estimate[self.estimator], transforms[self.transform]] * (self.label_by == "rollouts")
+            if self.label_by in ROLLED:
+                chosen += [estimate[name] for name in dict.fromkeys((self.estimator, self.estimator_of(False)))]
+                chosen.append(transforms[self.transform])
+            chosen += [transforms[MIXED]] * (self.label_by == "both" and self.transform != MIXED)
             chosen += [searches[self.search]] if self.search else []
         if self.solutions is not None or self.label_by == "scores":
             chosen.append(transforms[PSEUDO])

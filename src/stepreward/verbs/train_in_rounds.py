@@ -12,35 +12,30 @@ from typing import Any
 import numpy as np
 
 from stepreward.core.catalog import keep as filters
-from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import IncompleteWarning, InputError
 from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.files.atomic_files import locked_folder, plain, read_object, write_json
 from stepreward.core.files.row_files import stamp
 from stepreward.core.keys import Key
-from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Policy
 from stepreward.core.table import read_table, write_table
 from stepreward.core.types import Problem, Trajectory
-from stepreward.label.many_problems import LabelPlan, load_labels
 from stepreward.label.relabelling import Chosen, label_counts, relabelled
-from stepreward.label.solutions import grade_solutions, sample_solutions
-from stepreward.pipeline.compose import compose
+from stepreward.label.solutions import sample_solutions
 from stepreward.pipeline.folder import RunFolder
 from stepreward.pipeline.rounds_report import build_page, idle_rounds, summarise
-from stepreward.pipeline.rounds_settings import PSEUDO, RoundsSettings
+from stepreward.pipeline.rounds_settings import RoundsSettings
 from stepreward.report.page import write
 from stepreward.tasks.graders import grader_by_name
 from stepreward.train.data.labelled_trees import teach_something
 from stepreward.train.settings import RESULT_FILE, UNFINISHED, TrainSettings
-from stepreward.verbs.label_rows import label_into
+from stepreward.verbs.found_in_round import Finder, OnProgress
 from stepreward.verbs.names import load
 from stepreward.verbs.names import policy as policy_of
 from stepreward.verbs.read_rows import hold_problems, problems_of, rows_of
 from stepreward.verbs.score_rows import score
 from stepreward.verbs.train_model import train
 
-OnProgress = Callable[[str, int, int, str], None]
 _FREE = ("rounds", "seeds")
 """Settings that a later run of the same folder may change."""
 _FILES = ("held_out", "labelled", "solutions", "problems")
@@ -126,6 +121,10 @@ class _Job:
     """Hyper-parameters of the methods, by name."""
     tell: OnProgress
     folder: RunFolder = field(init=False)
+    finder: Finder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.finder = Finder(self.settings, self.chosen, self.policy, self.tell)
 
     def execute(self) -> dict[str, Any]:
         s = self.settings
@@ -238,20 +237,20 @@ class _Job:
 
     def _label(self, seed: int, number: int, problems: Sequence[Problem]) -> dict[str, Any]:
         """Writes the solutions that the round adds, with their labels, if there is something to learn from them."""
-        place, made = self._place(seed, number), {}
+        place, made, told = self._place(seed, number), {}, dict[str, Any]()
         taught = self._taught_in(seed, number - 1) if number > 1 else 0
         last = self._place(seed, taught) / "model" if taught else None
         if not problems and number - 1 > taught > 0:
             # The same model would say the same of the same solutions.
             return read_object(self.out / "stages" / f"seed-{seed}-round-{number - 1}-label.json", remedy="run again")
         if self.settings.solutions is not None and last is not None:
-            made["pseudo"] = self._sure([*rows_of(self.settings.solutions)], last)
+            made["pseudo"] = self.finder.sure([*rows_of(self.settings.solutions)], last)
         if problems and (last is not None or self.settings.label_by != "scores"):
-            made["sampled"] = self._sampled(problems, place, last, self._key(seed, number))
+            made["sampled"], told = self.finder.find(problems, place, last, self._key(seed, number))
         counts = {}
         for name, rows in made.items():
             kept = self._kept(rows)
-            counts[name] = _counts(kept) | {"found": len(rows)}
+            counts[name] = _counts(kept) | {"found": len(rows)} | (told if name == "sampled" else {})
             if teach_something(kept, self.training.loss()):
                 write_table(place / f"{name}.parquet", kept)
             else:
@@ -270,48 +269,6 @@ class _Job:
             told = f"the last model is sure of none of {scores.size:,} steps"
             return f"{told}, its scores are from {low:.3g} to {high:.3g} (--set above=, --set below=)"
         return f"{self.training.objective} finds nothing to learn from in {len(kept):,} solutions"
-
-    def _sure(self, rows: Sequence[Trajectory], model: Path) -> list[Trajectory]:
-        """Solutions with labels where a model is sure; labels that were there are in the column `known`."""
-        known = [one.with_columns({"known": one.labels}) if "label" in one.columns else one for one in rows]
-        self.tell("score", 0, len(rows), "")
-        scored = score(known, load(model))
-        return relabelled(scored, (transforms[PSEUDO], self.chosen[PSEUDO]))
-
-    def _sampled(self, problems: Sequence[Problem], place: Path, last: Path | None, seed: int) -> list[Trajectory]:
-        """New solutions of the problems with their labels."""
-        s, failed = self.settings, Failures()
-        assert self.policy is not None
-        grader = grader_by_name(s.grader)
-        rows: list[Trajectory]
-        if s.search and last is not None:
-            solver = compose(self.policy, load(last), search=s.search, grader=grader, **self.chosen[s.search])
-            with AnswerLog(place / "search.sqlite") as log:
-                found = solver.solve(
-                    problems,
-                    seed=seed,
-                    log=log,
-                    on_progress=lambda done, total, _: self.tell("search", done, total, ""),
-                )
-            failed.join(found.failed)
-            rows = [row for one in found for row in one.rows() if len(row)]
-        else:
-            rows, unsampled, _ = sample_solutions(problems, s.samples, seed, place, self.policy, grader, self.tell)
-            failed += unsampled
-        if s.label_by == "outcomes":
-            rows, _ = grade_solutions(rows, place, grader)
-        elif s.label_by == "rollouts":
-            plan = LabelPlan(s.estimator, dict(self.chosen[s.estimator]), seed)
-            run = label_into(
-                place / "labels", rows, plan, policy=self.policy, grader=grader, samples=s.samples, failed=failed,
-                on_progress=self.tell,
-            )  # fmt: skip
-            failed.join(run.ungraded)
-            rows = relabelled([*load_labels(place / "labels")], (transforms[s.transform], self.chosen[s.transform]))
-        elif last is not None:
-            rows = self._sure(rows, last)
-        warn_of_failures(failed, "could not be sampled or labelled")
-        return rows
 
     def _kept(self, rows: Sequence[Trajectory]) -> list[Trajectory]:
         """The rows that the filters keep."""

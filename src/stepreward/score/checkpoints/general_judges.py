@@ -97,6 +97,22 @@ ROWS = (
     ),
     replace(
         _FIRST_ERROR,
+        names=("additive-points",),
+        source=f"{_OWN}; the points of repository self-rewarding-lm-pytorch, which made arXiv:2401.10020 anew",
+        prompt_format=_TASK
+        + _ATTEMPT
+        + "Give it points that add up, from 0 to 5: one if it is about the problem, one if it gets on with it, one if "
+        "it answers all of it, one if its reasoning is sound, one if nothing could be better. Say why in a few words. "
+        "End with the number of points alone in a box, such as \\boxed{3}.",
+        reading="total",
+        highest=5.0,
+        max_tokens=2048,
+        notes="Of the whole attempt: the score is that of its last step. Three answers each, and `pairs --by ends "
+        "--column score --most 1`, make the pairs of self-rewarding. In mathematics such a judge saturates: judges of "
+        "steps tell more.",
+    ),
+    replace(
+        _FIRST_ERROR,
         names=("expected-value",),
         source=f"{_OWN}; the scale of repository CUAStepFiltering step_eval, arXiv:2512.10962",
         prompt_format="A task, what was done so far, and the next step.\n\n[Task]\n{prompt}\n\n[So far]\n{steps}\n\n"

@@ -8,9 +8,10 @@ from typing import Literal
 from stepreward.score.encode.readout import Readout
 from stepreward.score.encode.record import Clean, EncoderRecord, Encoding
 
-Reading = Literal["boxes", "first-error", "lines"]
+Reading = Literal["boxes", "first-error", "lines", "total"]
 """How an answer about all steps states its verdicts: boxes in the order of the steps, the index of the first wrong step
-in the last box (-1 for none), or a line `Step N: ...` for each step."""
+in the last box (-1 for none), a line `Step N: ...` for each step, or one number of the whole in a box, which is that of
+the last action."""
 Head = Literal["weights", "tokens", "mean", "none"]
 """Where labels come from: a head among the weights, rows of the language-model head, the mean of all its rows, or
 log-probabilities."""
@@ -107,7 +108,8 @@ class JudgeCheckpoint:
     agree: bool = False
     """An answer counts only if its last revision names the same first error as it did."""
     highest: float = 0.0
-    """With `prompting="apart"`, the highest number that a box may hold; the score is its share. 0 reads labels."""
+    """The highest number that a box may hold, with `prompting="apart"` or `reading="total"`; the score is its share. 0
+    reads labels."""
     system: str | None = None
     """System message; None for none."""
     prompting: Literal["once", "dialogue", "apart"] = "once"

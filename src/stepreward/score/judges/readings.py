@@ -82,10 +82,17 @@ def _word(said: str, words: Mapping[str, float], name: str) -> float:
     return worth[found.pop()] if len(found) == 1 else float("nan")
 
 
+def _of_whole(text: str, judge: JudgeCheckpoint, action: NDArray[np.bool_]) -> Floats:
+    made = np.full((1, len(action)), np.nan)
+    made[0, np.flatnonzero(action)[-1:]] = boxed_number(behind_thoughts(text), judge.highest)
+    return made
+
+
 _READERS: Mapping[Reading, Callable[[str, JudgeCheckpoint, NDArray[np.bool_]], Floats]] = {
     "boxes": _in_order,
     "first-error": _by_index,
     "lines": _by_line,
+    "total": _of_whole,
 }
 
 
