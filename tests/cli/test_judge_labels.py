@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def test_answers_are_votes_whose_majority_labels(url: str, inside: Path) -> None
     assert [name for name in first.columns if "vote" in name] == [f"score:vote{i}" for i in range(1, 8)]
     told = json.loads(invoke("relabel --data judged.parquet --transform first-error-vote --out labels.parquet --json"))
     assert (told["kept"], told["labelled"], told["wrong"]) == (3, 5, 2)
+    assert told["votes_read"] + told["votes_unread"] == 21
+    assert told["votes_unread"] > 0
+    said = invoke("relabel --data judged.parquet --transform step-vote --out steps.parquet")
+    assert f"{told['votes_unread']:,} of 21 votes could not be read, and are missing" in said
     for one in stepreward.read("labels.parquet"):
         np.testing.assert_array_equal(one.labels, TRUTH[one.problem.id])
         votes = one.facts["votes"]
@@ -67,7 +72,7 @@ def test_several_models_vote_in_one_table(url: str, inside: Path) -> None:
     (only,) = stepreward.read("agreed.parquet")
     assert only.problem.id == "c"
     assert only.facts["votes"] == {"read": 3, "unread": 1, "agree": 3}
-    invoke("relabel --data 3.parquet --transform step-vote --set votes=score:good:* --out good.parquet")
+    invoke("relabel --data 3.parquet --transform step-vote --set votes=score:good:vote* --out good.parquet")
     assert [one.facts["votes"]["read"] for one in stepreward.read("good.parquet")] == [1, 1, 1]
 
 
@@ -82,7 +87,8 @@ def test_errors_are_planted_by_a_policy_or_by_changed_numbers(url: str, inside: 
     rows = [one for one in stepreward.read("solutions.parquet") if one.problem.id == "b"]
     stepreward.write("right.parquet", [Trajectory(one.problem, one.steps, 1.0) for one in rows])
     line = f"label --data right.parquet --estimator planted-errors --policy {url}#planter --set n=3"
-    invoke(f"{line} --out planted.parquet")
+    said = invoke(f"{line} --out planted.parquet")
+    assert re.search(r"of 3 errors asked for \d could not be read or said nothing new, and 0 were not confirmed", said)
     own, *copies = stepreward.read("planted.parquet")
     assert own.facts["planted"]["asked"] == 3
     assert own.facts["planted"]["unread"] == 3 - len(copies)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -114,7 +115,7 @@ def label(
     out = flags.out
     folder, path = (out.with_suffix(".run"), out) if out.suffix in ENDINGS else (out, out / LABELS)
     plan = LabelPlan(flags.estimator, own, flags.seed, Budget(flags.max_rollouts, flags.max_tokens))
-    failed, blank, with_label, actions = Failures(), 0, 0, 0
+    failed, blank, with_label, actions, planted = Failures(), 0, 0, 0, Counter[str]()
     # What is wrong with a file is an error before a model is loaded, which takes seconds.
     items: list[Problem] | list[Trajectory]
     if data is not None:
@@ -139,6 +140,7 @@ def label(
             for one in transformed(load_labels(folder), rewrite, rewriting):
                 blank += bool(len(one)) and bool(np.isnan(one.labels).all())
                 with_label, actions = with_label + int((~np.isnan(one.labels)).sum()), actions + int(one.action.sum())
+                planted.update(one.facts.get("planted", {}))
                 yield one
 
         made = write_table(path, labels())
@@ -146,8 +148,8 @@ def label(
     tell_left_out(run.ungraded)
     bill, drawn, note = run.labelled, run.drawn, "" if roller is None else cut_note(run.drawn, roller)
     if json_output:
-        counts = {"failed": failed.total, "without_labels": blank, "ungraded": drawn.ungraded}
-        counts |= {"labelled_steps": with_label, "steps": actions}
+        counts: dict[str, Any] = {"failed": failed.total, "without_labels": blank, "ungraded": drawn.ungraded}
+        counts |= {"labelled_steps": with_label, "steps": actions} | ({"planted": planted} if planted else {})
         typer.echo(json.dumps({"labels": str(path), "trajectories": made, **counts, "bill": asdict(bill), "cut": note}))
     else:
         without = f", {failed.total:,} failed and left out" if failed else ""
@@ -160,6 +162,10 @@ def label(
             )
         if note:
             typer.echo(note)
+        if planted:
+            unread, unconfirmed = planted["unread"], planted["unconfirmed"]
+            what = f"{unread:,} could not be read or said nothing new, and {unconfirmed:,} were not confirmed"
+            typer.echo(f"of {planted['asked']:,} errors asked for {what}")
         if "policy" not in method.asks:
             typer.echo(f"{with_label:,} of {actions:,} steps have a label; the others are unknown")
     if blank:

@@ -67,10 +67,15 @@ def relabel(flags: RelabelFlags, reading: ReadFlags, json_output: JsonFlag = Fal
         remedy = "see which column the transform reads, and its settings, by `stepreward methods transform`"
         raise InputError(f"{flags.transform} gives no step a label", source=flags.data, remedy=remedy)
     write(flags.out, made, OWN, strict=True)
+    votes = [one.facts["votes"] for one in made if "votes" in one.facts] if flags.transform else []
+    read, unread = (sum(one[part] for one in votes) for part in ("read", "unread"))
     if json_output:
-        typer.echo(json.dumps({"out": str(flags.out), "solutions": len(rows), "kept": len(made), **labels}))
+        told = {"votes_read": read, "votes_unread": unread} if votes else {}
+        typer.echo(json.dumps({"out": str(flags.out), "solutions": len(rows), "kept": len(made), **labels, **told}))
     else:
         typer.echo(
             f"{flags.out}: {len(made):,} of {len(rows):,} solutions; {labels['labelled']:,} of {labels['steps']:,} "
             f"steps have a label, {labels['right']:,} above 1/2 and {labels['wrong']:,} not"
         )
+        if unread:
+            typer.echo(f"{unread:,} of {read + unread:,} votes could not be read, and are missing")

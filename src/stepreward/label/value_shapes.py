@@ -90,9 +90,9 @@ def minmax(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     "signed", note="values as MASPRM's code has them (repository MASPRM src/mcts.py): -1 is lost, 1 is won"
 )
 def signed(trajectory: Trajectory) -> Trajectory:
-    """Adds the column `signed`, 2 value - 1 in [-1, 1], for heads that end in tanh: `train --labels signed`.
+    """Adds the column `signed`, 2 value - 1 in [-1, 1], for objectives that read any number.
 
-    Labels are in [0, 1] everywhere: here they are the values.
+    So does `train --labels signed --objective agent-rm`. Labels are in [0, 1] everywhere: here they are the values.
 
     Args:
         trajectory: with the column `value`.

@@ -19,7 +19,7 @@ from stepreward.core.types import LABEL, Floats, Provenance, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.transforms import AfterError, rewritten
 
-VOTES = "score*vote*"
+VOTES = "score*:vote[0-9]*"
 """The columns that are votes, where no other name is given."""
 _ROUNDING = 1e-9
 
