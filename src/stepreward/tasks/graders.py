@@ -8,8 +8,10 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.plugins import Plugin, PluginRegistry
 from stepreward.core.runtime.flows import Grader
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
+from stepreward.tasks.calculations import CalculationGrader
 from stepreward.tasks.logic.proofs import LogicGrader
 from stepreward.tasks.mathematics import MathGrader
+from stepreward.tasks.satisfiability import SatGrader
 from stepreward.tasks.unit_tests import UnitTestGrader
 
 
@@ -26,6 +28,7 @@ def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
 graders: Mapping[str, Callable[[], Grader]] = PluginRegistry(
     lambda: {
         "mathematics": MathGrader, "arithmetic": ArithmeticGrader, "unit-tests": UnitTestGrader, "logic": LogicGrader,
+        "sat": SatGrader, "calculation": CalculationGrader,
     },
     "stepreward.graders", _of_plugin,
 )  # fmt: skip
