@@ -25,6 +25,10 @@ FILES = {
     "verl": [
         *FOR_ALL, "src/stepreward/connect/**/*.py", "tests/connect/test_verl_release.py", "tests/connect/verl.txt",
     ],
+    "ray": [
+        *FOR_ALL, "src/stepreward/connect/ray_engine.py", "src/stepreward/core/runtime/made_in_parts.py",
+        "src/stepreward/verbs/*.py", "tests/connect/test_ray.py", "tests/connect/ray.txt",
+    ],
     "evals": [
         *FOR_ALL, "src/stepreward/connect/**/*.py", "tests/connect/test_evaluation_guide.py",
         "tests/connect/test_inspect_ai.py", "tests/connect/test_lm_eval.py", "tests/connect/judge.py",

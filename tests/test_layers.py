@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "connect": BELOW,
     "pipeline": BELOW | {"connect"},
     "testing": BELOW,
-    "verbs": BELOW | {"serve", "pipeline"},
+    "verbs": BELOW | {"serve", "connect", "pipeline"},
     "__main__": {"cli"},
     "cli": BELOW | {"serve", "connect", "pipeline", "verbs"},
 }

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stepreward.cli.app import app
 from stepreward.core.errors import InputError, PolicyError
-from stepreward.core.http.addresses import split_address
+from stepreward.core.http.addresses import lasting, split_address
 from stepreward.core.http.client import ServerClient
 from stepreward.core.http.faults import PassingError
 from stepreward.core.http.routing import FAULTS, Route, Servers
@@ -289,6 +289,12 @@ def test_json_goes_to_another_server_too(models: list[Model]) -> None:
 )
 def test_addresses_of_several_servers(address: str, parts: tuple[str, str, str]) -> None:
     assert split_address(address) == parts
+
+
+def test_plans_of_folders_hold_the_place_of_servers() -> None:
+    assert lasting("http://a/v1,http://b/v1#m?top_p=1") == lasting("http://a/v1#m?top_p=1") == "http://a/v1#m?top_p=1"
+    assert lasting("http://a/v1#m?place=here") == lasting("http://b/v1,http://c/v1#m?place=here") == "here#m?place=here"
+    assert lasting("builtin:arithmetic?top_k=2") == "builtin:arithmetic?top_k=2"
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.http.addresses import without_secrets
 from stepreward.core.method import Method
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.runtime.made_in_parts import Engine
 from stepreward.core.types import Comparison, Trajectory
 from stepreward.evaluate.data.recipe_settings import by_recipe
 from stepreward.evaluate.data.result import BenchResult
@@ -33,6 +35,7 @@ from stepreward.formats.registry import by_name, detect, read, read_comparisons
 from stepreward.pipeline.run_report import percent
 from stepreward.score.baselines import POSITION, PositionScorer
 from stepreward.verbs.read_rows import unread
+from stepreward.verbs.spread_scorer import spread_over
 
 _READING, _RECIPE = ReadFlags(), RecipeFlags()
 
@@ -45,6 +48,7 @@ def measure(
     *,
     reading: ReadFlags = _READING,
     recipe: RecipeFlags = _RECIPE,
+    engine: Engine | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Runs a benchmark for each scorer; where steps are judged also for the baseline `position`.
@@ -56,6 +60,7 @@ def measure(
         settings: of the benchmark.
         reading: how the data are read; rows that cannot be read or scored are left out and counted, unless `strict`.
         recipe: how checkpoints are scored, where they do not say.
+        engine: whose workers score; this process where None.
         quiet: show no progress.
 
     Raises:
@@ -86,11 +91,12 @@ def measure(
             results[name] = _result(method, recorder, mine, settings)
             made[name] = results[name].to_json() | {"rows": len(mine)}
             continue
-        scorer = PositionScorer() if name == POSITION else recipe.scorer(name)
-        own = {**by_recipe(scorer, method), **settings}
         total = sum(len(item.candidates) if isinstance(item, Comparison) else 1 for item in mine)
         bare = without_secrets(name)
-        with StageProgress(quiet=quiet) as progress:
+        load: Callable[[], Scorer] = PositionScorer if name == POSITION else partial(recipe.scorer, name)
+        where = None if name == POSITION else engine
+        with StageProgress(quiet=quiet) as progress, spread_over(load, where) as scorer:
+            own = {**by_recipe(scorer, method), **settings}
             patient = RowByRow(scorer, places, on_progress=shown(progress, bare, total), strict=reading.strict)
             results[bare] = _result(method, patient, mine, own)
             made[bare] = results[bare].to_json() | {"rows": len(mine), "bad_rows": len(patient.bad)}

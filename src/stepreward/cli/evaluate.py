@@ -15,6 +15,7 @@ from rich.table import Table
 from stepreward.cli import on_demand
 from stepreward.cli.benchmark import measure, show
 from stepreward.cli.evaluated_rows import MODEL, read_and_score, with_measured
+from stepreward.cli.flags.engines import EngineFlags
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.parts import PartFlags
@@ -72,7 +73,12 @@ class EvaluateFlags:
 
 
 def evaluate(
-    flags: EvaluateFlags, reading: ReadFlags, recipe: RecipeFlags, parts: PartFlags, json_output: JsonFlag = False
+    flags: EvaluateFlags,
+    reading: ReadFlags,
+    recipe: RecipeFlags,
+    parts: PartFlags,
+    engine: EngineFlags,
+    json_output: JsonFlag = False,
 ) -> None:
     """Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions.
 
@@ -81,7 +87,7 @@ def evaluate(
 
     Example: stepreward evaluate --data labels/labels.parquet --model model
     """
-    data, model, threshold = flags.data, flags.model, flags.threshold
+    data, model, threshold, elsewhere = flags.data, flags.model, flags.threshold, engine.chosen()
     recipe.require(model is not None or bool(flags.scorer))
     if flags.out is not None and (flags.benchmark or flags.calibrate):
         raise InputError("--out writes rows of labelled solutions", remedy="drop --benchmark and --calibrate, or --out")
@@ -90,7 +96,7 @@ def evaluate(
             raise InputError("--calibrate is about --model and labels", remedy="pass --model, and no --benchmark")
         calibrators[flags.calibrate]
         raw = partial(recipe.scorer, model, calibrated=False)
-        scored = read_and_score(data, reading, raw, None, quiet=json_output)
+        scored = read_and_score(data, reading, raw, None, engine=elsewhere, quiet=json_output)
         _calibrate(model, scored, flags.calibrate, recipe.calibrator, flags.seed, json_output)
         return
     if flags.benchmark:
@@ -103,7 +109,9 @@ def evaluate(
         (own,) = read_settings(given, protocol)
         names = [*flags.scorer, *([model] if model is not None else ())]
         with blamed_on_settings(protocol):
-            measured = measure(flags.benchmark, data, names, own, reading=reading, recipe=recipe, quiet=json_output)
+            measured = measure(
+                flags.benchmark, data, names, own, reading=reading, recipe=recipe, engine=elsewhere, quiet=json_output
+            )
         typer.echo(json.dumps(measured)) if json_output else show(measured)
         return
     if flags.scorer or flags.settings:
@@ -116,7 +124,7 @@ def evaluate(
     if flags.out is not None:
         check_ending(flags.out)
     load = None if model is None else partial(recipe.scorer, model)
-    solutions = read_and_score(data, reading, load, judge, quiet=json_output)
+    solutions = read_and_score(data, reading, load, judge, engine=elsewhere, quiet=json_output)
     key = Key.seed(flags.seed).fold("evaluate")
     made = LabelledSolutions(solutions, key, threshold, flags.tune, aggregate, judged=judge is not None)
     attempts = made.attempts()

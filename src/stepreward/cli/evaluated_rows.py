@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -18,9 +19,11 @@ from stepreward.cli.row_by_row import RowByRow, shown
 from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.runtime.flows import Grader, Score, Scorer
+from stepreward.core.runtime.made_in_parts import Engine
 from stepreward.core.types import Provenance, Trajectory, score_column
 from stepreward.evaluate.data.solution_numbers import UNSTATED, SolutionNumbers
 from stepreward.evaluate.labelled_solutions import LabelledSolutions
+from stepreward.verbs.spread_scorer import spread_over
 
 MODEL = "model"
 _COLUMN = score_column(MODEL)
@@ -29,8 +32,9 @@ _AT_ONCE = 4096
 
 
 def read_and_score(
-    path: Path, reading: ReadFlags, load: Callable[[], Scorer] | None, grader: Grader | None, *, quiet: bool
-) -> SolutionNumbers:
+    path: Path, reading: ReadFlags, load: Callable[[], Scorer] | None, grader: Grader | None, *,
+    engine: Engine | None = None, quiet: bool,
+) -> SolutionNumbers:  # fmt: skip
     """The numbers of a file's solutions with a model's scores beside the recorded ones.
 
     Args:
@@ -38,6 +42,7 @@ def read_and_score(
         reading: how.
         load: loads the model, once the first rows are read; None for recorded scores alone.
         grader: reads the answers and outcomes that the rows do not state.
+        engine: whose workers score; this process where None.
         quiet: show no progress.
 
     Raises:
@@ -45,8 +50,9 @@ def read_and_score(
     """
     source = reading.solutions(path)
     first = list(islice(source, _AT_ONCE))
-    scorer = None if load is None else load()
-    with StageProgress(quiet=quiet) as progress:
+    with ExitStack() as stack:
+        scorer = None if load is None else stack.enter_context(spread_over(load, engine))
+        progress = stack.enter_context(StageProgress(quiet=quiet))
         total = len(first) if len(first) < _AT_ONCE else 0
         source = chain(first, source)
         del first  # otherwise its texts stay in memory to the end

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from stepreward.cli.flags.engines import EngineFlags, plain_paths
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.policies import PolicyFlags, cut_note
@@ -36,7 +37,7 @@ from stepreward.label.many_problems import LabelPlan, load_labels
 from stepreward.label.relabelling import transformed
 from stepreward.label.rollouts import labelled
 from stepreward.tasks.graders import grader_by_name, graders
-from stepreward.verbs.label_rows import label_into
+from stepreward.verbs.label_rows import LabelPart, label_in_parts, label_into
 from stepreward.verbs.read_rows import hold_problems, problems_of
 
 _PROBE = labelled(
@@ -91,6 +92,7 @@ def label(
     policy: PolicyFlags,
     models: EnsembleFlags,
     recipe: RecipeFlags,
+    engine: EngineFlags,
     json_output: JsonFlag = False,
 ) -> None:
     """Label steps of solutions by rollouts, tests or checkers; writes labels.parquet into OUT, resumes after a kill.
@@ -103,7 +105,8 @@ def label(
     if data is not None and not reading.form and hold_problems(data):
         data, problems = None, data
     recipe.require(bool(models.model))
-    method, rewrite, judge = estimate[flags.estimator], transforms[flags.transform], grader_by_name(flags.grader)
+    method, rewrite, elsewhere = estimate[flags.estimator], transforms[flags.transform], engine.chosen()
+    grader_by_name(flags.grader)
     given = [*shortcut(method, "--rollouts", flags.rollouts, "n"), *flags.settings]
     own, rewriting = read_settings(given, method, rewrite)
     with blamed_on_settings(rewrite):
@@ -126,12 +129,27 @@ def label(
         items = [*reading.solutions(data, failed, prepared=complete)]
     else:
         items = problems_of(problems or Path(), None if reading.strict else failed, graded=True)
-    roller = policy.load() if "policy" in method.asks or data is None else None
+    rolls = "policy" in method.asks or data is None
+    part = LabelPart(
+        plan, flags.samples, partial(grader_by_name, flags.grader), policy.load if rolls else None,
+        partial(models.scorer, recipe),
+    )  # fmt: skip
+    loaded = None if elsewhere is not None else part.loaded()
+    roller = None if loaded is None else loaded["policy"]
     with StageProgress(quiet=json_output) as progress, blamed_on_settings(method, rewrite):
-        run = label_into(
-            folder, items, plan, policy=roller, grader=judge, scorer=models.scorer(recipe), samples=flags.samples,
-            failed=failed, skip_failed=flags.skip_failed, on_progress=progress,
-        )  # fmt: skip
+        if elsewhere is None:
+            assert loaded is not None
+            run = label_into(
+                folder, items, plan, **loaded, samples=flags.samples, failed=failed, skip_failed=flags.skip_failed,
+                on_progress=progress,
+            )  # fmt: skip
+        else:
+            who = {"policy": asdict(policy.lasting) if rolls else None, "grader": flags.grader}
+            who |= {"model": asdict(models), "recipe": asdict(recipe)} if models.model else {}
+            run = label_in_parts(
+                folder, items, part, elsewhere, plain_paths(who), failed=failed, skip_failed=flags.skip_failed,
+                strict=reading.strict, on_progress=progress, total=len(items),
+            )  # fmt: skip
         if reading.strict:
             failed.refuse("could not be labelled")
 
@@ -146,7 +164,7 @@ def label(
         made = write_table(path, labels())
     tell_left_out(failed)
     tell_left_out(run.ungraded)
-    bill, drawn, note = run.labelled, run.drawn, "" if roller is None else cut_note(run.drawn, roller)
+    bill, drawn, note = run.labelled, run.drawn, cut_note(run.drawn, roller) if rolls else ""
     if json_output:
         counts: dict[str, Any] = {"failed": failed.total, "without_labels": blank, "ungraded": drawn.ungraded}
         counts |= {"labelled_steps": with_label, "steps": actions} | ({"planted": planted} if planted else {})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import typer
 
+from stepreward.cli.flags.engines import EngineFlags, plain_paths
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.parts import PartFlags, plan
 from stepreward.cli.flags.read_flags import ReadFlags
@@ -25,6 +27,7 @@ from stepreward.core.errors import InputError
 from stepreward.core.failures import Failure, Failures, shown_failure
 from stepreward.core.files.atomic_files import plain
 from stepreward.core.runtime.flows import Scorer
+from stepreward.core.runtime.made_in_parts import Engine, make_parts, read_parts
 from stepreward.core.table import row_of
 from stepreward.core.types import SCORE, Trajectory
 from stepreward.formats import trajectories
@@ -33,7 +36,7 @@ from stepreward.formats.format import Format
 from stepreward.formats.registry import NothingReadError, Reading, by_name, detect, write
 from stepreward.formats.steps.unlabelled import UNLABELLED
 from stepreward.formats.trajectories import OWN
-from stepreward.verbs.score_rows import AT_ONCE, parts_of, scored
+from stepreward.verbs.score_rows import AT_ONCE, SCORES, ScorePart, parts_beside, parts_of, scored
 
 _LOOKED_AT = 20
 _STANDARD_INPUT = Path("standard input")
@@ -60,7 +63,7 @@ class ScoreFlags:
     """Further number of each step from the same pass, as name=formula: low=q10; a column score:low. May be repeated."""
 
 
-def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: PartFlags) -> None:
+def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: PartFlags, engine: EngineFlags) -> None:
     """Score the steps of solutions; one JSON line {"scores": [...], ...} a row, {"error": ...} for a bad row.
 
     A line is the row itself with its scores, which every command reads; with --out they are a table, and bad rows are
@@ -73,18 +76,22 @@ def score(flags: ScoreFlags, reading: ReadFlags, recipe: RecipeFlags, parts: Par
     """
     if flags.column.split(":")[0] != SCORE:
         raise InputError(f"--column {flags.column!r} is no column of scores", remedy=f"{SCORE} or {SCORE}:NAME")
+    elsewhere = engine.chosen()
+    if elsewhere is not None and (flags.out is None or flags.data is None):
+        raise InputError("an engine makes a table of a file", remedy="pass --data and --out, or drop --engine")
     items = _items(flags.data, reading, labelled=flags.out is not None)
     # A file that cannot be read is an error before a model is loaded, which takes seconds.
     if flags.data is not None:
         ahead = parts_of(items, AT_ONCE)
         items = chain.from_iterable(chain([next(ahead)], ahead))
-    scorer = recipe.scorer(flags.model, also=_formulas(flags.also))
+    load = partial(recipe.scorer, flags.model, also=_formulas(flags.also))
     if flags.out is None:
-        counts = _print_lines(items, scorer, at_once=1 if flags.data is None else AT_ONCE, strict=reading.strict)
+        counts = _print_lines(items, load(), at_once=1 if flags.data is None else AT_ONCE, strict=reading.strict)
     else:
         reads = (flags.data, Path(flags.model), *([recipe.user_pairs] if recipe.user_pairs else []))
         purpose = plan("score", replace(flags, out=None), reading, recipe, reads=reads)
-        counts = _write_table(flags.out, items, scorer, flags.column, reading.strict, parts.rows_per_part, purpose)
+        work = _Scoring(load, flags.column, reading.strict, elsewhere)
+        counts = _write_table(flags.out, items, work, parts.rows_per_part, purpose)
     if counts["unscored"]:
         typer.echo(f"{counts['unscored']} steps have no score: {_UNSCORED}", err=True)
     if counts["bad"]:
@@ -115,35 +122,54 @@ def _print_lines(items: Iterable[Trajectory | Failure], scorer: Scorer, *, at_on
     return counts
 
 
+@dataclass(frozen=True)
+class _Scoring:
+    """How the rows of a table are scored."""
+
+    load: Callable[[], Scorer]
+    column: str
+    strict: bool
+    engine: Engine | None
+    """Where, if not in this process."""
+
+
 def _write_table(
-    out: Path, items: Iterable[Trajectory | Failure], scorer: Scorer, column: str, strict: bool, rows_per_part: int,
-    purpose: dict[str, Any] | None,
-) -> Counter[str]:  # fmt: skip
+    out: Path, items: Iterable[Trajectory | Failure], how: _Scoring, rows_per_part: int, purpose: dict[str, Any] | None
+) -> Counter[str]:
     """Writes the table and names the rows that are not in it; `scored`, `bad` and `unscored` count those of all parts.
 
     Parts that an earlier run wrote are not scored again: the folder has a note of their rows.
     """
     counts, failed, fresh = Counter[str](), Failures(), 0
+    # Rows that cannot be read are left out before rows become parts, and so every run names them.
+    unread = Failures()
+    source = Watched(_readable(items, unread), "score")
+    work: Callable[[Iterable[Trajectory]], Iterable[Trajectory | Failure]] = iter
+    if how.engine is None:
+        work = partial(scored, scorer=how.load(), column=how.column, strict=how.strict)
+    else:
+        folder, part = parts_beside(out), ScorePart(how.load, how.column)
+        failed.join(
+            make_parts(folder, SCORES, source, part, how.engine, plain_paths(purpose), strict=how.strict).failed
+        )
+        source = Watched(read_parts(folder, SCORES), "write")
 
-    def work(some: Iterable[Trajectory]) -> Iterator[Trajectory | Failure]:
+    def counted(some: Iterable[Trajectory]) -> Iterator[Trajectory | Failure]:
         nonlocal fresh
-        for item in scored(some, scorer, column, strict=strict):
+        for item in work(some):
             fresh += 1
             if isinstance(item, Trajectory):
                 counts["scored"] += 1
-                counts["unscored"] += _without_score(item, column)
+                counts["unscored"] += _without_score(item, how.column)
             yield item
 
-    # Rows that cannot be read are left out before rows become parts, and so every run names them.
-    unread = Failures()
-    readable = Watched(_readable(items, unread), "score")
     write(
-        out, readable, OWN, strict=True, rows_per_part=rows_per_part, plan=purpose, work=work, failed=failed,
+        out, source, OWN, strict=True, rows_per_part=rows_per_part, plan=purpose, work=counted, failed=failed,
         counts=counts,
     )  # fmt: skip
     unread.join(failed)
     tell_left_out(unread)
-    kept = readable.count - fresh
+    kept = source.count - fresh
     before = f"; {kept:,} rows of parts that were there are not scored again" if kept else ""
     typer.echo(f"{counts['scored']:,} solutions in {out}{before}", err=True)
     return counts + Counter(bad=unread.total)

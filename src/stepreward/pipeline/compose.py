@@ -68,6 +68,7 @@ class Solver:
         *,
         seed: int = 0,
         log: AnswerLog | None = None,
+        alone: bool = True,
         on_progress: OnProgress | None = None,
     ) -> SolutionList:
         """The problems' solutions, in order; one that could not be solved has its error.
@@ -76,6 +77,7 @@ class Solver:
             problems: with ids that differ.
             seed: of all samples.
             log: where paid answers are kept and looked up.
+            alone: whether these are all problems, so that it is an error if all of them failed.
             on_progress: called with the problems solved, their number in all, and the bill so far.
 
         Raises:
@@ -94,7 +96,7 @@ class Solver:
         for one in driver.outcomes(self._graded(problem, key) for problem in problems):
             problem = problems[one.index]
             if isinstance(one, Failed):
-                if len(made) + 1 == len(problems) and all(s.error for s in made.values()):
+                if alone and len(made) + 1 == len(problems) and all(s.error for s in made.values()):
                     raise one.error
                 found = nothing_found(problem)
                 made[one.index] = Solution(problem, found, one.bill, one.seconds, error=str(one.error), by=tuple(by))

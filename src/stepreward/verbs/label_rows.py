@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from stepreward.connect.ray_engine import engine_of
 from stepreward.core.catalog import estimate
 from stepreward.core.catalog import transform as transforms
-from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.method import Method
 from stepreward.core.results import TrajectoryList
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy, Scorer
+from stepreward.core.runtime.made_in_parts import Engine, MadePart, make_parts, read_parts
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
 from stepreward.label.relabelling import transformed
 from stepreward.label.solutions import grade_solutions, labellable, sample_solutions
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
-from stepreward.verbs.names import scorer_of
+from stepreward.verbs.names import scorer_of, shown_name
 from stepreward.verbs.read_rows import Problems, Rows, hold_problems, problems_of, rows_of
 
 OnProgress = Callable[[str, int, int, str], None]
@@ -42,6 +45,7 @@ def label(
     seed: int = 0,
     budget: Budget | None = None,
     folder: str | Path | None = None,
+    engine: str | Engine = "",
     strict: bool = False,
     **settings: Any,
 ) -> TrajectoryList:
@@ -58,6 +62,8 @@ def label(
         seed: of all samples and rollouts.
         budget: the most that one solution may cost.
         folder: where every rollout is kept as it arrives, so that a second call resumes; None keeps nothing.
+        engine: where parts of the rows are labelled: `ray`, `ray?workers=4..32&address=auto`, or a
+            `connect.ray_engine.RayEngine`; this process where empty. The labels are the same.
         strict: raise at the first failure, instead of warning and listing all of them in `.failed`.
         settings: of the method.
 
@@ -73,14 +79,22 @@ def label(
     for name in settings:
         if name not in chosen.settings:
             raise UnknownNameError(f"setting of {method}", name, chosen.settings)
-    who, judge = None if policy is None else policy_of(policy), grader_of(grader)
-    plan = LabelPlan(method, settings, seed, budget or Budget())
-    values, failed = None if scorer is None else scorer_of(scorer), Failures()
+    part = LabelPart(
+        LabelPlan(method, settings, seed, budget or Budget()), samples, partial(grader_of, grader),
+        None if policy is None else partial(policy_of, policy), None if scorer is None else partial(scorer_of, scorer),
+    )  # fmt: skip
+    elsewhere, failed = engine_of(engine), Failures()
+    loaded = None if elsewhere else part.loaded()
     items = _items(rows, failed, strict=strict)
     with TemporaryDirectory() as made:
         kept = Path(folder or made)
         kept.mkdir(parents=True, exist_ok=True)
-        run = label_into(kept, items, plan, policy=who, grader=judge, scorer=values, samples=samples, failed=failed)
+        if loaded is not None:
+            run = label_into(kept, items, part.plan, **loaded, samples=samples, failed=failed)
+        else:
+            assert elsewhere is not None
+            who = {"policy": shown_name(policy), "grader": shown_name(grader), "scorer": shown_name(scorer)}
+            run = label_in_parts(kept, items, part, elsewhere, who, failed=failed)
         failed.join(run.ungraded)
         if strict:
             failed.refuse("could not be labelled")
@@ -111,6 +125,89 @@ class LabelRun:
     """Solutions without a label, as the grader gave them no grade."""
 
 
+@dataclass(frozen=True)
+class LabelPart:
+    """Labels parts of a table, wherever it is called: loads models there, once, and does as `label_into` does."""
+
+    plan: LabelPlan
+    samples: int
+    grader: Callable[[], Grader]
+    policy: Callable[[], Policy] | None
+    scorer: Callable[[], Scorer | None] | None = None
+
+    def loaded(self) -> dict[str, Any]:
+        """Who answers, for `label_into`."""
+        return {
+            "policy": None if self.policy is None else self.policy(),
+            "scorer": None if self.scorer is None else self.scorer(),
+            "grader": self.grader(),
+        }
+
+    def __call__(self) -> Callable[[list[Any]], MadePart]:
+        """What labels a part."""
+        return partial(self._made, self.loaded())
+
+    def _made(self, loaded: Mapping[str, Any], items: list[Any]) -> MadePart:
+        failed = Failures()
+        with TemporaryDirectory() as made:
+            folder = Path(made)
+            try:
+                run = label_into(
+                    folder, items, self.plan, **loaded, samples=self.samples, failed=failed, skip_failed=True,
+                    alone=False,
+                )  # fmt: skip
+            except SteprewardError as error:
+                ids = [(one if isinstance(one, Problem) else one.problem).id for one in items]
+                return MadePart(failed=Failures((name, error) for name in ids), lost=error)
+            rows = [*load_labels(folder)] if any(folder.glob("labels-*")) else []
+        return MadePart(rows, failed, run.ungraded, {"labelled": run.labelled, "drawn": run.drawn})
+
+
+def label_in_parts(
+    folder: Path,
+    items: Iterable[Any],
+    part: LabelPart,
+    engine: Engine,
+    who: Mapping[str, Any],
+    *,
+    failed: Failures,
+    skip_failed: bool = False,
+    strict: bool = False,
+    on_progress: OnProgress | None = None,
+    total: int = 0,
+) -> LabelRun:
+    """Does as `label_into` does, in parts that an engine makes; a part that is in the folder is not made again.
+
+    Args:
+        folder: of the run, for `load_labels`.
+        items: problems or solutions.
+        part: how a part is labelled.
+        engine: where.
+        who: what identifies policy, grader and scorer, so that the folder serves no other ones.
+        failed, skip_failed, on_progress: as there.
+        strict: raise at the first part with an item that failed.
+        total: number of items, for `on_progress`.
+
+    Raises:
+        InputError: as there, or the folder is for another plan.
+        SteprewardError: everything failed, or strict and something did.
+    """
+    tell = on_progress or (lambda *_: None)
+
+    def on_part(done: int, so_far: MadePart) -> None:
+        tell("label", done, total, f"{so_far.bills.get('drawn', Bill()).generated_tokens:,} tokens")
+
+    plan = {**asdict(part.plan), **who, "samples": part.samples}
+    made = make_parts(
+        folder, "labels", items, part, engine, plan, skip_failed=skip_failed, strict=strict, on_part=on_part
+    )
+    failed.join(made.failed)
+    if made.ungraded and next(read_parts(folder, "labels"), None) is None:
+        raise InputError(f"no solution could be graded, {made.ungraded[0][0]!r} first", remedy=_REMEDY)
+    bills = {"labelled": Bill(), "drawn": Bill(), **made.bills}
+    return LabelRun(bills["labelled"], bills["drawn"], made.ungraded)
+
+
 def label_into(
     folder: Path,
     items: Sequence[Any],
@@ -122,6 +219,7 @@ def label_into(
     samples: int,
     failed: Failures,
     skip_failed: bool = False,
+    alone: bool = True,
     on_progress: OnProgress | None = None,
 ) -> LabelRun:
     """Samples or grades solutions where that is needed, and labels them into shards of a folder.
@@ -135,6 +233,7 @@ def label_into(
         samples: solutions of each problem.
         failed: rows that could not be read; gets the problems that could not be sampled or labelled.
         skip_failed: leave failures out for good; otherwise the next run in the folder tries them again.
+        alone: whether these are all items, so that it is an error if none of them could be graded.
         on_progress: called with the stage, the items done, their number and a detail.
 
     Raises:
@@ -159,6 +258,8 @@ def label_into(
         kept = labellable(items)
         ids = Counter(one.problem.id for one in items) - Counter(one.problem.id for one in kept)
         ungraded += [(name, InputError(_NO_GRADE)) for name in ids.elements()]
+        if not kept and not alone:
+            return LabelRun(Bill(), drawn, ungraded)
         if not kept:
             raise InputError(f"no solution could be graded, {items[0].problem.id!r} first", remedy=_REMEDY)
         items = kept

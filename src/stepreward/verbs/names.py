@@ -58,3 +58,10 @@ def grader(name: str | Grader) -> Grader:
         UnknownNameError: there is none of that name.
     """
     return grader_by_name(name) if isinstance(name, str) else name
+
+
+def shown_name(given: object) -> str | None:
+    """What identifies a policy, scorer or grader in the plan of a folder: its name, or the name of the object."""
+    return (
+        None if given is None else str(given) if isinstance(given, str | Path) else str(getattr(given, "name", given))
+    )

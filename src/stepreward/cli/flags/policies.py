@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.http.addresses import lasting
 from stepreward.core.runtime.flows import Bill, Judge, Policy, Scorer, token_limit
 from stepreward.core.vocabulary import Flag
 from stepreward.policies.expert import WithExpert
@@ -41,6 +42,11 @@ class PolicyFlags:
         """What the flags set, as texts such as an address holds."""
         names = ("top_k", "min_p", "reasoning_effort", "chat_template_kwargs", "body")
         return {name: str(value) for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def lasting(self) -> PolicyFlags:
+        """The same for plans of folders: servers may have other hosts in the next run, as `place=` says."""
+        return replace(self, policy=lasting(self.policy))
 
     def load(self, expert: str = "", **how: Any) -> Policy:
         """The policy, with the expert that it may call, if one is named.
@@ -91,9 +97,10 @@ class HelperFlags:
         return ScorerJudge(scorer, **settings)
 
 
-def cut_note(bill: Bill, policy: Policy) -> str:
+def cut_note(bill: Bill, policy: Policy | None) -> str:
     """How many samples were cut and why, and how many have no answer behind their thinking; "" where none.
 
+    Of a policy that is None, since workers have it, only the number of samples that were cut is known.
     A limit that is too small looks like a policy that knows nothing.
     """
     writer = policy.policy if isinstance(policy, WithExpert) else policy

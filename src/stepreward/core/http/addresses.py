@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs
 
 from stepreward.core.errors import InputError
 
@@ -49,3 +50,15 @@ def split_address(address: str) -> tuple[str, str, str]:
         what = f"servers of one name must serve one model, got {' and '.join(dict.fromkeys(models))}"
         raise InputError(what, source=without_secrets(address), remedy="name servers of the same model")
     return ",".join(urls), models[0] if models else "", settings
+
+
+def lasting(address: str) -> str:
+    """An address as it stands in plans of folders: `place=`, or else the first server, stands for the servers.
+
+    Other names than addresses are themselves.
+    """
+    if not is_address(address):
+        return address
+    urls, model, settings = split_address(address)
+    place = parse_qs(settings).get("place", SEVERAL.split(urls))[0]
+    return f"{place}#{model}?{settings}".rstrip("?")
