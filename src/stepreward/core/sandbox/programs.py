@@ -206,7 +206,7 @@ class Sandbox:
             self._keep(test, tester, used + 1)
             return verdict
 
-    def outputs(self, code: str, inputs: Iterable[str]) -> Iterator[Output]:
+    def outputs(self, code: str, inputs: Iterable[str], before: str = "") -> Iterator[Output]:
         """Yields what a program writes for each text on its standard input; each time it runs from its start.
 
         After one that a limit ended, the next has a sandbox of its own.
@@ -214,11 +214,16 @@ class Sandbox:
         Args:
             code: of a whole program.
             inputs: what is read, one text a run.
+            before: trusted code that each sandbox runs once, such as imports that take long; no run changes what the
+                next one finds of it.
+
+        Raises:
+            ModelError: `before` fails.
         """
         program: _Child | None = None
         try:
             for text in inputs:
-                program = program or self._started()
+                program = program or self._started(before)
                 try:
                     got = program.ask({"do": "run", "code": code, "stdin": text})
                     status = int(got.get("status", 1))
@@ -241,8 +246,15 @@ class Sandbox:
             for child, _ in children:
                 child.close()
 
-    def _started(self) -> _Child:
-        return _Child(self.limits, self._readable)
+    def _started(self, before: str = "") -> _Child:
+        child = _Child(self.limits, self._readable)
+        if before:
+            try:
+                child.ask({"do": "load", "code": before})
+            except _Ended as error:
+                child.close()
+                raise ModelError(f"what a sandbox needs is not there: {error.text}") from error
+        return child
 
     def _tester(self, test: str) -> tuple[_Child, int]:
         """A sandbox that has run nothing or this very test, and how often."""
