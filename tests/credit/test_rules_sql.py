@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from stepreward.core.catalog import reward
+from stepreward.core.catalog import check, reward
 from stepreward.core.errors import InputError, MissingDataError
 from stepreward.core.types import Problem, Step
 from stepreward.credit.rules.sql import Answer, QueryLimits, fenced, named, run_queries
@@ -204,3 +204,24 @@ def test_times_with_zones_are_rows() -> None:
 def test_what_the_parser_stumbles_over_is_no_query() -> None:
     # Releases of sqlglot before this raised an error read it as a query that names nothing.
     assert not named("select 0x" + 3600 * "f", "sqlite")
+
+
+@ENGINES
+def test_the_checker_of_queries(engine: Engine) -> None:
+    steps = [Step("I look.\n"), sql("SELECT * FROM pets"), sql("SELECT nam FROM pets"), sql(GOLD + " ORDER BY name")]
+    found = check["sql"].take({"problem": problem(), "steps": tuple(steps)}, engine=engine)
+    assert [(one.right, one.kind) for one in found] == [(None, ""), (None, ""), (False, "error"), (True, "")]
+    assert "nam" in found[2].claim
+    (wrong,) = check["sql"].take({"problem": problem(), "steps": (sql("SELECT name FROM pets"),)}, engine=engine)
+    assert (wrong.right, wrong.kind, wrong.claim) == (False, "rows", "SELECT name FROM pets")
+    ordered = problem(GOLD + " ORDER BY name")
+    for query, right in ((GOLD + " ORDER BY name", True), (GOLD + " ORDER BY name DESC", False)):
+        (made,) = check["sql"].take({"problem": ordered, "steps": (sql(query),)}, engine=engine)
+        assert made.right is right
+    assert (
+        check["sql"].take({"problem": problem(), "steps": (Step(sql(GOLD).text, kind="observation"),)})[0].right is None
+    )
+    with pytest.raises(MissingDataError, match="reference"):
+        check["sql"].take({"problem": problem(None), "steps": ()})
+    with pytest.raises(InputError, match="the gold query fails"):
+        check["sql"].take({"problem": problem("SELECT nam FROM pets"), "steps": ()}, engine=engine)

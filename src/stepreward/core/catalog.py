@@ -293,7 +293,12 @@ credit = _family(
 shape = _family("shape", "(rewards, ...) -> (N,)", "rewrites step rewards before credit", "credit", unscored=math.nan)
 reward = _family("reward", "(problem, steps) -> (S,)", "step rewards by rule", "credit")
 check = _family(
-    "check", "(problem, steps) -> list[StepCheck]", "says by program which steps are wrong", "tasks", "score.tools"
+    "check",
+    "(problem, steps) -> list[StepCheck]",
+    "says by program which steps are wrong",
+    "tasks",
+    "score.tools",
+    "credit.rules",
 )
 generate = _family("generate", "(key, ...) -> Iterator[Problem]", "makes problems with exact truth", "tasks")
 bench = _family("bench", "(scorer, data) -> metrics with intervals", "benchmarks", "evaluate")

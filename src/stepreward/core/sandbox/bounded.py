@@ -3,7 +3,7 @@
 A worker is a fresh interpreter (no fork) that reads one line of JSON for each call and writes one back. It ends with
 its caller, also where that is killed: at the end of its input while it is idle, by its own alarm while it computes.
 
-`credit.rules.child_process` is a second mechanism on purpose. Here a pool of warm workers answers single calls of a
+`core.sandbox.isolated_items` is a second mechanism on purpose. Here a pool of warm workers answers single calls of a
 function of this package, from many threads. There one process reads a trusted job (a database to build), answers many
 items of it in order, restarts after an item that killed it, and starts as an isolated script without this package,
 its environment or its import path: SQL written by a model must find nothing to reach.

@@ -17,9 +17,9 @@ import numpy as np
 
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, ModelError
+from stepreward.core.sandbox.isolated_items import answers_of
 from stepreward.core.types import Floats, Problem, Step
 from stepreward.credit.rules import calls_child
-from stepreward.credit.rules.child_process import answers_of
 from stepreward.credit.rules.matching import Call, assigned, overlap, similarities, transported
 from stepreward.credit.rules.text_rules import at_actions, needed
 from stepreward.credit.segments import one_of
@@ -127,7 +127,9 @@ def _are_valid(checks: Mapping[str, Any], found: Sequence[Call | None]) -> list[
     if any(call is not None and SLOW & _schema_words(checks[call[0]].schema) for call in checkable):
         schemas = {name: check.schema for name, check in checks.items()}
         job = {"schemas": schemas, "memory": 1 << 30}
-        answers = answers_of(calls_child.__file__, job, [list(call) for call in checkable if call is not None], SECONDS)
+        listed = [list(call) for call in checkable if call is not None]
+        packages = ("jsonschema", "referencing", "attrs", "rpds")
+        answers = answers_of(calls_child.__file__, job, listed, SECONDS, packages)
     else:
         answers = [call is not None and _is_valid(checks[call[0]], call[1]) for call in checkable]
     for i, answer in zip(known, answers, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 
 
@@ -17,6 +18,10 @@ def main() -> None:
     jsonschema, referencing = importlib.import_module("jsonschema"), importlib.import_module("referencing")
     resource = importlib.import_module("resource")
     job = json.load(sys.stdin)
+    if user := job.get("user"):
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     resource.setrlimit(resource.RLIMIT_AS, (job["memory"], job["memory"]))
     registry = referencing.Registry()
     checks = {k: jsonschema.Draft202012Validator(s, registry=registry) for k, s in job["schemas"].items()}

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from stepreward.core.catalog import reward
 from stepreward.core.errors import InputError, MissingDataError, ModelError
+from stepreward.core.sandbox.isolated_items import answers_of
 from stepreward.core.types import Floats, Problem, Step
 from stepreward.core.vocabulary import Count
 from stepreward.credit.rules import sql_child
-from stepreward.credit.rules.child_process import answers_of
 from stepreward.credit.rules.matching import overlap
 from stepreward.credit.rules.text_rules import at_actions, needed
 
@@ -80,7 +80,9 @@ def run_queries(
     job = {"engine": engine, "setup": list(database), "seconds": bounds.seconds}
     job |= {"memory": bounds.memory, "rows": bounds.rows}
     try:
-        made = answers_of(sql_child.__file__, job, list(queries), bounds.seconds)
+        made = answers_of(
+            sql_child.__file__, job, list(queries), bounds.seconds, (engine,) if engine == "duckdb" else ()
+        )
     except InputError as error:
         raise InputError(f"the database cannot be made: {error}", remedy="correct `database`") from error
     lost = "the process ended: too much memory or time"

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import json
 import math
+import os
 import sqlite3
 import sys
 import time
@@ -123,6 +124,10 @@ def main() -> None:
     """Reads a job, sets limits, and answers."""
     resource = importlib.import_module("resource")  # of POSIX systems alone
     job = json.load(sys.stdin)
+    if user := job.get("user"):
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     memory, seconds = int(job["memory"]), float(job["seconds"])
     run = sqlite(job["setup"], seconds) if job["engine"] == "sqlite" else duckdb(job["setup"], memory)
     # DuckDB's code and its own buffers need memory beside the data.
