@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from stepreward import load
 from stepreward.cli.app import app
 from stepreward.core.errors import PolicyError
 from stepreward.core.runtime.flows import Continuation, Policy, Propose
@@ -129,3 +130,20 @@ def test_search_finds_for_the_good_rows_and_names_the_bad_ones(
     assert done.stderr.startswith("stepreward: left out: hard.jsonl, row 2: a problem needs a text under 'prompt'")
     assert [one["problem"] for one in solved(Path("found.jsonl"))] == [problems[0].id]
     assert "hard.jsonl, row 2: a problem needs a text" in refused(f"{line} --strict", capsys, monkeypatch)
+
+
+def test_a_tree_takes_values_from_a_reward_model(
+    problems: list[Problem], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "label --problems hard.jsonl --grader arithmetic --out trees.parquet --estimator alphamath --transform soft"
+    assert "pass --model" in refused(words, capsys, monkeypatch)
+    invoke(f"{words} --set simulations=3 --model tool")
+    rows = [*read_table(Path("trees.parquet"))]
+    assert {one.problem.id for one in rows} == {one.id for one in problems}
+    assert {"value", "visits", "score", "advantage"} <= rows[0].columns.keys()
+    (by,) = rows[0].provenance
+    assert (by.estimator, by.settings["scorer"], by.settings["simulations"]) == ("alphamath", load("tool").name, 3)
+    # Another reward model is another run.
+    assert "begun with" in refused(f"{words} --set simulations=3 --model length", capsys, monkeypatch)
+    other = words.replace("alphamath", "masprm") + " --model tool"
+    assert "reads no reward model" in refused(other, capsys, monkeypatch)

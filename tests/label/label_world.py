@@ -5,14 +5,16 @@ A solution has `length` steps. A fatal error loses it for good; after a slip, er
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.policies.tabular import TabularPolicy
+from stepreward.tasks.enumerable import EnumerableWorld
 
 PROBLEM = Problem("p", "Get to the end without an x.")
 
@@ -24,6 +26,15 @@ def steps(letters: str) -> tuple[Step, ...]:
 
 def letters(prefix: Sequence[Step]) -> str:
     return "".join(step.text.strip() for step in prefix)
+
+
+def saying(world: EnumerableWorld) -> TabularPolicy:
+    """The policy of an enumerable world, which reports the log-probabilities of its steps."""
+
+    def choices(problem: Problem, prefix: Sequence[Step]) -> list[tuple[Step, float, bool]]:
+        return [(replace(step, logprobs=(math.log(p),)), p, end) for step, p, end in world.next_steps(problem, prefix)]
+
+    return TabularPolicy(choices, world.name)
 
 
 @dataclass(frozen=True)

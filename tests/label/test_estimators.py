@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,14 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
 from stepreward.core.runtime.flows import Budget, Continuation, Flow, Propose
 from stepreward.core.types import Problem, Step, Trajectory
-from stepreward.label.estimators import first_error_bisection, first_error_walk, monte_carlo
+from stepreward.label.estimators import (
+    first_error_bisection,
+    first_error_walk,
+    likelihoods,
+    monte_carlo,
+    uncertainty,
+)
+from stepreward.label.rollouts import Counts, Rollout
 from stepreward.policies.scripted import ScriptedPolicy
 
 WORLD = World()
@@ -252,3 +260,61 @@ def test_provenance_says_how_to_run_it_again() -> None:
         {"trajectory": labels, "key": Key(labels.provenance[0].seed or 0)}, **labels.provenance[0].settings
     )
     np.testing.assert_array_equal(run(again).column("value"), labels.column("value"))
+
+
+def said(letter_logprobs: Sequence[tuple[str, tuple[float, ...]]], outcome: float = float("nan")) -> Trajectory:
+    made = tuple(Step(f"{letter}\n", logprobs=logprobs) for letter, logprobs in letter_logprobs)
+    return Trajectory(PROBLEM, made, outcome)
+
+
+def test_likelihood_weighted_shares_are_unprms() -> None:
+    means = {-0.5: 1.0, -1.0: 0.0, -1.5: 0.0}
+    made = [Rollout(said([("a", (mean,))]).steps, outcome, True, 1) for mean, outcome in means.items()]
+    counts = Counts(said([("a", (-1.0,)), ("b", (-1.0,))]))
+    assert counts.record(0, made, likelihoods(made)) == pytest.approx(0.50648, abs=1e-5)
+    assert 2 < counts.n_rollouts[0] < 3
+    alike = [replace(one, steps=said([("a", (-1.0, -1.0))]).steps) for one in made]
+    assert counts.record(0, alike, likelihoods(alike)) == pytest.approx(1 / 3)
+    assert counts.n_rollouts[0] == pytest.approx(3)
+
+
+def test_uncertainty_is_an_entropy_that_grows_with_length() -> None:
+    assert uncertainty(said([("a", (-0.3,))]).steps[0]) == 0
+    assert uncertainty(said([("a", (-2.0,) * 8)]).steps[0]) == pytest.approx(np.log(8))
+    p = np.exp(np.array([-1.0, -6.0]) / 5)
+    p /= p.sum()
+    assert uncertainty(said([("a", (-1.0, -6.0))]).steps[0]) == pytest.approx(-(p * np.log(p)).sum())
+
+
+def test_the_most_uncertain_open_step_is_probed_first_and_the_earliest_error_is_found() -> None:
+    # The error is step 2 (x). Uncertainty is highest at step 4, then 1, then 2.
+    unsure = {0: 1, 1: 4, 2: 3, 3: 2, 4: 6, 5: 1}
+    solution = said([(c, (-1.0,) * unsure[i]) for i, c in enumerate("abxaab")], outcome=0.0)
+    policy = ScriptedPolicy(lambda question, i: "".join("a\n" for _ in range(6 - len(question.prefix))))
+    made = answer_all(first_error_bisection(solution, KEY, n=2, order="uncertainty"), policy=policy, grader=WORLD)
+    assert [letters(q.prefix) for q in policy.questions] == ["abxaa", "ab", "abx"]
+    assert int(np.flatnonzero(made.column("value") == 0)[0]) == 2
+    assert made.column("value").tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_a_prefix_below_the_bare_problem_is_lost() -> None:
+    # The bare problem: 2 of 4 right; behind the first step 1 of 4, although it can still be right.
+    lines = {"": ["a\na\n", "b\nb\n", "x\na\n", "a\nx\n"], "a\n": ["a\n", "x\n", "x\n", "x\n"]}
+    solution = said([("a", (-1.0,)), ("b", (-1.0,))], outcome=0.0)
+    flow = first_error_bisection(solution, KEY, n=4, relative=True)
+    made = answer_all(flow, policy=ScriptedPolicy(lines), grader=World(length=2))
+    assert made.facts["root_value"] == 0.5
+    assert made.column("value").tolist() == [0.25, 0.0]
+
+
+def test_missing_log_probabilities_are_an_error() -> None:
+    with pytest.raises(InputError, match="order=middle"):
+        answer_all(
+            first_error_bisection(Trajectory(PROBLEM, steps("abxaab"), 0.0), KEY, order="uncertainty"),
+            policy=WORLD.policy(), grader=WORLD,
+        )  # fmt: skip
+    with pytest.raises(InputError, match="weighted=False"):
+        answer_all(
+            first_error_bisection(Trajectory(PROBLEM, steps("abxaab"), 0.0), KEY, weighted=True),
+            policy=WORLD.policy(), grader=WORLD,
+        )  # fmt: skip

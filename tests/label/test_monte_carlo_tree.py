@@ -12,7 +12,7 @@ from stepreward.core.catalog import estimate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
-from stepreward.core.runtime.flows import Budget, Continuation, Grade, Propose
+from stepreward.core.runtime.flows import Budget, Continuation, Grade, Propose, Scored
 from stepreward.core.search_tree import SearchTree, ucb_spread
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step
@@ -170,8 +170,6 @@ def test_alphamath_values_what_it_expands_and_ends_at_once() -> None:
         name, batch_size = "halves", 8
 
         def score_many(self, questions: Any) -> Any:
-            from stepreward.core.runtime.flows import Scored
-
             return [Scored(np.full(len(q.steps), 0.25)) for q in questions]
 
     policy = Hand({"": ["a", "x."] * 3, "a": ["b."] * 5})
@@ -182,6 +180,23 @@ def test_alphamath_values_what_it_expands_and_ends_at_once() -> None:
     values = {"": (0 + 0.25 + 1) / 3, "a": (0.25 + 1) / 2, "x": 0.0, "ab": 1.0}
     assert by_text(tree, "value") == pytest.approx(values)
     assert by_text(tree, "score")["a"] == 0.25
+
+
+def test_a_step_that_is_worth_something_is_shown_without_anything_below_it() -> None:
+    policy = Hand({"": ["a", "b"], "a": ["a", "b"]})
+    flow = estimate["tree"].take(
+        {"problem": PROBLEM, "key": KEY}, simulations=2, width=2, leaf="score", select="puct", readout="score"
+    )
+
+    class Half:
+        name, batch_size = "half", 8
+
+        def score_many(self, questions: Any) -> Any:
+            return [Scored(np.full(len(q.steps), 0.5 if len(q.steps) == 1 else np.nan)) for q in questions]
+
+    tree = answer_all(flow, policy=policy, scorer=Half(), grader=FEW)
+    assert {letters(one.steps) for one in tree.trajectories()} == {"a", "b"}
+    assert not any(one.terminal for one in tree.trajectories())
 
 
 @pytest.mark.parametrize("name", ["tree", "masprm", "prorag", "rest-rl"])

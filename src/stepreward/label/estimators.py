@@ -8,30 +8,78 @@ whose grader cannot tell counts as nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import numpy as np
 
 from stepreward.core.catalog import estimate
 from stepreward.core.errors import BudgetExhausted, InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow
-from stepreward.core.types import Trajectory
+from stepreward.core.types import Floats, Step, Trajectory
 from stepreward.core.vocabulary import Count
-from stepreward.label.rollouts import Counts, Unfinished, rollouts
+from stepreward.label.rollouts import Counts, Rollout, Unfinished, rollouts
+
+Order = Literal["middle", "uncertainty"]
+"""Which of the open steps a search for the first error probes next."""
 
 
-def _start(trajectory: Trajectory) -> tuple[Counts, list[int]]:
-    """Counts with the value of a graded end set, and the indices of the actions that rollouts can continue."""
+def uncertainty(step: Step, *, temperature: float = 5.0) -> float:
+    """Entropy of the softmax of a step's token log-probabilities, divided by a temperature: UnPRM's uncertainty.
+
+    It grows with the number of tokens, up to its logarithm. The released code of arXiv:2508.01773.
+
+    Raises:
+        InputError: the step has no log-probabilities.
+    """
+    if not step.logprobs:
+        what = f"a step has no log-probabilities: {step.text[:60]!r}"
+        raise InputError(what, remedy="take order=middle, or solutions of a policy that reports them")
+    scaled = np.asarray(step.logprobs) / temperature
+    p = np.exp(scaled - scaled.max())
+    p /= p.sum()
+    return float(-(p * np.log(p)).sum())
+
+
+def likelihoods(made: Sequence[Rollout]) -> Floats:
+    """(n,) exponential of each rollout's mean log-probability of a token.
+
+    Raises:
+        InputError: one has no log-probabilities.
+    """
+    found = []
+    for rollout in made:
+        logprobs = [one for step in rollout.steps if step.kind == "action" for one in step.logprobs or (np.nan,)]
+        found.append(float(np.exp(np.mean(logprobs))) if logprobs else float("nan"))
+    if np.isnan(found).any():
+        what = "a rollout has no log-probabilities, which weigh it"
+        raise InputError(what, remedy="take weighted=False, or a policy that reports them")
+    return np.array(found)
+
+
+def actions_of(trajectory: Trajectory) -> list[int]:
+    """Indices of the actions that rollouts can continue: not the last step of a graded trajectory.
+
+    Raises:
+        InputError: the trajectory has no step, or is finished but not graded.
+    """
     name = trajectory.problem.id
     if not len(trajectory):
         raise InputError(f"a trajectory of problem {name!r} has no step", remedy="drop it")
     graded = not np.isnan(trajectory.outcome)
     if trajectory.terminal and not graded:
         raise InputError(f"a finished trajectory of problem {name!r} has no outcome", remedy="grade it first")
-    counts = Counts(trajectory)
-    if graded:
-        counts.value[-1] = trajectory.outcome
     inner = trajectory.steps[:-1] if graded else trajectory.steps
-    return counts, [i for i, step in enumerate(inner) if step.kind == "action"]
+    return [i for i, step in enumerate(inner) if step.kind == "action"]
+
+
+def _start(trajectory: Trajectory) -> tuple[Counts, list[int]]:
+    """Counts with the value of a graded end set, and the indices of the actions that rollouts can continue."""
+    actions, counts = actions_of(trajectory), Counts(trajectory)
+    if not np.isnan(trajectory.outcome):
+        counts.value[-1] = trajectory.outcome
+    return counts, actions
 
 
 def _walk(
@@ -134,8 +182,9 @@ def first_error_walk(
     asks=("policy", "grader"),
 )
 def first_error_bisection(
-    trajectory: Trajectory, key: Key, *, n: Count = 8, at_once: int = 0, unfinished: Unfinished = "wrong"
-) -> Flow[Trajectory]:
+    trajectory: Trajectory, key: Key, *, n: Count = 8, at_once: int = 0, order: Order = "middle",
+    relative: bool = False, weighted: bool = False, unfinished: Unfinished = "wrong",
+) -> Flow[Trajectory]:  # fmt: skip
     """Finds the first step after which no rollout succeeds, by bisection: at most ceil(log2 S) probes.
 
     An open trajectory may also have no error: at most ceil(log2 (S + 1)) probes.
@@ -147,6 +196,11 @@ def first_error_bisection(
         at_once: rollouts requested at a time; none after one succeeded. The error found is the same for any number, at
             fewer rollouts for small ones; values of probes that stopped early are too high, and only their sign is
             meant. 0 requests all `n` together.
+        order: the step to probe next among those that are open: the middle one, or that whose tokens the policy was
+            least sure of; then up to S probes.
+        relative: a prefix is lost where its value is below that of the bare problem, which is measured first, and not
+            only where it is 0; the transform 'relative' makes labels of such values.
+        weighted: rollouts weigh by the exponential of their mean log-probability.
         unfinished: what a cut rollout counts as.
 
     Returns:
@@ -158,20 +212,27 @@ def first_error_bisection(
         InputError: the trajectory has no step, or is finished but not graded.
     """
     counts, actions = _start(trajectory)
-    settings = {"n": n, "at_once": at_once, "unfinished": unfinished}
+    settings: dict[str, Any] = {"n": n, "at_once": at_once, "unfinished": unfinished}
+    settings |= {"order": order, "relative": relative, "weighted": weighted} if order != "middle" or relative else {}
     if trajectory.outcome > 0.5:
         counts.value[:] = 1.0
         return counts.labels("bisection", key, settings)
-    alive, lost = -1, len(actions)
+    alive, lost, least = -1, len(actions), 0.0
+    doubt = [uncertainty(trajectory.steps[i]) for i in actions] if order == "uncertainty" else []
     try:
+        if relative:
+            made = yield from rollouts(trajectory.problem, (), n, key, unfinished=unfinished)
+            least = counts.record(-1, made, likelihoods(made) if weighted else None)
         while lost - alive > 1:
             middle = (alive + lost) // 2
+            if doubt:
+                middle = max(range(alive + 1, lost), key=doubt.__getitem__)
             prefix = trajectory.prefix(actions[middle] + 1)
             made = yield from rollouts(trajectory.problem, prefix, n, key, at_once=at_once, unfinished=unfinished)
-            value = counts.record(actions[middle], made)
-            if np.isnan(value):
+            value = counts.record(actions[middle], made, likelihoods(made) if weighted else None)
+            if np.isnan(value) or np.isnan(least):
                 break
-            alive, lost = (middle, lost) if value > 0 else (alive, middle)
+            alive, lost = (middle, lost) if value > 0 and value >= least else (alive, middle)
     except BudgetExhausted:
         pass
     # A success shows that every earlier prefix can still be right, and a lost prefix that every later one is lost:
@@ -183,3 +244,15 @@ def first_error_bisection(
     counts.value[unmeasured & (index <= last_alive)] = 1.0
     counts.value[unmeasured & (index >= first_lost)] = 0.0
     return counts.labels("bisection", key, settings)
+
+
+estimate.preset(
+    "unprm",
+    of="bisection",
+    paper="arXiv:2508.01773",
+    note="its order by uncertainty, and likelihood-weighted shares relative to the bare problem's, with 48 rollouts; "
+    "the released code takes the first prefix that it finds lost for the error, here the search goes on to the "
+    "earliest. Labels by the transform relative",
+    asks=("logprobs",),
+    n=48, order="uncertainty", relative=True, weighted=True,
+)  # fmt: skip

@@ -127,31 +127,42 @@ class Counts:
     """Counts and values along one trajectory: entry t is of the prefix that ends in step t."""
 
     trajectory: Trajectory
-    n_rollouts: NDArray[np.int64] = field(init=False)
-    n_correct: NDArray[np.int64] = field(init=False)
+    n_rollouts: NDArray[np.float64] = field(init=False)
+    n_correct: NDArray[np.float64] = field(init=False)
     value: NDArray[np.float64] = field(init=False)
     root_value: float = float("nan")
 
     def __post_init__(self) -> None:
         size = len(self.trajectory)
-        self.n_rollouts, self.n_correct = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.n_rollouts, self.n_correct = np.zeros(size), np.zeros(size)
         self.value = np.full(size, np.nan)
 
-    def record(self, index: int, made: Sequence[Rollout]) -> float:
+    def record(self, index: int, made: Sequence[Rollout], weights: Floats | None = None) -> float:
         """Counts rollouts of the prefix that ends in step `index` (-1: the bare problem); returns its value.
+
+        The value is the share of right rollouts. Where they have weights, it is their share of the weights, and as many
+        rollouts are counted as would be as exact without (Kish's effective sample size).
 
         The value is NaN if no rollout has a known outcome, or if more than half were cut and none succeeded: that tells
         of the limit on their length, and not of the step.
         """
-        n, correct = count(made)
+        n: float
+        right: float
+        n, right = count(made)
         # A limit that cuts most rollouts says nothing of a step; a success says that it can be right all the same.
-        if not correct and 2 * sum(not rollout.finished for rollout in made) > len(made):
+        if not right and 2 * sum(not rollout.finished for rollout in made) > len(made):
             n = 0
-        value = correct / n if n else float("nan")
+        value = right / n if n else float("nan")
+        if n and weights is not None:
+            outcomes = np.array([rollout.outcome for rollout in made])
+            weights = weights[~np.isnan(outcomes)]
+            value = float(weights @ (outcomes[~np.isnan(outcomes)] > 0.5) / weights.sum())
+            n = float(weights.sum() ** 2 / (weights**2).sum())
+            right = n * value
         if index < 0:
             self.root_value = value
         else:
-            self.n_rollouts[index], self.n_correct[index], self.value[index] = n, correct, value
+            self.n_rollouts[index], self.n_correct[index], self.value[index] = n, right, value
         return value
 
     def labels(self, estimator: str, key: Key, settings: dict[str, Any]) -> Trajectory:

@@ -37,7 +37,8 @@ def _is_early(row: Row) -> bool:
 def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:
     """Reads `prompt` and its `samples`, a solution each. No row says whether it is right: that is what `test` is for.
 
-    Nothing is run. Tests and the entry point are in the problem's meta.
+    Nothing is run; a sample without text is a solution of one blank step. Tests and the entry point are in the
+    problem's meta.
 
     Args:
         number: its 1-based number, the problem's id where the row has no `task_id`.
@@ -50,9 +51,8 @@ def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Traje
     for i, sample in enumerate(need(row, "samples", list)):
         if not isinstance(sample, str):
             raise InputError(f"sample {i} must be text, got {shown(sample)}")
-        steps = _steps(sample, cut)
-        if steps:
-            yield annotated(problem, steps, None, "nobody")
+        # An empty sample is a wrong one: without it, shares of right samples would be too high.
+        yield annotated(problem, _steps(sample, cut) or (Step(sample or "\n"),), None, "nobody")
 
 
 def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:

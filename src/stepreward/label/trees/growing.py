@@ -165,18 +165,20 @@ class Growing:
             value: (n,) what each node is worth, NaN where not measured.
 
         Returns:
-            All ends, and open leaves that are worth something, as trajectories; columns value, n_rollouts and
-            n_correct, which count only where the value is the node's own share of right rollouts, visits, low, high
-            (Wilson, 95 %), and `score` where steps were scored.
+            All ends, and paths to the last steps that are worth something, as trajectories; columns value, n_rollouts
+            and n_correct, which count only where the value is the node's own share of right rollouts, visits, low,
+            high (Wilson, 95 %), and `score` where steps were scored.
         """
         tree = self.tree
-        leaves = [
-            place for node, place in enumerate(tree.items)
-            if node and (place.ended or (tree.children[node] is None and not np.isnan(value[node])))
-        ]  # fmt: skip
+        shown = np.array([place.ended for place in tree.items]) | ~np.isnan(value)
+        inner = np.zeros(len(shown), bool)
+        for node in range(len(shown) - 1, 0, -1):
+            inner[tree.parent[node]] |= shown[node] or inner[node]
+        leaves = [tree.items[node] for node in np.flatnonzero(shown & ~inner).tolist() if node]
         paths = [Trajectory(self.problem, leaf.prefix, leaf.outcome, leaf.finished) for leaf in leaves]
         made = StepTree.from_trajectories([*paths, *self.wholes], self.problem)
-        node = np.array([tree.node_of.get(name, tree.node_of.get(_end(name), -1)) for name in made.names], np.int64)
+        known = (tree.node_of.get(name, tree.node_of.get(_end(name), -1)) for name in made.names)
+        at = np.fromiter(known, np.int64, made.n)
         counts = np.array([(place.n, place.correct) for place in tree.items], np.float64)
         # Only a share of a node's own rollouts has an interval: other values are not of the sampled policy alone.
         own = np.isclose(value * counts[:, 0], counts[:, 1], equal_nan=False) & (counts[:, 0] > 0)
@@ -191,7 +193,7 @@ class Growing:
             "n_correct": 0.0,
         }
         columns: dict[str, Any] = {
-            name: np.where(node >= 0, one[node], absent.get(name, np.nan)) for name, one in each.items()
+            name: np.where(at >= 0, one[at], absent.get(name, np.nan)) for name, one in each.items()
         }
         low, high = wilson(columns["n_correct"], columns["n_rollouts"])
         return replace(made, columns={**columns, "low": low, "high": high})

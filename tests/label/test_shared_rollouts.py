@@ -1,0 +1,136 @@
+"""Rollouts that prefixes share: worked out by hand, and held against exact values of enumerable worlds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from label_world import PROBLEM, World, letters, saying, steps
+
+from stepreward.core.catalog import estimate
+from stepreward.core.errors import InputError
+from stepreward.core.keys import Key
+from stepreward.core.runtime.driver import Driver, answer_all
+from stepreward.core.types import Trajectory
+from stepreward.label.samples import graded_samples
+from stepreward.policies.scripted import ScriptedPolicy
+from stepreward.tasks.enumerable import EnumerableWorld
+
+KEY = Key.seed(4)
+FATAL, FORGIVING = (EnumerableWorld(6, 3, seed=8, fatal=fatal) for fatal in (True, False))
+
+
+def labelled(world: EnumerableWorld, n_problems: int, **settings: Any) -> tuple[list[Trajectory], np.ndarray, int]:
+    """Labels of one solution of each problem, exact values of their steps, and rollouts paid."""
+    driver = Driver(policy=saying(world), grader=world)
+    samples = sorted(driver.run(graded_samples(p, KEY, n=1) for p in world.problems(n_problems)), key=lambda f: f.index)
+    solutions = [one.result[0] for one in samples]
+    driver = Driver(policy=saying(world), grader=world)
+    flows = [
+        estimate["shared-rollouts"].take({"trajectory": t, "key": KEY.fold("label")}, **settings) for t in solutions
+    ]
+    made = [one.result for one in sorted(driver.run(flows), key=lambda one: one.index)]
+    exact = np.array([[world.value(t.problem, t.prefix(i + 1)) for i in range(len(t))] for t in solutions])
+    return made, exact, driver.bill.proposals
+
+
+@pytest.mark.parametrize("world", [FATAL, FORGIVING], ids=["fatal", "forgiving"])
+def test_counted_rollouts_are_unbiased_and_cheaper_than_rollouts_of_each_prefix(world: EnumerableWorld) -> None:
+    made, exact, paid = labelled(world, 300, n=16)
+    value = np.array([one.column("value") for one in made])
+    # Values of one solution depend on each other, solutions do not: the mean gap of each is one observation.
+    gap = (value - exact)[:, :-1].mean(axis=1)
+    assert abs(gap.mean()) < 4 * gap.std() / math.sqrt(len(gap))
+    assert paid < 0.7 * 16 * 5 * 300
+    plain = np.sqrt((exact * (1 - exact) / 16)[:, :-1].mean())
+    assert np.sqrt(((value - exact)[:, :-1] ** 2).mean()) < plain
+
+
+@pytest.mark.parametrize("weights", ["counts", "logprobs"])
+@pytest.mark.parametrize("world", [FATAL, FORGIVING], ids=["fatal", "forgiving"])
+def test_intervals_hold_the_exact_values(world: EnumerableWorld, weights: str) -> None:
+    made, exact, _ = labelled(world, 200, n=16, weights=weights)
+    low, high = (np.array([one.column(name) for one in made]) for name in ("low", "high"))
+    open_ = (exact > 0) & (exact < 1) & ~np.isnan(low)
+    assert open_.sum() > 300
+    inside = ((low <= exact) & (exact <= high))[open_].mean()
+    assert 0.92 <= inside <= 0.995
+
+
+def test_known_probabilities_make_values_more_exact() -> None:
+    errors = []
+    for weights in ("counts", "logprobs"):
+        made, exact, _ = labelled(FATAL, 200, n=16, weights=weights)
+        value = np.array([one.column("value") for one in made])
+        errors.append(float(np.sqrt(((value - exact)[:, :-1] ** 2).mean())))
+    assert errors[1] < 0.95 * errors[0]
+
+
+def test_the_rest_of_a_lost_solution_costs_nothing() -> None:
+    whole, exact, paid = labelled(FATAL, 100, n=16)
+    short, _, less = labelled(FATAL, 100, n=16, until_lost=True)
+    assert less < paid
+    for one, other, truth in zip(whole, short, exact, strict=True):
+        np.testing.assert_array_equal(one.column("value")[truth > 0], other.column("value")[truth > 0])
+        np.testing.assert_array_equal(other.column("value")[truth == 0], 0.0)
+
+
+def test_prefixes_known_well_enough_have_fewer_rollouts() -> None:
+    _, _, paid = labelled(FORGIVING, 50, n=64)
+    made, exact, less = labelled(FORGIVING, 50, n=64, enough=0.1)
+    assert less < 0.5 * paid
+    value = np.array([one.column("value") for one in made])
+    assert np.sqrt(((value - exact) ** 2).mean()) < 0.1
+
+
+def values(script: dict[str, list[str]], **settings: Any) -> tuple[list[float], list[tuple[str, int]]]:
+    policy = ScriptedPolicy({name: ["".join(f"{c}\n" for c in line) for line in some] for name, some in script.items()})
+    solution = Trajectory(PROBLEM, steps("abx"), 0.0)
+    flow = estimate["shared-rollouts"].take({"trajectory": solution, "key": KEY}, **settings)
+    made = answer_all(flow, policy=policy, grader=World(length=3))
+    return made.column("value").tolist(), [(letters(q.prefix), q.n) for q in policy.questions]
+
+
+def test_a_solution_worked_out_by_hand() -> None:
+    # Four rollouts of a: two go on with b (one right), two with c (both right). The prefix ab inherits the two and
+    # draws two more, both wrong: 1/4. So a is worth 1/2 x 1/4 + 1/2 x 1.
+    value, asked = values({"a\n": ["ba", "bx", "ca", "ca"], "a\nb\n": ["x", "x"]}, n=4)
+    assert asked == [("a", 4), ("ab", 2)]
+    assert value == [0.625, 0.25, 0.0]
+
+
+def test_the_bare_problem_inherits_downwards_too() -> None:
+    value, asked = values({"": ["abx", "abb", "xbb", "abx"], "a\n": ["xx"], "a\nb\n": ["a"]}, n=4, root=True)
+    assert asked == [("", 4), ("a", 1), ("ab", 1)]
+    # ab: x, b, x and a: 1/2. a: three of four go on with b, one is wrong: 3/8. The bare problem: 3/4 x 3/8.
+    assert value == [0.375, 0.5, 0.0]
+
+
+def test_likely_solutions_count_by_their_probability() -> None:
+    chance = {"a": 0.9, "b": 0.08, "x": 0.02}
+
+    class Said(ScriptedPolicy):
+        def propose(self, questions: Any) -> Any:
+            return [
+                [replace(c, steps=tuple(replace(s, logprobs=(math.log(chance[s.text[0]]),)) for s in c.steps))
+                 for c in some]
+                for some in super().propose(questions)
+            ]  # fmt: skip
+
+    # The last step alone is open: a and b are right, x is wrong. Four draws: a twice, b, x.
+    policy = Said({"a\n": ["a\n", "a\n", "b\n", "x\n"]})
+    solution = Trajectory(
+        PROBLEM, (replace(steps("a")[0], logprobs=(0.0,)), replace(steps("x")[0], logprobs=(0.0,))), 0.0
+    )
+    flow = estimate["shared-rollouts"].take({"trajectory": solution, "key": KEY}, n=4, weights="logprobs")
+    made = answer_all(flow, policy=policy, grader=World(length=2))
+    weight = {c: p / (1 - (1 - p) ** 4) for c, p in chance.items()}
+    assert made.column("value")[0] == pytest.approx((weight["a"] + weight["b"]) / sum(weight.values()))
+
+
+def test_log_probabilities_that_are_missing_are_an_error_and_not_zero() -> None:
+    with pytest.raises(InputError, match="weights=counts"):
+        values({"a\n": ["ba", "bx", "ca", "ca"], "a\nb\n": ["x", "x"]}, n=4, weights="logprobs")
