@@ -170,4 +170,16 @@ def test_observations_are_no_candidates_and_an_unknown_kind_is_refused() -> None
     assert pairs_of(seen, column="value") == []
     with pytest.raises(UnknownNameError, match="siblings"):
         pairs_of(seen, "sibling")
-    assert set(PAIRS) == {"siblings", "outcomes", "ends", "degraded", "step-dpo"}
+    assert set(PAIRS) == {"siblings", "extremes", "outcomes", "ends", "degraded", "step-dpo"}
+
+
+def test_extremes_are_the_pairs_of_masprm() -> None:
+    rows = [spelt(word, [value]) for word, value in zip("abcde", (0.9, 0.5, 0.5, -0.2, -0.8), strict=True)]
+    found = {texts(pair) for pair in pairs_of(rows, "extremes", column="value")}
+    assert found == {(better, worse) for better in "abc" for worse in "de"}
+    assert pairs_of([spelt("a", [0.5]), spelt("b", [0.5])], "extremes", column="value") == []
+    many = [spelt(letter, [at / 12]) for at, letter in enumerate("abcdefghijkl")]
+    assert {texts(pair) for pair in pairs_of(many, "extremes", column="value")} == {
+        (better, worse) for better in "lkji" for worse in "abcd"
+    }
+    assert len(pairs_of(many, "extremes", column="value", most=8)) == 8

@@ -247,6 +247,36 @@ def test_a_search_prefers_good_steps_so_that_its_mean_exceeds_the_policys_chance
     assert many > exact + 0.1
 
 
+def test_joined_steps_keep_the_leaves_and_the_shares_above() -> None:
+    # a has four ends below it, the first one right: as the one step ab it hangs beside a, which keeps none of 3.
+    policy = Hand({"": ["a"], "a": ["b.", "x.", "xx.", "xs."]})
+    for chance in (0.0, 1.0):
+        flow = estimate["hrm"].take({"problem": PROBLEM, "key": KEY}, compress=chance, width=4, max_steps=9)
+        tree = answer_all(flow, policy=policy, grader=World(length=9))
+        value = {tuple(step.text for step in tree.prefix(i)): tree.column("value")[i] for i in range(tree.n)}
+        if chance:
+            assert value[("a\nb\n",)] == 1.0
+            assert (value[()], value[("a\n",)]) == (0.25, 0.0)
+        else:
+            assert (value[()], value[("a\n",)], value[("a\n", "b\n")]) == (0.25, 0.25, 1.0)
+
+
+def test_compression_conserves_the_root_of_every_tree() -> None:
+    world, changed = EnumerableWorld(3, 5, seed=1), 0
+    for problem in world.problems(12):
+        one, other = (
+            answer_all(
+                estimate["hrm"].take({"problem": problem, "key": KEY}, width=8, compress=chance),
+                policy=TabularPolicy(world.next_steps, world.name), grader=world,
+            )
+            for chance in (0.0, 0.5)
+        )  # fmt: skip
+        assert other.column("value")[0] == pytest.approx(one.column("value")[0])
+        assert sorted(t.text for t in other.trajectories()) == sorted(t.text for t in one.trajectories())
+        changed += sorted(map(len, one.trajectories())) != sorted(map(len, other.trajectories()))
+    assert changed > 0
+
+
 def test_scaled_values_reach_from_0_to_1() -> None:
     for tree in grown("qlass", 5):
         value = tree.column("value")

@@ -38,6 +38,24 @@ def siblings(tree: StepTree, column: str) -> Iterator[_Pair]:
         yield _Pair(tree.prefix(better), tree.prefix(worse), margin, strength, int(tree.depth[better]) - 1)
 
 
+def extremes(tree: StepTree, column: str) -> Iterator[_Pair]:
+    """One of the best and one of the worst next steps after the same prefix, at most four of each and none in both.
+
+    MASPRM's pairs (arXiv:2510.24803, the released code): of u siblings the last max(1, u // 2) are worse, the first
+    max(1, u - those) better. It keeps at most 8 a tree.
+    """
+    values = _values(tree, column)
+    for some in _children(tree, values).values():
+        order = sorted(some, key=lambda node: -values[node])
+        worst = min(4, max(1, len(order) // 2))
+        best = min(4, max(1, len(order) - worst))
+        for better in order[:best]:
+            for worse in order[len(order) - worst :]:
+                if (margin := float(values[better] - values[worse])) > _ROUNDING:
+                    at = int(tree.depth[better]) - 1
+                    yield _Pair(tree.prefix(better), tree.prefix(worse), margin, margin, at)
+
+
 def step_dpo(tree: StepTree, column: str) -> Iterator[_Pair]:
     """A right and a wrong next step after a prefix of right steps, with a whole solution through each."""
     right = _values(tree, column) > _RIGHT
@@ -77,12 +95,14 @@ def by_end(tree: StepTree, column: str) -> Iterator[_Pair]:
 
 PAIRS: Mapping[str, Callable[[StepTree, str], Iterator[_Pair]]] = {
     "siblings": siblings,
+    "extremes": extremes,
     "outcomes": by_outcome,
     "ends": by_end,
     "degraded": degraded,
     "step-dpo": step_dpo,
 }
-"""The kinds of pairs: of next steps, of whole solutions, of a solution made worse, of a right and a wrong step."""
+"""The kinds of pairs: of next steps, of the best and the worst of them, of whole solutions, of a solution made worse,
+of a right and a wrong step."""
 
 
 def pairs_of(
@@ -141,14 +161,19 @@ def _whole(tree: StepTree, values: Mapping[int, float]) -> Iterator[_Pair]:
 def _siblings(tree: StepTree, column: str) -> Iterator[tuple[int, int, float, float]]:
     """A better and a worse node after the same prefix, with margin and strength."""
     values, rollouts = _values(tree, column), _values(tree, "n_rollouts")
-    children: dict[int, list[int]] = {}
-    for node in np.flatnonzero(tree.action & np.isfinite(values)).tolist():
-        children.setdefault(int(tree.parent[node]), []).append(node)
-    for some in children.values():
+    for some in _children(tree, values).values():
         for better, worse in permutations(some, 2):
             if (margin := float(values[better] - values[worse])) > 0:
                 counts = float(rollouts[better]), float(rollouts[worse])
                 yield better, worse, margin, _strength(float(values[better]), float(values[worse]), counts)
+
+
+def _children(tree: StepTree, values: Floats) -> dict[int, list[int]]:
+    """Actions with a value after each prefix."""
+    children: dict[int, list[int]] = {}
+    for node in np.flatnonzero(tree.action & np.isfinite(values)).tolist():
+        children.setdefault(int(tree.parent[node]), []).append(node)
+    return children
 
 
 def _strength(better: float, worse: float, rollouts: tuple[float, float]) -> float:

@@ -16,6 +16,7 @@ from stepreward.core.measure.statistics import wilson
 from stepreward.core.prefix_names import Name, Prefix, named
 from stepreward.core.runtime.flows import Continuation, Flow, Grade, Propose, Score
 from stepreward.core.search_tree import SearchTree
+from stepreward.core.segment.merging import joined, same_speaker
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Floats, Problem, Trajectory
 from stepreward.label.rollouts import Unfinished, count, prefix_key, rollouts_of
@@ -157,6 +158,44 @@ class Growing:
         bits = np.full(size, self.key.fold("pick", self.problem.id, self._draws).bits, np.uint64)
         self._draws += 1
         return uniforms(bits, np.arange(size))
+
+    def compress(self, chance: float) -> None:
+        """Joins steps as HRM does (arXiv:2503.13551, the released code), each tree by itself and in place.
+
+        Of a node with four children or more, at most one, the first to which chance falls, is joined with it into one
+        step and hangs beside it from then on. Leaves stay as many.
+        """
+        tree = self.tree
+        for node in range(1, len(tree.items)):
+            below = tree.children[node]
+            if below is None or len(below) < 4:
+                continue
+            moved = below[self._uniforms(len(below)) < chance][:1]
+            if len(moved) and same_speaker(self.at(node).prefix[-1], self.at(int(moved[0])).prefix[-1]):
+                self._join(node, int(moved[0]))
+
+    def _join(self, node: int, child: int) -> None:
+        tree, above, depth = self.tree, self.tree.parent[node], len(self.at(node).prefix)
+        own, around = tree.children[node], tree.children[above]
+        assert own is not None, "a child has a parent"
+        assert around is not None, "only what has a node above it is joined"
+        tree.parent[child], tree.children[node], tree.children[above] = (
+            above,
+            own[own != child],
+            np.append(around, child),
+        )
+        # It stands for as many ends as before.
+        self.at(child).samples *= self.at(node).samples
+        under = {child}
+        for other in range(child, len(tree.items)):
+            if other == child or tree.parent[other] in under:
+                under.add(other)
+                prefix = self.at(other).prefix
+                one = joined(prefix[depth - 1 : depth + 1])
+                self.at(other).prefix = Prefix((*prefix[: depth - 1], one, *prefix[depth + 1 :]))
+        tree.node_of = {
+            _end(place.prefix.name) if place.ended else place.prefix.name: at for at, place in enumerate(tree.items)
+        }
 
     def grown(self, value: Floats) -> StepTree:
         """The tree with its columns, once it is grown.

@@ -100,6 +100,7 @@ def monte_carlo_tree(
     discount: float = 1.0,
     readout: Readout = "mean",
     scale: bool = False,
+    compress: float = 0.0,
     max_steps: Count = 40,
     right_ends: int = 0,
     wrong_ends: int = 0,
@@ -136,6 +137,8 @@ def monte_carlo_tree(
         discount: factor of a value with each step up, of `mean` and `best`, and of `discounted`.
         readout: what a step is worth in the end.
         scale: from 0, the least value of the tree, to 1, its largest.
+        compress: chance of each step with three siblings or more to be joined with the one before it, at most one of
+            them; read-outs of ends are of the tree behind it.
         max_steps: steps of a path; what is longer is an end that `unfinished` decides.
         right_ends, wrong_ends: distinct ends, both of which are enough; 0: not looked at.
         most_nodes: nodes that are enough; 0: not looked at.
@@ -151,8 +154,9 @@ def monte_carlo_tree(
     Raises:
         InputError: a setting is out of its range, or priors are log-probabilities that the policy does not report.
     """
-    if not (0 <= alpha <= 1 and 0 <= keep <= 1 and 0 < discount <= 1 and floor > 0):
-        what = f"alpha {alpha} and keep {keep} must be in [0, 1], discount {discount} in (0, 1], floor {floor} positive"
+    shares = {"alpha": alpha, "keep": keep, "compress": compress}
+    if not (all(0 <= share <= 1 for share in shares.values()) and 0 < discount <= 1 and floor > 0):
+        what = f"{shares} must be in [0, 1], discount {discount} in (0, 1], floor {floor} positive"
         raise InputError(what, remedy="change that setting")
     if select == "breadth" and leaf in ("path", "score", "completions"):
         raise InputError(f"leaf={leaf} is of walks", remedy="take ends, rollouts, scores or playout with breadth")
@@ -182,6 +186,7 @@ def monte_carlo_tree(
                 break
     except BudgetExhausted:
         pass
+    grown.compress(compress)
     value = _read(grown, readout, discount)
     return grown.grown(scaled(value) if scale else value)
 

@@ -63,7 +63,7 @@ estimate.preset(
     of="tree",
     paper="arXiv:2503.13551",
     note="the released code's trees of five samples and five steps; cut paths are wrong. Equal samples are one node "
-    "that counts as often",
+    "that counts as often. Its compressed trees, which it adds to these, are those of compress=0.5",
     simulations=5, width=5, select="breadth", leaf="ends", readout="leaf-share", max_steps=5,
 )  # fmt: skip
 estimate.preset(
