@@ -197,6 +197,11 @@ def _bisect(search: WrongRollouts, state: int, steps: Prefix, n: int, key: Key, 
         alive, lost = (middle, lost) if value > 0 else (alive, middle)
 
 
+def labels_of(measured: Trajectory | StepTree, by: Provenance) -> list[Trajectory]:
+    """What an estimator measured as labelled trajectories, those of a tree with their provenance."""
+    return tree_labels(measured, by) if isinstance(measured, StepTree) else [measured]
+
+
 def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False) -> list[Trajectory]:
     """The distinct trajectories of a measured tree with its columns, for transforms, filters and training.
 

@@ -7,6 +7,7 @@ without another call of the policy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,8 +21,9 @@ from stepreward.core.measure.step_metrics import ragged
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Bill, Flow, Grader
 from stepreward.core.tree import StepTree
-from stepreward.core.types import Problem, Trajectory
+from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
+from stepreward.label.omega import labels_of
 from stepreward.label.relabelling import transformed
 from stepreward.label.samples import graded_samples
 from stepreward.pipeline.run_settings import RunSettings
@@ -56,10 +58,12 @@ def require_methods(settings: RunSettings) -> None:
     """Refuses unknown names of methods before hours of sampling.
 
     Raises:
-        InputError: a number of training is outside its range.
+        InputError: a number of training is outside its range, or the estimator asks for a reward model.
         UnknownNameError: no method has the name of the estimator, the transform, the objective or the aggregate.
     """
-    estimate[settings.estimator]
+    if "scorer" in estimate[settings.estimator].asks:
+        what = f"{settings.estimator} takes values from a reward model, and a run trains its first one"
+        raise InputError(what, remedy="name another estimator, or label with `stepreward label --model`")
     transform[settings.transform]
     aggregate[settings.aggregate]
     try:
@@ -81,15 +85,17 @@ def training_of(settings: RunSettings) -> TrainSettings:
 def label(
     samples: Sequence[Sequence[Trajectory]], settings: RunSettings, key: Key, driver: Driver, progress: Progress
 ) -> list[Trajectory]:
-    """Labels of distinct trajectories by the estimator and the transform of the settings."""
+    """Labels of distinct trajectories, or of the trees that the estimator grows, by the transform of the settings."""
     method = estimate[settings.estimator]
     # Equal samples have equal rollouts: the same steps are labelled once.
-    distinct = [row for group in samples for row in {t.text: t for t in group}.values()]
+    grows = "trajectory" not in method.data
+    distinct = [row for group in samples for row in {"" if grows else t.text: t for t in group}.values()]
     wanted = {"n": settings.rollouts, "at_once": settings.at_once}
     options = {name: value for name, value in wanted.items() if name in method.settings}
     flows = [method.take({"trajectory": t, "problem": t.problem, "key": key}, **options) for t in distinct]
-    measured = run_flows(flows, driver, progress)
-    return [*transformed(measured, transform[settings.transform], {})]
+    by = Provenance(settings.estimator, seed=key.bits, settings={**method.settings, **options})
+    measured = [labels_of(made, by) for made in run_flows(flows, driver, progress)]
+    return [*transformed(chain.from_iterable(measured), transform[settings.transform], {})]
 
 
 def truth_of(world: World, trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
