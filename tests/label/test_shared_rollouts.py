@@ -78,14 +78,6 @@ def test_the_rest_of_a_lost_solution_costs_nothing() -> None:
         np.testing.assert_array_equal(other.column("value")[truth == 0], 0.0)
 
 
-def test_prefixes_known_well_enough_have_fewer_rollouts() -> None:
-    _, _, paid = labelled(FORGIVING, 50, n=64)
-    made, exact, less = labelled(FORGIVING, 50, n=64, enough=0.1)
-    assert less < 0.5 * paid
-    value = np.array([one.column("value") for one in made])
-    assert np.sqrt(((value - exact) ** 2).mean()) < 0.1
-
-
 def values(script: dict[str, list[str]], **settings: Any) -> tuple[list[float], list[tuple[str, int]]]:
     policy = ScriptedPolicy({name: ["".join(f"{c}\n" for c in line) for line in some] for name, some in script.items()})
     solution = Trajectory(PROBLEM, steps("abx"), 0.0)

@@ -20,7 +20,7 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Floats, Provenance, Step, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.estimators import actions_of
-from stepreward.label.rollouts import Unfinished, labelled, rollouts_of
+from stepreward.label.rollouts import Unfinished, labelled, rollouts
 
 Weights = Literal["counts", "logprobs"]
 """What says how likely the rollouts of a prefix are: how often they were drawn, or the policy's log-probabilities."""
@@ -36,7 +36,7 @@ _Draw = tuple[tuple[Step, ...], float]
 )
 def shared_rollouts(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, until_lost: bool = False,
-    enough: float = 0.0, weights: Weights = "counts", unfinished: Unfinished = "wrong",
+    weights: Weights = "counts", unfinished: Unfinished = "wrong",
 ) -> Flow[Trajectory]:  # fmt: skip
     """Values every step by rollouts that prefixes share: those of one that go on as the trajectory does, and its own.
 
@@ -54,8 +54,6 @@ def shared_rollouts(
         n: rollouts that each prefix has at least, inherited ones included.
         root: value the bare problem too.
         until_lost: where none of the rollouts of a prefix succeeds, all later steps have the value 0, inferred.
-        enough: standard error at which a prefix needs no more rollouts: those of value near 0 or 1 have fewer than `n`
-            then, and values are slightly too far from 1/2; 0: all have `n`.
         weights: what rollouts weigh.
         unfinished: what a cut rollout counts as.
 
@@ -74,15 +72,10 @@ def shared_rollouts(
         for at, index in enumerate(starts):
             mine = _inherited(trajectory, drawn[-1], starts[at - 1], index) if at else []
             drawn.append(mine)
-            batch, fresh = n if not enough else max(4, n // 8), 0
-            while len(mine) < n and not _known(mine, enough):
-                count = min(batch, n - len(mine))
-                (made,) = yield from rollouts_of(
-                    trajectory.problem, [trajectory.prefix(index + 1)], [count], key, first=fresh,
-                    unfinished=unfinished,
-                )  # fmt: skip
+            if len(mine) < n:
+                prefix, left = trajectory.prefix(index + 1), n - len(mine)
+                made = yield from rollouts(trajectory.problem, prefix, left, key, unfinished=unfinished)
                 mine += [(one.steps, one.outcome) for one in made]
-                fresh += count
             known = [outcome for _, outcome in mine if not np.isnan(outcome)]
             if until_lost and index >= 0 and known and not any(outcome > 0.5 for outcome in known):
                 lost = at
@@ -91,14 +84,8 @@ def shared_rollouts(
         pass
     value, exact = _values(trajectory, starts, drawn, weights)
     return _labelled(trajectory, key, starts, value, exact, lost, {
-        "n": n, "root": root, "until_lost": until_lost, "enough": enough, "weights": weights, "unfinished": unfinished,
+        "n": n, "root": root, "until_lost": until_lost, "weights": weights, "unfinished": unfinished,
     })  # fmt: skip
-
-
-def _known(draws: Sequence[_Draw], enough: float) -> bool:
-    """Whether the standard error of a share, at the share moved towards 1/2 by two more, is small enough."""
-    outcomes = [outcome > 0.5 for _, outcome in draws if not np.isnan(outcome)]
-    return bool(outcomes) and _binomial(float(np.mean(outcomes)), len(outcomes)) <= enough**2
 
 
 def _inherited(trajectory: Trajectory, draws: Sequence[_Draw], start: int, end: int) -> list[_Draw]:
