@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,15 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.cli.running import trl_model
 
 import stepreward
-from stepreward.core.errors import InputError, PolicyError, SteprewardError
+from stepreward.cli.row_by_row import RowByRow
+from stepreward.core.errors import InputError, PolicyError, SteprewardError, UnknownNameError
 from stepreward.core.failures import Failures
-from stepreward.core.runtime.flows import Bill
-from stepreward.core.runtime.made_in_parts import LOST, Build, MadePart, Workers, make_parts, read_parts
+from stepreward.core.runtime.flows import Bill, Continuation, Propose, Score
+from stepreward.core.runtime.made_in_parts import LOST, Build, MadePart, PartItems, Workers, make_parts, read_parts
 from stepreward.core.table import row_of
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.tasks.arithmetic import generate
+from stepreward.verbs.spread_scorer import spread_over
 
 PROBLEMS = [Problem(f"p{i}", f"question {i}", reference=str(i)) for i in range(10)]
 
@@ -153,15 +157,65 @@ def test_parts_of_more_items_than_there_are_now_are_removed(tmp_path: Path) -> N
 
 
 def test_label_in_parts_gives_the_labels_and_the_bill_of_one_process(tmp_path: Path) -> None:
-    problems = [*generate("train", 10)]
-    how: dict[str, Any] = {"policy": "builtin:arithmetic", "grader": "arithmetic", "samples": 3, "n": 2, "seed": 4}
+    problems, policy = [*generate("train", 6)], stepreward.policy("builtin:arithmetic")
+    how: dict[str, Any] = {"policy": policy, "grader": "arithmetic", "samples": 2, "n": 1, "seed": 4}
     once = stepreward.label(problems, **how)
     parts = stepreward.label(problems, **how, engine=InTurn(order=BACKWARDS), folder=tmp_path / "kept")
     assert list(once) == list(parts)
-    assert len({one.problem.id for one in once}) == 10
+    assert len({one.problem.id for one in once}) == 6
     nothing = InTurn()
     assert rows_of(stepreward.label(problems, **how, engine=nothing, folder=tmp_path / "kept")) == rows_of(once)
     assert not nothing.asked
+
+
+@dataclass
+class Patchy:
+    """A policy that does not answer about one problem until it is mended, and counts its questions."""
+
+    bad: str = "p2"
+    asked: list[str] = field(default_factory=list)
+    name: str = "patchy"
+    batch_size: int = 1
+    concurrency: int = 1
+
+    def propose(self, questions: Sequence[Propose]) -> list[list[Continuation]]:
+        self.asked += [one.problem.id for one in questions]
+        if any(one.problem.id == self.bad for one in questions):
+            raise PolicyError("no answer about it")
+        steps = {one.problem.id: (Step(f"Answer: {one.problem.reference}"),) for one in questions}
+        return [[Continuation(steps[one.problem.id], True, 2)] * one.n for one in questions]
+
+
+def test_the_next_run_asks_only_what_failed(tmp_path: Path) -> None:
+    policy = Patchy()
+    how: dict[str, Any] = {"policy": policy, "grader": "arithmetic", "samples": 2, "n": 2, "method": "math-shepherd"}
+    how |= {"engine": InTurn(), "folder": tmp_path}
+    with pytest.warns(UserWarning, match="1 could not be labelled, p2 first: no answer about it"):
+        first = stepreward.label(PROBLEMS, **how)
+    assert {one.problem.id for one in first} == {one.id for one in PROBLEMS} - {"p2"}
+    assert sorted(path.name for path in (tmp_path / "answers").rglob("*.sqlite")) == [
+        "answers.sqlite",
+        "samples.sqlite",
+    ]
+    policy.bad, policy.asked = "", []
+    assert [one.problem.id for one in stepreward.label(PROBLEMS, **how)] == [one.id for one in PROBLEMS]
+    assert set(policy.asked) == {"p2"}
+    assert not list((tmp_path / "answers").rglob("*.sqlite"))
+
+
+def test_what_was_paid_for_a_part_travels_with_its_items() -> None:
+    items = PartItems(PROBLEMS)
+    items.paid = {"answers.sqlite": b"paid"}
+    there = pickle.loads(pickle.dumps(items))
+    assert (list(there), there.paid, PartItems().paid) == (PROBLEMS, items.paid, {})
+
+
+def test_errors_travel_with_all_that_they_say() -> None:
+    unknown = UnknownNameError("method", "bem", ["beam"])
+    located = InputError("bad", source="x.jsonl", row=3, remedy="mend it")
+    for error in (unknown, located, PolicyError("down")):
+        there = pickle.loads(pickle.dumps(error))
+        assert (type(there), str(there), vars(there)) == (type(error), str(error), vars(error))
 
 
 def test_ungraded_solutions_of_a_whole_part_are_no_failure(tmp_path: Path) -> None:
@@ -186,6 +240,32 @@ def test_score_in_parts_gives_the_scores_of_one_process(tmp_path: Path) -> None:
     for name, engine in (("one", ""), ("two", InTurn())):
         stepreward.score(rows, "tool", out=tmp_path / f"{name}.parquet", engine=engine)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small model, whose last digits depend on its batches."""
+    folder = tmp_path_factory.mktemp("trl")
+    trl_model(folder)
+    return stepreward.load(folder, like="trl-prm")
+
+
+def test_scores_of_a_model_are_those_of_one_process_to_the_last_digit(model: Any) -> None:
+    rows = [
+        Trajectory(Problem(f"q{i}", "?" * (1 + i % 7)), (Step(f"{i} + {j}"),) * (1 + i % 3))
+        for i in range(150)
+        for j in "ab"
+    ]
+    engine = InTurn(order=BACKWARDS)
+    assert rows_of(stepreward.score(rows, model, engine=engine)) == rows_of(stepreward.score(rows, model))
+    assert sorted(len(part) for part in engine.asked) == [44, 256]
+
+
+def test_metrics_of_a_model_are_those_of_one_process_to_the_last_digit(model: Any) -> None:
+    rows = [Score(Problem(f"q{i}", "?" * (1 + i % 7)), (Step(f"{i} + 1"),) * (1 + i % 3)) for i in range(150)]
+    with spread_over(lambda: model, InTurn(order=BACKWARDS)) as spread:
+        once, parts = (RowByRow(one, {}).score_many(rows) for one in (model, spread))
+    assert [one.scores.tolist() for one in parts] == [one.scores.tolist() for one in once]
 
 
 def test_search_in_parts_finds_what_one_process_finds() -> None:

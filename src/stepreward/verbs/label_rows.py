@@ -18,7 +18,7 @@ from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.method import Method
 from stepreward.core.results import TrajectoryList
 from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy, Scorer
-from stepreward.core.runtime.made_in_parts import Engine, MadePart, make_parts, read_parts
+from stepreward.core.runtime.made_in_parts import Engine, MadePart, PartItems, make_parts, read_parts
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
 from stepreward.label.relabelling import transformed
@@ -143,14 +143,16 @@ class LabelPart:
             "grader": self.grader(),
         }
 
-    def __call__(self) -> Callable[[list[Any]], MadePart]:
+    def __call__(self) -> Callable[[PartItems], MadePart]:
         """What labels a part."""
         return partial(self._made, self.loaded())
 
-    def _made(self, loaded: Mapping[str, Any], items: list[Any]) -> MadePart:
+    def _made(self, loaded: Mapping[str, Any], items: PartItems) -> MadePart:
         failed = Failures()
         with TemporaryDirectory() as made:
             folder = Path(made)
+            for name, content in items.paid.items():
+                (folder / name).write_bytes(content)
             try:
                 run = label_into(
                     folder, items, self.plan, **loaded, samples=self.samples, failed=failed, skip_failed=True,
@@ -158,9 +160,15 @@ class LabelPart:
                 )  # fmt: skip
             except SteprewardError as error:
                 ids = [(one if isinstance(one, Problem) else one.problem).id for one in items]
-                return MadePart(failed=Failures((name, error) for name in ids), lost=error)
+                return MadePart(failed=Failures((name, error) for name in ids), lost=error, paid=_paid(folder))
             rows = [*load_labels(folder)] if any(folder.glob("labels-*")) else []
-        return MadePart(rows, failed, run.ungraded, {"labelled": run.labelled, "drawn": run.drawn})
+            paid = _paid(folder) if failed else {}
+        return MadePart(rows, failed, run.ungraded, {"labelled": run.labelled, "drawn": run.drawn}, paid=paid)
+
+
+def _paid(folder: Path) -> dict[str, bytes]:
+    """The logs of answers in a folder, closed, by name."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.sqlite")}
 
 
 def label_in_parts(

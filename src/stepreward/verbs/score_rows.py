@@ -69,19 +69,21 @@ def score(
         part, of_parts = ScorePart(partial(scorer_of, scorer), column), {"scorer": shown_name(scorer), "column": column}
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) if out is None else parts_beside(Path(out))
-            failed.join(make_parts(folder, SCORES, source, part, elsewhere, of_parts, strict=strict).failed)
+            failed.join(
+                make_parts(folder, SCORES, source, part, elsewhere, of_parts, multiple=AT_ONCE, strict=strict).failed
+            )
             rows_made = read_parts(folder, SCORES)
             found.extend(rows_made) if out is None else write_format(out, rows_made, OWN, strict=True)
         return _told(found, unread, failed, out)
-    made = scorer_of(scorer)
+    loaded = scorer_of(scorer)
     if out is None:
-        for one in scored(source, made, column, strict=strict):
+        for one in scored(source, loaded, column, strict=strict):
             failed.add(one) if isinstance(one, tuple) else found.append(one)
     else:
         plan = None
         if isinstance(rows, str | Path) and isinstance(scorer, str | Path):
             plan = {"scorer": str(scorer), "column": column, "reads": [stamp(rows), stamp(scorer)]}
-        work = partial(scored, scorer=made, column=column, strict=strict)
+        work = partial(scored, scorer=loaded, column=column, strict=strict)
         write_format(out, source, OWN, strict=True, plan=plan, work=work, failed=failed)
     return _told(found, unread, failed, out)
 

@@ -14,7 +14,9 @@ from stepreward.score.capabilities import ScoreUse, use_of
 
 _PARTS_AT_ONCE = 32
 """Parts of a batch: enough for workers to be busy, few enough that all texts of a batch are in memory."""
-_About = tuple[str, ScoreUse | None]
+_LEAST = 32
+"""Questions of a part of a scorer whose batches are smaller, as where rows are scored one by one."""
+_About = tuple[str, ScoreUse | None, int]
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,11 @@ class ScoreQuestions:
 class SpreadScorer:
     """Scores by workers; a `core.runtime.flows.Scorer`.
 
+    A part is a full batch of the scorer, so that batches, on which the last digits of a model's scores depend, are
+    those of one process that sends it full batches.
+
     Args:
         workers: that were started with `ScoreQuestions`.
-        part: questions that a worker is sent at a time.
     """
 
     name: str
@@ -41,10 +45,11 @@ class SpreadScorer:
     use: ScoreUse | None
     """How its scores are used."""
 
-    def __init__(self, workers: Workers, part: int) -> None:
-        self._workers, self._part = workers, part
-        ((_, (self.name, self.use)),) = workers.made([None])
-        self.batch_size = part * _PARTS_AT_ONCE
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        ((_, (self.name, self.use, batch)),) = workers.made([None])
+        self._part = max(batch, _LEAST)
+        self.batch_size = self._part * _PARTS_AT_ONCE
 
     def score_many(self, questions: Sequence[Score]) -> list[Scored]:
         """The scorer's answers, in order.
@@ -67,12 +72,12 @@ def spread_over(scorer: Callable[[], Scorer], engine: Engine | None) -> Iterator
         yield scorer()
         return
     with engine.open(ScoreQuestions(scorer)) as workers:
-        yield SpreadScorer(workers, engine.part)
+        yield SpreadScorer(workers)
 
 
 def _answer(scorer: Scorer, questions: list[Score] | None) -> list[Scored] | InputError | _About:
     if questions is None:
-        return scorer.name, use_of(scorer)
+        return scorer.name, use_of(scorer), scorer.batch_size
     try:
         return scorer.score_many(questions)
     except InputError as error:

@@ -27,7 +27,8 @@ class EngineFlags:
     address: str | None = None
     """Cluster that runs, such as auto or ray://head:10001; left out: RAY_ADDRESS, or else this machine."""
     part_size: Annotated[int | None, Flag(low=1)] = None
-    """Problems or solutions that a worker takes at a time; a worker that dies loses no more. 64 if left out."""
+    """Problems or solutions that a worker takes at a time; a worker that dies loses no more. 64 if left out; `score`
+    takes multiples of 256."""
     worker_cpus: Annotated[float | None, Flag(low=0.0)] = None
     """Cores that each worker reserves. 1 if left out."""
     worker_gpus: Annotated[float | None, Flag(low=0.0)] = None

@@ -2,7 +2,8 @@
 
 A folder holds `plan.json` (what is made) and one `STEM-<number>-<digest of its items>.parquet` for each part, written
 in one move as soon as the part is there. A part that is there is not made again. One some of whose items failed ends in
-`-unfinished.parquet`: it can be read, and the next run makes it again.
+`-unfinished.parquet`: it can be read, and the next run makes it again, with the answers that were paid for it, which
+are kept in `answers/` until then.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
+from shutil import rmtree
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from stepreward.core.errors import InputError
 from stepreward.core.failures import Failures
-from stepreward.core.files.atomic_files import claim, locked_folder
+from stepreward.core.files.atomic_files import claim, in_one_move, locked_folder
 from stepreward.core.files.row_files import is_whole
 from stepreward.core.runtime.flows import Bill
 from stepreward.core.table import read_table, row_of, write_table
@@ -53,6 +56,13 @@ class Engine(Protocol):
         """Starts processes that make parts by what `build` makes; they end with the context."""
 
 
+class PartItems(list[Any]):
+    """The items of a part."""
+
+    paid: Mapping[str, bytes] = MappingProxyType({})
+    """By name of its files, what an earlier run kept that could not finish the part."""
+
+
 @dataclass
 class MadePart:
     """What became of the items of a part, or of all parts."""
@@ -66,6 +76,8 @@ class MadePart:
     """What it cost, by stage."""
     lost: Exception | None = None
     """The error, where none of the items could be worked on."""
+    paid: dict[str, bytes] = field(default_factory=dict)
+    """Files to be given to whoever makes the part again, where items failed."""
 
     def add(self, other: MadePart) -> None:
         """Adds what became of another part, but for its rows."""
@@ -79,10 +91,11 @@ def make_parts(
     folder: Path,
     stem: str,
     items: Iterable[Item],
-    build: Build[list[Any], MadePart],
+    build: Build[PartItems, MadePart],
     engine: Engine,
     plan: Mapping[str, Any],
     *,
+    multiple: int = 1,
     skip_failed: bool = False,
     strict: bool = False,
     on_part: Callable[[int, MadePart], None] | None = None,
@@ -96,6 +109,7 @@ def make_parts(
         build: makes what makes the part of some items.
         engine: where.
         plan: what is made, JSON values; secrets in addresses are left out.
+        multiple: parts have a multiple of so many items, where they are worked on so many at a time.
         skip_failed: leave the items that failed out for good, instead of trying them again in the next run.
         strict: raise at the first part with an item that failed.
         on_part: called with the number of items done, those of earlier runs included, and the sum of all parts.
@@ -107,13 +121,13 @@ def make_parts(
     """
     total, places, finished, lost = MadePart(), list[tuple[Path, int]](), set[Path](), 0
     tell = on_part or (lambda done, total: None)
-    done = 0
+    done, size_of_parts = 0, -(-engine.part // multiple) * multiple
 
-    def missing() -> Iterator[list[Item]]:
+    def missing() -> Iterator[PartItems]:
         nonlocal done
         source = iter(items)
         for number in count():
-            if not (chunk := list(islice(source, engine.part))):
+            if not (chunk := PartItems(islice(source, size_of_parts))):
                 return
             path = folder / f"{stem}-{number:06d}-{_digest(chunk)}.parquet"
             if is_whole(path):
@@ -123,10 +137,11 @@ def make_parts(
                 continue
             _refuse_others(folder, stem, number, path)
             places.append((path, len(chunk)))
+            chunk.paid = {file.name: file.read_bytes() for file in _answers(path).glob("*.sqlite")}
             yield chunk
 
     with locked_folder(folder):
-        _claim(folder, {**plan, "part": engine.part})
+        _claim(folder, {**plan, "part": size_of_parts})
         with engine.open(build) as workers:
             for index, made in workers.made(missing()):
                 path, size = places[index]
@@ -157,11 +172,21 @@ def read_parts(folder: Path, stem: str) -> Iterator[Trajectory]:
 
 def _keep(path: Path, made: MadePart, *, final: bool) -> Path:
     """Writes a part, final or to be made again, and returns where."""
-    again = path.with_stem(path.stem + UNFINISHED)
+    again, answers = path.with_stem(path.stem + UNFINISHED), _answers(path)
+    for name, content in made.paid.items() if not final else ():
+        answers.mkdir(parents=True, exist_ok=True)
+        with in_one_move(answers / name) as file:
+            file.write_bytes(content)
     write_table(path if final else again, made.rows)
     if final:
         again.unlink(missing_ok=True)
+        rmtree(answers, ignore_errors=True)
     return path if final else again
+
+
+def _answers(path: Path) -> Path:
+    """The folder of what was paid for a part that is not finished."""
+    return path.parent / "answers" / path.stem
 
 
 def _refuse_others(folder: Path, stem: str, number: int, path: Path) -> None:
