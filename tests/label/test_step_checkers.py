@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from tests.cli.running import invoke
 
 import stepreward
-from stepreward.core.catalog import check, estimate
+from stepreward.core.catalog import check, estimate, reward
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
+from stepreward.core.runtime.flows import Score
 from stepreward.core.step_check import StepCheck
 from stepreward.core.table import read_table
 from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.score.tools.checker_scorer import CheckerScorer
 from stepreward.score.tools.equations import ToolScorer
 from stepreward.tasks.arithmetic import generate, solution
 from stepreward.tasks.arithmetic_truth import truth
@@ -142,3 +144,52 @@ def test_the_command_and_the_verb_need_neither_policy_nor_reference(
     assert (told["labelled_steps"], told["steps"], told["bill"]["proposals"]) == (3, 3, 0)
     (same,) = stepreward.label(Path("solutions.jsonl"), method="checker", unchecked="right")
     np.testing.assert_array_equal(same.labels, [1, 0, 1])
+
+
+@pytest.mark.usefixtures("known")
+def test_checkers_are_scorers_and_rewards_too() -> None:
+    steps = (Step("well\n"), Step("good\n"), Step("bad\n", kind="observation"), Step("good bad\n"))
+    scorer = stepreward.load("check:bad+good")
+    assert scorer.name == "check:bad+good(neutral=0.8)"
+    (made,) = scorer.score_many([Score(PROBLEM, steps)])
+    np.testing.assert_array_equal(made.scores, [0.8, 1, np.nan, 0])
+    rewards = reward["checked"].take({"problem": PROBLEM, "steps": steps}, checker="bad+good", wrong=-2.0)
+    np.testing.assert_array_equal(rewards, [0, 1, np.nan, -2])
+    with pytest.raises(UnknownNameError, match="god"):
+        stepreward.load("check:god")
+    with pytest.raises(InputError, match="no recipe to follow"):
+        stepreward.load("check:good", like="trl-prm")
+    with pytest.raises(ValueError, match=r"neutral must be in \[0, 1\], got 2"):
+        CheckerScorer("good", neutral=2.0)
+
+
+def test_the_scorer_of_equations_is_the_tool() -> None:
+    texts = ["2 + 2 = 4", "So it is.", "2 + 2 = 5"]
+    np.testing.assert_array_equal(
+        stepreward.load("check:equations").score("?", texts), stepreward.load("tool").score("?", texts)
+    )
+
+
+LOGIC = {"facts": {"fact1": "P"}, "hypothesis": "P"}
+DATABASE = {"database": ["CREATE TABLE pets (name TEXT)"]}
+GIVEN = {
+    "arithmetic": next(generate("train", 1)),
+    "logic": Problem("p", "?", "PROVED", LOGIC),
+    "sql": Problem("p", "?", "SELECT name FROM pets", DATABASE),
+}
+"""Problems of checkers that need more than a text."""
+
+
+@pytest.mark.parametrize("method", list(check), ids=lambda one: str(one.name))
+def test_every_checker_says_one_thing_a_step_and_nothing_of_observations(method: Any) -> None:
+    texts = ["1 + 1 = 3\n", "$x^2 = 4$\n", "", "fact1 -> int1: P\n", "```sql\nSELECT 1\n```\n", "\x00 \ud800 ( $\n"]
+    problem = GIVEN.get(method.name, PROBLEM)
+    steps = tuple(Step(text) for text in texts)
+    made = method.take({"problem": problem, "steps": steps})
+    assert [type(one) for one in made] == [StepCheck] * len(steps)
+    assert made == method.take({"problem": problem, "steps": steps})
+    assert all(one.kind for one in made if one.right is False)
+    assert method.take({"problem": problem, "steps": ()}) == []
+    watched = tuple(Step(text, kind="observation") for text in texts)
+    if method.name != "arithmetic":  # Its world has no observations.
+        assert all(one.right is None for one in method.take({"problem": problem, "steps": watched}))

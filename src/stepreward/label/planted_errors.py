@@ -18,11 +18,12 @@ from stepreward.core.catalog import estimate
 from stepreward.core.errors import BudgetExhausted, InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.flows import Flow, Propose
+from stepreward.core.step_verdicts import numbers_of, verdicts
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Step, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.rollouts import Unfinished, count, rollouts
-from stepreward.label.step_checkers import Unchecked, verdicts
+from stepreward.label.step_checkers import Unchecked
 
 KINDS = (
     "a slip in arithmetic",
@@ -80,27 +81,20 @@ def changed_numbers(
     """
     yield from ()  # a flow that asks nothing
     _require(trajectory)
-    problem, steps, names = trajectory.problem, trajectory.steps, checker.split("+")
+    problem, steps = trajectory.problem, trajectory.steps
     value, made = np.full(len(steps), np.nan), list[tuple[Step, ...]]()
     if trajectory.outcome > 0.5:
-        said = _said(names, problem, steps)
+        said = numbers_of(verdicts(checker, problem, steps))
         value = np.where(trajectory.action, said, np.nan)
         found = [(at, text) for at in np.flatnonzero(value == 1) for text in changed_texts(steps[at].text)]
         for i in _order(key, trajectory, len(found)):
             at, text = found[i]
             copy = (*steps[:at], replace(steps[at], text=text, tokens=None, logprobs=None))
-            if len(made) < n and _said(names, problem, copy)[at] == 0:
+            if len(made) < n and numbers_of(verdicts(checker, problem, copy))[at] == 0:
                 made.append(copy)
         if unchecked == "right":
             value[trajectory.action & np.isnan(value)] = 1.0
     return _planted(trajectory, value, [(copy, 0.0, 0, 0) for copy in made], {})
-
-
-def _said(names: Sequence[str], problem: Problem, steps: Sequence[Step]) -> Any:
-    """(S,) 1 where a checker finds a step right and none finds it wrong, 0 where one does, else NaN."""
-    checks = [verdicts(name, problem, steps) for name in names]
-    told = [[one[at].right for one in checks if one[at].right is not None] for at in range(len(steps))]
-    return np.array([float(all(some)) if some else np.nan for some in told], np.float64)
 
 
 def changed_texts(text: str) -> Iterator[str]:

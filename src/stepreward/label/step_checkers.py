@@ -7,17 +7,16 @@ wrong from unknown, and a person wants to read why. One estimator makes labels o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from stepreward.core.catalog import check, estimate
+from stepreward.core.catalog import estimate
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Flow
-from stepreward.core.step_check import StepCheck
-from stepreward.core.types import LABEL, Problem, Provenance, Step, Trajectory
+from stepreward.core.step_verdicts import numbers_of, verdicts
+from stepreward.core.types import LABEL, Provenance, Trajectory
 from stepreward.label.rollouts import stated_first_error
 
 Unchecked = Literal["unknown", "right"]
@@ -51,16 +50,13 @@ def checked(
         raise ValueError(f"unchecked is 'unknown' or 'right', got {unchecked!r}")
     if not len(trajectory):
         raise InputError(f"a trajectory of problem {trajectory.problem.id!r} has no step", remedy="drop it")
-    found = {name: verdicts(name, trajectory.problem, trajectory.steps) for name in checker.split("+")}
-    value = np.full(len(trajectory), np.nan)
-    errors = []
-    for at, step in enumerate(trajectory.steps):
-        said = [(name, made[at]) for name, made in found.items() if made[at].right is not None]
-        if step.kind != "action" or not said:
-            continue
-        wrong = [(name, one) for name, one in said if not one.right]
-        value[at] = 0.0 if wrong else 1.0
-        errors += [{"step": at, "kind": one.kind, "claim": one.claim, "checker": name} for name, one in wrong[:1]]
+    found = verdicts(checker, trajectory.problem, trajectory.steps)
+    value = numbers_of(found)
+    errors = [
+        {"step": at, "kind": one.kind, "claim": one.claim, "checker": name}
+        for at, (name, one) in enumerate(found)
+        if one.right is False
+    ]
     action = trajectory.action
     facts = {**trajectory.facts, "step_errors": errors}
     if action.any():
@@ -70,17 +66,3 @@ def checked(
     by = Provenance("checker", settings={"checker": checker, "unchecked": unchecked})
     made = trajectory.with_columns({"value": value, LABEL: value.copy()}, by)
     return replace(made, facts=facts, first_error=stated_first_error(value))
-
-
-def verdicts(name: str, problem: Problem, steps: Sequence[Step]) -> list[StepCheck]:
-    """What a checker says of each step.
-
-    Raises:
-        InputError: it does not say one thing of each.
-        UnknownNameError: there is no such checker.
-    """
-    made: list[StepCheck] = check[name].take({"problem": problem, "steps": tuple(steps)})
-    if len(made) != len(steps):
-        what = f"the checker {name} said {len(made)} things of {len(steps)} steps of problem {problem.id!r}"
-        raise InputError(what, remedy="return one StepCheck a step")
-    return made

@@ -15,13 +15,14 @@ from stepreward.score.checkpoints.row import Head
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.judges.generative import GenerativeScorer
 from stepreward.score.model.cache_memory import CacheSize
+from stepreward.score.tools.checker_scorer import CHECK, CheckerScorer
 
 if TYPE_CHECKING:
     import torch
 
     from stepreward.score.on_demand import ByRecipe, CalibratedScorer
 
-    Bare = ByRecipe | GenerativeScorer | WithoutModel
+    Bare = ByRecipe | CheckerScorer | GenerativeScorer | WithoutModel
     Loaded = Bare | CalibratedScorer
 
 
@@ -54,8 +55,9 @@ def load(
     A checkpoint of stepreward has its own record of how it is scored. A public one is looked up in the table of
     checkpoints by its name, by the name in its configuration or by its architecture; any other is scored as `like` or
     `record` say.
-    Four scorers need no weights: `tool` computes equations again; `random`, `length` and `constant` are baselines. A
-    verifier that writes its verdicts is a policy, by the row of its name or of `like`.
+    Some scorers need no weights: `tool` computes equations again, `check:NAME` is a checker of the family check;
+    `random`, `length` and `constant` are baselines. A verifier that writes its verdicts is a policy, by the row of
+    its name or of `like`.
 
     The scorer's name says which recipe it follows and in which numbers it computes, where these are not its own.
 
@@ -100,11 +102,12 @@ def load(
         if open_policy is None:
             raise InputError(f"{judge.name} writes its verdicts", remedy="pass open_policy=policies.named.policy_at")
         scorer = GenerativeScorer(open_policy(str(name), raw=judge.raw, dtype=str(dtype)), judge, n=answers)
-    elif name in WITHOUT_MODEL:
+    elif name in WITHOUT_MODEL or str(name).startswith(CHECK):
         if like or record or readout or also or head or reference:
             what = f"{name!r} has no weights, and no recipe to follow"
             raise InputError(what, remedy="leave like, record and readout out")
-        scorer = WITHOUT_MODEL[str(name)]()
+        rule = str(name).removeprefix(CHECK)
+        scorer = WITHOUT_MODEL[rule]() if name in WITHOUT_MODEL else CheckerScorer(rule)
     else:
         scorer, beside = on_demand.scorer_by_recipe(
             name, like=like, record=record, readout=readout, head=head, reference=reference,
