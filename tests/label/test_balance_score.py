@@ -44,6 +44,8 @@ def test_samples_that_are_not_scored_or_not_graded() -> None:
     assert best.kept.tolist() == [True, False, True]
     assert best.threshold == 0.09
     assert best_balance(rows, enough=1, most=1).kept.tolist() == [True, False, False]
+    # Half right is wrong.
+    assert best_balance([sample("p", 0.5, 0.0)]).score == 0
 
 
 SAMPLES = st.lists(

@@ -32,6 +32,7 @@ def test_a_look_back_charges_what_fell() -> None:
     np.testing.assert_allclose(labels("look-back", some), [0.9, 0.8, 0.2, 0.8])
     np.testing.assert_allclose(labels("look-back", some, dips=True), [0.9, 0.8, 0.3, 0.6])
     np.testing.assert_array_equal(labels("look-back", some, factor=0.0), some.labels)
+    np.testing.assert_allclose(labels("look-back", measured([0.9, 0.2, 0.3, 0.6]), dips=True), [0.9, 0.2, 0.3, 0.6])
     seen = measured([0.9, NAN, 0.8, 0.4, 0.6], observations=[1])
     np.testing.assert_allclose(labels("look-back", seen), [0.9, NAN, 0.8, 0.2, 0.8])
     # 0.1 - 0.5 (1 - 0.1) is below 0; a step next to one that was not measured stays.
@@ -63,6 +64,7 @@ def test_a_mean_with_another_source() -> None:
     )
     np.testing.assert_allclose(labels("mean-with", some), [0.4, NAN, NAN])
     np.testing.assert_allclose(labels("mean-with", some, column="score:b", weight=1.0), [1, 0, NAN])
+    np.testing.assert_allclose(labels("mean-with", some, weight=0.0), [0.2, NAN, NAN])
     with pytest.raises(ValueError, match="weight"):
         labels("mean-with", some, weight=1.5)
 

@@ -45,7 +45,8 @@ def test_the_example_of_the_notes() -> None:
     same(merged("first-error-vote", SPARK), [1, 0, NAN])
     same(merged("first-error-vote", SPARK, after_error="zero"), [1, 0, 0])
     same(merged("unanimous-vote", SPARK), [NAN] * 3)
-    by = made.provenance[-1]
+    rolled = SPARK.with_columns({"value": np.ones(3)}, Provenance("rollouts of tests"))
+    by = transform["outcome-vote"].take({"trajectory": rolled}).provenance[-1]
     assert (by.estimator, by.policy, by.what) == ("outcome-vote", "judge of tests", ("label",))
 
 
@@ -95,6 +96,9 @@ def test_labels_stay_where_the_second_source_agrees() -> None:
     """A person's -1 with bits (1, 1, 1) is dropped, (1, 1, 0) is 0 of both."""
     one = judged([1, 0, 1, 0]).with_columns({"label": np.array([1, 0, 0, NAN]), "score": np.array([1, 0, 1, 0.0])})
     same(merged("agreed-steps", one), [1, 0, NAN, NAN])
+    # At the threshold is wrong, for both.
+    half = one.with_columns({"label": np.array([0.5, 0.5, 1, 0]), "score": np.array([0, 1, 0.5, 0.5])})
+    same(merged("agreed-steps", half), [0.5, NAN, NAN, 0])
     same(merged("agreed-steps", one, column="other"), [NAN] * 4)
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.score.test_generative import Writer
 
-from stepreward.core.errors import InputError
+from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.types import Problem, Step
 from stepreward.score.checkpoints.general_judges import ROWS
 from stepreward.score.checkpoints.known_checkpoints import judge_by_name
 from stepreward.score.judges.generative import GenerativeScorer
 from stepreward.score.judges.readings import behind_thoughts, boxed_number
+from stepreward.score.load import load
 
 NAN = float("nan")
 PROBLEM = Problem("p", "Add.", "{seven}")
@@ -33,6 +37,7 @@ def judged(name: str, *lines: str, n: int = 1, steps: tuple[Step, ...] = STEPS, 
     ("said", "expected"),
     [
         ("Hm. \\boxed{4}", [1, 1, 1, 0, NAN]),
+        ("\\boxed{1}", [0, NAN, NAN, NAN, NAN]),
         ("First \\boxed{2}, no: \\boxed{\\text{5}}.", [1, 1, 1, 1, 0]),
         ("All is well: \\boxed{-1}", [1, 1, 1, 1, 1]),
         ("\\boxed{3} it is, I should put that in \\boxed{}", [1, 1, 0, NAN, NAN]),
@@ -104,8 +109,11 @@ def test_a_check_is_criticised_and_made_again() -> None:
     talk = writer.asked[3].problem.messages
     assert [m["role"] for m in talk] == ["user", "assistant", "user", "assistant", "user"]
     # The review is of the answer without its thoughts.
-    assert [m["content"] for m in talk[1:]] == [" \\boxed{2}", row.follow[0], "You skipped step 4.", row.follow[1]]
+    assert [m["content"] for m in talk[1:]] == ["\\boxed{2}", row.follow[0], "You skipped step 4.", row.follow[1]]
     assert len({str(one.key) for one in writer.asked}) == len(writer.asked)
+    writer = Writer("<think>without end", "a", "\\boxed{1}")
+    assert GenerativeScorer(writer, row).score("q", ["x"])[0] == 0
+    assert writer.asked[1].problem.messages[1]["content"] == "(no answer)"
 
 
 def test_a_second_pass_from_the_reference_must_agree() -> None:
@@ -143,3 +151,32 @@ def test_points_of_the_whole_are_those_of_its_last_step() -> None:
     np.testing.assert_array_equal(made.columns["vote2"], [NAN] * 5)
     seen = (Step("go"), Step("a tool's words", kind="observation"))
     np.testing.assert_array_equal(judged("additive-points", "\\boxed{0}", steps=seen).scores, [0, NAN])
+
+
+def test_a_judge_in_words_of_one_s_own(tmp_path: Path) -> None:
+    file = tmp_path / "judge.json"
+
+    def opened(row: object, like: str = "good-ok-bad") -> GenerativeScorer:
+        file.write_text(json.dumps(row))
+        made = load("any", like=like, record=file, open_policy=lambda source, **_: Writer("Step 1: PASS\nStep 2: FAIL"))
+        assert isinstance(made, GenerativeScorer)
+        return made
+
+    own = {"prompt_format": "{prompt} Judge: {steps}", "words": [["PASS", 1], ["FAIL", 0.25]], "base": 1}
+    scorer = opened(own)
+    np.testing.assert_array_equal(scorer.score("q?", ["a", "b"]), [1, 0.25])
+    (asked,) = scorer.policy.asked  # type: ignore[attr-defined]
+    assert asked.problem.text == "q? Judge: Step 1: a\nStep 2: b"
+    assert len({opened(row).name for row in (own, own | {"base": 0}, {"temperature": 0.5})}) == 3
+    for wrong, said in [
+        ({"prompt_format": "Judge {steps}"}, "must hold {prompt} and {steps}"),
+        ({"prompting": "apart"}, "must hold {prompt} and {step}"),
+        ({"words": [["PASS"]]}, "words must be a list, each a list of a text, a number"),
+        ({"reading": "vibes"}, "reading must be one of"),
+        ({"base": True}, "base must be a whole number"),
+        (["prompt"], "expected an object"),
+    ]:
+        with pytest.raises(InputError, match=re.escape(said)):
+            opened(wrong)
+    with pytest.raises(UnknownNameError, match=r"field of a judge .* 'promt'"):
+        opened({"promt": "x"})

@@ -405,7 +405,7 @@ def test_a_verifier_that_writes_is_a_policy_that_the_caller_opens() -> None:
     assert (made.judge, made.n, opened) == (judge, 3, [("mine", judge.raw, "bfloat16")])
     with pytest.raises(InputError, match="open_policy"):
         load(judge.name)
-    with pytest.raises(InputError, match="no record says"):
+    with pytest.raises(InputError, match="no encoder record says"):
         load(judge.name, record=EncoderRecord(), open_policy=open_policy)
 
 

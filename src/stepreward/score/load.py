@@ -14,6 +14,7 @@ from stepreward.score.checkpoints.known_checkpoints import judge_of
 from stepreward.score.checkpoints.row import Head
 from stepreward.score.encode.record import EncoderRecord
 from stepreward.score.judges.generative import GenerativeScorer
+from stepreward.score.judges.own_prompt import with_own_prompt
 from stepreward.score.model.cache_memory import CacheSize
 from stepreward.score.tools.checker_scorer import CHECK, CheckerScorer
 
@@ -66,7 +67,8 @@ def load(
             model in a server, see `by_recipe.served_at`, `vllm:NAME` for a vLLM engine in this process, or a name
             without weights (a folder of the same name is `./tool`).
         like: name of the row to follow where the name does not decide it, such as `trl-prm`.
-        record: encoder record in place of the row's or the checkpoint's own, or a JSON file of the fields that differ.
+        record: encoder record in place of the row's or the checkpoint's own, or a JSON file of the fields that differ;
+            of a verifier that writes, a file of the fields of its row that do, such as `prompt_format`.
         readout: formula of another score of the same model, such as `gain(score, 0.5)`, or the name of an output or of
             a definition in its record's formula; see `score.encode.formula.parse`. Empty for the record's own.
         head: where labels come from, in place of the row's.
@@ -96,9 +98,11 @@ def load(
     beside: Path | None = None
     judge = judge_of(like or str(name))
     if judge is not None:
-        if record is not None or readout or also:
-            what = f"{judge.name} writes its verdicts: no record says how it is read"
-            raise InputError(what, remedy="drop --record, --readout, --also")
+        if isinstance(record, EncoderRecord) or readout or also:
+            what = f"{judge.name} writes its verdicts: no encoder record says how it is read"
+            raise InputError(what, remedy="drop --readout and --also; --record is a file of a judge's own words")
+        if record is not None:
+            judge = with_own_prompt(judge, Path(record))
         if open_policy is None:
             raise InputError(f"{judge.name} writes its verdicts", remedy="pass open_policy=policies.named.policy_at")
         scorer = GenerativeScorer(open_policy(str(name), raw=judge.raw, dtype=str(dtype)), judge, n=answers)

@@ -26,9 +26,10 @@ class RecipeFlags:
     """How a reward model is scored, where its name and configuration do not say, and where it runs."""
 
     like: str = ""
-    """Row of the table of checkpoints that the model follows, such as trl-prm."""
+    """Row of the table of checkpoints that the model follows, such as trl-prm, or a judge's, such as first-error."""
     record: Path | None = None
-    """JSON of the fields of the encoder record that differ from the model's or row's own."""
+    """JSON of the fields of the encoder record that differ from the model's or row's own; of a judge, such as
+    first-error, those of its row, such as prompt_format."""
     readout: str = ""
     """Formula of another score of the same model, such as "gain(score, 0.5)", or the name of one of its outputs."""
     user_pairs: Path | None = None

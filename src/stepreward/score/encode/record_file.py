@@ -46,7 +46,7 @@ def load_record(folder: Path) -> tuple[EncoderRecord, list[int]]:
     if version not in range(1, _VERSION + 1):
         raise ModelError(f"{path} has version {version!r}; upgrade stepreward")
     try:
-        return _replaced(EncoderRecord(), nested(row), path), probe
+        return replaced(EncoderRecord(), nested(row), path), probe
     except UnknownNameError as error:
         raise ModelError(f"{error}; {path} has fields this version does not know: upgrade stepreward") from error
     except (SteprewardError, ValueError) as error:
@@ -65,36 +65,52 @@ def read_record(path: Path, base: EncoderRecord | None = None) -> EncoderRecord:
         InputError: it cannot be read, a value is not what its field takes, or two fields contradict each other.
         UnknownNameError: there is no such field.
     """
+    given = {name: value for name, value in read_fields(path).items() if name not in _SAVED_BESIDE}
+    try:
+        base = base or EncoderRecord()
+        return replaced(base, nested(given, base.encoding.kind), path)
+    except ValueError as error:
+        raise InputError(str(error), source=path) from error
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file.
+
+    Raises:
+        InputError: it cannot be read, or holds no object.
+    """
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"no readable JSON ({error})", source=path, remedy="pass a file like {}") from error
     if not isinstance(row, dict):
-        raise InputError(f"expected an object, got {row!r:.60}", source=path, remedy='write {"separator": "..."}')
-    given = {name: value for name, value in row.items() if name not in _SAVED_BESIDE}
-    try:
-        base = base or EncoderRecord()
-        return _replaced(base, nested(given, base.encoding.kind), path)
-    except ValueError as error:
-        raise InputError(str(error), source=path) from error
+        raise InputError(f"expected an object, got {row!r:.60}", source=path, remedy='write {"field": "..."}')
+    return row
 
 
-def _replaced(base: Part, row: Mapping[str, Any], path: Path, inside: str = "") -> Part:
-    """A dataclass with the values of a JSON object in place of its own, each checked."""
+def replaced(
+    base: Part, row: Mapping[str, Any], path: Path, inside: str = "", *, of: str = "an encoder record"
+) -> Part:
+    """A dataclass with the values of a JSON object in place of its own, each checked.
+
+    Raises:
+        UnknownNameError: it has no such field.
+        ValueError: a value is not what its field takes.
+    """
     types, values = get_type_hints(type(base)), {}
     hints = {field.name: types[field.name] for field in fields(base)}  # type: ignore[arg-type]
     for name, value in row.items():
         if name not in hints:
-            known = hints if inside else {*hints, *old_names()}
-            raise UnknownNameError(f"field of an encoder record (in {path})", inside + name, known)
+            known = {*hints, *old_names()} if isinstance(base, EncoderRecord) else hints
+            raise UnknownNameError(f"field of {of} (in {path})", inside + name, known)
         old = getattr(base, name)
         if name == "encoding" and isinstance(value, dict):
             value = _encoding(old, value, path)
         elif is_dataclass(old) and isinstance(value, dict):
-            value = _replaced(old, value, path, f"{inside}{name}.")
+            value = replaced(old, value, path, f"{inside}{name}.")
         elif not _fits(hints[name], value):
             raise ValueError(f"{inside}{name} must be {_type_name(hints[name])}, got {json.dumps(value)}")
-        values[name] = tuple(value) if isinstance(value, list) else value
+        values[name] = _as_tuples(value)
     return replace(base, **values)  # type: ignore[type-var]
 
 
@@ -109,7 +125,7 @@ def _encoding(base: Encoding, row: Mapping[str, Any], path: Path) -> Encoding:
         shared = {n: v for n, v in asdict(base).items() if n != "kind" and n in asdict(blank)}
         row = {n: list(v) if isinstance(v, tuple) else v for n, v in shared.items()} | {**row}
         base = blank
-    return _replaced(base, row, path, "encoding.")
+    return replaced(base, row, path, "encoding.")
 
 
 def _fits(hint: Any, value: object) -> bool:
@@ -120,11 +136,18 @@ def _fits(hint: Any, value: object) -> bool:
     if kind is UnionType:
         return any(_fits(one, value) for one in inner)
     if kind is tuple:
-        return isinstance(value, list) and all(_fits(inner[0], one) for one in value)
+        if not isinstance(value, list) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
+            return False
+        each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return all(map(_fits, each, value))
     # To Python `True` is a whole number, in a record it is none.
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def _type_name(hint: Any) -> str:
@@ -134,6 +157,8 @@ def _type_name(hint: Any) -> str:
     if kind is UnionType:
         return " or ".join(map(_type_name, inner))
     if kind is tuple:
-        return f"a list, each {_type_name(inner[0])}"
+        if inner[-1] is Ellipsis:
+            return f"a list, each {_type_name(inner[0])}"
+        return f"a list of {', '.join(map(_type_name, inner))}"
     plain = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}
     return plain.get(hint, "an object")

@@ -127,7 +127,9 @@ class GenerativeScorer(ShortCall):
                 more: list[Message] = [*talk]
                 # What was thought before an answer is not shown, as chat templates do not show it either.
                 for asked, text in zip(judge.follow, said, strict=False):
-                    more.append({"role": "assistant", "content": behind_thoughts(judge.opening + text)})
+                    # Servers refuse a message without a word.
+                    shown = behind_thoughts(judge.opening + text).strip() or "(no answer)"
+                    more.append({"role": "assistant", "content": shown})
                     more.append({"role": "user", "content": filled_prompt(asked, question.problem, {})})
                 request = self._request(question, more, "")
                 requests.append(replace(request, key=request.key.fold("follow", i), n=1))

@@ -105,8 +105,9 @@ def read_solution(texts: Sequence[str], judge: JudgeCheckpoint, action: NDArray[
         action: (S,) True at actions; an error that is said to be elsewhere is none that is read.
 
     Returns:
-        (1 + C, S) verdicts, those of the last revision; NaN at what it does not say, and everywhere if the judge must
-        agree with itself and the first text names another first error than the last one, or none can be read.
+        (1 + C, S) verdicts, those of the last revision, also of observations where a judge speaks of them; NaN at what
+        it does not say, and everywhere if the judge must agree with itself and the first text names another first
+        error than the last one, or none can be read.
     """
     read = [_READERS[judge.reading](text, judge, action) for text in texts]
     made = read[-1]
@@ -114,4 +115,4 @@ def read_solution(texts: Sequence[str], judge: JudgeCheckpoint, action: NDArray[
         known = all((~np.isnan(one[0])).any() for one in (read[0], made))
         if not known or first_error(read[0][0], 0.0) != first_error(made[0], 0.0):
             made = np.full_like(made, np.nan)
-    return np.where(action, made, np.nan)
+    return made
