@@ -165,10 +165,10 @@ def test_the_package_runs_as_a_module(rows: Path) -> None:
 
 def test_every_optional_package_stands_under_the_extra_that_brings_it() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    extras = {
-        extra: {re.split(r"[\[<>=]", one)[0].replace("-", "_") for one in listed}
-        for extra, listed in project["optional-dependencies"].items()
-    }
+    modules = {"z3_solver": "z3"}
+    names = {extra: [re.split(r"[\[<>=]", one)[0].replace("-", "_") for one in listed] for extra, listed in
+             project["optional-dependencies"].items()}  # fmt: skip
+    extras = {extra: {modules.get(one, one) for one in listed} for extra, listed in names.items()}
     with_others = {"datasets", "starlette"}  # of trl and of fastapi
     for package, extra in EXTRAS.items():
         assert package in extras[extra] | with_others

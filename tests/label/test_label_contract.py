@@ -89,6 +89,11 @@ def test_an_estimate_follows_from_its_key_and_leaves_its_trajectory_alone(method
         assert (first[0].steps, first[0].outcome) == (given.steps, given.outcome)
 
 
+def test_who_rolls_out_asks_for_grades_too() -> None:
+    """Solutions without an outcome are graded first, for methods that ask for a grader alone."""
+    assert [one.name for one in estimate if "policy" in one.asks and "grader" not in one.asks] == []
+
+
 def rows() -> list[Trajectory]:
     """Three problems: one that is always solved, one never, one sometimes."""
     made = []

@@ -26,7 +26,7 @@ from stepreward.label.rollouts import Unfinished, count, rollouts_of
     note="the released code has the agent of the first round measure rewards in all rounds, and makes pairs of whole "
     "suffixes whose outcomes and step rewards differ alike; here one policy does both, and `pairs --by siblings` makes "
     "pairs of next steps",
-    asks=("policy",),
+    asks=("policy", "grader"),
 )
 def branches(
     trajectory: Trajectory, key: Key, *, n: Count = 5, width: Count = 1, unfinished: Unfinished = "wrong"

@@ -75,7 +75,7 @@ class _Stop:
     equation="section 2.2",
     note="its settings are those in which published tree labellers differ; a value is that under the search, which "
     "prefers good steps, and not under the policy: labels of different numbers of walks do not compare",
-    asks=("policy",),
+    asks=("policy", "grader"),
 )
 def monte_carlo_tree(
     problem: Problem,
