@@ -16,6 +16,7 @@ from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Continuation, Propose
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
+from stepreward.label.estimators import monte_carlo
 from stepreward.label.omega import tree_labels
 from stepreward.label.planted_errors import KINDS, changed_numbers, changed_texts, planted_errors
 from stepreward.score.tools.equations import equations
@@ -151,3 +152,21 @@ def test_nothing_is_asked_of_a_wrong_solution_and_bad_settings_are_refused() -> 
         with pytest.raises(ValueError, match="0 <= low < high <= 1"):
             planted(("<step>x</step>",), **bad)
     assert PROBLEM.id == "p"
+
+
+def test_rates_are_those_that_monte_carlo_measures_of_the_same_prefixes() -> None:
+    world = World(length=6, error=0.1, slip=0.1)
+    right = world.trajectory("ababab")
+    writer = Writer(world, "<step>s</step>")
+    settings = {"n": 20, "rollouts_each": 8, "high": 0.51, "low": 0.5}
+    own, *copies = rows_of(planted_errors(right, KEY, **settings), policy=writer, grader=world)  # type: ignore[arg-type]
+    assert len(copies) > 1
+    assert len({one.labels[-1] for one in (*copies, own)}) > 1
+    for one in copies:
+        at = len(one) - 1
+        for row, steps in ((own, right.steps), (one, one.steps)):
+            alone = Trajectory(PROBLEM, steps[: at + 1], terminal=False)
+            (plain,) = Driver(policy=world.policy(), grader=world).run([monte_carlo(alone, KEY, n=8)])
+            assert row.labels[at] == plain.result.labels[at]
+            assert row.column("n_correct")[at] == plain.result.column("n_correct")[at]
+        assert one.labels[at] <= 0.5 < own.labels[at]
