@@ -102,13 +102,14 @@ class SearchTree(Generic[Item]):
         """The child that the rule takes; the first of equals."""
         below = self.children[node]
         assert below is not None, "only a node with children is chosen from"
+        # A rule may refuse all others for a child without a visit: it must not see one that is closed.
+        below = below[~self.closed[below]] if not self.closed[below].all() else below
         # Virtual loss: a walk in flight is a visit of value 0, so that the next walk goes another way.
         waiting = self.in_flight[below]
         visits = self.visits[below] + waiting
         values = np.where(waiting > 0, self.total[below] / np.maximum(visits, 1.0), self.value[below])
         parent = float(self.visits[node] + self.in_flight[node])
-        bounds = rule(parent, visits, values, self.prior[below])
-        return int(below[int(np.argmax(np.where(self.closed[below], -np.inf, bounds)))])
+        return int(below[int(np.argmax(rule(parent, visits, values, self.prior[below])))])
 
     def close(self, node: int) -> None:
         """Ends walks to a node, and to all above whose children are closed by then."""

@@ -39,10 +39,10 @@ def siblings(tree: StepTree, column: str) -> Iterator[_Pair]:
 
 
 def extremes(tree: StepTree, column: str) -> Iterator[_Pair]:
-    """One of the best and one of the worst next steps after the same prefix, at most four of each and none in both.
+    """One of the best and one of the worst next steps after the same prefix, at most four of each.
 
     MASPRM's pairs (arXiv:2510.24803, the released code): of u siblings the last max(1, u // 2) are worse, the first
-    max(1, u - those) better. It keeps at most 8 a tree.
+    max(1, u - those) better. It keeps at most 8 a tree, and of the last agent's turns those that end it alone.
     """
     values = _values(tree, column)
     for some in _children(tree, values).values():

@@ -60,13 +60,14 @@ def branches(
             problem, before, [width] * len(before), key.fold("branches"), unfinished=unfinished
         )
         for prefix, some in zip(before, taken, strict=True):
-            for one in (rollout for rollout in some if rollout.steps):
-                others.append(Trajectory(problem, prefix.then(one.steps), one.outcome, one.finished))
-                if len(one.steps) > 1 or not one.finished:
+            # What a limit cut may have a step that was not written to its end.
+            for one in (rollout for rollout in some if rollout.steps and rollout.finished):
+                others.append(Trajectory(problem, prefix.then(one.steps), one.outcome))
+                if len(one.steps) > 1:
                     open_.append(prefix.then(one.steps[:1]))
-        probed = [*{prefix.name: prefix for prefix in open_}.values()]
-        made = yield from rollouts_of(problem, probed, [n] * len(probed), key, unfinished=unfinished)
-        counts = {prefix.name: count(some) for prefix, some in zip(probed, made, strict=True)}
+        for prefix in {prefix.name: prefix for prefix in open_}.values():
+            (made,) = yield from rollouts_of(problem, [prefix], [n], key, unfinished=unfinished)
+            counts[prefix.name] = count(made)
     except BudgetExhausted:
         pass
     tree = StepTree.from_trajectories([trajectory, *others], problem)

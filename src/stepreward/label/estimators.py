@@ -43,15 +43,15 @@ def uncertainty(step: Step, *, temperature: float = 5.0) -> float:
 
 
 def likelihoods(made: Sequence[Rollout]) -> Floats:
-    """(n,) exponential of each rollout's mean log-probability of a token.
+    """(n,) exponential of each rollout's mean log-probability of a token, 1 where it ended without a step.
 
     Raises:
-        InputError: one has no log-probabilities.
+        InputError: a step has no log-probabilities.
     """
     found = []
     for rollout in made:
         logprobs = [one for step in rollout.steps if step.kind == "action" for one in step.logprobs or (np.nan,)]
-        found.append(float(np.exp(np.mean(logprobs))) if logprobs else float("nan"))
+        found.append(float(np.exp(np.mean(logprobs))) if logprobs else 1.0)
     if np.isnan(found).any():
         what = "a rollout has no log-probabilities, which weigh it"
         raise InputError(what, remedy="take weighted=False, or a policy that reports them")
@@ -213,28 +213,32 @@ def first_error_bisection(
     """
     counts, actions = _start(trajectory)
     settings: dict[str, Any] = {"n": n, "at_once": at_once, "unfinished": unfinished}
-    settings |= {"order": order, "relative": relative, "weighted": weighted} if order != "middle" or relative else {}
-    if trajectory.outcome > 0.5:
-        counts.value[:] = 1.0
-        return counts.labels("bisection", key, settings)
+    settings |= {"order": order, "relative": relative, "weighted": weighted}
+    if at_once and (relative or weighted):
+        what = "at_once stops at a success, after which a value is not one that another is compared with"
+        raise InputError(what, remedy="drop at_once, or relative and weighted")
     alive, lost, least = -1, len(actions), 0.0
     doubt = [uncertainty(trajectory.steps[i]) for i in actions] if order == "uncertainty" else []
     try:
         if relative:
             made = yield from rollouts(trajectory.problem, (), n, key, unfinished=unfinished)
             least = counts.record(-1, made, likelihoods(made) if weighted else None)
-        while lost - alive > 1:
+        if trajectory.outcome > 0.5:
+            counts.value[:] = 1.0
+            return counts.labels("bisection", key, settings)
+        while not np.isnan(least) and lost - alive > 1:
             middle = (alive + lost) // 2
             if doubt:
                 middle = max(range(alive + 1, lost), key=doubt.__getitem__)
             prefix = trajectory.prefix(actions[middle] + 1)
             made = yield from rollouts(trajectory.problem, prefix, n, key, at_once=at_once, unfinished=unfinished)
             value = counts.record(actions[middle], made, likelihoods(made) if weighted else None)
-            if np.isnan(value) or np.isnan(least):
+            if np.isnan(value):
                 break
             alive, lost = (middle, lost) if value > 0 and value >= least else (alive, middle)
     except BudgetExhausted:
-        pass
+        if trajectory.outcome > 0.5:
+            counts.value[:] = 1.0
     # A success shows that every earlier prefix can still be right, and a lost prefix that every later one is lost:
     # this gives values to the steps that bisection did not probe.
     unmeasured = np.isnan(counts.value)

@@ -216,16 +216,22 @@ def tree_labels(tree: StepTree, provenance: Provenance, *, located: bool = False
     """
     value = tree.column("value")
     paths, mask = tree.paths, tree.mask
-    # Equal trajectories end in one node: the first of them stands for all.
-    rows = np.sort(np.unique(tree.ends, return_index=True)[1])
+    # Equal trajectories end in one node: the first graded one stands for all, else the first.
+    order = np.argsort(np.isnan(tree.outcomes) | ~tree.complete, kind="stable")
+    rows = np.sort(order[np.unique(tree.ends[order], return_index=True)[1]])
     keep = mask[rows].any(axis=1) & (find_lost(tree)[rows] if located else np.ones(len(rows), bool))
     trajectories = tree.trajectories()
     made = []
     for row in rows[keep]:
         path = paths[row][mask[row]]
+        one = trajectories[row]
         n, correct = tree.column("n_rollouts")[path], tree.column("n_correct")[path]
         more = {name: tree.column(name)[path] for name in tree.columns if name not in COLUMNS}
-        made.append(labelled(trajectories[row], value[path], n, correct, float(value[0]), provenance, more))
+        values = np.where(one.action, value[path], np.nan)
+        if one.terminal and one.action[-1] and not np.isnan([one.outcome, values[-1]]).any():
+            # Other trajectories may go on from there: this one ended, and how is known.
+            values[-1], n[-1], correct[-1] = one.outcome, 0, 0
+        made.append(labelled(one, values, n, correct, float(value[0]), provenance, more))
     return made
 
 

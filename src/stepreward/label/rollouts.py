@@ -117,9 +117,16 @@ def rollouts_of(
 
 
 def count(made: Sequence[Rollout], *, threshold: float = 0.5) -> tuple[int, int]:
-    """Number of rollouts with a known outcome, and number of those above the threshold."""
+    """Number of rollouts with a known outcome, and number of those above the threshold.
+
+    0 and 0 where more than half were cut and none succeeded: that tells of the limit on their length, and not of the
+    prefix; a success says that it can be right all the same.
+    """
     outcomes = np.array([rollout.outcome for rollout in made], np.float64)
-    return int((~np.isnan(outcomes)).sum()), int((outcomes > threshold).sum())
+    right = int((outcomes > threshold).sum())
+    if not right and 2 * sum(not rollout.finished for rollout in made) > len(made):
+        return 0, 0
+    return int((~np.isnan(outcomes)).sum()), right
 
 
 @dataclass
@@ -149,9 +156,6 @@ class Counts:
         n: float
         right: float
         n, right = count(made)
-        # A limit that cuts most rollouts says nothing of a step; a success says that it can be right all the same.
-        if not right and 2 * sum(not rollout.finished for rollout in made) > len(made):
-            n = 0
         value = right / n if n else float("nan")
         if n and weights is not None:
             outcomes = np.array([rollout.outcome for rollout in made])

@@ -20,12 +20,12 @@ from stepreward.core.runtime.flows import Flow
 from stepreward.core.types import Floats, Provenance, Step, Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.estimators import actions_of
-from stepreward.label.rollouts import Unfinished, labelled, rollouts
+from stepreward.label.rollouts import Rollout, Unfinished, count, labelled, rollouts
 
 Weights = Literal["counts", "logprobs"]
 """What says how likely the rollouts of a prefix are: how often they were drawn, or the policy's log-probabilities."""
-_Draw = tuple[tuple[Step, ...], float]
-"""A rollout: the steps behind a prefix, and its outcome."""
+_Draw = tuple[tuple[Step, ...], float, bool]
+"""A rollout: the steps behind a prefix, its outcome, and whether it finished."""
 
 
 @estimate.method(
@@ -53,7 +53,8 @@ def shared_rollouts(
         key: randomness; rollouts are the first of those that `math-shepherd` draws.
         n: rollouts that each prefix has at least, inherited ones included.
         root: value the bare problem too.
-        until_lost: where none of the rollouts of a prefix succeeds, all later steps have the value 0, inferred.
+        until_lost: where none of the rollouts of a prefix succeeds, all later steps have the value 0, inferred; not in
+            a right solution.
         weights: what rollouts weigh.
         unfinished: what a cut rollout counts as.
 
@@ -75,9 +76,9 @@ def shared_rollouts(
             if len(mine) < n:
                 prefix, left = trajectory.prefix(index + 1), n - len(mine)
                 made = yield from rollouts(trajectory.problem, prefix, left, key, unfinished=unfinished)
-                mine += [(one.steps, one.outcome) for one in made]
-            known = [outcome for _, outcome in mine if not np.isnan(outcome)]
-            if until_lost and index >= 0 and known and not any(outcome > 0.5 for outcome in known):
+                mine += [(one.steps, one.outcome, one.finished) for one in made]
+            known, right = _count(mine)
+            if until_lost and index >= 0 and known and not right and not trajectory.outcome > 0.5:
                 lost = at
                 break
     except BudgetExhausted:
@@ -92,8 +93,8 @@ def _inherited(trajectory: Trajectory, draws: Sequence[_Draw], start: int, end: 
     """Rollouts of the prefix behind step `start` that go on as the trajectory does to step `end`: the rest of each."""
     own = [step.identity for step in trajectory.steps[start + 1 : end + 1]]
     return [
-        (steps[len(own) :], outcome)
-        for steps, outcome in draws
+        (steps[len(own) :], outcome, finished)
+        for steps, outcome, finished in draws
         if [step.identity for step in steps[: len(own)]] == own
     ]  # fmt: skip
 
@@ -106,8 +107,8 @@ def _values(
     mean = _drawn_mean if weights == "counts" else _weighted_mean
     longer: _Longer | None = None
     for at in range(len(drawn) - 1, -1, -1):
-        known = [(steps, float(outcome > 0.5)) for steps, outcome in drawn[at] if not np.isnan(outcome)]
-        if not known:
+        known = [(steps, float(outcome > 0.5), ended) for steps, outcome, ended in drawn[at] if not np.isnan(outcome)]
+        if not _count(drawn[at])[0]:
             longer = None
             continue
         found, variance = mean(trajectory, known, longer)
@@ -144,8 +145,8 @@ def _binomial(mean: float, n: int) -> float:
 
 def _drawn_mean(trajectory: Trajectory, draws: Sequence[_Draw], longer: _Longer | None) -> tuple[float, float]:
     """Value of a prefix and its variance, every rollout counting once."""
-    follows = np.array([longer is not None and longer.follows(steps) for steps, _ in draws])
-    outcomes = np.array([outcome for _, outcome in draws])
+    follows = np.array([longer is not None and longer.follows(steps) for steps, *_ in draws])
+    outcomes = np.array([outcome for _, outcome, _ in draws])
     if longer is None or not follows.any():
         return float(outcomes.mean()), _binomial(float(outcomes.mean()), len(draws))
     share, rest = float(follows.mean()), outcomes[~follows]
@@ -158,24 +159,21 @@ def _drawn_mean(trajectory: Trajectory, draws: Sequence[_Draw], longer: _Longer 
 
 def _weighted_mean(trajectory: Trajectory, draws: Sequence[_Draw], longer: _Longer | None) -> tuple[float, float]:
     """Value of a prefix and its variance, distinct next steps counting by their probability, and so on below them."""
-    if not draws[0][0] and len(draws) == 1:
-        return draws[0][1], 0.0
     below: dict[object, list[_Draw]] = {}
-    for steps, outcome in draws:
+    for draw in draws:
         # An end has no next step: all ends are one.
-        below.setdefault(steps[0].identity if steps else None, []).append((steps, outcome))
+        below.setdefault(tuple(step.identity for step in _next(draw[0])), []).append(draw)
     p, value, variance = (np.empty(len(below)) for _ in range(3))
-    for i, (name, some) in enumerate(below.items()):
-        first = some[0][0][:1]
-        if longer is not None and longer.follows(some[0][0]):
-            first, (value[i], variance[i]) = longer.steps, (longer.value, longer.variance)
-        elif name is None:
-            value[i], variance[i] = some[0][1], 0.0
+    for i, some in enumerate(below.values()):
+        first = _next(some[0][0])
+        rest = [(steps[len(first) :], outcome, finished) for steps, outcome, finished in some]
+        if longer is not None and longer.follows(first):
+            value[i], variance[i] = longer.value, longer.variance
+        elif not any(steps for steps, *_ in rest):
+            value[i], variance[i] = float(np.mean([outcome for _, outcome, _ in rest])), 0.0
         else:
-            rest = [(steps[1:], outcome) for steps, outcome in some]
-            ended = not any(steps for steps, _ in rest)
-            value[i], variance[i] = (rest[0][1], 0.0) if ended else _weighted_mean(trajectory, rest, None)
-        p[i] = np.exp(_logprob(trajectory, first)) if name is not None else len(some) / len(draws)
+            value[i], variance[i] = _weighted_mean(trajectory, rest, None)
+        p[i] = np.exp(_logprob(trajectory, first)) if first else len(some) / len(draws)
     p = np.minimum(p, 1.0)
     # Chance that a step is among the draws; its weight is p over it, which is 1 / draws for very unlikely ones.
     seen = np.where(p < 1, -np.expm1(len(draws) * np.log1p(-np.minimum(p, 1 - 1e-16))), 1.0)
@@ -188,6 +186,16 @@ def _weighted_mean(trajectory: Trajectory, draws: Sequence[_Draw], longer: _Long
     return mean, float(spread.sum()) + missing**2 / 4
 
 
+def _next(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The next action with the observations before it; all that is left where none follows."""
+    at = next((i for i, step in enumerate(steps) if step.kind == "action"), len(steps) - 1)
+    return steps[: at + 1]
+
+
+def _count(draws: Sequence[_Draw]) -> tuple[int, int]:
+    return count([Rollout(steps, outcome, finished, 0) for steps, outcome, finished in draws])
+
+
 def _logprob(trajectory: Trajectory, steps: Sequence[Step]) -> float:
     """Log-probability of steps under the policy that wrote them.
 
@@ -197,7 +205,7 @@ def _logprob(trajectory: Trajectory, steps: Sequence[Step]) -> float:
     total = 0.0
     for step in steps:
         if step.kind == "action":
-            if step.logprobs is None:
+            if not step.logprobs:
                 what = f"a step of problem {trajectory.problem.id!r} has no log-probabilities: {step.text[:60]!r}"
                 raise InputError(what, remedy="take weights=counts, or a policy that reports them")
             total += sum(step.logprobs)
@@ -214,8 +222,6 @@ def _labelled(
         values[-1] = trajectory.outcome
     values[starts[offset:]], counts[starts[offset:]] = value[offset:], exact[offset:]
     values[list(starts[lost + 1 :])] = 0.0
-    if lost < len(starts) and not np.isnan(trajectory.outcome):
-        values[-1] = trajectory.outcome
     action = trajectory.action
     values, counts = np.where(action, values, np.nan), np.where(action, counts, 0.0)
     root_value = float(value[0]) if offset else float("nan")

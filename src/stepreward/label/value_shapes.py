@@ -19,14 +19,14 @@ from stepreward.label.transforms import AfterError, rewritten
 def relative(trajectory: Trajectory, *, after_error: AfterError = "keep") -> Trajectory:
     """Labels a step 1 if the problem is solved from there at least as often as from its beginning, else 0.
 
-        label_t = 1 if value_t >= value_0, where value_0 is the bare problem's
+        label_t = 1 if value_t >= value_0 and value_t > 0, where value_0 is the bare problem's
 
     Args:
         trajectory: with the column `value` and the fact `root_value`; without the latter no step has a label.
         after_error: see `AfterError`; an error is a step of a lower value. The authors label all that follows 0.
     """
     value, root = trajectory.column("value"), float(trajectory.facts.get("root_value", np.nan))
-    made = np.where(np.isnan(value) | np.isnan(root), np.nan, value >= root)
+    made = np.where(np.isnan(value) | np.isnan(root), np.nan, (value >= root) & (value > 0))
     return rewritten(trajectory, "relative", made, after_error, made)
 
 

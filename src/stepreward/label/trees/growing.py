@@ -61,14 +61,16 @@ class Growing:
         prior: of selection.
         unfinished: what a path that a limit cut counts as.
         scored: whether new steps are scored when they are sampled.
+        first: what a step counts as in selection before a walk comes to it; NaN takes its own value, 0 where it has
+            none.
     """
 
     def __init__(
         self, problem: Problem, key: Key, *, width: int, max_steps: int, prior: Prior, unfinished: Unfinished,
-        scored: bool,
+        scored: bool, first: float = float("nan"),
     ) -> None:  # fmt: skip
         self.problem, self.key, self.width, self.max_steps, self.prior = problem, key, width, max_steps, prior
-        self.unfinished, self.scored = unfinished, scored
+        self.unfinished, self.scored, self.first = unfinished, scored, first
         self.tree = Tree(Place(Prefix()), float("nan"))
         self.wholes: list[Trajectory] = []
         """Solutions beside the tree: the rest of samples of which it has the first step."""
@@ -95,7 +97,11 @@ class Growing:
         ]
         grown = [self._merged(self.at(node), some) for node, some in zip(nodes, answers, strict=True)]
         yield from self._grade([*chain.from_iterable(grown)])
-        return [self._add(node, places) for node, places in zip(nodes, grown, strict=True)]
+        # Graded ends are in the tree before anything else is asked: a budget may end there.
+        added = [self._add(node, places) for node, places in zip(nodes, grown, strict=True)]
+        if self.scored:
+            yield from self._score([*chain.from_iterable(added)])
+        return added
 
     def complete(self, node: int) -> Flow[list[tuple[int, list[float]]]]:
         """Samples whole solutions of a node; their first steps are its children: each with the outcomes through it."""
@@ -103,12 +109,12 @@ class Growing:
         (made,) = yield from rollouts_of(
             self.problem, [above.prefix], [self.width], self.key, unfinished=self.unfinished
         )
-        through: dict[tuple[Name, bool], tuple[Place, list[float]]] = {}
-        for one in (rollout for rollout in made if rollout.steps):
-            ended = len(one.steps) == 1
+        through: dict[tuple[Name, bool, bool], tuple[Place, list[float]]] = {}
+        for one in (rollout for rollout in made if rollout.steps or rollout.finished):
+            ended = len(one.steps) <= 1
             prefix = above.prefix.then(one.steps[:1])
             place = Place(prefix, ended, ended and one.finished, one.outcome if ended else float("nan"), 0)
-            first, outcomes = through.setdefault((prefix.name, ended), (place, []))
+            first, outcomes = through.setdefault((prefix.name, ended, place.finished), (place, []))
             first.samples += 1
             outcomes.append(one.outcome)
             self.wholes.append(Trajectory(self.problem, above.prefix.then(one.steps), one.outcome, one.finished))
@@ -118,6 +124,8 @@ class Growing:
             known = np.array(outcomes)[~np.isnan(outcomes)]
             first.n, first.correct = len(known), int((known > RIGHT).sum())
         children = self._add(node, [first for first, _ in through.values()])
+        if above.ended:
+            return []
         return [*zip(children, (outcomes for _, outcomes in through.values()), strict=True)]
 
     def roll_out(self, nodes: Sequence[int], n: Sequence[int], *, greedy: bool = False) -> Flow[None]:
@@ -127,9 +135,10 @@ class Growing:
             greedy=greedy,
         )  # fmt: skip
         for node, some in zip(nodes, made, strict=True):
-            place = self.at(node)
-            place.n, place.correct = count(some)
-            self.tree.own[node] = place.correct / place.n if place.n else float("nan")
+            place, (known, right) = self.at(node), count(some)
+            self.tree.own[node] = right / known if known else float("nan")
+            # Greedy rollouts are all alike: they are no sample of the policy.
+            place.n, place.correct = (0, 0) if greedy else (known, right)
 
     def look_ahead(self, node: int, steps: int) -> Flow[float]:
         """The highest score on a path of single samples behind a node; NaN where there is no step."""
@@ -162,20 +171,28 @@ class Growing:
     def compress(self, chance: float) -> None:
         """Joins steps as HRM does (arXiv:2503.13551, the released code), each tree by itself and in place.
 
-        Of a node with four children or more, at most one, the first to which chance falls, is joined with it into one
-        step and hangs beside it from then on. Leaves stay as many.
+        Of a node with samples of four next steps or more, at most one, the first to which chance falls, is joined with
+        it into one step and hangs beside it from then on, unless it is the same as another one there. What was joined
+        is not joined again. Leaves stay as many.
         """
-        tree = self.tree
+        tree, moved = self.tree, set[int]()
         for node in range(1, len(tree.items)):
             below = tree.children[node]
-            if below is None or len(below) < 4:
+            if below is None or node in moved or sum(self.at(int(child)).samples for child in below) < 4:
                 continue
-            moved = below[self._uniforms(len(below)) < chance][:1]
-            if len(moved) and same_speaker(self.at(node).prefix[-1], self.at(int(moved[0])).prefix[-1]):
-                self._join(node, int(moved[0]))
+            for child in below[self._uniforms(len(below)) < chance][:1].tolist():
+                if self._join(node, child):
+                    moved.add(child)
 
-    def _join(self, node: int, child: int) -> None:
+    def _join(self, node: int, child: int) -> bool:
+        """Joins a node and its child, unless they are of two speakers, one has no step, or the same step is there."""
         tree, above, depth = self.tree, self.tree.parent[node], len(self.at(node).prefix)
+        whole = self.at(child).prefix
+        if len(whole) == depth or not same_speaker(whole[-2], whole[-1]):
+            return False
+        moved = replace(self.at(child), prefix=self.at(above).prefix.then([joined(whole[-2:])]))
+        if {moved.prefix.name, _name(moved)} & tree.node_of.keys():
+            return False
         own, around = tree.children[node], tree.children[above]
         assert own is not None, "a child has a parent"
         assert around is not None, "only what has a node above it is joined"
@@ -193,9 +210,8 @@ class Growing:
                 prefix = self.at(other).prefix
                 one = joined(prefix[depth - 1 : depth + 1])
                 self.at(other).prefix = Prefix((*prefix[: depth - 1], one, *prefix[depth + 1 :]))
-        tree.node_of = {
-            _end(place.prefix.name) if place.ended else place.prefix.name: at for at, place in enumerate(tree.items)
-        }
+        tree.node_of = {_name(place): at for at, place in enumerate(tree.items)}
+        return True
 
     def grown(self, value: Floats) -> StepTree:
         """The tree with its columns, once it is grown.
@@ -216,8 +232,7 @@ class Growing:
         leaves = [tree.items[node] for node in np.flatnonzero(shown & ~inner).tolist() if node]
         paths = [Trajectory(self.problem, leaf.prefix, leaf.outcome, leaf.finished) for leaf in leaves]
         made = StepTree.from_trajectories([*paths, *self.wholes], self.problem)
-        known = (tree.node_of.get(name, tree.node_of.get(_end(name), -1)) for name in made.names)
-        at = np.fromiter(known, np.int64, made.n)
+        at = np.fromiter(map(self._node_of, made.names), np.int64, made.n)
         counts = np.array([(place.n, place.correct) for place in tree.items], np.float64)
         # Only a share of a node's own rollouts has an interval: other values are not of the sampled policy alone.
         own = np.isclose(value * counts[:, 0], counts[:, 1], equal_nan=False) & (counts[:, 0] > 0)
@@ -234,6 +249,8 @@ class Growing:
         columns: dict[str, Any] = {
             name: np.where(at >= 0, one[at], absent.get(name, np.nan)) for name, one in each.items()
         }
+        value = columns["value"]
+        columns["value"] = np.where(np.isnan(value) & made.terminal, made.outcome, value)
         low, high = wilson(columns["n_correct"], columns["n_rollouts"])
         return replace(made, columns={**columns, "low": low, "high": high})
 
@@ -252,14 +269,14 @@ class Growing:
 
     def _merged(self, above: Place, answers: Sequence[Continuation]) -> list[Place]:
         """Places of sampled next steps, equal ones once; a step that a limit cut is an end, or dropped."""
-        made: dict[tuple[Name, bool], Place] = {}
+        made: dict[tuple[Name, bool, bool], Place] = {}
         for one in answers:
             prefix = above.prefix.then([step for step in one.steps if step.text or step.images])
             cut = not one.finished and (one.truncated or len(prefix) >= self.max_steps)
             if (cut and self.unfinished == "drop") or (len(prefix) == len(above.prefix) and not one.finished):
                 continue
             place = Place(prefix, one.finished or cut, one.finished, 0.0 if cut else float("nan"), 0)
-            made.setdefault((prefix.name, place.ended), place).samples += 1
+            made.setdefault((prefix.name, place.ended, place.finished), place).samples += 1
         return [*made.values()]
 
     def _grade(self, places: Sequence[Place]) -> Flow[None]:
@@ -268,21 +285,37 @@ class Growing:
             grades = yield [Grade(self.problem, place.prefix) for place in finished]
             for place, grade in zip(finished, grades, strict=True):
                 place.outcome = float(grade)
-        if self.scored and places:
-            scores = yield [Score(self.problem, place.prefix) for place in places]
-            for place, one in zip(places, scores, strict=True):
-                place.score = float(one[-1])
+
+    def _score(self, nodes: Sequence[int]) -> Flow[None]:
+        """Scores the last steps of new nodes; the score of an open one is its own value."""
+        nodes = [node for node in nodes if self.at(node).prefix]
+        scores = (yield [Score(self.problem, self.at(node).prefix) for node in nodes]) if nodes else []
+        for node, one in zip(nodes, scores, strict=True):
+            place = self.at(node)
+            place.score = float(one[-1])
+            if not place.ended:
+                self.tree.own[node] = place.score
+                self.tree.value[node] = self._unvisited(place.score)
 
     def _add(self, node: int, places: list[Place]) -> list[int]:
+        above = self.at(node)
+        if places and node and all(len(place.prefix) == len(above.prefix) for place in places):
+            # The policy had nothing to add: the step before was the last one.
+            above.ended, above.finished, above.outcome = True, True, places[0].outcome
+            self.tree.own[node] = above.outcome
+            return []
         if not places:
             self.tree.close(node)
             return []
-        values = [place.outcome if place.ended else place.score for place in places]
-        names = [_end(place.prefix.name) if place.ended else place.prefix.name for place in places]
+        values = [place.outcome if place.ended else float("nan") for place in places]
+        names = [_name(place) for place in places]
         children = self.tree.expand(node, places, names, values, self._priors(places))
-        # What is not known counts as 0 until a walk comes to it: rules of selection compare numbers.
-        self.tree.value[children] = np.nan_to_num(values)
+        self.tree.value[children] = [self._unvisited(value) for value in values]
         return [int(child) for child in children]
+
+    def _unvisited(self, value: float) -> float:
+        """What a node counts as in selection before a walk comes to it: rules compare numbers."""
+        return (0.0 if np.isnan(value) else value) if np.isnan(self.first) else self.first
 
     def _priors(self, places: Sequence[Place]) -> Floats:
         if self.prior == "logprob":
@@ -295,7 +328,12 @@ class Growing:
         shares: Floats = counts / counts.sum()
         return shares
 
+    def _node_of(self, name: Name) -> int:
+        """The node of a prefix: one that goes on before its end, an end by the policy before one by a limit."""
+        ends = (named(name, finished) for finished in (True, False))
+        return next((self.tree.node_of[one] for one in (name, *ends) if one in self.tree.node_of), -1)
 
-def _end(name: Name) -> Name:
-    """Name of an end, which may have the steps of a prefix that goes on in other samples."""
-    return named(name, "end")
+
+def _name(place: Place) -> Name:
+    """Name of a node; an end may have the steps of a prefix that goes on in other samples."""
+    return named(place.prefix.name, place.finished) if place.ended else place.prefix.name

@@ -39,6 +39,10 @@ Readout = Literal["mean", "leaf-share", "any-right", "distance", "best", "discou
 """What a step is worth in the end: what was backed up, a function of the ends below (`readouts`), or its score."""
 
 
+_TOGETHER = 16
+"""Prefixes of a depth that are expanded by one list of questions."""
+
+
 @dataclass
 class _Stop:
     """When a search has enough; 0 of each is never."""
@@ -64,9 +68,10 @@ class _Stop:
         if not self.stable:
             return False
         value = float(tree.value[0])
-        self._still = self._still + 1 if abs(value - self._last) <= self.moved else 0
-        self._last = value
-        return self._still >= self.stable or min(value, 1 - value) <= self.sure
+        still = abs(value - self._last) <= self.moved
+        self._last = self._last if still else value
+        self._still = self._still + 1 if still or min(value, 1 - value) <= self.sure else 0
+        return self._still >= self.stable
 
 
 @estimate.method(
@@ -88,6 +93,7 @@ def monte_carlo_tree(
     unvisited: float = 1.0,
     floor: float = 0.1,
     prior: Prior = "share",
+    first: float = float("nan"),
     revisit: bool = True,
     leaf: Leaf = "playout",
     n: Count = 1,
@@ -125,6 +131,7 @@ def monte_carlo_tree(
         unvisited: bonus of a child without a visit, of `ucb1`.
         floor: added to visits, of `ucb-smoothed`.
         prior: of `puct`.
+        first: what a step counts as in selection before a walk comes to it; nan: its own value, 0 where it has none.
         revisit: walks may come to an end again, and count it again.
         leaf: what is valued where a walk ends.
         n: rollouts of a step, of `rollouts` and `playout`.
@@ -142,8 +149,8 @@ def monte_carlo_tree(
         max_steps: steps of a path; what is longer is an end that `unfinished` decides.
         right_ends, wrong_ends: distinct ends, both of which are enough; 0: not looked at.
         most_nodes: nodes that are enough; 0: not looked at.
-        stable: walks in which the bare problem's value moved by at most `moved` that are enough, and it ends where that
-            value is within `sure` of 0 or 1; 0: not looked at.
+        stable: walks in a row that are enough, in which the bare problem's value stayed within `moved` of what it was
+            when it last moved, or within `sure` of 0 or 1; 0: not looked at.
         moved, sure: see `stable`.
         unfinished: what a path or a rollout that a limit cut counts as.
 
@@ -208,43 +215,48 @@ class _Walks:
     revisit: bool
 
     def level(self, depth: int) -> Flow[None]:
-        """Expands all open prefixes of a depth together."""
+        """Expands all open prefixes of a depth, some at a time, so that a budget that ends keeps what was paid."""
         tree = self.grown.tree
         nodes = [i for i, place in enumerate(tree.items) if len(place.prefix) == depth and not place.ended]
-        children = (yield from self.grown.expand(nodes)) if nodes else []
-        if not children:
+        if not nodes:
             tree.close(0)
-        for some in children:
-            yield from self._value(some)
+        for at in range(0, len(nodes), _TOGETHER):
+            some = nodes[at : at + _TOGETHER]
+            children = yield from self.grown.expand(some)
+            for node, own in zip(some, children, strict=True):
+                self._settle_ends([node])
+                yield from self._value(own)
 
     def walk(self, node: int) -> Flow[None]:
         """Goes on from the prefix without children at which a walk ends."""
         grown = self.grown
-        if grown.at(node).ended:
-            # It was backed up when it was sampled; walks that come back say that the policy prefers it.
-            self._settle(node, grown.at(node).outcome)
-        elif self.leaf == "completions":
+        if self._settle_ends([node]):
+            return
+        if self.leaf == "completions":
             yield from self._complete(node)
-        elif self.leaf == "score":
-            # The children are worth nothing before a walk comes to them, and ends are worth their outcome at once.
-            (children,) = yield from grown.expand([node])
-            self._settle(node, grown.at(node).score)
-            self._settle_ends(children)
         elif self.leaf == "path":
             yield from self._path(node)
         else:
             (children,) = yield from grown.expand([node])
-            yield from self._value(children)
+            if self._settle_ends([node]):
+                return
+            if self.leaf == "score":
+                # New steps wait for walks of their own; ends are worth their outcome at once.
+                self._settle(node, grown.at(node).score)
+                self._settle_ends(children)
+            else:
+                yield from self._value(children)
 
     def _path(self, node: int) -> Flow[None]:
         while True:
             (children,) = yield from self.grown.expand([node])
-            if self._settle_ends(children) or not children:
+            if self._settle_ends([node]) or self._settle_ends(children) or not children:
                 return
             node = self.grown.pick(children)
 
     def _complete(self, node: int) -> Flow[None]:
         made = yield from self.grown.complete(node)
+        self._settle_ends([node])
         for child, outcomes in made:
             known = [outcome for outcome in outcomes if not np.isnan(outcome)]
             if known:
@@ -259,12 +271,13 @@ class _Walks:
             # One new step alone: the others wait for walks of their own.
             children = [grown.pick(children)]
         open_ = [child for child in children if not grown.at(child).ended]
-        if self.leaf in ("playout", "rollouts") and open_:
-            yield from grown.roll_out(open_, [self._rollouts(child) for child in open_], greedy=self.greedy)
         if self.leaf == "scores" and self.look_ahead:
             yield from self._look_ahead(children)
             return
+        # Before anything else is asked: a budget may end there.
         self._settle_ends(children)
+        if self.leaf in ("playout", "rollouts") and open_:
+            yield from grown.roll_out(open_, [self._rollouts(child) for child in open_], greedy=self.greedy)
         if self.leaf != "ends":
             for child in open_:
                 self._settle(child, float(grown.tree.own[child]))
@@ -289,7 +302,7 @@ class _Walks:
         return max(self.n // (depth + 1), self.least) if self.least else self.n
 
     def _settle_ends(self, children: Sequence[int]) -> bool:
-        """Backs up the outcome of every end among new steps; True where there is one."""
+        """Backs up the outcome of every end among nodes; True where there is one."""
         ends = [child for child in children if self.grown.at(child).ended]
         for child in ends:
             self._settle(child, self.grown.at(child).outcome)

@@ -11,7 +11,8 @@ estimate.preset(
     of="tree",
     paper="arXiv:2406.03816",
     note="the released code's generation of training data: 50 walks, values by the distance to a right end. An end is "
-    "worth its outcome, where the code takes its value model's word and grades ends above 0.8 alone; no hints",
+    "worth its outcome, where the code takes its value model's word and grades ends above 0.8 alone; no hints; a "
+    "look-ahead without a step counts for nothing",
     asks=("scorer",),
     simulations=50, width=3, select="ucb1", exploration=0.5, unvisited=0.9, leaf="scores", look_ahead=1, alpha=0.5,
     backup="children", readout="distance",
@@ -20,10 +21,11 @@ estimate.preset(
     "alphamath",
     of="tree",
     paper="arXiv:2405.03553",
-    note="the released code's settings for data; its priors are exp of a step's mean log-probability, prior=logprob "
-    "here, for policies that report it; the bare problem has no value of its own; values are chances, (q + 1) / 2",
+    note="the released code's settings for data, on chances (q + 1) / 2, so that its constant of 1.5 is 0.75 and its 0 "
+    "of a step without a visit 0.5; its priors are exp of a step's mean log-probability, prior=logprob here, for "
+    "policies that report it; the bare problem has no value of its own",
     asks=("scorer",),
-    simulations=40, width=5, select="puct", exploration=1.5, leaf="score", revisit=False, max_steps=8,
+    simulations=40, width=5, select="puct", exploration=0.75, first=0.5, leaf="score", revisit=False, max_steps=9,
 )  # fmt: skip
 estimate.preset(
     "masprm",
@@ -47,8 +49,10 @@ estimate.preset(
     of="tree",
     paper="arXiv:2601.21912",
     note="the released code's search: greedy play-outs, equal priors, a discount. The reward is the grader's, in the "
-    "code the F1 of the answer's tokens; the policy samples at temperature 0.9 and top-p 0.95 there",
-    simulations=200, width=5, select="puct", exploration=2.5, prior="uniform", greedy=True, discount=0.99, max_steps=10,
+    "code the F1 of the answer's tokens; the policy samples at temperature 0.9 and top-p 0.95 there. Which new step is "
+    "played out is drawn as often as it was sampled, and a play-out goes on to its end, not to the tenth step",
+    simulations=200, width=5, select="puct", exploration=2.5, prior="uniform", first=0.0, greedy=True, discount=0.99,
+    max_steps=10,
 )  # fmt: skip
 estimate.preset(
     "rest-rl",
@@ -70,7 +74,8 @@ estimate.preset(
     "qlass",
     of="tree",
     paper="arXiv:2502.02584",
-    note="Q and its scaling as in the released code (`vanilla`); every prefix is expanded, in the code those on a path "
+    note="Q and its scaling, over the whole tree, as in the released code (`vanilla`), which asks for a second action "
+    "that differs and scales 300 sampled nodes; every prefix is expanded, in the code those on a path "
     "to a reward above 0.01 from the fourth step on, and the expert's trajectory is a path too",
     simulations=8, width=2, select="breadth", leaf="ends", readout="best", discount=0.9, scale=True, max_steps=8,
 )  # fmt: skip
