@@ -40,6 +40,8 @@ WORLDS = {
     "12 steps": (12, True),
     "two wrong steps are forgiven, 8 steps": (8, False),
 }
+T_95 = {1: math.nan, 2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
+"""The 97.5 % point of Student's t of one degree of freedom less, by the number of worlds."""
 REFERENCE = 64
 """Rollouts a step of plain Monte Carlo whose error the others must reach."""
 GRID: tuple[int, ...] = (2, 4, 8, 12, 16, 24, 32, 48, 64)
@@ -78,8 +80,9 @@ each, and of every second problem a wrong solution where there is one. The refer
 - *value*: how many times fewer rollouts, and tokens, give values of the same error (root mean square against the exact
   ones). A dash: not with {reference} rollouts and not with twice as many, as where values before the error are
   inferred as 1.
-- *first error*: how many times fewer find the first error as often. Means over worlds with 95 % intervals.
-- *coverage* of the 95 % intervals, *bias* and root mean square *error*, with n = 16.
+- *first error*: how many times fewer find the first error as often. Geometric means over worlds with 95 % intervals.
+- *coverage* of the 95 % intervals, *bias* and root mean square *error*, with n = 16, of the steps that it values: `scan`
+  values none behind the first error.
 
 A step is one token here, so that `unprm`, which probes uncertain steps first, walks forward: a token alone has no
 entropy."""
@@ -191,9 +194,9 @@ def reached(rows: Sequence[Mapping[str, float]], error: float, cost: str) -> flo
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
-    """Geometric mean over worlds with a 95 % interval (normal, of logarithms); NaN where a world has none."""
+    """Geometric mean over worlds with a 95 % interval, of logarithms by Student's t; NaN where a world has none."""
     logs = np.log(np.array(values))
-    half = 1.96 * logs.std(ddof=1) / math.sqrt(len(logs)) if len(logs) > 1 else float("nan")
+    half = T_95[len(logs)] * logs.std(ddof=1) / math.sqrt(len(logs)) if len(logs) > 1 else float("nan")
     return {
         "value": float(np.exp(logs.mean())),
         "low": float(np.exp(logs.mean() - half)),

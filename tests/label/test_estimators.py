@@ -14,6 +14,7 @@ from label_world import PROBLEM, World, letters, steps
 from tests.effort import scaled
 
 from stepreward.core.catalog import estimate
+from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
@@ -318,3 +319,47 @@ def test_missing_log_probabilities_are_an_error() -> None:
             first_error_bisection(Trajectory(PROBLEM, steps("abxaab"), 0.0), KEY, weighted=True),
             policy=WORLD.policy(), grader=WORLD,
         )  # fmt: skip
+
+
+def test_a_prefix_as_good_as_the_bare_problem_is_alive() -> None:
+    lines = {"": ["a\na\na\n", "x\na\na\n"], "a\n": ["a\na\n", "x\na\n"], "a\nb\n": ["a\n", "x\n"]}
+    policy = ScriptedPolicy(lines)
+    solution = said([("a", (-1.0,)), ("b", (-1.0,)), ("x", (-1.0,))], outcome=0.0)
+    answer_all(first_error_bisection(solution, KEY, n=2, relative=True), policy=policy, grader=World(length=3))
+    assert [letters(question.prefix) for question in policy.questions] == ["", "a", "ab"]
+
+
+def test_an_unknown_bare_problem_leaves_nothing_to_compare_with() -> None:
+    class Unknown(World):
+        def grade(self, problem: Problem, solution: Sequence[Step]) -> float:
+            return float("nan")
+
+    policy = ScriptedPolicy({"": ["b\nb\n"]})
+    solution = said([("a", (-1.0,)), ("a", (-1.0,)), ("x", (-1.0,))], outcome=0.0)
+    made = answer_all(first_error_bisection(solution, KEY, n=2, relative=True), policy=policy, grader=Unknown())
+    assert len(policy.questions) == 1
+    assert np.isnan(made.column("value")[:-1]).all()
+
+
+def test_a_right_solution_is_compared_with_the_bare_problem_too() -> None:
+    solution = said([("a", (-1.0,)), ("a", (-1.0,))], outcome=1.0)
+    policy = ScriptedPolicy({"": ["a\na\n", "x\na\n"]})
+    made = answer_all(first_error_bisection(solution, KEY, n=2, relative=True), policy=policy, grader=World(length=2))
+    assert (made.facts["root_value"], made.column("value").tolist()) == (0.5, [1.0, 1.0])
+    assert transforms["relative"].take({"trajectory": made}).labels.tolist() == [1.0, 1.0]
+
+
+def test_weights_of_unknown_rollouts_are_left_out() -> None:
+    counts = Counts(said([("a", (-1.0,)), ("b", (-1.0,))]))
+    outcomes = {-9.0: float("nan"), -0.5: 1.0, -1.0: 0.0}
+    made = [Rollout(said([("a", (mean,))]).steps, outcome, True, 1) for mean, outcome in outcomes.items()]
+    weights = np.exp([-0.5, -1.0])
+    assert counts.record(0, made, likelihoods(made)) == pytest.approx(weights[0] / weights.sum())
+    assert counts.n_correct[0] == pytest.approx(counts.value[0] * counts.n_rollouts[0])
+    assert likelihoods([Rollout((), 1.0, True, 0)]).tolist() == [1.0]
+
+
+def test_values_that_stopped_early_are_compared_with_nothing() -> None:
+    flow = first_error_bisection(Trajectory(PROBLEM, steps("abx"), 0.0), KEY, at_once=2, relative=True)
+    with pytest.raises(InputError, match="drop at_once"):
+        next(flow)

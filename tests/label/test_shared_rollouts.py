@@ -14,7 +14,8 @@ from stepreward.core.catalog import estimate
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.runtime.driver import Driver, answer_all
-from stepreward.core.types import Trajectory
+from stepreward.core.runtime.flows import Continuation, Propose
+from stepreward.core.types import Step, Trajectory
 from stepreward.label.samples import graded_samples
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.tasks.enumerable import EnumerableWorld
@@ -126,3 +127,64 @@ def test_likely_solutions_count_by_their_probability() -> None:
 def test_log_probabilities_that_are_missing_are_an_error_and_not_zero() -> None:
     with pytest.raises(InputError, match="weights=counts"):
         values({"a\n": ["ba", "bx", "ca", "ca"], "a\nb\n": ["x", "x"]}, n=4, weights="logprobs")
+
+
+def shared(outcome: float, letters_of: str, policy: Any, **settings: Any) -> list[float]:
+    solution = Trajectory(PROBLEM, steps(letters_of), outcome)
+    flow = estimate["shared-rollouts"].take({"trajectory": solution, "key": KEY}, **settings)
+    made = answer_all(flow, policy=policy, grader=World(length=len(letters_of)))
+    return made.column("value").tolist()
+
+
+def test_a_right_solution_is_never_lost() -> None:
+    policy = ScriptedPolicy(lambda question, i: "x\n" * (4 - len(question.prefix)))
+    assert shared(1.0, "abbb", policy, n=8, until_lost=True) == [0.0, 0.0, 0.0, 1.0]
+    assert len(policy.questions) == 3
+
+
+def test_rollouts_that_a_limit_cut_are_no_loss() -> None:
+    def line(question: Propose, i: int) -> Continuation:
+        whole = len(question.prefix) == 2
+        return Continuation((Step("a\n" if whole else "c\n"),), whole, 1, truncated=not whole)
+
+    value = shared(0.0, "abx", ScriptedPolicy(line), n=4, until_lost=True)
+    np.testing.assert_array_equal(value, [np.nan, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_observations_belong_to_the_action_behind_them(turned: bool) -> None:
+    def step(letter: str) -> Step:
+        return Step(f"{letter}\n", kind="observation" if letter == "o" else "action",
+                    logprobs=None if letter == "o" else (math.log(0.5),))  # fmt: skip
+
+    lines = [Continuation(tuple(map(step, text)), True, 3) for text in ("obx", "oca")]
+    script = {"a\n": lines[::-1] if turned else lines, "a\no\nb\n": [Continuation((step("x"),), True, 1)]}
+    solution = Trajectory(PROBLEM, tuple(map(step, "aobx")), 0.0)
+    flow = estimate["shared-rollouts"].take({"trajectory": solution, "key": KEY}, n=2, weights="logprobs")
+    made = answer_all(flow, policy=ScriptedPolicy(script), grader=World(length=4))
+    # b leads to nothing right, c to a right end, and each has the probability 1/2.
+    assert made.column("value")[0] == pytest.approx(0.5)
+
+
+def test_log_probabilities_are_those_of_the_policy_that_rolls_out() -> None:
+    def line(letter: str, p: float) -> Continuation:
+        made = tuple(Step(f"{one}\n", logprobs=(math.log(p),)) for one in letter)
+        return Continuation(made, True, len(made))
+
+    script = {"a\n": [line("bx", 0.5), line("ca", 0.5)], "a\nb\n": [line("x", 0.5)] * 2}
+    for other in (0.5, 0.01):
+        wrote = tuple(Step(f"{one}\n", logprobs=(math.log(other),)) for one in "abx")
+        solution = Trajectory(PROBLEM, wrote, 0.0)
+        flow = estimate["shared-rollouts"].take({"trajectory": solution, "key": KEY}, n=2, weights="logprobs")
+        made = answer_all(flow, policy=ScriptedPolicy(script), grader=World(length=3))
+        assert made.column("value")[0] == pytest.approx(0.5)
+
+
+def test_as_exact_as_how_many_rollouts_by_hand() -> None:
+    policy = ScriptedPolicy({"a\n": ["b\na\n", "b\nx\n", "c\na\n", "c\nx\n"], "a\nb\n": ["x\n", "a\n"]})
+    solution = Trajectory(PROBLEM, steps("abx"), 0.0)
+    flow = estimate["shared-rollouts"].take({"trajectory": solution, "key": KEY}, n=4)
+    made = answer_all(flow, policy=policy, grader=World(length=3))
+    # ab: 2 of 4, variance 1/16. a: 1/2 of that and 1/2 of c's 1 of 2, whose variance is 1/8; both are worth 1/2.
+    variance = (1 / 16 + 1 / 8) / 4
+    assert made.column("n_rollouts")[:2] == pytest.approx([0.25 / variance, 4])
