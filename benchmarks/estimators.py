@@ -81,8 +81,8 @@ each, and of every second problem a wrong solution where there is one. The refer
   ones). A dash: not with {reference} rollouts and not with twice as many, as where values before the error are
   inferred as 1.
 - *first error*: how many times fewer find the first error as often. Geometric means over worlds with 95 % intervals.
-- *coverage* of the 95 % intervals, *bias* and root mean square *error*, with n = 16, of the steps that it values: `scan`
-  values none behind the first error.
+- *coverage* of the 95 % intervals, *bias* and root mean square *error*, with n = 16, of the steps that it values:
+  `scan` values none behind the first error.
 
 A step is one token here, so that `unprm`, which probes uncertain steps first, walks forward: a token alone has no
 entropy."""
