@@ -81,9 +81,9 @@ def test_a_local_model_without_verdicts_has_no_scores(server: str) -> None:
     assert json.loads(invoke(line))["scores"] == [None, None]
 
 
-def test_no_record_reads_what_is_written(
+def test_no_record_of_an_encoder_reads_what_is_written(
     server: str, inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (inside / "empty.json").write_text("{}")
-    line = f"score --data written.jsonl --model {server} --like launch/ThinkPRM-7B --record empty.json"
-    assert "writes its verdicts" in refused(line, capsys, monkeypatch)
+    (inside / "own.json").write_text('{"separator": "x"}')
+    line = f"score --data written.jsonl --model {server} --like launch/ThinkPRM-7B --record own.json"
+    assert "separator" in refused(line, capsys, monkeypatch)

@@ -90,7 +90,7 @@ def test_what_rollouts_measure_keeps_images_tokens_logprobs_meta_and_is_found_by
         assert dict(again.steps[0].meta) == {"k": [1, {}]}
         assert again.facts == {"subset": "sums", "root_value": 0.75}
         (claimed,) = again.provenance
-        assert claimed.what == ("value", "n_rollouts", "n_correct", "low", "high", "label")
+        assert claimed.what == ("value", "n_rollouts", "n_correct", "low", "high", "advantage", "label")
         np.testing.assert_array_equal(again.labels, [1.0, np.nan, 0.5])
         np.testing.assert_array_equal(again.column("n_correct"), [2, 2, 0])
         # Wilson's interval of 2 of 4 at 95 %, from a table.

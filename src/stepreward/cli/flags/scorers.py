@@ -26,7 +26,7 @@ class RecipeFlags:
     """How a reward model is scored, where its name and configuration do not say, and where it runs."""
 
     like: str = ""
-    """Row of the table of checkpoints that the model follows, such as trl-prm, or a judge's, such as first-error."""
+    """Row of the table of checkpoints that the model follows, such as trl-prm."""
     record: Path | None = None
     """JSON of the fields of the encoder record that differ from the model's or row's own; of a judge, such as
     first-error, those of its row, such as prompt_format."""

@@ -61,13 +61,13 @@ class Growing:
         prior: of selection.
         unfinished: what a path that a limit cut counts as.
         scored: whether new steps are scored when they are sampled.
-        first: what a step counts as in selection before a walk comes to it; NaN takes its own value, 0 where it has
-            none.
+        first: what a step counts as in selection before a walk comes to it; a negative number takes its own value, 0
+            where it has none.
     """
 
     def __init__(
         self, problem: Problem, key: Key, *, width: int, max_steps: int, prior: Prior, unfinished: Unfinished,
-        scored: bool, first: float = float("nan"),
+        scored: bool, first: float = -1.0,
     ) -> None:  # fmt: skip
         self.problem, self.key, self.width, self.max_steps, self.prior = problem, key, width, max_steps, prior
         self.unfinished, self.scored, self.first = unfinished, scored, first
@@ -315,7 +315,7 @@ class Growing:
 
     def _unvisited(self, value: float) -> float:
         """What a node counts as in selection before a walk comes to it: rules compare numbers."""
-        return (0.0 if np.isnan(value) else value) if np.isnan(self.first) else self.first
+        return (0.0 if np.isnan(value) else value) if self.first < 0 else self.first
 
     def _priors(self, places: Sequence[Place]) -> Floats:
         if self.prior == "logprob":

@@ -93,7 +93,7 @@ def monte_carlo_tree(
     unvisited: float = 1.0,
     floor: float = 0.1,
     prior: Prior = "share",
-    first: float = float("nan"),
+    first: float = -1.0,
     revisit: bool = True,
     leaf: Leaf = "playout",
     n: Count = 1,
@@ -131,7 +131,8 @@ def monte_carlo_tree(
         unvisited: bonus of a child without a visit, of `ucb1`.
         floor: added to visits, of `ucb-smoothed`.
         prior: of `puct`.
-        first: what a step counts as in selection before a walk comes to it; nan: its own value, 0 where it has none.
+        first: what a step counts as in selection before a walk comes to it; negative: its own value, 0 where it has
+            none.
         revisit: walks may come to an end again, and count it again.
         leaf: what is valued where a walk ends.
         n: rollouts of a step, of `rollouts` and `playout`.
