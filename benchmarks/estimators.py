@@ -37,7 +37,7 @@ KEY = Key.seed(0)
 SEEDS, PROBLEMS = 5, 10
 WORLDS = {
     "a wrong step is fatal, 8 steps": (8, True),
-    "12 steps": (12, True),
+    "a wrong step is fatal, 12 steps": (12, True),
     "two wrong steps are forgiven, 8 steps": (8, False),
 }
 T_95 = {1: math.nan, 2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
