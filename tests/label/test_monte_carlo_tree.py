@@ -228,19 +228,19 @@ def test_a_mean_of_children_lies_between_them_and_an_end_keeps_its_outcome(name:
 
 
 def test_leaf_shares_of_equally_deep_trees_are_unbiased_and_distinct_leaves_are_not() -> None:
-    trees = grown("hrm", 300, width=3)
-    exact = np.array([WORLD.value(problem, ()) for problem in WORLD.problems(300)])
+    trees = grown("hrm", 150, width=3)
+    exact = np.array([WORLD.value(problem, ()) for problem in WORLD.problems(150)])
     made = np.array([tree.column("value")[0] for tree in trees])
     gap = made - exact
-    assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(300)
+    assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(150)
     distinct = np.array([np.nanmean(tree.outcomes) for tree in trees])
-    assert distinct.mean() < exact.mean() - 4 * (distinct - exact).std() / np.sqrt(300)
+    assert distinct.mean() < exact.mean() - 4 * (distinct - exact).std() / np.sqrt(150)
 
 
 def test_a_search_prefers_good_steps_so_that_its_mean_exceeds_the_policys_chance() -> None:
-    exact = np.mean([WORLD.value(problem, ()) for problem in WORLD.problems(100)])
+    exact = np.mean([WORLD.value(problem, ()) for problem in WORLD.problems(50)])
     few, many = (
-        np.mean([tree.column("value")[0] for tree in grown("tree", 100, simulations=n, exploration=0.5)])
+        np.mean([tree.column("value")[0] for tree in grown("tree", 50, simulations=n, exploration=0.5)])
         for n in (4, 64)
     )
     assert many > few > exact - 0.05
