@@ -48,9 +48,9 @@ prints, patches or raises. {ungraded:,} samples could not be graded.
 
 The published numbers are of other samples: 200 of each problem, at the temperature that is best for each k.
 
-{rate:.1f} programs a second on {cores} cores ({seconds:,.0f} s in all; {load}). A bare interpreter that runs a right
-program with its tests, without any isolation, takes {plain:.0f} ms; programs that do not end run until their limit of
-time.
+{rate:.1f} programs a second on {cores} cores ({seconds:,.0f} s in all; {load}). A bare interpreter
+that runs a right program with its tests, without any isolation, takes {plain:.0f} ms; programs that do not end run
+until their limit of time.
 """
 
 

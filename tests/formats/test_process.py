@@ -268,7 +268,7 @@ def test_programs_are_read_and_not_run() -> None:
     first, second, empty = items("code-samples")
     assert (texts(first), texts(second)) == (["    return 2\n"], ["    x = 1\n    return x\n"])
     # Without it the share of right samples would be too high.
-    assert not empty.text.strip()
+    assert empty.text == "# an empty sample\n"
     assert texts(items("code-samples", cut="lines")[1]) == ["    x = 1\n", "    return x\n"]
     assert first.problem.meta["entry_point"] == "two"
     assert np.isnan(first.outcome)

@@ -18,6 +18,8 @@ Cut = Literal["whole", "lines"]
 """What a step of a program is: all of it, or a line."""
 _READ = ("prompt", "entry_point", "test", "canonical_solution", "implementations", "test_feedback", "reflections",
          "solution", "is_solved", "name")  # fmt: skip
+_EMPTY = "# an empty sample\n"
+"""The step of a sample without text: programs without any are no solutions elsewhere."""
 _NONE = "MCTS reflections"
 """What LATS logs in the place of a reflection on its last program."""
 
@@ -37,8 +39,8 @@ def _is_early(row: Row) -> bool:
 def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:
     """Reads `prompt` and its `samples`, a solution each. No row says whether it is right: that is what `test` is for.
 
-    Nothing is run; a sample without text is a solution of one blank step. Tests and the entry point are in the
-    problem's meta.
+    Nothing is run; a sample without text is a solution of one comment that says so. Tests and the entry point are in
+    the problem's meta.
 
     Args:
         number: its 1-based number, the problem's id where the row has no `task_id`.
@@ -52,7 +54,7 @@ def read_samples(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Traje
         if not isinstance(sample, str):
             raise InputError(f"sample {i} must be text, got {shown(sample)}")
         # An empty sample is a wrong one: without it, shares of right samples would be too high.
-        yield annotated(problem, _steps(sample, cut) or (Step(sample or "\n"),), None, "nobody")
+        yield annotated(problem, _steps(sample, cut) or (Step(_EMPTY),), None, "nobody")
 
 
 def read_reflexion(row: Row, number: int, *, cut: Cut = "whole") -> Iterator[Trajectory]:
