@@ -9,14 +9,13 @@ import numpy as np
 from stepreward.core.catalog import estimate
 from stepreward.core.errors import BudgetExhausted
 from stepreward.core.keys import Key
-from stepreward.core.measure.statistics import wilson
 from stepreward.core.prefix_names import Name, Prefix
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Trajectory
 from stepreward.core.vocabulary import Count
 from stepreward.label.estimators import actions_of
-from stepreward.label.rollouts import Unfinished, count, rollouts_of
+from stepreward.label.rollouts import Unfinished, count, counted_columns, rollouts_of
 
 
 @estimate.method(
@@ -72,8 +71,4 @@ def branches(
         pass
     tree = StepTree.from_trajectories([trajectory, *others], problem)
     number, correct = np.array([counts.get(name, (0, 0)) for name in tree.names], np.float64).T
-    low, high = wilson(correct, number)
-    with np.errstate(invalid="ignore"):
-        value = np.where(number > 0, correct / number, np.where(tree.terminal, tree.outcome, np.nan))
-    columns = {"value": value, "n_rollouts": number, "n_correct": correct, "low": low, "high": high}
-    return replace(tree, columns=columns)
+    return replace(tree, columns=counted_columns(tree, number, correct))

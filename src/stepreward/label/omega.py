@@ -17,14 +17,13 @@ from stepreward.core.errors import BudgetExhausted
 from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.rollout_priority import priority
-from stepreward.core.measure.statistics import wilson
 from stepreward.core.prefix_names import Name, Prefix
 from stepreward.core.runtime.flows import Flow
 from stepreward.core.search_tree import SearchTree
 from stepreward.core.tree import StepTree
 from stepreward.core.types import COLUMNS, Problem, Provenance, Trajectory
 from stepreward.core.vocabulary import Count
-from stepreward.label.rollouts import Rollout, Unfinished, count, labelled, rollouts
+from stepreward.label.rollouts import Rollout, Unfinished, count, counted_columns, labelled, rollouts
 
 
 @dataclass
@@ -108,11 +107,7 @@ class WrongRollouts:
         counted = np.array([(state.n, state.correct) for state in states], np.float64)
         # Nodes that are no state have node -1, which reads the last state: 0 replaces it.
         n, correct, visits = np.where(node >= 0, np.array([*counted.T, self.states.visits])[:, node], 0.0)
-        low, high = wilson(correct, n)
-        with np.errstate(invalid="ignore"):
-            value = np.where(n > 0, correct / n, np.where(tree.terminal, tree.outcome, np.nan))
-        columns = {"value": value, "n_rollouts": n, "n_correct": correct, "visits": visits, "low": low, "high": high}
-        return replace(tree, columns=columns)
+        return replace(tree, columns={**counted_columns(tree, n, correct), "visits": visits})
 
 
 @estimate.method(

@@ -14,6 +14,7 @@ from stepreward.core.keys import Key
 from stepreward.core.measure.first_error import first_error
 from stepreward.core.measure.statistics import wilson
 from stepreward.core.runtime.flows import Flow, Grade, Propose
+from stepreward.core.tree import StepTree
 from stepreward.core.types import COLUMNS, LABEL, Floats, Problem, Provenance, Step, Trajectory
 
 ADVANTAGE = "advantage"
@@ -209,6 +210,19 @@ def labelled(
     made = trajectory.with_columns({**columns, **(more or {}), LABEL: columns["value"].copy()}, by)
     facts = made.facts if np.isnan(root_value) else {**made.facts, "root_value": float(root_value)}
     return replace(made, facts=facts, first_error=stated_first_error(made.labels))
+
+
+def counted_columns(tree: StepTree, n: Floats, correct: Floats) -> dict[str, Floats]:
+    """The columns of a tree whose nodes have rollouts: value is the share of right ones, else an end's outcome.
+
+    Args:
+        tree: of m nodes.
+        n, correct: (m,) rollouts with a known outcome, and right ones.
+    """
+    low, high = wilson(correct, n)
+    with np.errstate(invalid="ignore"):
+        value = np.where(n > 0, correct / n, np.where(tree.terminal, tree.outcome, np.nan))
+    return {"value": value, "n_rollouts": n, "n_correct": correct, "low": low, "high": high}
 
 
 def advantages(trajectory: Trajectory, value: Floats, root_value: float) -> Floats:

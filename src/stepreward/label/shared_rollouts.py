@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -104,14 +105,14 @@ def _values(
 ) -> tuple[Floats, Floats]:
     """(P,) value of each prefix with rollouts, and the number of independent rollouts that are as exact."""
     value, exact = np.full(len(starts), np.nan), np.zeros(len(starts))
-    mean = _drawn_mean if weights == "counts" else _weighted_mean
+    mean = _drawn_mean if weights == "counts" else partial(_weighted_mean, trajectory)
     longer: _Longer | None = None
     for at in range(len(drawn) - 1, -1, -1):
         known = [(steps, float(outcome > 0.5), ended) for steps, outcome, ended in drawn[at] if not np.isnan(outcome)]
         if not _count(drawn[at])[0]:
             longer = None
             continue
-        found, variance = mean(trajectory, known, longer)
+        found, variance = mean(known, longer)
         value[at], exact[at] = found, _alike(found, variance, len(known))
         longer = _Longer(trajectory.steps[starts[at - 1] + 1 : starts[at] + 1] if at else (), found, variance)
     return value, exact
@@ -143,7 +144,7 @@ def _binomial(mean: float, n: int) -> float:
     return p * (1 - p) / n
 
 
-def _drawn_mean(trajectory: Trajectory, draws: Sequence[_Draw], longer: _Longer | None) -> tuple[float, float]:
+def _drawn_mean(draws: Sequence[_Draw], longer: _Longer | None) -> tuple[float, float]:
     """Value of a prefix and its variance, every rollout counting once."""
     follows = np.array([longer is not None and longer.follows(steps) for steps, *_ in draws])
     outcomes = np.array([outcome for _, outcome, _ in draws])
