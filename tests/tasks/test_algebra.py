@@ -17,10 +17,10 @@ from stepreward.core.sandbox.bounded import Bounded
 from stepreward.core.step_check import StepCheck
 from stepreward.core.table import read_table
 from stepreward.core.types import Problem, Step
-from stepreward.tasks import algebra
-from stepreward.tasks.algebra_judge import SolutionAlgebra, agree_at_points, contradicts, follows, judge_steps
+from stepreward.tasks.equations import algebra
+from stepreward.tasks.equations.algebra_judge import SolutionAlgebra, agree_at_points, contradicts, follows, judge_steps
+from stepreward.tasks.equations.written_equations import chains
 from stepreward.tasks.expressions import read
-from stepreward.tasks.written_equations import chains
 
 PROBLEM = Problem("p", "Solve it.")
 

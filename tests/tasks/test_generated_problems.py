@@ -20,9 +20,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.types import Problem, Step
 from stepreward.score.tools.arithmetic_text import Parser, tokens
-from stepreward.tasks.calculations import CalculationGrader, calculations, closeness, value_of
+from stepreward.tasks.generated.calculations import CalculationGrader, calculations, closeness, value_of
+from stepreward.tasks.generated.satisfiability import SatGrader, Task, held, is_right, right_answer, sat_problems
 from stepreward.tasks.graders import grader_by_name
-from stepreward.tasks.satisfiability import SatGrader, Task, held, is_right, right_answer, sat_problems
 
 TASKS = get_args(Task)
 CLAUSES = st.lists(

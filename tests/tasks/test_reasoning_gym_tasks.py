@@ -18,8 +18,8 @@ from stepreward.core.errors import InputError, ModelError
 from stepreward.core.keys import Key
 from stepreward.core.sandbox.isolation import SandboxLimits
 from stepreward.core.types import Problem, Step
-from stepreward.tasks import reasoning_gym_tasks
-from stepreward.tasks.reasoning_gym_tasks import ANY, ReasoningGymGrader, gym_problems
+from stepreward.tasks.generated import reasoning_gym_tasks
+from stepreward.tasks.generated.reasoning_gym_tasks import ANY, ReasoningGymGrader, gym_problems
 
 PACKAGE = '''
 """As reasoning-gym: data sets by name, seed and size, whose scorers may evaluate an answer."""

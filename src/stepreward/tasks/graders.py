@@ -8,11 +8,11 @@ from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.plugins import Plugin, PluginRegistry
 from stepreward.core.runtime.flows import Grader
 from stepreward.tasks.arithmetic_truth import ArithmeticGrader
-from stepreward.tasks.calculations import CalculationGrader
+from stepreward.tasks.generated.calculations import CalculationGrader
+from stepreward.tasks.generated.reasoning_gym_tasks import ReasoningGymGrader
+from stepreward.tasks.generated.satisfiability import SatGrader
 from stepreward.tasks.logic.proofs import LogicGrader
 from stepreward.tasks.mathematics import MathGrader
-from stepreward.tasks.reasoning_gym_tasks import ReasoningGymGrader
-from stepreward.tasks.satisfiability import SatGrader
 from stepreward.tasks.unit_tests import UnitTestGrader
 
 

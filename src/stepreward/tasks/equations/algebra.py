@@ -10,7 +10,7 @@ from stepreward.core.optional import require_installed
 from stepreward.core.sandbox.bounded import Bounded, Unbounded
 from stepreward.core.step_check import StepCheck
 from stepreward.core.types import Problem, Step
-from stepreward.tasks.algebra_judge import judge_steps
+from stepreward.tasks.equations.algebra_judge import judge_steps
 
 SECONDS = 10.0
 """Time limit of one solution."""

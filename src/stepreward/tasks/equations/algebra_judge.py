@@ -1,7 +1,7 @@
 """Judges equations with letters: identities at points, and what follows from or contradicts earlier equations.
 
-Runs in a worker process of `tasks.algebra`, since a Groebner basis may take for ever. Text is read by our own reader
-and never by SymPy, whose objects are built from what was read.
+Runs in a worker process of `tasks.equations.algebra`, since a Groebner basis may take for ever. Text is read by our own
+reader and never by SymPy, whose objects are built from what was read.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stepreward.core.optional import Deferred
+from stepreward.tasks.equations.written_equations import Chain, chains
 from stepreward.tasks.expression_points import Evaluator, floating, mpmath
 from stepreward.tasks.expressions import Node, NotAnExpression, TooCostly, holds, read, symbols_of
-from stepreward.tasks.written_equations import Chain, chains
 
 rings: Any = Deferred("sympy.polys.rings")
 domains: Any = Deferred("sympy.polys.domains")
