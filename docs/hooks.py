@@ -18,6 +18,7 @@ from stepreward.core.catalog import credit, families
 from stepreward.core.vocabulary import ASKS
 from stepreward.credit.verify import CHANGES, GROUP, OBJECTIVES, verify
 from stepreward.formats.description import formats_page
+from stepreward.formats.samples import step_rewards
 from stepreward.score.checkpoints.describe import checkpoints_page
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stepreward"
@@ -216,6 +217,18 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def step_rewards_page(written: str) -> str:
+    """The page of the step-reward contract with its keys, read from the schema."""
+    whole = step_rewards.schema()
+    head = "| key | content |\n|---|---|\n"
+    rows = [head, *_rows("", whole, whole["$defs"]), "\n## step\n\n", head, *_rows("", whole["$defs"]["step"], {})]
+    return written.replace("<!-- keys of step-rewards -->", "".join(rows))
+
+
+WRITTEN = {"commands.md": commands_page, "step-rewards.md": step_rewards_page}
+"""Pages that are written by hand and leave some of their text to the code."""
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fills in what a written page leaves to the code."""
-    return commands_page(markdown) if page.file.src_uri == "commands.md" else markdown
+    return WRITTEN.get(page.file.src_uri, str)(markdown)

@@ -23,6 +23,7 @@ from stepreward.formats.format import Format, Kind
 from stepreward.formats.labels import blank_as_context
 from stepreward.formats.problems import prompt_field
 from stepreward.formats.rows import Row, shown
+from stepreward.formats.samples import step_rewards
 
 Item = TypeVar("Item", Trajectory, Comparison)
 
@@ -82,8 +83,9 @@ def by_name(name: str) -> Format:
 def fitting(row: Row) -> list[Format]:
     """The formats that a row fits: our own alone where it says so, a general one only where no other does."""
     # Our own rows may carry any other columns, those by which other formats are known too.
-    if trajectories.matches(row):
-        return [formats[trajectories.OWN]]
+    for own, says in ((trajectories.OWN, trajectories.matches), (step_rewards.NAME, step_rewards.matches)):
+        if says(row):
+            return [formats[own]]
     fits = [form for form in formats.values() if form.matches(row)]
     return [form for form in fits if form.name not in GENERAL] or fits
 

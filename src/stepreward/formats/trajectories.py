@@ -10,6 +10,7 @@ from stepreward.core.table import FIELDS, REMEDY, VERSION, item_of, row_of
 from stepreward.core.types import Trajectory
 from stepreward.formats.format import Format
 from stepreward.formats.rows import Row
+from stepreward.formats.samples.step_rewards import CONTRACT
 
 OWN = "stepreward"
 _BEFORE = frozenset({"problem", "steps", "n_rollouts", "provenance"})
@@ -20,7 +21,10 @@ _FOUND = frozenset({"id", "answer", "correct", "candidates", "bill"})
 
 def matches(row: Row) -> bool:
     """Whether a command of ours wrote the row, in this version or before."""
-    if str(row.get("schema", "")).startswith("stepreward/") or row.keys() >= _BEFORE or _is_bare(row):
+    schema = str(row.get("schema", ""))
+    if schema.startswith(CONTRACT):
+        return False
+    if schema.startswith("stepreward/") or row.keys() >= _BEFORE or _is_bare(row):
         return True
     # Steps as this table has them, in a row of another program that lost or never wrote `schema`.
     steps = row.get("steps")
