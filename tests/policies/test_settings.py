@@ -163,7 +163,8 @@ def test_settings_behind_the_name_of_an_engine_reach_it(monkeypatch: pytest.Monk
     tokenizer = byte_level()
     tokenizer.chat_template = TEMPLATE
     engine = StandIn(tiny("qwen2", tokenizer), tokenizer)
-    monkeypatch.setattr(vllm, "vllm_engine", lambda **_: engine)
+    started = list[dict[str, Any]]()
+    monkeypatch.setattr(vllm, "vllm_engine", lambda **given: [engine, started.append(given)][0])
     monkeypatch.setattr(vllm, "vllm_module", lambda: SimpleNamespace(SamplingParams=SamplingParams))
     how = 'vllm:org/m?top_k=7&logprobs=true&separator=th&max_tokens=4&chat_template_kwargs={"enable_thinking":false}'
     made = policy_at(how, settings={"min_p": "0.2", "reasoning_effort": "low"})
@@ -174,3 +175,10 @@ def test_settings_behind_the_name_of_an_engine_reach_it(monkeypatch: pytest.Monk
     assert all(len(step.logprobs or ()) == len(step.tokens or ()) for step in one.steps)
     with pytest.raises(InputError, match="seed cannot be set for a model on this machine"):
         policy_at('vllm:org/m?body={"seed":1}')
+    other = policy_at('vllm:org/m?engine={"dtype":"float32","tensor_parallel_size":2}')
+    assert started[-1] == {
+        "model": "org/m", "enable_prefix_caching": True, "dtype": "float32", "tensor_parallel_size": 2
+    }  # fmt: skip
+    assert other.name != policy_at("vllm:org/m").name
+    with pytest.raises(InputError, match="engine must be a JSON object, got 'float32'"):
+        policy_at("vllm:org/m?engine=float32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tests.score.literal_recipes import RECIPES
 from tests.score.tiny_checkpoints import build
 from tests.vllm_engine import BLOCK, PoolingParams, SamplingParams, StandIn
 
-from stepreward.core.errors import ModelError
+from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.runtime.flows import Score
 from stepreward.core.types import Problem, Step
 from stepreward.score.cache.first_scores import FirstScores
@@ -18,6 +19,7 @@ from stepreward.score.checkpoints.known_checkpoints import by_name, checkpoints
 from stepreward.score.discriminative import DiscriminativeScorer
 from stepreward.score.encode.per_step import StepEncoder
 from stepreward.score.load import load
+from stepreward.score.remote import vllm_scorer
 from stepreward.score.remote.vllm_scorer import VllmLabelScorer, VllmScorer, start
 
 PROBLEM = Problem("p", "What is 12 + 5?")
@@ -136,3 +138,19 @@ def test_what_an_engine_cannot_say(tmp_path: Path) -> None:
         start("somebody/model", encoder)
     with pytest.raises(ModelError, match="vLLM is not here"):
         load(f"vllm:{tmp_path}", like=QWEN)
+
+
+def test_arguments_of_an_engine_stand_behind_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, started = build(tmp_path, "qwen", "tokens"), list[dict[str, object]]()
+    engine = StandIn(built.model, built.tokenizer)
+    monkeypatch.setattr(vllm_scorer, "vllm_module", lambda: SimpleNamespace(SamplingParams=SamplingParams))
+    monkeypatch.setattr(vllm_scorer, "vllm_engine", lambda **given: [engine, started.append(given)][0])
+    like = "ryokamoi/Qwen-2.5-7B-FoVer-PRM"
+    made = load(f'vllm:{tmp_path}?engine={{"dtype":"float32"}}', like=like)
+    assert started == [{"model": str(tmp_path), "enable_prefix_caching": True, "dtype": "float32"}]
+    assert made.name != load(f"vllm:{tmp_path}", like=like).name
+    assert np.isfinite(made.score_many([Score(PROBLEM, STEPS)])[0].scores).all()
+    with pytest.raises(InputError, match="engine must be a JSON object, got 'float32'"):
+        load(f"vllm:{tmp_path}?engine=float32", like=like)
+    with pytest.raises(UnknownNameError, match="setting of a reward model in an engine"):
+        load(f"vllm:{tmp_path}?dtype=float32", like=like)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -11,6 +12,18 @@ from stepreward.core.method import Method
 from stepreward.core.vocabulary import Flag
 
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    made = json.loads(text)
+    if not isinstance(made, dict):
+        raise ValueError(text)
+    return made
 
 
 def read_settings(given: Sequence[str], *methods: Method[..., Any]) -> tuple[dict[str, Any], ...]:

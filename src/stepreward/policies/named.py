@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from stepreward.core.http.addresses import split_address, without_secrets
 from stepreward.core.http.server import Server
 from stepreward.core.optional import VLLM
 from stepreward.core.runtime.flows import Policy
+from stepreward.core.settings_text import json_object
 from stepreward.policies import on_demand
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.model_sources import resolve
@@ -28,14 +28,6 @@ def _name_pairs(text: str) -> dict[str, str]:
     if not all(name and colon for name, colon, _ in pairs):
         raise ValueError(text)
     return {name: other for name, _, other in pairs}
-
-
-def _object(text: str) -> dict[str, Any]:
-    """A JSON object."""
-    made = json.loads(text)
-    if not isinstance(made, dict):
-        raise ValueError(text)
-    return made
 
 
 def _unescaped(text: str) -> str:
@@ -54,20 +46,20 @@ _SAMPLING: Kinds = {
     "separator": _unescaped, "template": _unescaped, "temperature": float, "top_p": float, "max_tokens": int,
 }  # fmt: skip
 """Settings of every policy."""
-_BODY: Kinds = {"top_k": int, "min_p": float, "reasoning_effort": str, "chat_template_kwargs": _object}
+_BODY: Kinds = {"top_k": int, "min_p": float, "reasoning_effort": str, "chat_template_kwargs": json_object}
 """Fields of a request that some servers do not know: sent only where they are given."""
 _SERVER: Kinds = {"timeout": float, "longest": float, "retries": int, "patience": float, "place": str}
 """Limits and retries of requests, which do not change answers and are not part of the policy's name, and what stands in
 it for the address."""
 _HTTP_SETTINGS: Kinds = {
     **_SAMPLING, **_BODY, **_SERVER, "endpoint": str, "prefill": str, "logprobs": _boolean, "running_usage": _boolean,
-    "fields": _name_pairs, "body": _object,
+    "fields": _name_pairs, "body": json_object,
 }  # fmt: skip
-_CHAT: Kinds = {"reasoning_effort": str, "chat_template_kwargs": _object}
-_LOCAL_SETTINGS: Kinds = {**_SAMPLING, **_CHAT, "top_k": int, "min_p": float, "body": _object}
-_VLLM_SETTINGS: Kinds = {**_LOCAL_SETTINGS, "logprobs": _boolean}
+_CHAT: Kinds = {"reasoning_effort": str, "chat_template_kwargs": json_object}
+_LOCAL_SETTINGS: Kinds = {**_SAMPLING, **_CHAT, "top_k": int, "min_p": float, "body": json_object}
+_VLLM_SETTINGS: Kinds = {**_LOCAL_SETTINGS, "logprobs": _boolean, "engine": json_object}
 _FORMS = {
-    _name_pairs: "FIELD:OTHER pairs with commas between, or FIELD: to leave one out", _object: "a JSON object",
+    _name_pairs: "FIELD:OTHER pairs with commas between, or FIELD: to leave one out", json_object: "a JSON object",
     _boolean: "true or false", int: "a whole number", float: "a number",
 }  # fmt: skip
 _CHOICES = {"endpoint": ("chat", "completions"), "prefill": ("continue", "plain")}
@@ -81,7 +73,8 @@ def policy_at(
 
     Several servers of one model are `URL#MODEL,URL#MODEL`.
 
-    Settings may follow: `URL#MODEL?endpoint=completions&temperature=0.7`, `NAME?separator=\\n\\n`. `body={...}`, or
+    Settings may follow: `URL#MODEL?endpoint=completions&temperature=0.7`, `NAME?separator=\\n\\n`,
+    `vllm:NAME?engine={"dtype": "float32"}` for arguments of the engine. `body={...}`, or
     `top_k`, `min_p`, `reasoning_effort` and `chat_template_kwargs={...}` by themselves, go with each request; where the
     model is loaded here they reach its chat template and its sampling. A server's API key is read from
     STEPREWARD_API_KEY, or else OPENAI_API_KEY.

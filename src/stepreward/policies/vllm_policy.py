@@ -127,7 +127,9 @@ class VllmPolicy:
         name = name.removeprefix(VLLM)
         parameters = vllm_module().SamplingParams
         llm = vllm_engine(model=name, **{"enable_prefix_caching": True, **(engine or {})})
-        return cls(llm, llm.get_tokenizer(), parameters, **{"label": name, **settings})
+        # Arguments may change what is drawn, as numbers of fewer bits do.
+        label = f"{name} {sorted(engine.items())!r}" if engine else name
+        return cls(llm, llm.get_tokenizer(), parameters, **{"label": label, **settings})
 
     @property
     def takes(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from stepreward.core.errors import InputError, ModelError, UnknownNameError
 from stepreward.core.http.addresses import is_address, split_address, without_secrets
 from stepreward.core.http.server import Server
 from stepreward.core.optional import VLLM
+from stepreward.core.settings_text import json_object
 from stepreward.score.checkpoints.known_checkpoints import by_name, recognised
 from stepreward.score.checkpoints.row import Checkpoint, Head, head_of
 from stepreward.score.discriminative import DiscriminativeScorer
@@ -76,8 +77,8 @@ def scorer_by_recipe(
     if is_address(name):
         return served_at(str(name), like=like, record=record, readout=readout), None
     if str(name).startswith(VLLM):
-        hub = str(name).removeprefix(VLLM)
-        return start(hub, encoder_of(hub, like, record, readout), name=f"{name}{ending}"), None
+        hub, arguments = _split_engine(str(name))
+        return start(hub, encoder_of(hub, like, record, readout), engine=arguments, name=f"{name}{ending}"), None
     folder = find(name)
     numbers = numbers or saved_dtype(folder, where)
     # Scores of other numbers, or by another recipe, are other scores: a cache of answers must keep them apart.
@@ -224,6 +225,20 @@ def _split_address(address: str) -> tuple[str, str, list[tuple[str, str]]]:
     return url, name, parse_qsl(query, keep_blank_values=True)
 
 
+def _split_engine(name: str) -> tuple[str, dict[str, Any]]:
+    """Model, and the arguments of its engine, of `vllm:NAME?engine={...}`."""
+    hub, _, query = name.removeprefix(VLLM).partition("?")
+    arguments: dict[str, Any] = {}
+    for setting, text in parse_qsl(query, keep_blank_values=True):
+        if setting != "engine":
+            raise UnknownNameError("setting of a reward model in an engine", setting, ["engine"])
+        try:
+            arguments |= json_object(text)
+        except (ValueError, RecursionError):
+            raise InputError(f"engine must be a JSON object, got {text!r}", source=name) from None
+    return hub, arguments
+
+
 def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
     """The record that a checkpoint is scored by where the caller names none, and the name of its row, "" for none.
 
@@ -235,7 +250,8 @@ def own_record(name: str | Path, like: str = "") -> tuple[EncoderRecord, str]:
         ModelError: there is no such checkpoint.
         UnknownNameError: no row is called `like`.
     """
-    name = _split_address(str(name))[1] if is_address(name) else str(name).removeprefix(VLLM)
+    if is_address(name) or str(name).startswith(VLLM):
+        name = _split_address(str(name))[1] if is_address(name) else _split_engine(str(name))[0]
     folder = find(name, weights=False)
     if (folder / RECORD_FILE).is_file() and not like:
         return load_record(folder)[0], ""
