@@ -23,9 +23,11 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.core.catalog import families as methods
     from stepreward.pipeline.compose import compose
     from stepreward.pipeline.export_model import export
+    from stepreward.score.monitor.run_monitor import Monitor
     from stepreward.verbs.credit_steps import credit
     from stepreward.verbs.evaluate_scorer import evaluate
     from stepreward.verbs.label_rows import label
+    from stepreward.verbs.monitor_runs import evaluate_monitor, fit_monitor
     from stepreward.verbs.names import grader, load, policy
     from stepreward.verbs.read_rows import read, write
     from stepreward.verbs.score_rows import score
@@ -36,9 +38,9 @@ if TYPE_CHECKING:  # imported at the first use: some of them load torch or scipy
     from stepreward.verbs.view_run import view
 
 __all__ = [
-    "Key", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "evaluate", "export",
-    "grader", "label", "load", "methods", "policy", "read", "rounds", "score", "search", "serve", "testing", "train",
-    "view", "write",
+    "Key", "Monitor", "Problem", "Provenance", "Step", "StepTree", "Trajectory", "compose", "credit", "evaluate",
+    "evaluate_monitor", "export", "fit_monitor", "grader", "label", "load", "methods", "policy", "read", "rounds",
+    "score", "search", "serve", "testing", "train", "view", "write",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stepreward.cli.generate import generate as generate
     from stepreward.cli.label import label as label
     from stepreward.cli.methods import methods as methods
+    from stepreward.cli.monitor import monitor as monitor
     from stepreward.cli.pairs import pairs as pairs
     from stepreward.cli.relabel import relabel as relabel
     from stepreward.cli.rl import rl as rl
@@ -51,6 +52,7 @@ COMMANDS = {
     "evaluate": (
         "Measure step scores: first-error F1, AUROC and calibration; selection where problems have several solutions."
     ),
+    "monitor": "Watch agents: after each turn continue, warn or stop, at a stated rate of false alarms.",
     "rounds": "Train in rounds, each on what the model before found or labelled; shows a held-out curve, and resumes.",
     "rl": (
         "Train the policy with TRL under several step credits and compare their learning curves; needs the extra `trl`."

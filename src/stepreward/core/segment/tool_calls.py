@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stepreward.core.errors import InputError
 from stepreward.core.types import Step
 
 Call = Mapping[str, Any]
@@ -61,3 +62,23 @@ def as_message(calls: Sequence[Call], first: int = 0) -> list[dict[str, Any]]:
 
 def _written(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+
+
+def step_of_message(message: Mapping[str, Any]) -> Step:
+    """A chat message of OpenAI's form as a step: the assistant's is an action, any other an observation.
+
+    Raises:
+        InputError: it has no role, or its content is neither text nor a list of texts.
+    """
+    role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls") or ()
+    whole = content if isinstance(content, list | tuple) else [content or ""]
+    parts = [part.get("text", "") if isinstance(part, Mapping) else part for part in whole]
+    if not isinstance(role, str) or not all(isinstance(part, str) for part in parts):
+        raise InputError(f"a message needs a role and text, got {message!r:.80}", remedy="pass OpenAI's messages")
+    text = "".join(parts)
+    if role != "assistant":
+        answers = {ANSWERS: message["tool_call_id"]} if message.get("tool_call_id") else {}
+        return Step(text + "\n", "observation", role, message.get("name"), meta=answers)
+    named = [call.get("function", call) for call in calls]
+    spelled_out = [{"name": one.get("name"), "arguments": parsed(one.get("arguments"))} for one in named]
+    return calling_step(text, spelled_out) if calls else Step(text + "\n")
