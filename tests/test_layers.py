@@ -14,10 +14,11 @@ from tests.forked import coded
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stepreward"
 CORE_ONLY = {"core"}
-BELOW = {"core", "tasks", "policies", "formats", "label", "score", "search", "credit", "train", "evaluate", "report"}
+CAPABILITIES = ["tasks", "environments", "policies", "formats", "label", "score", "search", "credit"]
+BELOW = {"core", *CAPABILITIES, "train", "evaluate", "report"}
 MAY_IMPORT = {
     "core": set(),
-    **dict.fromkeys(["tasks", "policies", "formats", "label", "score", "search", "credit"], CORE_ONLY),
+    **dict.fromkeys(CAPABILITIES, CORE_ONLY),
     "train": {"core", "score"},
     "evaluate": {"core", "score"},
     "report": {"core", "evaluate"},

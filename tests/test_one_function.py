@@ -16,6 +16,7 @@ from stepreward.core.runtime.driver import Driver
 from stepreward.core.runtime.flows import Flow, Grade
 from stepreward.core.step_check import StepCheck
 from stepreward.core.types import Problem, Step, Trajectory
+from stepreward.environments.episode_pool import EpisodePool
 from stepreward.pipeline.compare import comparable
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.search import budgets
@@ -24,6 +25,7 @@ from stepreward.search.growth import Growth
 from stepreward.serve.gateway.planning import names, plan
 from stepreward.serve.requests.request_schemas import ChatRequest
 from tests.cli.running import invoke
+from tests.environments.counting import pool
 
 PROBLEM = Problem("p", "1 + 1?", reference="2")
 TRAJECTORY = Trajectory(PROBLEM, (Step("1 + 1\n"), Step("= 2\n")))
@@ -105,6 +107,11 @@ def generate(key: Key) -> Iterator[Problem]:
     yield PROBLEM
 
 
+def environment() -> EpisodePool:
+    """Counts."""
+    return pool()
+
+
 def bench(scorer: Any, data: Any) -> dict[str, int]:
     """Counts rows."""
     return {"rows": len(data)}
@@ -148,6 +155,7 @@ ONE_OF_EACH: dict[str, tuple[Any, dict[str, Any], Check]] = {
         lambda made: [m.right for m in made] == [None, True],
     ),
     "generate": (generate, {"key": Key.seed(0)}, lambda made: list(made) == [PROBLEM]),
+    "environment": (environment, {}, lambda made: made.name == "counting"),
     "bench": (bench, {"scorer": "any", "data": [1, 2]}, lambda made: made == {"rows": 2}),
 }
 """A function of each family, data for it, and what it makes of them."""

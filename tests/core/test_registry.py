@@ -17,7 +17,7 @@ ONE_OF_EACH = {
     "segment": "sentences", "estimate": "bisection", "transform": "hard", "filter": "consensus", "loss": "bce",
     "aggregate": "min", "calibrate": "isotonic", "select": "majority", "search": "beam", "credit": "pure",
     "shape": "clip-delta", "reward": "repetition", "bench": "process-bench", "check": "equations",
-    "generate": "arithmetic",
+    "generate": "arithmetic", "environment": "gymnasium",
 }  # fmt: skip
 """A method of every family, by name."""
 COUNTED = "len(list(f)), len(f), sorted(m.name for m in f)"

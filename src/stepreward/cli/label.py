@@ -16,7 +16,7 @@ import typer
 from stepreward.cli.flags.engines import EngineFlags, plain_paths
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
-from stepreward.cli.flags.policies import PolicyFlags, cut_note
+from stepreward.cli.flags.policies import AgentFlags, cut_note
 from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.left_out import tell_left_out
@@ -89,7 +89,7 @@ class LabelFlags:
 def label(
     flags: LabelFlags,
     reading: ReadFlags,
-    policy: PolicyFlags,
+    policy: AgentFlags,
     models: EnsembleFlags,
     recipe: RecipeFlags,
     engine: EngineFlags,
@@ -128,7 +128,8 @@ def label(
         complete = partial(_with_reference, gold, needed="grader" in method.asks)
         items = [*reading.solutions(data, failed, prepared=complete)]
     else:
-        items = problems_of(problems or Path(), None if reading.strict else failed, graded=True)
+        # An environment knows the outcome without a reference.
+        items = problems_of(problems or Path(), None if reading.strict else failed, graded=not policy.environment)
     rolls = "policy" in method.asks or data is None
     part = LabelPart(
         plan, flags.samples, partial(grader_by_name, flags.grader), policy.load if rolls else None,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stepreward.cli import on_demand
 from stepreward.cli.flags.from_dataclasses import JsonFlag
-from stepreward.cli.flags.policies import PolicyFlags
+from stepreward.cli.flags.policies import AgentFlags
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.pipeline.rounds_settings import RoundsSettings
@@ -27,7 +27,7 @@ class RoundsFlags:
 
 
 def rounds(
-    flags: RoundsFlags, settings: RoundsSettings, training: TrainSettings, policy: PolicyFlags,
+    flags: RoundsFlags, settings: RoundsSettings, training: TrainSettings, policy: AgentFlags,
     json_output: JsonFlag = False,
 ) -> None:  # fmt: skip
     """Train in rounds, each on what the model before found or labelled; shows a held-out curve, and resumes.

@@ -18,7 +18,7 @@ from stepreward.cli.flags.engines import EngineFlags, plain_paths
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.parts import plan
-from stepreward.cli.flags.policies import OWN_SCORE, HelperFlags, PolicyFlags, cut_note
+from stepreward.cli.flags.policies import OWN_SCORE, AgentFlags, HelperFlags, cut_note
 from stepreward.cli.flags.scorers import EnsembleFlags, RecipeFlags
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.left_out import tell_left_out
@@ -102,7 +102,7 @@ def search(
     flags: SearchFlags,
     models: EnsembleFlags,
     recipe: RecipeFlags,
-    policy: PolicyFlags,
+    policy: AgentFlags,
     helpers: HelperFlags,
     stop: Budget,
     prices: Prices,
@@ -131,8 +131,8 @@ def search(
     if "self_certainty" in needs and policy.policy.startswith(("http://", "https://", VLLM)):
         what = f"{flags.method} needs the whole distribution of each token, which servers and engines do not return"
         raise InputError(what, remedy="take a policy on this machine, a folder or hub name, or --method self-prm")
-    if stop.money is not None and not prices.generated + prices.scored + (prices.expert or 0):
-        raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or both")
+    if stop.money is not None and not prices.generated + prices.scored + (prices.expert or 0) + prices.action:
+        raise InputError("--max-money needs prices", remedy="pass --price-generated, --price-scored or others")
     given = [
         *shortcut(chosen, "--samples", flags.samples, "n"),
         *shortcut(chosen, "--beams", flags.beams, "beams", "trees"),
@@ -191,7 +191,7 @@ def search(
 
 
 def _solver(
-    models: EnsembleFlags, recipe: RecipeFlags, policy: PolicyFlags, helpers: HelperFlags, grader: str,
+    models: EnsembleFlags, recipe: RecipeFlags, policy: AgentFlags, helpers: HelperFlags, grader: str,
     how: dict[str, Any],
 ) -> Solver:  # fmt: skip
     """The solver that flags mean, loaded where this is called."""

@@ -300,5 +300,8 @@ check = _family(
     "score.tools",
     "credit.rules",
 )
-generate = _family("generate", "(key, ...) -> Iterator[Problem]", "makes problems with exact truth", "tasks")
+generate = _family(
+    "generate", "(key, ...) -> Iterator[Problem]", "makes problems with exact truth", "tasks", "environments"
+)
+environment = _family("environment", "(...) -> Episodes", "where agents act", "environments")
 bench = _family("bench", "(scorer, data) -> metrics with intervals", "benchmarks", "evaluate")

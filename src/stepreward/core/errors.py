@@ -6,6 +6,7 @@
     |-- UnknownNameError  LookupError   no method, checkpoint or format has that name
     |-- ModelError        RuntimeError  a model, tokenizer or checkpoint cannot do what the caller wants
     |-- PolicyError       RuntimeError  a policy or its server failed
+    |-- EpisodeError      RuntimeError  an environment failed, or shows something else than it did before
     |-- StoreError        OSError       a folder or shard cannot be written or read
     |-- BudgetExhausted   RuntimeError  a flow needs more than its budget allows
     |-- ContractError     AssertionError  a policy, scorer, grader or method breaks a rule of its contract
@@ -88,6 +89,10 @@ class ModelError(SteprewardError, RuntimeError):
 
 class PolicyError(SteprewardError, RuntimeError):
     """A policy, or the server behind it, failed after its retries."""
+
+
+class EpisodeError(SteprewardError, RuntimeError):
+    """An environment failed, or shows something else after the same actions than it did before."""
 
 
 class ServerWarning(UserWarning):

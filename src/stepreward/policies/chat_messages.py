@@ -14,7 +14,8 @@ from stepreward.core.types import Problem, Step
 def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]]:
     """A prefix as a chat: the prompt, then the steps, neighbours of one role as one message.
 
-    Tool calls end a message, and the result of a call is a message of its own.
+    Tool calls end a message, and the result of a call is a message of its own. What is shown before the first action
+    joins the prompt's last message, if that is of the same role: some templates refuse two in a row.
     """
     given = problem.meta.get(MESSAGES)
     messages: list[dict[str, Any]] = [dict(m) for m in given] if given else [
@@ -28,12 +29,20 @@ def messages_of(problem: Problem, prefix: Sequence[Step]) -> list[dict[str, Any]
             messages.append({"role": "tool", "content": step.text, "tool_call_id": answers})
         elif last.get("role") == step.role and not last.get("tool_calls") and "tool_call_id" not in last:
             last["content"] += content_of(step)
+        elif step.kind == "observation" and _joins(messages, first, step):
+            messages[-1]["content"] += f"\n\n{step.text}"
         else:
             messages.append({"role": step.role, "content": content_of(step)})
         if calls:
             messages[-1]["tool_calls"] = as_message(calls, called)
             called += len(calls)
     return messages
+
+
+def _joins(messages: Sequence[Mapping[str, Any]], first: int, step: Step) -> bool:
+    """Whether an observation goes on with the last message of the prompt."""
+    last = messages[-1] if len(messages) == first and messages else {}
+    return last.get("role") == step.role and isinstance(last.get("content"), str)
 
 
 def tools_of(problem: Problem) -> dict[str, Any]:

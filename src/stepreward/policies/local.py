@@ -36,7 +36,7 @@ class LocalPolicy:
     tokenised by itself, and never re-tokenised from joined text. A step ends with the token that completes the
     separator; its tokens are the sampled ids, and its text is their text after other text, so that the texts join to
     the decoded solution. White space alone is no step: it belongs to the step that follows, or after the last
-    separator to the last step.
+    separator to the last step. Observations in a chat are messages, with what the chat template writes around them.
 
     *Ends.* An end token finishes the solution. It is in no step, has no log-probability, and counts in `n_tokens`. A
     step that ends with a separator may be the last or not: with `until="step"` the next question may get a finished
@@ -142,12 +142,11 @@ class LocalPolicy:
         Raises:
             InputError, ModelError: as there.
         """
-        prompts = {question.problem.id: question.problem for question in questions}
-        prompt_ids = {name: self.prompt_ids(problem) for name, problem in prompts.items()}
+        prompts: dict[str, tuple[int, ...]] = {}
         requests: list[Request] = []
         drawn: list[Distribution] = []
         for position, question in enumerate(questions):
-            ids = prompt_ids[question.problem.id] + self._prompts.prefix(question.prefix)
+            ids = self._prompts.ids(question.problem, question.prefix, prompts)
             most = self.max_tokens if question.max_tokens is None else question.max_tokens
             limit = min(most, self._context - len(ids))
             one_step = question.until == "step"

@@ -151,9 +151,11 @@ class VllmPolicy:
             InputError: a problem's prompt has no tokens.
             PolicyError: the engine gives up a request.
         """
+        prompts: dict[str, tuple[int, ...]] = {}
+        read = [self._prompts.ids(question.problem, question.prefix, prompts) for question in questions]
         samples = [
-            _Sample(question, key, [*self._prompts.prompt(question.problem), *self._prompts.prefix(question.prefix)])
-            for question in questions
+            _Sample(question, key, [*ids])
+            for question, ids in zip(questions, read, strict=True)
             for key in question.sample_keys()
         ]
         open_, rounds = [one for one in samples if self._context > len(one.prompt)], 0

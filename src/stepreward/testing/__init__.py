@@ -1,4 +1,4 @@
-"""Checks for authors of policies, scorers, graders and methods, and small worlds whose truth is known.
+"""Checks for authors of policies, scorers, graders, environments and methods, and small worlds whose truth is known.
 
 Each check calls an object by its contract and raises `ContractError`, an AssertionError that names the broken rule and
 the remedy:
@@ -16,6 +16,7 @@ from stepreward.core.errors import ContractError
 from stepreward.policies.scripted import ScriptedPolicy
 from stepreward.policies.tabular import TabularPolicy
 from stepreward.tasks.enumerable import EnumerableWorld
+from stepreward.testing.check_environment import check_environment
 from stepreward.testing.check_grader import check_grader
 from stepreward.testing.check_method import check_method
 from stepreward.testing.check_policy import check_policy
@@ -26,6 +27,7 @@ __all__ = [
     "EnumerableWorld",
     "ScriptedPolicy",
     "TabularPolicy",
+    "check_environment",
     "check_grader",
     "check_method",
     "check_policy",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepreward.core.runtime.acts import Environment, Episodes
+from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.flows import Grader, Policy, Scorer
+from stepreward.environments.by_address import episodes_of
 from stepreward.policies.named import policy_at
 from stepreward.score.load import load as load_scorer
 from stepreward.tasks.graders import grader_by_name
@@ -34,11 +38,17 @@ def scorer_of(scorer: str | Path | Scorer) -> Scorer:
     return load(scorer) if isinstance(scorer, str | Path) else scorer
 
 
-def policy(name: str | Path | Policy, **settings: Any) -> Policy:
+def policy(
+    name: str | Path | Policy,
+    environment: str | Episodes | Callable[[], Environment] | None = None,
+    **settings: Any,
+) -> Policy:
     """A policy: who proposes steps.
 
     Args:
         name: model folder, hub name, `builtin:arithmetic`, `vllm:NAME`, `http://host/v1#MODEL`, or a policy.
+        environment: where it acts, which makes it an agent: an address such as `tools` or
+            `gymnasium?env=FrozenLake-v1`, or what makes a `core.runtime.acts.Environment`, such as a class.
         settings: `temperature`, `max_tokens`, `separator` and others that an address may carry.
 
     Raises:
@@ -46,9 +56,9 @@ def policy(name: str | Path | Policy, **settings: Any) -> Policy:
         ModelError: the model cannot be loaded.
         UnknownNameError: there is no such setting.
     """
-    if not isinstance(name, str | Path):
-        return name
-    return policy_at(str(name), settings={key: str(value) for key, value in settings.items()})
+    texts = {key: str(value) for key, value in settings.items()}
+    made = policy_at(str(name), settings=texts) if isinstance(name, str | Path) else name
+    return made if environment is None else Agent(made, episodes_of(environment))
 
 
 def grader(name: str | Grader) -> Grader:

@@ -8,8 +8,10 @@ from urllib.parse import parse_qsl
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.http.addresses import lasting
+from stepreward.core.runtime.agent import Agent
 from stepreward.core.runtime.flows import Bill, Judge, Policy, Scorer, token_limit
 from stepreward.core.vocabulary import Flag
+from stepreward.environments.by_address import environment_at
 from stepreward.policies.expert import WithExpert
 from stepreward.policies.http import HttpPolicy
 from stepreward.policies.named import policy_at
@@ -60,6 +62,20 @@ class PolicyFlags:
 
 
 @dataclass(frozen=True)
+class AgentFlags(PolicyFlags):
+    """A policy by name, and the environment that it acts in, if any."""
+
+    environment: str = ""
+    """Where the policy acts, which makes it an agent: a name that `stepreward methods environment` lists, settings
+    behind it as in gymnasium?env=FrozenLake-v1."""
+
+    def load(self, expert: str = "", **how: Any) -> Policy:
+        """The policy or agent, with the expert that it may call; see `PolicyFlags.load`."""
+        writer = super().load(expert, **how)
+        return Agent(writer, environment_at(self.environment)) if self.environment else writer
+
+
+@dataclass(frozen=True)
 class HelperFlags:
     """Who helps a search beside policy and reward model."""
 
@@ -103,7 +119,9 @@ def cut_note(bill: Bill, policy: Policy | None) -> str:
     Of a policy that is None, since workers have it, only the number of samples that were cut is known.
     A limit that is too small looks like a policy that knows nothing.
     """
-    writer = policy.policy if isinstance(policy, WithExpert) else policy
+    writer = policy
+    while isinstance(writer, Agent | WithExpert):
+        writer = writer.policy
     most = token_limit(writer)
     limit = "the policy's limit" if most is None else f"max_tokens={most}"
     thoughts = writer.usage.only_thoughts if isinstance(writer, HttpPolicy) else 0

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stepreward.core.runtime.acts import Observation
 from stepreward.core.runtime.flows import Continuation, Judged, Scored
 from stepreward.core.types import Step
 
-Answered = Sequence[Continuation] | Scored | Judged | float | str | None
-"""The answer to a `Propose`, `Score`, `Compare`, `Grade` (a float, NaN where unknown) or `Extract` (a str or None)."""
+Answered = Sequence[Continuation] | Scored | Judged | Observation | float | str | None
+"""The answer to a `Propose`, `Score`, `Compare`, `Act`, `Grade` (a float, NaN where unknown) or `Extract` (a str or
+None)."""
 _STEP_DEFAULTS = asdict(Step(""))
 
 
@@ -35,6 +37,10 @@ def decode(data: bytes) -> Answered:
     if "scores" in row:
         columns = {name: _floats(values) for name, values in row.get("columns", {}).items()}
         return Scored(_floats(row["scores"]), row["tokens"], row["unshared"], columns)
+    if "shown" in row:
+        reward, outcome = (np.nan if row[name] is None else float(row[name]) for name in ("reward", "outcome"))
+        shown = tuple(map(_decode_step, row["shown"]))
+        return Observation(shown, row["done"], reward, outcome, row["answer"], row["seconds"])
     if "grade" in row:
         return np.nan if row["grade"] is None else float(row["grade"])
     if "stated" in row:
@@ -52,6 +58,10 @@ def _row(answer: Answered) -> dict[str, Any]:
         row = {"scores": _plain(answer.scores), "tokens": answer.tokens, "unshared": answer.tokens_unshared}
         columns = {name: _plain(values) for name, values in answer.columns.items()}
         return row | ({"columns": columns} if columns else {})
+    if isinstance(answer, Observation):
+        known = {name: getattr(answer, name) for name in ("done", "answer", "seconds")}
+        known |= {name: None if np.isnan(value := getattr(answer, name)) else value for name in ("reward", "outcome")}
+        return {"shown": [*map(_encode_step, answer.steps)], **known}
     if isinstance(answer, float | int):
         return {"grade": None if np.isnan(answer) else float(answer)}
     kept = ("finished", "n_tokens", "truncated", "n_prompt_tokens")

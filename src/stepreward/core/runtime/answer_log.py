@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from stepreward.core.errors import StoreError
 from stepreward.core.prefix_names import prefix_of
+from stepreward.core.runtime.acts import Act
 from stepreward.core.runtime.answer_codec import Answered, decode, encode
 from stepreward.core.runtime.flows import READ_BY_POLICIES, UNREAD, Compare, Extract, Grade, Graded, Propose, Question
 from stepreward.core.runtime.sqlite_recovery import PAGE, rows, wal_rows
@@ -60,8 +61,8 @@ def digest(question: Question, answerer: str) -> str:
         parts += [prefix_of(side).name for side in (question.first, question.second)]
     else:
         parts += [prefix_of(question.steps).name]
-        if isinstance(question, Grade | Extract):
-            # What a grader reads beside the steps: the reference, and facts such as unit tests.
+        if isinstance(question, Grade | Extract | Act):
+            # What a grader or an environment reads beside the steps: the reference, and facts such as unit tests.
             parts += [problem.reference, json.dumps(dict(problem.meta), sort_keys=True, default=repr)]
         elif problem.reference is not None:
             # A scorer may read it too.

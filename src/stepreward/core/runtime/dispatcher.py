@@ -14,6 +14,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from stepreward.core.errors import BudgetExhausted, SteprewardError, Unanswered
+from stepreward.core.runtime.acting import GradedEpisodes
+from stepreward.core.runtime.acts import Act, Episodes, Placed
 from stepreward.core.runtime.answer_log import AnswerLog, digest, keeps_grade
 from stepreward.core.runtime.flows import (
     Bill,
@@ -45,19 +47,31 @@ INTERRUPT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Answerers:
-    """Who answers: `Propose`, `Score`, `Compare`, and `Grade` with `Extract`."""
+    """Who answers: `Propose`, `Score`, `Compare`, `Grade` with `Extract`, and `Act`."""
 
     policy: Policy | None = None
     scorer: Scorer | None = None
     judge: Judge | None = None
     grader: Grader | None = None
 
-    def of(self, question: Question) -> tuple[str, Policy | Scorer | Judge | Grader | None]:
+    @property
+    def environment(self) -> Episodes | None:
+        """Where the policy acts, if it is an agent."""
+        return self.policy.environment if isinstance(self.policy, Placed) else None
+
+    @property
+    def deciding(self) -> Grader | None:
+        """Who grades: an environment what it can tell, and the grader what is left."""
+        return self.grader if self.environment is None else GradedEpisodes(self.environment, self.grader)
+
+    def of(self, question: Question) -> tuple[str, Policy | Scorer | Judge | Grader | Episodes | None]:
         """The role that answers a question, and the object in that role."""
         if isinstance(question, Propose):
             return "policy", self.policy
         if isinstance(question, Grade | Extract):
-            return "grader", self.grader
+            return "grader", self.deciding
+        if isinstance(question, Act):
+            return "environment", self.environment
         return ("scorer", self.scorer) if isinstance(question, Score) else ("judge", self.judge)
 
 
@@ -104,7 +118,7 @@ class Dispatcher:
     @property
     def hungry(self) -> bool:
         """Whether more flows would make fuller batches."""
-        return all(queue.hungry for kind, queue in self._queues.items() if kind not in (Grade, Extract))
+        return all(queue.hungry for kind, queue in self._queues.items() if kind not in (Grade, Extract, Act))
 
     def start(self, running: RunningFlow[Any]) -> None:
         """Takes a flow in."""
@@ -182,7 +196,7 @@ class Dispatcher:
 
     def _open_queues(self, threads: bool) -> dict[type, QuestionQueue]:
         policy, scorer, judge = self.answerers.policy, self.answerers.scorer, self.answerers.judge
-        grader = self.answerers.grader
+        grader, environment = self.answerers.deciding, self.answerers.environment
         queues: dict[type, QuestionQueue] = {}
 
         def opened(size: int, concurrency: int, answer: Callable[[Wanted, Sequence[Any]], list[Any]]) -> QuestionQueue:
@@ -195,6 +209,10 @@ class Dispatcher:
             queues[Score] = opened(scorer.batch_size, 1, lambda _, batch: scorer.score_many(batch))
         if judge is not None:
             queues[Compare] = opened(judge.batch_size, 1, lambda _, batch: judge.compare_many(batch))
+        if environment is not None:
+            queues[Act] = opened(
+                environment.batch_size, environment.concurrency, lambda _, batch: environment.act_many(batch)
+            )
         if grader is not None:
             # With threads, grades run beside the requests. Without, batches of the model keep one order.
             at_once = _GRADERS if threads or (policy is not None and policy.concurrency > 1) else 1

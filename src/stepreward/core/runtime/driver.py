@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from stepreward.core.errors import SteprewardError
+from stepreward.core.runtime.acting import acting
 from stepreward.core.runtime.answer_log import AnswerLog
 from stepreward.core.runtime.dispatcher import Answerers, Dispatcher
 from stepreward.core.runtime.flows import (
@@ -80,7 +81,8 @@ class Driver:
     """Runs given flows to their ends.
 
     Args:
-        policy, scorer, judge, grader: who answers `Propose`, `Score`, `Compare`, and `Grade` with `Extract`.
+        policy, scorer, judge, grader: who answers `Propose`, `Score`, `Compare`, and `Grade` with `Extract`. Where the
+            policy is an agent (`core.runtime.agent`), its environment executes what is proposed and grades it.
         budget: the most that each flow may spend; past it, `BudgetExhausted` is thrown into the flow. Answers from the
             log count as spent, so that a resumed run ends as an uninterrupted one; only `seconds` are new.
         log: where paid answers are stored and looked up.
@@ -166,6 +168,7 @@ class Driver:
                 elif active < self.window and dispatcher.hungry and (new := next(source, None)):
                     active += 1
                     index, flow = new
+                    flow = flow if self.answerers.environment is None else acting(flow)
                     dispatcher.start(RunningFlow(flow, self.budget, self.clock(), index))
                 elif not dispatcher.answer_batch() and not failures and not dispatcher.ready:
                     return
@@ -248,6 +251,7 @@ class ResidentDriver:
         if self._closing or not self.alive:
             raise SteprewardError("the driver is not running: enter it as a context first")
         future: Future[Finished[T]] = Future()
+        flow = flow if self._dispatcher.answerers.environment is None else acting(flow)
         running = RunningFlow(flow, budget or Budget(), self._dispatcher.clock())
         future.add_done_callback(partial(self._on_done, running))
         self._dispatcher.events.put(partial(self._enter, running, future))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepreward.core.keys import Key
+from stepreward.core.runtime.acts import Act, Observation
 from stepreward.core.types import Problem, Step
 from stepreward.core.vocabulary import Flag
 
@@ -127,8 +128,8 @@ class Compare:
     second: tuple[Step, ...]
 
 
-Question = Propose | Score | Compare | Grade | Extract
-Answer = list[Continuation] | NDArray[np.float64] | float | str | None
+Question = Propose | Score | Compare | Grade | Extract | Act
+Answer = list[Continuation] | NDArray[np.float64] | float | str | Observation | None
 Flow = Generator[Sequence[Question], list[Any], T]
 """Yields questions, receives their answers in order, returns a T."""
 
@@ -155,11 +156,13 @@ class Budget:
     """Most seconds for a problem, from its first question; the best so far is its answer."""
     money: Annotated[float | None, Flag("--max-money", low=0.0)] = None
     """Most money for a problem, by the prices."""
+    actions: Annotated[int | None, Flag("--max-actions", low=1)] = None
+    """Most actions that an environment executes for a problem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What tokens cost, in any one currency."""
+    """What tokens and actions cost, in any one currency."""
 
     generated: Annotated[float, Flag("--price-generated", low=0.0)] = 0.0
     """Price of a million generated tokens."""
@@ -167,11 +170,14 @@ class Prices:
     """Price of a million tokens that the reward model encodes or the judge uses."""
     expert: Annotated[float | None, Flag("--price-expert", low=0.0)] = None
     """Price of a million tokens of the expert; left out: that of all others."""
+    action: Annotated[float, Flag("--price-action", low=0.0)] = 0.0
+    """Price of an action that an environment executes, such as a search."""
 
-    def of(self, generated: int, scored: int, expert: int = 0) -> float:
-        """The cost of these numbers of tokens; `expert` of the generated ones are the expert's."""
+    def of(self, generated: int, scored: int, expert: int = 0, actions: int = 0) -> float:
+        """The cost of these numbers of tokens and actions; `expert` of the generated tokens are the expert's."""
         by_expert = self.per_million_generated(expert=True) * expert
-        return (self.generated * (generated - expert) + by_expert + self.scored * scored) / 1e6
+        tokens = (self.generated * (generated - expert) + by_expert + self.scored * scored) / 1e6
+        return tokens + self.action * actions
 
     def per_million_generated(self, *, expert: bool) -> float:
         """Price of a million tokens of the policy or of the expert."""
@@ -206,6 +212,10 @@ class Bill:
     """Pairs judged."""
     judged_tokens: int = 0
     """Tokens that the judge read and wrote, or encoded."""
+    actions: int = 0
+    """Actions that the environment executed; what it shows first, and actions of the log, are none."""
+    acting_seconds: float = 0.0
+    """Time that the environment took for them; episodes run side by side, so these overlap."""
     grades: int = 0
     ungraded: int = 0
     """Solutions without a grade (NaN) although there is a reference; they do not count as wrong."""
@@ -218,8 +228,8 @@ class Bill:
 
     @property
     def answered(self) -> int:
-        """Answers of the policy, the scorer, the judge and the log."""
-        return self.proposals + self.scorings + self.comparisons + self.cached
+        """Answers of the policy, the scorer, the judge, the environment and the log."""
+        return self.proposals + self.scorings + self.comparisons + self.actions + self.cached
 
     def add(self, other: Bill) -> None:
         """Adds another bill to this one in place."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from stepreward.core.runtime.acts import Act
 from stepreward.core.runtime.flows import (
     Bill,
     Budget,
@@ -107,6 +108,7 @@ class RunningFlow(Generic[T]):
     tokens: int = 0
     expert_tokens: int = 0
     scored_tokens: int = 0
+    actions: int = 0
     longest: int = 0
     """Tokens of the longest continuation so far."""
     stopped: str = ""
@@ -192,6 +194,8 @@ class RunningFlow(Generic[T]):
             return
         if isinstance(question, Score | Compare):
             self.scored_tokens += answer.tokens
+        elif isinstance(question, Act):
+            self.actions += question.acts
         # The flow gets the value alone; what it cost is on the bill.
         name = {Scored: "scores", Graded: "answer", Judged: "chance"}.get(type(answer))
         self.round.answers[part.slot] = getattr(answer, name) if name else answer
@@ -204,29 +208,36 @@ class RunningFlow(Generic[T]):
             "tokens": (limit.tokens, self.tokens),
             "scored_tokens": (limit.scored_tokens, self.scored_tokens),
             "seconds": (limit.seconds, clock() - self.started),
-            "money": (limit.money, prices.of(self.tokens, self.scored_tokens, self.expert_tokens)),
+            "money": (limit.money, self._cost(prices)),
+            "actions": (limit.actions, self.actions),
         }
         return next((name for name, (most, used) in spent.items() if most is not None and used >= most), "")
 
     def limit_for(self, questions: Sequence[Question], clock: Callable[[], float], prices: Prices) -> str:
         """The limit for which these questions must be refused; "" if none must be.
 
-        Only samples are refused: what a flow has by then can still be scored, compared and graded.
+        Only samples and actions are refused: what a flow has by then can still be scored, compared and graded.
         """
         proposed = [question for question in questions if isinstance(question, Propose) and question.n]
-        if not proposed:
+        actions = sum(isinstance(question, Act) and question.acts for question in questions)
+        if not proposed and not actions:
             return ""
+        if self.budget.actions is not None and self.actions + actions > self.budget.actions:
+            return "actions"
         whole = 0 if all(q.partial for q in proposed) else sum(q.n for q in proposed)
         if self.budget.rollouts is not None and self.rollouts + whole > self.budget.rollouts:
             return "rollouts"
         return self.limit_reached(clock, prices)
+
+    def _cost(self, prices: Prices) -> float:
+        return prices.of(self.tokens, self.scored_tokens, self.expert_tokens, self.actions)
 
     def _tokens_left(self, prices: Prices, *, expert: bool) -> int | None:
         """Tokens that may still be generated, at least 1; None if no limit says how many."""
         limit, price = self.budget, prices.per_million_generated(expert=expert)
         lefts = [] if limit.tokens is None else [limit.tokens - self.tokens]
         if limit.money is not None and price > 0:
-            money = limit.money - prices.of(self.tokens, self.scored_tokens, self.expert_tokens)
+            money = limit.money - self._cost(prices)
             lefts.append(int(money * 1e6 / price))
         return max(1, min(lefts)) if lefts else None
 
@@ -264,6 +275,9 @@ def charge(bill: Bill, question: Question, answer: Any) -> None:
     elif isinstance(question, Compare):
         bill.comparisons += 1
         bill.judged_tokens += answer.tokens
+    elif isinstance(question, Act):
+        bill.actions += question.acts
+        bill.acting_seconds += answer.seconds
     elif isinstance(question, Grade):
         bill.grades += 1
         bill.ungraded += question.is_ungraded(answer.answer)

@@ -1,0 +1,39 @@
+"""Environments by address, as `NAME?setting=value`, and a policy that acts in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from stepreward.core.catalog import environment as environments
+from stepreward.core.runtime.acts import Environment, Episodes
+from stepreward.core.settings_text import read_settings
+from stepreward.environments.episode_pool import EpisodePool
+
+
+def environment_at(source: str) -> Episodes:
+    """An environment by name, with settings: `tools`, `gymnasium?env=FrozenLake-v1`.
+
+    Raises:
+        InputError: a setting does not fit.
+        UnknownNameError: there is no such environment or setting.
+    """
+    name, _, query = source.partition("?")
+    method = environments[name]
+    (settings,) = read_settings([f"{key}={value}" for key, value in parse_qsl(query, keep_blank_values=True)], method)
+    made: Episodes = method.take({}, **settings)
+    return made
+
+
+def episodes_of(environment: str | Episodes | Callable[[], Environment]) -> Episodes:
+    """The episodes of an environment: by address, of a class or function that makes one, or as they are.
+
+    Raises:
+        InputError, UnknownNameError: as `environment_at`.
+    """
+    if isinstance(environment, str):
+        return environment_at(environment)
+    if callable(environment) and not hasattr(environment, "act_many"):
+        name = getattr(environment, "__qualname__", type(environment).__name__)
+        return EpisodePool(environment, f"{getattr(environment, '__module__', '')}.{name}".strip("."))
+    return environment  # type: ignore[return-value]
