@@ -53,7 +53,7 @@ deepspeed: .venv/installed
 
 vllm: .venv/installed
 	test -d .venv/vllm || ($(PYTHON) -m venv .venv/vllm && .venv/vllm/bin/pip install --quiet torch==2.13.0 && .venv/vllm/bin/pip install --quiet --no-deps --requirement tests/connect/vllm.txt && .venv/vllm/bin/pip install --quiet --no-deps --editable .)
-	OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest tests/connect/test_vllm_release.py tests/connect/test_vllm_on_ray.py
+	OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest tests/connect/test_vllm_release.py tests/connect/test_vllm_on_ray.py tests/connect/test_ray_serve.py
 	$(PYTHON) tests/lanes.py --passed vllm
 
 evals: .venv/installed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +14,9 @@ from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count, Flag
 from stepreward.pipeline.compose import default_search
-from stepreward.serve.requests.reachable import require_keys
+from stepreward.serve.requests.reachable import KEYS, known_keys, require_keys
 from stepreward.serve.server_limits import Limits
 from stepreward.tasks.graders import graders
-
-KEYS = "STEPREWARD_SERVE_KEYS"
-"""The environment's variable that holds API keys, parted by commas."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +97,7 @@ def serve(
 
 def _keys(path: Path | None) -> list[str]:
     """The API keys of a file and of the environment."""
-    found = os.environ.get(KEYS, "").split(",")
-    if path is not None:
-        try:
-            found += path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read API keys: {error}", source=path, remedy="write one a line") from error
-    return [key.strip() for key in found if key.strip()]
+    try:
+        return known_keys(() if path is None else path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read API keys: {error}", source=path, remedy="write one a line") from error

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 
 from stepreward.core.errors import InputError
+
+KEYS = "STEPREWARD_SERVE_KEYS"
+"""The environment's variable that holds API keys, parted by commas."""
+
+
+def known_keys(more: Iterable[str] = ()) -> list[str]:
+    """The API keys of the environment, and more."""
+    return [key.strip() for key in [*os.environ.get(KEYS, "").split(","), *more] if key.strip()]
 
 
 def require_keys(host: str, keys: Sequence[str], *, remedy: str) -> None:
