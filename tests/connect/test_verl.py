@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from stepreward.connect.verl import PREFIX, estimators, spans_of
+from stepreward.connect.engines.token_rewards import spans_of
+from stepreward.connect.verl import PREFIX, estimator, estimators
 from stepreward.core.catalog import credit
-from stepreward.core.errors import InputError, UnknownNameError
+from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 
 FOUND = dict(estimators())
 METHOD = {PREFIX + m.name.replace("-", "_").replace("+", "p"): m for m in credit}
@@ -83,6 +84,21 @@ def test_every_estimator_takes_a_batch_with_an_empty_response(name: str) -> None
     made, _ = FOUND[name](token_level_rewards=rewards, response_mask=mask, config=None, index=uid)
     assert torch.isfinite(made).all()
     assert not made[3].any()
+
+
+def test_what_verl_does_not_pass_is_named_with_the_way_to_get_it() -> None:
+    of_gae = estimator(credit["gae"])
+    given = {"token_level_rewards": REWARDS, "response_mask": MASK, "config": {}, "index": UID}
+    with pytest.raises(MissingDataError, match=r"gae needs 'values'.*adv_estimator=gdpo and stepreward\.credit=gae"):
+        of_gae(**given)
+    values = torch.arange(18.0).reshape(3, 6)
+    made, _ = of_gae(**given, batch={"values": values})
+    # Steps of row 0 begin at tokens 0 and 3, rewards .5 and outcome 1: 0.5 + 3 - 0 + (1 - 3), and 1 - 3.
+    assert made[0].tolist() == [1.5, 1.5, 0, -2, -2, 0]
+    steps = {"entropy": ["[0.5, 1]", [1, 0], [0.25, 0.5]]}
+    assert estimator(credit["empg"])(**given, non_tensor_batch=steps)[0].isfinite().all()
+    with pytest.raises(InputError, match="sample 1 has 1 entries of 'entropy' for 2 steps"):
+        estimator(credit["empg"])(**given, non_tensor_batch={"entropy": [[0.5, 1], [1], [0.25, 0.5]]})
 
 
 def test_methods_whose_data_verl_lacks_are_left_out() -> None:

@@ -156,6 +156,72 @@ def test_step_rewards_travel_from_the_manager_to_the_advantages(manager: Any) ->
         np.testing.assert_allclose(own.unique_consecutive().numpy(), expected[a:b], rtol=1e-4, atol=1e-6)
 
 
+def test_each_output_of_a_session_keeps_the_rewards_of_its_own_steps(manager: Any) -> None:
+    outputs = [verl_rewards._with_steps(episode(text)) for text in TEXTS[1:3]]
+    # As verl's worker asks for all outputs of a session at once, and copies the last one's answer to the others.
+    ids = [torch.tensor(output.response_ids) for output in outputs]
+    whole = [torch.cat([torch.tensor([1] * (2 + 3 * i)), one]) for i, one in enumerate(ids)]
+    pad = torch.nn.utils.rnn.pad_sequence
+    tensors = {
+        "responses": pad(ids, batch_first=True),
+        "attention_mask": pad([torch.ones_like(one) for one in whole], batch_first=True),
+    }
+    extra = {
+        "data_source": np.array(["x"] * 2, dtype=object), "extra_info": np.array([{}] * 2, dtype=object),
+        "reward_model": np.array([{"ground_truth": "17"}] * 2, dtype=object),
+        "raw_prompt": np.array([PROMPT, PROMPT, None], dtype=object)[:2],
+        "tool_extra_fields": np.array([output.extra_fields for output in outputs], dtype=object),
+        "response_len": np.array([len(one) for one in ids]),
+    }  # fmt: skip
+    data = DataProto(batch=TensorDict(tensors, batch_size=2), non_tensor_batch=extra)
+    result = manager.loop.run_until_complete(manager.run_single(data))
+    for output in outputs:
+        output.reward_score = result["reward_score"]
+        output.extra_fields["reward_extra_info"] = result["reward_extra_info"]
+        row = output.as_dict()
+        alone = rewarded(manager, verl_rewards._with_steps(episode(TEXTS[1 + outputs.index(output)])))
+        # The outcome is the last output's.
+        torch.testing.assert_close(row["rm_scores"][:-1], alone["rm_scores"][:-1])
+        assert row["rm_scores"][-1] == 1.0
+    assert outputs[0].as_dict()["rm_scores"].ne(0).sum() < outputs[1].as_dict()["rm_scores"].ne(0).sum()
+
+
+def test_an_output_that_was_not_scored_keeps_verl_s_own_reward(manager: Any) -> None:
+    output = verl_rewards._with_steps(episode(TEXTS[0]))
+    rewarded(manager, output)
+    other = verl_rewards._with_steps(episode(TEXTS[3]))
+    other.reward_score, other.extra_fields["reward_extra_info"] = 1.0, output.extra_fields["reward_extra_info"]
+    assert other.as_dict()["rm_scores"].nonzero().tolist() == [[len(other.response_ids) - 1]]
+
+
+def test_methods_that_need_a_sample_s_data_run_under_the_name_that_gets_it() -> None:
+    values = torch.linspace(0, 1, 48).reshape(8, 6)
+    data = batch(OUTCOMES, MASK, UID)
+    data.batch["values"] = values
+    config = OmegaConf.create({"stepreward": {"credit": "gae", "discount": 1.0}})
+    made = compute_advantage(data, adv_estimator="gdpo", config=config).batch["advantages"]
+    # One turn a row: outcome less the value before its first token.
+    outcome = OUTCOMES.sum(1)
+    torch.testing.assert_close(made, (outcome - values[:, 0])[:, None] * MASK)
+    data.non_tensor_batch["entropy"] = np.array([f"[{i / 8}]" for i in range(8)], dtype=object)
+    config = OmegaConf.create({"stepreward": {"credit": "empg"}})
+    made = compute_advantage(data, adv_estimator="gdpo", config=config).batch["advantages"]
+    flat = {"outcome": outcome.numpy(), "entropy": np.arange(8) / 8, "group": [0] * 4 + [1] * 4,
+            "offsets": np.arange(9), "rewards": np.zeros(8), "lengths": MASK.sum(1).numpy()}  # fmt: skip
+    torch.testing.assert_close(made, torch.tensor(credit["empg"].take(flat))[:, None].float() * MASK)
+
+
+def test_verl_s_own_estimator_of_that_name_stays_where_no_method_is_named() -> None:
+    data = batch(OUTCOMES, MASK, UID)
+    data.batch["prompts"] = torch.ones(8, 2, dtype=torch.long)
+    data.batch["attention_mask"] = torch.cat([torch.ones(8, 2, dtype=torch.long), MASK], dim=1)
+    data.non_tensor_batch |= {"right": OUTCOMES.sum(1).numpy(), "form": np.ones(8)}
+    config = OmegaConf.create({"gdpo_reward_keys": ["right", "form"]})
+    made = compute_advantage(data, adv_estimator="gdpo", config=config).batch["advantages"]
+    assert made.shape == OUTCOMES.shape
+    assert made.any()
+
+
 def test_loops_return_outputs_that_keep_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run(self: Any, *_: Any, **__: Any) -> AgentLoopOutput:
         return episode(TEXTS[0])

@@ -7,6 +7,7 @@ into `reward_extra_info`; the agent loops of this module write them to the rewar
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -28,7 +29,11 @@ from stepreward.score.load import load
 OWN = "stepreward_own"
 """Key of `extra_fields`: 1 at tokens of the response that the policy wrote."""
 STEPS = "stepreward_steps"
-"""Key of `reward_extra_info`: JSON pairs of the last token of a step and its reward, text so that rows may differ."""
+"""Key of `reward_extra_info`: for each output of a session, JSON of what it wrote and of its steps' rewards.
+
+It is text so that rows may differ. verl gives all outputs of a session the information of the last one, so each finds
+its own by the digest of its tokens.
+"""
 
 
 class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is untyped
@@ -55,7 +60,7 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
         self._finder = StepFinder(tokenizer, len(tokenizer), table.get("step_end", "\n"), ends)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
-        """The outcome as `reward_score`, step rewards in `reward_extra_info`; of several outputs the last counts.
+        """The outcome of the last output as `reward_score`, the step rewards of all in `reward_extra_info`.
 
         An outcome of None becomes NaN, which is unscored: verl would drop the rewards of the whole batch for None.
         """
@@ -63,23 +68,36 @@ class StepRewardManager(NaiveRewardManager):  # type: ignore[misc]  # verl is un
         if made["reward_score"] is None:
             extra = {name: math.nan if value is None else value for name, value in made["reward_extra_info"].items()}
             made |= {"reward_score": math.nan, "reward_extra_info": extra}
-        row = data[-1:][0]
-        width = row.batch["responses"].shape[-1]
-        real = row.batch["attention_mask"][-width:].bool().numpy()
-        ids = row.batch["responses"].numpy()[real][None]
-        own = (row.non_tensor_batch.get("tool_extra_fields") or {}).get(OWN)
-        mask = np.ones(ids.shape, bool) if own is None else np.array([own[: ids.shape[1]]], bool)
-        made["reward_extra_info"][STEPS] = await self.loop.run_in_executor(None, self._steps, row, ids, mask)
+        made["reward_extra_info"][STEPS] = await self.loop.run_in_executor(None, self._of_outputs, data)
         return made
 
-    def _steps(self, row: Any, ids: Any, own: Any) -> str:
+    def _of_outputs(self, data: DataProto) -> str:
+        """JSON of all outputs of a session: the digest of each one's tokens, and its steps."""
+        found = {}
+        for row in data:
+            width = row.batch["responses"].shape[-1]
+            # Outputs of a session are padded to the longest; prompt and response together, and the response alone.
+            length = row.non_tensor_batch.get("response_len", int(row.batch["attention_mask"][-width:].sum()))
+            ids = row.batch["responses"][:length].numpy()[None]
+            own = (row.non_tensor_batch.get("tool_extra_fields") or {}).get(OWN)
+            mask = np.ones(ids.shape, bool) if own is None else np.array([own[: ids.shape[1]]], bool)
+            found[digest(ids[0].tolist())] = self._steps(row, ids, mask)
+        return json.dumps(found)
+
+    def _steps(self, row: Any, ids: Any, own: Any) -> list[tuple[int, float]]:
+        """Last token and reward of each step."""
         spans = self._finder.spans(ids, own)
         prompt = row.non_tensor_batch.get("raw_prompt", "")
         problem = problem_of(prompt if isinstance(prompt, str) else list(prompt), {})
         (trajectory,) = self._finder.trajectories([problem], ids, np.ones_like(own), own, spans)
         (answer,) = self.scorer.score_many([Score(problem, trajectory.steps)])
         scores = answer.scores[[step.kind == "action" for step in trajectory.steps]]
-        return json.dumps([[int(end) - 1, float(score)] for end, score in zip(spans.end, scores, strict=True)])
+        return [(int(end) - 1, float(score)) for end, score in zip(spans.end, scores, strict=True)]
+
+
+def digest(ids: Sequence[int]) -> str:
+    """What tells one response's tokens from another's."""
+    return hashlib.blake2b(np.array(ids, np.int64).tobytes(), digest_size=8).hexdigest()
 
 
 def dense_scores(length: int, steps: Sequence[tuple[int, float]], outcome: float) -> torch.Tensor:
@@ -106,8 +124,9 @@ class StepOutput(AgentLoopOutput):  # type: ignore[misc]
         """verl's fields, with `rm_scores` by steps where the reward manager gave them."""
         made: dict[str, Any] = super().as_dict()
         extra = self.extra_fields.get("reward_extra_info", {}).get(STEPS)
-        if extra is not None and "rm_scores" in made:
-            made["rm_scores"] = dense_scores(len(made["response_mask"]), json.loads(extra), float(self.reward_score))
+        own = None if extra is None else json.loads(extra).get(digest(self.response_ids))
+        if own is not None and "rm_scores" in made:
+            made["rm_scores"] = dense_scores(len(made["response_mask"]), own, float(self.reward_score))
         return made
 
 

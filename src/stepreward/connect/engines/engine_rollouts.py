@@ -1,0 +1,193 @@
+"""What every adapter of an RL engine does: rollouts of a batch -> flat arrays -> a credit method -> advantages.
+
+An adapter reads its engine's objects into `EngineRollout`s, calls a `StepCredit`, and writes what it returns where the
+engine looks. `from_record` and `to_record` do the same with the step-reward contract (`schemas/step-rewards.json`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepreward.core.catalog import credit
+from stepreward.core.errors import InputError
+from stepreward.core.files.flat_data import OF_TRAJECTORIES, numbers
+from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
+from stepreward.formats.samples.step_rewards import VERSION
+
+Floats = NDArray[np.float64]
+Number = float | None
+"""A reward or an outcome; None and NaN are unscored."""
+STEP_REWARDS = "step_rewards"
+"""Where an engine's own dictionary of extras (metadata, info) holds a list of step rewards, unless named otherwise."""
+
+
+@dataclass(frozen=True)
+class EngineRollout:
+    """One rollout as an adapter reads it: the steps that the policy wrote, and what each was rewarded.
+
+    Raises:
+        InputError: rewards, spans or other data do not agree in the number of steps.
+    """
+
+    group: str | int
+    """Identity of the problem."""
+    rewards: Sequence[Number]
+    """(S,) a step."""
+    outcome: Number
+    """Raw reward of the whole rollout."""
+    spans: Sequence[tuple[int, int]]
+    """(S,) first token of each step in the response, and the one behind its last."""
+    length: int
+    """Tokens of the response (T)."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """More data by name in the credit vocabulary: (S,) of steps, or one value of the rollout, such as `prior`."""
+
+    def __post_init__(self) -> None:
+        of_steps = {"rewards": self.rewards} | {n: v for n, v in self.data.items() if n not in OF_TRAJECTORIES}
+        for name, values in of_steps.items():
+            if len(values) != len(self.spans):
+                what = f"a rollout of {self.group!r} has {len(values)} {name} for {len(self.spans)} steps"
+                raise InputError(what, remedy="give one a step of the policy, None where it is unscored")
+
+
+@dataclass(frozen=True)
+class StepCredit:
+    """A credit method with its settings, for the adapters of engines.
+
+        credit = StepCredit("pure", {"temperature": 0.1})
+
+    Args:
+        method: name in the family `credit`.
+        settings: its hyper-parameters.
+    """
+
+    method: str = "step-rloo"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, rollouts: Sequence[EngineRollout]) -> list[Floats]:
+        """(S,) advantages of each rollout's steps, 0 where one is unscored; groups are of all these rollouts.
+
+        Raises:
+            MissingDataError: the method needs data that the rollouts have not.
+            UnknownNameError: no such method or setting.
+        """
+        method = credit[self.method]
+        if not rollouts:
+            return []
+        starts = np.cumsum([0, *(len(one.spans) for one in rollouts)])
+        data: dict[str, Any] = {
+            "rewards": _joined([numbers("rewards", one.rewards) for one in rollouts]),
+            "outcome": numbers("outcome", [one.outcome for one in rollouts]),
+            "group": np.unique([str(one.group) for one in rollouts], return_inverse=True)[1],
+            "offsets": starts,
+            "lengths": np.array([end - start for one in rollouts for start, end in one.spans], np.int64),
+            "turn": _joined([turns_of(one.spans) for one in rollouts]),
+        }
+        for name in set.intersection(*(set(one.data) for one in rollouts)):
+            given = [one.data[name] for one in rollouts]
+            data[name] = given if name in OF_TRAJECTORIES else [value for values in given for value in values]
+        made = np.asarray(method.take(data, **self.settings), np.float64)
+        return np.split(made, starts[1:-1])
+
+    def by_token(self, rollouts: Sequence[EngineRollout]) -> list[Floats]:
+        """(T,) advantages of each rollout's tokens, 0 at tokens of no step."""
+        return [spread(one, made) for one, made in zip(rollouts, self(rollouts), strict=True)]
+
+
+def _joined(parts: Sequence[Any]) -> NDArray[Any]:
+    return np.concatenate([np.asarray(part) for part in parts]) if parts else np.zeros(0)
+
+
+def spread(rollout: EngineRollout, advantages: Floats) -> Floats:
+    """(T,) the advantage of its step at each token of the response, 0 at tokens of no step."""
+    start, end = np.array(rollout.spans, np.int64).reshape(-1, 2).T
+    made: Floats = to_tokens(advantages, TokenSpans(np.zeros_like(start), start, end, (1, rollout.length)))
+    return made[0]
+
+
+def turns_of(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """(S,) turn of each step: a new one begins where tokens of others stand between two steps."""
+    start, end = np.array(spans, np.int64).reshape(-1, 2).T
+    return np.cumsum(start != np.concatenate([start[:1], end[:-1]]), dtype=np.int64)
+
+
+def mask_spans(mask: Sequence[int | bool]) -> list[tuple[int, int]]:
+    """Turns of a response: runs of the tokens that the policy wrote.
+
+    Args:
+        mask: (T,) nonzero where the policy wrote the token.
+    """
+    found = from_mask(np.array(mask, bool).reshape(1, -1))
+    return list(zip(found.start.tolist(), found.end.tolist(), strict=True))
+
+
+def read_rewards(holder: Mapping[str, Any] | None, key: str, steps: int) -> Sequence[Number]:
+    """The step rewards in an engine's dictionary of extras; all unscored where it holds none."""
+    given = (holder or {}).get(key)
+    return [None] * steps if given is None else list(given)
+
+
+def to_record(
+    rollout: EngineRollout,
+    *,
+    prompt: str | None = None,
+    texts: Sequence[str] | None = None,
+    tokens: Sequence[int] | None = None,
+    advantages: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """A record of the step-reward contract, which every command of stepreward reads where it has prompt and texts.
+
+    Args:
+        rollout: what an adapter read.
+        prompt: its text.
+        texts: (S,) text of each step.
+        tokens: (T,) ids of the response.
+        advantages: (S,) what a credit method made of it, kept as `data`.
+    """
+    data = {name: list(values) for name, values in rollout.data.items() if name not in OF_TRAJECTORIES}
+    data |= {} if advantages is None else {"advantage": list(advantages)}
+    steps = [
+        {
+            "kind": "action", "reward": _null(rollout.rewards[i]), "trainable": True,
+            "span": [int(start), int(end)], "text": None if texts is None else texts[i],
+            "data": {name: _null(values[i]) for name, values in data.items()},
+        }
+        for i, (start, end) in enumerate(rollout.spans)
+    ]  # fmt: skip
+    made = {
+        "schema": VERSION, "problem": str(rollout.group), "prompt": prompt, "aligned": "step",
+        "outcome": _null(rollout.outcome), "steps": steps, "tokens": None if tokens is None else list(tokens),
+        "meta": {"response_length": rollout.length},
+    }  # fmt: skip
+    return {name: value for name, value in made.items() if value is not None or name == "outcome"}
+
+
+def _null(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def from_record(record: Mapping[str, Any]) -> EngineRollout:
+    """The rollout of a record of the step-reward contract: its trainable actions, by their spans.
+
+    Raises:
+        InputError: a trainable action has no span.
+    """
+    acts = [step for step in record["steps"] if step["kind"] == "action" and step["trainable"]]
+    if bare := [place for place, step in enumerate(acts) if not step.get("span")]:
+        raise InputError(
+            f"action {bare[0]} of a rollout of {record['problem']!r} has no span", remedy="state its tokens"
+        )
+    spans = [(step["span"][0], step["span"][1]) for step in acts]
+    named = dict.fromkeys(name for step in acts for name in step.get("data") or {})
+    data = {name: [(step.get("data") or {}).get(name) for step in acts] for name in named if name != "advantage"}
+    length = (record.get("meta") or {}).get("response_length", max((end for _, end in spans), default=0))
+    length = max(length, len(record.get("tokens") or ()))
+    return EngineRollout(
+        record["problem"], [step["reward"] for step in acts], record["outcome"], spans, int(length), data
+    )
