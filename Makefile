@@ -13,7 +13,7 @@ LANE := tests/smoke tests/test_examples.py tests/test_docs.py tests/policies tes
 	tests/tasks/test_mathematics.py tests/train/test_trainer.py
 IN_LANE := -m pytest -n 2 --dist loadfile -W ignore::DeprecationWarning -W ignore::FutureWarning $(LANE)
 
-.PHONY: demo test check docs bench mutants verl ray vllm evals deepspeed newest lowest nightly clean
+.PHONY: demo test check docs bench mutants verl ray vllm evals engines deepspeed newest lowest nightly clean
 
 .venv/installed: pyproject.toml src/stepreward/tested.txt
 	$(PYTHON) -m venv .venv
@@ -51,6 +51,10 @@ deepspeed: .venv/installed
 	test -d .venv/deepspeed || $(BIN)/pip install --quiet --no-deps --no-build-isolation --target .venv/deepspeed --requirement tests/train/deepspeed.txt
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/deepspeed:$(CURDIR)/src $(BIN)/python -m pytest tests/train/test_deepspeed.py
 
+engines: .venv/installed
+	test -d .venv/engines || $(BIN)/pip install --quiet --no-deps --target .venv/engines --requirement tests/connect/engines.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.venv/engines:$(CURDIR)/src $(BIN)/python -m pytest -W ignore tests/connect/engines
+
 vllm: .venv/installed
 	test -d .venv/vllm || ($(PYTHON) -m venv .venv/vllm && .venv/vllm/bin/pip install --quiet torch==2.13.0 && .venv/vllm/bin/pip install --quiet --no-deps --requirement tests/connect/vllm.txt && .venv/vllm/bin/pip install --quiet --no-deps --editable .)
 	OMP_NUM_THREADS=1 .venv/vllm/bin/python -m pytest tests/connect/test_vllm_release.py tests/connect/test_vllm_on_ray.py tests/connect/test_ray_serve.py
@@ -82,7 +86,7 @@ mutants: .venv/installed
 
 # All that holds: every example of the random tests, every lane whatever changed, and the tests of the tests.
 nightly: export STEPREWARD_TESTS := all
-nightly: test check verl ray evals vllm deepspeed newest lowest mutants
+nightly: test check verl ray evals vllm engines deepspeed newest lowest mutants
 
 clean:
 	rm -rf .venv runs site

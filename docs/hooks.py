@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 
 import stepreward
 from stepreward.cli.commands import command_of
+from stepreward.connect.engines.engine_matrix import engines_table
 from stepreward.core.catalog import credit, families
 from stepreward.core.vocabulary import ASKS
 from stepreward.credit.verify import CHANGES, GROUP, OBJECTIVES, verify
@@ -225,7 +226,16 @@ def step_rewards_page(written: str) -> str:
     return written.replace("<!-- keys of step-rewards -->", "".join(rows))
 
 
-WRITTEN = {"commands.md": commands_page, "step-rewards.md": step_rewards_page}
+def engines_page(written: str) -> str:
+    """The page of RL engines with the table of what works, read from its data."""
+    return written.replace("<!-- engines -->", "\n".join(engines_table()))
+
+
+WRITTEN = {
+    "commands.md": commands_page,
+    "step-rewards.md": step_rewards_page,
+    "guides/engines.md": engines_page,
+}
 """Pages that are written by hand and leave some of their text to the code."""
 
 

@@ -37,7 +37,12 @@ def estimators() -> Iterator[tuple[str, Estimator]]:
     """Name and function of every credit method whose data verl has."""
     for method in credit:
         if set(method.data) <= GIVEN:
-            yield PREFIX + method.name.replace("-", "_").replace("+", "p"), estimator(method)
+            yield estimator_name(method), estimator(method)
+
+
+def estimator_name(method: Method[..., Any]) -> str:
+    """The name under which an engine's registry knows a credit method."""
+    return PREFIX + method.name.replace("-", "_").replace("+", "p")
 
 
 def estimator(method: Method[..., Any]) -> Estimator:
@@ -67,7 +72,7 @@ def estimator(method: Method[..., Any]) -> Estimator:
             batch: verl's tensors, a critic's `values` among them.
         """
         settings = {name: value for name, value in _table(config).items() if name != "credit"}
-        tensors = {} if batch is None else {name: batch[name] for name in method.data if name in batch.keys()}
+        tensors = {} if batch is None else {name: batch[name] for name in method.data if name in set(batch.keys())}
         data = {**tensors, **(non_tensor_batch or {})}
         if missing := set(method.data) - GIVEN - {"turn"} - data.keys():
             remedy = f"set adv_estimator={WITH_SAMPLES} and stepreward.credit={method.name}, which get a sample's data"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import scaled
 
 from stepreward.connect.engines.engine_rollouts import (
     EngineRollout,
@@ -21,7 +22,6 @@ from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError, MissingDataError, UnknownNameError
 from stepreward.formats.registry import by_name
 from stepreward.formats.samples.step_rewards import schema
-from tests.effort import scaled
 
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 PAIR = [
@@ -57,9 +57,7 @@ def test_data_of_steps_and_rollouts_reach_the_method() -> None:
     made = np.concatenate(StepCredit("gae", {"discount": 1.0})(valued))
     np.testing.assert_allclose(made, [0.5, 0.25, -0.5, -0.25])
     prior = [EngineRollout("p", [0.0], o, [(0, 1)], 1, {"prior": 0.25}) for o in (0.75, 0.5)]
-    expected = credit["rlpr"].take(
-        {"outcome": [0.75, 0.5], "prior": [0.25] * 2, "group": [0, 0], "offsets": [0, 1, 2]}
-    )
+    expected = credit["rlpr"].take({"outcome": [0.75, 0.5], "prior": [0.25] * 2, "group": [0, 0], "offsets": [0, 1, 2]})
     np.testing.assert_allclose(np.concatenate(StepCredit("rlpr")(prior)), expected)
     with pytest.raises(MissingDataError, match="values"):
         StepCredit("gae")(PAIR)
@@ -94,14 +92,14 @@ def rollouts(draw: st.DrawFn) -> EngineRollout:
     rewards = [draw(number) for _ in spans]
     return EngineRollout(
         draw(st.sampled_from("pqr")), rewards, draw(number), spans, at + draw(st.integers(0, 2)),
-        {"entropy": [draw(st.floats(0, 3)) for _ in spans]},
+        {"entropy": [draw(st.floats(0, 3)) for _ in spans], "state": [draw(st.sampled_from("xy")) for _ in spans]},
     )  # fmt: skip
 
 
 @settings(max_examples=scaled(100), deadline=None)
 @given(batch=st.lists(rollouts(), min_size=1, max_size=6))
 def test_the_contract_carries_all_that_credit_needs(batch: list[EngineRollout]) -> None:
-    for name in ("step-rloo", "pure", "mt-grpo", "grpo", "empg"):
+    for name in ("step-rloo", "pure", "mt-grpo", "grpo", "empg", "gigpo"):
         made = StepCredit(name)(batch)
         records = [to_record(one, advantages=found) for one, found in zip(batch, made, strict=True)]
         for record in records:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.catalog import credit
 from stepreward.core.errors import InputError
-from stepreward.core.files.flat_data import OF_TRAJECTORIES, numbers
+from stepreward.core.files.flat_data import NAMES, OF_TRAJECTORIES, numbers
 from stepreward.credit.tokens import TokenSpans, from_mask, to_tokens
 from stepreward.formats.samples.step_rewards import VERSION
 
@@ -107,8 +107,8 @@ def _joined(parts: Sequence[Any]) -> NDArray[Any]:
 def spread(rollout: EngineRollout, advantages: Floats) -> Floats:
     """(T,) the advantage of its step at each token of the response, 0 at tokens of no step."""
     start, end = np.array(rollout.spans, np.int64).reshape(-1, 2).T
-    made: Floats = to_tokens(advantages, TokenSpans(np.zeros_like(start), start, end, (1, rollout.length)))
-    return made[0]
+    made = to_tokens(advantages, TokenSpans(np.zeros_like(start), start, end, (1, rollout.length)))
+    return np.asarray(made[0], np.float64)
 
 
 def turns_of(spans: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
@@ -148,7 +148,7 @@ def to_record(
         prompt: its text.
         texts: (S,) text of each step.
         tokens: (T,) ids of the response.
-        advantages: (S,) what a credit method made of it, kept as `data`.
+        advantages: (S,) what a credit method made of it, kept as `data`. Identities, such as states, are kept as meta.
     """
     data = {name: list(values) for name, values in rollout.data.items() if name not in OF_TRAJECTORIES}
     data |= {} if advantages is None else {"advantage": list(advantages)}
@@ -156,7 +156,8 @@ def to_record(
         {
             "kind": "action", "reward": _null(rollout.rewards[i]), "trainable": True,
             "span": [int(start), int(end)], "text": None if texts is None else texts[i],
-            "data": {name: _null(values[i]) for name, values in data.items()},
+            "data": {name: _null(values[i]) for name, values in data.items() if name not in NAMES},
+            "meta": {name: values[i] for name, values in data.items() if name in NAMES},
         }
         for i, (start, end) in enumerate(rollout.spans)
     ]  # fmt: skip
@@ -184,8 +185,12 @@ def from_record(record: Mapping[str, Any]) -> EngineRollout:
             f"action {bare[0]} of a rollout of {record['problem']!r} has no span", remedy="state its tokens"
         )
     spans = [(step["span"][0], step["span"][1]) for step in acts]
-    named = dict.fromkeys(name for step in acts for name in step.get("data") or {})
-    data = {name: [(step.get("data") or {}).get(name) for step in acts] for name in named if name != "advantage"}
+    known = [
+        {**(step.get("data") or {}), **{n: v for n, v in (step.get("meta") or {}).items() if n in NAMES}}
+        for step in acts
+    ]
+    named = [name for name in dict.fromkeys(name for one in known for name in one) if name != "advantage"]
+    data = {name: [one.get(name) for one in known] for name in named}
     length = (record.get("meta") or {}).get("response_length", max((end for _, end in spans), default=0))
     length = max(length, len(record.get("tokens") or ()))
     return EngineRollout(

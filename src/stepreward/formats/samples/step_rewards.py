@@ -68,7 +68,7 @@ def read(row: Row, number: int, *, scale: float = 1.0) -> Iterator[Trajectory]:
         raise InputError("'aligned' must be step or turn, and 'problem' the problem's identity")
     spans = _spans(steps, tokens)
     # Where every token is of a step, the steps' own tokens say all.
-    tiled = tokens is not None and spans == _tiles([end - start for start, end in spans if start >= 0])
+    tiled = tokens is not None and spans == tiles([end - start for start, end in spans if start >= 0])
     tiled = tiled and len(spans) > 0 and spans[-1][1] == len(tokens or ())
     made = [
         _step(step, place, span, tokens, tiled) for place, (step, span) in enumerate(zip(steps, spans, strict=True))
@@ -120,7 +120,7 @@ def _spans(steps: Sequence[Any], tokens: object) -> list[tuple[int, int]]:
     return made
 
 
-def _tiles(lengths: Iterable[int]) -> list[tuple[int, int]]:
+def tiles(lengths: Iterable[int]) -> list[tuple[int, int]]:
     """Spans of these lengths, one directly after another."""
     ends = np.cumsum([0, *lengths]).tolist()
     return list(itertools.pairwise(ends))
@@ -167,7 +167,7 @@ def write(
     row, facts = row_of(item), dict(item.facts)
     spans, tokens = _stated_spans(item.steps), facts.pop("tokens", None)
     if None not in (whole := [step.tokens for step in item.steps]) and tokens is None and not any(spans):
-        spans = [list(span) for span in _tiles([len(one or ()) for one in whole])]
+        spans = [list(span) for span in tiles([len(one or ()) for one in whole])]
         tokens = [one for own in whole for one in own or ()]
     kept = {one: facts.pop(one) for one in ("rollout", "tokenizer") if isinstance(facts.get(one), str)}
     columns = {one: values for one, values in item.columns.items() if one != name}
