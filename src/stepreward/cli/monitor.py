@@ -59,21 +59,13 @@ class MonitorFlags:
     """Of splits and intervals."""
 
 
-@dataclass(frozen=True)
-class RunsFlags(ReadFlags):
-    """How the runs are read."""
-
-    form: Annotated[str, Flag("--format")] = ""
-    """Format of the runs; detected where left out."""
-
-
 def monitor(
     task: Annotated[Literal["fit", "evaluate"], typer.Argument(help="fit a monitor, or evaluate what one is worth.")],
     rows: Annotated[Path, typer.Argument(help="Runs of past problems with outcomes, any format; see `convert`.")],
     *,
     flags: MonitorFlags,
     recipe: RecipeFlags,
-    reading: RunsFlags,
+    reading: ReadFlags,
     json_output: JsonFlag = False,
 ) -> None:
     """Watch agents: after each turn continue, warn or stop, at a stated rate of false alarms.

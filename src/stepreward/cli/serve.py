@@ -16,6 +16,7 @@ from stepreward.core.vocabulary import Count, Flag
 from stepreward.pipeline.compose import default_search
 from stepreward.serve.requests.reachable import KEYS, known_keys, require_keys
 from stepreward.serve.server_limits import Limits
+from stepreward.serve.service import OnStop
 from stepreward.tasks.graders import graders
 
 
@@ -45,6 +46,10 @@ class ServeFlags:
     """Name under which clients ask for the reward model."""
     grader: Annotated[str, Flag(choices=graders)] = "mathematics"
     """Who reads answers, for votes: {choices}."""
+    monitor: Path | None = None
+    """Folder of a monitor (`monitor fit`), for /v1/monitor and the conversations that are answered."""
+    on_stop: OnStop = "tell"
+    """Of a conversation that the monitor would stop: tell so in a header, answer that it was stopped, or refuse it."""
     keys: Annotated[Path | None, Flag(choices=[KEYS])] = None
     """File of API keys, one a line; {choices} holds more, parted by commas."""
     concurrency: Count = 64
@@ -62,15 +67,16 @@ def serve(
     """Serve step scores and guided answers over HTTP, for the clients of OpenAI, vLLM and SGLang.
 
     With --model: /v1/steps, /pooling, /classify, /score. With --policy: /v1/chat/completions and /v1/models, each
-    answer found by a search that the reward model guides. Always: /health, /metrics, /openapi.json.
+    answer found by a search that the reward model guides. With --monitor: /v1/monitor. Always: /health, /metrics,
+    /openapi.json.
 
     Example: stepreward serve --model runs/demo/model --policy builtin:arithmetic --grader arithmetic
     """
     if policy.settings and not policy.policy:
         what = f"{next(iter(policy.settings))} is of the policy, and there is none"
         raise InputError(what, remedy="pass --policy, or drop it")
-    if not models.model and not policy.policy:
-        raise InputError("there is nothing to serve", remedy="pass --model, --policy or both")
+    if not models.model and not policy.policy and flags.monitor is None:
+        raise InputError("there is nothing to serve", remedy="pass --model, --policy, --monitor or several")
     recipe.require(bool(models.model))
     method = flags.method or default_search(bool(models.model))
     (own,) = read_settings(flags.settings, searches[method])
@@ -84,6 +90,8 @@ def serve(
         policy=policy.load(helpers.expert, concurrency=flags.concurrency, patience=0.0) if policy.policy else None,
         judge=helpers.load_judge(scorer, concurrency=flags.concurrency),
         grader=flags.grader,
+        monitor=flags.monitor,
+        on_stop=flags.on_stop,
         method=method,
         host=flags.host,
         port=flags.port,

@@ -28,6 +28,8 @@ class Metrics:
         self.tokens = Counter("stepreward_tokens", "Tokens spent", ["kind"], registry=self.registry)
         self.steps = Counter("stepreward_steps_scored", "Steps scored", registry=self.registry)
 
+        self.verdicts = Counter("stepreward_verdicts", "Verdicts of the monitor", ["action"], registry=self.registry)
+
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
         """Adds a gauge, whose function is called at each read."""
         Gauge(f"stepreward_{name}", about, registry=self.registry).set_function(value)

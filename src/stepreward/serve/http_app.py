@@ -20,6 +20,7 @@ from stepreward.serve.requests.guard import Guard
 from stepreward.serve.requests.http_errors import ANSWERS, ApiError, answer_error
 from stepreward.serve.scoring.step_routes import step_routes
 from stepreward.serve.service import Served, Service
+from stepreward.serve.watching.monitor_routes import monitor_routes
 
 _PASS = {False: 16_384, True: 2048}
 """Most tokens of a forward pass for token requests, by whether it is on a CPU: other threads wait for one pass."""
@@ -32,10 +33,10 @@ def build(served: Served) -> Guard:
     """An ASGI application: the search gateway where there is a policy, the scoring server where there is a scorer.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: there is neither, nor a monitor.
     """
-    if served.policy is None and served.scorer is None:
-        raise ValueError("pass a policy, a scorer, or both: there is nothing to serve")
+    if served.policy is None and served.scorer is None and served.monitor is None:
+        raise ValueError("pass a policy, a scorer, a monitor, or several: there is nothing to serve")
     service = Service(served)
 
     @asynccontextmanager
@@ -62,6 +63,8 @@ def build(served: Served) -> Guard:
         app.include_router(step_routes(service))
         if outputs is not None:
             app.include_router(on_demand.token_routes(service, outputs))
+    if served.monitor is not None:
+        app.include_router(monitor_routes(service, served.monitor))
     _add_monitoring(app, service)
     _add_reasons(app, served, outputs)
     return Guard(app, keys=served.keys, limits=served.limits, metrics=service.metrics)
@@ -76,6 +79,8 @@ def _add_reasons(app: FastAPI, served: Served, outputs: on_demand.TokenOutputs |
         reasons |= dict.fromkeys(
             ("/v1/steps", "/v1/steps/batch"), "this server has no reward model: start it with --model"
         )
+    if served.monitor is None:
+        reasons["/v1/monitor"] = "this server has no monitor: start it with --monitor"
     if outputs is None:
         way = "start it with --model" if served.scorer is None else "send steps to /v1/steps"
         why = "no reward model" if served.scorer is None else "no reward model that reads plain tokens"

@@ -44,7 +44,12 @@ def launch(served: Served, needed: Collection[str], host: str, port: int) -> Non
 
 
 def require_search(served: Served, needed: Collection[str]) -> None:
-    """Refuses a default search that the server cannot run, a model that no search can ask, a judge without a policy."""
+    """Refuses a default search that the server cannot run, a model that no search can ask, a judge without a policy.
+
+    And a monitor that reads the scores of a model in a gateway without one.
+    """
+    if served.policy is not None and served.monitor is not None and served.monitor.column and served.scorer is None:
+        raise InputError(f"the monitor reads the scores {served.monitor.column!r}", remedy="pass --model too")
     if served.policy is None:
         if served.judge is not None:
             raise InputError("a judge compares solutions of a policy, and there is none", remedy="pass --policy too")

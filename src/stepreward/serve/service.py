@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from starlette.requests import Request
 
@@ -20,6 +20,7 @@ from stepreward.core.runtime.flows import Budget, Flow, Grader, Judge, Policy, S
 from stepreward.core.segment.tool_calls import calls_of, spelled
 from stepreward.core.types import Problem, Step
 from stepreward.score.judges.pairwise import PolicyJudge, ScorerJudge
+from stepreward.score.monitor.run_monitor import Monitor
 from stepreward.serve.admission import Admission
 from stepreward.serve.counters import Metrics
 from stepreward.serve.model_turns import Check, Turns, Watch
@@ -27,6 +28,8 @@ from stepreward.serve.requests.http_errors import ApiError
 from stepreward.serve.server_limits import Limits
 
 T = TypeVar("T")
+OnStop = Literal["tell", "answer", "refuse"]
+"""Answer it all the same and say so in a header; answer that it was stopped, without a call; or refuse it with 403."""
 GRACE = 10.0
 """Seconds past a request's deadline for scoring its candidates; then it fails."""
 
@@ -50,6 +53,10 @@ class Served:
     """The default search."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the default search."""
+    monitor: Monitor | None = None
+    """Watches runs elsewhere, and the conversations that the gateway answers."""
+    on_stop: OnStop = "tell"
+    """What the gateway does with a conversation that the monitor would stop."""
     keys: Sequence[str] = field(default=(), repr=False)
     """API keys; without any, requests need none."""
     limits: Limits = field(default_factory=Limits)

@@ -34,7 +34,7 @@ class ReadFlags:
     """How the rows of a command's data are read."""
 
     form: Annotated[str, Flag("--format")] = ""
-    """Format of --data; detected where left out."""
+    """Format of the data; detected where left out."""
     read: Annotated[tuple[str, ...], Flag("--read")] = ()
     """Option of the source's format as name=value, such as neutral=wrong; repeatable."""
     strict: bool = False

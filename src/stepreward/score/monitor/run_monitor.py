@@ -169,6 +169,11 @@ class RunWatcher:
         self._signals, self._highest = TurnSignals(), float("-inf")
         self._steps: list[Step] = []
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, or a little more."""
+        return self._signals.size + sum(len(step.text) for step in self._steps)
+
     def after_turn(self, *said: Said, score: float | Sequence[float] | None = None) -> MonitorVerdict:
         """The verdict after one more turn.
 

@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,8 @@ SIGNALS: Mapping[str, str] = {
 """The numbers of a turn, in order, and what they are."""
 _KEPT = 512
 """Different actions, and answers, that are remembered."""
-_WORDS = 2000
-"""Words of an action that are compared."""
+_WORDS, _LETTERS = 500, 32
+"""Words of an action that are compared, and their letters."""
 _ERROR = re.compile(
     r"\b(error|errors|exception|traceback|invalid|failed|failure|not found|no such|no results?|unable to|denied|refused"
     r"|timed? ?out|nothing happens|could not|couldn't|cannot|can't|exitcode: [1-9]\d*|exit code:? [1-9]\d*)\b",
@@ -101,7 +102,7 @@ class TurnSignals:
         action, answer = turn.action, "\n".join(step.text.strip() for step in turn.answers)
         calls = calls_of(action)
         said = "\n".join(map(spelled, calls)) if calls else " ".join(action.text.lower().split())
-        words = frozenset(_WORD.findall(action.text.lower())[:_WORDS])
+        words = frozenset(one[0][:_LETTERS] for one in islice(_WORD.finditer(action.text.lower()), _WORDS))
         both = words | self._before
         failed = any(step.meta.get("is_error") is True for step in turn.answers) or _ERROR.search(answer) is not None
         self._streak = self._streak + 1 if failed else 0
@@ -132,6 +133,11 @@ class TurnSignals:
         self._before = words
         return np.array([now[name] for name in SIGNALS], np.float64)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, or a little more."""
+        return 8192 + 224 * (len(self._actions) + len(self._answers)) + 256 * len(self._before)
+
     def _mean(self, name: str, value: float) -> float:
         self._sums[name] += value
         return self._sums[name] / self.turn
@@ -149,6 +155,9 @@ class _Recent:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def seen(self, text: str) -> bool:
         """Whether the text came before; it has now."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +21,7 @@ from stepreward.core.runtime.driver import Finished
 from stepreward.core.runtime.flows import EFFORT, TEMPLATE_KWARGS, honoured_settings, room_of
 from stepreward.core.runtime.wrapped_flows import limited
 from stepreward.core.types import Problem
+from stepreward.score.monitor.run_monitor import MonitorVerdict
 from stepreward.search.candidates import Found
 from stepreward.serve import on_demand
 from stepreward.serve.gateway.available_searches import possible
@@ -30,6 +31,7 @@ from stepreward.serve.gateway.stop_words import ending_before, readable
 from stepreward.serve.requests.http_errors import ANSWERS, ApiError, as_answer, raised_at, too_long
 from stepreward.serve.requests.request_schemas import ChatRequest
 from stepreward.serve.service import Service, left, tell, unless_left
+from stepreward.serve.watching.judged_chats import HEADER, refusal, stopped, verdict_of
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -60,12 +62,17 @@ def chat_routes(service: Service) -> APIRouter:
         tell(request, search=made.method.name, stream=bool(body.stream))
         async with AsyncExitStack() as stack:
             await unless_left(request, stack.enter_async_context(service.admission.place(job.deadline)))
+            job.verdict = await unless_left(request, verdict_of(service, body.messages, job.deadline))
+            if job.verdict is not None:
+                tell(request, verdict=job.verdict.action)
+                if job.verdict.action == "stop" and served.on_stop != "tell":
+                    return _ended(job)
             if body.stream:
-                return _AnswerStream(_events(request, job), stack.pop_all())
+                return _AnswerStream(_events(request, job), stack.pop_all(), job.headers)
             finished = await unless_left(request, job.run())
         answer = job.answer(finished)
         tell(request, **answer["usage"], stopped=finished.stopped)
-        return JSONResponse(answer)
+        return JSONResponse(answer, headers=job.headers)
 
     return router
 
@@ -83,6 +90,13 @@ class Job:
         self.service, self.body, self.plan = service, body, made
         self.deadline = service.deadline(body.stepreward.deadline)
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
+        self.verdict: MonitorVerdict | None = None
+        """The monitor's, of the conversation before this answer."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says beside its body."""
+        return {} if self.verdict is None else {HEADER: self.verdict.action}
 
     async def run(self) -> Finished[Found]:
         """Searches.
@@ -152,6 +166,18 @@ class Job:
             made.append(self._frame("chat.completion.chunk", []) | {"usage": usage(finished)})
         return made
 
+    def ending(self, said: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """An answer that says so much and ends, whole and in chunks, for which no model was asked."""
+        assert self.verdict is not None
+        more = {"stepreward": {"stopped": "monitor", "monitor": self.verdict.to_json()}}
+        message = {"role": "assistant", "content": said}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "stop_reason": None, "logprobs": None}
+        whole = self._frame("chat.completion", [choice]) | {"usage": usage_of(0, 0)} | more
+        deltas = [self._choice(0, {"content": said}), self._choice(0, {}, "stop")]
+        chunks = [self.opening(), *(self._frame("chat.completion.chunk", [delta]) for delta in deltas)]
+        chunks[-1] |= more
+        return whole, chunks
+
     def opening(self) -> dict[str, Any]:
         """The first chunk of a stream, which states the role."""
         return self._frame("chat.completion.chunk", [self._choice(0, ROLE)])
@@ -174,12 +200,17 @@ class Job:
             "cached": shared > 0,
             "shared_tokens": shared,
             "bill": asdict(finished.bill),
+            **({} if self.verdict is None else {"monitor": self.verdict.to_json()}),
         }
 
 
 def usage(finished: Finished[Found]) -> dict[str, int | None]:
     """Tokens generated and read for an answer, those of rejected candidates included."""
-    read, written = finished.bill.prompt_tokens, finished.bill.generated_tokens
+    return usage_of(finished.bill.prompt_tokens, finished.bill.generated_tokens)
+
+
+def usage_of(read: int, written: int) -> dict[str, int | None]:
+    """Tokens in OpenAI's form."""
     counted = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     return {**counted, "prompt_tokens_details": None, "completion_tokens_details": None}
 
@@ -237,6 +268,24 @@ async def _events(request: Request, job: Job) -> AsyncIterator[bytes]:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
+def _ended(job: Job) -> Response:
+    """The answer to a conversation that the monitor stops.
+
+    Raises:
+        ApiError: the server refuses such conversations.
+    """
+    served = job.service.served
+    assert job.verdict is not None
+    assert served.monitor is not None
+    if served.on_stop == "refuse":
+        raise refusal(job.verdict, served.monitor.alpha)
+    whole, chunks = job.ending(stopped(job.verdict, served.monitor.alpha))
+    if not job.body.stream:
+        return JSONResponse(whole, headers=job.headers)
+    text = b"".join(map(_event, chunks)) + b"data: [DONE]\n\n"
+    return Response(text, media_type="text/event-stream", headers=job.headers)
+
+
 def _event(body: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
@@ -244,8 +293,8 @@ def _event(body: dict[str, Any]) -> bytes:
 class _AnswerStream(StreamingResponse):
     """A stream that frees its place at its end, whether it was read or not."""
 
-    def __init__(self, content: AsyncIterator[bytes], place: AsyncExitStack) -> None:
-        super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    def __init__(self, content: AsyncIterator[bytes], place: AsyncExitStack, headers: Mapping[str, str]) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-cache", **headers})
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

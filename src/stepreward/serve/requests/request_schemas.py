@@ -238,6 +238,20 @@ class StepsBatch(ClientRequest):
     items: Annotated[list[StepsRequest], Field(min_length=1, max_length=256)]
 
 
+class MonitorRequest(ClientRequest):
+    """A turn of a run to be watched, or all turns so far: the action, then what was answered."""
+
+    session: Name | None = None
+    """The handle of an earlier answer: the turn follows those before; without it a run begins."""
+    problem: Text | Messages | None = None
+    """The run's task, for a model that reads it."""
+    steps: Annotated[list[Text | StepText], Field(min_length=1, max_length=2000)] | None = None
+    messages: Messages | None = None
+    """The turn as OpenAI's messages, in place of `steps`; of a new run, those before the assistant's are its task."""
+    scores: Annotated[list[float], Field(min_length=1, max_length=2000)] | None = None
+    """A score for each action, for a monitor that reads scores; a server with a model scores by itself."""
+
+
 class TokenInput(ClientRequest):
     """The fields of vLLM's /pooling and /classify."""
 
