@@ -53,6 +53,7 @@ def methods_page() -> str:
                 f"- Settings: {settings}",
                 *([f"- Asks: {', '.join(ASKS[name] for name in method.asks)}"] if method.asks else ()),
                 *([f"- A budget counts {method.budget.unit}"] if method.budget else ()),
+                *([f"- Labels of its values: transform `{method.transform}`"] if method.transform else ()),
                 "",
             ]
             lines += ["```text", inspect.getdoc(method.function) or "", "```", ""]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from label_world import saying
 
-from stepreward.core.catalog import estimate, keep
+from stepreward.core.catalog import estimate, keep, transform
 from stepreward.core.keys import Key
 from stepreward.core.method import Method
 from stepreward.core.runtime.driver import Driver
@@ -17,6 +17,7 @@ from stepreward.core.runtime.flows import Score, Scored
 from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Step, Trajectory
 from stepreward.label.omega import tree_labels
+from stepreward.label.relabelling import transform_of, transformed
 from stepreward.label.samples import graded_samples
 from stepreward.tasks.enumerable import EnumerableWorld
 
@@ -136,3 +137,22 @@ def test_other_problems_do_not_matter_to_a_filter(method: Method[..., Any]) -> N
     if method.name in TOGETHER:
         return
     assert kept(method, every)[:2] == kept(method, every[:2])
+
+
+@pytest.mark.parametrize("method", [one for one in estimate if not one.plugin], ids=lambda m: str(m.name))
+def test_it_declares_the_transform_that_makes_labels_where_none_is_named(method: Method[..., Any]) -> None:
+    assert transform_of(method.name) is transform[method.transform]
+    assert transform_of(method.name, "majority").name == "majority"
+
+
+@ESTIMATORS
+def test_labels_where_no_transform_is_named_tell_more_and_less_likely_steps_apart(method: Method[..., Any]) -> None:
+    """One threshold of 0 over values of a search, or of a reward model, calls nearly every step right."""
+    rows = [*transformed(estimated(method, solution()), transform_of(method.name), {})]
+    measured = np.concatenate([one.column("value") for one in rows])
+    labels = np.concatenate([one.labels for one in rows])
+    known = ~np.isnan(measured)
+    assert not np.isnan(labels[known]).all()
+    assert {fact for one in rows for fact in one.facts["transforms"]} == {method.transform}
+    if "scorer" in method.asks:
+        np.testing.assert_array_equal(labels[known], measured[known])

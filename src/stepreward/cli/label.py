@@ -34,7 +34,7 @@ from stepreward.core.vocabulary import Count, Flag
 from stepreward.formats.files.rows_of_files import LABELS
 from stepreward.formats.problems import WITHOUT_REFERENCE
 from stepreward.label.many_problems import LabelPlan, load_labels
-from stepreward.label.relabelling import transformed
+from stepreward.label.relabelling import transform_of, transformed
 from stepreward.label.rollouts import labelled
 from stepreward.tasks.graders import grader_by_name, graders
 from stepreward.verbs.label_rows import LabelPart, label_in_parts, label_into
@@ -71,8 +71,8 @@ class LabelFlags:
     """How steps are measured: {choices}."""
     rollouts: Annotated[int | None, Flag(low=1)] = None
     """Rollouts of each probed prefix."""
-    transform: Annotated[str, Flag(choices=transforms)] = "hard"
-    """Labels of measurements: {choices}."""
+    transform: Annotated[str, Flag(choices=transforms)] = ""
+    """Labels of measurements: {choices}; left out: the one that the estimator declares."""
     settings: Annotated[tuple[str, ...], Flag("--set")] = ()
     """Setting of the estimator or the transform as name=value; may be repeated."""
     max_rollouts: Annotated[int | None, Flag(low=1)] = None
@@ -105,7 +105,8 @@ def label(
     if data is not None and not reading.form and hold_problems(data):
         data, problems = None, data
     recipe.require(bool(models.model))
-    method, rewrite, elsewhere = estimate[flags.estimator], transforms[flags.transform], engine.chosen()
+    method, elsewhere = estimate[flags.estimator], engine.chosen()
+    rewrite = transform_of(flags.estimator, flags.transform)
     grader_by_name(flags.grader)
     given = [*shortcut(method, "--rollouts", flags.rollouts, "n"), *flags.settings]
     own, rewriting = read_settings(given, method, rewrite)

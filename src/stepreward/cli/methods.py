@@ -35,6 +35,7 @@ def methods(
                 "plugin": m.plugin,
                 "asks": m.asks,
                 "budget": m.budget.unit if m.budget is not None else None,
+                "transform": m.transform,
                 "data": m.data,
                 "settings": {k: repr(v) for k, v in m.settings.items()},
             }
@@ -50,5 +51,6 @@ def methods(
             table.add_column(head)
         for m in one:
             settings = ", ".join(f"{k}={v}" for k, v in m.settings.items())
+            settings += f"; labels: {m.transform}" if m.transform else ""
             table.add_row(m.listed, m.summary, m.source, settings)
         console.print(table)

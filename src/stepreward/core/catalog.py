@@ -70,6 +70,7 @@ class Family:
         asks: tuple[str, ...] = (),
         budget: Allotment | None = None,
         reading: Any = None,
+        transform: str = "",
     ) -> Callable[[F], F]:
         """Registers a function or class under the paper's name; it comes back unchanged.
 
@@ -83,7 +84,7 @@ class Family:
                 Method(
                     self.name, name, function, paper, equation, note, objective=objective, invariant=invariant,
                     unverified=unverified, unscored=self.unscored, asks=(*self.asks, *asks), budget=budget,
-                    reading=reading, plugin=_plugin_of(function.__module__),
+                    reading=reading, transform=transform, plugin=_plugin_of(function.__module__),
                 )
             )  # fmt: skip
             return function
@@ -103,6 +104,7 @@ class Family:
         asks: tuple[str, ...] = (),
         budget: Allotment | None = None,
         reading: Any = None,
+        transform: str = "",
         **fixed: Any,
     ) -> None:
         """Registers a paper, or a library's convention, that is another method with numbers fixed."""
@@ -122,6 +124,7 @@ class Family:
                 asks=(*base.asks, *asks),
                 budget=budget or base.budget,
                 reading=reading or base.reading,
+                transform=transform or base.transform,
                 objective=base.objective if objective is None else objective,
                 invariant=base.invariant if invariant is None else invariant,
             )

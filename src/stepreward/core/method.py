@@ -58,6 +58,8 @@ class Method(Generic[P, R]):
     """What its budget means, where it has one."""
     reading: Any = None
     """Of a loss: what the outputs that it trains are, an `OutputReading` of `train.objectives.reading`."""
+    transform: str = ""
+    """Of an estimator: the transform that makes labels of its values, by name, where the user names none."""
     plugin: str = ""
     """The plug-in that registered it, as `PACKAGE:NAME`; "" for this package and the user's own code."""
 

@@ -26,6 +26,7 @@ from stepreward.label.rollouts import Unfinished, count, counted_columns, rollou
     "suffixes whose outcomes and step rewards differ alike; here one policy does both, and `pairs --by siblings` makes "
     "pairs of next steps",
     asks=("policy", "grader"),
+    transform="soft",
 )
 def branches(
     trajectory: Trajectory, key: Key, *, n: Count = 5, width: Count = 1, unfinished: Unfinished = "wrong"

@@ -109,6 +109,7 @@ def _walk(
     equation="Eqs. 3 and 4",
     note="keeps the fraction of correct rollouts; the paper's hard labels are the transform 'hard'",
     asks=("policy", "grader"),
+    transform="hard",
 )
 def monte_carlo(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
@@ -144,6 +145,7 @@ def monte_carlo(
     note="the walk alone; the paper's soft labels before the error are the transform 'scan-denoise'. The authors' code "
     "probes the last step of a wrong solution too, and drops what no probe finds lost; here its outcome counts",
     asks=("policy", "grader"),
+    transform="hard",
 )
 def first_error_walk(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, unfinished: Unfinished = "wrong"
@@ -180,6 +182,7 @@ def first_error_walk(
     equation="section 3.2, the binary search on one solution",
     note="assumes that a lost trajectory stays lost; a right solution costs no rollout",
     asks=("policy", "grader"),
+    transform="hard",
 )
 def first_error_bisection(
     trajectory: Trajectory, key: Key, *, n: Count = 8, at_once: int = 0, order: Order = "middle",
@@ -256,7 +259,8 @@ estimate.preset(
     paper="arXiv:2508.01773",
     note="its order by uncertainty, and likelihood-weighted shares relative to the bare problem's, with 48 rollouts; "
     "the released code takes the first prefix that it finds lost for the error, here the search goes on to the "
-    "earliest. Labels by the transform relative",
+    "earliest",
     asks=("logprobs",),
+    transform="relative",
     n=48, order="uncertainty", relative=True, weighted=True,
 )  # fmt: skip

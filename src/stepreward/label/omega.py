@@ -117,6 +117,7 @@ class WrongRollouts:
     note="bisects at steps rather than tokens, from what earlier states on the path have shown; each wrong rollout is "
     "searched once; the exploration term sums visits over all states, in the paper over those of the pool",
     asks=("policy", "grader"),
+    transform="hard",
 )
 def omega_prm(
     problem: Problem,

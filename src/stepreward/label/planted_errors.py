@@ -56,6 +56,7 @@ _SIGNS = {"+": "-", "-": "+", "*": "+", "/": "*", "\u00d7": "+", "\u00f7": "\u00
     "changed-numbers",
     note="ours: mutations of numbers and signs in steps of a right solution, the checker as truth",
     asks=("grader",),
+    transform="hard",
 )
 def changed_numbers(
     trajectory: Trajectory, key: Key, *, n: Count = 4, checker: str = "equations", unchecked: Unchecked = "unknown"
@@ -120,6 +121,7 @@ def changed_texts(text: str) -> Iterator[str]:
     "a step give a wrong version of it, which alone is labelled; kinds and prompt are ours. Rollouts that confirm are "
     "after repository SPC, whose thresholds were not found: `high` and `low` are ours",
     asks=("policy", "instructions", "grader"),
+    transform="hard",
 )
 def planted_errors(
     trajectory: Trajectory,

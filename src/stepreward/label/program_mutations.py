@@ -46,6 +46,7 @@ class Change(NamedTuple):
     note="changes by rule (operators, numbers, arguments, dropped statements) where a teacher model rewrites lines; "
     "what passes is unknown unless `passing` says right",
     asks=("grader",),
+    transform="hard",
 )
 def program_mutations(
     trajectory: Trajectory, key: Key, *, n: Count = 8, passing: Passing = "unknown"

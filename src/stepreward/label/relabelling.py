@@ -7,11 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from stepreward.core.catalog import estimate
+from stepreward.core.catalog import transform as transforms
 from stepreward.core.method import Method
 from stepreward.core.types import Steps, Trajectory
 
 Chosen = tuple[Method[..., Any], Mapping[str, Any]]
 """A method with its hyper-parameters."""
+
+
+def transform_of(estimator: str, wanted: str = "") -> Method[..., Any]:
+    """The transform that makes labels of what an estimator measures: the one that is wanted, or else its own.
+
+    Without either, as with a plug-in that declares none, labels are the measured values.
+
+    Raises:
+        UnknownNameError: there is no such estimator or transform.
+    """
+    return transforms[wanted or estimate[estimator].transform or "soft"]
 
 
 def transformed(

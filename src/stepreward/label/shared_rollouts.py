@@ -34,6 +34,7 @@ _Draw = tuple[tuple[Step, ...], float, bool]
     note="ours; the idea of several expectations from one sample, with importance weights and control variates, is "
     "that of arXiv:2212.00568",
     asks=("policy", "grader"),
+    transform="hard",
 )
 def shared_rollouts(
     trajectory: Trajectory, key: Key, *, n: Count = 8, root: bool = False, until_lost: bool = False,

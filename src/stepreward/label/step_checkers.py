@@ -23,7 +23,7 @@ Unchecked = Literal["unknown", "right"]
 """The label of a step of which no checker can say anything."""
 
 
-@estimate.method("checker", note="ours: a step is wrong if a program finds an error in it")
+@estimate.method("checker", note="ours: a step is wrong if a program finds an error in it", transform="hard")
 def checked(
     trajectory: Trajectory, *, checker: str = "equations", unchecked: Unchecked = "unknown"
 ) -> Flow[Trajectory]:

@@ -15,6 +15,7 @@ from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError
 from stepreward.core.settings_text import read_settings
 from stepreward.core.vocabulary import Count, Flag
+from stepreward.label.relabelling import transform_of
 
 PSEUDO = "pseudo-label"
 """Transform of the scores of the last model."""
@@ -63,8 +64,8 @@ class RoundsSettings:
     """How rollouts measure steps: {choices}. One that takes values from a reward model has the last round's."""
     first_estimator: Annotated[str, Flag(choices=estimate)] = "bisection"
     """The same in the first round, where --estimator takes values from a reward model and there is none yet."""
-    transform: Annotated[str, Flag(choices=transforms)] = "hard"
-    """Labels of what rollouts measured: {choices}."""
+    transform: Annotated[str, Flag(choices=transforms)] = ""
+    """Labels of what rollouts measured: {choices}; left out: the one that the estimator declares."""
     keep: Annotated[tuple[str, ...], Flag(choices=filters)] = ()
     """Filter of the solutions of a round: {choices}; may be repeated."""
     settings: Annotated[tuple[str, ...], Flag("--set")] = ()
@@ -121,9 +122,12 @@ class RoundsSettings:
         chosen = [loss[objective]]
         if self.problems is not None:
             if self.label_by in ROLLED:
-                chosen += [estimate[name] for name in dict.fromkeys((self.estimator, self.estimator_of(False)))]
-                chosen.append(transforms[self.transform])
-            chosen += [transforms[MIXED]] * (self.label_by == "both" and self.transform != MIXED)
+                named = dict.fromkeys((self.estimator, self.estimator_of(False)))
+                chosen += [estimate[name] for name in named]
+                rewriting = {one.name: one for one in (transform_of(name, self.transform) for name in named)}
+                if self.label_by == "both":
+                    rewriting[MIXED] = transforms[MIXED]
+                chosen += rewriting.values()
             chosen += [searches[self.search]] if self.search else []
         if self.solutions is not None or self.label_by == "scores":
             chosen.append(transforms[PSEUDO])

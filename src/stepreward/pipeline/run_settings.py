@@ -40,8 +40,8 @@ class RunSettings:
     at_once: Annotated[int, Flag(low=0)] = 4
     """Rollouts requested at a time, none after one succeeded, where the estimator only needs to know whether any
     succeeds; 0: all together."""
-    transform: str = "hard"
-    """Labels of measurements; `stepreward methods transform`."""
+    transform: str = ""
+    """Labels of measurements; `stepreward methods transform`. Left out: the one that the estimator declares."""
     objective: str = "bce"
     """What training minimises; `stepreward methods loss`."""
     surprise: bool = True

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stepreward.core.catalog import aggregate, estimate, search, transform
+from stepreward.core.catalog import aggregate, estimate, search
 from stepreward.core.errors import InputError, SteprewardError
 from stepreward.core.keys import Key
 from stepreward.core.measure.statistics import crossed_mean, known_mean, paired_difference
@@ -24,7 +24,7 @@ from stepreward.core.tree import StepTree
 from stepreward.core.types import Problem, Provenance, Trajectory
 from stepreward.evaluate.data.solution_arrays import Pool, filled_pool
 from stepreward.label.omega import labels_of
-from stepreward.label.relabelling import transformed
+from stepreward.label.relabelling import transform_of, transformed
 from stepreward.label.samples import graded_samples
 from stepreward.pipeline.run_settings import RunSettings
 from stepreward.pipeline.world import World
@@ -64,7 +64,7 @@ def require_methods(settings: RunSettings) -> None:
     if "scorer" in estimate[settings.estimator].asks:
         what = f"{settings.estimator} takes values from a reward model, and a run trains its first one"
         raise InputError(what, remedy="name another estimator, or label with `stepreward label --model`")
-    transform[settings.transform]
+    transform_of(settings.estimator, settings.transform)
     aggregate[settings.aggregate]
     try:
         training_of(settings).loss()
@@ -95,7 +95,7 @@ def label(
     flows = [method.take({"trajectory": t, "problem": t.problem, "key": key}, **options) for t in distinct]
     by = Provenance(settings.estimator, seed=key.bits, settings={**method.settings, **options})
     measured = [labels_of(made, by) for made in run_flows(flows, driver, progress)]
-    return [*transformed(chain.from_iterable(measured), transform[settings.transform], {})]
+    return [*transformed(chain.from_iterable(measured), transform_of(settings.estimator, settings.transform), {})]
 
 
 def truth_of(world: World, trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:

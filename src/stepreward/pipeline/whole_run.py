@@ -27,6 +27,7 @@ from stepreward.core.tree import StepTree
 from stepreward.core.types import Provenance, Trajectory
 from stepreward.evaluate.measures.selection_curves import curves, hits
 from stepreward.evaluate.measures.step_scores import first_error_f1, label_error, step_metrics
+from stepreward.label.relabelling import transform_of
 from stepreward.label.rollouts import named
 from stepreward.pipeline import stages
 from stepreward.pipeline.folder import RunFolder
@@ -67,8 +68,10 @@ class Run:
         grader: Grader | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        self.out, self.settings = out, settings or RunSettings()
-        stages.require_methods(self.settings)
+        self.out, s = out, settings or RunSettings()
+        stages.require_methods(s)
+        # The summary tells which it was.
+        self.settings = replace(s, transform=transform_of(s.estimator, s.transform).name)
         self.world: World = open_world(self.settings, grader)
         self.policy = LocalPolicy.load(self.settings.policy)
         if self.settings.surprise and not AutoConfig.from_pretrained(located(self.settings.policy)).tie_word_embeddings:

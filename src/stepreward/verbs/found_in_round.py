@@ -17,7 +17,7 @@ from stepreward.core.runtime.flows import Grader, Policy
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.balance_score import best_balance
 from stepreward.label.many_problems import LabelPlan, load_labels
-from stepreward.label.relabelling import relabelled
+from stepreward.label.relabelling import relabelled, transform_of
 from stepreward.label.solutions import grade_solutions, sample_solutions
 from stepreward.pipeline.compose import compose
 from stepreward.pipeline.rounds_settings import MIXED, PSEUDO, ROLLED, RoundsSettings
@@ -108,7 +108,7 @@ class Finder:
             failed=failed, on_progress=self.tell,
         )  # fmt: skip
         failed.join(run.ungraded)
-        rows, transform = [*load_labels(place / "labels")], s.transform
+        rows, transform = [*load_labels(place / "labels")], transform_of(name, s.transform).name
         if last is not None and s.label_by == "both":
             rows, transform = self._scored(rows, last), MIXED
         return relabelled(rows, (transforms[transform], self.chosen[transform]))

@@ -12,7 +12,6 @@ from typing import Any
 
 from stepreward.connect.ray_engine import engine_of
 from stepreward.core.catalog import estimate
-from stepreward.core.catalog import transform as transforms
 from stepreward.core.errors import InputError, SteprewardError, UnknownNameError
 from stepreward.core.failures import Failures, warn_of_failures
 from stepreward.core.method import Method
@@ -21,7 +20,7 @@ from stepreward.core.runtime.flows import Bill, Budget, Grader, Policy, Scorer
 from stepreward.core.runtime.made_in_parts import Engine, MadePart, PartItems, make_parts, read_parts
 from stepreward.core.types import Problem, Trajectory
 from stepreward.label.many_problems import LabelPlan, label_many, load_labels
-from stepreward.label.relabelling import transformed
+from stepreward.label.relabelling import transform_of, transformed
 from stepreward.label.solutions import grade_solutions, labellable, sample_solutions
 from stepreward.verbs.names import grader as grader_of
 from stepreward.verbs.names import policy as policy_of
@@ -40,7 +39,7 @@ def label(
     grader: str | Grader = "mathematics",
     scorer: str | Path | Scorer | None = None,
     method: str = "bisection",
-    transform: str = "hard",
+    transform: str = "",
     samples: int = 8,
     seed: int = 0,
     budget: Budget | None = None,
@@ -57,7 +56,7 @@ def label(
         grader: who decides, a name or an object; not asked by methods that need no outcome.
         scorer: who scores steps where the method asks for it, a name or an object.
         method: of the family estimate.
-        transform: of the family transform: what becomes of the values.
+        transform: of the family transform: what becomes of the values; "" is the one that the method declares.
         samples: solutions of each problem.
         seed: of all samples and rollouts.
         budget: the most that one solution may cost.
@@ -75,7 +74,7 @@ def label(
         SteprewardError: everything failed, or strict and something did.
         UnknownNameError: there is no such method, transform or setting.
     """
-    chosen, rewrite = estimate[method], transforms[transform]
+    chosen, rewrite = estimate[method], transform_of(method, transform)
     for name in settings:
         if name not in chosen.settings:
             raise UnknownNameError(f"setting of {method}", name, chosen.settings)

@@ -81,6 +81,7 @@ class _Stop:
     note="its settings are those in which published tree labellers differ; a value is that under the search, which "
     "prefers good steps, and not under the policy: labels of different numbers of walks do not compare",
     asks=("policy", "grader"),
+    transform="soft",
 )
 def monte_carlo_tree(
     problem: Problem,

@@ -108,6 +108,7 @@ estimate.preset(
     paper="arXiv:2505.13427",
     note="the released code's constants; its length is counted in words. Its paths end at the first value of 0: the "
     "transform soft with after_error=mask",
+    transform="soft",
     n=16, searches=200, length_scale=2000.0,
 )  # fmt: skip
 estimate.preset(
@@ -115,5 +116,6 @@ estimate.preset(
     of="math-shepherd",
     paper="arXiv:2410.08146",
     note="the column advantage is the prover's: the policy that rolls out should be another than the one that wrote",
+    transform="soft",
     root=True,
 )
