@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from stepreward.cli.app import app
 from stepreward.core.errors import InputError, ModelError, StoreError
 from stepreward.pipeline.learning import Curve, ReinforceSettings, build_page, summarise, tokens_to
 from stepreward.policies.model_sources import resolve
@@ -94,7 +97,7 @@ def test_what_cannot_learn_is_refused(model: str, tmp_path: Path, change: dict[s
 
 
 def test_a_credit_that_reads_step_rewards_needs_a_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'step-rloo' reads step rewards; pass --model"):
+    with pytest.raises(InputError, match="'step-rloo' reads step rewards; pass --rollouts, or --model"):
         reinforce(tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()
 
@@ -143,3 +146,15 @@ def test_tokens_to_an_accuracy(accuracy: float, tokens: float | None) -> None:
 def test_a_curve_that_falls_first_is_met_where_it_first_rises_to_the_accuracy() -> None:
     assert tokens_to(Curve("a", 0, [0, 10, 20, 30], [0.3, 0.1, 0.5, 0.2]), 0.4) == pytest.approx(10 + 10 * 0.75)
     assert np.isfinite(tokens_to(Curve("a", 0, [0, 10], [0.3, 0.3]), 0.3) or 0)
+
+
+def test_rollouts_of_the_policy_stand_in_for_a_model(tmp_path: Path) -> None:
+    line = f"rl --rollouts 2 --credit vsrm --credit vineppo --out {tmp_path / 'rl'} --json --seeds 1 --steps 1"
+    small = "--problems 2 --generations 2 --evaluate-every 1 --held-out 2 --samples 1 --max-tokens 48"
+    done = CliRunner().invoke(app, shlex.split(f"{line} {small}"), catch_exceptions=False)
+    summary = json.loads(done.stdout)
+    assert summary["credits"].keys() == {"vsrm", "vineppo"}
+    with pytest.raises(InputError, match=r"'vsrm' reads step rewards; pass --rollouts, or --model"):
+        reinforce(tmp_path / "other", replace(SMALL, credits=("vsrm",)))
+    with pytest.raises(InputError, match="needs values, for which there is no source"):
+        reinforce(tmp_path / "more", replace(SMALL, credits=("vineppo",)))

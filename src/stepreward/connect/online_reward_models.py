@@ -78,7 +78,7 @@ class OnlineReward(TrainerCallback):  # type: ignore[misc]  # transformers is un
         scores = [one.scores for one in self.scorer.score_many([Score(t.problem, t.steps) for t in trajectories])]
         if learning and self.order == "after":
             self.learn(trajectories)
-        return [_added(row) for row in scores] if self.gain else scores
+        return [added(row) for row in scores] if self.gain else scores
 
     def learn(self, trajectories: Sequence[Trajectory]) -> float:
         """One update by outcomes; returns the loss, 0 where no trajectory is informative."""
@@ -139,7 +139,7 @@ def _folder(args: Any, state: Any) -> Path:
     return Path(args.output_dir) / f"checkpoint-{state.global_step}" / FOLDER
 
 
-def _added(scores: Floats) -> Floats:
+def added(scores: Floats) -> Floats:
     """Differences of consecutive scored steps; NaN stays."""
     made = scores.copy()
     real = ~np.isnan(scores)

@@ -42,7 +42,12 @@ def _of(name: str) -> Callable[[Trajectory], Ids]:
     return lambda trajectory: places(trajectory)[name]
 
 
-DERIVED: Mapping[str, Callable[[Trajectory], Ids]] = {name: _of(name) for name in _NAMES}
+def agents(trajectory: Trajectory) -> Ids:
+    """(A,) identity of who acts at each action; actions of nobody in particular are one agent's."""
+    return np.array([_hash(0, repr(step.agent)) for step in trajectory.steps if step.kind == "action"], np.int64)
+
+
+DERIVED: Mapping[str, Callable[[Trajectory], Ids]] = {**{name: _of(name) for name in _NAMES}, "agent": agents}
 """Data of the credit vocabulary that follow from any trajectory."""
 
 

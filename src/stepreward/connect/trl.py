@@ -15,13 +15,15 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from stepreward.connect.alarms import HackingAlarms
 from stepreward.connect.completions import Ids, Mask, StepFinder, problem_of
-from stepreward.connect.online_reward_models import OnlineReward
 from stepreward.connect.step_data import DERIVED
 from stepreward.core.catalog import credit as credit_family
+from stepreward.core.catalog import shape as shape_family
 from stepreward.core.errors import InputError
+from stepreward.core.files.flat_data import NAMES, OF_TRAJECTORIES, RAGGED
 from stepreward.core.files.flat_data import numbers as read_numbers
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.types import Problem, Trajectory
+from stepreward.credit.outcome import MovingThreshold
 from stepreward.credit.tokens import to_tokens
 from stepreward.score.implicit import LanguageModel
 
@@ -33,8 +35,10 @@ Observations may be left out.
 """
 Source = StepNumbers | str
 """A function of trajectories, or the name of a list that a `rollout_func` returns beside the completions."""
-OF_TRAJECTORIES = frozenset(("outcome", "group", "offsets", "lengths", "components"))
+OWN = frozenset(("outcome", "group", "offsets", "lengths", "components"))
 """Data of the credit vocabulary that TRL itself has."""
+Setting = Any
+"""A hyper-parameter: a value, a function of the number of updates so far, or a `MovingThreshold`."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,10 +69,18 @@ class OfPolicy:
 
     Args:
         make: from the policy and its tokenizer to a scorer, such as those of `score.language`.
+        before: from the completions to what is scored in their place.
+        behind: from the scores of each to its numbers.
     """
 
-    def __init__(self, make: Callable[[LanguageModel, Any], Scorer]) -> None:
-        self.make = make
+    def __init__(
+        self,
+        make: Callable[[LanguageModel, Any], Scorer],
+        *,
+        before: Callable[[Sequence[Trajectory]], Sequence[Trajectory]] = list,
+        behind: Callable[[Floats], Floats] = np.asarray,
+    ) -> None:
+        self.make, self.before, self.behind = make, before, behind
         self._trainer: GRPOTrainer | None = None
 
     def attach(self, trainer: GRPOTrainer) -> None:
@@ -87,7 +99,8 @@ class OfPolicy:
         was_training = model.training
         model.eval()
         try:
-            return from_scorer(self.make(LanguageModel.of(model), self._trainer.processing_class))(trajectories)
+            scorer = self.make(LanguageModel.of(model), self._trainer.processing_class)
+            return [self.behind(row) for row in from_scorer(scorer)(self.before(trajectories))]
         finally:
             model.train(was_training)
 
@@ -102,9 +115,13 @@ class StepGRPOTrainer(GRPOTrainer):
 
     Args:
         credit: name in the family `credit`.
-        credit_settings: its hyper-parameters.
+        credit_settings: its hyper-parameters: values, or functions of the number of updates so far, as for annealing.
+        shape: method of the family `shape` that rewrites step rewards first, from all data that there are.
+        shape_settings: its hyper-parameters, as those of `credit`.
         step_rewards: rewards of steps; None where the method needs none.
-        step_data: further data of steps that the method needs, by name in the credit vocabulary, such as `values`.
+        step_data: further data that the methods need, by name in the credit vocabulary: of steps, such as `values`, or
+            one of each completion, such as `prior`, `references`, and `outcome` in place of the reward functions'.
+        token_weights: weights of tokens that multiply advantages, such as `hidden_weights.HiddenRewardWeights`.
         step_end: text that ends a step of reasoning; empty makes each turn of an agent one step.
         alarms: detects reward hacking.
         arguments: of `GRPOTrainer`.
@@ -118,36 +135,45 @@ class StepGRPOTrainer(GRPOTrainer):
         self,
         *arguments: Any,
         credit: str = "grpo",
-        credit_settings: Mapping[str, Any] | None = None,
+        credit_settings: Mapping[str, Setting] | None = None,
+        shape: str = "",
+        shape_settings: Mapping[str, Setting] | None = None,
         step_rewards: Source | None = None,
         step_data: Mapping[str, Source] | None = None,
+        token_weights: Any = None,
         step_end: str = "\n",
         alarms: HackingAlarms | None = None,
         **named: Any,
     ) -> None:
         self.credit = credit_family[credit]
         self.credit_settings = dict(credit_settings or {})
+        self.shape = shape_family[shape] if shape else None
+        self.shape_settings = dict(shape_settings or {})
+        needed = {*self.credit.data, *(self.shape.data if self.shape else ())}
         self.sources: dict[str, Source] = dict(step_data or {})
         if step_rewards is not None:
             self.sources["rewards"] = step_rewards
         self.alarms = alarms or HackingAlarms()
         self.alarmed: set[str] = set()
         """Alarms raised so far."""
-        missing = sorted(set(self.credit.data) - OF_TRAJECTORIES - self.sources.keys() - DERIVED.keys())
+        missing = sorted(needed - OWN - self.sources.keys() - DERIVED.keys())
         if missing:
             raise InputError(
-                f"credit {credit!r} needs {', '.join(missing)}, for which there is no source",
+                f"credit {credit!r}{f' and shape {shape!r} need' if shape else ' needs'} {', '.join(missing)}, for "
+                "which there is no source",
                 remedy="pass step_rewards=" if missing == ["rewards"] else "pass step_data={name: source}",
             )
+        self._needed, self.token_weights = needed, token_weights
         super().__init__(*arguments, **named)
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         self._finder = StepFinder(self._tokenizer, vocabulary, step_end, ends)
         self._rewarded: torch.Tensor | None = None
         self._prompts: Sequence[Any] = ()
-        for source in self.sources.values():
-            if isinstance(source, OfPolicy | OnlineReward):
-                source.attach(self)
+        for source in (*self.sources.values(), token_weights):
+            attach = getattr(source, "attach", None)
+            if attach is not None:
+                attach(self)
 
     def _calculate_rewards(self, inputs: list[dict[str, Any]], prompts: list[Any], *others: Any) -> torch.Tensor:
         """The rewards of all processes, kept for the outcome; the prompts as environments completed them."""
@@ -168,14 +194,16 @@ class StepGRPOTrainer(GRPOTrainer):
             )
         ]
         arrays = (ids.cpu().numpy(), present.cpu().numpy(), own.cpu().numpy())
-        advantages = self._step_advantages(inputs, problems, *arrays)
+        advantages, outcome = self._step_advantages(inputs, problems, *arrays)
+        if self.token_weights is not None:
+            advantages = advantages * self.token_weights(out, arrays[2], advantages, outcome)
         out["advantages"] = torch.as_tensor(advantages, dtype=torch.float32, device=ids.device)
         return out
 
     def _step_advantages(
         self, inputs: Sequence[Mapping[str, Any]], problems: Sequence[Problem], ids: Ids, present: Mask, own: Mask
-    ) -> Floats:
-        """(B, T) advantages of this process's rows."""
+    ) -> tuple[Floats, Floats]:
+        """(B, T) advantages of this process's rows, and (B,) their outcomes."""
         spans = self._finder.spans(ids, own)
         trajectories = self._finder.trajectories(problems, ids, present, own, spans)
         first = self.accelerator.process_index * len(inputs)
@@ -183,8 +211,8 @@ class StepGRPOTrainer(GRPOTrainer):
         weighted = self._components() * self.reward_weights.double().cpu().numpy()
         outcome = np.where(np.isnan(weighted).all(axis=1), np.nan, np.nansum(weighted, axis=1))
         mine = [replace(t, outcome=float(o)) for t, o in zip(trajectories, outcome[first:], strict=False)]
-        data = {name: self._numbers(name, source, inputs, mine) for name, source in self.sources.items()}
-        for name in set(self.credit.data) & DERIVED.keys() - self.sources.keys():
+        data = {name: self._given(name, source, inputs, mine) for name, source in self.sources.items()}
+        for name in self._needed & DERIVED.keys() - self.sources.keys():
             data[name] = [DERIVED[name](trajectory) for trajectory in mine]
         rows = [
             _Row(
@@ -201,12 +229,12 @@ class StepGRPOTrainer(GRPOTrainer):
         self._tell(everyone, flat, made)
         before = sum(len(row.lengths) for row in everyone[:first])
         spread: Floats = to_tokens(made[before : before + len(spans)], spans)
-        return spread
+        return spread, np.asarray(flat["outcome"])[first : first + len(inputs)]
 
-    def _numbers(
+    def _given(
         self, name: str, source: Source, inputs: Sequence[Mapping[str, Any]], trajectories: Sequence[Trajectory]
     ) -> list[NDArray[Any]]:
-        """Numbers of the actions of each trajectory."""
+        """What a source says of each trajectory: (A,) of its actions, or what there is one of."""
         if isinstance(source, str):
             if any(source not in row for row in inputs):
                 raise InputError(
@@ -216,21 +244,12 @@ class StepGRPOTrainer(GRPOTrainer):
             given: Sequence[Any] = [row[source] for row in inputs]
         else:
             given = source(trajectories)
-        made = []
-        for trajectory, numbers in zip(trajectories, given, strict=True):
-            mine = [i for i, step in enumerate(trajectory.steps) if step.kind == "action"]
-            row = np.asarray(numbers)
-            row = read_numbers(name, numbers) if row.dtype.kind not in "iu" else row
-            if len(row) == len(trajectory.steps):
-                row = row[mine]
-            if len(row) != len(mine) or np.isinf(row).any():
-                what = f"{'step_rewards' if name == 'rewards' else name} gave {row!r} for a trajectory of"
-                raise InputError(
-                    f"{what} {len(mine)} actions",
-                    remedy="give one finite number an action, NaN or None where it is unscored",
-                )
-            made.append(row)
-        return made
+        if len(given) != len(trajectories):
+            what = f"the source of {name!r} gave {len(given)} rows for {len(trajectories)} completions"
+            raise InputError(what, remedy="give one a completion, in their order")
+        if name in OF_TRAJECTORIES:
+            return [_one(name, numbers) for numbers in given]
+        return [_of_actions(name, *pair) for pair in zip(trajectories, given, strict=True)]
 
     def _components(self) -> Floats:
         """(B, C) rewards of the reward functions, NaN where one gave none."""
@@ -241,19 +260,36 @@ class StepGRPOTrainer(GRPOTrainer):
     def _credit_all(self, everyone: Sequence[_Row], outcome: Floats) -> tuple[dict[str, Any], Floats]:
         """What credit is given, for the completions of all processes, and the advantages it returns."""
         size = int((self.num_generations if self.model.training else self.num_generations_eval) or 1)
-        data: dict[str, Any] = {name: np.concatenate([row.data[name] for row in everyone]) for name in everyone[0].data}
+        data: dict[str, Any] = {
+            "outcome": outcome,
+            "components": self._components(),
+        } | {name: _together(name, [row.data[name] for row in everyone]) for name in everyone[0].data}
         data |= {
             "lengths": np.concatenate([row.lengths for row in everyone]),
             "offsets": np.cumsum([0, *(len(row.lengths) for row in everyone)]),
-            "outcome": outcome,
-            "components": self._components(),
             "group": np.arange(len(everyone)) // size,
         }
-        settings = self.credit_settings
+        settings = self._now(self.credit_settings)
         if "components" in self.credit.data and "weights" in self.credit.settings:
             # Standardised parts forget their weights, which therefore come afterwards.
             settings = {"weights": tuple(self.reward_weights.tolist()), **settings}
-        return data, np.asarray(self.credit.take(data, **settings), np.float64)
+        if self.shape is not None:
+            data["rewards"] = self.shape.take(data, **self._now(self.shape_settings))
+        made = np.asarray(self.credit.take(data, **settings), np.float64)
+        for moving in self.credit_settings.values():
+            if isinstance(moving, MovingThreshold) and self.model.training:
+                moving.update(data["outcome"], data["prior"], data["group"])
+        return data, made
+
+    def _now(self, settings: Mapping[str, Setting]) -> dict[str, Any]:
+        """The hyper-parameters at this point of training."""
+
+        def now(value: Setting) -> Any:
+            if isinstance(value, MovingThreshold):
+                return value.least
+            return value(self.state.global_step) if callable(value) else value
+
+        return {name: now(value) for name, value in settings.items()}
 
     def _tell(self, everyone: Sequence[_Row], data: Mapping[str, Any], made: Floats) -> None:
         mode = "train" if self.model.training else "eval"
@@ -284,3 +320,32 @@ def _mean(values: Floats) -> float:
     """Mean of what is scored; 0 where nothing is."""
     scored = values[~np.isnan(values)]
     return float(scored.mean()) if scored.size else 0.0
+
+
+def _one(name: str, value: Any) -> NDArray[Any]:
+    """(1, ...) what a source says of one completion: a number, an identity, or a row of numbers."""
+    row = np.atleast_1d(np.asarray(value))
+    if name in NAMES and row.dtype.kind in "OUSiu":
+        return row[:1].astype(str)
+    row = np.atleast_1d(read_numbers(name, value))
+    if name != RAGGED and row.size != 1:
+        raise InputError(f"{name!r} has {row.size} numbers for a completion", remedy="give one, None where unscored")
+    return row if name != RAGGED else row.reshape(1, -1)
+
+
+def _together(name: str, rows: Sequence[NDArray[Any]]) -> Any:
+    return [row[0] for row in rows] if name == RAGGED else np.concatenate(rows)
+
+
+def _of_actions(name: str, trajectory: Trajectory, numbers: Any) -> NDArray[Any]:
+    """(A,) numbers of a trajectory's actions, or their identities."""
+    mine = [i for i, step in enumerate(trajectory.steps) if step.kind == "action"]
+    row = np.asarray(numbers)
+    if row.dtype.kind not in "iu":
+        row = row.astype(str) if name in NAMES and row.dtype.kind in "OUS" else read_numbers(name, numbers)
+    if len(row) == len(trajectory.steps):
+        row = row[mine]
+    if len(row) != len(mine) or (row.dtype.kind == "f" and np.isinf(row).any()):
+        what = f"{'step_rewards' if name == 'rewards' else name} gave {row!r} for a trajectory of {len(mine)} actions"
+        raise InputError(what, remedy="give one finite number an action, NaN or None where it is unscored")
+    return row

@@ -33,7 +33,7 @@ class LocalRollouts:
     def __call__(self, prompts: Sequence[str | Sequence[Message]], trainer: Any) -> dict[str, Any]:
         """Completions in TRL's form: token ids of prompts and completions; log-probabilities are left to TRL."""
         was_training = trainer.model.training
-        policy = self._policy or self._make(trainer)
+        policy = self.policy_of(trainer)
         key = self.key.fold("rollouts", self._calls, trainer.accelerator.process_index)
         self._calls += 1
         # TRL passes each prompt once for every generation, one after another.
@@ -55,7 +55,10 @@ class LocalRollouts:
                 self.tokens += answer.n_tokens
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
-    def _make(self, trainer: Any) -> LocalPolicy:
+    def policy_of(self, trainer: Any) -> LocalPolicy:
+        """The policy that samples from a trainer's weights, made once."""
+        if self._policy is not None:
+            return self._policy
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokenizer = trainer.processing_class
         self._end = int(loading.end_tokens(model, tokenizer)[0])

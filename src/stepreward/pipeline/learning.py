@@ -42,6 +42,9 @@ class ReinforceSettings:
     """Method of the family credit; may be repeated. The others are compared with the first."""
     model: str = ""
     """Step reward model, such as runs/demo/model; methods that read step rewards need one."""
+    rollouts: Annotated[int, Flag(low=0)] = 0
+    """Rollouts of the policy by which each prefix is valued: step rewards without a model, and the values that some
+    credits read. 0: none."""
     learn: Literal["nothing", "outcomes", "pairs", "one-pair"] = "nothing"
     """What the reward model learns of the rollouts that it has scored: their outcomes, by cross-entropy of the last
     score (PRIME, for a model of log-ratios); pairs of a right and a wrong one of a problem; or one pair of each problem

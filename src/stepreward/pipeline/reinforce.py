@@ -15,8 +15,9 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from stepreward.connect.online_reward_models import OnlineReward
-from stepreward.connect.trl import StepGRPOTrainer, StepNumbers, from_scorer
+from stepreward.connect.trl import Source, StepGRPOTrainer, StepNumbers, from_scorer
 from stepreward.connect.trl_rollouts import LocalRollouts
+from stepreward.connect.trl_sources import RolloutValues
 from stepreward.core.catalog import credit as credit_family
 from stepreward.core.errors import InputError, StoreError
 from stepreward.core.files.atomic_files import claim, locked_folder, read_object, write_json
@@ -50,8 +51,9 @@ def reinforce(out: Path, settings: ReinforceSettings, on_progress: OnProgress | 
         StoreError: the folder holds trainings of other settings, or cannot be written.
     """
     for name in settings.credits:
-        if "rewards" in credit_family[name].data and not settings.model:
-            raise InputError(f"credit {name!r} reads step rewards", remedy="pass --model; `stepreward run` trains one")
+        if "rewards" in credit_family[name].data and not settings.model and not settings.rollouts:
+            what = f"credit {name!r} reads step rewards"
+            raise InputError(what, remedy="pass --rollouts, or --model; `stepreward run` trains one")
     if settings.learn != "nothing":
         if not settings.model:
             raise InputError("a reward model that learns is missing", remedy="pass --model, or leave --learn out")
@@ -181,7 +183,8 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
             callbacks=[watch],
             rollout_func=rollouts,
             credit=name,
-            step_rewards=_step_rewards(name, settings, scorer),
+            step_rewards=_step_rewards(name, settings, scorer, key),
+            step_data=_step_data(name, settings, key),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -189,15 +192,31 @@ def _train(name: str, seed: int, settings: ReinforceSettings, scorer: Any) -> Cu
     return curve
 
 
-def _step_rewards(credit: str, settings: ReinforceSettings, scorer: Any) -> StepNumbers | None:
+def _step_rewards(credit: str, settings: ReinforceSettings, scorer: Any, key: Key) -> StepNumbers | None:
     """Rewards of steps for a credit, None where it reads none; those of a model that learns are by its weights now."""
     if "rewards" not in credit_family[credit].data:
         return None
+    if scorer is None:
+        return _values(settings, key, before=False)
     if settings.learn == "nothing":
         return from_scorer(scorer)
     objective, rate = online_objective(settings.learn, scorer), settings.reward_learning_rate
     # Scores of log-ratios are sums over the solution so far: a step's reward is what it adds.
     return OnlineReward(scorer, objective, learning_rate=rate, gain=isinstance(scorer, ImplicitScorer))
+
+
+def _step_data(credit: str, settings: ReinforceSettings, key: Key) -> dict[str, Source]:
+    """What a credit reads beside rewards: values before each step, by rollouts."""
+    if "values" not in credit_family[credit].data or not settings.rollouts:
+        return {}
+    return {"values": _values(settings, key, before=True)}
+
+
+def _values(settings: ReinforceSettings, key: Key, *, before: bool) -> RolloutValues:
+    return RolloutValues(
+        ArithmeticGrader(), n=settings.rollouts, before=before, root=before, key=key.fold("values", int(before)),
+        policy={"max_tokens": settings.max_tokens},
+    )  # fmt: skip
 
 
 def _outcome_reward(problems: dict[str, Problem]) -> Callable[..., list[float]]:
