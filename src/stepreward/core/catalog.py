@@ -300,6 +300,7 @@ check = _family(
     "(problem, steps) -> list[StepCheck]",
     "says by program which steps are wrong",
     "tasks",
+    "environments",
     "score.tools",
     "credit.rules",
 )

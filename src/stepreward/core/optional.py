@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, str] = {
     "z3": "logic",
     "reasoning_gym": "reasoning-gym",
     "gymnasium": "gymnasium",
+    "bm25s": "retrieval",
     "vllm": "vllm",
     "ray": "ray",
 }
