@@ -56,7 +56,7 @@ def test_a_model_scores_what_is_watched() -> None:
 def test_too_few_problems_are_told() -> None:
     stepreward.write("few.jsonl", [*made_runs(4), Trajectory(Problem("x", "x"), (Step("a"),))])
     shown = invoke("monitor fit few.jsonl --reads turn --out monitor")
-    assert "it never stops a run: at --alpha 0.1 it needs 9 problems that succeeded" in shown
+    assert "it never stops a run: for --alpha 0.1 it needs more problems that succeeded" in shown
     assert "1 runs without an outcome were left out" in shown
 
 

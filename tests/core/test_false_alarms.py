@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
@@ -93,7 +94,7 @@ def simulated(rng: np.random.Generator, problems: int) -> list[list[np.ndarray]]
     return made
 
 
-@pytest.mark.parametrize("guarantee", ["p-value", "e-value"])
+@pytest.mark.parametrize("guarantee", ["p-value", "e-value", "confidence"])
 def test_a_good_run_is_ever_stopped_with_a_chance_of_at_most_alpha(guarantee: Guarantee) -> None:
     alpha, rounds, rng = 0.1, 600, Key.seed(3).rng()
     stopped = naive = 0
@@ -170,3 +171,44 @@ def test_rates_out_of_range_are_refused() -> None:
         bound.e_values(1.0, 0.0)
     with pytest.raises(InputError, match="guarantee"):
         bound.rates(1.0, "luck")  # type: ignore[arg-type]
+
+
+def test_an_upper_rate_is_clopper_and_pearson_s() -> None:
+    bound = AlarmBound(np.arange(20.0), np.arange(20))
+    # Of 20, none and three come above 19 and 16.5: at these rates that few come with a chance of one in ten.
+    none, three = bound.upper_rates([19.5, 16.5], 0.9)
+    assert (1 - none) ** 20 == pytest.approx(0.1)
+    assert stats.binom.cdf(3, 20, three) == pytest.approx(0.1)
+    assert bound.upper_rates(-1.0) == 1
+    # As many copies of each run say no more, and Chernoff's bound is above the exact one.
+    twice = AlarmBound(np.repeat(np.arange(20.0), 2), np.repeat(np.arange(20), 2)).upper_rates([19.5, 16.5], 0.9)
+    assert none <= twice[0] <= none + 0.01
+    assert three < twice[1] < three + 0.1
+    assert (1 - twice[0]) ** 20 == pytest.approx(0.1)
+
+
+@given(PROBLEMS, st.floats(0.05, 0.95))
+def test_upper_rates_fall_as_maxima_rise(problems: list[list[int]], confidence: float) -> None:
+    rates = bound_of(problems).upper_rates(np.linspace(-4, 4, 17), confidence)
+    assert (np.diff(rates) <= 1e-12).all()
+    assert ((rates >= 0) & (rates <= 1)).all()
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_few_calibrations_have_a_rate_above_alpha(runs: int) -> None:
+    # Runs of a problem share its level: the rate of a threshold c is the chance that a normal number is above it.
+    alpha, confidence, rounds, rng = 0.2, 0.8, 400, Key.seed(8).rng()
+    above = {"confidence": 0, "p-value": 0}
+    for _ in range(rounds):
+        maxima = (rng.normal(size=(40, 1)) + rng.normal(size=(40, runs))).ravel() / np.sqrt(2)
+        bound = AlarmBound(maxima, np.repeat(np.arange(40), runs))
+        for guarantee in above:
+            alarmed = np.sort(maxima)[bound.alarming(np.sort(maxima), alpha, guarantee, confidence)]  # type: ignore[arg-type]
+            # Alarms begin just above the highest maximum that raises none.
+            level = np.sort(maxima)[-len(alarmed) - 1]
+            above[guarantee] += bool(stats.norm.sf(level) > alpha)
+    assert wilson(above["confidence"], rounds)[0] <= 1 - confidence
+    assert above["confidence"] > 0 or runs > 1, "exact with one run a problem"
+    assert wilson(above["p-value"], rounds)[0] > 1 - confidence, "on average is less than for each"
+    with pytest.raises(ValueError, match="confidence"):
+        bound.upper_rates(1.0, 1.0)

@@ -181,7 +181,7 @@ def test_no_problem_is_fitted_on_and_calibrated_on() -> None:
     assert not fit.any()
 
 
-@pytest.mark.parametrize("guarantee", ["p-value", "e-value"])
+@pytest.mark.parametrize("guarantee", ["p-value", "e-value", "confidence"])
 @pytest.mark.parametrize("reads", ["features", "turn", "min-score"])
 def test_a_watched_run_gets_the_verdicts_of_its_log(reads: str, guarantee: str, tmp_path: Path) -> None:
     column = "score" if reads == "min-score" else ""
@@ -282,6 +282,7 @@ def test_other_rates_are_read_off_the_same_runs() -> None:
         ({"alpha": "much"}, "wrong values"),
         ({"statistic": {"names": ["turn"]}}, "saved statistic"),
         ({"guarantee": "luck"}, "guarantee"),
+        ({"confidence": 1.0}, "confidence"),
     ],
 )
 def test_a_broken_file_is_refused(change: dict[str, object], said: str, tmp_path: Path) -> None:

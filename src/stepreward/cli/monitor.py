@@ -52,7 +52,10 @@ class MonitorFlags:
     warn: Rate = 0.25
     """Chance that a good run is ever warned of."""
     guarantee: Guarantee = "p-value"
-    """How alarms are bounded; the rate of an e-value may be chosen afterwards, at the price of recall."""
+    """How alarms are bounded: on average over calibrations, for this one with --confidence, or at any rate chosen
+    afterwards."""
+    confidence: Annotated[float, Flag(low=0.0, high=1.0)] = 0.9
+    """Of --guarantee confidence: how sure it is that this monitor's own rates are at most these."""
     splits: Count = 200
     """Of `evaluate` without --monitor: splits by problem."""
     seed: int = 0
@@ -84,12 +87,13 @@ def monitor(
     scorer = recipe.scorer(flags.model) if flags.model else None
     names = ("column", "reads", "good", "success", "seed")
     watched: dict[str, Any] = {name: getattr(flags, name) for name in names}
+    bounded: dict[str, Any] = {"guarantee": flags.guarantee, "confidence": flags.confidence}
     if flags.out is not None:
-        made = fit_monitor(runs, scorer, **watched, alpha=flags.alpha, warn=flags.warn, guarantee=flags.guarantee)
+        made = fit_monitor(runs, scorer, **watched, alpha=flags.alpha, warn=flags.warn, **bounded)
         told = {"monitor": str(made.save(flags.out)), "alpha": made.alpha, "warn": made.warn, "can_stop": made.can_stop}
         typer.echo(json.dumps({**told, **made.about})) if json_output else _say(made, told["monitor"])
         return
-    own: dict[str, Any] = {"splits": flags.splits, "guarantee": flags.guarantee} if flags.monitor is None else {}
+    own = {"splits": flags.splits, **bounded} if flags.monitor is None else {}
     measured = evaluate_monitor(runs, flags.monitor, scorer, **watched, alpha=flags.alpha, **own)
     typer.echo(json.dumps(measured.to_json(), allow_nan=False)) if json_output else _print(measured)
 
@@ -103,8 +107,7 @@ def _say(made: Monitor, path: object) -> None:
     if about["runs_left_out"]:
         typer.echo(f"{about['runs_left_out']:,} runs without an outcome were left out")
     if not made.can_stop:
-        needed = int(np.ceil(1 / made.alpha - 1e-9)) - 1
-        typer.echo(f"it never stops a run: at --alpha {made.alpha:g} it needs {needed:,} problems that succeeded")
+        typer.echo(f"it never stops a run: for --alpha {made.alpha:g} it needs more problems that succeeded")
 
 
 def _print(made: MonitorResult) -> None:

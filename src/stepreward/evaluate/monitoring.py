@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
-from stepreward.core.measure.false_alarms import TILT, ExchangeabilityTest, Guarantee, run_maxima
+from stepreward.core.measure.false_alarms import ExchangeabilityTest, Guarantee, run_maxima
 from stepreward.core.measure.statistics import Estimate, percentile_interval
 from stepreward.core.types import Floats
 from stepreward.evaluate.measures.counts import bootstrap_sums, ratio
@@ -163,7 +163,7 @@ def measure_monitor(monitor: Monitor, runs: WatchedRuns, *, known: int = 0, seed
     """
     key = Key.seed(seed).fold("monitor", "evaluate")
     values = monitor.statistic.values(runs.signals)
-    alarming = monitor.bound.alarming(_looked(values), monitor.alpha, monitor.guarantee, monitor.tilt)
+    alarming = monitor.bound.alarming(_looked(values), monitor.alpha, monitor.guarantee, monitor.confidence)
     first = first_alarms(runs, alarming)
     units = {"monitor": _units(runs, first, np.ones(len(runs), bool))}
     # Runs of one problem depend on each other: the test reads one of each.
@@ -179,7 +179,7 @@ def measure_monitor(monitor: Monitor, runs: WatchedRuns, *, known: int = 0, seed
 
 def measure_over_splits(
     runs: WatchedRuns, reads: Sequence[Reads], *, alpha: float = 0.1, guarantee: Guarantee = "p-value",
-    tilt: float = TILT, strength: float = 0.1, calibrate: float = 0.5, test: float = 1 / 3, splits: int = 200,
+    confidence: float = 0.9, strength: float = 0.1, calibrate: float = 0.5, test: float = 1 / 3, splits: int = 200,
     seed: int = 0,
 ) -> MonitorResult:  # fmt: skip
     """Fits monitors on some problems and measures them on others, many times, beside the turn's number and chance.
@@ -192,7 +192,7 @@ def measure_over_splits(
         runs: with good and bad ones.
         reads: what the statistics read, as in `score.monitor.monitor_fit.fitted`.
         alpha: the stated rate of false alarms.
-        guarantee, tilt, strength, calibrate: as in `score.monitor.monitor_fit.fitted`.
+        guarantee, confidence, strength, calibrate: as in `score.monitor.monitor_fit.fitted`.
         test: share of the problems that each split tests on, in (0, 1).
         splits: how many.
         seed: of splits and bootstrap.
@@ -221,7 +221,7 @@ def measure_over_splits(
             values = drawn if name == RANDOM else statistic_of(runs, name, fit, strength).values(runs.signals)
             # Runs stopped at the same turn are told apart by chance, so that the baseline uses all of its rate.
             values = values + broken if name == TURN else values
-            alarming = bound_of(runs, values, held).alarming(_looked(values), alpha, guarantee, tilt)
+            alarming = bound_of(runs, values, held).alarming(_looked(values), alpha, guarantee, confidence)
             made = _units(runs, first_alarms(runs, alarming), tested)
             units[name] += made
             above[name] += float(ratio(made[:, 0].sum(), made[:, 1].sum()) > alpha) / splits

@@ -15,14 +15,16 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
+from scipy import stats
+from scipy.special import logsumexp, rel_entr
 
 from stepreward.core.errors import InputError
 from stepreward.core.keys import Key
 from stepreward.core.types import Floats
 
-Guarantee = Literal["p-value", "e-value"]
-"""How alarms are bounded: by rank, which finds more, or by evidence, whose rate may be chosen afterwards."""
+Guarantee = Literal["p-value", "confidence", "e-value"]
+"""How alarms are bounded: by rank, on average over calibrations; for this calibration, with a confidence; or by
+evidence, whose rate may be chosen afterwards."""
 GUARANTEES = get_args(Guarantee)
 Alarms = NDArray[np.bool_]
 TILT = 8.0
@@ -92,17 +94,59 @@ class AlarmBound:
         at = np.searchsorted(self.maxima, np.asarray(maxima, np.float64), side="left")
         return np.minimum((1 + self._from[at]) / (self.problems + 1), 1.0)
 
-    def rates(self, maxima: ArrayLike, guarantee: Guarantee = "p-value", tilt: float = TILT) -> Floats:
-        """The lowest alpha at which a run with this maximum is alarmed of: its p-value, or 1 / E, at most 1."""
+    def rates(self, maxima: ArrayLike, guarantee: Guarantee = "p-value", confidence: float = 0.9) -> Floats:
+        """The lowest alpha at which a run with this maximum is alarmed of: its p-value, its upper rate, or 1 / E.
+
+        Args:
+            maxima: m, any shape.
+            guarantee: which of them.
+            confidence: of upper rates alone.
+        """
         if guarantee not in GUARANTEES:
             raise InputError(f"a guarantee is one of {', '.join(GUARANTEES)}, got {guarantee!r}")
         if guarantee == "p-value":
             return self.p_values(maxima)
-        return 1 / np.maximum(self.e_values(maxima, tilt), 1.0)
+        if guarantee == "confidence":
+            return self.upper_rates(maxima, confidence)
+        return 1 / np.maximum(self.e_values(maxima), 1.0)
 
-    def alarming(self, maxima: ArrayLike, alpha: float, guarantee: Guarantee = "p-value", tilt: float = TILT) -> Alarms:
+    def alarming(
+        self, maxima: ArrayLike, alpha: float, guarantee: Guarantee = "p-value", confidence: float = 0.9
+    ) -> Alarms:
         """True where a run with this maximum is alarmed of; a good one ever is with a chance of at most alpha."""
-        return np.asarray(self.rates(maxima, guarantee, tilt) <= alpha * SLACK, np.bool_)
+        return np.asarray(self.rates(maxima, guarantee, confidence) <= alpha * SLACK, np.bool_)
+
+    def upper_rates(self, maxima: ArrayLike, confidence: float = 0.9) -> Floats:
+        """How often good runs come this high at most, with a confidence over the draw of the runs calibrated on.
+
+            U = the p at which so few of K problems or fewer come this high with a chance of 1 - confidence
+
+        An alarm where U <= alpha is one at which this calibration's own rate is at most alpha, with the confidence: it
+        could be more only if U were too low at the one maximum that good runs reach with a chance of alpha. Assumed
+        is more than for p-values: problems are drawn independently. U is exact (Clopper and Pearson) with one good run
+        a problem, else by Chernoff's bound of means of independent shares s_k, sup of p with K kl(mean s, p) <=
+        -log(1 - confidence).
+
+        Args:
+            maxima: m, any shape.
+            confidence: in (0, 1).
+
+        Raises:
+            ValueError: the confidence is out of range.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+        at = np.searchsorted(self.maxima, np.asarray(maxima, np.float64), side="left")
+        reached, count = np.minimum(self._from[at], self.problems), self.problems
+        if len(self.maxima) == count:
+            return np.where(reached >= count, 1.0, stats.beta.ppf(confidence, reached + 1, count - reached))
+        share, log_doubt = reached / count, -np.log1p(-confidence)
+        low, high = share, np.ones_like(share)
+        for _ in range(60):
+            middle = (low + high) / 2
+            far = count * (rel_entr(share, middle) + rel_entr(1 - share, 1 - middle)) > log_doubt
+            low, high = np.where(far, low, middle), np.where(far, middle, high)
+        return np.asarray(high, np.float64)
 
     def level(self, alpha: float) -> float:
         """The lowest level that a good run's statistic ever exceeds with a chance of at most alpha.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepreward.core.errors import InputError, UnknownNameError
 from stepreward.core.keys import Key
-from stepreward.core.measure.false_alarms import TILT, AlarmBound, Guarantee, run_maxima
+from stepreward.core.measure.false_alarms import AlarmBound, Guarantee, run_maxima
 from stepreward.core.types import Floats, Trajectory
 from stepreward.score.monitor.run_monitor import Monitor, digest_of
 from stepreward.score.monitor.statistic import LEARNED, READS, Reads, Statistic, chosen, learned
@@ -19,8 +19,8 @@ from stepreward.score.monitor.watched_runs import Good, WatchedRuns, watched_run
 
 def fitted(
     runs: Sequence[Trajectory], *, reads: Reads = LEARNED, column: str = "", good: Good = "success",
-    success: float = 1.0, alpha: float = 0.1, warn: float = 0.25, guarantee: Guarantee = "p-value", tilt: float = TILT,
-    strength: float = 0.1, calibrate: float = 0.5, seed: int = 0,
+    success: float = 1.0, alpha: float = 0.1, warn: float = 0.25, guarantee: Guarantee = "p-value",
+    confidence: float = 0.9, strength: float = 0.1, calibrate: float = 0.5, seed: int = 0,
 ) -> Monitor:  # fmt: skip
     """Fits a monitor on the runs of past problems, good and bad.
 
@@ -32,8 +32,8 @@ def fitted(
         good, success: which alarms are false (`watched_runs`).
         alpha: chance that a good run is ever stopped.
         warn: chance that a good run is ever warned of.
-        guarantee: `p-value` or `e-value`.
-        tilt: of e-values.
+        guarantee: `p-value`, `confidence` or `e-value` (`core.measure.false_alarms.Guarantee`).
+        confidence: of that guarantee alone.
         strength: inverse strength of the model's ridge penalty.
         calibrate: share of the problems that the model is not fitted on, for the bound.
         seed: of the split by problem.
@@ -55,7 +55,7 @@ def fitted(
     }  # fmt: skip
     reads_scores = column if any("score" in name for name in statistic.names) else ""
     seen = frozenset(digest_of(run.problem) for run in runs)
-    return Monitor(statistic, bound, alpha, warn, guarantee, tilt, reads_scores, about, seen)
+    return Monitor(statistic, bound, alpha, warn, guarantee, confidence, reads_scores, about, seen)
 
 
 def sides(

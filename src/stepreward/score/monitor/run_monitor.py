@@ -12,7 +12,7 @@ import numpy as np
 
 from stepreward.core.errors import InputError
 from stepreward.core.files.atomic_files import read_object, write_json
-from stepreward.core.measure.false_alarms import GUARANTEES, SLACK, TILT, AlarmBound, Guarantee
+from stepreward.core.measure.false_alarms import GUARANTEES, SLACK, AlarmBound, Guarantee
 from stepreward.core.runtime.flows import Score, Scorer
 from stepreward.core.segment.tool_calls import step_of_message
 from stepreward.core.types import Problem, Step
@@ -22,6 +22,7 @@ from stepreward.score.monitor.turn_signals import TurnSignals, agent_turns
 Action = Literal["continue", "warn", "stop"]
 FILE = "monitor.json"
 SCHEMA = "stepreward/monitor/1"
+_SETTINGS = ("alpha", "warn", "guarantee", "confidence", "column", "about")
 _ANEW = "fit it with `stepreward monitor fit`"
 
 
@@ -50,8 +51,9 @@ class Monitor:
     """Says after each turn of an agent *continue, warn or stop*.
 
     A good run is ever stopped with a chance of at most `alpha`, and ever warned of with at most `warn`, over the draw
-    of the runs calibrated on and the one watched; `core.measure.false_alarms` says what is assumed. A verdict
-    counts after turns at which the run would go on: after its last one there is nothing to stop.
+    of the runs calibrated on and the one watched, or with `confidence` for this monitor alone;
+    `core.measure.false_alarms` says what is assumed. A verdict counts after turns at which the run would go on: after
+    its last one there is nothing to stop.
     """
 
     statistic: Statistic
@@ -61,8 +63,8 @@ class Monitor:
     warn: float = 0.25
     """Chance that a good run is ever warned of; at least `alpha`."""
     guarantee: Guarantee = "p-value"
-    tilt: float = TILT
-    """Of e-values (`AlarmBound.e_values`)."""
+    confidence: float = 0.9
+    """Of the guarantee `confidence` alone: how sure it is that this monitor's own rates are at most these."""
     column: str = ""
     """Step column of the scorer that it was fitted with; "" where it needs no scores."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -75,11 +77,13 @@ class Monitor:
             raise InputError(f"rates must satisfy 0 < alpha <= warn < 1, got {self.alpha:g} and {self.warn:g}")
         if self.guarantee not in GUARANTEES:
             raise InputError(f"a guarantee is one of {', '.join(GUARANTEES)}, got {self.guarantee!r}")
+        if not 0 < self.confidence < 1:
+            raise InputError(f"a confidence must be in (0, 1), got {self.confidence:g}")
 
     @property
     def can_stop(self) -> bool:
-        """Whether enough problems are known for it to ever stop a run: K + 1 >= 1 / alpha."""
-        return bool(np.isfinite(self.bound.level(self.alpha)))
+        """Whether enough problems are known for it to ever stop a run; by rank that is K + 1 >= 1 / alpha."""
+        return self.action_of(np.inf) == "stop"
 
     def knows(self, problem: Problem) -> bool:
         """Whether it was fitted or calibrated on runs of the problem."""
@@ -87,7 +91,7 @@ class Monitor:
 
     def action_of(self, highest: float) -> Action:
         """What to do in a run whose statistic came this high."""
-        rate = float(self.bound.rates(highest, self.guarantee, self.tilt))
+        rate = float(self.bound.rates(highest, self.guarantee, self.confidence))
         # As `AlarmBound.alarming` compares.
         return "stop" if rate <= self.alpha * SLACK else "warn" if rate <= self.warn * SLACK else "continue"
 
@@ -115,7 +119,7 @@ class Monitor:
         path = Path(folder) / FILE
         # JSON has no infinity: null is a run that was never looked at.
         maxima = [None if np.isinf(one) else one for one in self.bound.maxima.tolist()]
-        settings = {name: getattr(self, name) for name in ("alpha", "warn", "guarantee", "tilt", "column", "about")}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
         write_json(path, {
             "schema": SCHEMA, **settings, "statistic": self.statistic.to_json(), "seen": sorted(self.seen),
             "bound": {"maxima": maxima, "problem": self.bound.problem.tolist()},
@@ -138,7 +142,7 @@ class Monitor:
         try:
             bound = row["bound"]
             maxima = [-np.inf if one is None else one for one in bound["maxima"]]
-            settings = {name: row[name] for name in ("alpha", "warn", "guarantee", "tilt", "column", "about")}
+            settings = {name: row[name] for name in _SETTINGS}
             statistic, seen = Statistic.from_json(row["statistic"]), frozenset(row["seen"])
             return Monitor(statistic, AlarmBound(maxima, bound["problem"]), **settings, seen=seen)
         except (KeyError, TypeError, ValueError) as error:
@@ -203,7 +207,7 @@ class RunWatcher:
         bound, highest = self.monitor.bound, np.asarray(self._highest)
         return MonitorVerdict(
             self.monitor.action_of(self._highest), self._signals.turn, value, float(bound.p_values(highest)),
-            float(bound.e_values(highest, self.monitor.tilt)),
+            float(bound.e_values(highest)),
         )  # fmt: skip
 
 
