@@ -40,7 +40,7 @@ META = {
     "calls": [[{"name": "f", "arguments": {"a": 1}}]], "tools": [{"name": "f", "parameters": {"type": "object"}}],
     "rubrics": [["a", "b"]], "answer": "a", "pass_rates": [0.5], "database": ["CREATE TABLE t (a)"],
 }  # fmt: skip
-CHEAP = [method.name for method in reward if method.name not in ("reasoning-sql", "self-certainty")]
+CHEAP = [method.name for method in reward if method.name not in ("reasoning-sql", "self-certainty", "diagnostics")]
 """Rules that read texts and ask nobody."""
 
 

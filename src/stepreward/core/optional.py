@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, str] = {
     "reasoning_gym": "reasoning-gym",
     "gymnasium": "gymnasium",
     "bm25s": "retrieval",
+    "pyflakes": "repositories",
     "vllm": "vllm",
     "ray": "ray",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from stepreward.core.types import Step
 
 Call = Mapping[str, Any]
 """`name`, `arguments` as JSON values, and `id` where there is one."""
+_MARKED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
 CALLS, CONTENT, ANSWERS = "tool_calls", "content", "tool_call_id"
 """Keys of a step's meta: its calls, its text without them, and, of an observation, the call that it answers."""
 
@@ -39,6 +41,26 @@ def calling_step(text: str, calls: Sequence[Call]) -> Step:
 def calls_of(step: Step) -> list[Call]:
     """The tool calls that a step ends in; none for most."""
     return list(step.meta.get(CALLS) or ())
+
+
+def stated_calls(step: Step) -> list[Call]:
+    """The calls that an agent's step makes: those in its meta, or else those that its text states.
+
+    A text states a call as a JSON object with `name` and `arguments`, on a line of its own or between `<tool_call>`
+    marks. One that looks like a call and cannot be read has the name None, and its text as arguments.
+    """
+    if calls := calls_of(step):
+        return calls
+    marked = _MARKED.findall(step.text)
+    stated = marked or [line for line in step.text.splitlines() if line.lstrip().startswith('{"')]
+    return [_stated(text.strip()) for text in stated]
+
+
+def _stated(text: str) -> Call:
+    made = parsed(text)
+    if not isinstance(made, Mapping) or not isinstance(made.get("name"), str):
+        return {"name": None, "arguments": text}
+    return {"name": made["name"], "arguments": parsed(made.get("arguments", made.get("parameters", {})))}
 
 
 def content_of(step: Step) -> str:
