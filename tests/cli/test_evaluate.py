@@ -133,7 +133,7 @@ def test_real_verifiers_are_all_measured() -> None:
 
 def test_rows_are_written_with_what_was_computed_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tool` says 1 of a true equation, 0 of a false one; recorded scores `v` have a gap at the second row's end."""
-    monkeypatch.setattr("stepreward.cli.evaluated_rows._AT_ONCE", 2)
+    monkeypatch.setattr("stepreward.cli.rows.evaluated_rows._AT_ONCE", 2)
     table = {"schema": "stepreward/trajectories/1", "facts": '{"subset": "sums"}', "mine": [1.0, 2.0]}
     rows = [
         {**table, "problem": "a", "prompt": "?", "steps": ["1 + 1 = 2", "2 + 2 = 4"], "score:v": [0.9, 0.1],

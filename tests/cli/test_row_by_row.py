@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepreward.cli.row_by_row import GIVEN_UP, RowByRow, shown
+from stepreward.cli.rows.row_by_row import GIVEN_UP, RowByRow, shown
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.errors import InputError
 from stepreward.core.runtime.flows import Score, Scored
@@ -71,7 +71,7 @@ def test_progress_is_told_of_what_takes_long(
     with StageProgress() as progress:
         RowByRow(Short(), {}, on_progress=shown(progress, "m", 3)).score_many(asked(*["short"] * 3))
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr("stepreward.cli.row_by_row.SECONDS_TO_JUDGE", -1.0)
+        monkeypatch.setattr("stepreward.cli.rows.row_by_row.SECONDS_TO_JUDGE", -1.0)
         RowByRow(Short(), {}, on_progress=shown(progress, "m", 3)).score_many(asked(*["short"] * 3))
     assert capsys.readouterr().err.startswith("m: 3 of 3")
 

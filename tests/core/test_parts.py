@@ -15,7 +15,7 @@ import pytest
 from tests.cli.running import trl_model
 
 import stepreward
-from stepreward.cli.row_by_row import RowByRow
+from stepreward.cli.rows.row_by_row import RowByRow
 from stepreward.core.errors import InputError, PolicyError, SteprewardError, UnknownNameError
 from stepreward.core.failures import Failures
 from stepreward.core.runtime.flows import Bill, Continuation, Propose, Score

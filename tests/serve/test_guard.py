@@ -14,10 +14,12 @@ import httpx
 import pytest
 
 from stepreward.score.discriminative import DiscriminativeScorer
+from stepreward.score.monitor.monitor_fit import fitted
 from stepreward.serve.http_app import build
 from stepreward.serve.server_limits import Limits
 from stepreward.serve.service import Served
 from tests.effort import THOROUGH
+from tests.score.agent_runs import made_runs
 from tests.score.models import model
 from tests.serve.running import Digits, LastDigit, SaysAll, serving
 
@@ -153,6 +155,10 @@ def map_body(context, body):
                     body["text_2"] = str(body.get("text_2") or "more text")
                 for other in others:
                     body.pop(other, None)
+        if "monitor" in context.operation.path and len(str(body)) % 2:
+            body["steps"] = ["some text"]
+            for other in ("session", "messages", "scores"):
+                body.pop(other, None)
     return body
 """
 
@@ -160,7 +166,10 @@ def map_body(context, body):
 def test_whatever_the_openapi_document_allows_gives_no_server_error(tmp_path: Path) -> None:
     (tmp_path / "hooks.py").write_text(HOOKS)
     limits = Limits(seconds=5, samples=200)
-    served = Served(Digits(), DiscriminativeScorer(model()), grader=SaysAll(), name="d", limits=limits)
+    watching = fitted(made_runs(20))
+    served = Served(
+        Digits(), DiscriminativeScorer(model()), grader=SaysAll(), name="d", limits=limits, monitor=watching
+    )
     with serving(served) as url:
         command = [
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--url", url,
@@ -174,5 +183,6 @@ def test_whatever_the_openapi_document_allows_gives_no_server_error(tmp_path: Pa
         )
         counted = httpx.get(f"{url}/metrics").text
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    for path in ("/v1/chat/completions", "/v1/steps", "/v1/steps/batch", "/pooling", "/classify", "/score", "/rerank"):
+    model_paths = ("/v1/steps", "/v1/steps/batch", "/pooling", "/classify", "/score", "/rerank")
+    for path in ("/v1/chat/completions", *model_paths, "/v1/monitor"):
         assert f'route="{path}",status="200"' in counted, f"no request reached the work behind {path}"

@@ -14,7 +14,7 @@ from rich.table import Table
 from stepreward.cli.flags.format_options import format_options
 from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
-from stepreward.cli.row_by_row import Place, RowByRow, shown
+from stepreward.cli.rows.row_by_row import Place, RowByRow, shown
 from stepreward.cli.terminal.console import plain_console
 from stepreward.cli.terminal.left_out import tell_blank, tell_left_out
 from stepreward.cli.terminal.progress import StageProgress

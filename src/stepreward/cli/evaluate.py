@@ -14,13 +14,13 @@ from rich.table import Table
 
 from stepreward.cli import on_demand
 from stepreward.cli.benchmark import measure, show
-from stepreward.cli.evaluated_rows import MODEL, read_and_score, with_measured
 from stepreward.cli.flags.engines import EngineFlags
 from stepreward.cli.flags.from_dataclasses import JsonFlag
 from stepreward.cli.flags.method_settings import blamed_on_settings, shortcut
 from stepreward.cli.flags.parts import PartFlags
 from stepreward.cli.flags.read_flags import ReadFlags
 from stepreward.cli.flags.scorers import RecipeFlags
+from stepreward.cli.rows.evaluated_rows import MODEL, read_and_score, with_measured
 from stepreward.cli.terminal.console import plain_console
 from stepreward.core.catalog import aggregate as aggregates
 from stepreward.core.catalog import bench

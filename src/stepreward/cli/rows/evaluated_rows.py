@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stepreward.cli.flags.read_flags import ReadFlags
-from stepreward.cli.row_by_row import RowByRow, shown
+from stepreward.cli.rows.row_by_row import RowByRow, shown
 from stepreward.cli.terminal.left_out import tell_left_out
 from stepreward.cli.terminal.progress import StageProgress
 from stepreward.core.runtime.flows import Grader, Score, Scorer
